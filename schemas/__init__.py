@@ -1,0 +1,1 @@
+"""What a record is: pure, and imports nothing of ours."""

@@ -1,0 +1,179 @@
+"""What retry, replay and dead-letter records carry in their headers, written and read back.
+
+Headers are untrusted input: only the pipeline's own topics may bring them, and there too each is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from schemas.failure import Failure, Kind
+from schemas.record import Header, Origin, own_headers
+
+MAX_MESSAGE = 500
+"""Bytes of an error's message; all headers added stay under 4 KiB with topic names at Kafka's limit of 249."""
+
+_MAX_NUMBER = 2**63 - 1
+_MAX_TEXT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The history of an event that has no final answer yet, as its records carry it.
+
+    ``number`` counts the retries made so far. ``next_revision`` is the revision that the next answer takes: 0 when
+    none was given (the event was malformed or invalid), 1 when a provisional one was, more when a final one was.
+    Times are epoch milliseconds.
+    """
+
+    number: int
+    origin: Origin
+    first_failed_ms: int
+    failure: Failure
+    model: str
+    version: int | None
+    next_revision: int
+    replays: int = 0
+    replay_id: str | None = None
+    due_ms: int | None = None
+
+    @property
+    def provisional(self) -> bool:
+        """The newest answer awaits a correction or a confirmation."""
+        return self.next_revision == 1
+
+    def failed(self, failure: Failure, version: int | None, next_revision: int) -> Attempt:
+        """The same history after one more failure."""
+        return replace(self, failure=failure, version=version, next_revision=next_revision, due_ms=None)
+
+    def headers(self) -> list[Header]:
+        """The control headers, in the contract's order."""
+        found = [
+            ("failsoft-attempt", b"%d" % self.number),
+            ("failsoft-origin-topic", self.origin.topic.encode()),
+            ("failsoft-origin-partition", b"%d" % self.origin.partition),
+            ("failsoft-origin-offset", b"%d" % self.origin.offset),
+            ("failsoft-origin-timestamp-ms", b"%d" % self.origin.timestamp),
+            ("failsoft-first-failed-ms", b"%d" % self.first_failed_ms),
+            ("failsoft-error-kind", self.failure.kind.encode()),
+            ("failsoft-error-message", shortened(self.failure.message)),
+            ("failsoft-model", self.model.encode()),
+            ("failsoft-next-revision", b"%d" % self.next_revision),
+            ("failsoft-replays", b"%d" % self.replays),
+        ]
+        if self.due_ms is not None:
+            found.insert(1, ("failsoft-due-ms", b"%d" % self.due_ms))
+        if self.version is not None:
+            found.append(("failsoft-model-version", b"%d" % self.version))
+        if self.replay_id is not None:
+            found.append(("failsoft-replay-id", self.replay_id.encode()))
+        return found
+
+    def dead_headers(self, group: str) -> list[Header]:
+        """The control headers of a dead letter, and beside them Kafka's own names for the same (KIP-1191)."""
+        return [
+            *replace(self, due_ms=None).headers(),
+            ("__dlq.errors.topic", self.origin.topic.encode()),
+            ("__dlq.errors.partition", b"%d" % self.origin.partition),
+            ("__dlq.errors.offset", b"%d" % self.origin.offset),
+            ("__dlq.errors.group", group.encode()),
+            ("__dlq.errors.delivery.count", b"%d" % (self.number + 1)),
+            ("__dlq.errors.message", shortened(self.failure.message)),
+        ]
+
+
+def shortened(message: str) -> bytes:
+    """At most MAX_MESSAGE bytes of UTF-8, cut between characters."""
+    return message.encode("utf-8", "replace")[:MAX_MESSAGE].decode("utf-8", "ignore").encode()
+
+
+def parse(headers: Sequence[Header]) -> Attempt | Failure:
+    """The attempt that a record of the pipeline's own topics carries, or a BAD_HEADER failure that names the header.
+
+    Control headers must be there once each: a duplicate would leave open which is true.
+    """
+    found: dict[str, bytes] = {}
+    for key, value in headers:
+        if key.startswith("failsoft-"):
+            if key in found:
+                return Failure(Kind.BAD_HEADER, f"{key}: given twice")
+            found[key] = value
+    try:
+        kind = _kind(found)
+        return Attempt(
+            number=_number(found, "failsoft-attempt"),
+            due_ms=_number(found, "failsoft-due-ms") if "failsoft-due-ms" in found else None,
+            origin=Origin(
+                _text(found, "failsoft-origin-topic"),
+                _number(found, "failsoft-origin-partition"),
+                _number(found, "failsoft-origin-offset"),
+                _number(found, "failsoft-origin-timestamp-ms", lowest=-1),
+            ),
+            first_failed_ms=_number(found, "failsoft-first-failed-ms"),
+            failure=Failure(kind, _message(found)),
+            model=_text(found, "failsoft-model"),
+            version=_number(found, "failsoft-model-version") if "failsoft-model-version" in found else None,
+            next_revision=_next_revision(found, kind),
+            replays=_number(found, "failsoft-replays"),
+            replay_id=_text(found, "failsoft-replay-id") if "failsoft-replay-id" in found else None,
+        )
+    except _BadHeader as e:
+        return Failure(Kind.BAD_HEADER, str(e))
+
+
+def replace_control(own: Sequence[Header], control: Sequence[Header]) -> list[Header]:
+    """``own`` with ``control`` in place of whatever control headers it had: replaced, never appended."""
+    return [*own_headers(own), *control]
+
+
+class _BadHeader(ValueError):
+    pass
+
+
+def _raw(found: dict[str, bytes], name: str) -> bytes:
+    value = found.get(name)
+    if value is None:
+        raise _BadHeader(f"{name}: missing")
+    return value
+
+
+def _number(found: dict[str, bytes], name: str, lowest: int = 0) -> int:
+    raw = _raw(found, name)
+    digits = raw[1:] if raw[:1] == b"-" else raw
+    if not (0 < len(digits) <= 19 and digits.isdigit()):
+        raise _BadHeader(f"{name}: not a decimal number")
+    number = int(raw)
+    if not lowest <= number <= _MAX_NUMBER:
+        raise _BadHeader(f"{name}: {number} is out of range")
+    return number
+
+
+def _text(found: dict[str, bytes], name: str) -> str:
+    raw = _raw(found, name)
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise _BadHeader(f"{name}: not UTF-8") from None
+    if not 0 < len(text) <= _MAX_TEXT:
+        raise _BadHeader(f"{name}: {len(text)} characters; it must have 1 to {_MAX_TEXT}")
+    return text
+
+
+def _message(found: dict[str, bytes]) -> str:
+    return _raw(found, "failsoft-error-message")[:MAX_MESSAGE].decode("utf-8", "replace")
+
+
+def _kind(found: dict[str, bytes]) -> Kind:
+    text = _text(found, "failsoft-error-kind")
+    try:
+        return Kind(text)
+    except ValueError:
+        raise _BadHeader(f"failsoft-error-kind: {text[:40]!r} is no failure kind") from None
+
+
+def _next_revision(found: dict[str, bytes], kind: Kind) -> int:
+    """A record made by other hands may lack it: then what the kind implies, the fewest answers that it allows."""
+    if "failsoft-next-revision" in found:
+        return _number(found, "failsoft-next-revision")
+    return 0 if kind in (Kind.MALFORMED, Kind.INVALID) else 1

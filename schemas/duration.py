@@ -1,0 +1,16 @@
+"""Durations as people write them ("200ms", "5s", "1m", "1h", "7d") and as programs count them (seconds)."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_FORM = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def seconds(text: str) -> float:
+    """``"200ms"`` -> 0.2. Raises ValueError, with what would be right, for anything but a positive number and a unit."""
+    found = _FORM.fullmatch(text) if isinstance(text, str) else None
+    if found is None or float(found[1]) <= 0:
+        raise ValueError(f'{text!r} is not a duration: write a positive number and a unit, such as "200ms", "5s" or "1h"')
+    return float(found[1]) * _UNITS[found[2]]

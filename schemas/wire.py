@@ -1,0 +1,101 @@
+"""Bytes and objects: the only import of orjson, and the limits that a value must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+MAX_DEPTH = 32
+"""Levels of nesting; events are flat or nearly so, and a bomb is thousands deep (orjson itself stops at 1,024)."""
+
+
+class Malformed(ValueError):
+    """A value that is not the declared format, or over a limit; the text says how, without quoting the value."""
+
+
+def loads(raw: bytes | None, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
+    """One JSON value. Raises Malformed for a tombstone, a value over the limits, and anything RFC 8259 does not allow
+    (NaN and Infinity among them). Of duplicate keys the last wins; integers past 64 bits become floats.
+    """
+    if raw is None:
+        raise Malformed("the value is null (a tombstone)")
+    if len(raw) > max_bytes:
+        raise Malformed(f"{len(raw)} bytes, over the limit of {max_bytes}")
+    if too_deep(raw, max_depth):
+        raise Malformed(f"nested deeper than {max_depth} levels")
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as e:
+        raise Malformed(f"not JSON: {e}") from None
+
+
+def loads_all(values: Sequence[Any], max_bytes: int, max_depth: int = MAX_DEPTH) -> list[Any] | None:
+    """Every value at once, or None when any one needs ``loads`` to say what is wrong with it."""
+    try:
+        if max(map(len, values)) > max_bytes or any(too_deep(v, max_depth) for v in values):
+            return None
+        return list(map(orjson.loads, values))
+    except (orjson.JSONDecodeError, TypeError):  # TypeError: len(None), a tombstone
+        return None
+
+
+def too_deep(raw: bytes, max_depth: int) -> bool:
+    """Is ``raw`` nested deeper than allowed? Counting openers settles nearly every event without a scan."""
+    if raw.count(b"{") + raw.count(b"[") <= max_depth:
+        return False
+    depth = 0
+    in_string = escaped = False
+    for byte in raw:
+        if escaped:
+            escaped = False
+        elif in_string:
+            escaped = byte == 0x5C
+            in_string = byte != 0x22
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"{[":
+            depth += 1
+            if depth > max_depth:
+                return True
+        elif byte in b"}]":
+            depth -= 1
+    return False
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON."""
+    return orjson.dumps(value)
+
+
+def strings(column: Sequence[str]) -> list[bytes]:
+    """Each string as JSON: one call for the column. ``","`` cannot occur inside an encoded string (its quotes are
+    escaped), so the array splits there without being parsed.
+    """
+    if not column:
+        return []
+    parts = orjson.dumps(list(column))[2:-2].split(b'","')
+    return [b'"%b"' % part for part in parts]
+
+
+def numbers(column: NDArray[np.floating[Any]] | NDArray[np.integer[Any]]) -> list[bytes]:
+    """Each number as JSON, in the fewest digits that give it back; NaN is null."""
+    if not len(column):
+        return []
+    return orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+
+
+def vectors(rows: NDArray[np.floating[Any]]) -> list[bytes]:
+    """Each row of a (n, k) matrix as a JSON array."""
+    if not len(rows):
+        return []
+    parts = orjson.dumps(np.ascontiguousarray(rows), option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+    return [b"[%b]" % part for part in parts]
+
+
+def lines(values: Iterable[Any]) -> bytes:
+    """NDJSON."""
+    return b"".join(orjson.dumps(v, option=orjson.OPT_APPEND_NEWLINE) for v in values)
