@@ -1,0 +1,344 @@
+"""The circuit breaker of one model version: a state machine whose transitions are one table.
+
+Counting (``window``), deciding (``judge``, ``wait``) and moving (``TRANSITIONS``) are apart, so that whoever decides
+for a fleet can use the same table on summed counts. There is no clock and no random number here: both are passed in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from models.window import Counts, Window
+
+
+class State(StrEnum):
+    """What a breaker does with calls; the value is what metrics, messages and commands carry."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    FORCED_OPEN = "forced_open"
+    DISABLED = "disabled"
+
+
+class Event(StrEnum):
+    """What moves a breaker; the value is the label on the diagram's arrow."""
+
+    TRIPPED = "rate over threshold"
+    WAITED = "wait is over"
+    PROBE_FAILED = "a probe failed"
+    PROBES_PASSED = "all probes passed"
+    PROBES_LOST = "a probe's lease expired"
+    FORCE_OPEN = "operator: open"
+    DISABLE = "operator: disable"
+    CLOSE = "operator: close"
+    RESET = "operator: reset"
+
+
+# What is not in the table does not happen: a command that is not there (open what is forced open) changes nothing.
+# A closed breaker can be reset (its window is emptied) but not closed; forced states are left by commands alone.
+TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
+    {
+        State.CLOSED: {
+            Event.TRIPPED: State.OPEN,
+            Event.FORCE_OPEN: State.FORCED_OPEN,
+            Event.DISABLE: State.DISABLED,
+            Event.RESET: State.CLOSED,
+        },
+        State.OPEN: {
+            Event.WAITED: State.HALF_OPEN,
+            Event.FORCE_OPEN: State.FORCED_OPEN,
+            Event.DISABLE: State.DISABLED,
+            Event.CLOSE: State.CLOSED,
+            Event.RESET: State.CLOSED,
+        },
+        State.HALF_OPEN: {
+            Event.PROBE_FAILED: State.OPEN,
+            Event.PROBES_PASSED: State.CLOSED,
+            # Lost, not failed: the prober died, which says nothing of the model. A new generation of the same state
+            # makes the lost probe's report, should it come after all, harmless.
+            Event.PROBES_LOST: State.HALF_OPEN,
+            Event.FORCE_OPEN: State.FORCED_OPEN,
+            Event.DISABLE: State.DISABLED,
+            Event.CLOSE: State.CLOSED,
+            Event.RESET: State.CLOSED,
+        },
+        State.FORCED_OPEN: {
+            Event.DISABLE: State.DISABLED,
+            Event.CLOSE: State.CLOSED,
+            Event.RESET: State.CLOSED,
+        },
+        State.DISABLED: {
+            Event.FORCE_OPEN: State.FORCED_OPEN,
+            Event.CLOSE: State.CLOSED,
+            Event.RESET: State.CLOSED,
+        },
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When a breaker opens, for how long, and what closes it. Durations in seconds, rates in (0, 1].
+
+    ``slow_call`` is for whoever counts: a call longer than this is slow. Raises ValueError for what cannot work.
+    """
+
+    failure_rate: float
+    window: float
+    minimum_calls: int
+    slow_call: float
+    slow_rate: float
+    open_for: float
+    max_open: float
+    probes: int
+    # Workers that opened together must not probe together; a fifth spreads 15 s over 6 s, and is still "about 15 s".
+    jitter: float = 0.2
+    # A probe is reported after its batch's transaction, whose timeout is 15 s: twice that is not merely slow, it is
+    # lost. A model whose deadline is not small beside 30 s needs a longer lease.
+    probe_lease: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("failure_rate", "slow_rate"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be over 0 and at most 1, not {getattr(self, name)}")
+        for name in ("window", "open_for", "max_open", "probe_lease"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a positive number of seconds, not {getattr(self, name)}")
+        for name in ("minimum_calls", "probes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.slow_call > 0:
+            raise ValueError(f"slow_call must be positive, not {self.slow_call}")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"jitter must be at least 0 and under 1, not {self.jitter}")
+        if self.max_open < self.open_for:
+            raise ValueError(f"max_open ({self.max_open:g} s) must not be under open_for ({self.open_for:g} s)")
+
+
+def judge(policy: Policy, counts: Counts) -> str | None:
+    """Why these counts of a window open a breaker, or None when they do not."""
+    # Rates are divided and then compared: 3 / 30 >= 0.1 holds, 3 >= 0.1 * 30 does not.
+    if counts.calls < policy.minimum_calls:
+        return None
+    if counts.failure_rate >= policy.failure_rate:
+        return (
+            f"{counts.failures} of {counts.calls} calls failed in {policy.window:g} s ({policy.failure_rate:g} opens)"
+        )
+    if counts.slow_rate >= policy.slow_rate:
+        return f"{counts.slow} of {counts.calls} calls were slow in {policy.window:g} s ({policy.slow_rate:g} opens)"
+    return None
+
+
+def wait(policy: Policy, reopenings: int, u: float) -> float:
+    """Seconds to stay open after so many reopenings: doubled each time, capped, then jittered by ``u`` in [0, 1)."""
+    # 64 doublings reach any cap from any positive time; the bound keeps the float from overflowing after years open.
+    doubled = math.ldexp(policy.open_for, min(reopenings, 64))
+    return min(doubled, policy.max_open) * (1 + policy.jitter * (2 * u - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How many of the calls asked for may be made, and the generation to report them under."""
+
+    granted: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A move that happened, at ``at`` on the breaker's clock; it began ``generation``. ``reason`` is for people."""
+
+    from_: State
+    to: State
+    generation: int
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A breaker at one moment. Times left are seconds from then on, so that they mean the same to another clock."""
+
+    state: State
+    generation: int
+    reopenings: int
+    reason: str | None
+    counts: Counts
+    open_left: float | None  # open: until it may probe
+    outstanding: int  # half-open: probes lent and not yet heard of
+    passed: int  # half-open: probes that came back well
+    slow: int  # half-open: those of them that were slow
+    lease_left: float | None  # half-open: until the outstanding probes are given up
+    policy: Policy
+
+
+class Breaker:
+    """One model version's breaker, used by one event loop. ``now`` is monotonic seconds, always of one clock.
+
+    Ask (``admit``), call, then report: counts that are reported under an older generation are dropped, so a late
+    result can never move a breaker that has moved on.
+    """
+
+    def __init__(self, policy: Policy, now: float) -> None:
+        self.policy = policy
+        self.state = State.CLOSED
+        self.generation = 0
+        self.reopenings = 0  # half-open cycles that failed since it was last closed
+        self.since = now
+        self.until: float | None = None  # open: when it may probe
+        self.reason: str | None = None  # of the last transition
+        self._window = Window(policy.window)
+        self._outstanding = 0
+        self._passed = 0
+        self._slow = 0
+        self._lease_until: float | None = None
+        self._unseen: list[Transition] = []  # moves that admit() made, for the next call that can return them
+
+    def admit(self, n: int, now: float) -> Admission:
+        """Asks for ``n`` calls: all while closed or disabled, none while open, the probes not yet lent while half-open.
+
+        Each call granted must end in ``report`` or ``release``. An open breaker whose time has come is half-open from
+        here on; that transition is returned by the next ``tick`` or ``report``.
+        """
+        self._advance(now)
+        if self.state in (State.CLOSED, State.DISABLED):
+            return Admission(n, self.generation)
+        if self.state is not State.HALF_OPEN:
+            return Admission(0, self.generation)
+        granted = max(0, min(n, self.policy.probes - self._outstanding - self._passed))
+        if granted and not self._outstanding:
+            # The lease runs from the oldest probe out: extending it at each loan would let one lost probe hide.
+            self._lease_until = now + self.policy.probe_lease
+        self._outstanding += granted
+        return Admission(granted, self.generation)
+
+    def report(self, generation: int, counts: Counts, now: float, u: float) -> list[Transition]:
+        """What became of calls admitted under ``generation``; ``u`` in [0, 1) jitters the wait, should one start.
+
+        While half-open, one failed probe reopens at once; slow ones do when they are ``slow_rate`` of the probes (one
+        slow first call of a cold model must not).
+        """
+        self._advance(now)
+        if generation == self.generation and counts.calls:
+            if self.state in (State.CLOSED, State.DISABLED):
+                self._window.add(counts, now)
+            if self.state is State.CLOSED:
+                why = judge(self.policy, self._window.totals(now))
+                if why is not None:
+                    self._move(Event.TRIPPED, now, why, u)
+            elif self.state is State.HALF_OPEN:
+                self._probed(counts, now, u)
+        return self._seen()
+
+    def release(self, generation: int, n: int) -> None:
+        """Gives back ``n`` probes of ``generation`` that were never made; another caller may have them."""
+        if generation == self.generation and self.state is State.HALF_OPEN:
+            self._settle(n)
+
+    def tick(self, now: float) -> list[Transition]:
+        """What time alone has moved: open to half-open, or half-open anew because probes were lost."""
+        self._advance(now)
+        return self._seen()
+
+    def force_open(self, now: float, who: str, why: str) -> list[Transition]:
+        """No call is admitted until another command."""
+        return self._command(Event.FORCE_OPEN, now, who, why)
+
+    def disable(self, now: float, who: str, why: str) -> list[Transition]:
+        """Every call is admitted and counted; it never opens until another command."""
+        return self._command(Event.DISABLE, now, who, why)
+
+    def close(self, now: float, who: str, why: str) -> list[Transition]:
+        """Calls are admitted and judged again, from an empty window; nothing happens to a closed one."""
+        return self._command(Event.CLOSE, now, who, why)
+
+    def reset(self, now: float, who: str, why: str) -> list[Transition]:
+        """As new: closed, with an empty window; a closed one forgets its counts too."""
+        return self._command(Event.RESET, now, who, why)
+
+    def snapshot(self, now: float) -> Snapshot:
+        """The breaker as it is at ``now``; it changes nothing (an open one stays open until it is asked or ticked)."""
+        return Snapshot(
+            state=self.state,
+            generation=self.generation,
+            reopenings=self.reopenings,
+            reason=self.reason,
+            counts=self._window.totals(now),
+            open_left=None if self.until is None else max(0.0, self.until - now),
+            outstanding=self._outstanding,
+            passed=self._passed,
+            slow=self._slow,
+            lease_left=None if self._lease_until is None else max(0.0, self._lease_until - now),
+            policy=self.policy,
+        )
+
+    @classmethod
+    def restore(cls, snapshot: Snapshot, now: float) -> Breaker:
+        """The breaker that ``snapshot`` was taken of, on another clock; its counts age from ``now`` on."""
+        breaker = cls(snapshot.policy, now)
+        breaker.state = snapshot.state
+        breaker.generation = snapshot.generation
+        breaker.reopenings = snapshot.reopenings
+        breaker.reason = snapshot.reason
+        breaker._window.add(snapshot.counts, now)
+        breaker.until = None if snapshot.open_left is None else now + snapshot.open_left
+        breaker._outstanding = snapshot.outstanding
+        breaker._passed = snapshot.passed
+        breaker._slow = snapshot.slow
+        breaker._lease_until = None if snapshot.lease_left is None else now + snapshot.lease_left
+        return breaker
+
+    def _advance(self, now: float) -> None:
+        if self.state is State.OPEN and self.until is not None and now >= self.until:
+            self._move(Event.WAITED, now, f"open for {now - self.since:.3g} s")
+        elif self.state is State.HALF_OPEN and self._lease_until is not None and now >= self._lease_until:
+            self._move(Event.PROBES_LOST, now, f"{self._outstanding} probes not heard of in {now - self.since:.3g} s")
+
+    def _probed(self, counts: Counts, now: float, u: float) -> None:
+        settled = self._settle(counts.calls)
+        self._slow += min(counts.slow, settled)
+        if counts.failures:
+            self._move(Event.PROBE_FAILED, now, f"{counts.failures} of {counts.calls} probes failed", u)
+        elif self._slow / self.policy.probes >= self.policy.slow_rate:
+            self._move(Event.PROBE_FAILED, now, f"{self._slow} of {self.policy.probes} probes were slow", u)
+        else:
+            self._passed += settled
+            if self._passed >= self.policy.probes:
+                self._move(Event.PROBES_PASSED, now, f"{self._passed} probes passed")
+
+    def _settle(self, n: int) -> int:
+        """Takes ``n`` probes off those outstanding; how many of them had really been lent."""
+        settled = min(n, self._outstanding)
+        self._outstanding -= settled
+        if not self._outstanding:
+            self._lease_until = None
+        return settled
+
+    def _command(self, event: Event, now: float, who: str, why: str) -> list[Transition]:
+        self._move(event, now, f"{who}: {why}")
+        return self._seen()
+
+    def _move(self, event: Event, now: float, reason: str, u: float = 0.5) -> None:
+        to = TRANSITIONS[self.state].get(event)
+        if to is None:
+            return
+        if event is Event.PROBE_FAILED:
+            self.reopenings += 1
+        elif to not in (State.OPEN, State.HALF_OPEN):
+            self.reopenings = 0
+        self.generation += 1
+        self._unseen.append(Transition(self.state, to, self.generation, now, reason))
+        self.state, self.since, self.reason = to, now, reason
+        self.until = now + wait(self.policy, self.reopenings, u) if to is State.OPEN else None
+        self._window.reset()
+        self._outstanding = self._passed = self._slow = 0
+        self._lease_until = None
+
+    def _seen(self) -> list[Transition]:
+        seen, self._unseen = self._unseen, []
+        return seen

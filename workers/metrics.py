@@ -1,0 +1,322 @@
+"""The metrics, as one table: it makes the series that Prometheus reads, and the page that explains them."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from models.breaker import State
+from schemas.failure import Kind
+from schemas.prediction import Source
+
+
+class Type(StrEnum):
+    """Prometheus's metric types, those that we use. An info is a gauge that is always 1: its labels are the news."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One row of the table. ``values`` lists what a label may be, where that is a closed set."""
+
+    name: str
+    type: Type
+    help: str
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+    buckets: tuple[float, ...] = ()
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+# A row of `failsoft_events_total` each: what reading one record came to.
+OUTCOMES = ("answered", "provisional", "corrected", "confirmed", "dead", "unchanged")
+# A row of `failsoft_replayed_total` each: what a replayed dead letter came to.
+REPLAYED = ("answered", "corrected", "retried", "dead", "unchanged")
+NO_REASON = "none"  # a label's value: Prometheus takes an empty one for a missing label
+
+_KINDS = tuple(Kind)
+_STATES = tuple(State)
+# Dense around the goals (60 ms at the 99th percentile; commits of 9, 32 and 75 ms were measured), sparse up to the
+# 15 s after which a transaction is given up.
+_COMMIT = (0.002, 0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
+# A batch takes under a millisecond in a small model; deadlines are some hundred milliseconds, at most seconds.
+_INFERENCE = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0)
+# From one event, in light traffic, to the largest batch that was worth its latency (4,000), and one beyond.
+_BATCH = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 4000, 8000)
+
+TABLE: tuple[Definition, ...] = (
+    Definition(
+        "failsoft_events_total",
+        Type.COUNTER,
+        "Records read, by what became of them: answered (first answer, final), provisional (first answer, a correction "
+        "may follow), corrected (a second answer, by the primary), confirmed (the provisional answer made final), dead "
+        "(a dead letter without a second answer), unchanged (on to the next rung, or nothing left to say).",
+        ("topic", "outcome"),
+        values={"outcome": OUTCOMES},
+    ),
+    Definition(
+        "failsoft_answers_total",
+        Type.COUNTER,
+        'Answers written, by who gave them and by the failure that kept the primary away ("none" if nothing did).',
+        ("source", "reason"),
+        values={"source": tuple(Source), "reason": (NO_REASON, *_KINDS)},
+    ),
+    Definition(
+        "failsoft_event_latency_seconds",
+        Type.HISTOGRAM,
+        "From an event read to its answer committed.",
+        unit="seconds",
+        buckets=_COMMIT,
+    ),
+    Definition(
+        "failsoft_inference_seconds",
+        Type.HISTOGRAM,
+        "A call of a model, one observation a batch.",
+        ("model", "version"),
+        unit="seconds",
+        buckets=_INFERENCE,
+    ),
+    Definition(
+        "failsoft_inference_failures_total",
+        Type.COUNTER,
+        "Rows that a model failed, by kind.",
+        ("model", "version", "kind"),
+        values={"kind": _KINDS},
+    ),
+    Definition("failsoft_retries_total", Type.COUNTER, "Records put on a rung of the ladder.", ("rung",)),
+    Definition("failsoft_retry_waiting", Type.GAUGE, "Records on a rung, not yet read again (its lag).", ("rung",)),
+    Definition(
+        "failsoft_retry_overdue_seconds",
+        Type.GAUGE,
+        "How long a rung's oldest record has been due; 0 when none is.",
+        ("rung",),
+        unit="seconds",
+    ),
+    Definition("failsoft_dead_total", Type.COUNTER, "Dead letters written.", ("kind",), values={"kind": _KINDS}),
+    Definition(
+        "failsoft_replayed_total",
+        Type.COUNTER,
+        "Replayed dead letters, by what became of them: answered (a first answer), corrected (a second, by the "
+        "primary), retried (back on the ladder), dead (again), unchanged (it had its final answer).",
+        ("result",),
+        values={"result": REPLAYED},
+    ),
+    Definition(
+        "failsoft_breaker_state",
+        Type.GAUGE,
+        "1 for the state that this worker's breaker is in, 0 for the others.",
+        ("model", "version", "state"),
+        values={"state": _STATES},
+    ),
+    Definition(
+        "failsoft_breaker_transitions_total",
+        Type.COUNTER,
+        "Moves of this worker's breaker (half_open to half_open: probes were lost).",
+        ("model", "version", "from", "to"),
+        values={"from": _STATES, "to": _STATES},
+    ),
+    Definition("failsoft_imputed_total", Type.COUNTER, "Missing values that were filled in.", ("feature",)),
+    Definition("failsoft_model_info", Type.INFO, "A model version that is loaded.", ("model", "version", "sha256")),
+    Definition(
+        "failsoft_rollbacks_total",
+        Type.COUNTER,
+        "Moves to an earlier version, by what ordered them.",
+        ("model", "trigger"),
+        values={"trigger": ("breaker", "operator")},
+    ),
+    Definition(
+        "failsoft_transaction_seconds",
+        Type.HISTOGRAM,
+        "From a transaction's begin to its commit.",
+        unit="seconds",
+        buckets=_COMMIT,
+    ),
+    Definition("failsoft_batch_size", Type.HISTOGRAM, "Records in a transaction.", buckets=_BATCH),
+    Definition(
+        "failsoft_last_progress_timestamp_seconds",
+        Type.GAUGE,
+        "Unix time of the last commit, or of the last look that found nothing to do.",
+        unit="seconds",
+    ),
+    Definition("failsoft_build_info", Type.INFO, "The program that is running.", ("version", "python")),
+)
+
+# Counters with few, known labels exist from the start: a rate over one that appears at 1 misses its first event.
+_BORN_AT_ZERO = 20
+
+Labels = tuple[str, ...]
+Read = Callable[[], Iterable[tuple[Mapping[str, str], float]]]
+
+
+class _Histogram:
+    """One histogram's series: counts a bucket (the last one is +Inf), and the sum."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self, buckets: int) -> None:
+        self.counts = [0] * (buckets + 1)
+        self.total = 0.0
+
+
+class Metrics(Collector):
+    """The table's series in ``registry``. Every method may be called from any thread.
+
+    Written a batch at a time (``n`` events in one call), and kept in plain dicts: Prometheus's own histogram observes
+    one value a call, and a batch's events all share one. Raises KeyError for a name that is not in the table and
+    ValueError for a method or labels that are not the metric's: those are mistakes in code, met by the first call.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._lock = threading.Lock()
+        self._definitions = {d.name: d for d in TABLE}
+        self._values: dict[str, dict[Labels, float]] = {
+            d.name: dict.fromkeys(_initial(d), 0.0) for d in TABLE if d.type is not Type.HISTOGRAM
+        }
+        self._histograms: dict[str, dict[Labels, _Histogram]] = {
+            d.name: {labels: _Histogram(len(d.buckets)) for labels in _initial(d)}
+            for d in TABLE
+            if d.type is Type.HISTOGRAM
+        }
+        self._reads: dict[str, Read] = {}
+        registry.register(self)
+
+    def add(self, name: str, n: float = 1, /, **labels: str) -> None:
+        """``n`` more of a counter. (A label named ``from`` is passed as ``**{"from": …}``.)"""
+        if not n >= 0:
+            raise ValueError(f"{name} only goes up: {n} cannot be added")
+        key = self._key(name, Type.COUNTER, labels)
+        series = self._values[name]
+        with self._lock:
+            series[key] = series.get(key, 0.0) + n
+
+    def observe(self, name: str, value: float, n: int = 1, /, **labels: str) -> None:
+        """``n`` observations of ``value`` in a histogram."""
+        key = self._key(name, Type.HISTOGRAM, labels)
+        buckets = self._definitions[name].buckets
+        series = self._histograms[name]
+        with self._lock:
+            histogram = series.get(key)
+            if histogram is None:
+                histogram = series[key] = _Histogram(len(buckets))
+            histogram.counts[bisect.bisect_left(buckets, value)] += n
+            histogram.total += value * n
+
+    def set(self, name: str, value: float, /, **labels: str) -> None:
+        """A gauge's value."""
+        key = self._key(name, Type.GAUGE, labels)
+        with self._lock:
+            self._values[name][key] = value
+
+    def inform(self, name: str, /, **labels: str) -> None:
+        """An info's labels: ``failsoft_model_info`` of a version that was loaded."""
+        key = self._key(name, Type.INFO, labels)
+        with self._lock:
+            self._values[name][key] = 1.0
+
+    def read(self, name: str, read: Read, /) -> None:
+        """A gauge asked for at each scrape: ``read()`` gives (labels, value) pairs, on the web server's thread."""
+        if self._definitions[name].type is not Type.GAUGE:
+            raise ValueError(f"{name} is a {self._definitions[name].type}, not a gauge")
+        self._reads[name] = read
+
+    def breaker(self, model: str, version: str, state: State) -> None:
+        """The state that a breaker is in: 1 for it, 0 for every other."""
+        for each in State:
+            self.set("failsoft_breaker_state", float(each is state), model=model, version=version, state=each)
+
+    def forget(self, **labels: str) -> None:
+        """Drops every gauge and info that carries all these labels: of a version unloaded, of a rung that is gone.
+
+        Counters and histograms stay: Prometheus would take their return for a restart.
+        """
+        if not labels:
+            raise ValueError("what should be forgotten? no labels were given")
+        for d in TABLE:
+            if d.type in (Type.GAUGE, Type.INFO) and set(labels) <= set(d.labels):
+                at = [(d.labels.index(label), value) for label, value in labels.items()]
+                with self._lock:
+                    for key in [k for k in self._values[d.name] if all(k[i] == value for i, value in at)]:
+                        del self._values[d.name][key]
+
+    def describe(self) -> Iterable[Metric]:
+        """The families without their series; a registry asks for them once, so that a name is not taken twice."""
+        return [_family(d, (), ()) for d in TABLE]
+
+    def collect(self) -> Iterator[Metric]:
+        """The families with the series they have now."""
+        for d in TABLE:
+            read = [(self._key(d.name, d.type, labels), v) for labels, v in self._reads.get(d.name, tuple)()]
+            with self._lock:
+                values = [*self._values.get(d.name, {}).items(), *read]
+                histograms = [(key, list(h.counts), h.total) for key, h in self._histograms.get(d.name, {}).items()]
+            yield _family(d, values, histograms)
+
+    def _key(self, name: str, type_: Type, labels: Mapping[str, str]) -> Labels:
+        d = self._definitions[name]
+        if d.type is not type_:
+            raise ValueError(f"{name} is a {d.type}, not a {type_}")
+        try:
+            key = tuple([str(labels[label]) for label in d.labels])
+        except KeyError as missing:
+            raise ValueError(f"{name} needs the label {missing}; its labels: {', '.join(d.labels)}") from None
+        if len(labels) != len(key):
+            raise ValueError(f"{name} has the labels {d.labels}, and was given {tuple(labels)}")
+        return key
+
+
+def _initial(d: Definition) -> list[Labels]:
+    """The label values that a metric's series exist for before anything has happened."""
+    if not d.labels:
+        return [()] if d.type is not Type.GAUGE else []  # an unset gauge is unknown, not 0
+    if d.type is not Type.COUNTER or not set(d.labels) <= set(d.values):
+        return []
+    if math.prod(len(d.values[label]) for label in d.labels) > _BORN_AT_ZERO:
+        return []
+    return [tuple(map(str, values)) for values in itertools.product(*(d.values[label] for label in d.labels))]
+
+
+def _family(
+    d: Definition,
+    values: Iterable[tuple[Labels, float]],
+    histograms: Iterable[tuple[Labels, Sequence[int], float]],
+) -> Metric:
+    if d.type is Type.HISTOGRAM:
+        family = HistogramMetricFamily(d.name, d.help, labels=d.labels, unit=d.unit)
+        edges = [*(str(float(edge)) for edge in d.buckets), "+Inf"]
+        for key, counts, total in histograms:
+            cumulative = [float(c) for c in itertools.accumulate(counts)]
+            family.add_metric(key, buckets=list(zip(edges, cumulative, strict=True)), sum_value=total)
+        return family
+    if d.type is Type.INFO:
+        info = InfoMetricFamily(d.name.removesuffix("_info"), d.help)
+        for key, _ in values:
+            info.add_metric((), dict(zip(d.labels, key, strict=True)))
+        return info
+    if d.type is Type.COUNTER:
+        counter = CounterMetricFamily(d.name, d.help, labels=d.labels)
+        for key, value in values:
+            counter.add_metric(key, value)
+        return counter
+    gauge = GaugeMetricFamily(d.name, d.help, labels=d.labels, unit=d.unit)
+    for key, value in values:
+        gauge.add_metric(key, value)
+    return gauge
