@@ -1,0 +1,336 @@
+"""A model's card: its features, output, fallback, breaker and rollback policy, as card.toml says them."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from models import fallback
+from schemas import duration
+from schemas.features import FLOAT32_MAX, Spec, Type
+from schemas.refusal import Refused, near, refuse
+
+Seconds = Annotated[float, BeforeValidator(duration.seconds)]
+"""Written as a duration ("200ms"), read as seconds."""
+
+Rate = Annotated[float, Field(strict=True, gt=0, le=1)]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Label = StrictInt | StrictStr
+Value = bool | int | float | str
+"""A feature's value as TOML gives it; which of them a feature takes is its ``type``'s to say."""
+
+
+class OutputKind(StrEnum):
+    """What the model's output means."""
+
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    REGRESSION = "regression"
+    ANOMALY = "anomaly"
+
+
+class Method(StrEnum):
+    """How a missing value is made up for; a statistic is of the training data."""
+
+    VALUE = "value"
+    MEAN = "mean"
+    MEDIAN = "median"
+    MODE = "mode"
+    LAST_KNOWN = "last_known"
+
+    @property
+    def statistic(self) -> bool:
+        return self in (Method.MEAN, Method.MEDIAN, Method.MODE)
+
+
+_METHODS = [method.value for method in Method if method is not Method.VALUE]
+
+
+def _among(known: Iterable[str]) -> BeforeValidator:
+    """One of the words ``known``; another is refused with its near spelling."""
+    words = [str(word) for word in known]
+
+    def check(given: Any) -> Any:
+        if given in words:
+            return given
+        raise ValueError(f"{given!r} is none of {', '.join(map(repr, words))}{near(str(given), words)}")
+
+    return BeforeValidator(check)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSection(_Section):
+    """``[model]``: who it is and how it is run."""
+
+    name: str = ""  # load_card fills in the folder's name
+    kind: Annotated[Literal["model"], _among(["model"])] = "model"
+    # A fifth of a second is where a person notices waiting; a batch of 4,000 rows takes some 10 ms.
+    deadline: Seconds = 0.2
+    isolation: Annotated[Literal["thread", "process"], _among(["thread", "process"])] = "thread"
+
+    @model_validator(mode="after")
+    def _no_processes(self) -> Self:
+        if self.isolation == "process":
+            raise ValueError('isolation "process" is not offered by this version: write "thread", or leave it out')
+        return self
+
+
+class OutputSection(_Section):
+    """``[output]``: what the ONNX outputs mean, and which of them are an answer.
+
+    ``output`` names the ONNX output that holds scores or probabilities, when the first float one is not it.
+    ``range`` is where a score must lie, else the row's output is bad. ``threshold`` makes a label (1) of a binary
+    or anomaly score. ``classes`` are the labels of a multiclass model's columns, in order.
+    """
+
+    kind: Annotated[OutputKind, _among(OutputKind)]
+    min_confidence: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    range: tuple[Finite, Finite] | None = None
+    threshold: Finite | None = None
+    classes: tuple[Label, ...] | None = None
+    output: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, given: Any) -> Any:
+        """A probability lies in [0, 1], and is a 1 from one half on, unless the card says otherwise."""
+        if isinstance(given, dict) and given.get("kind") == OutputKind.BINARY:
+            return {"range": (0.0, 1.0), "threshold": 0.5, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        classifies = self.kind in (OutputKind.BINARY, OutputKind.MULTICLASS)
+        if self.min_confidence is not None and not classifies:
+            raise ValueError(f"min_confidence: a {self.kind} output has no confidence; only binary and multiclass have")
+        if self.threshold is not None and self.kind not in (OutputKind.BINARY, OutputKind.ANOMALY):
+            raise ValueError(f"threshold: only binary and anomaly outputs have one, not {self.kind}")
+        if self.classes is not None:
+            if self.kind is not OutputKind.MULTICLASS:
+                raise ValueError(f"classes: only a multiclass output names them, not {self.kind}")
+            if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+                raise ValueError("classes: at least two, each once")
+        if self.range is not None and self.range[0] >= self.range[1]:
+            raise ValueError(f"range: the lower bound comes first, and {list(self.range)} holds nothing")
+        return self
+
+
+class Imputation(_Section):
+    """How a feature is made up for: a training statistic, the entity's last known value, or a fixed ``value``."""
+
+    method: Method
+    value: Value | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, given: Any) -> Any:
+        """``"median"`` is a method; ``3.5`` and ``{ value = "median" }`` are values."""
+        if isinstance(given, str) and given in _METHODS:
+            return {"method": given}
+        if isinstance(given, (bool, int, float, str)):
+            return {"method": Method.VALUE, "value": given}
+        if isinstance(given, dict) and set(given) == {"value"}:
+            return {"method": Method.VALUE, "value": given["value"]}
+        if isinstance(given, dict) and "method" in given:  # a dump of this very class
+            return given
+        raise ValueError('a value, "mean", "median", "mode", "last_known", or { value = … } for a value so spelled')
+
+
+class FeatureSection(_Section):
+    """A ``[[features]]`` entry. Without ``impute`` it is required: an event that lacks it is invalid."""
+
+    name: str = Field(min_length=1)
+    type: Annotated[Type, _among(Type)]
+    required: StrictBool = True
+    impute: Imputation | None = None
+    categories: tuple[str, ...] | None = Field(default=None, min_length=1)
+    unseen: Annotated[Literal["unusable", "pass"], _among(["unusable", "pass"])] = "unusable"
+    mean: Finite | None = None
+    median: Finite | None = None
+    mode: Value | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _required_unless_imputed(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "required" not in given:
+            return {**given, "required": "impute" not in given}
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        numeric = self.type in (Type.FLOAT, Type.INT)
+        if self.required and self.impute is not None:
+            raise ValueError(f"{self.name!r} is both required and imputed: leave out one of the two")
+        if not self.required and self.impute is None:
+            raise ValueError(
+                f"{self.name!r} is not required, so the model needs a value when it is missing: add impute = …"
+            )
+        if self.categories is not None and self.type is not Type.STRING:
+            raise ValueError(f"{self.name!r}: only a string has categories, not a {self.type}")
+        if not numeric and (self.mean is not None or self.median is not None):
+            raise ValueError(f"{self.name!r}: a {self.type} has no mean or median")
+        if self.mode is not None:
+            self._check("mode", self.mode)
+        if self.impute is not None:
+            if self.impute.method in (Method.MEAN, Method.MEDIAN) and not numeric:
+                raise ValueError(
+                    f'{self.name!r}: a {self.type} has no {self.impute.method}; it may be "mode", "last_known" or a '
+                    'value (write { value = "' + self.impute.method + '" } if that is the value)'
+                )
+            if self.impute.method is Method.VALUE:
+                self._check("impute", self.impute.value)
+        return self
+
+    def _check(self, key: str, value: Value | None) -> None:
+        """``value`` must be one that an event could bring. Raises ValueError."""
+        match self.type:
+            case Type.FLOAT:
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                fits = number and math.isfinite(float(value or 0)) and abs(float(value or 0)) <= FLOAT32_MAX
+            case Type.INT:
+                fits = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+            case Type.BOOL:
+                fits = isinstance(value, bool)
+            case Type.STRING:
+                fits = isinstance(value, str)
+        if not fits:
+            hint = near(value, _METHODS) if isinstance(value, str) else ""
+            raise ValueError(f"{self.name!r}: {key} is {value!r}, which is not a {self.type}{hint}")
+        if self.unseen == "unusable" and self.categories is not None and value not in self.categories:
+            raise ValueError(f"{self.name!r}: {key} is {value!r}, which is none of its categories")
+
+    @property
+    def spec(self) -> Spec:
+        known = None if self.categories is None or self.unseen == "pass" else frozenset(self.categories)
+        return Spec(self.name, self.type, known)
+
+
+class Static(_Section):
+    """The answer when nobody else has one."""
+
+    score: Finite
+    label: Label | None = None
+    probabilities: tuple[Finite, ...] | None = None
+
+
+class FallbackSection(_Section):
+    """``[fallback]``: who answers, in order, when this model cannot."""
+
+    chain: tuple[Annotated[fallback.Link, BeforeValidator(fallback.parse)], ...]
+    # An hour: long enough to bridge an outage, short enough that a customer is still in the same situation.
+    last_known_max_age: Seconds = 3600.0
+    static: Static
+
+    @model_validator(mode="after")
+    def _always_answers(self) -> Self:
+        if not self.chain or self.chain[-1].kind is not fallback.LinkKind.STATIC:
+            raise ValueError('chain: must end in "static", the one link that always answers')
+        twice = [str(link) for link, times in Counter(self.chain).items() if times > 1]
+        if twice:
+            raise ValueError(f"chain: {twice[0]!r} stands there twice, and would answer no better the second time")
+        return self
+
+
+class BreakerSection(_Section):
+    """``[breaker]``: when to stop asking this model, and when to try it again. The defaults are the contract's."""
+
+    # Half: a model that fails every other row is no better than its fallback.
+    failure_rate: Rate = 0.5
+    # Long enough to hold minimum_calls at an event a second, short enough to notice a fault within it.
+    window: Seconds = 30.0
+    # Below twenty calls a rate of one half is within chance of a model that fails one row in four.
+    minimum_calls: int = Field(default=20, ge=1, strict=True)
+    slow_call: Seconds = 0.1
+    slow_rate: Rate = 0.8
+    open_for: Seconds = 15.0
+    max_open: Seconds = 300.0
+    probes: int = Field(default=3, ge=1, strict=True)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_open < self.open_for:
+            raise ValueError("max_open: it bounds open_for's doubling, so it cannot be shorter than open_for")
+        return self
+
+
+class RollbackSection(_Section):
+    """``[rollback]``: when to go back to the version before."""
+
+    after_failed_probes: int = Field(default=3, ge=1, strict=True)
+    # No second rollback within: half an hour is what it takes for a person to look.
+    hold: Seconds = 1800.0
+
+
+class ModelCard(_Section):
+    """The whole of a card.toml. Times are seconds."""
+
+    model: ModelSection = ModelSection()
+    output: OutputSection
+    features: tuple[FeatureSection, ...] = Field(min_length=1)
+    fallback: FallbackSection | None = None
+    breaker: BreakerSection = BreakerSection()
+    rollback: RollbackSection = RollbackSection()
+
+    @field_validator("features")
+    @classmethod
+    def _each_once(cls, features: tuple[FeatureSection, ...]) -> tuple[FeatureSection, ...]:
+        twice = [name for name, times in Counter(f.name for f in features).items() if times > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is listed twice")
+        return features
+
+    @field_validator("fallback")
+    @classmethod
+    def _not_itself(cls, section: FallbackSection | None, info: ValidationInfo) -> FallbackSection | None:
+        name = info.data["model"].name if "model" in info.data else None
+        if section is not None and any(link == fallback.Link(fallback.LinkKind.MODEL, name) for link in section.chain):
+            raise ValueError(f"chain: {name!r} cannot be its own fallback")
+        return section
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def specs(self) -> tuple[Spec, ...]:
+        """The features in the card's order, which is a matrix's column order."""
+        return tuple(feature.spec for feature in self.features)
+
+
+def load_card(path: Path) -> ModelCard:
+    """The card at ``path``; a card without a name takes its folder's. Raises Refused: file, key, what it may be."""
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused(str(path), [f"cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refused(str(path), [f"is not TOML: {error}"]) from error
+    section = given.setdefault("model", {})
+    if isinstance(section, dict):
+        section.setdefault("name", path.parent.name)
+    try:
+        return ModelCard.model_validate(given)
+    except ValidationError as error:
+        raise refuse(str(path), error, ModelCard) from error
