@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
@@ -134,6 +133,10 @@ class OutputSection(_Section):
                 raise ValueError("classes: at least two, each once")
         if self.range is not None and self.range[0] >= self.range[1]:
             raise ValueError(f"range: the lower bound comes first, and {list(self.range)} holds nothing")
+        if classifies and self.range is not None and not 0 <= self.range[0] < self.range[1] <= 1:
+            raise ValueError(
+                f'range: a {self.kind} score is a probability, within [0, 1]; for a margin, kind = "anomaly"'
+            )
         return self
 
 
@@ -192,7 +195,7 @@ class FeatureSection(_Section):
         if not numeric and (self.mean is not None or self.median is not None):
             raise ValueError(f"{self.name!r}: a {self.type} has no mean or median")
         if self.mode is not None:
-            self._check("mode", self.mode)
+            self.check("mode", self.mode)
         if self.impute is not None:
             if self.impute.method in (Method.MEAN, Method.MEDIAN) and not numeric:
                 raise ValueError(
@@ -200,15 +203,14 @@ class FeatureSection(_Section):
                     'value (write { value = "' + self.impute.method + '" } if that is the value)'
                 )
             if self.impute.method is Method.VALUE:
-                self._check("impute", self.impute.value)
+                self.check("impute", self.impute.value)
         return self
 
-    def _check(self, key: str, value: Value | None) -> None:
-        """``value`` must be one that an event could bring. Raises ValueError."""
+    def check(self, key: str, value: object) -> None:
+        """``value``, given under ``key``, must be one that an event could bring. Raises ValueError."""
         match self.type:
             case Type.FLOAT:
-                number = isinstance(value, (int, float)) and not isinstance(value, bool)
-                fits = number and math.isfinite(float(value or 0)) and abs(float(value or 0)) <= FLOAT32_MAX
+                fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FLOAT32_MAX
             case Type.INT:
                 fits = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
             case Type.BOOL:

@@ -1,0 +1,139 @@
+"""Missing values made up for as the card says: filled columns, the names of what was filled, and the rows left invalid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import FeatureSection, Method, ModelCard
+from schemas.failure import Failure, Kind
+from schemas.features import Columns, Type, reason
+
+Recall = Callable[[int, str], object | None]
+"""``recall(row, feature)``: the value that the row's entity last had, or None if it is unknown or too old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """What the training data say of a feature; None where they say nothing."""
+
+    mean: float | None = None
+    median: float | None = None
+    mode: bool | int | float | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Imputed:
+    """``columns`` ready to run, save for the rows in ``invalid``; ``imputed`` names what was filled, a row each.
+
+    An invalid row keeps its masks in ``columns`` and is not in ``imputed``.
+    """
+
+    columns: Columns
+    imputed: dict[int, tuple[str, ...]]
+    invalid: dict[int, Failure]
+
+
+def fill(feature: FeatureSection, statistics: Mapping[str, Statistic]) -> bool | int | float | str | None:
+    """The value that stands in for ``feature`` when it is missing, or None if the card and the statistics give none.
+
+    A statistic in the card comes before the version's. A mean or median of integers is rounded to one.
+    """
+    if feature.impute is None or feature.impute.method is Method.LAST_KNOWN:
+        return None
+    if feature.impute.method is Method.VALUE:
+        return feature.impute.value
+    key = feature.impute.method.value
+    value: bool | int | float | str | None = getattr(feature, key)
+    if value is None and feature.name in statistics:
+        value = getattr(statistics[feature.name], key)
+    return round(value) if feature.type is Type.INT and isinstance(value, float) else value
+
+
+def impute(
+    columns: Columns, card: ModelCard, statistics: Mapping[str, Statistic], recall: Recall | None = None
+) -> Imputed:
+    """Fills every unusable cell that the card says how to fill; ``columns`` itself is left as it is.
+
+    Costs nothing a row where nothing is missing. Raises LookupError if the card asks for a statistic that nobody
+    gives, which the repository refuses before any event is read.
+    """
+    if not columns.unusable:
+        return Imputed(columns, {}, {})
+    filled = _copy_of_unusable(columns)
+    named: dict[int, list[str]] = {}
+    lacking: dict[int, list[str]] = {}
+    for feature in card.features:
+        mask = columns.unusable.get(feature.name)
+        if mask is None:
+            continue
+        rows = np.flatnonzero(mask)
+        if feature.impute is None:
+            left = rows
+        elif feature.impute.method is Method.LAST_KNOWN:
+            left = _recalled(filled, feature, rows, recall)
+        else:
+            value = fill(feature, statistics)
+            if value is None:
+                raise LookupError(f"feature {feature.name!r}: no {feature.impute.method} to impute it with")
+            filled.values[feature.name][mask] = value
+            left = rows[:0]
+        for i in left.tolist():
+            lacking.setdefault(i, []).append(feature.name)
+        if len(left) == len(rows):
+            continue
+        for i in np.setdiff1d(rows, left, assume_unique=True).tolist():
+            named.setdefault(i, []).append(feature.name)
+    _keep_masks(filled, columns, lacking)
+    return Imputed(
+        filled,
+        {i: tuple(names) for i, names in named.items() if i not in lacking},
+        {i: _invalid(columns, card, i, names) for i, names in lacking.items()},
+    )
+
+
+def _copy_of_unusable(columns: Columns) -> Columns:
+    """The same columns, of which those with an unusable cell are copies; nothing is marked unusable yet."""
+    if columns.matrix is not None:
+        # The values are views of the matrix, which must stay one block: one copy of it all is the cheapest.
+        matrix = columns.matrix.copy()
+        views = {spec.name: matrix[:, j] for j, spec in enumerate(columns.specs)}
+        return Columns(columns.specs, columns.size, views, matrix)
+    values = {name: column.copy() if name in columns.unusable else column for name, column in columns.values.items()}
+    return Columns(columns.specs, columns.size, values)
+
+
+def _recalled(
+    filled: Columns, feature: FeatureSection, rows: NDArray[np.intp], recall: Recall | None
+) -> NDArray[np.intp]:
+    """Fills what is recalled and (still) usable; gives back the rows for which nothing was."""
+    spec, left = feature.spec, []
+    for i in rows.tolist():
+        value = None if recall is None else recall(i, feature.name)
+        if value is None or reason(value, spec) is not None:
+            left.append(i)
+        else:
+            filled.values[feature.name][i] = value
+    return np.array(left, dtype=np.intp)
+
+
+def _keep_masks(filled: Columns, columns: Columns, lacking: Mapping[int, list[str]]) -> None:
+    for i, names in lacking.items():
+        for name in names:
+            mask = filled.unusable.setdefault(name, np.zeros(columns.size, dtype=np.bool_))
+            mask[i] = True
+            filled.why[i, name] = columns.why[i, name]
+
+
+def _invalid(columns: Columns, card: ModelCard, row: int, names: list[str]) -> Failure:
+    """One clause a feature: what was wrong with it, and why that was not made up for."""
+    recalled = {f.name for f in card.features if f.impute is not None}
+    clauses = [
+        f"feature {name!r}: {columns.why[row, name]}; "
+        + ("no last known value is at hand" if name in recalled else "the card does not impute it")
+        for name in names
+    ]
+    return Failure(Kind.INVALID, "; ".join(clauses))
