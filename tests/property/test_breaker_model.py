@@ -1,0 +1,202 @@
+"""The breaker against a model of twenty lines, and what must hold whatever happens to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from models.breaker import Breaker, Policy, State, Transition
+from models.window import Counts
+
+POLICY = Policy(
+    failure_rate=0.5,
+    window=8.0,
+    minimum_calls=4,
+    slow_call=0.1,
+    slow_rate=0.75,
+    open_for=2.0,
+    max_open=16.0,
+    probes=3,
+    probe_lease=5.0,
+)
+WINDOW_BUCKETS = 30
+COMMANDS = {
+    "force_open": ("forced_open", {"closed", "open", "half_open", "disabled"}),
+    "disable": ("disabled", {"closed", "open", "half_open", "forced_open"}),
+    "close": ("closed", {"open", "half_open", "forced_open", "disabled"}),
+    "reset": ("closed", {"closed", "open", "half_open", "forced_open", "disabled"}),
+}
+
+
+class Model:
+    """The rules again, the plainest way: a list of all counts, a list of the probes out, no table, no window."""
+
+    def __init__(self) -> None:
+        self.failed_cycles = -1
+        self.to("closed", 0.0, first=True)
+
+    def to(self, state: str, now: float, u: float = 0.0, first: bool = False) -> None:
+        self.generation = 0 if first else self.generation + 1
+        self.failed_cycles = self.failed_cycles + (state == "open") if state in ("open", "half_open") else -1
+        self.until = now + min(2.0 * 2**self.failed_cycles, 16.0) * (0.8 + 0.4 * u) if state == "open" else None
+        self.state, self.counts, self.out, self.passed, self.slow, self.lease = state, [], 0, 0, 0, None
+
+    def time(self, now: float) -> None:
+        if (self.state == "open" and now >= self.until) or (self.lease is not None and now >= self.lease):
+            self.to("half_open", now)
+
+    def admit(self, n: int, now: float) -> int:
+        self.time(now)
+        if self.state in ("closed", "disabled"):
+            return n
+        granted = min(n, 3 - self.out - self.passed) if self.state == "half_open" else 0
+        self.lease = now + 5.0 if granted and not self.out else self.lease
+        self.out += granted
+        return granted
+
+    def back(self, n: int) -> int:
+        n = min(n, self.out)
+        self.out, self.lease = self.out - n, self.lease if self.out > n else None
+        return n
+
+    def report(self, generation: int, c: Counts, now: float, u: float) -> None:
+        self.time(now)
+        if generation != self.generation or not c.calls:
+            return
+        if self.state == "closed":
+            bucket = int(now * WINDOW_BUCKETS / 8.0)
+            self.counts.append((bucket, c))
+            calls, failures, slow = (
+                sum(getattr(x, f) for b, x in self.counts if b > bucket - WINDOW_BUCKETS)
+                for f in ("calls", "failures", "slow")
+            )
+            if calls >= 4 and (failures / calls >= 0.5 or slow / calls >= 0.75):
+                self.to("open", now, u)
+        elif self.state == "half_open":
+            n = self.back(c.calls)
+            self.passed, self.slow = self.passed + n, self.slow + min(n, c.slow)
+            if c.failures or self.slow / 3 >= 0.75:
+                self.to("open", now, u)
+            elif self.passed >= 3:
+                self.to("closed", now)
+
+
+class Conversation(RuleBasedStateMachine):
+    """Admissions, results (prompt, late, lost, given back), time and operators, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.breaker = Breaker(POLICY, self.now)
+        self.model = Model()
+        self.calls: list[tuple[int, int]] = []  # (generation, granted) still to be reported, released or lost
+        self.last: Transition | None = None
+        self.seen = 0
+
+    def note(self, moved: list[Transition]) -> None:
+        for t in moved:
+            self.seen += 1
+            assert t.generation == self.seen, "each transition is returned once, in order, one generation each"
+            if self.last is not None:
+                assert t.from_ is self.last.to
+            if t.from_ in (State.FORCED_OPEN, State.DISABLED):
+                assert t.reason.startswith("operator: "), "forced states are left by commands alone"
+            self.last = t
+        if moved and self.breaker.state is State.OPEN and moved[-1].to is State.OPEN:
+            assert self.breaker.until is not None
+            waits = self.breaker.until - moved[-1].at
+            assert POLICY.open_for * 0.8 - 1e-9 <= waits <= POLICY.max_open * 1.2 + 1e-9
+
+    @rule(eighths=st.integers(0, 200))
+    def time_passes(self, eighths: int) -> None:
+        """Eighths of a second: sums of them are exact, so that the two agree at the edges."""
+        self.now += eighths / 8
+
+    @rule()
+    def tick(self) -> None:
+        self.note(self.breaker.tick(self.now))
+        self.model.time(self.now)
+
+    @rule(n=st.integers(0, 6))
+    def admit(self, n: int) -> None:
+        admission = self.breaker.admit(n, self.now)
+        assert admission.granted == self.model.admit(n, self.now)
+        assert admission.generation == self.model.generation
+        if admission.granted:
+            self.calls.append((admission.generation, admission.granted))
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data(), u=st.floats(0, 1, exclude_max=True))
+    def report(self, data: st.DataObject, u: float) -> None:
+        generation, granted = self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1)))
+        failures = data.draw(st.sampled_from([0, 0, granted, granted // 2]))
+        slow = data.draw(st.sampled_from([0, 0, granted, granted // 2]))
+        before = self.breaker.snapshot(self.now) if generation != self.breaker.generation else None
+        moved = self.breaker.report(generation, Counts(granted, failures, slow), self.now, u)
+        self.note(moved)
+        self.model.report(generation, Counts(granted, failures, slow), self.now, u)
+        if before is not None and before.generation == self.breaker.generation:
+            assert self.breaker.snapshot(self.now) == before, "a late report changes nothing"
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        generation, granted = self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1)))
+        self.breaker.release(generation, granted)
+        if generation == self.model.generation:
+            self.model.back(granted)
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1)))
+
+    @rule(name=st.sampled_from(sorted(COMMANDS)))
+    def command(self, name: str) -> None:
+        self.note(getattr(self.breaker, name)(self.now, "operator", "a drill"))
+        to, where = COMMANDS[name]
+        if self.model.state in where:
+            self.model.to(to, self.now)
+
+    @rule(jump=st.sampled_from([0.0, 1e6]))
+    def move_to_another_clock(self, jump: float) -> None:
+        """A snapshot restored is the same breaker, but for the last digits of the times left."""
+        before = self.breaker.snapshot(self.now)
+        after = Breaker.restore(before, self.now + jump).snapshot(self.now + jump)
+        assert replace(after, open_left=None, lease_left=None) == replace(before, open_left=None, lease_left=None)
+        for name in ("open_left", "lease_left"):
+            then, now = getattr(before, name), getattr(after, name)
+            assert (then is None and now is None) or abs(then - now) < 1e-6
+
+    @invariant()
+    def it_agrees_with_the_model(self) -> None:
+        assert self.breaker.state == self.model.state
+        assert self.breaker.generation == self.model.generation
+        assert self.breaker.reopenings == max(0, self.model.failed_cycles)
+
+    @invariant()
+    def never_more_probes_than_allowed(self) -> None:
+        snapshot = self.breaker.snapshot(self.now)
+        if snapshot.state is State.HALF_OPEN:
+            assert snapshot.outstanding + snapshot.passed <= POLICY.probes
+            assert sum(n for g, n in self.calls if g == snapshot.generation) <= POLICY.probes
+
+    def teardown(self) -> None:
+        """From wherever it is, successes and time alone close it, within one wait and one lease; unless forced."""
+        state, now = self.breaker.state, self.now
+        for wait in (0.0, POLICY.max_open * 1.2, POLICY.probe_lease):
+            now += wait
+            admission = self.breaker.admit(POLICY.probes, now)
+            self.note(self.breaker.report(admission.generation, Counts(admission.granted), now, 0.5))
+            while self.breaker.state is State.HALF_OPEN and admission.granted:  # some of the probes went earlier
+                admission = self.breaker.admit(POLICY.probes, now)
+                self.note(self.breaker.report(admission.generation, Counts(admission.granted), now, 0.5))
+        forced = state in (State.FORCED_OPEN, State.DISABLED)
+        assert self.breaker.state is (state if forced else State.CLOSED)
+
+
+TestConversation = Conversation.TestCase
+TestConversation.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
