@@ -1,0 +1,46 @@
+"""The generated pages: in the repository as the code would write them, and complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.breaker import TRANSITIONS, Event, State
+from workers import docs
+from workers.metrics import TABLE
+
+
+@pytest.mark.parametrize("path", docs.PAGES)
+def test_the_page_in_the_repository_is_fresh(path: str) -> None:
+    """A page that no longer says what the code does fails here; `python -m workers.docs` writes it."""
+    assert path not in docs.stale(), f"{path} is stale: run `python -m workers.docs`"
+
+
+def test_an_edited_page_is_found_and_rewritten(tmp_path: Path) -> None:
+    """A missing page and an edited one are stale; writing makes them fresh, and then touches nothing."""
+    assert docs.write(tmp_path) == list(docs.PAGES)
+    assert docs.stale(tmp_path) == []
+    page = tmp_path / "docs/metrics.md"
+    page.write_text(page.read_text() + "and more\n")
+    assert docs.stale(tmp_path) == ["docs/metrics.md"]
+    assert docs.write(tmp_path) == ["docs/metrics.md"]
+    assert docs.write(tmp_path) == []
+
+
+def test_the_metrics_page_has_every_metric_and_value() -> None:
+    """Each metric's name, help and label values are on the page."""
+    page = docs.metrics_page()
+    for d in TABLE:
+        assert f"| `{d.name}` | {d.type} |" in page
+        assert d.help in page
+        assert all(f"`{value}`" in page for values in d.values.values() for value in values)
+
+
+def test_the_diagram_has_every_transition() -> None:
+    """Each arrow of the table is in the diagram, and no other."""
+    page = docs.breaker_page()
+    arrows = [line.split(":")[0].strip() for line in page.splitlines() if line.startswith("    ") and "[*]" not in line]
+    assert arrows == [f"{from_} --> {to}" for from_, row in TRANSITIONS.items() for to in row.values()]
+    assert all(f"| `{state}` |" in page for state in State)
+    assert all(f"| {event} |" in page for event in Event)
