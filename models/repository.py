@@ -93,8 +93,8 @@ class Repository:
     def versions(self, model: str) -> list[int]:
         """The complete versions, newest first: model.onnx is there, and is what version.toml's sha256 says.
 
-        A version that is still being copied is left out until it is whole. Raises UnknownModel, or Refused for a
-        version.toml that cannot be read as one.
+        A version that is still being copied (its version.toml too) is left out until it is whole. Raises
+        UnknownModel, or Refused for a version.toml with a key or a value that cannot be.
         """
         folder = self._folder(model)
         found = [int(each.name) for each in folder.iterdir() if _VERSION.fullmatch(each.name)]
@@ -138,7 +138,10 @@ class Repository:
         """Why this version is not whole, or None."""
         if not (folder / "model.onnx").is_file():
             return "it has no model.onnx"
-        told = _version_file(folder).sha256
+        try:
+            told = _version_file(folder).sha256
+        except tomllib.TOMLDecodeError as error:
+            return f"version.toml is half written: {error}"
         if told is not None and told != self._checksum(folder / "model.onnx"):
             return "model.onnx is not what version.toml's sha256 says: half copied, or changed since"
         return None
@@ -156,13 +159,12 @@ class Repository:
 
 
 def _version_file(folder: Path) -> _VersionFile:
+    """Raises Refused for a mistaken key, TOMLDecodeError for what is no TOML (yet)."""
     path = folder / "version.toml"
     try:
-        return _VersionFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return _VersionFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8", errors="replace")))
     except FileNotFoundError:
         return _VersionFile()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Refused(str(path), [f"is not TOML: {error}"]) from error
     except ValidationError as error:
         raise refuse(str(path), error, _VersionFile) from error
 

@@ -1,0 +1,261 @@
+"""A card against an ONNX model's inputs and outputs: how columns become tensors and a tensor an answer, or why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import ModelCard, OutputKind, OutputSection
+from schemas.failure import Failure, Kind
+from schemas.features import Columns, Spec, Type
+from schemas.prediction import Label, Predictions
+from schemas.refusal import near
+
+Tensor = NDArray[Any]
+
+
+class Port(Protocol):
+    """An input or output as a model describes it: ``shape`` holds a number where a dimension is fixed."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def shape(self) -> Sequence[int | str | None]: ...
+
+
+class Mismatch(Exception):
+    """The card and the model do not fit; the message says where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A batch's answers. A row in ``bad`` has none: what stands in ``predictions`` for it is a placeholder."""
+
+    predictions: Predictions
+    bad: dict[int, Failure]
+
+
+# What each tensor type takes. A float may not become an integer, nor a number a string: that would change it.
+_NUMBERS = frozenset({Type.FLOAT, Type.INT, Type.BOOL})
+_TENSORS: dict[str, tuple[Any, frozenset[Type]]] = {
+    "tensor(float)": (np.float32, _NUMBERS),
+    "tensor(double)": (np.float64, _NUMBERS),
+    "tensor(int64)": (np.int64, frozenset({Type.INT, Type.BOOL})),
+    "tensor(int32)": (np.int32, frozenset({Type.INT, Type.BOOL})),
+    "tensor(bool)": (np.bool_, frozenset({Type.BOOL})),
+    "tensor(string)": (object, frozenset({Type.STRING})),
+}
+_FLOATS = ("tensor(float)", "tensor(double)")
+# A softmax in float32 may end a few ulps beyond 1, and its sum further off: neither is the model's fault.
+_EDGE = 1e-5
+_SUM = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Feeds:
+    """How a batch's columns become the model's inputs."""
+
+    make: Callable[[Columns], dict[str, Tensor]]
+    int32: tuple[str, ...]
+
+    def unfit(self, columns: Columns) -> dict[int, Failure]:
+        """The rows that the model's types cannot hold, and those with a cell still unusable: no answer may use them."""
+        bad: dict[int, Failure] = {}
+        for name in self.int32:
+            column = columns.values[name]
+            for i in np.flatnonzero((column < -(2**31)) | (column >= 2**31)).tolist():
+                bad[i] = Failure(Kind.INVALID, f"feature {name!r}: {column[i]} does not fit the model's int32")
+        for (i, name), why in columns.why.items():
+            bad[i] = Failure(Kind.INVALID, f"feature {name!r}: {why}")
+        return bad
+
+
+def feeds(inputs: Sequence[Port], specs: Sequence[Spec]) -> Feeds:
+    """One matrix, its columns in the card's order, or one tensor a feature, matched by name. Raises Mismatch."""
+    for port in inputs:
+        if port.type not in _TENSORS:
+            raise Mismatch(f"input {port.name!r} is a {port.type}; it may be one of {', '.join(_TENSORS)}")
+        if len(port.shape) not in (1, 2):
+            raise Mismatch(f"input {port.name!r} has {len(port.shape)} dimensions; rows of features have one or two")
+        if isinstance(port.shape[0], int):
+            raise Mismatch(
+                f"input {port.name!r} takes batches of exactly {port.shape[0]}: export it with a dynamic first "
+                "dimension (torch.onnx.export's dynamic_axes or dynamic_shapes, skl2onnx's [None, …])"
+            )
+    if len(inputs) == 1 and len(inputs[0].shape) == 2 and (len(specs) > 1 or inputs[0].name != specs[0].name):
+        return _matrix(inputs[0], tuple(specs))
+    return _by_name(inputs, specs)
+
+
+def _matrix(port: Port, specs: tuple[Spec, ...]) -> Feeds:
+    width = port.shape[1]
+    if isinstance(width, int) and width != len(specs):
+        raise Mismatch(f"input {port.name!r} has {width} columns, and the card lists {len(specs)} features")
+    dtype, takes = _TENSORS[port.type]
+    for spec in specs:
+        _check_type(spec, port, takes)
+
+    def make(columns: Columns) -> dict[str, Tensor]:
+        if columns.matrix is not None:
+            return {port.name: columns.matrix.astype(dtype)}
+        block = np.empty((columns.size, len(specs)), dtype)
+        for j, spec in enumerate(specs):
+            block[:, j] = columns.values[spec.name]
+        return {port.name: block}
+
+    return Feeds(make, _narrowed(specs) if dtype is np.int32 else ())
+
+
+def _by_name(inputs: Sequence[Port], specs: Sequence[Spec]) -> Feeds:
+    wanted, given = [port.name for port in inputs], {spec.name: spec for spec in specs}
+    unmet = [f"{name!r}{near(name, given)}" for name in wanted if name not in given]
+    unused = [f"{name!r}{near(name, wanted)}" for name in given if name not in wanted]
+    if unmet:
+        raise Mismatch(f"the model wants features that the card does not list: {', '.join(unmet)}")
+    if unused:
+        raise Mismatch(f"the card lists features that the model does not take: {', '.join(unused)}")
+    plan = []
+    for port in inputs:
+        dtype, takes = _TENSORS[port.type]
+        _check_type(given[port.name], port, takes)
+        if len(port.shape) == 2 and isinstance(port.shape[1], int) and port.shape[1] != 1:
+            raise Mismatch(f"input {port.name!r} has {port.shape[1]} columns, and a feature by itself is one")
+        plan.append((port.name, dtype, (-1, 1)[: len(port.shape)]))
+
+    def make(columns: Columns) -> dict[str, Tensor]:
+        return {
+            name: np.ascontiguousarray(columns.values[name], dtype=dtype).reshape(shape) for name, dtype, shape in plan
+        }
+
+    return Feeds(make, _narrowed([given[name] for name, dtype, _ in plan if dtype is np.int32]))
+
+
+def _check_type(spec: Spec, port: Port, takes: frozenset[Type]) -> None:
+    if spec.type not in takes:
+        fits = ", ".join(sorted(takes))
+        raise Mismatch(
+            f"feature {spec.name!r} is a {spec.type} in the card, and input {port.name!r} is a {port.type}, which "
+            f"takes {fits}: change the feature's type, or export the model with another input type"
+        )
+
+
+def _narrowed(specs: Sequence[Spec]) -> tuple[str, ...]:
+    return tuple(spec.name for spec in specs if spec.type is Type.INT)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Which outputs to fetch, and how they become predictions. ``label`` is the model's own label output, if used."""
+
+    output: OutputSection
+    scores: str
+    label: str | None
+
+    @property
+    def names(self) -> list[str]:
+        return [self.scores] if self.label is None else [self.scores, self.label]
+
+    def read(self, tensors: Sequence[Tensor], n: int) -> Outcome | Failure:
+        """The tensors, as ``names`` orders them, of a batch of ``n``; a wrong shape fails the batch as a whole."""
+        raw = np.asarray(tensors[0])
+        shape = "×".join(map(str, raw.shape)) or "scalar"
+        if raw.ndim not in (1, 2) or raw.shape[0] != n:
+            return Failure(Kind.BAD_OUTPUT, f"output {self.scores!r} is {shape} for {n} rows")
+        width = 1 if raw.ndim == 1 else raw.shape[1]
+        if not _fits(self.output.kind, width, self.output.classes):
+            told = f"output {self.scores!r} is {shape}, which is no {self.output.kind} output"
+            return Failure(Kind.BAD_OUTPUT, told)
+        table = raw.reshape(n, width).astype(np.float32, copy=False)
+        if self.output.kind is OutputKind.MULTICLASS:
+            own = None if self.label is None else np.asarray(tensors[1])
+            if own is not None and own.shape not in ((n,), (n, 1)):
+                return Failure(Kind.BAD_OUTPUT, f"output {self.label!r} is not one label a row")
+            return self._multiclass(table, own)
+        return self._score(table[:, 1] if width == 2 else table[:, 0])
+
+    def _score(self, scores: NDArray[np.float32]) -> Outcome:
+        kept, bad = self._guard(scores)
+        labels: list[Label] | None = None
+        if self.output.threshold is not None:
+            labels = (kept >= self.output.threshold).astype(np.int64).tolist()
+        confidences = np.maximum(kept, 1 - kept) if self.output.kind is OutputKind.BINARY else None
+        return Outcome(Predictions(kept, labels, None, confidences), bad)
+
+    def _multiclass(self, table: NDArray[np.float32], own: Tensor | None) -> Outcome:
+        sums = table.sum(axis=1)
+        sound = np.isfinite(sums) & (table >= -_EDGE).all(axis=1) & (np.abs(sums - 1) <= _SUM)
+        table = np.clip(np.where(sound[:, None], table, np.float32(0)), 0, 1)
+        best = table.argmax(axis=1)
+        scores, bad = self._guard(table[np.arange(len(table)), best])
+        for i in np.flatnonzero(~sound).tolist():
+            bad[i] = Failure(Kind.BAD_OUTPUT, f"probabilities that are none: they sum to {sums[i]:.6g}")
+        labels: list[Label]
+        if self.output.classes is not None:
+            labels = [self.output.classes[j] for j in best.tolist()]
+        else:
+            labels = (best if own is None else own.reshape(-1)).tolist()
+        return Outcome(Predictions(scores, labels, table, scores), bad)
+
+    def _guard(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[int, Failure]]:
+        """The scores, each finite and within range, and a failure for each that was not."""
+        fine = np.isfinite(scores)
+        bounds = self.output.range
+        if bounds is not None:
+            low, high = bounds
+            fine &= (scores >= low - _EDGE * max(1, abs(low))) & (scores <= high + _EDGE * max(1, abs(high)))
+        if fine.all():
+            return (scores if bounds is None else np.clip(scores, *bounds).astype(np.float32, copy=False)), {}
+        bad = {i: Failure(Kind.BAD_OUTPUT, _what(float(scores[i]), bounds)) for i in np.flatnonzero(~fine).tolist()}
+        placeholder = np.float32(0 if bounds is None else bounds[0])
+        kept = np.where(fine, scores, placeholder)
+        return (kept if bounds is None else np.clip(kept, *bounds).astype(np.float32, copy=False)), bad
+
+
+def answers(outputs: Sequence[Port], card: ModelCard) -> Answers:
+    """Which of the model's outputs answers for the card. Raises Mismatch."""
+    wanted = card.output
+    floats = [port for port in outputs if port.type in _FLOATS]
+    if wanted.output is not None:
+        named = [port for port in outputs if port.name == wanted.output]
+        if not named:
+            there = [port.name for port in outputs]
+            raise Mismatch(f"the card's output {wanted.output!r} is none of the model's: {there}")
+        floats = [port for port in named if port.type in _FLOATS]
+    if not floats:
+        if any(port.type.startswith("seq(map") for port in outputs):
+            raise Mismatch(
+                "the probabilities come as a sequence of maps (zipmap), which is slow and no tensor: export without, "
+                'to_onnx(model, …, options={"zipmap": False})'
+            )
+        types = ", ".join(f"{port.name!r}: {port.type}" for port in outputs)
+        raise Mismatch(f"no output is a float tensor ({types}): export scores or probabilities, not labels alone")
+    if len(floats) > 1:
+        names = ", ".join(repr(port.name) for port in floats)
+        raise Mismatch(f'several float outputs ({names}): say in the card\'s [output] which answers, output = "…"')
+    (scores,) = floats
+    width = scores.shape[1] if len(scores.shape) == 2 else None
+    if isinstance(width, int) and not _fits(wanted.kind, width, wanted.classes):
+        held = f" of {len(wanted.classes)} classes" if wanted.classes else ""
+        raise Mismatch(f"output {scores.name!r} has {width} columns: no {wanted.kind} output{held}")
+    labels = [p.name for p in outputs if p.type in ("tensor(int64)", "tensor(string)") and len(p.shape) in (1, 2)]
+    own = wanted.kind is OutputKind.MULTICLASS and wanted.classes is None and len(labels) == 1
+    return Answers(wanted, scores.name, labels[0] if own else None)
+
+
+def _fits(kind: OutputKind, width: int, classes: Sequence[Label] | None) -> bool:
+    match kind:
+        case OutputKind.BINARY:
+            return width in (1, 2)
+        case OutputKind.MULTICLASS:
+            return width >= 2 and (classes is None or width == len(classes))
+    return width == 1
+
+
+def _what(score: float, bounds: tuple[float, float] | None) -> str:
+    return f"a score of {score:.6g}" + ("" if bounds is None else f", where [{bounds[0]:g}, {bounds[1]:g}] is right")
