@@ -5,11 +5,11 @@ Headers are untrusted input: only the pipeline's own topics may bring them, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from schemas.failure import Failure, Kind
-from schemas.record import Header, Origin, own_headers
+from schemas.record import CONTROL_PREFIX, Header, Origin, Record, own_headers
 
 MAX_MESSAGE = 500
 """Bytes of an error's message; all headers added stay under 4 KiB with topic names at Kafka's limit of 249."""
@@ -95,7 +95,7 @@ def parse(headers: Sequence[Header]) -> Attempt | Failure:
     """
     found: dict[str, bytes] = {}
     for key, value in headers:
-        if key.startswith("failsoft-"):
+        if key.startswith(CONTROL_PREFIX):
             if key in found:
                 return Failure(Kind.BAD_HEADER, f"{key}: given twice")
             found[key] = value
@@ -104,12 +104,7 @@ def parse(headers: Sequence[Header]) -> Attempt | Failure:
         return Attempt(
             number=_number(found, "failsoft-attempt"),
             due_ms=_number(found, "failsoft-due-ms") if "failsoft-due-ms" in found else None,
-            origin=Origin(
-                _text(found, "failsoft-origin-topic"),
-                _number(found, "failsoft-origin-partition"),
-                _number(found, "failsoft-origin-offset"),
-                _number(found, "failsoft-origin-timestamp-ms", lowest=-1),
-            ),
+            origin=_origin(found),
             first_failed_ms=_number(found, "failsoft-first-failed-ms"),
             failure=Failure(kind, _message(found)),
             model=_text(found, "failsoft-model"),
@@ -122,13 +117,90 @@ def parse(headers: Sequence[Header]) -> Attempt | Failure:
         return Failure(Kind.BAD_HEADER, str(e))
 
 
-def replace_control(own: Sequence[Header], control: Sequence[Header]) -> list[Header]:
-    """``own`` with ``control`` in place of whatever control headers it had: replaced, never appended."""
-    return [*own_headers(own), *control]
+def salvage(headers: Sequence[Header], failure: Failure, fallback: Origin, model: str, now_ms: int) -> Attempt:
+    """The attempt of a record whose headers are in ``failure``: what can be read of them, and for the rest the record
+    itself as origin and one answer given, so that a replay finds its event again.
+    """
+    found = dict(reversed([h for h in headers if h[0].startswith(CONTROL_PREFIX)]))
+    number, replays, first = (
+        _or(_number, found, name, default)
+        for name, default in (
+            ("failsoft-attempt", 0),
+            ("failsoft-replays", 0),
+            ("failsoft-first-failed-ms", now_ms),
+        )
+    )
+    try:
+        origin = _origin(found)
+    except _BadHeader:
+        origin = fallback
+    return Attempt(
+        number=number,
+        origin=origin,
+        first_failed_ms=first,
+        failure=failure,
+        model=model,
+        version=None,
+        next_revision=_or(_number, found, "failsoft-next-revision", 1),
+        replays=replays,
+    )
+
+
+def first_headers(
+    records: Sequence[Record],
+    due_ms: Sequence[int],
+    failure: Failure,
+    model: str,
+    version: int | None,
+    now_ms: int,
+) -> list[list[Header]]:
+    """The headers of records that failed for the first time, all for one reason and each with a provisional answer:
+    own headers and then ``Attempt(...).headers()``, with what they share rendered once.
+    """
+    if not records:
+        return []
+    shared = Attempt(0, Origin("", 0, 0, 0), now_ms, failure, model, version, next_revision=1).headers()
+    before, after = shared[:1], shared[5:]
+    origin = {(r.topic, r.partition) for r in records}
+    places = {
+        (topic, partition): [
+            ("failsoft-origin-topic", topic.encode()),
+            ("failsoft-origin-partition", b"%d" % partition),
+        ]
+        for topic, partition in origin
+    }
+    return [
+        [
+            *(own_headers(r.headers) if r.headers else ()),
+            *before,
+            ("failsoft-due-ms", b"%d" % due),
+            *places[r.topic, r.partition],
+            ("failsoft-origin-offset", b"%d" % r.offset),
+            ("failsoft-origin-timestamp-ms", b"%d" % r.timestamp),
+            *after,
+        ]
+        for r, due in zip(records, due_ms, strict=True)
+    ]
 
 
 class _BadHeader(ValueError):
     pass
+
+
+def _or(read: Callable[[dict[str, bytes], str], int], found: dict[str, bytes], name: str, default: int) -> int:
+    try:
+        return read(found, name)
+    except _BadHeader:
+        return default
+
+
+def _origin(found: dict[str, bytes]) -> Origin:
+    return Origin(
+        _text(found, "failsoft-origin-topic"),
+        _number(found, "failsoft-origin-partition"),
+        _number(found, "failsoft-origin-offset"),
+        _number(found, "failsoft-origin-timestamp-ms", lowest=-1),
+    )
 
 
 def _raw(found: dict[str, bytes], name: str) -> bytes:

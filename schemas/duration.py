@@ -12,5 +12,7 @@ def seconds(text: str) -> float:
     """``"200ms"`` -> 0.2. Raises ValueError, with what would be right, for anything but a positive number and a unit."""
     found = _FORM.fullmatch(text) if isinstance(text, str) else None
     if found is None or float(found[1]) <= 0:
-        raise ValueError(f'{text!r} is not a duration: write a positive number and a unit, such as "200ms", "5s" or "1h"')
+        raise ValueError(
+            f'{text!r} is not a duration: write a positive number and a unit, such as "200ms", "5s" or "1h"'
+        )
     return float(found[1]) * _UNITS[found[2]]

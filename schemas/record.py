@@ -46,9 +46,14 @@ class Origin:
     timestamp: int
 
 
-def own_headers(headers: Sequence[Header]) -> list[Header]:
-    """The event's own headers, in order, duplicates and all: what is left when the control headers are taken away."""
-    return [h for h in headers if not h[0].startswith((CONTROL_PREFIX, KIP_1191_PREFIX))]
+def own_headers(headers: Sequence[Header], *, dead_letter: bool = False) -> list[Header]:
+    """The event's own headers, in order, duplicates and all: what is left when the control headers are taken away.
+
+    On a dead letter Kafka's own names are control headers too; elsewhere they are the event's own, brought from
+    somebody else's dead-letter topic.
+    """
+    control = (CONTROL_PREFIX, KIP_1191_PREFIX) if dead_letter else (CONTROL_PREFIX,)
+    return [h for h in headers if not h[0].startswith(control)]
 
 
 def trace_headers(headers: Sequence[Header]) -> list[Header]:

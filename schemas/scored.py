@@ -23,7 +23,7 @@ class Answers:
     """
 
     source: Source
-    model: str
+    model: str | None
     version: int | None
     reason: Kind | None
     revision: int

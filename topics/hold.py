@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from schemas.record import Header
+
 SLACK_MS = 60_000
 """How far past twice its delay a due time may lie before it is taken for forged; clocks of one fleet differ less."""
+
+
+def due_ms(headers: Sequence[Header]) -> int | None:
+    """The due time that a record carries (epoch milliseconds), or None when it has none that can be read.
+
+    Only whoever attempts the record judges its headers whole; a rung is read by this one alone.
+    """
+    found = [value for key, value in headers if key == "failsoft-due-ms"]
+    return int(found[0]) if len(found) == 1 and found[0].isdigit() and len(found[0]) <= 19 else None
 
 
 def due_count(due_ms: Sequence[int | None], now_ms: int) -> int:

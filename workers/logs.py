@@ -140,6 +140,10 @@ class FailureLog:
                 held_back=held,
             )
 
+    def hold(self, model: str, kind: str, n: int) -> None:
+        """``n`` more failures that were not even offered, of a (model, kind) that ``failures`` has seen."""
+        self._buckets[model, kind].held += n
+
     def flush(self) -> None:
         """Says how many lines are still held back, one line a model and kind: at the end, or now and then."""
         for (model, kind), bucket in self._buckets.items():

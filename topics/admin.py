@@ -1,0 +1,176 @@
+"""Creates and verifies a pipeline's topics: the only import of aiokafka.admin."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+
+from topics.layout import Existing, Role, Topic, input_max_bytes, input_partitions, layout, missing, problems
+from topics.names import Names
+
+BROKER_MAX_BYTES = 1_048_588
+"""Kafka's default message.max.bytes, for an input topic that does not exist yet."""
+
+UNREACHABLE_AFTER = 15.0
+"""Seconds until a cluster that does not answer counts as unreachable; a broker that restarts takes about five."""
+
+
+class KafkaUnreachable(Exception):
+    """No broker answered. Exit code 4."""
+
+
+class TopologyRefused(Exception):
+    """The topics that exist would break the promise, or are missing. Exit code 1; ``problems`` has a line each."""
+
+    def __init__(self, found: Sequence[str]) -> None:
+        self.problems = tuple(found)
+        super().__init__("\n".join(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a pipeline asks of its cluster. ``delays`` are (name, seconds); ``partitions`` is for inputs to be created.
+
+    ``replication`` None is 3, or as many as there are brokers.
+    """
+
+    names: Names
+    inputs: Sequence[str]
+    delays: Sequence[tuple[str, float]]
+    partitions: int
+    replication: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What there is: ``topics`` as they must be, ``existing`` as they are, by name."""
+
+    topics: Sequence[Topic]
+    existing: Mapping[str, Existing]
+
+    @property
+    def partitions(self) -> int:
+        """P."""
+        return next(t.partitions for t in self.topics if t.role is Role.INPUT)
+
+
+@asynccontextmanager
+async def connect(connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client. Raises KafkaUnreachable when no broker answers."""
+    client = AIOKafkaAdminClient(**connection, request_timeout_ms=10_000)
+    where = connection["bootstrap_servers"]
+    deadline = time.monotonic() + UNREACHABLE_AFTER
+    try:
+        while True:
+            try:
+                await client.start()
+                break
+            except KafkaConnectionError as e:
+                if time.monotonic() > deadline:
+                    raise KafkaUnreachable(f"no Kafka answers at {where}: {e}") from None
+                await asyncio.sleep(0.5)
+        yield client
+    except KafkaConnectionError as e:
+        raise KafkaUnreachable(f"Kafka at {where} went away: {e}") from None
+    finally:
+        await client.close()
+
+
+async def describe(client: AIOKafkaAdminClient, wanted: Wanted) -> Topology:
+    """The topics that ``wanted`` names, as they must be and as they are."""
+    names = [t.name for t in layout(wanted.names, wanted.inputs, wanted.delays, 1, BROKER_MAX_BYTES)]
+    existing = await _existing(client, names)
+    partitions = input_partitions(wanted.inputs, existing) or wanted.partitions
+    largest = input_max_bytes(wanted.inputs, existing, BROKER_MAX_BYTES)
+    return Topology(layout(wanted.names, wanted.inputs, wanted.delays, partitions, largest), existing)
+
+
+async def verify(connection: Mapping[str, Any], wanted: Wanted) -> Topology:
+    """The topology, if it is whole and keeps the promise. Raises TopologyRefused or KafkaUnreachable."""
+    async with connect(connection) as client:
+        found = await describe(client, wanted)
+    said = [
+        f"{t.name}: no such topic; create it with: failsoft topics apply" for t in missing(found.topics, found.existing)
+    ]
+    said += problems(found.topics, found.existing)
+    if said:
+        raise TopologyRefused(said)
+    return found
+
+
+async def apply(connection: Mapping[str, Any], wanted: Wanted) -> tuple[Topology, list[str]]:
+    """Create what is missing, verify the rest; the topology, and the names that were created.
+
+    Nothing is created when something that exists has to be refused. Two at once do no harm.
+    """
+    async with connect(connection) as client:
+        before = await describe(client, wanted)
+        said = problems(before.topics, before.existing)
+        if said:
+            raise TopologyRefused(said)
+        new = missing(before.topics, before.existing)
+        if new:
+            await _create(client, new, wanted.replication)
+            await _wait_until_led(client, [t.name for t in new])
+        after = await describe(client, wanted)
+        said = problems(after.topics, after.existing)
+        if said:
+            raise TopologyRefused(said)
+    return after, [t.name for t in new]
+
+
+async def _existing(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, Existing]:
+    there = set(await client.list_topics()) & set(names)
+    if not there:
+        return {}
+    described = {t["topic"]: len(t["partitions"]) for t in await client.describe_topics(sorted(there))}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(there)]
+    configs: dict[str, dict[str, str]] = {}
+    for response in await client.describe_configs(resources):
+        for code, message, _, name, entries in response.resources:
+            if code:
+                raise for_code(code)(f"{name}: {message}")
+            configs[name] = {entry[0]: entry[1] for entry in entries}
+    return {name: Existing(name, described[name], configs[name]) for name in there}
+
+
+async def _create(client: AIOKafkaAdminClient, topics: Sequence[Topic], replication: int | None) -> None:
+    cluster = await client.describe_cluster()
+    factor = replication or min(3, len(cluster["brokers"]))
+    # With three copies, two must have a record before it counts: one broker may be lost, and no answer is.
+    safe = {"min.insync.replicas": "2"} if factor >= 3 else {}
+    new = [NewTopic(t.name, t.partitions, factor, topic_configs={**t.configs, **safe}) for t in topics]
+    response = await client.create_topics(new, timeout_ms=30_000)
+    refused = []
+    for name, code, *rest in response.topic_errors:
+        if code and for_code(code) is not TopicAlreadyExistsError:
+            refused.append(f"{name}: not created: {rest[0] if rest and rest[0] else for_code(code).__name__}")
+    if refused:
+        raise TopologyRefused(refused)
+
+
+async def _wait_until_led(client: AIOKafkaAdminClient, names: Sequence[str]) -> None:
+    """Until each partition has a leader; before that a first produce fails."""
+    deadline = time.monotonic() + 30
+    while True:
+        described = await client.describe_topics(list(names))
+        waiting = [
+            t["topic"]
+            for t in described
+            if t["error_code"]
+            or not t["partitions"]
+            or any(p["error_code"] or p["leader"] < 0 for p in t["partitions"])
+        ]
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise KafkaError(f"no leader after 30 s for {', '.join(waiting)}")
+        await asyncio.sleep(0.1)

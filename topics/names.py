@@ -1,0 +1,88 @@
+"""A pipeline's topic names, and which of them a topic is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+LONGEST = 180
+"""Characters of a pipeline's name: the longest suffix that we add keeps every topic within Kafka's 249."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError, with what would be right, for a name that cannot prefix topics."""
+    if not _NAME.fullmatch(name) or len(name) > LONGEST:
+        raise ValueError(
+            f"{name!r} cannot prefix topics: use letters, digits, '.', '_' and '-', a letter or digit first, "
+            f"at most {LONGEST} characters"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names that the pipeline ``pipeline`` owns."""
+
+    pipeline: str
+
+    @property
+    def group(self) -> str:
+        """The consumer group of its workers."""
+        return self.pipeline
+
+    @property
+    def scored(self) -> str:
+        return f"{self.pipeline}.scored"
+
+    @property
+    def dead(self) -> str:
+        return f"{self.pipeline}.dead"
+
+    @property
+    def replay(self) -> str:
+        return f"{self.pipeline}.replay"
+
+    @property
+    def outcomes(self) -> str:
+        return f"{self.pipeline}.outcomes"
+
+    @property
+    def control(self) -> str:
+        return f"{self.pipeline}.control"
+
+    @property
+    def alerts(self) -> str:
+        return f"{self.pipeline}.alerts"
+
+    @property
+    def breakers_changelog(self) -> str:
+        return f"{self.pipeline}-breakers-changelog"
+
+    @property
+    def rollouts_changelog(self) -> str:
+        return f"{self.pipeline}-rollouts-changelog"
+
+    def retry(self, delay: str) -> str:
+        """The rung of ``delay`` as the pipeline file writes it ("5s")."""
+        return f"{self.pipeline}.retry.{delay}"
+
+    def delay_of(self, topic: str) -> str | None:
+        """The inverse of ``retry``; None for a topic that is no rung of this pipeline."""
+        prefix = f"{self.pipeline}.retry."
+        return topic[len(prefix) :] if topic.startswith(prefix) and len(topic) > len(prefix) else None
+
+    def owns(self, topic: str) -> bool:
+        """Is it one of this pipeline's own topics?"""
+        fixed = {self.scored, self.dead, self.replay, self.outcomes, self.control, self.alerts}
+        fixed |= {self.breakers_changelog, self.rollouts_changelog}
+        return topic in fixed or self.delay_of(topic) is not None
+
+    def transactional_id(self, partition: int) -> str:
+        """The id of a lane's producer: whoever starts it fences the lane's previous owner."""
+        return f"{self.pipeline}.{partition}"
+
+    @property
+    def replayer_id(self) -> str:
+        """The transactional id of whoever replays dead letters: one at a time."""
+        return f"{self.pipeline}.replayer"

@@ -1,0 +1,238 @@
+"""Composition root: build(settings) -> faust.App, with the lanes as its service.
+
+``failsoft worker`` and ``faust -A workers.app worker`` start the same app. Faust is the control plane: its tables and
+agents come with the fleet's breakers; events never pass through it (docs/decisions/0001-two-planes.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import faust
+import numpy as np
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from faust.app.base import BootStrategy
+from mode import ServiceT
+from prometheus_client import CollectorRegistry
+
+from models.fallback import LastKnown, LinkKind
+from models.repository import Repository
+from topics import admin
+from workers import known, sessions, settings
+from workers.board import LocalBoard
+from workers.lane import BATCH_BYTES, Deps
+from workers.lanes import Lanes
+from workers.logs import FailureLog
+from workers.metrics import Metrics
+from workers.report import Reporter
+from workers.runner import Runner
+from workers.settings import Settings
+from workers.web import Web
+
+log = structlog.get_logger("failsoft.app")
+
+MODEL_THREADS = 2
+"""Inference is a few percent of the work (a million rows a second on one thread); parallelism comes from processes."""
+
+HERE = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one worker process is told besides the pipeline. ``metrics_port`` 0 takes a free one."""
+
+    worker_id: str
+    metrics_port: int = 0
+    metrics_host: str = HERE
+    wrap: sessions.Wrap = field(default=lambda session: session)
+    on_fatal: Callable[[BaseException], None] | None = None
+
+
+class _Boot(BootStrategy):  # type: ignore[misc]
+    """Starts the lanes first, and Faust's own services beside them: scoring never waits for a table."""
+
+    enable_web = False
+
+    def server(self) -> Iterable[ServiceT]:
+        return [self.app.lanes]
+
+
+class App(faust.App):  # type: ignore[misc]
+    """Faust's app, which owns the lanes, the worker's HTTP server, and the orderly end of both."""
+
+    BootStrategy = _Boot
+    lanes: Lanes
+    web: Web
+
+    async def on_first_start(self) -> None:
+        """The probes answer before anything can go wrong."""
+        port = self.web.start()
+        log.info("worker starts", id=self.conf.client_id if self.finalized else None, http=f"http://{HERE}:{port}")
+
+    async def on_started(self) -> None:
+        """There are no tables to recover yet: the app is up when its services are."""
+        if self.on_startup_finished:
+            await self.on_startup_finished()
+
+    async def on_stop(self) -> None:
+        """Lanes end before Faust takes its own consumer, tables and producer down."""
+        await self.lanes.drain()
+        await super().on_stop()
+        self.web.stop()
+
+
+def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App:
+    """The app of one worker process. ``topology`` was verified. Raises Refused for a card that cannot be used."""
+    names = pipeline.names
+    repository = Repository(Path(pipeline.models.repository))
+    found = sessions.cards(pipeline, repository)
+    plan = sessions.plan(pipeline, found, repository)
+    loaded = sessions.load(found, repository, options.wrap)
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
+    board = LocalBoard(metrics, time.monotonic, random.random)
+    for served in loaded.served.values():
+        board.serve(served, found[served.model])
+        metrics.inform(
+            "failsoft_model_info",
+            model=served.model,
+            version=str(served.version),
+            sha256=loaded.sha256[served.key],
+        )
+    failures = FailureLog(structlog.get_logger("failsoft.answers"))
+    clients = _Clients(pipeline, options.worker_id)
+    rng = np.random.default_rng()
+    remembers = any(link.kind is LinkKind.LAST_KNOWN for link in plan.chain)
+
+    async def make_known(lane: int) -> LastKnown | None:
+        section = found[plan.primary].fallback
+        if not remembers or section is None:
+            return None
+        return await known.restore(clients.reader, names.scored, lane, section.last_known_max_age, time.time)
+
+    deps = Deps(
+        names=names,
+        plan=plan,
+        board=board,
+        runner=Runner(loaded.sessions, MODEL_THREADS, metrics, time.monotonic),
+        reporter=Reporter(metrics, failures, plan.primary, time.time, time.monotonic),
+        make_producer=clients.producer,
+        make_known=make_known,
+        exactly_once=pipeline.guarantee == "exactly_once",
+        wall=time.time,
+        clock=time.monotonic,
+        draws=rng.random,
+    )
+    app = App(
+        names.group + ".control-plane",
+        broker=f"kafka://{pipeline.kafka.bootstrap_servers.replace(',', ';')}",
+        autodiscover=False,
+        web_enabled=False,
+        worker_redirect_stdouts=False,
+        broker_session_timeout=6.0,
+        broker_heartbeat_interval=1.0,
+        broker_client_id=options.worker_id,
+        datadir=os.devnull,
+    )
+    app.lanes = Lanes(
+        topics=[*pipeline.input.topics, names.replay, *plan.rungs],
+        partitions=topology.partitions,
+        make_consumer=clients.consumer,
+        deps=deps,
+        on_fatal=options.on_fatal or (lambda error: die(app, error)),
+        observe=lambda lanes: _observe(lanes, metrics, pipeline),
+    )
+    app.web = Web(registry, app.lanes.not_live, app.lanes.not_ready, options.metrics_host, options.metrics_port)
+    return app
+
+
+def die(app: App, error: BaseException) -> None:
+    """Leave the group, for at most a second, and end the process: crash-only is the recovery path."""
+    log.critical("worker cannot go on", error=f"{type(error).__name__}: {error}", exc_info=error)
+
+    async def leave() -> None:
+        try:
+            await app.lanes.leave()
+        finally:
+            os._exit(1)
+
+    if not getattr(app, "dying", False):
+        app.dying = True
+        app.dying_task = asyncio.get_running_loop().create_task(leave())
+
+
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    """The Kafka clients of a worker; each setting's reason is in docs/decisions/0002-lanes.md."""
+
+    pipeline: Settings
+    worker_id: str
+
+    def consumer(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            **self.pipeline.connection(),
+            group_id=self.pipeline.names.group,
+            group_instance_id=self.worker_id,
+            client_id=self.worker_id,
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # never skip in silence: lanes seek by themselves
+            isolation_level="read_committed",
+            session_timeout_ms=6_000,
+            heartbeat_interval_ms=1_000,
+            rebalance_timeout_ms=30_000,
+            max_partition_fetch_bytes=1_048_576,
+            fetch_max_wait_ms=50,  # empty rungs hold a fetch this long; 500 cost a third of the throughput
+        )
+
+    def producer(self, lane: int) -> AIOKafkaProducer:
+        exactly_once = self.pipeline.guarantee == "exactly_once"
+        return AIOKafkaProducer(
+            **self.pipeline.connection(),
+            client_id=f"{self.worker_id}.{lane}",
+            transactional_id=self.pipeline.names.transactional_id(lane) if exactly_once else None,
+            enable_idempotence=True,
+            transaction_timeout_ms=15_000,
+            max_batch_size=BATCH_BYTES,
+            linger_ms=0,
+        )
+
+    def reader(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            **self.pipeline.connection(),
+            client_id=f"{self.worker_id}.restore",
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+        )
+
+
+def _observe(lanes: Lanes, metrics: Metrics, pipeline: Settings) -> None:
+    """Twice a second: how long the rungs are, and how late."""
+    now_ms = time.time() * 1000
+    for name, _ in pipeline.retry.rungs:
+        topic = pipeline.names.retry(name)
+        waiting = sum(lane.lag().get(topic, 0) for lane in lanes.lanes.values())
+        heads = [due for lane in lanes.lanes.values() if (due := lane.overdue.get(topic)) is not None]
+        metrics.set("failsoft_retry_waiting", waiting, rung=name)
+        metrics.set("failsoft_retry_overdue_seconds", max(0.0, (now_ms - min(heads, default=now_ms)) / 1000), rung=name)
+
+
+def __getattr__(name: str) -> Any:
+    """``faust -A workers.app`` asks for ``app``: it is built then, and not when this module is imported."""
+    if name != "app":
+        raise AttributeError(name)
+    from workers.process import standalone_app
+
+    return standalone_app()

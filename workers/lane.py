@@ -1,0 +1,307 @@
+"""One partition index: fetch, score, one transaction, again.
+
+The order in ``open`` is the whole proof of exactly once: fence the previous owner first, then read the offsets that
+it committed. See docs/decisions/0002-lanes.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from models.fallback import LastKnown
+from schemas.record import Record
+from topics import hold
+from topics.names import Names
+from topics.routing import Row, route
+from workers.board import LocalBoard
+from workers.pace import Pace
+from workers.plan import Plan, Scored
+from workers.report import Reporter
+from workers.runner import Runner
+from workers.scoring import score
+
+log = structlog.get_logger("failsoft.lane")
+
+COMMIT_TIMEOUT = 20.0
+"""Seconds from begin to commit. The transaction's own timeout is 15: past it the broker has aborted anyway, and a
+commit can hang for ever when a coordinator leaves (aiokafka #1145)."""
+
+IDLE_FETCH = 0.5
+"""Seconds that one fetch waits for records; how late a lane may notice that a rung became due by itself is less."""
+
+BATCH_BYTES = 1_000_000
+"""A produce batch's limit, under the broker's default of 1,048,588: `send_batch` does not check it."""
+
+
+class Stage(StrEnum):
+    """What a lane is doing, for the watchdog."""
+
+    OPENING = "opening"
+    FETCHING = "fetching"
+    SCORING = "scoring"
+    COMMITTING = "committing"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """What all lanes of a worker share. ``wall`` is epoch seconds, ``clock`` monotonic, ``draws`` gives n uniforms."""
+
+    names: Names
+    plan: Plan
+    board: LocalBoard
+    runner: Runner
+    reporter: Reporter
+    make_producer: Callable[[int], AIOKafkaProducer]
+    make_known: Callable[[int], Coroutine[Any, Any, LastKnown | None]]
+    exactly_once: bool
+    wall: Callable[[], float]
+    clock: Callable[[], float]
+    draws: Callable[[int], np.ndarray[Any, np.dtype[np.float64]]]
+
+
+class Lane:
+    """Partition ``index`` of every topic that the pipeline reads, with one producer of its own.
+
+    ``run`` ends when ``close`` was called, or raises whatever makes this worker unfit to go on.
+    """
+
+    def __init__(
+        self, index: int, partitions: Iterable[TopicPartition], consumer: AIOKafkaConsumer, deps: Deps
+    ) -> None:
+        self.index = index
+        self.stage = Stage.OPENING
+        self.since = deps.clock()
+        self._d = deps
+        self._consumer = consumer
+        self._ladder = {tp for tp in partitions if tp.topic in deps.plan.rungs or tp.topic == deps.plan.replay}
+        self._live = [tp for tp in partitions if tp not in self._ladder]
+        self._due: dict[TopicPartition, int] = {}  # rungs whose head is not due: until when (epoch ms)
+        self._stopped: set[TopicPartition] = set()  # paused because the breaker is open
+        self._next: dict[TopicPartition, int] = {}  # the first offset not committed
+        self._pace = Pace()
+        self._producer: AIOKafkaProducer | None = None
+        self._known: LastKnown | None = None
+        self._closing = False
+        self._fetch: asyncio.Future[Any] | None = None
+
+    @property
+    def overdue(self) -> Mapping[str, int]:
+        """Rungs that wait, and when their heads are due (epoch ms)."""
+        return {tp.topic: due for tp, due in self._due.items()}
+
+    async def run(self) -> None:
+        """Open, then loop until closed."""
+        await self._open()
+        while not self._closing:
+            batch = await self._take()
+            if batch:
+                await self._process(batch)
+        self._enter(Stage.CLOSED)
+
+    def close(self) -> None:
+        """Stop fetching; a batch that is being worked on is finished by ``run``."""
+        self._closing = True
+        if self._fetch is not None:
+            self._fetch.cancel()  # loses nothing: what was not returned is fetched again
+
+    async def stop(self) -> None:
+        """Give up the producer. An open transaction is the next owner's to abort."""
+        self._enter(Stage.CLOSED)
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await producer.stop()
+
+    # --- open -----------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        self._producer = self._d.make_producer(self.index)
+        await self._producer.start()  # fences the previous owner and aborts its transaction
+        for topic in self._outputs():
+            # a first use during an outage raises UnknownTopicOrPartition
+            await self._producer.partitions_for(topic)
+        for tp in [*self._live, *sorted(self._ladder)]:
+            await self._seek(tp)
+        self._known = await self._d.make_known(self.index)
+        if not self._closing:
+            self._consumer.resume(*self._live, *self._ladder)
+        log.info("lane open", lane=self.index)
+
+    def _outputs(self) -> list[str]:
+        names = self._d.names
+        return [names.scored, names.dead, *(names.retry(name) for name, _ in self._d.plan.delays)]
+
+    async def _seek(self, tp: TopicPartition) -> None:
+        """To the committed offset; a partition never read before is read from its beginning (no event is skipped)."""
+        committed = await self._consumer.committed(tp)
+        if committed is None:
+            committed = (await self._consumer.beginning_offsets([tp]))[tp]
+        self._consumer.seek(tp, committed)
+        self._next[tp] = committed
+
+    # --- fetch ----------------------------------------------------------------------------------------------------
+
+    async def _take(self) -> list[Record]:
+        """The next records to score, in order within each partition."""
+        self._enter(Stage.FETCHING)
+        readable, wait = self._readable()
+        self._fetch = asyncio.ensure_future(
+            self._consumer.getmany(*readable, timeout_ms=round(1000 * wait), max_records=self._pace.limit)
+        )
+        try:
+            fetched = await self._fetch
+        except asyncio.CancelledError:
+            if self._closing and self._fetch.cancelled():
+                return []
+            raise
+        finally:
+            self._fetch = None
+        if self._closing:
+            return []
+        records: list[Record] = []
+        for tp, found in fetched.items():
+            records += self._due_now(tp, found) if tp in self._ladder else found
+        if not records:
+            self._d.reporter.idle()
+        return records
+
+    def _readable(self) -> tuple[list[TopicPartition], float]:
+        """The partitions to fetch from, and for how long to wait for them (seconds)."""
+        now_ms = self._now_ms()
+        wait = IDLE_FETCH
+        readable = list(self._live)
+        go = self._d.board.may_retry(self._d.plan.primary)
+        for tp in self._ladder:
+            due = self._due.get(tp)
+            if due is not None and due > now_ms:
+                wait = min(wait, hold.wait_seconds(due, now_ms))
+            elif go:
+                if due is not None or tp in self._stopped:
+                    self._due.pop(tp, None)
+                    self._stopped.discard(tp)
+                    self._consumer.resume(tp)
+                readable.append(tp)
+            elif tp not in self._stopped:
+                self._stopped.add(tp)
+                self._consumer.pause(tp)
+        return readable, max(wait, 0.001)
+
+    def _due_now(self, tp: TopicPartition, found: Sequence[Record]) -> Sequence[Record]:
+        """The records of a rung (or of replay) that may be attempted now; the rest is read again when it may."""
+        if tp.topic not in self._d.plan.rungs:
+            return found
+        dues = [hold.due_ms(r.headers) for r in found]
+        n = hold.due_count(dues, self._now_ms())
+        if n < len(found):
+            due = dues[n]
+            assert due is not None
+            if hold.plausible(due, found[n].timestamp, self._d.plan.rungs[tp.topic]):
+                self._wait(tp, found[n].offset, due)
+            else:
+                # a due time that no worker wrote: the record goes to the dead letters now, by itself
+                rest = self._due_now(tp, found[n + 1 :])
+                return [*found[: n + 1], *rest]
+        return found[:n]
+
+    def _wait(self, tp: TopicPartition, offset: int, due_ms: int) -> None:
+        self._consumer.seek(tp, offset)
+        self._consumer.pause(tp)
+        self._due[tp] = due_ms
+
+    def lag(self) -> Mapping[str, int]:
+        """Records of each rung that are known to be written and not read (transaction markers counted too)."""
+        return {
+            tp.topic: max(0, high - self._next[tp])
+            for tp in self._ladder
+            if tp in self._next and (high := self._consumer.highwater(tp)) is not None
+        }
+
+    # --- score and commit -----------------------------------------------------------------------------------------
+
+    async def _process(self, records: list[Record]) -> None:
+        d = self._d
+        started = d.clock()
+        self._enter(Stage.SCORING)
+        scored, inference = await self._score(records)
+        offsets = self._offsets(records, scored.held)
+        if offsets:
+            self._enter(Stage.COMMITTING)
+            began = d.clock()
+            await asyncio.wait_for(self._commit(route(scored.verdicts, d.names), offsets), COMMIT_TIMEOUT)
+            self._next.update(offsets)
+            if self._known is not None:
+                now = d.wall()
+                for keys, predictions, version in scored.known:
+                    self._known.remember(keys, predictions, d.plan.primary, version, now)
+            d.reporter.committed(records, scored, started, began)
+        self._pace.saw(len(records), inference, d.clock() - started, d.plan.cards[d.plan.primary].breaker.slow_call)
+
+    async def _score(self, records: list[Record]) -> tuple[Scored, float]:
+        d = self._d
+        steps = score(records, d.plan, d.board, self._known, self._now_ms(), d.draws(len(records)))
+        slowest = 0.0
+        try:
+            call = next(steps)
+            while True:
+                result = await d.runner.run(call)
+                slowest = max(slowest, result.seconds)
+                call = steps.send(result)
+        except StopIteration as end:
+            return end.value, slowest
+
+    def _offsets(self, records: Sequence[Record], held: set[int]) -> dict[TopicPartition, int]:
+        """Where each partition is read on from. Held rows are the tail of their topics: they are read again later."""
+        for topic, offset in {records[row].topic: records[row].offset for row in sorted(held, reverse=True)}.items():
+            self._consumer.seek(TopicPartition(topic, self.index), offset)
+        done = [r for row, r in enumerate(records) if row not in held] if held else records
+        last = {r.topic: r.offset for r in done}
+        return {TopicPartition(topic, self.index): offset + 1 for topic, offset in last.items()}
+
+    async def _commit(self, routed: Sequence[tuple[str, list[Row]]], offsets: dict[TopicPartition, int]) -> None:
+        """Outputs and offsets, together or not at all. Whatever is raised here ends the worker."""
+        producer = self._producer
+        assert producer is not None
+        if self._d.exactly_once:
+            await producer.begin_transaction()
+        futures = []
+        for topic, rows in routed:
+            for batch in self._batches(producer, rows):
+                futures.append(await producer.send_batch(batch, topic, partition=self.index))
+        # Every future, before the offsets: aiokafka commits a transaction although a batch in it failed.
+        await asyncio.gather(*futures)
+        if self._d.exactly_once:
+            await producer.send_offsets_to_transaction(offsets, self._d.names.group)
+            await producer.commit_transaction()
+        else:
+            await self._consumer.commit(offsets)
+
+    def _batches(self, producer: AIOKafkaProducer, rows: Sequence[Row]) -> list[BatchBuilder]:
+        now_ms = self._now_ms()
+        batches: list[BatchBuilder] = []
+        batch = producer.create_batch()
+        for key, value, headers in rows:
+            if batch.append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
+                batches.append(batch)  # full, and this record is not in it
+                batch = producer.create_batch()
+                if batch.append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
+                    raise RuntimeError(f"a record of {len(value or b'')} bytes fits no batch")
+        batches.append(batch)
+        for each in batches:
+            each.close()
+        return [b for b in batches if b.record_count()]
+
+    def _now_ms(self) -> int:
+        return int(self._d.wall() * 1000)
+
+    def _enter(self, stage: Stage) -> None:
+        self.stage = stage
+        self.since = self._d.clock()

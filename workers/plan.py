@@ -1,0 +1,103 @@
+"""What scoring is told and what it tells: a pipeline's plan, calls to models and their results, a batch's outcome."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from models.breaker import Admission
+from models.card import ModelCard
+from models.fallback import Link
+from models.imputation import Statistic
+from models.window import Counts
+from schemas.event import Envelope, Events
+from schemas.failure import Failure
+from schemas.features import Columns
+from schemas.prediction import Predictions
+from topics.routing import Verdicts
+
+Rule = Callable[[Mapping[str, object]], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The version of a model that answers now, and the statistics of its training."""
+
+    model: str
+    version: int
+    statistics: Mapping[str, Statistic]
+
+    @property
+    def key(self) -> str:
+        return f"{self.model}@{self.version}"
+
+
+class Board(Protocol):
+    """What scoring asks of the worker's view of breakers and versions."""
+
+    def serving(self, model: str) -> Served | None: ...
+    def admit(self, key: str, n: int) -> Admission: ...
+    def report(self, key: str, generation: int, counts: Counts) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a pipeline does with an event. ``delays`` are (name, seconds); ``rungs`` maps a rung's topic to seconds."""
+
+    primary: str
+    cards: Mapping[str, ModelCard]
+    chain: Sequence[Link]
+    rules: Mapping[str, Rule]
+    envelope: Envelope
+    delays: Sequence[tuple[str, float]]
+    jitter: float
+    rungs: Mapping[str, float]
+    replay: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Rows for one model version, ready to run. ``deadline`` is in seconds."""
+
+    key: str
+    columns: Columns
+    deadline: float
+
+    def __len__(self) -> int:
+        return self.columns.size
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a call gave: a prediction a row (a placeholder where the row is in ``bad``; None when every row is), and
+    how many seconds its longest run took.
+    """
+
+    predictions: Predictions | None
+    bad: Mapping[int, Failure]
+    seconds: float
+
+
+@dataclass(slots=True)
+class Scored:
+    """A batch's verdicts, and what else it has to tell.
+
+    ``held`` rows have no verdict: they wait, and are to be read again. ``failures`` are by row; the counters are for
+    metrics, labelled as these are; ``known`` is what the fallback ``last_known`` may say later: keys, answers, version.
+    """
+
+    events: Events
+    held: set[int]
+    failures: dict[int, Failure]
+    rule_errors: Counter[tuple[str, str]]
+    version: int | None
+    verdicts: Verdicts = field(default_factory=Verdicts)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    answers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    retried: Counter[str] = field(default_factory=Counter)
+    dead: Counter[str] = field(default_factory=Counter)
+    replayed: Counter[str] = field(default_factory=Counter)
+    imputed: Counter[str] = field(default_factory=Counter)
+    known: list[tuple[list[bytes | None], Predictions, int]] = field(default_factory=list)

@@ -1,0 +1,83 @@
+"""What a batch has to tell, told: metrics by batch, and a line for each failure that changes an answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from schemas.record import Record
+from workers.logs import Failed, FailureLog, trace_id
+from workers.metrics import NO_REASON, Metrics
+from workers.plan import Scored
+
+log = structlog.get_logger("failsoft.report")
+
+LISTED = 6
+"""Failures of one kind in a batch that become log lines; the log lets through fewer still, the rest are counted."""
+
+
+class Reporter:
+    """Shared by the lanes of a worker. ``wall`` is epoch seconds, ``clock`` monotonic."""
+
+    def __init__(
+        self, metrics: Metrics, failures: FailureLog, model: str, wall: Callable[[], float], clock: Callable[[], float]
+    ) -> None:
+        self._metrics, self._failures, self._model, self._wall, self._clock = metrics, failures, model, wall, clock
+
+    def idle(self) -> None:
+        """A lane looked and found nothing to do: that is progress too."""
+        self._metrics.set("failsoft_last_progress_timestamp_seconds", self._wall())
+
+    def committed(self, records: Sequence[Record], scored: Scored, started: float, began: float) -> None:
+        """A batch read at ``started`` was committed by a transaction begun at ``began`` (monotonic seconds)."""
+        now, m = self._clock(), self._metrics
+        done = len(records) - len(scored.held)
+        m.observe("failsoft_event_latency_seconds", now - started, done)
+        m.observe("failsoft_transaction_seconds", now - began)
+        m.observe("failsoft_batch_size", done)
+        m.set("failsoft_last_progress_timestamp_seconds", self._wall())
+        for (topic, outcome), n in scored.outcomes.items():
+            m.add("failsoft_events_total", n, topic=topic, outcome=outcome)
+        for (source, reason), n in scored.answers.items():
+            m.add("failsoft_answers_total", n, source=source, reason=reason or NO_REASON)
+        for rung, n in scored.retried.items():
+            m.add("failsoft_retries_total", n, rung=rung)
+        for kind, n in scored.dead.items():
+            m.add("failsoft_dead_total", n, kind=kind)
+        for result, n in scored.replayed.items():
+            m.add("failsoft_replayed_total", n, result=result)
+        for feature, n in scored.imputed.items():
+            m.add("failsoft_imputed_total", n, feature=feature)
+        if scored.failures:
+            self._log(records, scored, now)
+        for (rule, error), n in scored.rule_errors.items():
+            log.warning("a rule raised", rule=rule, error=error, rows=n)
+
+    def _log(self, records: Sequence[Record], scored: Scored, now: float) -> None:
+        seen: Counter[str] = Counter()
+        lines: list[Failed] = []
+        for row, failure in scored.failures.items():
+            seen[failure.kind] += 1
+            if seen[failure.kind] > LISTED:
+                continue
+            record = records[row]
+            headers = dict(record.headers)
+            attempt = headers.get("failsoft-attempt", b"0")
+            lines.append(
+                Failed(
+                    event_id=scored.events.ids[row],
+                    origin=f"{record.topic}-{record.partition}-{record.offset}",
+                    model=self._model,
+                    version=scored.version,
+                    kind=failure.kind,
+                    attempt=int(attempt) if attempt.isdigit() else 0,
+                    trace_id=trace_id(headers.get("traceparent")),
+                    message=failure.message,
+                )
+            )
+        self._failures.failures(lines, now)
+        for kind, n in seen.items():
+            if n > LISTED:
+                self._failures.hold(self._model, kind, n - LISTED)

@@ -1,0 +1,339 @@
+"""Pure: a batch of records -> calls to make -> verdicts.
+
+``score`` is a generator: it yields each call to a model and is sent its result, so that whoever drives it owns the
+only I/O in the middle. It knows no Kafka, clock or model runtime; ``now`` and random draws are passed in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import ModelCard
+from models.fallback import LastKnown, LinkKind, from_rule, static
+from models.imputation import Imputed, impute
+from models.window import Counts
+from schemas import attempt as attempts
+from schemas.attempt import Attempt
+from schemas.event import decode, origin_of
+from schemas.failure import Failure, Kind
+from schemas.features import Columns, columns
+from schemas.prediction import Prediction, Predictions, Source
+from schemas.record import Record
+from topics.hold import plausible
+from topics.ladder import next_rung
+from workers.plan import Board, Call, Plan, Result, Scored, Served
+from workers.verdicts import Answered, Outcome, conclude
+
+
+def score(
+    records: Sequence[Record],
+    plan: Plan,
+    board: Board,
+    known: LastKnown | None,
+    now_ms: int,
+    u: NDArray[np.float64],
+) -> Generator[Call, Result, Scored]:
+    """Score ``records``, all of one partition index. ``u`` holds a draw in [0, 1) for each record.
+
+    Records of rungs must be due. Rows in the result's ``held`` have no verdict: they are to be read again later.
+    """
+    batch = _Batch(records, plan, board, known, now_ms, u)
+    yield from batch.ask_primary()
+    yield from batch.ask_fallbacks()
+    return conclude(batch.outcome())
+
+
+class _Batch:
+    """The state of one batch on its way: who answered which rows, what failed, what waits."""
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        plan: Plan,
+        board: Board,
+        known: LastKnown | None,
+        now_ms: int,
+        u: NDArray[np.float64],
+    ) -> None:
+        self.records, self.plan, self.board, self.known = records, plan, board, known
+        self.now_ms, self.u = now_ms, u
+        self.card = plan.cards[plan.primary]
+        self.attempts: dict[int, Attempt] = {}
+        self.failures: dict[int, Failure] = {}
+        self.held: set[int] = set()
+        self.answered: list[Answered] = []
+        self.version: int | None = None
+        self.imputed: Mapping[int, tuple[str, ...]] = {}
+        self.rule_errors: Counter[tuple[str, str]] = Counter()
+        self.primary_columns: tuple[dict[int, int], Columns] | None = None
+        self._read_attempts()
+        origins = {row: a.origin for row, a in self.attempts.items()}
+        self.events = decode(records, origins, plan.envelope)
+        for row, failure in self.events.failures.items():
+            self.failures.setdefault(row, failure)
+
+    # --- what the records are -------------------------------------------------------------------------------------
+
+    def _read_attempts(self) -> None:
+        """The attempt of each record that comes from one of the pipeline's own topics."""
+        own = {t for t in {r.topic for r in self.records} if t in self.plan.rungs or t == self.plan.replay}
+        if not own:
+            return
+        for row, record in enumerate(self.records):
+            if record.topic not in own:
+                continue
+            found = attempts.parse(record.headers)
+            if isinstance(found, Attempt):
+                wrong = self._implausible(record, found)
+                if wrong is None:
+                    made = 1 if record.topic in self.plan.rungs else 0
+                    self.attempts[row] = replace(found, number=found.number + made)
+                    continue
+                found = Failure(Kind.BAD_HEADER, wrong)
+            self.failures[row] = found
+            self.attempts[row] = attempts.salvage(
+                record.headers, found, origin_of(record), self.plan.primary, self.now_ms
+            )
+
+    def _implausible(self, record: Record, attempt: Attempt) -> str | None:
+        if attempt.origin.partition != record.partition:
+            return f"failsoft-origin-partition: {attempt.origin.partition}, on partition {record.partition}"
+        delay = self.plan.rungs.get(record.topic)
+        if delay is None:
+            return None
+        if attempt.due_ms is None:
+            return "failsoft-due-ms: missing"
+        if not plausible(attempt.due_ms, record.timestamp, delay):
+            return f"failsoft-due-ms: {attempt.due_ms} is too far after the record's own time, {record.timestamp}"
+        return None
+
+    # --- the primary ----------------------------------------------------------------------------------------------
+
+    def ask_primary(self) -> Generator[Call, Result, None]:
+        served = self.board.serving(self.plan.primary)
+        self.version = None if served is None else served.version
+        rows = _without(range(len(self.records)), self.failures)
+        if not rows:
+            return
+        if served is None:
+            self._refuse(rows, Failure(Kind.UNAVAILABLE, f"no version of {self.plan.primary} is loaded"))
+            return
+        rows, ready = self._prepare(rows, self.card, served)
+        self.imputed = ready.imputed
+        if not rows:
+            return
+        admission = self.board.admit(served.key, len(rows))
+        granted = rows
+        if admission.granted < len(rows):
+            ladder = [row for row in rows if row in self.attempts]
+            live = [row for row in rows if row not in self.attempts]
+            queue = ladder + live  # waiting retries are the probes when there are any: live events need not pay
+            self._refuse(queue[admission.granted :], Failure(Kind.BREAKER_OPEN, f"the breaker of {served.key} is open"))
+            granted = sorted(queue[: admission.granted])
+            if not granted:
+                return
+            place = {row: i for i, row in enumerate(rows)}
+            ready_columns = ready.columns.take(np.array([place[row] for row in granted], np.intp))
+        else:
+            ready_columns = ready.columns
+        result = yield Call(served.key, ready_columns, self.card.model.deadline)
+        self.board.report(served.key, admission.generation, self._counts(self.card, len(granted), result))
+        self._take_primary(granted, result, served)
+
+    def _prepare(self, rows: list[int], card: ModelCard, served: Served) -> tuple[list[int], Imputed]:
+        """Feature columns of ``rows`` for a model; the rows that break its contract fail, or are left out."""
+        features = self.events.features
+        every = len(rows) == len(features)
+        found = columns(features if every else [features[row] for row in rows], card.specs)
+        ready = impute(found, card, served.statistics)
+        imputed = ready.imputed if every else {rows[i]: names for i, names in ready.imputed.items()}
+        if card is self.card:
+            for i, failure in ready.invalid.items():
+                self.failures[rows[i]] = failure
+        if not ready.invalid:
+            kept, kept_columns = rows, ready.columns
+        else:
+            good = [i for i in range(len(rows)) if i not in ready.invalid]
+            kept = [rows[i] for i in good]
+            kept_columns = ready.columns.take(np.array(good, np.intp))
+        if card is self.card:
+            self.primary_columns = ({row: i for i, row in enumerate(kept)}, kept_columns) if kept else None
+        return kept, Imputed(kept_columns, imputed, ready.invalid)
+
+    def _refuse(self, rows: Iterable[int], failure: Failure) -> None:
+        """Rows that the primary will not see now: live ones get a fallback, the ladder waits and burns no attempt.
+
+        A rung is read in order, so what is behind a waiting record of its topic waits too.
+        """
+        waiting: dict[str, int] = {}
+        for row in rows:
+            if row in self.attempts:
+                waiting.setdefault(self.records[row].topic, row)
+            else:
+                self.failures[row] = failure
+        if waiting:
+            for row, record in enumerate(self.records):
+                if row >= waiting.get(record.topic, len(self.records)):
+                    self.held.add(row)
+
+    def _counts(self, card: ModelCard, calls: int, result: Result) -> Counts:
+        failed = sum(1 for f in result.bad.values() if f.trips_breaker)
+        slow = calls if result.seconds > card.breaker.slow_call else 0
+        return Counts(calls, failed, slow)
+
+    def _take_primary(self, rows: list[int], result: Result, served: Served) -> None:
+        for i, failure in result.bad.items():
+            self.failures[rows[i]] = failure
+        if result.predictions is None:
+            return
+        good = self._usable(self.card, rows, result, self.failures)
+        if len(good) == len(rows):
+            self._answer(rows, result.predictions, Source.PRIMARY, served, self.imputed)
+        elif good:
+            kept = result.predictions.take(np.array(good, np.intp))
+            self._answer([rows[i] for i in good], kept, Source.PRIMARY, served, self.imputed)
+
+    def _usable(
+        self, card: ModelCard, rows: Sequence[int], result: Result, failures: dict[int, Failure] | None
+    ) -> Sequence[int]:
+        """Indexes of the rows whose answer may be given; rows of low confidence are noted in ``failures``."""
+        assert result.predictions is not None
+        least, confidences = card.output.min_confidence, result.predictions.confidences
+        unsure: set[int] = set()
+        if least is not None and confidences is not None:
+            unsure = set(np.flatnonzero(confidences < least).tolist()) - set(result.bad)
+        if failures is not None:
+            for i in unsure:
+                said = f"confidence {float(confidences[i]):.4g} is under {least}"  # type: ignore[index]
+                failures[rows[i]] = Failure(Kind.LOW_CONFIDENCE, said)
+        if not unsure and not result.bad:
+            return range(len(rows))
+        return [i for i in range(len(rows)) if i not in unsure and i not in result.bad]
+
+    def _answer(
+        self,
+        rows: Sequence[int],
+        predictions: Predictions,
+        source: Source,
+        served: Served | None,
+        imputed: Mapping[int, tuple[str, ...]],
+        name: str | None = None,
+    ) -> None:
+        model, version = (served.model, served.version) if served else (name, None)
+        self.answered.append(Answered(rows, predictions, source, model, version, imputed))
+
+    # --- the fallbacks --------------------------------------------------------------------------------------------
+
+    def ask_fallbacks(self) -> Generator[Call, Result, None]:
+        """Walk the chain with the rows that need an answer; its last link, ``static``, always gives one."""
+        pending = [row for row, failure in self.failures.items() if self._needs_answer(row, failure)]
+        pending.sort()
+        for link in self.plan.chain:
+            if not pending:
+                return
+            if link.kind is LinkKind.MODEL:
+                pending = yield from self._ask_model(str(link.target), pending)
+            elif link.kind is LinkKind.LAST_KNOWN:
+                pending = self._recall(pending)
+            elif link.kind is LinkKind.RULE:
+                pending = self._ask_rule(str(link.target), pending)
+            else:
+                answer = Predictions.of([static(self.card)]).take(np.zeros(len(pending), np.intp))
+                self._answer(pending, answer, Source.STATIC, None, {})
+                pending = []
+
+    def _needs_answer(self, row: int, failure: Failure) -> bool:
+        attempt = self.attempts.get(row)
+        if row in self.held or failure.kind is Kind.BAD_HEADER:
+            return False
+        if attempt is None or attempt.next_revision == 0:
+            return not failure.kind.dead_at_once or failure.kind is Kind.POISON
+        if not attempt.provisional:
+            return False
+        rung = next_rung(attempt.number, failure, self.now_ms, 0.5, self.plan.delays, self.plan.jitter)
+        return rung is None
+
+    def _ask_model(self, model: str, pending: list[int]) -> Generator[Call, Result, list[int]]:
+        """The rows that ``model`` could not answer."""
+        served, card = self.board.serving(model), self.plan.cards[model]
+        if served is None:
+            return pending
+        rows, ready = self._prepare([r for r in pending if r not in self.events.failures], card, served)
+        admission = self.board.admit(served.key, len(rows)) if rows else None
+        if admission is None or admission.granted == 0:
+            return pending
+        asked = rows[: admission.granted]
+        asked_columns = ready.columns.take(np.arange(len(asked))) if len(asked) < len(rows) else ready.columns
+        result = yield Call(served.key, asked_columns, card.model.deadline)
+        self.board.report(served.key, admission.generation, self._counts(card, len(asked), result))
+        if result.predictions is None:
+            return pending
+        good = self._usable(card, asked, result, None)
+        if not good:
+            return pending
+        answered = asked if len(good) == len(asked) else [asked[i] for i in good]
+        predictions = result.predictions
+        if len(good) < len(asked):
+            predictions = predictions.take(np.array(good, np.intp))
+        self._answer(answered, predictions, Source.FALLBACK_MODEL, served, ready.imputed)
+        return pending if not answered else _without(pending, set(answered))
+
+    def _recall(self, pending: list[int]) -> list[int]:
+        if self.known is None:
+            return pending
+        found: dict[tuple[str, int], tuple[list[int], list[Prediction]]] = {}
+        for row in pending:
+            key = self.records[row].key
+            memory = None if key is None else self.known.recall(key, self.now_ms / 1000)
+            if memory is not None:
+                rows, given = found.setdefault((memory.model, memory.version), ([], []))
+                rows.append(row)
+                given.append(memory.prediction)
+        for (model, version), (rows, given) in found.items():
+            self._answer(rows, Predictions.of(given), Source.LAST_KNOWN, Served(model, version, {}), {})
+        return _without(pending, {row for rows, _ in found.values() for row in rows})
+
+    def _ask_rule(self, target: str, pending: list[int]) -> list[int]:
+        """The rows that the user's rule could not answer. A rule is foreign code: whatever it raises is its 'no'."""
+        if self.primary_columns is None:
+            return pending
+        place, values = self.primary_columns
+        rule = self.plan.rules[target]
+        given: dict[int, Prediction] = {}
+        for row in pending:
+            if row in place:
+                try:
+                    said = from_rule(rule(values.row(place[row])))
+                except Exception as e:  # noqa: BLE001
+                    self.rule_errors[target, type(e).__name__] += 1
+                    continue
+                if said is not None:
+                    given[row] = said
+        if not given:
+            return pending
+        self._answer(list(given), Predictions.of(list(given.values())), Source.RULE, None, self.imputed, name=target)
+        return _without(pending, given)
+
+    def outcome(self) -> Outcome:
+        return Outcome(
+            records=self.records,
+            plan=self.plan,
+            events=self.events,
+            attempts=self.attempts,
+            failures=self.failures,
+            held=self.held,
+            answered=self.answered,
+            rule_errors=self.rule_errors,
+            version=self.version,
+            now_ms=self.now_ms,
+            u=self.u,
+        )
+
+
+def _without(rows: Iterable[int], excluded: Container[int]) -> list[int]:
+    return [row for row in rows if row not in excluded]

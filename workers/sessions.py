@@ -1,0 +1,112 @@
+"""Which model versions this worker loads: the newest complete one of each model that the pipeline names."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from models.card import ModelCard
+from models.fallback import LinkKind
+from models.repository import Repository, UnknownModel
+from models.session import Session, Unloadable
+from schemas.refusal import Refused
+from workers.plan import Plan, Rule, Served
+from workers.runner import Runs
+from workers.settings import Settings
+
+log = structlog.get_logger("failsoft.sessions")
+
+Wrap = Callable[[Session], Runs]
+"""Puts something between the runner and a session: the demo makes its primary fail this way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The models of a pipeline in memory; ``served`` lacks a model of which no version could be loaded."""
+
+    served: Mapping[str, Served]
+    sessions: Mapping[str, Runs]
+    sha256: Mapping[str, str]
+
+
+def cards(settings: Settings, repository: Repository) -> dict[str, ModelCard]:
+    """The cards of the primary and of the models in its chain. Raises Refused, naming the file and the key."""
+    try:
+        primary = repository.card(settings.model)
+    except UnknownModel as e:
+        raise Refused("pipeline.toml", [f"model: {e}"]) from None
+    where = str(repository.root / settings.model / "card.toml")
+    if primary.fallback is None:
+        advice = 'add a [fallback] section, at the least: chain = ["static"] and static = { score = 0.5, label = 0 }'
+        raise Refused(where, [f"fallback: missing, and a primary must always have an answer; {advice}"])
+    found = {settings.model: primary}
+    for link in primary.fallback.chain:
+        if link.kind is LinkKind.MODEL and link.target is not None:
+            try:
+                found[link.target] = repository.card(link.target)
+            except UnknownModel as e:
+                raise Refused(where, [f"fallback.chain: {e}"]) from None
+    return found
+
+
+def rules(card: ModelCard, where: str) -> dict[str, Rule]:
+    """The functions that the chain names. Raises Refused for one that cannot be imported or called."""
+    found: dict[str, Rule] = {}
+    for link in card.fallback.chain if card.fallback else ():
+        if link.kind is not LinkKind.RULE or link.target is None:
+            continue
+        module, _, name = link.target.partition(":")
+        try:
+            rule = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as e:
+            raise Refused(where, [f"fallback.chain: rule:{link.target} cannot be imported: {e}"]) from None
+        if not callable(rule):
+            raise Refused(where, [f"fallback.chain: rule:{link.target} is not a function"])
+        found[link.target] = rule
+    return found
+
+
+def plan(settings: Settings, found: Mapping[str, ModelCard], repository: Repository) -> Plan:
+    """The pipeline as scoring wants it."""
+    names, primary = settings.names, found[settings.model]
+    assert primary.fallback is not None
+    return Plan(
+        primary=settings.model,
+        cards=found,
+        chain=primary.fallback.chain,
+        rules=rules(primary, str(repository.root / settings.model / "card.toml")),
+        envelope=settings.envelope,
+        delays=settings.retry.rungs,
+        jitter=settings.retry.jitter,
+        rungs={names.retry(name): delay for name, delay in settings.retry.rungs},
+        replay=names.replay,
+    )
+
+
+def load(found: Mapping[str, ModelCard], repository: Repository, wrap: Wrap = lambda session: session) -> Loaded:
+    """Load and warm the newest version of each model; one that does not load is passed over, loudly, for the next.
+
+    A model of which none loads is left out: the primary's events then get a fallback, and say ``unavailable``.
+    """
+    served: dict[str, Served] = {}
+    sessions: dict[str, Runs] = {}
+    sha256: dict[str, str] = {}
+    for model, card in found.items():
+        for version in repository.versions(model):
+            try:
+                artifact = repository.artifact(model, version)
+                session = Session(artifact, card)
+                session.warm()
+            except Unloadable as e:
+                log.error("a version does not load, trying the one before", model=model, version=version, why=str(e))
+                continue
+            served[model] = Served(model, version, artifact.statistics)
+            sessions[session.key] = wrap(session)
+            sha256[session.key] = artifact.sha256
+            break
+        else:
+            log.error("no version of a model could be loaded: it will not answer", model=model)
+    return Loaded(served, sessions, sha256)

@@ -1,0 +1,231 @@
+"""pipeline.toml + environment + flags -> frozen Settings, read once.
+
+Precedence: flag, environment (``FAILSOFT_KAFKA__BOOTSTRAP_SERVERS`` style), file. A mistake is refused with the key,
+what it may be, and the nearest spelling, before anything else happens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from schemas.duration import seconds
+from schemas.event import Envelope
+from schemas.refusal import Refused, near, refuse
+from topics.names import Names, check_name
+
+ENV = "FAILSOFT_"
+FILE = "pipeline.toml"
+SECRETS = ("FAILSOFT_KAFKA__SASL_PASSWORD", "FAILSOFT_KAFKA__SSL_PASSWORD")
+
+_OTHER_ENV = {"FAILSOFT_PIPELINE", "FAILSOFT_CACHE", "FAILSOFT_WORKER_ID"}
+"""Variables with our prefix that are not keys of the pipeline file."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _no_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_no_blank)]
+
+
+class Kafka(_Section):
+    """How to reach the brokers; the names are aiokafka's and librdkafka's. Passwords come from the environment only."""
+
+    bootstrap_servers: Text = "127.0.0.1:9092"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_password: SecretStr | None = None
+
+
+class Input(_Section):
+    """What an event looks like, and where events come from."""
+
+    topics: Annotated[list[Text], Field(min_length=1)]
+    format: Literal["json"] = "json"
+    id: Text | None = None
+    time: Text | None = None
+    features: str = "features"
+    max_bytes: Annotated[int, Field(ge=1, le=16_000_000)] = 1_000_000
+    partitions: Annotated[int, Field(ge=1, le=10_000)] = 4
+    """How many partitions `topics apply` gives an input topic that it has to create."""
+
+
+class Retry(_Section):
+    """The ladder: one topic a delay."""
+
+    delays: list[str] = ["5s", "30s", "5m"]
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """A tenth each way spreads what failed together, and is small enough for a rung to stay nearly in due order."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> Retry:
+        waits = [seconds(d) for d in self.delays]
+        if any(b <= a for a, b in itertools.pairwise(waits)):
+            raise ValueError(f"delays must rise from rung to rung: {self.delays}")
+        return self
+
+    @property
+    def rungs(self) -> tuple[tuple[str, float], ...]:
+        """(name, seconds) a rung."""
+        return tuple((d, seconds(d)) for d in self.delays)
+
+
+class Models(_Section):
+    """Where the model repository is; a relative path starts at the pipeline file's folder."""
+
+    repository: Text = "models/repository"
+
+
+class Settings(_Section):
+    """A pipeline, as its file and the environment describe it."""
+
+    name: Annotated[str, AfterValidator(lambda name: (check_name(name), name)[1])]
+    model: Text
+    guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    kafka: Kafka = Kafka()
+    input: Input
+    retry: Retry = Retry()
+    models: Models = Models()
+
+    @model_validator(mode="after")
+    def _own_topics_are_not_inputs(self) -> Settings:
+        owned = [t for t in self.input.topics if self.names.owns(t)]
+        if owned:
+            raise ValueError(f"input.topics: {owned[0]!r} is one of the pipeline's own topics; an event would circle")
+        if len(set(self.input.topics)) < len(self.input.topics):
+            raise ValueError("input.topics: a topic is named twice")
+        return self
+
+    @property
+    def names(self) -> Names:
+        return Names(self.name)
+
+    @property
+    def envelope(self) -> Envelope:
+        i = self.input
+        return Envelope(i.id, i.time, i.features, i.max_bytes)
+
+    def connection(self) -> dict[str, Any]:
+        """Keyword arguments that every aiokafka client of this pipeline takes."""
+        k = self.kafka
+        found: dict[str, Any] = {"bootstrap_servers": k.bootstrap_servers, "security_protocol": k.security_protocol}
+        if k.security_protocol.startswith("SASL"):
+            found |= {
+                "sasl_mechanism": k.sasl_mechanism,
+                "sasl_plain_username": k.sasl_username,
+                "sasl_plain_password": k.sasl_password.get_secret_value() if k.sasl_password else None,
+            }
+        if k.security_protocol.endswith("SSL"):
+            from aiokafka.helpers import create_ssl_context
+
+            found["ssl_context"] = create_ssl_context(
+                cafile=k.ssl_cafile,
+                certfile=k.ssl_certfile,
+                keyfile=k.ssl_keyfile,
+                password=k.ssl_password.get_secret_value() if k.ssl_password else None,
+            )
+        return found
+
+
+def load(
+    flag: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None, cwd: Path | None = None
+) -> Settings:
+    """The settings of the pipeline file at ``flag``, else FAILSOFT_PIPELINE, else in the working directory.
+
+    ``overrides`` are flags by dotted key. Raises Refused.
+    """
+    path = flag or Path(environ.get("FAILSOFT_PIPELINE") or (cwd or Path()) / FILE)
+    if path.is_dir():
+        path = path / FILE
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        hint = "give --pipeline, set FAILSOFT_PIPELINE, or make one with: failsoft init my-pipeline"
+        raise Refused(str(path), [f"no such file; {hint}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise Refused(str(path), [f"not TOML: {e}"]) from None
+    except OSError as e:
+        raise Refused(str(path), [f"cannot be read: {e.strerror}"]) from None
+    _refuse_secrets(str(path), raw)
+    _overlay(str(path), raw, environ)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _set(raw, key.split("."), value)
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as e:
+        raise refuse(str(path), e, Settings) from None
+    root = Path(settings.models.repository)
+    if not root.is_absolute():
+        root = path.resolve().parent / root
+    return settings.model_copy(update={"models": Models(repository=str(root))})
+
+
+def _refuse_secrets(file: str, raw: Mapping[str, Any]) -> None:
+    kafka = raw.get("kafka")
+    for key in ("sasl_password", "ssl_password"):
+        if isinstance(kafka, dict) and key in kafka:
+            raise Refused(file, [f"kafka.{key}: a password does not belong in a file; set {ENV}KAFKA__{key.upper()}"])
+
+
+def _overlay(file: str, raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Put FAILSOFT_SECTION__KEY over ``raw``. Text is read as TOML where the key wants something else than text."""
+    known = _variables()
+    for name in sorted(environ):
+        if not name.startswith(ENV) or name in _OTHER_ENV:
+            continue
+        if name not in known:
+            raise Refused("environment", [f"{name}: no such setting{near(name, known)}"])
+        path, wants_text = known[name]
+        _set(raw, path, environ[name] if wants_text else _toml_value(name, environ[name]))
+
+
+def _variables() -> dict[str, tuple[list[str], bool]]:
+    found: dict[str, tuple[list[str], bool]] = {}
+    for key, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            for inner, inner_field in section.model_fields.items():
+                is_text = inner_field.annotation not in (int, float, list[str]) and inner != "topics"
+                found[f"{ENV}{key.upper()}__{inner.upper()}"] = ([key, inner], is_text)
+        else:
+            found[f"{ENV}{key.upper()}"] = ([key], True)
+    return found
+
+
+def _toml_value(name: str, text: str) -> Any:
+    """A number or a list as TOML writes it; a bare word or a comma-separated list as shells write them."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        parts = [part.strip() for part in text.split(",")]
+        if all(parts):
+            return parts
+        raise Refused("environment", [f"{name}: {text!r} is not a value"]) from None
+
+
+def _set(raw: dict[str, Any], path: list[str], value: Any) -> None:
+    here = raw
+    for part in path[:-1]:
+        inner = here.setdefault(part, {})
+        if not isinstance(inner, dict):
+            return  # a section that is no table: validation says so with the file's own words
+        here = inner
+    here[path[-1]] = value
