@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from hypothesis import settings
@@ -140,6 +141,33 @@ class Conversation(RuleBasedStateMachine):
         self.model.report(generation, Counts(granted, failures, slow), self.now, u)
         if before is not None and before.generation == self.breaker.generation:
             assert self.breaker.snapshot(self.now) == before, "a late report changes nothing"
+
+    @precondition(lambda self: self.model.state == "closed")
+    @rule(u=st.floats(0, 1, exclude_max=True))
+    def trip(self, u: float) -> None:
+        """A batch that fails whole; with waiting and probing it takes walks deep into the doubling."""
+        generation = self.breaker.admit(4, self.now).generation
+        self.model.admit(4, self.now)
+        self.note(self.breaker.report(generation, Counts(4, 4, 0), self.now, u))
+        self.model.report(generation, Counts(4, 4, 0), self.now, u)
+
+    @precondition(lambda self: self.model.state == "open")
+    @rule()
+    def wait_it_out(self) -> None:
+        """To the first eighth of a second after the wait (not to its edge: the two round differently)."""
+        self.now = max(self.now, math.floor(self.model.until * 8 + 1) / 8)
+        self.tick()
+
+    @precondition(lambda self: self.model.state in ("open", "half_open"))
+    @rule(n=st.integers(1, 3), well=st.booleans(), u=st.floats(0, 1, exclude_max=True))
+    def probe(self, n: int, well: bool, u: float) -> None:
+        """Probes that are lent and reported at once."""
+        granted = self.model.admit(n, self.now)
+        admission = self.breaker.admit(n, self.now)
+        assert (admission.granted, admission.generation) == (granted, self.model.generation)
+        counts = Counts(granted, 0 if well else granted, 0)
+        self.note(self.breaker.report(admission.generation, counts, self.now, u))
+        self.model.report(admission.generation, counts, self.now, u)
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data())

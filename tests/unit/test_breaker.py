@@ -208,6 +208,7 @@ def test_a_transition_empties_the_window() -> None:
 def test_late_reports_of_an_older_generation_are_dropped(counts: Counts) -> None:
     """Neither failures nor successes of an older generation move or fill anything."""
     breaker = half_open()
+    breaker.admit(2, 15.0)
     before = breaker.snapshot(15.0)
     assert breaker.report(0, counts, 15.0, MIDDLE) == []
     breaker.release(0, 3)
