@@ -74,11 +74,13 @@ class App(faust.App):  # type: ignore[misc]
     BootStrategy = _Boot
     lanes: Lanes
     web: Web
+    host: str
+    address: str
 
     async def on_first_start(self) -> None:
         """The probes answer before anything can go wrong."""
-        port = self.web.start()
-        log.info("worker starts", id=self.conf.client_id if self.finalized else None, http=f"http://{HERE}:{port}")
+        self.address = f"http://{self.host}:{self.web.start()}"
+        log.info("worker starts", id=self.conf.broker_client_id, http=self.address)
 
     async def on_started(self) -> None:
         """There are no tables to recover yet: the app is up when its services are."""
@@ -154,6 +156,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
         on_fatal=options.on_fatal or (lambda error: die(app, error)),
         observe=lambda lanes: _observe(lanes, metrics, pipeline),
     )
+    app.host = options.metrics_host
     app.web = Web(registry, app.lanes.not_live, app.lanes.not_ready, options.metrics_host, options.metrics_port)
     return app
 

@@ -70,7 +70,7 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
 async def _announce(app: composition.App, ready: Callable[[str], None]) -> None:
     while app.lanes.not_ready() is not None:
         await asyncio.sleep(0.05)
-    ready(app.web.address)
+    ready(app.address)
 
 
 def run(pipeline: Settings, options: composition.Options, ready: Callable[[str], None] | None = None) -> int:
