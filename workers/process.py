@@ -20,7 +20,7 @@ from workers.settings import Settings
 
 log = structlog.get_logger("failsoft.process")
 
-GC_THRESHOLD = 100_000
+GC_THRESHOLD = 500_000
 """Allocations between two looks of the cyclic collector. A batch makes thousands of live dicts and no cycles; at the
 default of 700 the collector took 9 % of the main thread."""
 

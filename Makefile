@@ -1,0 +1,46 @@
+# Two commands do everything on a machine with Python: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench docs clean
+
+help:            ## Show this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## ?(.*)/  make \1|\2/' | column -t -s '|'
+
+demo: $(VENV)/.run    ## The whole story on this machine, in about 90 seconds: no Docker, no Java
+	$(BIN)/failsoft demo
+
+test: $(VENV)/.test   ## Unit, property and integration tests, against a real Kafka
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev   ## ruff, mypy --strict and the rules of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_house.py
+
+bench: $(VENV)/.test  ## failsoft against a hand-written loop and a Faust agent, in one run
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.test   ## Write the generated pages and schemas anew (a test fails when one is stale)
+	$(BIN)/python -m workers.docs
+
+clean:           ## Remove the environment and what tools left behind
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# One environment; each level installs what it needs, again only when pyproject.toml has changed.
+$(VENV)/.run: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "failsoft needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
