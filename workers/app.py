@@ -73,14 +73,14 @@ class App(faust.App):  # type: ignore[misc]
 
     BootStrategy = _Boot
     lanes: Lanes
-    web: Web
-    host: str
-    address: str
+    probes: Web
+    probes_host: str
+    probes_address: str
 
     async def on_first_start(self) -> None:
         """The probes answer before anything can go wrong."""
-        self.address = f"http://{self.host}:{self.web.start()}"
-        log.info("worker starts", id=self.conf.broker_client_id, http=self.address)
+        self.probes_address = f"http://{self.probes_host}:{self.probes.start()}"
+        log.info("worker starts", id=self.conf.broker_client_id, http=self.probes_address)
 
     async def on_started(self) -> None:
         """There are no tables to recover yet: the app is up when its services are."""
@@ -91,7 +91,7 @@ class App(faust.App):  # type: ignore[misc]
         """Lanes end before Faust takes its own consumer, tables and producer down."""
         await self.lanes.drain()
         await super().on_stop()
-        self.web.stop()
+        self.probes.stop()
 
 
 def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App:
@@ -156,8 +156,8 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
         on_fatal=options.on_fatal or (lambda error: die(app, error)),
         observe=lambda lanes: _observe(lanes, metrics, pipeline),
     )
-    app.host = options.metrics_host
-    app.web = Web(registry, app.lanes.not_live, app.lanes.not_ready, options.metrics_host, options.metrics_port)
+    app.probes_host = options.metrics_host
+    app.probes = Web(registry, app.lanes.not_live, app.lanes.not_ready, options.metrics_host, options.metrics_port)
     return app
 
 

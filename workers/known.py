@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -37,22 +37,25 @@ async def restore(
         consumer.seek(tp, max(begin, end - TAIL))
         deadline = time.monotonic() + PATIENCE
         while await consumer.position(tp) < end and time.monotonic() < deadline:
-            for record in (await consumer.getmany(tp, timeout_ms=500, max_records=2000)).get(tp, []):
-                _remember(known, record, wall())
+            _remember(known, (await consumer.getmany(tp, timeout_ms=500, max_records=2000)).get(tp, []), wall())
     finally:
         await consumer.stop()
     return known
 
 
-def _remember(known: LastKnown, record: Any, now: float) -> None:
-    if record.key is None or ("failsoft-source", Source.PRIMARY.encode()) not in record.headers:
-        return
-    at = record.timestamp / 1000
-    if now - at > known.max_age:
-        return
-    answer = wire.loads(record.value, len(record.value))
-    probabilities = answer["probabilities"]
-    given = Prediction(
-        answer["score"], answer["label"], tuple(probabilities) if probabilities else None, answer["confidence"]
-    )
-    known.remember([record.key], Predictions.of([given]), answer["model"], answer["version"], at)
+def _remember(known: LastKnown, records: Iterable[Any], now: float) -> None:
+    """Answers of one transaction share their time and mostly their version, so they are remembered together."""
+    together: dict[tuple[str, int, int], tuple[list[bytes | None], list[Prediction]]] = {}
+    primary = ("failsoft-source", Source.PRIMARY.encode())
+    for record in records:
+        if record.key is None or primary not in record.headers or now - record.timestamp / 1000 > known.max_age:
+            continue
+        a = wire.loads(record.value, len(record.value))
+        probabilities = a["probabilities"]
+        keys, given = together.setdefault((a["model"], a["version"], record.timestamp), ([], []))
+        keys.append(record.key)
+        given.append(
+            Prediction(a["score"], a["label"], tuple(probabilities) if probabilities else None, a["confidence"])
+        )
+    for (model, version, ms), (keys, given) in together.items():
+        known.remember(keys, Predictions.of(given), model, version, ms / 1000)

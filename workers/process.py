@@ -14,7 +14,7 @@ import structlog
 
 from topics import admin
 from workers import app as composition
-from workers import settings
+from workers import logs, settings
 from workers.identity import Identity, claim
 from workers.settings import Settings
 
@@ -70,7 +70,7 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
 async def _announce(app: composition.App, ready: Callable[[str], None]) -> None:
     while app.lanes.not_ready() is not None:
         await asyncio.sleep(0.05)
-    ready(app.address)
+    ready(app.probes_address)
 
 
 def run(pipeline: Settings, options: composition.Options, ready: Callable[[str], None] | None = None) -> int:
@@ -84,6 +84,7 @@ def run(pipeline: Settings, options: composition.Options, ready: Callable[[str],
 
 def standalone_app() -> composition.App:
     """The app as ``faust -A workers.app worker`` wants it: everything from the environment."""
+    logs.configure()
     pipeline = settings.load(None, os.environ)
     identity: Identity = claim(pipeline.name, os.environ.get("FAILSOFT_WORKER_ID"))
     topology = asyncio.run(admin.verify(pipeline.connection(), wanted(pipeline)))
