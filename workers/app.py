@@ -24,7 +24,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.app.base import BootStrategy
 from mode import ServiceT
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from models.fallback import LastKnown, LinkKind
 from models.repository import Repository
@@ -74,6 +74,7 @@ class App(faust.App):  # type: ignore[misc]
     BootStrategy = _Boot
     lanes: Lanes
     probes: Web
+    failures: FailureLog
     probes_host: str
     probes_address: str
 
@@ -90,6 +91,7 @@ class App(faust.App):  # type: ignore[misc]
     async def on_stop(self) -> None:
         """Lanes end before Faust takes its own consumer, tables and producer down."""
         await self.lanes.drain()
+        self.failures.flush()
         await super().on_stop()
         self.probes.stop()
 
@@ -102,6 +104,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
     plan = sessions.plan(pipeline, found, repository)
     loaded = sessions.load(found, repository, options.wrap)
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     metrics = Metrics(registry)
     metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
     board = LocalBoard(metrics, time.monotonic, random.random)
@@ -156,6 +159,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
         on_fatal=options.on_fatal or (lambda error: die(app, error)),
         observe=lambda lanes: _observe(lanes, metrics, pipeline),
     )
+    app.failures = failures
     app.probes_host = options.metrics_host
     app.probes = Web(registry, app.lanes.not_live, app.lanes.not_ready, options.metrics_host, options.metrics_port)
     return app
