@@ -1,0 +1,16 @@
+# A worker: docker build -t failsoft . && docker run failsoft worker --help
+FROM python:3.12-slim
+WORKDIR /app
+COPY pyproject.toml README.md ./
+COPY schemas schemas
+COPY topics topics
+COPY models models
+COPY workers workers
+COPY ops ops
+RUN pip install --no-cache-dir . && useradd --system --uid 10001 failsoft
+USER failsoft
+# Probes and metrics, when told to listen beyond the loopback: --metrics-host 0.0.0.0 --metrics-port 9464
+EXPOSE 9464
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["failsoft"]
+CMD ["worker"]
