@@ -1,0 +1,116 @@
+"""Columns and imputation over arbitrary JSON: the fast paths and the plain rule agree on every cell."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.card import ModelCard
+from models.imputation import impute
+from schemas.features import FLOAT32_MAX, Spec, Type, columns
+
+# A few letters are enough, and spare each run the making of Hypothesis's table of all of Unicode.
+LETTERS = "ab€\x00"
+# A shared machine may be slow at any moment, and that is no failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+CATEGORIES = ["a", "b", "c"]
+FEATURES: list[dict[str, Any]] = [
+    {"name": "f", "type": "float"},
+    {"name": "g", "type": "float", "impute": 1.25},
+    {"name": "i", "type": "int", "impute": -7},
+    {"name": "b", "type": "bool", "impute": True},
+    {"name": "s", "type": "string", "categories": CATEGORIES, "impute": "b"},
+    {"name": "t", "type": "string", "impute": "?"},
+]
+FILLS = {f["name"]: f.get("impute") for f in FEATURES}
+
+anything = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-(2**64), 2**64),
+    st.floats(),
+    st.sampled_from([*CATEGORIES, "", "1", "true", "zz"]),
+    st.text(LETTERS, max_size=50),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(LETTERS, max_size=2), st.integers(), max_size=1),
+)
+likely = {
+    "f": st.floats(-1e6, 1e6),
+    "g": st.floats(-1e6, 1e6),
+    "i": st.integers(-5, 5),
+    "b": st.booleans(),
+    "s": st.sampled_from(CATEGORIES),
+    "t": st.text(LETTERS, max_size=3),
+}
+events = st.lists(
+    st.fixed_dictionaries({}, optional={name: st.one_of(good, good, anything) for name, good in likely.items()}),
+    max_size=12,
+)
+subsets = st.lists(st.sampled_from(FEATURES), min_size=1, unique_by=lambda f: f["name"])
+
+
+def usable(spec: Spec, event: dict[str, object]) -> bool:
+    """The rule, said plainly, and apart from the code under test."""
+    if spec.name not in event:
+        return False
+    value = event[spec.name]
+    match spec.type:
+        case Type.BOOL:
+            return value is True or value is False
+        case Type.STRING:
+            return isinstance(value, str) and (spec.categories is None or value in spec.categories)
+        case Type.FLOAT:
+            return type(value) in (int, float) and abs(value) <= FLOAT32_MAX  # type: ignore[arg-type, operator]
+    if type(value) is float:
+        return math.isfinite(value) and value.is_integer() and -(2.0**63) <= value < 2.0**63
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+@unhurried
+@given(events, subsets)
+def test_each_cell_is_kept_filled_or_invalid(batch: list[dict[str, object]], features: list[dict[str, Any]]) -> None:
+    """Each cell is the event's value, the card's fill (and named so), or in a row that is invalid; nothing else."""
+    card = ModelCard.model_validate({"output": {"kind": "binary"}, "features": features})
+    made = impute(columns(batch, card.specs), card, {})
+    for i, event in enumerate(batch):
+        lacking = [spec.name for spec in card.specs if not usable(spec, event)]
+        unfilled = [name for name in lacking if FILLS[name] is None]
+        assert (i in made.invalid) == bool(unfilled)
+        assert made.imputed.get(i, ()) == (() if unfilled else tuple(lacking))
+        row = made.columns.row(i)
+        for spec in card.specs:
+            expected = event[spec.name] if spec.name not in lacking else FILLS[spec.name]
+            assert row[spec.name] == expected
+            assert type(made.columns.values[spec.name].item(i)) is {"float": float, "int": int, "bool": bool}.get(
+                spec.type, str
+            )
+
+
+@unhurried
+@given(events, subsets)
+def test_why_and_masks_agree(batch: list[dict[str, object]], features: list[dict[str, Any]]) -> None:
+    """A cell has a reason if and only if its mask is set, and a mask is there only if one of its cells is set."""
+    card = ModelCard.model_validate({"output": {"kind": "binary"}, "features": features})
+    made = columns(batch, card.specs)
+    marked = {(i, name) for name, mask in made.unusable.items() for i in np.flatnonzero(mask).tolist()}
+    assert marked == set(made.why)
+    assert all(mask.any() and mask.shape == (len(batch),) for mask in made.unusable.values())
+
+
+@unhurried
+@given(events, subsets, st.data())
+def test_a_batch_is_its_rows(
+    batch: list[dict[str, object]], features: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    """Taking rows of a batch is the same as reading those events alone: no row depends on its neighbours."""
+    card = ModelCard.model_validate({"output": {"kind": "binary"}, "features": features})
+    rows = data.draw(st.lists(st.integers(0, len(batch) - 1), unique=True) if batch else st.just([]))
+    taken = columns(batch, card.specs).take(np.array(rows, dtype=np.intp))
+    alone = columns([batch[i] for i in rows], card.specs)
+    assert taken.why == alone.why
+    assert [taken.row(i) for i in range(len(rows))] == [alone.row(i) for i in range(len(rows))]

@@ -1,0 +1,111 @@
+"""Imputation: what fills a missing cell, what is named, and what stays invalid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.card import ModelCard
+from models.imputation import Imputed, Statistic, impute
+from schemas.failure import Failure, Kind
+from schemas.features import columns
+
+
+def card(*features: dict[str, Any]) -> ModelCard:
+    return ModelCard.model_validate({"output": {"kind": "binary"}, "features": list(features)})
+
+
+def run(made: ModelCard, *events: dict[str, object], **more: Any) -> Imputed:
+    return impute(columns(list(events), made.specs), made, more.pop("statistics", {}), **more)
+
+
+@pytest.mark.parametrize(
+    ("feature", "statistic", "filled"),
+    [
+        ({"type": "float", "impute": 2.5}, Statistic(), 2.5),
+        ({"type": "float", "impute": "mean"}, Statistic(mean=1.5), 1.5),
+        ({"type": "float", "impute": "median", "median": 7.0}, Statistic(median=1.5), 7.0),
+        ({"type": "int", "impute": "mean"}, Statistic(mean=2.6), 3),
+        ({"type": "int", "impute": "mode"}, Statistic(mode=4), 4),
+        ({"type": "bool", "impute": True}, Statistic(), True),
+        ({"type": "bool", "impute": "mode"}, Statistic(mode=True), True),
+        ({"type": "string", "impute": "mode"}, Statistic(mode="b"), "b"),
+        ({"type": "string", "impute": {"value": "mode"}}, Statistic(mode="b"), "mode"),
+    ],
+)
+def test_filled(feature: dict[str, Any], statistic: Statistic, filled: object) -> None:
+    """A missing cell takes the card's value, or the statistic it asks for, the card's before the version's."""
+    made = run(card({"name": "x", **feature}), {}, statistics={"x": statistic})
+    assert made.columns.values["x"].tolist() == [filled]
+    assert (made.imputed, made.invalid, made.columns.unusable) == ({0: ("x",)}, {}, {})
+
+
+def test_whatever_is_unusable_is_missing() -> None:
+    """A wrong type and an unseen category are made up for as an absent key is."""
+    features = ({"name": "n", "type": "float", "impute": 1.0}, {"name": "c", "type": "string", "categories": ["a"]})
+    made = run(card(features[0], {**features[1], "impute": "a"}), {"n": "1", "c": "z"})
+    assert made.columns.row(0) == {"n": 1.0, "c": "a"}
+    assert made.imputed == {0: ("n", "c")}
+
+
+def test_invalid_without_impute() -> None:
+    """A row that lacks what the card does not impute is invalid, and its other fills are not claimed."""
+    made = run(
+        card({"name": "x", "type": "float"}, {"name": "y", "type": "float", "impute": 0.0}),
+        {"x": 1.0},
+        {},
+        {"x": 1.0, "y": 2.0},
+    )
+    assert made.invalid == {1: Failure(Kind.INVALID, "feature 'x': missing; the card does not impute it")}
+    assert made.imputed == {0: ("y",)}
+    assert made.columns.why == {(1, "x"): "missing"}
+    assert made.columns.values["y"].tolist() == [0.0, 0.0, 2.0]
+
+
+def test_the_given_columns_stay() -> None:
+    """Imputation changes no column that it was given, and copies none that it need not touch."""
+    made = card({"name": "x", "type": "int", "impute": 5}, {"name": "s", "type": "string"})
+    given = columns([{"s": "a"}, {"x": 1, "s": "b"}], made.specs)
+    filled = impute(given, made, {}).columns
+    assert given.values["x"].tolist() == [0, 1] and (0, "x") in given.why
+    assert filled.values["x"].tolist() == [5, 1]
+    assert filled.values["s"] is given.values["s"]
+
+
+def test_nothing_missing_costs_nothing() -> None:
+    """A clean batch is given back as it is."""
+    made = card({"name": "x", "type": "float", "impute": 5})
+    given = columns([{"x": 1.0}], made.specs)
+    assert impute(given, made, {}).columns is given
+
+
+def test_the_matrix_stays_one() -> None:
+    """Filled float columns are still views of one matrix, so that the model is fed without another copy."""
+    made = run(card({"name": "x", "type": "float", "impute": 5}, {"name": "y", "type": "float"}), {"y": 1.0})
+    assert made.columns.matrix is not None
+    assert made.columns.matrix.tolist() == [[5.0, 1.0]]
+    assert np.shares_memory(made.columns.matrix, made.columns.values["x"])
+
+
+def test_last_known() -> None:
+    """A last known value is used if there is one that the feature can hold; else the row is invalid and says so."""
+    known: dict[tuple[int, str], object] = {(0, "x"): 4.5, (2, "x"): "rubbish"}
+    made = run(
+        card({"name": "x", "type": "float", "impute": "last_known"}),
+        {},
+        {},
+        {},
+        recall=lambda i, name: known.get((i, name)),
+    )
+    assert made.columns.values["x"].tolist()[0] == 4.5
+    assert made.imputed == {0: ("x",)}
+    assert set(made.invalid) == {1, 2}
+    assert made.invalid[1].message == "feature 'x': missing; no last known value is at hand"
+
+
+def test_a_missing_statistic_is_a_mistake() -> None:
+    """A statistic that nobody gives ends the job: the repository should have refused the card."""
+    with pytest.raises(LookupError, match="no median"):
+        run(card({"name": "x", "type": "float", "impute": "median"}), {})
