@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 MAX_DEPTH = 32
 """Levels of nesting; events are flat or nearly so, and a bomb is thousands deep (orjson itself stops at 1,024)."""
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
+"""A string, which is stepped over, or a bracket: found at C speed, since a megabyte byte by byte takes 50 ms."""
 
 
 class Malformed(ValueError):
@@ -36,7 +40,7 @@ def loads(raw: bytes | None, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
 def loads_all(values: Sequence[Any], max_bytes: int, max_depth: int = MAX_DEPTH) -> list[Any] | None:
     """Every value at once, or None when any one needs ``loads`` to say what is wrong with it."""
     try:
-        if max(map(len, values)) > max_bytes or any(too_deep(v, max_depth) for v in values):
+        if max(map(len, values), default=0) > max_bytes or any(too_deep(v, max_depth) for v in values):
             return None
         return list(map(orjson.loads, values))
     except (orjson.JSONDecodeError, TypeError):  # TypeError: len(None), a tombstone
@@ -48,20 +52,12 @@ def too_deep(raw: bytes, max_depth: int) -> bool:
     if raw.count(b"{") + raw.count(b"[") <= max_depth:
         return False
     depth = 0
-    in_string = escaped = False
-    for byte in raw:
-        if escaped:
-            escaped = False
-        elif in_string:
-            escaped = byte == 0x5C
-            in_string = byte != 0x22
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"{[":
+    for token in _TOKEN.findall(raw):
+        if token in (b"{", b"["):
             depth += 1
             if depth > max_depth:
                 return True
-        elif byte in b"}]":
+        elif token in (b"}", b"]"):
             depth -= 1
     return False
 
@@ -72,13 +68,15 @@ def dumps(value: Any) -> bytes:
 
 
 def strings(column: Sequence[str]) -> list[bytes]:
-    """Each string as JSON: one call for the column. ``","`` cannot occur inside an encoded string (its quotes are
-    escaped), so the array splits there without being parsed.
+    """Each string as JSON, by one call for the column: where nothing is escaped, ``","`` stands between two strings
+    only, and the array splits there without being parsed.
     """
     if not column:
         return []
-    parts = orjson.dumps(list(column))[2:-2].split(b'","')
-    return [b'"%b"' % part for part in parts]
+    whole = orjson.dumps(list(column))
+    if b"\\" in whole:  # a string may end in an escaped quote and a comma, which would look like a seam
+        return [orjson.dumps(text) for text in column]
+    return [b'"%b"' % part for part in whole[2:-2].split(b'","')]
 
 
 def numbers(column: NDArray[np.floating[Any]] | NDArray[np.integer[Any]]) -> list[bytes]:
