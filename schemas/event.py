@@ -7,9 +7,10 @@ a structured CloudEvent: its ``id``, ``time`` and ``data`` are used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas import wire
@@ -20,6 +21,8 @@ MAX_ID = 1024
 """Characters. An id is copied into every answer, so its size bounds theirs; UUIDs and URNs are far shorter."""
 
 _STRUCTURED = b"application/cloudevents"
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", re.ASCII)
+_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +134,24 @@ def _decode_each(records: Sequence[Record], origins: Mapping[int, Origin], envel
         event = decode_one(record, origin, envelope)
         if isinstance(event, Failure):
             batch.failures[row] = event
-            event = Event(fallback_id(origin), iso(origin.timestamp), {})
+            event = Event(_best_id(record, origin, envelope), iso(origin.timestamp), {})
         batch.ids.append(event.id)
         batch.times.append(event.time)
         batch.features.append(event.features)
     return batch
+
+
+def _best_id(record: Record, origin: Origin, envelope: Envelope) -> str:
+    """The id of an event that cannot be read whole: a retry of it confirms an answer, which must have the same id."""
+    ce = _cloud(record)
+    try:
+        if ce.id and not ce.structured:
+            return _bounded(ce.id)
+        body = wire.loads(record.value, envelope.max_bytes, envelope.max_depth)
+        found = _identity(body, "id" if ce.structured else envelope.id) if isinstance(body, dict) else None
+        return _bounded(found or fallback_id(origin))
+    except wire.Malformed:
+        return fallback_id(origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +229,12 @@ def _time(value: object) -> str | None:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return None
-    if moment.tzinfo is UTC and len(value) >= 20 and value[10] == "T" and value[-1] == "Z":
+    if _RFC_3339.fullmatch(value):  # fromisoformat takes much else (weeks, a comma, digits and letters after them)
         return value
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
+    elif moment.utcoffset() % _MINUTE:  # type: ignore[operator]
+        return None  # RFC 3339 has no seconds in an offset
     return moment.isoformat().replace("+00:00", "Z")
 
 
