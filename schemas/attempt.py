@@ -16,6 +16,7 @@ MAX_MESSAGE = 500
 
 _MAX_NUMBER = 2**63 - 1
 _MAX_TEXT = 300
+_Headers = dict[str, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,13 @@ class Attempt:
         """The newest answer awaits a correction or a confirmation."""
         return self.next_revision == 1
 
-    def failed(self, failure: Failure, version: int | None, next_revision: int) -> Attempt:
-        """The same history after one more failure."""
-        return replace(self, failure=failure, version=version, next_revision=next_revision, due_ms=None)
+    def failed(self, failure: Failure, model: str, version: int | None, next_revision: int) -> Attempt:
+        """The same history after one more failure, of ``model`` (a pipeline's primary may be another by now)."""
+        return replace(self, failure=failure, model=model, version=version, next_revision=next_revision, due_ms=None)
 
     def headers(self) -> list[Header]:
         """The control headers, in the contract's order."""
-        found = [
+        found: list[Header] = [
             ("failsoft-attempt", b"%d" % self.number),
             ("failsoft-origin-topic", self.origin.topic.encode()),
             ("failsoft-origin-partition", b"%d" % self.origin.partition),
@@ -93,7 +94,7 @@ def parse(headers: Sequence[Header]) -> Attempt | Failure:
 
     Control headers must be there once each: a duplicate would leave open which is true.
     """
-    found: dict[str, bytes] = {}
+    found: _Headers = {}
     for key, value in headers:
         if key.startswith(CONTROL_PREFIX):
             if key in found:
@@ -187,30 +188,30 @@ class _BadHeader(ValueError):
     pass
 
 
-def _or(read: Callable[[dict[str, bytes], str], int], found: dict[str, bytes], name: str, default: int) -> int:
+def _or(read: Callable[[_Headers, str], int], found: _Headers, name: str, default: int) -> int:
     try:
         return read(found, name)
     except _BadHeader:
         return default
 
 
-def _origin(found: dict[str, bytes]) -> Origin:
+def _origin(found: _Headers) -> Origin:
     return Origin(
         _text(found, "failsoft-origin-topic"),
         _number(found, "failsoft-origin-partition"),
         _number(found, "failsoft-origin-offset"),
-        _number(found, "failsoft-origin-timestamp-ms", lowest=-1),
+        _number(found, "failsoft-origin-timestamp-ms", lowest=-_MAX_NUMBER),  # -1 is Kafka's "absent"
     )
 
 
-def _raw(found: dict[str, bytes], name: str) -> bytes:
+def _raw(found: _Headers, name: str) -> bytes:
     value = found.get(name)
     if value is None:
         raise _BadHeader(f"{name}: missing")
     return value
 
 
-def _number(found: dict[str, bytes], name: str, lowest: int = 0) -> int:
+def _number(found: _Headers, name: str, lowest: int = 0) -> int:
     raw = _raw(found, name)
     digits = raw[1:] if raw[:1] == b"-" else raw
     if not (0 < len(digits) <= 19 and digits.isdigit()):
@@ -221,7 +222,7 @@ def _number(found: dict[str, bytes], name: str, lowest: int = 0) -> int:
     return number
 
 
-def _text(found: dict[str, bytes], name: str) -> str:
+def _text(found: _Headers, name: str) -> str:
     raw = _raw(found, name)
     try:
         text = raw.decode()
@@ -232,11 +233,11 @@ def _text(found: dict[str, bytes], name: str) -> str:
     return text
 
 
-def _message(found: dict[str, bytes]) -> str:
+def _message(found: _Headers) -> str:
     return _raw(found, "failsoft-error-message")[:MAX_MESSAGE].decode("utf-8", "replace")
 
 
-def _kind(found: dict[str, bytes]) -> Kind:
+def _kind(found: _Headers) -> Kind:
     text = _text(found, "failsoft-error-kind")
     try:
         return Kind(text)
@@ -244,7 +245,7 @@ def _kind(found: dict[str, bytes]) -> Kind:
         raise _BadHeader(f"failsoft-error-kind: {text[:40]!r} is no failure kind") from None
 
 
-def _next_revision(found: dict[str, bytes], kind: Kind) -> int:
+def _next_revision(found: _Headers, kind: Kind) -> int:
     """A record made by other hands may lack it: then what the kind implies, the fewest answers that it allows."""
     if "failsoft-next-revision" in found:
         return _number(found, "failsoft-next-revision")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-Header = tuple[str, bytes]
+Header = tuple[str, bytes | None]
+"""Kafka allows a header without a value."""
 
 CONTROL_PREFIX = "failsoft-"
 """Reserved: on the pipeline's own topics these are ours, and on an input topic they are stripped as forged."""

@@ -15,7 +15,7 @@ def due_ms(headers: Sequence[Header]) -> int | None:
 
     Only whoever attempts the record judges its headers whole; a rung is read by this one alone.
     """
-    found = [value for key, value in headers if key == "failsoft-due-ms"]
+    found = [value or b"" for key, value in headers if key == "failsoft-due-ms"]
     return int(found[0]) if len(found) == 1 and found[0].isdigit() and len(found[0]) <= 19 else None
 
 

@@ -12,6 +12,7 @@ from models.card import ModelCard
 from models.fallback import Link
 from models.imputation import Statistic
 from models.window import Counts
+from schemas.attempt import Attempt
 from schemas.event import Envelope, Events
 from schemas.failure import Failure
 from schemas.features import Columns
@@ -84,7 +85,8 @@ class Result:
 class Scored:
     """A batch's verdicts, and what else it has to tell.
 
-    ``held`` rows have no verdict: they wait, and are to be read again. ``failures`` are by row; the counters are for
+    ``held`` rows have no verdict: they wait, and are to be read again. ``failures`` are by row, and so are
+    ``attempts``, which has the rows that came from a rung or from replay; the counters are for
     metrics, labelled as these are; ``known`` is what the fallback ``last_known`` may say later: keys, answers, version.
     """
 
@@ -93,6 +95,7 @@ class Scored:
     failures: dict[int, Failure]
     rule_errors: Counter[tuple[str, str]]
     version: int | None
+    attempts: Mapping[int, Attempt] = field(default_factory=dict)
     verdicts: Verdicts = field(default_factory=Verdicts)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from schemas.event import origin_of
 from schemas.record import Record
 from workers.logs import Failed, FailureLog, trace_id
 from workers.metrics import NO_REASON, Metrics
@@ -63,17 +64,17 @@ class Reporter:
             if seen[failure.kind] > LISTED:
                 continue
             record = records[row]
-            headers = dict(record.headers)
-            attempt = headers.get("failsoft-attempt", b"0")
+            attempt = scored.attempts.get(row)  # never from the headers: on an input topic anybody may write them
+            origin = origin_of(record) if attempt is None else attempt.origin
             lines.append(
                 Failed(
                     event_id=scored.events.ids[row],
-                    origin=f"{record.topic}-{record.partition}-{record.offset}",
+                    origin=f"{origin.topic}-{origin.partition}-{origin.offset}",
                     model=self._model,
                     version=scored.version,
                     kind=failure.kind,
-                    attempt=int(attempt) if attempt.isdigit() else 0,
-                    trace_id=trace_id(headers.get("traceparent")),
+                    attempt=0 if attempt is None else attempt.number,
+                    trace_id=trace_id(dict(record.headers).get("traceparent")),
                     message=failure.message,
                 )
             )

@@ -65,7 +65,7 @@ class _Conclusion:
     def __init__(self, batch: Outcome) -> None:
         self.b = batch
         failures = {row: f for row, f in batch.failures.items() if row not in batch.held}
-        self.out = Scored(batch.events, batch.held, failures, batch.rule_errors, batch.version)
+        self.out = Scored(batch.events, batch.held, failures, batch.rule_errors, batch.version, batch.attempts)
         self.labels: dict[int, str] = {}
         self.final: dict[int, bool] = {}
         self.dead: set[int] = set()
@@ -122,11 +122,13 @@ class _Conclusion:
         if rung is not None:
             self.final[row] = False
             self.labels[row] = "retried"
-            ahead = replace(attempt.failed(failure, b.version, max(1, attempt.next_revision)), due_ms=rung.due_ms)
+            ahead = replace(
+                attempt.failed(failure, plan.primary, b.version, max(1, attempt.next_revision)), due_ms=rung.due_ms
+            )
             self._retry(rung.delay, [b.records[row]], [self._own(row, ahead)])
             return
         unanswered = failure.kind in (Kind.MALFORMED, Kind.INVALID) and attempt.next_revision == 0
-        self._bury(row, attempt.failed(failure, b.version, 0 if unanswered else FINAL_GIVEN))
+        self._bury(row, attempt.failed(failure, plan.primary, b.version, 0 if unanswered else FINAL_GIVEN))
 
     def _own(self, row: int, attempt: Attempt) -> list[Header]:
         return [*own_headers(self.b.records[row].headers), *attempt.headers()]
