@@ -7,7 +7,7 @@ only I/O in the middle. It knows no Kafka, clock or model runtime; ``now`` and r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Generator, Iterable, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -286,38 +286,46 @@ class _Batch:
     def _recall(self, pending: list[int]) -> list[int]:
         if self.known is None:
             return pending
-        found: dict[tuple[str, int], tuple[list[int], list[Prediction]]] = {}
+        found: dict[tuple[str, int], dict[int, Prediction]] = {}
         for row in pending:
             key = self.records[row].key
             memory = None if key is None else self.known.recall(key, self.now_ms / 1000)
             if memory is not None:
-                rows, given = found.setdefault((memory.model, memory.version), ([], []))
-                rows.append(row)
-                given.append(memory.prediction)
-        for (model, version), (rows, given) in found.items():
-            self._answer(rows, Predictions.of(given), Source.LAST_KNOWN, Served(model, version, {}), {})
-        return _without(pending, {row for rows, _ in found.values() for row in rows})
+                found.setdefault((memory.model, memory.version), {})[row] = memory.prediction
+        for (model, version), given in found.items():
+            for rows, predictions in _in_columns(given):
+                self._answer(rows, predictions, Source.LAST_KNOWN, Served(model, version, {}), {})
+        return _without(pending, {row for given in found.values() for row in given})
 
     def _ask_rule(self, target: str, pending: list[int]) -> list[int]:
         """The rows that the user's rule could not answer. A rule is foreign code: whatever it raises is its 'no'."""
-        if self.primary_columns is None:
-            return pending
-        place, values = self.primary_columns
         rule = self.plan.rules[target]
         given: dict[int, Prediction] = {}
-        for row in pending:
-            if row in place:
-                try:
-                    said = from_rule(rule(values.row(place[row])))
-                except Exception as e:  # noqa: BLE001
-                    self.rule_errors[target, type(e).__name__] += 1
-                    continue
-                if said is not None:
-                    given[row] = said
-        if not given:
-            return pending
-        self._answer(list(given), Predictions.of(list(given.values())), Source.RULE, None, self.imputed, name=target)
+        for row, values in self._rule_values(pending):
+            try:
+                said = from_rule(rule(values))
+            except Exception as e:  # noqa: BLE001
+                self.rule_errors[target, type(e).__name__] += 1
+                continue
+            if said is not None:
+                given[row] = said
+        for rows, predictions in _in_columns(given):
+            self._answer(rows, predictions, Source.RULE, None, self.imputed, name=target)
         return _without(pending, given)
+
+    def _rule_values(self, pending: Sequence[int]) -> Iterator[tuple[int, dict[str, object]]]:
+        """What a rule reads of each row that can be read: the values that the primary got or would have got, and
+        where no version was there to impute (or the row is invalid), the event's own, None where one is unusable.
+        """
+        place, prepared = self.primary_columns or ({}, None)
+        other = [row for row in pending if row not in place and row not in self.events.failures]
+        plain = columns([self.events.features[row] for row in other], self.card.specs) if other else None
+        plain_place = {row: i for i, row in enumerate(other)}
+        for row in pending:
+            if prepared is not None and row in place:
+                yield row, prepared.row(place[row])
+            elif plain is not None and row in plain_place:
+                yield row, plain.row(plain_place[row])
 
     def outcome(self) -> Outcome:
         return Outcome(
@@ -333,6 +341,15 @@ class _Batch:
             now_ms=self.now_ms,
             u=self.u,
         )
+
+
+def _in_columns(given: Mapping[int, Prediction]) -> Iterator[tuple[list[int], Predictions]]:
+    """Single answers as columns: those with as many probabilities (a rule may give them to some rows only) together."""
+    groups: dict[int, dict[int, Prediction]] = {}
+    for row, prediction in given.items():
+        groups.setdefault(len(prediction.probabilities or ()), {})[row] = prediction
+    for group in groups.values():
+        yield list(group), Predictions.of(list(group.values()))
 
 
 def _without(rows: Iterable[int], excluded: Container[int]) -> list[int]:
