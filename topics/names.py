@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+LONGEST_TOPIC = 249
+"""Characters that Kafka allows a topic's name."""
+
 LONGEST = 180
-"""Characters of a pipeline's name: the longest suffix that we add keeps every topic within Kafka's 249."""
+"""Characters of a pipeline's name: our suffixes keep every topic under LONGEST_TOPIC (a delay may be spelled in 62)."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from schemas.duration import seconds
 from schemas.event import Envelope
 from schemas.refusal import Refused, near, refuse
-from topics.names import Names, check_name
+from topics.names import LONGEST_TOPIC, Names, check_name
 
 ENV = "FAILSOFT_"
 FILE = "pipeline.toml"
@@ -111,6 +111,9 @@ class Settings(_Section):
             raise ValueError(f"input.topics: {owned[0]!r} is one of the pipeline's own topics; an event would circle")
         if len(set(self.input.topics)) < len(self.input.topics):
             raise ValueError("input.topics: a topic is named twice")
+        long = [t for t in map(self.names.retry, self.retry.delays) if len(t) > LONGEST_TOPIC]
+        if long:
+            raise ValueError(f"retry.delays: {long[0]!r} is longer than Kafka's {LONGEST_TOPIC} characters for a topic")
         return self
 
     @property
