@@ -209,7 +209,7 @@ class _Conclusion:
 
     def _tally(self) -> None:
         b = self.b
-        if not self.labels and not b.held:
+        if not self.labels and not b.held and not b.attempts:
             for topic, n in Counter(r.topic for r in b.records).items():
                 self.out.outcomes[topic, "answered"] = n
             return

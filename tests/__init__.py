@@ -1,0 +1,1 @@
+"""Tests; ``tests.kit`` has what several of them share."""

@@ -1,0 +1,217 @@
+"""What tests of the pure core share: records, a small card, a plan, a board that admits as told, made-up results."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from models.breaker import Admission
+from models.card import ModelCard
+from models.fallback import LastKnown
+from models.window import Counts
+from schemas.attempt import Attempt
+from schemas.event import Envelope
+from schemas.failure import Failure, Kind
+from schemas.prediction import Predictions
+from schemas.record import Header, Origin
+from workers.plan import Call, Plan, Result, Rule, Scored, Served
+from workers.scoring import score
+
+NOW_MS = 1_800_000_000_000
+INPUT = "loans.events"
+RUNGS = {"loans.retry.5s": 5.0, "loans.retry.1m": 60.0}
+REPLAY = "loans.replay"
+RULE = "tests.kit:rule"
+
+
+@dataclass(frozen=True, slots=True)
+class Rec:
+    """A record as Kafka would hand it over."""
+
+    topic: str = INPUT
+    partition: int = 0
+    offset: int = 0
+    timestamp: int = NOW_MS - 1000
+    key: bytes | None = b"k"
+    value: bytes | None = b"{}"
+    headers: Sequence[Header] = ()
+
+
+def body(id: str | None = "e1", **features: Any) -> bytes:
+    """An event's value: the features are ``x`` (must be there) and ``y`` (imputed when missing)."""
+    event: dict[str, Any] = {"at": "2018-10-30T18:00:00Z", "features": {"x": 0.25, "y": 1.0} | features}
+    if id is not None:
+        event["id"] = id
+    return json.dumps(event).encode()
+
+
+def events(n: int, start: int = 0, **features: Any) -> list[Rec]:
+    """``n`` good events of the input topic, at offsets from ``start``."""
+    return [Rec(offset=i, key=b"k%d" % i, value=body(f"e{i}", **features), headers=()) for i in range(start, start + n)]
+
+
+def attempt(**changes: Any) -> Attempt:
+    """An attempt that waits on the first rung with a provisional answer given, unless ``changes`` say otherwise."""
+    plain: dict[str, Any] = {
+        "number": 0,
+        "origin": Origin(INPUT, 0, 77, NOW_MS - 9000),
+        "first_failed_ms": NOW_MS - 8000,
+        "failure": Failure(Kind.MODEL_ERROR, "it broke"),
+        "model": "m",
+        "version": 1,
+        "next_revision": 1,
+        "due_ms": NOW_MS - 1,
+    }
+    return Attempt(**(plain | changes))
+
+
+def waiting(topic: str = "loans.retry.5s", offset: int = 0, value: bytes | None = None, **changes: Any) -> Rec:
+    """A record of a rung (or of replay), due."""
+    if topic == REPLAY:
+        changes = {"due_ms": None} | changes
+    headers = [("own", b"1"), *attempt(**changes).headers()]
+    return Rec(topic, 0, offset, NOW_MS - 5000, b"k", body("w") if value is None else value, headers)
+
+
+def card(name: str, min_confidence: float | None = None, chain: Sequence[str] = ("static",)) -> ModelCard:
+    """A binary model of two numbers, of which ``y`` is imputed."""
+    output: dict[str, Any] = {"kind": "binary"}
+    if min_confidence is not None:
+        output["min_confidence"] = min_confidence
+    return ModelCard.model_validate(
+        {
+            "model": {"name": name},
+            "output": output,
+            "features": [{"name": "x", "type": "float"}, {"name": "y", "type": "float", "impute": 0.5}],
+            "fallback": {"chain": list(chain), "static": {"score": 0.5, "label": 0}},
+        }
+    )
+
+
+def plan(
+    chain: Sequence[str] = ("static",),
+    min_confidence: float | None = None,
+    rule: Rule | None = None,
+    rungs: Mapping[str, float] | None = None,
+    envelope: Envelope | None = None,
+) -> Plan:
+    """A pipeline "loans" whose primary is "m" and whose fallback model, if the chain has one, is "lite"."""
+    rungs = RUNGS if rungs is None else rungs
+    primary = card("m", min_confidence, chain)
+    assert primary.fallback is not None
+    return Plan(
+        primary="m",
+        cards={"m": primary, "lite": card("lite")},
+        chain=primary.fallback.chain,
+        rules={} if rule is None else {RULE: rule},
+        envelope=envelope or Envelope(id="id", time="at", max_bytes=10_000),
+        delays=[(topic.rsplit(".", 1)[1], delay) for topic, delay in rungs.items()],
+        jitter=0.1,
+        rungs=rungs,
+        replay=REPLAY,
+    )
+
+
+@dataclass(slots=True)
+class FakeBoard:
+    """Admits ``admits`` calls of a key each time it is asked (all, where it has no entry), and notes what is told."""
+
+    versions: Mapping[str, int] = field(default_factory=lambda: {"m": 2, "lite": 1})
+    admits: Mapping[str, int] = field(default_factory=dict)
+    asked: list[tuple[str, int]] = field(default_factory=list)
+    reports: list[tuple[str, int, Counts]] = field(default_factory=list)
+
+    def serving(self, model: str) -> Served | None:
+        return Served(model, self.versions[model], {}) if model in self.versions else None
+
+    def admit(self, key: str, n: int) -> Admission:
+        self.asked.append((key, n))
+        return Admission(min(n, self.admits.get(key, n)), 7)
+
+    def report(self, key: str, generation: int, counts: Counts) -> None:
+        self.reports.append((key, generation, counts))
+
+
+Answer = Callable[[Call], Result]
+
+
+def result(scores: Sequence[float], bad: Mapping[int, Failure] | None = None, seconds: float = 0.001) -> Result:
+    """What a binary model gives: ``scores`` with their confidences, and failures by row."""
+    column = np.array(scores, np.float32)
+    predictions = Predictions(column, (column >= 0.5).astype(int).tolist(), None, np.maximum(column, 1 - column))
+    whole = bad is not None and len(bad) == len(scores)
+    return Result(None if whole else predictions, bad or {}, seconds)
+
+
+def fine(call: Call) -> Result:
+    """A model that answers 0.9 for every row."""
+    return result([0.9] * len(call))
+
+
+def broken(call: Call) -> Result:
+    """A model that fails every row."""
+    return result([0.0] * len(call), {i: Failure(Kind.MODEL_ERROR, "it broke") for i in range(len(call))})
+
+
+def run(
+    records: Sequence[Rec],
+    the_plan: Plan | None = None,
+    board: FakeBoard | None = None,
+    models: Mapping[str, Answer] | None = None,
+    known: LastKnown | None = None,
+    u: float = 0.5,
+) -> Scored:
+    """Drives ``score`` to its end; a model without an entry in ``models`` is ``fine``."""
+    answers = dict(models or {})
+    steps = score(records, the_plan or plan(), board or FakeBoard(), known, NOW_MS, np.full(len(records), u))
+    try:
+        call = next(steps)
+        while True:
+            call = steps.send(answers.get(call.key.split("@")[0], fine)(call))
+    except StopIteration as end:
+        done: Scored = end.value
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One answer: to which record, and what it is called."""
+
+    record: Rec
+    id: str
+    source: str
+    reason: str | None
+    revision: int
+    final: bool
+    score: float
+
+
+def answers(scored: Scored) -> list[Said]:
+    """Every answer of a batch, in the order of writing."""
+    return [
+        Said(record, a.ids[i], a.source, a.reason, a.revision, a.final, a.predictions.row(i).score)  # type: ignore[arg-type]
+        for a, records in ((g.answers, g.records) for g in scored.verdicts.given)
+        for i, record in enumerate(records)
+    ]
+
+
+def retried(scored: Scored) -> list[tuple[str, Rec, list[Header]]]:
+    """Every retry: its rung, its record, its headers."""
+    return [
+        (group.delay, record, headers)  # type: ignore[misc]
+        for group in scored.verdicts.retries
+        for record, headers in zip(group.records, group.headers, strict=True)
+    ]
+
+
+def by_topic(records: Iterable[Rec]) -> dict[str, list[int]]:
+    """Offsets by topic, in the order given."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for record in records:
+        found[record.topic].append(record.offset)
+    return dict(found)
