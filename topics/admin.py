@@ -13,7 +13,17 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
-from topics.layout import Existing, Role, Topic, input_max_bytes, input_partitions, layout, missing, problems
+from topics.layout import (
+    Existing,
+    Role,
+    Topic,
+    input_max_bytes,
+    input_partitions,
+    layout,
+    missing,
+    problems,
+    replay_kept_ms,
+)
 from topics.names import Names
 
 BROKER_MAX_BYTES = 1_048_588
@@ -90,7 +100,8 @@ async def describe(client: AIOKafkaAdminClient, wanted: Wanted) -> Topology:
     existing = await _existing(client, names)
     partitions = input_partitions(wanted.inputs, existing) or wanted.partitions
     largest = input_max_bytes(wanted.inputs, existing, BROKER_MAX_BYTES)
-    return Topology(layout(wanted.names, wanted.inputs, wanted.delays, partitions, largest), existing)
+    kept = replay_kept_ms(wanted.names, existing)
+    return Topology(layout(wanted.names, wanted.inputs, wanted.delays, partitions, largest, kept), existing)
 
 
 async def verify(connection: Mapping[str, Any], wanted: Wanted) -> Topology:

@@ -59,9 +59,15 @@ class Existing:
 
 
 def layout(
-    names: Names, inputs: Sequence[str], delays: Sequence[tuple[str, float]], partitions: int, max_message_bytes: int
+    names: Names,
+    inputs: Sequence[str],
+    delays: Sequence[tuple[str, float]],
+    partitions: int,
+    max_message_bytes: int,
+    replay_ms: int = DEAD_KEPT_MS,
 ) -> list[Topic]:
-    """Every topic of the pipeline. ``partitions`` is P, that of the inputs; ``max_message_bytes`` the inputs' largest.
+    """Every topic of the pipeline. ``partitions`` is P, that of the inputs; ``max_message_bytes`` the inputs' largest;
+    ``replay_ms`` is ``replay_kept_ms`` of a cluster whose dead letters are kept in another way than ours.
 
     ``delays`` are (name, seconds).
     """
@@ -80,7 +86,7 @@ def layout(
         co(names.scored, Role.SCORED, SCORED_KEPT_MS),
         *(co(names.retry(n), Role.RETRY, round(1000 * s) + RETRY_KEPT_MS, s) for n, s in delays),
         co(names.dead, Role.DEAD, DEAD_KEPT_MS),
-        co(names.replay, Role.REPLAY, DEAD_KEPT_MS),
+        co(names.replay, Role.REPLAY, replay_ms),
         single(names.outcomes, Role.OUTCOMES, **{"cleanup.policy": "delete", "retention.ms": str(DAY_MS)}),
         single(names.control, Role.CONTROL, **{"cleanup.policy": "delete", "retention.ms": str(DEAD_KEPT_MS)}),
         single(names.alerts, Role.ALERTS, **{"cleanup.policy": "delete", "retention.ms": str(DEAD_KEPT_MS)}),
@@ -98,6 +104,13 @@ def input_max_bytes(inputs: Sequence[str], existing: Mapping[str, Existing], def
     """The largest record that an input topic may bring."""
     found = [int(existing[n].configs.get("max.message.bytes", default)) for n in inputs if n in existing]
     return max(found, default=default)
+
+
+def replay_kept_ms(names: Names, existing: Mapping[str, Existing]) -> int:
+    """Retention for a ``replay`` still to be created: at least that of the dead letters that exist; -1 is for ever."""
+    dead = existing.get(names.dead)
+    kept = _retention(dead) if dead is not None else DEAD_KEPT_MS
+    return -1 if kept == float("inf") else max(DEAD_KEPT_MS, int(kept))
 
 
 def problems(required: Sequence[Topic], existing: Mapping[str, Existing]) -> list[str]:
