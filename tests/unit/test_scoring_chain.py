@@ -1,0 +1,156 @@
+"""Scoring by the fallback chain: who is asked, in which order, for which rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from models.fallback import LastKnown
+from models.window import Counts
+from schemas.event import Envelope
+from schemas.failure import Failure, Kind
+from tests.kit import (
+    NOW_MS,
+    RULE,
+    Answer,
+    FakeBoard,
+    Rec,
+    answers,
+    body,
+    broken,
+    events,
+    fine,
+    plan,
+    result,
+    run,
+)
+from workers.plan import Call, Result
+
+
+def _failing(*rows: int, kind: Kind = Kind.MODEL_ERROR) -> Answer:
+    """A model that fails these rows of its call."""
+
+    def model(call: Call) -> Result:
+        return result([0.9] * len(call), {i: Failure(kind, f"{kind} it was") for i in rows})
+
+    return model
+
+
+def test_the_chain_is_asked_in_order_for_what_is_left() -> None:
+    """A fallback model answers what it can; the next link gets the rest; static always answers."""
+    asked: list[object] = []
+
+    def rule(values: Mapping[str, object]) -> object:
+        asked.append(values["x"])
+        return 0.3 if values["x"] == 0.1 else None
+
+    records = [Rec(offset=i, value=body(f"e{i}", x=i / 10)) for i in range(3)]
+    the_plan = plan(chain=["model:lite", f"rule:{RULE}", "static"], rule=rule)
+    done = run(records, the_plan, models={"m": broken, "lite": _failing(1, 2)})
+    assert [(s.id, s.source, s.reason, s.final) for s in answers(done)] == [
+        ("e0", "fallback_model", "model_error", False),
+        ("e1", "rule", "model_error", False),
+        ("e2", "static", "model_error", False),
+    ]
+    assert asked == [0.1, 0.2]
+    assert [(g.answers.model, g.answers.version) for g in done.verdicts.given] == [
+        ("lite", 1),
+        (RULE, None),
+        (None, None),
+    ]
+
+
+def test_a_fallback_model_has_a_breaker_of_its_own() -> None:
+    """It is asked for the rows that its breaker admits, and its failures count against it."""
+    board = FakeBoard(admits={"lite@1": 2})
+    done = run(events(3), plan(chain=["model:lite", "static"]), board, models={"m": broken, "lite": _failing(0)})
+    assert sorted((s.id, s.source) for s in answers(done)) == [
+        ("e0", "static"),
+        ("e1", "fallback_model"),
+        ("e2", "static"),
+    ]
+    assert board.reports == [("m@2", 7, Counts(3, 3, 0)), ("lite@1", 7, Counts(2, 1, 0))]
+
+
+def test_a_broken_rule_costs_no_event_its_answer() -> None:
+    """Whatever a rule raises is its 'no', and is counted."""
+
+    def rule(values: Mapping[str, object]) -> object:
+        raise ZeroDivisionError
+
+    done = run(events(2), plan(chain=[f"rule:{RULE}", "static"], rule=rule), models={"m": broken})
+    assert {s.source for s in answers(done)} == {"static"}
+    assert done.rule_errors == {(RULE, "ZeroDivisionError"): 2}
+
+
+def test_a_rule_may_give_probabilities_to_some_rows_only() -> None:
+    """Answers of different shapes are told apart, and each keeps its own."""
+
+    def rule(values: Mapping[str, object]) -> object:
+        several = {"score": 0.7, "probabilities": [0.3, 0.7]}
+        return several if values["x"] == 0.0 else 0.2
+
+    records = [Rec(offset=i, value=body(f"e{i}", x=float(i))) for i in range(3)]
+    done = run(records, plan(chain=[f"rule:{RULE}", "static"], rule=rule), models={"m": broken})
+    found = {g.answers.ids[i]: g.answers.predictions.row(i) for g in done.verdicts.given for i in range(len(g.records))}
+    assert found["e0"].probabilities == (0.3, 0.7) and found["e1"].probabilities is None
+    assert (found["e1"].score, found["e2"].score) == (0.2, 0.2)
+
+
+def test_a_rule_answers_when_no_version_is_loaded() -> None:
+    """Nobody can impute without a version: the rule reads the event's own values, None where one is missing."""
+    asked: list[Mapping[str, object]] = []
+
+    def rule(values: Mapping[str, object]) -> object:
+        asked.append(values)
+        return 0.4
+
+    done = run(
+        [Rec(value=body("e0", y=None))],
+        plan(chain=[f"rule:{RULE}", "static"], rule=rule),
+        FakeBoard(versions={}),
+    )
+    assert [(s.source, s.reason, s.score) for s in answers(done)] == [("rule", "unavailable", 0.4)]
+    assert asked == [{"x": 0.25, "y": None}]
+
+
+def test_last_known_answers_by_key() -> None:
+    """The key's last primary answer, with who gave it; a key never seen goes on along the chain."""
+    known = LastKnown(max_age=3600)
+    before = run([replace(events(1)[0], key=b"seen")], models={"m": lambda call: result([0.75])})
+    for keys, predictions, version in before.known:
+        known.remember(keys, predictions, "m", version, NOW_MS / 1000 - 10)
+    records = [replace(r, key=k) for r, k in zip(events(3), (b"seen", b"new", None), strict=True)]
+    done = run(records, plan(chain=["last_known", "static"]), known=known, models={"m": broken})
+    assert [(s.id, s.source, s.score) for s in answers(done)] == [
+        ("e0", "last_known", 0.75),
+        ("e1", "static", 0.5),
+        ("e2", "static", 0.5),
+    ]
+    assert (done.verdicts.given[0].answers.model, done.verdicts.given[0].answers.version) == ("m", 2)
+
+
+def test_only_the_primarys_answers_are_known_later() -> None:
+    """What a fallback said is not remembered as an answer of its own."""
+    assert run(events(1), models={"m": broken}).known == []
+    ((keys, predictions, version),) = run(events(2)).known
+    assert keys == [b"k0", b"k1"] and len(predictions) == 2 and version == 2
+
+
+def test_a_fallback_model_gets_columns_of_its_own() -> None:
+    """What it is given are the features of its own card, in its order."""
+    names: list[tuple[str, ...]] = []
+
+    def look(call: Call) -> Result:
+        names.append(tuple(spec.name for spec in call.columns.specs))
+        return fine(call)
+
+    run(events(2), plan(chain=["model:lite", "static"]), models={"m": broken, "lite": look})
+    assert names == [("x", "y")]
+
+
+def test_scoring_nothing_gives_nothing() -> None:
+    """An empty batch is no error, whatever the envelope."""
+    for envelope in (Envelope(id="id", time="at"), Envelope()):
+        done = run([], plan(envelope=envelope))
+        assert not done.verdicts.given and not done.outcomes
