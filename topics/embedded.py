@@ -7,18 +7,19 @@ import os
 import random
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from topics.jars import JarsUnavailable, kafka_jars
+from topics.probe import cluster_at
 
 HOST = "127.0.0.1"
 
@@ -158,6 +159,7 @@ class Embedded:
         """
         if self.running:
             return self
+        self._order(b"kill")  # one that ended by itself still has pipes to close
         java, jars = _java(), self._jars()
         if self._data is None:
             self._data = Path(tempfile.mkdtemp(prefix="failsoft-kafka-"))
@@ -200,7 +202,7 @@ class Embedded:
 
     def _start(self, java: Path, class_path: str, within: float) -> None:
         for tries_left in reversed(range(PORT_TRIES)):
-            port = self._port or _free_port()
+            port = self._port or free_port()
             try:
                 self._start_on(port, java, class_path, within)
             except _PortTaken as taken:
@@ -217,7 +219,7 @@ class Embedded:
         if not _bindable(port):
             raise _PortTaken
         config = data / "server.properties"
-        settings = properties(data, port, _free_port(port)) | self._settings
+        settings = properties(data, port, free_port(port)) | self._settings
         config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         command = [
             str(java),
@@ -238,18 +240,16 @@ class Embedded:
         """Prepares the data directory, once: under another name first, so that half a format is never started on."""
         fresh, config = self.data / "logs.new", self.data / "format.properties"
         shutil.rmtree(fresh, ignore_errors=True)
-        config.write_text("".join(f"{k}={v}\n" for k, v in (settings | {"log.dirs": fresh.as_posix()}).items()))
+        config.write_text("".join(f"{k}={v}\n" for k, v in {**settings, "log.dirs": fresh.as_posix()}.items()))
         tool = [*command, "kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(config)]
-        done = subprocess.run(
-            tool,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=FORMAT_WITHIN,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                tool, stdin=subprocess.DEVNULL, capture_output=True, timeout=FORMAT_WITHIN, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise KafkaFailed(f"preparing the data directory {self.data} took over {FORMAT_WITHIN:g} s") from error
         if done.returncode != 0:
-            lines = done.stdout.decode(errors="replace").splitlines()
+            lines = (done.stdout + done.stderr).decode(errors="replace").splitlines()
             raise KafkaFailed(f"the data directory {self.data} could not be prepared:\n" + "\n".join(lines[-TAIL:]))
         fresh.rename(self.data / "logs")
         config.unlink()
@@ -283,7 +283,7 @@ class Embedded:
                 raise KafkaFailed(
                     f"Kafka ended while it started (exit code {code}); the end of {self.log}:\n{_tail(log)}"
                 )
-            if _cluster_at(port) == expected:
+            if cluster_at(HOST, port) == expected:
                 return
             if time.monotonic() > deadline:
                 log = self.log.read_bytes()[begin:].decode(errors="replace")
@@ -297,11 +297,9 @@ class Embedded:
             return
         assert watcher.stdin is not None and watcher.stdout is not None
         for word in dict.fromkeys((order, b"kill")):
-            try:
+            with suppress(BrokenPipeError):  # the broker went by itself: what was asked for
                 watcher.stdin.write(word + b"\n")
                 watcher.stdin.flush()
-            except BrokenPipeError:
-                pass  # it went by itself: what was asked for
             try:
                 watcher.wait(STOP_WITHIN)
                 break
@@ -311,10 +309,8 @@ class Embedded:
             watcher.kill()  # Linux takes the broker with it
             watcher.wait()
         watcher.stdout.close()
-        try:
+        with suppress(BrokenPipeError):
             watcher.stdin.close()
-        except BrokenPipeError:
-            pass
 
     def _forget(self) -> None:
         if self._given is None and self._data is not None:
@@ -330,7 +326,7 @@ def _java() -> Path:
     return Path(JAVA)
 
 
-def _free_port(but: int | None = None) -> int:
+def free_port(but: int | None = None) -> int:
     """A port that nobody listens on at this moment; whoever binds it must be ready to find it taken."""
     draw = random.SystemRandom()  # not the seeded generator: two processes with one seed would collide each time
     while True:
@@ -365,43 +361,3 @@ def _formatted_id(data: Path) -> str:
 
 def _tail(log: str) -> str:
     return "\n".join(log.splitlines()[-TAIL:])
-
-
-def _cluster_at(port: int) -> str | None:
-    """The id of the cluster that answers on ``port`` and has a broker in service; None if nobody, or none yet.
-
-    One Metadata request (version 4, no topics), spoken here by hand: a client library would retry, log and cache,
-    where this has one question. A port that merely accepts connections is not a Kafka that answers, and an answer with
-    another id is somebody else's Kafka.
-    """
-    request = struct.pack(">hhih", 3, 4, 1, -1) + struct.pack(">i?", 0, False)
-    try:
-        with socket.create_connection((HOST, port), timeout=2.0) as connection:
-            connection.sendall(struct.pack(">i", len(request)) + request)
-            (size,) = struct.unpack(">i", _read(connection, 4))
-            return _cluster_in(_read(connection, size))
-    except (OSError, EOFError):
-        return None
-
-
-def _read(connection: socket.socket, size: int) -> bytes:
-    got = b""
-    while len(got) < size:
-        more = connection.recv(size - len(got))
-        if not more:
-            raise EOFError
-        got += more
-    return got
-
-
-def _cluster_in(answer: bytes) -> str | None:
-    """Of a MetadataResponse v4: correlation id, throttle time, brokers [id, host, port, rack], cluster id, …"""
-    (brokers,) = struct.unpack_from(">i", answer, 8)
-    at = 12
-    for _ in range(brokers):
-        (host,) = struct.unpack_from(">h", answer, at + 4)
-        at += 4 + 2 + host + 4
-        (rack,) = struct.unpack_from(">h", answer, at)
-        at += 2 + max(rack, 0)
-    (length,) = struct.unpack_from(">h", answer, at)
-    return answer[at + 2 : at + 2 + length].decode() if brokers and length > 0 else None

@@ -70,7 +70,7 @@ def _download(home: Path) -> None:
                 shutil.move(jar, ready / jar.name)
         except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
             raise JarsUnavailable(
-                f"Apache Kafka {KAFKA} is not in {home.parent} yet, and downloading it from Maven Central failed: {error}"
+                f"Apache Kafka {KAFKA} is not in {home.parent}, and its download from Maven Central failed: {error}"
             ) from error
         os.rename(ready, home)
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 GRACE = 10.0
 """Seconds that a command with data to keep gets to end by itself. An idle broker needs about one."""
@@ -68,10 +69,8 @@ def _listen(orders: queue.SimpleQueue[bytes]) -> None:
 def _end(child: subprocess.Popen[bytes], doomed: str) -> None:
     if not doomed:
         child.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             child.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            pass
     child.kill()
     child.wait()
     if doomed:

@@ -1,0 +1,45 @@
+"""What every test may ask for: a real Kafka, and a pipeline's name that no other test has."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.kafka import Broker, broker_kind, start_broker
+
+
+def pytest_report_header() -> str:
+    """Which Kafka this run's integration tests would use."""
+    return f"kafka: {broker_kind()}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_java_left() -> Iterator[None]:
+    """When the session ends, no Java process that it started is left."""
+    yield
+    left = [p for p in psutil.Process().children(recursive=True) if "java" in _name(p)]
+    assert not left, f"still running: {left}"
+
+
+@pytest.fixture(scope="session")
+def kafka(no_java_left: None) -> Iterator[Broker]:
+    """One Kafka node for the whole session; a test that kills it starts it again."""
+    broker = start_broker()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def name() -> str:
+    """A pipeline's name: topics, groups and transactional ids that begin with it are this test's alone."""
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""

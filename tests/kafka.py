@@ -1,0 +1,256 @@
+"""A real Kafka for tests, and an independent client of it: nothing here but the broker itself is code of ours.
+
+The helpers block; a test that shares its event loop with a worker calls them through ``asyncio.to_thread``, and waits
+with ``eventually`` rather than ``wait_for``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+import docker
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from docker.errors import DockerException
+from testcontainers.core.container import DockerContainer
+
+from topics.embedded import Embedded, free_port
+from topics.jars import KAFKA
+
+T = TypeVar("T")
+Headers = Sequence[tuple[str, bytes | None]]
+Record = tuple[bytes | None, bytes | None, Headers, int | None]
+
+POLL = 0.05
+"""Seconds between two looks at a fact."""
+
+READY_WITHIN = 90.0
+"""Seconds for a container's Kafka to answer, its image being there."""
+
+
+class Broker(Protocol):
+    """One Kafka node that tests may stop and start again: the same port and data."""
+
+    kind: str
+
+    @property
+    def bootstrap(self) -> str: ...
+    def start(self) -> object: ...
+    def kill(self) -> None: ...
+    def restart(self) -> object: ...
+    def stop(self) -> None: ...
+
+
+class EmbeddedBroker(Embedded):
+    """The one that ``failsoft demo`` uses."""
+
+    kind = "embedded"
+
+
+class ContainerBroker:
+    """Apache Kafka's own image, where a Docker engine answers. The host's port is fixed, or a restart would move it."""
+
+    kind = "testcontainers"
+    image = f"apache/kafka:{KAFKA}"
+
+    def __init__(self) -> None:
+        port = free_port()
+        self._container = DockerContainer(self.image).with_bind_ports(9092, port)
+        self.bootstrap = f"{self._container.get_container_host_ip()}:{port}"
+        replicas = {
+            f"KAFKA_{name}": "1"
+            for name in (
+                "OFFSETS_TOPIC_REPLICATION_FACTOR",
+                "TRANSACTION_STATE_LOG_REPLICATION_FACTOR",
+                "TRANSACTION_STATE_LOG_MIN_ISR",
+                "SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR",
+                "SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR",
+            )
+        }
+        settings = {
+            "KAFKA_PROCESS_ROLES": "broker,controller",
+            "KAFKA_NODE_ID": "1",
+            "KAFKA_LISTENERS": "PLAINTEXT://0.0.0.0:9092,CONTROLLER://localhost:9093",
+            "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{self.bootstrap}",
+            "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+            "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+            "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+            "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+            "KAFKA_BROKER_SESSION_TIMEOUT_MS": "3000",
+            "KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "500",
+            **replicas,
+        }
+        for key, value in settings.items():
+            self._container.with_env(key, value)
+        self._created = False
+
+    def start(self) -> ContainerBroker:
+        if self._created:
+            self._container.get_wrapped_container().start()
+        else:
+            self._container.start()
+            self._created = True
+        wait_for(lambda: _answers(self.bootstrap), READY_WITHIN, f"{self.image} to answer on {self.bootstrap}")
+        return self
+
+    def kill(self) -> None:
+        self._container.get_wrapped_container().kill()
+
+    def restart(self) -> ContainerBroker:
+        self._container.get_wrapped_container().stop(timeout=30)
+        return self.start()
+
+    def stop(self) -> None:
+        if self._created:
+            self._container.stop()
+
+
+def start_broker() -> Broker:
+    """A started Kafka of the kind that this machine has. ``FAILSOFT_TEST_KAFKA=embedded`` does not look for Docker."""
+    broker = ContainerBroker() if broker_kind() == ContainerBroker.kind else EmbeddedBroker()
+    broker.start()
+    return broker
+
+
+@cache
+def broker_kind() -> str:
+    """ "testcontainers" when a Docker engine answers within two seconds, else "embedded"."""
+    if asked := os.environ.get("FAILSOFT_TEST_KAFKA"):
+        return asked
+    try:
+        client = docker.from_env(timeout=2)
+        try:
+            client.ping()
+        finally:
+            client.close()
+    except (DockerException, OSError):
+        return EmbeddedBroker.kind
+    return ContainerBroker.kind
+
+
+def wait_for(fact: Callable[[], T], timeout: float, what: str) -> T:
+    """The first true value of ``fact``; AssertionError, saying what was awaited and what was seen last, after
+    ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (seen := fact()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout:g} s for {what}; last seen: {seen!r}")
+        time.sleep(POLL)
+    return seen
+
+
+async def eventually(fact: Callable[[], T | Awaitable[T]], timeout: float, what: str) -> T:
+    """``wait_for`` that leaves the event loop free; ``fact`` may be a coroutine function."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = fact()
+        seen: T = await found if inspect.isawaitable(found) else found
+        if seen:
+            return seen
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout:g} s for {what}; last seen: {seen!r}")
+        await asyncio.sleep(POLL)
+
+
+def create_topic(bootstrap: str, topic: str, partitions: int = 1, configs: dict[str, str] | None = None) -> None:
+    """Creates ``topic``, and returns once each partition has a leader."""
+    admin = AdminClient(_client(bootstrap))
+    admin.create_topics([NewTopic(topic, partitions, 1, config=configs or {})])[topic].result(timeout=30)
+    wait_for(lambda: _partitions(admin, topic) == list(range(partitions)), 30, f"{partitions} leaders of {topic}")
+
+
+def produce(bootstrap: str, topic: str, records: Iterable[Record]) -> None:
+    """Writes (key, value, headers, partition or None) in order; returns when every one is acknowledged."""
+    failures: list[KafkaError] = []
+    producer = Producer(_client(bootstrap) | {"enable.idempotence": True, "linger.ms": 5})
+
+    def delivered(error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
+    for key, value, headers, partition in records:
+        target: dict[str, Any] = {} if partition is None else {"partition": partition}
+        while True:
+            try:
+                producer.produce(topic, value, key, headers=list(headers), on_delivery=delivered, **target)
+                break
+            except BufferError:  # its queue is full: let it write some
+                producer.poll(1)
+    left = producer.flush(60)
+    assert not failures and not left, (
+        f"{topic}: {len(failures)} records refused ({failures[:1]}), {left} unacknowledged"
+    )
+
+
+def read_all(
+    bootstrap: str, topic: str, *, until: Callable[[list[Message]], bool] | None = None, timeout: float = 30.0
+) -> list[Message]:
+    """What a careful reader of ``topic`` sees: every committed record, partition by partition in order.
+
+    Reads from the beginning (isolation.level=read_committed) until ``until(records)`` holds **and** every partition is
+    read to its end, so that a duplicate already written is among them. With no ``until``, what is there now. A topic
+    that does not exist yet is waited for. AssertionError after ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    admin = AdminClient(_client(bootstrap))
+    partitions = wait_for(lambda: _partitions(admin, topic), timeout, f"the topic {topic}")
+    settings = {
+        "group.id": f"reader-{uuid.uuid4()}",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "error",
+    }
+    consumer = Consumer(_client(bootstrap) | settings)
+    records: list[Message] = []
+    ended: set[int] = set()
+    try:
+        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
+        while not (len(ended) == len(partitions) and (until is None or until(records))):
+            if time.monotonic() > deadline:
+                raise AssertionError(
+                    f"waited {timeout:g} s for {topic}: {len(records)} records read, partitions {sorted(ended)} of "
+                    f"{partitions} to their end; the last: {[m.value() for m in records[-2:]]}"
+                )
+            for message in consumer.consume(500, timeout=POLL):
+                error, partition = message.error(), message.partition()
+                assert partition is not None
+                if error is None:
+                    records.append(message)
+                    ended.discard(partition)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended.add(partition)
+                elif not error.retriable():
+                    raise AssertionError(f"reading {topic} failed: {error}")
+    finally:
+        consumer.close()
+    return sorted(records, key=lambda m: (m.partition() or 0, m.offset() or 0))
+
+
+def _client(bootstrap: str) -> dict[str, Any]:
+    # No log lines of a broker that a test has just killed; errors still reach the calls above.
+    return {"bootstrap.servers": bootstrap, "log_level": 2, "reconnect.backoff.max.ms": 500}
+
+
+def _answers(bootstrap: str) -> bool:
+    try:
+        return bool(AdminClient(_client(bootstrap)).list_topics(timeout=2).brokers)
+    except KafkaException:
+        return False
+
+
+def _partitions(admin: AdminClient, topic: str) -> list[int]:
+    """Those that have a leader; none for a topic that does not exist."""
+    try:
+        found = admin.list_topics(topic, timeout=5).topics[topic]
+    except KafkaException:
+        return []
+    return sorted(p.id for p in found.partitions.values() if p.leader >= 0)
