@@ -239,6 +239,8 @@ def answers(outputs: Sequence[Port], card: ModelCard) -> Answers:
         names = ", ".join(repr(port.name) for port in floats)
         raise Mismatch(f'several float outputs ({names}): say in the card\'s [output] which answers, output = "…"')
     (scores,) = floats
+    if len(scores.shape) > 2:
+        raise Mismatch(f"output {scores.name!r} has {len(scores.shape)} dimensions; scores of rows have one or two")
     width = scores.shape[1] if len(scores.shape) == 2 else None
     if isinstance(width, int) and not _fits(wanted.kind, width, wanted.classes):
         held = f" of {len(wanted.classes)} classes" if wanted.classes else ""

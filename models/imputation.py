@@ -1,4 +1,4 @@
-"""Missing values made up for as the card says: filled columns, the names of what was filled, and the rows left invalid."""
+"""Missing values made up for as the card says: filled columns, what was filled, and the rows left invalid."""
 
 from __future__ import annotations
 

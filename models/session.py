@@ -102,7 +102,7 @@ class Session:
         self._session: ort.InferenceSession | None = session
 
     def warm(self) -> None:
-        """Runs made-up batches, so that the first real one is not slow. Raises Unloadable if the output's shape is wrong.
+        """Runs made-up batches, so that the first real one is not slow. Raises Unloadable for an output's wrong shape.
 
         Any other failure is let pass: the values are made up, so it proves nothing.
         """

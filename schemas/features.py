@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
@@ -167,10 +168,8 @@ def _all_float(
 ) -> Columns:
     matrix = None
     if set(map(type, chain.from_iterable(rows))) <= _FLOATS:
-        try:
+        with suppress(OverflowError):  # some integer is beyond float64: find which, below
             matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(specs))
-        except OverflowError:
-            pass  # some integer is beyond float64: find which
     if matrix is None:
         by_column = [_floats(raw, spec) for spec, raw in zip(specs, zip(*rows, strict=True), strict=True)]
         matrix = np.ascontiguousarray(np.array(by_column).T)

@@ -1,0 +1,148 @@
+"""The fallback chain's links: how they are written, and what each that is no model answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models import fallback
+from models.card import ModelCard
+from models.fallback import LastKnown, Link, LinkKind
+from schemas.prediction import Prediction, Predictions
+from workers.demo.rules import by_ratio
+
+
+@pytest.mark.parametrize(
+    ("text", "link"),
+    [
+        ("model:repayment-lite", Link(LinkKind.MODEL, "repayment-lite")),
+        ("last_known", Link(LinkKind.LAST_KNOWN)),
+        ("rule:workers.demo.rules:by_ratio", Link(LinkKind.RULE, "workers.demo.rules:by_ratio")),
+        ("static", Link(LinkKind.STATIC)),
+    ],
+)
+def test_parse(text: str, link: Link) -> None:
+    """A link reads back as it was written."""
+    assert fallback.parse(text) == link
+    assert str(link) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "model", "model:", "model:../x", "rule:x", "rule:x:", "rule:a b:c", "static:0", "last_known:x", "Static"],
+)
+def test_parse_refuses(text: str) -> None:
+    """What is no link is refused with what a link may be."""
+    with pytest.raises(ValueError, match='"model:NAME", "last_known", "rule:'):
+        fallback.parse(text)
+
+
+def test_static() -> None:
+    """The static answer is the card's; a card without a fallback has none."""
+    given = {"output": {"kind": "binary"}, "features": [{"name": "x", "type": "float"}]}
+    section = {"chain": ["static"], "static": {"score": 0.25, "label": 0, "probabilities": [0.75, 0.25]}}
+    assert fallback.static(ModelCard.model_validate({**given, "fallback": section})) == Prediction(
+        0.25, 0, (0.75, 0.25)
+    )
+    with pytest.raises(ValueError, match="no static answer"):
+        fallback.static(ModelCard.model_validate(given))
+
+
+@pytest.mark.parametrize(
+    ("value", "prediction"),
+    [
+        (0.5, Prediction(0.5)),
+        (1, Prediction(1.0)),
+        (np.float32(0.5), Prediction(0.5)),
+        ({"score": 0.5, "label": "low"}, Prediction(0.5, "low")),
+        ({"score": 1, "label": 0, "confidence": 1, "probabilities": [0, 1]}, Prediction(1.0, 0, (0.0, 1.0), 1.0)),
+    ],
+)
+def test_a_rule_that_answers(value: object, prediction: Prediction) -> None:
+    """A number is a score, and a mapping says more."""
+    assert fallback.from_rule(value) == prediction
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        "0.5",
+        float("nan"),
+        float("inf"),
+        10**400,
+        [0.5],
+        {},
+        {"label": 1},
+        {"score": None},
+        {"score": float("nan")},
+        {"score": 0.5, "label": True},
+        {"score": 0.5, "label": 1.5},
+        {"score": 0.5, "confidence": "high"},
+        {"score": 0.5, "probabilities": "01"},
+        {"score": 0.5, "probabilities": [0.5, None]},
+        {"score": 0.5, "lable": 1},
+    ],
+)
+def test_a_rule_that_cannot_answer(value: object) -> None:
+    """None, a number that is not finite, or anything ill-typed is no answer, so the next link is asked."""
+    assert fallback.from_rule(value) is None
+
+
+@pytest.mark.parametrize(
+    ("ratio", "score", "label"), [(0.0, 0.03, 0), (0.5, 0.407, 0), (0.6, 0.592, 1), (9.0, 0.70, 1)]
+)
+def test_the_demos_rule_answers(ratio: float, score: float, label: int) -> None:
+    """The demo's rule rises with the ratio between its bounds, and its answer is one that the chain can use."""
+    made = fallback.from_rule(by_ratio({"debt_to_income_ratio": ratio}))
+    assert made is not None
+    assert (made.score, made.label) == (pytest.approx(score), label)
+    assert fallback.from_rule(by_ratio({"debt_to_income_ratio": None})) is None
+
+
+def scores(*values: float) -> Predictions:
+    return Predictions(np.array(values, dtype=np.float32))
+
+
+def test_last_known_is_the_latest() -> None:
+    """A key's latest answer is recalled whole, with who gave it and when; a row without a key is not remembered."""
+    known = LastKnown(max_age=10)
+    batch = Predictions(
+        np.array([0.1, 0.9], dtype=np.float32),
+        [0, 1],
+        np.array([[0.9, 0.1], [0.1, 0.9]], dtype=np.float32),
+        np.array([0.9, 0.9], dtype=np.float32),
+    )
+    known.remember([b"a", None], batch, "m", 1, now=0.0)
+    assert known.recall(b"a", 1.0) == (Prediction(0.1, 0, (0.9, 0.1), 0.9), "m", 1, 0.0)
+    assert known.recall(None, 1.0) is None and known.recall(b"b", 1.0) is None
+    known.remember([b"a"], scores(0.3), "m", 2, now=2.0)
+    assert known.recall(b"a", 3.0) == (Prediction(0.3), "m", 2, 2.0)
+    assert len(known) == 1
+
+
+def test_last_known_grows_old() -> None:
+    """An answer is good until it is older than the maximum, and its memory is given back at a later batch."""
+    known = LastKnown(max_age=10)
+    known.remember([b"a"], scores(0.1), "m", 1, now=0.0)
+    assert known.recall(b"a", 10.0) is not None
+    assert known.recall(b"a", 10.1) is None
+    known.remember([b"b"], scores(0.2), "m", 1, now=10.1)
+    assert len(known) == 1
+
+
+def test_last_known_is_bounded() -> None:
+    """Beyond its count the key answered longest ago goes first; answering a key again renews it."""
+    known = LastKnown(max_age=100, max_count=2)
+    known.remember([b"a", b"b"], scores(0.1, 0.2), "m", 1, now=0.0)
+    known.remember([b"a"], scores(0.3), "m", 1, now=1.0)
+    known.remember([b"c"], scores(0.4), "m", 1, now=2.0)
+    assert known.recall(b"b", 2.0) is None
+    assert [known.recall(key, 2.0) is not None for key in (b"a", b"c")] == [True, True]
+
+
+def test_last_known_wants_a_key_a_row() -> None:
+    """Keys that do not match the batch's rows are a mistake, not a guess."""
+    with pytest.raises(ValueError, match="1 keys for 2"):
+        LastKnown(max_age=1).remember([b"a"], scores(0.1, 0.2), "m", 1, now=0.0)

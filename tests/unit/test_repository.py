@@ -1,0 +1,151 @@
+"""The model repository: which versions are complete, and what is refused before it could be served."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from models.imputation import Statistic
+from models.repository import Repository, UnknownModel
+from schemas.refusal import Refused
+
+CARD = '[output]\nkind = "binary"\n[[features]]\nname = "x"\ntype = "float"\n'
+
+
+def version(root: Path, model: str, number: int, content: bytes = b"model", about: str | None = None) -> Path:
+    folder = root / model / str(number)
+    folder.mkdir(parents=True)
+    (folder.parent / "card.toml").write_text(CARD)
+    (folder / "model.onnx").write_bytes(content)
+    if about is not None:
+        (folder / "version.toml").write_text(about)
+    return folder
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_models_and_versions(tmp_path: Path) -> None:
+    """Models are the folders with a card; versions are the numbers that have a model.onnx, newest first."""
+    for number in (1, 2, 10):
+        version(tmp_path, "risk", number)
+    for other in ("03", "0", "latest", "11"):
+        (tmp_path / "risk" / other).mkdir()
+    (tmp_path / "risk" / "03" / "model.onnx").write_bytes(b"model")
+    (tmp_path / "no-card").mkdir()
+    repository = Repository(tmp_path)
+    assert repository.models() == ["risk"]
+    assert repository.versions("risk") == [10, 2, 1]
+    assert repository.card("risk").name == "risk"
+
+
+def test_a_half_copied_version_is_never_served(tmp_path: Path) -> None:
+    """A version whose file is not yet what its checksum says is left out, and is there as soon as it is whole."""
+    version(tmp_path, "risk", 1)
+    whole = b"the whole of the model"
+    folder = version(tmp_path, "risk", 2, whole[:9], f'sha256 = "{digest(whole)}"')
+    repository = Repository(tmp_path)
+    assert repository.versions("risk") == [1]
+    with pytest.raises(UnknownModel, match=r"risk@2: model\.onnx is not what version\.toml's sha256 says.*versions: 1"):
+        repository.artifact("risk", 2)
+    (folder / "model.onnx").write_bytes(whole)
+    assert repository.versions("risk") == [2, 1]
+    assert repository.artifact("risk", 2).sha256 == digest(whole)
+
+
+def test_a_half_written_version_file(tmp_path: Path) -> None:
+    """A version.toml that breaks off hides its version, and no other; one with a mistaken key is refused."""
+    version(tmp_path, "risk", 1)
+    folder = version(tmp_path, "risk", 2, about='sha256 = "12')
+    assert Repository(tmp_path).versions("risk") == [1]
+    (folder / "version.toml").write_text('sha265 = "12"')
+    with pytest.raises(Refused, match="did you mean 'sha256'"):
+        Repository(tmp_path).versions("risk")
+
+
+def test_an_artifact(tmp_path: Path) -> None:
+    """An artifact carries what version.toml says; without one its checksum is computed."""
+    about = f'sha256 = "{digest(b"2")}"\ntrained_at = 2026-01-02T03:04:05Z\n'
+    about += "[metrics]\nauc = 0.9\n[statistics.x]\nmean = 1.5\n"
+    version(tmp_path, "risk", 1)
+    folder = version(tmp_path, "risk", 2, b"2", about)
+    artifact = Repository(tmp_path).artifact("risk", 2)
+    assert (artifact.key, artifact.path, artifact.metrics) == ("risk@2", folder / "model.onnx", {"auc": 0.9})
+    assert artifact.trained_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert artifact.statistics["x"] == Statistic(mean=1.5)
+    bare = Repository(tmp_path).artifact("risk", 1)
+    assert (bare.sha256, bare.trained_at, bare.metrics) == (digest(b"model"), None, {})
+
+
+def test_unknown_models_and_versions(tmp_path: Path) -> None:
+    """What is not there is told with a near spelling and with what there is; a path is no name."""
+    version(tmp_path, "repayment", 1)
+    repository = Repository(tmp_path)
+    with pytest.raises(UnknownModel, match=r"no model 'repaymnt'.*did you mean 'repayment'.*there: repayment"):
+        repository.card("repaymnt")
+    with pytest.raises(UnknownModel, match="no model"):
+        repository.versions("../" + tmp_path.name + "/repayment")
+    with pytest.raises(UnknownModel, match=r"repayment@7: it has no model\.onnx; complete versions: 1"):
+        repository.artifact("repayment", 7)
+    with pytest.raises(Refused, match="is not a folder"):
+        Repository(tmp_path / "nowhere").models()
+
+
+def test_a_statistic_that_nobody_gives(tmp_path: Path) -> None:
+    """A card that imputes by a statistic is refused, naming both places for it, until one of them gives it."""
+    folder = version(tmp_path, "risk", 1)
+    card = tmp_path / "risk" / "card.toml"
+    card.write_text(CARD + 'impute = "median"\n')
+    with pytest.raises(
+        Refused, match=r"card\.toml.*'x' is imputed by its median.*\[statistics\.x\] median in .*version\.toml"
+    ):
+        Repository(tmp_path).artifact("risk", 1)
+    (folder / "version.toml").write_text("[statistics.x]\nmedian = 3.0")
+    assert Repository(tmp_path).artifact("risk", 1).statistics["x"].median == 3.0
+    card.write_text(CARD + 'impute = "median"\nmedian = 4.0\n')
+    assert Repository(tmp_path).artifact("risk", 1).statistics["x"].median == 4.0
+
+
+def test_a_statistic_of_the_wrong_type(tmp_path: Path) -> None:
+    """A statistic that the feature could not hold is refused."""
+    version(tmp_path, "risk", 1, about='[statistics.x]\nmode = "red"')
+    (tmp_path / "risk" / "card.toml").write_text(CARD + 'impute = "mode"\n')
+    with pytest.raises(Refused, match="its mode is 'red', which is not a float"):
+        Repository(tmp_path).artifact("risk", 1)
+
+
+def test_a_card_by_another_name(tmp_path: Path) -> None:
+    """A card may not call its model other than its folder, by which everything else knows it."""
+    version(tmp_path, "risk", 1)
+    (tmp_path / "risk" / "card.toml").write_text('[model]\nname = "other"\n' + CARD)
+    with pytest.raises(Refused, match=r"model\.name: 'other'"):
+        Repository(tmp_path).card("risk")
+
+
+@pytest.mark.parametrize("external", [True, False])
+def test_a_version_is_a_single_file(tmp_path: Path, external: bool) -> None:
+    """Weights kept in other files are refused with how to save them in one; metadata that look alike are not."""
+    weights = numpy_helper.from_array(np.zeros((1, 64), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 64])],
+        [weights],
+    )
+    model = helper.make_model(graph)
+    helper.set_model_props(model, {"location": "Lisbon"})
+    folder = version(tmp_path, "risk", 1)
+    onnx.save(model, folder / "model.onnx", save_as_external_data=external, location="w.bin", size_threshold=0)
+    if external:
+        with pytest.raises(Refused, match="save_as_external_data=False"):
+            Repository(tmp_path).artifact("risk", 1)
+    else:
+        assert Repository(tmp_path).artifact("risk", 1).version == 1
