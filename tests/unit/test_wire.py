@@ -1,0 +1,113 @@
+"""Bytes and objects: what is refused, and columns that are encoded at one stroke."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from schemas import wire
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (None, "tombstone"),
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"NaN", "not JSON"),
+        (b'{"a": Infinity}', "not JSON"),
+        (b"1e999", "not JSON"),
+        (b'"\xff"', "not JSON"),
+        (b'"\\ud800"', "not JSON"),
+        (b"{} {}", "not JSON"),
+        (b'{"a": "' + b"x" * 100 + b'"}', "109 bytes, over the limit of 100"),
+        (b"[" * 5 + b"]" * 5, "nested deeper than 4"),
+    ],
+)
+def test_what_is_not_json_or_over_a_limit_is_malformed(raw: bytes | None, why: str) -> None:
+    """The message says what is wrong and never quotes the value; a batch with such a value is read one by one."""
+    with pytest.raises(wire.Malformed, match=why):
+        wire.loads(raw, 100, 4)
+    assert wire.loads_all([b"{}", raw], 100, 4) is None
+
+
+def test_the_last_of_duplicate_keys_wins() -> None:
+    """As orjson, Python's json and Jackson agree."""
+    assert wire.loads(b'{"a": 1, "a": 2}', 100) == {"a": 2}
+
+
+def test_an_integer_past_64_bits_becomes_a_float() -> None:
+    """No digits are kept that a number could not."""
+    assert wire.loads(b"18446744073709551616", 100) == 2.0**64
+
+
+def test_values_at_the_limits_pass() -> None:
+    """A limit is the most that is allowed."""
+    assert wire.loads(b"[[1]]", 5, 2) == [[1]]
+    assert wire.loads_all([b"[[1]]", b"2"], 5, 2) == [[[1]], 2]
+    assert wire.loads_all([], 5, 2) == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "deep"),
+    [
+        (b"[[[1]]]", True),
+        (b"[[1],[1],[1]]", False),
+        (b'["[[[[[["]', False),
+        (b'["\\"[[[[", 1]', False),
+        (b'["\\\\", [[1]]]', True),
+        (b'{"a":{"b":{}}}', True),
+        (b'["[[[[[[[', False),
+        (b"]]]][[[", False),
+    ],
+)
+def test_depth_counts_brackets_outside_of_strings(raw: bytes, deep: bool) -> None:
+    """More than two levels at once are too deep; brackets inside a string, escaped quotes or not, are text."""
+    assert wire.too_deep(raw, 2) is deep
+
+
+def test_a_bomb_is_refused_before_it_is_parsed() -> None:
+    """A hundred thousand levels are no recursion error."""
+    with pytest.raises(wire.Malformed, match="deeper"):
+        wire.loads(b"[" * 100_000, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [],
+        ["a"],
+        ["", ""],
+        ['ends in a quote and a comma",', "next"],
+        ['","', '"', "\\", '\\",', ",", '",\\'],
+        ["ü€😀", "\n\t\x00", "a,b"],
+    ],
+)
+def test_strings_are_encoded_as_each_by_itself(column: list[str]) -> None:
+    """The column's one call gives what a call a string would."""
+    assert [json.loads(s) for s in wire.strings(column)] == column
+    assert wire.strings(column) == [wire.dumps(s) for s in column]
+
+
+def test_numbers_are_the_shortest_that_give_the_same_back() -> None:
+    """float32 keeps its own digits, and NaN is null."""
+    assert wire.numbers(np.array([0.1, 1.0, float("nan")], np.float32)) == [b"0.1", b"1.0", b"null"]
+    assert wire.numbers(np.array([0.1, 1e300])) == [b"0.1", b"1e+300"]
+    assert wire.numbers(np.array([1, -2])) == [b"1", b"-2"]
+    assert wire.numbers(np.array([], np.float32)) == []
+    assert wire.numbers(np.arange(6, dtype=np.float32)[::2]) == [b"0.0", b"2.0", b"4.0"]
+
+
+def test_vectors_are_a_row_each() -> None:
+    """A matrix gives an array a row, whatever its layout in memory."""
+    rows = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
+    assert wire.vectors(rows) == [b"[0.25,0.75]", b"[1.0,0.0]"]
+    assert wire.vectors(np.asfortranarray(rows)) == wire.vectors(rows)
+    assert wire.vectors(rows[:0]) == [] and wire.vectors(rows[:, :1]) == [b"[0.25]", b"[1.0]"]
+
+
+def test_lines_are_ndjson() -> None:
+    """One value a line, the last one ended too."""
+    assert wire.lines([{"a": 1}, [2]]) == b'{"a":1}\n[2]\n'
