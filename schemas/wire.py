@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 MAX_DEPTH = 32
 """Levels of nesting; events are flat or nearly so, and a bomb is thousands deep (orjson itself stops at 1,024)."""
 
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\]]', re.DOTALL)
-"""A string (ended or not), which is stepped over, or a bracket: found at C speed, since a megabyte byte by byte takes 50 ms."""
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+"""A string, ended or not."""
+
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{[}]"))
 
 
 class Malformed(ValueError):
@@ -52,12 +54,13 @@ def too_deep(raw: bytes, max_depth: int) -> bool:
     if raw.count(b"{") + raw.count(b"[") <= max_depth:
         return False
     depth = 0
-    for token in _TOKEN.findall(raw):
-        if token in (b"{", b"["):
+    # Strings and all but brackets go at C speed: a megabyte byte by byte takes 100 ms.
+    for bracket in _STRING.sub(b"", raw).translate(None, _NO_BRACKETS):
+        if bracket in b"{[":
             depth += 1
             if depth > max_depth:
                 return True
-        elif token in (b"}", b"]"):
+        else:
             depth -= 1
     return False
 
