@@ -135,17 +135,30 @@ def test_regression_and_anomaly(tmp_path: Path) -> None:
     assert answer(load(tmp_path, same(1), strange), (1.5,), (2,)).predictions.labels == [0, 1]
 
 
+def quotient() -> onnx.ModelProto:
+    """The first feature divided by the second: a row can make it infinite, or not a number."""
+    split = node("Split", ["x"], ["p", "q"], axis=1, num_outputs=2)
+    divide, flatten = node("Div", ["p", "q"], ["r"]), node("Squeeze", ["r", "one"], ["y"])
+    return onnx_model([X2], [("y", "float", ["n"])], split, divide, flatten, constants={"one": np.array([1])})
+
+
 def test_bad_rows_spoil_no_others(tmp_path: Path) -> None:
     """A score that is not finite or out of range fails its row, and the others are answered."""
-    model = onnx_model([X2], [("y", "float", ["n"])], node("Split", ["x"], ["p", "q"], axis=1, num_outputs=2),
-                       node("Div", ["p", "q"], ["r"]), node("Squeeze", ["r", "one"], ["y"]),
-                       constants={"one": np.array([1])})  # fmt: skip
-    session = load(tmp_path, model, a_card(ratio("binary"), a="float", b="float"))
+    session = load(tmp_path, quotient(), a_card(ratio("binary"), a="float", b="float"))
     outcome = answer(session, (1, 4), (0, 0), (1, 0), (5, 4), (3, 4))
     assert outcome.predictions.scores[[0, 4]].tolist() == [0.25, 0.75]
     assert np.isfinite(outcome.predictions.scores).all()
     assert {i: f.kind for i, f in outcome.bad.items()} == dict.fromkeys([1, 2, 3], Kind.BAD_OUTPUT)
     assert outcome.bad[3].message == "a score of 1.25, where [0, 1] is right"
+
+
+def test_not_finite_is_bad_without_a_range(tmp_path: Path) -> None:
+    """A regression may score anything, but not infinity or NaN."""
+    outcome = answer(
+        load(tmp_path, quotient(), a_card(ratio("regression"), a="float", b="float")), (1, 0), (0, 0), (9, 3)
+    )
+    assert sorted(outcome.bad) == [0, 1] and outcome.predictions.scores[2] == 3
+    assert outcome.bad[0].message == "a score of inf"
 
 
 def test_a_hair_beyond_the_range(tmp_path: Path) -> None:
