@@ -8,7 +8,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST = 36_500 * 86400.0
 """Seconds: a century. More is a slip of the pen, and past it milliseconds no longer fit where they have to."""
 
-_FORM = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_FORM = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 
 
 def seconds(text: str) -> float:

@@ -1,0 +1,75 @@
+"""Refusals: the file, the key, what it may be, and a near spelling."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from schemas.refusal import Refused, near, refuse
+
+
+class _Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    deadline: int
+    kind: Literal["a", "b"] = "a"
+
+    @field_validator("deadline")
+    @classmethod
+    def _positive(cls, value: int) -> int:
+        if value < 0:
+            raise ValueError("must not be negative")
+        return value
+
+
+class _Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    model: _Inner
+    features: list[_Inner] = []
+    maybe: _Inner | None = None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"model": {}}, ["model.deadline: missing, and it has no default"]),
+        (
+            {"model": {"deadline": 1, "deadlin": 2}},
+            ["model.deadlin: no such key (did you mean 'deadline'?); known here: deadline, kind"],
+        ),
+        (
+            {"modle": {}, "model": {"deadline": 1}},
+            ["modle: no such key (did you mean 'model'?); known here: features, maybe, model"],
+        ),
+        ({"model": {"deadline": -1}}, ["model.deadline: must not be negative"]),
+        ({"model": {"deadline": 1, "kind": "c"}}, ["model.kind: Input should be 'a' or 'b'"]),
+        (
+            {"model": {"deadline": 1}, "features": [{"deadline": 1}, {"x": 1, "deadline": 1}]},
+            ["features[1].x: no such key; known here: deadline, kind"],
+        ),
+        (
+            {"model": {"deadline": 1}, "maybe": {"deadline": 1, "knd": "a"}},
+            ["maybe.knd: no such key (did you mean 'kind'?); known here: deadline, kind"],
+        ),
+        ({"model": {}, "x": 1}, ["model.deadline: missing, and it has no default", None]),
+    ],
+)
+def test_each_mistake_is_a_line_with_its_key(given: dict[str, object], said: list[str | None]) -> None:
+    """Every problem is told at once, each with the dotted key; None here stands for any line."""
+    with pytest.raises(ValidationError) as caught:
+        _Outer.model_validate(given)
+    refused = refuse("card.toml", caught.value, _Outer)
+    assert len(refused.problems) == len(said)
+    assert all(want is None or want == have for want, have in zip(said, refused.problems, strict=True))
+
+
+def test_the_message_names_the_file_on_every_line() -> None:
+    """So that each line stands by itself in a terminal or a log."""
+    assert str(Refused("p.toml", ["a: b", "c: d"])) == "p.toml: a: b\np.toml: c: d"
+
+
+def test_a_near_spelling_is_near() -> None:
+    """Nothing is suggested that nobody meant."""
+    assert near("topcs", ["topics", "format"]) == " (did you mean 'topics'?)"
+    assert near("zzz", ["topics", "format"]) == "" and near("x", []) == ""
