@@ -11,7 +11,14 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from topics.layout import (
     Existing,
@@ -31,6 +38,9 @@ BROKER_MAX_BYTES = 1_048_588
 
 UNREACHABLE_AFTER = 15.0
 """Seconds until a cluster that does not answer counts as unreachable; a broker that restarts takes about five."""
+
+_GONE = (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError, TimeoutError)
+"""What the client raises when a broker is not there, or went while it was asked."""
 
 
 class KafkaUnreachable(Exception):
@@ -73,25 +83,38 @@ class Topology:
 
 
 @asynccontextmanager
-async def connect(connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An admin client. Raises KafkaUnreachable when no broker answers."""
-    client = AIOKafkaAdminClient(**connection, request_timeout_ms=10_000)
+async def connect(
+    connection: Mapping[str, Any], within: float = UNREACHABLE_AFTER
+) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client of a cluster that has a broker in service.
+
+    Raises KafkaUnreachable when none answers ``within`` seconds, or they stop to.
+    """
     where = connection["bootstrap_servers"]
-    deadline = time.monotonic() + UNREACHABLE_AFTER
+    client = AIOKafkaAdminClient(**connection, request_timeout_ms=round(1000 * min(10.0, within)))
     try:
-        while True:
-            try:
-                await client.start()
-                break
-            except KafkaConnectionError as e:
-                if time.monotonic() > deadline:
-                    raise KafkaUnreachable(f"no Kafka answers at {where}: {e}") from None
-                await asyncio.sleep(0.5)
+        await _reach(client, where, time.monotonic() + within)
         yield client
-    except KafkaConnectionError as e:
-        raise KafkaUnreachable(f"Kafka at {where} went away: {e}") from None
+    except _GONE as e:
+        raise KafkaUnreachable(f"Kafka at {where} stopped answering: {e or type(e).__name__}") from e
     finally:
         await client.close()
+
+
+async def _reach(client: AIOKafkaAdminClient, where: object, deadline: float) -> None:
+    while True:
+        try:
+            await client.start()
+            # A broker that has just started may answer before any broker, itself too, is in service.
+            if (await client.describe_cluster())["brokers"]:
+                return
+        except _GONE as e:
+            cause: Exception | None = e
+        else:
+            cause = None
+        if time.monotonic() > deadline:
+            raise KafkaUnreachable(f"no Kafka answers at {where}") from cause
+        await asyncio.sleep(0.2)
 
 
 async def describe(client: AIOKafkaAdminClient, wanted: Wanted) -> Topology:
@@ -104,9 +127,9 @@ async def describe(client: AIOKafkaAdminClient, wanted: Wanted) -> Topology:
     return Topology(layout(wanted.names, wanted.inputs, wanted.delays, partitions, largest, kept), existing)
 
 
-async def verify(connection: Mapping[str, Any], wanted: Wanted) -> Topology:
+async def verify(connection: Mapping[str, Any], wanted: Wanted, within: float = UNREACHABLE_AFTER) -> Topology:
     """The topology, if it is whole and keeps the promise. Raises TopologyRefused or KafkaUnreachable."""
-    async with connect(connection) as client:
+    async with connect(connection, within) as client:
         found = await describe(client, wanted)
     said = [
         f"{t.name}: no such topic; create it with: failsoft topics apply" for t in missing(found.topics, found.existing)
@@ -117,12 +140,14 @@ async def verify(connection: Mapping[str, Any], wanted: Wanted) -> Topology:
     return found
 
 
-async def apply(connection: Mapping[str, Any], wanted: Wanted) -> tuple[Topology, list[str]]:
+async def apply(
+    connection: Mapping[str, Any], wanted: Wanted, within: float = UNREACHABLE_AFTER
+) -> tuple[Topology, list[str]]:
     """Create what is missing, verify the rest; the topology, and the names that were created.
 
     Nothing is created when something that exists has to be refused. Two at once do no harm.
     """
-    async with connect(connection) as client:
+    async with connect(connection, within) as client:
         before = await describe(client, wanted)
         said = problems(before.topics, before.existing)
         if said:
