@@ -1,0 +1,185 @@
+"""Starts each program that is compared, in a process of its own, and checks that it did the whole work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import measure
+from benchmarks.cluster import PARTITIONS, Cluster
+from benchmarks.model import PRIMARY
+from topics import admin
+from workers import process, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+STOP_WITHIN = 30.0
+"""Seconds from SIGTERM to the end; a program that takes longer is killed, for it is measured already."""
+
+LADDER = ("1h", "2h")
+"""No retry becomes due within a run: the ladder is written to, and never read."""
+
+_PIPELINE = """\
+name = "{name}"
+model = "{model}"
+guarantee = "{guarantee}"
+[kafka]
+bootstrap_servers = "{bootstrap}"
+[input]
+topics = ["{source}"]
+id = "event_id"
+time = "occurred_at"
+features = "features"
+partitions = {partitions}
+[retry]
+delays = [{delays}]
+[models]
+repository = "{repository}"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where a run takes place. ``folder`` holds the repository, the programs' files and their logs."""
+
+    cluster: Cluster
+    folder: Path
+    onnx: Path
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One row of the table. ``module`` is the program; ``guarantee`` is failsoft's, None for the others.
+
+    ``at_most``: how many events it is given time for, when it is far slower than the rest.
+    """
+
+    title: str
+    module: str
+    guarantee: str | None = None
+    flags: tuple[str, ...] = ()
+    at_most: int | None = None
+
+    @property
+    def down(self) -> bool:
+        return "--down" in self.flags
+
+
+EXACTLY = Candidate("failsoft, exactly once", "failsoft_worker", "exactly_once")
+AT_LEAST = Candidate("failsoft, at least once", "failsoft_worker", "at_least_once")
+DOWN = Candidate("failsoft, exactly once, primary down", "failsoft_worker", "exactly_once", ("--down",))
+HAND = Candidate("hand-written aiokafka loop", "handwritten")
+HAND_GC = Candidate("the same, Python's default GC", "handwritten", None, ("--default-gc",))
+FAUST = Candidate("Faust agent, one send an event", "faust_agent", at_most=10_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one run of one program gave; ``sources`` counts answers by who gave them."""
+
+    rate: float
+    cpu_per_answer: float
+    sources: Counter[str]
+    rss: list[tuple[int, int]]
+
+
+def run(bench: Bench, candidate: Candidate, source: str, events: int, label: str) -> Figures:
+    """Answer the ``events`` of ``source`` from its beginning. Raises RuntimeError if the program fell short."""
+    name = f"{bench.prefix}{label}"
+    with started(bench, candidate, name, source) as (worker, sink):
+        wanted = min(events, candidate.at_most or events)
+        complete = candidate.at_most is None
+        watched = measure.watch(
+            worker,
+            bench.cluster,
+            sink,
+            wanted,
+            lambda: not complete or bench.cluster.committed(name, source) == events,
+        )
+    answers = measure.read(bench.cluster.bootstrap, sink)
+    if complete:
+        _check(bench, candidate, name, answers, events)
+    bench.cluster.delete(f"{name}.")
+    bench.cluster.delete(f"{name}-")
+    return Figures(answers.rate(), watched.cpu_per_answer, answers.sources, watched.rss)
+
+
+@contextlib.contextmanager
+def started(bench: Bench, candidate: Candidate, name: str, source: str) -> Iterator[tuple[psutil.Popen, str]]:
+    """The running program and its output topic; on leaving it is told to stop, and waited for."""
+    if candidate.guarantee is None:
+        sink = f"{name}.out"
+        bench.cluster.create(sink, stamped=True)
+        given = {"bootstrap": bench.cluster.bootstrap, "source": source, "sink": sink, "group": name}
+        arguments = [a for key, value in given.items() for a in (f"--{key}", value)]
+        arguments += ["--model", str(bench.onnx)]
+    else:
+        pipeline = _pipeline(bench, candidate, name, source)
+        sink = pipeline.names.scored
+        bench.cluster.stamp(sink)
+        arguments = [str(bench.folder / f"{name}.toml")]
+    command = [sys.executable, "-m", f"benchmarks.programs.{candidate.module}", *arguments, *candidate.flags]
+    log = bench.folder / f"{name}.log"
+    with log.open("wb") as out:
+        worker = psutil.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        try:
+            yield worker, sink
+        except RuntimeError as error:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+            raise RuntimeError(f"{candidate.title}: {error}; the end of its log:\n{tail}") from error
+        finally:
+            _stop(worker)
+
+
+def _stop(worker: psutil.Popen) -> None:
+    if worker.poll() is None:
+        worker.terminate()
+        try:
+            worker.wait(STOP_WITHIN)
+        except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
+            worker.kill()
+            worker.wait()
+
+
+def _pipeline(bench: Bench, candidate: Candidate, name: str, source: str) -> settings.Settings:
+    """Writes the pipeline file and creates its topics."""
+    path = bench.folder / f"{name}.toml"
+    path.write_text(
+        _PIPELINE.format(
+            name=name,
+            model=PRIMARY,
+            guarantee=candidate.guarantee,
+            bootstrap=bench.cluster.bootstrap,
+            source=source,
+            partitions=PARTITIONS,
+            delays=", ".join(f'"{delay}"' for delay in LADDER),
+            repository=bench.folder / "repository",
+        )
+    )
+    nothing: dict[str, Any] = {}
+    pipeline = settings.load(path, nothing)
+    asyncio.run(admin.apply(pipeline.connection(), process.wanted(pipeline)))
+    return pipeline
+
+
+def _check(bench: Bench, candidate: Candidate, name: str, answers: measure.Answers, events: int) -> None:
+    """A rate counts only if every event was answered, once, and by whom the row says."""
+    found = len(answers.stamps_ms)
+    if found != events:
+        raise RuntimeError(f"{candidate.title}: {found:,} answers to {events:,} events")
+    if candidate.down:
+        waiting = measure.count(bench.cluster.bootstrap, f"{name}.retry.{LADDER[0]}")
+        if waiting != events or answers.sources["fallback_model"] != events:
+            raise RuntimeError(
+                f"{candidate.title}: {waiting:,} of {events:,} events on the ladder, answered by {answers.sources}"
+            )

@@ -1,0 +1,144 @@
+"""The topics of a run: the input, filled once, and an output for each program, stamped by the broker's clock."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from benchmarks.events import EVENT_BYTES, events
+
+PARTITIONS = 4
+
+STAMPED = {"message.timestamp.type": "LogAppendTime"}
+"""The broker says when an answer arrived: one clock for all programs, and no reader that competes with them."""
+
+_NOT_YET = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+)
+
+ADMIN_WITHIN = 30.0
+"""Seconds for an admin call; a loaded machine takes one or two."""
+
+
+class Cluster:
+    """A Kafka at ``bootstrap`` and what the benchmark wants of it."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+        quiet = {"bootstrap.servers": bootstrap, "log_level": 0}  # the broker goes before its clients do
+        self.admin = AdminClient(quiet)
+        self._watcher = Consumer({**quiet, "group.id": "benchmarks"})
+
+    def create(self, topic: str, stamped: bool = False) -> None:
+        """A topic of four partitions; ``stamped``: with the broker's timestamps. Returns when a client can use it."""
+        new = NewTopic(topic, PARTITIONS, 1, config=STAMPED if stamped else {})
+        for done in self.admin.create_topics([new], operation_timeout=ADMIN_WITHIN).values():
+            done.result(ADMIN_WITHIN)
+        self._until_led(topic)
+
+    def stamp(self, topic: str) -> None:
+        """Puts the broker's timestamps on a topic that somebody else created."""
+        ((key, value),) = STAMPED.items()
+        entry = ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        for done in self.admin.incremental_alter_configs([resource]).values():
+            done.result(ADMIN_WITHIN)
+
+    def delete(self, prefix: str) -> None:
+        """Removes the topics whose names begin so; a run leaves only the input for the next."""
+        doomed = [name for name in self.admin.list_topics(timeout=ADMIN_WITHIN).topics if name.startswith(prefix)]
+        if doomed:
+            for done in self.admin.delete_topics(doomed, operation_timeout=ADMIN_WITHIN).values():
+                done.result(ADMIN_WITHIN)
+
+    def fill(self, topic: str, n: int) -> None:
+        """``n`` events, spread over the partitions by their keys. Raises KafkaException when one is not taken."""
+        print(f"publishing {n:,} events of {EVENT_BYTES} bytes …", file=sys.stderr)
+        refused: list[str] = []
+
+        def seen(error: object, _message: object) -> None:
+            if error is not None:
+                refused.append(str(error))
+
+        producer = Producer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "linger.ms": 20,
+                "batch.size": 900_000,
+                "queue.buffering.max.messages": 100_000,
+                "on_delivery": seen,
+            }
+        )
+        for i, (key, value) in enumerate(events(n)):
+            while True:
+                try:
+                    producer.produce(topic, value, key)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+            if i % 1000 == 0:
+                producer.poll(0)
+        producer.flush()
+        if refused or self.written(topic) != n:
+            raise KafkaException(f"{topic} holds {self.written(topic):,} of {n:,} events: {refused[:1]}")
+
+    def written(self, topic: str) -> int:
+        """Offsets used in all partitions (transaction markers count too)."""
+        return sum(self._end(TopicPartition(topic, p)) for p in range(PARTITIONS))
+
+    def _end(self, partition: TopicPartition) -> int:
+        """A topic just created may not be known everywhere yet: ask again, for a while."""
+        deadline = time.monotonic() + ADMIN_WITHIN
+        while True:
+            try:
+                end: int = self._watcher.get_watermark_offsets(partition, timeout=ADMIN_WITHIN)[1]
+                return end
+            except KafkaException as error:
+                if not error.args[0].retriable() and error.args[0].code() not in _NOT_YET:
+                    raise
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
+    def committed(self, group: str, topic: str) -> int:
+        """How many records of ``topic`` the group has committed."""
+        reader = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group})
+        try:
+            found = reader.committed([TopicPartition(topic, p) for p in range(PARTITIONS)], timeout=ADMIN_WITHIN)
+        finally:
+            reader.close()
+        return sum(max(0, tp.offset) for tp in found)
+
+    def close(self) -> None:
+        """Lets go of the connection."""
+        self._watcher.close()
+
+    def _until_led(self, topic: str) -> None:
+        deadline = time.monotonic() + ADMIN_WITHIN
+        while True:
+            found = self.admin.list_topics(topic, timeout=ADMIN_WITHIN).topics[topic]
+            if len(found.partitions) == PARTITIONS and all(p.leader >= 0 for p in found.partitions.values()):
+                return
+            if time.monotonic() > deadline:
+                raise KafkaException(f"{topic} has no leaders after {ADMIN_WITHIN:.0f} s")
+            time.sleep(0.05)
+
+
+def assignment(topic: str) -> Iterable[TopicPartition]:
+    """Every partition of ``topic``, from its beginning."""
+    return [TopicPartition(topic, p, 0) for p in range(PARTITIONS)]

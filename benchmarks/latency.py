@@ -1,0 +1,141 @@
+"""Latency at a steady rate: from when an event is due to be published to its answer at a read_committed reader."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+import psutil
+from confluent_kafka import Consumer, Producer
+
+from benchmarks import candidates
+from benchmarks.candidates import Bench, Candidate
+from benchmarks.cluster import assignment
+from benchmarks.events import events
+
+LASTS = 20.0
+"""Seconds of traffic: 20,000 samples at 1,000 a second, so that p99 stands on 200 of them."""
+
+SMOKE = 3.0
+
+WARM = 1.0
+"""Seconds at the start that do not count: the first batch meets a cold worker."""
+
+ANSWERED_WITHIN = 60.0
+"""Seconds that the reader waits for the worker's start, and for the last answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds, of all answers after the warm-up."""
+
+    title: str
+    rate: int
+    seconds: np.ndarray
+
+    def __str__(self) -> str:
+        p50, p90, p99 = np.percentile(self.seconds, (50, 90, 99)) * 1000
+        return (
+            f"latency at {self.rate:,} events/s, {self.title}: p50 {p50:.0f} ms, p90 {p90:.0f} ms, p99 {p99:.0f} ms, "
+            f"max {self.seconds.max() * 1000:.0f} ms ({len(self.seconds):,} events)"
+        )
+
+
+def measure(bench: Bench, rate: int, lasts: float) -> Iterator[Latency]:
+    """failsoft exactly once, and the hand-written loop for comparison, one after the other."""
+    for number, candidate in enumerate((candidates.EXACTLY, candidates.HAND)):
+        yield _one(bench, candidate, rate, lasts, f"latency-{number}")
+
+
+def _one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str) -> Latency:
+    name = f"{bench.prefix}{label}"
+    source = f"{name}-events"
+    bench.cluster.create(source)
+    with candidates.started(bench, candidate, name, source) as (worker, sink):
+        reader = _Reader(bench.cluster.bootstrap, sink)
+        producer = Producer({"bootstrap.servers": bench.cluster.bootstrap, "linger.ms": 0})
+        _first(bench, producer, worker, source, name)
+        due = _publish(producer, source, rate, round(rate * lasts))
+        arrived = reader.all(due.keys(), worker)
+    waits = [arrived[event_id] - at for event_id, at in due.items()][round(rate * WARM) :]
+    bench.cluster.delete(name)
+    return Latency(candidate.title, rate, np.array(waits))
+
+
+def _first(bench: Bench, producer: Producer, worker: psutil.Popen, source: str, group: str) -> None:
+    """An event each partition, so that the worker is known to be up before the clock runs."""
+    for partition in range(4):
+        producer.produce(source, b'{"event_id":"warm-up","features":{}}', b"warm-up", partition=partition)
+    producer.flush()
+    deadline = time.monotonic() + ANSWERED_WITHIN
+    while bench.cluster.committed(group, source) < 4:
+        if worker.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError("it did not get to its first events")
+        time.sleep(0.1)
+
+
+def _publish(producer: Producer, source: str, rate: int, n: int) -> dict[str, float]:
+    """When each event was due (monotonic seconds), by id. A late publisher counts against the answer, never for it."""
+    due: dict[str, float] = {}
+    begin = time.monotonic()
+    for i, (key, value) in enumerate(events(n)):
+        at = begin + i / rate
+        wait = at - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        due[key.decode()] = at
+        producer.produce(source, value, key)
+        producer.poll(0)
+    producer.flush()
+    return due
+
+
+class _Reader(threading.Thread):
+    """Notes when each answer could be read; on a thread of its own, since the publisher has a schedule to keep."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        super().__init__(name="reader", daemon=True)
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "benchmarks.latency",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 10,
+            }
+        )
+        self._consumer.assign(assignment(topic))
+        self._arrived: dict[str, float] = {}
+        self._failed: str | None = None
+        self._stop = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Until ``all`` has what it wants."""
+        while not self._stop.is_set():
+            message = self._consumer.poll(0.1)
+            if message is None:
+                continue
+            now = time.monotonic()
+            if message.error() is not None:
+                self._failed = str(message.error())
+                return
+            self._arrived.setdefault(orjson.loads(message.value())["event_id"], now)
+
+    def all(self, wanted: object, worker: psutil.Popen) -> dict[str, float]:
+        """Arrival (monotonic seconds) by id, once every one of ``wanted`` is there. Raises RuntimeError."""
+        wanted = set(wanted)  # type: ignore[call-overload]
+        deadline = time.monotonic() + ANSWERED_WITHIN
+        while not wanted <= self._arrived.keys():
+            if self._failed or worker.poll() is not None or time.monotonic() > deadline:
+                missing = len(wanted - self._arrived.keys())
+                raise RuntimeError(f"{missing:,} of {len(wanted):,} answers did not come; {self._failed or ''}")
+            time.sleep(0.1)
+        self._stop.set()
+        self.join()
+        self._consumer.close()
+        return self._arrived

@@ -1,0 +1,31 @@
+"""What the figures were taken on: a line on the machine, its load, and the versions that matter."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from topics.jars import KAFKA
+
+_PACKAGES = ("failsoft", "aiokafka", "faust-streaming", "onnxruntime", "orjson", "numpy", "uvloop")
+
+
+def describe() -> str:
+    """Two lines. The load tells how far others had the machine too."""
+    load = " ".join(f"{x:.1f}" for x in os.getloadavg())
+    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, load {load}; {platform.system()} {platform.release()}\n"
+        f"Python {platform.python_version()}, Apache Kafka {KAFKA} on the same cores, {versions}"
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,130 @@
+"""A program's rate from the outside: when the broker got each answer that a read_committed reader sees."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException
+
+from benchmarks.cluster import PARTITIONS, Cluster, assignment
+
+WARM_UP = 0.1
+"""The first tenth of the answers is not counted: batches are still growing, and caches cold."""
+
+LOOK_EVERY = 0.1
+"""Seconds between two looks at a program's progress; each costs the broker four small requests."""
+
+STALLED = 60.0
+"""Seconds without a new answer after which a program has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a reader found: broker timestamps (ms, sorted), and how many answers each source gave ("" if untold)."""
+
+    stamps_ms: np.ndarray
+    sources: Counter[str]
+
+    def rate(self) -> float:
+        """Answers a second, from the end of the warm-up to the last answer."""
+        begin = self.stamps_ms[int(WARM_UP * len(self.stamps_ms))]
+        later = int((self.stamps_ms > begin).sum())
+        return later / ((self.stamps_ms[-1] - begin) / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A process as it worked: CPU seconds (its own) an answer after the warm-up, and its memory in bytes."""
+
+    cpu_per_answer: float
+    rss: list[tuple[int, int]]
+    """(answers so far, resident set)"""
+
+
+def watch(process: psutil.Popen, cluster: Cluster, sink: str, expected: int, done: Callable[[], bool]) -> Watched:
+    """Looks on until ``expected`` answers are written and ``done`` says so. Raises RuntimeError if they never are."""
+    samples: list[tuple[int, float, int]] = []
+    last, since = -1, time.monotonic()
+    while True:
+        written = cluster.written(sink)
+        if process.poll() is not None:
+            raise RuntimeError(f"it ended with {process.returncode} after {written:,} answers")
+        cpu = process.cpu_times()
+        samples.append((written, cpu.user + cpu.system, process.memory_info().rss))
+        if written >= expected and done():
+            return Watched(_cpu(samples, expected), [(n, rss) for n, _, rss in samples])
+        if written != last:
+            last, since = written, time.monotonic()
+        elif time.monotonic() - since > STALLED:
+            raise RuntimeError(f"no new answer for {STALLED:.0f} s after {written:,} of {expected:,}")
+        time.sleep(LOOK_EVERY)
+
+
+def _cpu(samples: list[tuple[int, float, int]], expected: int) -> float:
+    warm = [s for s in samples if WARM_UP * expected <= s[0]]
+    first = warm[0]
+    end = next(s for s in warm if s[0] >= expected)
+    return (end[1] - first[1]) / (end[0] - first[0]) if end[0] > first[0] else float("nan")
+
+
+def read(bootstrap: str, topic: str) -> Answers:
+    """All of ``topic`` as a read_committed reader sees it. Raises KafkaException."""
+    reader = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "benchmarks.read",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+    )
+    reader.assign(assignment(topic))
+    stamps: list[int] = []
+    sources: Counter[str] = Counter()
+    ended: set[int] = set()
+    while len(ended) < PARTITIONS:
+        for message in reader.consume(10_000, timeout=1.0):
+            error = message.error()
+            if error is not None:
+                if error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                ended.add(message.partition())
+                continue
+            kind, stamp = message.timestamp()
+            if kind != TIMESTAMP_LOG_APPEND_TIME:
+                raise RuntimeError(f"{topic} was not stamped by the broker")
+            stamps.append(stamp)
+            sources[dict(message.headers() or ()).get("failsoft-source", b"").decode()] += 1
+    reader.close()
+    return Answers(np.sort(np.array(stamps, dtype=np.int64)), sources)
+
+
+def count(bootstrap: str, topic: str) -> int:
+    """Committed records of ``topic``, whoever stamped them."""
+    reader = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "benchmarks.read",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+    )
+    reader.assign(assignment(topic))
+    n, ended = 0, 0
+    while ended < PARTITIONS:
+        for message in reader.consume(10_000, timeout=1.0):
+            error = message.error()
+            if error is None:
+                n += 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ended += 1
+            else:
+                raise KafkaException(error)
+    reader.close()
+    return n

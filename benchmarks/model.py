@@ -1,0 +1,60 @@
+"""The model that every program serves: gradient boosting, 100 trees, in a repository with a fallback of equal cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.events import FEATURES, rows
+
+PRIMARY = "scorer"
+FALLBACK = "scorer-fallback"
+
+TREES = 100
+TRAINED_ON = 2_000
+"""Rows; enough for trees of full depth, and trained in a second or two."""
+
+_CARD = """\
+[output]
+kind = "binary"
+{features}
+[fallback]
+chain = [{chain}]
+static = {{ score = 0.5, label = 0 }}
+[breaker]
+open_for = "1h"     # a primary that is down stays down for a run: no probes in between
+max_open = "1h"
+"""
+
+
+def train() -> bytes:
+    """The ONNX model: one float32 matrix ``features`` (n, 16) in, label (n) and probabilities (n, 2) out."""
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+    from sklearn.ensemble import GradientBoostingClassifier
+
+    x = rows(TRAINED_ON)
+    noise = np.random.default_rng(1).normal(0, 2, len(x))
+    y = (x[:, 0] * x[:, 1] / 5 + x[:, 2] - x[:, 3] + noise > 5).astype(int)
+    fitted = GradientBoostingClassifier(n_estimators=TREES, max_depth=3, random_state=0).fit(x, y)
+    exported = to_onnx(
+        fitted,
+        initial_types=[("features", FloatTensorType([None, len(FEATURES)]))],
+        options={"zipmap": False},
+        target_opset={"": 18, "ai.onnx.ml": 3},
+    )
+    content: bytes = exported.SerializeToString()
+    return content
+
+
+def write(root: Path) -> Path:
+    """Fills the repository at ``root``; gives the path of the ONNX file, for the programs that know no repository."""
+    content = train()
+    features = "".join(f'[[features]]\nname = "{name}"\ntype = "float"\n' for name in FEATURES)
+    for model, chain in ((PRIMARY, f'"model:{FALLBACK}", "static"'), (FALLBACK, '"static"')):
+        folder = root / model / "1"
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").write_bytes(content)
+        (root / model / "card.toml").write_text(_CARD.format(features=features, chain=chain))
+    return root / PRIMARY / "1" / "model.onnx"

@@ -1,0 +1,101 @@
+"""The loop one writes by hand for speed: aiokafka, orjson, numpy, one ONNX batch, no guarantee but at least once.
+
+It decodes, scores and answers, and nothing else: no validation, no failure of a model, no metrics. Fetch sizes,
+linger, batch limit, event loop and garbage collector are set as failsoft sets them, so that what differs is the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import signal
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import orjson
+import uvloop
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from benchmarks.events import FEATURES
+
+BATCH = 4_000
+"""Records a round, of all partitions together: more gained nothing."""
+
+
+async def work(bootstrap: str, source: str, sink: str, group: str, model: Path) -> None:
+    """Runs until SIGTERM."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
+    pick = itemgetter(*FEATURES)
+    consumer = AIOKafkaConsumer(
+        source,
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=1_048_576,
+        fetch_max_wait_ms=50,
+    )
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=0, max_batch_size=1_000_000)
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    await consumer.start()
+    await producer.start()
+
+    def infer(matrix: np.ndarray) -> np.ndarray:
+        probabilities: np.ndarray = session.run(["probabilities"], {"features": matrix})[0]
+        return probabilities
+
+    while not stopping.is_set():
+        found = await consumer.getmany(timeout_ms=500, max_records=BATCH)
+        records = [r for each in found.values() for r in each]
+        if not records:
+            continue
+        events = [orjson.loads(r.value) for r in records]
+        matrix = np.array([pick(e["features"]) for e in events], dtype=np.float32)
+        scores = (await loop.run_in_executor(None, infer, matrix))[:, 1].tolist()
+        futures = []
+        row = 0
+        for tp, of_partition in found.items():
+            batch = producer.create_batch()
+            for record in of_partition:
+                value = orjson.dumps({"event_id": events[row]["event_id"], "score": scores[row]})
+                row += 1
+                if batch.append(key=record.key, value=value, timestamp=None) is None:
+                    batch.close()
+                    futures.append(await producer.send_batch(batch, sink, partition=tp.partition))
+                    batch = producer.create_batch()
+                    batch.append(key=record.key, value=value, timestamp=None)
+            batch.close()
+            futures.append(await producer.send_batch(batch, sink, partition=tp.partition))
+        await asyncio.gather(*futures)
+        await consumer.commit(
+            {TopicPartition(tp.topic, tp.partition): each[-1].offset + 1 for tp, each in found.items()}
+        )
+    await producer.stop()
+    await consumer.stop()
+
+
+def main() -> None:
+    """Parses the command line and runs on uvloop."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("bootstrap", "source", "sink", "group"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--default-gc", action="store_true", help="leave the garbage collector as Python sets it")
+    given = parser.parse_args()
+    if not given.default_gc:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 20)  # workers.process.GC_THRESHOLD
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work(given.bootstrap, given.source, given.sink, given.group, given.model))
+
+
+if __name__ == "__main__":
+    main()
