@@ -1,0 +1,74 @@
+"""Small ONNX models made for a test, the cards that fit them, and a session of the two."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from models.card import ModelCard
+from models.repository import Artifact
+from models.session import Outcome, Session
+from schemas.features import Columns, columns
+
+TYPES = {
+    "float": TensorProto.FLOAT,
+    "double": TensorProto.DOUBLE,
+    "int64": TensorProto.INT64,
+    "int32": TensorProto.INT32,
+    "bool": TensorProto.BOOL,
+    "string": TensorProto.STRING,
+    "float16": TensorProto.FLOAT16,
+}
+Port = tuple[str, str, Sequence[int | str | None]]
+X2: Port = ("x", "float", ["n", 2])
+
+
+def port(name: str, kind: str, shape: Sequence[int | str | None]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TYPES[kind], shape)
+
+
+def onnx_model(inputs: Sequence[Port], outputs: Sequence[Port], *nodes: Any, constants: Any = None) -> onnx.ModelProto:
+    weights = [numpy_helper.from_array(np.asarray(v), name) for name, v in (constants or {}).items()]
+    graph = helper.make_graph(nodes, "g", [port(*i) for i in inputs], [port(*o) for o in outputs], weights)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+node = helper.make_node
+
+
+def same(width: int | str = 2, kind: str = "float") -> onnx.ModelProto:
+    """A model whose output is its input, so that a test says what comes out."""
+    return onnx_model([("x", kind, ["n", width])], [("y", kind, ["n", width])], node("Identity", ["x"], ["y"]))
+
+
+def features(**types: str) -> list[dict[str, str]]:
+    return [{"name": name, "type": kind} for name, kind in types.items()]
+
+
+def a_card(output: dict[str, Any], **types: str) -> ModelCard:
+    return ModelCard.model_validate({"model": {"name": "m"}, "output": output, "features": features(**types)})
+
+
+def load(folder: Path, model: onnx.ModelProto | bytes, card: ModelCard) -> Session:
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    path = folder / "model.onnx"
+    path.write_bytes(content)
+    return Session(Artifact("m", 3, path, hashlib.sha256(content).hexdigest(), None, {}, {}), card)
+
+
+def rows(card: ModelCard, *values: Sequence[object]) -> Columns:
+    names = [spec.name for spec in card.specs]
+    return columns([dict(zip(names, row, strict=True)) for row in values], card.specs)
+
+
+def answer(session: Session, *values: Sequence[object]) -> Outcome:
+    outcome = session.run(rows(session.card, *values))
+    assert isinstance(outcome, Outcome), outcome
+    return outcome

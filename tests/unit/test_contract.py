@@ -1,0 +1,239 @@
+"""A card against a model: how columns become tensors and tensors answers, and what is refused at load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from models.session import Unloadable
+from schemas.failure import Failure, Kind
+from tests.onnx_models import X2, Port, a_card, answer, load, node, onnx_model, port, rows, same
+
+
+def test_binary_of_two_columns(tmp_path: Path) -> None:
+    """Of two columns the second is the score; the label is by threshold, the confidence the likelier side's."""
+    session = load(tmp_path, same(), a_card({"kind": "binary", "threshold": 0.7}, a="float", b="float"))
+    assert (session.key, session.model, session.version) == ("m@3", "m", 3)
+    outcome = answer(session, (0.25, 0.75), (0.4, 0.6), (0.9, 0.1))
+    assert outcome.bad == {}
+    assert outcome.predictions.scores.tolist() == pytest.approx([0.75, 0.6, 0.1])
+    assert outcome.predictions.scores.dtype == np.float32
+    assert outcome.predictions.labels == [1, 0, 0]
+    assert outcome.predictions.confidences is not None
+    assert outcome.predictions.confidences.tolist() == pytest.approx([0.75, 0.6, 0.9])
+
+
+@pytest.mark.parametrize("shape", [["n"], ["n", 1]])
+def test_binary_of_one_column(tmp_path: Path, shape: list[int | str]) -> None:
+    """One number a row, flat or in a column, is the score itself."""
+    model = onnx_model([("a", "float", shape)], [("y", "float", shape)], node("Identity", ["a"], ["y"]))
+    assert (
+        answer(load(tmp_path, model, a_card({"kind": "binary"}, a="float")), (0.25,)).predictions.row(0).score == 0.25
+    )
+
+
+def test_multiclass(tmp_path: Path) -> None:
+    """The likeliest class gives label, score and confidence, and every probability is kept."""
+    output = {"kind": "multiclass", "classes": ["low", "mid", "high"]}
+    session = load(tmp_path, same(3), a_card(output, a="float", b="float", c="float"))
+    prediction = answer(session, (0.25, 0.625, 0.125)).predictions.row(0)
+    assert (prediction.label, prediction.score, prediction.confidence) == ("mid", 0.625, 0.625)
+    assert prediction.probabilities == (0.25, 0.625, 0.125)
+
+
+def test_multiclass_labels_of_the_model(tmp_path: Path) -> None:
+    """Without classes in the card the labels are those that the model gives itself."""
+    model = onnx_model(
+        [X2],
+        [("label", "int64", ["n"]), ("probabilities", "float", ["n", 2])],
+        node("Identity", ["x"], ["probabilities"]),
+        node("ArgMax", ["x"], ["i"], axis=1, keepdims=0),
+        node("Add", ["i", "ten"], ["label"]),
+        constants={"ten": np.int64(10)},
+    )
+    session = load(tmp_path, model, a_card({"kind": "multiclass"}, a="float", b="float"))
+    assert answer(session, (0.25, 0.75), (1, 0)).predictions.labels == [11, 10]
+
+
+def test_regression_and_anomaly(tmp_path: Path) -> None:
+    """A regression has a score alone; an anomaly is labelled if the card gives a threshold."""
+    plain = answer(load(tmp_path, same(1), a_card({"kind": "regression"}, a="float")), (-7.5,)).predictions
+    assert (plain.scores.tolist(), plain.labels, plain.confidences) == ([-7.5], None, None)
+    strange = a_card({"kind": "anomaly", "threshold": 2}, a="float")
+    assert answer(load(tmp_path, same(1), strange), (1.5,), (2,)).predictions.labels == [0, 1]
+
+
+def quotient() -> onnx.ModelProto:
+    """The first feature divided by the second: a row can make it infinite, or not a number."""
+    split = node("Split", ["x"], ["p", "q"], axis=1, num_outputs=2)
+    divide, flatten = node("Div", ["p", "q"], ["r"]), node("Squeeze", ["r", "one"], ["y"])
+    return onnx_model([X2], [("y", "float", ["n"])], split, divide, flatten, constants={"one": np.array([1])})
+
+
+def test_bad_rows_spoil_no_others(tmp_path: Path) -> None:
+    """A score that is not finite or out of range fails its row, and the others are answered."""
+    session = load(tmp_path, quotient(), a_card({"kind": "binary"}, a="float", b="float"))
+    outcome = answer(session, (1, 4), (0, 0), (1, 0), (5, 4), (3, 4))
+    assert outcome.predictions.scores[[0, 4]].tolist() == [0.25, 0.75]
+    assert np.isfinite(outcome.predictions.scores).all()
+    assert {i: f.kind for i, f in outcome.bad.items()} == dict.fromkeys([1, 2, 3], Kind.BAD_OUTPUT)
+    assert outcome.bad[3].message == "a score of 1.25, where [0, 1] is right"
+
+
+def test_not_finite_is_bad_without_a_range(tmp_path: Path) -> None:
+    """A regression may score anything, but not infinity or NaN."""
+    outcome = answer(
+        load(tmp_path, quotient(), a_card({"kind": "regression"}, a="float", b="float")), (1, 0), (0, 0), (9, 3)
+    )
+    assert sorted(outcome.bad) == [0, 1] and outcome.predictions.scores[2] == 3
+    assert outcome.bad[0].message == "a score of inf"
+
+
+def test_a_hair_beyond_the_range(tmp_path: Path) -> None:
+    """What float32 rounds beyond a bound is the bound."""
+    score = float(np.nextafter(np.float32(1), np.float32(2)))
+    outcome = answer(load(tmp_path, same(1), a_card({"kind": "binary"}, a="float")), (score,), (-1e-8,))
+    assert (outcome.predictions.scores.tolist(), outcome.bad) == ([1.0, 0.0], {})
+
+
+def test_logits_are_no_probabilities(tmp_path: Path) -> None:
+    """A multiclass row that does not sum to one, or has a negative, is bad."""
+    session = load(tmp_path, same(2), a_card({"kind": "multiclass"}, a="float", b="float"))
+    outcome = answer(session, (0.5, 0.5), (2, 3), (-1, 2), (0.5, 0.75))
+    assert sorted(outcome.bad) == [1, 2, 3]
+    assert outcome.bad[1].message == "probabilities that are none: they sum to 5"
+
+
+def test_wrong_width_fails_the_batch(tmp_path: Path) -> None:
+    """An output whose width is known only when it runs, and is none of the kind's, fails the whole batch."""
+    model = onnx_model(
+        [("x", "float", ["n", "k"])], [("y", "float", ["n", "w"])], node("Concat", ["x", "x"], ["y"], axis=1)
+    )
+    session = load(tmp_path, model, a_card({"kind": "binary"}, a="float", b="float"))
+    outcome = session.run(rows(session.card, (0, 1)))
+    assert outcome == Failure(Kind.BAD_OUTPUT, "output 'y' is 1×4, which is no binary output")
+
+
+def test_one_tensor_a_feature_of_mixed_types(tmp_path: Path) -> None:
+    """Each feature goes to the input of its name as that input's type, in whatever order the card lists them."""
+    inputs: list[Port] = [
+        ("s", "string", ["n", 1]),
+        ("d", "double", ["n", 1]),
+        ("i", "int64", ["n"]),
+        ("j", "int32", ["n", 1]),
+        ("b", "bool", ["n", 1]),
+        ("f", "float", ["n", 1]),
+    ]
+    encode = node("LabelEncoder", ["s"], ["s1"], domain="ai.onnx.ml", keys_strings=["x", "y"], values_floats=[1.0, 2.0])
+    casts = [node("Cast", [name], [name + "1"], to=TensorProto.FLOAT) for name in "dijb"]
+    column = node("Unsqueeze", ["i1", "one"], ["i2"])
+    total = node("Sum", ["s1", "d1", "i2", "j1", "b1", "f"], ["y"])
+    model = onnx_model(
+        inputs, [("y", "float", ["n", 1])], encode, *casts, column, total, constants={"one": np.array([1])}
+    )
+    card = a_card({"kind": "regression"}, f="float", b="bool", s="string", j="int", i="int", d="float")
+    session = load(tmp_path, model, card)
+    session.warm()
+    made = answer(session, (0.5, True, "y", 100, 1000, 0.25), (0.5, False, "x", 1, 2, 3))
+    assert made.predictions.scores.tolist() == [1103.75, 7.5]
+
+
+def test_a_matrix_in_the_cards_order(tmp_path: Path) -> None:
+    """A single matrix has the card's features as its columns; integers and flags become numbers in it."""
+    session = load(tmp_path, same(3), a_card({"kind": "multiclass"}, b="bool", i="int", f="float"))
+    probabilities = answer(session, (True, 0, 0.0), (False, 1, 0.0), (False, 0, 1.0)).predictions.probabilities
+    assert probabilities is not None and probabilities.tolist() == np.eye(3).tolist()
+
+
+def test_what_int32_cannot_hold(tmp_path: Path) -> None:
+    """An integer beyond the model's int32 makes its row invalid instead of wrapping round to another number."""
+    model = onnx_model(
+        [("i", "int32", ["n"])], [("y", "float", ["n"])], node("Cast", ["i"], ["y"], to=TensorProto.FLOAT)
+    )
+    outcome = answer(load(tmp_path, model, a_card({"kind": "regression"}, i="int")), (5,), (2**31,), (-(2**31),))
+    assert outcome.bad == {1: Failure(Kind.INVALID, "feature 'i': 2147483648 does not fit the model's int32")}
+
+
+def test_an_unusable_cell_is_never_answered(tmp_path: Path) -> None:
+    """A row that was not imputed has a placeholder in it, which may not pass for a value."""
+    outcome = answer(load(tmp_path, same(1), a_card({"kind": "binary"}, a="float")), (0.5,), (None,))
+    assert outcome.bad == {1: Failure(Kind.INVALID, "feature 'a': null")}
+
+
+def added(a: str, b: str) -> onnx.ModelProto:
+    return onnx_model([(a, "float", ["n"]), (b, "float", ["n"])], [("y", "float", ["n"])], node("Add", [a, b], ["y"]))
+
+
+def two_outputs() -> onnx.ModelProto:
+    outputs: list[Port] = [("y", "float", ["n", 1]), ("z", "float", ["n", 1])]
+    nodes = node("Identity", ["x"], ["y"]), node("Neg", ["x"], ["z"])
+    return onnx_model([("x", "float", ["n", 1])], outputs, *nodes)
+
+
+def one_row() -> onnx.ModelProto:
+    return onnx_model([("x", "float", [1, 2])], [("y", "float", [1, 2])], node("Identity", ["x"], ["y"]))
+
+
+def deep() -> onnx.ModelProto:
+    unsqueeze = node("Unsqueeze", ["x", "one"], ["y"])
+    return onnx_model([X2], [("y", "float", ["n", 1, 2])], unsqueeze, constants={"one": np.array([1])})
+
+
+A, AB = {"a": "float"}, {"a": "float", "b": "float"}
+ABC = {**AB, "c": "float"}
+
+
+@pytest.mark.parametrize(
+    ("model", "output", "types", "told"),
+    [
+        (same(3), {}, AB, "has 3 columns, and the card lists 2 features"),
+        (same(), {}, {"a": "float", "b": "string"}, "feature 'b' is a string in the card, and input 'x'"),
+        (same(2, "int64"), {}, {"a": "float", "b": "int"}, "feature 'a' is a float in the card"),
+        (same(2, "float16"), {}, AB, "input 'x' is a tensor(float16); it may be one of"),
+        (one_row(), {}, AB, "batches of exactly 1: export it with a dynamic first dimension"),
+        (added("ratio", "b"), {}, {"raito": "float", "b": "float"}, "'ratio' (did you mean 'raito'?)"),
+        (added("a", "b"), {}, ABC, "features that the model does not take: 'c'"),
+        (same(3), {}, ABC, "has 3 columns: no binary output"),
+        (same(3), {"kind": "multiclass", "classes": ["p", "q"]}, ABC, "no multiclass output of 2 classes"),
+        (deep(), {}, AB, "output 'y' has 3 dimensions"),
+        (same(2, "int64"), {}, {"a": "int", "b": "int"}, "no output is a float tensor"),
+        (same(2), {"output": "z"}, AB, "output 'z' is none of the model's: ['y']"),
+        (two_outputs(), {}, A, "several float outputs ('y', 'z'): say in the card's [output] which answers"),
+        (b"not a model", {}, A, "not an ONNX file, or a damaged one"),
+    ],
+)
+def test_a_mismatch_is_refused_at_load(
+    tmp_path: Path, model: onnx.ModelProto | bytes, output: dict[str, Any], types: dict[str, str], told: str
+) -> None:
+    """A model that does not fit its card never serves; the message says where they differ and what to do."""
+    with pytest.raises(Unloadable) as refused:
+        load(tmp_path, model, a_card({"kind": "binary", **output}, **types))
+    assert told in str(refused.value)
+    assert str(refused.value).startswith("m@3: ")
+
+
+def test_the_card_chooses_among_outputs(tmp_path: Path) -> None:
+    """``output`` in the card names which of several float outputs answers."""
+    session = load(tmp_path, two_outputs(), a_card({"kind": "regression", "output": "z"}, x="float"))
+    assert answer(session, (2.0,)).predictions.scores.tolist() == [-2.0]
+
+
+def test_zipmap_is_refused(tmp_path: Path) -> None:
+    """Probabilities as a sequence of maps are refused with how to export without."""
+    label = port("label", "int64", ["n"])
+    held = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    maps = helper.make_value_info("maps", helper.make_sequence_type_proto(held))
+    nodes = [
+        node("ZipMap", ["x"], ["maps"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]),
+        node("ArgMax", ["x"], ["label"], axis=1, keepdims=0),
+    ]
+    graph = helper.make_graph(nodes, "g", [port(*X2)], [label, maps])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    with pytest.raises(Unloadable, match=r"zipmap.*export without"):
+        load(tmp_path, model, a_card({"kind": "binary"}, a="float", b="float"))
