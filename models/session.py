@@ -6,6 +6,7 @@ import ctypes
 import gc
 import hashlib
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from models import contract
 from models.card import ModelCard
-from models.contract import Outcome
+from models.contract import Outcome, Port
 from models.repository import Artifact
 from schemas.failure import Failure, Kind
 from schemas.features import Columns, Spec, Type
 
-__all__ = ["Cancel", "Outcome", "Session", "Unloadable"]
+__all__ = ["Cancel", "Outcome", "Session", "Unloadable", "ports"]
 
 # ONNX Runtime's errors have no common class but Exception, and its Python side raises built-in ones as well.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -201,3 +202,12 @@ def _made_up(specs: tuple[Spec, ...], n: int) -> Columns:
             case Type.STRING:
                 values[spec.name] = np.full(n, min(spec.categories or {""}), dtype=object)
     return Columns(specs, n, values)
+
+
+def ports(path: Path) -> tuple[list[Port], list[Port]]:
+    """The inputs and the outputs of the model at ``path``, for whoever writes its card. Raises Unloadable."""
+    try:
+        session = ort.InferenceSession(path.read_bytes(), _options(), providers=["CPUExecutionProvider"])
+    except _ERRORS as error:
+        raise Unloadable(f"{path}: {_advice(error)}") from error
+    return session.get_inputs(), session.get_outputs()

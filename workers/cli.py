@@ -1,0 +1,67 @@
+"""The console script: ``failsoft COMMAND``. It knows which commands there are; each group's file knows the rest."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workers.commands import dead, init, kafka, publish, tail, topics, worker
+from workers.commands.border import Border
+from workers.commands.context import Flags
+
+app = typer.Typer(
+    cls=Border,
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a bug's traceback as Python prints it: the other one shows local values
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"failsoft {version('failsoft')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    pipeline: Annotated[
+        Path | None,
+        typer.Option("--pipeline", metavar="PATH", help="The pipeline file, or its folder.", show_default=False),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an expected error too.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Score Kafka events with ONNX models, and keep answering, honestly, while parts of it fail.
+
+    **Exit codes**: 0 done, 1 failed, 2 used wrongly, 3 the pipeline file or a card is refused, 4 Kafka cannot
+    be reached, 130 interrupted.
+
+    **To begin**: `failsoft demo`
+    """
+    ctx.obj = Flags(pipeline, debug)
+
+
+for group in (kafka, init, topics, worker, publish, tail, dead):
+    group.register(app)
+# The demo brings its own command; without its folder the rest works.
+if find_spec("workers.demo.command") is not None:
+    importlib.import_module("workers.demo.command").register(app)
+
+
+def main() -> None:
+    """The console script's entry."""
+    app(prog_name="failsoft")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands, a group a file: they read flags and show results; what they do is done elsewhere."""

@@ -1,0 +1,86 @@
+"""``failsoft init``: a new pipeline to edit."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workers.commands import output
+from workers.commands.border import Failed
+
+MODEL = "my-model"
+
+
+def register(root: typer.Typer) -> None:
+    """Add the command to the command line."""
+    root.command("init")(init)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or an empty one.")],
+    name: Annotated[
+        str | None, typer.Option(help="The pipeline's; prefixes its topics. Else the folder's.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option(help="The primary model's name.")] = MODEL,
+    onnx: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The model: becomes version 1, and fills in the card.", show_default=False),
+    ] = None,
+) -> None:
+    """Make a new pipeline to edit: pipeline.toml, the model's card.toml, a place for model.onnx, example events.
+
+    Those two files are all there is to edit for a model of yours; with --onnx the card's features come from the model.
+
+    **Example**: `failsoft init fraud --model fraud-score --onnx model.onnx`
+    """
+    from topics.names import check_name
+    from workers import scaffold
+
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "pipeline"
+    try:
+        check_name(name)
+    except ValueError as e:
+        raise typer.BadParameter(str(e), param_hint="--name") from None
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model):
+        raise typer.BadParameter(
+            f"{model!r}: use letters, digits, '.', '_' and '-', a letter or digit first", param_hint="--model"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Failed(f"{folder} is there already and not empty: nothing was written; name another folder")
+    shape = _shape(onnx) if onnx else scaffold.EXAMPLE
+    templates = {t.name: t.read_text("utf-8") for t in files("workers").joinpath("templates").iterdir() if t.is_file()}
+    made = scaffold.files(name, model, templates, shape)
+    for path, text in made.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, "utf-8")
+        typer.echo(f"made {folder / path}")
+    artifact = folder / "models" / "repository" / model / "1" / "model.onnx"
+    if onnx:
+        shutil.copyfile(onnx, artifact)
+        typer.echo(f"copied {artifact}")
+    else:
+        output.note(
+            f"put your model in {artifact}, and describe its features in {artifact.parent.parent / 'card.toml'}"
+        )
+    for told in shape.told:
+        output.note(told)
+    pipeline = f"--pipeline {folder}"
+    events = f"failsoft publish {folder / 'events.ndjson'} {pipeline}"
+    typer.echo(output.next_commands([f"failsoft topics apply {pipeline}", f"failsoft worker {pipeline}", events]))
+
+
+def _shape(onnx: Path):  # type: ignore[no-untyped-def]
+    from models import session
+    from workers import scaffold
+
+    if not onnx.is_file():
+        raise typer.BadParameter(f"{onnx}: no such file", param_hint="--onnx")
+    try:
+        return scaffold.shape_of(*session.ports(onnx))
+    except ValueError as e:
+        raise Failed(f"{onnx}: {e}") from None

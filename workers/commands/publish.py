@@ -1,0 +1,131 @@
+"""``failsoft publish``: rows of a file as events."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workers.commands import context, output
+from workers.commands.border import Interrupted
+from workers.commands.context import Json, Pipeline
+
+if TYPE_CHECKING:
+    from workers.publish import Sent
+
+
+class Format(StrEnum):
+    """Of the rows."""
+
+    CSV = "csv"
+    NDJSON = "ndjson"
+
+
+_SUFFIXES = {".csv": Format.CSV, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".json": Format.NDJSON}
+
+
+def register(root: typer.Typer) -> None:
+    """Add the command to the command line."""
+    root.command("publish")(publish)
+
+
+def rate(text: str) -> float:
+    """``"500"`` or ``"500/s"`` -> events a second. Raises BadParameter."""
+    try:
+        found = float(text.removesuffix("/s"))
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise typer.BadParameter(f"{text!r} is not a rate: write a positive number of events a second, such as 500/s")
+    return found
+
+
+def publish(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or NDJSON; - is standard input.")],
+    pipeline: Pipeline = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Else the pipeline's first input topic.", show_default=False)
+    ] = None,
+    per_second: Annotated[
+        float | None, typer.Option("--rate", metavar="N/s", parser=rate, help="Events a second.", show_default=False)
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD", help="The column or field that is the key. Else the event's id.", show_default=False
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.", show_default=False)] = None,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="Of the rows; else by the file's name.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish the rows of FILE as events, and wait until every one is acknowledged.
+
+    A CSV row becomes an event of the pipeline's shape: numbers, true and false are read as such, an empty cell leaves
+    its key out. A line of NDJSON is sent byte for byte, even a malformed one.
+
+    **Example**: `failsoft publish events.csv --rate 500/s`
+    """
+    form = form or _SUFFIXES.get(file.suffix.lower())
+    if form is None:
+        raise typer.BadParameter(f"is {file} csv or ndjson? say so", param_hint="--format")
+    settings = context.settings(ctx, pipeline)
+    target = topic or settings.input.topics[0]
+
+    from workers import publish as work
+    from workers.rows import FORMATS, Lines
+
+    fd = _open(file)
+    size = os.fstat(fd).st_size if str(file) != "-" else None
+    parse = FORMATS[form](settings.envelope, key)
+    rows = work.read_rows(work.blocks(fd), Lines(quoted=form is Format.CSV), parse)
+    counts: list[Sent] = []
+    try:
+        with output.progress(f"publishing to {target}", "events", _guess(file, size, limit)) as tell:
+            sent = context.run(ctx, work.publish(settings, target, rows, per_second, limit, tell, counts.append))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise Interrupted(f"interrupted: {_so_far(counts)} to {target}") from None
+    except Exception:
+        output.note(f"stopped: {_so_far(counts)} to {target}")
+        raise
+    finally:
+        os.close(fd)
+    if parse.untimed:
+        output.note(f"{parse.untimed} times could not be read and went out as they are: the worker takes its own")
+    speed = sent.published / max(sent.seconds, 1e-9)
+    output.result(
+        {"topic": target, "published": sent.published, "partitions": sent.partitions, "seconds": sent.seconds},
+        f"{sent.published:,} events published to {target} ({sent.partitions} partitions) in {sent.seconds:.1f} s, "
+        f"{speed:,.0f}/s",
+        as_json,
+    )
+
+
+def _open(file: Path) -> int:
+    if str(file) == "-":
+        return os.dup(0)
+    try:
+        return os.open(file, os.O_RDONLY)
+    except OSError as e:
+        raise typer.BadParameter(f"{file}: {e.strerror}", param_hint="FILE") from None
+
+
+def _guess(file: Path, size: int | None, limit: int | None) -> int | None:
+    """How many rows there will be, for the bar: by the lines of the file's first part."""
+    if not size:
+        return limit
+    with file.open("rb") as f:
+        head = f.read(1 << 18)
+    guess = round(size * head.count(b"\n") / len(head)) if head else None
+    return min(guess, limit) if guess and limit else guess or limit
+
+
+def _so_far(counts: list[Sent]) -> str:
+    return f"{counts[0].published if counts else 0:,} events were published"

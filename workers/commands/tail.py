@@ -1,0 +1,106 @@
+"""``failsoft tail``: a pipeline's answers as they come."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import aclosing
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workers.commands import context, output
+from workers.commands.context import Json, Pipeline
+
+if TYPE_CHECKING:
+    from schemas.record import Record
+    from workers.tail import Filter
+
+
+class Start(StrEnum):
+    """Where to start reading."""
+
+    BEGINNING = "beginning"
+    END = "end"
+
+
+def register(root: typer.Typer) -> None:
+    """Add the command to the command line."""
+    root.command("tail")(tail)
+
+
+def tail(
+    ctx: typer.Context,
+    pipeline: Pipeline = None,
+    degraded: Annotated[bool, typer.Option("--degraded", help="Only what the primary did not answer.")] = False,
+    event: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only this event; reads from the beginning.", show_default=False)
+    ] = None,
+    start: Annotated[
+        Start | None, typer.Option("--from", help="Where to start; else the end.", show_default=False)
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Follow the answers that the pipeline commits, until Ctrl-C.
+
+    An event may have two: a provisional one, and its correction. In a pipe each is one line of JSON, as it stands in
+    the topic.
+
+    **Example**: `failsoft tail --degraded --from beginning | jq .reason`
+    """
+    from workers.tail import Filter
+
+    settings = context.settings(ctx, pipeline)
+    start = start or (Start.BEGINNING if event else Start.END)
+    chosen = Filter(degraded, event)
+    if sys.stderr.isatty():
+        output.note(f"following {settings.names.scored} from its {start}; Ctrl-C ends this")
+    context.run(ctx, _show(settings, chosen, start is Start.BEGINNING, limit, output.people(as_json)))
+
+
+async def _show(settings: Any, chosen: Filter, from_beginning: bool, limit: int | None, people: bool) -> None:
+    from workers.tail import follow
+
+    if people:
+        show = _table()
+    async with aclosing(follow(settings, chosen, from_beginning, limit)) as batches:  # type: ignore[type-var]
+        async for records in batches:
+            for record in records:
+                if people:
+                    show(record)
+                else:
+                    output.line(record.value or b"null")
+            sys.stdout.flush()
+
+
+_WIDTHS = (24, 24, 9, 12, 14, 20, 14)
+
+
+def _table() -> Any:
+    """A table that never ends: its head now, and a function that prints a record's line."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from workers.tail import answer
+
+    console = Console(soft_wrap=True, highlight=False)
+    names = ("scored at", "event", "score", "label", "source", "model", "reason", "")
+    console.print(Text(_columns(names), style="bold"))
+
+    def show(record: Record) -> None:
+        a = answer(record)
+        model = f"{a['model']}@{a['version']}" if a["version"] is not None else a["model"] or ""
+        kind = "correction" if a["revision"] else ("" if a["final"] else "provisional")
+        cells = (a["scored_at"], a["event_id"], output.cell(a["score"]), output.cell(a["label"]))
+        console.print(
+            Text(
+                _columns((*cells, a["source"], model, a["reason"] or "", kind)), style="yellow" if a["degraded"] else ""
+            )
+        )
+
+    return show
+
+
+def _columns(cells: tuple[str, ...]) -> str:
+    return " ".join([*(c.ljust(w) for c, w in zip(cells, _WIDTHS, strict=False)), cells[-1]])

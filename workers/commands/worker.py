@@ -1,0 +1,124 @@
+"""``failsoft worker``: one worker process, or several under a supervisor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workers.commands import context, output
+from workers.commands.context import Pipeline
+
+if TYPE_CHECKING:
+    from workers.settings import Settings
+
+
+def register(root: typer.Typer) -> None:
+    """Add the command to the command line."""
+    root.command("worker")(worker)
+
+
+def worker(
+    ctx: typer.Context,
+    pipeline: Pipeline = None,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes, restarted when they crash.")] = 1,
+    worker_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            help="The same after each restart, and nobody else's. Else FAILSOFT_WORKER_ID, else <host>-<n>.",
+            show_default=False,
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int,
+        typer.Option(min=0, max=65535, help="Of /metrics, /livez and /readyz; process i takes PORT + i. 0: any free."),
+    ] = 0,
+    metrics_host: Annotated[str, typer.Option(help="Where they listen.")] = "127.0.0.1",
+    repository: Annotated[
+        Path | None, typer.Option(help="The model repository, instead of the pipeline file's.", show_default=False)
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning, error or critical.")] = "info",
+) -> None:
+    """Run a worker: read events, score them, write the answers. SIGTERM drains it.
+
+    Any number of workers, here and elsewhere, share the pipeline's partitions.
+
+    **Example**: `failsoft worker --processes 2 --metrics-port 9100`
+    """
+    from workers import logs
+
+    try:
+        logs.configure(log_level)
+    except ValueError as e:
+        raise typer.BadParameter(str(e), param_hint="--log-level") from None
+    folder = str(repository.absolute()) if repository else None
+    settings = context.settings(ctx, pipeline, {"models.repository": folder})
+    worker_id = worker_id or os.environ.get("FAILSOFT_WORKER_ID") or None
+    if processes > 1:
+        raise typer.Exit(_many(ctx, pipeline, processes, worker_id, metrics_port, metrics_host, folder, log_level))
+    raise typer.Exit(_one(settings, worker_id, metrics_port, metrics_host))
+
+
+def _one(settings: Settings, worker_id: str | None, port: int, host: str) -> int:
+    # Before the imports that take seconds: a second worker of one id is told at once.
+    from workers.identity import claim
+
+    identity = claim(settings.name, worker_id)
+
+    from workers import process
+    from workers.app import Options
+
+    warn_without_model(settings)
+
+    def ready(address: str) -> None:
+        output.note(f"worker {identity.id} of {settings.name} is ready: {address}/metrics, /livez, /readyz")
+
+    try:
+        return process.run(settings, Options(identity.id, port, host), ready)
+    finally:
+        identity.release()
+
+
+def warn_without_model(settings: Settings) -> None:
+    """A primary that has no version yet is no mistake, but whoever starts a worker should hear what to do."""
+    from models.repository import Repository, UnknownModel
+
+    repository = Repository(Path(settings.models.repository))
+    try:
+        if not repository.versions(settings.model):
+            where = repository.root / settings.model / "1" / "model.onnx"
+            output.note(
+                f"failsoft: {settings.model} has no complete version, so the fallback will answer every event: "
+                f"put the model in {where} and start the worker again"
+            )
+    except UnknownModel:
+        return  # the worker refuses the pipeline, and says more
+
+
+def _many(
+    ctx: typer.Context,
+    pipeline: Path | None,
+    processes: int,
+    worker_id: str | None,
+    port: int,
+    host: str,
+    repository: str | None,
+    log_level: str,
+) -> int:
+    from workers import supervisor
+
+    file = pipeline or ctx.obj.pipeline
+    shared = ["--metrics-host", host, "--log-level", log_level]
+    shared += ["--pipeline", str(file.absolute())] if file else []
+    shared += ["--repository", repository] if repository else []
+    commands = []
+    for i in range(processes):
+        own = ["--metrics-port", str(port + i if port else 0)]
+        # Without a name given, each takes a free one: two supervisors on one machine must not collide.
+        own += ["--id", f"{worker_id}-{i}"] if worker_id else []
+        commands.append(supervisor.command(["worker", *shared, *own]))
+    output.note(f"supervisor {os.getpid()} starts {processes} workers")
+    return supervisor.run(commands)

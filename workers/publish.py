@@ -1,0 +1,211 @@
+"""Publishes the rows of a file as events: as fast as the broker acknowledges them, or by a schedule."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import os
+import stat
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from workers import reading
+from workers.rows import BadRow, Csv, Lines, Ndjson, Row
+from workers.schedule import Schedule
+from workers.settings import Settings
+
+BATCH_BYTES = 500_000
+"""Of a produce batch: half of what a broker takes by default, and past the size at which larger ones are faster."""
+
+AT_ONCE = 2_000
+"""Rows made into batches at a time; between two times the event loop sends."""
+
+IN_FLIGHT = 64
+"""Batches that may be unacknowledged: 32 MB at the most."""
+
+LAST_ACKS = 10.0
+"""Seconds that an interrupted command waits for what is on its way."""
+
+BLOCK = 1 << 18
+"""Bytes read at a time."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """How far it has come: ``published`` were acknowledged by every in-sync replica."""
+
+    partitions: int
+    started: float
+    published: int = 0
+    seconds: float = 0.0
+
+
+async def blocks(fd: int) -> AsyncIterator[bytes]:
+    """What a file, pipe or terminal gives, as soon as it gives it, without blocking the event loop for a pipe."""
+    regular = stat.S_ISREG(os.fstat(fd).st_mode)
+    loop = asyncio.get_running_loop()
+    while True:
+        if not regular:
+            readable = loop.create_future()
+            loop.add_reader(fd, lambda f=readable: f.done() or f.set_result(None))
+            try:
+                await readable
+            finally:
+                loop.remove_reader(fd)
+        block = os.read(fd, BLOCK)
+        if not block:
+            return
+        yield block
+
+
+class Publisher:
+    """One topic, one idempotent producer. ``tell`` hears how many were acknowledged, now and then."""
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str, sent: Sent, tell: Callable[[int], None]) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._sent = sent
+        self._tell = tell
+        self._waiting: set[asyncio.Future[object]] = set()
+        self._failed: BaseException | None = None
+        self._turn = itertools.cycle(range(sent.partitions))
+
+        # Entities come again and again, and the hash is in pure Python.
+        @functools.lru_cache(maxsize=100_000)
+        def partition(key: bytes) -> int:
+            return (murmur2(key) & 0x7FFFFFFF) % sent.partitions
+
+        self._partition = partition
+
+    async def send(self, rows: Sequence[Row]) -> None:
+        """Hand over ``rows``, keyed ones to the partition that any Kafka client would choose. Raises KafkaError."""
+        now_ms = int(time.time() * 1000)
+        anywhere = next(self._turn)  # keyless rows of one batch stay together, as Kafka's own producer does it
+        groups: dict[int, list[Row]] = {}
+        for row in rows:
+            groups.setdefault(anywhere if row[0] is None else self._partition(row[0]), []).append(row)
+        for partition, group in groups.items():
+            for batch in self._batches(group, now_ms):
+                while len(self._waiting) >= IN_FLIGHT:
+                    await asyncio.wait(self._waiting, return_when=asyncio.FIRST_COMPLETED)
+                self._check()
+                count = batch.record_count()
+                future = await self._producer.send_batch(batch, self._topic, partition=partition)
+                self._waiting.add(future)
+                future.add_done_callback(functools.partial(self._acknowledged, count))
+
+    async def flush(self) -> None:
+        """Until everything is acknowledged. Raises KafkaError if something is not."""
+        while self._waiting:
+            await asyncio.wait(self._waiting)
+        self._check()
+
+    def _batches(self, rows: Sequence[Row], now_ms: int) -> list[BatchBuilder]:
+        batch = self._producer.create_batch()
+        batches = [batch]
+        for key, value in rows:
+            if batch.append(timestamp=now_ms, key=key, value=value) is None:  # full, and the row is not in it
+                batch = self._producer.create_batch()
+                batches.append(batch)
+                batch.append(timestamp=now_ms, key=key, value=value)  # an empty batch takes a row of any size
+        for each in batches:
+            each.close()
+        return batches
+
+    def _acknowledged(self, count: int, future: asyncio.Future[object]) -> None:
+        self._waiting.discard(future)
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            self._sent.published += count
+            self._tell(self._sent.published)
+        else:
+            self._failed = self._failed or error
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+
+async def publish(
+    pipeline: Settings,
+    topic: str,
+    source: AsyncIterator[list[Row]],
+    rate: float | None,
+    limit: int | None,
+    tell: Callable[[int], None],
+    began: Callable[[Sent], None],
+) -> Sent:
+    """Publish what ``source`` gives, and wait for all acknowledgements.
+
+    ``rate`` is in events a second. ``began`` gets the count that goes on, for whoever interrupts this or meets its
+    error. Raises NoSuchTopic, KafkaUnreachable or KafkaError.
+    """
+    count = await reading.partitions(pipeline, topic)
+    producer = AIOKafkaProducer(
+        **pipeline.connection(),
+        client_id="failsoft-publish",
+        acks="all",
+        enable_idempotence=True,
+        max_batch_size=BATCH_BYTES,
+        max_request_size=16 * 1_048_576,  # the topic has the last word on a row's size
+    )
+    await producer.start()
+    sent = Sent(count, time.monotonic())
+    began(sent)
+    publisher = Publisher(producer, topic, sent, tell)
+    try:
+        try:
+            await _all(publisher, source, Schedule(rate, sent.started), limit)
+            await publisher.flush()
+        except asyncio.CancelledError:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(publisher.flush(), LAST_ACKS)
+            raise
+    finally:
+        sent.seconds = time.monotonic() - sent.started
+        await producer.stop()
+    return sent
+
+
+async def _all(publisher: Publisher, source: AsyncIterator[list[Row]], schedule: Schedule, limit: int | None) -> None:
+    done = 0
+    async for rows in source:
+        if limit is not None:
+            rows = rows[: limit - done]
+        at = 0
+        while at < len(rows):
+            await asyncio.sleep(schedule.wait(done, time.monotonic()))
+            n = int(min(AT_ONCE, len(rows) - at, schedule.allowed(done, time.monotonic())))
+            await publisher.send(rows[at : at + n])
+            at += n
+            done += n
+        if limit is not None and done >= limit:
+            return
+
+
+async def read_rows(source: AsyncIterator[bytes], lines: Lines, parse: Csv | Ndjson) -> AsyncIterator[list[Row]]:
+    """Blocks of bytes as lists of rows. Raises BadRow, when the rows before it were given."""
+    async for block in source:
+        for rows in _until_bad(parse, lines.feed(block)):
+            yield rows
+    for rows in _until_bad(parse, lines.end()):
+        yield rows
+
+
+def _until_bad(parse: Csv | Ndjson, lines: list[bytes]) -> Iterator[list[Row]]:
+    rows: list[Row] = []
+    try:
+        rows.extend(parse.rows(lines))  # keeps what came before an error
+    except BadRow:
+        yield rows
+        raise
+    yield rows

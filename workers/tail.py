@@ -1,0 +1,62 @@
+"""Follows a pipeline's answers: all of them, or the degraded ones, or those of one event."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from schemas import wire
+from schemas.prediction import Source
+from schemas.record import Record
+from workers import reading
+from workers.settings import Settings
+
+_PRIMARY = ("failsoft-source", Source.PRIMARY.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which answers to show; ``event`` is an event's id."""
+
+    degraded: bool = False
+    event: str | None = None
+
+    def choose(self, records: Iterable[Record]) -> list[Record]:
+        """The records that pass. ``degraded`` looks at a header only; ``event`` parses what has the id in it."""
+        found = [r for r in records if not self.degraded or _PRIMARY not in r.headers]
+        if self.event is None:
+            return found
+        spelled = wire.dumps(self.event)
+        return [r for r in found if r.value and spelled in r.value and answer(r).get("event_id") == self.event]
+
+
+def answer(record: Record) -> dict[str, Any]:
+    """The answer in a scored record. Raises Malformed for one that no worker wrote."""
+    found = wire.loads(record.value, len(record.value or b""))
+    if not isinstance(found, dict):
+        raise wire.Malformed("the answer is no object")
+    return found
+
+
+async def follow(
+    pipeline: Settings, chosen: Filter, from_beginning: bool, limit: int | None
+) -> AsyncIterator[Sequence[Record]]:
+    """Answers as they are committed, a list at a time, until ``limit`` of them were given.
+
+    Raises NoSuchTopic or KafkaUnreachable.
+    """
+    left = limit
+    async with (
+        reading.reader(pipeline, pipeline.names.scored) as reader,
+        aclosing(reader.follow(from_beginning)) as batches,
+    ):
+        async for records in batches:
+            found = chosen.choose(records)[:left]
+            if found:
+                yield found
+            if left is not None:
+                left -= len(found)
+                if left <= 0:
+                    return
