@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +19,37 @@ MANIFESTS = ["docker-compose.yml", "ops/prometheus.yml", "ops/alerts.yml", "ops/
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_a_manifest_is_valid_yaml(name: str) -> None:
     """Each file parses, and holds a mapping."""
-    assert isinstance(yaml.safe_load((ROOT / name).read_text()), dict)
+    documents = list(yaml.safe_load_all((ROOT / name).read_text()))
+    assert documents and all(isinstance(d, dict) for d in documents)
+
+
+def kubernetes() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The service and the StatefulSet."""
+    service, workers = yaml.safe_load_all((ROOT / "ops/kubernetes/worker.yaml").read_text())
+    return service, workers
+
+
+def test_kubernetes_keeps_ids_and_probes_as_the_contract_says() -> None:
+    """Stable ids, topics before workers, liveness by /livez only, and time to drain."""
+    service, workers = kubernetes()
+    pod = workers["spec"]["template"]
+    [topics], [worker] = pod["spec"]["initContainers"], pod["spec"]["containers"]
+    assert workers["kind"] == "StatefulSet"
+    assert workers["spec"]["serviceName"] == service["metadata"]["name"]
+    assert service["spec"]["selector"] == workers["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+    assert topics["args"] == ["topics", "apply"]
+    assert worker["args"][0] == "worker"
+    ids = {e["name"]: e.get("valueFrom") for e in worker["env"]}
+    assert ids["FAILSOFT_WORKER_ID"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    assert worker["livenessProbe"]["httpGet"]["path"] == "/livez"
+    assert worker["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert pod["spec"]["terminationGracePeriodSeconds"] > 20
+
+
+def test_kafkas_topics_are_on_the_volume() -> None:
+    """A broker that keeps its topics elsewhere loses them with its container."""
+    kafka = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["kafka"]
+    assert kafka["volumes"] == [f"kafka:{kafka['environment']['KAFKA_LOG_DIRS']}"]
 
 
 def test_alerts_name_metrics_that_exist() -> None:
@@ -45,7 +76,9 @@ def test_the_port_of_the_probes_is_one_everywhere() -> None:
     worker = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["worker"]
     port = worker["command"][worker["command"].index("--metrics-port") + 1]
     scrape = yaml.safe_load((ROOT / "ops/prometheus.yml").read_text())["scrape_configs"][0]
-    container = yaml.safe_load((ROOT / "ops/kubernetes/worker.yaml").read_text())["spec"]["template"]["spec"]["containers"][0]
+    service, workers = kubernetes()
+    container = workers["spec"]["template"]["spec"]["containers"][0]
+    assert service["spec"]["ports"][0]["port"] == int(port)
     assert scrape["dns_sd_configs"][0]["port"] == int(port)
     assert container["ports"][0]["containerPort"] == int(port)
     assert f"EXPOSE {port}" in (ROOT / "Dockerfile").read_text()
