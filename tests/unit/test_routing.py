@@ -1,0 +1,74 @@
+"""Routing: a verdict's records, where they go, and what of the event they carry."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from schemas.failure import Failure, Kind
+from schemas.prediction import Predictions
+from schemas.record import Header
+from tests.kit import Rec, attempt
+from tests.unit.test_scored import PLAIN
+from topics.names import Names
+from topics.routing import Dead, Given, Retries, Verdicts, dead_letter, route
+
+NAMES = Names("loans")
+TRACE: list[Header] = [("traceparent", b"00-1-2-01"), ("tracestate", b"\xff")]
+OWN: list[Header] = [("x", b"\xff\x00"), ("x", None), ("x", b""), *TRACE]
+
+
+def _one(record: Rec) -> Given:
+    score = np.array([0.5], np.float32)
+    answers = replace(PLAIN, ids=["a"], times=["t"], topics=["in"], offsets=[1], predictions=Predictions(score))
+    return Given(replace(answers, imputed={}), [record])
+
+
+def test_an_answer_goes_to_scored_under_the_events_key() -> None:
+    """With our headers, and of the event's own only its trace."""
+    record = Rec(key=b"\x00key", headers=OWN)
+    ((topic, ((key, value, headers),)),) = route(Verdicts(given=[_one(record)]), NAMES)
+    assert topic == "loans.scored" and key == b"\x00key" and json.loads(value or b"")["event_id"] == "a"
+    assert headers == [
+        ("content-type", b"application/json"),
+        ("failsoft-revision", b"0"),
+        ("failsoft-source", b"primary"),
+        *TRACE,
+    ]
+
+
+def test_one_events_trace_does_not_reach_another() -> None:
+    """Headers that answers share are not added to."""
+    given = _one(Rec(headers=TRACE))
+    answers = replace(given.answers, ids=["a", "b"], times=["t", "t"], topics=["in", "in"], offsets=[1, 2])
+    answers = replace(answers, predictions=Predictions(np.array([0.5, 0.5])))
+    ((_, rows),) = route(Verdicts(given=[Given(answers, [Rec(headers=TRACE), Rec()])]), NAMES)
+    assert [len(headers) for _, _, headers in rows] == [5, 3]
+
+
+def test_a_retry_goes_to_its_rung_untouched() -> None:
+    """Key and value byte for byte (a tombstone too), with the headers that the verdict gives."""
+    records = [Rec(key=None, value=None), Rec(key=b"", value=b"\xff")]
+    headers: list[list[Header]] = [[("a", b"1")], []]
+    routed = route(Verdicts(retries=[Retries("5s", records, headers)]), NAMES)
+    assert routed == [("loans.retry.5s", [(None, None, [("a", b"1")]), (b"", b"\xff", [])])]
+
+
+def test_a_dead_letter_carries_the_event_and_its_history() -> None:
+    """Own headers as they came, then ours; what was there under our names and Kafka's is replaced."""
+    stale: list[Header] = [("failsoft-attempt", b"9"), ("__dlq.errors.topic", b"old")]
+    history = attempt(number=2, failure=Failure(Kind.TIMEOUT, "late"))
+    key, value, headers = dead_letter(Dead(Rec(key=b"k", value=b"\xff", headers=[*stale, *OWN]), history), "loans")
+    assert (key, value) == (b"k", b"\xff")
+    assert headers == [*OWN, *history.dead_headers("loans")]
+    assert headers.count(("failsoft-attempt", b"2")) == 1 and ("failsoft-attempt", b"9") not in headers
+
+
+def test_what_a_batch_came_to_is_written_in_one_order() -> None:
+    """Answers, then retries, then dead letters; nothing is written where there is nothing."""
+    record = Rec()
+    verdicts = Verdicts([_one(record)], [Retries("1m", [record], [[]])], [Dead(record, attempt())])
+    assert [topic for topic, _ in route(verdicts, NAMES)] == ["loans.scored", "loans.retry.1m", "loans.dead"]
+    assert route(Verdicts(), NAMES) == []

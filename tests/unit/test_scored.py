@@ -1,0 +1,107 @@
+"""The scored record: columns filled into a fixed text, against a plain encoder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.failure import Kind
+from schemas.prediction import Prediction, Predictions, Source
+from schemas.scored import Answers, encode, headers
+
+SCORES = np.array([0.93, 0.1], np.float32)
+PLAIN = Answers(
+    source=Source.PRIMARY,
+    model="repayment",
+    version=2,
+    reason=None,
+    revision=0,
+    final=True,
+    ids=["a", 'b",'],
+    times=["2018-10-30T18:00:00Z", "2018-10-30T18:00:01Z"],
+    predictions=Predictions(SCORES, [1, 0], None, np.maximum(SCORES, 1 - SCORES)),
+    topics=["loans", "other"],
+    partition=3,
+    offsets=[17, 18],
+    imputed={1: ("car_value", "ratio")},
+    scored_at="2026-11-24T16:00:00.123Z",
+)
+
+
+def plainly(a: Answers) -> list[dict[str, Any]]:
+    """The same records, the plainest way."""
+    rows = [a.predictions.row(i) for i in range(len(a.ids))]
+    return [
+        {
+            "event_id": a.ids[i],
+            "score": p.score,
+            "label": p.label,
+            "probabilities": None if p.probabilities is None else list(p.probabilities),
+            "confidence": p.confidence,
+            "source": str(a.source),
+            "model": a.model,
+            "version": a.version,
+            "degraded": a.source is not Source.PRIMARY,
+            "reason": None if a.reason is None else str(a.reason),
+            "revision": a.revision,
+            "final": a.final,
+            "imputed": list(a.imputed.get(i, ())),
+            "origin": {"topic": a.topics[i], "partition": a.partition, "offset": a.offsets[i]},
+            "event_time": a.times[i],
+            "scored_at": a.scored_at,
+        }
+        for i, p in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"source": Source.STATIC, "model": None, "version": None, "reason": Kind.BREAKER_OPEN, "final": False},
+        {"source": Source.RULE, "model": "pkg.mod:100%rule", "version": None, "reason": Kind.TIMEOUT, "revision": 1},
+        {"ids": ["50% of %b %%", "ünï\u2028"], "topics": ["a%d", "a%d"]},
+        {"predictions": Predictions(SCORES, ["yes", "no%b"], np.stack([1 - SCORES, SCORES], axis=1), SCORES)},
+        {"predictions": Predictions(SCORES, [1, None], None, None)},
+        {"predictions": Predictions(np.array([1e-7, -12345.678], np.float32))},
+        {"predictions": Predictions.of([Prediction(0.5, 0), Prediction(2.0, "x", None, 0.25)])},
+        {"offsets": [2**62, 0], "partition": 0, "scored_at": "%b"},
+    ],
+)
+def test_the_text_is_what_a_plain_encoder_gives(changes: dict[str, Any]) -> None:
+    """For every source, with and without each optional part, percent signs and quotes in every text; keys in order."""
+    answers = replace(PLAIN, **changes)
+    found = [json.loads(raw) for raw in encode(answers)]
+    assert found == plainly(answers)
+    assert [list(one) for one in found] == [list(one) for one in plainly(answers)]
+
+
+def test_a_batch_of_none_is_empty() -> None:
+    """No rows, no records."""
+    nothing = Predictions(SCORES[:0], [], None, SCORES[:0])
+    assert encode(replace(PLAIN, ids=[], times=[], topics=[], offsets=[], imputed={}, predictions=nothing)) == []
+
+
+def test_columns_of_different_lengths_are_a_mistake() -> None:
+    """Nothing is cut short in silence."""
+    with pytest.raises(ValueError, match="argument"):
+        encode(replace(PLAIN, offsets=[17]))
+
+
+def test_headers_let_a_reader_filter() -> None:
+    """Content type, revision and source, as the contract has them."""
+    assert headers(replace(PLAIN, revision=1, source=Source.LAST_KNOWN)) == [
+        ("content-type", b"application/json"),
+        ("failsoft-revision", b"1"),
+        ("failsoft-source", b"last_known"),
+    ]
+
+
+@pytest.mark.parametrize("source", Source)
+def test_all_but_the_primary_are_degraded(source: Source) -> None:
+    """An answer says itself whether somebody stood in."""
+    assert replace(PLAIN, source=source).degraded is (source is not Source.PRIMARY)
