@@ -1,0 +1,241 @@
+"""A pipeline for tests: its file, a model that fails when told to, its topics, and workers as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper, save
+
+from tests.integration.verifier import Header, Settlement
+from tests.kafka import create_topic, produce, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+DELAYS = ("1s", "2s")
+
+CARD = """
+[model]
+deadline = "10s"                # a shared machine stalls: only what a test wants may fail
+[output]
+kind = "binary"
+[[features]]
+name = "x"
+type = "float"
+[[features]]
+name = "row"
+type = "int"
+impute = 0
+[[features]]
+name = "colour"
+type = "string"
+categories = ["red", "green"]
+impute = "red"
+[fallback]
+chain = ["static"]
+static = {{ score = 0.25, label = 0 }}
+[breaker]
+slow_call = "9s"
+minimum_calls = {minimum_calls}
+open_for = "1s"
+max_open = "2s"
+"""
+
+PIPELINE = """
+name = "{name}"
+model = "test"
+guarantee = "{guarantee}"
+[kafka]
+bootstrap_servers = "{bootstrap}"
+[input]
+topics = {topics}
+id = "id"
+time = "at"
+features = "features"
+max_bytes = 100_000
+[retry]
+delays = {delays}
+[models]
+repository = "models"
+"""
+
+
+def save_model(path: Path) -> None:
+    """The score is ``x``: 2 is a bad output. ``row`` 0 is looked up in a table of one, so 7 raises for its whole batch.
+    ``colour`` is taken and not used.
+    """
+    nodes = [
+        helper.make_node("Gather", ["table", "row"], ["looked_up"]),
+        helper.make_node("StringConcat", ["colour", "colour"], ["unused"]),
+        helper.make_node("Add", ["x", "looked_up"], ["score"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1]),
+        helper.make_tensor_value_info("row", TensorProto.INT64, [None, 1]),
+        helper.make_tensor_value_info("colour", TensorProto.STRING, [None, 1]),
+    ]
+    outputs = [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])]
+    table = numpy_helper.from_array(np.zeros(1, np.float32), "table")
+    graph = helper.make_graph(nodes, "test", inputs, outputs, [table])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), str(path))
+
+
+def body(i: int, **features: object) -> bytes:
+    """A good event's value; what is given replaces or adds features."""
+    given = {"x": 0.5 + (i % 100) / 400, "row": 0, "colour": "green"} | features
+    return json.dumps({"id": f"e{i}", "at": "2018-10-30T18:00:00Z", "features": given}).encode()
+
+
+Event = tuple[bytes | None, bytes | None, Sequence[Header], int | None]
+
+
+def events(n: int, start: int = 0, bad_every: int = 0) -> list[Event]:
+    """``n`` events; of each ``bad_every`` one has no answer from the model, ever."""
+    return [
+        (b"k%d" % (i % 997), body(i, x=2.0) if bad_every and i % bad_every == 3 else body(i), [], None)
+        for i in range(start, start + n)
+    ]
+
+
+@dataclass
+class Worker:
+    """A worker's process, alone in a process group; what it says goes to ``log``."""
+
+    id: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def signal(self, number: signal.Signals) -> None:
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        """kill -9 of the whole group, and its end."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def drain(self, timeout: float = 40.0) -> int:
+        """SIGTERM; the exit code."""
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+        return self.process.wait(timeout)
+
+    def wait_ready(self, timeout: float = 40.0) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, f"{self.id} ended with {self.process.returncode}:\n{self.tail()}"
+            return "is ready" in self.log.read_text(errors="replace")
+
+        wait_for(ready, timeout, f"{self.id} to be ready")
+
+    def tail(self, lines: int = 15) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@dataclass
+class Pipeline:
+    """A pipeline on a real Kafka; ``switch`` is a file: while it is there, the primary fails for every row."""
+
+    folder: Path
+    bootstrap: str
+    name: str
+    guarantee: str = "exactly_once"
+    delays: Sequence[str] = DELAYS
+    minimum_calls: int = 1_000_000  # the breaker stays closed unless a test is about it
+    partitions: int = 4
+    inputs: Sequence[str] = ()
+    workers: list[Worker] = field(default_factory=list)
+    published: int = 0
+
+    def __post_init__(self) -> None:
+        self.inputs = self.inputs or [f"{self.name}.events"]
+        self.file = self.folder / "pipeline.toml"
+        self.switch = self.folder / "fail"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.write()
+        save_model(self.folder / "models" / "test" / "1" / "model.onnx")
+        (self.folder / "models" / "test" / "card.toml").write_text(CARD.format(minimum_calls=self.minimum_calls))
+
+    def write(self) -> None:
+        text = PIPELINE.format(
+            name=self.name,
+            guarantee=self.guarantee,
+            bootstrap=self.bootstrap,
+            topics=json.dumps(list(self.inputs)),
+            delays=json.dumps(list(self.delays)),
+        )
+        self.file.write_text(text)
+
+    def create(self) -> Settlement:
+        """Input topics as a user makes them, the pipeline's own by ``failsoft topics apply``; who will judge them."""
+        for topic in self.inputs:
+            create_topic(self.bootstrap, topic, self.partitions)
+        done = self.run("topics", "apply")
+        assert done.returncode == 0, done.stderr.decode()
+        return Settlement(self.bootstrap, self.name, self.inputs, self.delays, partitions=self.partitions)
+
+    def run(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "workers.cli", *arguments, "--pipeline", str(self.file)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=timeout, check=False, env=_environ())
+
+    def publish(self, records: Iterable[Event], topic: str | None = None) -> None:
+        records = list(records)
+        produce(self.bootstrap, topic or self.inputs[0], records)
+        self.published += len(records)
+
+    def start(self, id: str = "w0", *options: str, switched: bool = False) -> Worker:
+        """A worker; ``switched`` makes its primary obey ``switch``."""
+        if switched:
+            command = [sys.executable, "-m", "tests.integration.switched", str(self.file), str(self.switch), id]
+        else:
+            command = [sys.executable, "-m", "workers.cli", "worker", "--pipeline", str(self.file), "--id", id]
+        log = self.folder / f"{id}.log"
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                [*command, *options],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                env=_environ(),
+            )
+        worker = Worker(id, process, log)
+        self.workers.append(worker)
+        return worker
+
+    def stop(self) -> None:
+        """No process of this pipeline is left, whatever the test came to."""
+        for worker in self.workers:
+            with suppress(ProcessLookupError):
+                worker.signal(signal.SIGCONT)
+            worker.kill()
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in self._log_files())
+
+    def _log_files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.log"))
+
+
+@contextmanager
+def running(pipeline: Pipeline) -> Iterator[Settlement]:
+    """The pipeline's topics, and who judges them; at the end no worker is left."""
+    settlement = pipeline.create()
+    try:
+        yield settlement
+    finally:
+        pipeline.stop()
+        settlement.close()
+
+
+def _environ() -> dict[str, str]:
+    """The test's own environment may not reconfigure the pipeline."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")}

@@ -1,0 +1,41 @@
+"""A worker whose primary fails for every row while a file exists.
+
+``python -m tests.integration.switched PIPELINE SWITCH ID``
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.session import Cancel, Outcome, Session
+from schemas.failure import Failure, Kind
+from schemas.features import Columns
+from workers import logs, process, settings
+from workers.app import Options
+
+
+@dataclass
+class Switched:
+    """A session (workers.runner.Runs) that a file turns off."""
+
+    session: Session
+    switch: Path
+
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+        if self.switch.exists():
+            return Failure(Kind.MODEL_ERROR, "the switch is on")
+        return self.session.run(columns, cancel)
+
+
+def main(argv: list[str]) -> int:
+    file, switch, worker_id = Path(argv[0]), Path(argv[1]), argv[2]
+    logs.configure(terminal=False)
+    options = Options(worker_id, wrap=lambda session: Switched(session, switch))
+    return process.run(settings.load(file, os.environ), options, lambda address: print("is ready", address, flush=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
