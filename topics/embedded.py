@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
+from topics.filelock import lock
 from topics.jars import JarsUnavailable, kafka_jars
 from topics.probe import cluster_at
 
@@ -31,6 +32,9 @@ STOP_WITHIN = 30.0
 
 FORMAT_WITHIN = 60.0
 """Seconds to prepare a data directory; 1.2 are usual."""
+
+DATA_FREE_WITHIN = 15.0
+"""Seconds to wait for a directory in use: a broker whose parent was killed gets 10 to end cleanly."""
 
 PORT_TRIES = 5
 """Two processes may choose one port in the same instant; five times running they do not."""
@@ -91,7 +95,7 @@ def properties(data: Path, port: int, controller_port: int) -> dict[str, str]:
         "auto.create.topics.enable": "false",
         # After a crash the controller keeps the broker's old session, and the broker out, for this long (default 9 s).
         "broker.session.timeout.ms": "3000",
-        "broker.heartbeat.interval.ms": "500",
+        "broker.heartbeat.interval.ms": "1000",
         # The default takes 128 MiB of the heap at start, for compacted topics far larger than ours.
         "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
     }
@@ -122,6 +126,7 @@ class Embedded:
         self._settings = dict(settings or {})
         self._watcher: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
+        self._lock: IO[bytes] | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -165,6 +170,7 @@ class Embedded:
             self._data = Path(tempfile.mkdtemp(prefix="failsoft-kafka-"))
         self._data.mkdir(parents=True, exist_ok=True)
         try:
+            self._take_data()
             self._start(java, os.pathsep.join(map(str, jars)), within)
         except BaseException:  # Ctrl-C too: whoever gave up waiting has no use for a broker
             self.kill()
@@ -199,6 +205,13 @@ class Embedded:
             return kafka_jars(self._cache)
         except JarsUnavailable as error:
             raise KafkaFailed(str(error)) from error
+
+    def _take_data(self) -> None:
+        """Locks the data directory. Kafka's own lock comes too late: a second broker first writes to the metadata log,
+        and corrupts it under the running one. Watcher and broker inherit the lock, so it lasts as long as they do."""
+        self._lock = open(self.data / "lock", "a+b")  # noqa: SIM115
+        if not lock(self._lock, DATA_FREE_WITHIN):
+            raise KafkaFailed(f"the data directory {self.data} is in use by another Kafka: stop it, or choose another")
 
     def _start(self, java: Path, class_path: str, within: float) -> None:
         for tries_left in reversed(range(PORT_TRIES)):
@@ -255,12 +268,25 @@ class Embedded:
         config.unlink()
 
     def _spawn(self, command: list[str]) -> None:
+        assert self._lock is not None
         doomed = "" if self._given else str(self.data)
+        inherited = [self._lock.fileno()] if os.name == "posix" else []
         watcher = Path(__file__).with_name("watcher.py")
         self._watcher = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(watcher), str(os.getpid()), doomed, str(self.log), *command],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                str(watcher),
+                str(os.getpid()),
+                doomed,
+                str(self.log),
+                ",".join(map(str, inherited)),
+                *command,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            pass_fds=inherited,
             # A terminal's Ctrl-C is for us: we may still have to drain before the broker goes.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
@@ -291,31 +317,38 @@ class Embedded:
             time.sleep(ASK_EVERY)
 
     def _order(self, order: bytes) -> None:
-        """Tells the watcher, waits until the broker is gone, and insists if it does not go."""
+        """``stop`` or ``kill``; returns when the broker is gone, and its data directory is free."""
         watcher, self._watcher, self._pid = self._watcher, None, None
-        if watcher is None:
-            return
-        assert watcher.stdin is not None and watcher.stdout is not None
-        for word in dict.fromkeys((order, b"kill")):
-            with suppress(BrokenPipeError):  # the broker went by itself: what was asked for
-                watcher.stdin.write(word + b"\n")
-                watcher.stdin.flush()
-            try:
-                watcher.wait(STOP_WITHIN)
-                break
-            except subprocess.TimeoutExpired:
-                continue
-        else:
-            watcher.kill()  # Linux takes the broker with it
-            watcher.wait()
-        watcher.stdout.close()
-        with suppress(BrokenPipeError):
-            watcher.stdin.close()
+        if watcher is not None:
+            _end(watcher, order)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _forget(self) -> None:
         if self._given is None and self._data is not None:
             shutil.rmtree(self._data, ignore_errors=True)
             self._data = None
+
+
+def _end(watcher: subprocess.Popen[bytes], order: bytes) -> None:
+    """Tells the watcher, waits until the broker is gone, and insists if it does not go."""
+    assert watcher.stdin is not None and watcher.stdout is not None
+    for word in dict.fromkeys((order, b"kill")):
+        with suppress(BrokenPipeError):  # the broker went by itself: what was asked for
+            watcher.stdin.write(word + b"\n")
+            watcher.stdin.flush()
+        try:
+            watcher.wait(STOP_WITHIN)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    else:
+        watcher.kill()  # Linux takes the broker with it
+        watcher.wait()
+    watcher.stdout.close()
+    with suppress(BrokenPipeError):
+        watcher.stdin.close()
 
 
 def _java() -> Path:

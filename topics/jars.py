@@ -7,10 +7,10 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
+
+from topics.filelock import lock
 
 KAFKA = "4.3.1"
 COORDINATES = (("org.apache.kafka", "kafka_2.13", KAFKA), ("org.slf4j", "slf4j-simple", "1.7.36"))
@@ -18,6 +18,9 @@ COORDINATES = (("org.apache.kafka", "kafka_2.13", KAFKA), ("org.slf4j", "slf4j-s
 
 DOWNLOADS = 4
 """At a time: enough to hide the round trips of 46 small files, few enough to be polite."""
+
+DOWNLOAD_WITHIN = 600.0
+"""Seconds to wait for another process's download: 44 MB over a slow line."""
 
 
 class JarsUnavailable(Exception):
@@ -49,7 +52,9 @@ def kafka_jars(cache: Path | None = None) -> list[Path]:
     home = _home(cache)
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(home.with_suffix(".lock")):
+        with open(home.with_suffix(".lock"), "a+b") as handle:
+            if not lock(handle, DOWNLOAD_WITHIN):
+                raise JarsUnavailable(f"another process has been filling {home.parent} for {DOWNLOAD_WITHIN:g} s")
             if not home.is_dir():
                 _download(home)
     return sorted(home.glob("*.jar"))
@@ -95,19 +100,3 @@ def _check(jar: Path) -> None:
         bad = archive.testzip()
     if bad is not None:
         raise zipfile.BadZipFile(f"{jar.name} arrived damaged ({bad})")
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One process at a time; the kernel frees the lock of a process that dies."""
-    with open(path, "a+b") as handle:
-        if sys.platform == "win32":
-            import msvcrt
-
-            handle.seek(0)
-            msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -1,11 +1,12 @@
 """A process that runs a command and sees to it that the command ends with whoever started this process.
 
-Started by path, as ``python -I -S watcher.py PARENT DOOMED LOG COMMAND…``: it imports nothing but the standard library,
-so that it is small and cannot fail for the reasons that its parent fails. It prints the command's process id, then
-obeys the lines on its standard input: ``stop`` (SIGTERM) and ``kill`` (SIGKILL). The end of that input means that the
-parent is gone, however it went: kernels close a dead process's pipes, even after ``kill -9``.
+Started by path, as ``python -I -S watcher.py PARENT DOOMED LOG FILES COMMAND…``: it imports nothing but the standard
+library, so that it is small and cannot fail for the reasons that its parent fails. It prints the command's process id,
+then obeys the lines on its standard input: ``stop`` (SIGTERM) and ``kill`` (SIGKILL). The end of that input means that
+the parent is gone, however it went: kernels close a dead process's pipes, even after ``kill -9``.
 
 ``DOOMED`` is a directory to remove when the parent is gone, or empty: then what the command keeps is worth a clean end.
+``FILES`` are the open files that the command inherits, as numbers with commas: the lock on its data.
 """
 
 from __future__ import annotations
@@ -32,12 +33,17 @@ PR_SET_PDEATHSIG = 1
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code (128 + the signal that ended it, as shells do)."""
-    parent, doomed, log, *command = argv
+    parent, doomed, log, files, *command = argv
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     signal.signal(signal.SIGTERM, lambda *_: orders.put(PARENT_GONE))
     with open(log, "ab") as out:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, preexec_fn=_death_signal()
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            pass_fds=[int(file) for file in files.split(",") if file],
+            preexec_fn=_death_signal(),
         )
     print(child.pid, flush=True)
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
