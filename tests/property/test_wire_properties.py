@@ -1,0 +1,157 @@
+"""Round trips: what is encoded can be read back, whatever it holds."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from schemas import attempt as attempts
+from schemas import wire
+from schemas.attempt import Attempt, shortened
+from schemas.event import Envelope, Event, decode, decode_one, origin_of
+from schemas.failure import Failure, Kind
+from schemas.prediction import Predictions, Source
+from schemas.record import Origin
+from schemas.scored import Answers, encode
+from tests.kit import NOW_MS, Rec
+from tests.unit.test_scored import plainly
+from topics import hold
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
+NAME = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+WHOLE = st.integers(0, 2**63 - 1)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+ATTEMPTS = st.builds(
+    Attempt,
+    number=WHOLE,
+    origin=st.builds(Origin, NAME, WHOLE, WHOLE, st.integers(-1, 2**63 - 1)),
+    first_failed_ms=WHOLE,
+    failure=st.builds(Failure, st.sampled_from(Kind), st.text(st.characters(codec="utf-8"), max_size=800)),
+    model=NAME,
+    version=st.none() | WHOLE,
+    next_revision=WHOLE,
+    replays=WHOLE,
+    replay_id=st.none() | NAME,
+    due_ms=st.none() | WHOLE,
+)
+
+
+@given(ATTEMPTS)
+def test_an_attempt_comes_back_as_it_was_written(written: Attempt) -> None:
+    """Every field, the message cut to its limit; and the hold reads the same due time."""
+    found = attempts.parse(written.headers())
+    assert isinstance(found, Attempt)
+    cut = Failure(written.failure.kind, shortened(written.failure.message).decode())
+    assert (found.failure, found.headers()) == (cut, written.headers())
+    assert (found.origin, found.due_ms, found.version) == (written.origin, written.due_ms, written.version)
+    assert hold.due_ms(written.headers()) == written.due_ms
+
+
+@given(st.lists(st.tuples(st.sampled_from([k for k, _ in attempts.Attempt(
+    0, Origin("t", 0, 0, 0), 0, Failure(Kind.TIMEOUT, ""), "m", 1, 1, 0, "r", 1
+).headers()]), st.none() | st.binary(max_size=25)), max_size=16))  # fmt: skip
+def test_no_headers_raise_and_the_hold_lets_nothing_pass_early(headers: list[tuple[str, bytes | None]]) -> None:
+    """Whatever stands there is an attempt or a bad header; without a readable due time it is no attempt of a rung."""
+    found = attempts.parse(headers)
+    due = hold.due_ms(headers)
+    if isinstance(found, Attempt):
+        assert found.due_ms == due
+    else:
+        assert found.kind is Kind.BAD_HEADER and found.message.startswith("failsoft-")
+        saved = attempts.salvage(headers, found, Origin("t", 0, 0, 0), "m", NOW_MS)
+        assert isinstance(attempts.parse(saved.headers()), Attempt)
+
+
+@given(st.lists(TEXT, max_size=8))
+def test_strings_come_back(column: list[str]) -> None:
+    """A column at one stroke is what each string is by itself."""
+    assert [json.loads(s) for s in wire.strings(column)] == column
+
+
+@given(arrays(np.float32, st.integers(0, 8), elements=FLOATS))
+def test_float32_numbers_come_back(column: np.ndarray) -> None:  # type: ignore[type-arg]
+    """To the same float32."""
+    found = [np.float32(json.loads(n)) for n in wire.numbers(column)]
+    assert found == column.tolist()
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_scored_records_come_back(data: st.DataObject) -> None:
+    """Any batch of answers is the JSON that a plain encoder gives."""
+    n = data.draw(st.integers(0, 5))
+
+    def column(of: st.SearchStrategy) -> list:  # type: ignore[type-arg]
+        return data.draw(st.lists(of, min_size=n, max_size=n))
+
+    scores = np.array(column(FLOATS), np.float32)
+    predictions = Predictions(
+        scores,
+        data.draw(st.none() | st.lists(st.none() | st.integers(-(2**63), 2**63 - 1) | TEXT, min_size=n, max_size=n)),
+        data.draw(st.none() | arrays(np.float32, (n, 2), elements=st.floats(0, 1, width=32))),
+        data.draw(st.none() | st.just(scores)),
+    )
+    answers = Answers(
+        source=data.draw(st.sampled_from(Source)),
+        model=data.draw(st.none() | TEXT),
+        version=data.draw(st.none() | WHOLE),
+        reason=data.draw(st.none() | st.sampled_from(Kind)),
+        revision=data.draw(st.integers(0, 2)),
+        final=data.draw(st.booleans()),
+        ids=column(TEXT),
+        times=column(TEXT),
+        predictions=predictions,
+        topics=column(TEXT),
+        partition=data.draw(st.integers(0, 1000)),
+        offsets=column(WHOLE),
+        imputed=data.draw(st.dictionaries(st.integers(0, n - 1), st.tuples(TEXT, TEXT))) if n else {},
+        scored_at=data.draw(TEXT),
+    )
+    assert [json.loads(raw) for raw in encode(answers)] == plainly(answers)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+EVENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.sampled_from(["e", "", 7, None]) | JSON,
+        "at": st.sampled_from(["2018-10-30T18:00:00Z", "2018-10-30", "x", 5]) | st.datetimes().map(str),
+        "features": st.dictionaries(TEXT, JSON, max_size=2) | JSON,
+    },
+)
+
+
+@given(
+    st.lists(EVENTS | JSON, max_size=4),
+    st.sampled_from([Envelope(id="id", time="at"), Envelope(), Envelope(features="")]),
+)
+def test_a_batch_reads_what_each_record_would(values: list[object], envelope: Envelope) -> None:
+    """The short cut by columns gives the same events and failures, one by one or together."""
+    records = [Rec(offset=i, value=json.dumps(v).encode()) for i, v in enumerate(values)]
+    batch = decode(records, {}, envelope)
+    for i, record in enumerate(records):
+        one = decode_one(record, origin_of(record), envelope)
+        if isinstance(one, Failure):
+            assert batch.failures[i] == one
+        else:
+            assert one == Event(batch.ids[i], batch.times[i], batch.features[i]) and i not in batch.failures
+
+
+@given(JSON, st.integers(1, 6))
+def test_depth_is_the_deepest_nesting(value: object, limit: int) -> None:
+    """As a walk of the decoded value counts it."""
+
+    def depth(v: object) -> int:
+        inner = v.values() if isinstance(v, dict) else v if isinstance(v, list) else None
+        return 0 if inner is None else 1 + max(map(depth, inner), default=0)
+
+    assert wire.too_deep(json.dumps(value).encode(), limit) is (depth(value) > limit)

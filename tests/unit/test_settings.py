@@ -1,0 +1,172 @@
+"""Settings: the pipeline file, the environment over it, and flags over both; mistakes are refused by their key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from schemas.event import Envelope
+from schemas.refusal import Refused
+from workers.settings import Settings, load
+
+CONTRACT = """
+name = "car-loans"
+model = "repayment"
+guarantee = "exactly_once"
+
+[kafka]
+bootstrap_servers = "127.0.0.1:9092"
+
+[input]
+topics = ["car-loans.events"]
+format = "json"
+id = "event_id"
+time = "occurred_at"
+features = "features"
+max_bytes = 1_000_000
+
+[retry]
+delays = ["5s", "30s", "5m"]
+jitter = 0.1
+
+[models]
+repository = "models/repository"
+"""
+LEAST = 'name = "p"\nmodel = "m"\n[input]\ntopics = ["in"]\n'
+
+
+def _load(tmp_path: Path, text: str = LEAST, environ: Mapping[str, str] | None = None, **flags: object) -> Settings:
+    file = tmp_path / "pipeline.toml"
+    file.write_text(text)
+    return load(file, environ or {}, {k.replace("__", "."): v for k, v in flags.items()})
+
+
+def _refusal(tmp_path: Path, text: str = LEAST, environ: Mapping[str, str] | None = None) -> str:
+    with pytest.raises(Refused) as caught:
+        _load(tmp_path, text, environ)
+    return str(caught.value).replace(f"{tmp_path / 'pipeline.toml'}: ", "")
+
+
+def test_the_contracts_file_is_read(tmp_path: Path) -> None:
+    """Every key of the example, and what is made of it."""
+    found = _load(tmp_path, CONTRACT)
+    assert (found.name, found.model, found.guarantee) == ("car-loans", "repayment", "exactly_once")
+    assert found.envelope == Envelope("event_id", "occurred_at", "features", 1_000_000)
+    assert found.retry.rungs == (("5s", 5.0), ("30s", 30.0), ("5m", 300.0)) and found.retry.jitter == 0.1
+    assert found.names.scored == "car-loans.scored"
+    assert found.connection() == {"bootstrap_servers": "127.0.0.1:9092", "security_protocol": "PLAINTEXT"}
+
+
+def test_the_least_file_has_the_contracts_defaults(tmp_path: Path) -> None:
+    """What may be left out is as the contract's example has it."""
+    found = _load(tmp_path)
+    assert found.guarantee == "exactly_once" and found.retry.delays == ["5s", "30s", "5m"]
+    assert found.input.max_bytes == 1_000_000 and found.input.id is None
+
+
+def test_a_relative_repository_starts_at_the_files_folder(tmp_path: Path) -> None:
+    """Wherever the command is run from; an absolute one stays."""
+    assert _load(tmp_path).models.repository == str(tmp_path / "models/repository")
+    assert _load(tmp_path, LEAST + '[models]\nrepository = "/elsewhere"\n').models.repository == "/elsewhere"
+
+
+def test_flag_over_environment_over_file(tmp_path: Path) -> None:
+    """The contract's precedence; a flag that was not given (None) says nothing."""
+    text = LEAST + '[kafka]\nbootstrap_servers = "file:1"\n'
+    environ = {"FAILSOFT_KAFKA__BOOTSTRAP_SERVERS": "env:1"}
+    assert _load(tmp_path, text).kafka.bootstrap_servers == "file:1"
+    assert _load(tmp_path, text, environ).kafka.bootstrap_servers == "env:1"
+    assert _load(tmp_path, text, environ, kafka__bootstrap_servers="flag:1").kafka.bootstrap_servers == "flag:1"
+    assert _load(tmp_path, text, environ, kafka__bootstrap_servers=None).kafka.bootstrap_servers == "env:1"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "section", "key", "value"),
+    [
+        ("FAILSOFT_INPUT__TOPICS", "a.b,c", "input", "topics", ["a.b", "c"]),
+        ("FAILSOFT_INPUT__TOPICS", '["a"]', "input", "topics", ["a"]),
+        ("FAILSOFT_INPUT__TOPICS", "only", "input", "topics", ["only"]),
+        ("FAILSOFT_INPUT__MAX_BYTES", "500", "input", "max_bytes", 500),
+        ("FAILSOFT_INPUT__ID", "12", "input", "id", "12"),
+        ("FAILSOFT_INPUT__FEATURES", "", "input", "features", ""),
+        ("FAILSOFT_RETRY__DELAYS", "1s, 2s", "retry", "delays", ["1s", "2s"]),
+        ("FAILSOFT_RETRY__DELAYS", "[]", "retry", "delays", []),
+        ("FAILSOFT_RETRY__JITTER", "0", "retry", "jitter", 0.0),
+    ],
+)
+def test_the_environment_is_read_as_its_key_wants(
+    tmp_path: Path, name: str, text: str, section: str, key: str, value: object
+) -> None:
+    """Text stays text, numbers are numbers, and lists are TOML's or comma-separated."""
+    assert getattr(getattr(_load(tmp_path, LEAST, {name: text}), section), key) == value
+
+
+def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
+    """Without our prefix, and ours that are no keys of the file."""
+    assert _load(tmp_path, LEAST, {"PATH": "x", "FAILSOFT_WORKER_ID": "w", "FAILSOFT_PIPELINE": "y"}).name == "p"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('model = "m"\n[input]\ntopics = ["in"]', "name: missing"),
+        (LEAST + "topic = []", "input.topic: no such key (did you mean 'topics'?)"),
+        (LEAST + "[retri]", "retri: no such key (did you mean 'retry'?)"),
+        (LEAST.replace('"p"', '"-p"'), "'-p' cannot prefix topics"),
+        (LEAST.replace('"m"', '" "'), "model: must not be empty"),
+        (LEAST.replace('["in"]', "[]"), "input.topics: "),
+        (LEAST.replace('["in"]', '["p.scored"]'), "'p.scored' is one of the pipeline's own topics"),
+        (LEAST.replace('["in"]', '["p.retry.9h"]'), "'p.retry.9h' is one of the pipeline's own topics"),
+        (LEAST.replace('["in"]', '["in", "in"]'), "a topic is named twice"),
+        (LEAST + "max_bytes = 0", "input.max_bytes: "),
+        (LEAST + 'max_bytes = "5"', "input.max_bytes: "),
+        (LEAST + 'format = "avro"', "input.format: Input should be 'json'"),
+        (LEAST + '[retry]\ndelays = ["5s", "1x"]', "'1x' is not a duration"),
+        (LEAST + '[retry]\ndelays = ["5s", "5000ms"]', "delays must rise"),
+        (LEAST + f'[retry]\ndelays = ["5.{"0" * 60}s"]', None),
+        (LEAST.replace('"p"', f'"{"p" * 180}"') + f'[retry]\ndelays = ["5.{"0" * 60}s"]', "longer than Kafka's 249"),
+        (LEAST + "[retry]\njitter = 1.0", "retry.jitter: "),
+        ('guarantee = "maybe"\n' + LEAST, "guarantee: Input should be 'exactly_once' or 'at_least_once'"),
+        (LEAST + '[kafka]\nsasl_password = "x"', "kafka.sasl_password: a password does not belong in a file"),
+        ("kafka = 5\n" + LEAST, "kafka: "),
+        ("name = ", "not TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_refused_by_its_key(tmp_path: Path, text: str, said: str | None) -> None:
+    """With what it may be; None here stands for a file that is right."""
+    if said is None:
+        assert _load(tmp_path, text)
+    else:
+        assert said in _refusal(tmp_path, text)
+
+
+def test_a_mistake_in_the_environment_is_refused_by_its_name(tmp_path: Path) -> None:
+    """A variable with our prefix that is no setting is a spelling mistake, not a stranger."""
+    said = _refusal(tmp_path, LEAST, {"FAILSOFT_KAFKA__BOOTSTRAP_SERVER": "x"})
+    assert "FAILSOFT_KAFKA__BOOTSTRAP_SERVER: no such setting" in said
+    assert "did you mean 'FAILSOFT_KAFKA__BOOTSTRAP_SERVERS'?" in said
+    assert "input.max_bytes: " in _refusal(tmp_path, LEAST, {"FAILSOFT_INPUT__MAX_BYTES": "many"})
+
+
+def test_the_file_is_found_by_flag_environment_or_folder(tmp_path: Path) -> None:
+    """In that order; a folder stands for the file in it, and a missing one says what to do."""
+    for name in ("flag", "env", "here"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pipeline.toml").write_text(LEAST.replace('"p"', f'"{name}"'))
+    environ = {"FAILSOFT_PIPELINE": str(tmp_path / "env" / "pipeline.toml")}
+    here = tmp_path / "here"
+    assert load(tmp_path / "flag", environ, cwd=here).name == "flag"
+    assert load(None, environ, cwd=here).name == "env"
+    assert load(None, {}, cwd=here).name == "here"
+    with pytest.raises(Refused, match="failsoft init"):
+        load(None, {}, cwd=tmp_path)
+
+
+def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> None:
+    """The client gets the password; whoever prints the settings does not."""
+    text = LEAST + '[kafka]\nsecurity_protocol = "SASL_PLAINTEXT"\nsasl_username = "u"\n'
+    found = _load(tmp_path, text, {"FAILSOFT_KAFKA__SASL_PASSWORD": "s3cret"})
+    assert found.connection()["sasl_plain_password"] == "s3cret"
+    assert "s3cret" not in repr(found) and "s3cret" not in found.model_dump_json()
