@@ -59,7 +59,7 @@ topics = {topics}
 id = "id"
 time = "at"
 features = "features"
-max_bytes = 100_000
+max_bytes = {max_bytes}
 [retry]
 delays = {delays}
 [models]
@@ -150,6 +150,7 @@ class Pipeline:
     delays: Sequence[str] = DELAYS
     minimum_calls: int = 1_000_000  # the breaker stays closed unless a test is about it
     partitions: int = 4
+    max_bytes: int = 100_000
     inputs: Sequence[str] = ()
     workers: list[Worker] = field(default_factory=list)
     published: int = 0
@@ -167,6 +168,7 @@ class Pipeline:
         text = PIPELINE.format(
             name=self.name,
             guarantee=self.guarantee,
+            max_bytes=self.max_bytes,
             bootstrap=self.bootstrap,
             topics=json.dumps(list(self.inputs)),
             delays=json.dumps(list(self.delays)),
