@@ -1,0 +1,155 @@
+"""The rules of the house (DESIGN.md): what may import what, and what every file and test has."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("schemas", "topics", "models", "workers")
+MOST_LINES = 400
+
+MAY_IMPORT = {
+    "schemas": {"schemas"},
+    "topics": {"topics", "schemas"},
+    "models": {"models", "schemas"},
+    "workers": set(PACKAGES),
+}
+
+# Of these packages everything else is pure.
+SHELLS = {
+    "topics/admin.py",  # talks to the cluster
+    "topics/embedded.py",  # starts a broker,
+    "topics/filelock.py",  # whose data only one may use,
+    "topics/jars.py",  # fetches it,
+    "topics/probe.py",  # asks it whether it is there,
+    "topics/watcher.py",  # and ends with its parent
+    "models/session.py",  # runs ONNX models,
+    "models/vetting.py",  # tries them in a subprocess,
+    "models/isolation.py",  # and runs them in another
+    "models/training/car_loans.py",  # made the demo's models; nothing at run time imports it
+}
+PURE_WORKERS = {"workers/plan.py", "workers/scoring.py", "workers/verdicts.py", "workers/pace.py"}
+
+IMPURE = {"asyncio", "time", "random", "os", "logging", "aiokafka", "faust", "onnxruntime", "prometheus_client"}
+IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
+
+ONLY = {
+    "faust": {"workers/app.py", "workers/fleet.py"},
+    "mode": {"workers/app.py", "workers/fleet.py", "workers/lanes.py"},
+    "onnxruntime": {"models/session.py", "models/vetting.py", "models/isolation.py"},
+    "orjson": {"schemas/wire.py"},
+    "aiokafka.admin": {"topics/admin.py"},
+    "aiokafka": {
+        "topics/admin.py",
+        "workers/app.py",  # makes the clients that lanes are given
+        "workers/settings.py",  # the TLS context, in aiokafka's own words
+        "workers/lane.py",
+        "workers/lanes.py",
+        "workers/known.py",
+        "workers/dead.py",
+        "workers/publish.py",
+        "workers/tail.py",
+        "workers/reading.py",
+        "workers/demo/watch.py",  # reads the demo's answers, as a user would
+    },
+}
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def _files(*folders: str) -> list[str]:
+    return sorted(str(p.relative_to(ROOT)) for folder in folders for p in (ROOT / folder).rglob("*.py"))
+
+
+def _imports(file: str) -> Iterator[str]:
+    """Dotted names that ``file`` imports anywhere in it, in functions and for type checking too."""
+    for node in ast.walk(_tree(ROOT / file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+OURS = _files(*PACKAGES)
+PURE = [f for f in OURS if f in PURE_WORKERS or (not f.startswith("workers/") and f not in SHELLS)]
+
+
+@pytest.mark.parametrize("file", OURS)
+def test_layers_import_downwards_only(file: str) -> None:
+    """schemas imports nothing of ours, topics and models import schemas and never each other, workers all three."""
+    layer = file.split("/")[0]
+    ours = {name.split(".")[0] for name in _imports(file)} & {*PACKAGES, "tests", "benchmarks"}
+    assert ours <= MAY_IMPORT[layer], f"{file} imports {ours - MAY_IMPORT[layer]}"
+
+
+@pytest.mark.parametrize("file", PURE)
+def test_a_pure_file_knows_no_world(file: str) -> None:
+    """No clock, chance, process, log, Kafka, model runtime or metrics: they are passed in, or are the shells'."""
+    assert not {name.split(".")[0] for name in _imports(file)} & IMPURE
+
+
+@pytest.mark.parametrize("package", ONLY)
+def test_a_foreign_package_has_its_border(package: str) -> None:
+    """Each is imported in the few files that own the border to it."""
+    users = {f for f in OURS if any(n == package or n.startswith(f"{package}.") for n in _imports(f))}
+    assert users <= ONLY[package], f"{package} is imported by {sorted(users - ONLY[package])}"
+
+
+@pytest.mark.parametrize("file", OURS + _files("tests", "benchmarks"))
+def test_a_file_is_one_idea_and_says_which(file: str) -> None:
+    """A first line that says what it owns, at most 400 lines, and annotations that are not evaluated."""
+    tree, lines = _tree(ROOT / file), (ROOT / file).read_text("utf-8").splitlines()
+    said = ast.get_docstring(tree)
+    assert said and said.splitlines()[0].strip(), f"{file} does not say what it owns"
+    assert len(lines) <= MOST_LINES
+    imports = any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body)
+    assert not imports or "from __future__ import annotations" in lines, f"{file} lacks the __future__ import"
+
+
+@pytest.mark.parametrize("file", [f for f in _files("tests") if Path(f).name.startswith("test_")])
+def test_each_test_states_its_rule(file: str) -> None:
+    """Its docstring is the rule that it holds; a test asserts something and does not sleep."""
+    for node in ast.walk(_tree(ROOT / file)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_"):
+            assert ast.get_docstring(node), f"{file}: {node.name} states no rule"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "sleep":
+            owner = node.func.value
+            sleeps = isinstance(owner, ast.Name) and owner.id == "time"
+            assert not sleeps, f"{file}:{node.lineno} sleeps: wait for a fact, with a deadline"
+
+
+@pytest.mark.parametrize("file", OURS)
+def test_no_failure_is_swallowed(file: str) -> None:
+    """Nothing catches every exception only to pass or to log it."""
+    for node in ast.walk(_tree(ROOT / file)):
+        if isinstance(node, ast.ExceptHandler) and _catches_all(node):
+            only = all(isinstance(s, ast.Pass) or _is_log(s) for s in node.body)
+            assert not only, f"{file}:{node.lineno} swallows whatever happens"
+
+
+def _catches_all(node: ast.ExceptHandler) -> bool:
+    return node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+
+
+def _is_log(statement: ast.stmt) -> bool:
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+        return False
+    return isinstance(call.func.value, ast.Name) and call.func.value.id in ("log", "logger", "logging")
+
+
+def test_the_rules_see_what_they_should() -> None:
+    """The files that the rules are about are there: a rule over no file holds nothing."""
+    assert {"schemas/event.py", "topics/routing.py", "models/breaker.py", "workers/scoring.py"} <= set(PURE)
+    assert "orjson" in set(_imports("schemas/wire.py")) and "aiokafka.admin" in set(_imports("topics/admin.py"))
