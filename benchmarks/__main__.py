@@ -58,7 +58,10 @@ def compare(bench: Bench, source: str, events: int, rounds: int) -> dict[Candida
             label = f"{candidate.module.replace('_', '-')}-{number}-{ORDER.index(candidate)}"
             figures = candidates.run(bench, candidate, source, events, label)
             found[candidate].append(figures)
-            print(f"round {number + 1}  {candidate.title:40} {figures.rate:10,.0f} events/s", file=sys.stderr)
+            batch = f", {figures.batch:,.0f} a transaction" if figures.batch else ""
+            cpu = f"{1e6 * figures.cpu_per_answer:.3g} µs of CPU each"
+            said = f"round {number + 1}  {candidate.title:40} {figures.rate:10,.0f} events/s, {cpu}{batch}"
+            print(said, file=sys.stderr)
     return found
 
 

@@ -91,6 +91,8 @@ class Figures:
     cpu_per_answer: float
     sources: Counter[str]
     rss: list[tuple[int, int]]
+    batch: float
+    """Answers a transaction and partition, from the markers that transactions leave; 0 for programs without."""
 
 
 def run(bench: Bench, candidate: Candidate, source: str, events: int, label: str) -> Figures:
@@ -109,9 +111,11 @@ def run(bench: Bench, candidate: Candidate, source: str, events: int, label: str
     answers = measure.read(bench.cluster.bootstrap, sink)
     if complete:
         _check(bench, candidate, name, answers, events)
+    markers = bench.cluster.written(sink) - len(answers.stamps_ms)
     bench.cluster.delete(f"{name}.")
     bench.cluster.delete(f"{name}-")
-    return Figures(answers.rate(), watched.cpu_per_answer, answers.sources, watched.rss)
+    batch = len(answers.stamps_ms) / markers if markers else 0.0
+    return Figures(answers.rate(), watched.cpu_per_answer, answers.sources, watched.rss, batch)
 
 
 @contextlib.contextmanager
@@ -177,6 +181,8 @@ def _check(bench: Bench, candidate: Candidate, name: str, answers: measure.Answe
     found = len(answers.stamps_ms)
     if found != events:
         raise RuntimeError(f"{candidate.title}: {found:,} answers to {events:,} events")
+    if candidate.guarantee is not None and not candidate.down and answers.sources["primary"] != events:
+        raise RuntimeError(f"{candidate.title}: the primary was healthy, and the answers came from {answers.sources}")
     if candidate.down:
         waiting = measure.count(bench.cluster.bootstrap, f"{name}.retry.{LADDER[0]}")
         if waiting != events or answers.sources["fallback_model"] != events:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, Producer
 
 from benchmarks import candidates
 from benchmarks.candidates import Bench, Candidate
-from benchmarks.cluster import assignment
+from benchmarks.cluster import PARTITIONS, assignment
 from benchmarks.events import events
 
 LASTS = 20.0
@@ -57,7 +57,7 @@ def _one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str
     bench.cluster.create(source)
     with candidates.started(bench, candidate, name, source) as (worker, sink):
         reader = _Reader(bench.cluster.bootstrap, sink)
-        producer = Producer({"bootstrap.servers": bench.cluster.bootstrap, "linger.ms": 0})
+        producer = Producer({"bootstrap.servers": bench.cluster.bootstrap, "linger.ms": 0, "log_level": 0})
         _first(bench, producer, worker, source, name)
         due = _publish(producer, source, rate, round(rate * lasts))
         arrived = reader.all(due.keys(), worker)
@@ -68,11 +68,11 @@ def _one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str
 
 def _first(bench: Bench, producer: Producer, worker: psutil.Popen, source: str, group: str) -> None:
     """An event each partition, so that the worker is known to be up before the clock runs."""
-    for partition in range(4):
-        producer.produce(source, b'{"event_id":"warm-up","features":{}}', b"warm-up", partition=partition)
+    for partition, (key, value) in enumerate(events(PARTITIONS)):
+        producer.produce(source, value.replace(b"evt-", b"wrm-"), key, partition=partition)
     producer.flush()
     deadline = time.monotonic() + ANSWERED_WITHIN
-    while bench.cluster.committed(group, source) < 4:
+    while bench.cluster.committed(group, source) < PARTITIONS:
         if worker.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError("it did not get to its first events")
         time.sleep(0.1)
@@ -106,17 +106,18 @@ class _Reader(threading.Thread):
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "fetch.wait.max.ms": 10,
+                "log_level": 0,
             }
         )
         self._consumer.assign(assignment(topic))
         self._arrived: dict[str, float] = {}
         self._failed: str | None = None
-        self._stop = threading.Event()
+        self._over = threading.Event()
         self.start()
 
     def run(self) -> None:
         """Until ``all`` has what it wants."""
-        while not self._stop.is_set():
+        while not self._over.is_set():
             message = self._consumer.poll(0.1)
             if message is None:
                 continue
@@ -126,16 +127,15 @@ class _Reader(threading.Thread):
                 return
             self._arrived.setdefault(orjson.loads(message.value())["event_id"], now)
 
-    def all(self, wanted: object, worker: psutil.Popen) -> dict[str, float]:
+    def all(self, wanted: Set[str], worker: psutil.Popen) -> dict[str, float]:
         """Arrival (monotonic seconds) by id, once every one of ``wanted`` is there. Raises RuntimeError."""
-        wanted = set(wanted)  # type: ignore[call-overload]
         deadline = time.monotonic() + ANSWERED_WITHIN
         while not wanted <= self._arrived.keys():
             if self._failed or worker.poll() is not None or time.monotonic() > deadline:
                 missing = len(wanted - self._arrived.keys())
                 raise RuntimeError(f"{missing:,} of {len(wanted):,} answers did not come; {self._failed or ''}")
             time.sleep(0.1)
-        self._stop.set()
+        self._over.set()
         self.join()
         self._consumer.close()
         return self._arrived

@@ -34,7 +34,7 @@ class Answers:
         """Answers a second, from the end of the warm-up to the last answer."""
         begin = self.stamps_ms[int(WARM_UP * len(self.stamps_ms))]
         later = int((self.stamps_ms > begin).sum())
-        return later / ((self.stamps_ms[-1] - begin) / 1000)
+        return later / (float(self.stamps_ms[-1] - begin) / 1000)
 
 
 @dataclass(frozen=True, slots=True)

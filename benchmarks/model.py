@@ -16,6 +16,8 @@ TRAINED_ON = 2_000
 """Rows; enough for trees of full depth, and trained in a second or two."""
 
 _CARD = """\
+[model]
+deadline = "10s"    # rates are of a healthy primary: what else the machine does must not make it slow or late
 [output]
 kind = "binary"
 {features}
@@ -23,6 +25,7 @@ kind = "binary"
 chain = [{chain}]
 static = {{ score = 0.5, label = 0 }}
 [breaker]
+slow_call = "10s"
 open_for = "1h"     # a primary that is down stays down for a run: no probes in between
 max_open = "1h"
 """
