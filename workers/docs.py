@@ -1,13 +1,15 @@
-"""The pages of docs/ that are drawn from code: ``python -m workers.docs`` writes them, ``--check`` finds stale ones."""
+"""The pages and schemas made from code: ``python -m workers.docs`` writes them, ``--check`` finds stale ones."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from models.breaker import TRANSITIONS, Event, State
+from schemas import publish
 from workers.metrics import TABLE, Definition
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,6 +102,7 @@ def breaker_page() -> str:
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/metrics.md": metrics_page,
     "docs/breaker.md": breaker_page,
+    **{f"schemas/published/{name}": partial(publish.text, name) for name in publish.DOCUMENTS},
 }
 
 

@@ -1,0 +1,179 @@
+"""JSON Schemas of what users write and read: events, answers, and the headers of both and of what is in between.
+
+Draft 7, because that is what AsyncAPI 3.0 takes without further ado. ``schemas.publish`` makes files of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.attempt import MAX_MESSAGE
+from schemas.event import MAX_ID, Envelope
+from schemas.failure import Kind
+from schemas.prediction import Source
+
+Document = dict[str, Any]
+
+EXAMPLE = Envelope(id="event_id", time="occurred_at", features="features")
+"""The envelope of the published event schema: a pipeline's own names are in its pipeline file."""
+
+_DRAFT = "http://json-schema.org/draft-07/schema#"
+_INT64: Document = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
+_COUNT: Document = {"type": "integer", "minimum": 0}
+_TIME: Document = {
+    "type": "string",
+    "format": "date-time",
+    # for validators that do not look at formats, which is the default of most
+    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$",
+}
+
+
+def event_schema(envelope: Envelope = EXAMPLE) -> Document:
+    """An event's value on an input topic, as ``envelope`` names its parts."""
+    features: Document = {
+        "type": "object",
+        "description": "One value a feature, as the model's card names and types it. Others are ignored.",
+    }
+    properties: Document = {}
+    if envelope.id is not None:
+        properties[envelope.id] = {
+            "description": f"The event's id, the same on every answer. Without it: the `ce_id` header before, and "
+            f"`<topic>-<partition>-<offset>` after. At most {MAX_ID} characters.",
+            "anyOf": [{"type": "string", "maxLength": MAX_ID}, _INT64, {"type": "null"}],
+        }
+    if envelope.time is not None:
+        properties[envelope.time] = {
+            "description": "When it happened, ISO 8601; without a zone it is UTC. Without a time that can be read, the "
+            "record's timestamp."
+        }
+    if envelope.features:
+        properties[envelope.features] = features
+    return {
+        "$schema": _DRAFT,
+        "title": "Event",
+        "description": "What failsoft reads from an input topic. The names of the keys are the pipeline file's "
+        "`[input]`; these are the example's. A value that does not fit is `malformed`.",
+        "type": "object",
+        "properties": properties,
+        "required": [envelope.features] if envelope.features else [],
+    }
+
+
+def cloud_event_schema(envelope: Envelope = EXAMPLE) -> Document:
+    """A structured CloudEvent, read when a record's content-type begins with application/cloudevents."""
+    data = {k: v for k, v in event_schema(Envelope(features=envelope.features)).items() if k in ("type", "required")}
+    data["properties"] = event_schema(Envelope(features=envelope.features))["properties"]
+    return {
+        "$schema": _DRAFT,
+        "title": "Structured CloudEvent",
+        "description": "An event whose `content-type` begins with `application/cloudevents`: its id, time and data "
+        "are used, whatever the pipeline file names.",
+        "type": "object",
+        "properties": {
+            "id": {"anyOf": [{"type": "string", "minLength": 1, "maxLength": MAX_ID}, _INT64]},
+            "time": {"description": "RFC 3339; else the record's timestamp."},
+            "data": data,
+        },
+        "required": ["id", "data"],
+    }
+
+
+def scored_schema() -> Document:
+    """An answer's value on `<name>.scored`."""
+    properties: Document = {
+        "event_id": {"type": "string", "minLength": 1, "maxLength": MAX_ID},
+        "score": {"type": "number"},
+        "label": {"type": ["integer", "string", "null"]},
+        "probabilities": {"type": ["array", "null"], "items": {"type": "number"}, "minItems": 1},
+        "confidence": {"type": ["number", "null"]},
+        "source": {"description": "Who answered.", "enum": [str(source) for source in Source]},
+        "model": {
+            "description": "The model that answered, or the rule; null when the static answer was given.",
+            "type": ["string", "null"],
+        },
+        "version": {"type": ["integer", "null"]},
+        "degraded": {"description": "Somebody other than the primary answered.", "type": "boolean"},
+        "reason": {
+            "description": "The failure kind that kept the primary away, or null.",
+            "enum": [None, *(str(kind) for kind in Kind if kind is not Kind.BAD_HEADER)],
+        },
+        "revision": {"description": "Of an event's answers the highest counts.", **_COUNT},
+        "final": {"description": "No correction will follow by itself.", "type": "boolean"},
+        "imputed": {"description": "Features that were made up for.", "type": "array", "items": {"type": "string"}},
+        "origin": {
+            "description": "The record that first carried the event.",
+            "type": "object",
+            "properties": {"topic": {"type": "string", "minLength": 1}, "partition": _COUNT, "offset": _COUNT},
+            "required": ["topic", "partition", "offset"],
+            "additionalProperties": False,
+        },
+        "event_time": _TIME,
+        "scored_at": _TIME,
+    }
+    by_primary = {"degraded": {"const": False}, "reason": {"const": None}, "final": {"const": True}}
+    by_another = {"degraded": {"const": True}, "reason": {"type": "string"}}
+    return {
+        "$schema": _DRAFT,
+        "title": "Scored",
+        "description": "An answer. To have one an event, keep the record of the highest revision for each event_id.",
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+        "if": {"properties": {"source": {"const": str(Source.PRIMARY)}}},
+        "then": {"properties": by_primary},
+        "else": {"properties": by_another},
+    }
+
+
+def headers_schema(*, due: bool = False, dead: bool = False) -> Document:
+    """The control headers of a retry (``due``), dead-letter (``dead``) or replay record, as text."""
+    number: Document = {"type": "string", "pattern": "^[0-9]{1,19}$"}
+    text: Document = {"type": "string", "minLength": 1}
+    message: Document = {"type": "string", "description": f"At most {MAX_MESSAGE} bytes.", "maxLength": MAX_MESSAGE}
+    required: Document = {
+        "failsoft-attempt": {**number, "description": "Retries so far."},
+        "failsoft-origin-topic": text,
+        "failsoft-origin-partition": number,
+        "failsoft-origin-offset": number,
+        "failsoft-origin-timestamp-ms": {"type": "string", "pattern": "^-?[0-9]{1,19}$"},
+        "failsoft-first-failed-ms": number,
+        "failsoft-error-kind": {"enum": [str(kind) for kind in Kind]},
+        "failsoft-error-message": message,
+        "failsoft-model": text,
+        "failsoft-next-revision": {
+            **number,
+            "description": "The revision of the next answer: 0 when none was given, 1 after a provisional one, "
+            "2 after a final one.",
+        },
+        "failsoft-replays": number,
+    }
+    if due:
+        required["failsoft-due-ms"] = {**number, "description": "Not attempted before (epoch milliseconds)."}
+    if dead:  # KIP-1191's names
+        required |= {
+            "__dlq.errors.topic": text,
+            "__dlq.errors.partition": number,
+            "__dlq.errors.offset": number,
+            "__dlq.errors.group": text,
+            "__dlq.errors.delivery.count": number,
+            "__dlq.errors.message": message,
+        }
+    optional: Document = {"failsoft-model-version": number, "failsoft-replay-id": text}
+    return {
+        "type": "object",
+        "description": "Beside the event's own headers, which are untouched. Each is there at most once, in UTF-8.",
+        "properties": required | optional,
+        "required": list(required),
+    }
+
+
+def scored_headers_schema() -> Document:
+    """The headers of an answer, by which a reader may filter without parsing."""
+    properties: Document = {
+        "content-type": {"const": "application/json"},
+        "failsoft-revision": {"type": "string", "pattern": "^[0-9]{1,19}$"},
+        "failsoft-source": {"enum": [str(source) for source in Source]},
+    }
+    trace: Document = {"traceparent": {"type": "string"}, "tracestate": {"type": "string"}}
+    return {"type": "object", "properties": properties | trace, "required": list(properties)}

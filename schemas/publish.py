@@ -1,0 +1,191 @@
+"""The published interface as files: the JSON Schemas, and an AsyncAPI 3.0 document of a pipeline's topics.
+
+``python -m workers.docs`` writes them to schemas/published; tests hold real output against them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+from schemas.interface import (
+    Document,
+    cloud_event_schema,
+    event_schema,
+    headers_schema,
+    scored_headers_schema,
+    scored_schema,
+)
+
+_PIPELINE: Document = {"description": "The pipeline's name, `name` in pipeline.toml."}
+
+# channel: address, role, description, cleanup policy, messages. One partition where the description says so.
+_CHANNELS: Mapping[str, tuple[str, str, str, str, tuple[str, ...]]] = {
+    "input": (
+        "{topic}",
+        "input",
+        "A topic of the user's, `input.topics` in pipeline.toml. All have one partition count, P.",
+        "delete",
+        ("event", "cloudEvent"),
+    ),
+    "scored": (
+        "{pipeline}.scored",
+        "scored",
+        "Answers: P partitions, each answer on its event's. Read with isolation.level=read_committed.",
+        "delete",
+        ("answer",),
+    ),
+    "retry": (
+        "{pipeline}.retry.{delay}",
+        "retry",
+        "A rung of the retry ladder, P partitions. No record is attempted before its `failsoft-due-ms`.",
+        "delete",
+        ("retry",),
+    ),
+    "dead": (
+        "{pipeline}.dead",
+        "dead",
+        "Dead letters, P partitions: events that no attempt can help, or none did.",
+        "delete",
+        ("deadLetter",),
+    ),
+    "replay": (
+        "{pipeline}.replay",
+        "replay",
+        "Replayed dead letters, P partitions: they never go back through the user's own topic.",
+        "delete",
+        ("replay",),
+    ),
+    "outcomes": (
+        "{pipeline}.outcomes",
+        "outcomes",
+        "One partition, between workers: summaries of windows, for the owner of the breakers. Not for others.",
+        "delete",
+        ("internal",),
+    ),
+    "control": (
+        "{pipeline}.control",
+        "control",
+        "One partition, between the command line and workers: operators' commands. Not for others.",
+        "delete",
+        ("internal",),
+    ),
+    "alerts": ("{pipeline}.alerts", "alerts", "One partition: alerts as events.", "delete", ("alert",)),
+    "breakersChangelog": (
+        "{pipeline}-breakers-changelog",
+        "changelog",
+        "One partition, Faust's: the table of breakers. Not for others.",
+        "compact",
+        ("internal",),
+    ),
+    "rolloutsChangelog": (
+        "{pipeline}-rollouts-changelog",
+        "changelog",
+        "One partition, Faust's: the table of rollouts. Not for others.",
+        "compact",
+        ("internal",),
+    ),
+}
+
+_PARAMETERS: Mapping[str, Document] = {
+    "pipeline": _PIPELINE,
+    "topic": {"description": "One of `input.topics` in pipeline.toml."},
+    "delay": {"description": "One of `retry.delays`, as pipeline.toml spells it.", "examples": ["5s", "1m", "1h"]},
+}
+
+# operation: what the pipeline does ("receive" or "send"), on which channel, in words.
+_OPERATIONS: Mapping[str, tuple[str, str, str]] = {
+    "scoreEvents": ("receive", "input", "Each event gets one first and one final answer."),
+    "answer": ("send", "scored", "Answers, corrections and confirmations."),
+    "climb": ("send", "retry", "What failed and may succeed later."),
+    "tryAgain": ("receive", "retry", "A retry, once it is due and the breaker admits it."),
+    "bury": ("send", "dead", "What is malformed, invalid, poison or exhausted."),
+    "scoreReplays": ("receive", "replay", "What an operator replays (`failsoft dead replay`)."),
+    "summarise": ("send", "outcomes", "Counts of calls, failures and slow calls."),
+    "foldSummaries": ("receive", "outcomes", "The owner of the breakers reads them all."),
+    "obey": ("receive", "control", "Operators' commands."),
+    "alert": ("send", "alerts", "What an operator should look at."),
+    "writeBreakers": ("send", "breakersChangelog", "The breakers' newest state."),
+    "readBreakers": ("receive", "breakersChangelog", "Every worker follows it."),
+    "writeRollouts": ("send", "rolloutsChangelog", "The rollouts' newest state."),
+    "readRollouts": ("receive", "rolloutsChangelog", "Every worker follows it."),
+}
+
+
+def asyncapi() -> Document:
+    """A pipeline's topics and what is on them, seen from the pipeline."""
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "failsoft",
+            "version": "1.0.0",
+            "description": "The topics of one pipeline. Its name prefixes every topic that it owns.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {name: _channel(name) for name in _CHANNELS},
+        "operations": {name: _operation(*parts) for name, parts in _OPERATIONS.items()},
+        "components": {"messages": _messages()},
+    }
+
+
+def _channel(name: str) -> Document:
+    address, role, description, policy, messages = _CHANNELS[name]
+    return {
+        "address": address,
+        "title": role,
+        "description": description,
+        "parameters": {p: said for p, said in _PARAMETERS.items() if f"{{{p}}}" in address},
+        "messages": {message: {"$ref": f"#/components/messages/{message}"} for message in messages},
+        "bindings": {"kafka": {"topicConfiguration": {"cleanup.policy": [policy]}, "bindingVersion": "0.5.0"}},
+    }
+
+
+def _operation(action: str, channel: str, summary: str) -> Document:
+    messages = _CHANNELS[channel][4]
+    return {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "summary": summary,
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{message}"} for message in messages],
+    }
+
+
+def _messages() -> Document:
+    kept = "The event's value, byte for byte (a tombstone too)."
+    key: Document = {"kafka": {"key": {"description": "The event's key, as it came."}, "bindingVersion": "0.5.0"}}
+
+    def message(title: str, payload: Document, headers: Document | None = None, **more: object) -> Document:
+        found: Document = {"title": title, "payload": payload, **more}
+        return found | ({} if headers is None else {"headers": headers, "bindings": key})
+
+    return {
+        "event": message("An event", {"$ref": "./event.schema.json"}),
+        "cloudEvent": message(
+            "An event as a structured CloudEvent",
+            {"$ref": "./cloud-event.schema.json"},
+            contentType="application/cloudevents+json",
+        ),
+        "answer": message("An answer", {"$ref": "./scored.schema.json"}, scored_headers_schema()),
+        "retry": message("An event that waits for another attempt", {"description": kept}, headers_schema(due=True)),
+        "deadLetter": message("A dead letter", {"description": kept}, headers_schema(dead=True)),
+        "replay": message("A replayed dead letter", {"description": kept}, headers_schema()),
+        "alert": message("An alert", {"type": "object"}),
+        "internal": message(
+            "A message between workers", {"description": "Not an interface: it may change in any version."}
+        ),
+    }
+
+
+DOCUMENTS: Mapping[str, Callable[[], Document]] = {
+    "event.schema.json": event_schema,
+    "cloud-event.schema.json": cloud_event_schema,
+    "scored.schema.json": scored_schema,
+    "asyncapi.json": asyncapi,
+}
+"""The documents by the name of their file."""
+
+
+def text(name: str) -> str:
+    """The document ``name`` as it is written to its file."""
+    return json.dumps(DOCUMENTS[name](), indent=2, ensure_ascii=False) + "\n"

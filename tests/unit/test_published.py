@@ -1,0 +1,270 @@
+"""The published interface: fresh, valid, and true of what is really written and read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+
+from schemas import interface, publish
+from schemas.event import Event, decode_one, origin_of
+from schemas.failure import Failure, Kind
+from schemas.prediction import Source
+from schemas.scored import encode
+from tests.kit import REPLAY, RULE, FakeBoard, Rec, attempt, body, broken, events, plan, result, run, waiting
+from topics.layout import Role, layout
+from topics.names import Names
+from topics.routing import route
+from workers import docs
+
+CHECK_FORMATS = jsonschema.FormatChecker()
+CONTRACT_EXAMPLE = {
+    "event_id": "e",
+    "score": 0.93,
+    "label": 1,
+    "probabilities": None,
+    "confidence": 0.93,
+    "source": "primary",
+    "model": "repayment",
+    "version": 2,
+    "degraded": False,
+    "reason": None,
+    "revision": 0,
+    "final": True,
+    "imputed": [],
+    "origin": {"topic": "t", "partition": 0, "offset": 17},
+    "event_time": "2018-10-30T18:00:00Z",
+    "scored_at": "2026-11-24T16:00:00.123Z",
+}
+
+
+def _validator(schema: publish.Document) -> jsonschema.Draft7Validator:
+    return jsonschema.Draft7Validator(schema, format_checker=CHECK_FORMATS)
+
+
+SCORED = _validator(interface.scored_schema())
+
+
+@pytest.mark.parametrize("name", publish.DOCUMENTS)
+def test_the_file_in_the_repository_is_fresh(name: str) -> None:
+    """`python -m workers.docs` writes it anew."""
+    assert f"schemas/published/{name}" in docs.PAGES
+    assert f"schemas/published/{name}" not in docs.stale(), "stale: run `python -m workers.docs`"
+
+
+@pytest.mark.parametrize("name", [n for n in publish.DOCUMENTS if n.endswith(".schema.json")])
+def test_a_schema_is_a_schema(name: str) -> None:
+    """Valid by its own draft's metaschema."""
+    document = json.loads(publish.text(name))
+    assert document["$schema"] == "http://json-schema.org/draft-07/schema#"
+    jsonschema.Draft7Validator.check_schema(document)
+
+
+# --- answers ---
+
+
+def test_the_contracts_example_is_an_answer() -> None:
+    """Its keys are the schema's, in the contract's order."""
+    SCORED.validate(CONTRACT_EXAMPLE)
+    assert list(interface.scored_schema()["properties"]) == list(CONTRACT_EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event_id": ""},
+        {"score": None},
+        {"source": "oracle"},
+        {"degraded": True},
+        {"reason": "timeout"},
+        {"source": "static", "reason": None, "degraded": True},
+        {"reason": "mood"},
+        {"revision": -1},
+        {"event_time": "yesterday"},
+        {"scored_at": "2026-11-24"},
+        {"origin": {"topic": "t"}},
+        {"more": 1},
+    ],
+)
+def test_the_schema_refuses_what_is_no_answer(change: dict[str, Any]) -> None:
+    """A schema that takes anything would hold nothing."""
+    assert not SCORED.is_valid(CONTRACT_EXAMPLE | change)
+
+
+def _real_answers() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Answers as they are written, value and headers: by each link, provisional, corrected and confirmed."""
+    chain = ["model:lite", f"rule:{RULE}", "static"]
+    trace = [("traceparent", b"00-a-b-01")]
+    records = [
+        *events(3),
+        Rec(offset=3, value=body(None, y=None), headers=trace),
+        Rec(offset=4, timestamp=-1, value=b'{"features": {"x": 0.5}}'),
+        waiting(),
+        waiting("loans.retry.1m", number=1),
+        waiting(REPLAY, next_revision=2),
+    ]
+    several = {"score": 0.7, "label": "yes", "confidence": 0.6, "probabilities": [0.3, 0.7]}
+    for models in ({}, {"m": broken}, {"m": broken, "lite": broken}, {"m": lambda call: result([0.55] * len(call))}):
+        for said in (several, None):
+            done = run(records, plan(chain, 0.6, lambda values, said=said: said), models=models)
+            for topic, rows in route(done.verdicts, Names("loans")):
+                for _, value, headers in rows if topic == "loans.scored" else ():
+                    yield json.loads(value or b""), {k: (v or b"").decode() for k, v in headers}
+
+
+def test_real_answers_are_as_published() -> None:
+    """Whoever answers, at whatever revision; their headers too."""
+    headers = _validator(interface.scored_headers_schema())
+    seen: set[tuple[str, int, bool]] = set()
+    for value, found in _real_answers():
+        SCORED.validate(value)
+        headers.validate(found)
+        assert found["failsoft-revision"] == str(value["revision"]) and found["failsoft-source"] == value["source"]
+        seen.add((value["source"], value["revision"], value["final"]))
+    assert seen >= {
+        ("primary", 0, True),
+        ("primary", 1, True),
+        ("primary", 2, True),
+        ("fallback_model", 0, False),
+        ("fallback_model", 1, True),
+        ("rule", 0, False),
+        ("static", 0, False),
+        ("fallback_model", 0, True),
+        ("static", 1, True),
+    }
+
+
+def test_every_source_and_every_reason_is_published() -> None:
+    """But bad_header, which gets no answer."""
+    properties = interface.scored_schema()["properties"]
+    assert set(properties["source"]["enum"]) == set(Source)
+    assert set(properties["reason"]["enum"]) == {None, *Kind} - {Kind.BAD_HEADER}
+
+
+def test_an_encoded_batch_without_optional_parts_is_as_published() -> None:
+    """A regression's answer: no label, no confidence, nothing imputed."""
+    done = run(events(1), board=FakeBoard(admits={"m@2": 0}))
+    (value,) = encode(done.verdicts.given[0].answers)
+    SCORED.validate(json.loads(value))
+    assert json.loads(value)["confidence"] is None and json.loads(value)["model"] is None
+
+
+# --- events ---
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"event_id": "e", "occurred_at": "2018-10-30T18:00:00Z", "features": {"x": 1}},
+        {"features": {}},
+        {"event_id": 7, "features": {}, "more": [1]},
+        {"event_id": None, "occurred_at": None, "features": {"x": None}},
+        {"event_id": "", "features": {}},
+        {},
+        {"features": []},
+        {"event_id": True, "features": {}},
+        {"event_id": "x" * 1025, "features": {}},
+        {"event_id": {"a": 1}, "features": {}},
+        {"event_id": 2**63 - 1, "features": {}},
+        [],
+        "text",
+        None,
+    ],
+)
+def test_the_event_schema_takes_what_is_read(value: object) -> None:
+    """A value that fits is an event, and one that does not is malformed."""
+    record = Rec(value=json.dumps(value).encode())
+    read = decode_one(record, origin_of(record), interface.EXAMPLE)
+    fits = _validator(interface.event_schema()).is_valid(value)
+    assert fits is isinstance(read, Event), read
+    if isinstance(read, Failure):
+        assert read.kind is Kind.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"id": "c", "time": "2018-10-30T18:00:00Z", "data": {"features": {}}},
+        {"id": "c", "data": {"features": {}}, "specversion": "1.0"},
+        {"data": {"features": {}}},
+        {"id": "", "data": {"features": {}}},
+        {"id": "c", "data": {}},
+        {"id": "c", "data": [1]},
+        {"id": "c"},
+        [],
+    ],
+)
+def test_the_cloud_event_schema_takes_what_is_read(value: object) -> None:
+    """The same for a structured CloudEvent."""
+    headers = [("content-type", b"application/cloudevents+json")]
+    record = Rec(value=json.dumps(value).encode(), headers=headers)
+    read = decode_one(record, origin_of(record), interface.EXAMPLE)
+    assert _validator(interface.cloud_event_schema()).is_valid(value) is isinstance(read, Event), read
+
+
+# --- topics ---
+
+
+def test_the_topics_are_an_asyncapi_3_document() -> None:
+    """Its version, and every reference in it leads somewhere: to a part of it, or to a published file."""
+    document = json.loads(publish.text("asyncapi.json"))
+    assert document["asyncapi"] == "3.0.0" and document["info"]["title"] and document["info"]["version"]
+    for reference in _references(document):
+        file, _, path = reference.partition("#")
+        if file:
+            assert file.removeprefix("./") in publish.DOCUMENTS
+            continue
+        here: Any = document
+        for part in path.strip("/").split("/"):
+            here = here[part]
+    for channel in document["channels"].values():
+        named = {part.split("}")[0] for part in channel["address"].split("{")[1:]}
+        assert named == set(channel["parameters"])
+    for operation in document["operations"].values():
+        assert operation["action"] in ("send", "receive")
+        channel = operation["channel"]["$ref"]
+        assert all(m["$ref"].startswith(f"{channel}/messages/") for m in operation["messages"])
+
+
+def _references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for inner in part.values():
+            yield from _references(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from _references(inner)
+
+
+def test_every_topic_of_a_pipeline_has_its_channel() -> None:
+    """Address, role and cleanup policy are those of the topics that `topics apply` creates."""
+    channels = publish.asyncapi()["channels"].values()
+    topics = layout(Names("loans"), ["loans.events"], [("5s", 5.0)], 4, 1_000_000)
+    published = {
+        (
+            c["address"].format(pipeline="loans", delay="5s", topic="loans.events"),
+            c["title"],
+            c["bindings"]["kafka"]["topicConfiguration"]["cleanup.policy"][0],
+        )
+        for c in channels
+    }
+    assert published == {(t.name, str(t.role), t.configs.get("cleanup.policy", "delete")) for t in topics}
+    assert {c["title"] for c in channels} == set(Role)
+
+
+def test_control_headers_are_as_published() -> None:
+    """What retry, dead-letter and replay records really carry fits, and nothing is carried that is not published."""
+    for full in (attempt(replay_id="r"), attempt(version=None)):
+        for schema, headers in (
+            (interface.headers_schema(due=True), full.headers()),
+            (interface.headers_schema(dead=True), full.dead_headers("loans")),
+        ):
+            found = {k: (v or b"").decode() for k, v in headers}
+            _validator(schema).validate(found)
+            assert found.keys() <= schema["properties"].keys()
+            assert not _validator(schema).is_valid(found | {"failsoft-attempt": "-1"})
+    assert "failsoft-due-ms" not in interface.headers_schema()["properties"]
