@@ -1,0 +1,52 @@
+"""What a batch has to tell: metrics by batch, and lines that believe nothing of an input topic's headers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+from schemas.record import Header
+from tests.kit import INPUT, NOW_MS, Rec, attempt, broken, events, run, waiting
+from workers.logs import FailureLog
+from workers.metrics import Metrics
+from workers.report import LISTED, Reporter
+
+
+def _told(records: list[Rec]) -> tuple[CollectorRegistry, list[structlog.typing.EventDict]]:
+    """What is measured and logged of a batch whose primary fails."""
+    registry = CollectorRegistry()
+    with structlog.testing.capture_logs() as lines:
+        log = FailureLog(structlog.get_logger("test"))
+        reporter = Reporter(Metrics(registry), log, "m", lambda: NOW_MS / 1000, lambda: 10.0)
+        reporter.committed(records, run(records, models={"m": broken}), started=9.5, began=9.9)
+    return registry, lines
+
+
+def test_a_line_names_the_event_and_its_origin() -> None:
+    """Of a retry, the place where the event was first read, and how often it was retried."""
+    _, (fresh, again) = _told([*events(1), waiting(number=0)])
+    assert (fresh["event_id"], fresh["origin"], fresh["attempt"]) == ("e0", f"{INPUT}-0-0", 0)
+    assert (again["event_id"], again["origin"], again["attempt"]) == ("w", f"{INPUT}-0-77", 1)
+
+
+@pytest.mark.parametrize("value", [None, b"\xff", b"5", b"9" * 5000])
+def test_forged_headers_are_not_believed_and_break_nothing(value: bytes | None) -> None:
+    """An input topic's control headers are anybody's: the first attempt is the first."""
+    headers: list[Header] = [("failsoft-attempt", value), *attempt(number=3).headers(), ("traceparent", value)]
+    _, (line,) = _told([replace(events(1)[0], headers=headers)])
+    assert (line["attempt"], line["trace_id"]) == (0, None)
+
+
+def test_a_batch_is_measured_whole() -> None:
+    """Events, answers, retries and latency are counted for each record of the batch."""
+    registry, _ = _told(events(LISTED + 4))
+    for name, labels in (
+        ("failsoft_events_total", {"topic": INPUT, "outcome": "provisional"}),
+        ("failsoft_answers_total", {"source": "static", "reason": "model_error"}),
+        ("failsoft_retries_total", {"rung": "5s"}),
+        ("failsoft_event_latency_seconds_count", {}),
+    ):
+        assert registry.get_sample_value(name, labels) == LISTED + 4, name
