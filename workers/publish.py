@@ -53,8 +53,8 @@ async def blocks(fd: int) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     while True:
         if not regular:
-            readable = loop.create_future()
-            loop.add_reader(fd, lambda f=readable: f.done() or f.set_result(None))
+            readable: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(fd, _once, readable)
             try:
                 await readable
             finally:
@@ -63,6 +63,11 @@ async def blocks(fd: int) -> AsyncIterator[bytes]:
         if not block:
             return
         yield block
+
+
+def _once(readable: asyncio.Future[None]) -> None:
+    if not readable.done():
+        readable.set_result(None)
 
 
 class Publisher:
@@ -80,7 +85,7 @@ class Publisher:
         # Entities come again and again, and the hash is in pure Python.
         @functools.lru_cache(maxsize=100_000)
         def partition(key: bytes) -> int:
-            return (murmur2(key) & 0x7FFFFFFF) % sent.partitions
+            return int((murmur2(key) & 0x7FFFFFFF) % sent.partitions)
 
         self._partition = partition
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,14 +64,15 @@ class Reader:
         end = await self.consumer.end_offsets(self.assigned)
         return {tp: (begin[tp], end[tp]) for tp in self.assigned}
 
-    async def until(self, bounds: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[list[Any]]:
+    async def until(self, bounds: Mapping[TopicPartition, tuple[int, int]]) -> AsyncGenerator[list[Any], None]:
         """Every record within ``bounds``, a list at a time, in order within each partition. Then the reader is used up.
 
         A partition is done when its position is at the end, not when its last record was seen: what stands there may
         be a transaction's marker, or aborted.
         """
         left = {tp: end for tp, (begin, end) in bounds.items() if begin < end}
-        self.consumer.assign(list(left))
+        if left:
+            self.consumer.assign(list(left))
         for tp in left:
             self.consumer.seek(tp, bounds[tp][0])
         while left:
@@ -83,7 +84,7 @@ class Reader:
                 if await self.consumer.position(tp) >= left[tp]:
                     del left[tp]
 
-    async def follow(self, from_beginning: bool) -> AsyncIterator[list[Any]]:
+    async def follow(self, from_beginning: bool) -> AsyncGenerator[list[Any], None]:
         """What is there (if wanted) and what comes, without end."""
         if from_beginning:
             await self.consumer.seek_to_beginning(*self.assigned)

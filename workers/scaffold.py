@@ -1,4 +1,4 @@
-"""A new pipeline's files, as text: from the templates, and from a model's inputs and outputs when there is one. Pure."""
+"""A new pipeline's files, as text: from the templates, and from a model's inputs and outputs if there is one. Pure."""
 
 from __future__ import annotations
 

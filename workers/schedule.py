@@ -1,11 +1,11 @@
-"""A rate kept by schedule: when the n-th of something is due, so that a late one is caught up and nothing drifts. Pure."""
+"""A rate kept by schedule: the n-th of something is due at its time, so a late one is caught up. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 TICK = 0.01
-"""Seconds. Waiting is in steps no shorter: a timer is no more exact, and a batch a tick is cheaper than one a record."""
+"""Seconds. No wait is shorter: timers are no more exact, and a batch a tick is cheaper than one a record."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
@@ -51,8 +52,9 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGINT, self._end, 130, signal.SIGINT)
         keepers = [loop.create_task(self._keep(i, command)) for i, command in enumerate(self._commands)]
         stopped = loop.create_task(self._stop.wait())
-        everything = asyncio.ensure_future(asyncio.gather(*keepers))
-        await asyncio.wait({stopped, everything}, return_when=asyncio.FIRST_COMPLETED)
+        everything = asyncio.gather(*keepers)
+        both: set[asyncio.Future[Any]] = {stopped, everything}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if not self._stop.is_set():
             await everything  # each was asked to end, or keeping one went wrong: then this raises
@@ -68,7 +70,7 @@ class Supervisor:
         return self._code
 
     def _end(self, code: int, number: signal.Signals = signal.SIGTERM) -> None:
-        """Pass the signal on, once; the processes are in sessions of their own, so a terminal's Ctrl-C is ours alone."""
+        """Pass the signal on, once; the processes have sessions of their own, so a terminal's Ctrl-C is ours alone."""
         if self._stop.is_set():
             return
         self._code, self._signal = code, number
@@ -109,7 +111,7 @@ class Supervisor:
                         await asyncio.wait_for(self._stop.wait(), wait)
 
 
-def _end_with(parent: int):  # type: ignore[no-untyped-def]
+def _end_with(parent: int) -> Callable[[], None] | None:
     """For the new process, before it becomes a worker: let the kernel end it when the supervisor dies, even by kill -9.
 
     Linux only. SIGTERM and not SIGKILL: an orphan drains as well as any worker.

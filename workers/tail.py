@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ def answer(record: Record) -> dict[str, Any]:
 
 async def follow(
     pipeline: Settings, chosen: Filter, from_beginning: bool, limit: int | None
-) -> AsyncIterator[Sequence[Record]]:
+) -> AsyncGenerator[Sequence[Record], None]:
     """Answers as they are committed, a list at a time, until ``limit`` of them were given.
 
     Raises NoSuchTopic or KafkaUnreachable.

@@ -6,12 +6,15 @@ import re
 import shutil
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workers.commands import output
 from workers.commands.border import Failed
+
+if TYPE_CHECKING:
+    from workers.scaffold import Shape
 
 MODEL = "my-model"
 
@@ -74,7 +77,7 @@ def init(
     typer.echo(output.next_commands([f"failsoft topics apply {pipeline}", f"failsoft worker {pipeline}", events]))
 
 
-def _shape(onnx: Path):  # type: ignore[no-untyped-def]
+def _shape(onnx: Path) -> Shape:
     from models import session
     from workers import scaffold
 

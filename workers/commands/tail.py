@@ -64,7 +64,7 @@ async def _show(settings: Any, chosen: Filter, from_beginning: bool, limit: int 
 
     if people:
         show = _table()
-    async with aclosing(follow(settings, chosen, from_beginning, limit)) as batches:  # type: ignore[type-var]
+    async with aclosing(follow(settings, chosen, from_beginning, limit)) as batches:
         async for records in batches:
             for record in records:
                 if people:
