@@ -18,6 +18,7 @@ from models.fallback import LastKnown, LinkKind, from_rule, static
 from models.imputation import Imputed, impute
 from models.window import Counts
 from schemas import attempt as attempts
+from schemas import wire
 from schemas.attempt import Attempt
 from schemas.event import decode, origin_of
 from schemas.failure import Failure, Kind
@@ -307,7 +308,7 @@ class _Batch:
             except Exception as e:  # noqa: BLE001
                 self.rule_errors[target, type(e).__name__] += 1
                 continue
-            if said is not None:
+            if said is not None and _writable(said):
                 given[row] = said
         for rows, predictions in _in_columns(given):
             self._answer(rows, predictions, Source.RULE, None, self.imputed, name=target)
@@ -341,6 +342,15 @@ class _Batch:
             now_ms=self.now_ms,
             u=self.u,
         )
+
+
+def _writable(prediction: Prediction) -> bool:
+    """Can the answer be written as JSON? A label past 64 bits or of half a character would end the worker instead."""
+    try:
+        wire.dumps(prediction.label)
+    except TypeError:
+        return False
+    return True
 
 
 def _in_columns(given: Mapping[int, Prediction]) -> Iterator[tuple[list[int], Predictions]]:

@@ -130,13 +130,21 @@ EVENTS = st.fixed_dictionaries(
 )
 
 
+PLAIN = st.builds(lambda id: {"id": id, "at": "2018-10-30T18:00:00Z", "features": {"x": 1}}, TEXT)
+OTHER_HEADERS = st.sampled_from([[], [("traceparent", b"1")], [("content-type", b"application/json")]])
+CLOUD_HEADERS = st.sampled_from([[("ce_id", b"c")], [("content-type", b"application/cloudevents+json")]])
+
+
 @given(
-    st.lists(EVENTS | JSON, max_size=4),
+    st.lists(st.tuples(PLAIN, OTHER_HEADERS), max_size=4)
+    | st.lists(st.tuples(PLAIN | EVENTS | JSON, OTHER_HEADERS | CLOUD_HEADERS), max_size=4),
     st.sampled_from([Envelope(id="id", time="at"), Envelope(), Envelope(features="")]),
 )
-def test_a_batch_reads_what_each_record_would(values: list[object], envelope: Envelope) -> None:
+def test_a_batch_reads_what_each_record_would(
+    parts: list[tuple[object, list[tuple[str, bytes]]]], envelope: Envelope
+) -> None:
     """The short cut by columns gives the same events and failures, one by one or together."""
-    records = [Rec(offset=i, value=json.dumps(v).encode()) for i, v in enumerate(values)]
+    records = [Rec(offset=i, value=json.dumps(v).encode(), headers=h) for i, (v, h) in enumerate(parts)]
     batch = decode(records, {}, envelope)
     for i, record in enumerate(records):
         one = decode_one(record, origin_of(record), envelope)

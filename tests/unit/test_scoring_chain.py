@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
+
 from models.fallback import LastKnown
 from models.window import Counts
 from schemas.event import Envelope
 from schemas.failure import Failure, Kind
+from schemas.scored import encode
 from tests.kit import (
     NOW_MS,
     RULE,
@@ -81,6 +84,15 @@ def test_a_broken_rule_costs_no_event_its_answer() -> None:
     done = run(events(2), plan(chain=[f"rule:{RULE}", "static"], rule=rule), models={"m": broken})
     assert {s.source for s in answers(done)} == {"static"}
     assert done.rule_errors == {(RULE, "ZeroDivisionError"): 2}
+
+
+@pytest.mark.parametrize("label", [2**64, "\ud800"])
+def test_a_label_that_cannot_be_written_is_no_answer(label: object) -> None:
+    """A rule's slip may not end the worker: the next link is asked."""
+    the_plan = plan(chain=[f"rule:{RULE}", "static"], rule=lambda values: {"score": 0.5, "label": label})
+    done = run(events(1), the_plan, models={"m": broken})
+    assert [s.source for s in answers(done)] == ["static"]
+    assert encode(done.verdicts.given[0].answers)
 
 
 def test_a_rule_may_give_probabilities_to_some_rows_only() -> None:
