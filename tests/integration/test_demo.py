@@ -1,0 +1,140 @@
+"""The demo, whole: as a process of its own, without a terminal, to its end and interrupted on the way."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import orjson
+import psutil
+import pytest
+
+WITHIN = 240.0
+"""Seconds for the fast story: about 30 on a quiet machine."""
+
+
+class Demo:
+    """A running ``failsoft demo --fast``, what it says on stderr, and the processes that it started."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.said: list[str] = []
+        self.children: set[psutil.Process] = set()
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def hear(self, what: str | None = None) -> None:
+        """Until it says ``what`` (or all it has to say); remembers every process that it had meanwhile."""
+        deadline = time.monotonic() + WITHIN
+        while True:
+            line = self._lines.get(timeout=deadline - time.monotonic())
+            if line is None:
+                assert what is None, f"it never said {what!r}:\n{''.join(self.said)}"
+                return
+            self.said.append(line)
+            self._count()
+            if what is not None and what in line:
+                return
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it ``number``."""
+        self._count()
+        self.process.send_signal(number)
+
+    def _count(self) -> None:
+        if self.process.poll() is None:
+            self.children.update(psutil.Process(self.process.pid).children(recursive=True))
+
+    def left(self) -> list[psutil.Process]:
+        """Its processes that do not go."""
+        _, alive = psutil.wait_procs(self.children, timeout=20)
+        return list(alive)
+
+
+@contextmanager
+def demo(*flags: str) -> Iterator[Demo]:
+    # A user's own cluster in the environment must not draw the demo's events.
+    environment = os.environ | {"FAILSOFT_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1", "FAILSOFT_NAME": "in-earnest"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workers.cli", "demo", "--fast", *flags],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        yield Demo(process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_demo_tells_its_story_and_adds_up() -> None:
+    """It exits 0, every chapter happened, the sums hold and are not empty, and no process is left."""
+    with demo() as playing:
+        playing.hear()
+        assert playing.process.stdout is not None
+        sums = [orjson.loads(line) for line in playing.process.stdout]
+        code, said = playing.process.wait(WITHIN), "".join(playing.said)
+        assert code == 0, said
+        assert len(playing.children) >= 3  # Kafka's watcher, Kafka, the worker
+        assert playing.left() == []
+    for fact in ("closed → open", "open → half_open", "half_open → closed", "dead letters replayed", "It adds up"):
+        assert fact in said
+    assert all(s["holds"] and s["total"] == sum(s["parts"].values()) for s in sums)
+    parts = {s["name"]: s["parts"] for s in sums if s["name"]}
+    assert parts["published"]["first answers"] > 500
+    assert parts["published"]["dead at once"] > 0
+    assert parts["provisional"]["corrections"] > 100
+    assert parts["provisional"]["confirmed"] >= parts["confirmed"]["dead after all retries"] >= 6
+    assert parts["replayed"]["corrected"] >= 6
+    assert parts["replayed"]["dead again"] > 0
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"), [(signal.SIGINT, "Kafka starts"), (signal.SIGTERM, "The primary starts to fail")]
+)
+def test_an_interrupted_demo_leaves_nothing(number: signal.Signals, moment: str) -> None:
+    """Ctrl-C, and what else ends a process, ends worker and broker too, early and late; the exit code is 130."""
+    with demo() as playing:
+        playing.hear(moment)
+        playing.signal(number)
+        playing.hear()
+        assert playing.process.wait(WITHIN) == 130
+        assert playing.left() == []
+        assert "Traceback" not in "".join(playing.said)
+
+
+def test_a_killed_demo_leaves_nothing() -> None:
+    """kill -9 of the demo ends worker and broker too."""
+    with demo() as playing:
+        playing.hear("The primary starts to fail")
+        playing.signal(signal.SIGKILL)
+        playing.process.wait(WITHIN)
+        assert playing.left() == []
+
+
+def test_a_worker_that_dies_fails_the_demo() -> None:
+    """The story does not go on without its worker: exit code 1, and the reason."""
+    with demo() as playing:
+        playing.hear("The primary starts to fail")
+        (worker,) = [p for p in playing.children if p.is_running() and "workers.demo.worker" in p.cmdline()]
+        worker.kill()
+        playing.hear()
+        assert playing.process.wait(WITHIN) == 1
+        assert "the worker ended with exit code -9" in "".join(playing.said)
+        assert playing.left() == []

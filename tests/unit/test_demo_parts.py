@@ -1,0 +1,141 @@
+"""The demo's parts: its stream, its fault, and what its table is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+import models
+from models.repository import Repository
+from models.session import Outcome, Session
+from schemas.attempt import Attempt
+from schemas.failure import Failure, Kind
+from schemas.features import Columns, columns
+from schemas.record import Origin
+from tests.kit import Rec
+from topics.names import Names
+from workers.demo import applications, gauges
+from workers.demo.applications import Application, Flaw, dear, stream
+from workers.demo.fault import DEAREST, Fault, Faulty, Switch
+from workers.demo.seen import Rung, Seen
+
+NAMES = Names("loans")
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, str]]:
+    return applications.rows()
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    repository = Repository(Path(models.__file__).parent / "repository")
+    session = Session(repository.artifact("repayment", 2), repository.card("repayment"))
+    yield session
+    session.close()
+
+
+def features(found: list[Application], session: Session) -> Columns:
+    return columns([orjson.loads(a.value)["features"] for a in found], session.card.specs)
+
+
+def test_a_seed_gives_one_stream(rows: list[dict[str, str]]) -> None:
+    """Two runs with one seed publish the same bytes; another seed spoils other applications."""
+    once, again, other = (list(islice(stream(rows, seed), 2_000)) for seed in (7, 7, 8))
+    assert once == again != other
+
+
+def test_event_ids_are_unique_over_laps(rows: list[dict[str, str]]) -> None:
+    """An applicant who applies again has the same key and a new event id."""
+    sound = [a for a in islice(stream(rows[:5], 1), 15) if a.flaw is not Flaw.MALFORMED]
+    ids = [orjson.loads(a.value)["event_id"] for a in sound]
+    assert len(set(ids)) == len(ids) > len({a.key for a in sound})
+
+
+def test_each_flaw_occurs_and_is_what_it_says(rows: list[dict[str, str]]) -> None:
+    """Malformed ones are no JSON, invalid ones lack what is not imputed, incomplete ones lack what is; all are few."""
+    found = list(islice(stream(rows, 7), 4_000))
+    by_flaw = {flaw: [a for a in found if a.flaw is flaw] for flaw in Flaw}
+    for flaw in (Flaw.MALFORMED, Flaw.INVALID, Flaw.INCOMPLETE):
+        assert 0 < len(by_flaw[flaw]) < 0.1 * len(found)
+    for a in by_flaw[Flaw.MALFORMED]:
+        with pytest.raises(orjson.JSONDecodeError):
+            orjson.loads(a.value)
+    for a in by_flaw[Flaw.INVALID]:
+        assert "debt_to_income_ratio" not in orjson.loads(a.value)["features"]
+    for a in by_flaw[Flaw.INCOMPLETE]:
+        assert not {"car_value", "driver_tenure"} & orjson.loads(a.value)["features"].keys()
+
+
+def test_the_primary_is_sure_of_the_dear_ones(rows: list[dict[str, str]], session: Session) -> None:
+    """When they are replayed the primary must have an answer, and not be too unsure to give one."""
+    outcome = session.run(features(dear(rows, 6, 2 * DEAREST), session))
+    assert isinstance(outcome, Outcome)
+    assert outcome.bad == {}
+    assert outcome.predictions.confidences is not None
+    assert float(outcome.predictions.confidences.min()) >= session.card.output.min_confidence  # type: ignore[operator]
+
+
+def test_the_fault_spoils_what_it_says(rows: list[dict[str, str]], session: Session, tmp_path: Path) -> None:
+    """Off, the session's answers pass; on, the guard fails all rows, or those above the price, and no other."""
+    plain = [a for a in islice(stream(rows, 7), 20) if a.flaw is Flaw.NONE]
+    batch = features([*dear(rows, 2, 2 * DEAREST), *plain], session)
+    switch = Switch(tmp_path / "fault.json")
+    faulty, honest = Faulty(session, switch), session.run(batch)
+    assert isinstance(honest, Outcome)
+    for fault, expected in ((Fault(), set()), (Fault(above=DEAREST), {0, 1}), (Fault(True), set(range(batch.size)))):
+        switch.set(fault)
+        outcome = faulty.run(batch)
+        assert isinstance(outcome, Outcome)
+        assert set(outcome.bad) == expected
+        assert {f.kind for f in outcome.bad.values()} <= {Kind.BAD_OUTPUT}
+        good = [i for i in range(batch.size) if i not in expected]
+        np.testing.assert_array_equal(outcome.predictions.scores[good], honest.predictions.scores[good])
+
+
+def test_no_switch_is_no_fault(tmp_path: Path) -> None:
+    """Before the demo has said anything, the primary is as it is."""
+    assert Switch(tmp_path / "fault.json").get() == Fault()
+
+
+def test_a_rung_is_what_the_group_has_not_dealt_with() -> None:
+    """Waiting is what lies past the committed offsets (markers are no records); the next due is a head's."""
+    seen = Seen(NAMES)
+    for partition, offset, due in ((0, 0, 500), (0, 1, 700), (0, 5, 900), (1, 0, 600)):
+        seen.fold(Rec(NAMES.retry("5s"), partition, offset, headers=[("failsoft-due-ms", b"%d" % due)]))
+    assert seen.rung("5s") == Rung(4, 500)
+    seen.committed(NAMES.retry("5s"), 0, 2)
+    assert seen.rung("5s") == Rung(2, 600)
+    seen.committed(NAMES.retry("5s"), 1, 1)
+    seen.committed(NAMES.retry("5s"), 0, 6)
+    assert (seen.rung("5s"), seen.waiting, seen.rung("1m")) == (Rung(0, None), 0, Rung(0, None))
+
+
+def test_dead_letters_count_once_and_replays_apart() -> None:
+    """A letter that dies again after a replay is no new letter."""
+    seen = Seen(NAMES)
+    died = Attempt(0, Origin("in", 0, 1, 0), 0, Failure(Kind.MALFORMED, "why"), "m", None, 0)
+    again = replace(died, replays=1, replay_id="r")
+    for attempt in (died, again):
+        seen.fold(Rec(NAMES.dead, 0, 0, headers=attempt.dead_headers("loans")))
+    assert (dict(seen.dead), seen.dead_at_once, seen.exhausted, seen.dead_again) == ({"malformed": 1}, 1, 0, 1)
+
+
+def test_breakers_are_read_from_the_metrics_page() -> None:
+    """The state that is 1, and the moves that happened."""
+    page = (
+        "# TYPE failsoft_breaker_state gauge\n"
+        'failsoft_breaker_state{model="m",version="2",state="closed"} 0.0\n'
+        'failsoft_breaker_state{model="m",version="2",state="open"} 1.0\n'
+        "# TYPE failsoft_breaker_transitions_total counter\n"
+        'failsoft_breaker_transitions_total{model="m",version="2",from="closed",to="open"} 3.0\n'
+        'failsoft_breaker_transitions_total{model="m",version="2",from="open",to="half_open"} 0.0\n'
+    )
+    found = gauges.read(page)
+    assert (found.states, dict(found.moves)) == ({"m@2": "open"}, {("m@2", "closed", "open"): 3})

@@ -1,0 +1,85 @@
+"""The demo's stream: loan applications made from the data set's rows, a few of them spoiled on purpose, the same for
+every run with one seed.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from schemas import wire
+from workers.rows import value as cell
+
+DATA = Path(__file__).parent / "data" / "car_loans_events.csv"
+
+
+class Flaw(StrEnum):
+    """What is wrong with an application, and what failsoft makes of it."""
+
+    NONE = "none"
+    INCOMPLETE = "incomplete"  # lacks what the card imputes: answered, and the answer says what was filled in
+    INVALID = "invalid"  # lacks what the card does not forgive: a dead letter
+    MALFORMED = "malformed"  # cut off in the middle: a dead letter
+    DEAR = "dear"  # for a car that the demo's second fault concerns: sound, and yet the primary fails on it
+
+
+SHARES: tuple[tuple[Flaw, float], ...] = ((Flaw.MALFORMED, 0.002), (Flaw.INVALID, 0.004), (Flaw.INCOMPLETE, 0.04))
+"""A few: at 200 a second, a malformed one every 2.5 seconds, and eight a second to impute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """One event to publish. ``key`` is the applicant's, who may apply again."""
+
+    key: bytes
+    value: bytes
+    flaw: Flaw
+
+
+def rows() -> list[dict[str, str]]:
+    """The data set, a row an application."""
+    with DATA.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def stream(rows: Sequence[Mapping[str, str]], seed: int) -> Iterator[Application]:
+    """Applications without end: when ``rows`` are through, the same applicants apply again, with new event ids."""
+    draw = random.Random(seed)
+    lap = 0
+    while True:
+        lap += 1
+        for row in rows:
+            yield made(row, lap, _flaw(draw.random()))
+
+
+def dear(rows: Sequence[Mapping[str, str]], n: int, value: float) -> list[Application]:
+    """``n`` applications for a car worth ``value`` (€), by the first applicants."""
+    return [made({**row, "car_value": repr(value)}, f"dear-{i}", Flaw.DEAR) for i, row in enumerate(rows[:n], 1)]
+
+
+def made(row: Mapping[str, str], lap: int | str, flaw: Flaw) -> Application:
+    """A CSV row as an event of the demo's pipeline, with ``flaw``."""
+    features = {name: cell(text) for name, text in row.items() if name not in ("id", "timestamp")}
+    if flaw is Flaw.INCOMPLETE:
+        del features["car_value"], features["driver_tenure"]
+    elif flaw is Flaw.INVALID:
+        del features["debt_to_income_ratio"]
+    event = {
+        "event_id": f"{row['id']}-{lap}",
+        "occurred_at": row["timestamp"].replace(" ", "T") + "Z",
+        "features": features,
+    }
+    whole = wire.dumps(event)
+    return Application(row["id"].encode(), whole[: len(whole) // 2] if flaw is Flaw.MALFORMED else whole, flaw)
+
+
+def _flaw(u: float) -> Flaw:
+    for flaw, share in SHARES:
+        if u < share:
+            return flaw
+        u -= share
+    return Flaw.NONE

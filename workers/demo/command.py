@@ -1,0 +1,115 @@
+"""``failsoft demo``: the whole story on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workers.commands import context, output
+from workers.commands.border import Failed
+from workers.commands.context import Json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from workers.demo.scene import Script
+    from workers.demo.show import Show
+    from workers.demo.summary import Sum
+
+NEXT = (
+    "failsoft kafka                      # a Kafka to keep",
+    "failsoft init my-pipeline           # a pipeline of your own, with your model",
+    "failsoft --help",
+)
+
+
+def register(root: typer.Typer) -> None:
+    """Add the command to the command line."""
+    root.command("demo")(demo)
+
+
+def demo(
+    ctx: typer.Context,
+    fast: Annotated[bool, typer.Option("--fast", help="The same facts with less waiting: about 30 seconds.")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=20, max=5000, help="Applications a second.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Which applications are spoiled.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """See a model fail and recover, in about 90 seconds: a real Kafka, live events, and counts that must add up.
+
+    Needs nothing but this program; the first run downloads Kafka (44 MB). Nothing is left behind. Exits 0 only if the
+    topics, read back at the end, hold what was promised.
+
+    **Example**: `failsoft demo`
+    """
+    from rich.console import Console
+
+    from workers.demo.show import on
+    from workers.demo.story import FAST, FULL
+
+    script = FAST if fast else FULL
+    script = replace(script, rate=rate or script.rate, seed=script.seed if seed is None else seed)
+    console = Console(stderr=True)
+    found = _play(ctx, script, on(console), console)
+    _sum_up(found, console, as_json)
+    wrong = [str(each) for each in found if not each.holds]
+    if wrong:
+        raise Failed("it does not add up:\n" + "\n".join(f"  {line}" for line in wrong))
+    output.note("It adds up.\n\n" + output.next_commands(NEXT))
+
+
+def _play(ctx: typer.Context, script: Script, show: Show, console: Console) -> list[Sum]:
+    from topics import jars
+    from topics.embedded import Embedded
+    from workers.demo.scene import StoryFailed
+    from workers.demo.stage import StageFailed
+    from workers.demo.story import tell
+
+    show.say(
+        "failsoft scores Kafka events with a model, and keeps answering, honestly, while the model fails. "
+        "This is the whole story, with nothing simulated but the model's fault."
+    )
+    # What ends a process ends the demo as Ctrl-C does: through every `finally`, so nothing is left behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    download = "" if jars.cached() else " (the first time: 44 MB to download)"
+    show.say(f"A real Apache Kafka starts on this machine{download} …")
+
+    async def play() -> list[Sum]:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, task.cancel)
+        with show:
+            return await tell(script, kafka.bootstrap, folder, show)
+
+    with Embedded() as kafka:
+        folder = kafka.data / "demo"  # it goes with Kafka's data, even after `kill -9`
+        folder.mkdir()
+        show.say(f"Kafka answers at {kafka.bootstrap}.")
+        try:
+            return context.run(ctx, play())
+        except (StoryFailed, StageFailed) as e:
+            raise Failed(str(e)) from e
+
+
+def _sum_up(found: list[Sum], console: Console, as_json: bool) -> None:
+    """The sums: a table for people, on stdout; for programs, an object each there, and lines on stderr."""
+    columns = ["holds", "sum", "means"]
+    if output.people(as_json):
+        rows = [{"holds": "✓" if s.holds else "✗", "sum": str(s), "means": s.means} for s in found]
+        output.rows(rows, columns, as_json)
+        return
+    for s in found:
+        output.note(f"  {'ok' if s.holds else 'WRONG'}: {s} ({s.means})")
+    output.rows(
+        [{"name": s.name, "total": s.total, "parts": s.parts, "holds": s.holds, "means": s.means} for s in found],
+        columns,
+        as_json,
+    )

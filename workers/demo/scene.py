@@ -1,0 +1,165 @@
+"""What plays behind the story: the stream, the readers and the table, and how a chapter waits for a fact."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from workers.demo import gauges
+from workers.demo.applications import Application
+from workers.demo.feed import Feed
+from workers.demo.gauges import Breakers
+from workers.demo.show import Show
+from workers.demo.stage import Stage, Worker
+from workers.demo.table import Moment
+from workers.demo.watch import Watch
+
+PAINT = 0.25
+"""Seconds between two paintings of the table: quick enough to live, slow enough to read."""
+
+SLOW = 4.0
+"""How many times longer than it should take something may take on a busy machine before the demo gives up."""
+
+
+class StoryFailed(Exception):
+    """What should have happened did not; says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """How long the chapters last (seconds), and how much happens in them. ``rate`` is events a second."""
+
+    delays: tuple[str, ...]
+    healthy: float
+    outage: float  # counted from the breaker's opening
+    calm: float
+    rate: float
+    dear: int = 6
+    seed: int = 7
+
+
+@dataclass(slots=True)
+class Scene:
+    """What is going on: the tasks behind the story, and what they have seen."""
+
+    script: Script
+    stage: Stage
+    worker: Worker
+    watch: Watch
+    feed: Feed
+    show: Show
+    started: float
+    chapter: str = ""
+    breakers: Breakers = field(default_factory=Breakers)
+    moves: list[str] = field(default_factory=list)
+    rates: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=12))
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def primary(self) -> str:
+        """The primary's breaker, as model@version."""
+        model = self.stage.pipeline.model
+        return next((key for key in self.breakers.states if key.rpartition("@")[0] == model), model)
+
+    @property
+    def settled(self) -> int:
+        """Events that have a first answer, or are dead letters without one."""
+        return self.watch.seen.answered + self.watch.seen.dead_at_once
+
+    def times(self, state: str) -> int:
+        """How often the primary's breaker has moved to ``state``."""
+        return sum(n for (key, _, to), n in self.breakers.moves.items() if key == self.primary and to == state)
+
+    def check(self) -> None:
+        """Raises what ended one of the tasks behind the story, or StageFailed if the worker ended."""
+        self.worker.check()
+        for task in self.tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
+    async def until(self, what: str, fact: Callable[[], bool], within: float) -> float:
+        """Waits for ``fact``; the seconds it took. Raises StoryFailed after ``within`` seconds (on a quiet machine)."""
+        began = time.monotonic()
+        while not fact():
+            self.check()
+            if time.monotonic() - began > SLOW * within:
+                raise StoryFailed(f"{what}: it should take {within:.0f} s, and {SLOW * within:.0f} have passed")
+            await asyncio.sleep(0.05)
+        return time.monotonic() - began
+
+    async def stay(self, seconds: float) -> None:
+        """Lets the stream run on."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.check()
+            await asyncio.sleep(min(0.1, max(0.0, end - time.monotonic())))
+
+    def turn(self, chapter: str, text: str) -> None:
+        """A new chapter."""
+        self.chapter = chapter
+        self.show.say(text)
+
+    def moment(self) -> Moment:
+        """How things stand now."""
+        seen, now = self.watch.seen, time.monotonic()
+        self.rates.append((now, seen.answered))
+        (then, before), passed = self.rates[0], now - self.rates[0][0]
+        return Moment(
+            chapter=self.chapter,
+            elapsed=now - self.started,
+            published=self.feed.acknowledged,
+            rate=(seen.answered - before) / passed if now > then else 0.0,
+            answers=dict(seen.first),
+            provisional=seen.provisional,
+            corrected=seen.corrected,
+            confirmed=seen.confirmed,
+            imputed=seen.imputed,
+            state=self.breakers.states.get(self.primary, "closed"),
+            states=dict(self.breakers.states),
+            moves=list(self.moves),
+            rungs={delay: seen.rung(delay) for delay in self.script.delays},
+            dead=dict(seen.dead),
+            replayed=seen.replayed,
+            corrected_by_replay=seen.corrected_by_replay,
+            dead_again=seen.dead_again,
+            now_ms=time.time() * 1000,
+        )
+
+    async def paint(self) -> None:
+        """Keeps the table, and the news of the breakers, up to date."""
+        while True:
+            with suppress(OSError):  # no answer is no news: a worker that is gone is found out by ``check``
+                self._tell_moves(await gauges.scrape(self.worker.address))
+            self.show.update(self.moment())
+            await asyncio.sleep(PAINT)
+
+    def _tell_moves(self, now: Breakers) -> None:
+        for (key, before, after), n in now.moves.items():
+            if n > self.breakers.moves[key, before, after]:
+                move = f"{before} → {after}"
+                self.moves.append(move)
+                self.show.note(f"{time.monotonic() - self.started:.0f} s: the breaker of {key} moves: {move}")
+        self.breakers = now
+
+
+@asynccontextmanager
+async def play(
+    script: Script, stage: Stage, worker: Worker, partitions: int, source: Iterator[Application], show: Show
+) -> AsyncIterator[Scene]:
+    """A scene from its first event on; what plays behind it ends with the block."""
+    pipeline = stage.pipeline
+    feed = Feed(pipeline, source, script.rate)
+    scene = Scene(script, stage, worker, Watch(pipeline, partitions), feed, show, time.monotonic())
+    work: Sequence[Coroutine[Any, Any, None]] = (feed.run(), scene.watch.run(), scene.paint())
+    scene.tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield scene
+    finally:
+        for task in scene.tasks:
+            task.cancel()
+        await asyncio.gather(*scene.tasks, return_exceptions=True)

@@ -1,0 +1,162 @@
+"""The demo's story, chapter by chapter. Each ends when a fact is seen in the topics or metrics, not after a pause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from topics import admin
+from workers import dead
+from workers.demo import applications, scene
+from workers.demo.fault import DEAREST, Fault
+from workers.demo.scene import Scene, Script
+from workers.demo.show import Show
+from workers.demo.stage import Stage
+from workers.demo.summary import Sum, ledger, sums
+from workers.demo.watch import read_all
+from workers.letters import listed
+from workers.process import wanted
+
+FULL = Script(delays=("2s", "5s", "12s"), healthy=8, outage=8, calm=3, rate=300)
+"""About a minute of events. The breaker opens some four seconds into the outage (half of its ten seconds' window must
+have failed), tries once in vain after five, and finds the primary well at its second try, ten seconds later."""
+
+FAST = Script(delays=("1s", "2s", "3s"), healthy=1, outage=1, calm=0, rate=150)
+"""The same facts with as little waiting as they need: for tests."""
+
+
+async def tell(script: Script, bootstrap: str, folder: Path, show: Show) -> list[Sum]:
+    """The whole story on the Kafka at ``bootstrap``; the sums that its topics come to.
+
+    Raises StoryFailed or StageFailed when something does not happen. No process is left behind on any path.
+    """
+    stage = Stage(folder, bootstrap, script.delays)
+    pipeline = stage.pipeline
+    topology, created = await admin.apply(pipeline.connection(), wanted(pipeline))
+    show.say(
+        f"The pipeline {pipeline.name!r} gets its {len(created)} topics, as `failsoft topics apply` makes them: "
+        f"applications in, answers out, a retry ladder ({', '.join(script.delays)}), dead letters, replays."
+    )
+    source = applications.stream(applications.rows(), script.seed)
+    async with stage.worker() as worker:
+        await worker.ready()
+        async with scene.play(script, stage, worker, topology.partitions, source, show) as s:
+            await _healthy(s)
+            await _outage(s)
+            await _recovery(s)
+            await _small_fault(s)
+            await _replay(s)
+            await _end(s)
+        await worker.drain()
+        published = s.feed.acknowledged
+    return await _count(stage, published, show)
+
+
+async def _healthy(s: Scene) -> None:
+    s.turn(
+        "all is well",
+        "Loan applications stream in, and the primary model answers each one, once: will the loan be repaid? "
+        "Some lack the car's value: the card says how to fill it in, and the answer names what was filled in. Some are "
+        "cut off, or lack what no card can fill in: they go to the dead letters, untouched, and no neighbour in their "
+        "batch suffers.",
+    )
+    await s.until("the primary answers", lambda: s.watch.seen.first["primary"] > 0, 15)
+    await s.stay(s.script.healthy)
+
+
+async def _outage(s: Scene) -> None:
+    s.turn(
+        "the primary fails",
+        "The primary starts to fail: not-a-number for every application. A guard looks at each score, so none gets "
+        "out: a smaller model answers instead, provisionally, and says so; the application climbs the retry ladder.",
+    )
+    opened = s.times("open")
+    s.stage.switch.set(Fault(everything=True))
+    took = await s.until("the breaker opens", lambda: s.times("open") > opened, 30)
+    s.turn(
+        "the breaker is open",
+        f"After {took:.0f} s half of the calls in its window have failed, and the breaker opens: the primary is left "
+        "alone. The fallback answers at once, and the ladder waits: no retry is wasted on a model that is known to be "
+        "down.",
+    )
+    before = s.watch.seen.provisional
+    await s.until("fallbacks answer", lambda: s.watch.seen.provisional > before, 10)
+    await s.stay(s.script.outage)
+
+
+async def _recovery(s: Scene) -> None:
+    s.turn(
+        "the primary is repaired",
+        "The primary is repaired, and nobody tells the breaker: it finds out by itself. Half open, it lets three "
+        "waiting retries try; had they failed, it would have waited twice as long.",
+    )
+    s.stage.switch.set(Fault())
+    await s.until("the breaker closes", lambda: s.breakers.states.get(s.primary) == "closed", 40)
+    s.turn(
+        "corrections arrive",
+        "Closed. The ladder drains, and each provisional answer gets its correction: the primary's own, final, as "
+        "revision 1.",
+    )
+    await s.until("the ladder drains", lambda: s.watch.seen.waiting == 0, 30)
+    await s.stay(s.script.calm)
+
+
+async def _small_fault(s: Scene) -> None:
+    n = s.script.dear
+    s.turn(
+        "a small fault",
+        f"Now {n} applications for cars that cost more than {DEAREST:,.0f} €, which the primary has a bug for. Each "
+        "fails by itself, so the breaker stays closed and nobody else notices. When the last rung has not helped, the "
+        "fallback's answer is confirmed as final, and the application becomes a dead letter, with all that is known.",
+    )
+    exhausted, patience = s.watch.seen.exhausted, sum(seconds for _, seconds in s.stage.pipeline.retry.rungs)
+    s.stage.switch.set(Fault(above=DEAREST))
+    s.feed.add(applications.dear(applications.rows(), n, DEAREST * 2))
+    await s.until("retries run out", lambda: s.watch.seen.exhausted >= exhausted + n, patience + 10)
+
+
+async def _replay(s: Scene) -> None:
+    s.stage.switch.set(Fault())
+    s.turn(
+        "dead letters are replayed",
+        "The bug is fixed. An operator looks at the dead letters (`failsoft dead list`) and replays them (`failsoft "
+        "dead replay`): what failed for the bug gets the primary's answer after all; what is broken by itself comes "
+        "back.",
+    )
+    pipeline, seen = s.stage.pipeline, s.watch.seen
+    for group in listed(await dead.groups(pipeline, lambda counts: None)):
+        s.show.note("{count:>5} {kind} ({model}@{version})".format_map(group))
+    counts = dead.Counts()
+    await dead.replay(pipeline, dead.EVERYTHING, dead.How(dead.new_id()), counts)
+    replayed = counts.replayed
+    s.show.note(f"{replayed} dead letters replayed")
+    await s.until(
+        "replays come to something",
+        lambda: seen.replayed == replayed and seen.corrected_by_replay + seen.dead_again >= replayed,
+        20,
+    )
+    await s.stay(s.script.calm)
+
+
+async def _end(s: Scene) -> None:
+    s.turn(
+        "the end",
+        "The stream ends. The worker finishes what it has begun and stops, as on any SIGTERM.",
+    )
+    s.feed.end()
+    feeding = s.tasks[0]
+    await s.until("the last events are published", feeding.done, 10)
+    await s.until("every event has its answer", lambda: s.settled >= s.feed.acknowledged, 20)
+    await s.until("the ladder is empty", lambda: s.watch.seen.waiting == 0, 30)
+
+
+async def _count(stage: Stage, published: int, show: Show) -> list[Sum]:
+    pipeline = stage.pipeline
+    names = pipeline.names
+    show.say(
+        "Does it add up? A reader that was not there reads every topic from its beginning (committed records only), "
+        "and counts."
+    )
+    rungs = [names.retry(delay) for delay, _ in pipeline.retry.rungs]
+    topics = [*pipeline.input.topics, names.scored, *rungs, names.dead, names.replay]
+    records = await read_all(pipeline, topics)
+    return sums(ledger(records, pipeline.input.topics, names), published)

@@ -1,0 +1,126 @@
+"""What the demo looks like at one moment: a table for a terminal, a line for everything else. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from workers.demo.seen import Rung
+
+STYLES = {"closed": "green", "half_open": "yellow", "open": "bold red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Counts and states at one moment; ``elapsed`` in seconds, ``rate`` in first answers a second.
+
+    ``state`` is that of the primary's breaker; ``states`` has every model's.
+    """
+
+    chapter: str
+    elapsed: float
+    published: int
+    rate: float
+    answers: Mapping[str, int]
+    provisional: int
+    corrected: int
+    confirmed: int
+    imputed: int
+    state: str
+    states: Mapping[str, str]
+    moves: Sequence[str]
+    rungs: Mapping[str, Rung]
+    dead: Mapping[str, int]
+    replayed: int
+    corrected_by_replay: int
+    dead_again: int
+    now_ms: float
+
+
+def line(m: Moment) -> str:
+    """One line, for a log."""
+    answers = ", ".join(f"{source} {n:,}" for source, n in m.answers.items()) or "none yet"
+    states = ", ".join(f"{key} {state}" for key, state in m.states.items())
+    rungs = ", ".join(f"{delay} {rung.waiting:,}" for delay, rung in m.rungs.items())
+    dead = ", ".join(f"{kind} {n:,}" for kind, n in m.dead.items()) or "none"
+    parts = [
+        f"published {m.published:,}",
+        f"answers: {answers} ({m.rate:,.0f}/s)",
+        f"provisional {m.provisional:,} = corrected {m.corrected:,} + confirmed {m.confirmed:,} + waiting",
+        f"breakers: {states}",
+        f"ladder: {rungs}",
+        f"dead: {dead}",
+    ]
+    return " | ".join(parts)
+
+
+def render(m: Moment) -> RenderableType:
+    """The live table."""
+    title = Text.assemble((m.chapter, "bold"), f"   {m.elapsed:.0f} s   {m.published:,} published")
+    return Panel(
+        Group(Columns([_answers(m), _ladder(m)], padding=(0, 3)), Columns([_dead(m), _breakers(m)], padding=(0, 3))),
+        title=title,
+        title_align="left",
+    )
+
+
+def _answers(m: Moment) -> Table:
+    table = _table("first answers", "who", "how many")
+    for source, n in m.answers.items():
+        table.add_row(source, f"{n:,}")
+    table.add_row(Text("a second", style="dim"), Text(f"{m.rate:,.0f}", style="dim"))
+    table.add_row("provisional", f"{m.provisional:,}")
+    table.add_row("  corrected since", Text(f"{m.corrected:,}", style="green"))
+    table.add_row("  confirmed since", f"{m.confirmed:,}")
+    table.add_row("features filled in", f"{m.imputed:,}")
+    return table
+
+
+def _ladder(m: Moment) -> Table:
+    table = _table("retry ladder", "rung", "waiting", "next due")
+    for delay, rung in m.rungs.items():
+        table.add_row(delay, f"{rung.waiting:,}", _due(rung, m))
+    return table
+
+
+def _due(rung: Rung, m: Moment) -> Text:
+    if rung.next_due_ms is None:
+        return Text("")
+    left = (rung.next_due_ms - m.now_ms) / 1000
+    if left > 0:
+        return Text(f"in {left:.0f} s")
+    return Text("now") if m.state == "closed" else Text("when the breaker lets it", style="yellow")
+
+
+def _dead(m: Moment) -> Table:
+    table = _table("dead letters", "kind", "how many")
+    for kind, n in m.dead.items():
+        table.add_row(kind, f"{n:,}")
+    if m.replayed:
+        table.add_row("replayed", f"{m.replayed:,}")
+        table.add_row("  corrected", Text(f"{m.corrected_by_replay:,}", style="green"))
+        table.add_row("  dead again", f"{m.dead_again:,}")
+    return table
+
+
+def _breakers(m: Moment) -> Table:
+    table = _table("breakers", "model", "state")
+    for key, state in m.states.items():
+        table.add_row(key, Text(state, style=STYLES.get(state, "")))
+    for move in m.moves[-5:]:
+        table.add_row("", Text(move, style="dim"))
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, min_width=34)
+    for i, column in enumerate(columns):
+        number = column in ("how many", "waiting")
+        table.add_column(column, style="cyan" if i else "", header_style="dim", justify="right" if number else "left")
+    return table

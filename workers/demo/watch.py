@@ -1,0 +1,80 @@
+"""Reads the demo's topics: live, for the table, and whole, for the summary. Committed records only, and no memory of
+the worker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.record import Record
+from workers import reading
+from workers.demo.seen import Seen
+from workers.settings import Settings
+
+LOOK = 0.3
+"""Seconds between two looks at the group's offsets, a request a partition: as often as a table is worth reading."""
+
+
+class Watch:
+    """Follows the pipeline's own topics into ``seen`` while ``run`` runs."""
+
+    def __init__(self, pipeline: Settings, partitions: int) -> None:
+        names = pipeline.names
+        self.seen = Seen(names)
+        self._connection = pipeline.connection()
+        self._group = names.group
+        rungs = [names.retry(delay) for delay, _ in pipeline.retry.rungs]
+        self._ladder = [TopicPartition(topic, i) for topic in rungs for i in range(partitions)]
+        self._all = [TopicPartition(t, i) for t in (names.scored, names.dead, names.replay) for i in range(partitions)]
+        self._all += self._ladder
+
+    async def run(self) -> None:
+        """Until cancelled. Raises what aiokafka raises."""
+        async with AsyncExitStack() as stack:
+            reader = _reader(self._connection)
+            group = AIOKafkaConsumer(**self._connection, group_id=self._group, enable_auto_commit=False)
+            for consumer in (reader, group):
+                stack.push_async_callback(consumer.stop)
+                await consumer.start()
+            reader.assign(self._all)
+            await reader.seek_to_beginning()
+            clock = asyncio.get_running_loop().time
+            look_at = clock()
+            while True:
+                for records in (await reader.getmany(timeout_ms=100, max_records=2000)).values():
+                    for record in records:
+                        self.seen.fold(record)
+                if clock() >= look_at:
+                    await self._look(group)
+                    look_at = clock() + LOOK
+
+    async def _look(self, group: AIOKafkaConsumer) -> None:
+        """What of the ladder the workers have dealt with. The consumer asks for the group's offsets without joining."""
+        for tp in self._ladder:
+            offset = await group.committed(tp)
+            if offset is not None:
+                self.seen.committed(tp.topic, tp.partition, offset)
+
+
+async def read_all(pipeline: Settings, topics: Sequence[str]) -> list[Record]:
+    """Every committed record of ``topics``, in the order of each partition, up to their ends of this moment."""
+    records: list[Record] = []
+    for topic in topics:
+        async with reading.reader(pipeline, topic) as reader:
+            async for found in reader.until(await reader.bounds()):
+                records += found
+    return records
+
+
+def _reader(connection: Mapping[str, Any]) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        **connection,
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+    )
