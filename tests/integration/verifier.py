@@ -10,7 +10,7 @@ import json
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,7 +182,7 @@ class Settlement:
     def verdict(self) -> Verdict:
         """Reads to the end, and judges each event."""
         self.reader.to_the_end()
-        return _Judge(self).verdict()
+        return judge(self.reader.records, self.inputs, self.name, self.delays, self.jitter, self.forged)
 
 
 @dataclass
@@ -197,35 +197,52 @@ class Verdict:
     def counts(self) -> Counter[str]:
         return Counter(self.fates.values())
 
-    def only(self, *promises: str) -> dict[str, list[str]]:
-        return {k: v[:5] for k, v in self.broken.items() if k in promises}
-
     def __str__(self) -> str:
         said = [f"{k}: {len(v)}, such as {v[:3]}" for k, v in self.broken.items()]
         return "\n".join(said) or f"kept: {dict(self.counts)}"
 
 
+def judge(
+    records: Mapping[str, Sequence[Seen]],
+    inputs: Sequence[str],
+    name: str,
+    delays: Sequence[str],
+    jitter: float,
+    forged: Container[bytes] = (),
+) -> Verdict:
+    """What became of each event, and what of the promise was broken, by all records of the topics."""
+    return _Judge(records, inputs, name, delays, jitter, forged).verdict()
+
+
 class _Judge:
-    def __init__(self, s: Settlement) -> None:
-        self.s = s
+    def __init__(
+        self,
+        records: Mapping[str, Sequence[Seen]],
+        inputs: Sequence[str],
+        name: str,
+        delays: Sequence[str],
+        jitter: float,
+        forged: Container[bytes],
+    ) -> None:
+        self.delays, self.jitter, self.forged = delays, jitter, forged
+        self.dead, self.rungs = f"{name}.dead", [f"{name}.retry.{d}" for d in delays]
         self.broken: dict[str, list[str]] = defaultdict(list)
-        records = s.reader.records
-        self.events = {r.place: r for topic in s.inputs for r in records[topic]}
+        self.events = {r.place: r for topic in inputs for r in records[topic]}
         self.answers: dict[Place, list[tuple[Seen, dict[str, Any]]]] = defaultdict(list)
         self.steps: dict[Place, list[Seen]] = defaultdict(list)
         self.letters: dict[Place, list[Seen]] = defaultdict(list)
-        for r in records[s.scored]:
+        for r in records[f"{name}.scored"]:
             body = json.loads(r.value or b"")
             origin = body["origin"]
             self._file(self.answers, (origin["topic"], origin["partition"], origin["offset"]), r, (r, body))
-        for topic in s.rungs:
+        for topic in self.rungs:
             for r in self._ours(records[topic]):
                 self._file(self.steps, _origin(r), r, r)
-        for r in self._ours(records[s.dead]):
+        for r in self._ours(records[self.dead]):
             self._file(self.letters, _origin(r), r, r)
 
     def _ours(self, records: Iterable[Seen]) -> Iterable[Seen]:
-        return (r for r in records if (r.value or b"") not in self.s.forged)
+        return (r for r in records if (r.value or b"") not in self.forged)
 
     def _file(self, into: dict[Place, list[Any]], place: Place, record: Seen, what: object) -> None:
         if place not in self.events:
@@ -286,8 +303,8 @@ class _Judge:
         exhausted = last["reason"] is not None and last["reason"] != "low_confidence"
         if exhausted != bool(kinds):
             self.say("inconsistent", place, f"the last answer's reason is {last['reason']}, dead letters: {kinds}")
-        if exhausted and kinds and kinds[0] not in AT_ONCE and len(steps) != len(self.s.delays):
-            self.say("inconsistent", place, f"given up after {len(steps)} of {len(self.s.delays)} retries")
+        if exhausted and kinds and kinds[0] not in AT_ONCE and len(steps) != len(self.delays):
+            self.say("inconsistent", place, f"given up after {len(steps)} of {len(self.delays)} retries")
         if first["final"]:
             return "primary" if first["source"] == "primary" else f"fallback: {first['reason']}"
         if not steps:
@@ -315,7 +332,7 @@ class _Judge:
             self.say("wrong partition", place, f"{record.topic} {record.partition}")
         if (record.key, record.value) != (event.key, event.value):
             self.say("altered", place, f"{record.topic}: key {record.key!r}, value {(record.value or b'')[:80]!r}")
-        letter = record.topic == self.s.dead
+        letter = record.topic == self.dead
         own, kept = _own(event, letter), _own(record, letter)
         if own != kept:
             self.say("altered", place, f"{record.topic}: headers {kept}, where {own} were published")
@@ -324,8 +341,9 @@ class _Judge:
         if any(n > 1 for n in names.values()):
             self.say("altered", place, f"{record.topic}: control headers given twice: {names}")
         size = sum(len(k.encode()) + len(v or b"") + 10 for k, v in added)
-        if size > ADDED_AT_MOST:
-            self.say("inconsistent", place, f"{record.topic}: {size} bytes of headers added")
+        message = len(record.header("failsoft-error-message") or "")
+        if size > ADDED_AT_MOST or message > 500:
+            self.say("inconsistent", place, f"{record.topic}: {size} bytes of headers added, a message of {message}")
         if int(record.header("failsoft-origin-timestamp-ms") or "-9") != event.timestamp:
             self.say("altered", place, f"{record.topic}: origin timestamp")
 
@@ -339,19 +357,19 @@ class _Judge:
     ) -> None:
         """Promise 4: nothing is written about a retry before its due time, and each rung is climbed once."""
         attempts = [(r.topic, r.number("failsoft-attempt")) for r in steps]
-        expected = [(topic, i) for i, topic in enumerate(self.s.rungs)][: len(steps)]
+        expected = [(topic, i) for i, topic in enumerate(self.rungs)][: len(steps)]
         if attempts != expected:
             self.say("doubled", place, f"rungs {attempts}")
             return
         after = [r.timestamp for r, body in answers if body["revision"] > 0] + [r.timestamp for r in letters]
-        begun = event.timestamp
+        begun = event.timestamp  # replaced at the first step
         for i, step in enumerate(steps):
             due = step.number("failsoft-due-ms")
-            begun = step.number("failsoft-first-failed-ms") if i == 0 else begun
-            wait = _seconds(self.s.delays[i]) * 1000
-            if due < begun + wait * (1 - self.s.jitter) - ROUNDING_MS:
+            begun = begun if i else step.number("failsoft-first-failed-ms")
+            wait = _seconds(self.delays[i]) * 1000
+            if due < begun + wait * (1 - self.jitter) - ROUNDING_MS:
                 self.say("early", place, f"{step.topic}: due {due - begun} ms after it was decided")
-            if due > step.timestamp + wait * (1 + self.s.jitter) + ROUNDING_MS:
+            if due > step.timestamp + wait * (1 + self.jitter) + ROUNDING_MS:
                 self.say("inconsistent", place, f"{step.topic}: due {due - step.timestamp} ms after it was written")
             next_times = [steps[i + 1].timestamp] if i + 1 < len(steps) else after
             for moment in next_times:

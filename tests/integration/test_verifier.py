@@ -1,0 +1,135 @@
+"""The verifier itself: each way to break a promise, done to records that keep it, is noticed and named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.integration.verifier import Header, Seen, judge
+
+T0 = 1_800_000_000_000
+INPUT, SCORED, FIRST, SECOND, DEAD = "p.in", "p.scored", "p.retry.1s", "p.retry.2s", "p.dead"
+TRACE: list[Header] = [("traceparent", b"00-1")]
+OWN: list[Header] = [("own", b"1"), ("own", b"\xff"), *TRACE]
+Records = dict[str, list[Seen]]
+
+
+def _answer(offset: int, at: int, revision: int, source: str, reason: str | None, final: bool) -> Seen:
+    body = {
+        "event_id": f"e{offset}",
+        "source": source,
+        "degraded": source != "primary",
+        "reason": reason,
+        "revision": revision,
+        "final": final,
+        "origin": {"topic": INPUT, "partition": 0, "offset": offset},
+    }
+    headers: list[Header] = [
+        ("content-type", b"application/json"),
+        ("failsoft-revision", b"%d" % revision),
+        ("failsoft-source", source.encode()),
+        *TRACE,
+    ]
+    return Seen(SCORED, 0, 0, at, b"k", json.dumps(body).encode(), tuple(headers))
+
+
+def _moved(topic: str, offset: int, at: int, attempt: int, due: int | None, kind: str = "bad_output") -> Seen:
+    numbers = {"attempt": attempt, "origin-partition": 0, "origin-offset": offset, "origin-timestamp-ms": T0}
+    numbers |= {"first-failed-ms": T0 + 10} | ({} if due is None else {"due-ms": due})
+    headers: list[Header] = [(f"failsoft-{name}", b"%d" % n) for name, n in numbers.items()]
+    headers += [("failsoft-origin-topic", INPUT.encode()), ("failsoft-error-kind", kind.encode())]
+    return Seen(topic, 0, 0, at, b"k", b"v%d" % offset, (*OWN, *headers))
+
+
+def _kept() -> Records:
+    """Four events: answered, corrected after a retry, given up on after two, and malformed."""
+    due_1, due_2 = T0 + 1010, T0 + 3020
+    return {
+        INPUT: [Seen(INPUT, 0, i, T0, b"k", b"v%d" % i, tuple(OWN)) for i in range(4)],
+        SCORED: [
+            _answer(0, T0 + 10, 0, "primary", None, True),
+            _answer(1, T0 + 10, 0, "static", "bad_output", False),
+            _answer(2, T0 + 10, 0, "static", "bad_output", False),
+            _answer(1, due_1, 1, "primary", None, True),
+            _answer(2, due_2, 1, "static", "bad_output", True),
+        ],
+        FIRST: [_moved(FIRST, 1, T0 + 10, 0, due_1), _moved(FIRST, 2, T0 + 10, 0, due_1)],
+        SECOND: [_moved(SECOND, 2, due_1 + 10, 1, due_2)],
+        DEAD: [_moved(DEAD, 2, due_2, 2, None), _moved(DEAD, 3, T0 + 10, 0, None, "malformed")],
+    }
+
+
+def _judged(records: Records) -> tuple[set[str], list[str]]:
+    verdict = judge(records, [INPUT], "p", ["1s", "2s"], 0.1)
+    return set(verdict.broken), list(verdict.fates.values())
+
+
+def test_what_keeps_the_promise_is_found_to_keep_it() -> None:
+    """Nothing is broken, and each event's fate has its name."""
+    assert _judged(_kept()) == (set(), ["primary", "corrected", "confirmed: bad_output", "dead: malformed"])
+
+
+def _drop(topic: str, i: int) -> Callable[[Records], None]:
+    return lambda records: records[topic].__delitem__(i)
+
+
+def _double(topic: str, i: int) -> Callable[[Records], None]:
+    return lambda records: records[topic].append(records[topic][i])
+
+
+def _change(topic: str, i: int, **fields: object) -> Callable[[Records], None]:
+    def change(records: Records) -> None:
+        records[topic][i] = replace(records[topic][i], **fields)  # type: ignore[arg-type]
+
+    return change
+
+
+def _header(topic: str, i: int, name: str, value: bytes | None) -> Callable[[Records], None]:
+    def change(records: Records) -> None:
+        old = records[topic][i]
+        kept = tuple((k, value if k == name else v) for k, v in old.headers)
+        records[topic][i] = replace(old, headers=kept)
+
+    return change
+
+
+BREACHES: list[tuple[str, Callable[[Records], None]]] = [
+    ("lost", _drop(SCORED, 0)),
+    ("lost", _drop(DEAD, 1)),
+    ("doubled", _double(SCORED, 0)),
+    ("doubled", _double(SCORED, 3)),
+    ("doubled", _double(FIRST, 0)),
+    ("doubled", _double(DEAD, 0)),
+    ("doubled", _double(DEAD, 1)),
+    ("never final", _drop(SCORED, 3)),
+    ("never final", _drop(SCORED, 4)),
+    ("inconsistent", _drop(DEAD, 0)),
+    ("inconsistent", _drop(FIRST, 0)),
+    ("inconsistent", _drop(SECOND, 0)),
+    ("early", _change(SCORED, 3, timestamp=T0 + 1009)),
+    ("early", _change(SECOND, 0, timestamp=T0 + 1009)),
+    ("early", _change(DEAD, 0, timestamp=T0 + 3019)),
+    ("early", _header(FIRST, 0, "failsoft-due-ms", b"%d" % (T0 + 800))),
+    ("wrong partition", _change(SCORED, 0, partition=1)),
+    ("wrong partition", _change(SECOND, 0, partition=1)),
+    ("altered", _change(SCORED, 0, key=None)),
+    ("altered", _change(FIRST, 0, key=b"")),
+    ("altered", _change(DEAD, 1, value=None)),
+    ("altered", _header(SECOND, 0, "own", b"1")),
+    ("altered", _header(DEAD, 0, "own", b"")),
+    ("untraced", _header(SCORED, 3, "traceparent", b"00-2")),
+    ("silent", _change(SCORED, 1, value=_answer(1, 0, 0, "static", None, False).value)),
+    ("stray", _change(SCORED, 0, value=_answer(9, 0, 0, "primary", None, True).value)),
+]
+
+
+@pytest.mark.parametrize(("promise", "breach"), BREACHES, ids=[f"{i}-{p}" for i, (p, _) in enumerate(BREACHES)])
+def test_each_breach_is_noticed(promise: str, breach: Callable[[Records], None]) -> None:
+    """One record dropped, doubled or changed breaks the promise that it broke."""
+    records = _kept()
+    breach(records)
+    broken, _ = _judged(records)
+    assert promise in broken

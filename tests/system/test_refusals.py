@@ -1,0 +1,80 @@
+"""A worker does not start where it would break the promise: exit code 1, and what is wrong by topic and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+
+from tests.integration.pipeline import Pipeline, running
+from tests.kafka import Broker, create_topic
+
+
+def _set(bootstrap: str, topic: str, key: str, value: str) -> None:
+    entry = ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # named: it takes its requests with it when it is collected
+    admin.incremental_alter_configs([resource])[resource].result(timeout=30)
+
+
+def test_a_worker_refuses_topics_that_break_the_promise(kafka: Broker, name: str, tmp_path: Path) -> None:
+    """A compacted rung, retention that is too short or by size, and too small a limit, all named at once; exit 1."""
+    pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
+    wrong = [
+        (f"{name}.retry.1s", "cleanup.policy", "compact"),
+        (f"{name}.retry.2s", "retention.ms", "3000"),
+        (f"{name}.dead", "retention.ms", "60000"),
+        (f"{name}.replay", "retention.bytes", "1000000"),
+        (f"{name}.scored", "max.message.bytes", "1000"),
+    ]
+    with running(pipeline):
+        for topic, key, value in wrong:
+            _set(kafka.bootstrap, topic, key, value)
+        done = pipeline.run("worker")
+    said = done.stderr.decode()
+    assert done.returncode == 1, said
+    for topic, key, _ in wrong:
+        assert any(topic in line and key in line for line in said.splitlines()), (topic, key, said)
+    assert "Traceback" not in said
+
+
+def test_a_worker_refuses_inputs_of_unequal_partition_counts(kafka: Broker, name: str, tmp_path: Path) -> None:
+    """Lanes need one count: a second input of another count is refused by ``apply`` and by the worker alike."""
+    pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
+    with running(pipeline):
+        create_topic(kafka.bootstrap, f"{name}.more", 3)
+        pipeline.inputs = [*pipeline.inputs, f"{name}.more"]
+        pipeline.write()
+        applied, worked = pipeline.run("topics", "apply"), pipeline.run("worker")
+    for done in (applied, worked):
+        said = done.stderr.decode()
+        assert done.returncode == 1, said
+        assert f"{name}.more" in said and "3 partitions" in said, said
+
+
+def test_a_worker_refuses_to_start_without_its_topics(kafka: Broker, name: str, tmp_path: Path) -> None:
+    """Without ``topics apply`` the worker says which topics are missing, and what to run."""
+    pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
+    done = pipeline.run("worker")
+    said = done.stderr.decode()
+    assert done.returncode == 1, said
+    for topic in (f"{name}.events", f"{name}.scored", f"{name}.retry.1s", f"{name}.retry.2s", f"{name}.dead"):
+        assert topic in said
+    assert "failsoft topics apply" in said
+
+
+def test_a_second_worker_of_one_id_is_refused(kafka: Broker, name: str, tmp_path: Path) -> None:
+    """Two with one id would evict each other for ever: the second exits with 2, and the first does not notice."""
+    pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
+    with running(pipeline):
+        worker = pipeline.start("w0")
+        worker.wait_ready()
+        done = pipeline.run("worker", "--id", "w0")
+        assert done.returncode == 2 and "w0" in done.stderr.decode(), done.stderr.decode()
+        assert worker.drain() == 0, worker.tail()
