@@ -42,7 +42,7 @@ def main() -> int:
         print(f"{events:,} events of 468 bytes, 4 partitions, one process each, {rounds} rounds interleaved\n")
         print(table.render(found, candidates.HAND, candidates.EXACTLY, candidates.DOWN))
         if given.latency:
-            for result in latency.measure(bench, given.latency, latency.SMOKE if given.quick else latency.LASTS):
+            for result in latency.compare(bench, given.latency, latency.SMOKE if given.quick else latency.LASTS):
                 print(result)
         if given.backlog:
             print(memory.measure(bench, given.backlog))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
@@ -29,6 +30,10 @@ _NOT_YET = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_PARTITION,
     KafkaError._UNKNOWN_TOPIC,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._WAIT_COORD,
 )
 
 ADMIN_WITHIN = 30.0
@@ -105,30 +110,22 @@ class Cluster:
 
     def written(self, topic: str) -> int:
         """Offsets used in all partitions (transaction markers count too)."""
-        return sum(self._end(TopicPartition(topic, p)) for p in range(PARTITIONS))
+        return sum(_patiently(functools.partial(self._end, topic, p)) for p in range(PARTITIONS))
 
-    def _end(self, partition: TopicPartition) -> int:
-        """A topic just created may not be known everywhere yet: ask again, for a while."""
-        deadline = time.monotonic() + ADMIN_WITHIN
-        while True:
-            try:
-                end: int = self._watcher.get_watermark_offsets(partition, timeout=ADMIN_WITHIN)[1]
-                return end
-            except KafkaException as error:
-                if not error.args[0].retriable() and error.args[0].code() not in _NOT_YET:
-                    raise
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.05)
+    def _end(self, topic: str, partition: int) -> int:
+        found: tuple[int, int] = self._watcher.get_watermark_offsets(
+            TopicPartition(topic, partition), timeout=ADMIN_WITHIN
+        )
+        return found[1]
 
     def committed(self, group: str, topic: str) -> int:
         """How many records of ``topic`` the group has committed."""
+        wanted = [TopicPartition(topic, p) for p in range(PARTITIONS)]
         reader = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group, "log_level": 0})
         try:
-            found = reader.committed([TopicPartition(topic, p) for p in range(PARTITIONS)], timeout=ADMIN_WITHIN)
+            return _patiently(lambda: sum(max(0, tp.offset) for tp in reader.committed(wanted, timeout=ADMIN_WITHIN)))
         finally:
             reader.close()
-        return sum(max(0, tp.offset) for tp in found)
 
     def close(self) -> None:
         """Lets go of the connection."""
@@ -143,6 +140,18 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise KafkaException(f"{topic} has no leaders after {ADMIN_WITHIN:.0f} s")
             time.sleep(0.05)
+
+
+def _patiently(ask: Callable[[], int]) -> int:
+    """A topic or group just created may not be known everywhere yet: ask again, for a while. Raises KafkaException."""
+    deadline = time.monotonic() + ADMIN_WITHIN
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def assignment(topic: str) -> Iterable[TopicPartition]:

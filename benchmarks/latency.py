@@ -1,4 +1,8 @@
-"""Latency at a steady rate: from when an event is due to be published to its answer at a read_committed reader."""
+"""Latency at a steady rate: from an event's arrival in its topic to its answer at a read_committed reader.
+
+Beside it stands the whole way, from when the event was due to be published: a publisher on the same busy cores has its
+share in that.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import orjson
 import psutil
 from confluent_kafka import Consumer, Producer
 
-from benchmarks import candidates
+from benchmarks import candidates, measure
 from benchmarks.candidates import Bench, Candidate
 from benchmarks.cluster import PARTITIONS, assignment
 from benchmarks.events import events
@@ -25,27 +29,33 @@ SMOKE = 3.0
 WARM = 1.0
 """Seconds at the start that do not count: the first batch meets a cold worker."""
 
+LINGER_MS = 5
+"""librdkafka's own default. With 0 each event is a request of its own, and the broker's cores measure that instead."""
+
 ANSWERED_WITHIN = 60.0
 """Seconds that the reader waits for the worker's start, and for the last answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds, of all answers after the warm-up."""
+    """Seconds, of all answers after the warm-up; ``seconds`` from the broker on, ``whole`` from the schedule on."""
 
     title: str
     rate: int
     seconds: np.ndarray
+    whole: np.ndarray
 
     def __str__(self) -> str:
         p50, p90, p99 = np.percentile(self.seconds, (50, 90, 99)) * 1000
+        whole = np.percentile(self.whole, (50, 99)) * 1000
         return (
             f"latency at {self.rate:,} events/s, {self.title}: p50 {p50:.0f} ms, p90 {p90:.0f} ms, p99 {p99:.0f} ms, "
-            f"max {self.seconds.max() * 1000:.0f} ms ({len(self.seconds):,} events)"
+            f"max {self.seconds.max() * 1000:.0f} ms ({len(self.seconds):,} events); "
+            f"with the publisher's part: p50 {whole[0]:.0f} ms, p99 {whole[1]:.0f} ms"
         )
 
 
-def measure(bench: Bench, rate: int, lasts: float) -> Iterator[Latency]:
+def compare(bench: Bench, rate: int, lasts: float) -> Iterator[Latency]:
     """failsoft exactly once, and the hand-written loop for comparison, one after the other."""
     for number, candidate in enumerate((candidates.EXACTLY, candidates.HAND)):
         yield _one(bench, candidate, rate, lasts, f"latency-{number}")
@@ -54,22 +64,24 @@ def measure(bench: Bench, rate: int, lasts: float) -> Iterator[Latency]:
 def _one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str) -> Latency:
     name = f"{bench.prefix}{label}"
     source = f"{name}-events"
-    bench.cluster.create(source)
+    bench.cluster.create(source, stamped=True)
     with candidates.started(bench, candidate, name, source) as (worker, sink):
         reader = _Reader(bench.cluster.bootstrap, sink)
-        producer = Producer({"bootstrap.servers": bench.cluster.bootstrap, "linger.ms": 0, "log_level": 0})
+        producer = Producer({"bootstrap.servers": bench.cluster.bootstrap, "linger.ms": LINGER_MS, "log_level": 0})
         _first(bench, producer, worker, source, name)
         due = _publish(producer, source, rate, round(rate * lasts))
         arrived = reader.all(due.keys(), worker)
-    waits = [arrived[event_id] - at for event_id, at in due.items()][round(rate * WARM) :]
+    taken = measure.arrivals(bench.cluster.bootstrap, source)
     bench.cluster.delete(name)
-    return Latency(candidate.title, rate, np.array(waits))
+    counted = list(due)[round(rate * WARM) :]
+    seconds = np.array([arrived[event_id] - taken[event_id] for event_id in counted])
+    return Latency(candidate.title, rate, seconds, np.array([arrived[i] - due[i] for i in counted]))
 
 
 def _first(bench: Bench, producer: Producer, worker: psutil.Popen, source: str, group: str) -> None:
     """An event each partition, so that the worker is known to be up before the clock runs."""
     for partition, (key, value) in enumerate(events(PARTITIONS)):
-        producer.produce(source, value.replace(b"evt-", b"wrm-"), key, partition=partition)
+        producer.produce(source, value.replace(b"evt-", b"wrm-"), key.replace(b"evt-", b"wrm-"), partition=partition)
     producer.flush()
     deadline = time.monotonic() + ANSWERED_WITHIN
     while bench.cluster.committed(group, source) < PARTITIONS:
@@ -79,12 +91,12 @@ def _first(bench: Bench, producer: Producer, worker: psutil.Popen, source: str, 
 
 
 def _publish(producer: Producer, source: str, rate: int, n: int) -> dict[str, float]:
-    """When each event was due (monotonic seconds), by id. A late publisher counts against the answer, never for it."""
+    """When each event was due (epoch seconds), by id. The schedule does not wait for a slow publisher."""
     due: dict[str, float] = {}
-    begin = time.monotonic()
+    begin = time.time()
     for i, (key, value) in enumerate(events(n)):
         at = begin + i / rate
-        wait = at - time.monotonic()
+        wait = at - time.time()
         if wait > 0:
             time.sleep(wait)
         due[key.decode()] = at
@@ -121,14 +133,14 @@ class _Reader(threading.Thread):
             message = self._consumer.poll(0.1)
             if message is None:
                 continue
-            now = time.monotonic()
+            now = time.time()
             if message.error() is not None:
                 self._failed = str(message.error())
                 return
             self._arrived.setdefault(orjson.loads(message.value())["event_id"], now)
 
     def all(self, wanted: Set[str], worker: psutil.Popen) -> dict[str, float]:
-        """Arrival (monotonic seconds) by id, once every one of ``wanted`` is there. Raises RuntimeError."""
+        """Arrival (epoch seconds) by id, once every one of ``wanted`` is there. Raises RuntimeError."""
         deadline = time.monotonic() + ANSWERED_WITHIN
         while not wanted <= self._arrived.keys():
             if self._failed or worker.poll() is not None or time.monotonic() > deadline:

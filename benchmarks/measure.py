@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import psutil
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message
 
 from benchmarks.cluster import PARTITIONS, Cluster, assignment
 
@@ -74,38 +74,25 @@ def _cpu(samples: list[tuple[int, float, int]], expected: int) -> float:
 
 def read(bootstrap: str, topic: str) -> Answers:
     """All of ``topic`` as a read_committed reader sees it. Raises KafkaException."""
-    reader = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "benchmarks.read",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-        }
-    )
-    reader.assign(assignment(topic))
     stamps: list[int] = []
     sources: Counter[str] = Counter()
-    ended: set[int] = set()
-    while len(ended) < PARTITIONS:
-        for message in reader.consume(10_000, timeout=1.0):
-            error = message.error()
-            if error is not None:
-                if error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-                ended.add(message.partition())
-                continue
-            kind, stamp = message.timestamp()
-            if kind != TIMESTAMP_LOG_APPEND_TIME:
-                raise RuntimeError(f"{topic} was not stamped by the broker")
-            stamps.append(stamp)
-            sources[dict(message.headers() or ()).get("failsoft-source", b"").decode()] += 1
-    reader.close()
+    for message in _records(bootstrap, topic):
+        stamps.append(_stamp(message))
+        sources[dict(message.headers() or ()).get("failsoft-source", b"").decode()] += 1
     return Answers(np.sort(np.array(stamps, dtype=np.int64)), sources)
+
+
+def arrivals(bootstrap: str, topic: str) -> dict[str, float]:
+    """When the broker got each record (epoch seconds), by its key."""
+    return {message.key().decode(): _stamp(message) / 1000 for message in _records(bootstrap, topic)}
 
 
 def count(bootstrap: str, topic: str) -> int:
     """Committed records of ``topic``, whoever stamped them."""
+    return sum(1 for _ in _records(bootstrap, topic))
+
+
+def _records(bootstrap: str, topic: str) -> Iterator[Message]:
     reader = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -116,15 +103,24 @@ def count(bootstrap: str, topic: str) -> int:
         }
     )
     reader.assign(assignment(topic))
-    n, ended = 0, 0
-    while ended < PARTITIONS:
-        for message in reader.consume(10_000, timeout=1.0):
-            error = message.error()
-            if error is None:
-                n += 1
-            elif error.code() == KafkaError._PARTITION_EOF:
-                ended += 1
-            else:
-                raise KafkaException(error)
-    reader.close()
-    return n
+    ended = 0
+    try:
+        while ended < PARTITIONS:
+            for message in reader.consume(10_000, timeout=1.0):
+                error = message.error()
+                if error is None:
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended += 1
+                else:
+                    raise KafkaException(error)
+    finally:
+        reader.close()
+
+
+def _stamp(message: Message) -> int:
+    """The broker's timestamp in ms. Raises RuntimeError for one that a program gave itself."""
+    kind, stamp = message.timestamp()
+    if kind != TIMESTAMP_LOG_APPEND_TIME:
+        raise RuntimeError(f"{message.topic()} was not stamped by the broker")
+    return int(stamp)
