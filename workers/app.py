@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from models.fallback import LastKnown, LinkKind
 from models.repository import Repository
 from topics import admin
-from workers import known, sessions, settings
+from workers import known, sessions, settings, unpack
 from workers.board import LocalBoard
 from workers.lane import BATCH_BYTES, Deps
 from workers.lanes import Lanes
@@ -188,6 +188,7 @@ class _Clients:
     worker_id: str
 
     def consumer(self) -> AIOKafkaConsumer:
+        unpack.install()
         return AIOKafkaConsumer(
             **self.pipeline.connection(),
             group_id=self.pipeline.names.group,

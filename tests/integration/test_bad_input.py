@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Producer
 
 from tests.integration.pipeline import Pipeline, body, events, running
 from tests.integration.verifier import Header, Seen, Settlement
-from tests.kafka import Broker
+from tests.kafka import Broker, read_all
 
 PRIMARY, MALFORMED, INVALID = "primary", "dead: malformed", "dead: invalid"
 GOOD = {"x": 0.5, "row": 0, "colour": "red"}
@@ -280,3 +284,43 @@ def test_a_retry_written_by_other_hands_waits_for_its_time(kafka: Broker, name: 
     corrections = [r for r in answers if r.header("failsoft-revision") == "1"]
     assert [json.loads(r.value or b"")["event_id"] for r in corrections] == ["e0", "e1"]
     assert min(r.timestamp for r in corrections) >= due
+
+
+def test_a_header_key_that_is_no_text_stops_nobody(kafka: Broker, name: str, tmp_path: Path) -> None:
+    """Kafka takes such a key, and client libraries raise at it: the event and its neighbours are answered."""
+    pipeline = Pipeline(tmp_path, kafka.bootstrap, name, partitions=1)
+    with running(pipeline) as settlement:
+        pipeline.publish(events(2))
+        asyncio.run(_publish_with_header_keys(kafka.bootstrap, pipeline.inputs[0], [_event(), b"{"]))
+        pipeline.publish(events(2, start=2))
+        worker = pipeline.start()
+        # The settlement is not asked: its own client cannot read the input topic any more.
+        answers = read_all(kafka.bootstrap, settlement.scored, until=lambda found: len(found) >= 5, timeout=40)
+        letters = read_all(kafka.bootstrap, settlement.dead, until=lambda found: len(found) >= 1)
+        assert worker.drain() == 0, worker.tail()
+    assert sorted(json.loads(m.value() or b"")["event_id"] for m in answers) == ["e0", "e1", "e2", "e3", "i"]
+    (letter,) = letters
+    headers = dict(letter.headers() or [])
+    assert (headers["failsoft-error-kind"], headers["\ufffd\ufffdQQ"]) == (b"malformed", b"v")
+
+
+async def _publish_with_header_keys(bootstrap: str, topic: str, values: Sequence[bytes]) -> None:
+    """Each value with a header whose key is no UTF-8: written over a decent one, since no client would send it."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    await producer.start()
+    try:
+        batch = producer.create_batch()
+        for value in values:
+            batch.append(timestamp=None, key=b"k", value=value, headers=[("QQQQ", b"v")])
+        batch.close()
+        build = batch._build
+
+        def spoiled() -> bytearray:
+            raw = bytearray(build().replace(b"QQQQ", b"\xff\xfeQQ"))
+            raw[17:21] = struct.pack(">I", calc_crc32c(bytes(raw[21:])))
+            return raw
+
+        batch._build = spoiled
+        await (await producer.send_batch(batch, topic, partition=0))
+    finally:
+        await producer.stop()
