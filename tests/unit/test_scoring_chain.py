@@ -26,6 +26,7 @@ from tests.kit import (
     plan,
     result,
     run,
+    waiting,
 )
 from workers.plan import Call, Result
 
@@ -84,6 +85,15 @@ def test_a_broken_rule_costs_no_event_its_answer() -> None:
     done = run(events(2), plan(chain=[f"rule:{RULE}", "static"], rule=rule), models={"m": broken})
     assert {s.source for s in answers(done)} == {"static"}
     assert done.rule_errors == {(RULE, "ZeroDivisionError"): 2}
+
+
+def test_a_held_row_is_nobodys_to_answer() -> None:
+    """An invalid retry behind a waiting one is read again later: no link is asked about it now."""
+    asked: list[object] = []
+    the_plan = plan(chain=[f"rule:{RULE}", "static"], rule=lambda values: asked.append(values["x"]))
+    records = [waiting(offset=0), waiting(offset=1, value=body("w", x=None))]
+    done = run(records, the_plan, FakeBoard(admits={"m@2": 0}))
+    assert done.held == {0, 1} and asked == [] and done.verdicts.given == []
 
 
 @pytest.mark.parametrize("label", [2**64, "\ud800"])
