@@ -30,6 +30,9 @@ from topics.ladder import next_rung
 from workers.plan import Board, Call, Plan, Result, Scored, Served
 from workers.verdicts import Answered, Outcome, conclude
 
+UNANSWERED = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
+"""What nobody answers: the event cannot be read, or the record is not believed."""
+
 
 def score(
     records: Sequence[Record],
@@ -71,7 +74,7 @@ class _Batch:
         self.version: int | None = None
         self.imputed: Mapping[int, tuple[str, ...]] = {}
         self.rule_errors: Counter[tuple[str, str]] = Counter()
-        self.primary_columns: tuple[dict[int, int], Columns] | None = None
+        self.primary_columns: tuple[list[int], Columns] | None = None
         self._read_attempts()
         origins = {row: a.origin for row, a in self.attempts.items()}
         self.events = decode(records, origins, plan.envelope)
@@ -163,7 +166,7 @@ class _Batch:
             kept = [rows[i] for i in good]
             kept_columns = ready.columns.take(np.array(good, np.intp))
         if card is self.card:
-            self.primary_columns = ({row: i for i, row in enumerate(kept)}, kept_columns) if kept else None
+            self.primary_columns = (kept, kept_columns) if kept else None
         return kept, Imputed(kept_columns, imputed, ready.invalid)
 
     def _refuse(self, rows: Iterable[int], failure: Failure) -> None:
@@ -232,7 +235,10 @@ class _Batch:
 
     def ask_fallbacks(self) -> Generator[Call, Result, None]:
         """Walk the chain with the rows that need an answer; its last link, ``static``, always gives one."""
-        pending = [row for row, failure in self.failures.items() if self._needs_answer(row, failure)]
+        if self.attempts:
+            pending = [row for row, failure in self.failures.items() if self._needs_answer(row, failure)]
+        else:
+            pending = [row for row, failure in self.failures.items() if failure.kind not in UNANSWERED]
         pending.sort()
         for link in self.plan.chain:
             if not pending:
@@ -253,7 +259,7 @@ class _Batch:
         if row in self.held or failure.kind is Kind.BAD_HEADER:
             return False
         if attempt is None or attempt.next_revision == 0:
-            return not failure.kind.dead_at_once or failure.kind is Kind.POISON
+            return failure.kind not in UNANSWERED
         if not attempt.provisional:
             return False
         rung = next_rung(attempt.number, failure, self.now_ms, 0.5, self.plan.delays, self.plan.jitter)
@@ -318,7 +324,8 @@ class _Batch:
         """What a rule reads of each row that can be read: the values that the primary got or would have got, and
         where no version was there to impute (or the row is invalid), the event's own, None where one is unusable.
         """
-        place, prepared = self.primary_columns or ({}, None)
+        kept, prepared = self.primary_columns or ([], None)
+        place = {row: i for i, row in enumerate(kept)}
         other = [row for row in pending if row not in place and row not in self.events.failures]
         plain = columns([self.events.features[row] for row in other], self.card.specs) if other else None
         plain_place = {row: i for i, row in enumerate(other)}

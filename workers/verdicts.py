@@ -71,15 +71,12 @@ class _Conclusion:
         self.dead: set[int] = set()
 
     def result(self) -> Scored:
-        fresh: dict[Failure, list[int]] = {}
-        for row, failure in self.out.failures.items():
-            attempt = self.b.attempts.get(row)
-            if attempt is None:
-                fresh.setdefault(failure, []).append(row)
-            else:
-                self._again(row, failure, attempt)
-        for failure, rows in fresh.items():
+        for failure, rows in self._fresh().items():
             self._first_time(failure, rows)
+        for row, attempt in self.b.attempts.items():
+            again = self.out.failures.get(row)
+            if again is not None:
+                self._again(row, again, attempt)
         for answered in self.b.answered:
             for kind, places in self._classes(answered).items():
                 self._give(answered, kind, places)
@@ -87,6 +84,20 @@ class _Conclusion:
         return self.out
 
     # --- failures ---
+
+    def _fresh(self) -> dict[Failure, list[int]]:
+        """The rows that failed for the first time, by what failed. Rows that failed together share one object, and
+        comparing identities first spares a hash of its text for each.
+        """
+        same: dict[int, list[int]] = {}
+        attempts = self.b.attempts
+        for row, failure in self.out.failures.items():
+            if row not in attempts:
+                same.setdefault(id(failure), []).append(row)
+        equal: dict[Failure, list[int]] = {}
+        for rows in same.values():
+            equal.setdefault(self.out.failures[rows[0]], []).extend(rows)
+        return equal
 
     def _first_time(self, failure: Failure, rows: list[int]) -> None:
         """Events that failed when they were first read: a group that shares the failure."""
@@ -149,8 +160,11 @@ class _Conclusion:
         """The places of ``answered.rows`` by what the answer is called."""
         b = self.b
         primary = answered.source is Source.PRIMARY
-        if primary and not b.attempts:
-            return {(None, 0, True): list(range(len(answered.rows)))}
+        if not b.attempts:
+            kinds = {None} if primary else {b.failures[row].kind for row in answered.rows}
+            if len(kinds) == 1:  # all of a kind, and first seen now: then they are final or not together
+                final = primary or self.final[answered.rows[0]]
+                return {(kinds.pop(), 0, final): list(range(len(answered.rows)))}
         found: dict[Class, list[int]] = {}
         for place, row in enumerate(answered.rows):
             if row in b.held:
@@ -199,9 +213,8 @@ class _Conclusion:
         self.out.answers[answered.source, reason or "none"] += len(rows)
         label = _label(answered.source, revision, final)
         if label != "answered":
-            for row in rows:
-                if self.labels.get(row) != "dead" or label == "confirmed":
-                    self.labels[row] = label
+            dead = self.dead if label != "confirmed" else ()
+            self.labels.update(dict.fromkeys([row for row in rows if row not in dead] if dead else rows, label))
         if answered.source is Source.PRIMARY and answered.version is not None:
             self.out.known.append(([r.key for r in records], predictions, answered.version))
 
@@ -209,9 +222,13 @@ class _Conclusion:
 
     def _tally(self) -> None:
         b = self.b
-        if not self.labels and not b.held and not b.attempts:
-            for topic, n in Counter(r.topic for r in b.records).items():
-                self.out.outcomes[topic, "answered"] = n
+        if not b.held and not b.attempts:
+            by_topic = Counter([r.topic for r in b.records])
+            other = Counter([(b.records[row].topic, label) for row, label in self.labels.items()])
+            for (topic, _), n in other.items():
+                by_topic[topic] -= n
+            self.out.outcomes.update(other)
+            self.out.outcomes.update({(topic, "answered"): n for topic, n in by_topic.items() if n})
             return
         for row, record in enumerate(b.records):
             if row in b.held:
