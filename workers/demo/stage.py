@@ -23,8 +23,8 @@ READY_WITHIN = 60.0
 DRAIN_WITHIN = 40.0
 """Seconds to end after SIGTERM. A commit may take 20, a drain 25."""
 
-TAIL = 15
-"""Lines of the worker's log in an error."""
+TAIL = 3
+"""Lines of the worker's log in an error: the last one is a JSON object with the traceback in it."""
 
 PIPELINE = """\
 # The demo's pipeline. `failsoft init DIR` makes one that you can keep.

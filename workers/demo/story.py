@@ -16,8 +16,8 @@ from workers.demo.watch import read_all
 from workers.letters import listed
 from workers.process import wanted
 
-FULL = Script(delays=("2s", "5s", "12s"), healthy=8, outage=8, calm=3, rate=300)
-"""About a minute of events. The breaker opens some four seconds into the outage (half of its ten seconds' window must
+FULL = Script(delays=("2s", "4s", "10s"), healthy=6, outage=7, calm=2, rate=250)
+"""Nearly a minute of events. The breaker opens some four seconds into the outage (half of its ten seconds' window must
 have failed), tries once in vain after five, and finds the primary well at its second try, ten seconds later."""
 
 FAST = Script(delays=("1s", "2s", "3s"), healthy=1, outage=1, calm=0, rate=150)
