@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from workers.commands import dead, init, kafka, publish, tail, topics, worker
-from workers.commands.border import Border
+from workers.commands.border import INTERRUPTED, Border
 from workers.commands.context import Flags
 
 app = typer.Typer(
@@ -60,7 +61,10 @@ if find_spec("workers.demo.command") is not None:
 
 def main() -> None:
     """The console script's entry."""
-    app(prog_name="failsoft")
+    try:
+        app(prog_name="failsoft")
+    except KeyboardInterrupt:  # before a command began, or after it ended
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,229 @@
+"""The command line's promises: help with examples, exit codes by one table, and what goes where."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from schemas.refusal import Refused
+from workers.cli import app
+from workers.commands import output
+from workers.commands.border import CODES, Border, Failed, Interrupted, code_of, message
+from workers.commands.context import Flags
+from workers.commands.publish import rate
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = [
+    ["kafka"],
+    ["init"],
+    ["topics", "apply"],
+    ["topics", "show"],
+    ["worker"],
+    ["publish"],
+    ["tail"],
+    ["dead", "list"],
+    ["dead", "show"],
+    ["dead", "replay"],
+    ["demo"],
+]
+
+
+def _run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")}
+    return subprocess.run(
+        [sys.executable, "-m", "workers.cli", *arguments],
+        cwd=ROOT,
+        env=clean | environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _raising(error: BaseException) -> typer.Typer:
+    tiny = typer.Typer(cls=Border, pretty_exceptions_enable=False)
+
+    @tiny.callback()
+    def root(ctx: typer.Context, debug: bool = False) -> None:
+        ctx.obj = Flags(debug=debug)
+
+    @tiny.command()
+    def go() -> None:
+        raise error
+
+    return tiny
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_each_commands_help_has_an_example(command: list[str]) -> None:
+    """What it does, and a line to copy."""
+    done = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0
+    assert f"Example: failsoft {' '.join(command)}" in done.stdout
+
+
+def test_help_waits_for_no_client_and_no_runtime() -> None:
+    """--help imports neither Kafka's client, Faust, a model runtime nor numpy."""
+    script = (
+        "import sys; from typer.testing import CliRunner; from workers.cli import app; "
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0; "
+        "print([m for m in ('aiokafka', 'faust', 'onnxruntime', 'numpy', 'pydantic', 'uvloop') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_the_table_names_classes_that_there_are(name: str) -> None:
+    """It goes by name, so a class that moved would fall out of it unseen."""
+    module, _, cls = name.rpartition(".")
+    assert issubclass(getattr(importlib.import_module(module), cls), Exception)
+
+
+def _errors() -> list[tuple[BaseException, int]]:
+    from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, ProducerFenced
+
+    from topics.admin import KafkaUnreachable, TopologyRefused
+    from workers.identity import DuplicateId, InvalidId
+
+    return [
+        (Refused("pipeline.toml", ["name: missing"]), 3),
+        (KafkaUnreachable("no Kafka answers at x"), 4),
+        (KafkaConnectionError("refused"), 4),
+        (DuplicateId("running already"), 2),
+        (InvalidId("bad"), 2),
+        (TopologyRefused(["a: wrong", "b: wrong"]), 1),
+        (KafkaTimeoutError("late"), 1),
+        (ProducerFenced(), 1),
+        (Failed("no such thing"), 1),
+        (Interrupted("7 were sent"), 130),
+        (KeyboardInterrupt(), 130),
+    ]
+
+
+@pytest.mark.parametrize(("error", "code"), _errors(), ids=lambda v: type(v).__name__ if not isinstance(v, int) else "")
+def test_an_expected_error_is_a_message_and_a_code(error: BaseException, code: int) -> None:
+    """Every line of it on stderr, nothing on stdout, and no traceback."""
+    done = CliRunner().invoke(_raising(error), ["go"])
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert "Traceback" not in done.stderr
+    if str(error):
+        assert [line for line in done.stderr.splitlines() if line.startswith("failsoft: ")]
+        assert all(line in done.stderr for line in str(error).splitlines())
+
+
+def test_debug_shows_where_an_expected_error_comes_from() -> None:
+    """The traceback, and the same code."""
+    done = CliRunner().invoke(_raising(Failed("no such thing")), ["--debug", "go"])
+    assert done.exit_code == 1 and "Traceback" in done.stderr and "failsoft: no such thing" in done.stderr
+
+
+def test_a_bug_is_not_dressed_up() -> None:
+    """What the table does not know keeps its traceback."""
+    done = CliRunner().invoke(_raising(ZeroDivisionError("oops")), ["go"])
+    assert isinstance(done.exception, ZeroDivisionError) and code_of(done.exception) is None
+
+
+def test_a_fenced_producer_is_told_in_words() -> None:
+    """Kafka's own message does not say who took over."""
+    from aiokafka.errors import ProducerFenced
+
+    assert "took over" in message(ProducerFenced())
+
+
+def test_no_pipeline_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """Exit 3; the flag counts before the command and after it."""
+    for arguments in (["--pipeline", str(tmp_path), "dead", "list"], ["dead", "list", "--pipeline", str(tmp_path)]):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 3
+        assert f"{tmp_path}/pipeline.toml: no such file" in done.stderr and "failsoft init" in done.stderr
+
+
+def test_a_misspelt_key_is_refused_with_its_near_spelling(tmp_path: Path) -> None:
+    """The pipeline file's own words, exit 3."""
+    (tmp_path / "pipeline.toml").write_text('nam = "x"\nmodel = "m"\n[input]\ntopics = ["t"]\n')
+    done = CliRunner().invoke(app, ["topics", "show", "--pipeline", str(tmp_path)])
+    assert done.exit_code == 3 and "did you mean 'name'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["publish"],
+        ["publish", "events.txt"],
+        ["publish", "events.csv", "--rate", "fast"],
+        ["worker", "--processes", "0"],
+        ["worker", "--log-level", "loud"],
+        ["tail", "--from", "middle"],
+        ["dead", "replay", "--kind", "tiemout"],
+        ["dead", "replay", "--since", "yesterday"],
+        ["no-such-command"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_use_is_exit_2(tmp_path: Path, arguments: list[str]) -> None:
+    """Whatever is wrong with the flags, and before anything is asked of Kafka."""
+    (tmp_path / "pipeline.toml").write_text('name = "x"\nmodel = "m"\n[input]\ntopics = ["t"]\n')
+    done = CliRunner().invoke(app, ["--pipeline", str(tmp_path), *arguments])
+    assert done.exit_code == 2, done.output
+
+
+def test_no_kafka_is_exit_4(tmp_path: Path) -> None:
+    """With its address, and without the client's own log lines."""
+    (tmp_path / "pipeline.toml").write_text('name = "x"\nmodel = "m"\n[input]\ntopics = ["t"]\n')
+    done = _run("dead", "list", "--pipeline", str(tmp_path), FAILSOFT_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert done.returncode == 4
+    assert done.stderr.splitlines() == [line for line in done.stderr.splitlines() if line.startswith("failsoft: ")]
+    assert "no Kafka answers at 127.0.0.1:1" in done.stderr
+
+
+def test_the_version_is_shown() -> None:
+    """One line, exit 0."""
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0 and done.stdout.startswith("failsoft ")
+
+
+@pytest.mark.parametrize(("text", "per_second"), [("500/s", 500.0), ("500", 500.0), ("0.5/s", 0.5)])
+def test_a_rate_is_events_a_second(text: str, per_second: float) -> None:
+    """With or without its unit."""
+    assert rate(text) == per_second
+
+
+@pytest.mark.parametrize("text", ["", "/s", "-1", "0", "nan", "inf", "5/m"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    """Positive and finite, or nothing."""
+    with pytest.raises(typer.BadParameter):
+        rate(text)
+
+
+def test_data_into_a_pipe_is_ndjson(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """One object a line, with every key, also those that the table has no column for."""
+    output.rows([{"a": 1, "b": [True]}, {"a": None, "b": []}], ["a"], as_json=False)
+    out, err = capfdbinary.readouterr()
+    assert [json.loads(line) for line in out.splitlines()] == [{"a": 1, "b": [True]}, {"a": None, "b": []}]
+    assert err == b""
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, ""), (True, "yes"), (0.123456, "0.1235"), (12, "12"), (["a", "b"], "a, b")]
+)
+def test_a_cell_is_short(value: Any, shown: str) -> None:
+    """For people; programs get the value itself."""
+    assert output.cell(value) == shown
+
+
+def test_no_progress_bar_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -> None:
+    """stderr that is no terminal stays clean."""
+    with output.progress("working", "things") as tell:
+        tell(1, 2)
+    assert capfd.readouterr() == ("", "")

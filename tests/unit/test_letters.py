@@ -1,0 +1,157 @@
+"""Dead letters: what one says, which are meant, which were replayed, and what a replay carries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from schemas.attempt import Attempt, parse
+from schemas.event import Envelope
+from schemas.failure import Failure, Kind
+from schemas.record import Header, Origin
+from tests.kit import Rec, attempt, body
+from workers.letters import (
+    Filter,
+    Group,
+    Letter,
+    Replayed,
+    again,
+    bounded,
+    described,
+    event_id,
+    letter,
+    listed,
+    place,
+    tally,
+)
+
+ENVELOPE = Envelope(id="id", time="at")
+ORIGIN = Origin("loans.events", 3, 41, 1_700_000_000_000)
+OWN: list[Header] = [("a", b"1"), ("a", b"\xff"), ("traceparent", b"00-x")]
+
+
+def _attempt(kind: Kind = Kind.TIMEOUT, offset: int = 41, **changes: Any) -> Attempt:
+    changes = {"origin": replace(ORIGIN, offset=offset), "failure": Failure(kind, "why"), "due_ms": None} | changes
+    return attempt(**changes)
+
+
+def _dead(kind: Kind = Kind.TIMEOUT, offset: int = 41, at: int = 1000, **changes: Any) -> Letter:
+    headers = [*OWN, *_attempt(kind, offset, **changes).dead_headers("loans")]
+    return letter(Rec("loans.dead", 3, offset + 7, at, b"k", body(f"e{offset}"), headers))
+
+
+def _replays(*letters: Letter) -> list[Rec]:
+    return [Rec("loans.replay", 3, n, 0, b"k", b"{}", again(each, "r")) for n, each in enumerate(letters)]
+
+
+def test_a_replay_carries_the_event_untouched_and_a_new_life() -> None:
+    """Own headers in order, duplicates and bytes that are no text too; retries at 0, one replay more, no due time."""
+    dead = _dead(number=3, replays=1, next_revision=2, version=4)
+    headers = again(dead, "today")
+    assert headers[: len(OWN)] == OWN
+    assert not any(name.startswith("__dlq") for name, _ in headers)
+    assert isinstance(dead.attempt, Attempt)
+    assert parse(headers) == replace(dead.attempt, number=0, due_ms=None, replays=2, replay_id="today")
+
+
+def test_a_dead_letter_was_replayed_if_its_next_life_exists() -> None:
+    """By origin and number of replays, whatever the replay was called; a death after it is another one."""
+    first, other = _dead(), _dead(offset=42)
+    done = Replayed()
+    done.saw(_replays(first))
+    assert done.has(first) and not done.has(other)
+    again_dead = _dead(replays=1, replay_id="r")
+    assert not done.has(again_dead)
+    done.saw(_replays(again_dead))
+    assert done.has(again_dead) and done.has(first)
+
+
+def test_a_duplicate_dead_letter_is_replayed_once() -> None:
+    """At least once may write one twice."""
+    done = Replayed()
+    done.add(_dead(at=1))
+    assert done.has(_dead(at=2))
+
+
+def test_headers_that_no_worker_wrote_are_not_replayable() -> None:
+    """They have no life to follow, and group by themselves."""
+    strange = letter(Rec("loans.dead", 0, 0, 5, b"k", b"{}", [("failsoft-attempt", b"many")]))
+    assert strange.life is None and strange.group == ("unreadable", None, None)
+    assert not Replayed().has(strange)
+    with pytest.raises(ValueError, match=r"failsoft-.*: (missing|not a decimal number)"):
+        again(strange, "r")
+    assert described(strange, ENVELOPE, False)["kind"] == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "passes"),
+    [
+        (Filter(), True),
+        (Filter(kinds=frozenset({"timeout", "invalid"})), True),
+        (Filter(kinds=frozenset({"invalid"})), False),
+        (Filter(models=frozenset({"other"})), False),
+        (Filter(versions=frozenset({9})), False),
+        (Filter(since_ms=1000), True),
+        (Filter(since_ms=1001), False),
+        (Filter(until_ms=1001), True),
+        (Filter(until_ms=1000), False),
+        (Filter(event="e41"), True),
+        (Filter(event="loans.events-3-41"), True),
+        (Filter(event="e4"), False),
+        (Filter(kinds=frozenset({"timeout"}), event="e42"), False),
+    ],
+)
+def test_a_letter_is_meant_if_it_passes_every_test(chosen: Filter, passes: bool) -> None:
+    """Since is inclusive, until is not; an event is found by its id or its origin."""
+    assert chosen.passes(_dead(at=1000), ENVELOPE) is passes
+
+
+def test_an_event_that_cannot_be_read_is_known_by_its_origin() -> None:
+    """As its answer would have been."""
+    headers = _attempt(Kind.MALFORMED).dead_headers("loans")
+    assert event_id(letter(Rec("loans.dead", 3, 0, 0, None, b"bad{", headers)), ENVELOPE) == "loans.events-3-41"
+
+
+def test_letters_group_by_kind_model_and_version() -> None:
+    """The largest group first, with its first and last death and how many were replayed."""
+    letters = [_dead(Kind.INVALID, 1, 3000), _dead(Kind.TIMEOUT, 2, 2000), _dead(Kind.TIMEOUT, 3, 1000)]
+    done = Replayed()
+    done.saw(_replays(letters[1]))
+    groups: dict[tuple[str, str | None, int | None], Group] = {}
+    tally(groups, letters[:1], done)
+    tally(groups, letters[1:], done)
+    rows = listed(groups)
+    assert [(r["kind"], r["count"], r["replayed"]) for r in rows] == [("timeout", 2, 1), ("invalid", 1, 0)]
+    assert (rows[0]["first"], rows[0]["last"]) == ("1970-01-01T00:00:01.000Z", "1970-01-01T00:00:02.000Z")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b'{"a":1}', {"json": {"a": 1}}),
+        ("né".encode(), {"text": "né"}),
+        (b"\xff\x00", {"hex": "ff00"}),
+        (None, None),
+    ],
+)
+def test_a_value_is_shown_as_what_says_most(value: bytes | None, shown: object) -> None:
+    """JSON, else text, else hex; a tombstone is null."""
+    about = described(replace(_dead(), record=Rec("d", 0, 0, 0, None, value, OWN)), ENVELOPE, True)
+    assert about["value"] == shown and about["key"] is None
+    assert about["headers"][1] == {"name": "a", "hex": "ff"}
+
+
+@pytest.mark.parametrize(("text", "found"), [("3:17", (3, 17)), ("e1", None), ("a:1", None), ("1:", None), ("", None)])
+def test_a_place_is_partition_and_offset(text: str, found: object) -> None:
+    """Anything else is an id."""
+    assert place(text) == found
+
+
+def test_batches_keep_order_and_bounds() -> None:
+    """By number and by bytes; a letter larger than the bound goes alone."""
+    letters = [replace(_dead(offset=n), record=Rec(offset=n, key=None, value=b"x" * n)) for n in (1, 5, 20, 1, 1, 1)]
+    cut = [[each.record.offset for each in batch] for batch in bounded(letters, 2, 10)]
+    assert cut == [[1, 5], [20], [1, 1], [1]]
+    assert bounded([], 2, 10) == []

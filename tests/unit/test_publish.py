@@ -1,0 +1,201 @@
+"""Rows of a file as events: lines, cells, keys, the pipeline's shape, and a rate that does not drift."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.event import Envelope
+from workers.rows import BadRow, Csv, Lines, Ndjson, Row, value
+from workers.schedule import Schedule
+
+LOANS = Envelope(id="event_id", time="occurred_at", features="features")
+
+
+def _fed(lines: Lines, blocks: Iterable[bytes]) -> list[bytes]:
+    found = [line for block in blocks for line in lines.feed(block)]
+    return found + lines.end()
+
+
+def _rows(text: str, envelope: Envelope = LOANS, key: str | None = None) -> list[tuple[bytes | None, Any]]:
+    rows = Csv(envelope, key).rows(_fed(Lines(quoted=True), [text.encode()]))
+    return [(key, json.loads(event)) for key, event in rows]
+
+
+@given(st.lists(st.binary(max_size=6).map(lambda b: b.replace(b"\n", b"x")), max_size=8), st.data())
+def test_lines_are_the_same_however_the_bytes_come(lines: list[bytes], data: st.DataObject) -> None:
+    """Where a read ends says nothing: lines are cut at line breaks only, and nothing is lost."""
+    whole = b"\n".join(lines)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
+    blocks = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    expected = lines[:-1] + [line for line in lines[-1:] if line]
+    assert _fed(Lines(), blocks) == expected
+
+
+@given(st.lists(st.lists(st.text(st.sampled_from('ab,"\n é'), min_size=1, max_size=5), min_size=2, max_size=2)))
+def test_csv_is_read_as_it_was_written(table: list[list[str]]) -> None:
+    """Quotes, commas and line breaks inside of cells come through, byte block by byte block."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow(["event_id", "text"])
+    writer.writerows(table)
+    raw = out.getvalue().encode()
+    lines = _fed(Lines(quoted=True), [raw[i : i + 3] for i in range(0, len(raw), 3)])
+    events = [json.loads(event) for _, event in Csv(LOANS, None).rows(lines)]
+    assert [[e["event_id"], e["features"]["text"]] for e in events] == table
+
+
+@pytest.mark.parametrize(
+    ("cell", "meant"),
+    [
+        ("true", True),
+        ("False", False),
+        ("7", 7),
+        ("-7", -7),
+        ("0", 0),
+        ("1.50", 1.5),
+        (".5", 0.5),
+        ("1e3", 1000.0),
+        ("9223372036854775807", 2**63 - 1),
+        ("9223372036854775808", 2.0**63),
+        ("007", "007"),
+        ("+49", "+49"),
+        ("1,5", "1,5"),
+        ("NaN", "NaN"),
+        ("inf", "inf"),
+        ("1e999", "1e999"),
+        ("0 - 20K €", "0 - 20K €"),
+        ("-", "-"),
+        (".", "."),
+        ("٣", "٣"),
+        (" 7", " 7"),
+    ],
+)
+def test_a_cell_is_what_json_would_call_it(cell: str, meant: object) -> None:
+    """True and false, numbers as JSON writes them, else text; never NaN or an infinity."""
+    found = value(cell)
+    assert found == meant and type(found) is type(meant)
+
+
+def test_a_csv_row_becomes_an_event_of_the_pipelines_shape() -> None:
+    """Id and time move under the envelope's names, the rest are features, and an empty cell is left out."""
+    text = (
+        "id,timestamp,amount,new,note\n50000,2018-10-30 18:00:00.000,1.5,true,\n50001,2018-10-30T20:00:00+02:00,,no,x\n"
+    )
+    assert _rows(text) == [
+        (
+            b"50000",
+            {"event_id": "50000", "occurred_at": "2018-10-30T18:00:00Z", "features": {"amount": 1.5, "new": True}},
+        ),
+        (
+            b"50001",
+            {
+                "event_id": "50001",
+                "occurred_at": "2018-10-30T20:00:00+02:00",
+                "features": {"new": "no", "note": "x"},
+            },
+        ),
+    ]
+
+
+def test_the_envelopes_own_columns_come_before_the_usual_names() -> None:
+    """With both event_id and id in a file, event_id is the id, and id a feature."""
+    assert _rows("id,event_id\n1,e1\n") == [(b"e1", {"event_id": "e1", "features": {"id": 1}})]
+
+
+def test_features_lie_flat_when_the_envelope_says_so() -> None:
+    """features = "" is the event itself."""
+    flat = Envelope(id="id", time=None, features="")
+    assert _rows("id,a,b\n1,2,x\n", flat) == [(b"1", {"id": "1", "a": 2, "b": "x"})]
+
+
+def test_the_key_is_a_column_of_ones_choice_or_the_id() -> None:
+    """--key names a column; without an id there is no key, and any partition will do."""
+    assert [key for key, _ in _rows("id,customer\n1,c9\n2,\n", key="customer")] == [b"c9", None]
+    assert [key for key, _ in _rows("a\n1\n")] == [None]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,a\n1,2\n", "row 1.*'a' stands there twice"),
+        ("a,\n1,2\n", "row 1.*no name"),
+        ("a,b\n1,2\n1,2,3\n", "row 3 has 3 cells, and the header 2"),
+        ('a,b\n1,"2\n', "row 2: unexpected end of data"),
+    ],
+)
+def test_a_csv_that_cannot_be_read_is_refused_by_row(text: str, said: str) -> None:
+    """No row is guessed at: the first one that does not fit is named."""
+    with pytest.raises(BadRow, match=said):
+        _rows(text)
+
+
+def test_a_key_that_is_no_column_is_refused() -> None:
+    """And the message names those that there are."""
+    with pytest.raises(BadRow, match="no column is called 'customer'; there are: id, a"):
+        _rows("id,a\n1,2\n", key="customer")
+
+
+def test_a_short_row_lacks_its_last_cells() -> None:
+    """As spreadsheets write it; a byte order mark and Windows line ends are theirs too."""
+    lines = _fed(Lines(quoted=True), ["\ufeffid,a,b\r\n1,2\r\n".encode()])
+    assert [json.loads(e) for _, e in Csv(LOANS, None).rows(lines)] == [{"event_id": "1", "features": {"a": 2}}]
+
+
+def test_a_time_that_is_none_is_sent_as_it_is_and_counted() -> None:
+    """The worker takes the record's time instead; the user is told how often."""
+    parse = Csv(LOANS, None)
+    (row,) = parse.rows([b"id,timestamp", b"1,yesterday"])
+    assert json.loads(row[1])["occurred_at"] == "yesterday" and parse.untimed == 1
+
+
+def test_ndjson_is_sent_byte_for_byte() -> None:
+    """Spacing, key order, trailing carriage returns and malformed lines are kept; only empty lines are no events."""
+    raw = b'{"event_id": "e1",  "x":1.0}\r\nnot json\n\n[1]\n{"event_id":7}'
+    rows: list[Row] = list(Ndjson(LOANS, None).rows(_fed(Lines(), [raw])))
+    assert rows == [
+        (b"e1", b'{"event_id": "e1",  "x":1.0}\r'),
+        (None, b"not json"),
+        (None, b"[1]"),
+        (b"7", b'{"event_id":7}'),
+    ]
+
+
+def test_a_key_of_ndjson_may_be_a_feature() -> None:
+    """--key is looked for in the event, then in its features."""
+    rows = Ndjson(LOANS, "customer").rows([b'{"features":{"customer":"c"}}', b'{"customer":true,"features":1}', b"{}"])
+    assert [key for key, _ in rows] == [b"c", b"true", None]
+
+
+def test_the_nth_is_due_at_its_time_whatever_came_before() -> None:
+    """A rate is a schedule: late ones are caught up, so ten seconds at 500/s are 5,000 and not fewer."""
+    schedule = Schedule(500.0, start=100.0)
+    done = 0
+    now = 100.0
+    while now < 110.0:
+        done += int(schedule.allowed(done, now))
+        now += 0.0137 if done % 2 else 0.3  # a clock that is looked at irregularly
+    done += int(schedule.allowed(done, 110.0))
+    assert done == 5001  # the first is due at once
+
+
+@given(st.floats(0.1, 1e6), st.integers(0, 10**6), st.floats(0, 1e4))
+def test_after_its_wait_the_next_one_may_go(rate: float, done: int, now: float) -> None:
+    """wait is never in vain, and there is none when something may go already."""
+    schedule = Schedule(rate, start=0.0)
+    wait = schedule.wait(done, now)
+    assert (wait == 0.0) == (schedule.allowed(done, now) >= 1)
+    assert schedule.allowed(done, now + wait + 1e-6 * (1 + now)) >= 1
+
+
+def test_without_a_rate_nothing_waits() -> None:
+    """As fast as it goes."""
+    assert Schedule(None, 0.0).wait(10**9, 0.0) == 0.0
+    assert Schedule(None, 0.0).allowed(10**9, 0.0) == float("inf")

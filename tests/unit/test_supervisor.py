@@ -1,0 +1,168 @@
+"""What happens when a worker ends: the decision, and real processes under a real supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.kafka import wait_for
+from workers.restart import FIRST, HEALTHY, LONGEST, Ended, Restart, StopAll, decide
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = "import json, sys; from workers import supervisor; sys.exit(supervisor.run(json.loads(sys.argv[1]), drain=2.0))"
+
+# Writes its pid, then: ends with a code, waits for a signal, or ignores all that can be ignored.
+CHILD = """
+import os, signal, sys
+folder, name, what = sys.argv[1:4]
+if what == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if what == "obeys":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+with open(os.path.join(folder, f"{name}.{os.getpid()}"), "w") as f:
+    f.write(str(os.getpid()))
+    f.flush()
+if what.isdigit():
+    sys.exit(int(what))
+if what == "kills":
+    os.kill(os.getpid(), signal.SIGKILL)
+while True:
+    signal.pause()
+"""
+
+
+def test_waits_double_to_a_bound_and_are_jittered() -> None:
+    """0.5 s, 1 s, 2 s … 30 s, each between its half and its whole."""
+    waits = []
+    crashes = 0
+    for _ in range(10):
+        decision = decide(1, 0.1, crashes, u=0.999999)
+        assert isinstance(decision, Restart)
+        waits.append(round(decision.wait, 3))
+        crashes = decision.crashes
+    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30]
+    assert decide(1, 0.1, 2, u=0.0) == Restart(1.0, 3)
+
+
+def test_a_minute_of_health_starts_the_count_afresh() -> None:
+    """A crash after it waits as the first one did."""
+    assert decide(1, HEALTHY, 6, u=0.0) == Restart(FIRST / 2, 1)
+    assert decide(1, HEALTHY - 1, 6, u=0.0) == Restart(LONGEST / 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("code", "decided"),
+    [
+        (0, Ended()),
+        (130, Ended()),
+        (2, StopAll(2)),
+        (3, StopAll(3)),
+        (1, Restart(0.25, 1)),
+        (4, Restart(0.25, 1)),
+        (70, Restart(0.25, 1)),
+        (-9, Restart(0.25, 1)),
+        (-15, Restart(0.25, 1)),
+    ],
+)
+def test_a_mistake_stops_everything_and_a_crash_is_tried_again(code: int, decided: object) -> None:
+    """Codes 2 and 3 would come again; 0 and 130 were asked for; all else, signals too, is a crash."""
+    assert decide(code, 1.0, 0, u=0.0) == decided
+
+
+@given(st.integers(-64, 255), st.floats(0, 1e6), st.integers(0, 10**6), st.floats(0, 1, exclude_max=True))
+def test_no_wait_leaves_its_bounds(code: int, lived: float, crashes: int, u: float) -> None:
+    """However often it crashed."""
+    decision = decide(code, lived, crashes, u)
+    assert not isinstance(decision, Restart) or FIRST / 2 <= decision.wait <= LONGEST
+
+
+@contextmanager
+def _supervised(folder: Path, **children: str) -> Iterator[subprocess.Popen[bytes]]:
+    pids = folder / "pids"
+    pids.mkdir()
+    commands = [[sys.executable, "-c", CHILD, str(pids), name, what] for name, what in children.items()]
+    supervisor = subprocess.Popen([sys.executable, "-c", RUN, json.dumps(commands)], cwd=ROOT, stderr=subprocess.PIPE)
+    try:
+        yield supervisor
+    finally:
+        supervisor.kill()
+        supervisor.wait()
+        assert supervisor.stderr is not None
+        supervisor.stderr.close()
+        for pid in _pids(folder):
+            if psutil.pid_exists(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _pids(folder: Path, name: str = "*") -> list[int]:
+    """Of every process that ever ran under ``name``."""
+    return [int(path.suffix[1:]) for path in (folder / "pids").glob(f"{name}.*") if path.read_text()]
+
+
+def _running(folder: Path) -> list[int]:
+    return [pid for pid in _pids(folder) if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+
+
+@pytest.mark.parametrize("what", ["1", "kills"])
+def test_a_worker_that_crashes_is_started_again(tmp_path: Path, what: str) -> None:
+    """By exit code or by signal; its neighbour is left alone."""
+    with _supervised(tmp_path, bad=what, good="obeys") as supervisor:
+        wait_for(lambda: len(_pids(tmp_path, "bad")) >= 3, 20, "two restarts")
+        assert len(_pids(tmp_path, "good")) == 1
+        assert supervisor.poll() is None
+
+
+@pytest.mark.parametrize("code", [2, 3])
+def test_a_mistake_ends_them_all_with_its_code(tmp_path: Path, code: int) -> None:
+    """The next start would end the same, so there is none."""
+    with _supervised(tmp_path, wrong=str(code), good="obeys") as supervisor:
+        assert supervisor.wait(20) == code
+        assert len(_pids(tmp_path, "wrong")) == 1
+        assert not _running(tmp_path)
+
+
+def test_it_ends_when_every_worker_was_asked_to_end(tmp_path: Path) -> None:
+    """A worker that ends with 0 stays ended."""
+    with _supervised(tmp_path, a="0", b="0") as supervisor:
+        assert supervisor.wait(20) == 0
+        assert len(_pids(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_is_passed_on_and_waited_for(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """SIGTERM drains them all and is 0, Ctrl-C is 130."""
+    with _supervised(tmp_path, a="obeys", b="obeys") as supervisor:
+        wait_for(lambda: len(_pids(tmp_path)) == 2, 20, "both workers")
+        supervisor.send_signal(number)
+        assert supervisor.wait(20) == code
+        assert not _running(tmp_path)
+
+
+def test_a_worker_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    """The wait is bounded, and the exit code says that something was lost on the way."""
+    with _supervised(tmp_path, deaf="deaf", good="obeys") as supervisor:
+        wait_for(lambda: len(_pids(tmp_path)) == 2, 20, "both workers")
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(20) == 1
+        assert not _running(tmp_path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's parent-death signal is Linux's")
+def test_no_worker_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    """kill -9 gives it no chance to pass anything on: the kernel does."""
+    with _supervised(tmp_path, a="obeys", b="obeys") as supervisor:
+        wait_for(lambda: len(_pids(tmp_path)) == 2, 20, "both workers")
+        supervisor.kill()
+        wait_for(lambda: not _running(tmp_path), 20, "the workers' end")
