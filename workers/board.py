@@ -16,6 +16,12 @@ from workers.plan import Served
 log = structlog.get_logger("failsoft.board")
 
 
+LIVE_FIRST = 1.0
+"""Seconds for which live events are the probes when waiting retries were, and failed. After an outage the heads of the
+rungs may be rows that no model can answer: they alone would keep a sound one out until each had used its attempts up.
+A lane looks twice a second, so that on a quiet topic the ladder loses little."""
+
+
 def policy(card: ModelCard) -> Policy:
     """The breaker's policy, as the card has it.
 
@@ -85,6 +91,8 @@ class LocalBoard:
         if loaded.breaker.state in (State.CLOSED, State.DISABLED):
             return True
         if loaded.breaker.state is not State.HALF_OPEN:
+            return False
+        if loaded.breaker.reopenings % 2 and self._clock() - loaded.breaker.since < LIVE_FIRST:
             return False
         now = loaded.breaker.snapshot(self._clock())
         return now.outstanding + now.passed < now.policy.probes

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
-from tests.integration.verifier import Header, Settlement
+from tests.integration.reader import Header
+from tests.integration.verifier import Settlement
 from tests.kafka import create_topic, produce, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]

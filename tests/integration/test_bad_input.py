@@ -16,7 +16,8 @@ from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Producer
 
 from tests.integration.pipeline import Pipeline, body, events, running
-from tests.integration.verifier import Header, Seen, Settlement
+from tests.integration.reader import Header, Seen
+from tests.integration.verifier import Settlement
 from tests.kafka import Broker, read_all
 
 PRIMARY, MALFORMED, INVALID = "primary", "dead: malformed", "dead: invalid"

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.verifier import Header, Seen, judge
+from tests.integration.reader import Header, Seen
+from tests.integration.verifier import judge
 
 T0 = 1_800_000_000_000
 INPUT, SCORED, FIRST, SECOND, DEAD = "p.in", "p.scored", "p.retry.1s", "p.retry.2s", "p.dead"

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from models.breaker import State
 from models.window import Counts
 from tests.kit import card
-from workers.board import LocalBoard, policy
+from workers.board import LIVE_FIRST, LocalBoard, policy
 from workers.metrics import Metrics
 from workers.plan import Served
 
@@ -72,6 +72,22 @@ def test_closed_open_half_open_closed(bench: _Bench) -> None:
     assert lent.granted == 3 and not bench.board.may_retry("m"), "the probes are out"
     bench.board.report("m@2", lent.generation, Counts(3))
     assert bench.board.may_retry("m") and bench.shown(State.CLOSED) == 1
+
+
+def test_after_failed_probes_live_events_go_first_and_the_ladder_after_them(bench: _Bench) -> None:
+    """Rows that nothing can answer, at the heads of the rungs, may not be the only ones to try a sound model."""
+    bench.serve()
+    bench.use(20, 20)
+    bench.now += 15
+    assert bench.board.may_retry("m"), "first the ladder: live events need not pay"
+    bench.use(1, 1)
+    bench.now += 30
+    assert not bench.board.may_retry("m") and bench.moved(State.OPEN, State.HALF_OPEN) == 2
+    bench.now += LIVE_FIRST
+    assert bench.board.may_retry("m"), "no live event came"
+    bench.use(1, 1)
+    bench.now += 60
+    assert bench.board.may_retry("m"), "and in turn"
 
 
 def test_probes_given_back_may_be_had_again(bench: _Bench) -> None:

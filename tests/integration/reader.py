@@ -1,0 +1,117 @@
+"""Reads topics as a careful user would: confluent-kafka, ``isolation.level=read_committed``, from the beginning."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+
+Header = tuple[str, bytes | None]
+Place = tuple[str, int, int]
+"""Topic, partition and offset of an event on an input topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A record as it lies on a topic; ``headers`` in order, duplicates and all."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[Header, ...]
+
+    @property
+    def place(self) -> Place:
+        return self.topic, self.partition, self.offset
+
+    def header(self, name: str) -> str | None:
+        """A control header's text; None when it is not there exactly once."""
+        found = [v for k, v in self.headers if k == name]
+        return (found[0] or b"").decode() if len(found) == 1 else None
+
+    def number(self, name: str) -> int:
+        return int(self.header(name) or "")
+
+
+@dataclass
+class Reader:
+    """A careful reader of several topics from their beginning. ``records`` grows by ``poll``."""
+
+    bootstrap: str
+    topics: Sequence[str]
+    partitions: int
+    records: dict[str, list[Seen]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        self._all = {(t, p) for t in self.topics for p in range(self.partitions)}
+        self._ended: set[tuple[str | None, int | None]] = set()
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": f"verifier-{uuid.uuid4()}",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 50,
+                "reconnect.backoff.max.ms": 500,
+                "log_level": 2,
+            }
+        )
+        self._consumer.assign([TopicPartition(t, p, OFFSET_BEGINNING) for t, p in sorted(self._all)])
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def until(self, fact: Callable[[], object], timeout: float, what: str) -> None:
+        """Reads on until ``fact`` holds; AssertionError after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while not fact():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {timeout:g} s for {what}; read so far: {self.counts()}")
+            self._poll()
+
+    def to_the_end(self, timeout: float = 40.0) -> None:
+        """Reads every topic to its end: a duplicate that is written already is seen too."""
+        self._ended.clear()
+        after = dict.fromkeys(self._all, OFFSET_BEGINNING)
+        for records in self.records.values():
+            after.update({(r.topic, r.partition): r.offset + 1 for r in records})
+        # Assigned anew, because an end is told only once, when it is reached.
+        self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in sorted(after.items())])
+        self.until(lambda: self._ended >= self._all, timeout, "the end of every topic")
+
+    def counts(self) -> dict[str, int]:
+        return {topic: len(self.records[topic]) for topic in self.topics}
+
+    def _poll(self) -> None:
+        for message in self._consumer.consume(2000, timeout=0.05):
+            error, where = message.error(), (message.topic(), message.partition())
+            if error is None:
+                self._ended.discard(where)
+                self.records[str(where[0])].append(_seen(message))
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._ended.add(where)
+            elif not error.retriable() and error.code() not in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
+                raise AssertionError(f"reading {where} failed: {error}")
+
+
+def _seen(m: Message) -> Seen:
+    headers = m.headers() or []
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return Seen(
+        str(m.topic()),
+        m.partition() or 0,
+        m.offset() or 0,
+        m.timestamp()[1],
+        m.key(),  # type: ignore[arg-type]
+        m.value(),
+        tuple((k, v.encode() if isinstance(v, str) else v) for k, v in pairs),
+    )
