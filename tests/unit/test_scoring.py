@@ -55,7 +55,7 @@ def test_a_healthy_batch_is_one_call_and_one_group_of_answers() -> None:
     assert given.answers.offsets == [0, 1, 2] and given.answers.scored_at == "2027-01-15T08:00:00.000Z"
     assert not done.verdicts.retries and not done.verdicts.dead and not done.held
     assert done.outcomes == {(INPUT, "answered"): 3} and done.answers == {("primary", "none"): 3}
-    assert board.asked == [("m@2", 3)] and board.reports == [("m@2", 7, Counts(3, 0, 0))]
+    assert board.asked == [("m@2", 3)] and board.reports == [("m@2", 7, Counts(3, 0, 0, 1))]
 
 
 def test_imputed_features_are_named_in_the_answer() -> None:
@@ -71,11 +71,18 @@ def test_imputed_features_are_named_in_the_answer() -> None:
     assert done.verdicts.given[0].answers.imputed == {1: ("y",)} and done.imputed == {"y": 1}
 
 
+def test_imputed_features_stay_with_their_row_when_others_are_left_out() -> None:
+    """A malformed row ahead is not in the call, and shifts nobody's names."""
+    done = run([Rec(value=b"{"), *events(1, 1), Rec(offset=2, value=body("e2", y=None))])
+    (given,) = done.verdicts.given
+    assert given.answers.ids == ["e1", "e2"] and given.answers.imputed == {1: ("y",)}
+
+
 def test_a_slow_call_counts_all_its_rows_as_slow() -> None:
     """A batch is one call: when it took longer than slow_call, each of its rows did."""
     board = FakeBoard()
     run(events(2), board=board, models={"m": lambda call: result([0.9] * 2, seconds=0.2)})
-    assert board.reports == [("m@2", 7, Counts(2, 0, 2))]
+    assert board.reports == [("m@2", 7, Counts(2, 0, 1, 1))]
 
 
 # --- bad input ---
@@ -97,7 +104,7 @@ def test_bad_input_is_dead_at_once_and_unanswered(value: bytes | None, kind: Kin
     assert dead.attempt.origin == Origin(INPUT, 0, 5, NOW_MS - 1000)
     assert [s.id for s in answers(done)] == ["e0", "e6"] and not done.verdicts.retries
     assert done.outcomes == {(INPUT, "answered"): 2, (INPUT, "dead"): 1} and done.dead == {kind: 1}
-    assert board.reports == [("m@2", 7, Counts(2, 0, 0))], "bad input is not the model's failure"
+    assert board.reports == [("m@2", 7, Counts(2, 0, 0, 1))], "bad input is not the model's failure"
 
 
 def test_a_batch_of_bad_input_makes_no_call() -> None:
@@ -123,7 +130,7 @@ def test_one_failing_row_costs_its_batch_nothing() -> None:
     assert rung == "5s" and record.offset == 1 and dict(headers)["failsoft-attempt"] == b"0"
     assert dict(headers)["failsoft-due-ms"] == b"%d" % (NOW_MS + 5000)
     assert dict(headers)["failsoft-next-revision"] == b"1" and dict(headers)["failsoft-model-version"] == b"2"
-    assert board.reports == [("m@2", 7, Counts(3, 1, 0))]
+    assert board.reports == [("m@2", 7, Counts(3, 1, 0, 1))]
     assert done.outcomes == {(INPUT, "answered"): 2, (INPUT, "provisional"): 1} and done.retried == {"5s": 1}
 
 
@@ -133,7 +140,7 @@ def test_the_models_failures_are_retried_and_counted(kind: Kind) -> None:
     board = FakeBoard()
     done = run(events(1), board=board, models={"m": _failing(0, kind=kind)})
     assert answers(done)[0].reason == kind and len(retried(done)) == 1
-    assert board.reports == [("m@2", 7, Counts(1, 1, 0))]
+    assert board.reports == [("m@2", 7, Counts(1, 1, 0, 1))]
 
 
 def test_an_event_that_only_the_session_finds_invalid_is_dead_and_not_counted() -> None:
@@ -142,7 +149,7 @@ def test_an_event_that_only_the_session_finds_invalid_is_dead_and_not_counted() 
     done = run(events(2), board=board, models={"m": _failing(0, kind=Kind.INVALID)})
     assert [s.id for s in answers(done)] == ["e1"]
     assert [d.attempt.failure.kind for d in done.verdicts.dead] == [Kind.INVALID]
-    assert board.reports == [("m@2", 7, Counts(2, 0, 0))]
+    assert board.reports == [("m@2", 7, Counts(2, 0, 0, 1))]
 
 
 def test_the_due_time_has_its_jitter_from_the_draw() -> None:
@@ -166,7 +173,14 @@ def test_low_confidence_is_answered_finally_by_the_fallback() -> None:
         ("e1", "static", "low_confidence", True),
     }
     assert not done.verdicts.retries and not done.verdicts.dead
-    assert board.reports == [("m@2", 7, Counts(2, 0, 0))]
+    assert board.reports == [("m@2", 7, Counts(2, 0, 0, 1))]
+
+
+def test_a_failed_row_is_not_called_unsure() -> None:
+    """What stands in for the answer of a failing row has no confidence to judge."""
+    failed = {1: Failure(Kind.BAD_OUTPUT, "a score of nan")}
+    done = run(events(2), plan(min_confidence=0.8), models={"m": lambda call: result([0.9, 0.5], failed)})
+    assert [s.reason for s in answers(done)] == [None, "bad_output"] and len(retried(done)) == 1
 
 
 def test_without_rungs_a_failure_is_final_and_dead() -> None:
