@@ -85,7 +85,8 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
 class Policy:
     """When a breaker opens, for how long, and what closes it. Durations in seconds, rates in (0, 1].
 
-    ``slow_call`` is for whoever counts: a call longer than this is slow. Raises ValueError for what cannot work.
+    ``slow_call`` is for whoever counts: a run longer than this is slow, and ``minimum_calls`` runs have to be known
+    before slowness opens. Raises ValueError for what cannot work.
     """
 
     failure_rate: float
@@ -129,8 +130,8 @@ def judge(policy: Policy, counts: Counts) -> str | None:
         return (
             f"{counts.failures} of {counts.calls} calls failed in {policy.window:g} s ({policy.failure_rate:g} opens)"
         )
-    if counts.slow_rate >= policy.slow_rate:
-        return f"{counts.slow} of {counts.calls} calls were slow in {policy.window:g} s ({policy.slow_rate:g} opens)"
+    if counts.runs >= policy.minimum_calls and counts.slow_rate >= policy.slow_rate:
+        return f"{counts.slow} of {counts.runs} runs were slow in {policy.window:g} s ({policy.slow_rate:g} opens)"
     return None
 
 
@@ -301,7 +302,7 @@ class Breaker:
 
     def _probed(self, counts: Counts, now: float, u: float) -> None:
         settled = self._settle(counts.calls)
-        self._slow += min(counts.slow, settled)
+        self._slow += min(counts.slow * counts.calls // counts.runs, settled)  # a slow run's probes were all slow
         if counts.failures:
             self._move(Event.PROBE_FAILED, now, f"{counts.failures} of {counts.calls} probes failed", u)
         elif self._slow / self.policy.probes >= self.policy.slow_rate:

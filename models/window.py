@@ -9,21 +9,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many calls (rows) there were, how many of them failed, and how many were slow (a call may be both).
+    """How many calls there were and how many failed; how many runs they took and how many of those were slow.
 
-    Raises ValueError when a number is negative, or when more failed or were slow than were called.
+    A call is a row. A run answers a batch of rows at once, and a run is slow or not: were its rows counted, one stall
+    of a large batch would be thousands of slow calls and open the breaker of a healthy model. ``runs`` left out is one
+    a call. Raises ValueError when a number is negative, or when more failed or were slow than there were.
     """
 
     calls: int = 0
     failures: int = 0
     slow: int = 0
+    runs: int = -1
 
     def __post_init__(self) -> None:
-        if not (0 <= self.failures <= self.calls and 0 <= self.slow <= self.calls):
-            raise ValueError(f"of {self.calls} calls, {self.failures} cannot have failed and {self.slow} been slow")
+        if self.runs == -1:
+            object.__setattr__(self, "runs", self.calls)
+        if not (0 <= self.failures <= self.calls and 0 <= self.slow <= self.runs <= self.calls):
+            raise ValueError(
+                f"of {self.calls} calls in {self.runs} runs, {self.failures} cannot have failed and {self.slow} been slow"
+            )
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.calls + other.calls, self.failures + other.failures, self.slow + other.slow)
+        return Counts(
+            self.calls + other.calls,
+            self.failures + other.failures,
+            self.slow + other.slow,
+            self.runs + other.runs,
+        )
 
     @property
     def failure_rate(self) -> float:
@@ -32,8 +44,8 @@ class Counts:
 
     @property
     def slow_rate(self) -> float:
-        """Slow calls by calls, 0 when there were no calls."""
-        return self.slow / self.calls if self.calls else 0.0
+        """Slow runs by runs, 0 when there were none."""
+        return self.slow / self.runs if self.runs else 0.0
 
 
 class Window:
@@ -46,7 +58,7 @@ class Window:
     Only buckets that hold something are kept, so that an idle window costs nothing and a long gap needs no sweep.
     """
 
-    __slots__ = ("_buckets", "_calls", "_failures", "_filled", "_slow", "span")
+    __slots__ = ("_buckets", "_calls", "_failures", "_filled", "_runs", "_slow", "span")
 
     def __init__(self, span: float, buckets: int = 30) -> None:
         if not (math.isfinite(span) and span > 0 and buckets >= 1):
@@ -73,16 +85,17 @@ class Window:
         self._calls += counts.calls
         self._failures += counts.failures
         self._slow += counts.slow
+        self._runs += counts.runs
 
     def totals(self, now: float) -> Counts:
         """What the window holds at ``now``."""
         self._expire(now)
-        return Counts(self._calls, self._failures, self._slow)
+        return Counts(self._calls, self._failures, self._slow, self._runs)
 
     def reset(self) -> None:
         """Forgets everything."""
         self._filled: deque[tuple[int, Counts]] = deque()
-        self._calls = self._failures = self._slow = 0
+        self._calls = self._failures = self._slow = self._runs = 0
 
     def _index(self, now: float) -> int:
         # Multiplied first: 0.3 * 10 / 1.0 is 3, whereas 0.3 / (1.0 / 10) falls just short of the edge it stands on.
@@ -95,3 +108,4 @@ class Window:
             self._calls -= gone.calls
             self._failures -= gone.failures
             self._slow -= gone.slow
+            self._runs -= gone.runs

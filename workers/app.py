@@ -42,8 +42,9 @@ from workers.web import Web
 
 log = structlog.get_logger("failsoft.app")
 
-MODEL_THREADS = 2
-"""Inference is a few percent of the work (a million rows a second on one thread); parallelism comes from processes."""
+MODEL_THREADS = 16
+"""At most so many runs at once: one a lane, up to what a process is likely to have. A thread that waits costs nothing,
+and a lane that waits for a thread would blame its model for the time."""
 
 HERE = "127.0.0.1"
 

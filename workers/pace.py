@@ -7,8 +7,9 @@ SMALLEST = 16
 LARGEST = 4000
 """Measured: 250 a transaction gave 55,000 events/s, 1,000 64,000, 4,000 86,000; beyond, only the latency grows."""
 
-LONGEST = 0.25
-"""Seconds a batch may take from fetch to commit before it stops growing: other lanes and a rebalance wait for it."""
+LONGEST = 1.0
+"""Seconds a batch may take from fetch to commit before it stops growing: a rebalance waits for it. The other lanes of
+the process have their turn within it, so a quarter of a second kept batches small just when there was a backlog."""
 
 
 class Pace:

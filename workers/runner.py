@@ -80,15 +80,26 @@ class Runner:
             await self._settle(session, call, rows[middle:], until, found)
 
     async def _once(self, session: Runs, columns: Columns, deadline: float, found: _Split) -> Outcome | Failure:
+        """One run on a thread. Time counts from when the thread begins: waiting for one is not the model's fault."""
         loop = asyncio.get_running_loop()
         cancel = Cancel()
-        timer = loop.call_later(deadline, cancel.set)
-        started = self._clock()
+        timer: asyncio.TimerHandle | None = None
+
+        def arm() -> None:
+            nonlocal timer
+            timer = loop.call_later(deadline, cancel.set)
+
+        def work() -> tuple[Outcome | Failure, float]:
+            loop.call_soon_threadsafe(arm)
+            started = self._clock()
+            outcome = session.run(columns, cancel)
+            return outcome, self._clock() - started
+
         try:
-            outcome = await loop.run_in_executor(self._executor, session.run, columns, cancel)
+            outcome, took = await loop.run_in_executor(self._executor, work)
         finally:
-            timer.cancel()
-        took = self._clock() - started
+            if timer is not None:
+                timer.cancel()
         found.slowest = max(found.slowest, took)
         if took > deadline and isinstance(outcome, Outcome):
             # terminate is ignored inside one operator, which then returns success: too late all the same

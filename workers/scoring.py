@@ -187,8 +187,8 @@ class _Batch:
 
     def _counts(self, card: ModelCard, calls: int, result: Result) -> Counts:
         failed = sum(1 for f in result.bad.values() if f.trips_breaker)
-        slow = calls if result.seconds > card.breaker.slow_call else 0
-        return Counts(calls, failed, slow)
+        slow = 1 if result.seconds > card.breaker.slow_call else 0
+        return Counts(calls, failed, slow, runs=1)
 
     def _take_primary(self, rows: list[int], result: Result, served: Served) -> None:
         for i, failure in result.bad.items():

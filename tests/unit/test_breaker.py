@@ -83,10 +83,17 @@ def test_a_rate_that_floats_cannot_hold_is_reached_exactly() -> None:
     assert judge(replace(POLICY, failure_rate=0.1), Counts(30, 3, 0)) is not None
 
 
+def test_one_slow_run_of_many_rows_opens_nothing() -> None:
+    """A stall of one large batch is one slow run, not thousands of slow calls."""
+    assert judge(POLICY, Counts(4000, 0, 1, runs=1)) is None
+    assert judge(POLICY, Counts(4000 * 20, 0, 15, runs=20)) is None
+    assert judge(POLICY, Counts(4000 * 20, 0, 16, runs=20)) == "16 of 20 runs were slow in 30 s (0.8 opens)"
+
+
 def test_the_reason_names_the_numbers() -> None:
     """Who reads why it opened sees the counts, the window and the threshold."""
     assert judge(POLICY, Counts(40, 30, 0)) == "30 of 40 calls failed in 30 s (0.5 opens)"
-    assert judge(POLICY, Counts(40, 0, 36)) == "36 of 40 calls were slow in 30 s (0.8 opens)"
+    assert judge(POLICY, Counts(40, 0, 36)) == "36 of 40 runs were slow in 30 s (0.8 opens)"
 
 
 # --- waiting -----------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_a_fallback_model_has_a_breaker_of_its_own() -> None:
         ("e1", "fallback_model"),
         ("e2", "static"),
     ]
-    assert board.reports == [("m@2", 7, Counts(3, 3, 0)), ("lite@1", 7, Counts(2, 1, 0))]
+    assert board.reports == [("m@2", 7, Counts(3, 3, 0, 1)), ("lite@1", 7, Counts(2, 1, 0, 1))]
 
 
 def test_a_broken_rule_costs_no_event_its_answer() -> None:
