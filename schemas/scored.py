@@ -44,35 +44,49 @@ class Answers:
 
 
 def encode(answers: Answers) -> list[bytes]:
-    """One JSON object a row, keys in the contract's order."""
+    """One JSON object a row, keys in the contract's order.
+
+    The text that the rows share is made once; a column goes into it only where its rows may differ.
+    """
     n = len(answers.ids)
     if n == 0:
         return []
-    p = answers.predictions
-    null = [b"null"] * n
+    columns: list[Sequence[object]] = []
+
+    def place(column: Sequence[object] | None, form: bytes = b"%b") -> bytes:
+        if column is None:
+            return b"null"
+        columns.append(column)
+        return form
+
+    a, p = answers, answers.predictions
     scores = wire.numbers(p.scores)
-    if p.confidences is None:
-        confidences = null
-    else:
-        confidences = scores if p.confidences is p.scores else wire.numbers(p.confidences)
-    names = {topic: wire.dumps(topic) for topic in set(answers.topics)}
-    imputed = [b"[]"] * n
-    for row, features in answers.imputed.items():
-        imputed[row] = wire.dumps(features)
-    columns = zip(
-        wire.strings(answers.ids),
-        scores,
-        null if p.labels is None else _labels(p.labels),
-        null if p.probabilities is None else wire.vectors(p.probabilities),
-        confidences,
-        imputed,
-        [names[topic] for topic in answers.topics],
-        answers.offsets,
-        wire.strings(answers.times),
-        strict=True,
+    template = b"".join(
+        (
+            b'{"event_id":',
+            place(wire.strings(a.ids), b'"%b"'),
+            b',"score":',
+            place(scores),
+            b',"label":',
+            place(None if p.labels is None else _labels(p.labels)),
+            b',"probabilities":',
+            place(None if p.probabilities is None else wire.vectors(p.probabilities)),
+            b',"confidence":',
+            place(_confidences(p, scores)),
+            b',"source":%b,"model":%b,"version":%b' % tuple(map(_constant, (a.source, a.model, a.version))),
+            b',"degraded":%b,"reason":%b' % tuple(map(_constant, (a.degraded, a.reason))),
+            b',"revision":%d,"final":%b,"imputed":' % (a.revision, _constant(a.final)),
+            place(_imputed(a.imputed, n)) if a.imputed else b"[]",
+            b',"origin":{"topic":',
+            place(wire.strings(a.topics), b'"%b"') if len(set(a.topics)) > 1 else _constant(a.topics[0]),
+            b',"partition":%d,"offset":' % a.partition,
+            place(a.offsets, b"%d"),
+            b'},"event_time":',
+            place(wire.strings(a.times), b'"%b"'),
+            b',"scored_at":%b}' % _constant(a.scored_at),
+        )
     )
-    template = _template(answers)
-    return [template % row for row in columns]
+    return [template % row for row in zip(*columns, strict=True)]
 
 
 def headers(answers: Answers) -> list[Header]:
@@ -84,27 +98,22 @@ def headers(answers: Answers) -> list[Header]:
     ]
 
 
-def _template(a: Answers) -> bytes:
-    """The record with a %-place for each column; constants are rendered once, their own percent signs doubled."""
+def _constant(value: object) -> bytes:
+    """JSON that stands in a template: its own percent signs are doubled."""
+    return wire.dumps(value).replace(b"%", b"%%")
 
-    def constant(value: object) -> bytes:
-        return wire.dumps(value).replace(b"%", b"%%")
 
-    return (
-        b'{"event_id":%%b,"score":%%b,"label":%%b,"probabilities":%%b,"confidence":%%b,'
-        b'"source":%b,"model":%b,"version":%b,"degraded":%b,"reason":%b,"revision":%d,"final":%b,'
-        b'"imputed":%%b,"origin":{"topic":%%b,"partition":%d,"offset":%%d},"event_time":%%b,"scored_at":%b}'
-    ) % (
-        constant(a.source),
-        constant(a.model),
-        constant(a.version),
-        constant(a.degraded),
-        constant(a.reason),
-        a.revision,
-        constant(a.final),
-        a.partition,
-        constant(a.scored_at),
-    )
+def _confidences(p: Predictions, scores: list[bytes]) -> list[bytes] | None:
+    if p.confidences is None:
+        return None
+    return scores if p.confidences is p.scores else wire.numbers(p.confidences)
+
+
+def _imputed(by_row: dict[int, tuple[str, ...]], n: int) -> list[bytes]:
+    column = [b"[]"] * n
+    for row, features in by_row.items():
+        column[row] = wire.dumps(features)
+    return column
 
 
 def _labels(labels: Sequence[int | str | None]) -> list[bytes]:
