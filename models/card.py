@@ -33,7 +33,9 @@ Seconds = Annotated[float, BeforeValidator(duration.seconds)]
 
 Rate = Annotated[float, Field(strict=True, gt=0, le=1)]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Label = StrictInt | StrictStr
+Label = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | StrictStr
+"""JSON writers stop at 64 bits."""
+
 Value = bool | int | float | str
 """A feature's value as TOML gives it; which of them a feature takes is its ``type``'s to say."""
 

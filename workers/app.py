@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from models.fallback import LastKnown, LinkKind
 from models.repository import Repository
 from topics import admin
-from workers import known, sessions, settings, unpack
+from workers import known, sessions, unpack
 from workers.board import LocalBoard
 from workers.lane import BATCH_BYTES, Deps
 from workers.lanes import Lanes
@@ -180,9 +180,7 @@ def die(app: App, error: BaseException) -> None:
         finally:
             os._exit(1)
 
-    if not getattr(app, "dying", False):
-        app.dying = True
-        app.dying_task = asyncio.get_running_loop().create_task(leave())
+    app.dying = asyncio.get_running_loop().create_task(leave())
 
 
 @dataclass(frozen=True, slots=True)

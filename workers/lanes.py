@@ -1,4 +1,4 @@
-"""The consumer: assignment, revocation, and who runs which lane. Crash-only: whatever is unexpected ends the process."""
+"""The consumer: assignment, revocation, and who runs which lane. What nobody expects ends the process."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ class Lanes(Service):  # type: ignore[misc]
         self._consumer: AIOKafkaConsumer | None = None
         self._joined = False
         self._draining = False
+        self._dying = False
         self._beat = deps.clock()
         self._guard: threading.Thread | None = None
 
@@ -120,6 +121,8 @@ class Lanes(Service):  # type: ignore[misc]
     def assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """Start a lane for each index. No awaits: heartbeats wait for the listener."""
         assert self._consumer is not None
+        if self._dying:
+            return  # fenced, and about to leave: lanes opened now would sit idle until the session ends
         by_index: dict[int, list[TopicPartition]] = {}
         for tp in partitions:
             by_index.setdefault(tp.partition, []).append(tp)
@@ -162,7 +165,9 @@ class Lanes(Service):  # type: ignore[misc]
 
     def fatal(self, error: BaseException) -> None:
         """Say why and leave: the group hears of it at once, and a supervisor restarts with backoff."""
-        self._on_fatal(error)
+        if not self._dying:
+            self._dying = True
+            self._on_fatal(error)
 
     async def leave(self) -> None:
         """Tell the group, for at most a second; nothing is finished and nothing is committed."""

@@ -217,3 +217,24 @@ def test_a_degraded_answer_is_json_too(stream: io.StringIO) -> None:
     FailureLog(structlog.get_logger("scoring")).failures([failed(1)], now=0.0)
     [line] = lines(stream)
     assert (line["event"], line["event_id"], line["message"]) == ("answer degraded", "e1", "took 0.3 s")
+
+
+def test_a_library_that_repeats_itself_is_held_back() -> None:
+    """In an outage a library writes thousands of lines of one kind: five pass, the rest are counted."""
+    out = io.StringIO()
+    configure("info", out, terminal=False)
+    for n in range(1000):
+        logging.getLogger("aiokafka.conn").error("Unable connect to %s", n)
+    logging.getLogger("aiokafka.conn").error("another kind of line")
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert 5 <= len(lines) <= 8
+    assert lines[-1]["event"] == "another kind of line"
+
+
+def test_libraries_are_quiet_below_a_warning() -> None:
+    """Every step of a library is no news at info, and is at debug."""
+    for level, seen in (("info", False), ("debug", True)):
+        out = io.StringIO()
+        configure(level, out, terminal=False)
+        logging.getLogger("aiokafka.consumer").info("Joined group")
+        assert bool(out.getvalue()) is seen
