@@ -26,7 +26,7 @@ class Counts:
             object.__setattr__(self, "runs", self.calls)
         if not (0 <= self.failures <= self.calls and 0 <= self.slow <= self.runs <= self.calls):
             raise ValueError(
-                f"{self.failures} of {self.calls} calls cannot have failed, nor {self.slow} of {self.runs} runs been slow"
+                f"{self.failures} of {self.calls} calls cannot fail, nor {self.slow} of {self.runs} runs be slow"
             )
 
     def __add__(self, other: Counts) -> Counts:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from schemas import scored
 from schemas.attempt import Attempt
@@ -17,19 +18,21 @@ Row = tuple[bytes | None, bytes | None, list[Header]]
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Answers, and the records that they answer, row by row."""
+    """Answers, and the records that they answer, row by row; ``rows`` are the records' places in the batch."""
 
     answers: Answers
     records: Sequence[Record]
+    rows: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """Records for one rung, with all their headers."""
+    """Records for one rung, with all their headers; ``rows`` are the records' places in the batch."""
 
     delay: str
     records: Sequence[Record]
     headers: Sequence[list[Header]]
+    rows: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,13 @@ def route(verdicts: Verdicts, names: Names) -> list[tuple[str, list[Row]]]:
     The partition is not decided here: everything of lane i goes to partition i.
     """
     out: list[tuple[str, list[Row]]] = []
-    for given in verdicts.given:
-        out.append((names.scored, list(_answers(given))))
+    if verdicts.given:
+        out.append((names.scored, _in_order([(g.rows, _answers(g)) for g in verdicts.given])))
+    rungs: dict[str, list[Retries]] = {}
     for retries in verdicts.retries:
-        rows = [(r.key, r.value, h) for r, h in zip(retries.records, retries.headers, strict=True)]
-        out.append((names.retry(retries.delay), rows))
+        rungs.setdefault(retries.delay, []).append(retries)
+    for delay, found in rungs.items():
+        out.append((names.retry(delay), _in_order([(r.rows, _retries(r)) for r in found])))
     if verdicts.dead:
         out.append((names.dead, [dead_letter(d, names.group) for d in verdicts.dead]))
     return out
@@ -71,10 +76,22 @@ def dead_letter(dead: Dead, group: str) -> Row:
     return dead.record.key, dead.record.value, [*own, *dead.attempt.dead_headers(group)]
 
 
-def _answers(given: Given) -> Iterable[Row]:
+def _in_order(groups: Sequence[tuple[Sequence[int], list[Row]]]) -> list[Row]:
+    """The rows of all groups as the batch had them, so that a key's answers come in the order of its events."""
+    if len(groups) == 1:
+        return groups[0][1]
+    placed = [pair for rows, written in groups for pair in zip(rows, written, strict=True)]
+    placed.sort(key=itemgetter(0))
+    return [row for _, row in placed]
+
+
+def _retries(retries: Retries) -> list[Row]:
+    return [(r.key, r.value, h) for r, h in zip(retries.records, retries.headers, strict=True)]
+
+
+def _answers(given: Given) -> list[Row]:
     headers = scored.headers(given.answers)
-    for record, value in zip(given.records, scored.encode(given.answers), strict=True):
-        if record.headers:
-            yield record.key, value, [*headers, *trace_headers(record.headers)]
-        else:
-            yield record.key, value, headers
+    return [
+        (record.key, value, [*headers, *trace_headers(record.headers)] if record.headers else headers)
+        for record, value in zip(given.records, scored.encode(given.answers), strict=True)
+    ]

@@ -107,7 +107,7 @@ class _Conclusion:
             due = b.now_ms + np.rint(1000 * delay * (1 + plan.jitter * (2 * b.u[rows] - 1))).astype(np.int64)
             records = [b.records[row] for row in rows]
             headers = attempts.first_headers(records, due.tolist(), failure, plan.primary, b.version, b.now_ms)
-            self._retry(name, records, headers)
+            self._retry(name, rows, headers)
             self.final.update(dict.fromkeys(rows, False))
             return
         self.final.update(dict.fromkeys(rows, True))
@@ -136,7 +136,7 @@ class _Conclusion:
             ahead = replace(
                 attempt.failed(failure, plan.primary, b.version, max(1, attempt.next_revision)), due_ms=rung.due_ms
             )
-            self._retry(rung.delay, [b.records[row]], [self._own(row, ahead)])
+            self._retry(rung.delay, [row], [self._own(row, ahead)])
             return
         unanswered = failure.kind in (Kind.MALFORMED, Kind.INVALID) and attempt.next_revision == 0
         self._bury(row, attempt.failed(failure, plan.primary, b.version, 0 if unanswered else FINAL_GIVEN))
@@ -144,9 +144,10 @@ class _Conclusion:
     def _own(self, row: int, attempt: Attempt) -> list[Header]:
         return [*own_headers(self.b.records[row].headers), *attempt.headers()]
 
-    def _retry(self, delay: str, records: list[Record], headers: list[list[Header]]) -> None:
-        self.out.verdicts.retries.append(Retries(delay, records, headers))
-        self.out.retried[delay] += len(records)
+    def _retry(self, delay: str, rows: list[int], headers: list[list[Header]]) -> None:
+        records = [self.b.records[row] for row in rows]
+        self.out.verdicts.retries.append(Retries(delay, records, headers, rows))
+        self.out.retried[delay] += len(rows)
 
     def _bury(self, row: int, attempt: Attempt) -> None:
         self.labels[row] = "dead"
@@ -209,7 +210,7 @@ class _Conclusion:
             imputed=imputed,
             scored_at=iso(b.now_ms),
         )
-        self.out.verdicts.given.append(Given(answers, records))
+        self.out.verdicts.given.append(Given(answers, records, rows))
         self.out.answers[answered.source, reason or "none"] += len(rows)
         label = _label(answered.source, revision, final)
         if label != "answered":

@@ -23,7 +23,7 @@ OWN: list[Header] = [("x", b"\xff\x00"), ("x", None), ("x", b""), *TRACE]
 def _one(record: Rec) -> Given:
     score = np.array([0.5], np.float32)
     answers = replace(PLAIN, ids=["a"], times=["t"], topics=["in"], offsets=[1], predictions=Predictions(score))
-    return Given(replace(answers, imputed={}), [record])
+    return Given(replace(answers, imputed={}), [record], [0])
 
 
 def test_an_answer_goes_to_scored_under_the_events_key() -> None:
@@ -44,7 +44,7 @@ def test_one_events_trace_does_not_reach_another() -> None:
     given = _one(Rec(headers=TRACE))
     answers = replace(given.answers, ids=["a", "b"], times=["t", "t"], topics=["in", "in"], offsets=[1, 2])
     answers = replace(answers, predictions=Predictions(np.array([0.5, 0.5])))
-    ((_, rows),) = route(Verdicts(given=[Given(answers, [Rec(headers=TRACE), Rec()])]), NAMES)
+    ((_, rows),) = route(Verdicts(given=[Given(answers, [Rec(headers=TRACE), Rec()], [0, 1])]), NAMES)
     assert [len(headers) for _, _, headers in rows] == [5, 3]
 
 
@@ -52,7 +52,7 @@ def test_a_retry_goes_to_its_rung_untouched() -> None:
     """Key and value byte for byte (a tombstone too), with the headers that the verdict gives."""
     records = [Rec(key=None, value=None), Rec(key=b"", value=b"\xff")]
     headers: list[list[Header]] = [[("a", b"1")], []]
-    routed = route(Verdicts(retries=[Retries("5s", records, headers)]), NAMES)
+    routed = route(Verdicts(retries=[Retries("5s", records, headers, range(len(records)))]), NAMES)
     assert routed == [("loans.retry.5s", [(None, None, [("a", b"1")]), (b"", b"\xff", [])])]
 
 
@@ -69,6 +69,18 @@ def test_a_dead_letter_carries_the_event_and_its_history() -> None:
 def test_what_a_batch_came_to_is_written_in_one_order() -> None:
     """Answers, then retries, then dead letters; nothing is written where there is nothing."""
     record = Rec()
-    verdicts = Verdicts([_one(record)], [Retries("1m", [record], [[]])], [Dead(record, attempt())])
+    verdicts = Verdicts([_one(record)], [Retries("1m", [record], [[]], [0])], [Dead(record, attempt())])
     assert [topic for topic, _ in route(verdicts, NAMES)] == ["loans.scored", "loans.retry.1m", "loans.dead"]
     assert route(Verdicts(), NAMES) == []
+
+
+def test_rows_of_several_groups_keep_the_order_of_the_batch() -> None:
+    """Whoever answered, and whatever failed: a key's answers and retries come in the order of its events."""
+    a, b, c = Rec(offset=1, key=b"a"), Rec(offset=2, key=b"b"), Rec(offset=3, key=b"c")
+    given = [_one(b), _one(a), _one(c)]
+    given = [replace(g, rows=[row]) for g, row in zip(given, (1, 0, 2), strict=True)]
+    retries = [Retries("5s", [a, c], [[], []], [0, 2]), Retries("1m", [a], [[]], [0]), Retries("5s", [b], [[]], [1])]
+    routed = dict(route(Verdicts(given=given, retries=retries), NAMES))
+    assert [key for key, _, _ in routed[NAMES.scored]] == [b"a", b"b", b"c"]
+    assert [key for key, _, _ in routed[NAMES.retry("5s")]] == [b"a", b"b", b"c"]
+    assert [key for key, _, _ in routed[NAMES.retry("1m")]] == [b"a"]
