@@ -40,7 +40,7 @@ def main() -> int:
         found = compare(bench, source, events, rounds)
         print(machine.describe())
         print(f"{events:,} events of 468 bytes, 4 partitions, one process each, {rounds} rounds interleaved\n")
-        print(table.render(found, candidates.HAND, candidates.EXACTLY, candidates.DOWN))
+        print(table.render(found, candidates.HAND, candidates.HAND_GC, candidates.EXACTLY, candidates.DOWN))
         if given.latency:
             for result in latency.compare(bench, given.latency, latency.SMOKE if given.quick else latency.LASTS):
                 print(result)

@@ -79,7 +79,7 @@ EXACTLY = Candidate("failsoft, exactly once", "failsoft_worker", "exactly_once")
 AT_LEAST = Candidate("failsoft, at least once", "failsoft_worker", "at_least_once")
 DOWN = Candidate("failsoft, exactly once, primary down", "failsoft_worker", "exactly_once", ("--down",))
 HAND = Candidate("hand-written aiokafka loop", "handwritten")
-HAND_GC = Candidate("the same, Python's default GC", "handwritten", None, ("--default-gc",))
+HAND_GC = Candidate("hand-written loop, Python's default GC", "handwritten", None, ("--default-gc",))
 FAUST = Candidate("Faust agent, one send an event", "faust_agent", at_most=10_000)
 
 
