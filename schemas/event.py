@@ -112,7 +112,8 @@ def _decode_all(records: Sequence[Record], envelope: Envelope) -> Events | None:
     """
     if envelope.id is None or envelope.time is None or any(r.headers and _cloud(r) != _PLAIN for r in records):
         return None
-    bodies = wire.loads_all([r.value for r in records], envelope.max_bytes, envelope.max_depth)
+    values: list[Any] = [r.value for r in records]
+    bodies = wire.loads_all(values, envelope.max_bytes)
     if bodies is None:
         return None
     id_key, time_key, features_key = envelope.id, envelope.time, envelope.features
@@ -125,6 +126,8 @@ def _decode_all(records: Sequence[Record], envelope: Envelope) -> Events | None:
     if {*map(type, ids)} != {str} or {*map(type, features)} != {dict} or {*map(type, times)} != {str}:
         return None
     if not all(ids) or max(map(len, ids)) > MAX_ID:
+        return None
+    if not wire.all_shallow(values, 2 if features_key else 1, envelope.max_depth):
         return None
     normal = _times(times)
     return None if normal is None else Events(ids, normal, features)

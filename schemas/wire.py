@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -40,19 +39,26 @@ def loads(raw: bytes | None, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
         raise Malformed(f"not JSON: {e}") from None
 
 
-def loads_all(values: Sequence[Any], max_bytes: int, max_depth: int = MAX_DEPTH) -> list[Any] | None:
-    """Every value at once, or None when any one needs ``loads`` to say what is wrong with it."""
+def loads_all(values: Sequence[Any], max_bytes: int) -> list[Any] | None:
+    """Every value at once, or None when any one needs ``loads`` to say what is wrong. Depth is ``all_shallow``'s."""
     try:
         if max(map(len, values), default=0) > max_bytes:
-            return None
-        # The two most open of a column, counted without a frame a value, settle a batch of ordinary events.
-        braces = max(map(bytes.count, values, repeat(b"{")), default=0)
-        brackets = max(map(bytes.count, values, repeat(b"[")), default=0)
-        if braces + brackets > max_depth and any(too_deep(v, max_depth) for v in values):
             return None
         return list(map(orjson.loads, values))
     except (orjson.JSONDecodeError, TypeError):  # TypeError: len(None), a tombstone
         return None
+
+
+def all_shallow(values: Sequence[bytes], least: int, max_depth: int = MAX_DEPTH) -> bool:
+    """Is none of ``values``, each of which has at least ``least`` openers, nested deeper than allowed?
+
+    If all together have hardly more openers than they must, no one can have many. One pass over the bytes settles that.
+    """
+    whole = np.frombuffer(b"".join(values), np.uint8)
+    openers = np.count_nonzero((whole & 0xDF) == ord("["))  # the mask makes a "{" a "[", and nothing else one
+    if openers - least * len(values) <= max_depth - least:
+        return True
+    return not any(too_deep(v, max_depth) for v in values)
 
 
 def too_deep(raw: bytes, max_depth: int) -> bool:

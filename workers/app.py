@@ -22,11 +22,12 @@ import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.producer import sender
 from faust.app.base import BootStrategy
 from mode import ServiceT
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from models.fallback import LastKnown, LinkKind
+from models.fallback import LastKnown
 from models.repository import Repository
 from topics import admin
 from workers import known, sessions, unpack
@@ -49,6 +50,10 @@ and a lane that waits for a thread would blame its model for the time."""
 FETCH_BYTES = 3 * 1_048_576
 """Of one partition, by one fetch. A lane has one live partition, so this is also the most that a batch of it can hold:
 4,000 events of half a kilobyte take 2 MiB, and at the usual 1 MiB batches stayed under 2,000."""
+
+MARKER_BACKOFF = 0.002
+"""Seconds. A transaction that begins while the broker still writes the markers of the lane's last one is asked to come
+again; aiokafka waits 20 ms for that, which was half of an event's latency in light traffic. Markers take 1 to 5 ms."""
 
 HERE = "127.0.0.1"
 
@@ -124,11 +129,10 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
     failures = FailureLog(structlog.get_logger("failsoft.answers"))
     clients = _Clients(pipeline, options.worker_id)
     rng = np.random.default_rng()
-    remembers = any(link.kind is LinkKind.LAST_KNOWN for link in plan.chain)
 
     async def make_known(lane: int) -> LastKnown | None:
         section = found[plan.primary].fallback
-        if not remembers or section is None:
+        if not plan.remembers or section is None:
             return None
         return await known.restore(clients.reader, names.scored, lane, section.last_known_max_age, time.time)
 
@@ -209,6 +213,7 @@ class _Clients:
         )
 
     def producer(self, lane: int) -> AIOKafkaProducer:
+        sender.BACKOFF_OVERRIDE = MARKER_BACKOFF
         exactly_once = self.pipeline.guarantee == "exactly_once"
         return AIOKafkaProducer(
             **self.pipeline.connection(),

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.producer.message_accumulator import BatchBuilder
 
 from models.fallback import LastKnown
 from schemas.record import Record
@@ -24,6 +23,7 @@ from topics.names import Names
 from topics.routing import Row, route
 from workers.board import LocalBoard
 from workers.pace import Pace
+from workers.pack import pack
 from workers.plan import Plan, Scored
 from workers.report import Reporter
 from workers.runner import Runner
@@ -274,7 +274,7 @@ class Lane:
             await producer.begin_transaction()
         futures = []
         for topic, rows in routed:
-            for batch in self._batches(producer, rows):
+            for batch in pack(producer.create_batch, rows, self._now_ms()):
                 futures.append(await producer.send_batch(batch, topic, partition=self.index))
         # Every future, before the offsets: aiokafka commits a transaction although a batch in it failed.
         await asyncio.gather(*futures)
@@ -283,21 +283,6 @@ class Lane:
             await producer.commit_transaction()
         else:
             await self._consumer.commit(offsets)
-
-    def _batches(self, producer: AIOKafkaProducer, rows: Sequence[Row]) -> list[BatchBuilder]:
-        now_ms = self._now_ms()
-        batches: list[BatchBuilder] = []
-        batch = producer.create_batch()
-        for key, value, headers in rows:
-            if batch.append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
-                batches.append(batch)  # full, and this record is not in it
-                batch = producer.create_batch()
-                if batch.append(timestamp=now_ms, key=key, value=value, headers=headers) is None:
-                    raise RuntimeError(f"a record of {len(value or b'')} bytes fits no batch")
-        batches.append(batch)
-        for each in batches:
-            each.close()
-        return [b for b in batches if b.record_count()]
 
     def _now_ms(self) -> int:
         return int(self._d.wall() * 1000)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from models.breaker import Admission
 from models.card import ModelCard
-from models.fallback import Link
+from models.fallback import Link, LinkKind
 from models.imputation import Statistic
 from models.window import Counts
 from schemas.attempt import Attempt
@@ -56,6 +56,11 @@ class Plan:
     jitter: float
     rungs: Mapping[str, float]
     replay: str
+
+    @property
+    def remembers(self) -> bool:
+        """Is each key's last answer wanted?"""
+        return any(link.kind is LinkKind.LAST_KNOWN for link in self.chain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ class _Conclusion:
         if label != "answered":
             dead = self.dead if label != "confirmed" else ()
             self.labels.update(dict.fromkeys([row for row in rows if row not in dead] if dead else rows, label))
-        if answered.source is Source.PRIMARY and answered.version is not None:
+        if b.plan.remembers and answered.source is Source.PRIMARY and answered.version is not None:
             self.out.known.append(([r.key for r in records], predictions, answered.version))
 
     # --- counts ---

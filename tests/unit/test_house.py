@@ -52,6 +52,7 @@ ONLY = {
         "workers/lanes.py",
         "workers/known.py",
         "workers/unpack.py",  # reads what aiokafka cannot
+        "workers/pack.py",  # fills its batches
         "workers/dead.py",
         "workers/publish.py",
         "workers/tail.py",

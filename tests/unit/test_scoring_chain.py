@@ -139,11 +139,12 @@ def test_a_rule_answers_when_no_version_is_loaded() -> None:
 def test_last_known_answers_by_key() -> None:
     """The key's last primary answer, with who gave it; a key never seen goes on along the chain."""
     known = LastKnown(max_age=3600)
-    before = run([replace(events(1)[0], key=b"seen")], models={"m": lambda call: result([0.75])})
+    remembering = plan(chain=["last_known", "static"])
+    before = run([replace(events(1)[0], key=b"seen")], remembering, models={"m": lambda call: result([0.75])})
     for keys, predictions, version in before.known:
         known.remember(keys, predictions, "m", version, NOW_MS / 1000 - 10)
     records = [replace(r, key=k) for r, k in zip(events(3), (b"seen", b"new", None), strict=True)]
-    done = run(records, plan(chain=["last_known", "static"]), known=known, models={"m": broken})
+    done = run(records, remembering, known=known, models={"m": broken})
     assert [(s.id, s.source, s.score) for s in answers(done)] == [
         ("e0", "last_known", 0.75),
         ("e1", "static", 0.5),
@@ -153,9 +154,11 @@ def test_last_known_answers_by_key() -> None:
 
 
 def test_only_the_primarys_answers_are_known_later() -> None:
-    """What a fallback said is not remembered as an answer of its own."""
-    assert run(events(1), models={"m": broken}).known == []
-    ((keys, predictions, version),) = run(events(2)).known
+    """What a fallback said is not remembered as an answer of its own; nothing is where no link asks for it."""
+    remembering = plan(chain=["last_known", "static"])
+    assert run(events(1), remembering, models={"m": broken}).known == []
+    assert run(events(2)).known == []
+    ((keys, predictions, version),) = run(events(2), remembering).known
     assert keys == [b"k0", b"k1"] and len(predictions) == 2 and version == 2
 
 

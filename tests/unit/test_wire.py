@@ -30,7 +30,8 @@ def test_what_is_not_json_or_over_a_limit_is_malformed(raw: bytes | None, why: s
     """The message says what is wrong and never quotes the value; a batch with such a value is read one by one."""
     with pytest.raises(wire.Malformed, match=why):
         wire.loads(raw, 100, 4)
-    assert wire.loads_all([b"{}", raw], 100, 4) is None
+    together = wire.loads_all([b"{}", raw], 100)
+    assert together is None or not wire.all_shallow([b"{}", raw or b""], 0, 4)
 
 
 def test_the_last_of_duplicate_keys_wins() -> None:
@@ -46,8 +47,8 @@ def test_an_integer_past_64_bits_becomes_a_float() -> None:
 def test_values_at_the_limits_pass() -> None:
     """A limit is the most that is allowed."""
     assert wire.loads(b"[[1]]", 5, 2) == [[1]]
-    assert wire.loads_all([b"[[1]]", b"2"], 5, 2) == [[[1]], 2]
-    assert wire.loads_all([], 5, 2) == []
+    assert wire.loads_all([b"[[1]]", b"2"], 5) == [[[1]], 2]
+    assert wire.loads_all([], 5) == []
 
 
 @pytest.mark.parametrize(
@@ -111,3 +112,14 @@ def test_vectors_are_a_row_each() -> None:
 def test_lines_are_ndjson() -> None:
     """One value a line, the last one ended too."""
     assert wire.lines([{"a": 1}, [2]]) == b'{"a":1}\n[2]\n'
+
+
+def test_a_column_of_ordinary_values_is_shallow_and_one_bomb_among_them_is_found() -> None:
+    """However many values stand beside it, and whatever their strings hold."""
+    flat = [b'{"a":{"b":1}}'] * 1000
+    assert wire.all_shallow(flat, 2, 4)
+    assert wire.all_shallow([*flat, b'{"a":{"b":"[[[[[{{{{{"}}'], 2, 4)
+    assert wire.all_shallow([*flat, b'{"a":{"b":[[1]]}}'], 2, 4)
+    assert not wire.all_shallow([*flat, b'{"a":{"b":[[[1]]]}}'], 2, 4)
+    assert not wire.all_shallow([b'{"a":{"b":[[[1]]]}}', *flat], 2, 4)
+    assert wire.all_shallow([], 2, 4)
