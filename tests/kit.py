@@ -215,3 +215,12 @@ def by_topic(records: Iterable[Rec]) -> dict[str, list[int]]:
     for record in records:
         found[record.topic].append(record.offset)
     return dict(found)
+
+
+def failing(*rows: int, kind: Kind = Kind.MODEL_ERROR) -> Answer:
+    """A model that fails these rows of its call."""
+
+    def model(call: Call) -> Result:
+        return result([0.9] * len(call), {i: Failure(kind, f"{kind} it was") for i in rows})
+
+    return model

@@ -13,7 +13,6 @@ from tests.kit import (
     INPUT,
     NOW_MS,
     REPLAY,
-    Answer,
     FakeBoard,
     Rec,
     answers,
@@ -21,6 +20,7 @@ from tests.kit import (
     broken,
     by_topic,
     events,
+    failing,
     fine,
     plan,
     result,
@@ -29,16 +29,6 @@ from tests.kit import (
     waiting,
 )
 from workers.plan import Call, Result
-
-
-def _failing(*rows: int, kind: Kind = Kind.MODEL_ERROR) -> Answer:
-    """A model that fails these rows of its call."""
-
-    def model(call: Call) -> Result:
-        return result([0.9] * len(call), {i: Failure(kind, f"{kind} it was") for i in rows})
-
-    return model
-
 
 # --- healthy ---
 
@@ -120,7 +110,7 @@ def test_a_batch_of_bad_input_makes_no_call() -> None:
 def test_one_failing_row_costs_its_batch_nothing() -> None:
     """The failing row gets a provisional answer by the fallback and a retry; the others are answered finally."""
     board = FakeBoard()
-    done = run(events(3), board=board, models={"m": _failing(1)})
+    done = run(events(3), board=board, models={"m": failing(1)})
     assert {(s.id, s.source, s.reason, s.revision, s.final) for s in answers(done)} == {
         ("e0", "primary", None, 0, True),
         ("e2", "primary", None, 0, True),
@@ -138,7 +128,7 @@ def test_one_failing_row_costs_its_batch_nothing() -> None:
 def test_the_models_failures_are_retried_and_counted(kind: Kind) -> None:
     """Each kind that is the model's fault puts the event on the ladder and counts against the breaker."""
     board = FakeBoard()
-    done = run(events(1), board=board, models={"m": _failing(0, kind=kind)})
+    done = run(events(1), board=board, models={"m": failing(0, kind=kind)})
     assert answers(done)[0].reason == kind and len(retried(done)) == 1
     assert board.reports == [("m@2", 7, Counts(1, 1, 0, 1))]
 
@@ -146,7 +136,7 @@ def test_the_models_failures_are_retried_and_counted(kind: Kind) -> None:
 def test_an_event_that_only_the_session_finds_invalid_is_dead_and_not_counted() -> None:
     """A value that the model's types cannot hold is the event's fault: dead at once, no answer, no breaker."""
     board = FakeBoard()
-    done = run(events(2), board=board, models={"m": _failing(0, kind=Kind.INVALID)})
+    done = run(events(2), board=board, models={"m": failing(0, kind=Kind.INVALID)})
     assert [s.id for s in answers(done)] == ["e1"]
     assert [d.attempt.failure.kind for d in done.verdicts.dead] == [Kind.INVALID]
     assert board.reports == [("m@2", 7, Counts(2, 0, 0, 1))]

@@ -10,18 +10,17 @@ import pytest
 from models.fallback import LastKnown
 from models.window import Counts
 from schemas.event import Envelope
-from schemas.failure import Failure, Kind
 from schemas.scored import encode
 from tests.kit import (
     NOW_MS,
     RULE,
-    Answer,
     FakeBoard,
     Rec,
     answers,
     body,
     broken,
     events,
+    failing,
     fine,
     plan,
     result,
@@ -29,15 +28,6 @@ from tests.kit import (
     waiting,
 )
 from workers.plan import Call, Result
-
-
-def _failing(*rows: int, kind: Kind = Kind.MODEL_ERROR) -> Answer:
-    """A model that fails these rows of its call."""
-
-    def model(call: Call) -> Result:
-        return result([0.9] * len(call), {i: Failure(kind, f"{kind} it was") for i in rows})
-
-    return model
 
 
 def test_the_chain_is_asked_in_order_for_what_is_left() -> None:
@@ -50,7 +40,7 @@ def test_the_chain_is_asked_in_order_for_what_is_left() -> None:
 
     records = [Rec(offset=i, value=body(f"e{i}", x=i / 10)) for i in range(3)]
     the_plan = plan(chain=["model:lite", f"rule:{RULE}", "static"], rule=rule)
-    done = run(records, the_plan, models={"m": broken, "lite": _failing(1, 2)})
+    done = run(records, the_plan, models={"m": broken, "lite": failing(1, 2)})
     assert [(s.id, s.source, s.reason, s.final) for s in answers(done)] == [
         ("e0", "fallback_model", "model_error", False),
         ("e1", "rule", "model_error", False),
@@ -67,7 +57,7 @@ def test_the_chain_is_asked_in_order_for_what_is_left() -> None:
 def test_a_fallback_model_has_a_breaker_of_its_own() -> None:
     """It is asked for the rows that its breaker admits, and its failures count against it."""
     board = FakeBoard(admits={"lite@1": 2})
-    done = run(events(3), plan(chain=["model:lite", "static"]), board, models={"m": broken, "lite": _failing(0)})
+    done = run(events(3), plan(chain=["model:lite", "static"]), board, models={"m": broken, "lite": failing(0)})
     assert sorted((s.id, s.source) for s in answers(done)) == [
         ("e0", "static"),
         ("e1", "fallback_model"),
