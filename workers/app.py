@@ -10,6 +10,7 @@ import asyncio
 import os
 import platform
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -54,6 +55,9 @@ FETCH_BYTES = 3 * 1_048_576
 MARKER_BACKOFF = 0.002
 """Seconds. A transaction that begins while the broker still writes the markers of the lane's last one is asked to come
 again; aiokafka waits 20 ms for that, which was half of an event's latency in light traffic. Markers take 1 to 5 ms."""
+
+HARD_END = 5.0
+"""Seconds after which a dying worker ends whatever it is doing; leaving the group takes one."""
 
 HERE = "127.0.0.1"
 
@@ -177,6 +181,10 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
 def die(app: App, error: BaseException) -> None:
     """Leave the group, for at most a second, and end the process: crash-only is the recovery path."""
     log.critical("worker cannot go on", error=f"{type(error).__name__}: {error}", exc_info=error)
+    # Leaving waits for what it cancels, and that need not end.
+    hard = threading.Timer(HARD_END, os._exit, (1,))
+    hard.daemon = True
+    hard.start()
 
     async def leave() -> None:
         try:
@@ -204,6 +212,8 @@ class _Clients:
             partition_assignment_strategy=(RangePartitionAssignor,),
             enable_auto_commit=False,
             auto_offset_reset="none",  # never skip in silence: lanes seek by themselves
+            # Off: a spare fetches nothing, and aiokafka would take it out of the group after five minutes, for ever.
+            max_poll_interval_ms=2**31 - 1,
             isolation_level="read_committed",
             session_timeout_ms=6_000,
             heartbeat_interval_ms=1_000,

@@ -21,6 +21,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from workers import reading
 from workers.letters import Filter, Group, Letter, Replayed, again, bounded, letter, tally
+from workers.pack import pack, squeezed
 from workers.schedule import Schedule
 from workers.settings import Settings
 
@@ -265,13 +266,5 @@ async def _transaction(producer: AIOKafkaProducer, topic: str, letters: Sequence
 
 
 def _batches(producer: AIOKafkaProducer, letters: Sequence[Letter], replay_id: str) -> list[BatchBuilder]:
-    now_ms = int(time.time() * 1000)
-    batches = [producer.create_batch()]
-    for each in letters:
-        r, headers = each.record, again(each, replay_id)
-        if batches[-1].append(timestamp=now_ms, key=r.key, value=r.value, headers=headers) is None:
-            batches.append(producer.create_batch())  # the last was full, and this record is not in it
-            batches[-1].append(timestamp=now_ms, key=r.key, value=r.value, headers=headers)
-    for batch in batches:
-        batch.close()
-    return batches
+    rows = [(each.record.key, each.record.value, again(each, replay_id)) for each in letters]
+    return pack(producer.create_batch, rows, int(time.time() * 1000), lambda: squeezed(BATCH_BYTES, True))

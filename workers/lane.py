@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from models.fallback import LastKnown
 from schemas.record import Record
@@ -23,13 +24,15 @@ from topics.names import Names
 from topics.routing import Row, route
 from workers.board import LocalBoard
 from workers.pace import Pace
-from workers.pack import pack
+from workers.pack import pack, squeezed
 from workers.plan import Plan, Scored
 from workers.report import Reporter
 from workers.runner import Runner
 from workers.scoring import score
 
 log = structlog.get_logger("failsoft.lane")
+
+T = TypeVar("T")
 
 COMMIT_TIMEOUT = 20.0
 """Seconds from begin to commit. The transaction's own timeout is 15: past it the broker has aborted anyway, and a
@@ -88,11 +91,12 @@ class Lane:
         self._due: dict[TopicPartition, int] = {}  # rungs whose head is not due: until when (epoch ms)
         self._stopped: set[TopicPartition] = set()  # paused because the breaker is open
         self._next: dict[TopicPartition, int] = {}  # the first offset not committed
+        self._committed: dict[TopicPartition, int] = {}
         self._pace = Pace()
         self._producer: AIOKafkaProducer | None = None
         self._known: LastKnown | None = None
         self._closing = False
-        self._fetch: asyncio.Future[Any] | None = None
+        self._wait_for: asyncio.Future[Any] | None = None  # what ``close`` may cancel: opening, or a fetch
 
     @property
     def overdue(self) -> Mapping[str, int]:
@@ -101,7 +105,7 @@ class Lane:
 
     async def run(self) -> None:
         """Open, then loop until closed."""
-        await self._open()
+        await self._unless_closed(self._open())
         while not self._closing:
             batch = await self._take()
             if batch:
@@ -109,10 +113,10 @@ class Lane:
         self._enter(Stage.CLOSED)
 
     def close(self) -> None:
-        """Stop fetching; a batch that is being worked on is finished by ``run``."""
+        """Stop opening or fetching; a batch that is being worked on is finished by ``run``."""
         self._closing = True
-        if self._fetch is not None:
-            self._fetch.cancel()  # loses nothing: what was not returned is fetched again
+        if self._wait_for is not None:
+            self._wait_for.cancel()  # loses nothing: what was not returned is fetched again
 
     async def stop(self) -> None:
         """Give up the producer. An open transaction is the next owner's to abort."""
@@ -120,6 +124,23 @@ class Lane:
         if self._producer is not None:
             producer, self._producer = self._producer, None
             await producer.stop()
+
+    async def _unless_closed(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What ``work`` returns, or None when the lane is closed meanwhile."""
+        if self._closing:
+            work.close()
+            return None
+        waiting: asyncio.Future[T] = asyncio.ensure_future(work)
+        self._wait_for = waiting
+        try:
+            found = await waiting
+        except asyncio.CancelledError:
+            if self._closing and waiting.cancelled():
+                return None
+            raise
+        finally:
+            self._wait_for = None
+        return None if self._closing else found
 
     # --- open -----------------------------------------------------------------------------------------------------
 
@@ -146,7 +167,7 @@ class Lane:
         if committed is None:
             committed = (await self._consumer.beginning_offsets([tp]))[tp]
         self._consumer.seek(tp, committed)
-        self._next[tp] = committed
+        self._next[tp] = self._committed[tp] = committed
 
     # --- fetch ----------------------------------------------------------------------------------------------------
 
@@ -154,18 +175,10 @@ class Lane:
         """The next records to score, in order within each partition."""
         self._enter(Stage.FETCHING)
         readable, wait = self._readable()
-        self._fetch = asyncio.ensure_future(
+        fetched = await self._unless_closed(
             self._consumer.getmany(*readable, timeout_ms=round(1000 * wait), max_records=self._pace.limit)
         )
-        try:
-            fetched = await self._fetch
-        except asyncio.CancelledError:
-            if self._closing and self._fetch.cancelled():
-                return []
-            raise
-        finally:
-            self._fetch = None
-        if self._closing:
+        if fetched is None:
             return []
         records: list[Record] = []
         for tp, found in fetched.items():
@@ -200,16 +213,14 @@ class Lane:
         if tp.topic not in self._d.plan.rungs:
             return found
         dues = [hold.due_ms(r.headers) for r in found]
-        n = hold.due_count(dues, self._now_ms())
-        if n < len(found):
+        now_ms, delay, n = self._now_ms(), self._d.plan.rungs[tp.topic], 0
+        while (n := n + hold.due_count(dues[n:], now_ms)) < len(found):
             due = dues[n]
             assert due is not None
-            if hold.plausible(due, found[n].timestamp, self._d.plan.rungs[tp.topic]):
+            if hold.plausible(due, found[n].timestamp, delay):
                 self._wait(tp, found[n].offset, due)
-            else:
-                # a due time that no worker wrote: the record goes to the dead letters now, by itself
-                rest = self._due_now(tp, found[n + 1 :])
-                return [*found[: n + 1], *rest]
+                break
+            n += 1  # a due time that no worker wrote: the record goes to the dead letters now, by itself
         return found[:n]
 
     def _wait(self, tp: TopicPartition, offset: int, due_ms: int) -> None:
@@ -232,12 +243,13 @@ class Lane:
         started = d.clock()
         self._enter(Stage.SCORING)
         scored, inference = await self._score(records)
-        offsets = self._offsets(records, scored.held)
+        offsets = await self._offsets(records, scored.held)
         if offsets:
             self._enter(Stage.COMMITTING)
             began = d.clock()
             await asyncio.wait_for(self._commit(route(scored.verdicts, d.names), offsets), COMMIT_TIMEOUT)
             self._next.update(offsets)
+            self._committed.update(offsets)
             if self._known is not None:
                 now = d.wall()
                 for keys, predictions, version in scored.known:
@@ -258,13 +270,18 @@ class Lane:
         except StopIteration as end:
             return end.value, slowest
 
-    def _offsets(self, records: Sequence[Record], held: set[int]) -> dict[TopicPartition, int]:
-        """Where each partition is read on from. Held rows are the tail of their topics: they are read again later."""
+    async def _offsets(self, records: Sequence[Record], held: set[int]) -> dict[TopicPartition, int]:
+        """Where each partition is read on from. Held rows are the tail of their topics: they are read again later.
+
+        The consumer's position and not the last record's successor: there a transaction's marker stands, and an offset
+        that stays at one is out of range, for ever, once retention has emptied a rung that nobody needed for weeks.
+        """
         for topic, offset in {records[row].topic: records[row].offset for row in sorted(held, reverse=True)}.items():
             self._consumer.seek(TopicPartition(topic, self.index), offset)
-        done = [r for row, r in enumerate(records) if row not in held] if held else records
-        last = {r.topic: r.offset for r in done}
-        return {TopicPartition(topic, self.index): offset + 1 for topic, offset in last.items()}
+        if len(held) == len(records):
+            return {}
+        positions = {tp: await self._consumer.position(tp) for tp in self._committed}
+        return {tp: position for tp, position in positions.items() if position != self._committed[tp]}
 
     async def _commit(self, routed: Sequence[tuple[str, list[Row]]], offsets: dict[TopicPartition, int]) -> None:
         """Outputs and offsets, together or not at all. Whatever is raised here ends the worker."""
@@ -274,7 +291,7 @@ class Lane:
             await producer.begin_transaction()
         futures = []
         for topic, rows in routed:
-            for batch in pack(producer.create_batch, rows, self._now_ms()):
+            for batch in pack(producer.create_batch, rows, self._now_ms(), self._squeezed):
                 futures.append(await producer.send_batch(batch, topic, partition=self.index))
         # Every future, before the offsets: aiokafka commits a transaction although a batch in it failed.
         await asyncio.gather(*futures)
@@ -283,6 +300,9 @@ class Lane:
             await producer.commit_transaction()
         else:
             await self._consumer.commit(offsets)
+
+    def _squeezed(self) -> BatchBuilder:
+        return squeezed(BATCH_BYTES, self._d.exactly_once)
 
     def _now_ms(self) -> int:
         return int(self._d.wall() * 1000)

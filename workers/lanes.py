@@ -23,6 +23,10 @@ than a commit may take (20), shorter than anybody waits for an answer."""
 DRAIN = COMMIT_TIMEOUT + 5.0
 """Seconds that a drain or a revocation waits for open transactions; they are bounded themselves."""
 
+LEAVE = 5.0
+"""Seconds that the consumer has to stop in a drain. It may sit in a rebalance that lasts longer, or look for a broker
+that is gone; the lanes are closed by then, and a static member's departure is not told to the group anyway."""
+
 TICK = 0.5
 """Seconds between two looks of the watchdog."""
 
@@ -52,7 +56,7 @@ class Lanes(Service):  # type: ignore[misc]
         self._observe = observe
         self.lanes: dict[int, Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._one_close = asyncio.Lock()
         self._consumer: AIOKafkaConsumer | None = None
         self._joined = False
         self._draining = False
@@ -74,6 +78,7 @@ class Lanes(Service):  # type: ignore[misc]
     async def _watch(self) -> None:
         """The watchdog of the lanes, and the pulse that the watchdog of the loop listens to."""
         while not self.should_stop:
+            self._listen()
             now = self._deps.clock()
             self._beat = now
             for lane in list(self.lanes.values()):
@@ -82,14 +87,35 @@ class Lanes(Service):  # type: ignore[misc]
             self._observe(self)
             await self.sleep(TICK)
 
+    def _listen(self) -> None:
+        """A consumer that can fetch no more, or was refused by its group, says so to whoever fetches, or to nobody: a
+        worker would sit there, alive and without lanes (or with lanes that find nothing), for ever.
+        """
+        if self._consumer is None or self._draining or self._dying:
+            return
+        fetching = self._consumer._fetcher.error_future
+        try:
+            if fetching.done():
+                fetching.result()
+                raise Fatal("the consumer fetches no more")
+            self._consumer._coordinator.check_errors()
+        except Exception as e:  # noqa: BLE001
+            self.fatal(e)
+
     async def drain(self) -> None:
         """Finish the batches that are being worked on, commit them, and leave the group. Nothing is read any more."""
         if self._draining:
             return
         self._draining = True
-        await self._close(list(self.lanes))
+        try:
+            await self._close()
+        except Exception as e:
+            self.fatal(e)  # a thread that does not come back would keep the process from ending
+            raise
         if self._consumer is not None:
-            await self._consumer.stop()  # does not call the listener: the lanes are closed already
+            with contextlib.suppress(TimeoutError):
+                # does not call the listener: the lanes are closed already
+                await asyncio.wait_for(self._consumer.stop(), LEAVE)
 
     async def on_stop(self) -> None:
         """Drains, unless the app has done so."""
@@ -121,8 +147,8 @@ class Lanes(Service):  # type: ignore[misc]
     def assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """Start a lane for each index. No awaits: heartbeats wait for the listener."""
         assert self._consumer is not None
-        if self._dying:
-            return  # fenced, and about to leave: lanes opened now would sit idle until the session ends
+        if self._dying or self._draining:
+            return  # about to leave: lanes opened now would sit idle until the session ends, or be cut off
         by_index: dict[int, list[TopicPartition]] = {}
         for tp in partitions:
             by_index.setdefault(tp.partition, []).append(tp)
@@ -143,22 +169,28 @@ class Lanes(Service):  # type: ignore[misc]
         """Every lane ends its transaction and gives up its producer; the group waits for that, bounded."""
         if self.lanes:
             log.info("lanes revoked", lanes=sorted(self.lanes))
-        await self._close(list(self.lanes))
+        await self._close()
 
-    async def _close(self, indexes: Sequence[int]) -> None:
-        lanes = [self.lanes.pop(i) for i in indexes]
-        tasks = [self._tasks.pop(i) for i in indexes]
-        if not lanes:
-            return
-        for lane in lanes:
-            lane.close()
-        _, pending = await asyncio.wait(tasks, timeout=DRAIN)
-        if pending:
-            raise Fatal(f"{len(pending)} lanes did not end their transactions in {DRAIN:.0f} s")
-        await asyncio.wait_for(asyncio.gather(*(lane.stop() for lane in lanes)), DRAIN)
+    async def _close(self) -> None:
+        """All lanes. A revocation in the middle of a drain waits for it: until then the partitions are ours."""
+        async with self._one_close:
+            lanes, tasks = list(self.lanes.values()), list(self._tasks.values())
+            self.lanes.clear()
+            self._tasks.clear()
+            if not lanes:
+                return
+            for lane in lanes:
+                lane.close()
+            _, pending = await asyncio.wait(tasks, timeout=DRAIN)
+            if pending:
+                raise Fatal(f"{len(pending)} lanes did not end their transactions in {DRAIN:.0f} s")
+            await asyncio.wait_for(asyncio.gather(*(lane.stop() for lane in lanes)), DRAIN)
 
     def _lane_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if not self._draining:
+                self.fatal(Fatal(f"{task.get_name()} was cancelled"))
+        elif (error := task.exception()) is not None:
             self.fatal(error)
 
     # --- the end --------------------------------------------------------------------------------------------------

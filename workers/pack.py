@@ -8,9 +8,24 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from topics.routing import Row
 
+GZIP = 1
 
-def pack(make: Callable[[], BatchBuilder], rows: Sequence[Row], timestamp_ms: int) -> list[BatchBuilder]:
+LARGE = 1_000_000
+"""Bytes of a batch; larger is only a record alone. A topic's limit counts a batch as it is written, so an event that
+came compressed may be many times as large as its topic allows: written plain it would be refused for ever."""
+
+
+def squeezed(size: int, transactional: bool) -> BatchBuilder:
+    """A batch that is compressed when it is sent."""
+    return BatchBuilder(size, GZIP, is_transactional=int(transactional))
+
+
+def pack(
+    make: Callable[[], BatchBuilder], rows: Sequence[Row], timestamp_ms: int, squeeze: Callable[[], BatchBuilder]
+) -> list[BatchBuilder]:
     """``rows`` in as many closed batches as they need, in order. Raises RuntimeError for a record that fits none.
+
+    ``squeeze`` makes the batch of a record over LARGE.
 
     ``BatchBuilder.append`` looks for serializers and makes three calls a record; this goes to the builder behind it
     (aiokafka is pinned below 0.15, and a test holds the two to the same bytes).
@@ -27,6 +42,9 @@ def pack(make: Callable[[], BatchBuilder], rows: Sequence[Row], timestamp_ms: in
             count += 1
         if not count:
             raise RuntimeError(f"a record of {len(rows[start][1] or b'')} bytes fits no batch")
+        if count == 1 and batch._builder.size() > LARGE:
+            batch = squeeze()
+            batch._builder.append(0, timestamp_ms, *rows[start])
         batch._relative_offset = count
         batch.close()
         batches.append(batch)

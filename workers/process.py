@@ -50,7 +50,14 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
 
     loop.add_signal_handler(signal.SIGTERM, end, 0)
     loop.add_signal_handler(signal.SIGINT, end, 130)
-    await app.start()
+    starting = loop.create_task(app.start())
+    await asyncio.wait({stop, starting}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():  # it waits for its group, which can take as long as a rebalance or an outage
+        log.info("asked to end before it had joined")
+        await app.lanes.drain()
+        starting.cancel()
+        return stop.result()
+    await starting
     crashed = loop.create_task(app.wait_until_stopped())
     announce = loop.create_task(_announce(app, ready)) if ready else None
     await asyncio.wait({stop, crashed}, return_when=asyncio.FIRST_COMPLETED)

@@ -7,7 +7,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from topics.routing import Row
-from workers.pack import pack
+from workers.pack import LARGE, pack, squeezed
 
 ROWS: list[Row] = [
     (b"k%d" % i if i % 3 else None, b"v" * (i * 7 % 90) if i % 5 else None, [("h", b"%d" % i)] if i % 2 else [])
@@ -19,6 +19,10 @@ def _make(size: int) -> BatchBuilder:
     return BatchBuilder(size, 0, is_transactional=1)
 
 
+def _none() -> BatchBuilder:
+    raise AssertionError("nothing here is large")
+
+
 def _read(batch: BatchBuilder) -> list[tuple[object, ...]]:
     (records,) = [list(b) for b in iter(MemoryRecords(bytes(batch._build())).next_batch, None)]
     return [(r.key, r.value, list(r.headers), r.timestamp, r.offset) for r in records]
@@ -26,7 +30,7 @@ def _read(batch: BatchBuilder) -> list[tuple[object, ...]]:
 
 def test_every_record_is_in_one_batch_in_order() -> None:
     """A batch that is full is closed and another begun; the record that did not fit begins it."""
-    batches = pack(lambda: _make(2_000), ROWS, 1_795_550_568_368)
+    batches = pack(lambda: _make(2_000), ROWS, 1_795_550_568_368, _none)
     assert len(batches) > 5 and all(b.closed() for b in batches)
     assert sum(b.record_count() for b in batches) == len(ROWS)
     read = [_read(b) for b in batches]
@@ -39,20 +43,37 @@ def test_the_bytes_are_those_of_aiokafkas_own_append() -> None:
     theirs = _make(1_000_000)
     for key, value, headers in ROWS:
         assert theirs.append(timestamp=5, key=key, value=value, headers=headers) is not None
-    (ours,) = pack(lambda: _make(1_000_000), ROWS, 5)
+    (ours,) = pack(lambda: _make(1_000_000), ROWS, 5, _none)
     assert bytes(ours._build()) == bytes(theirs._build())
     assert ours.record_count() == theirs.record_count()
 
 
 def test_nothing_to_write_is_no_batch() -> None:
     """An empty batch would be an invalid request."""
-    assert pack(lambda: _make(100), [], 5) == []
+    assert pack(lambda: _make(100), [], 5, _none) == []
 
 
 def test_a_record_larger_than_a_batch_is_a_batch_alone() -> None:
     """The builder takes any first record; the topic's limit decides."""
     big: Row = (b"k", b"v" * 5_000, [])
-    assert [b.record_count() for b in pack(lambda: _make(1_000), [big, big], 5)] == [1, 1]
+    assert [b.record_count() for b in pack(lambda: _make(1_000), [big, big], 5, _none)] == [1, 1]
+
+
+def test_a_record_over_the_limit_is_compressed_and_its_neighbours_are_not() -> None:
+    """An event that came compressed may be larger than its topic's limit: written plain it is refused for ever."""
+    big: Row = (b"k", b" " * (3 * LARGE), [("h", b"1"), ("h", None)])
+    small: Row = (b"k", b"v", [])
+    batches = pack(lambda: _make(LARGE), [small, big, small], 5, lambda: squeezed(LARGE, True))
+    read = [_read(b) for b in batches]
+    assert [r[:3] for records in read for r in records] == [
+        (b"k", b"v", []),
+        (b"k", big[1], [("h", b"1"), ("h", None)]),
+        (b"k", b"v", []),
+    ]
+    header = MemoryRecords(bytes(batches[1]._build())).next_batch()
+    assert header.is_transactional and header.compression_type == 1
+    assert [b.record_count() for b in batches] == [1, 1, 1]
+    assert max(len(b._build()) for b in batches) < LARGE / 10
 
 
 def test_a_record_that_no_batch_takes_is_an_error() -> None:
@@ -63,4 +84,4 @@ def test_a_record_that_no_batch_takes_is_an_error() -> None:
             append = staticmethod(lambda *_: None)
 
     with pytest.raises(RuntimeError, match="3 bytes fits no batch"):
-        pack(Full, [(b"k", b"abc", [])], 5)  # type: ignore[arg-type]
+        pack(Full, [(b"k", b"abc", [])], 5, _none)  # type: ignore[arg-type]

@@ -1,0 +1,215 @@
+"""Who runs which lane when a drain, a rebalance and a dying consumer meet; and that a dying process does die."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from tests.kafka import eventually
+from topics import admin
+from workers import app as composition
+from workers import lanes as module
+from workers import process
+from workers.app import Options
+from workers.lane import Deps
+from workers.lanes import Fatal, Lanes, _Listener
+
+ROOT = Path(__file__).resolve().parents[2]
+TOPICS = ("in", "retry")
+ASSIGNED = [TopicPartition(t, 0) for t in TOPICS]
+
+
+class Consumer:
+    """One that has joined; ``error`` is what its group told it, ``fetching`` its fetcher's task."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.fetching: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._fetcher = SimpleNamespace(error_future=self.fetching)
+        self._coordinator = SimpleNamespace(check_errors=self._check)
+        self.stopped = False
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def pause(self, tp: TopicPartition) -> None: ...
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+class SlowLane:
+    """A lane whose batch ends when it is told to."""
+
+    def __init__(self, index: int, *_: Any) -> None:
+        self.index = index
+        self.done = asyncio.Event()
+        self.closed = self.stopped = False
+
+    async def run(self) -> None:
+        await self.done.wait()
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.fixture
+def fatal() -> list[BaseException]:
+    return []
+
+
+@pytest.fixture
+async def lanes(monkeypatch: pytest.MonkeyPatch, fatal: list[BaseException]) -> Lanes:
+    monkeypatch.setattr(module, "Lane", SlowLane)
+    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0))
+    found = Lanes(TOPICS, 1, cast(Any, Consumer), deps, fatal.append, lambda _: None)
+    found._consumer = Consumer()
+    return found
+
+
+async def test_a_rebalance_in_a_drain_waits_for_its_lanes_and_starts_none(
+    lanes: Lanes, fatal: list[BaseException]
+) -> None:
+    """Their partitions stay ours until the last batch is committed; new lanes would be cut off with an error."""
+    lanes.assigned(ASSIGNED)
+    lane = cast(Any, lanes.lanes[0])
+    draining = asyncio.create_task(lanes.drain())
+    await eventually(lambda: lane.closed, 10, "the lane to be closed")
+    revoking = asyncio.create_task(_Listener(lanes).on_partitions_revoked(ASSIGNED))
+    done, _ = await asyncio.wait([revoking], timeout=0.05)
+    assert not done
+    lane.done.set()
+    await asyncio.wait_for(asyncio.gather(draining, revoking), 10)
+    assert lane.stopped
+    lanes.assigned(ASSIGNED)
+    assert not lanes.lanes and not fatal
+
+
+async def test_a_drain_that_does_not_end_is_fatal(
+    lanes: Lanes, fatal: list[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that hangs holds a thread, and a thread holds the process."""
+    monkeypatch.setattr(module, "DRAIN", 0.01)
+    lanes.assigned(ASSIGNED)
+    with pytest.raises(Fatal, match="1 lanes did not end"):
+        await lanes.drain()
+    assert [type(e) for e in fatal] == [Fatal]
+
+
+async def test_a_drain_does_not_wait_for_a_group_that_is_gone(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the lanes closed there is nothing to lose by going."""
+    monkeypatch.setattr(module, "LEAVE", 0.01)
+
+    async def never() -> None:
+        await asyncio.sleep(3600)
+
+    lanes._consumer.stop = never
+    await asyncio.wait_for(lanes.drain(), 10)
+
+
+async def test_a_worker_without_lanes_hears_that_its_group_refused_it(lanes: Lanes, fatal: list[BaseException]) -> None:
+    """aiokafka tells whoever fetches, and a worker without lanes fetches nothing: it would sit there for ever."""
+    lanes._listen()
+    assert not fatal
+    lanes._consumer.error = KafkaError("FencedInstanceId")
+    lanes._listen()
+    assert [str(e) for e in fatal] == ["KafkaError: FencedInstanceId"]
+
+
+@pytest.mark.parametrize("error", [None, KafkaError("unexpected")])
+async def test_a_consumer_that_fetches_no_more_is_fatal(
+    lanes: Lanes, fatal: list[BaseException], error: Exception | None
+) -> None:
+    """Its lanes would find nothing to do, for ever, and that looks like health."""
+    if error is None:
+        lanes._consumer.fetching.set_result(None)
+    else:
+        lanes._consumer.fetching.set_exception(error)
+    lanes._listen()
+    assert len(fatal) == 1
+
+
+async def test_a_lane_that_was_cancelled_is_fatal(lanes: Lanes, fatal: list[BaseException]) -> None:
+    """Nobody here cancels a lane, and its partitions would be read by none."""
+    lanes.assigned(ASSIGNED)
+    lanes._tasks[0].cancel()
+    await eventually(lambda: fatal, 10, "somebody to notice")
+    assert "lane-0 was cancelled" in str(fatal[0])
+
+
+async def test_a_spare_stays_in_its_group() -> None:
+    """A worker without partitions fetches nothing, which must not count as being stuck."""
+    pipeline = SimpleNamespace(connection=dict, names=SimpleNamespace(group="g"))
+    consumer = composition._Clients(cast(Any, pipeline), "w").consumer()
+    assert consumer._max_poll_interval_ms / 1000 > 86_400 * 7
+
+
+def test_a_dying_worker_ends_though_leaving_does_not() -> None:
+    """Exit code 1, whatever the consumer waits for."""
+    program = """
+import asyncio
+from types import SimpleNamespace
+from workers import app
+app.HARD_END = 0.1
+async def leave():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+async def main():
+    app.die(SimpleNamespace(lanes=SimpleNamespace(leave=leave)), RuntimeError("it broke"))
+    await asyncio.sleep(3600)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1 and b"it broke" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_a_worker_that_waits_for_its_group_can_be_ended(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    """Joining takes as long as a rebalance, or as Kafka is away."""
+    began = asyncio.Event()
+    drained = []
+
+    async def verify(*_: Any) -> None: ...
+
+    async def start() -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    async def drain() -> None:
+        drained.append(True)
+
+    fake = SimpleNamespace(start=start, lanes=SimpleNamespace(drain=drain))
+    monkeypatch.setattr(admin, "verify", verify)
+    monkeypatch.setattr(composition, "build", lambda *_: fake)
+    monkeypatch.setattr(process, "wanted", lambda _: None)
+    monkeypatch.setattr(process.gc, "freeze", lambda: None)
+    monkeypatch.setattr(process.gc, "set_threshold", lambda *_: None)
+    pipeline = cast(Any, SimpleNamespace(connection=dict))
+    serving = asyncio.create_task(process.serve(pipeline, Options("w")))
+    await began.wait()
+    os.kill(os.getpid(), number)
+    try:
+        assert await asyncio.wait_for(serving, 10) == code
+    finally:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(each)
+    assert drained
