@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from models.card import ModelCard
+from models.card import Method, ModelCard
 from models.fallback import LinkKind
 from models.repository import Repository, UnknownModel
 from models.session import Session, Unloadable
@@ -42,14 +42,24 @@ def cards(settings: Settings, repository: Repository) -> dict[str, ModelCard]:
     if primary.fallback is None:
         advice = 'add a [fallback] section, at the least: chain = ["static"] and static = { score = 0.5, label = 0 }'
         raise Refused(where, [f"fallback: missing, and a primary must always have an answer; {advice}"])
+    _refuse_unkept(where, primary)
     found = {settings.model: primary}
     for link in primary.fallback.chain:
         if link.kind is LinkKind.MODEL and link.target is not None:
             try:
                 found[link.target] = repository.card(link.target)
+                _refuse_unkept(str(repository.root / link.target / "card.toml"), found[link.target])
             except UnknownModel as e:
                 raise Refused(where, [f"fallback.chain: {e}"]) from None
     return found
+
+
+def _refuse_unkept(where: str, card: ModelCard) -> None:
+    """Workers keep no entity's features yet, so a card that asks for them would make such events invalid."""
+    asking = [f.name for f in card.features if f.impute is not None and f.impute.method is Method.LAST_KNOWN]
+    if asking:
+        advice = 'give a value, "mean", "median" or "mode"'
+        raise Refused(where, [f'features: {n!r}: impute = "last_known" is not supported yet; {advice}' for n in asking])
 
 
 def rules(card: ModelCard, where: str) -> dict[str, Rule]:

@@ -1,0 +1,72 @@
+"""Which cards a pipeline may use, and what is said of those that it may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.repository import Repository
+from schemas.refusal import Refused
+from workers import sessions, settings
+
+PIPELINE = """
+name = "p"
+model = "m"
+[input]
+topics = ["p.events"]
+[models]
+repository = "models"
+"""
+CARD = """
+[output]
+kind = "regression"
+[[features]]
+name = "x"
+type = "float"
+{imputed}
+{fallback}
+"""
+STATIC = "[fallback]\nchain = {chain}\nstatic = {{ score = 0.0 }}"
+
+
+def _cards(folder: Path, imputed: str = "", fallback: str = STATIC.format(chain='["static"]'), **others: str) -> object:
+    (folder / "pipeline.toml").write_text(PIPELINE)
+    for name, text in {"m": CARD.format(imputed=imputed, fallback=fallback), **others}.items():
+        (folder / "models" / name).mkdir(parents=True)
+        (folder / "models" / name / "card.toml").write_text(text)
+    pipeline = settings.load(folder / "pipeline.toml", {})
+    return sessions.cards(pipeline, Repository(Path(pipeline.models.repository)))
+
+
+def test_a_pipeline_takes_the_cards_that_its_chain_names(tmp_path: Path) -> None:
+    """The primary's, and those of the models that may answer for it."""
+    lite = CARD.format(imputed="", fallback="")
+    found = _cards(tmp_path, fallback=STATIC.format(chain='["model:lite", "static"]'), lite=lite)
+    assert set(found) == {"m", "lite"}  # type: ignore[call-overload]
+
+
+def test_a_primary_without_a_fallback_is_refused(tmp_path: Path) -> None:
+    """Its last link always answers, so there must be one; the message says how to write it."""
+    with pytest.raises(Refused, match=r"m/card.toml: fallback: missing.*chain = \[\"static\"\]"):
+        _cards(tmp_path, fallback="")
+
+
+def test_a_chain_that_names_no_model_is_refused(tmp_path: Path) -> None:
+    """The message names the card, the key and the nearest spelling."""
+    lite = CARD.format(imputed="", fallback="")
+    with pytest.raises(Refused, match=r"m/card.toml: fallback.chain: no model 'light'.*did you mean 'lite'"):
+        _cards(tmp_path, fallback=STATIC.format(chain='["model:light", "static"]'), lite=lite)
+
+
+def test_a_rule_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
+    """Before an event is read, not when the primary first fails."""
+    found = _cards(tmp_path, fallback=STATIC.format(chain='["rule:no.such:thing", "static"]'))
+    with pytest.raises(Refused, match="card.toml: fallback.chain: rule:no.such:thing cannot be imported"):
+        sessions.rules(found["m"], "card.toml")  # type: ignore[index]
+
+
+def test_last_known_features_are_refused_while_no_worker_keeps_them(tmp_path: Path) -> None:
+    """Accepting it would make each such event invalid, in silence."""
+    with pytest.raises(Refused, match=r"m/card.toml: features: 'x': impute = \"last_known\" is not supported yet"):
+        _cards(tmp_path, imputed='impute = "last_known"')
