@@ -245,13 +245,13 @@ class _Clients:
 
 
 def _observe(lanes: Lanes, metrics: Metrics, pipeline: Settings) -> None:
-    """Twice a second: how long the rungs are, and how late."""
+    """Now and then: how long the rungs are, and how late."""
     now_ms = time.time() * 1000
     if not lanes.lanes and lanes.not_ready() is None:
         metrics.set("failsoft_last_progress_timestamp_seconds", time.time())  # a spare: it has nothing to do
     for name, _ in pipeline.retry.rungs:
         topic = pipeline.names.retry(name)
-        waiting = sum(lane.lag().get(topic, 0) for lane in lanes.lanes.values())
+        waiting = sum(lane.lag(lanes.ends).get(topic, 0) for lane in lanes.lanes.values())
         heads = [due for lane in lanes.lanes.values() if (due := lane.overdue.get(topic)) is not None]
         metrics.set("failsoft_retry_waiting", waiting, rung=name)
         metrics.set("failsoft_retry_overdue_seconds", max(0.0, (now_ms - min(heads, default=now_ms)) / 1000), rung=name)

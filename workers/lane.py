@@ -7,7 +7,7 @@ it committed. See docs/decisions/0002-lanes.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -185,7 +185,16 @@ class Lane:
             records += self._due_now(tp, found) if tp in self._ladder else found
         if not records:
             self._d.reporter.idle()
+        if len(records) < self._pace.limit:
+            self._drained(tp for tp in readable if tp in self._ladder and not fetched.get(tp))
         return records
+
+    def _drained(self, rungs: Iterable[TopicPartition]) -> None:
+        """Nothing is left to read on these, though offsets go on: transactions leave markers behind the records."""
+        for tp in rungs:
+            high = self._consumer.highwater(tp)
+            if high is not None:
+                self._next[tp] = max(high, self._next[tp])
 
     def _readable(self) -> tuple[list[TopicPartition], float]:
         """The partitions to fetch from, and for how long to wait for them (seconds)."""
@@ -228,13 +237,14 @@ class Lane:
         self._consumer.pause(tp)
         self._due[tp] = due_ms
 
-    def lag(self) -> Mapping[str, int]:
-        """Records of each rung that are known to be written and not read (transaction markers counted too)."""
-        return {
-            tp.topic: max(0, high - self._next[tp])
-            for tp in self._ladder
-            if tp in self._next and (high := self._consumer.highwater(tp)) is not None
-        }
+    @property
+    def ladder(self) -> Set[TopicPartition]:
+        """The partitions of rungs and of replay."""
+        return self._ladder
+
+    def lag(self, ends: Mapping[TopicPartition, int]) -> Mapping[str, int]:
+        """Records of each rung that are written and not read (markers between them counted too), by its end offset."""
+        return {tp.topic: max(0, ends[tp] - self._next[tp]) for tp in self._ladder if tp in self._next and tp in ends}
 
     # --- score and commit -----------------------------------------------------------------------------------------
 

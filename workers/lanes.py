@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
 from mode import Service
 
 from workers.lane import COMMIT_TIMEOUT, Deps, Lane, Stage
@@ -19,6 +20,9 @@ log = structlog.get_logger("failsoft.lanes")
 STUCK = 30.0
 """Seconds without progress, while there is something to do, after which a lane or the event loop is given up: longer
 than a commit may take (20), shorter than anybody waits for an answer."""
+
+LOOK = 2.0
+"""Seconds between two looks at the length of the rungs, and how long one may take: a gauge is scraped less often."""
 
 DRAIN = COMMIT_TIMEOUT + 5.0
 """Seconds that a drain or a revocation waits for open transactions; they are bounded themselves."""
@@ -58,6 +62,7 @@ class Lanes(Service):  # type: ignore[misc]
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._one_close = asyncio.Lock()
         self._consumer: AIOKafkaConsumer | None = None
+        self.ends: dict[TopicPartition, int] = {}
         self._joined = False
         self._draining = False
         self._dying = False
@@ -84,8 +89,20 @@ class Lanes(Service):  # type: ignore[misc]
             for lane in list(self.lanes.values()):
                 if lane.stage in (Stage.SCORING, Stage.COMMITTING) and now - lane.since > STUCK:
                     self.fatal(Fatal(f"lane {lane.index} has been {lane.stage} for {now - lane.since:.0f} s"))
-            self._observe(self)
             await self.sleep(TICK)
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _measure(self) -> None:
+        """How long the rungs are: asked of the broker, since a rung that waits is not fetched, and so not heard of."""
+        while not self.should_stop:
+            ladder = [tp for lane in self.lanes.values() for tp in lane.ladder]
+            if ladder and self._consumer is not None:
+                try:
+                    self.ends = await asyncio.wait_for(self._consumer.end_offsets(ladder), LOOK)
+                except (KafkaError, TimeoutError) as e:
+                    log.info("the rungs' lengths are not known now", why=str(e))  # the gauges keep their last values
+            self._observe(self)
+            await self.sleep(LOOK)
 
     def _listen(self) -> None:
         """A consumer that can fetch no more, or was refused by its group, says so to whoever fetches, or to nobody: a

@@ -62,7 +62,7 @@ def test_a_chain_that_names_no_model_is_refused(tmp_path: Path) -> None:
 def test_a_rule_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
     """Before an event is read, not when the primary first fails."""
     found = _cards(tmp_path, fallback=STATIC.format(chain='["rule:no.such:thing", "static"]'))
-    with pytest.raises(Refused, match="card.toml: fallback.chain: rule:no.such:thing cannot be imported"):
+    with pytest.raises(Refused, match=r"card.toml: fallback.chain: rule:no.such:thing cannot be imported"):
         sessions.rules(found["m"], "card.toml")  # type: ignore[index]
 
 
