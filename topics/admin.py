@@ -71,10 +71,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What there is: ``topics`` as they must be, ``existing`` as they are, by name."""
+    """What there is: ``topics`` as they must be, ``existing`` as they are, by name.
+
+    ``strays`` are rungs of this pipeline that no delay names any more: what is left on them nobody reads.
+    """
 
     topics: Sequence[Topic]
     existing: Mapping[str, Existing]
+    strays: Sequence[str] = ()
 
     @property
     def partitions(self) -> int:
@@ -124,7 +128,9 @@ async def describe(client: AIOKafkaAdminClient, wanted: Wanted) -> Topology:
     partitions = input_partitions(wanted.inputs, existing) or wanted.partitions
     largest = input_max_bytes(wanted.inputs, existing, BROKER_MAX_BYTES)
     kept = replay_kept_ms(wanted.names, existing)
-    return Topology(layout(wanted.names, wanted.inputs, wanted.delays, partitions, largest, kept), existing)
+    topics = layout(wanted.names, wanted.inputs, wanted.delays, partitions, largest, kept)
+    rungs = [t for t in await client.list_topics() if wanted.names.delay_of(t) is not None]
+    return Topology(topics, existing, sorted(set(rungs) - {t.name for t in topics}))
 
 
 async def verify(connection: Mapping[str, Any], wanted: Wanted, within: float = UNREACHABLE_AFTER) -> Topology:

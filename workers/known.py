@@ -15,6 +15,9 @@ from schemas.prediction import Prediction, Predictions, Source
 TAIL = 20_000
 """Answers of a partition that are read back: a second or two of work, and more keys than most lanes see in an hour."""
 
+MAX_ANSWER = 1_000_000
+"""Bytes; an answer has a few hundred, and with many classes some thousands."""
+
 PATIENCE = 20.0
 """Seconds. A tail that cannot be read by then is given up on: the chain has other links, and lanes must open."""
 
@@ -45,17 +48,21 @@ async def restore(
 
 def _remember(known: LastKnown, records: Iterable[Any], now: float) -> None:
     """Answers of one transaction share their time and mostly their version, so they are remembered together."""
-    together: dict[tuple[str, int, int], tuple[list[bytes | None], list[Prediction]]] = {}
+    together: dict[tuple[str, int, int, int], tuple[list[bytes | None], list[Prediction]]] = {}
     primary = ("failsoft-source", Source.PRIMARY.encode())
     for record in records:
         if record.key is None or primary not in record.headers or now - record.timestamp / 1000 > known.max_age:
             continue
-        a = wire.loads(record.value, len(record.value))
-        probabilities = a["probabilities"]
-        keys, given = together.setdefault((a["model"], a["version"], record.timestamp), ([], []))
+        try:
+            a = wire.loads(record.value, MAX_ANSWER)
+            each = tuple(map(float, a["probabilities"] or ())) or None
+            sure = None if a["confidence"] is None else float(a["confidence"])
+            answer = Prediction(float(a["score"]), a["label"], each, sure)
+            by = (str(a["model"]), int(a["version"]), record.timestamp, len(each or ()))
+        except (wire.Malformed, KeyError, TypeError, ValueError):
+            continue  # written by other hands: nothing that we ever answered
+        keys, given = together.setdefault(by, ([], []))
         keys.append(record.key)
-        given.append(
-            Prediction(a["score"], a["label"], tuple(probabilities) if probabilities else None, a["confidence"])
-        )
-    for (model, version, ms), (keys, given) in together.items():
+        given.append(answer)
+    for (model, version, ms, _), (keys, given) in together.items():
         known.remember(keys, Predictions.of(given), model, version, ms / 1000)

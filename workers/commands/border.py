@@ -30,6 +30,7 @@ CODES: dict[str, int] = {
     "workers.commands.border.Failed": FAILED,
     "workers.reading.NoSuchTopic": FAILED,
     "workers.rows.BadRow": FAILED,
+    "workers.web.PortTaken": FAILED,
     # Without its own line, whoever loses a fight over a transactional id would read of a bug.
     "aiokafka.errors.ProducerFenced": FAILED,
     "aiokafka.errors.KafkaError": FAILED,

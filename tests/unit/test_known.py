@@ -1,0 +1,59 @@
+"""What `last_known` is restored from: the pipeline's own primary answers, and nothing that others wrote beside them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from models.fallback import LastKnown
+from tests.kit import Rec
+from workers.known import _remember
+
+NOW = 1_795_550_568.0
+PRIMARY = [("failsoft-source", b"primary")]
+
+
+def _answer(key: bytes | None, score: object, age: float = 10.0, **other: object) -> Rec:
+    value = {"score": score, "label": 1, "probabilities": None, "confidence": 0.9, "model": "m", "version": 2} | other
+    return Rec(key=key, value=json.dumps(value).encode(), headers=PRIMARY, timestamp=int((NOW - age) * 1000))
+
+
+def test_the_newest_primary_answer_of_a_key_is_known() -> None:
+    """With who gave it and when; an answer that is too old, of a fallback or without a key is not."""
+    known = LastKnown(max_age=60.0)
+    fallback = Rec(key=b"f", value=_answer(b"f", 0.1).value, headers=[("failsoft-source", b"static")])
+    records = [
+        _answer(b"a", 0.2),
+        _answer(b"a", 0.3, age=5),
+        _answer(b"old", 0.4, age=61),
+        _answer(None, 0.5),
+        fallback,
+    ]
+    _remember(known, records, NOW)
+    found = known.recall(b"a", NOW)
+    assert found is not None
+    assert (found.prediction.score, found.model, found.version, found.at) == (0.3, "m", 2, NOW - 5)
+    assert len(known) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"{",
+        b"[]",
+        b"5",
+        b'{"score": 1}',
+        _answer(b"x", 0.5, version=None).value,
+        _answer(b"x", "high").value,
+    ],
+)
+def test_what_is_no_answer_is_passed_over(value: bytes | None) -> None:
+    """Somebody else's record on the topic must not keep a lane from opening."""
+    known = LastKnown(max_age=60.0)
+    stray = Rec(key=b"x", value=value, headers=PRIMARY, timestamp=int(NOW * 1000))
+    _remember(known, [stray, _answer(b"a", 0.2)], NOW)
+    assert known.recall(b"x", NOW) is None
+    assert known.recall(b"a", NOW) is not None
