@@ -1,0 +1,242 @@
+"""Messages between workers of a fleet: reports and commands to a breaker's owner, its rows and alerts to everyone.
+
+Who reads one did not write it: ``parse`` and ``from_dict`` give a value within its limits, or raise Malformed. Fields
+that a reader does not know are ignored, so that workers of two versions can run side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from schemas import wire
+from schemas.wire import Malformed
+
+MAX_MESSAGE = 65_536
+"""Bytes of a report, a command or an alert: they have under one thousand, and reasons of people some more."""
+
+MAX_ROW = 1_000_000
+"""Bytes of a row, which has some 150 a worker: as large as Kafka takes a record by default."""
+
+T = TypeVar("T")
+
+# Past 2**53 other readers' JSON numbers are not exact. Strict: true is no 1, and "1" is none either.
+_Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
+_Epoch = Annotated[int, Field(strict=True, ge=0, le=2**53)]
+_Key = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+@[0-9]{1,18}$", max_length=300)]
+_Target = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=300)]
+_Worker = Annotated[str, Field(min_length=1, max_length=200)]  # as workers' ids are
+_Text = Annotated[str, Field(max_length=2_000)]
+_StateName = Literal["closed", "open", "half_open", "forced_open", "disabled"]  # models.breaker.State; a test compares
+
+
+class ReportKind(StrEnum):
+    """What a worker tells."""
+
+    WINDOW = "window"  # its counts: every 250 ms when there are some, at once when its own breaker opens
+    ASK = "ask"  # it has something to probe with, and by its row it is time
+    PROBED = "probed"  # what became of the probes that it was lent
+
+
+class Action(StrEnum):
+    """What an operator orders."""
+
+    FORCE_OPEN = "force_open"
+    CLOSE = "close"
+    DISABLE = "disable"
+    RESET = "reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Calls (rows) and how many failed; runs (batches) and how many were slow. As ``models.window.Counts``."""
+
+    calls: _Count = 0
+    failures: _Count = 0
+    slow: _Count = 0
+    runs: _Count = 0
+
+    def __post_init__(self) -> None:
+        if not (self.failures <= self.calls and self.slow <= self.runs <= self.calls):
+            raise ValueError("more failed or were slow than there were calls and runs")
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Outcomes of one lease so far, in rows: TOTALS, so that a repeat adds nothing. ``slow`` are some of ``passed``."""
+
+    passed: _Count = 0
+    failed: _Count = 0
+    slow: _Count = 0
+
+    def __post_init__(self) -> None:
+        if self.slow > self.passed:
+            raise ValueError("more probes were slow than passed")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A worker to the owner, about one breaker, under the generation of the row that the worker last saw.
+
+    ``counts`` are the TOTALS of the worker's rolling window, which its own breaker's trips do not empty: of two reports
+    the newer replaces the older, so repeats and late ones are harmless. ``sequence`` grows within ``worker``, over its
+    restarts too (begin at the wall clock in milliseconds). ``tripped``: its own breaker keeps it from calling, so that
+    it fails although it has no fresh counts; as long as it does, it goes on reporting. ``want`` (of an ASK): how many
+    probes it has something for.
+    """
+
+    key: _Key
+    worker: _Worker
+    sequence: _Count
+    at_ms: _Epoch
+    generation: _Count
+    kind: ReportKind
+    counts: Tally = field(default_factory=Tally)
+    probes: Probes = field(default_factory=Probes)
+    want: _Count = 0
+    tripped: bool = False
+
+    def to_bytes(self) -> bytes:
+        return wire.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, raw: bytes | None) -> Report:
+        """Raises Malformed."""
+        return _checked(_REPORT, wire.loads(raw, MAX_MESSAGE))
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An operator to the owner. ``target`` is a model (each of its versions) or one ``model@version``."""
+
+    target: _Target
+    action: Action
+    who: Annotated[str, Field(max_length=200)]  # both make a row's reason, which has a limit of its own
+    why: Annotated[str, Field(max_length=1_000)]
+    at_ms: _Epoch
+
+    def to_bytes(self) -> bytes:
+        return wire.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, raw: bytes | None) -> Command:
+        """Raises Malformed."""
+        return _checked(_COMMAND, wire.loads(raw, MAX_MESSAGE))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerWindow:
+    """The last that a worker reported of its window; ``at_ms`` is never in the owner's future.
+
+    ``failing_ms`` is since when, on the owner's clock, it fails by itself; None when it does not.
+    """
+
+    sequence: _Count
+    at_ms: _Epoch
+    counts: Tally
+    tripped: bool = False
+    failing_ms: _Epoch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """``probes`` lent to ``worker`` until ``expires_ms``, and how many of them passed (and passed slowly) so far."""
+
+    worker: _Worker
+    probes: _Count
+    granted_ms: _Epoch
+    expires_ms: _Epoch
+    passed: _Count = 0
+    slow: _Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRow:
+    """One breaker as the fleet knows it: a value of the table ``breakers``. Times are the owner's wall clock.
+
+    ``passed`` and ``slow`` are the probes of this half-open spell that passed under leases before the one in ``lease``.
+    ``commands`` names the last few commands obeyed, so that one which is read twice is obeyed once.
+    """
+
+    key: _Key
+    state: _StateName = "closed"
+    generation: _Count = 0
+    since_ms: _Epoch = 0
+    until_ms: _Epoch | None = None
+    reopenings: _Count = 0
+    reason: _Text | None = None
+    changed_by: _Text | None = None
+    lease: Lease | None = None
+    passed: _Count = 0
+    slow: _Count = 0
+    windows: dict[_Worker, WorkerWindow] = field(default_factory=dict)
+    sick: tuple[_Worker, ...] = ()
+    commands: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.until_ms is None) is (self.state == "open"):
+            raise ValueError("an open breaker has a time, and no other has")
+        if self.lease is not None and self.state != "half_open":
+            raise ValueError("only a half-open breaker lends probes")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold; ``from_dict`` gives the row back."""
+        return {**asdict(self), "sick": [*self.sick], "commands": [*self.commands]}
+
+    @classmethod
+    def from_dict(cls, given: object) -> BreakerRow:
+        """Raises Malformed."""
+        return _checked(_ROW, given)
+
+    def to_bytes(self) -> bytes:
+        return wire.dumps(self.to_dict())
+
+    @classmethod
+    def parse(cls, raw: bytes | None) -> BreakerRow:
+        """Raises Malformed."""
+        return cls.from_dict(wire.loads(raw, MAX_ROW))
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something that a person may want to know, as an event on the topic of alerts; in JSON ``from_`` is ``from``.
+
+    ``name`` is ``breaker`` (a transition between states) or ``node_sick`` (of ``worker``, between ``well`` and
+    ``sick``). ``worker`` is whose message brought it about, if one did.
+    """
+
+    name: str
+    key: _Key
+    at_ms: _Epoch
+    from_: Annotated[str, Field(alias="from")]
+    to: str
+    reason: _Text
+    worker: str | None
+
+    def to_bytes(self) -> bytes:
+        return wire.dumps({name.rstrip("_"): value for name, value in asdict(self).items()})
+
+    @classmethod
+    def parse(cls, raw: bytes | None) -> Alert:
+        """Raises Malformed."""
+        return _checked(_ALERT, wire.loads(raw, MAX_MESSAGE))
+
+
+_REPORT = TypeAdapter(Report)
+_COMMAND = TypeAdapter(Command)
+_ROW = TypeAdapter(BreakerRow)
+_ALERT = TypeAdapter(Alert)
+
+
+def _checked(schema: TypeAdapter[T], given: object) -> T:
+    if not isinstance(given, dict):
+        raise Malformed("not a JSON object")  # otherwise an instance, of which nothing is checked, would pass
+    try:
+        return schema.validate_python(given)
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_input=False)[0]
+        at = ".".join(map(str, first["loc"])) or "the whole"
+        raise Malformed(f"{at}: {first['msg']}") from None
