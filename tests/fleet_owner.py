@@ -1,0 +1,92 @@
+"""An owner of the fleet's breakers without a fleet: what its tests talk to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.breaker import Policy, State
+from models.fleet import fold
+from schemas.fleet import (
+    Action,
+    Alert,
+    BreakerRow,
+    Command,
+    Probes,
+    Report,
+    ReportKind,
+    Tally,
+)
+
+POLICY = Policy(
+    failure_rate=0.5,
+    window=30.0,
+    minimum_calls=20,
+    slow_call=0.1,
+    slow_rate=0.8,
+    open_for=15.0,
+    max_open=300.0,
+    probes=3,
+    probe_lease=10.0,
+)
+KEY = "repayment@2"
+T0 = 1_800_000_000_000
+BAD, GOOD = Tally(20, 20, 0, 5), Tally(20, 0, 0, 5)
+
+
+class Owner:
+    """A fleet's owner at a desk: it folds what it is told, on a clock that the test sets."""
+
+    def __init__(self, row: BreakerRow | None = None, policy: Policy = POLICY) -> None:
+        self.row, self.policy, self.now, self.sequence = row, policy, T0, 0
+        self.alerts: list[Alert] = []
+
+    def hear(self, message: Report | Command, u: float = 0.5) -> bool:
+        """Folds; whether the row has to be written."""
+        folded = fold(self.row, message, self.policy, self.now, u)
+        changed = folded.row is not self.row
+        assert changed or not folded.alerts
+        self.row = folded.row
+        self.alerts += folded.alerts
+        return changed
+
+    def report(self, worker: str, kind: ReportKind, **fields: Any) -> Report:
+        self.sequence += 1
+        fields = {"at_ms": self.now, "generation": self.row.generation if self.row else 0, **fields}
+        return Report(KEY, worker, self.sequence, kind=kind, **fields)
+
+    def window(self, worker: str, counts: Tally, **fields: Any) -> bool:
+        return self.hear(self.report(worker, ReportKind.WINDOW, counts=counts, **fields))
+
+    def ask(self, worker: str, want: int = 3, **fields: Any) -> bool:
+        return self.hear(self.report(worker, ReportKind.ASK, want=want, **fields))
+
+    def probed(self, worker: str, *totals: int, **fields: Any) -> bool:
+        return self.hear(self.report(worker, ReportKind.PROBED, probes=Probes(*totals), **fields))
+
+    def order(self, action: Action, who: str = "ann", why: str = "a drill") -> bool:
+        return self.hear(Command(KEY, action, who, why, self.now))
+
+    def state(self) -> State:
+        return State(self.row.state) if self.row else State.CLOSED
+
+    def moves(self) -> list[tuple[str, str]]:
+        return [(a.from_, a.to) for a in self.alerts if a.name == "breaker"]
+
+    def sickness(self) -> list[tuple[str | None, str]]:
+        return [(a.worker, a.to) for a in self.alerts if a.name == "node_sick"]
+
+
+def opened() -> Owner:
+    owner = Owner()
+    owner.window("a", BAD)
+    owner.window("b", BAD)
+    assert owner.state() is State.OPEN
+    return owner
+
+
+def half_open(want: int = 3) -> Owner:
+    owner = opened()
+    owner.now += 15_000
+    assert owner.ask("a", want)
+    assert owner.state() is State.HALF_OPEN
+    return owner

@@ -1,0 +1,148 @@
+"""Messages between workers: they arrive whole, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+
+from models.breaker import Event, State
+from models.fleet import fold
+from schemas import fleet as messages
+from schemas import wire
+from schemas.fleet import (
+    MAX_ROW,
+    Action,
+    Alert,
+    BreakerRow,
+    Command,
+    Lease,
+    Probes,
+    Report,
+    ReportKind,
+    Tally,
+    WorkerWindow,
+)
+from tests.fleet_owner import BAD, KEY, POLICY, T0
+
+LEASE = Lease("a", 3, T0, T0 + 10_000, 1, 1)
+FULL = BreakerRow(
+    KEY, "half_open", 7, T0, None, 2, "a reason", "a", LEASE, 1, 0, {"a": WorkerWindow(5, T0, BAD, True, T0)}, ("a",)
+)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Report(KEY, "a", 3, T0, 4, ReportKind.WINDOW, counts=Tally(9, 3, 1, 2), tripped=True),
+        Report("ünïcode@model@1", "a", 3, T0, 4, ReportKind.PROBED, probes=Probes(2, 1, 2)),
+        Report(KEY, "a", 3, T0, 4, ReportKind.ASK, want=3),
+        Command("repayment", Action.FORCE_OPEN, "ann", "it is wrong", T0),
+        FULL,
+        replace(FULL, state="open", until_ms=T0, lease=None, commands=("1 close ann",)),
+        Alert("breaker", KEY, T0, "closed", "open", "20 of 20", "a"),
+        Alert("node_sick", KEY, T0, "sick", "well", "", None),
+    ],
+)
+def test_a_message_comes_back_as_it_was_sent(message: Any) -> None:
+    """Bytes and back give the same value."""
+    assert type(message).parse(message.to_bytes()) == message
+
+
+def test_a_row_is_what_json_holds() -> None:
+    """A table keeps rows as JSON does, so nothing changes when one is recovered from its changelog."""
+    held = FULL.to_dict()
+    assert wire.loads(wire.dumps(held), MAX_ROW) == held
+    assert BreakerRow.from_dict(held) == FULL
+
+
+def test_an_alert_has_the_names_that_people_expect() -> None:
+    """``from`` is a word of Python's, and not of JSON's."""
+    assert set(wire.loads(Alert("breaker", KEY, T0, "closed", "open", "x", "a").to_bytes(), 999)) == {
+        "name",
+        "key",
+        "at_ms",
+        "from",
+        "to",
+        "reason",
+        "worker",
+    }
+
+
+def test_fields_of_a_newer_version_are_ignored() -> None:
+    """Workers of two versions run side by side while they are replaced."""
+    report = Report(KEY, "a", 3, T0, 4, ReportKind.WINDOW)
+    assert Report.parse(wire.dumps({**wire.loads(report.to_bytes(), 999), "mood": "fine"})) == report
+
+
+REPORT = wire.loads(Report(KEY, "a", 3, T0, 4, ReportKind.WINDOW, counts=BAD).to_bytes(), 999)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("key", "repayment"),
+        ("key", "repayment@two"),
+        ("key", "x" * 400 + "@1"),
+        ("worker", ""),
+        ("sequence", True),
+        ("sequence", "3"),
+        ("sequence", 1.0),
+        ("at_ms", -1),
+        ("at_ms", 2**60),
+        ("generation", None),
+        ("kind", "gossip"),
+        ("counts", {"calls": 1, "failures": 2}),
+        ("counts", {"calls": 1, "failures": 0, "slow": 2, "runs": 1}),
+        ("counts", [1, 2, 3]),
+        ("probes", {"passed": 1, "slow": 2}),
+        ("want", -1),
+        ("tripped", "perhaps"),
+    ],
+)
+def test_a_report_that_cannot_be_is_malformed(field: str, value: object) -> None:
+    """What comes from a topic may come from anybody: the field is named, and its value is not quoted."""
+    with pytest.raises(wire.Malformed, match=field):
+        Report.parse(wire.dumps({**REPORT, field: value}))
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"[]", b"7", b"{}", b"not json", b'"' + b"x" * 70_000 + b'"'])
+@pytest.mark.parametrize("schema", [Report, Command, BreakerRow, Alert])
+def test_what_is_no_message_is_malformed(schema: Any, raw: bytes | None) -> None:
+    """A tombstone, rubbish, and what is too large are refused as values are: by Malformed."""
+    with pytest.raises(wire.Malformed):
+        schema.parse(raw)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"state": "ajar"},
+        {"state": "open", "lease": None},  # without a time
+        {"until_ms": 5},  # not open
+        {"state": "closed"},  # with a lease
+        {"sick": "a"},
+        {"windows": {"a": {"sequence": 1}}},
+    ],
+)
+def test_a_row_that_cannot_be_is_malformed(wrong: dict[str, Any]) -> None:
+    """A breaker never stands in a state that it could not have got into."""
+    with pytest.raises(wire.Malformed):
+        BreakerRow.from_dict({**FULL.to_dict(), **wrong})
+
+
+def test_schemas_know_the_states_and_the_orders() -> None:
+    """schemas may not import models, so the names are written twice, and are the same."""
+    assert {*get_args(messages._StateName)} == {*State}
+    assert all(Event[action.name].value.startswith("operator: ") for action in Action)
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("action", Action)
+def test_whatever_is_written_can_be_read(state: State, action: Action) -> None:
+    """The longest ids and reasons that are let in give a row that is let in too."""
+    row = BreakerRow(KEY, state.value, until_ms=T0 if state is State.OPEN else None)
+    folded = fold(row, Command(KEY, action, "w" * 200, "y" * 1000, T0), POLICY, T0, 0.5)
+    assert folded.row is not None
+    assert BreakerRow.parse(folded.row.to_bytes()) == folded.row
