@@ -11,6 +11,7 @@ help:            ## Show this list
 
 demo: $(VENV)/.run    ## The whole story on this machine, in about 90 seconds: no Docker, no Java
 	$(BIN)/failsoft demo
+	@echo 'failsoft is in $(BIN): to have it at hand, . $(BIN)/activate'
 
 test: $(VENV)/.test   ## Unit, property and integration tests, against a real Kafka
 	$(BIN)/python -m pytest

@@ -40,7 +40,8 @@ def _problem(loc: tuple[int | str, ...], kind: str, message: str, schema: type[B
         return f"{key}: no such key{near(str(loc[-1]), names)}{known}"
     if kind == "missing":
         return f"{key}: missing, and it has no default"
-    return f"{key}: {message.removeprefix('Value error, ')}"
+    told = message.removeprefix("Value error, ")
+    return f"{key}: {told}" if key else told
 
 
 def _keys(schema: type[BaseModel], path: Sequence[int | str]) -> list[str]:

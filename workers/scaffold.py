@@ -102,7 +102,10 @@ def _kind(outputs: Sequence[Port], told: list[str]) -> str:
     """A label beside scores is a classifier's; one float column is a regression's (or an anomaly's: who knows?)."""
     scores = next((o for o in outputs if o.type in ("tensor(float)", "tensor(double)")), None)
     if scores is None:
-        told.append("the model has no output of floats: see [output] in the card")
+        if any(o.type.startswith("seq(map") for o in outputs):
+            told.append('the probabilities come as maps (zipmap): export with options={"zipmap": False}, init again')
+        else:
+            told.append("the model has no output of floats: see [output] in the card")
         return "regression"
     width = scores.shape[1] if len(scores.shape) == 2 else 1
     labels = any(o.type in ("tensor(int64)", "tensor(string)") for o in outputs)

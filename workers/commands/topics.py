@@ -62,7 +62,8 @@ def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -
     absent = sum(not row["present"] for row in found)
     wrong = sum(bool(row["problems"]) for row in found)
     if absent or wrong:
-        raise Failed(f"{absent} topics are missing and {wrong} have problems; try: failsoft topics apply")
+        hint = "see the problems: topics apply changes no topic that exists" if wrong else "try: failsoft topics apply"
+        raise Failed(f"{absent} topics are missing and {wrong} have problems; {hint}")
 
 
 def table(topology: Topology) -> list[dict[str, Any]]:

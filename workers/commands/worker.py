@@ -28,7 +28,7 @@ def worker(
         str | None,
         typer.Option(
             "--id",
-            help="The same after each restart, and nobody else's. Else FAILSOFT_WORKER_ID, else <host>-<n>.",
+            help="The same after each restart, and nobody else's. Else FAILSOFT_WORKER_ID, else HOST-N.",
             show_default=False,
         ),
     ] = None,

@@ -74,7 +74,7 @@ def _answers(m: Moment) -> Table:
     table = _table("first answers", "who", "how many")
     for source, n in m.answers.items():
         table.add_row(source, f"{n:,}")
-    table.add_row(Text("a second", style="dim"), Text(f"{m.rate:,.0f}", style="dim"))
+    table.add_row(Text("per second", style="dim"), Text(f"{m.rate:,.0f}", style="dim"))
     table.add_row("provisional", f"{m.provisional:,}")
     table.add_row("  corrected since", Text(f"{m.corrected:,}", style="green"))
     table.add_row("  confirmed since", f"{m.confirmed:,}")
