@@ -133,7 +133,7 @@ class Worker:
         passed, failed = self.outcomes.get(may.generation, (0, 0))
         lent = may.probes_granted if may.state is State.HALF_OPEN and may.generation - 1 in self.asked else 0
         assert lent is not None
-        n = min(n, lent - passed - failed)
+        n = max(0, min(n, lent - passed - failed))  # after an expiry it has made more than it may now
         passed, failed = passed + n * well, failed + n * (not well)
         self.outcomes[may.generation] = passed, failed
         return n, self.report(ReportKind.PROBED, now, probes=Probes(passed, failed))
