@@ -113,6 +113,8 @@ class App(faust.App):  # type: ignore[misc]
 def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App:
     """The app of one worker process. ``topology`` was verified. Raises Refused for a card that cannot be used."""
     names = pipeline.names
+    for topic in topology.strays:
+        log.warning("a rung is read by nobody: put its delay back until it is empty, or delete it", topic=topic)
     repository = Repository(Path(pipeline.models.repository))
     found = sessions.cards(pipeline, repository)
     plan = sessions.plan(pipeline, found, repository)

@@ -37,8 +37,6 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
     ``ready`` is called with the address of the HTTP server when the worker has its first lanes.
     """
     topology = await admin.verify(pipeline.connection(), wanted(pipeline))
-    for topic in topology.strays:
-        log.warning("a rung is read by nobody: put its delay back until it is empty, or delete it", topic=topic)
     app = composition.build(pipeline, options, topology)
     gc.collect()
     gc.freeze()
