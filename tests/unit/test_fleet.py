@@ -116,6 +116,29 @@ def test_a_sick_node_is_sick_while_it_is_open_at_home_and_until_its_rate_is_well
     assert owner.sickness() == [("a", "sick"), ("a", "well")]
 
 
+def test_a_few_failures_do_not_make_a_node_sick() -> None:
+    """It takes what opens a breaker at home: the whole minimum of calls."""
+    owner = Owner()
+    owner.window("b", GOOD)
+    owner.window("c", GOOD)
+    owner.window("a", Tally(19, 19, 0, 19))
+    owner.now += ALONE_MS
+    owner.window("a", Tally(19, 19, 0, 19))
+    assert owner.sickness() == []
+
+
+def test_idle_workers_are_no_witnesses() -> None:
+    """A worker that made no calls has not seen the model work."""
+    owner = Owner()
+    for counts in (Tally(1, 0, 0, 1), Tally()):
+        owner.window("b", counts)
+        owner.window("c", counts)
+    owner.window("a", BAD)
+    owner.now += ALONE_MS
+    owner.window("a", BAD)
+    assert owner.state() is State.OPEN
+
+
 def test_a_sick_node_that_falls_silent_is_nobodys_worry_but_not_well() -> None:
     """Of a worker that was not heard of for a window, nothing is known."""
     owner = Owner()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from models.breaker import State
-from models.fleet import COMMANDS_KEPT, fold, targets
+from models.fleet import COMMANDS_KEPT, fold, targets, view
 from schemas.fleet import (
     Action,
     BreakerRow,
@@ -58,6 +58,31 @@ def test_slow_probes_reopen() -> None:
     assert owner.state() is State.HALF_OPEN
     owner.probed("a", 3, 0, 3)
     assert owner.state() is State.OPEN
+
+
+def test_slow_probes_add_up_over_leases_and_are_not_forgotten() -> None:
+    """Those of a lease that is done or expired count with the next one's, and an older total takes none back."""
+    owner = half_open(want=1)
+    owner.probed("a", 1, 0, 1)
+    owner.ask("a", want=2)
+    older = owner.report("a", ReportKind.PROBED, probes=Probes(1))
+    owner.probed("a", 1, 0, 1)
+    assert not owner.hear(older)
+    owner.now += 10_000
+    owner.ask("b")
+    owner.probed("b", 1, 0, 1)
+    assert owner.state() is State.OPEN
+
+
+def test_closing_forgets_the_reopenings() -> None:
+    """The next outage is a new one, and waits as the first did."""
+    owner = half_open()
+    owner.probed("a", 0, 1)
+    owner.now += 30_000
+    owner.ask("a")
+    owner.probed("a", 3)
+    assert owner.state() is State.CLOSED and owner.row is not None
+    assert owner.row.reopenings == 0
 
 
 def test_an_asker_gets_nothing_while_another_probes() -> None:
@@ -171,7 +196,9 @@ def test_fewer_probes_by_a_new_card_do_not_lend_nothing() -> None:
     owner = half_open(want=2)
     owner.probed("a", 2)
     owner.policy = replace(POLICY, probes=2)
-    assert owner.ask("b") and owner.probed("b", 1)
+    assert owner.ask("b")
+    assert view(owner.row, "b", owner.now).probes_granted == 1
+    assert owner.probed("b", 1)
     assert owner.state() is State.CLOSED
 
 
