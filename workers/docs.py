@@ -29,10 +29,10 @@ _EVENTS = {
     Event.PROBE_FAILED: "One probe failed, or `slow_rate` of the probes were slow.",
     Event.PROBES_PASSED: "`probes` calls came back well; the doubling is forgotten.",
     Event.PROBES_LOST: "A probe was not heard of for the length of its lease; the probes are lent anew.",
-    Event.FORCE_OPEN: "`failsoft breakers open MODEL`",
-    Event.DISABLE: "`failsoft breakers disable MODEL`",
-    Event.CLOSE: "`failsoft breakers close MODEL`",
-    Event.RESET: "`failsoft breakers reset MODEL`: as new; a closed one forgets its counts.",
+    Event.FORCE_OPEN: "A person keeps it open; the commands for it come with the fleet's breakers.",
+    Event.DISABLE: "It counts, and never opens.",
+    Event.CLOSE: "It admits and judges again, from an empty window.",
+    Event.RESET: "As new; a closed one forgets its counts.",
 }
 
 

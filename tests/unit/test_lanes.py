@@ -114,11 +114,16 @@ async def test_a_drain_does_not_wait_for_a_group_that_is_gone(lanes: Lanes, monk
     """With the lanes closed there is nothing to lose by going."""
     monkeypatch.setattr(module, "LEAVE", 0.01)
 
+    asked: list[str] = []
+
     async def never() -> None:
+        asked.append("stop")
         await asyncio.sleep(3600)
 
     lanes._consumer.stop = never
     await asyncio.wait_for(lanes.drain(), 10)
+    assert asked == ["stop"]
+    assert lanes.not_ready() == "draining"
 
 
 async def test_a_worker_without_lanes_hears_that_its_group_refused_it(lanes: Lanes, fatal: list[BaseException]) -> None:

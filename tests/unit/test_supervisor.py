@@ -165,4 +165,4 @@ def test_no_worker_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     with _supervised(tmp_path, a="obeys", b="obeys") as supervisor:
         wait_for(lambda: len(_pids(tmp_path)) == 2, 20, "both workers")
         supervisor.kill()
-        wait_for(lambda: not _running(tmp_path), 20, "the workers' end")
+        assert wait_for(lambda: not _running(tmp_path), 20, "the workers' end")
