@@ -71,12 +71,24 @@ class Reader:
         self._consumer.close()
 
     def until(self, fact: Callable[[], object], timeout: float, what: str) -> None:
-        """Reads on until ``fact`` holds; AssertionError after ``timeout`` seconds."""
+        """Reads on until ``fact`` holds; AssertionError after ``timeout`` seconds, with what was read."""
         deadline = time.monotonic() + timeout
         while not fact():
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {timeout:g} s for {what}; read so far: {self.counts()}")
+                raise AssertionError(
+                    f"waited {timeout:g} s for {what}; read so far: {self.counts()}; "
+                    f"behind the last record read: {self._behind()}"
+                )
             self._poll()
+
+    def _behind(self) -> dict[str, int]:
+        """Offsets that the broker has and this reader was not given: markers, or what an open transaction hides."""
+        last = {(r.topic, r.partition): r.offset for records in self.records.values() for r in records}
+        found: dict[str, int] = {}
+        for topic, partition in sorted(self._all):
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            found[f"{topic}-{partition}"] = high - last.get((topic, partition), -1) - 1
+        return {place: n for place, n in found.items() if n > 1}
 
     def to_the_end(self, timeout: float = 40.0) -> None:
         """Reads every topic to its end: a duplicate that is written already is seen too."""

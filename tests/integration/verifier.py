@@ -62,7 +62,7 @@ class Settlement:
 
     def wait_final(self, n: int, timeout: float = 60.0) -> None:
         """Until ``n`` events have their last word."""
-        self.reader.until(lambda: self._final() >= n, timeout, f"{n} final answers (now {self._final()})")
+        self.reader.until(lambda: self._final() >= n, timeout, f"{n} final answers")
 
     def _final(self) -> int:
         final = sum(1 for r in self.reader.records[self.scored] if b'"final":true' in (r.value or b""))
