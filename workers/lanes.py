@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -129,10 +128,7 @@ class Lanes(Service):  # type: ignore[misc]
         except Exception as e:
             self.fatal(e)  # a thread that does not come back would keep the process from ending
             raise
-        if self._consumer is not None:
-            with contextlib.suppress(TimeoutError):
-                # does not call the listener: the lanes are closed already
-                await asyncio.wait_for(self._consumer.stop(), LEAVE)
+        await self._stop_consumer(LEAVE)
 
     async def on_stop(self) -> None:
         """Drains, unless the app has done so."""
@@ -220,9 +216,21 @@ class Lanes(Service):  # type: ignore[misc]
 
     async def leave(self) -> None:
         """Tell the group, for at most a second; nothing is finished and nothing is committed."""
-        if self._consumer is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._consumer.stop(), 1.0)
+        await self._stop_consumer(1.0)
+
+    async def _stop_consumer(self, within: float) -> None:
+        """It does not call the listener; whoever asks has closed the lanes, or leaves them to the next owner.
+
+        In a task of its own: without a broker it ends as cancelled, which must not be taken for our own end.
+        """
+        if self._consumer is None:
+            return
+        stopping = asyncio.ensure_future(self._consumer.stop())
+        await asyncio.wait({stopping}, timeout=within)
+        if not stopping.done():
+            stopping.cancel()
+        elif not stopping.cancelled() and (error := stopping.exception()) is not None:
+            log.warning("the consumer did not stop cleanly", error=str(error))
 
     def _guard_loop(self) -> None:
         """On a thread: an event loop that is stuck cannot watch itself."""

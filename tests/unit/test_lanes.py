@@ -126,6 +126,17 @@ async def test_a_drain_does_not_wait_for_a_group_that_is_gone(lanes: Lanes, monk
     assert lanes.not_ready() == "draining"
 
 
+async def test_a_consumer_that_ends_as_cancelled_does_not_cancel_the_drain(lanes: Lanes) -> None:
+    """aiokafka's does when there is no broker: SIGTERM would end with the exit code of Ctrl-C."""
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    lanes._consumer.stop = cancelled
+    await lanes.drain()
+    assert lanes.not_ready() == "draining"
+
+
 async def test_a_worker_without_lanes_hears_that_its_group_refused_it(lanes: Lanes, fatal: list[BaseException]) -> None:
     """aiokafka tells whoever fetches, and a worker without lanes fetches nothing: it would sit there for ever."""
     lanes._listen()
