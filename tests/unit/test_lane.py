@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 from tests.kafka import eventually
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, FakeBoard, Rec, events, fine, plan, waiting
 from topics.names import Names
-from workers.lane import Deps, Lane
+from workers.lane import LEAST_WAIT_MS, Deps, Lane
 
 RUNG = TopicPartition("loans.retry.5s", 0)
 TPS = [TopicPartition(t, 0) for t in (INPUT, REPLAY, *RUNGS)]
@@ -132,7 +132,7 @@ async def test_offsets_are_committed_past_a_transactions_marker() -> None:
 
 async def test_what_is_not_due_is_neither_scored_nor_committed() -> None:
     """The rung is read on from its first record that is not due."""
-    log = Log({RUNG: [waiting(offset=0), waiting(offset=1, due_ms=NOW_MS + 1), waiting(offset=2), None]})
+    log = Log({RUNG: [waiting(offset=0), waiting(offset=1, due_ms=NOW_MS + 500), waiting(offset=2), None]})
     ledger = Ledger()
     tested = lane(log, ledger)
     running = asyncio.create_task(tested.run())
@@ -140,7 +140,19 @@ async def test_what_is_not_due_is_neither_scored_nor_committed() -> None:
     tested.close()
     await running
     assert ledger.offsets == [{RUNG: 1}]
-    assert log.paused == {RUNG} and tested.overdue == {RUNG.topic: NOW_MS + 1}
+    assert log.paused == {RUNG} and tested.overdue == {RUNG.topic: NOW_MS + 500}
+
+
+async def test_a_rung_is_not_looked_at_again_at_once() -> None:
+    """Where a record is due each millisecond, each look would fetch all that waits behind it too."""
+    log = Log({RUNG: [waiting(offset=0), waiting(offset=1, due_ms=NOW_MS + 1), None]})
+    ledger = Ledger()
+    tested = lane(log, ledger)
+    running = asyncio.create_task(tested.run())
+    await eventually(lambda: ledger.offsets, 10, "a commit")
+    tested.close()
+    await running
+    assert tested.overdue == {RUNG.topic: NOW_MS + LEAST_WAIT_MS}
 
 
 async def test_any_number_of_forged_due_times_are_passed_and_the_first_true_one_holds() -> None:
