@@ -86,6 +86,7 @@ class ContainerBroker:
             "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
             "KAFKA_BROKER_SESSION_TIMEOUT_MS": "3000",
             "KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "500",
+            "KAFKA_CONTROLLED_SHUTDOWN_ENABLE": "false",  # docs/decisions/0008-leaderless-markers.md
             **replicas,
         }
         for key, value in settings.items():

@@ -96,6 +96,9 @@ def properties(data: Path, port: int, controller_port: int) -> dict[str, str]:
         # After a crash the controller keeps the broker's old session, and the broker out, for this long (default 9 s).
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "1000",
+        # One broker has nobody to hand its partitions to, and a handing over that leaves them without a leader loses
+        # the markers of transactions that are ending (docs/decisions/0008-leaderless-markers.md).
+        "controlled.shutdown.enable": "false",
         # The default takes 128 MiB of the heap at start, for compacted topics far larger than ours.
         "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
     }

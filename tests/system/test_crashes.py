@@ -146,11 +146,6 @@ def own_kafka() -> Iterator[Broker]:
     broker.stop()
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="open defect (CHANGELOG.md): in 2 of 4 runs of the whole suite a promise was broken "
-    "(answers doubled; four events without a final answer), in 1 of 23 runs by itself; the cause is not known",
-)
 def test_a_broker_restarts_and_crashes(own_kafka: Broker, name: str, tmp_path: Path) -> None:
     """The broker is restarted, and then killed, under supervised workers, which go on by themselves."""
     pipeline = Pipeline(tmp_path, own_kafka.bootstrap, name)
