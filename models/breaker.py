@@ -144,10 +144,13 @@ def wait(policy: Policy, reopenings: int, u: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """How many of the calls asked for may be made, and the generation to report them under."""
+    """How many of the calls asked for may be made, the generation to report them under, and whether they are probes:
+    calls of which it is not expected that they succeed.
+    """
 
     granted: int
     generation: int
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +219,7 @@ class Breaker:
             # The lease runs from the oldest probe out: extending it at each loan would let one lost probe hide.
             self._lease_until = now + self.policy.probe_lease
         self._outstanding += granted
-        return Admission(granted, self.generation)
+        return Admission(granted, self.generation, probe=True)
 
     def report(self, generation: int, counts: Counts, now: float, u: float) -> list[Transition]:
         """What became of calls admitted under ``generation``; ``u`` in [0, 1) jitters the wait, should one start.

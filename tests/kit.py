@@ -129,9 +129,9 @@ class FakeBoard:
     def serving(self, model: str) -> Served | None:
         return Served(model, self.versions[model], {}) if model in self.versions else None
 
-    def admit(self, key: str, n: int) -> Admission:
+    def admit(self, key: str, n: int, ladder: int = 0) -> Admission:
         self.asked.append((key, n))
-        return Admission(min(n, self.admits.get(key, n)), 7)
+        return Admission(min(n, self.admits.get(key, n)), 7, probe=key in self.admits)
 
     def report(self, key: str, generation: int, counts: Counts) -> None:
         self.reports.append((key, generation, counts))

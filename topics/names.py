@@ -35,6 +35,11 @@ class Names:
         return self.pipeline
 
     @property
+    def control_group(self) -> str:
+        """The consumer group of its control plane: one member of it owns the breakers."""
+        return f"{self.pipeline}.control-plane"
+
+    @property
     def scored(self) -> str:
         return f"{self.pipeline}.scored"
 

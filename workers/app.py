@@ -1,7 +1,8 @@
 """Composition root: build(settings) -> faust.App, with the lanes as its service.
 
-``failsoft worker`` and ``faust -A workers.app worker`` start the same app. Faust is the control plane: its tables and
-agents come with the fleet's breakers; events never pass through it (docs/decisions/0001-two-planes.md).
+``failsoft worker`` and ``faust -A workers.app worker`` start the same app. Faust's tables and agents are the control
+plane, an app inside this one (``workers.fleet``), so that it may end without this one; events never pass through
+either (docs/decisions/0001-two-planes.md).
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from models.fallback import LastKnown
 from models.repository import Repository
 from topics import admin
 from workers import known, sessions, unpack
-from workers.board import LocalBoard
+from workers.board import LocalBoard, policy
+from workers.exchange import Exchange
+from workers.fleet import ControlPlane, Owner
 from workers.lane import BATCH_BYTES, Deps
 from workers.lanes import Lanes
 from workers.logs import FailureLog
@@ -74,12 +77,12 @@ class Options:
 
 
 class _Boot(BootStrategy):  # type: ignore[misc]
-    """Starts the lanes first, and Faust's own services beside them: scoring never waits for a table."""
+    """Starts the lanes, and the control plane beside them: scoring never waits for a table."""
 
     enable_web = False
 
     def server(self) -> Iterable[ServiceT]:
-        return [self.app.lanes]
+        return [self.app.lanes, self.app.exchange]
 
 
 class App(faust.App):  # type: ignore[misc]
@@ -87,6 +90,7 @@ class App(faust.App):  # type: ignore[misc]
 
     BootStrategy = _Boot
     lanes: Lanes
+    exchange: Exchange
     probes: Web
     failures: FailureLog
     probes_host: str
@@ -98,7 +102,7 @@ class App(faust.App):  # type: ignore[misc]
         log.info("worker starts", id=self.conf.broker_client_id, http=self.probes_address)
 
     async def on_started(self) -> None:
-        """There are no tables to recover yet: the app is up when its services are."""
+        """Its tables are the control plane's, which is another app: this one is up when its services are."""
         if self.on_startup_finished:
             await self.on_startup_finished()
 
@@ -123,7 +127,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
     ProcessCollector(registry=registry)
     metrics = Metrics(registry)
     metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
-    board = LocalBoard(metrics, time.monotonic, random.random)
+    board = LocalBoard(options.worker_id, metrics, time.monotonic, time.time, random.random)
     for served in loaded.served.values():
         board.serve(served, found[served.model])
         metrics.inform(
@@ -156,13 +160,11 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
         draws=rng.random,
     )
     app = App(
-        names.group + ".control-plane",
+        names.group + ".worker",
         broker=f"kafka://{pipeline.kafka.bootstrap_servers.replace(',', ';')}",
         autodiscover=False,
         web_enabled=False,
         worker_redirect_stdouts=False,
-        broker_session_timeout=6.0,
-        broker_heartbeat_interval=1.0,
         broker_client_id=options.worker_id,
         datadir=os.devnull,
     )
@@ -173,6 +175,16 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
         deps=deps,
         on_fatal=options.on_fatal or (lambda error: die(app, error)),
         observe=lambda lanes: _observe(lanes, metrics, pipeline),
+    )
+    owner = Owner({model: policy(card) for model, card in found.items()}, time.time, random.random)
+    app.exchange = Exchange(
+        make_plane=lambda: ControlPlane(
+            names, pipeline.kafka.bootstrap_servers, options.worker_id, owner, lambda: set(board.homes)
+        ),
+        make_producer=clients.reporter,
+        outcomes=names.outcomes,
+        board=board,
+        metrics=metrics,
     )
     app.failures = failures
     app.probes_host = options.metrics_host
@@ -235,6 +247,11 @@ class _Clients:
             transaction_timeout_ms=15_000,
             max_batch_size=BATCH_BYTES,
             linger_ms=0,
+        )
+
+    def reporter(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            **self.pipeline.connection(), client_id=f"{self.worker_id}.fleet", linger_ms=0, request_timeout_ms=5_000
         )
 
     def reader(self) -> AIOKafkaConsumer:

@@ -1,25 +1,20 @@
-"""This worker's view of breakers and versions: what serves, what is admitted, what was counted."""
+"""This worker's view of breakers and versions: what serves, what is admitted, what was counted, what to tell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from models.breaker import Admission, Breaker, Policy, Snapshot, State, Transition
+from models.breaker import Admission, Policy, State
 from models.card import ModelCard
+from models.home import Home, Move
 from models.window import Counts
+from schemas.fleet import BreakerRow, Report
 from workers.metrics import Metrics
 from workers.plan import Served
 
 log = structlog.get_logger("failsoft.board")
-
-
-LIVE_FIRST = 1.0
-"""Seconds for which live events are the probes when waiting retries were, and failed. After an outage the heads of the
-rungs may be rows that no model can answer: they alone would keep a sound one out until each had used its attempts up.
-A lane looks twice a second, so that on a quiet topic the ladder loses little."""
 
 
 def policy(card: ModelCard) -> Policy:
@@ -42,79 +37,123 @@ def policy(card: ModelCard) -> Policy:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A version in memory: what scoring needs of it, and its breaker."""
-
-    served: Served
-    breaker: Breaker
-
-
 class LocalBoard:
-    """Breakers of this worker alone, used by one event loop. ``clock`` is monotonic, ``draw`` gives u in [0, 1)."""
+    """Versions that serve and their breakers, used by one event loop.
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float], draw: Callable[[], float]) -> None:
-        self._metrics, self._clock, self._draw = metrics, clock, draw
+    ``clock`` is monotonic seconds, ``wall`` epoch seconds, ``draw`` gives u in [0, 1). ``on_news`` is called when there
+    is something that the fleet should hear at once: this worker's own breaker moved, or probes came back.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        draw: Callable[[], float],
+    ) -> None:
+        self._worker, self._metrics = worker, metrics
+        self._clock, self._wall, self._draw = clock, wall, draw
         self._serving: dict[str, Served] = {}
-        self._loaded: dict[str, Loaded] = {}
+        self._served: dict[str, Served] = {}
+        self._homes: dict[str, Home] = {}
+        # Grows over restarts: the owner takes the larger for the newer.
+        self._sequence = int(wall() * 1000)
+        self.on_news: Callable[[], None] = lambda: None
 
     def serve(self, served: Served, card: ModelCard) -> None:
         """From now on ``served`` answers for its model, with a closed and empty breaker."""
         self._serving[served.model] = served
-        self._loaded[served.key] = Loaded(served, Breaker(policy(card), self._clock()))
+        self._served[served.key] = served
+        self._homes[served.key] = Home(served.key, self._worker, policy(card), self._clock())
         self._metrics.breaker(served.model, str(served.version), State.CLOSED)
+
+    @property
+    def homes(self) -> Mapping[str, Home]:
+        """Every breaker, by its key."""
+        return self._homes
 
     def serving(self, model: str) -> Served | None:
         """The version that answers for ``model``, or None when none is loaded."""
         return self._serving.get(model)
 
-    def admit(self, key: str, n: int) -> Admission:
-        """Asks the breaker of ``key`` for ``n`` calls."""
-        return self._loaded[key].breaker.admit(n, self._clock())
+    def admit(self, key: str, n: int, ladder: int = 0) -> Admission:
+        """Asks the breaker of ``key`` for ``n`` calls, of which ``ladder`` are waiting retries."""
+        home = self._homes[key]
+        admission = home.admit(n, ladder, self._clock(), self._now_ms())
+        if admission.granted < n:
+            self.on_news()
+        return admission
 
     def report(self, key: str, generation: int, counts: Counts) -> None:
         """What became of admitted calls."""
-        loaded = self._loaded[key]
-        self._tell(loaded, loaded.breaker.report(generation, counts, self._clock(), self._draw()))
+        home = self._homes[key]
+        before = home.state
+        moves = home.report(generation, counts, self._clock(), self._draw())
+        self._tell(home, moves)
+        if moves or before is not State.CLOSED:
+            self.on_news()
 
     def release(self, key: str, generation: int, n: int) -> None:
         """Gives back admitted calls that were never made."""
-        self._loaded[key].breaker.release(generation, n)
+        self._homes[key].release(generation, n)
 
-    def may_retry(self, model: str) -> bool:
-        """May the ladder be read? Not while no attempt could be made: none is burned on a model known to be down."""
+    def may_retry(self, model: str, waiting: bool = True) -> bool:
+        """May the ladder be read? Not while no attempt could be made: none is burned on a model known to be down.
+
+        ``waiting``: there is something on it, as far as the lane that asks knows.
+        """
         served = self._serving.get(model)
         if served is None:
             return False
-        loaded = self._loaded[served.key]
-        self._tell(loaded, loaded.breaker.tick(self._clock()))
-        if loaded.breaker.state in (State.CLOSED, State.DISABLED):
-            return True
-        if loaded.breaker.state is not State.HALF_OPEN:
-            return False
-        if loaded.breaker.reopenings % 2 and self._clock() - loaded.breaker.since < LIVE_FIRST:
-            return False
-        now = loaded.breaker.snapshot(self._clock())
-        return now.outstanding + now.passed < now.policy.probes
+        home = self._homes[served.key]
+        self._tell(home, home.tick(self._clock()))
+        may = home.may_retry(waiting, self._clock(), self._now_ms())
+        if waiting and not may:
+            self.on_news()
+        return may
 
-    def snapshots(self) -> Iterable[tuple[Served, Snapshot]]:
-        """Every breaker as it is now."""
-        now = self._clock()
-        return [(loaded.served, loaded.breaker.snapshot(now)) for loaded in self._loaded.values()]
+    def absorb(self, row: BreakerRow) -> None:
+        """The fleet's row of one breaker, as it is now; one of a version that is not loaded here is no matter."""
+        home = self._homes.get(row.key)
+        if home is None:
+            return
+        was_sick = home.sick
+        self._tell(home, home.absorb(row, self._clock()))
+        if home.sick is not was_sick:
+            self._metrics.set("failsoft_node_sick", float(home.sick), **self._labels(home))
+            tell = log.warning if home.sick else log.info
+            tell("node sick" if home.sick else "node well", key=row.key, worker=self._worker)
 
-    def _tell(self, loaded: Loaded, transitions: list[Transition]) -> None:
-        model, version = loaded.served.model, str(loaded.served.version)
-        for t in transitions:
-            labels = {"model": model, "version": version, "from": t.from_, "to": t.to}
-            self._metrics.add("failsoft_breaker_transitions_total", 1, **labels)
-            self._metrics.breaker(model, version, t.to)
-            tell = log.warning if t.to is State.OPEN else log.info
+    def reports(self) -> Iterable[Report]:
+        """What the fleet should be told now. Each is counted as told."""
+        now, now_ms = self._clock(), self._now_ms()
+        for home in self._homes.values():
+            self._tell(home, home.tick(now))
+            for report in home.reports(self._sequence + 1, now, now_ms):
+                self._sequence += 1
+                yield report
+
+    def _now_ms(self) -> int:
+        return int(self._wall() * 1000)
+
+    def _labels(self, home: Home) -> dict[str, str]:
+        served = self._served[home.key]
+        return {"model": served.model, "version": str(served.version)}
+
+    def _tell(self, home: Home, moves: Iterable[Move]) -> None:
+        labels = self._labels(home)
+        for m in moves:
+            if m.from_ is not m.to or not m.by_fleet:
+                self._metrics.add("failsoft_breaker_transitions_total", 1, **{**labels, "from": m.from_, "to": m.to})
+            self._metrics.breaker(labels["model"], labels["version"], m.to)
+            tell = log.warning if m.to is State.OPEN else log.info
             tell(
                 "breaker moved",
-                model=model,
-                version=version,
-                from_=t.from_,
-                to=t.to,
-                why=t.reason,
-                generation=t.generation,
+                **labels,
+                from_=m.from_,
+                to=m.to,
+                why=m.reason,
+                generation=m.generation,
+                by="the fleet" if m.by_fleet else "this worker",
             )

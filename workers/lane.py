@@ -50,6 +50,14 @@ LEAST_WAIT_MS = 50
 that too: taken fifty milliseconds' worth at a time it costs little, and nothing is early."""
 
 
+LADDER_RESTS = 3.0
+"""Seconds that the ladder rests for each that was spent on it, while live events come: after an outage it may hold
+millions, and a model that has just come back must first answer who waits now. A quarter of the lane remains to it."""
+
+LIVE_SEEN = 1.0
+"""Seconds for which live traffic is taken to go on."""
+
+
 class Stage(StrEnum):
     """What a lane is doing, for the watchdog."""
 
@@ -97,6 +105,9 @@ class Lane:
         self._stopped: set[TopicPartition] = set()  # paused because the breaker is open
         self._next: dict[TopicPartition, int] = {}  # the first offset not committed
         self._committed: dict[TopicPartition, int] = {}
+        self._wrote: set[TopicPartition] = set()  # rungs on which this lane put something since they were last empty
+        self._live_seen = -LIVE_SEEN  # when a live event was last read, and until when the ladder rests (monotonic)
+        self._ladder_rests = 0.0
         self._pace = Pace()
         self._producer: AIOKafkaProducer | None = None
         self._known: LastKnown | None = None
@@ -197,6 +208,7 @@ class Lane:
     def _drained(self, rungs: Iterable[TopicPartition]) -> None:
         """Nothing is left to read on these, though offsets go on: transactions leave markers behind the records."""
         for tp in rungs:
+            self._wrote.discard(tp)
             high = self._consumer.highwater(tp)
             if high is not None:
                 self._next[tp] = max(high, self._next[tp])
@@ -206,7 +218,11 @@ class Lane:
         now_ms = self._now_ms()
         wait = IDLE_FETCH
         readable = list(self._live)
-        go = self._d.board.may_retry(self._d.plan.primary)
+        waiting = any(self._waits(tp) for tp in self._ladder if self._due.get(tp, 0) <= now_ms)
+        go = self._d.board.may_retry(self._d.plan.primary, waiting)
+        rest = self._ladder_rests - self._d.clock()
+        if rest > 0:
+            return readable, max(min(wait, rest), 0.001)
         for tp in self._ladder:
             due = self._due.get(tp)
             if due is not None and due > now_ms:
@@ -221,6 +237,13 @@ class Lane:
                 self._stopped.add(tp)
                 self._consumer.pause(tp)
         return readable, max(wait, 0.001)
+
+    def _waits(self, tp: TopicPartition) -> bool:
+        """Is there a record, as far as is known? One was read and is held, or written since, or nobody looked yet."""
+        if tp in self._due or tp in self._wrote:
+            return True
+        high = self._consumer.highwater(tp)
+        return high is None or high > self._next.get(tp, 0)
 
     def _due_now(self, tp: TopicPartition, found: Sequence[Record]) -> Sequence[Record]:
         """The records of a rung (or of replay) that may be attempted now; the rest is read again when it may."""
@@ -265,12 +288,23 @@ class Lane:
             await asyncio.wait_for(self._commit(route(scored.verdicts, d.names), offsets), COMMIT_TIMEOUT)
             self._next.update(offsets)
             self._committed.update(offsets)
+            self._wrote.update(tp for tp in self._ladder if d.names.delay_of(tp.topic) in scored.retried)
             if self._known is not None:
                 now = d.wall()
                 for keys, predictions, version in scored.known:
                     self._known.remember(keys, predictions, d.plan.primary, version, now)
             d.reporter.committed(records, scored, started, began)
+        self._share(records, d.clock() - started)
         self._pace.saw(len(records), inference, d.clock() - started, d.plan.cards[d.plan.primary].breaker.slow_call)
+
+    def _share(self, records: Sequence[Record], seconds: float) -> None:
+        """The ladder's next turn, after a batch that took ``seconds``."""
+        now = self._d.clock()
+        ladder = sum(r.topic in self._d.plan.rungs or r.topic == self._d.plan.replay for r in records)
+        if ladder < len(records):
+            self._live_seen = now
+        if ladder and now - self._live_seen < LIVE_SEEN:
+            self._ladder_rests = now + LADDER_RESTS * seconds * ladder / len(records)
 
     async def _score(self, records: list[Record]) -> tuple[Scored, float]:
         d = self._d

@@ -134,6 +134,17 @@ TABLE: tuple[Definition, ...] = (
         ("model", "version", "from", "to"),
         values={"from": _STATES, "to": _STATES},
     ),
+    Definition(
+        "failsoft_node_sick",
+        Type.GAUGE,
+        "1 while the fleet finds that this worker fails alone with a model that others answer with.",
+        ("model", "version"),
+    ),
+    Definition(
+        "failsoft_control_plane_up",
+        Type.GAUGE,
+        "1 while this worker reads the fleet's breakers, 0 while it goes by its own alone.",
+    ),
     Definition("failsoft_imputed_total", Type.COUNTER, "Missing values that were filled in.", ("feature",)),
     Definition("failsoft_model_info", Type.INFO, "A model version that is loaded.", ("model", "version", "sha256")),
     Definition(

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from workers.identity import Identity, claim
 from workers.settings import Settings
 
 log = structlog.get_logger("failsoft.process")
+
+LINGER = 5.0
+"""Seconds that a drained worker may take to end its threads and tasks."""
 
 GC_THRESHOLD = 500_000
 """Allocations between two looks of the cyclic collector. A batch makes thousands of live dicts and no cycles; at the
@@ -74,6 +78,13 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
     return stop.result()
 
 
+def _end_for_certain(code: int) -> None:
+    """All is committed and given up: no thread or task that does not end keeps the process from ending."""
+    hard = threading.Timer(LINGER, os._exit, (code,))
+    hard.daemon = True
+    hard.start()
+
+
 async def _announce(app: composition.App, ready: Callable[[str], None]) -> None:
     while app.lanes.not_ready() is not None:
         await asyncio.sleep(0.05)
@@ -86,6 +97,7 @@ def run(pipeline: Settings, options: composition.Options, ready: Callable[[str],
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(serve(pipeline, options, ready))
+        _end_for_certain(code)
     return code
 
 

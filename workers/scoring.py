@@ -131,7 +131,7 @@ class _Batch:
         self.imputed = ready.imputed
         if not rows:
             return
-        admission = self.board.admit(served.key, len(rows))
+        admission = self.board.admit(served.key, len(rows), sum(row in self.attempts for row in rows))
         granted = rows
         if admission.granted < len(rows):
             ladder = [row for row in rows if row in self.attempts]
@@ -148,6 +148,8 @@ class _Batch:
         result = yield Call(served.key, ready_columns, self.card.model.deadline)
         self.board.report(served.key, admission.generation, self._counts(self.card, len(granted), result))
         self._take_primary(granted, result, served)
+        if admission.probe and self.attempts:
+            self._spare(granted, result)
 
     def _prepare(self, rows: list[int], card: ModelCard, served: Served) -> tuple[list[int], Imputed]:
         """Feature columns of ``rows`` for a model; the rows that break its contract fail, or are left out."""
@@ -184,6 +186,11 @@ class _Batch:
             for row, record in enumerate(self.records):
                 if row >= waiting.get(record.topic, len(self.records)):
                     self.held.add(row)
+
+    def _spare(self, probes: Sequence[int], result: Result) -> None:
+        """Waiting retries that were probes, and failed: the breaker learned from them, and they wait as before."""
+        failed = [probes[i] for i, f in sorted(result.bad.items()) if f.trips_breaker and probes[i] in self.attempts]
+        self._refuse(failed, Failure(Kind.BREAKER_OPEN, "its probe failed"))
 
     def _counts(self, card: ModelCard, calls: int, result: Result) -> Counts:
         failed = sum(1 for f in result.bad.values() if f.trips_breaker)

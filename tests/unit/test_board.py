@@ -6,9 +6,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from models.breaker import State
+from models.home import FIRST
 from models.window import Counts
 from tests.kit import card
-from workers.board import LIVE_FIRST, LocalBoard, policy
+from workers.board import LocalBoard, policy
 from workers.metrics import Metrics
 from workers.plan import Served
 
@@ -19,7 +20,7 @@ class _Bench:
     def __init__(self) -> None:
         self.now = 100.0
         self.registry = CollectorRegistry()
-        self.board = LocalBoard(Metrics(self.registry), lambda: self.now, lambda: 0.5)
+        self.board = LocalBoard("w", Metrics(self.registry), lambda: self.now, lambda: 1000 + self.now, lambda: 0.5)
 
     def serve(self, version: int = 2) -> None:
         self.board.serve(Served("m", version, {}), card("m"))
@@ -83,7 +84,7 @@ def test_after_failed_probes_live_events_go_first_and_the_ladder_after_them(benc
     bench.use(1, 1)
     bench.now += 30
     assert not bench.board.may_retry("m") and bench.moved(State.OPEN, State.HALF_OPEN) == 2
-    bench.now += LIVE_FIRST
+    bench.now += FIRST
     assert bench.board.may_retry("m"), "no live event came"
     bench.use(1, 1)
     bench.now += 60
@@ -106,7 +107,7 @@ def test_a_new_version_starts_closed_while_the_old_ones_breaker_is_open(bench: _
     bench.use(20, 20)
     bench.serve(version=3)
     assert bench.board.admit("m@3", 5).granted == 5 and bench.board.may_retry("m")
-    assert {served.key: s.state for served, s in bench.board.snapshots()} == {"m@2": State.OPEN, "m@3": State.CLOSED}
+    assert {key: home.state for key, home in bench.board.homes.items()} == {"m@2": State.OPEN, "m@3": State.CLOSED}
 
 
 def test_the_policy_is_the_cards() -> None:

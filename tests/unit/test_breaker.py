@@ -151,7 +151,7 @@ def test_closed_open_half_open_closed() -> None:
     [over] = breaker.tick(115.2)
     assert (over.from_, over.to, over.generation) == (State.OPEN, State.HALF_OPEN, 2)
 
-    assert breaker.admit(500, 115.3) == Admission(3, 2)
+    assert breaker.admit(500, 115.3) == Admission(3, 2, probe=True)
     assert breaker.report(2, Counts(2, 0, 0), 115.4, MIDDLE) == []
     [closed] = breaker.report(2, Counts(1, 0, 0), 115.5, MIDDLE)
     assert (closed.from_, closed.to, closed.generation) == (State.HALF_OPEN, State.CLOSED, 3)

@@ -40,7 +40,7 @@ IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
 
 ONLY = {
     "faust": {"workers/app.py", "workers/fleet.py"},
-    "mode": {"workers/app.py", "workers/fleet.py", "workers/lanes.py"},
+    "mode": {"workers/app.py", "workers/exchange.py", "workers/lanes.py"},
     "onnxruntime": {"models/session.py", "models/vetting.py", "models/isolation.py"},
     "orjson": {"schemas/wire.py"},
     "aiokafka.admin": {"topics/admin.py"},
@@ -50,6 +50,7 @@ ONLY = {
         "workers/settings.py",  # the TLS context, in aiokafka's own words
         "workers/lane.py",
         "workers/lanes.py",
+        "workers/exchange.py",  # sends reports, whatever Faust is doing
         "workers/known.py",
         "workers/unpack.py",  # reads what aiokafka cannot
         "workers/pack.py",  # fills its batches

@@ -104,7 +104,7 @@ def lane(log: Log, ledger: Ledger) -> Lane:
         names=Names("loans"),
         plan=plan(),
         board=SimpleNamespace(
-            serving=board.serving, admit=board.admit, report=board.report, may_retry=lambda model: True
+            serving=board.serving, admit=board.admit, report=board.report, may_retry=lambda model, waiting: True
         ),
         runner=SimpleNamespace(run=run),
         reporter=SimpleNamespace(idle=lambda: None, committed=lambda *_: None),

@@ -33,6 +33,9 @@ PROMISED = {
     "failsoft_transaction_seconds": (),
     "failsoft_batch_size": (),
     "failsoft_last_progress_timestamp_seconds": (),
+    # Beyond the contract's list:
+    "failsoft_node_sick": ("model", "version"),
+    "failsoft_control_plane_up": (),
 }
 
 

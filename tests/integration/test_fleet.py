@@ -1,0 +1,117 @@
+"""One breaker for three workers, on a real Kafka: opened together, kept over its owner's death, not by one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration import fleet
+from tests.integration.pipeline import Pipeline, Worker, events, running
+from tests.integration.verifier import Settlement
+from tests.kafka import Broker, wait_for
+
+WITHIN = 0.5
+"""Seconds from the first failing batch to *open* on all three; ``python -m benchmarks.fleet`` has the distribution."""
+
+
+@pytest.fixture
+def pipeline(kafka: Broker, name: str, tmp_path: Path) -> Pipeline:
+    return Pipeline(tmp_path, kafka.bootstrap, name, minimum_calls=20, partitions=6, delays=["1s", "2s"])
+
+
+@pytest.fixture
+def settlement(pipeline: Pipeline) -> Iterator[Settlement]:
+    with running(pipeline) as found:
+        yield found
+
+
+def _three(pipeline: Pipeline) -> list[Worker]:
+    workers = [pipeline.start(f"w{i}", switched=True) for i in range(3)]
+    fleet.wait_fleet(workers)
+    wait_for(lambda: all(fleet.lines(w, "lane open") for w in workers), 30, "lanes on all three")
+    return workers
+
+
+def _attempts(settlement: Settlement) -> set[str | None]:
+    return {r.header("failsoft-attempt") for topic in settlement.rungs for r in settlement.reader.records[topic]}
+
+
+def test_an_outage_opens_all_three_and_burns_no_attempt(pipeline: Pipeline, settlement: Settlement) -> None:
+    """From the first failing batches to open everywhere: milliseconds. Then nothing is tried in vain, and all is made
+    good once: each held record is corrected, by its first retry.
+    """
+    workers = _three(pipeline)
+    pipeline.publish(events(60))  # few: what went well lately has to be outweighed before a rate says anything
+    settlement.wait_answered(60)
+    pipeline.switch.touch()
+    pipeline.publish(events(3_540, start=60))
+    wait_for(lambda: all(fleet.state(w) in ("open", "half_open") for w in workers), 20, "the breaker open on all three")
+    settlement.wait_answered(3_600)
+    first = min(line.at for w in workers for line in fleet.lines(w, "answer degraded"))
+    opened = [min(m.at for m in fleet.lines(w, "breaker moved") if m.said["to"] == "open") for w in workers]
+    assert max(opened) - first < WITHIN, [at - first for at in opened]
+    # Long enough for several cycles of waiting and probing: open_for is 1 s, and each failed probe doubles it.
+    wait_for(lambda: max(r["reopenings"] for r in fleet.rows(pipeline)) >= 3, 40, "three failed half-open cycles")
+    pipeline.switch.unlink()
+    settlement.wait_final(3_600, 60)
+    wait_for(lambda: {fleet.state(w) for w in workers} == {"closed"}, 20, "the breaker closed on all three")
+    verdict = settlement.verdict()
+    assert not verdict.broken, str(verdict)
+    assert not [fate for fate in verdict.counts if fate.startswith("confirmed")], verdict.counts
+    assert _attempts(settlement) == {"0"}, "a record went a rung further while the model was known to be down"
+    assert {a["to"] for a in fleet.alerts(pipeline) if a["name"] == "breaker"} >= {"open", "half_open", "closed"}
+    for worker in workers:
+        assert worker.drain() == 0, worker.tail()
+
+
+def test_the_owner_dies_while_the_breaker_is_open(pipeline: Pipeline, settlement: Settlement) -> None:
+    """kill -9: another owns it within the session's timeout, nobody leaves the open state, and probes go on."""
+    workers = _three(pipeline)
+    pipeline.switch.touch()
+    pipeline.publish(events(1_200))
+    wait_for(lambda: all(fleet.state(w) in ("open", "half_open") for w in workers), 20, "open on all three")
+    killed = wait_for(lambda: fleet.owner(pipeline, workers), 20, "an owner")
+    before = fleet.rows(pipeline)[-1]["generation"]
+    killed.kill()
+    others = [w for w in workers if w is not killed]
+    wait_for(lambda: fleet.owner(pipeline, others) in others, 20, "another owner")
+    wait_for(lambda: fleet.rows(pipeline)[-1]["generation"] > before + 1, 30, "probes under the new owner")
+    for worker in others:
+        assert fleet.state(worker) in ("open", "half_open")
+        assert not [m for m in fleet.lines(worker, "breaker moved") if m.said["to"] == "closed"]
+    pipeline.switch.unlink()
+    settlement.wait_final(1_200, 60)
+    verdict = settlement.verdict()
+    assert not verdict.broken, str(verdict)
+
+
+def test_one_sick_worker_does_not_open_the_fleet(pipeline: Pipeline, settlement: Settlement, tmp_path: Path) -> None:
+    """One of three fails alone: it answers from the fallback, is called sick, and the others answer as before."""
+    switch, pipeline.switch = pipeline.switch, tmp_path / "fail alone"
+    sick = pipeline.start("w0", switched=True)
+    pipeline.switch = switch
+    well = [pipeline.start(f"w{i}", switched=True) for i in (1, 2)]
+    fleet.wait_fleet([sick, *well])
+    wait_for(lambda: all(fleet.lines(w, "lane open") for w in [sick, *well]), 30, "lanes on all three")
+    (tmp_path / "fail alone").touch()
+    published = 0
+
+    def alerted() -> bool:
+        nonlocal published
+        pipeline.publish(events(300, start=published))
+        published += 300
+        return any(a["name"] == "node_sick" and a["to"] == "sick" for a in fleet.alerts(pipeline))
+
+    wait_for(alerted, 30, "an alert of a sick node")
+    wait_for(lambda: fleet.gauge(sick, "failsoft_node_sick") == 1, 10, "the sick node's own metric")
+    settlement.wait_answered(published)
+    alert = next(a for a in fleet.alerts(pipeline) if a["name"] == "node_sick")
+    assert alert["worker"] == "w0" and alert["key"] == fleet.KEY
+    assert fleet.lines(sick, "node sick") and {fleet.state(w) for w in well} == {"closed"}
+    assert {r["state"] for r in fleet.rows(pipeline)} == {"closed"}
+    (tmp_path / "fail alone").unlink()
+    settlement.wait_final(published, 60)
+    verdict = settlement.verdict()
+    assert not verdict.broken, str(verdict)

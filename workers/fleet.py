@@ -1,0 +1,162 @@
+"""The control plane: a Faust app whose one agent owns the table of breakers.
+
+Its only topic of input has one partition, so one worker of the fleet folds and every worker reads. It is an app of its
+own, apart from the one that carries the lanes: whatever becomes of it, events are scored.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+import structlog
+from faust.app.base import BootStrategy
+from faust.tables.globaltable import GlobalTable
+
+from models.breaker import Policy
+from models.fleet import fold, targets
+from schemas import wire
+from schemas.fleet import BreakerRow, Command, Report
+from schemas.wire import Malformed
+from topics.names import Names
+
+log = structlog.get_logger("failsoft.fleet")
+
+SESSION = 6.0
+"""Seconds after which an owner that is gone is replaced; the data plane's session is as long."""
+
+
+class _Boot(BootStrategy):  # type: ignore[misc]
+    enable_web = False
+
+
+class _App(faust.App):  # type: ignore[misc]
+    BootStrategy = _Boot
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What whoever owns the breakers needs. ``policies`` has a policy for each model, ``wall`` is epoch seconds."""
+
+    policies: Mapping[str, Policy]
+    wall: Callable[[], float]
+    draw: Callable[[], float]
+
+    def messages(self, raw: bytes | None, keys: set[str]) -> list[Report | Command]:
+        """What a record of ``<name>.outcomes`` says, a command once for each key that it means; ``keys`` have rows."""
+        given = wire.loads(raw, 65_536)
+        if not isinstance(given, dict) or "action" not in given:
+            report = Report.parse(raw)
+            return [report] if self.policy(report.key) else []
+        command = Command.parse(raw)
+        named = {command.target} if self.policy(command.target) and "@" in command.target else set()
+        return [
+            Command(key, command.action, command.who, command.why, command.at_ms)
+            for key in sorted(targets(command.target, keys | named))
+        ]
+
+    def policy(self, key: str) -> Policy | None:
+        """That of a key's model; None for a model that this pipeline does not have (any more)."""
+        return self.policies.get(key.rpartition("@")[0])
+
+
+class ControlPlane:
+    """A Faust app, and the table that it keeps. ``keys`` are the versions that this worker has loaded."""
+
+    def __init__(self, names: Names, bootstrap: str, worker: str, owner: Owner, keys: Callable[[], set[str]]) -> None:
+        changelog = names.breakers_changelog
+
+        class Table(GlobalTable):  # type: ignore[misc]
+            # Given as ``changelog_topic``, another topic's name keeps the group's leader in the assignment for ever.
+            def _changelog_topic_name(self) -> str:
+                return changelog
+
+        # Faust makes folders for tables on disk. Ours is in memory, and its changelog in Kafka.
+        self._scratch = tempfile.TemporaryDirectory(prefix="failsoft-faust-")
+        self.app = _App(
+            names.control_group,
+            broker=f"kafka://{bootstrap.replace(',', ';')}",
+            autodiscover=False,
+            web_enabled=False,
+            worker_redirect_stdouts=False,
+            broker_client_id=worker,
+            broker_session_timeout=SESSION,
+            broker_heartbeat_interval=1.0,
+            consumer_auto_offset_reset="earliest",
+            datadir=self._scratch.name,
+            GlobalTable=Table,
+        )
+        self._owner, self._keys = owner, keys
+        self._ready = False
+        self._outcomes = self._topic(names.outcomes)
+        self._control = self._topic(names.control)
+        self._alerts = self._topic(names.alerts)
+        # These two settings, or other workers see nothing until the next rebalance.
+        self.table = self.app.GlobalTable("breakers", partitions=1, recovery_buffer_size=1)
+        self.app.agent(self._outcomes, name="breakers.fold", concurrency=1)(self._fold)
+        self.app.agent(self._control, name="breakers.relay", concurrency=1)(self._relay)
+
+    def _topic(self, name: str) -> Any:
+        return self.app.topic(
+            name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", partitions=1
+        )
+
+    async def end(self) -> None:
+        """Stops the app, which hands what it owns to the other workers."""
+        await self.app.stop()
+        self._scratch.cleanup()
+
+    @property
+    def ready(self) -> bool:
+        """Was the table read to its end, once? A rebalance reads it again, but forgets nothing meanwhile."""
+        self._ready = self._ready or self.app.tables.recovery.completed.is_set()
+        return self._ready
+
+    def rows(self) -> Mapping[str, dict[str, Any]]:
+        """The table's values by key, as they are now: each write replaces the dict, none changes one."""
+        return self.table  # type: ignore[no-any-return]
+
+    async def _relay(self, stream: Any) -> None:
+        """Commands go the way of reports, so that one agent alone writes the table."""
+        async for event in stream.events():
+            try:
+                command = Command.parse(event.value)
+            except Malformed as e:
+                log.warning("a command is not one", error=str(e))
+                continue
+            await (await self._outcomes.send(key=command.target.encode(), value=event.value))
+
+    async def _fold(self, stream: Any) -> None:
+        async for event in stream.events():
+            try:
+                messages = self._owner.messages(event.value, self._keys() | {str(k) for k in self.table})
+            except Malformed as e:
+                log.warning("a report is not one", error=str(e))
+                continue
+            for message in messages:
+                await self._take(message)
+
+    async def _take(self, message: Report | Command) -> None:
+        key = message.key if isinstance(message, Report) else message.target
+        policy = self._owner.policy(key)
+        if policy is None:
+            return
+        row = self._row(key)
+        folded = fold(row, message, policy, int(self._owner.wall() * 1000), self._owner.draw())
+        for alert in folded.alerts:  # before the row: an owner that dies in between says it twice, and not never
+            await (await self._alerts.send(key=alert.name.encode(), value=alert.to_bytes()))
+        if folded.row is not None and folded.row is not row:
+            self.table[key] = folded.row.to_dict()
+
+    def _row(self, key: str) -> BreakerRow | None:
+        held = self.table.get(key)
+        if held is None:
+            return None
+        try:
+            return BreakerRow.from_dict(held)
+        except Malformed as e:
+            log.error("a breaker's row cannot be read, and begins anew", key=key, error=str(e))
+            return None
