@@ -11,10 +11,14 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
     KafkaConnectionError,
     KafkaError,
     NodeNotReadyError,
+    NotCoordinatorForGroupError,
     RequestTimedOutError,
     TopicAlreadyExistsError,
     for_code,
@@ -39,8 +43,14 @@ BROKER_MAX_BYTES = 1_048_588
 UNREACHABLE_AFTER = 15.0
 """Seconds until a cluster that does not answer counts as unreachable; a broker that restarts takes about five."""
 
+COORDINATOR_WITHIN = 5.0
+"""Seconds: a cluster's first question about a group makes its topic of groups, and a broker that restarts reads it."""
+
 _GONE = (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError, TimeoutError)
 """What the client raises when a broker is not there, or went while it was asked."""
+
+_NO_COORDINATOR = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
+"""What is answered while a group has no coordinator that knows it."""
 
 
 class KafkaUnreachable(Exception):
@@ -167,6 +177,26 @@ async def apply(
         if said:
             raise TopologyRefused(said)
     return after, [t.name for t in new]
+
+
+async def assigned(client: AIOKafkaAdminClient, group: str, topic: str, partition: int) -> str | None:
+    """The client id of the member of ``group`` that reads a partition; None when none does, as in a rebalance."""
+    deadline = time.monotonic() + COORDINATOR_WITHIN
+    while True:
+        try:
+            (response,) = await client.describe_consumer_groups([group])
+            code, _, _, _, _, members, *_ = response.groups[0]
+            if code:
+                raise for_code(code)(group)
+            return next((m[1] for m in members if m[4] and (topic, partition) in _partitions(m[4])), None)
+        except _NO_COORDINATOR:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+
+
+def _partitions(assignment: bytes) -> list[tuple[str, int]]:
+    return [(topic, p) for topic, ps in ConsumerProtocolMemberAssignment.decode(assignment).assignment for p in ps]
 
 
 async def _existing(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, Existing]:

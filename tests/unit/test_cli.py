@@ -33,6 +33,12 @@ COMMANDS = [
     ["dead", "list"],
     ["dead", "show"],
     ["dead", "replay"],
+    ["breakers"],
+    ["breakers", "list"],
+    ["breakers", "open"],
+    ["breakers", "close"],
+    ["breakers", "disable"],
+    ["breakers", "reset"],
     ["demo"],
 ]
 
@@ -167,6 +173,9 @@ def test_a_misspelt_key_is_refused_with_its_near_spelling(tmp_path: Path) -> Non
         ["tail", "--from", "middle"],
         ["dead", "replay", "--kind", "tiemout"],
         ["dead", "replay", "--since", "yesterday"],
+        ["breakers", "open"],
+        ["breakers", "opne", "m"],
+        ["breakers", "--json", "close", "m"],
         ["no-such-command"],
     ],
     ids=" ".join,

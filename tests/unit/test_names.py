@@ -44,6 +44,7 @@ def test_the_names_are_the_contracts() -> None:
     ]
     assert names.retry("1m") == "car-loans.retry.1m"
     assert names.group == "car-loans"
+    assert names.control_group == "car-loans.control-plane"
 
 
 @given(PIPELINES)

@@ -1,0 +1,239 @@
+"""``failsoft breakers``: the fleet's breakers listed, opened, closed, disabled and reset."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workers.commands import context, output
+from workers.commands.border import Failed, Interrupted
+from workers.commands.context import Json, Pipeline
+
+if TYPE_CHECKING:
+    from schemas.fleet import Action, Command
+    from workers.breaker_rows import Rows
+
+app = typer.Typer(invoke_without_command=True)
+
+Target = Annotated[str, typer.Argument(metavar="MODEL", help="A model (each of its versions), or model@version.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Goes into the breaker's reason and its alert.")]
+Who = Annotated[
+    str | None, typer.Option("--who", metavar="NAME", help="Who orders it. Else USER@HOST.", show_default=False)
+]
+Wait = Annotated[
+    float, typer.Option("--wait", metavar="SECONDS", min=0, help="For the owner to obey; 0 does not wait.")
+]
+
+WAIT = 10.0
+"""Seconds: an owner that died is replaced within a session's six, and its successor reads the table first."""
+
+
+def register(root: typer.Typer) -> None:
+    """Add the group to the command line."""
+    root.add_typer(app, name="breakers")
+
+
+@app.callback()
+def breakers(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
+    """List the fleet's breakers, and order what becomes of them.
+
+    **Example**: `failsoft breakers`
+    """
+    if ctx.invoked_subcommand is None:
+        _list(ctx, pipeline, as_json)
+        return
+    if as_json:
+        raise typer.BadParameter(f"write it after {ctx.invoked_subcommand}", param_hint="--json")
+    ctx.obj.pipeline = pipeline or ctx.obj.pipeline
+
+
+@app.command("list")
+def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
+    """List the breakers: state, rates over the fleet's windows, what each waits for, and why; and who owns them.
+
+    A model of which nothing was told yet is closed. The same as without `list`.
+
+    **Example**: `failsoft breakers list --json | jq 'select(.state != "closed")'`
+    """
+    _list(ctx, pipeline, as_json)
+
+
+@app.command("open")
+def open_(
+    ctx: typer.Context,
+    model: Target,
+    pipeline: Pipeline = None,
+    why: Why = "",
+    who: Who = None,
+    wait: Wait = WAIT,
+    as_json: Json = False,
+) -> None:
+    """Open a breaker by force: the model is not asked until another order; fallbacks answer, retries wait.
+
+    **Example**: `failsoft breakers open repayment@2 --why "scores drift since noon"`
+    """
+    _order(ctx, pipeline, "force_open", model, why, who, wait, as_json)
+
+
+@app.command()
+def close(
+    ctx: typer.Context,
+    model: Target,
+    pipeline: Pipeline = None,
+    why: Why = "",
+    who: Who = None,
+    wait: Wait = WAIT,
+    as_json: Json = False,
+) -> None:
+    """Close a breaker: the model is asked and judged again. A closed one stays as it is, with its counts.
+
+    **Example**: `failsoft breakers close repayment@2`
+    """
+    _order(ctx, pipeline, "close", model, why, who, wait, as_json)
+
+
+@app.command()
+def disable(
+    ctx: typer.Context,
+    model: Target,
+    pipeline: Pipeline = None,
+    why: Why = "",
+    who: Who = None,
+    wait: Wait = WAIT,
+    as_json: Json = False,
+) -> None:
+    """Switch a breaker off: the model is asked whatever its rates, until another order.
+
+    **Example**: `failsoft breakers disable repayment --why "known noise, ticket 4711"`
+    """
+    _order(ctx, pipeline, "disable", model, why, who, wait, as_json)
+
+
+@app.command()
+def reset(
+    ctx: typer.Context,
+    model: Target,
+    pipeline: Pipeline = None,
+    why: Why = "",
+    who: Who = None,
+    wait: Wait = WAIT,
+    as_json: Json = False,
+) -> None:
+    """Make a breaker as new: closed, with empty windows; a closed one forgets its counts too.
+
+    **Example**: `failsoft breakers reset repayment`
+    """
+    _order(ctx, pipeline, "reset", model, why, who, wait, as_json)
+
+
+def _list(ctx: typer.Context, pipeline: Path | None, as_json: bool) -> None:
+    from workers import breaker_rows
+    from workers import breakers as fleets
+
+    settings = context.settings(ctx, pipeline)
+    policies = fleets.known(settings).policies
+
+    async def look() -> tuple[Rows, str | None]:
+        async with fleets.fleet(settings) as fleet:
+            found = await fleet.refresh(bar)
+        return found, await fleets.owner(settings)
+
+    with output.progress("reading breakers", "read") as bar:
+        found, owner = context.run(ctx, look())
+    about = [{**each, "owner": owner} for each in breaker_rows.listed(found, policies, _now_ms())]
+    columns = ["breaker", "state", "generation", "for", "failures", "slow", "next", "sick", "reason", "changed_by"]
+    cells = [*map(breaker_rows.shown, about)]
+    some = [c for c in columns if any(each.get(c) not in (None, []) for each in cells)]  # a terminal may be narrow
+    _print(about, some, as_json, f"owner of the breakers: {owner or 'none'}")
+    if owner is None:
+        output.note("no worker owns the breakers: each worker goes by its own, and orders wait")
+
+
+def _order(
+    ctx: typer.Context,
+    pipeline: Path | None,
+    action: str,
+    target: str,
+    why: str,
+    who: str | None,
+    wait: float,
+    as_json: bool,
+) -> None:
+    from schemas.fleet import Action
+    from workers import breaker_rows
+    from workers import breakers as fleets
+
+    settings = context.settings(ctx, pipeline)
+    files = fleets.known(settings)
+    try:
+        model = breaker_rows.model_of(target, files.policies)
+    except ValueError as e:
+        raise typer.BadParameter(str(e), param_hint="MODEL") from None
+    command = _command(target, Action(action), _me() if who is None else who, why)
+    said = f"{ctx.info_name} of {target} is written to {settings.names.control}"
+    later = f"{said}, and will be obeyed when a worker owns the breakers; see: failsoft breakers"
+    written = False
+
+    async def work() -> list[dict[str, Any]]:
+        nonlocal written
+        async with fleets.fleet(settings) as fleet:
+            before = await fleet.refresh(bar)
+            try:
+                breaker_rows.check_version(target, model, files.keys | before.keys())
+            except ValueError as e:
+                raise typer.BadParameter(str(e), param_hint="MODEL") from None
+            await fleets.send(settings, command)
+            written = True
+            obeyed = await fleet.obeyed(command, wait) if wait else {}
+        new = breaker_rows.listed(obeyed, {model: files.policies[model]}, _now_ms()) if obeyed else []
+        return [{**each, "was": breaker_rows.state(before.get(each["breaker"]))} for each in new]
+
+    try:
+        with output.progress("reading breakers", "read") as bar:
+            about = context.run(ctx, work())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise Interrupted(f"interrupted: {later if written else 'nothing was written'}") from None
+    if about:
+        _print(about, ["breaker", "was", "state", "generation", "reason", "changed_by"], as_json)
+        output.note(f"{ctx.info_name} of {target}: obeyed")
+    elif wait:
+        raise Failed(f"not obeyed within {wait:g} s: {later}")
+    else:
+        output.note(said)
+
+
+def _command(target: str, action: Action, who: str, why: str) -> Command:
+    """The order, within the limits that its reader holds it to."""
+    from schemas.fleet import Command
+    from schemas.wire import Malformed
+
+    command = Command(target, action, who, why, _now_ms())
+    try:
+        return Command.parse(command.to_bytes())
+    except (Malformed, ValueError) as e:
+        raise typer.BadParameter(str(e)) from None
+
+
+def _print(about: list[dict[str, Any]], columns: list[str], as_json: bool, title: str | None = None) -> None:
+    from workers.breaker_rows import shown
+
+    output.rows(map(shown, about) if output.people(as_json) else about, columns, as_json, title)
+
+
+def _me() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
