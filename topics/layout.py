@@ -19,6 +19,9 @@ DEAD_LEAST_MS = DAY_MS
 SCORED_KEPT_MS = 7 * DAY_MS
 """Kafka's own default, written out: an answer's readers are the user's, and so is how long they may lag."""
 
+CHANGELOG_SEGMENT_MS = 600_000
+"""Ten minutes; Kafka compacts no segment that is still written to, by default for a week."""
+
 HEADROOM = 65_536
 """Bytes. We add at most 4 KiB of headers to a record that may already be at its topic's limit; a write that cannot
 succeed would crash the worker for ever."""
@@ -80,7 +83,12 @@ def layout(
     def single(name: str, role: Role, **configs: str) -> Topic:
         return Topic(name, role, 1, configs)
 
-    compacted = {"cleanup.policy": "compact"}
+    # A table that is written several times a second, and read whole by whoever starts: kept short.
+    compacted = {
+        "cleanup.policy": "compact",
+        "segment.ms": str(CHANGELOG_SEGMENT_MS),
+        "min.cleanable.dirty.ratio": "0.1",
+    }
     return [
         *(Topic(name, Role.INPUT, partitions) for name in inputs),
         co(names.scored, Role.SCORED, SCORED_KEPT_MS),

@@ -106,6 +106,10 @@ class App(faust.App):  # type: ignore[misc]
         if self.on_startup_finished:
             await self.on_startup_finished()
 
+    def not_ready(self) -> str | None:
+        """Why this worker should not be counted on yet, or None."""
+        return self.lanes.not_ready() or self.exchange.not_ready()
+
     async def on_stop(self) -> None:
         """Lanes end before Faust takes its own consumer, tables and producer down."""
         await self.lanes.drain()
@@ -188,7 +192,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
     )
     app.failures = failures
     app.probes_host = options.metrics_host
-    app.probes = Web(registry, app.lanes.not_live, app.lanes.not_ready, options.metrics_host, options.metrics_port)
+    app.probes = Web(registry, app.lanes.not_live, app.not_ready, options.metrics_host, options.metrics_port)
     return app
 
 
@@ -251,7 +255,11 @@ class _Clients:
 
     def reporter(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(
-            **self.pipeline.connection(), client_id=f"{self.worker_id}.fleet", linger_ms=0, request_timeout_ms=5_000
+            **self.pipeline.connection(),
+            client_id=f"{self.worker_id}.fleet",
+            linger_ms=0,
+            request_timeout_ms=3_000,
+            metadata_max_age_ms=5_000,  # within which a topic that is gone is missed
         )
 
     def reader(self) -> AIOKafkaConsumer:

@@ -60,6 +60,7 @@ class LocalBoard:
         # Grows over restarts: the owner takes the larger for the newer.
         self._sequence = int(wall() * 1000)
         self.on_news: Callable[[], None] = lambda: None
+        self.knows_fleet = False  # the fleet's rows were read, or given up on: until then the ladder waits
 
     def serve(self, served: Served, card: ModelCard) -> None:
         """From now on ``served`` answers for its model, with a closed and empty breaker."""
@@ -104,7 +105,7 @@ class LocalBoard:
         ``waiting``: there is something on it, as far as the lane that asks knows.
         """
         served = self._serving.get(model)
-        if served is None:
+        if served is None or not self.knows_fleet:
             return False
         home = self._homes[served.key]
         self._tell(home, home.tick(self._clock()))

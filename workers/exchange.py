@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from mode import Service
 
 from schemas.fleet import BreakerRow
@@ -25,11 +25,21 @@ LOOK = 0.02
 SENT_WITHIN = 5.0
 """Seconds for one round of reports. They are totals: what is given up is said again, and better, by the next."""
 
+TOPIC_LOOK = 5.0
+"""Seconds between two looks whether the topic of reports is there."""
+
 START_WITHIN = 60.0
 """Seconds for the control plane to join its group and read its table, before it is made anew."""
 
 BACKOFF = (1.0, 30.0)
 """Seconds before a control plane that ended is made anew: the first time, and at most."""
+
+GIVEN_UP_AFTER = 15.0
+"""Seconds without the table after a start; then this worker's own breakers decide on the ladder too. Until then it
+waits: whoever starts in an outage would burn an attempt of each waiting retry before he had heard of it."""
+
+CLOSE_WITHIN = 1.0
+"""Seconds for a producer of reports to end: what it still holds is told again by the next."""
 
 STOP_WITHIN = 5.0
 """Seconds for a control plane to end; it may be in the middle of its start."""
@@ -52,7 +62,12 @@ class Exchange(Service):  # type: ignore[misc]
         self._plane: ControlPlane | None = None
         self._seen: dict[str, dict[str, Any]] = {}
         self._news = asyncio.Event()
+        self._topic_there, self._topic_gone = asyncio.Event(), asyncio.Event()
         board.on_news = self._news.set
+
+    def not_ready(self) -> str | None:
+        """Is it unknown yet what the fleet knows? Not for ever: a table that does not come is given up on."""
+        return None if self._board.knows_fleet else "the fleet's breakers are not read yet"
 
     @property
     def up(self) -> bool:
@@ -63,12 +78,12 @@ class Exchange(Service):  # type: ignore[misc]
     async def _run_plane(self) -> None:
         wait = BACKOFF[0]
         while not self.should_stop:
+            await self._topic_there.wait()
             plane = self._plane = self._make_plane()
             try:
                 await asyncio.wait_for(plane.app.start(), START_WITHIN)
                 wait = BACKOFF[0]
-                await plane.app.wait_until_stopped()
-                why: object = plane.app.crash_reason
+                why: object = await self._end_of(plane)
             except Exception as e:  # noqa: BLE001 - whatever it is, events are scored without it
                 why = e
             if self.should_stop:
@@ -79,16 +94,36 @@ class Exchange(Service):  # type: ignore[misc]
             await self.sleep(wait)
             wait = min(2 * wait, BACKOFF[1])
 
+    async def _end_of(self, plane: ControlPlane) -> object:
+        """Why it has ended, or is to be ended: Faust does not find a topic again that was deleted and made anew."""
+        ended = asyncio.ensure_future(plane.app.wait_until_stopped())
+        missing = asyncio.ensure_future(self._topic_gone.wait())
+        await asyncio.wait({ended, missing}, return_when=asyncio.FIRST_COMPLETED)
+        missing.cancel()
+        if not ended.done():
+            ended.cancel()
+            return f"the topic {self._outcomes} is gone"
+        return plane.app.crash_reason
+
+    def _topic_is(self, there: bool) -> None:
+        yes, no = (self._topic_there, self._topic_gone) if there else (self._topic_gone, self._topic_there)
+        yes.set()
+        no.clear()
+
     @Service.task  # type: ignore[untyped-decorator]
     async def _carry(self) -> None:
-        up = False
+        up, given_up = False, asyncio.get_running_loop().time() + GIVEN_UP_AFTER
         while not self.should_stop:
+            if not self._board.knows_fleet and asyncio.get_running_loop().time() > given_up:
+                log.warning("the fleet's breakers are given up on for now", after=GIVEN_UP_AFTER)
+                self._board.knows_fleet = True
             if self.up is not up:
                 up = self.up
                 self._metrics.set("failsoft_control_plane_up", float(up))
                 log.info("the fleet's breakers are read" if up else "the fleet's breakers are not read")
             if up:
                 self._absorb()
+                self._board.knows_fleet = True
             await self.sleep(LOOK)
 
     def _absorb(self) -> None:
@@ -107,29 +142,43 @@ class Exchange(Service):  # type: ignore[misc]
     async def _report(self) -> None:
         """Reports go on a producer of their own, whatever Faust is doing."""
         producer: AIOKafkaProducer | None = None
+        looked = 0.0
         try:
             while not self.should_stop:
                 await self._something_to_say()
+                now = asyncio.get_running_loop().time()
                 reports = list(self._board.reports()) if self.up else []
-                if not reports:
-                    continue
                 try:
-                    if producer is None:
-                        producer = self._make_producer()
-                        await producer.start()
+                    if producer is None or now - looked > TOPIC_LOOK:
+                        producer, looked = producer or await self._connected(), now
+                        await asyncio.wait_for(producer.partitions_for(self._outcomes), SENT_WITHIN)
+                        self._topic_is(there=True)
                     sent = [
                         await producer.send(self._outcomes, key=r.key.encode(), value=r.to_bytes(), partition=0)
                         for r in reports
                     ]
-                    await asyncio.wait_for(asyncio.gather(*sent), SENT_WITHIN)
+                    if sent:
+                        await asyncio.wait_for(asyncio.gather(*sent), SENT_WITHIN)
                 except (KafkaError, TimeoutError) as e:
                     log.warning("the fleet does not hear this worker", error=repr(e))
+                    if isinstance(e, UnknownTopicOrPartitionError):
+                        self._topic_is(there=False)
                     if producer is not None:
                         await self._close(producer)
                         producer = None
+                    await self.sleep(BACKOFF[0])
         finally:
             if producer is not None:
                 await self._close(producer)
+
+    async def _connected(self) -> AIOKafkaProducer:
+        producer = self._make_producer()
+        try:
+            await asyncio.wait_for(producer.start(), SENT_WITHIN)
+        except BaseException:
+            await self._close(producer)
+            raise
+        return producer
 
     async def _something_to_say(self) -> None:
         self._news.clear()
@@ -140,22 +189,25 @@ class Exchange(Service):  # type: ignore[misc]
         await asyncio.sleep(LOOK / 4)  # what comes together goes together
 
     async def _close(self, producer: AIOKafkaProducer) -> None:
-        try:
-            await asyncio.wait_for(producer.stop(), 1.0)
-        except (KafkaError, TimeoutError) as e:
-            log.info("a producer of reports did not end cleanly", error=repr(e))
+        await _give_up(producer.stop(), CLOSE_WITHIN, "a producer of reports")
 
     async def _end(self, plane: ControlPlane) -> None:
-        """In a task of its own: what the app raises or cancels while it ends is not this worker's end."""
-        ending = asyncio.ensure_future(plane.end())
-        await asyncio.wait({ending}, timeout=STOP_WITHIN)
-        if not ending.done():
-            ending.cancel()
-        elif not ending.cancelled() and (error := ending.exception()) is not None:
-            log.warning("a control plane did not end cleanly", error=repr(error))
+        await _give_up(plane.end(), STOP_WITHIN, "a control plane")
 
     async def on_stop(self) -> None:
         """The fleet's other workers take over what this one owned."""
         plane, self._plane = self._plane, None
         if plane is not None:
             await self._end(plane)
+
+
+async def _give_up(ending: Coroutine[Any, Any, None], within: float, what: str) -> None:
+    """Awaits ``ending`` for so many seconds, in a task of its own: what it raises or cancels is not this worker's end,
+    and what does not end by itself need not heed a cancellation either.
+    """
+    task = asyncio.ensure_future(ending)
+    await asyncio.wait({task}, timeout=within)
+    if not task.done():
+        task.cancel()
+    elif not task.cancelled() and (error := task.exception()) is not None:
+        log.warning(f"{what} did not end cleanly", error=repr(error))

@@ -86,7 +86,7 @@ def _end_for_certain(code: int) -> None:
 
 
 async def _announce(app: composition.App, ready: Callable[[str], None]) -> None:
-    while app.lanes.not_ready() is not None:
+    while app.not_ready() is not None:
         await asyncio.sleep(0.05)
     ready(app.probes_address)
 

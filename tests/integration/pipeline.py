@@ -45,8 +45,8 @@ static = {{ score = 0.25, label = 0 }}
 [breaker]
 slow_call = "9s"
 minimum_calls = {minimum_calls}
-open_for = "1s"
-max_open = "2s"
+open_for = "{open_for}"
+max_open = "{max_open}"
 """
 
 PIPELINE = """
@@ -150,6 +150,8 @@ class Pipeline:
     guarantee: str = "exactly_once"
     delays: Sequence[str] = DELAYS
     minimum_calls: int = 1_000_000  # the breaker stays closed unless a test is about it
+    open_for: str = "1s"
+    max_open: str = "2s"
     partitions: int = 4
     max_bytes: int = 100_000
     inputs: Sequence[str] = ()
@@ -163,7 +165,9 @@ class Pipeline:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write()
         save_model(self.folder / "models" / "test" / "1" / "model.onnx")
-        (self.folder / "models" / "test" / "card.toml").write_text(CARD.format(minimum_calls=self.minimum_calls))
+        (self.folder / "models" / "test" / "card.toml").write_text(
+            CARD.format(minimum_calls=self.minimum_calls, open_for=self.open_for, max_open=self.max_open)
+        )
 
     def write(self) -> None:
         text = PIPELINE.format(

@@ -21,6 +21,7 @@ class _Bench:
         self.now = 100.0
         self.registry = CollectorRegistry()
         self.board = LocalBoard("w", Metrics(self.registry), lambda: self.now, lambda: 1000 + self.now, lambda: 0.5)
+        self.board.knows_fleet = True
 
     def serve(self, version: int = 2) -> None:
         self.board.serve(Served("m", version, {}), card("m"))
