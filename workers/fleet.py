@@ -91,6 +91,8 @@ class ControlPlane:
         )
         self._owner, self._keys = owner, keys
         self._ready = False
+        self._era = -1
+        self._own: dict[str, tuple[BreakerRow, dict[str, Any]]] = {}
         self._outcomes = self._topic(names.outcomes)
         self._control = self._topic(names.control)
         self._alerts = self._topic(names.alerts)
@@ -116,8 +118,18 @@ class ControlPlane:
         return self._ready
 
     def rows(self) -> Mapping[str, dict[str, Any]]:
-        """The table's values by key, as they are now: each write replaces the dict, none changes one."""
-        return self.table  # type: ignore[no-any-return]
+        """The fleet's rows by key, as they are now: each write replaces the dict, none changes one."""
+        return {**self.table, **{key: value for key, (_, value) in self._written().items()}}
+
+    def _written(self) -> dict[str, tuple[BreakerRow, dict[str, Any]]]:
+        """What this owner wrote since the group's last rebalance; before that another may have been the owner.
+
+        The table alone will not do for its writer: Faust reads every write back, tens of milliseconds later, and puts
+        it over what was written since. Reports and orders that came within that time were lost.
+        """
+        if self._era != self.app.consumer_generation_id:
+            self._era, self._own = self.app.consumer_generation_id, {}
+        return self._own
 
     async def _relay(self, stream: Any) -> None:
         """Commands go the way of reports, so that one agent alone writes the table."""
@@ -149,9 +161,13 @@ class ControlPlane:
         for alert in folded.alerts:  # before the row: an owner that dies in between says it twice, and not never
             await (await self._alerts.send(key=alert.name.encode(), value=alert.to_bytes()))
         if folded.row is not None and folded.row is not row:
-            self.table[key] = folded.row.to_dict()
+            value = folded.row.to_dict()
+            self._written()[key] = folded.row, value
+            self.table[key] = value
 
     def _row(self, key: str) -> BreakerRow | None:
+        if key in self._written():
+            return self._written()[key][0]
         held = self.table.get(key)
         if held is None:
             return None

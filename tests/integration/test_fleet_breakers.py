@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from schemas.fleet import Action, Command
 from tests.integration import fleet
 from tests.integration.pipeline import Pipeline, Worker, events, running
 from tests.integration.verifier import Settlement
-from tests.kafka import Broker, wait_for
+from tests.kafka import Broker, produce, wait_for
 
 WITHIN = 0.5
 """Seconds from the first failing batch to *open* on all three; ``python -m benchmarks.fleet`` has the distribution."""
@@ -85,6 +86,23 @@ def test_the_owner_dies_while_the_breaker_is_open(pipeline: Pipeline, settlement
     settlement.wait_final(1_200, 60)
     verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)
+
+
+def test_orders_that_come_in_a_burst_are_all_obeyed(pipeline: Pipeline, settlement: Settlement) -> None:
+    """An owner's writes come back to it from Kafka a little later, and take back nothing that it wrote meanwhile."""
+    worker = pipeline.start("w0", switched=True)
+    fleet.wait_fleet([worker])
+    actions = [Action.DISABLE, Action.CLOSE] * 20
+    orders = [Command(fleet.KEY, action, "a test", "", at).to_bytes() for at, action in enumerate(actions)]
+    produce(pipeline.bootstrap, f"{pipeline.name}.control", [(None, order, [], 0) for order in orders])
+    wait_for(lambda: len(fleet.rows(pipeline)) >= len(orders), 20, "a row for each order")
+    wait_for(lambda: _generations(worker)[-1:] == [len(orders)], 5, "the last one obeyed")
+    assert [r["generation"] for r in fleet.rows(pipeline)] == [*range(1, len(orders) + 1)]
+    assert _generations(worker) == sorted(_generations(worker)), "the worker went back to an older row"
+
+
+def _generations(worker: Worker) -> list[int]:
+    return [m.said["generation"] for m in fleet.lines(worker, "breaker moved")]
 
 
 def test_one_sick_worker_does_not_open_the_fleet(pipeline: Pipeline, settlement: Settlement, tmp_path: Path) -> None:
