@@ -106,6 +106,7 @@ class Lane:
         self._next: dict[TopicPartition, int] = {}  # the first offset not committed
         self._committed: dict[TopicPartition, int] = {}
         self._wrote: set[TopicPartition] = set()  # rungs on which this lane put something since they were last empty
+        self._retries = 0  # records of the batch at hand that are from the ladder
         self._live_seen = -LIVE_SEEN  # when a live event was last read, and until when the ladder rests (monotonic)
         self._ladder_rests = 0.0
         self._pace = Pace()
@@ -197,8 +198,12 @@ class Lane:
         if fetched is None:
             return []
         records: list[Record] = []
+        self._retries = 0
         for tp, found in fetched.items():
-            records += self._due_now(tp, found) if tp in self._ladder else found
+            if tp in self._ladder:
+                found = self._due_now(tp, found)
+                self._retries += len(found)
+            records += found
         if not records:
             self._d.reporter.idle()
         if len(records) < self._pace.limit:
@@ -300,11 +305,10 @@ class Lane:
     def _share(self, records: Sequence[Record], seconds: float) -> None:
         """The ladder's next turn, after a batch that took ``seconds``."""
         now = self._d.clock()
-        ladder = sum(r.topic in self._d.plan.rungs or r.topic == self._d.plan.replay for r in records)
-        if ladder < len(records):
+        if self._retries < len(records):
             self._live_seen = now
-        if ladder and now - self._live_seen < LIVE_SEEN:
-            self._ladder_rests = now + LADDER_RESTS * seconds * ladder / len(records)
+        if self._retries and now - self._live_seen < LIVE_SEEN:
+            self._ladder_rests = now + LADDER_RESTS * seconds * self._retries / len(records)
 
     async def _score(self, records: list[Record]) -> tuple[Scored, float]:
         d = self._d

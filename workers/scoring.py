@@ -131,7 +131,8 @@ class _Batch:
         self.imputed = ready.imputed
         if not rows:
             return
-        admission = self.board.admit(served.key, len(rows), sum(row in self.attempts for row in rows))
+        retries = sum(row in self.attempts for row in rows) if self.attempts else 0
+        admission = self.board.admit(served.key, len(rows), retries)
         granted = rows
         if admission.granted < len(rows):
             ladder = [row for row in rows if row in self.attempts]
