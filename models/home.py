@@ -7,6 +7,7 @@ with its own breaker, until the row moves. No Kafka, clock or random number is i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -22,13 +23,22 @@ ALONE_AFTER = 20.0
 """Seconds without an answer to a request for probes before a worker probes alone: an owner that was killed is replaced
 within the session's timeout (6 s), and the next one reads the table first."""
 
+ASKS = 3
+"""Requests without an answer before a worker goes alone: one alone may be lost, or come early by the owner's clock, and
+where an event comes once a minute, the second is as late as many."""
+
+AGAIN_BY = 0.1
+"""Windows (of a policy) after which totals that have not changed are told again: a report may be lost, and one that is
+as old as its window is forgotten, though calls came so evenly that their number never changed."""
+
 FIRST = 1.0
 """Seconds of a half-open spell that belong to one kind of probe: waiting retries, so that live events need not pay, or
 in every second spell live events. After an outage the heads of the rungs may be rows that no model can answer: they
 alone would keep a sound one out for ever. Whatever is left after this second goes to whoever comes."""
 
 WAITING_SEEN = 2.0
-"""Seconds for which a lane's word that retries wait is believed; a lane looks twice a second."""
+"""Seconds for which a lane's word that retries wait, or a call that was refused, counts as something to probe with; a
+lane looks twice a second. A lease for what is no more would keep the others waiting until it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,9 @@ class Home:
         self._since = now  # of the state that is obeyed
         self._asked_under: int | None = None  # the generation of the row under which probes were asked for
         self._asked_since: float | None = None
+        self._asks = 0
         self._want = 0
+        self._wanted = now
         self._waiting_seen: float | None = None
         self._sent: dict[ReportKind, tuple[float, object]] = {}
 
@@ -90,8 +102,14 @@ class Home:
         return self.row
 
     def absorb(self, row: BreakerRow, now: float) -> list[Move]:
-        """The fleet's row, as it is now. A new generation ends whatever was counted or lent before."""
+        """The fleet's row, as it is now. A new generation ends whatever was counted or lent before.
+
+        An owner that takes over reads the table's whole history again: what this worker saw before is no news. Only
+        a table that was made anew has a lower number at a later time.
+        """
         before, old = self.state, self.row
+        if old is not None and row.generation < old.generation and row.since_ms <= old.since_ms:
+            return []
         self.row = row
         if (0 if old is None else old.generation) == row.generation:
             return []
@@ -100,7 +118,7 @@ class Home:
         self.breaker = Breaker(self.policy, now)
         self._window.reset()
         self._used, self._back = 0, Probes()
-        self._asked_since = None
+        self._asked_since, self._asks = None, 0
         self._want = 0
         self._sent.clear()
         self._since = now
@@ -114,13 +132,13 @@ class Home:
         if row is None:
             given = self.breaker.admit(n, now)
             if self._deaf:
-                self._want = max(self._want, n)
+                self._wants(n, now)
             return replace(given, generation=self.generation)
         if State(row.state) is State.DISABLED:
             return Admission(n, self.generation)
         left = self._left(row, now_ms)
         if not left:
-            self._want = max(self._want, n)
+            self._wants(n, now)
         elif not ladder and self._ladder_first(row, now):
             left = 0
         granted = min(n, left)
@@ -166,7 +184,7 @@ class Home:
             return True
         left = self._left(row, now_ms)
         if waiting and not left:
-            self._want = max(self._want, self.policy.probes)
+            self._wants(self.policy.probes, now)
         return bool(left) and not (row.reopenings % 2 and now - self._since < FIRST)
 
     def tick(self, now: float) -> list[Move]:
@@ -189,6 +207,14 @@ class Home:
             return False
         seen = own.snapshot(now)
         return seen.outstanding + seen.passed < seen.policy.probes
+
+    def _wants(self, n: int, now: float) -> None:
+        self._want = max(n, self._wish(now))
+        self._wanted = now
+
+    def _wish(self, now: float) -> int:
+        """How many probes there is something for, as far as is known."""
+        return self._want if now - self._wanted < WAITING_SEEN else 0
 
     def _left(self, row: BreakerRow, now_ms: int) -> int:
         """Probes that were lent and not used; none under a lease that an earlier life of this worker asked for."""
@@ -216,28 +242,31 @@ class Home:
         mine = lease is not None and lease.worker == self.worker and (back.passed or back.failed)
         if mine and self._due(ReportKind.PROBED, back, now):
             yield replace(base, kind=ReportKind.PROBED, probes=back)
-        if self._want and view(self.row, self.worker, now_ms).may_ask and self._due(ReportKind.ASK, None, now):
+        want = min(self._wish(now), self.policy.probes)
+        if want and view(self.row, self.worker, now_ms).may_ask and self._due(ReportKind.ASK, None, now):
             if self._asked_since is None:
                 self._asked_since = now
+            self._asks += 1
             self._asked_under = self.row.generation
-            yield replace(base, kind=ReportKind.ASK, want=min(self._want, self.policy.probes))
+            yield replace(base, kind=ReportKind.ASK, want=want)
             self._want = 0
             self._go_alone(now)
 
     def _of_window(self, base: Report, now: float) -> Iterator[Report]:
         c = self._window.totals(now)
-        tally = Tally(c.calls, c.failures, c.slow, c.runs)
-        state = (tally, self.tripped)
-        before = self._sent.get(ReportKind.WINDOW)
-        nothing = not c.calls and not self.tripped
-        if nothing and (before is None or before[1] == state):
+        state = (Tally(c.calls, c.failures, c.slow, c.runs), self.tripped)
+        at, told = self._sent.get(ReportKind.WINDOW, (-math.inf, (Tally(), False)))
+        if state != told:
+            every = 0.0 if self.tripped else EVERY
+        elif self.tripped:
+            every = EVERY
+        elif c.calls:
+            every = AGAIN_BY * self.policy.window
+        else:
             return
-        if before is not None and before[1] == state and not self.tripped:
-            return  # it says nothing new; what it said ages with its window
-        at_once = self.tripped and (before is None or before[1] != state)
-        if at_once or before is None or now - before[0] >= EVERY:
+        if now - at >= every:
             self._sent[ReportKind.WINDOW] = (now, state)
-            yield replace(base, counts=tally, tripped=self.tripped)
+            yield replace(base, counts=state[0], tripped=self.tripped)
 
     def _due(self, kind: ReportKind, what: object, now: float) -> bool:
         """Is it new, or was it said long enough ago to be said again?"""
@@ -248,7 +277,7 @@ class Home:
         return True
 
     def _go_alone(self, now: float) -> None:
-        if self._deaf or self._asked_since is None or now - self._asked_since < ALONE_AFTER:
+        if self._deaf or self._asks < ASKS or self._asked_since is None or now - self._asked_since < ALONE_AFTER:
             return
         self._base = self.generation + 1
         self._deaf = True

@@ -1,0 +1,80 @@
+"""One worker's breaker on a desk: a clock that is moved by hand, and rows of the fleet that are laid before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from models.breaker import State
+from models.home import Home
+from models.window import Counts
+from schemas.fleet import BreakerRow, Lease, Report, ReportKind
+from tests.fleet_owner import KEY, POLICY, T0
+
+OPEN = BreakerRow(KEY, "open", 1, T0, T0 + 15_000, windows={})
+
+
+class Desk:
+    """One worker, "a", and a clock that is moved by hand; rows are laid before it."""
+
+    def __init__(self, row: BreakerRow | None = None) -> None:
+        self.now, self.sequence = 100.0, 0
+        self.home = Home(KEY, "a", POLICY, self.now)
+        if row is not None:
+            self.see(row)
+
+    @property
+    def now_ms(self) -> int:
+        return T0 + round((self.now - 100) * 1000)
+
+    def see(self, row: BreakerRow) -> list[tuple[State, State, bool]]:
+        return [(m.from_, m.to, m.by_fleet) for m in self.home.absorb(row, self.now)]
+
+    def admit(self, n: int, ladder: int = 0) -> int:
+        return self.home.admit(n, ladder, self.now, self.now_ms).granted
+
+    def call(self, calls: int, failures: int = 0, slow: int = 0, ladder: int = 0) -> int:
+        """Admitted calls that come back at once; how many there were."""
+        given = self.home.admit(calls, ladder, self.now, self.now_ms)
+        if given.granted:
+            counts = Counts(given.granted, min(failures, given.granted), slow, 1)
+            self.home.report(given.generation, counts, self.now, 0.5)
+        return given.granted
+
+    def may_retry(self, waiting: bool = True) -> bool:
+        return self.home.may_retry(waiting, self.now, self.now_ms)
+
+    def told(self) -> list[Report]:
+        found = []
+        for report in self.home.reports(self.sequence + 1, self.now, self.now_ms):
+            self.sequence += 1
+            found.append(Report.parse(report.to_bytes()))
+        return found
+
+    def kinds(self) -> list[ReportKind]:
+        return [r.kind for r in self.told()]
+
+    def lend(self, probes: int = 3, worker: str = "a", reopenings: int = 0) -> None:
+        """What the owner answers to an ask, whoever's it was."""
+        row = self.home.row
+        assert row is not None
+        lease = Lease(worker, probes, self.now_ms, self.now_ms + 10_000)
+        self.see(BreakerRow(KEY, "half_open", row.generation + 1, self.now_ms, reopenings=reopenings, lease=lease))
+
+
+def asked(reopenings: int = 0, by_ladder: bool = True) -> Desk:
+    """A worker whose row is open and past its time, and which has just asked for probes."""
+    desk = Desk(replace(OPEN, reopenings=reopenings))
+    desk.now += 15
+    if by_ladder:
+        assert not desk.may_retry()
+    else:
+        assert desk.admit(5) == 0
+    assert desk.kinds() == [ReportKind.ASK]
+    return desk
+
+
+def lent(probes: int = 3, reopenings: int = 0, by_ladder: bool = True) -> Desk:
+    desk = asked(reopenings, by_ladder)
+    desk.now += 0.05
+    desk.lend(probes, reopenings=reopenings)
+    return desk
