@@ -91,7 +91,7 @@ def test_the_demo_tells_its_story_and_adds_up() -> None:
         sums = [orjson.loads(line) for line in playing.process.stdout]
         code, said = playing.process.wait(WITHIN), "".join(playing.said)
         assert code == 0, said
-        assert len(playing.children) >= 3  # Kafka's watcher, Kafka, the worker
+        assert len(playing.children) >= 4  # Kafka's watcher, Kafka, two workers
         assert playing.left() == []
     for fact in ("closed → open", "open → half_open", "half_open → closed", "dead letters replayed", "It adds up"):
         assert fact in said
@@ -103,13 +103,20 @@ def test_the_demo_tells_its_story_and_adds_up() -> None:
     assert parts["provisional"]["confirmed"] >= parts["confirmed"]["dead after all retries"] >= 6
     assert parts["replayed"]["corrected"] >= 6
     assert parts["replayed"]["dead again"] > 0
+    assert parts["fleet's breaker opened"]["by the workers' counts"] >= 1
+    assert parts["workers"] == {"opened with it": 2}
 
 
 @pytest.mark.parametrize(
-    ("number", "moment"), [(signal.SIGINT, "Kafka starts"), (signal.SIGTERM, "The primary starts to fail")]
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "Kafka starts"),
+        (signal.SIGHUP, "Two workers start"),
+        (signal.SIGTERM, "The primary starts to fail"),
+    ],
 )
 def test_an_interrupted_demo_leaves_nothing(number: signal.Signals, moment: str) -> None:
-    """Ctrl-C, and what else ends a process, ends worker and broker too, early and late; the exit code is 130."""
+    """Ctrl-C, and what else ends a process, ends workers and broker too, early and late; the exit code is 130."""
     with demo() as playing:
         playing.hear(moment)
         playing.signal(number)
@@ -120,7 +127,7 @@ def test_an_interrupted_demo_leaves_nothing(number: signal.Signals, moment: str)
 
 
 def test_a_killed_demo_leaves_nothing() -> None:
-    """kill -9 of the demo ends worker and broker too."""
+    """kill -9 of the demo ends workers and broker too."""
     with demo() as playing:
         playing.hear("The primary starts to fail")
         playing.signal(signal.SIGKILL)
@@ -129,12 +136,13 @@ def test_a_killed_demo_leaves_nothing() -> None:
 
 
 def test_a_worker_that_dies_fails_the_demo() -> None:
-    """The story does not go on without its worker: exit code 1, and the reason."""
+    """The story does not go on without one of its workers: exit code 1, and the reason."""
     with demo() as playing:
         playing.hear("The primary starts to fail")
-        (worker,) = [p for p in playing.children if p.is_running() and "workers.demo.worker" in p.cmdline()]
-        worker.kill()
+        alive = {p.cmdline()[-1]: p for p in playing.children if p.is_running()}
+        assert {"demo-1", "demo-2"} <= alive.keys()
+        alive["demo-2"].kill()
         playing.hear()
         assert playing.process.wait(WITHIN) == 1
-        assert "the worker ended with exit code -9" in "".join(playing.said)
+        assert "the worker demo-2 ended with exit code -9" in "".join(playing.said)
         assert playing.left() == []

@@ -41,7 +41,7 @@ def demo(
     seed: Annotated[int | None, typer.Option(help="Which applications are spoiled.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """See a model fail and recover, in about 90 seconds: a real Kafka, live events, and counts that must add up.
+    """See a model fail and recover, in about 90 seconds: a real Kafka, two workers, and counts that must add up.
 
     Needs nothing but this program; the first run downloads Kafka (44 MB). Nothing is left behind. Exits 0 only if the
     topics, read back at the end, hold what was promised.

@@ -1,4 +1,4 @@
-"""What the worker says of its breakers, at /metrics."""
+"""What each worker says of its breakers, at /metrics."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ SOON = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Breakers:
-    """States by ``model@version``, and how often each moved, by (``model@version``, from, to)."""
+    """One worker's: states by ``model@version``, and how often each moved, by (``model@version``, from, to)."""
 
     states: dict[str, str] = field(default_factory=dict)
     moves: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+
+    def opened(self, key: str) -> int:
+        """How often the breaker of ``key`` opened."""
+        return sum(n for (moved, _, to), n in self.moves.items() if (moved, to) == (key, "open"))
 
 
 def read(page: str) -> Breakers:

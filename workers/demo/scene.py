@@ -16,7 +16,7 @@ from workers.demo.feed import Feed
 from workers.demo.gauges import Breakers
 from workers.demo.show import Show
 from workers.demo.stage import Stage, Worker
-from workers.demo.table import Moment
+from workers.demo.table import Moment, Standing
 from workers.demo.watch import Watch
 
 PAINT = 0.25
@@ -36,7 +36,7 @@ class Script:
 
     delays: tuple[str, ...]
     healthy: float
-    outage: float  # counted from the breaker's opening
+    outage: float  # counted from the opening of the fleet's breaker
     calm: float
     rate: float
     dear: int = 6
@@ -49,14 +49,14 @@ class Scene:
 
     script: Script
     stage: Stage
-    worker: Worker
+    workers: Sequence[Worker]
     watch: Watch
     feed: Feed
     show: Show
     started: float
     chapter: str = ""
-    breakers: Breakers = field(default_factory=Breakers)
-    moves: list[str] = field(default_factory=list)
+    breakers: dict[str, Breakers] = field(default_factory=dict)  # by the workers' ids, as they said last
+    told: int = 0  # of the turns of the fleet's breakers
     rates: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=12))
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -64,20 +64,28 @@ class Scene:
     def primary(self) -> str:
         """The primary's breaker, as model@version."""
         model = self.stage.pipeline.model
-        return next((key for key in self.breakers.states if key.rpartition("@")[0] == model), model)
+        keys = (key for b in self.breakers.values() for key in b.states)
+        return next((key for key in keys if key.rpartition("@")[0] == model), model)
 
     @property
     def settled(self) -> int:
         """Events that have a first answer, or are dead letters without one."""
         return self.watch.seen.answered + self.watch.seen.dead_at_once
 
-    def times(self, state: str) -> int:
-        """How often the primary's breaker has moved to ``state``."""
-        return sum(n for (key, _, to), n in self.breakers.moves.items() if key == self.primary and to == state)
+    @property
+    def opened(self) -> dict[str, int]:
+        """How often the primary's breaker opened, by worker."""
+        return {worker.id: self._breakers(worker).opened(self.primary) for worker in self.workers}
+
+    def all_are(self, state: str) -> bool:
+        """Is the primary's breaker in ``state``, for the fleet and at every worker?"""
+        states = [self._breakers(worker).states.get(self.primary) for worker in self.workers]
+        return {self.watch.fleet.state(self.primary), *states} == {state}
 
     def check(self) -> None:
-        """Raises what ended one of the tasks behind the story, or StageFailed if the worker ended."""
-        self.worker.check()
+        """Raises what ended one of the tasks behind the story, or StageFailed if a worker ended."""
+        for worker in self.workers:
+            worker.check()
         for task in self.tasks:
             if task.done() and not task.cancelled():
                 task.result()
@@ -100,7 +108,8 @@ class Scene:
             await asyncio.sleep(min(0.1, max(0.0, end - time.monotonic())))
 
     def turn(self, chapter: str, text: str) -> None:
-        """A new chapter."""
+        """A new chapter, after the news that it is about."""
+        self._tell_turns()
         self.chapter = chapter
         self.show.say(text)
 
@@ -119,9 +128,8 @@ class Scene:
             corrected=seen.corrected,
             confirmed=seen.confirmed,
             imputed=seen.imputed,
-            state=self.breakers.states.get(self.primary, "closed"),
-            states=dict(self.breakers.states),
-            moves=list(self.moves),
+            primary=self.primary,
+            breakers=self._standings(),
             rungs={delay: seen.rung(delay) for delay in self.script.delays},
             dead=dict(seen.dead),
             replayed=seen.replayed,
@@ -133,28 +141,47 @@ class Scene:
     async def paint(self) -> None:
         """Keeps the table, and the news of the breakers, up to date."""
         while True:
-            with suppress(OSError):  # no answer is no news: a worker that is gone is found out by ``check``
-                self._tell_moves(await gauges.scrape(self.worker.address))
+            await asyncio.gather(*map(self._ask, self.workers))
+            self._tell_turns()
             self.show.update(self.moment())
             await asyncio.sleep(PAINT)
 
-    def _tell_moves(self, now: Breakers) -> None:
-        for (key, before, after), n in now.moves.items():
-            if n > self.breakers.moves[key, before, after]:
-                move = f"{before} → {after}"
-                self.moves.append(move)
-                self.show.note(f"{time.monotonic() - self.started:.0f} s: the breaker of {key} moves: {move}")
-        self.breakers = now
+    async def _ask(self, worker: Worker) -> None:
+        with suppress(OSError):  # no answer is no news: a worker that is gone is found out by ``check``
+            self.breakers[worker.id] = await gauges.scrape(worker.address)
+
+    def _tell_turns(self) -> None:
+        turns = self.watch.fleet.turns
+        for turn in turns[self.told :]:
+            self.show.note(f"{time.monotonic() - self.started:.0f} s: the fleet's breaker of {turn}")
+        self.told = len(turns)
+
+    def _breakers(self, worker: Worker) -> Breakers:
+        return self.breakers.get(worker.id) or Breakers()
+
+    def _standings(self) -> dict[str, Standing]:
+        fleet = self.watch.fleet
+        keys = dict.fromkeys(key for b in self.breakers.values() for key in b.states)
+        return {
+            key: Standing(
+                workers={w.id: self._breakers(w).states.get(key, "") for w in self.workers},
+                opened={w.id: self._breakers(w).opened(key) for w in self.workers},
+                fleet=fleet.state(key),
+                generation=fleet.generation(key),
+                fleet_opened=fleet.opened(key),
+            )
+            for key in keys
+        }
 
 
 @asynccontextmanager
 async def play(
-    script: Script, stage: Stage, worker: Worker, partitions: int, source: Iterator[Application], show: Show
+    script: Script, stage: Stage, workers: Sequence[Worker], partitions: int, source: Iterator[Application], show: Show
 ) -> AsyncIterator[Scene]:
     """A scene from its first event on; what plays behind it ends with the block."""
     pipeline = stage.pipeline
     feed = Feed(pipeline, source, script.rate)
-    scene = Scene(script, stage, worker, Watch(pipeline, partitions), feed, show, time.monotonic())
+    scene = Scene(script, stage, workers, Watch(pipeline, partitions), feed, show, time.monotonic())
     work: Sequence[Coroutine[Any, Any, None]] = (feed.run(), scene.watch.run(), scene.paint())
     scene.tasks = [asyncio.create_task(each) for each in work]
     try:

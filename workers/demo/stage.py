@@ -1,4 +1,4 @@
-"""Where the demo plays: a folder of its own, a pipeline file, and a worker in a process of its own."""
+"""Where the demo plays: a folder of its own, a pipeline file, and workers, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import models
@@ -14,11 +14,15 @@ from workers import settings
 from workers.demo.fault import Switch
 from workers.settings import Settings
 
+WORKERS = ("demo-1", "demo-2")
+"""Their ids. Two are a fleet: what one finds out, the other obeys."""
+
 PARTITIONS = 4
-"""Four lanes: enough that ordering and ownership are by partition, as in earnest."""
+"""Four lanes, two a worker: enough that ordering and ownership are by partition, as in earnest."""
 
 READY_WITHIN = 60.0
-"""Seconds for the worker to load its models and get its lanes: two are usual, a busy machine takes ten."""
+"""Seconds for a worker to load its models, get its lanes and read the fleet's breakers: five are usual, a busy machine
+takes twenty."""
 
 DRAIN_WITHIN = 40.0
 """Seconds to end after SIGTERM. A commit may take 20, a drain 25."""
@@ -50,43 +54,47 @@ repository = '{repository}'
 
 
 class StageFailed(Exception):
-    """The worker did not do as it should; says what its log says."""
+    """A worker did not do as it should; says what its log says."""
 
 
 class Worker:
     """A running worker process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, id: str, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.id = id
         self._process = process
         self._log = log
         self.address = ""
 
     async def ready(self) -> None:
-        """Returns once it has its lanes. Raises StageFailed."""
+        """Returns once it has its lanes and knows the fleet's breakers. Raises StageFailed."""
         assert self._process.stdout is not None
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), READY_WITHIN)
         except TimeoutError:
-            raise StageFailed(f"the worker was not ready after {READY_WITHIN:g} s{self._tail()}") from None
+            raise StageFailed(self._that(f"was not ready after {READY_WITHIN:g} s")) from None
         if not line:
-            raise StageFailed(f"the worker ended before it was ready{self._tail()}")
+            raise StageFailed(self._that("ended before it was ready"))
         self.address = line.decode().strip()
 
     def check(self) -> None:
         """Raises StageFailed if it ended."""
         if self._process.returncode is not None:
-            raise StageFailed(f"the worker ended with exit code {self._process.returncode}{self._tail()}")
+            raise StageFailed(self._that(f"ended with exit code {self._process.returncode}"))
 
-    async def drain(self) -> None:
-        """SIGTERM, and its clean end. Raises StageFailed for any other end."""
+    def terminate(self) -> None:
+        """SIGTERM. Raises StageFailed if it has ended before."""
         self.check()
         self._process.terminate()
+
+    async def drained(self) -> None:
+        """Its clean end. Raises StageFailed for any other end."""
         try:
             code = await asyncio.wait_for(self._process.wait(), DRAIN_WITHIN)
         except TimeoutError:
-            raise StageFailed(f"the worker did not drain within {DRAIN_WITHIN:g} s{self._tail()}") from None
+            raise StageFailed(self._that(f"did not drain within {DRAIN_WITHIN:g} s")) from None
         if code != 0:
-            raise StageFailed(f"the worker drained with exit code {code}{self._tail()}")
+            raise StageFailed(self._that(f"drained with exit code {code}"))
 
     async def kill(self) -> None:
         """Whatever it is doing: what it wrote goes with the demo's folder."""
@@ -94,9 +102,18 @@ class Worker:
             self._process.kill()
             await self._process.wait()
 
-    def _tail(self) -> str:
+    def _that(self, what: str) -> str:
         lines = self._log.read_text(errors="replace").splitlines()[-TAIL:]
-        return "\n".join(["; the end of its log:", *lines]) if lines else ""
+        tail = "\n".join(["; the end of its log:", *lines]) if lines else ""
+        return f"the worker {self.id} {what}{tail}"
+
+
+async def drain(workers: Sequence[Worker]) -> None:
+    """SIGTERM for all at once, and their clean ends. Raises StageFailed for any other end."""
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        await worker.drained()
 
 
 class Stage:
@@ -105,7 +122,6 @@ class Stage:
     def __init__(self, folder: Path, bootstrap: str, delays: Sequence[str]) -> None:
         self.switch = Switch(folder / "fault.json")
         self.file = folder / settings.FILE
-        self.log = folder / "worker.log"
         self.file.write_text(
             PIPELINE.format(
                 bootstrap=bootstrap,
@@ -118,15 +134,25 @@ class Stage:
         self.pipeline: Settings = settings.load(self.file, {})
 
     @asynccontextmanager
-    async def worker(self) -> AsyncIterator[Worker]:
-        """A worker from start to end; killed if it is still there when the block ends."""
-        with self.log.open("ab") as log:
+    async def fleet(self) -> AsyncIterator[list[Worker]]:
+        """All workers, ready; each that is still there when the block ends is killed. Raises StageFailed."""
+        async with AsyncExitStack() as stack:
+            workers = [await stack.enter_async_context(self._worker(id)) for id in WORKERS]
+            for worker in workers:  # they start side by side: who is ready first has its word kept in the pipe
+                await worker.ready()
+            yield workers
+
+    @asynccontextmanager
+    async def _worker(self, id: str) -> AsyncIterator[Worker]:
+        path = self.file.with_name(f"{id}.log")
+        with path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "workers.demo.worker",
                 str(self.file),
                 str(self.switch.path),
+                id,
                 stdin=asyncio.subprocess.PIPE,  # it ends when this closes: with us, however we go
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -134,7 +160,7 @@ class Stage:
                 cwd=self.file.parent,  # `-m` looks here first: no folder of the user's may stand in for a package
                 start_new_session=True,  # a terminal's Ctrl-C is for us
             )
-        worker = Worker(process, self.log)
+        worker = Worker(id, process, path)
         try:
             yield worker
         finally:

@@ -8,17 +8,19 @@ from topics import admin
 from workers import dead
 from workers.demo import applications, scene
 from workers.demo.fault import DEAREST, Fault
+from workers.demo.fleet import Fleet, openings
 from workers.demo.scene import Scene, Script
 from workers.demo.show import Show
-from workers.demo.stage import Stage
+from workers.demo.stage import Stage, drain
 from workers.demo.summary import Sum, ledger, sums
 from workers.demo.watch import read_all
 from workers.letters import listed
 from workers.process import wanted
 
 FULL = Script(delays=("2s", "4s", "10s"), healthy=6, outage=7, calm=2, rate=250)
-"""Nearly a minute of events. The breaker opens some four seconds into the outage (half of its ten seconds' window must
-have failed), tries once in vain after five, and finds the primary well at its second try, ten seconds later."""
+"""Nearly a minute of events. The fleet's breaker opens some four seconds into the outage (half of its ten seconds'
+window must have failed), tries once in vain after five, and finds the primary well at its second try, ten seconds
+later."""
 
 FAST = Script(delays=("1s", "2s", "3s"), healthy=1, outage=1, calm=0, rate=150)
 """The same facts with as little waiting as they need: for tests."""
@@ -37,18 +39,19 @@ async def tell(script: Script, bootstrap: str, folder: Path, show: Show) -> list
         f"applications in, answers out, a retry ladder ({', '.join(script.delays)}), dead letters, replays."
     )
     source = applications.stream(applications.rows(), script.seed)
-    async with stage.worker() as worker:
-        await worker.ready()
-        async with scene.play(script, stage, worker, topology.partitions, source, show) as s:
+    show.say(
+        "Two workers start, and share the lanes. Each counts at home; what they report opens one breaker for both."
+    )
+    async with stage.fleet() as workers:
+        async with scene.play(script, stage, workers, topology.partitions, source, show) as s:
             await _healthy(s)
             await _outage(s)
             await _recovery(s)
             await _small_fault(s)
             await _replay(s)
             await _end(s)
-        await worker.drain()
-        published = s.feed.acknowledged
-    return await _count(stage, published, show)
+        await drain(workers)
+    return await _count(s, show)
 
 
 async def _healthy(s: Scene) -> None:
@@ -69,15 +72,16 @@ async def _outage(s: Scene) -> None:
         "The primary starts to fail: not-a-number for every application. A guard looks at each score, so none gets "
         "out: a smaller model answers instead, provisionally, and says so; the application climbs the retry ladder.",
     )
-    opened = s.times("open")
+    opened = s.watch.fleet.opened(s.primary)
     s.stage.switch.set(Fault(everything=True))
-    took = await s.until("the breaker opens", lambda: s.times("open") > opened, 30)
+    took = await s.until("the fleet's breaker opens", lambda: s.watch.fleet.opened(s.primary) > opened, 30)
     s.turn(
         "the breaker is open",
-        f"After {took:.0f} s half of the calls in its window have failed, and the breaker opens: the primary is left "
-        "alone. The fallback answers at once, and the ladder waits: no retry is wasted on a model that is known to be "
-        "down.",
+        f"After {took:.0f} s half of the calls in both workers' windows have failed, and the fleet's breaker opens: "
+        "the primary is left alone, by both. The fallback answers at once, and the ladder waits: no retry is wasted on "
+        "a model that is known to be down.",
     )
+    await s.until("both workers obey", lambda: all(s.opened.values()), 5)
     before = s.watch.seen.provisional
     await s.until("fallbacks answer", lambda: s.watch.seen.provisional > before, 10)
     await s.stay(s.script.outage)
@@ -86,15 +90,15 @@ async def _outage(s: Scene) -> None:
 async def _recovery(s: Scene) -> None:
     s.turn(
         "the primary is repaired",
-        "The primary is repaired, and nobody tells the breaker: it finds out by itself. Half open, it lets three "
-        "waiting retries try; had they failed, it would have waited twice as long.",
+        "The primary is repaired, and nobody tells the breaker: it finds out by itself. Half open, it lends one of the "
+        "workers three probes, for retries that wait; had they failed, it would have waited twice as long.",
     )
     s.stage.switch.set(Fault())
-    await s.until("the breaker closes", lambda: s.breakers.states.get(s.primary) == "closed", 40)
+    await s.until("the breaker closes, for both workers", lambda: s.all_are("closed"), 40)
     s.turn(
         "corrections arrive",
-        "Closed. The ladder drains, and each provisional answer gets its correction: the primary's own, final, as "
-        "revision 1.",
+        "Closed, for both. The ladder drains, and each provisional answer gets its correction: the primary's own, "
+        "final, as revision 1.",
     )
     await s.until("the ladder drains", lambda: s.watch.seen.waiting == 0, 30)
     await s.stay(s.script.calm)
@@ -140,7 +144,7 @@ async def _replay(s: Scene) -> None:
 async def _end(s: Scene) -> None:
     s.turn(
         "the end",
-        "The stream ends. The worker finishes what it has begun and stops, as on any SIGTERM.",
+        "The stream ends. Both workers finish what they have begun and stop, as on any SIGTERM.",
     )
     s.feed.end()
     feeding = s.tasks[0]
@@ -149,8 +153,8 @@ async def _end(s: Scene) -> None:
     await s.until("the ladder is empty", lambda: s.watch.seen.waiting == 0, 30)
 
 
-async def _count(stage: Stage, published: int, show: Show) -> list[Sum]:
-    pipeline = stage.pipeline
+async def _count(s: Scene, show: Show) -> list[Sum]:
+    pipeline = s.stage.pipeline
     names = pipeline.names
     show.say(
         "Does it add up? A reader that was not there reads every topic from its beginning (committed records only), "
@@ -159,4 +163,9 @@ async def _count(stage: Stage, published: int, show: Show) -> list[Sum]:
     rungs = [names.retry(delay) for delay, _ in pipeline.retry.rungs]
     topics = [*pipeline.input.topics, names.scored, *rungs, names.dead, names.replay]
     records = await read_all(pipeline, topics)
-    return sums(ledger(records, pipeline.input.topics, names), published)
+    fleet = Fleet()
+    for record in await read_all(pipeline, [names.breakers_changelog]):
+        fleet.fold(record)
+    alerts = await read_all(pipeline, [names.alerts])
+    found = sums(ledger(records, pipeline.input.topics, names), s.feed.acknowledged)
+    return found + openings(s.primary, fleet, alerts, s.opened)

@@ -21,23 +21,26 @@ Place = tuple[str, int, int]
 class Sum:
     """One line of the summary: ``total`` must be the sum of ``parts``; ``means`` says what that proves.
 
-    Without a name it is about what there must be none of: its total is 0.
+    Without a name it is about what there must be none of: its total is 0. ``least``: what the total must come to.
     """
 
     name: str
     total: int
     parts: Mapping[str, int]
     means: str
+    least: int = 0
 
     @property
     def holds(self) -> bool:
-        return self.total == sum(self.parts.values())
+        return self.total == sum(self.parts.values()) and self.total >= self.least
 
     def __str__(self) -> str:
         if not self.name:
             return ", ".join(f"{n:,} {part}" for part, n in self.parts.items())
-        relation = "=" if self.holds else "≠"
-        return f"{self.name} {self.total:,} {relation} " + " + ".join(f"{n:,} {part}" for part, n in self.parts.items())
+        relation = "=" if self.total == sum(self.parts.values()) else "≠"
+        parts = " + ".join(f"{n:,} {part}" for part, n in self.parts.items())
+        few = f", and not {self.least:,} at least" if self.total < self.least else ""
+        return f"{self.name} {self.total:,} {relation} {parts}{few}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.columns import Columns
@@ -17,10 +17,21 @@ STYLES = {"closed": "green", "half_open": "yellow", "open": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """One model's breaker: its state and how often it opened at each worker, and what the fleet's row says of it."""
+
+    workers: Mapping[str, str]
+    opened: Mapping[str, int]
+    fleet: str
+    generation: int
+    fleet_opened: int
+
+
+@dataclass(frozen=True, slots=True)
 class Moment:
     """Counts and states at one moment; ``elapsed`` in seconds, ``rate`` in first answers a second.
 
-    ``state`` is that of the primary's breaker; ``states`` has every model's.
+    ``breakers`` has every model's, and ``primary`` says which of them is the primary's.
     """
 
     chapter: str
@@ -32,9 +43,8 @@ class Moment:
     corrected: int
     confirmed: int
     imputed: int
-    state: str
-    states: Mapping[str, str]
-    moves: Sequence[str]
+    primary: str
+    breakers: Mapping[str, Standing]
     rungs: Mapping[str, Rung]
     dead: Mapping[str, int]
     replayed: int
@@ -46,25 +56,31 @@ class Moment:
 def line(m: Moment) -> str:
     """One line, for a log."""
     answers = ", ".join(f"{source} {n:,}" for source, n in m.answers.items()) or "none yet"
-    states = ", ".join(f"{key} {state}" for key, state in m.states.items())
+    breakers = "; ".join(f"{key} {_side_by_side(b)}" for key, b in m.breakers.items())
     rungs = ", ".join(f"{delay} {rung.waiting:,}" for delay, rung in m.rungs.items())
     dead = ", ".join(f"{kind} {n:,}" for kind, n in m.dead.items()) or "none"
     parts = [
         f"published {m.published:,}",
         f"answers: {answers} ({m.rate:,.0f}/s)",
         f"provisional {m.provisional:,} = corrected {m.corrected:,} + confirmed {m.confirmed:,} + waiting",
-        f"breakers: {states}",
+        f"breakers: {breakers}",
         f"ladder: {rungs}",
         f"dead: {dead}",
     ]
     return " | ".join(parts)
 
 
+def _side_by_side(b: Standing) -> str:
+    workers = ", ".join(f"{worker} {state}" for worker, state in b.workers.items())
+    times = f"; opened {sum(b.opened.values())} times by workers, {b.fleet_opened} by the fleet"
+    return f"{workers}, fleet {b.fleet} (generation {b.generation}{times if b.fleet_opened else ''})"
+
+
 def render(m: Moment) -> RenderableType:
     """The live table."""
     title = Text.assemble((m.chapter, "bold"), f"   {m.elapsed:.0f} s   {m.published:,} published")
     return Panel(
-        Group(Columns([_answers(m), _ladder(m)], padding=(0, 3)), Columns([_dead(m), _breakers(m)], padding=(0, 3))),
+        Group(Columns([_answers(m), Group(_ladder(m), _dead(m))], padding=(0, 3)), _breakers(m)),
         title=title,
         title_align="left",
     )
@@ -95,7 +111,9 @@ def _due(rung: Rung, m: Moment) -> Text:
     left = (rung.next_due_ms - m.now_ms) / 1000
     if left > 0:
         return Text(f"in {left:.0f} s")
-    return Text("now") if m.state == "closed" else Text("when the breaker lets it", style="yellow")
+    primary = m.breakers.get(m.primary)
+    lets = primary is None or primary.fleet == "closed"
+    return Text("now") if lets else Text("when the breaker lets it", style="yellow")
 
 
 def _dead(m: Moment) -> Table:
@@ -110,17 +128,21 @@ def _dead(m: Moment) -> Table:
 
 
 def _breakers(m: Moment) -> Table:
-    table = _table("breakers", "model", "state")
-    for key, state in m.states.items():
-        table.add_row(key, Text(state, style=STYLES.get(state, "")))
-    for move in m.moves[-5:]:
-        table.add_row("", Text(move, style="dim"))
+    """A row a model: the workers and the fleet side by side."""
+    workers = list(next((b.workers for b in m.breakers.values()), {}))
+    table = _table("breakers", "model", *workers, "fleet", "generation")
+    for key, b in m.breakers.items():
+        states = [*(b.workers.get(worker, "") for worker in workers), b.fleet]
+        table.add_row(key, *(Text(state, style=STYLES.get(state, "")) for state in states), str(b.generation))
+        if b.fleet_opened:
+            opened = [*(b.opened.get(worker, 0) for worker in workers), b.fleet_opened]
+            table.add_row("  times opened", *map(str, opened))
     return table
 
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, min_width=34)
     for i, column in enumerate(columns):
-        number = column in ("how many", "waiting")
+        number = column in ("how many", "waiting", "generation")
         table.add_column(column, style="cyan" if i else "", header_style="dim", justify="right" if number else "left")
     return table

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.record import Record
 from workers import reading
+from workers.demo.fleet import Fleet
 from workers.demo.seen import Seen
 from workers.settings import Settings
 
@@ -21,17 +22,18 @@ LOOK = 0.3
 
 
 class Watch:
-    """Follows the pipeline's own topics into ``seen`` while ``run`` runs."""
+    """Follows the pipeline's own topics into ``seen``, and its breakers' into ``fleet``, while ``run`` runs."""
 
     def __init__(self, pipeline: Settings, partitions: int) -> None:
         names = pipeline.names
-        self.seen = Seen(names)
+        self.seen, self.fleet = Seen(names), Fleet()
         self._connection = pipeline.connection()
         self._group = names.group
         rungs = [names.retry(delay) for delay, _ in pipeline.retry.rungs]
         self._ladder = [TopicPartition(topic, i) for topic in rungs for i in range(partitions)]
         self._all = [TopicPartition(t, i) for t in (names.scored, names.dead, names.replay) for i in range(partitions)]
-        self._all += self._ladder
+        self._breakers = TopicPartition(names.breakers_changelog, 0)
+        self._all += [*self._ladder, self._breakers]
 
     async def run(self) -> None:
         """Until cancelled. Raises what aiokafka raises."""
@@ -46,9 +48,10 @@ class Watch:
             clock = asyncio.get_running_loop().time
             look_at = clock()
             while True:
-                for records in (await reader.getmany(timeout_ms=100, max_records=2000)).values():
+                for tp, records in (await reader.getmany(timeout_ms=100, max_records=2000)).items():
+                    fold = self.fleet.fold if tp == self._breakers else self.seen.fold
                     for record in records:
-                        self.seen.fold(record)
+                        fold(record)
                 if clock() >= look_at:
                     await self._look(group)
                     look_at = clock() + LOOK

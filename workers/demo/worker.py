@@ -1,6 +1,6 @@
-"""The demo's worker process: a failsoft worker like any other, but for the fault between it and its primary.
+"""A worker process of the demo's: a failsoft worker like any other, but for the fault between it and its primary.
 
-Started as ``python -m workers.demo.worker PIPELINE SWITCH``. When it is ready it prints where its /metrics are. It
+Started as ``python -m workers.demo.worker PIPELINE SWITCH ID``. When it is ready it prints where its /metrics are. It
 drains on SIGTERM; when its standard input ends the demo is gone, however it went, and so is this process.
 """
 
@@ -20,7 +20,7 @@ from workers.runner import Runs
 
 def main(argv: list[str]) -> int:
     """Runs until SIGTERM or the end of the demo; the exit code."""
-    file, switch = Path(argv[0]), Switch(Path(argv[1]))
+    file, switch, worker_id = Path(argv[0]), Switch(Path(argv[1])), argv[2]
     logs.configure(terminal=False)
     pipeline = settings.load(file, {})  # not the user's environment: it may point to a cluster that is in earnest
 
@@ -28,8 +28,8 @@ def main(argv: list[str]) -> int:
         return Faulty(session, switch) if session.model == pipeline.model else session
 
     threading.Thread(target=_end_with_the_demo, name="demo-watch", daemon=True).start()
-    # No claim on the id: it carries the process's, and this Kafka is the demo's own.
-    return process.run(pipeline, Options(f"demo-{os.getpid()}", wrap=wrap), _ready)
+    # No claim on the id: this Kafka is the demo's own, and it starts one of each.
+    return process.run(pipeline, Options(worker_id, metrics_port=0, wrap=wrap), _ready)
 
 
 def _ready(address: str) -> None:
