@@ -147,7 +147,9 @@ class Exchange(Service):  # type: ignore[misc]
             while not self.should_stop:
                 await self._something_to_say()
                 now = asyncio.get_running_loop().time()
-                reports = list(self._board.reports()) if self.up else []
+                reports = list(self._board.reports())
+                if not self.up:
+                    reports = []  # the answer would not be seen; but whoever asks in vain for long goes alone
                 try:
                     if producer is None or now - looked > TOPIC_LOOK:
                         producer, looked = producer or await self._connected(), now
@@ -181,11 +183,11 @@ class Exchange(Service):  # type: ignore[misc]
         return producer
 
     async def _something_to_say(self) -> None:
-        self._news.clear()
         try:
             await asyncio.wait_for(self._news.wait(), LOOK * 2)
         except TimeoutError:
             return
+        self._news.clear()  # not before: what came while others were sent waits no longer
         await asyncio.sleep(LOOK / 4)  # what comes together goes together
 
     async def _close(self, producer: AIOKafkaProducer) -> None:

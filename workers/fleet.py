@@ -52,11 +52,16 @@ class Owner:
             report = Report.parse(raw)
             return [report] if self.policy(report.key) else []
         command = Command.parse(raw)
-        named = {command.target} if self.policy(command.target) and "@" in command.target else set()
+        named = {command.target} if self._names_version(command.target) else set()
         return [
             Command(key, command.action, command.who, command.why, command.at_ms)
             for key in sorted(targets(command.target, keys | named))
         ]
+
+    def _names_version(self, target: str) -> bool:
+        """Would a row of this key be readable? A word for a version would make one that nobody ever reads."""
+        version = target.rpartition("@")[2]
+        return self.policy(target) is not None and version.isascii() and version.isdigit() and len(version) <= 18
 
     def policy(self, key: str) -> Policy | None:
         """That of a key's model; None for a model that this pipeline does not have (any more)."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from prometheus_client import CollectorRegistry
 
 from models.breaker import State
-from models.home import FIRST
+from models.home import ALONE_AFTER, EVERY, FIRST
 from models.window import Counts
+from schemas.fleet import BreakerRow, Lease, Probes, ReportKind, Tally
 from tests.kit import card
 from workers.board import LocalBoard, policy
 from workers.metrics import Metrics
@@ -22,6 +25,12 @@ class _Bench:
         self.registry = CollectorRegistry()
         self.board = LocalBoard("w", Metrics(self.registry), lambda: self.now, lambda: 1000 + self.now, lambda: 0.5)
         self.board.knows_fleet = True
+        self.news = 0
+
+        def on_news() -> None:
+            self.news += 1
+
+        self.board.on_news = on_news
 
     def serve(self, version: int = 2) -> None:
         self.board.serve(Served("m", version, {}), card("m"))
@@ -33,6 +42,15 @@ class _Bench:
             counts = Counts(admission.granted, min(failures, admission.granted))
             self.board.report("m@2", admission.generation, counts)
         return admission.granted
+
+    @property
+    def now_ms(self) -> int:
+        return int((1000 + self.now) * 1000)
+
+    def sees(self, state: str, generation: int, **fields: Any) -> None:
+        """The fleet's row comes; an open one's time is 15 s from now."""
+        until = self.now_ms + 15_000 if state == "open" else None
+        self.board.absorb(BreakerRow("m@2", state, generation, self.now_ms, until, **fields))  # type: ignore[arg-type]
 
     def shown(self, state: State) -> float | None:
         labels = {"model": "m", "version": "2", "state": str(state)}
@@ -109,6 +127,104 @@ def test_a_new_version_starts_closed_while_the_old_ones_breaker_is_open(bench: _
     bench.serve(version=3)
     assert bench.board.admit("m@3", 5).granted == 5 and bench.board.may_retry("m")
     assert {key: home.state for key, home in bench.board.homes.items()} == {"m@2": State.OPEN, "m@3": State.CLOSED}
+
+
+def test_the_ladder_waits_until_the_fleet_is_known(bench: _Bench) -> None:
+    """Who starts in an outage would burn an attempt of each waiting retry before he had heard of it."""
+    bench.serve()
+    bench.board.knows_fleet = False
+    assert not bench.board.may_retry("m") and bench.use(10, 0) == 10, "live events do not wait"
+    bench.board.knows_fleet = True
+    assert bench.board.may_retry("m")
+
+
+def test_a_row_is_obeyed_and_shown(bench: _Bench) -> None:
+    """Its moves count as this worker's; one that begins a state anew is no move that anybody made here."""
+    bench.serve()
+    bench.sees("open", 1)
+    assert bench.use(10, 0) == 0 and not bench.board.may_retry("m")
+    assert bench.shown(State.OPEN) == 1 and bench.moved(State.CLOSED, State.OPEN) == 1
+    bench.sees("open", 2)
+    assert bench.moved(State.OPEN, State.OPEN) is None
+    bench.sees("closed", 3)
+    assert bench.use(10, 0) == 10 and bench.shown(State.CLOSED) == 1 and bench.moved(State.OPEN, State.CLOSED) == 1
+
+
+def test_a_row_of_a_version_that_is_not_here_is_no_matter(bench: _Bench) -> None:
+    """Another worker serves it."""
+    bench.board.absorb(BreakerRow("m@2", "forced_open", 1))
+    bench.serve(version=3)
+    bench.sees("forced_open", 1)
+    assert bench.board.homes["m@3"].state is State.CLOSED and bench.board.may_retry("m")
+
+
+def test_a_sick_node_is_shown_until_it_is_well(bench: _Bench) -> None:
+    """By the fleet's word, which comes without a new generation."""
+    bench.serve()
+    labels = {"model": "m", "version": "2"}
+    for sick, value in ((("b",), None), (("b", "w"), 1.0), (("w",), 1.0), ((), 0.0)):
+        bench.sees("closed", 0, sick=sick)
+        assert bench.registry.get_sample_value("failsoft_node_sick", labels) == value
+
+
+def test_reports_are_numbered_over_restarts_and_versions(bench: _Bench) -> None:
+    """The owner takes the larger for the newer: they begin at the clock, and no two are the same."""
+    bench.serve()
+    bench.serve(version=3)
+    for key in ("m@2", "m@3"):
+        admission = bench.board.admit(key, 5)
+        bench.board.report(key, admission.generation, Counts(5))
+    first = list(bench.board.reports())
+    assert [(r.key, r.worker, r.counts) for r in first] == [(k, "w", Tally(5, 0, 0, 5)) for k in ("m@2", "m@3")]
+    assert [r.at_ms for r in first] == [bench.now_ms] * 2
+    assert bench.now_ms < first[0].sequence < first[1].sequence
+    assert list(bench.board.reports()) == [], "told is told"
+    bench.now += EVERY
+    bench.use(1, 0)
+    (later,) = bench.board.reports()
+    assert later.sequence > first[1].sequence
+    wall = 1001 + bench.now
+    board = LocalBoard("w", Metrics(CollectorRegistry()), lambda: 0.0, lambda: wall, lambda: 0.5)
+    board.serve(Served("m", 2, {}), card("m"))
+    board.report("m@2", board.admit("m@2", 1).generation, Counts(1))
+    assert next(iter(board.reports())).sequence > later.sequence
+
+
+def test_what_cannot_wait_is_news(bench: _Bench) -> None:
+    """A trip, calls that were refused, retries that wait, and what became of probes; counts can wait."""
+    bench.serve()
+    bench.use(10, 0)
+    bench.board.may_retry("m")
+    assert bench.news == 0
+    bench.use(20, 20)
+    assert bench.news == 1
+    assert [r.tripped for r in bench.board.reports()] == [True]
+    bench.sees("open", 1)
+    bench.now += 15
+    bench.board.may_retry("m", waiting=False)
+    assert bench.news == 1 and list(bench.board.reports()) == []
+    bench.board.may_retry("m")
+    assert bench.news == 2
+    assert [r.kind for r in bench.board.reports()] == [ReportKind.ASK]
+    bench.sees("half_open", 2, lease=Lease("w", 3, bench.now_ms, bench.now_ms + 10_000))
+    admission = bench.board.admit("m@2", 9, ladder=9)
+    assert (admission.granted, bench.news) == (3, 3)
+    bench.board.report("m@2", admission.generation, Counts(3))
+    assert bench.news == 4
+    assert [(r.kind, r.probes) for r in bench.board.reports()] == [(ReportKind.PROBED, Probes(3))]
+
+
+def test_who_goes_alone_is_seen_to_probe(bench: _Bench) -> None:
+    """Its moves are its own from then on, and are counted as such."""
+    bench.serve()
+    bench.sees("open", 1)
+    bench.now += 15
+    for _ in range(round(ALONE_AFTER / EVERY) + 2):
+        bench.board.may_retry("m")
+        list(bench.board.reports())
+        bench.now += EVERY
+    assert bench.board.may_retry("m") and bench.shown(State.HALF_OPEN) == 1
+    assert bench.use(3, 0) == 3 and bench.shown(State.CLOSED) == 1
 
 
 def test_the_policy_is_the_cards() -> None:

@@ -1,0 +1,129 @@
+"""Between a worker's breakers and the fleet's: a control plane that does not come, and news that come at any time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from models.breaker import State
+from models.home import ALONE_AFTER, ASKS
+from schemas.fleet import BreakerRow, Report, ReportKind
+from tests.kafka import eventually
+from tests.kit import card
+from workers import exchange
+from workers.board import LocalBoard
+from workers.exchange import Exchange
+from workers.metrics import Metrics
+from workers.plan import Served
+
+OPEN = BreakerRow("m@2", "open", 1, 1_000_000, 1_015_000)
+
+
+class Plane:
+    """A control plane that reads its table at once, or never starts; its app says nothing more."""
+
+    def __init__(self, rows: dict[str, dict[str, Any]], starts: bool) -> None:
+        self.ready, self.starts, self.held, self.ended = starts, starts, rows, asyncio.Event()
+        self.app = SimpleNamespace(start=self.start, wait_until_stopped=self.ended.wait, crash_reason=None)
+
+    async def start(self) -> None:
+        if not self.starts:
+            raise RuntimeError("no group, no table")
+
+    async def end(self) -> None:
+        self.ended.set()
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        return self.held
+
+
+class Desk:
+    """An exchange with a producer that notes what was sent, and a clock that is moved by hand."""
+
+    def __init__(self, starts: bool) -> None:
+        self.now = 1000.0
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.sent: list[Report] = []
+        metrics = Metrics(CollectorRegistry())
+        self.board = LocalBoard("w", metrics, lambda: self.now, lambda: self.now, lambda: 0.5)
+        self.board.serve(Served("m", 2, {}), card("m"))
+        self.exchange = Exchange(
+            make_plane=lambda: cast(Any, Plane(self.rows, starts)),
+            make_producer=lambda: cast(Any, self),
+            outcomes="loans.outcomes",
+            board=self.board,
+            metrics=metrics,
+        )
+
+    @property
+    def home(self) -> Any:
+        return self.board.homes["m@2"]
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        return {0}
+
+    async def send(self, topic: str, key: bytes, value: bytes, partition: int) -> asyncio.Future[None]:
+        self.sent.append(Report.parse(value))
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    async def ask(self, times: int) -> None:
+        """A live event comes, and is refused; and again after a while."""
+        for _ in range(times):
+            before = self.home._asks
+            self.board.admit("m@2", 1)
+            await eventually(lambda before=before: self.home._asks > before, 10, "an ask")  # type: ignore[misc]
+            self.now += ALONE_AFTER / (ASKS - 1)
+
+
+@pytest.fixture
+async def apart() -> AsyncIterator[Desk]:
+    """A worker whose control plane does not start."""
+    desk = Desk(starts=False)
+    await desk.exchange.start()
+    yield desk
+    await desk.exchange.stop()
+
+
+async def test_without_a_control_plane_nobody_stays_open_for_ever(apart: Desk) -> None:
+    """The last that it heard was that the breaker is open: it goes on alone, and asks nobody who could not answer."""
+    apart.board.absorb(OPEN)
+    apart.now += 15
+    await apart.ask(ASKS)
+    assert apart.board.admit("m@2", 9).granted == 3
+    assert apart.home.state is State.HALF_OPEN and apart.sent == [] and not apart.exchange.up
+
+
+async def test_rows_come_and_asks_go() -> None:
+    """With a control plane, both within a few looks."""
+    desk = Desk(starts=True)
+    desk.rows["m@2"] = OPEN.to_dict()
+    desk.rows["m@9"] = {"key": "m@9"} | {"state": "ajar"}
+    await desk.exchange.start()
+    try:
+        await eventually(lambda: desk.home.state is State.OPEN, 10, "the row obeyed")
+        assert desk.exchange.not_ready() is None and desk.exchange.up
+        desk.now += 15
+        desk.board.admit("m@2", 1)
+        await eventually(lambda: desk.sent, 10, "an ask")
+        assert [(r.kind, r.want, r.generation) for r in desk.sent] == [(ReportKind.ASK, 1, 1)]
+    finally:
+        await desk.exchange.stop()
+
+
+async def test_news_that_came_while_others_were_sent_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trip is everybody's matter at once, not at the next look."""
+    monkeypatch.setattr(exchange, "LOOK", 1.0)
+    desk = Desk(starts=True)
+    desk.board.on_news()
+    await asyncio.wait_for(desk.exchange._something_to_say(), 1.5)

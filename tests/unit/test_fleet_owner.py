@@ -1,0 +1,100 @@
+"""What a record of the topic of outcomes says to the breakers' owner, and what it has no ear for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from models.fleet import fold
+from schemas.fleet import Action, BreakerRow, Command, Report, ReportKind, Tally
+from schemas.wire import Malformed, dumps
+from tests.fleet_owner import POLICY, T0
+from workers.fleet import Owner
+
+KEYS = {"m@1", "m@12", "lite@1", "gone@1"}
+
+
+@pytest.fixture
+def owner() -> Owner:
+    """Of a pipeline with two models."""
+    return Owner({"m": POLICY, "lite": POLICY, "a@b": POLICY}, lambda: T0 / 1000, lambda: 0.5)
+
+
+def report(key: str) -> Report:
+    return Report(key, "w", 7, T0, 3, ReportKind.WINDOW, Tally(5, 1, 0, 1))
+
+
+def order(target: str) -> Command:
+    return Command(target, Action.FORCE_OPEN, "ann", "a drill", T0)
+
+
+def test_a_report_is_what_was_reported(owner: Owner) -> None:
+    """For a version that has no row yet too: it gets one."""
+    for key in ("m@1", "m@99", "lite@1"):
+        assert owner.messages(report(key).to_bytes(), KEYS) == [report(key)]
+
+
+def test_a_report_of_a_model_that_is_not_the_pipelines_is_nothing(owner: Owner) -> None:
+    """A worker with an older file may still report it, and it must not come back as a row."""
+    assert owner.messages(report("gone@1").to_bytes(), KEYS) == []
+    assert owner.messages(report("M@1").to_bytes(), KEYS) == []
+
+
+def test_a_command_for_a_model_is_one_for_each_of_its_versions(owner: Owner) -> None:
+    """Those that have rows or are loaded; not those of a model with a longer name."""
+    found = owner.messages(order("m").to_bytes(), KEYS | {"mm@1"})
+    assert found == [order("m@1"), order("m@12")]
+    assert owner.messages(order("lite").to_bytes(), {"m@1"}) == []
+
+
+def test_a_command_for_one_version_is_for_that_one(owner: Owner) -> None:
+    """Whether or not it has a row: it can be forced open before it serves."""
+    assert owner.messages(order("m@1").to_bytes(), KEYS) == [order("m@1")]
+    assert owner.messages(order("m@77").to_bytes(), KEYS) == [order("m@77")]
+    assert owner.messages(order("a@b@3").to_bytes(), KEYS) == [order("a@b@3")]
+
+
+@pytest.mark.parametrize("target", ["m@latest", "m@", "m@-1", "m@1.0", "m@²", "m@" + "9" * 19, "@1", "unknown@1", "x"])
+def test_a_command_for_what_is_no_version_is_nothing(owner: Owner, target: str) -> None:
+    """It would make a row that cannot be read, and stays in the table for ever."""
+    for command in owner.messages(order(target).to_bytes(), KEYS):
+        raise AssertionError(command)
+
+
+def test_every_row_that_a_message_makes_can_be_read(owner: Owner) -> None:
+    """What the owner writes, it and everybody else reads again."""
+    first = replace(report("m@1"), generation=0)
+    for raw in (first.to_bytes(), order("m@0").to_bytes(), order("a@b@3").to_bytes()):
+        (message,) = owner.messages(raw, set())
+        row = fold(None, message, POLICY, T0, 0.5).row
+        assert row is not None and BreakerRow.from_dict(row.to_dict()) == row
+
+
+def test_a_command_for_a_model_that_is_gone_still_reaches_its_rows(owner: Owner) -> None:
+    """But the owner has no policy to fold it by, and leaves the rows as they are."""
+    assert owner.messages(order("gone").to_bytes(), KEYS) == [order("gone@1")]
+    assert owner.policy("gone@1") is None and owner.policy("m@1") is POLICY and owner.policy("m") is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        None,
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b"{}",
+        b'{"action": "force_open"}',
+        b"[" * 100,
+        b" " * 70_000,
+        dumps({"action": "sing", "target": "m", "who": "ann", "why": "", "at_ms": 1}),
+        report("m@1").to_bytes().replace(b'"window"', b'"dream"'),
+        report("m@1").to_bytes().replace(b"m@1", b"m"),
+    ],
+)
+def test_what_is_neither_is_malformed(owner: Owner, raw: bytes | None) -> None:
+    """The agent says so and goes on: whoever wrote it did not know the format."""
+    with pytest.raises(Malformed):
+        owner.messages(raw, KEYS)
