@@ -1,0 +1,137 @@
+"""Scoring while probes are lent: waiting retries make them, and pay no attempt for one that fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.breaker import Admission
+from schemas.failure import Kind
+from tests.kit import REPLAY, FakeBoard, Rec, answers, broken, by_topic, events, failing, retried, run, waiting
+
+RUNG, NEXT = "loans.retry.5s", "loans.retry.1m"
+
+
+def held(records: list[Rec], rows: set[int]) -> dict[str, list[int]]:
+    return by_topic(records[row] for row in sorted(rows))
+
+
+def probing(n: int = 3) -> FakeBoard:
+    """Lends ``n`` probes of the primary; other models are as they please."""
+    return FakeBoard(admits={"m@2": n})
+
+
+def test_a_probe_from_the_ladder_that_failed_waits_as_before() -> None:
+    """The breaker learned from it, and it has its attempt yet: no retry, no answer, no dead letter."""
+    records = [waiting(offset=5)]
+    board = probing()
+    done = run(records, board=board, models={"m": broken})
+    assert board.reports[0][2].failures == 1
+    assert held(records, done.held) == {RUNG: [5]}
+    assert answers(done) == [] and retried(done) == [] and not done.verdicts.dead and not done.failures
+    assert not done.outcomes
+
+
+def test_what_is_behind_a_failed_probe_on_its_topic_waits_too() -> None:
+    """A topic is read in order: those before it are answered, those behind are read again, though they passed."""
+    records = [waiting(offset=i) for i in range(5)] + [waiting(NEXT, offset=9, number=1)]
+    done = run(records, board=probing(6), models={"m": failing(2)})
+    assert held(records, done.held) == {RUNG: [2, 3, 4]}
+    assert by_topic(a.record for a in answers(done)) == {RUNG: [0, 1], NEXT: [9]}
+    assert {(a.source, a.revision, a.final) for a in answers(done)} == {("primary", 1, True)}
+    assert done.outcomes == {(RUNG, "corrected"): 2, (NEXT, "corrected"): 1}
+
+
+def test_each_topic_waits_from_its_own_first_failure_on() -> None:
+    """A probe of another rung, or of replay, is not held for it."""
+    records = [
+        waiting(offset=0),
+        waiting(offset=1),
+        waiting(NEXT, offset=7, number=1),
+        waiting(NEXT, offset=8, number=1),
+        waiting(REPLAY, offset=3, number=0),
+    ]
+    done = run(records, board=probing(5), models={"m": failing(1, 2)})
+    assert held(records, done.held) == {RUNG: [1], NEXT: [7, 8]}
+    assert by_topic(a.record for a in answers(done)) == {RUNG: [0], REPLAY: [3]}
+
+
+def test_a_replayed_probe_that_failed_is_held_too() -> None:
+    """An operator's replay burns no attempt on a model that is known to be down either."""
+    records = [waiting(REPLAY, offset=3, number=0, next_revision=2)]
+    done = run(records, board=probing(), models={"m": broken})
+    assert held(records, done.held) == {REPLAY: [3]} and not done.replayed and retried(done) == []
+
+
+def test_what_cannot_be_read_behind_a_failed_probe_waits_with_it() -> None:
+    """It would be dead before those that are ahead of it were looked at again, and be read with them once more."""
+    records = [waiting(offset=0), waiting(offset=1, value=b"{")]
+    done = run(records, board=probing(), models={"m": broken})
+    assert held(records, done.held) == {RUNG: [0, 1]} and not done.verdicts.dead and answers(done) == []
+    records = [waiting(offset=0, value=b"{"), waiting(offset=1)]
+    done = run(records, board=probing(), models={"m": broken})
+    assert held(records, done.held) == {RUNG: [1]} and len(done.verdicts.dead) == 1
+
+
+def test_live_events_of_the_batch_are_answered() -> None:
+    """Probes are the retries; the live ones get the fallback at once, and wait on the first rung."""
+    records = [*events(4), waiting(offset=0), waiting(offset=1)]
+    done = run(records, board=probing(2), models={"m": broken})
+    assert held(records, done.held) == {RUNG: [0, 1]}
+    given = answers(done)
+    assert [(a.id, a.source, a.reason, a.final) for a in given] == [
+        (f"e{i}", "static", "breaker_open", False) for i in range(4)
+    ]
+    assert [(delay, r.offset) for delay, r, _ in retried(done)] == [("5s", i) for i in range(4)]
+
+
+def test_live_probes_that_fail_are_answered_and_retried() -> None:
+    """They are not read again: somebody waits for an answer, and the first attempt was the probe."""
+    records = [*events(3), waiting(offset=0)]
+    done = run(records, board=probing(4), models={"m": broken})
+    assert held(records, done.held) == {RUNG: [0]}
+    assert [(a.id, a.source, a.reason) for a in answers(done)] == [
+        (f"e{i}", "static", str(Kind.MODEL_ERROR)) for i in range(3)
+    ]
+    assert len(retried(done)) == 3
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_the_ladder_is_granted_first_and_the_rest_waits(n: int) -> None:
+    """However the rows are mixed; what was granted passed and is answered, what was not is held."""
+    records = [waiting(offset=0), *events(2), waiting(offset=1), waiting(offset=2)]
+    done = run(records, board=probing(n))
+    assert held(records, done.held) == ({RUNG: list(range(n, 3))})
+    primary = [a for a in answers(done) if a.source == "primary"]
+    assert by_topic(a.record for a in primary) == ({RUNG: list(range(n))} if n else {})
+    assert sum(a.source == "static" for a in answers(done)) == 2
+
+
+@pytest.mark.parametrize("kind", [Kind.POISON, Kind.DEPENDENCY, Kind.INVALID])
+def test_a_failure_that_is_not_the_models_is_no_failed_probe(kind: Kind) -> None:
+    """It goes on as ever, to the next rung or to the dead letters, and nobody waits for it."""
+    records = [waiting(offset=0), waiting(offset=1)]
+    board = probing()
+    done = run(records, board=board, models={"m": failing(0, kind=kind)})
+    assert board.reports[0][2].failures == 0 and not done.held
+    assert by_topic(a.record for a in answers(done) if a.source == "primary") == {RUNG: [1]}
+    assert len(retried(done)) + len(done.verdicts.dead) == 1
+
+
+def test_without_probes_a_retry_that_fails_has_had_its_attempt() -> None:
+    """A closed breaker's calls are expected to succeed."""
+    done = run([waiting(offset=0)], models={"m": broken})
+    assert not done.held and [delay for delay, _, _ in retried(done)] == ["1m"]
+
+
+def test_the_board_is_told_how_many_are_from_the_ladder() -> None:
+    """Rows that cannot be asked for are none, wherever they come from."""
+    told: list[tuple[int, int]] = []
+
+    class Board(FakeBoard):
+        def admit(self, key: str, n: int, ladder: int = 0) -> Admission:
+            told.append((n, ladder))
+            return FakeBoard.admit(self, key, n, ladder)
+
+    run([*events(3), waiting(offset=0), waiting(REPLAY, number=0), waiting(value=b"{")], board=Board())
+    run(events(2), board=Board())
+    assert told == [(5, 2), (2, 0)]
