@@ -213,6 +213,19 @@ def test_probes_that_come_after_their_lease_are_told() -> None:
     assert [r.probes for r in desk.told()] == [Probes(3)]
 
 
+def test_each_lease_begins_anew() -> None:
+    """With all of its probes, and with nothing told of those of the one before."""
+    desk = lent()
+    assert desk.call(2, ladder=2) == 2
+    desk.told()
+    desk.now += 10
+    desk.may_retry()
+    assert desk.kinds() == [ReportKind.PROBED, ReportKind.ASK]
+    desk.lend()
+    assert desk.told() == [] and desk.call(5, ladder=5) == 3
+    assert [r.probes for r in desk.told()] == [Probes(3)]
+
+
 def test_a_row_that_closes_lets_everybody_call() -> None:
     """From an empty window, and with the worker's own breaker closed."""
     desk = lent()
@@ -263,7 +276,7 @@ def test_one_ask_without_an_answer_is_not_enough() -> None:
     desk = Desk(OPEN)
     desk.now += 15
     for i in range(ASKS):
-        assert desk.home.state is State.OPEN, i
+        assert desk.home.tick(desk.now) == [] and desk.home.state is State.OPEN, i
         desk.admit(1)
         assert desk.kinds() == [ReportKind.ASK]
         desk.now += 60
