@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -20,7 +21,8 @@ from workers.metrics import Metrics
 log = structlog.get_logger("failsoft.exchange")
 
 LOOK = 0.02
-"""Seconds between two looks at the table: a look costs microseconds, and rows arrive 5 to 45 ms after their write."""
+"""Seconds between two looks at the table, when it does not say by itself that a row came, and half of those between two
+looks for something to say: a look costs microseconds."""
 
 SENT_WITHIN = 5.0
 """Seconds for one round of reports. They are totals: what is given up is said again, and better, by the next."""
@@ -61,7 +63,7 @@ class Exchange(Service):  # type: ignore[misc]
         self._board, self._metrics = board, metrics
         self._plane: ControlPlane | None = None
         self._seen: dict[str, dict[str, Any]] = {}
-        self._news = asyncio.Event()
+        self._news, self._row_came = asyncio.Event(), asyncio.Event()
         self._topic_there, self._topic_gone = asyncio.Event(), asyncio.Event()
         board.on_news = self._news.set
 
@@ -80,6 +82,7 @@ class Exchange(Service):  # type: ignore[misc]
         while not self.should_stop:
             await self._topic_there.wait()
             plane = self._plane = self._make_plane()
+            plane.on_row = self._row_came.set
             try:
                 await asyncio.wait_for(plane.app.start(), START_WITHIN)
                 wait = BACKOFF[0]
@@ -121,10 +124,12 @@ class Exchange(Service):  # type: ignore[misc]
                 up = self.up
                 self._metrics.set("failsoft_control_plane_up", float(up))
                 log.info("the fleet's breakers are read" if up else "the fleet's breakers are not read")
+            self._row_came.clear()
             if up:
                 self._absorb()
                 self._board.knows_fleet = True
-            await self.sleep(LOOK)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._row_came.wait(), LOOK)
 
     def _absorb(self) -> None:
         assert self._plane is not None

@@ -121,6 +121,23 @@ async def test_rows_come_and_asks_go() -> None:
         await desk.exchange.stop()
 
 
+async def test_a_row_that_came_does_not_wait_for_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control plane says when its table has something new."""
+    desk = Desk(starts=True)
+    await desk.exchange.start()
+    try:
+        await eventually(lambda: desk.exchange.up and desk.exchange.not_ready() is None, 10, "the table read")
+        monkeypatch.setattr(exchange, "LOOK", 60.0)
+        await asyncio.sleep(0.1)  # the look that was due under the old interval is over
+        desk.rows["m@2"] = OPEN.to_dict()
+        plane = desk.exchange._plane
+        assert plane is not None
+        plane.on_row()
+        await eventually(lambda: desk.home.state is State.OPEN, 10, "the row obeyed")
+    finally:
+        await desk.exchange.stop()
+
+
 async def test_news_that_came_while_others_were_sent_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trip is everybody's matter at once, not at the next look."""
     monkeypatch.setattr(exchange, "LOOK", 1.0)
