@@ -142,10 +142,11 @@ def started(bench: Bench, candidate: Candidate, name: str, source: str) -> Itera
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
             raise RuntimeError(f"{candidate.title}: {error}; the end of its log:\n{tail}") from error
         finally:
-            _stop(worker)
+            stop(worker)
 
 
-def _stop(worker: psutil.Popen) -> None:
+def stop(worker: psutil.Popen) -> None:
+    """SIGTERM, and SIGKILL for who does not end by it."""
     if worker.poll() is None:
         worker.terminate()
         try:

@@ -26,8 +26,8 @@ chain = [{chain}]
 static = {{ score = 0.5, label = 0 }}
 [breaker]
 slow_call = "10s"
-open_for = "1h"     # a primary that is down stays down for a run: no probes in between
-max_open = "1h"
+open_for = "{open_for}"
+max_open = "{open_for}"
 """
 
 
@@ -51,13 +51,16 @@ def train() -> bytes:
     return content
 
 
-def write(root: Path) -> Path:
-    """Fills the repository at ``root``; gives the path of the ONNX file, for the programs that know no repository."""
+def write(root: Path, open_for: str = "1h") -> Path:
+    """Fills the repository at ``root``; gives the path of the ONNX file, for the programs that know no repository.
+
+    ``open_for`` an hour: a primary that is down stays down for a run, without probes in between.
+    """
     content = train()
     features = "".join(f'[[features]]\nname = "{name}"\ntype = "float"\n' for name in FEATURES)
     for model, chain in ((PRIMARY, f'"model:{FALLBACK}", "static"'), (FALLBACK, '"static"')):
         folder = root / model / "1"
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(content)
-        (root / model / "card.toml").write_text(_CARD.format(features=features, chain=chain))
+        (root / model / "card.toml").write_text(_CARD.format(features=features, chain=chain, open_for=open_for))
     return root / PRIMARY / "1" / "model.onnx"

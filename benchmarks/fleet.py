@@ -1,0 +1,261 @@
+"""``python -m benchmarks.fleet``: how long three workers take from one's tripped breaker to the fleet's, open on all.
+
+Again and again the primary fails for everybody at once. A round begins with empty windows (an operator's reset) and a
+burst of events, so that all workers trip within their first batch or two. With good answers in the windows each would
+trip by its own share of them, and the time between would be the traffic's. Times are one machine's wall clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from confluent_kafka import Producer
+
+from benchmarks import candidates, machine, model, moves
+from benchmarks.events import events
+from benchmarks.moves import Opening, Said
+from models.breaker import State
+from schemas.fleet import Action, Command
+from topics import admin
+from topics.embedded import Embedded
+from workers import process, settings
+
+WORKERS = 3
+PARTITIONS = 3
+"""One a worker: in light traffic a lane commits as often as it can, and the broker works on the same cores."""
+
+KEY = f"{model.PRIMARY}@1"
+
+RATE = 200
+"""Events a second: light, so that the time is the fleet's and not a busy worker's."""
+
+OPEN_FOR = "1s"
+
+BURST = 120
+"""Events at once when a round begins: twice ``minimum_calls`` for each worker."""
+
+PAUSE = (0.1, 0.4)
+"""Seconds without traffic before a round, drawn anew each time: nothing may fall in step with the rounds."""
+
+WARM = 2
+"""Rounds that do not count: the fleet has just come together."""
+
+WITHIN = 60.0
+"""Seconds for the workers to start, and for each half of a round."""
+
+LOOK = 0.05
+"""Seconds between two looks at the logs; what is measured stands in them, and does not wait for a look."""
+
+GOAL_MS = 100
+
+_PIPELINE = """\
+name = "{name}"
+model = "{model}"
+[kafka]
+bootstrap_servers = "{bootstrap}"
+[input]
+topics = ["{source}"]
+id = "event_id"
+time = "occurred_at"
+features = "features"
+partitions = {partitions}
+[retry]
+delays = ["1h", "2h"]               # nothing becomes due: probes are live events
+[models]
+repository = "{repository}"
+"""
+
+
+def main() -> int:
+    """0 when every round opened the breaker on all three and closed it again; the goal is reported, not enforced."""
+    given = _arguments()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="failsoft-bench-")))
+        print("training the model …", file=sys.stderr)
+        model.write(folder / "repository", open_for=OPEN_FOR)
+        print("starting Kafka …", file=sys.stderr)
+        bootstrap = given.bootstrap or stack.enter_context(Embedded()).bootstrap
+        fleet = stack.enter_context(_fleet(folder, bootstrap))
+        print(machine.describe(), file=sys.stderr)
+        for number in range(WARM + given.rounds):
+            _round(fleet)
+            print(f"round {number + 1 - WARM} of {given.rounds}", file=sys.stderr)
+        found = moves.openings(fleet.said, moves.rows(bootstrap, fleet.pipeline.names.breakers_changelog, KEY))
+        print(machine.describe())
+        print(f"{WORKERS} workers, {RATE} events/s, {given.rounds} rounds, one machine for all and the broker\n")
+        print(render(found[WARM:]))
+    return 0
+
+
+def render(rounds: Sequence[Opening]) -> str:
+    """Markdown: milliseconds, over rounds."""
+    second = [r.obeyed - r.trips[1] for r in rounds if len(r.trips) > 1]
+    parts = [
+        ("a worker's own trip → the fleet's row obeyed by all", [r.obeyed - r.begin for r in rounds]),
+        ("the same, from the second worker's trip", second),
+        ("a worker's own trip → no worker asks the model", [r.quiet - r.begin for r in rounds]),
+        ("a worker's own trip → the owner decides", [r.decided - r.begin for r in rounds]),
+        ("the owner decides → obeyed by all", [r.obeyed - r.decided for r in rounds]),
+    ]
+    lines = ["| ms | rounds | min | p50 | p90 | p99 | max |", "|---|---:|---:|---:|---:|---:|---:|"]
+    for title, seconds in parts:
+        if seconds:
+            figures = np.percentile(np.array(seconds) * 1000, (0, 50, 90, 99, 100))
+            lines.append(f"| {title} | {len(seconds)} | " + " | ".join(f"{ms:.0f}" for ms in figures) + " |")
+    whole = np.array(parts[0][1]) * 1000
+    late = int((whole > GOAL_MS).sum())
+    early = sum(not r.trips or r.trips[0] > r.decided for r in rounds)
+    lines += ["", f"over the goal of {GOAL_MS} ms: {late} of {len(whole)} rounds"]
+    if early:
+        lines += [f"in {early} the owner decided on reports before any worker tripped, and the time is from then"]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    pipeline: settings.Settings
+    switch: Path
+    """While this file is there, the primary fails for everybody."""
+    said: list[Said]
+    running: list[psutil.Popen]
+    traffic: Traffic
+
+    def until(self, fact: Callable[[], bool], what: str) -> None:
+        """Looks at the logs until ``fact``. Raises RuntimeError when it takes too long, or a worker ended."""
+        deadline = time.monotonic() + WITHIN
+        while True:
+            for worker in self.said:
+                worker.look()
+            if fact():
+                return
+            if time.monotonic() > deadline or any(p.poll() is not None for p in self.running):
+                tails = "\n".join(
+                    f"--- {s.path.name}\n" + "\n".join(s.path.read_text(errors="replace").splitlines()[-8:])
+                    for s in self.said
+                )
+                raise RuntimeError(f"waited for {what}; the workers' logs end with:\n{tails}")
+            time.sleep(LOOK)
+
+    def all(self, *states: State) -> bool:
+        """Does every worker obey the fleet's row, in one of these states?"""
+        return all(s.moves and s.moves[-1].by_fleet and s.moves[-1].to in states for s in self.said)
+
+    def heard(self) -> list[int]:
+        """The generation of the fleet's row that each worker obeys."""
+        return [max((m.generation for m in s.moves if m.by_fleet), default=0) for s in self.said]
+
+
+def _round(fleet: _Fleet) -> None:
+    """Empty windows, then failures until all three have the fleet's row, then good answers until it closes."""
+    fleet.traffic.on.clear()
+    before = fleet.heard()
+    why = Command(KEY, Action.RESET, "benchmarks.fleet", "a new round", int(time.time() * 1000))
+    fleet.traffic.send(fleet.pipeline.names.control, why.to_bytes())
+    fleet.until(lambda: all(a > b for a, b in zip(fleet.heard(), before, strict=True)), "a reset breaker")
+    fleet.switch.touch()
+    time.sleep(random.uniform(*PAUSE))
+    fleet.traffic.on.set()
+    fleet.until(lambda: fleet.all(State.OPEN, State.HALF_OPEN), "the fleet's breaker, open on all")
+    fleet.switch.unlink()
+    fleet.until(lambda: fleet.all(State.CLOSED), "the fleet's breaker, closed on all")
+
+
+@contextlib.contextmanager
+def _fleet(folder: Path, bootstrap: str) -> Iterator[_Fleet]:
+    """Three workers that have lanes and read the table, and traffic; on leaving all have ended."""
+    file, name = folder / "pipeline.toml", f"bench-{random.randrange(16**6):06x}-fleet"
+    source = f"{name}.events"
+    file.write_text(
+        _PIPELINE.format(
+            name=name,
+            model=model.PRIMARY,
+            bootstrap=bootstrap,
+            source=source,
+            partitions=PARTITIONS,
+            repository=folder / "repository",
+        )
+    )
+    pipeline = settings.load(file, {})
+    asyncio.run(admin.apply(pipeline.connection(), process.wanted(pipeline)))
+    switch = folder / "down"
+    with contextlib.ExitStack() as stack:
+        said, running = [], []
+        for number in range(WORKERS):
+            log = folder / f"w{number}.log"
+            out = stack.enter_context(log.open("wb"))
+            command = [sys.executable, "-m", "benchmarks.programs.failsoft_worker", str(file)]
+            command += ["--id", f"w{number}", "--down-while", str(switch)]
+            worker = psutil.Popen(command, cwd=candidates.ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            stack.callback(candidates.stop, worker)
+            running.append(worker)
+            said.append(Said(log, KEY))
+        traffic = Traffic(bootstrap, source)
+        traffic.start()
+        stack.callback(traffic.end)
+        fleet = _Fleet(pipeline, switch, said, running, traffic)
+        fleet.until(lambda: all(s.lanes and s.reads_table for s in said), "lanes, and the table")
+        yield fleet
+
+
+class Traffic(threading.Thread):
+    """While ``on``: ``BURST`` events and then ``RATE`` a second, on a schedule that begins anew each time."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        super().__init__(name="traffic", daemon=True)
+        self.on, self._over = threading.Event(), threading.Event()
+        self._topic = topic
+        self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "log_level": 0})
+
+    def run(self) -> None:
+        """Until ``end``."""
+        each = events(10**9)
+        while not self._over.is_set():
+            if not self.on.wait(LOOK):
+                continue
+            begin, i = time.monotonic(), 0
+            while self.on.is_set():
+                time.sleep(max(0.0, begin + (i - BURST) / RATE - time.monotonic()))
+                key, value = next(each)
+                self._producer.produce(self._topic, value, key)
+                self._producer.poll(0)
+                i += 1
+
+    def send(self, topic: str, value: bytes) -> None:
+        """One record that is no event; returns when the broker has it."""
+        self._producer.produce(topic, value)
+        self._producer.flush(WITHIN)
+
+    def end(self) -> None:
+        """The last event is out."""
+        self._over.set()
+        self.on.clear()
+        self.join()
+        self._producer.flush(WITHIN)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fleet",
+        description=__doc__,
+        epilog="Workers, traffic and broker share this machine's cores: of a busy one the last tenth tells nothing.",
+    )
+    parser.add_argument("--rounds", type=int, default=30, help="how often it opens and closes (30)")
+    parser.add_argument("--bootstrap", help="a Kafka that runs, instead of an embedded one")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
