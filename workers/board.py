@@ -16,12 +16,15 @@ from workers.plan import Served
 
 log = structlog.get_logger("failsoft.board")
 
+LEAST_LEASE = 10.0
+"""Seconds for which probes are lent, at least: a batch may wait for a rebalance."""
+
 
 def policy(card: ModelCard) -> Policy:
     """The breaker's policy, as the card has it.
 
-    A probe is reported when its call returns, at the latest at the deadline; twice that, and never under ten seconds
-    (a batch may wait for a rebalance), is a probe that will not be heard of.
+    A probe is reported when its call returns, at the latest at the deadline; twice that, and never under LEAST_LEASE,
+    is a probe that will not be heard of.
     """
     b = card.breaker
     return Policy(
@@ -33,7 +36,7 @@ def policy(card: ModelCard) -> Policy:
         open_for=b.open_for,
         max_open=b.max_open,
         probes=b.probes,
-        probe_lease=max(10.0, 2 * card.model.deadline),
+        probe_lease=max(LEAST_LEASE, 2 * card.model.deadline),
     )
 
 

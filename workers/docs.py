@@ -9,7 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from models.breaker import TRANSITIONS, Event, State
+from models.fleet import ALONE_MS
+from models.home import ALONE_AFTER, ASKS, EVERY, FIRST
 from schemas import publish
+from schemas.fleet import Action
+from workers.board import LEAST_LEASE
+from workers.exchange import GIVEN_UP_AFTER
+from workers.fleet import SESSION
 from workers.metrics import TABLE, Definition
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,11 +35,86 @@ _EVENTS = {
     Event.PROBE_FAILED: "One probe failed, or `slow_rate` of the probes were slow.",
     Event.PROBES_PASSED: "`probes` calls came back well; the doubling is forgotten.",
     Event.PROBES_LOST: "A probe was not heard of for the length of its lease; the probes are lent anew.",
-    Event.FORCE_OPEN: "A person keeps it open; the commands for it come with the fleet's breakers.",
+    Event.FORCE_OPEN: "A person keeps it open, until another order.",
     Event.DISABLE: "It counts, and never opens.",
     Event.CLOSE: "It admits and judges again, from an empty window.",
     Event.RESET: "As new; a closed one forgets its counts.",
 }
+
+_COMMANDS = {
+    "open": Action.FORCE_OPEN,
+    "close": Action.CLOSE,
+    "disable": Action.DISABLE,
+    "reset": Action.RESET,
+}
+_FLEET = f"""\
+## The fleet
+
+The workers of a pipeline share a breaker: one of them, the **owner**, folds what all report into a **row**, and all
+obey the row. Each also has a breaker of its own, its **home**, which opens at once and needs nobody.
+
+```mermaid
+flowchart LR
+    H1[worker: home] -- "counts, trips, results of probes" --> O[(outcomes)]
+    H2[worker: home] -- "counts, trips, results of probes" --> O
+    P[operator] -- "failsoft breakers open, close, …" --> C[(control)]
+    C --> W
+    O --> W{{{{owner: folds}}}}
+    W --> R[(the row)]
+    W --> A[(alerts)]
+    R -- obeyed --> H1
+    R -- obeyed --> H2
+```
+
+| who | decides |
+|---|---|
+| home | While the row is `closed`: whether this worker asks the model. It opens by itself, and then probes by itself. |
+| owner | The row: when the fleet opens, who may probe, when it closes; and which worker is sick. |
+| row | Any state but `closed` is obeyed by every worker as it stands: nobody leaves it by himself. |
+| operator | What the row is to be, by an order to the owner. |
+
+The owner is the one worker to which Kafka's group gives the only partition of `<name>.outcomes`. The row is a value
+of the Faust table `breakers`; its changelog is the topic `<name>-breakers-changelog`. Transitions and sick nodes are
+events on `<name>.alerts`.
+
+**Reports.** A worker reports its window's totals every {EVERY * 1000:.0f} ms when they change, and its own trip and
+the results of probes at once. Totals: a report that is lost or comes twice does no harm.
+
+**Quorum.** The fleet opens when the sum of the windows is over a threshold, by the same rule as one window, and it
+is not one worker's doing: two workers fail by themselves (they opened at home, or a quarter of `minimum_calls` shows
+a rate over the threshold); or one does that is at least half of those that reported, and has for {ALONE_MS / 1000:g}
+s; or the others together fail as well. A worker that opened at home makes no calls: its part in the sum stays what it
+was, until it leaves the window.
+
+**Sick node.** A worker that fails alone opens at home only, answers from the fallback, and is called sick after
+{ALONE_MS / 1000:g} s: an alert `node_sick`, and `failsoft_node_sick` 1 at that worker. The others go on asking the
+model. It is well again when its rates are under the thresholds.
+
+**Generation.** Every transition of the row gives it the next number, and so does each new lease. Reports made under
+another are dropped: a late result of an older state changes nothing.
+
+**Lease.** When an open row's time is over, workers with something to probe with ask for probes. The owner lends up
+to `probes` to the first that asks, for twice the model's deadline and at least {LEAST_LEASE:g} s. One that fails
+reopens the row, for longer; all passed close it. When the prober dies, the lease ends by itself, and whoever asks
+next is lent the rest.
+
+**The ladder.** Retries wait while the row is open; none burns an attempt on a model that is known to be down.
+Waiting retries are the first to probe with, live events in every second spell: each for {FIRST:g} s, then whoever
+comes. A retry that failed as a probe stays where it was, with the attempts it had.
+
+**Without the control plane** events are scored as before.
+
+- The owner dies: another worker takes over after {SESSION:g} s, and goes on from the row. Until then the row stands.
+- Kafka or Faust do not give the table: workers go by their homes (`failsoft_control_plane_up` 0), and report
+  nothing. After a start the ladder waits {GIVEN_UP_AFTER:g} s for the table, then it goes by the home as well.
+- The row is not `closed`, and nobody answers: a worker that has asked for probes {ASKS} times, over {ALONE_AFTER:g}
+  s, goes on with its home, probing by itself, until the row moves.
+
+## Orders
+
+`failsoft breakers` lists the rows, and who owns them. `MODEL` is a model (each of its versions) or `model@version`;
+`--why` goes into the reason and the alert. An order is obeyed once; one that is not in the table above changes nothing.
+"""
 
 
 def metrics_page() -> str:
@@ -71,7 +152,7 @@ def metrics_page() -> str:
 
 
 def breaker_page() -> str:
-    """docs/breaker.md: the state diagram, and the transitions in words."""
+    """docs/breaker.md: the state diagram, the transitions in words, and how a fleet shares one breaker."""
     lines = [
         _NOTE,
         "# The circuit breaker",
@@ -95,8 +176,20 @@ def breaker_page() -> str:
         "| event | which means |",
         "|---|---|",
         *(f"| {event} | {_EVENTS[event]} |" for event in Event),
+        "",
+        _FLEET,
+        "| order | from | to |",
+        "|---|---|---|",
+        *(_order(name, action) for name, action in _COMMANDS.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _order(name: str, action: Action) -> str:
+    event = Event[action.name]
+    moves = {from_: row[event] for from_, row in TRANSITIONS.items() if event in row}
+    (to,) = {*moves.values()}
+    return f"| `failsoft breakers {name} MODEL` | {', '.join(f'`{state}`' for state in moves)} | `{to}` |"
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

@@ -8,6 +8,7 @@ import pytest
 
 from models.breaker import TRANSITIONS, Event, State
 from workers import docs
+from workers.commands import breakers
 from workers.metrics import TABLE
 
 
@@ -40,7 +41,16 @@ def test_the_metrics_page_has_every_metric_and_value() -> None:
 def test_the_diagram_has_every_transition() -> None:
     """Each arrow of the table is in the diagram, and no other."""
     page = docs.breaker_page()
-    arrows = [line.split(":")[0].strip() for line in page.splitlines() if line.startswith("    ") and "[*]" not in line]
+    diagram = page.split("```")[1].splitlines()
+    arrows = [line.split(":")[0].strip() for line in diagram if line.startswith("    ") and "[*]" not in line]
     assert arrows == [f"{from_} --> {to}" for from_, row in TRANSITIONS.items() for to in row.values()]
     assert all(f"| `{state}` |" in page for state in State)
     assert all(f"| {event} |" in page for event in Event)
+
+
+def test_every_order_is_on_the_breakers_page() -> None:
+    """Each command of `failsoft breakers` that gives an order, with what it makes of the breaker."""
+    page = docs.breaker_page()
+    orders = {command.name or command.callback.__name__ for command in breakers.app.registered_commands} - {"list"}  # type: ignore[union-attr]
+    assert orders == {"open", "close", "disable", "reset"}
+    assert all(f"| `failsoft breakers {order} MODEL` |" in page for order in orders)
