@@ -131,6 +131,7 @@ def test_a_rolling_restart(kafka: Broker, name: str, tmp_path: Path) -> None:
         settlement.wait_answered(N // 2 + N // 20)
         assert first.drain() == 0, first.tail()  # leaves: they move again
         third = pipeline.start("w0")
+        third.wait_ready()
         settlement.wait_final(N, 60)
         for worker in (second, third):
             assert worker.drain() == 0, worker.tail()

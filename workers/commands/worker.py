@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +63,13 @@ def worker(
     raise typer.Exit(_one(settings, worker_id, metrics_port, metrics_host))
 
 
+def _nothing_begun(number: int, frame: object) -> None:
+    """SIGTERM while the worker still starts: there is nothing to drain."""
+    raise SystemExit(0)
+
+
 def _one(settings: Settings, worker_id: str | None, port: int, host: str) -> int:
+    signal.signal(signal.SIGTERM, _nothing_begun)  # until the running worker's own handler takes its place
     # Before the imports that take seconds: a second worker of one id is told at once.
     from workers.identity import claim
 
