@@ -214,8 +214,14 @@ class Fleet(RuleBasedStateMachine):
             self.write(fold(self.row, order, POLICY, self.ms(), 0.5).row)
 
     @precondition(lambda self: self.row is not None and State(self.row.state) in HELD)
-    @rule(name=NAMES, ladder=st.booleans(), uses=st.integers(0, 3), failures=st.sampled_from([0, 0, 1]))
-    def one_is_lent_probes(self, name: str, ladder: bool, uses: int, failures: int) -> None:
+    @rule(
+        name=NAMES,
+        ladder=st.booleans(),
+        uses=st.integers(0, 3),
+        failures=st.sampled_from([0, 0, 1]),
+        late=st.booleans(),
+    )
+    def one_is_lent_probes(self, name: str, ladder: bool, uses: int, failures: int, late: bool) -> None:
         """An ask at the right time that comes through, so that walks get deep into probing."""
         assert self.row is not None
         worker = self.workers[name]
@@ -229,7 +235,23 @@ class Fleet(RuleBasedStateMachine):
         for raw in self.tell(worker):
             self.take(raw)
         self.see(worker, self.row)
+        while worker.runs and late:
+            self.end(worker.runs.pop(), failures)
         self.end(self.admit(worker, uses, uses), failures)
+        self.flying += self.tell(worker)
+
+    @precondition(lambda self: self.row is not None and State(self.row.state) in HELD)
+    @rule(name=NAMES)
+    def nobody_answers(self, name: str) -> None:
+        """However it stands with the row, who has something to probe with does probe in the end."""
+        worker, waited = self.workers[name], 0.0
+        worker.skew = 0
+        self.see(worker, self.row)
+        while not worker.home.tripped and worker.home.state is not State.CLOSED:
+            assert waited <= 16 * 1.2 + POLICY.probe_lease + ALONE_AFTER + 1, "it obeys for ever"
+            self.now, waited = self.now + 0.5, waited + 0.5
+            worker.home.may_retry(True, self.now, self.ms())
+            self.tell(worker)
 
     @precondition(lambda self: self.row is None or self.row.state == "closed")
     @rule(lost=st.integers(0, 6), pause=st.sampled_from([0.01, EVERY, 0.5]))
