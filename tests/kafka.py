@@ -46,12 +46,21 @@ class Broker(Protocol):
     def kill(self) -> None: ...
     def restart(self) -> object: ...
     def stop(self) -> None: ...
+    def lost_markers(self) -> list[str]: ...
+
+
+LOST = "likely deleted already and hence can be skipped"
+"""What Kafka logs when it gives up the markers of a transaction (docs/decisions/0008-leaderless-markers.md)."""
 
 
 class EmbeddedBroker(Embedded):
     """The one that ``failsoft demo`` uses."""
 
     kind = "embedded"
+
+    def lost_markers(self) -> list[str]:
+        """The transactions whose markers this broker says that it gave up."""
+        return [line for line in self.log.read_text(errors="replace").splitlines() if LOST in line]
 
 
 class ContainerBroker:
@@ -112,6 +121,10 @@ class ContainerBroker:
     def stop(self) -> None:
         if self._created:
             self._container.stop()
+
+    def lost_markers(self) -> list[str]:
+        out, err = self._container.get_logs()
+        return [line for line in (out + err).decode(errors="replace").splitlines() if LOST in line]
 
 
 def start_broker() -> Broker:

@@ -160,12 +160,24 @@ def test_a_broker_restarts_and_crashes(own_kafka: Broker, name: str, tmp_path: P
         settlement.wait_answered(N + N // 20)
         own_kafka.kill()
         own_kafka.start()
-        settlement.wait_final(N + N // 2, 120)
+        try:
+            settlement.wait_final(N + N // 2, 120)
+        except AssertionError:
+            _excuse(own_kafka)
+            raise
         children = psutil.Process(supervisor.process.pid).children(recursive=True)
         assert supervisor.drain(60) == 0, supervisor.tail()
         wait_for(lambda: not any(c.is_running() for c in children), 10, "the end of its workers")
         verdict = settlement.verdict()
+        if verdict.broken:
+            _excuse(own_kafka)
     _all_kept(verdict, N + N // 2)
+
+
+def _excuse(broker: Broker) -> None:
+    """A broker that says itself that it gave up a transaction's markers has broken the promise, and not the workers."""
+    if lost := broker.lost_markers():
+        pytest.xfail(f"Kafka lost the markers of {len(lost)} transactions (docs/decisions/0008): {lost[0]}")
 
 
 def test_a_supervised_worker_is_replaced_after_kill_9(kafka: Broker, name: str, tmp_path: Path) -> None:
