@@ -183,7 +183,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
     owner = Owner({model: policy(card) for model, card in found.items()}, time.time, random.random)
     app.exchange = Exchange(
         make_plane=lambda: ControlPlane(
-            names, pipeline.kafka.bootstrap_servers, options.worker_id, owner, lambda: set(board.homes)
+            names, pipeline.connection(), options.worker_id, owner, lambda: set(board.homes)
         ),
         make_producer=clients.reporter,
         outcomes=names.outcomes,

@@ -6,7 +6,6 @@ own, apart from the one that carries the lanes: whatever becomes of it, events a
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from schemas import wire
 from schemas.fleet import BreakerRow, Command, Report
 from schemas.wire import Malformed
 from topics.names import Names
+from workers.identity import own_folder
 
 log = structlog.get_logger("failsoft.fleet")
 
@@ -94,10 +94,32 @@ class Owner:
         return self.policies.get(key.rpartition("@")[0])
 
 
-class ControlPlane:
-    """A Faust app, and the table that it keeps. ``keys`` are the versions that this worker has loaded."""
+def credentials(connection: Mapping[str, Any]) -> Any:
+    """TLS and SASL of an aiokafka client's ``connection``, as Faust wants them; None for plain text."""
+    protocol, context = connection["security_protocol"], connection.get("ssl_context")
+    if protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            username=connection["sasl_plain_username"],
+            password=connection["sasl_plain_password"],
+            mechanism=connection["sasl_mechanism"],
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if protocol == "SSL" else None
 
-    def __init__(self, names: Names, bootstrap: str, worker: str, owner: Owner, keys: Callable[[], set[str]]) -> None:
+
+class ControlPlane:
+    """A Faust app, and the table that it keeps. ``connection`` is how aiokafka's clients connect (``Settings``), and
+    ``keys`` are the versions that this worker has loaded.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        connection: Mapping[str, Any],
+        worker: str,
+        owner: Owner,
+        keys: Callable[[], set[str]],
+    ) -> None:
         changelog = names.breakers_changelog
 
         class Table(GlobalTable):  # type: ignore[misc]
@@ -105,11 +127,10 @@ class ControlPlane:
             def _changelog_topic_name(self) -> str:
                 return changelog
 
-        # Faust makes folders for tables on disk. Ours is in memory, and its changelog in Kafka.
-        self._scratch = tempfile.TemporaryDirectory(prefix="failsoft-faust-")
         self.app = _App(
             names.control_group,
-            broker=f"kafka://{bootstrap.replace(',', ';')}",
+            broker=f"kafka://{connection['bootstrap_servers'].replace(',', ';')}",
+            broker_credentials=credentials(connection),
             autodiscover=False,
             web_enabled=False,
             worker_redirect_stdouts=False,
@@ -117,7 +138,8 @@ class ControlPlane:
             broker_session_timeout=SESSION,
             broker_heartbeat_interval=1.0,
             consumer_auto_offset_reset="earliest",
-            datadir=self._scratch.name,
+            # Faust makes folders for tables on disk. Ours is in memory, and its changelog in Kafka.
+            datadir=own_folder() / "faust",
             GlobalTable=Table,
         )
         self._owner, self._keys = owner, keys
@@ -143,7 +165,6 @@ class ControlPlane:
     async def end(self) -> None:
         """Stops the app, which hands what it owns to the other workers."""
         await self.app.stop()
-        self._scratch.cleanup()
 
     @property
     def ready(self) -> bool:

@@ -55,10 +55,15 @@ def claim(pipeline: str, worker_id: str | None) -> Identity:
     raise DuplicateId(f"{_SLOTS} workers of {pipeline} run on this machine; give --id")
 
 
-def _try(pipeline: str, worker_id: str) -> Identity | None:
+def own_folder() -> Path:
+    """This user's folder for what workers of one machine share: one, so that no crash leaves another behind."""
     folder = Path(tempfile.gettempdir()) / f"failsoft-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    lock = (folder / f"{pipeline}.{worker_id}.lock").open("w")
+    return folder
+
+
+def _try(pipeline: str, worker_id: str) -> Identity | None:
+    lock = (own_folder() / f"{pipeline}.{worker_id}.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
