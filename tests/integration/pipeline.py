@@ -108,11 +108,13 @@ def events(n: int, start: int = 0, bad_every: int = 0) -> list[Event]:
 
 @dataclass
 class Worker:
-    """A worker's process, alone in a process group; what it says goes to ``log``."""
+    """A worker's process, alone in a process group; what it says goes to ``log``, from ``begins`` on: the log of an id
+    that ran before is continued."""
 
     id: str
     process: subprocess.Popen[bytes]
     log: Path
+    begins: int
 
     def signal(self, number: signal.Signals) -> None:
         os.killpg(self.process.pid, number)
@@ -124,20 +126,29 @@ class Worker:
         self.process.wait(10)
 
     def drain(self, timeout: float = 40.0) -> int:
-        """SIGTERM; the exit code."""
+        """SIGTERM, once it has begun (before that it is an interpreter that imports, and ends with 143); the exit code."""
+        self._wait_said("worker starts", timeout)
         with suppress(ProcessLookupError):
             self.process.terminate()
         return self.process.wait(timeout)
 
     def wait_ready(self, timeout: float = 40.0) -> None:
-        def ready() -> bool:
-            assert self.process.poll() is None, f"{self.id} ended with {self.process.returncode}:\n{self.tail()}"
-            return "is ready" in self.log.read_text(errors="replace")
-
-        wait_for(ready, timeout, f"{self.id} to be ready")
+        self._wait_said("is ready", timeout)
 
     def tail(self, lines: int = 15) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self._said().splitlines()[-lines:])
+
+    def _said(self) -> str:
+        return self.log.read_bytes()[self.begins :].decode(errors="replace")
+
+    def _wait_said(self, words: str, timeout: float) -> None:
+        def said() -> bool:
+            ended = self.process.poll()
+            found = words in self._said()
+            assert found or ended is None, f"{self.id} ended with {ended}:\n{self.tail()}"
+            return found
+
+        wait_for(said, timeout, f'{self.id} to say "{words}"')
 
 
 @dataclass
@@ -205,6 +216,7 @@ class Pipeline:
             command = [sys.executable, "-m", "workers.cli", "worker", "--pipeline", str(self.file), "--id", id]
         log = self.folder / f"{id}.log"
         with log.open("ab") as out:
+            begins = out.tell()
             process = subprocess.Popen(
                 [*command, *options],
                 cwd=ROOT,
@@ -214,7 +226,7 @@ class Pipeline:
                 start_new_session=True,
                 env=_environ(),
             )
-        worker = Worker(id, process, log)
+        worker = Worker(id, process, log, begins)
         self.workers.append(worker)
         return worker
 
