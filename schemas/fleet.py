@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from schemas import wire
-from schemas.wire import Malformed
+from schemas.checked import Count, Epoch, Key, Target, Text, Who, Why, Worker, checked
 
 MAX_MESSAGE = 65_536
 """Bytes of a report, a command or an alert: they have under one thousand, and reasons of people some more."""
@@ -21,15 +21,6 @@ MAX_MESSAGE = 65_536
 MAX_ROW = 1_000_000
 """Bytes of a row, which has some 150 a worker: as large as Kafka takes a record by default."""
 
-T = TypeVar("T")
-
-# Past 2**53 other readers' JSON numbers are not exact. Strict: true is no 1, and "1" is none either.
-_Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
-_Epoch = Annotated[int, Field(strict=True, ge=0, le=2**53)]
-_Key = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+@[0-9]{1,18}$", max_length=300)]
-_Target = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=300)]
-_Worker = Annotated[str, Field(min_length=1, max_length=200)]  # as workers' ids are
-_Text = Annotated[str, Field(max_length=2_000)]
 _StateName = Literal["closed", "open", "half_open", "forced_open", "disabled"]  # models.breaker.State; a test compares
 
 
@@ -54,10 +45,10 @@ class Action(StrEnum):
 class Tally:
     """Calls (rows) and how many failed; runs (batches) and how many were slow. As ``models.window.Counts``."""
 
-    calls: _Count = 0
-    failures: _Count = 0
-    slow: _Count = 0
-    runs: _Count = 0
+    calls: Count = 0
+    failures: Count = 0
+    slow: Count = 0
+    runs: Count = 0
 
     def __post_init__(self) -> None:
         if not (self.failures <= self.calls and self.slow <= self.runs <= self.calls):
@@ -68,9 +59,9 @@ class Tally:
 class Probes:
     """Outcomes of one lease so far, in rows: TOTALS, so that a repeat adds nothing. ``slow`` are some of ``passed``."""
 
-    passed: _Count = 0
-    failed: _Count = 0
-    slow: _Count = 0
+    passed: Count = 0
+    failed: Count = 0
+    slow: Count = 0
 
     def __post_init__(self) -> None:
         if self.slow > self.passed:
@@ -88,15 +79,15 @@ class Report:
     probes it has something for.
     """
 
-    key: _Key
-    worker: _Worker
-    sequence: _Count
-    at_ms: _Epoch
-    generation: _Count
+    key: Key
+    worker: Worker
+    sequence: Count
+    at_ms: Epoch
+    generation: Count
     kind: ReportKind
     counts: Tally = field(default_factory=Tally)
     probes: Probes = field(default_factory=Probes)
-    want: _Count = 0
+    want: Count = 0
     tripped: bool = False
 
     def to_bytes(self) -> bytes:
@@ -105,18 +96,18 @@ class Report:
     @classmethod
     def parse(cls, raw: bytes | None) -> Report:
         """Raises Malformed."""
-        return _checked(_REPORT, wire.loads(raw, MAX_MESSAGE))
+        return checked(_REPORT, wire.loads(raw, MAX_MESSAGE))
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """An operator to the owner. ``target`` is a model (each of its versions) or one ``model@version``."""
 
-    target: _Target
+    target: Target
     action: Action
-    who: Annotated[str, Field(max_length=200)]  # both make a row's reason, which has a limit of its own
-    why: Annotated[str, Field(max_length=1_000)]
-    at_ms: _Epoch
+    who: Who
+    why: Why
+    at_ms: Epoch
 
     def to_bytes(self) -> bytes:
         return wire.dumps(asdict(self))
@@ -124,7 +115,7 @@ class Command:
     @classmethod
     def parse(cls, raw: bytes | None) -> Command:
         """Raises Malformed."""
-        return _checked(_COMMAND, wire.loads(raw, MAX_MESSAGE))
+        return checked(_COMMAND, wire.loads(raw, MAX_MESSAGE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,23 +125,23 @@ class WorkerWindow:
     ``failing_ms`` is since when, on the owner's clock, it fails by itself; None when it does not.
     """
 
-    sequence: _Count
-    at_ms: _Epoch
+    sequence: Count
+    at_ms: Epoch
     counts: Tally
     tripped: bool = False
-    failing_ms: _Epoch | None = None
+    failing_ms: Epoch | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """``probes`` lent to ``worker`` until ``expires_ms``, and how many of them passed (and passed slowly) so far."""
 
-    worker: _Worker
-    probes: _Count
-    granted_ms: _Epoch
-    expires_ms: _Epoch
-    passed: _Count = 0
-    slow: _Count = 0
+    worker: Worker
+    probes: Count
+    granted_ms: Epoch
+    expires_ms: Epoch
+    passed: Count = 0
+    slow: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,19 +152,19 @@ class BreakerRow:
     ``commands`` names the last few commands obeyed, so that one which is read twice is obeyed once.
     """
 
-    key: _Key
+    key: Key
     state: _StateName = "closed"
-    generation: _Count = 0
-    since_ms: _Epoch = 0
-    until_ms: _Epoch | None = None
-    reopenings: _Count = 0
-    reason: _Text | None = None
-    changed_by: _Text | None = None
+    generation: Count = 0
+    since_ms: Epoch = 0
+    until_ms: Epoch | None = None
+    reopenings: Count = 0
+    reason: Text | None = None
+    changed_by: Text | None = None
     lease: Lease | None = None
-    passed: _Count = 0
-    slow: _Count = 0
-    windows: dict[_Worker, WorkerWindow] = field(default_factory=dict)
-    sick: tuple[_Worker, ...] = ()
+    passed: Count = 0
+    slow: Count = 0
+    windows: dict[Worker, WorkerWindow] = field(default_factory=dict)
+    sick: tuple[Worker, ...] = ()
     commands: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -189,7 +180,7 @@ class BreakerRow:
     @classmethod
     def from_dict(cls, given: object) -> BreakerRow:
         """Raises Malformed."""
-        return _checked(_ROW, given)
+        return checked(_ROW, given)
 
     def to_bytes(self) -> bytes:
         return wire.dumps(self.to_dict())
@@ -209,11 +200,11 @@ class Alert:
     """
 
     name: str
-    key: _Key
-    at_ms: _Epoch
+    key: Key
+    at_ms: Epoch
     from_: Annotated[str, Field(alias="from")]
     to: str
-    reason: _Text
+    reason: Text
     worker: str | None
 
     def to_bytes(self) -> bytes:
@@ -222,21 +213,10 @@ class Alert:
     @classmethod
     def parse(cls, raw: bytes | None) -> Alert:
         """Raises Malformed."""
-        return _checked(_ALERT, wire.loads(raw, MAX_MESSAGE))
+        return checked(_ALERT, wire.loads(raw, MAX_MESSAGE))
 
 
 _REPORT = TypeAdapter(Report)
 _COMMAND = TypeAdapter(Command)
 _ROW = TypeAdapter(BreakerRow)
 _ALERT = TypeAdapter(Alert)
-
-
-def _checked(schema: TypeAdapter[T], given: object) -> T:
-    if not isinstance(given, dict):
-        raise Malformed("not a JSON object")  # otherwise an instance, of which nothing is checked, would pass
-    try:
-        return schema.validate_python(given)
-    except ValidationError as e:
-        first = e.errors(include_url=False, include_input=False)[0]
-        at = ".".join(map(str, first["loc"])) or "the whole"
-        raise Malformed(f"{at}: {first['msg']}") from None

@@ -13,8 +13,8 @@ import platform
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from models.fallback import LastKnown
 from models.repository import Repository
+from models.rollout import Policy
+from schemas.rollout import Change, Trigger
 from topics import admin
 from workers import known, sessions, unpack
 from workers.board import LocalBoard, policy
@@ -43,6 +45,7 @@ from workers.metrics import Metrics
 from workers.report import Reporter
 from workers.runner import Runner
 from workers.settings import Settings
+from workers.versions import Versions
 from workers.web import Web
 
 log = structlog.get_logger("failsoft.app")
@@ -82,7 +85,7 @@ class _Boot(BootStrategy):  # type: ignore[misc]
     enable_web = False
 
     def server(self) -> Iterable[ServiceT]:
-        return [self.app.lanes, self.app.exchange]
+        return [self.app.lanes, self.app.exchange, self.app.versions]
 
 
 class App(faust.App):  # type: ignore[misc]
@@ -91,6 +94,7 @@ class App(faust.App):  # type: ignore[misc]
     BootStrategy = _Boot
     lanes: Lanes
     exchange: Exchange
+    versions: Versions
     probes: Web
     failures: FailureLog
     probes_host: str
@@ -118,28 +122,36 @@ class App(faust.App):  # type: ignore[misc]
         self.probes.stop()
 
 
-def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App:
-    """The app of one worker process. ``topology`` was verified. Raises Refused for a card that cannot be used."""
+def build(pipeline: Settings, options: Options, topology: admin.Topology, active: Mapping[str, int]) -> App:
+    """The app of one worker process. ``topology`` was verified; ``active`` are the versions that the fleet serves, as
+    far as is known. Raises Refused for a card that cannot be used.
+    """
     names = pipeline.names
     for topic in topology.strays:
         log.warning("a rung is read by nobody: put its delay back until it is empty, or delete it", topic=topic)
     repository = Repository(Path(pipeline.models.repository))
     found = sessions.cards(pipeline, repository)
     plan = sessions.plan(pipeline, found, repository)
-    loaded = sessions.load(found, repository, options.wrap)
+    opened = [
+        each
+        for model, card in found.items()
+        if (each := sessions.first(repository, card, active.get(model), options.wrap)) is not None
+    ]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = Metrics(registry)
     metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
     board = LocalBoard(options.worker_id, metrics, time.monotonic, time.time, random.random)
-    for served in loaded.served.values():
-        board.serve(served, found[served.model])
-        metrics.inform(
-            "failsoft_model_info",
-            model=served.model,
-            version=str(served.version),
-            sha256=loaded.sha256[served.key],
-        )
+    runner = Runner({}, MODEL_THREADS, metrics, time.monotonic)
+
+    def open_version(model: str, version: int | None) -> sessions.Opened | None:
+        if version is None:
+            return sessions.first(repository, found[model], None, options.wrap)
+        return sessions.open_version(repository, found[model], version, options.wrap)
+
+    versions = Versions(
+        options.worker_id, found, opened, open_version, runner, board, metrics, time.monotonic, time.time
+    )
     failures = FailureLog(structlog.get_logger("failsoft.answers"))
     clients = _Clients(pipeline, options.worker_id)
     rng = np.random.default_rng()
@@ -154,10 +166,11 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
         names=names,
         plan=plan,
         board=board,
-        runner=Runner(loaded.sessions, MODEL_THREADS, metrics, time.monotonic),
+        runner=runner,
         reporter=Reporter(metrics, failures, plan.primary, time.time, time.monotonic),
         make_producer=clients.producer,
         make_known=make_known,
+        saw=versions.saw,
         exactly_once=pipeline.guarantee == "exactly_once",
         wall=time.time,
         clock=time.monotonic,
@@ -180,7 +193,26 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
         on_fatal=options.on_fatal or (lambda error: die(app, error)),
         observe=lambda lanes: _observe(lanes, metrics, pipeline),
     )
-    owner = Owner({model: policy(card) for model, card in found.items()}, time.time, random.random)
+
+    async def prove(model: str, version: int) -> str | None:
+        return await asyncio.to_thread(sessions.prove, repository, found[model], version)
+
+    def changed(model: str, change: Change) -> None:
+        log.warning("a model moves to another version", model=model, **asdict(change))
+        if change.trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC):
+            metrics.add("failsoft_rollbacks_total", 1, model=model, trigger=change.trigger)
+
+    owner = Owner(
+        policies={model: policy(card) for model, card in found.items()},
+        rollbacks={
+            model: Policy(card.rollback.after_failed_probes, card.rollback.hold) for model, card in found.items()
+        },
+        wall=time.time,
+        draw=random.random,
+        prove=prove,
+        changed=changed,
+    )
+    app.versions = versions
     app.exchange = Exchange(
         make_plane=lambda: ControlPlane(
             names, pipeline.connection(), options.worker_id, owner, lambda: set(board.homes)
@@ -188,6 +220,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
         make_producer=clients.reporter,
         outcomes=names.outcomes,
         board=board,
+        versions=versions,
         metrics=metrics,
     )
     app.failures = failures

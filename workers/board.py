@@ -60,17 +60,26 @@ class LocalBoard:
         self._serving: dict[str, Served] = {}
         self._served: dict[str, Served] = {}
         self._homes: dict[str, Home] = {}
+        self._rows: dict[str, BreakerRow] = {}  # also of versions that are not loaded: one may be served tomorrow
         # Grows over restarts: the owner takes the larger for the newer.
         self._sequence = int(wall() * 1000)
         self.on_news: Callable[[], None] = lambda: None
         self.knows_fleet = False  # the fleet's rows were read, or given up on: until then the ladder waits
 
     def serve(self, served: Served, card: ModelCard) -> None:
-        """From now on ``served`` answers for its model, with a closed and empty breaker."""
+        """From now on ``served`` answers for its model, with a new breaker at home under the fleet's row."""
         self._serving[served.model] = served
         self._served[served.key] = served
         self._homes[served.key] = Home(served.key, self._worker, policy(card), self._clock())
         self._metrics.breaker(served.model, str(served.version), State.CLOSED)
+        if served.key in self._rows:
+            self.absorb(self._rows[served.key])
+
+    def retire(self, key: str) -> None:
+        """Forgets a version that answers no more and has no call under way."""
+        served = self._served.pop(key)
+        del self._homes[key]
+        self._metrics.forget(model=served.model, version=str(served.version))
 
     @property
     def homes(self) -> Mapping[str, Home]:
@@ -118,7 +127,8 @@ class LocalBoard:
         return may
 
     def absorb(self, row: BreakerRow) -> None:
-        """The fleet's row of one breaker, as it is now; one of a version that is not loaded here is no matter."""
+        """The fleet's row of one breaker, as it is now; that of a version not loaded here is kept for when it is."""
+        self._rows[row.key] = row
         home = self._homes.get(row.key)
         if home is None:
             return

@@ -1,11 +1,11 @@
-"""Between this worker's breakers and the fleet's: rows are absorbed, reports sent, and scoring waits for neither."""
+"""Between this worker and the fleet: rows are absorbed, reports sent, and scoring waits for neither."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -13,12 +13,16 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from mode import Service
 
 from schemas.fleet import BreakerRow
+from schemas.rollout import RolloutRow
 from schemas.wire import Malformed
 from workers.board import LocalBoard
 from workers.fleet import ControlPlane
 from workers.metrics import Metrics
+from workers.versions import Versions
 
 log = structlog.get_logger("failsoft.exchange")
+
+Row = TypeVar("Row", BreakerRow, RolloutRow)
 
 LOOK = 0.02
 """Seconds between two looks at the table, when it does not say by itself that a row came, and half of those between two
@@ -48,7 +52,7 @@ STOP_WITHIN = 5.0
 
 
 class Exchange(Service):  # type: ignore[misc]
-    """Runs a control plane, makes it anew when it ends, and carries news between its table and the board."""
+    """Runs a control plane, makes it anew when it ends, and carries news between its tables, the board and versions."""
 
     def __init__(
         self,
@@ -56,16 +60,17 @@ class Exchange(Service):  # type: ignore[misc]
         make_producer: Callable[[], AIOKafkaProducer],
         outcomes: str,
         board: LocalBoard,
+        versions: Versions,
         metrics: Metrics,
     ) -> None:
         super().__init__()
         self._make_plane, self._make_producer, self._outcomes = make_plane, make_producer, outcomes
-        self._board, self._metrics = board, metrics
+        self._board, self._versions, self._metrics = board, versions, metrics
         self._plane: ControlPlane | None = None
-        self._seen: dict[str, dict[str, Any]] = {}
+        self._seen: dict[tuple[str, str], dict[str, Any]] = {}
         self._news, self._row_came = asyncio.Event(), asyncio.Event()
         self._topic_there, self._topic_gone = asyncio.Event(), asyncio.Event()
-        board.on_news = self._news.set
+        board.on_news = versions.on_news = self._news.set
 
     def not_ready(self) -> str | None:
         """Is it unknown yet what the fleet knows? Not for ever: a table that does not come is given up on."""
@@ -133,15 +138,22 @@ class Exchange(Service):  # type: ignore[misc]
 
     def _absorb(self) -> None:
         assert self._plane is not None
-        for key, value in list(self._plane.rows().items()):
-            if value is self._seen.get(key):
+        for row in self._new("breakers", self._plane.breakers(), BreakerRow):
+            self._board.absorb(row)
+        for rollout in self._new("rollouts", self._plane.rollouts(), RolloutRow):
+            self._versions.absorb(rollout)
+
+    def _new(self, table: str, rows: Mapping[str, dict[str, Any]], kind: type[Row]) -> Iterator[Row]:
+        """The rows that are not the ones seen before."""
+        for key, value in list(rows.items()):
+            if value is self._seen.get((table, key)):
                 continue
-            self._seen[key] = value
-            try:
-                self._board.absorb(BreakerRow.from_dict(value))
-            except Malformed as e:
-                log.error("a breaker's row cannot be read", key=key, error=str(e))
+            self._seen[table, key] = value
             self._news.set()
+            try:
+                yield kind.from_dict(value)
+            except Malformed as e:
+                log.error("a row cannot be read", table=table, key=key, error=str(e))
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _report(self) -> None:
@@ -152,17 +164,19 @@ class Exchange(Service):  # type: ignore[misc]
             while not self.should_stop:
                 await self._something_to_say()
                 now = asyncio.get_running_loop().time()
-                reports = list(self._board.reports())
+                said = [(r.key, r.to_bytes()) for r in self._board.reports()]
                 if not self.up:
-                    reports = []  # the answer would not be seen; but whoever asks in vain for long goes alone
+                    said = []  # the answer would not be seen; but whoever asks in vain for long goes alone
+                else:
+                    said += [(p.model, p.to_bytes()) for p in self._versions.presences()]
                 try:
                     if producer is None or now - looked > TOPIC_LOOK:
                         producer, looked = producer or await self._connected(), now
                         await asyncio.wait_for(producer.partitions_for(self._outcomes), SENT_WITHIN)
                         self._topic_is(there=True)
                     sent = [
-                        await producer.send(self._outcomes, key=r.key.encode(), value=r.to_bytes(), partition=0)
-                        for r in reports
+                        await producer.send(self._outcomes, key=key.encode(), value=value, partition=0)
+                        for key, value in said
                     ]
                     if sent:
                         await asyncio.wait_for(asyncio.gather(*sent), SENT_WITHIN)

@@ -1,4 +1,4 @@
-"""The control plane: a Faust app whose one agent owns the table of breakers.
+"""The control plane: a Faust app whose one agent owns the tables of breakers and of rollouts.
 
 Its only topic of input has one partition, so one worker of the fleet folds and every worker reads. It is an app of its
 own, apart from the one that carries the lanes: whatever becomes of it, events are scored.
@@ -6,9 +6,10 @@ own, apart from the one that carries the lanes: whatever becomes of it, events a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import faust
 import structlog
@@ -16,15 +17,19 @@ from faust.app.base import BootStrategy
 from faust.tables.globaltable import GlobalTable
 from faust.transport.drivers import aiokafka as driver
 
+from models import rollout
 from models.breaker import Policy
 from models.fleet import fold, targets
 from schemas import wire
-from schemas.fleet import BreakerRow, Command, Report
+from schemas.fleet import Alert, BreakerRow, Command, Report
+from schemas.rollout import Change, Direction, Order, Presence, RolloutRow
 from schemas.wire import Malformed
 from topics.names import Names
 from workers.identity import own_folder
 
 log = structlog.get_logger("failsoft.fleet")
+
+Row = TypeVar("Row", BreakerRow, RolloutRow)
 
 SESSION = 6.0
 """Seconds after which an owner that is gone is replaced; the data plane's session is as long."""
@@ -63,18 +68,37 @@ class _App(faust.App):  # type: ignore[misc]
         return _Transport(self.conf.broker_consumer, self)
 
 
+Message = Report | Command | Presence | Order
+
+WHO = "failsoft"
+"""Who orders an automatic rollback."""
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What whoever owns the breakers needs. ``policies`` has a policy for each model, ``wall`` is epoch seconds."""
+    """What whoever owns the tables needs. ``policies`` and ``rollbacks`` have one for each model, ``wall`` is epoch
+    seconds, ``prove`` says why a version of a model may not be served now (None: it may), and ``changed`` is told of
+    each move of a model to another version.
+    """
 
     policies: Mapping[str, Policy]
+    rollbacks: Mapping[str, rollout.Policy]
     wall: Callable[[], float]
     draw: Callable[[], float]
+    prove: Callable[[str, int], Awaitable[str | None]]
+    changed: Callable[[str, Change], None]
 
-    def messages(self, raw: bytes | None, keys: set[str]) -> list[Report | Command]:
+    def messages(self, raw: bytes | None, keys: set[str]) -> list[Message]:
         """What a record of ``<name>.outcomes`` says, a command once for each key that it means; ``keys`` have rows."""
         given = wire.loads(raw, 65_536)
-        if not isinstance(given, dict) or "action" not in given:
+        given = given if isinstance(given, dict) else {}
+        if "order" in given:
+            order = Order.parse(raw)
+            return [] if self.model(order.target) is None else [order]
+        if "serving" in given:
+            presence = Presence.parse(raw)
+            return [presence] if presence.model in self.rollbacks else []
+        if "action" not in given:
             report = Report.parse(raw)
             return [report] if self.policy(report.key) else []
         command = Command.parse(raw)
@@ -93,6 +117,13 @@ class Owner:
         """That of a key's model; None for a model that this pipeline does not have (any more)."""
         return self.policies.get(key.rpartition("@")[0])
 
+    def model(self, target: str) -> str | None:
+        """The model that an order's target names, with or without a version; None for none of this pipeline's."""
+        return next((m for m in (target, target.rpartition("@")[0]) if m in self.rollbacks), None)
+
+    def now_ms(self) -> int:
+        return int(self.wall() * 1000)
+
 
 def credentials(connection: Mapping[str, Any]) -> Any:
     """TLS and SASL of an aiokafka client's ``connection``, as Faust wants them; None for plain text."""
@@ -108,7 +139,7 @@ def credentials(connection: Mapping[str, Any]) -> Any:
 
 
 class ControlPlane:
-    """A Faust app, and the table that it keeps. ``connection`` is how aiokafka's clients connect (``Settings``), and
+    """A Faust app, and the tables that it keeps. ``connection`` is how aiokafka's clients connect (``Settings``), and
     ``keys`` are the versions that this worker has loaded.
     """
 
@@ -120,12 +151,12 @@ class ControlPlane:
         owner: Owner,
         keys: Callable[[], set[str]],
     ) -> None:
-        changelog = names.breakers_changelog
+        changelogs = {"breakers": names.breakers_changelog, "rollouts": names.rollouts_changelog}
 
         class Table(GlobalTable):  # type: ignore[misc]
             # Given as ``changelog_topic``, another topic's name keeps the group's leader in the assignment for ever.
             def _changelog_topic_name(self) -> str:
-                return changelog
+                return changelogs[self.name]
 
         self.app = _App(
             names.control_group,
@@ -143,17 +174,16 @@ class ControlPlane:
             GlobalTable=Table,
         )
         self._owner, self._keys = owner, keys
-        self.on_row: Callable[[], None] = lambda: None  # called when there is something new in ``rows``
+        self.on_row: Callable[[], None] = lambda: None  # called when there is something new in the tables
         self._ready = False
         self._era = -1
-        self._own: dict[str, tuple[BreakerRow, dict[str, Any]]] = {}
+        self._own: dict[tuple[str, str], tuple[BreakerRow | RolloutRow, dict[str, Any]]] = {}
+        self._considered: dict[str, int] = {}  # failed cycles at which a rollback was considered last, by key
+        self._going_back: set[asyncio.Task[None]] = set()
         self._outcomes = self._topic(names.outcomes)
         self._control = self._topic(names.control)
         self._alerts = self._topic(names.alerts)
-        # These two settings, or other workers see nothing until the next rebalance.
-        self.table = self.app.GlobalTable(
-            "breakers", partitions=1, recovery_buffer_size=1, on_changelog_event=self._read
-        )
+        self._breakers, self._rollouts = self._table("breakers"), self._table("rollouts")
         self.app.agent(self._outcomes, name="breakers.fold", concurrency=1)(self._fold)
         self.app.agent(self._control, name="breakers.relay", concurrency=1)(self._relay)
 
@@ -162,24 +192,37 @@ class ControlPlane:
             name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", partitions=1
         )
 
+    def _table(self, name: str) -> Any:
+        # These two settings, or other workers see nothing until the next rebalance.
+        return self.app.GlobalTable(name, partitions=1, recovery_buffer_size=1, on_changelog_event=self._read)
+
     async def end(self) -> None:
         """Stops the app, which hands what it owns to the other workers."""
+        for task in self._going_back:
+            task.cancel()
         await self.app.stop()
 
     @property
     def ready(self) -> bool:
-        """Was the table read to its end, once? A rebalance reads it again, but forgets nothing meanwhile."""
+        """Were the tables read to their ends, once? A rebalance reads them again, but forgets nothing meanwhile."""
         self._ready = self._ready or self.app.tables.recovery.completed.is_set()
         return self._ready
 
-    def rows(self) -> Mapping[str, dict[str, Any]]:
-        """The fleet's rows by key, as they are now: each write replaces the dict, none changes one."""
-        return {**self.table, **{key: value for key, (_, value) in self._written().items()}}
+    def breakers(self) -> Mapping[str, dict[str, Any]]:
+        """The fleet's breakers by key, as they are now: each write replaces the dict, none changes one."""
+        return self._rows(self._breakers)
 
-    def _written(self) -> dict[str, tuple[BreakerRow, dict[str, Any]]]:
+    def rollouts(self) -> Mapping[str, dict[str, Any]]:
+        """The fleet's rollouts by model, in the same way."""
+        return self._rows(self._rollouts)
+
+    def _rows(self, table: Any) -> Mapping[str, dict[str, Any]]:
+        return {**table, **{key: value for (name, key), (_, value) in self._written().items() if name == table.name}}
+
+    def _written(self) -> dict[tuple[str, str], tuple[BreakerRow | RolloutRow, dict[str, Any]]]:
         """What this owner wrote since the group's last rebalance; before that another may have been the owner.
 
-        The table alone will not do for its writer: Faust reads every write back, tens of milliseconds later, and puts
+        A table alone will not do for its writer: Faust reads every write back, tens of milliseconds later, and puts
         it over what was written since. Reports and orders that came within that time were lost.
         """
         if self._era != self.app.consumer_generation_id:
@@ -191,48 +234,117 @@ class ControlPlane:
         self.on_row()
 
     async def _relay(self, stream: Any) -> None:
-        """Commands go the way of reports, so that one agent alone writes the table."""
+        """Commands and orders go the way of reports, so that one agent alone writes the tables."""
         async for event in stream.events():
             try:
-                command = Command.parse(event.value)
+                given = wire.loads(event.value, 65_536)
+                ordered = isinstance(given, dict) and "order" in given
+                target = Order.parse(event.value).target if ordered else Command.parse(event.value).target
             except Malformed as e:
                 log.warning("a command is not one", error=str(e))
                 continue
-            await (await self._outcomes.send(key=command.target.encode(), value=event.value))
+            await self._send(self._outcomes, target, event.value)
 
     async def _fold(self, stream: Any) -> None:
         async for event in stream.events():
             try:
-                messages = self._owner.messages(event.value, self._keys() | {str(k) for k in self.table})
+                messages = self._owner.messages(event.value, self._keys() | {str(k) for k in self._breakers})
             except Malformed as e:
                 log.warning("a report is not one", error=str(e))
                 continue
             for message in messages:
-                await self._take(message)
+                if isinstance(message, (Report, Command)):
+                    await self._take(message)
+                else:
+                    await self._take_rollout(message)
 
     async def _take(self, message: Report | Command) -> None:
         key = message.key if isinstance(message, Report) else message.target
         policy = self._owner.policy(key)
         if policy is None:
             return
-        row = self._row(key)
-        folded = fold(row, message, policy, int(self._owner.wall() * 1000), self._owner.draw())
-        for alert in folded.alerts:  # before the row: an owner that dies in between says it twice, and not never
-            await (await self._alerts.send(key=alert.name.encode(), value=alert.to_bytes()))
-        if folded.row is not None and folded.row is not row:
-            value = folded.row.to_dict()
-            self._written()[key] = folded.row, value
-            self.table[key] = value
-            self.on_row()
+        row = self._row(self._breakers, key, BreakerRow)
+        folded = fold(row, message, policy, self._owner.now_ms(), self._owner.draw())
+        await self._alert(*folded.alerts)
+        if folded.row is None:
+            return
+        if folded.row is not row:
+            self._write(self._breakers, key, folded.row)
+        await self._consider(folded.row)
 
-    def _row(self, key: str) -> BreakerRow | None:
-        if key in self._written():
-            return self._written()[key][0]
-        held = self.table.get(key)
+    async def _take_rollout(self, message: Presence | Order) -> None:
+        model = message.model if isinstance(message, Presence) else self._owner.model(message.target)
+        if model is None:
+            return
+        row = self._row(self._rollouts, model, RolloutRow)
+        folded = rollout.fold(row, message, self._owner.rollbacks[model], self._owner.now_ms())
+        await self._alert(*folded.alerts)
+        if folded.row is not None and folded.row is not row:
+            self._write(self._rollouts, model, folded.row)
+        if folded.change is not None:
+            self._owner.changed(model, folded.change)
+
+    async def _consider(self, breaker: BreakerRow) -> None:
+        """Is this a version to go back from? Asked once for each half-open cycle that failed."""
+        model = breaker.key.rpartition("@")[0]
+        if self._considered.get(breaker.key) == breaker.reopenings:
+            return
+        now_ms, row = self._owner.now_ms(), self._row(self._rollouts, model, RolloutRow)
+        found = rollout.verdict(row, breaker, self._owner.rollbacks[model], now_ms)
+        if found is None:
+            self._considered.pop(breaker.key, None)
+            return
+        self._considered[breaker.key] = breaker.reopenings
+        if isinstance(found, rollout.Stay):
+            await self._stay(breaker.key, found.why)
+            return
+        # In a task of its own: what a version has to prove takes a second or more, and reports must not wait.
+        task = asyncio.get_running_loop().create_task(self._go_back(breaker.key, found))
+        self._going_back.add(task)
+        task.add_done_callback(self._going_back.discard)
+
+    async def _go_back(self, key: str, back: rollout.Back) -> None:
+        """To the first candidate that proves itself; the order goes the way of every other, and is folded in turn."""
+        model, _, version = key.rpartition("@")
+        refused = []
+        for candidate in back.candidates:
+            why = await self._owner.prove(model, candidate)
+            if why is None:
+                passed = f"{back.why}; {model}@{candidate} proved itself"
+                target = f"{model}@{candidate}"
+                order = Order(target, Direction.ROLLBACK, WHO, passed, self._owner.now_ms(), int(version))
+                await self._send(self._outcomes, target, order.to_bytes())
+                return
+            refused.append(f"{model}@{candidate}: {why}")
+        await self._stay(key, f"{back.why}, but no version to go back to proves itself: {'; '.join(refused)}")
+
+    async def _stay(self, key: str, why: str) -> None:
+        version = key.rpartition("@")[2]
+        log.warning("no rollback", key=key, why=why)
+        await self._alert(Alert("rollback_refused", key, self._owner.now_ms(), version, version, why[:2_000], None))
+
+    async def _alert(self, *alerts: Alert) -> None:
+        """Before the row is written: an owner that dies in between says it twice, and not never."""
+        for alert in alerts:
+            await self._send(self._alerts, alert.name, alert.to_bytes())
+
+    async def _send(self, topic: Any, key: str, value: bytes) -> None:
+        await (await topic.send(key=key.encode(), value=value))
+
+    def _write(self, table: Any, key: str, row: BreakerRow | RolloutRow) -> None:
+        value = row.to_dict()
+        self._written()[table.name, key] = row, value
+        table[key] = value
+        self.on_row()
+
+    def _row(self, table: Any, key: str, kind: type[Row]) -> Row | None:
+        if (table.name, key) in self._written():
+            return cast(Row, self._written()[table.name, key][0])
+        held = table.get(key)
         if held is None:
             return None
         try:
-            return BreakerRow.from_dict(held)
+            return kind.from_dict(held)
         except Malformed as e:
-            log.error("a breaker's row cannot be read, and begins anew", key=key, error=str(e))
+            log.error("a row cannot be read, and begins anew", table=table.name, key=key, error=str(e))
             return None

@@ -25,7 +25,7 @@ from topics.routing import Row, route
 from workers.board import LocalBoard
 from workers.pace import Pace
 from workers.pack import pack, squeezed
-from workers.plan import Plan, Scored
+from workers.plan import Call, Plan, Result, Scored
 from workers.report import Reporter
 from workers.runner import Runner
 from workers.scoring import score
@@ -79,6 +79,7 @@ class Deps:
     reporter: Reporter
     make_producer: Callable[[int], AIOKafkaProducer]
     make_known: Callable[[int], Coroutine[Any, Any, LastKnown | None]]
+    saw: Callable[[Call, Result], None]
     exactly_once: bool
     wall: Callable[[], float]
     clock: Callable[[], float]
@@ -318,6 +319,7 @@ class Lane:
             call = next(steps)
             while True:
                 result = await d.runner.run(call)
+                d.saw(call, result)
                 slowest = max(slowest, result.seconds)
                 call = steps.send(result)
         except StopIteration as end:

@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from models.breaker import State
 from schemas.failure import Kind
 from schemas.prediction import Source
+from schemas.rollout import Trigger
 
 
 class Type(StrEnum):
@@ -146,13 +147,20 @@ TABLE: tuple[Definition, ...] = (
         "1 while this worker reads the fleet's breakers, 0 while it goes by its own alone.",
     ),
     Definition("failsoft_imputed_total", Type.COUNTER, "Missing values that were filled in.", ("feature",)),
+    Definition(
+        "failsoft_fleet_workers",
+        Type.GAUGE,
+        "Workers of the fleet that serve a version, as the fleet's row has it: more than one version of a model for "
+        "longer than a move takes is a skew.",
+        ("model", "version"),
+    ),
     Definition("failsoft_model_info", Type.INFO, "A model version that is loaded.", ("model", "version", "sha256")),
     Definition(
         "failsoft_rollbacks_total",
         Type.COUNTER,
-        "Moves to an earlier version, by what ordered them.",
+        "Rollbacks to another version, by what ordered them; counted by the worker that owns the table.",
         ("model", "trigger"),
-        values={"trigger": ("breaker", "operator")},
+        values={"trigger": (Trigger.AUTOMATIC, Trigger.OPERATOR)},
     ),
     Definition(
         "failsoft_transaction_seconds",

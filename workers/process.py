@@ -15,7 +15,7 @@ import structlog
 
 from topics import admin
 from workers import app as composition
-from workers import logs, settings
+from workers import logs, rollouts, settings
 from workers.identity import Identity, claim
 from workers.settings import Settings
 
@@ -41,7 +41,7 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
     ``ready`` is called with the address of the HTTP server when the worker has its first lanes.
     """
     topology = await admin.verify(pipeline.connection(), wanted(pipeline))
-    app = composition.build(pipeline, options, topology)
+    app = composition.build(pipeline, options, topology, await rollouts.active(pipeline))
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
@@ -106,8 +106,12 @@ def standalone_app() -> composition.App:
     logs.configure()
     pipeline = settings.load(None, os.environ)
     identity: Identity = claim(pipeline.name, os.environ.get("FAILSOFT_WORKER_ID"))
-    topology = asyncio.run(admin.verify(pipeline.connection(), wanted(pipeline)))
-    app = composition.build(pipeline, composition.Options(worker_id=identity.id), topology)
+
+    async def look() -> tuple[admin.Topology, dict[str, int]]:
+        return await admin.verify(pipeline.connection(), wanted(pipeline)), await rollouts.active(pipeline)
+
+    topology, active = asyncio.run(look())
+    app = composition.build(pipeline, composition.Options(worker_id=identity.id), topology, active)
     app.identity = identity
     return app
 

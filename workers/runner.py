@@ -46,11 +46,27 @@ class Runner:
     def __init__(
         self, sessions: Mapping[str, Runs], threads: int, metrics: Metrics, clock: Callable[[], float]
     ) -> None:
-        self._sessions, self._metrics, self._clock = sessions, metrics, clock
+        self._sessions, self._metrics, self._clock = dict(sessions), metrics, clock
+        self._busy: dict[str, int] = {}
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="failsoft-model")
+
+    def add(self, key: str, session: Runs) -> None:
+        self._sessions[key] = session
+
+    async def retire(self, key: str) -> None:
+        del self._sessions[key]
+        while self._busy.get(key):
+            await asyncio.sleep(0.01)
 
     async def run(self, call: Call) -> Result:
         """Every row of ``call`` answered or failed."""
+        self._busy[call.key] = self._busy.get(call.key, 0) + 1
+        try:
+            return await self._run(call)
+        finally:
+            self._busy[call.key] -= 1
+
+    async def _run(self, call: Call) -> Result:
         session = self._sessions[call.key]
         until = self._clock() + call.deadline
         found = _Split()

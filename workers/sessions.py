@@ -24,12 +24,13 @@ Wrap = Callable[[Session], Runs]
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """The models of a pipeline in memory; ``served`` lacks a model of which no version could be loaded."""
+class Opened:
+    """A version in memory, ready to serve. ``close`` gives its memory back, once no run is under way."""
 
-    served: Mapping[str, Served]
-    sessions: Mapping[str, Runs]
-    sha256: Mapping[str, str]
+    served: Served
+    session: Runs
+    sha256: str
+    close: Callable[[], None]
 
 
 def cards(settings: Settings, repository: Repository) -> dict[str, ModelCard]:
@@ -96,27 +97,40 @@ def plan(settings: Settings, found: Mapping[str, ModelCard], repository: Reposit
     )
 
 
-def load(found: Mapping[str, ModelCard], repository: Repository, wrap: Wrap = lambda session: session) -> Loaded:
-    """Load and warm the newest version of each model; one that does not load is passed over, loudly, for the next.
+def open_version(repository: Repository, card: ModelCard, version: int, wrap: Wrap = lambda session: session) -> Opened:
+    """Load and warm one version of the card's model, blocking. Raises UnknownModel, Refused or Unloadable."""
+    artifact = repository.artifact(card.name, version)
+    session = Session(artifact, card)
+    session.warm()
+    served = Served(card.name, version, artifact.statistics)
+    return Opened(served, wrap(session), artifact.sha256, session.close)
 
-    A model of which none loads is left out: the primary's events then get a fallback, and say ``unavailable``.
+
+def candidates(repository: Repository, model: str, active: int | None) -> list[int]:
+    """The versions that may serve, the one to try first in front: ``active``, which the fleet wants, and what is older
+    (never what is newer: the fleet may have left that); the newest first where the fleet wants none yet.
     """
-    served: dict[str, Served] = {}
-    sessions: dict[str, Runs] = {}
-    sha256: dict[str, str] = {}
-    for model, card in found.items():
-        for version in repository.versions(model):
-            try:
-                artifact = repository.artifact(model, version)
-                session = Session(artifact, card)
-                session.warm()
-            except Unloadable as e:
-                log.error("a version does not load, trying the one before", model=model, version=version, why=str(e))
-                continue
-            served[model] = Served(model, version, artifact.statistics)
-            sessions[session.key] = wrap(session)
-            sha256[session.key] = artifact.sha256
-            break
-        else:
-            log.error("no version of a model could be loaded: it will not answer", model=model)
-    return Loaded(served, sessions, sha256)
+    versions = repository.versions(model)
+    return versions if active is None else [active, *(v for v in versions if v < active)]
+
+
+def first(
+    repository: Repository, card: ModelCard, active: int | None, wrap: Wrap = lambda session: session
+) -> Opened | None:
+    """The first candidate that can serve; one that cannot is passed over, loudly, for the next. Raises Refused."""
+    for version in candidates(repository, card.name, active):
+        try:
+            return open_version(repository, card, version, wrap)
+        except (Unloadable, UnknownModel) as e:
+            log.error("a version cannot serve, trying the one before", model=card.name, version=version, why=str(e))
+    log.error("no version of a model can serve: it will not answer", model=card.name)
+    return None
+
+
+def prove(repository: Repository, card: ModelCard, version: int) -> str | None:
+    """Why this version may not serve now, or None, blocking."""
+    try:
+        open_version(repository, card, version).close()
+    except (Unloadable, UnknownModel, Refused) as e:
+        return str(e)
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from faust.transport.drivers import aiokafka as driver
@@ -13,6 +13,7 @@ from workers.fleet import ControlPlane, Owner, credentials
 from workers.identity import own_folder
 
 SASL = {"sasl_mechanism": "SCRAM-SHA-512", "sasl_plain_username": "ann", "sasl_plain_password": "secret"}
+OWNER = Owner({}, {}, lambda: 0.0, lambda: 0.5, cast(Any, None), lambda model, change: None)
 CONTEXT = ssl.create_default_context()
 
 
@@ -36,7 +37,7 @@ def test_it_connects_as_the_lanes_do(connection: dict[str, Any]) -> None:
 def test_the_app_is_given_them_and_makes_no_folder_of_its_own() -> None:
     """A folder a process would stay behind after each ``kill -9``."""
     connection = {"bootstrap_servers": "a:1,b:2", "security_protocol": "SASL_PLAINTEXT", **SASL}
-    plane = ControlPlane(Names("loans"), connection, "w", Owner({}, lambda: 0.0, lambda: 0.5), set)
+    plane = ControlPlane(Names("loans"), connection, "w", OWNER, set)
     conf = plane.app.conf
     assert conf.broker_credentials.username == "ann" and [u.host for u in conf.broker] == ["a", "b"]
     assert conf.datadir.is_relative_to(own_folder())

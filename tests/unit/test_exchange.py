@@ -20,6 +20,7 @@ from workers.board import LocalBoard
 from workers.exchange import Exchange
 from workers.metrics import Metrics
 from workers.plan import Served
+from workers.versions import Versions
 
 OPEN = BreakerRow("m@2", "open", 1, 1_000_000, 1_015_000)
 
@@ -38,8 +39,11 @@ class Plane:
     async def end(self) -> None:
         self.ended.set()
 
-    def rows(self) -> dict[str, dict[str, Any]]:
+    def breakers(self) -> dict[str, dict[str, Any]]:
         return self.held
+
+    def rollouts(self) -> dict[str, dict[str, Any]]:
+        return {}
 
 
 class Desk:
@@ -57,6 +61,9 @@ class Desk:
             make_producer=lambda: cast(Any, self),
             outcomes="loans.outcomes",
             board=self.board,
+            versions=Versions(
+                "w", {}, [], lambda model, version: None, cast(Any, None), self.board, metrics, float, float
+            ),
             metrics=metrics,
         )
 

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from models import rollout
 from models.fleet import fold
 from schemas.fleet import Action, BreakerRow, Command, Report, ReportKind, Tally
+from schemas.rollout import Direction, Order, Presence
 from schemas.wire import Malformed, dumps
 from tests.fleet_owner import POLICY, T0
 from workers.fleet import Owner
@@ -18,7 +20,13 @@ KEYS = {"m@1", "m@12", "lite@1", "gone@1"}
 @pytest.fixture
 def owner() -> Owner:
     """Of a pipeline with two models."""
-    return Owner({"m": POLICY, "lite": POLICY, "a@b": POLICY}, lambda: T0 / 1000, lambda: 0.5)
+    models = ("m", "lite", "a@b")
+    rollbacks = dict.fromkeys(models, rollout.Policy(3, 1800.0))
+    return Owner(dict.fromkeys(models, POLICY), rollbacks, lambda: T0 / 1000, lambda: 0.5, _prove, lambda m, c: None)
+
+
+async def _prove(model: str, version: int) -> str | None:
+    return None
 
 
 def report(key: str) -> Report:
@@ -97,3 +105,14 @@ def test_what_is_neither_is_malformed(owner: Owner, raw: bytes | None) -> None:
     """The agent says so and goes on: whoever wrote it did not know the format."""
     with pytest.raises(Malformed):
         owner.messages(raw, KEYS)
+
+
+def test_a_presence_and_an_order_are_heard_for_models_of_the_pipeline(owner: Owner) -> None:
+    """A model's name may have an @ in it: the longest that there is, is meant."""
+    presence = Presence("w", "m", 2, T0)
+    assert owner.messages(presence.to_bytes(), KEYS) == [presence]
+    assert owner.messages(Presence("w", "gone", 2, T0).to_bytes(), KEYS) == []
+    for target, model in (("m@3", "m"), ("m", "m"), ("a@b", "a@b"), ("a@b@3", "a@b"), ("x@3", None)):
+        order = Order(target, Direction.ROLLBACK, "ann", "why", T0)
+        assert owner.model(target) == model
+        assert owner.messages(order.to_bytes(), KEYS) == ([order] if model else [])

@@ -40,7 +40,7 @@ IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
 
 ONLY = {
     "faust": {"workers/app.py", "workers/fleet.py"},
-    "mode": {"workers/app.py", "workers/exchange.py", "workers/lanes.py"},
+    "mode": {"workers/app.py", "workers/exchange.py", "workers/lanes.py", "workers/versions.py"},
     "onnxruntime": {"models/session.py", "models/vetting.py", "models/isolation.py"},
     "orjson": {"schemas/wire.py"},
     "aiokafka.admin": {"topics/admin.py"},
@@ -58,6 +58,7 @@ ONLY = {
         "workers/publish.py",
         "workers/tail.py",
         "workers/reading.py",
+        "workers/rollouts.py",  # a start that goes on without it
         "workers/demo/watch.py",  # reads the demo's answers, as a user would
     },
 }

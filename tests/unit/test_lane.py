@@ -110,6 +110,7 @@ def lane(log: Log, ledger: Ledger) -> Lane:
         reporter=SimpleNamespace(idle=lambda: None, committed=lambda *_: None),
         make_producer=lambda index: ledger,
         make_known=make_known,
+        saw=lambda call, result: None,
         exactly_once=True,
         wall=lambda: NOW_MS / 1000,
         clock=lambda: 0.0,

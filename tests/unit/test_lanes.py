@@ -206,6 +206,9 @@ async def test_a_worker_that_waits_for_its_group_can_be_ended(
 
     async def verify(*_: Any) -> None: ...
 
+    async def active(_: Any) -> dict[str, int]:
+        return {}
+
     async def start() -> None:
         began.set()
         await asyncio.sleep(3600)
@@ -215,6 +218,7 @@ async def test_a_worker_that_waits_for_its_group_can_be_ended(
 
     fake = SimpleNamespace(start=start, lanes=SimpleNamespace(drain=drain))
     monkeypatch.setattr(admin, "verify", verify)
+    monkeypatch.setattr(process.rollouts, "active", active)
     monkeypatch.setattr(composition, "build", lambda *_: fake)
     monkeypatch.setattr(process, "wanted", lambda _: None)
     monkeypatch.setattr(process.gc, "freeze", lambda: None)

@@ -1,0 +1,35 @@
+"""A version's health: what is in its window, and what has left it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.health import BUCKETS, SPAN, Recent
+from schemas.rollout import Health
+
+
+def test_runs_are_summed_and_leave_with_their_bucket() -> None:
+    """Never later than the span, and not before a bucket less."""
+    recent = Recent()
+    recent.add(100, 3, 0.5, np.array([0.5, 1.0], np.float32), 0.0)
+    recent.add(10, 0, 0.25, None, 1.0)
+    assert recent.totals(2.0) == Health(110, 3, 2, 0.75, 2, 1.5)
+    assert recent.totals(SPAN - SPAN / BUCKETS - 0.01).calls == 110
+    assert recent.totals(SPAN).calls == 0
+
+
+def test_a_confidence_that_is_no_number_counts_for_nothing() -> None:
+    """Placeholders of failed rows may hold anything, and a mean of NaN says nothing for five minutes."""
+    recent = Recent()
+    recent.add(2, 1, 0.1, np.array([np.nan, 0.9]), 0.0)
+    assert recent.totals(0.0) == Health(2, 1, 1, 0.1, 0, 0.0)
+
+
+@pytest.mark.parametrize("now", [5.0, 4.0])
+def test_a_clock_that_stands_or_is_late_loses_nothing(now: float) -> None:
+    """What comes at an earlier time goes into the newest bucket."""
+    recent = Recent(span=30.0)
+    recent.add(1, 0, 0.1, None, 5.0)
+    recent.add(1, 0, 0.1, None, now)
+    assert recent.totals(5.0).calls == 2

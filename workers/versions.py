@@ -1,0 +1,194 @@
+"""Which versions this worker serves: what the fleet's rows want is loaded and swapped in, and told to the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+from mode import Service
+
+from models.card import ModelCard
+from models.health import Recent
+from models.repository import UnknownModel
+from models.rollout import presence_every, skew
+from models.session import Unloadable
+from schemas.refusal import Refused
+from schemas.rollout import Presence, RolloutRow
+from workers.board import LocalBoard
+from workers.metrics import Metrics
+from workers.plan import Call, Result
+from workers.runner import Runner
+from workers.sessions import Opened
+
+log = structlog.get_logger("failsoft.versions")
+
+AGAIN = (1.0, 30.0)
+"""Seconds before a version that could not be served is tried again: the first time, and at most. It may be on its way
+to this machine."""
+
+LOOK = 0.5
+"""Seconds between two looks whether something is to be tried again."""
+
+Open = Callable[[str, int | None], Opened | None]
+"""Proves, loads and warms a version of a model, blocking: the one named, or the first that can serve. Raises Refused,
+UnknownModel or Unloadable."""
+
+
+@dataclass(slots=True)
+class _Model:
+    """One model in this worker."""
+
+    wanted: int | None = None  # what the fleet's row has as active; None while there is no row
+    workers: int = 1
+    problem: str | None = None
+    tries: int = 0
+    try_at: float = 0.0
+    told: tuple[int | None, str | None] | None = None
+    told_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is loaded of one version, and how it does."""
+
+    opened: Opened
+    recent: Recent = field(default_factory=Recent)
+
+
+class Versions(Service):  # type: ignore[misc]
+    """Follows the fleet, one move at a time. ``clock`` is monotonic seconds, ``wall`` epoch seconds.
+
+    What was loaded is taken into service between two batches; the version before is unloaded when its last call is
+    back. ``on_news`` is called when the fleet should hear of this worker.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        cards: Mapping[str, ModelCard],
+        opened: Iterable[Opened],
+        open: Open,
+        runner: Runner,
+        board: LocalBoard,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        super().__init__()
+        self._worker, self._cards, self._open = worker, cards, open
+        self._runner, self._board, self._metrics = runner, board, metrics
+        self._clock, self._wall = clock, wall
+        self._models = {model: _Model() for model in cards}
+        self._known: dict[str, _Known] = {}
+        self.on_news: Callable[[], None] = lambda: None
+        self._changed = asyncio.Event()
+        for each in opened:
+            self._serve(each)
+
+    def saw(self, call: Call, result: Result) -> None:
+        """A call came back: its version's health."""
+        known = self._known.get(call.key)
+        if known is None:
+            return
+        confidences = None if result.predictions is None else result.predictions.confidences
+        if confidences is not None and result.bad:
+            confidences = np.delete(confidences, list(result.bad))
+        failures = sum(1 for f in result.bad.values() if f.trips_breaker)
+        known.recent.add(len(call), failures, result.seconds, confidences, self._clock())
+
+    def absorb(self, row: RolloutRow) -> None:
+        """The fleet's row of one model, as it is now; one of a model that this pipeline does not have is no matter."""
+        model = self._models.get(row.model)
+        if model is None:
+            return
+        model.workers = len(row.workers)
+        for version, workers in skew(row, self._now_ms()).items():
+            self._metrics.set("failsoft_fleet_workers", workers, model=row.model, version=str(version))
+        if model.wanted != row.active:
+            model.wanted, model.tries, model.try_at = row.active, 0, 0.0
+            self._changed.set()
+
+    def presences(self) -> Iterator[Presence]:
+        """What the fleet should be told now of this worker. Each is counted as told."""
+        now = self._clock()
+        for name, model in self._models.items():
+            served = self._board.serving(name)
+            says = None if served is None else served.version, model.problem
+            if says == model.told and now - model.told_at < presence_every(model.workers):
+                continue
+            model.told, model.told_at = says, now
+            health = {
+                k.opened.served.version: k.recent.totals(now)
+                for k in self._known.values()
+                if k.opened.served.model == name
+            }
+            yield Presence(self._worker, name, says[0], self._now_ms(), says[1], health)
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _follow(self) -> None:
+        while not self.should_stop:
+            self._changed.clear()
+            for name, model in self._models.items():
+                if self._astray(name, model) and self._clock() >= model.try_at:
+                    await self._move(name, model)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LOOK)
+
+    def _astray(self, name: str, model: _Model) -> bool:
+        """Does this worker serve another version than the fleet wants, or none?"""
+        served = self._board.serving(name)
+        if served is None:
+            return True
+        if served.version in (model.wanted, None) or model.wanted is None:
+            model.problem = None
+            return False
+        return True
+
+    async def _move(self, name: str, model: _Model) -> None:
+        before, wanted = self._board.serving(name), model.wanted
+        try:
+            # On a thread: it takes a second or more, and batches go on.
+            opened = await asyncio.to_thread(self._open, name, wanted)
+        except (Refused, UnknownModel, Unloadable) as e:
+            self._failed(name, model, str(e))
+            return
+        if opened is None:
+            self._failed(name, model, f"no version of {name} can serve")
+            return
+        model.problem, model.tries = None, 0
+        self._serve(opened)
+        log.info("a version serves", model=name, version=opened.served.version, before=before and before.version)
+        self.on_news()
+        if before is not None:
+            await self._unload(before.key)
+
+    def _failed(self, name: str, model: _Model, why: str) -> None:
+        wait = min(AGAIN[1], AGAIN[0] * 2.0 ** min(model.tries, 32))
+        model.problem, model.tries, model.try_at = why[:2_000], model.tries + 1, self._clock() + wait
+        log.error("the version that the fleet wants cannot serve here", model=name, version=model.wanted, why=why)
+        self.on_news()
+
+    def _serve(self, opened: Opened) -> None:
+        self._known[opened.served.key] = _Known(opened)
+        self._runner.add(opened.served.key, opened.session)
+        self._board.serve(opened.served, self._cards[opened.served.model])
+        self._metrics.inform(
+            "failsoft_model_info",
+            model=opened.served.model,
+            version=str(opened.served.version),
+            sha256=opened.sha256,
+        )
+
+    async def _unload(self, key: str) -> None:
+        """Calls under way end on the version that they began on; then its memory is given back."""
+        await self._runner.retire(key)
+        known = self._known.pop(key)
+        self._board.retire(key)
+        await asyncio.to_thread(known.opened.close)
+
+    def _now_ms(self) -> int:
+        return int(self._wall() * 1000)
