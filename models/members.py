@@ -121,7 +121,7 @@ def mismatches(card: ModelCard, cards: Mapping[str, ModelCard]) -> list[str]:
         if member.ensemble is not None:
             found.append(f"{name!r} is an ensemble itself, and members are models: list its members here")
         elif member.output.kind is not output.kind:
-            found.append(f"{name!r} gives a {member.output.kind} output, and this ensemble a {output.kind} one")
+            found.append(f"{name!r}: its output is {member.output.kind}, and this ensemble's is {output.kind}")
         elif member.output.classes != output.classes:
             said = "names no classes" if member.output.classes is None else f"has {list(member.output.classes)}"
             found.append(

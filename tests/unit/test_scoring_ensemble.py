@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from models.card import ModelCard
 from models.fallback import LastKnown
 from models.window import Counts
 from schemas.failure import Failure, Kind
@@ -23,63 +22,20 @@ from tests.kit import (
     answers,
     body,
     broken,
-    card,
     events,
     failing,
     fine,
-    plan,
+    member,
     result,
     retried,
     run,
+    trio,
     waiting,
 )
-from workers.plan import Call, Plan, Result, Rule, Scored
+from workers.plan import Call, Result, Scored
 
 VERSIONS = {"a": 1, "b": 2, "c": 3, "lite": 1}
 ALL = ("a@1", "b@2", "c@3")
-
-
-def member(name: str, *features: str, **output: Any) -> ModelCard:
-    """A member that takes these numbers; ``y`` is imputed."""
-    columns = [{"name": f, "type": "float"} | ({"impute": 0.5} if f == "y" else {}) for f in features or ("x",)]
-    return ModelCard.model_validate(
-        {"model": {"name": name}, "output": {"kind": "binary"} | output, "features": columns}
-    )
-
-
-def trio(
-    quorum: int = 2,
-    chain: Sequence[str] = ("static",),
-    min_confidence: float | None = None,
-    cards: Mapping[str, ModelCard] | None = None,
-    rule: Rule | None = None,
-) -> Plan:
-    """The pipeline of ``plan``, whose primary is the mean of "a", "b" and "c"."""
-    output: dict[str, Any] = {"kind": "binary"}
-    if min_confidence is not None:
-        output["min_confidence"] = min_confidence
-    both = ModelCard.model_validate(
-        {
-            "model": {"name": "m", "kind": "ensemble"},
-            "output": output,
-            "ensemble": {"combine": "mean", "quorum": quorum, "members": [{"model": n} for n in "abc"]},
-            "fallback": {"chain": list(chain), "static": {"score": 0.5, "label": 0}},
-        }
-    )
-    assert both.fallback is not None
-    members = {n: member(n) for n in "abc"} | dict(cards or {})
-    plain = plan(rule=rule)
-    return Plan(
-        primary="m",
-        cards={"m": both, **members, "lite": card("lite")},
-        chain=both.fallback.chain,
-        rules=plain.rules,
-        envelope=plain.envelope,
-        delays=plain.delays,
-        jitter=plain.jitter,
-        rungs=plain.rungs,
-        replay=plain.replay,
-    )
 
 
 def board(**changes: Any) -> FakeBoard:
