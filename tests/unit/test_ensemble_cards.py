@@ -68,6 +68,13 @@ def test_an_ensembles_card(tmp_path: Path) -> None:
     assert (card.output.threshold, card.output.min_confidence) == (0.5, 0.6)
 
 
+def test_the_pages_card_is_one(tmp_path: Path) -> None:
+    """What docs/ensembles.md shows can be copied."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "ensembles.md").read_text("utf-8")
+    card = load(tmp_path, page.split("```toml\n")[1].split("```")[0])
+    assert card.ensemble is not None and len(card.ensemble.members) == 3
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
