@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from models import fallback
+from models import fallback, members
 from schemas import duration
 from schemas.features import FLOAT32_MAX, Spec, Type
 from schemas.refusal import Refused, near, refuse
@@ -86,7 +86,7 @@ class ModelSection(_Section):
     """``[model]``: who it is and how it is run."""
 
     name: str = ""  # load_card fills in the folder's name
-    kind: Annotated[Literal["model"], _among(["model"])] = "model"
+    kind: Annotated[Literal["model", "ensemble"], _among(["model", "ensemble"])] = "model"
     # A fifth of a second is where a person notices waiting; a batch of 4,000 rows takes some 10 ms.
     deadline: Seconds = 0.2
     isolation: Annotated[Literal["thread", "process"], _among(["thread", "process"])] = "thread"
@@ -288,11 +288,12 @@ class RollbackSection(_Section):
 
 
 class ModelCard(_Section):
-    """The whole of a card.toml. Times are seconds."""
+    """The whole of a card.toml; times are seconds. A model has features, an ensemble has ``ensemble`` instead."""
 
     model: ModelSection = ModelSection()
     output: OutputSection
-    features: tuple[FeatureSection, ...] = Field(min_length=1)
+    features: tuple[FeatureSection, ...] = ()
+    ensemble: members.EnsembleSection | None = None
     fallback: FallbackSection | None = None
     breaker: BreakerSection = BreakerSection()
     rollback: RollbackSection = RollbackSection()
@@ -312,6 +313,13 @@ class ModelCard(_Section):
         if section is not None and any(link == fallback.Link(fallback.LinkKind.MODEL, name) for link in section.chain):
             raise ValueError(f"chain: {name!r} cannot be its own fallback")
         return section
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        told = members.problem(self)
+        if told is not None:
+            raise ValueError(told)
+        return self
 
     @property
     def name(self) -> str:

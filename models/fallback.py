@@ -105,17 +105,19 @@ def _number(value: object) -> float | None:
 
 
 class Known(NamedTuple):
-    """An earlier answer: by whom, and when it was given (seconds, the clock of ``remember``'s ``now``)."""
+    """An earlier answer: by whom (an ensemble has no version), and when it was given (seconds, by the clock of
+    ``remember``'s ``now``).
+    """
 
     prediction: Prediction
     model: str
-    version: int
+    version: int | None
     at: float
 
 
 class _Origin(NamedTuple):
     model: str
-    version: int
+    version: int | None
     at: float
 
 
@@ -140,7 +142,7 @@ class LastKnown:
         return len(self._entries)
 
     def remember(
-        self, keys: Sequence[bytes | None], predictions: Predictions, model: str, version: int, now: float
+        self, keys: Sequence[bytes | None], predictions: Predictions, model: str, version: int | None, now: float
     ) -> None:
         """Row i of ``predictions`` is the answer of ``keys[i]``; an event without a key (None) has no last known."""
         n = len(predictions)

@@ -91,10 +91,20 @@ def scored_schema() -> Document:
             "description": "The model that answered, or the rule; null when the static answer was given.",
             "type": ["string", "null"],
         },
-        "version": {"type": ["integer", "null"]},
-        "degraded": {"description": "Somebody other than the primary answered.", "type": "boolean"},
+        "version": {"description": "Null where a rule, an ensemble or nobody answered.", "type": ["integer", "null"]},
+        "members": {
+            "description": "Of an ensemble, and only there: who spoke, as model@version.",
+            "type": "array",
+            "items": {"type": "string", "pattern": "^.+@[1-9][0-9]*$"},
+            "minItems": 1,
+            "uniqueItems": True,
+        },
+        "degraded": {
+            "description": "Somebody other than the primary answered, or an ensemble without some member.",
+            "type": "boolean",
+        },
         "reason": {
-            "description": "The failure kind that kept the primary away, or null.",
+            "description": "The failure kind that kept the primary (or a member of it) away, or null.",
             "enum": [None, *(str(kind) for kind in Kind if kind is not Kind.BAD_HEADER)],
         },
         "revision": {"description": "Of an event's answers the highest counts.", **_COUNT},
@@ -110,19 +120,26 @@ def scored_schema() -> Document:
         "event_time": _TIME,
         "scored_at": _TIME,
     }
-    by_primary = {"degraded": {"const": False}, "reason": {"const": None}, "final": {"const": True}}
-    by_another = {"degraded": {"const": True}, "reason": {"type": "string"}}
+    whole: Document = {"properties": {"degraded": {"const": False}, "reason": {"const": None}}}
+    degraded: Document = {"properties": {"degraded": {"const": True}, "reason": {"type": "string"}}}
+    final: Document = {"properties": {"final": {"const": True}}}
+    alone: Document = {"not": {"required": ["members"]}}
+    unversioned: Document = {"required": ["members"], "properties": {"version": {"const": None}}}
     return {
         "$schema": _DRAFT,
         "title": "Scored",
         "description": "An answer. To have one an event, keep the record of the highest revision for each event_id.",
         "type": "object",
         "properties": properties,
-        "required": list(properties),
+        "required": [name for name in properties if name != "members"],
         "additionalProperties": False,
         "if": {"properties": {"source": {"const": str(Source.PRIMARY)}}},
-        "then": {"properties": by_primary},
-        "else": {"properties": by_another},
+        "then": {"allOf": [whole, final, alone]},
+        "else": {
+            "if": {"properties": {"source": {"const": str(Source.ENSEMBLE)}}},
+            "then": {"allOf": [final, unversioned], "oneOf": [whole, degraded]},
+            "else": {"allOf": [degraded, alone]},
+        },
     }
 
 

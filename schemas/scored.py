@@ -20,6 +20,7 @@ class Answers:
     """Answers that share who gave them and why; the columns have one entry a row.
 
     ``imputed`` names the features that were imputed, by row (rows without any are left out). ``scored_at`` is RFC 3339.
+    ``members`` are those of an ensemble that spoke, as model@version; only an ensemble's answer has them.
     """
 
     source: Source
@@ -36,11 +37,12 @@ class Answers:
     offsets: Sequence[int]
     imputed: dict[int, tuple[str, ...]]
     scored_at: str
+    members: tuple[str, ...] | None = None
 
     @property
     def degraded(self) -> bool:
-        """Somebody other than the primary answered."""
-        return self.source is not Source.PRIMARY
+        """Somebody other than the primary answered, or an ensemble without some member."""
+        return self.source is not Source.PRIMARY and (self.source is not Source.ENSEMBLE or self.reason is not None)
 
 
 def encode(answers: Answers) -> list[bytes]:
@@ -74,6 +76,7 @@ def encode(answers: Answers) -> list[bytes]:
             b',"confidence":',
             place(_confidences(p, scores)),
             b',"source":%b,"model":%b,"version":%b' % tuple(map(_constant, (a.source, a.model, a.version))),
+            b"" if a.members is None else b',"members":%b' % _constant(a.members),
             b',"degraded":%b,"reason":%b' % tuple(map(_constant, (a.degraded, a.reason))),
             b',"revision":%d,"final":%b,"imputed":' % (a.revision, _constant(a.final)),
             place(_imputed(a.imputed, n)) if a.imputed else b"[]",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,39 @@ def plan(
         rungs=rungs,
         replay=REPLAY,
     )
+
+
+def member(name: str, *features: str, **output: Any) -> ModelCard:
+    """A member that takes these numbers; ``y`` is imputed."""
+    columns = [{"name": f, "type": "float"} | ({"impute": 0.5} if f == "y" else {}) for f in features or ("x",)]
+    return ModelCard.model_validate(
+        {"model": {"name": name}, "output": {"kind": "binary"} | output, "features": columns}
+    )
+
+
+def trio(
+    quorum: int = 2,
+    chain: Sequence[str] = ("static",),
+    min_confidence: float | None = None,
+    cards: Mapping[str, ModelCard] | None = None,
+    rule: Rule | None = None,
+) -> Plan:
+    """The pipeline of ``plan``, whose primary is the mean of "a", "b" and "c"."""
+    output: dict[str, Any] = {"kind": "binary"}
+    if min_confidence is not None:
+        output["min_confidence"] = min_confidence
+    both = ModelCard.model_validate(
+        {
+            "model": {"name": "m", "kind": "ensemble"},
+            "output": output,
+            "ensemble": {"combine": "mean", "quorum": quorum, "members": [{"model": n} for n in "abc"]},
+            "fallback": {"chain": list(chain), "static": {"score": 0.5, "label": 0}},
+        }
+    )
+    assert both.fallback is not None
+    members = {n: member(n) for n in "abc"} | dict(cards or {})
+    every = {"m": both, **members, "lite": card("lite")}
+    return replace(plan(rule=rule), cards=every, chain=both.fallback.chain)
 
 
 @dataclass(slots=True)

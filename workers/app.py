@@ -132,9 +132,11 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology, active
     repository = Repository(Path(pipeline.models.repository))
     found = sessions.cards(pipeline, repository)
     plan = sessions.plan(pipeline, found, repository)
+    # An ensemble is its members, each with versions of its own.
+    versioned = {model: card for model, card in found.items() if card.ensemble is None}
     opened = [
         each
-        for model, card in found.items()
+        for model, card in versioned.items()
         if (each := sessions.first(repository, card, active.get(model), options.wrap)) is not None
     ]
     registry = CollectorRegistry()
@@ -150,7 +152,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology, active
         return sessions.open_version(repository, found[model], version, options.wrap)
 
     versions = Versions(
-        options.worker_id, found, opened, open_version, runner, board, metrics, time.monotonic, time.time
+        options.worker_id, versioned, opened, open_version, runner, board, metrics, time.monotonic, time.time
     )
     failures = FailureLog(structlog.get_logger("failsoft.answers"))
     clients = _Clients(pipeline, options.worker_id)
@@ -203,9 +205,9 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology, active
             metrics.add("failsoft_rollbacks_total", 1, model=model, trigger=change.trigger)
 
     owner = Owner(
-        policies={model: policy(card) for model, card in found.items()},
+        policies={model: policy(card) for model, card in versioned.items()},
         rollbacks={
-            model: Policy(card.rollback.after_failed_probes, card.rollback.hold) for model, card in found.items()
+            model: Policy(card.rollback.after_failed_probes, card.rollback.hold) for model, card in versioned.items()
         },
         wall=time.time,
         draw=random.random,

@@ -34,7 +34,8 @@ def known(pipeline: Settings) -> Known:
     repository = Repository(Path(pipeline.models.repository))
     cards = sessions.cards(pipeline, repository)
     keys = frozenset(f"{model}@{version}" for model in cards for version in repository.versions(model))
-    return Known({model: policy(card) for model, card in cards.items()}, keys)
+    # an ensemble is asked through its members, and these have the breakers
+    return Known({model: policy(card) for model, card in cards.items() if card.ensemble is None}, keys)
 
 
 @asynccontextmanager

@@ -48,17 +48,20 @@ async def restore(
 
 def _remember(known: LastKnown, records: Iterable[Any], now: float) -> None:
     """Answers of one transaction share their time and mostly their version, so they are remembered together."""
-    together: dict[tuple[str, int, int, int], tuple[list[bytes | None], list[Prediction]]] = {}
-    primary = ("failsoft-source", Source.PRIMARY.encode())
+    together: dict[tuple[str, int | None, int, int], tuple[list[bytes | None], list[Prediction]]] = {}
+    primary, ensemble = [("failsoft-source", source.encode()) for source in (Source.PRIMARY, Source.ENSEMBLE)]
     for record in records:
-        if record.key is None or primary not in record.headers or now - record.timestamp / 1000 > known.max_age:
+        if record.key is None or now - record.timestamp / 1000 > known.max_age:
+            continue
+        if primary not in record.headers and ensemble not in record.headers:
             continue
         try:
             a = wire.loads(record.value, MAX_ANSWER)
             each = tuple(map(float, a["probabilities"] or ())) or None
             sure = None if a["confidence"] is None else float(a["confidence"])
             answer = Prediction(float(a["score"]), a["label"], each, sure)
-            by = (str(a["model"]), int(a["version"]), record.timestamp, len(each or ()))
+            version = int(a["version"]) if primary in record.headers else None
+            by = (str(a["model"]), version, record.timestamp, len(each or ()))
         except (wire.Malformed, KeyError, TypeError, ValueError):
             continue  # written by other hands: nothing that we ever answered
         keys, given = together.setdefault(by, ([], []))

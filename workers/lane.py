@@ -225,7 +225,9 @@ class Lane:
         wait = IDLE_FETCH
         readable = list(self._live)
         waiting = any(self._waits(tp) for tp in self._ladder if self._due.get(tp, 0) <= now_ms)
-        go = self._d.board.may_retry(self._d.plan.primary, waiting)
+        # Each is asked, and not only so many as it takes: asking is also how probes are wished for.
+        may = [self._d.board.may_retry(model, waiting) for model in self._d.plan.asked]
+        go = sum(may) >= self._d.plan.quorum
         rest = self._ladder_rests - self._d.clock()
         if rest > 0:
             return readable, max(min(wait, rest), 0.001)
@@ -301,7 +303,8 @@ class Lane:
                     self._known.remember(keys, predictions, d.plan.primary, version, now)
             d.reporter.committed(records, scored, started, began)
         self._share(records, d.clock() - started)
-        self._pace.saw(len(records), inference, d.clock() - started, d.plan.cards[d.plan.primary].breaker.slow_call)
+        slow = min(d.plan.cards[model].breaker.slow_call for model in d.plan.asked)
+        self._pace.saw(len(records), inference, d.clock() - started, slow)
 
     def _share(self, records: Sequence[Record], seconds: float) -> None:
         """The ladder's next turn, after a batch that took ``seconds``."""

@@ -15,7 +15,7 @@ from models.window import Counts
 from schemas.attempt import Attempt
 from schemas.event import Envelope, Events
 from schemas.failure import Failure
-from schemas.features import Columns
+from schemas.features import Columns, Spec
 from schemas.prediction import Predictions
 from topics.routing import Verdicts
 
@@ -58,6 +58,27 @@ class Plan:
     replay: str
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """The models whose calls make the primary's answer: itself, or its members if it is an ensemble."""
+        ensemble = self.cards[self.primary].ensemble
+        return (self.primary,) if ensemble is None else ensemble.names
+
+    @property
+    def quorum(self) -> int:
+        """How many of ``asked`` an answer takes."""
+        ensemble = self.cards[self.primary].ensemble
+        return 1 if ensemble is None else ensemble.quorum
+
+    @property
+    def specs(self) -> tuple[Spec, ...]:
+        """The features that ``asked`` take, each once: where members differ, as the first of them has it."""
+        by_name: dict[str, Spec] = {}
+        for model in self.asked:
+            for spec in self.cards[model].specs:
+                by_name.setdefault(spec.name, spec)
+        return tuple(by_name.values())
+
+    @property
     def remembers(self) -> bool:
         """Is each key's last answer wanted?"""
         return any(link.kind is LinkKind.LAST_KNOWN for link in self.chain)
@@ -92,7 +113,8 @@ class Scored:
 
     ``held`` rows have no verdict: they wait, and are to be read again. ``failures`` are by row, and so are
     ``attempts``, which has the rows that came from a rung or from replay; the counters are for
-    metrics, labelled as these are; ``known`` is what the fallback ``last_known`` may say later: keys, answers, version.
+    metrics, labelled as these are; ``known`` is what the fallback ``last_known`` may say later: keys, answers, version
+    (None of an ensemble). ``absent`` is what kept a member from an answer that an ensemble gave without it, by row.
     """
 
     events: Events
@@ -101,6 +123,7 @@ class Scored:
     rule_errors: Counter[tuple[str, str]]
     version: int | None
     attempts: Mapping[int, Attempt] = field(default_factory=dict)
+    absent: Mapping[int, Failure] = field(default_factory=dict)
     verdicts: Verdicts = field(default_factory=Verdicts)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -108,4 +131,4 @@ class Scored:
     dead: Counter[str] = field(default_factory=Counter)
     replayed: Counter[str] = field(default_factory=Counter)
     imputed: Counter[str] = field(default_factory=Counter)
-    known: list[tuple[list[bytes | None], Predictions, int]] = field(default_factory=list)
+    known: list[tuple[list[bytes | None], Predictions, int | None]] = field(default_factory=list)

@@ -51,7 +51,7 @@ class Reporter:
             m.add("failsoft_replayed_total", n, result=result)
         for feature, n in scored.imputed.items():
             m.add("failsoft_imputed_total", n, feature=feature)
-        if scored.failures:
+        if scored.failures or scored.absent:
             self._log(records, scored, now)
         for (rule, error), n in scored.rule_errors.items():
             log.warning("a rule raised", rule=rule, error=error, rows=n)
@@ -59,7 +59,7 @@ class Reporter:
     def _log(self, records: Sequence[Record], scored: Scored, now: float) -> None:
         seen: Counter[str] = Counter()
         lines: list[Failed] = []
-        for row, failure in scored.failures.items():
+        for row, failure in (*scored.failures.items(), *scored.absent.items()):
             seen[failure.kind] += 1
             if seen[failure.kind] > LISTED:
                 continue

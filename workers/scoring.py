@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from models.card import ModelCard
 from models.fallback import LastKnown, LinkKind, from_rule, static
-from models.imputation import Imputed, impute
-from models.window import Counts
+from models.imputation import Imputed
 from schemas import attempt as attempts
 from schemas import wire
 from schemas.attempt import Attempt
@@ -27,6 +26,7 @@ from schemas.prediction import Prediction, Predictions, Source
 from schemas.record import Record
 from topics.hold import plausible
 from topics.ladder import next_rung
+from workers import calls, quorum
 from workers.plan import Board, Call, Plan, Result, Scored, Served
 from workers.verdicts import Answered, Outcome, conclude
 
@@ -74,6 +74,7 @@ class _Batch:
         self.version: int | None = None
         self.imputed: Mapping[int, tuple[str, ...]] = {}
         self.rule_errors: Counter[tuple[str, str]] = Counter()
+        self.absent: Mapping[int, Failure] = {}
         self.primary_columns: tuple[list[int], Columns] | None = None
         self._read_attempts()
         origins = {row: a.origin for row, a in self.attempts.items()}
@@ -124,6 +125,9 @@ class _Batch:
         rows = _without(range(len(self.records)), self.failures)
         if not rows:
             return
+        if self.card.ensemble is not None:
+            yield from self._ask_members(rows)
+            return
         if served is None:
             self._refuse(rows, Failure(Kind.UNAVAILABLE, f"no version of {self.plan.primary} is loaded"))
             return
@@ -131,15 +135,9 @@ class _Batch:
         self.imputed = ready.imputed
         if not rows:
             return
-        retries = sum(row in self.attempts for row in rows) if self.attempts else 0
-        admission = self.board.admit(served.key, len(rows), retries)
-        granted = rows
-        if admission.granted < len(rows):
-            ladder = [row for row in rows if row in self.attempts]
-            live = [row for row in rows if row not in self.attempts]
-            queue = ladder + live  # waiting retries are the probes when there are any: live events need not pay
-            self._refuse(queue[admission.granted :], Failure(Kind.BREAKER_OPEN, f"the breaker of {served.key} is open"))
-            granted = sorted(queue[: admission.granted])
+        admission, granted, refused = calls.admit(self.board, served.key, rows, self.attempts)
+        if refused:
+            self._refuse(refused, Failure(Kind.BREAKER_OPEN, f"the breaker of {served.key} is open"))
             if not granted:
                 return
             place = {row: i for i, row in enumerate(rows)}
@@ -147,30 +145,26 @@ class _Batch:
         else:
             ready_columns = ready.columns
         result = yield Call(served.key, ready_columns, self.card.model.deadline)
-        self.board.report(served.key, admission.generation, self._counts(self.card, len(granted), result))
+        self.board.report(served.key, admission.generation, calls.counts(self.card, len(granted), result))
         self._take_primary(granted, result, served)
         if admission.probe and self.attempts:
             self._spare(granted, result)
 
+    def _ask_members(self, rows: list[int]) -> Generator[Call, Result, None]:
+        """An ensemble: what its members say together, and what becomes of the rows of which too few spoke."""
+        said = yield from quorum.ask(self.plan, self.board, self.events.features, rows, self.attempts)
+        self.answered += said.answered
+        self.failures.update(said.failures)
+        self.absent = said.absent
+        self._refuse(said.waiting, Failure(Kind.BREAKER_OPEN, "too few members are asked"))
+
     def _prepare(self, rows: list[int], card: ModelCard, served: Served) -> tuple[list[int], Imputed]:
         """Feature columns of ``rows`` for a model; the rows that break its contract fail, or are left out."""
-        features = self.events.features
-        every = len(rows) == len(features)
-        found = columns(features if every else [features[row] for row in rows], card.specs)
-        ready = impute(found, card, served.statistics)
-        imputed = ready.imputed if every else {rows[i]: names for i, names in ready.imputed.items()}
+        kept, ready = calls.prepare(self.events.features, rows, card, served)
         if card is self.card:
-            for i, failure in ready.invalid.items():
-                self.failures[rows[i]] = failure
-        if not ready.invalid:
-            kept, kept_columns = rows, ready.columns
-        else:
-            good = [i for i in range(len(rows)) if i not in ready.invalid]
-            kept = [rows[i] for i in good]
-            kept_columns = ready.columns.take(np.array(good, np.intp))
-        if card is self.card:
-            self.primary_columns = (kept, kept_columns) if kept else None
-        return kept, Imputed(kept_columns, imputed, ready.invalid)
+            self.failures.update(ready.invalid)
+            self.primary_columns = (kept, ready.columns) if kept else None
+        return kept, ready
 
     def _refuse(self, rows: Iterable[int], failure: Failure) -> None:
         """Rows that the primary will not see now: live ones get a fallback, the ladder waits and burns no attempt.
@@ -193,39 +187,17 @@ class _Batch:
         failed = [probes[i] for i, f in sorted(result.bad.items()) if f.trips_breaker and probes[i] in self.attempts]
         self._refuse(failed, Failure(Kind.BREAKER_OPEN, "its probe failed"))
 
-    def _counts(self, card: ModelCard, calls: int, result: Result) -> Counts:
-        failed = sum(1 for f in result.bad.values() if f.trips_breaker)
-        slow = 1 if result.seconds > card.breaker.slow_call else 0
-        return Counts(calls, failed, slow, runs=1)
-
     def _take_primary(self, rows: list[int], result: Result, served: Served) -> None:
         for i, failure in result.bad.items():
             self.failures[rows[i]] = failure
         if result.predictions is None:
             return
-        good = self._usable(self.card, rows, result, self.failures)
+        good = calls.usable(self.card, rows, result, self.failures)
         if len(good) == len(rows):
             self._answer(rows, result.predictions, Source.PRIMARY, served, self.imputed)
         elif good:
             kept = result.predictions.take(np.array(good, np.intp))
             self._answer([rows[i] for i in good], kept, Source.PRIMARY, served, self.imputed)
-
-    def _usable(
-        self, card: ModelCard, rows: Sequence[int], result: Result, failures: dict[int, Failure] | None
-    ) -> Sequence[int]:
-        """Indexes of the rows whose answer may be given; rows of low confidence are noted in ``failures``."""
-        assert result.predictions is not None
-        least, confidences = card.output.min_confidence, result.predictions.confidences
-        unsure: set[int] = set()
-        if least is not None and confidences is not None:
-            unsure = set(np.flatnonzero(confidences < least).tolist()) - set(result.bad)
-        if failures is not None:
-            for i in unsure:
-                said = f"confidence {float(confidences[i]):.4g} is under {least}"  # type: ignore[index]
-                failures[rows[i]] = Failure(Kind.LOW_CONFIDENCE, said)
-        if not unsure and not result.bad:
-            return range(len(rows))
-        return [i for i in range(len(rows)) if i not in unsure and i not in result.bad]
 
     def _answer(
         self,
@@ -285,10 +257,10 @@ class _Batch:
         asked = rows[: admission.granted]
         asked_columns = ready.columns.take(np.arange(len(asked))) if len(asked) < len(rows) else ready.columns
         result = yield Call(served.key, asked_columns, card.model.deadline)
-        self.board.report(served.key, admission.generation, self._counts(card, len(asked), result))
+        self.board.report(served.key, admission.generation, calls.counts(card, len(asked), result))
         if result.predictions is None:
             return pending
-        good = self._usable(card, asked, result, None)
+        good = calls.usable(card, asked, result, None)
         if not good:
             return pending
         answered = asked if len(good) == len(asked) else [asked[i] for i in good]
@@ -301,7 +273,7 @@ class _Batch:
     def _recall(self, pending: list[int]) -> list[int]:
         if self.known is None:
             return pending
-        found: dict[tuple[str, int], dict[int, Prediction]] = {}
+        found: dict[tuple[str, int | None], dict[int, Prediction]] = {}
         for row in pending:
             key = self.records[row].key
             memory = None if key is None else self.known.recall(key, self.now_ms / 1000)
@@ -309,7 +281,7 @@ class _Batch:
                 found.setdefault((memory.model, memory.version), {})[row] = memory.prediction
         for (model, version), given in found.items():
             for rows, predictions in _in_columns(given):
-                self._answer(rows, predictions, Source.LAST_KNOWN, Served(model, version, {}), {})
+                self.answered.append(Answered(rows, predictions, Source.LAST_KNOWN, model, version, {}))
         return _without(pending, {row for given in found.values() for row in given})
 
     def _ask_rule(self, target: str, pending: list[int]) -> list[int]:
@@ -330,12 +302,13 @@ class _Batch:
 
     def _rule_values(self, pending: Sequence[int]) -> Iterator[tuple[int, dict[str, object]]]:
         """What a rule reads of each row that can be read: the values that the primary got or would have got, and
-        where no version was there to impute (or the row is invalid), the event's own, None where one is unusable.
+        where no version was there to impute (or the row is invalid, or an ensemble's, of which each member imputes for
+        itself), the event's own, None where one is unusable.
         """
         kept, prepared = self.primary_columns or ([], None)
         place = {row: i for i, row in enumerate(kept)}
         other = [row for row in pending if row not in place and row not in self.events.failures]
-        plain = columns([self.events.features[row] for row in other], self.card.specs) if other else None
+        plain = columns([self.events.features[row] for row in other], self.plan.specs) if other else None
         plain_place = {row: i for i, row in enumerate(other)}
         for row in pending:
             if prepared is not None and row in place:
@@ -356,6 +329,7 @@ class _Batch:
             version=self.version,
             now_ms=self.now_ms,
             u=self.u,
+            absent=self.absent,
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from models import members
 from models.card import Method, ModelCard
 from models.fallback import LinkKind
 from models.repository import Repository, UnknownModel
@@ -34,7 +35,7 @@ class Opened:
 
 
 def cards(settings: Settings, repository: Repository) -> dict[str, ModelCard]:
-    """The cards of the primary and of the models in its chain. Raises Refused, naming the file and the key."""
+    """The cards of the primary, its members and the models in its chain. Raises Refused: the file and the key."""
     try:
         primary = repository.card(settings.model)
     except UnknownModel as e:
@@ -44,7 +45,7 @@ def cards(settings: Settings, repository: Repository) -> dict[str, ModelCard]:
         advice = 'add a [fallback] section, at the least: chain = ["static"] and static = { score = 0.5, label = 0 }'
         raise Refused(where, [f"fallback: missing, and a primary must always have an answer; {advice}"])
     _refuse_unkept(where, primary)
-    found = {settings.model: primary}
+    found = {settings.model: primary, **_members(where, primary, repository)}
     for link in primary.fallback.chain:
         if link.kind is LinkKind.MODEL and link.target is not None:
             try:
@@ -52,6 +53,24 @@ def cards(settings: Settings, repository: Repository) -> dict[str, ModelCard]:
                 _refuse_unkept(str(repository.root / link.target / "card.toml"), found[link.target])
             except UnknownModel as e:
                 raise Refused(where, [f"fallback.chain: {e}"]) from None
+            if found[link.target].ensemble is not None:
+                told = "an ensemble answers only as a pipeline's primary: name one of its members"
+                raise Refused(where, [f"fallback.chain: {str(link)!r}: {told}"])
+    return found
+
+
+def _members(where: str, card: ModelCard, repository: Repository) -> dict[str, ModelCard]:
+    """The cards of an ensemble's members, none for a model. Raises Refused."""
+    found: dict[str, ModelCard] = {}
+    for name in card.ensemble.names if card.ensemble else ():
+        try:
+            found[name] = repository.card(name)
+        except UnknownModel as e:
+            raise Refused(where, [f"ensemble.members: {e}"]) from None
+        _refuse_unkept(str(repository.root / name / "card.toml"), found[name])
+    problems = members.mismatches(card, found)
+    if problems:
+        raise Refused(where, problems)
     return found
 
 

@@ -14,6 +14,7 @@ from workers import reading
 from workers.settings import Settings
 
 _PRIMARY = ("failsoft-source", Source.PRIMARY.encode())
+_ENSEMBLE = ("failsoft-source", Source.ENSEMBLE.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,20 @@ class Filter:
     event: str | None = None
 
     def choose(self, records: Iterable[Record]) -> list[Record]:
-        """The records that pass. ``degraded`` looks at a header only; ``event`` parses what has the id in it."""
-        found = [r for r in records if not self.degraded or _PRIMARY not in r.headers]
+        """The records that pass. ``degraded`` looks at a header, and at an ensemble's text, which may be whole or not;
+        ``event`` parses what has the id in it.
+        """
+        found = [r for r in records if not self.degraded or _degraded(r)]
         if self.event is None:
             return found
         spelled = wire.dumps(self.event)
         return [r for r in found if r.value and spelled in r.value and answer(r).get("event_id") == self.event]
+
+
+def _degraded(record: Record) -> bool:
+    if _ENSEMBLE in record.headers:  # a quote within a string is escaped, so this stands nowhere else
+        return b'"degraded":true' in (record.value or b"")
+    return _PRIMARY not in record.headers
 
 
 def answer(record: Record) -> dict[str, Any]:

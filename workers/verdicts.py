@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,10 @@ Class = tuple[Kind | None, int, bool]
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Rows that the primary or a link of the chain answered; ``imputed`` is by row of the batch."""
+    """Rows that the primary or a link of the chain answered; ``imputed`` is by row of the batch.
+
+    An ensemble's answer has the ``members`` that spoke, as model@version, and the ``reason`` why others did not.
+    """
 
     rows: Sequence[int]
     predictions: Predictions
@@ -37,6 +40,13 @@ class Answered:
     model: str | None
     version: int | None
     imputed: Mapping[int, tuple[str, ...]]
+    members: tuple[str, ...] | None = None
+    reason: Kind | None = None
+
+    @property
+    def by_primary(self) -> bool:
+        """Is it what the event was meant for? Then it is final, whatever it lacks."""
+        return self.source in (Source.PRIMARY, Source.ENSEMBLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,7 @@ class Outcome:
     version: int | None
     now_ms: int
     u: NDArray[np.float64]
+    absent: Mapping[int, Failure] = field(default_factory=dict)
 
 
 def conclude(batch: Outcome) -> Scored:
@@ -65,7 +76,8 @@ class _Conclusion:
     def __init__(self, batch: Outcome) -> None:
         self.b = batch
         failures = {row: f for row, f in batch.failures.items() if row not in batch.held}
-        self.out = Scored(batch.events, batch.held, failures, batch.rule_errors, batch.version, batch.attempts)
+        absent = {row: f for row, f in batch.absent.items() if row not in batch.held}
+        self.out = Scored(batch.events, batch.held, failures, batch.rule_errors, batch.version, batch.attempts, absent)
         self.labels: dict[int, str] = {}
         self.final: dict[int, bool] = {}
         self.dead: set[int] = set()
@@ -160,9 +172,9 @@ class _Conclusion:
     def _classes(self, answered: Answered) -> dict[Class, list[int]]:
         """The places of ``answered.rows`` by what the answer is called."""
         b = self.b
-        primary = answered.source is Source.PRIMARY
+        primary = answered.by_primary
         if not b.attempts:
-            kinds = {None} if primary else {b.failures[row].kind for row in answered.rows}
+            kinds = {answered.reason} if primary else {b.failures[row].kind for row in answered.rows}
             if len(kinds) == 1:  # all of a kind, and first seen now: then they are final or not together
                 final = primary or self.final[answered.rows[0]]
                 return {(kinds.pop(), 0, final): list(range(len(answered.rows)))}
@@ -172,7 +184,9 @@ class _Conclusion:
                 continue
             attempt = b.attempts.get(row)
             revision = 0 if attempt is None else attempt.next_revision
-            kind: Class = (None, revision, True) if primary else (b.failures[row].kind, revision, self.final[row])
+            kind: Class = (
+                (answered.reason, revision, True) if primary else (b.failures[row].kind, revision, self.final[row])
+            )
             found.setdefault(kind, []).append(place)
         return found
 
@@ -209,14 +223,15 @@ class _Conclusion:
             offsets=offsets,
             imputed=imputed,
             scored_at=iso(b.now_ms),
+            members=answered.members,
         )
         self.out.verdicts.given.append(Given(answers, records, rows))
         self.out.answers[answered.source, reason or "none"] += len(rows)
-        label = _label(answered.source, revision, final)
+        label = _label(answered, revision, final)
         if label != "answered":
             dead = self.dead if label != "confirmed" else ()
             self.labels.update(dict.fromkeys([row for row in rows if row not in dead] if dead else rows, label))
-        if b.plan.remembers and answered.source is Source.PRIMARY and answered.version is not None:
+        if b.plan.remembers and answered.by_primary:
             self.out.known.append(([r.key for r in records], predictions, answered.version))
 
     # --- counts ---
@@ -245,8 +260,8 @@ class _Conclusion:
         return {"provisional": "retried", "confirmed": "unchanged"}.get(label, label)
 
 
-def _label(source: Source, revision: int, final: bool) -> str:
+def _label(answered: Answered, revision: int, final: bool) -> str:
     """What an answer is, for ``failsoft_events_total{outcome}``."""
     if revision == 0:
         return "answered" if final else "provisional"
-    return "corrected" if source is Source.PRIMARY else "confirmed"
+    return "corrected" if answered.by_primary else "confirmed"

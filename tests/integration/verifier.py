@@ -15,6 +15,7 @@ from typing import Any
 from tests.integration.reader import Header, Place, Reader, Seen
 
 AT_ONCE = {"malformed", "invalid", "bad_header", "poison"}
+BY_PRIMARY = {"primary", "ensemble"}
 NEVER_ANSWERED = {"malformed", "invalid"}
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 ADDED_AT_MOST = 4096
@@ -192,16 +193,18 @@ class _Judge:
     def _fate(
         self, place: Place, first: dict[str, Any], last: dict[str, Any], kinds: list[str], steps: list[Seen]
     ) -> str:
-        exhausted = last["reason"] is not None and last["reason"] != "low_confidence"
+        by_primary = last["source"] in BY_PRIMARY
+        exhausted = not by_primary and last["reason"] != "low_confidence"
         if exhausted != bool(kinds):
             self.say("inconsistent", place, f"the last answer's reason is {last['reason']}, dead letters: {kinds}")
         if exhausted and kinds and kinds[0] not in AT_ONCE and len(steps) != len(self.delays):
             self.say("inconsistent", place, f"given up after {len(steps)} of {len(self.delays)} retries")
         if first["final"]:
-            return "primary" if first["source"] == "primary" else f"fallback: {first['reason']}"
+            who = first["source"] if by_primary else "fallback"
+            return who if first["reason"] is None else f"{who}: {first['reason']}"
         if not steps:
             self.say("inconsistent", place, "a provisional answer, and no retry")
-        return "corrected" if last["source"] == "primary" else f"confirmed: {last['reason']}"
+        return "corrected" if by_primary else f"confirmed: {last['reason']}"
 
     def _answer(self, place: Place, event: Seen, record: Seen, body: dict[str, Any]) -> None:
         """Promise 5, and what the contract says of the scored record."""
@@ -211,9 +214,12 @@ class _Judge:
             self.say("altered", place, f"key {record.key!r}")
         if _trace(record) != _trace(event):
             self.say("untraced", place, f"{record.topic}: {_trace(record)}")
-        degraded = body["source"] != "primary"
+        lacking = body["source"] == "ensemble" and body["reason"] is not None
+        degraded = body["source"] not in BY_PRIMARY or lacking
         if body["degraded"] is not degraded or (body["reason"] is not None) is not degraded:
             self.say("silent", place, f"source {body['source']}, degraded {body['degraded']}, reason {body['reason']}")
+        if (body["source"] == "ensemble") is not bool(body.get("members")):
+            self.say("silent", place, f"source {body['source']}, members {body.get('members')}")
         told = (record.header("content-type"), record.header("failsoft-revision"), record.header("failsoft-source"))
         if told != ("application/json", str(body["revision"]), body["source"]):
             self.say("inconsistent", place, f"headers {told}")

@@ -24,15 +24,18 @@ from tests.kit import (
     attempt,
     body,
     by_topic,
+    member,
     plan,
     result,
     retried,
     run,
+    trio,
 )
 from topics.names import Names
 from topics.routing import route
 from workers.plan import Call, Plan, Result, Scored
 
+MEMBERS = {"a": 1, "b": 2, "c": 3}
 TOPICS = (INPUT, REPLAY, "loans.retry.5s", "loans.retry.1m")
 ROW_FAILURES = (Kind.MODEL_ERROR, Kind.TIMEOUT, Kind.BAD_OUTPUT, Kind.CRASHED)
 
@@ -106,12 +109,14 @@ FAILS = st.one_of(
 )
 WORLDS = st.builds(
     World,
-    versions=st.sampled_from([{"m": 2, "lite": 1}, {"m": 2}, {"lite": 1}, {}]),
-    admits=st.dictionaries(st.sampled_from(["m@2", "lite@1"]), st.integers(0, 6)),
-    fails=st.fixed_dictionaries({"m": FAILS, "lite": FAILS}),
+    versions=st.sampled_from([{"m": 2, "lite": 1}, {"m": 2}, {"lite": 1}, {}]).flatmap(
+        lambda some: st.sampled_from([MEMBERS, MEMBERS, {"a": 1, "c": 3}, {}]).map(lambda members: some | members)
+    ),
+    admits=st.dictionaries(st.sampled_from(["m@2", "lite@1", "a@1", "b@2", "c@3"]), st.integers(0, 6)),
+    fails=st.fixed_dictionaries(dict.fromkeys(["m", "lite", *MEMBERS], FAILS)),
     score=st.sampled_from([0.9, 0.55]),
 )
-PLANS = st.builds(
+SINGLES = st.builds(
     plan,
     chain=st.sampled_from([["static"], ["model:lite", "static"], ["model:lite", f"rule:{RULE}", "static"]]),
     min_confidence=st.sampled_from([None, 0.6]),
@@ -120,11 +125,25 @@ PLANS = st.builds(
 )
 
 
+ENSEMBLES = st.builds(
+    trio,
+    quorum=st.integers(1, 3),
+    chain=st.sampled_from([["static"], ["model:lite", "static"], ["model:a", f"rule:{RULE}", "static"]]),
+    min_confidence=st.sampled_from([None, 0.6]),
+    cards=st.sampled_from([{}, {"c": member("c", "y")}, {"b": member("b", "x", min_confidence=0.6)}]),
+    rule=st.just(lambda values: values["x"]),
+)
+PLANS = SINGLES | ENSEMBLES
+
+
 def _run(records: list[Rec], the_plan: Plan, world: World) -> Scored:
     board = FakeBoard(world.versions, world.admits)
-    done = run(records, the_plan, board, {"m": world.model("m"), "lite": world.model("lite")})
-    granted = Counter({key: counts.calls for key, _, counts in board.reports})
-    asked = Counter({key: min(n, world.admits.get(key, n)) for key, n in board.asked})
+    done = run(records, the_plan, board, {name: world.model(name) for name in world.fails})
+    granted, asked = Counter[str](), Counter[str]()  # a member that is in the chain too may be asked twice
+    for key, _, counts in board.reports:
+        granted[key] += counts.calls
+    for key, n in board.asked:
+        asked[key] += min(n, world.admits.get(key, n))
     assert granted == +asked, "each admitted call is reported"
     return done
 
@@ -142,6 +161,7 @@ def _history(record: Rec) -> Attempt | None:
 def test_each_record_has_exactly_one_fate(records: list[Rec], the_plan: Plan, world: World) -> None:
     """As the contract's table has it: answered, retried and dead, each at most once, none of them contradicting."""
     done = _run(records, the_plan, world)
+    ensemble = the_plan.cards["m"].ensemble is not None
     given_ = {(s.record.topic, s.record.offset): s for s in answers(done)}
     again = {(r.topic, r.offset): (rung, dict(h)) for rung, r, h in retried(done)}
     dead = {(d.record.topic, d.record.offset): d.attempt for d in done.verdicts.dead}  # type: ignore[attr-defined]
@@ -152,16 +172,18 @@ def test_each_record_has_exactly_one_fate(records: list[Rec], the_plan: Plan, wo
         at = record.topic, record.offset
         if row in done.held:
             assert record.topic != INPUT and at not in given_ and at not in again and at not in dead
-            assert row not in done.failures
+            assert row not in done.failures and row not in done.absent
             event("held")
             continue
         failure, before, said = done.failures.get(row), _history(record), given_.get(at)
         if failure is None:
             event("by the primary")
-            assert said is not None and said.final and said.source == "primary" and said.reason is None
+            assert said is not None and said.final and said.source == ("ensemble" if ensemble else "primary")
+            assert said.reason == (done.absent[row].kind if row in done.absent else None)
             assert said.revision == (0 if before is None else before.next_revision)
             assert at not in again and at not in dead
             continue
+        assert row not in done.absent
         event(f"{'fresh' if record.topic == INPUT else 'again'}: {failure.kind}")
         if failure.kind is Kind.BAD_HEADER:
             assert record.topic != INPUT and said is None and at in dead and at not in again
@@ -175,7 +197,7 @@ def test_each_record_has_exactly_one_fate(records: list[Rec], the_plan: Plan, wo
         owed = revision == 0 or (revision == 1 and not climbs)
         assert (said is not None) is (owed and not unanswerable)
         if said is not None:
-            assert said.source != "primary" and said.reason == failure.kind
+            assert said.source not in ("primary", "ensemble") and said.reason == failure.kind
             assert said.revision == revision and said.final is (not climbs)
         if climbs:
             rung, headers = again[at]

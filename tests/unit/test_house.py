@@ -34,6 +34,7 @@ SHELLS = {
     "models/training/car_loans.py",  # made the demo's models; nothing at run time imports it
 }
 PURE_WORKERS = {"workers/plan.py", "workers/scoring.py", "workers/verdicts.py", "workers/pace.py"}
+PURE_WORKERS |= {"workers/calls.py", "workers/quorum.py"}
 
 IMPURE = {"asyncio", "time", "random", "os", "logging", "aiokafka", "faust", "onnxruntime", "prometheus_client"}
 IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}

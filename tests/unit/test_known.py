@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,15 @@ def test_the_newest_primary_answer_of_a_key_is_known() -> None:
     assert found is not None
     assert (found.prediction.score, found.model, found.version, found.at) == (0.3, "m", 2, NOW - 5)
     assert len(known) == 1
+
+
+def test_an_ensembles_answer_is_the_primarys() -> None:
+    """It has no version of its own."""
+    known = LastKnown(max_age=60.0)
+    said = _answer(b"a", 0.2, model="both", version=None, members=["x@1", "y@2"])
+    _remember(known, [replace(said, headers=[("failsoft-source", b"ensemble")])], NOW)
+    found = known.recall(b"a", NOW)
+    assert found is not None and (found.prediction.score, found.model, found.version) == (0.2, "both", None)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 from aiokafka import TopicPartition
 
-from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, Rec, events, plan, waiting
+from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, Rec, events, plan, trio, waiting
 from workers.lane import IDLE_FETCH, LADDER_RESTS, LIVE_SEEN, Deps, Lane
+from workers.plan import Plan
 
 LIVE, RUNG, NEXT, AGAIN = (TopicPartition(t, 0) for t in (INPUT, *RUNGS, REPLAY))
 LADDER = {RUNG, NEXT, AGAIN}
@@ -19,8 +20,10 @@ LADDER = {RUNG, NEXT, AGAIN}
 class Desk:
     """A lane, a clock that is moved by hand, partitions of which the ends are known, and a breaker that is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, the_plan: Plan | None = None) -> None:
         self.now, self.go = 100.0, True
+        self.asked: list[str] = []
+        self.closed_to: set[str] = set()
         self.said: list[bool] = []  # to the breaker: does something wait?
         self.ends: dict[TopicPartition, int | None] = dict.fromkeys(LADDER, 0)
         self.fetched: dict[TopicPartition, list[Rec]] = {}
@@ -33,7 +36,7 @@ class Desk:
             getmany=self.getmany,
         )
         deps = SimpleNamespace(
-            plan=plan(),
+            plan=the_plan or plan(),
             board=SimpleNamespace(may_retry=self.may_retry),
             reporter=SimpleNamespace(idle=lambda: None),
             wall=lambda: NOW_MS / 1000 + self.now - 100,
@@ -43,9 +46,9 @@ class Desk:
         self.lane._next = dict.fromkeys([LIVE, *LADDER], 0)
 
     def may_retry(self, model: str, waiting: bool) -> bool:
-        assert model == "m"
+        self.asked.append(model)
         self.said.append(waiting)
-        return self.go
+        return self.go and model not in self.closed_to
 
     async def getmany(self, *tps: TopicPartition, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Rec]]:
         return {tp: found for tp, found in self.fetched.items() if tp in tps}
@@ -122,7 +125,16 @@ def test_while_the_breaker_says_no_the_ladder_is_paused_and_then_read_again() ->
     desk.go = False
     assert desk.reads() == {LIVE} and desk.paused == LADDER
     desk.go = True
-    assert desk.reads() == {LIVE, *LADDER} and desk.paused == set()
+    assert desk.reads() == {LIVE, *LADDER} and desk.paused == set() and set(desk.asked) == {"m"}
+
+
+def test_an_ensembles_ladder_is_read_while_a_quorum_admits() -> None:
+    """Every member is asked each time: that is also how a breaker hears that something waits for its probes."""
+    desk = Desk(trio(quorum=2))
+    desk.closed_to = {"a"}
+    assert desk.reads() == {LIVE, *LADDER} and desk.asked == ["a", "b", "c"]
+    desk.closed_to = {"a", "b"}
+    assert desk.reads() == {LIVE} and desk.asked == ["a", "b", "c"] * 2
 
 
 @pytest.mark.parametrize("ends", [{RUNG: None}, {NEXT: 1}, {AGAIN: 7}])

@@ -69,7 +69,9 @@ def test_a_schema_is_a_schema(name: str) -> None:
 def test_the_contracts_example_is_an_answer() -> None:
     """Its keys are the schema's, in the contract's order."""
     SCORED.validate(CONTRACT_EXAMPLE)
-    assert list(interface.scored_schema()["properties"]) == list(CONTRACT_EXAMPLE)
+    schema = interface.scored_schema()
+    assert schema["required"] == list(CONTRACT_EXAMPLE)
+    assert [name for name in schema["properties"] if name != "members"] == list(CONTRACT_EXAMPLE)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +89,25 @@ def test_the_contracts_example_is_an_answer() -> None:
         {"scored_at": "2026-11-24"},
         {"origin": {"topic": "t"}},
         {"more": 1},
+        {"members": ["a@1"]},
+        {"source": "ensemble", "version": None},
+        {"source": "ensemble", "members": ["a@1"]},
+        {"source": "ensemble", "version": None, "members": []},
+        {"source": "ensemble", "version": None, "members": ["a@1"], "degraded": True},
+        {"source": "ensemble", "version": None, "members": ["a@1"], "reason": "timeout"},
+        {"source": "ensemble", "version": None, "members": ["a@1"], "final": False},
+        {"source": "static", "version": None, "reason": "timeout", "degraded": True, "members": ["a@1"]},
     ],
 )
 def test_the_schema_refuses_what_is_no_answer(change: dict[str, Any]) -> None:
     """A schema that takes anything would hold nothing."""
     assert not SCORED.is_valid(CONTRACT_EXAMPLE | change)
+
+
+@pytest.mark.parametrize("change", [{}, {"degraded": True, "reason": "timeout"}])
+def test_an_ensembles_answer_is_one(change: dict[str, Any]) -> None:
+    """Whole or without a member; who spoke stands in it, and each has its version."""
+    SCORED.validate(CONTRACT_EXAMPLE | {"source": "ensemble", "version": None, "members": ["a@1", "b@12"]} | change)
 
 
 def _real_answers() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:

@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from schemas.record import Header
-from tests.kit import INPUT, NOW_MS, Rec, attempt, broken, events, run, waiting
+from tests.kit import INPUT, NOW_MS, FakeBoard, Rec, attempt, broken, events, failing, run, trio, waiting
 from workers.logs import FailureLog
 from workers.metrics import Metrics
 from workers.report import LISTED, Reporter
@@ -38,6 +38,19 @@ def test_forged_headers_are_not_believed_and_break_nothing(value: bytes | None) 
     headers: list[Header] = [("failsoft-attempt", value), *attempt(number=3).headers(), ("traceparent", value)]
     _, (line,) = _told([replace(events(1)[0], headers=headers)])
     assert (line["attempt"], line["trace_id"]) == (0, None)
+
+
+def test_what_an_ensemble_lacks_is_told() -> None:
+    """Its answer is degraded: a line names the event, and the member in its message."""
+    with structlog.testing.capture_logs() as lines:
+        log = FailureLog(structlog.get_logger("test"))
+        reporter = Reporter(Metrics(CollectorRegistry()), log, "m", lambda: NOW_MS / 1000, lambda: 10.0)
+        board = FakeBoard(versions={"a": 1, "b": 2, "c": 3})
+        records = events(2)
+        reporter.committed(records, run(records, trio(), board, {"b": failing(1)}), started=9.5, began=9.9)
+    (line,) = lines
+    assert (line["event_id"], line["kind"], line["model"]) == ("e1", "model_error", "m")
+    assert line["message"].startswith("b@2: ")
 
 
 def test_a_batch_is_measured_whole() -> None:

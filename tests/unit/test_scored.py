@@ -45,7 +45,8 @@ def plainly(a: Answers) -> list[dict[str, Any]]:
             "source": str(a.source),
             "model": a.model,
             "version": a.version,
-            "degraded": a.source is not Source.PRIMARY,
+            **({} if a.members is None else {"members": list(a.members)}),
+            "degraded": a.reason is not None,
             "reason": None if a.reason is None else str(a.reason),
             "revision": a.revision,
             "final": a.final,
@@ -70,6 +71,8 @@ def plainly(a: Answers) -> list[dict[str, Any]]:
         {"predictions": Predictions(np.array([1e-7, -12345.678], np.float32))},
         {"predictions": Predictions.of([Prediction(0.5, 0), Prediction(2.0, "x", None, 0.25)])},
         {"offsets": [2**62, 0], "partition": 0, "scored_at": "%b"},
+        {"source": Source.ENSEMBLE, "version": None, "members": ("a%b@1", "b@2")},
+        {"source": Source.ENSEMBLE, "version": None, "members": ("a@1",), "reason": Kind.TIMEOUT},
     ],
 )
 def test_the_text_is_what_a_plain_encoder_gives(changes: dict[str, Any]) -> None:
@@ -101,7 +104,13 @@ def test_headers_let_a_reader_filter() -> None:
     ]
 
 
-@pytest.mark.parametrize("source", Source)
+@pytest.mark.parametrize("source", set(Source) - {Source.ENSEMBLE})
 def test_all_but_the_primary_are_degraded(source: Source) -> None:
     """An answer says itself whether somebody stood in."""
     assert replace(PLAIN, source=source).degraded is (source is not Source.PRIMARY)
+
+
+@pytest.mark.parametrize("reason", [None, Kind.BREAKER_OPEN])
+def test_an_ensemble_is_degraded_where_a_member_is_missing(reason: Kind | None) -> None:
+    """Whole, it is the primary."""
+    assert replace(PLAIN, source=Source.ENSEMBLE, reason=reason).degraded is (reason is not None)

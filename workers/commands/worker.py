@@ -90,16 +90,24 @@ def _one(settings: Settings, worker_id: str | None, port: int, host: str) -> int
 
 
 def warn_without_model(settings: Settings) -> None:
-    """A primary that has no version yet is no mistake, but whoever starts a worker should hear what to do."""
+    """A primary (or a member of it) that has no version yet is no mistake, but whoever starts a worker should hear what
+    to do.
+    """
     from models.repository import Repository, UnknownModel
 
     repository = Repository(Path(settings.models.repository))
     try:
-        if not repository.versions(settings.model):
-            where = repository.root / settings.model / "1" / "model.onnx"
+        ensemble = repository.card(settings.model).ensemble
+        for model in (settings.model,) if ensemble is None else ensemble.names:
+            if repository.versions(model):
+                continue
+            then = (
+                "the fallback will answer every event" if ensemble is None else f"{settings.model} answers without it"
+            )
+            where = repository.root / model / "1" / "model.onnx"
             output.note(
-                f"failsoft: {settings.model} has no complete version, so the fallback will answer every event: "
-                f"put the model in {where} and start the worker again"
+                f"failsoft: {model} has no complete version, so {then}: put the model in {where} and start the worker "
+                "again"
             )
     except UnknownModel:
         return  # the worker refuses the pipeline, and says more

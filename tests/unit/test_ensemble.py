@@ -1,0 +1,146 @@
+"""One answer of several members: by output kind, by who spoke, and where they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.card import ModelCard
+from models.ensemble import Group, Spoken, combine
+from schemas.prediction import Predictions
+from tests.onnx_models import a_card
+
+CLASSES = ("low", "middle", "high")
+
+
+def ensemble(
+    output: dict[str, Any], how: str = "mean", quorum: int = 1, weights: Sequence[float] = (1, 1)
+) -> ModelCard:
+    """An ensemble "e" with a member for each weight."""
+    weighs = how in ("weighted_mean", "vote")
+    members = [{"model": f"m{i}"} | ({"weight": float(w)} if weighs else {}) for i, w in enumerate(weights)]
+    section = {"combine": how, "quorum": quorum, "members": members}
+    return ModelCard.model_validate({"model": {"name": "e", "kind": "ensemble"}, "output": output, "ensemble": section})
+
+
+def spoken(scores: Sequence[float], rows: Sequence[int] | None = None, threshold: float | None = 0.5) -> Spoken:
+    """A member with one score a row; labels where it has a threshold."""
+    column = np.array(scores, np.float32)
+    labels = None if threshold is None else (column >= threshold).astype(int).tolist()
+    return Spoken(np.array(range(len(scores)) if rows is None else rows, np.intp), Predictions(column, labels))
+
+
+def classed(*probabilities: Sequence[float]) -> Spoken:
+    table = np.array(probabilities, np.float32)
+    return Spoken(np.arange(len(table)), Predictions(table.max(axis=1), None, table))
+
+
+def only(groups: list[Group]) -> Predictions:
+    (group,) = groups
+    return group.predictions
+
+
+BINARY = {"kind": "binary"}
+MULTI = {"kind": "multiclass", "classes": list(CLASSES)}
+
+
+@pytest.mark.parametrize(
+    ("how", "weights", "score", "label"),
+    [
+        ("mean", (1, 1, 1), 0.5, 1),
+        ("weighted_mean", (1, 1, 2), 0.6, 1),
+        ("weighted_mean", (4, 1, 1), 0.35, 0),
+        ("maximum", (1, 1, 1), 0.9, 1),
+        ("vote", (1, 1, 1), 0.5, 0),
+        ("vote", (1, 1, 3), 0.66, 1),
+        ("vote", (1, 1, 2), 0.6, 1),
+        ("vote", (2, 2, 4), 0.6, 1),
+    ],
+)
+def test_a_binary_answer(how: str, weights: Sequence[float], score: float, label: int) -> None:
+    """The mean, weighed or not, or the maximum, and the card's threshold; or the labels' majority, which a tie leaves
+    to the mean.
+    """
+    said = [spoken([0.2]), spoken([0.4]), spoken([0.9])]
+    found = only(combine(ensemble(BINARY, how, weights=weights), said, 1))
+    assert found.scores == pytest.approx([score]) and found.labels == [label]
+    assert found.scores.dtype == np.float32, "as a session's, so that it is written alike"
+    sure = score if label else 1 - score
+    assert found.confidences == pytest.approx([sure])
+
+
+def test_the_threshold_is_the_ensembles_own() -> None:
+    """Members may have others: only a vote looks at their labels."""
+    card = ensemble(BINARY | {"threshold": 0.7})
+    assert only(combine(card, [spoken([0.6, 0.8]), spoken([0.6, 0.8])], 2)).labels == [0, 1]
+
+
+def test_a_vote_against_the_mean_is_unsure() -> None:
+    """Two that are barely against it outvote one that is certain; the confidence is the winner's mean probability."""
+    found = only(combine(ensemble(BINARY, "vote", weights=(1, 1, 1)), [spoken([s]) for s in (0.4, 0.4, 1.0)], 1))
+    assert found.labels == [0] and found.confidences == pytest.approx([0.4])
+
+
+def test_numbers_and_anomalies_have_no_confidence() -> None:
+    """A regression has no label either; an anomaly has one where the card has a threshold."""
+    said = [spoken([10.0, -4.0], threshold=None), spoken([20.0, -2.0], threshold=None)]
+    number = only(combine(ensemble({"kind": "regression"}), said, 2))
+    assert number.scores.tolist() == [15.0, -3.0] and number.labels is None and number.confidences is None
+    odd = only(combine(ensemble({"kind": "anomaly", "threshold": 12.0}, "maximum"), said, 2))
+    assert odd.scores.tolist() == [20.0, -2.0] and odd.labels == [1, 0] and odd.confidences is None
+
+
+@pytest.mark.parametrize(
+    ("how", "weights", "label", "probabilities"),
+    [
+        ("mean", (1, 1, 1), "middle", (0.2, 0.42, 0.38)),
+        ("weighted_mean", (1, 1, 6), "high", (0.075, 0.22, 0.705)),
+        ("vote", (1, 1, 1), "middle", (0.2, 0.42, 0.38)),
+        ("vote", (1, 1, 2), "high", (0.15, 0.34, 0.51)),
+        ("maximum", (1, 1, 1), "high", (0.0, 0.1, 0.9)),
+    ],
+)
+def test_a_multiclass_answer(how: str, weights: Sequence[float], label: str, probabilities: Sequence[float]) -> None:
+    """The mean of the probabilities; the majority's class, which a tie leaves to the higher mean; or the answer of the
+    member that is surest. The winner's probability is the score.
+    """
+    said = [classed((0.3, 0.58, 0.12)), classed((0.3, 0.58, 0.12)), classed((0.0, 0.1, 0.9))]
+    found = only(combine(ensemble(MULTI, how, weights=weights), said, 1))
+    assert found.labels == [label] and found.probabilities is not None
+    assert found.probabilities[0] == pytest.approx(probabilities, abs=1e-6)
+    assert found.scores == pytest.approx([probabilities[CLASSES.index(label)]]) and found.confidences is found.scores
+
+
+def test_of_members_that_are_as_sure_the_mean_is_told() -> None:
+    """And where they disagree, the class that comes first in the card: the same in whatever order members stand."""
+    one, two, other = (0.8, 0.2, 0.0), (0.8, 0.0, 0.2), (0.1, 0.1, 0.8)
+    found = only(
+        combine(ensemble(MULTI, "maximum", weights=(1, 1, 1)), [classed(other), classed(one), classed(two)], 1)
+    )
+    assert found.labels == ["low"] and found.probabilities is not None
+    assert found.probabilities[0] == pytest.approx((0.8, 0.1, 0.1))
+
+
+def test_rows_are_grouped_by_who_spoke_of_them() -> None:
+    """Each row has its answer of those that spoke of it alone; under the quorum it has none."""
+    said = [spoken([0.1, 0.2, 0.3], [0, 1, 2]), spoken([0.5, 0.6], [1, 4]), None]
+    card = ensemble(BINARY, quorum=1, weights=(1, 1, 1))
+    groups = {g.members: (g.rows.tolist(), g.predictions.scores.tolist()) for g in combine(card, said, 6)}
+    assert groups == {
+        (0,): ([0, 2], pytest.approx([0.1, 0.3])),
+        (1,): ([4], pytest.approx([0.6])),
+        (0, 1): ([1], pytest.approx([0.35])),
+    }
+    (group,) = combine(ensemble(BINARY, quorum=2, weights=(1, 1, 1)), said, 6)
+    assert group.rows.tolist() == [1] and group.members == (0, 1)
+    assert combine(ensemble(BINARY, quorum=3, weights=(1, 1, 1)), said, 6) == []
+    assert combine(card, [None] * 3, 6) == combine(card, [spoken([])] * 3, 0) == []
+
+
+def test_a_models_card_combines_nothing() -> None:
+    """It is the caller's mistake."""
+    with pytest.raises(ValueError, match=r"'m' has no \[ensemble\]"):
+        combine(a_card(BINARY, x="float"), [], 1)

@@ -1,0 +1,224 @@
+"""What an ensemble's card may say, alone and beside its members' cards, and how a mistake in it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.card import ModelCard, load_card
+from models.members import Combine
+from models.repository import Repository
+from schemas.refusal import Refused
+from workers import breakers, sessions, settings
+from workers.commands.worker import warn_without_model
+from workers.settings import Settings
+
+CARD = """\
+[model]
+kind = "ensemble"
+[output]
+kind = "binary"
+min_confidence = 0.6
+[ensemble]
+combine = "weighted_mean"
+quorum = 2
+[[ensemble.members]]
+model = "text"
+weight = 2.0
+[[ensemble.members]]
+model = "image"
+[[ensemble.members]]
+model = "table"
+[fallback]
+chain = ["model:table", "static"]
+static = { score = 0.5, label = 0 }
+"""
+MEMBER = '[output]\nkind = "binary"\n[[features]]\nname = "{name}"\ntype = "float"\n'
+NAMES = ("text", "image", "table")
+PIPELINE = 'name = "p"\nmodel = "all"\n[input]\ntopics = ["p.events"]\n[models]\nrepository = "models"\n'
+
+
+def load(folder: Path, text: str) -> ModelCard:
+    path = folder / "all" / "card.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return load_card(path)
+
+
+def pipeline(folder: Path, card: str = CARD, **members: str) -> Settings:
+    """A pipeline of the ensemble "all"; a member's card is its own feature's unless ``members`` has it."""
+    (folder / "pipeline.toml").write_text(PIPELINE)
+    load(folder / "models", card)
+    for name, its in ({name: MEMBER.format(name=name) for name in NAMES} | members).items():
+        (folder / "models" / name).mkdir()
+        (folder / "models" / name / "card.toml").write_text(its)
+    return settings.load(folder / "pipeline.toml", {})
+
+
+def cards(given: Settings) -> dict[str, ModelCard]:
+    return sessions.cards(given, Repository(Path(given.models.repository)))
+
+
+def test_an_ensembles_card(tmp_path: Path) -> None:
+    """Members in order, each with its weight; no features, and the output's defaults are those of any card."""
+    card = load(tmp_path, CARD)
+    assert card.ensemble is not None and card.name == "all" and card.specs == ()
+    assert (card.ensemble.combine, card.ensemble.quorum) == (Combine.WEIGHTED_MEAN, 2)
+    assert [(m.model, m.weight) for m in card.ensemble.members] == [("text", 2.0), ("image", 1.0), ("table", 1.0)]
+    assert (card.output.threshold, card.output.min_confidence) == (0.5, 0.6)
+
+
+def test_the_pages_card_is_one(tmp_path: Path) -> None:
+    """What docs/ensembles.md shows can be copied."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "ensembles.md").read_text("utf-8")
+    card = load(tmp_path, page.split("```toml\n")[1].split("```")[0])
+    assert card.ensemble is not None and len(card.ensemble.members) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            '"ensemble"',
+            '"ensembel"',
+            "model.kind: 'ensembel' is none of 'model', 'ensemble' (did you mean 'ensemble'?)",
+        ),
+        ('"weighted_mean"', '"wheighted_mean"', "ensemble.combine: 'wheighted_mean' is none of"),
+        ('"weighted_mean"', '"wheighted_mean"', "(did you mean 'weighted_mean'?)"),
+        ('"weighted_mean"', '"mean"', "members: 'text' has a weight, and combine = \"mean\" uses none"),
+        ("quorum = 2", "quorum = 0", "ensemble: quorum: 0, and there are 3 members: it may be 1 to 3"),
+        ("quorum = 2", "quorum = 4", "ensemble: quorum: 4, and there are 3 members"),
+        ("quorum = 2", "quorum = 2.0", "ensemble.quorum"),
+        ("quorum = 2", "", "ensemble.quorum: missing"),
+        ("quorum", "quorom", "ensemble.quorom: no such key (did you mean 'quorum'?)"),
+        ('model = "image"', 'model = "text"', "members: 'text' is listed twice"),
+        ('model = "image"', 'model = "all"', "ensemble.members: 'all' cannot be a member of itself"),
+        ('model = "image"', 'model = ""', "ensemble.members[1].model"),
+        ("weight = 2.0", "weight = 0.0", "ensemble.members[0].weight"),
+        ("weight = 2.0", "weight = inf", "ensemble.members[0].weight"),
+        ("weight =", "wait =", "ensemble.members[0].wait: no such key (did you mean 'weight'?)"),
+        ('[[ensemble.members]]\nmodel = "image"\n[[ensemble.members]]\nmodel = "table"', "", "at least two"),
+        (
+            "[fallback]",
+            '[[features]]\nname = "x"\ntype = "float"\n[fallback]',
+            "features: an ensemble has none of its own",
+        ),
+        ("[fallback]", "[breaker]\nprobes = 2\n[fallback]", "breaker: an ensemble has none of its own"),
+        ("[fallback]", "[rollback]\n[fallback]", "rollback: an ensemble has none of its own"),
+        ('kind = "ensemble"', 'kind = "ensemble"\ndeadline = "1s"', "model.deadline: an ensemble is not run itself"),
+        ('kind = "ensemble"', "", 'ensemble: only a card with kind = "ensemble"'),
+        ("min_confidence = 0.6", 'output = "y"', "output.output: an ensemble has no ONNX outputs"),
+        ("min_confidence = 0.6", "range = [0.2, 1.0]", "output.range: an ensemble's answer lies within"),
+        ('"model:table"', '"model:all"', "cannot be its own fallback"),
+    ],
+)
+def test_refused(tmp_path: Path, old: str, new: str, told: str) -> None:
+    """A mistake names the key, and what would be right."""
+    assert old in CARD
+    with pytest.raises(Refused) as refused:
+        load(tmp_path, CARD.replace(old, new, 1))
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("output", "combine", "told"),
+    [
+        ('kind = "regression"', "vote", "ensemble.combine: numbers have no vote"),
+        ('kind = "anomaly"', "vote", "output.threshold: missing"),
+        ('kind = "multiclass"', "mean", "output.classes: missing"),
+    ],
+)
+def test_what_an_output_kind_cannot_have(tmp_path: Path, output: str, combine: str, told: str) -> None:
+    """Numbers cannot be voted on; a vote of anomalies needs a threshold, and classes need their names."""
+    text = CARD.replace('kind = "binary"\nmin_confidence = 0.6', output).replace("weighted_mean", combine)
+    with pytest.raises(Refused) as refused:
+        load(tmp_path, text.replace("weight = 2.0\n", ""))
+    assert told in str(refused.value)
+
+
+def test_an_ensemble_without_its_section(tmp_path: Path) -> None:
+    """The message says what belongs there."""
+    with pytest.raises(Refused, match=r"ensemble: missing.*combine, quorum, and \[\[ensemble.members\]\]"):
+        load(tmp_path, '[model]\nkind = "ensemble"\n[output]\nkind = "binary"\n')
+
+
+def test_a_pipeline_takes_the_cards_of_the_members(tmp_path: Path) -> None:
+    """And what they take together is what an event brings."""
+    given = pipeline(tmp_path)
+    found = cards(given)
+    assert set(found) == {"all", *NAMES}
+    plan = sessions.plan(given, found, Repository(Path(given.models.repository)))
+    assert (plan.asked, plan.quorum) == (NAMES, 2) and [spec.name for spec in plan.specs] == [*NAMES]
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (MEMBER.replace("binary", "anomaly"), "'image': its output is anomaly, and this ensemble's is binary"),
+        (CARD.replace("image", "other"), "'image' is an ensemble itself, and members are models"),
+        (MEMBER + 'impute = "last_known"\n', 'impute = "last_known" is not supported yet'),
+    ],
+)
+def test_a_member_that_does_not_fit_is_refused(tmp_path: Path, image: str, told: str) -> None:
+    """Its output must be the ensemble's, and it is a model."""
+    with pytest.raises(Refused) as refused:
+        cards(pipeline(tmp_path, image=image))
+    assert told in str(refused.value)
+
+
+def test_members_have_the_ensembles_classes_in_its_order(tmp_path: Path) -> None:
+    """Columns are added up by their places."""
+    classes = 'kind = "multiclass"\nclasses = ["a", "b"]'
+    text = CARD.replace('kind = "binary"\nmin_confidence = 0.6', classes)
+    member = MEMBER.replace('kind = "binary"', classes)
+    members = dict.fromkeys(NAMES, member) | {"image": member.replace('"a", "b"', '"b", "a"')}
+    with pytest.raises(Refused, match=r"'image' has \['b', 'a'\], and this ensemble has the classes \['a', 'b'\]"):
+        cards(pipeline(tmp_path, text, **members))
+
+
+def test_a_vote_of_anomalies_needs_every_members_threshold(tmp_path: Path) -> None:
+    """A member without one has no label to vote with."""
+    text = CARD.replace('kind = "binary"\nmin_confidence = 0.6', 'kind = "anomaly"\nthreshold = 1.0')
+    member = MEMBER.replace('kind = "binary"', 'kind = "anomaly"\nthreshold = 2.0')
+    members = dict.fromkeys(NAMES, member) | {"table": member.replace("threshold = 2.0\n", "")}
+    with pytest.raises(Refused, match=r"ensemble.members: 'table' has no threshold"):
+        cards(pipeline(tmp_path, text.replace("weighted_mean", "vote"), **members))
+
+
+def test_a_member_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """With the nearest spelling."""
+    with pytest.raises(Refused, match=r"all/card.toml: ensemble.members: no model 'imgae'.*did you mean 'image'"):
+        cards(pipeline(tmp_path, CARD.replace('"image"', '"imgae"')))
+
+
+def test_an_ensemble_stands_in_for_nobody(tmp_path: Path) -> None:
+    """As a link of a chain it is refused; its members may be links."""
+    primary = MEMBER.format(name="x") + '[fallback]\nchain = ["model:all", "static"]\nstatic = { score = 0.5 }\n'
+    given = pipeline(tmp_path, one=primary)
+    with pytest.raises(Refused, match=r"fallback.chain: 'model:all': an ensemble answers only as a pipeline's primary"):
+        cards(given.model_copy(update={"model": "one"}))
+
+
+def test_the_breakers_are_the_members(tmp_path: Path) -> None:
+    """What `failsoft breakers` lists and takes orders for: an ensemble has none of its own."""
+    given = pipeline(tmp_path)
+    for name, version in (("text", 2), ("table", 1)):
+        folder = tmp_path / "models" / name / str(version)
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(b"not loaded here")
+    known = breakers.known(given)
+    assert set(known.policies) == {*NAMES} and known.keys == {"text@2", "table@1"}
+
+
+def test_whoever_starts_a_worker_hears_which_members_are_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not that the ensemble has no version, which none has."""
+    given = pipeline(tmp_path)
+    for name in ("text", "image"):
+        (tmp_path / "models" / name / "1").mkdir()
+        (tmp_path / "models" / name / "1" / "model.onnx").write_bytes(b"not loaded here")
+    warn_without_model(given)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "table has no complete version, so all answers without it" in told and told.count("no complete") == 1

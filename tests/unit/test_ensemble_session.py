@@ -1,0 +1,125 @@
+"""An ensemble of real ONNX models, of different features, through the runner: one that raises, one that does not."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from models.repository import Repository
+from tests.kit import NOW_MS, FakeBoard, Rec, body
+from tests.onnx_models import node, onnx_model
+from workers import sessions, settings
+from workers.metrics import Metrics
+from workers.plan import Scored
+from workers.runner import Runner
+from workers.scoring import score
+
+PIPELINE = """
+name = "loans"
+model = "both"
+[input]
+topics = ["loans.events"]
+id = "id"
+time = "at"
+features = "features"
+[models]
+repository = "models"
+"""
+BOTH = """
+[model]
+kind = "ensemble"
+[output]
+kind = "binary"
+[ensemble]
+combine = "weighted_mean"
+quorum = 1
+[[ensemble.members]]
+model = "number"
+weight = 3.0
+[[ensemble.members]]
+model = "table"
+[fallback]
+chain = ["static"]
+static = { score = 0.5, label = 0 }
+"""
+MEMBER = """
+[model]
+deadline = "10s"
+[output]
+kind = "binary"
+[[features]]
+name = "{name}"
+type = "{type}"
+"""
+
+
+def repository(folder: Path) -> None:
+    """``number`` answers its float; ``table`` looks its integer up in a table of two, and raises beyond it."""
+    number = onnx_model([("x", "float", ["n", 1])], [("p", "float", ["n", 1])], node("Identity", ["x"], ["p"]))
+    table = onnx_model(
+        [("row", "int64", ["n", 1])],
+        [("p", "float", ["n", 1])],
+        node("Gather", ["table", "row"], ["p"]),
+        constants={"table": np.array([0.0, 1.0], np.float32)},
+    )
+    for name, feature, kind, model in (("number", "x", "float", number), ("table", "row", "int", table)):
+        path = folder / name / "1" / "model.onnx"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(model.SerializeToString())
+        (folder / name / "card.toml").write_text(MEMBER.format(name=feature, type=kind))
+    (folder / "both").mkdir()
+    (folder / "both" / "card.toml").write_text(BOTH)
+
+
+async def test_a_row_that_one_member_cannot_answer_is_the_others(tmp_path: Path) -> None:
+    """Its neighbours are answered by both: the failing row alone is told apart, and costs nobody else a member."""
+    (tmp_path / "pipeline.toml").write_text(PIPELINE)
+    repository(tmp_path / "models")
+    given = settings.load(tmp_path / "pipeline.toml", {})
+    models = Repository(Path(given.models.repository))
+    found = sessions.cards(given, models)
+    loaded = sessions.load(found, models)
+    assert set(loaded.served) == {"number", "table"}, "the ensemble itself is nothing to load"
+    runner = Runner(loaded.sessions, 2, Metrics(CollectorRegistry()), time.monotonic)
+    rows: list[dict[str, Any]] = [{"row": 0}, {"row": 1}, {"row": 7}, {"row": 1, "x": None}, {"row": 7, "x": None}]
+    records = [Rec(offset=i, value=body(f"e{i}", **({"x": 0.5} | row))) for i, row in enumerate(rows)]
+    board = FakeBoard(versions={name: served.version for name, served in loaded.served.items()})
+    steps = score(records, sessions.plan(given, found, models), board, None, NOW_MS, np.full(len(records), 0.5))
+    try:
+        call = next(steps)
+        while True:
+            call = steps.send(await runner.run(call))
+    except StopIteration as end:
+        done: Scored = end.value
+    finally:
+        runner.close()
+    told = {
+        a.ids[i]: (a.predictions.row(i).score, a.predictions.row(i).label, a.source, a.members, a.reason)
+        for a in (g.answers for g in done.verdicts.given)
+        for i in range(len(a.ids))
+    }
+    both = ("number@1", "table@1")
+    assert told == {
+        "e0": (0.375, 0, "ensemble", both, None),
+        "e1": (0.625, 1, "ensemble", both, None),
+        "e2": (0.5, 1, "ensemble", ("number@1",), "model_error"),
+        "e3": (1.0, 1, "ensemble", ("table@1",), "invalid"),
+        "e4": (0.5, 0, "static", None, "model_error"),
+    }
+    assert [g.records[0].offset for g in done.verdicts.retries] == [4]  # type: ignore[attr-defined]
+    assert [counts.failures for _, _, counts in board.reports] == [0, 2]
+
+
+def test_a_member_that_does_not_load_leaves_the_others(tmp_path: Path) -> None:
+    """Loudly; the quorum decides what is still an answer."""
+    (tmp_path / "pipeline.toml").write_text(PIPELINE)
+    repository(tmp_path / "models")
+    (tmp_path / "models" / "table" / "1" / "model.onnx").write_bytes(b"no model")
+    given = settings.load(tmp_path / "pipeline.toml", {})
+    models = Repository(Path(given.models.repository))
+    loaded = sessions.load(sessions.cards(given, models), models)
+    assert set(loaded.served) == {"number"} and set(loaded.sessions) == {"number@1"}

@@ -1,0 +1,315 @@
+"""Scoring by an ensemble: who is asked, who spoke, what is missing, and what becomes of too few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from models.fallback import LastKnown
+from models.window import Counts
+from schemas.failure import Failure, Kind
+from schemas.prediction import Predictions
+from tests.kit import (
+    INPUT,
+    NOW_MS,
+    REPLAY,
+    RULE,
+    Answer,
+    FakeBoard,
+    Rec,
+    answers,
+    body,
+    broken,
+    events,
+    failing,
+    fine,
+    member,
+    result,
+    retried,
+    run,
+    trio,
+    waiting,
+)
+from workers.plan import Call, Result, Scored
+
+VERSIONS = {"a": 1, "b": 2, "c": 3, "lite": 1}
+ALL = ("a@1", "b@2", "c@3")
+
+
+def board(**changes: Any) -> FakeBoard:
+    return FakeBoard(**({"versions": VERSIONS} | changes))
+
+
+def spoke(scored: Scored) -> dict[str, tuple[str, tuple[str, ...] | None, str | None, int, bool]]:
+    """Of each event: who answered, which members, why not others, which revision, and is it final."""
+    return {
+        g.answers.ids[i]: (g.answers.source, g.answers.members, g.answers.reason, g.answers.revision, g.answers.final)
+        for g in scored.verdicts.given
+        for i in range(len(g.records))
+    }
+
+
+def always(score: float) -> Answer:
+    return lambda call: result([score] * len(call))
+
+
+# --- enough speak ---
+
+
+def test_all_members_speak() -> None:
+    """A whole answer: one call a member, the mean of the three, final, not degraded, and each member counts its own."""
+    the_board = board()
+    done = run(events(2), trio(), the_board, {"a": always(0.3), "b": always(0.6), "c": always(0.9)})
+    assert spoke(done) == {f"e{i}": ("ensemble", ALL, None, 0, True) for i in range(2)}
+    (given,) = done.verdicts.given
+    assert (given.answers.model, given.answers.version, given.answers.degraded) == ("m", None, False)
+    assert answers(done)[0].score == pytest.approx(0.6)
+    assert the_board.reports == [(key, 7, Counts(2, 0, 0, 1)) for key in ALL]
+    assert done.answers == {("ensemble", "none"): 2} and done.outcomes == {(INPUT, "answered"): 2}
+    assert not done.failures and not done.absent and not done.verdicts.retries and not done.verdicts.dead
+
+
+def test_a_member_that_fails_for_a_row_is_left_out_of_that_row() -> None:
+    """The row is answered by the others, for good: degraded, with the reason, and not retried."""
+    the_board = board()
+    done = run(events(3), trio(), the_board, {"a": always(0.3), "b": failing(1), "c": always(0.6)})
+    assert spoke(done) == {
+        "e0": ("ensemble", ALL, None, 0, True),
+        "e1": ("ensemble", ("a@1", "c@3"), "model_error", 0, True),
+        "e2": ("ensemble", ALL, None, 0, True),
+    }
+    (degraded,) = [g.answers for g in done.verdicts.given if g.answers.reason]
+    assert degraded.degraded and degraded.predictions.row(0).score == pytest.approx(0.45)
+    assert not done.verdicts.retries and not done.failures
+    assert "b@2: model_error it was" in done.absent[1].message and "1 of 3" in done.absent[1].message
+    assert the_board.reports[1] == ("b@2", 7, Counts(3, 1, 0, 1))
+    assert done.answers == {("ensemble", "none"): 2, ("ensemble", "model_error"): 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"admits": {"b@2": 0}}, "breaker_open"), ({"versions": {"a": 1, "c": 3}}, "unavailable")],
+)
+def test_a_member_that_is_open_or_not_loaded_is_not_called(changes: dict[str, Any], reason: str) -> None:
+    """The others answer, and say what keeps it away."""
+    called: list[str] = []
+
+    def model(call: Call) -> Result:
+        called.append(call.key)
+        return fine(call)
+
+    done = run(events(2), trio(), board(**changes), dict.fromkeys("abc", model))
+    assert called == ["a@1", "c@3"]
+    assert set(spoke(done).values()) == {("ensemble", ("a@1", "c@3"), reason, 0, True)}
+
+
+def test_members_take_their_own_columns() -> None:
+    """Each has its features, its imputation and its deadline; what was imputed for any that spoke is named."""
+    seen: dict[str, tuple[list[str], float]] = {}
+
+    def model(call: Call) -> Result:
+        seen[call.key] = ([*call.columns.values], call.deadline)
+        return fine(call)
+
+    slow = member("c", "z").model_copy(update={"model": member("c").model.model_copy(update={"deadline": 3.0})})
+    cards = {"b": member("b", "x", "y"), "c": slow}
+    done = run(
+        [Rec(value=body("e0", y=None, z=1.0)), Rec(offset=1, value=body("e1", z=1.0))],
+        trio(cards=cards),
+        board(),
+        dict.fromkeys("abc", model),
+    )
+    assert seen == {"a@1": (["x"], 0.2), "b@2": (["x", "y"], 0.2), "c@3": (["z"], 3.0)}
+    (given,) = done.verdicts.given
+    assert given.answers.imputed == {0: ("y",)} and done.imputed == {"y": 1}
+
+
+def test_what_is_imputed_for_a_silent_member_is_not_named() -> None:
+    """Nothing of the answer came of it."""
+    done = run([Rec(value=body("e0", y=None))], trio(cards={"b": member("b", "x", "y")}), board(), {"b": broken})
+    (given,) = done.verdicts.given
+    assert given.answers.members == ("a@1", "c@3") and given.answers.imputed == {}
+
+
+def test_an_event_that_breaks_one_members_contract_lacks_that_member() -> None:
+    """The reason is `invalid`, and the event is not: others read it."""
+    done = run(
+        [Rec(value=body("e0", z=1.0)), Rec(offset=1, value=body("e1"))], trio(cards={"c": member("c", "z")}), board()
+    )
+    assert spoke(done) == {
+        "e0": ("ensemble", ALL, None, 0, True),
+        "e1": ("ensemble", ("a@1", "b@2"), "invalid", 0, True),
+    }
+    assert not done.verdicts.dead
+
+
+def test_rows_that_lack_one_member_for_several_reasons_say_their_own() -> None:
+    """Who spoke is the same, why another did not is not; the first missing in the card's order gives the reason."""
+    bad = {0: Failure(Kind.BAD_OUTPUT, "nan"), 1: Failure(Kind.TIMEOUT, "late"), 2: Failure(Kind.TIMEOUT, "late")}
+    done = run(events(4), trio(1), board(), {"b": lambda call: result([0.9] * 4, bad), "c": failing(2)})
+    assert [spoke(done)[f"e{i}"][2] for i in range(4)] == ["bad_output", "timeout", "timeout", None]
+    assert spoke(done)["e2"][1] == ("a@1",)
+
+
+def test_an_unsure_member_is_left_out_and_an_unsure_ensemble_gives_way() -> None:
+    """A member's own min_confidence keeps it from the row; the ensemble's judges what they say together."""
+    cards = {"a": member("a", "x", min_confidence=0.9)}
+    done = run(events(1), trio(cards=cards), board(), dict.fromkeys("abc", always(0.8)))
+    assert spoke(done) == {"e0": ("ensemble", ("b@2", "c@3"), "low_confidence", 0, True)}
+    done = run(
+        events(2),
+        trio(min_confidence=0.7),
+        board(),
+        {"a": lambda call: result([0.9, 0.2]), "b": lambda call: result([0.9, 0.9]), "c": failing(1)},
+    )
+    assert spoke(done) == {
+        "e0": ("ensemble", ALL, None, 0, True),
+        "e1": ("static", None, "low_confidence", 0, True),
+    }
+    assert not done.verdicts.retries and set(done.failures) == {1} and not done.absent
+
+
+# --- too few speak ---
+
+
+def test_under_the_quorum_the_fallback_answers_and_the_ladder_tries_again() -> None:
+    """As a failed primary: provisional, with the first missing member's kind, and a retry that names the ensemble."""
+    done = run(events(3), trio(), board(), {"a": always(0.9), "b": failing(1, 2, kind=Kind.TIMEOUT), "c": failing(1)})
+    assert spoke(done) == {
+        "e0": ("ensemble", ALL, None, 0, True),
+        "e1": ("static", None, "timeout", 0, False),
+        "e2": ("ensemble", ("a@1", "c@3"), "timeout", 0, True),
+    }
+    ((rung, record, headers),) = retried(done)
+    told = dict(headers)
+    assert (rung, record.offset, told["failsoft-model"], told["failsoft-error-kind"]) == ("5s", 1, b"m", b"timeout")
+    assert "failsoft-model-version" not in told
+    assert told["failsoft-error-message"] == b"b@2: timeout it was (2 of 3 members did not speak)"
+    assert done.outcomes == {(INPUT, "answered"): 2, (INPUT, "provisional"): 1}
+
+
+def test_a_retry_with_a_quorum_is_a_correction() -> None:
+    """By the ensemble, final, degraded or not."""
+    done = run([waiting(), waiting(offset=1)], trio(), board(), {"b": failing(1)})
+    kinds = [(g.answers.source, g.answers.members, g.answers.revision, g.answers.final) for g in done.verdicts.given]
+    assert set(kinds) == {("ensemble", ALL, 1, True), ("ensemble", ("a@1", "c@3"), 1, True)}
+    assert done.outcomes == {("loans.retry.5s", "corrected"): 2}
+
+
+def test_a_retry_that_fails_again_climbs_and_is_confirmed_at_the_end() -> None:
+    """Each attempt that was put to a quorum is burned, as a primary's."""
+    models = {"b": broken, "c": broken}
+    ((rung, _, headers),) = retried(run([waiting()], trio(), board(), models))
+    assert rung == "1m" and dict(headers)["failsoft-attempt"] == b"1"
+    last = run([waiting("loans.retry.1m", number=1)], trio(), board(), models)
+    assert spoke(last) == {"w": ("static", None, "model_error", 1, True)}
+    assert [d.attempt.failure.kind for d in last.verdicts.dead] == [Kind.MODEL_ERROR]
+
+
+def test_the_ladder_waits_while_too_few_members_admit() -> None:
+    """No attempt is burned on an ensemble that is known to be down; live events get the fallback."""
+    two_open = board(admits={"b@2": 0, "c@3": 0})
+    done = run([waiting(), waiting(REPLAY, offset=9), *events(1)], trio(), two_open)
+    assert done.held == {0, 1} and spoke(done) == {"e0": ("static", None, "breaker_open", 0, False)}
+    assert set(done.failures) == {2} and not done.absent
+    one_open = run([waiting()], trio(), board(admits={"c@3": 0}))
+    assert not one_open.held and spoke(one_open)["w"][:3] == ("ensemble", ("a@1", "b@2"), "breaker_open")
+
+
+def test_a_held_row_leaves_nothing_behind() -> None:
+    """What is behind it on its topic waits too, though members spoke of it: it is read again."""
+    records = [waiting(offset=0), waiting(offset=1)]
+    one_each = board(admits={"a@1": 2, "b@2": 1, "c@3": 0})
+    done = run(records, trio(), one_each, {"b": broken})
+    assert done.held == {0, 1} and not done.verdicts.given and not done.verdicts.retries
+    assert not done.absent and not done.failures
+
+
+def test_a_retry_that_probed_a_member_in_vain_is_held() -> None:
+    """The member's breaker learned from it: with that member out, no quorum was asked."""
+    probing = board(admits={"b@2": 1, "c@3": 0})
+    done = run([waiting()], trio(), probing, {"b": broken})
+    assert done.held == {0} and ("b@2", 7, Counts(1, 1, 0, 1)) in probing.reports
+
+
+def test_probes_of_a_member_are_taken_from_waiting_retries_first() -> None:
+    """Live events behind it are answered without that member."""
+    done = run([*events(2), waiting()], trio(), board(admits={"a@1": 1}))
+    assert {id: said[1] for id, said in spoke(done).items()} == {
+        "e0": ("b@2", "c@3"),
+        "e1": ("b@2", "c@3"),
+        "w": ALL,
+    }
+
+
+# --- what no retry can help ---
+
+
+def test_an_event_that_too_few_members_can_read_is_invalid() -> None:
+    """Dead at once and unanswered, as with a primary: no retry could reach the quorum."""
+    cards = {"b": member("b", "z"), "c": member("c", "z")}
+    done = run(events(1), trio(cards=cards), board(admits={"a@1": 0}))
+    (dead,) = done.verdicts.dead
+    assert dead.attempt.failure.kind is Kind.INVALID and "b@2: feature 'z'" in dead.attempt.failure.message
+    assert not done.verdicts.given and not done.verdicts.retries
+
+
+def test_an_event_that_one_member_cannot_read_may_still_reach_the_quorum() -> None:
+    """What is missing beside it is retried, in whatever order the members stand."""
+    for silent, invalid in (("a", "c"), ("c", "a")):
+        done = run(events(1), trio(cards={invalid: member(invalid, "z")}), board(), {silent: broken})
+        assert spoke(done) == {"e0": ("static", None, "model_error", 0, False)} and not done.verdicts.dead
+
+
+def test_too_few_that_are_sure_is_low_confidence() -> None:
+    """The fallback's answer is final: asking again would give the same."""
+    cards = {n: member(n, "x", min_confidence=0.9) for n in "ab"}
+    done = run(events(1), trio(cards=cards), board(), dict.fromkeys("abc", always(0.8)))
+    assert spoke(done) == {"e0": ("static", None, "low_confidence", 0, True)} and not done.verdicts.dead
+
+
+# --- the chain ---
+
+
+def test_a_member_may_stand_in_for_its_ensemble() -> None:
+    """As any model of the chain, which then answers by itself."""
+    done = run(events(1), trio(3, chain=["model:a", "static"]), board(), {"b": broken})
+    (said,) = answers(done)
+    assert (said.source, said.reason, done.verdicts.given[0].answers.model) == ("fallback_model", "model_error", "a")
+
+
+def test_a_rule_reads_what_any_member_takes() -> None:
+    """The event's own values: each member imputes for itself."""
+    seen: list[Mapping[str, object]] = []
+
+    def rule(values: Mapping[str, object]) -> float:
+        seen.append(values)
+        return 0.3
+
+    cards = {"b": member("b", "x", "y"), "c": member("c", "z")}
+    the_plan = trio(chain=[f"rule:{RULE}", "static"], cards=cards, rule=rule)
+    run([Rec(value=body("e0", y=None, z=2.0))], the_plan, board(), dict.fromkeys("abc", broken))
+    assert seen == [{"x": 0.25, "y": None, "z": 2.0}]
+
+
+def test_the_last_known_answer_of_an_ensemble_has_no_version() -> None:
+    """It is remembered under its name, degraded or not."""
+    the_plan = trio(chain=["last_known", "static"])
+    done = run(events(2), the_plan, board(), {"b": failing(1)})
+    assert [version for _, _, version in done.known] == [None, None]
+    known = LastKnown(max_age=60.0)
+    for keys, predictions, version in done.known:
+        assert isinstance(predictions, Predictions)
+        known.remember(keys, predictions, "m", version, NOW_MS / 1000)
+    later = run(events(1), the_plan, board(), dict.fromkeys("abc", broken), known)
+    (given,) = later.verdicts.given
+    assert (given.answers.source, given.answers.model, given.answers.version) == ("last_known", "m", None)
+
+
+def test_bad_input_costs_no_member_a_call() -> None:
+    """Malformed is malformed for all."""
+    the_board = board()
+    done = run([Rec(value=b"{")], trio(), the_board)
+    assert [d.attempt.failure.kind for d in done.verdicts.dead] == [Kind.MALFORMED] and the_board.asked == []

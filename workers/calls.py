@@ -1,0 +1,68 @@
+"""Pure: what goes before and after a call to a model: rows made ready and admitted, what counts, what is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from models.breaker import Admission
+from models.card import ModelCard
+from models.imputation import Imputed, impute
+from models.window import Counts
+from schemas.failure import Failure, Kind
+from schemas.features import columns
+from workers.plan import Board, Result, Served
+
+
+def prepare(
+    features: Sequence[Mapping[str, object]], rows: list[int], card: ModelCard, served: Served
+) -> tuple[list[int], Imputed]:
+    """The rows of the batch that keep ``card``'s contract, and their columns; all else is by row of the batch too."""
+    every = len(rows) == len(features)
+    found = columns(features if every else [features[row] for row in rows], card.specs)
+    ready = impute(found, card, served.statistics)
+    if every and not ready.invalid:
+        return rows, ready
+    imputed = {rows[i]: names for i, names in ready.imputed.items()}
+    if not ready.invalid:
+        return rows, Imputed(ready.columns, imputed, {})
+    good = [i for i in range(len(rows)) if i not in ready.invalid]
+    invalid = {rows[i]: failure for i, failure in ready.invalid.items()}
+    return [rows[i] for i in good], Imputed(ready.columns.take(np.array(good, np.intp)), imputed, invalid)
+
+
+def admit(board: Board, key: str, rows: list[int], ladder: Collection[int]) -> tuple[Admission, list[int], list[int]]:
+    """What the breaker says, the rows that it admits, in order, and those that it does not.
+
+    Waiting retries (rows in ``ladder``) are the probes when there are any: live events need not pay.
+    """
+    retries = [row for row in rows if row in ladder] if ladder else []
+    admission = board.admit(key, len(rows), len(retries))
+    if admission.granted >= len(rows):
+        return admission, rows, []
+    queue = retries + [row for row in rows if row not in ladder]
+    return admission, sorted(queue[: admission.granted]), queue[admission.granted :]
+
+
+def counts(card: ModelCard, calls: int, result: Result) -> Counts:
+    """What the breaker is told of a call of so many rows."""
+    failed = sum(1 for f in result.bad.values() if f.trips_breaker)
+    slow = 1 if result.seconds > card.breaker.slow_call else 0
+    return Counts(calls, failed, slow, runs=1)
+
+
+def usable(card: ModelCard, rows: Sequence[int], result: Result, failures: dict[int, Failure] | None) -> Sequence[int]:
+    """Indexes of the rows whose answer may be given; rows of low confidence are noted in ``failures``."""
+    assert result.predictions is not None
+    least, confidences = card.output.min_confidence, result.predictions.confidences
+    unsure: set[int] = set()
+    if least is not None and confidences is not None:
+        unsure = set(np.flatnonzero(confidences < least).tolist()) - set(result.bad)
+    if failures is not None:
+        for i in unsure:
+            said = f"confidence {float(confidences[i]):.4g} is under {least}"  # type: ignore[index]
+            failures[rows[i]] = Failure(Kind.LOW_CONFIDENCE, said)
+    if not unsure and not result.bad:
+        return range(len(rows))
+    return [i for i in range(len(rows)) if i not in unsure and i not in result.bad]
