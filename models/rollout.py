@@ -125,19 +125,19 @@ def skew(row: RolloutRow, now_ms: int) -> dict[int, int]:
     """How many workers serve each version, by what they said lately; a worker that serves none is not counted."""
     found: dict[int, int] = {}
     for seat in row.workers.values():
-        if seat.version is not None and _present(seat, len(row.workers), now_ms):
+        if seat.version is not None and present(seat, len(row.workers), now_ms):
             found[seat.version] = found.get(seat.version, 0) + 1
     return found
 
 
 def _seated(row: RolloutRow, said: Presence, now_ms: int) -> Folded:
     """What a worker says of itself replaces what it said before; whoever is not heard of loses the seat."""
-    seats = {name: seat for name, seat in row.workers.items() if _present(seat, len(row.workers), now_ms)}
+    seats = {name: seat for name, seat in row.workers.items() if present(seat, len(row.workers), now_ms)}
     held = seats.pop(said.worker, None)
     at_ms = min(said.at_ms, now_ms)  # a clock that is ahead must not keep its seat for longer than others do
     late = held is not None and at_ms < held.at_ms <= now_ms
     seat = Seat(said.serving, at_ms, said.problem, said.health)
-    if late or not _present(seat, len(seats), now_ms) or len(seats) >= MAX_WORKERS:
+    if late or not present(seat, len(seats), now_ms) or len(seats) >= MAX_WORKERS:
         return Folded(row)
     alerts: tuple[Alert, ...] = ()
     if said.problem is not None and (held is None or held.problem is None):
@@ -191,6 +191,6 @@ def _wanted(row: RolloutRow, order: Order) -> tuple[int | None, str | None]:
     return candidates[0], None
 
 
-def _present(seat: Seat, workers: int, now_ms: int) -> bool:
+def present(seat: Seat, workers: int, now_ms: int) -> bool:
     """Was it heard of lately? ``abs``: the owner's clock may have been set back."""
     return abs(now_ms - seat.at_ms) < 1000 * MISSED * presence_every(workers)

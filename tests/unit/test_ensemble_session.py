@@ -82,12 +82,13 @@ async def test_a_row_that_one_member_cannot_answer_is_the_others(tmp_path: Path)
     given = settings.load(tmp_path / "pipeline.toml", {})
     models = Repository(Path(given.models.repository))
     found = sessions.cards(given, models)
-    loaded = sessions.load(found, models)
-    assert set(loaded.served) == {"number", "table"}, "the ensemble itself is nothing to load"
-    runner = Runner(loaded.sessions, 2, Metrics(CollectorRegistry()), time.monotonic)
+    opened = [sessions.first(models, card, None) for card in found.values() if card.ensemble is None]
+    runner = Runner(
+        {each.served.key: each.session for each in opened if each}, 2, Metrics(CollectorRegistry()), time.monotonic
+    )
     rows: list[dict[str, Any]] = [{"row": 0}, {"row": 1}, {"row": 7}, {"row": 1, "x": None}, {"row": 7, "x": None}]
     records = [Rec(offset=i, value=body(f"e{i}", **({"x": 0.5} | row))) for i, row in enumerate(rows)]
-    board = FakeBoard(versions={name: served.version for name, served in loaded.served.items()})
+    board = FakeBoard(versions={each.served.model: each.served.version for each in opened if each})
     steps = score(records, sessions.plan(given, found, models), board, None, NOW_MS, np.full(len(records), 0.5))
     try:
         call = next(steps)
@@ -112,14 +113,3 @@ async def test_a_row_that_one_member_cannot_answer_is_the_others(tmp_path: Path)
     }
     assert [g.records[0].offset for g in done.verdicts.retries] == [4]  # type: ignore[attr-defined]
     assert [counts.failures for _, _, counts in board.reports] == [0, 2]
-
-
-def test_a_member_that_does_not_load_leaves_the_others(tmp_path: Path) -> None:
-    """Loudly; the quorum decides what is still an answer."""
-    (tmp_path / "pipeline.toml").write_text(PIPELINE)
-    repository(tmp_path / "models")
-    (tmp_path / "models" / "table" / "1" / "model.onnx").write_bytes(b"no model")
-    given = settings.load(tmp_path / "pipeline.toml", {})
-    models = Repository(Path(given.models.repository))
-    loaded = sessions.load(sessions.cards(given, models), models)
-    assert set(loaded.served) == {"number"} and set(loaded.sessions) == {"number@1"}

@@ -36,6 +36,7 @@ PROMISED = {
     # Beyond the contract's list:
     "failsoft_node_sick": ("model", "version"),
     "failsoft_control_plane_up": (),
+    "failsoft_fleet_workers": ("model", "version"),
 }
 
 

@@ -147,7 +147,7 @@ def _list(ctx: typer.Context, pipeline: Path | None, as_json: bool) -> None:
 
     with output.progress("reading breakers", "read") as bar:
         found, owner = context.run(ctx, look())
-    about = [{**each, "owner": owner} for each in breaker_rows.listed(found, policies, _now_ms())]
+    about = [{**each, "owner": owner} for each in breaker_rows.listed(found, policies, now_ms())]
     columns = ["breaker", "state", "generation", "for", "failures", "slow", "next", "sick", "reason", "changed_by"]
     cells = [*map(breaker_rows.shown, about)]
     some = [c for c in columns if any(each.get(c) not in (None, []) for each in cells)]  # a terminal may be narrow
@@ -176,7 +176,7 @@ def _order(
         model = breaker_rows.model_of(target, files.policies)
     except ValueError as e:
         raise typer.BadParameter(str(e), param_hint="MODEL") from None
-    command = _command(target, Action(action), _me() if who is None else who, why)
+    command = _command(target, Action(action), me() if who is None else who, why)
     said = f"{ctx.info_name} of {target} is written to {settings.names.control}"
     later = f"{said}, and will be obeyed when a worker owns the breakers; see: failsoft breakers"
     written = False
@@ -192,7 +192,7 @@ def _order(
             await fleets.send(settings, command)
             written = True
             obeyed = await fleet.obeyed(command, wait) if wait else {}
-        new = breaker_rows.listed(obeyed, {model: files.policies[model]}, _now_ms()) if obeyed else []
+        new = breaker_rows.listed(obeyed, {model: files.policies[model]}, now_ms()) if obeyed else []
         return [{**each, "was": breaker_rows.state(before.get(each["breaker"]))} for each in new]
 
     try:
@@ -214,7 +214,7 @@ def _command(target: str, action: Action, who: str, why: str) -> Command:
     from schemas.fleet import Command
     from schemas.wire import Malformed
 
-    command = Command(target, action, who, why, _now_ms())
+    command = Command(target, action, who, why, now_ms())
     try:
         return Command.parse(command.to_bytes())
     except (Malformed, ValueError) as e:
@@ -227,7 +227,7 @@ def _print(about: list[dict[str, Any]], columns: list[str], as_json: bool, title
     output.rows(map(shown, about) if output.people(as_json) else about, columns, as_json, title)
 
 
-def _me() -> str:
+def me() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user need not have a name
@@ -235,5 +235,5 @@ def _me() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
     return int(time.time() * 1000)

@@ -1,0 +1,249 @@
+"""``failsoft models list|history|promote|rollback``: which version the fleet serves, and moving between them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workers.commands import context, output
+from workers.commands.border import Failed, Interrupted
+from workers.commands.breakers import Wait, Who, me, now_ms
+from workers.commands.context import Json, Pipeline
+
+if TYPE_CHECKING:
+    from models.card import ModelCard
+    from schemas.rollout import Direction, Order
+    from workers.settings import Settings
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model of the pipeline.")]
+Version = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="The version to serve.")]
+Back = Annotated[
+    str, typer.Argument(metavar="MODEL[@VERSION]", help="A model: to its last good version. Else to the one named.")
+]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Goes into the history and the alert.")]
+
+WAIT = 10.0
+"""Seconds: an owner that died is replaced within a session's six, and its successor reads the table first."""
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands to the group ``models``."""
+    for name, command in (("list", list_), ("history", history), ("promote", promote), ("rollback", rollback)):
+        app.command(name)(command)
+
+
+def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
+    """List the versions: which is active, who serves it, and how each did in the last five minutes.
+
+    **Example**: `failsoft models list`
+    """
+    from workers import breaker_rows, rollouts, version_rows
+    from workers.changelog import changelog
+
+    settings = context.settings(ctx, pipeline)
+    disk = [each for card in _cards(settings).values() for each in _on_disk(settings, card)]
+
+    async def look() -> list[dict[str, Any]]:
+        async with (
+            changelog(settings, settings.names.rollouts_changelog) as moves,
+            changelog(settings, settings.names.breakers_changelog) as states,
+        ):
+            known = await rollouts.rows(moves)
+            return version_rows.listed(disk, known, breaker_rows.rows(await states.refresh()), now_ms())
+
+    about = context.run(ctx, look())
+    cells = [*map(version_rows.shown, about)]
+    columns = [
+        "model",
+        "version",
+        "role",
+        "workers",
+        "calls",
+        "failures",
+        "latency",
+        "confidence",
+        "breaker",
+        "problems",
+    ]
+    some = [c for c in columns if any(each.get(c) is not None for each in cells)]  # a terminal may be narrow
+    if output.people(as_json):
+        output.rows(cells, some, as_json)
+    else:
+        output.rows(about, some, as_json)
+
+
+def history(ctx: typer.Context, model: Model, pipeline: Pipeline = None, as_json: Json = False) -> None:
+    """Show a model's moves from version to version, the newest first: when, who, why, and what brought them about.
+
+    **Example**: `failsoft models history repayment`
+    """
+    from workers import rollouts, version_rows
+    from workers.changelog import changelog
+
+    settings = context.settings(ctx, pipeline)
+    _known(settings, model)
+
+    async def look() -> list[dict[str, Any]]:
+        async with changelog(settings, settings.names.rollouts_changelog) as table:
+            row = (await rollouts.rows(table)).get(model)
+        return version_rows.history(row) if row else []
+
+    output.rows(context.run(ctx, look()), ["at", "from", "to", "trigger", "who", "why"], as_json)
+
+
+def promote(
+    ctx: typer.Context,
+    version: Version,
+    pipeline: Pipeline = None,
+    why: Why = "",
+    who: Who = None,
+    wait: Wait = WAIT,
+    as_json: Json = False,
+) -> None:
+    """Make the whole fleet serve a version. It is vetted here first, and by each worker before it serves it.
+
+    **Example**: `failsoft models promote repayment@3 --why "recall up 2 points on June"`
+    """
+    from schemas.rollout import Direction
+
+    settings = context.settings(ctx, pipeline)
+    model, _, number = version.rpartition("@")
+    if not (model and number.isascii() and number.isdigit()):
+        raise typer.BadParameter(f"{version!r} names no version: write MODEL@VERSION", param_hint="MODEL@VERSION")
+    _prove(settings, _known(settings, model), int(number))
+    _order(ctx, settings, model, Direction.PROMOTE, version, why, who, wait, as_json)
+
+
+def rollback(
+    ctx: typer.Context,
+    target: Back,
+    pipeline: Pipeline = None,
+    why: Why = "",
+    who: Who = None,
+    wait: Wait = WAIT,
+    as_json: Json = False,
+) -> None:
+    """Make the whole fleet go back: to the last version that served well, or to the one named.
+
+    **Example**: `failsoft models rollback repayment --why "complaints from the north"`
+    """
+    from schemas.rollout import Direction
+
+    settings = context.settings(ctx, pipeline)
+    model, _, number = target.rpartition("@")
+    if model in _cards(settings) and number.isascii() and number.isdigit():
+        _prove(settings, _known(settings, model), int(number))
+    else:
+        model = _known(settings, target).name
+    _order(ctx, settings, model, Direction.ROLLBACK, target, why, who, wait, as_json)
+
+
+def _order(
+    ctx: typer.Context,
+    settings: Settings,
+    model: str,
+    direction: Direction,
+    target: str,
+    why: str,
+    who: str | None,
+    wait: float,
+    as_json: bool,
+) -> None:
+    from workers import changelog, rollouts, version_rows
+
+    order = _checked(target, direction, me() if who is None else who, why)
+    said = f"{direction} of {target} is written to {settings.names.control}"
+    later = f"{said}, and will be obeyed when a worker owns the table; see: failsoft models history {model}"
+    written = False
+
+    async def work() -> list[dict[str, Any]] | None:
+        nonlocal written
+        async with changelog.changelog(settings, settings.names.rollouts_changelog) as table:
+            before = (await rollouts.rows(table)).get(model)
+            if before is None:
+                raise Failed(f"the fleet has no version of {model} yet: start a worker, and it serves the newest")
+            await changelog.send(settings, model, order.to_bytes())
+            written = True
+            found = await rollouts.answered(table, model, order, wait) if wait else None
+        if found is None:
+            return None
+        row, answer = found
+        if answer.refused is not None:
+            raise Failed(f"refused: {answer.refused}")
+        return version_rows.history(row)[:1] if row.active != before.active else []
+
+    try:
+        with output.progress("waiting for the fleet", "read"):
+            about = context.run(ctx, work())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise Interrupted(f"interrupted: {later if written else 'nothing was written'}") from None
+    if about:
+        output.rows(about, ["at", "model", "from", "to", "trigger", "who", "why"], as_json)
+        output.note(f"{direction} of {target}: obeyed; workers follow as they load it: failsoft models list")
+    elif about is not None:
+        output.note(f"{target} is active already: nothing has changed")
+    elif wait:
+        raise Failed(f"not obeyed within {wait:g} s: {later}")
+    else:
+        output.note(said)
+
+
+def _checked(target: str, direction: Direction, who: str, why: str) -> Order:
+    """The order, within the limits that its reader holds it to."""
+    from schemas.rollout import Order
+    from schemas.wire import Malformed
+
+    try:
+        return Order.parse(Order(target, direction, who, why, now_ms()).to_bytes())
+    except (Malformed, ValueError) as e:
+        raise typer.BadParameter(str(e)) from None
+
+
+def _cards(settings: Settings) -> dict[str, ModelCard]:
+    """The pipeline's models that have versions: an ensemble is its members."""
+    from models.repository import Repository
+    from workers import sessions
+
+    found = sessions.cards(settings, Repository(Path(settings.models.repository)))
+    return {model: card for model, card in found.items() if card.ensemble is None}
+
+
+def _known(settings: Settings, model: str) -> ModelCard:
+    from schemas.refusal import near
+
+    cards = _cards(settings)
+    if model not in cards:
+        there = ", ".join(cards)
+        raise typer.BadParameter(f"no model {model!r} in this pipeline{near(model, cards)}; there are: {there}")
+    return cards[model]
+
+
+def _on_disk(settings: Settings, card: ModelCard) -> list[Any]:
+    from models.repository import Repository
+    from workers.version_rows import OnDisk
+
+    repository = Repository(Path(settings.models.repository))
+    found = []
+    for version in repository.versions(card.name):
+        trained = repository.artifact(card.name, version).trained_at
+        found.append(OnDisk(card.name, version, trained and trained.isoformat()))
+    return found
+
+
+def _prove(settings: Settings, card: ModelCard, version: int) -> None:
+    """Raises BadParameter for a version that is not there, Failed for one that does not pass."""
+    from models.repository import Repository, UnknownModel
+    from workers import sessions
+
+    repository = Repository(Path(settings.models.repository))
+    try:
+        repository.artifact(card.name, version)
+    except UnknownModel as e:
+        raise typer.BadParameter(str(e), param_hint="MODEL@VERSION") from None
+    with output.progress("vetting", "versions"):
+        why = sessions.prove(repository, card, version)
+    if why is not None:
+        raise Failed(f"{card.name}@{version} may not serve: {why}")
