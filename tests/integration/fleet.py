@@ -76,6 +76,26 @@ def rows(pipeline: Pipeline) -> list[dict[str, Any]]:
     return _written(pipeline, f"{pipeline.name}-breakers-changelog")
 
 
+def rollouts(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """Every row that is written to the table of rollouts by now, in order."""
+    return _written(pipeline, f"{pipeline.name}-rollouts-changelog")
+
+
+def serves(worker: Worker) -> set[int]:
+    """The versions of the primary that a worker has loaded, from its metrics."""
+    return {
+        int(re.search(r'version="(\d+)"', labels)[1])  # type: ignore[index]
+        for labels, _ in _samples(worker, "failsoft_model_info")
+        if 'model="test"' in labels
+    }
+
+
+def workers(worker: Worker, version: int) -> float:
+    """How many workers serve a version of the primary, as ``worker``'s metrics say."""
+    found = _samples(worker, "failsoft_fleet_workers")
+    return sum(value for labels, value in found if 'model="test"' in labels and f'version="{version}"' in labels)
+
+
 def alerts(pipeline: Pipeline) -> list[dict[str, Any]]:
     """Every alert by now."""
     return _written(pipeline, f"{pipeline.name}.alerts")

@@ -47,6 +47,8 @@ slow_call = "9s"
 minimum_calls = {minimum_calls}
 open_for = "{open_for}"
 max_open = "{max_open}"
+[rollback]
+after_failed_probes = {after_failed_probes}
 """
 
 PIPELINE = """
@@ -68,14 +70,17 @@ repository = "models"
 """
 
 
-def save_model(path: Path) -> None:
-    """The score is ``x``: 2 is a bad output. ``row`` 0 is looked up in a table of one, so 7 raises for its whole batch.
-    ``colour`` is taken and not used.
+def save_model(path: Path, factor: float = 1.0, megabytes: int = 0) -> None:
+    """The score is ``x`` times ``factor``: over 1 is a bad output. ``row`` 0 is looked up in a table of one, so 7
+    raises for its whole batch. ``colour`` is taken and not used. ``megabytes`` of weights weigh, and add nothing.
     """
     nodes = [
         helper.make_node("Gather", ["table", "row"], ["looked_up"]),
         helper.make_node("StringConcat", ["colour", "colour"], ["unused"]),
-        helper.make_node("Add", ["x", "looked_up"], ["score"]),
+        helper.make_node("Sub", ["row", "row"], ["zero"]),
+        helper.make_node("Gather", ["weights", "zero"], ["weight"]),
+        helper.make_node("Mul", ["x", "factor"], ["scaled"]),
+        helper.make_node("Sum", ["scaled", "looked_up", "weight"], ["score"]),
     ]
     inputs = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1]),
@@ -83,8 +88,12 @@ def save_model(path: Path) -> None:
         helper.make_tensor_value_info("colour", TensorProto.STRING, [None, 1]),
     ]
     outputs = [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])]
-    table = numpy_helper.from_array(np.zeros(1, np.float32), "table")
-    graph = helper.make_graph(nodes, "test", inputs, outputs, [table])
+    constants = [
+        numpy_helper.from_array(np.zeros(1, np.float32), "table"),
+        numpy_helper.from_array(np.zeros(1 + megabytes * 250_000, np.float32), "weights"),
+        numpy_helper.from_array(np.float32(factor), "factor"),
+    ]
+    graph = helper.make_graph(nodes, "test", inputs, outputs, constants)
     path.parent.mkdir(parents=True, exist_ok=True)
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), str(path))
 
@@ -163,6 +172,7 @@ class Pipeline:
     minimum_calls: int = 1_000_000  # the breaker stays closed unless a test is about it
     open_for: str = "1s"
     max_open: str = "2s"
+    after_failed_probes: int = 1_000_000  # no version is left unless a test is about it
     partitions: int = 4
     max_bytes: int = 100_000
     inputs: Sequence[str] = ()
@@ -175,10 +185,18 @@ class Pipeline:
         self.switch = self.folder / "fail"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write()
-        save_model(self.folder / "models" / "test" / "1" / "model.onnx")
+        self.save_version(1)
         (self.folder / "models" / "test" / "card.toml").write_text(
-            CARD.format(minimum_calls=self.minimum_calls, open_for=self.open_for, max_open=self.max_open)
+            CARD.format(
+                minimum_calls=self.minimum_calls,
+                open_for=self.open_for,
+                max_open=self.max_open,
+                after_failed_probes=self.after_failed_probes,
+            )
         )
+
+    def save_version(self, version: int, factor: float = 1.0, megabytes: int = 0) -> None:
+        save_model(self.folder / "models" / "test" / str(version) / "model.onnx", factor, megabytes)
 
     def write(self) -> None:
         text = PIPELINE.format(
