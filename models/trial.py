@@ -33,6 +33,9 @@ TIMES = 5
 NAMED = 5
 """Features that a message names."""
 
+# Most features and every index into a table have such values; large and negative ones may be none of the model's.
+_SMALL = (1, 0, 2, 0.5, 3, 0.25, 1.5)
+
 
 def trial(artifact: Artifact, card: ModelCard, memory: str, clock: Callable[[], float]) -> Iterator[Step]:
     """Ends early where a failed check leaves nothing to try. ``memory`` is the limit in words, ``clock`` in seconds."""
@@ -108,7 +111,7 @@ def _made_up(artifact: Artifact, card: ModelCard, i: int) -> dict[str, object]:
         match feature.type:
             case Type.FLOAT | Type.INT:
                 typical = None if known is None else known.mean if known.median is None else known.median
-                varied = 0 if i == 0 else (1, 0, 2, -1, 10, 3, 100)[(i + j) % 7] if i > 1 else typical or 0
+                varied = 0 if i == 0 else _SMALL[(i + j) % len(_SMALL)] if i > 1 else typical or 0
                 row[feature.name] = round(varied) if feature.type is Type.INT else float(varied)
             case Type.BOOL:
                 row[feature.name] = i > 0 and (i + j) % 2 == 1
@@ -239,4 +242,4 @@ def _time(
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms"
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

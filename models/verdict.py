@@ -109,9 +109,9 @@ class Vetting:
 def check_of(given: Any) -> Check:
     """A check as JSON objects hold it. Raises ValueError."""
     match given:
-        case {"name": str(name), "result": str(result), "message": str(message)}:
+        case {"name": str(name), "result": str(result), "message": str(message)} if name in CHECKS:
             return Check(name, Result(result), message)
-    raise ValueError("a check has a name, a result and a message")
+    raise ValueError("a check has one of the known names, a result and a message")
 
 
 def out_of_memory(said: str) -> bool:

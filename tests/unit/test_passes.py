@@ -140,6 +140,8 @@ def test_a_verdict_as_json_and_back() -> None:
             Vetting.parse(json.dumps(wrong).encode())
     with pytest.raises(ValueError, match="not a verdict"):
         Vetting.parse(PASSED.to_bytes().replace(b'"passed"', b'"splendid"'))
+    with pytest.raises(ValueError, match="known names"):
+        Vetting.parse(PASSED.to_bytes().replace(b'"load"', b'"lode"'))
 
 
 def test_a_verdict_without_a_check_is_no_pass() -> None:

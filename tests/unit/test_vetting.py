@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -22,14 +21,22 @@ from tests.kafka import wait_for
 from tests.onnx_models import node, onnx_model
 from tests.versions import X, Y, bomb, check, double, endless, examined, failed, put
 
-DEMO = Path(__file__).resolve().parents[2] / "models" / "repository"
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "models" / "repository"
+MOST = """
+import resource, sys
+from pathlib import Path
+from tests.versions import examined
+assert not examined(Path(sys.argv[1])).passed
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 GOLDEN = [{"features": {"x": 2.0}, "expected": {"score": 4.0}}, {"features": {}, "expected": {"score": 8.0}}]
 
 
 def test_a_good_version_passes(tmp_path: Path) -> None:
     """Each check is made and named; golden vectors are imputed as live (the second line lacks its feature)."""
     model = double().SerializeToString()
-    put(tmp_path, model, GOLDEN, about=f'sha256 = "{hashlib.sha256(model).hexdigest()}"')
+    put(tmp_path, model, GOLDEN, about=f'sha256 = "{hashlib.sha256(model).hexdigest()}"', deadline="10s")
     vetting = examined(tmp_path)
     assert vetting.passed, vetting.told()
     made = ["checksum", "single_file", "load", "contract", "output", "batch", "golden", "nan", "time"]
@@ -72,14 +79,14 @@ def test_a_memory_bomb_is_bounded(tmp_path: Path, hidden: bool) -> None:
     """200 bytes that unfold to 800 MB: the version fails, also where ONNX Runtime does without under a limit."""
     folder = put(tmp_path, bomb(200_000_000, hidden))
     assert (folder / "model.onnx").stat().st_size < 1000
-    process = psutil.Process()
-    before = process.memory_info().rss
+    before = psutil.Process().memory_info().rss
     vetting = examined(tmp_path)
     assert failed(vetting) == (["load"] if hidden else ["output"])
     assert "needs more than 512 MB" in vetting.told()
-    assert process.memory_info().rss - before < 20_000_000
-    # The greatest of all children that this process waited for: kilobytes on Linux.
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 600_000
+    assert psutil.Process().memory_info().rss - before < 20_000_000
+    # In a parent that has had no other child: the most that one took, in kilobytes on Linux.
+    most = subprocess.run([sys.executable, "-c", MOST, str(tmp_path)], cwd=ROOT, capture_output=True, check=True).stdout
+    assert int(most) < 600_000
 
 
 def test_the_memory_limit_may_be_raised(tmp_path: Path) -> None:
@@ -91,7 +98,7 @@ def test_the_memory_limit_may_be_raised(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("limits", "why"),
-    [(Limits(wall=1.5), "not done within 1.5 s"), (Limits(cpu=1), "more than 1 s of processor time")],
+    [(Limits(wall=4), "not done within 4 s"), (Limits(cpu=1), "more than 1 s of processor time")],
     ids=["wall", "cpu"],
 )
 def test_a_run_without_end_is_stopped(tmp_path: Path, limits: Limits, why: str) -> None:
@@ -259,8 +266,7 @@ examined(Path(sys.argv[1]))
 def test_the_process_has_nothing_of_its_parent_and_ends_with_it(tmp_path: Path) -> None:
     """Its environment and open files are its own; ``kill -9`` of the parent ends it."""
     put(tmp_path, endless())
-    root = Path(__file__).resolve().parents[2]
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], cwd=root)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], cwd=ROOT)
     try:
         wait_for(lambda: psutil.Process(parent.pid).children(), 20, "the vetting's process")
         (child,) = psutil.Process(parent.pid).children()
@@ -271,6 +277,12 @@ def test_the_process_has_nothing_of_its_parent_and_ends_with_it(tmp_path: Path) 
         parent.kill()
         parent.wait()
     wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 10, "its end")
+
+
+def test_every_check_is_on_its_page() -> None:
+    """Its name, and what it holds."""
+    page = (ROOT / "docs" / "vetting.md").read_text("utf-8")
+    assert [name for name, holds in CHECKS.items() if f"| `{name}` | {holds}" not in page] == []
 
 
 def test_how_a_process_died_is_told_in_words() -> None:
@@ -296,3 +308,16 @@ def test_a_native_crash_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(subprocess.Popen, "communicate", crash)
     vetting = examined(tmp_path)
     assert failed(vetting) == ["output"] and "crashed natively (SIGSEGV)" in vetting.told()
+
+
+def test_an_interrupted_vetting_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is asked to end while it starts takes its vetting along."""
+    put(tmp_path, endless())
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        examined(tmp_path)
+    assert psutil.Process().children() == []
