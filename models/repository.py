@@ -27,11 +27,16 @@ class UnknownModel(LookupError):
     """No such model, or no such complete version of it; the message says what there is."""
 
 
+class NotOneFile(Refused):
+    """A version whose weights are (partly) in other files, which no checksum holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """One version of a model, whose file had the checksum ``sha256`` (hex) when it was opened.
 
-    ``statistics`` are of its training data by feature, those of the card before those of version.toml.
+    ``statistics`` are of its training data by feature, those of the card before those of version.toml. ``declared``
+    says that version.toml has the checksum too: without it a half-copied file looks like a whole one.
     """
 
     model: str
@@ -41,6 +46,7 @@ class Artifact:
     trained_at: datetime | None
     metrics: Mapping[str, float]
     statistics: Mapping[str, Statistic]
+    declared: bool = False
 
     @property
     def key(self) -> str:
@@ -100,6 +106,12 @@ class Repository:
         found = [int(each.name) for each in folder.iterdir() if _VERSION.fullmatch(each.name)]
         return sorted((v for v in found if self._incomplete(folder / str(v)) is None), reverse=True)
 
+    def incomplete(self, model: str) -> dict[int, str]:
+        """The versions that are not whole, and why not. Raises as ``versions`` does."""
+        folder = self._folder(model)
+        found = sorted(int(each.name) for each in folder.iterdir() if _VERSION.fullmatch(each.name))
+        return {v: why for v in found if (why := self._incomplete(folder / str(v))) is not None}
+
     def artifact(self, model: str, version: int) -> Artifact:
         """Raises UnknownModel for a version that is not there or not whole, and Refused for one unfit to serve."""
         card = self.card(model)
@@ -113,7 +125,7 @@ class Repository:
         sha256 = self._checksum(path)
         if _EXTERNAL.search(path.read_bytes()):
             advice = "save it as one: onnx.save(model, path, save_as_external_data=False)"
-            raise Refused(str(path), [f"keeps its weights in other files, and a version is a single file: {advice}"])
+            raise NotOneFile(str(path), [f"keeps its weights in other files, and a version is a single file: {advice}"])
         statistics = {name: Statistic(s.mean, s.median, s.mode) for name, s in about.statistics.items()}
         problems = [p for f in card.features if (p := _problem(f, statistics, folder)) is not None]
         if problems:
@@ -125,7 +137,8 @@ class Repository:
                 given.median if f.median is None else f.median,
                 given.mode if f.mode is None else f.mode,
             )
-        return Artifact(model, version, path, sha256, about.trained_at, about.metrics, statistics)
+        declared = about.sha256 is not None
+        return Artifact(model, version, path, sha256, about.trained_at, about.metrics, statistics, declared)
 
     def _folder(self, model: str) -> Path:
         known = self.models()

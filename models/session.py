@@ -74,8 +74,11 @@ class Cancel:
 class Session:
     """One version of a model, loaded. ``run`` may be called from several threads at once."""
 
-    def __init__(self, artifact: Artifact, card: ModelCard) -> None:
-        """Raises Unloadable. The bytes that are loaded are those that were hashed."""
+    def __init__(self, artifact: Artifact, card: ModelCard, warns: bool = False) -> None:
+        """Raises Unloadable. The bytes that are loaded are those that were hashed.
+
+        ``warns`` lets ONNX Runtime write its warnings to stderr, where a vetting reads them.
+        """
         self.artifact = artifact
         self.card = card
         self.key = artifact.key
@@ -92,7 +95,7 @@ class Session:
                 f"{self.key}: {artifact.path} changed after it was checked: give each version a new number"
             )
         try:
-            session = ort.InferenceSession(content, _options(), providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(content, _options(warns), providers=["CPUExecutionProvider"])
         except _ERRORS as error:
             raise Unloadable(f"{self.key}: {_advice(error)}") from error
         try:
@@ -159,14 +162,14 @@ class Session:
         )
 
 
-def _options() -> ort.SessionOptions:
+def _options(warns: bool = False) -> ort.SessionOptions:
     """One thread a call, and none that spins: parallelism comes from lanes and processes, and cores are shared."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 4  # fatal only: its errors come as exceptions, and are ours to log
+    options.log_severity_level = 2 if warns else 4  # fatal only: its errors come as exceptions, and are ours to log
     return options
 
 

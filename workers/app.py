@@ -132,12 +132,13 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology, active
     repository = Repository(Path(pipeline.models.repository))
     found = sessions.cards(pipeline, repository)
     plan = sessions.plan(pipeline, found, repository)
+    within = sessions.limits(pipeline)
     # An ensemble is its members, each with versions of its own.
     versioned = {model: card for model, card in found.items() if card.ensemble is None}
     opened = [
         each
         for model, card in versioned.items()
-        if (each := sessions.first(repository, card, active.get(model), options.wrap)) is not None
+        if (each := sessions.first(repository, card, active.get(model), options.wrap, within)) is not None
     ]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -148,8 +149,8 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology, active
 
     def open_version(model: str, version: int | None) -> sessions.Opened | None:
         if version is None:
-            return sessions.first(repository, found[model], None, options.wrap)
-        return sessions.open_version(repository, found[model], version, options.wrap)
+            return sessions.first(repository, found[model], None, options.wrap, within)
+        return sessions.open_version(repository, found[model], version, options.wrap, within)
 
     versions = Versions(
         options.worker_id, versioned, opened, open_version, runner, board, metrics, time.monotonic, time.time
@@ -197,7 +198,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology, active
     )
 
     async def prove(model: str, version: int) -> str | None:
-        return await asyncio.to_thread(sessions.prove, repository, found[model], version)
+        return await asyncio.to_thread(sessions.prove, repository, found[model], version, within)
 
     def changed(model: str, change: Change) -> None:
         log.warning("a model moves to another version", model=model, **asdict(change))

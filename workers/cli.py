@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from workers.commands import breakers, dead, init, kafka, publish, tail, topics, worker
+from workers.commands import breakers, dead, init, kafka, models, publish, tail, topics, worker
 from workers.commands.border import INTERRUPTED, Border
 from workers.commands.context import Flags
 
@@ -52,7 +52,7 @@ def root(
     ctx.obj = Flags(pipeline, debug)
 
 
-for group in (kafka, init, topics, worker, publish, tail, dead, breakers):
+for group in (kafka, init, topics, worker, publish, tail, dead, breakers, models):
     group.register(app)
 # The demo brings its own command; without its folder the rest works.
 if find_spec("workers.demo.command") is not None:

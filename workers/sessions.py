@@ -1,4 +1,4 @@
-"""Which model versions this worker loads: the newest complete one of each model that the pipeline names."""
+"""Which model versions this worker loads, of each model that the pipeline names: only what passed its vetting."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import structlog
 from models import members
 from models.card import Method, ModelCard
 from models.fallback import LinkKind
-from models.repository import Repository, UnknownModel
+from models.passes import Passes
+from models.repository import Artifact, Repository, UnknownModel
 from models.session import Session, Unloadable
+from models.verdict import Vetting
+from models.vetting import Limits, examine
+from schemas import duration
 from schemas.refusal import Refused
+from workers.identity import own_folder
 from workers.plan import Plan, Rule, Served
 from workers.runner import Runs
 from workers.settings import Settings
@@ -116,9 +121,18 @@ def plan(settings: Settings, found: Mapping[str, ModelCard], repository: Reposit
     )
 
 
-def open_version(repository: Repository, card: ModelCard, version: int, wrap: Wrap = lambda session: session) -> Opened:
-    """Load and warm one version of the card's model, blocking. Raises UnknownModel, Refused or Unloadable."""
-    artifact = repository.artifact(card.name, version)
+def open_version(
+    repository: Repository,
+    card: ModelCard,
+    version: int,
+    wrap: Wrap = lambda session: session,
+    within: Limits | None = None,
+) -> Opened:
+    """Vet, load and warm one version of the card's model, blocking. Raises Refused, or Unloadable with what failed."""
+    vetting = vet(repository, card, version, within)
+    if not vetting.passed:
+        raise Unloadable(f"{vetting.key} did not pass its vetting: {vetting.told()}")
+    artifact = vetted(repository, vetting)
     session = Session(artifact, card)
     session.warm()
     served = Served(card.name, version, artifact.statistics)
@@ -134,22 +148,51 @@ def candidates(repository: Repository, model: str, active: int | None) -> list[i
 
 
 def first(
-    repository: Repository, card: ModelCard, active: int | None, wrap: Wrap = lambda session: session
+    repository: Repository,
+    card: ModelCard,
+    active: int | None,
+    wrap: Wrap = lambda session: session,
+    within: Limits | None = None,
 ) -> Opened | None:
     """The first candidate that can serve; one that cannot is passed over, loudly, for the next. Raises Refused."""
     for version in candidates(repository, card.name, active):
         try:
-            return open_version(repository, card, version, wrap)
+            return open_version(repository, card, version, wrap, within)
         except (Unloadable, UnknownModel) as e:
             log.error("a version cannot serve, trying the one before", model=card.name, version=version, why=str(e))
     log.error("no version of a model can serve: it will not answer", model=card.name)
     return None
 
 
-def prove(repository: Repository, card: ModelCard, version: int) -> str | None:
-    """Why this version may not serve now, or None, blocking."""
+def prove(repository: Repository, card: ModelCard, version: int, within: Limits | None = None) -> str | None:
+    """Why this version may not serve now, or None, blocking. No pass that is remembered counts: it is vetted anew."""
     try:
-        open_version(repository, card, version).close()
-    except (Unloadable, UnknownModel, Refused) as e:
+        vetting = vet(repository, card, version, within, anew=True)
+    except (UnknownModel, Refused) as e:
         return str(e)
-    return None
+    return None if vetting.passed else vetting.told()
+
+
+def limits(settings: Settings) -> Limits:
+    """What a vetting may take, as the pipeline file says."""
+    wall = duration.seconds(settings.models.vetting_time)
+    # Half of it on the processor, whose other half the workers that answer meanwhile may need.
+    return Limits(memory=settings.models.vetting_memory_mb * 1_000_000, cpu=wall / 2, wall=wall)
+
+
+def vet(
+    repository: Repository, card: ModelCard, version: int, within: Limits | None = None, anew: bool = False
+) -> Vetting:
+    """The verdict on a version, blocking: at once for one that this machine has seen pass, unless ``anew``."""
+    return examine(repository, card, version, within, Passes(own_folder()), anew)
+
+
+def vetted(repository: Repository, vetting: Vetting) -> Artifact:
+    """What was vetted, to be loaded. Raises Unloadable if it is no longer there."""
+    try:
+        artifact = repository.artifact(vetting.model, vetting.version)
+    except UnknownModel as e:
+        raise Unloadable(str(e)) from None
+    if artifact.sha256 != vetting.sha256:
+        raise Unloadable(f"{vetting.key}: model.onnx changed after it was vetted: give each version a new number")
+    return artifact

@@ -38,6 +38,7 @@ def _no_blank(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_no_blank)]
+Duration = Annotated[str, AfterValidator(lambda text: (seconds(text), text)[1])]
 
 
 class Kafka(_Section):
@@ -88,9 +89,15 @@ class Retry(_Section):
 
 
 class Models(_Section):
-    """Where the model repository is; a relative path starts at the pipeline file's folder."""
+    """Where the model repository is; a relative path starts at the pipeline file's folder.
+
+    ``vetting_memory_mb`` and ``vetting_time`` bound the process in which a version is proved before it is served
+    (models.vetting.Limits has the reasons for the defaults).
+    """
 
     repository: Text = "models/repository"
+    vetting_memory_mb: Annotated[int, Field(ge=1)] = 512
+    vetting_time: Duration = "60s"
 
 
 class Settings(_Section):
@@ -178,7 +185,7 @@ def load(
     root = Path(settings.models.repository)
     if not root.is_absolute():
         root = path.resolve().parent / root
-    return settings.model_copy(update={"models": Models(repository=str(root))})
+    return settings.model_copy(update={"models": settings.models.model_copy(update={"repository": str(root)})})
 
 
 def _refuse_secrets(file: str, raw: Mapping[str, Any]) -> None:

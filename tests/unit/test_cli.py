@@ -39,6 +39,8 @@ COMMANDS = [
     ["breakers", "close"],
     ["breakers", "disable"],
     ["breakers", "reset"],
+    ["models"],
+    ["models", "vet"],
     ["demo"],
 ]
 
@@ -176,6 +178,8 @@ def test_a_misspelt_key_is_refused_with_its_near_spelling(tmp_path: Path) -> Non
         ["breakers", "open"],
         ["breakers", "opne", "m"],
         ["breakers", "--json", "close", "m"],
+        ["models", "vte"],
+        ["models", "vet", "--time", "soon"],
         ["no-such-command"],
     ],
     ids=" ".join,

@@ -30,6 +30,7 @@ SHELLS = {
     "topics/watcher.py",  # and ends with its parent
     "models/session.py",  # runs ONNX models,
     "models/vetting.py",  # tries them in a subprocess,
+    "models/passes.py",  # remembers on disk which passed,
     "models/isolation.py",  # and runs them in another
     "models/training/car_loans.py",  # made the demo's models; nothing at run time imports it
 }

@@ -1,0 +1,245 @@
+"""The checks on one version, one after the other, in the vetting's own process: what they do may end that process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from models import golden
+from models.card import ModelCard
+from models.contract import Mismatch, Outcome
+from models.golden import Golden
+from models.repository import Artifact
+from models.session import Session, Unloadable
+from models.verdict import Check, Result, out_of_memory, over_memory
+from schemas.failure import Failure, Kind
+from schemas.features import Columns, Type, columns
+from schemas.prediction import Prediction
+from schemas.refusal import Refused
+
+Step = str | Check
+"""The name of a check that begins, or a check that is done: whoever reads knows where a crash was."""
+
+SAMPLE = 16
+"""Rows that are tried one by one: enough to see each small category, and at a deadline of 200 ms within the limits."""
+
+BATCHES = (1, 2, 64)
+"""One row, the fewest that are a batch, and a batch as light traffic makes them."""
+
+TIMES = 5
+"""Runs of which the quickest counts: a busy machine makes a run slower, and none quicker."""
+
+NAMED = 5
+"""Features that a message names."""
+
+# Most features and every index into a table have such values; large and negative ones may be none of the model's.
+_SMALL = (1, 0, 2, 0.5, 3, 0.25, 1.5)
+
+
+def trial(artifact: Artifact, card: ModelCard, memory: str, clock: Callable[[], float]) -> Iterator[Step]:
+    """Ends early where a failed check leaves nothing to try. ``memory`` is the limit in words, ``clock`` in seconds."""
+    yield "checksum"
+    yield _checksum(artifact)
+    yield Check("single_file", Result.PASSED, "no weights in other files")  # the repository gives no other artifact
+    yield "load"
+    began = clock()
+    try:
+        session = Session(artifact, card, warns=True)
+    except Unloadable as error:
+        yield from _unloadable(error, memory)
+        return
+    yield Check("load", Result.PASSED, f"in {_ms(clock() - began)}")
+    yield Check("contract", Result.PASSED, f"{len(card.features)} features, a {card.output.kind} output")
+    try:
+        vectors, wrong = golden.read(artifact.path.parent / golden.FILE), None
+    except Refused as error:
+        vectors, wrong = None, str(error)
+    yield "output"
+    sample = _sample(artifact, card, vectors)
+    began = clock()
+    answers = [session.run(sample.take(np.array([0])))]
+    first = clock() - began
+    answers += [session.run(sample.take(np.array([i]))) for i in range(1, sample.size)]
+    whose = "golden" if vectors else "made-up"
+    yield _output(answers, whose, memory)
+    good = np.array([i for i, a in enumerate(answers) if isinstance(a, Outcome) and not a.bad], dtype=np.intp)
+    if len(good):
+        yield "batch"
+        yield _batch(session, sample, good)
+    yield "golden"
+    yield _golden(session, artifact, vectors, wrong)
+    if len(good):
+        yield "nan"
+        yield _nan(session, sample.take(good[:1]))
+        yield "time"
+        yield _time(session, sample, good, first, clock)
+
+
+def _checksum(artifact: Artifact) -> Check:
+    if artifact.declared:
+        return Check("checksum", Result.PASSED, f"sha256 {artifact.sha256[:12]}…, as version.toml says")
+    told = f'no sha256 in version.toml, so that a copy that breaks off may go unseen: sha256 = "{artifact.sha256}"'
+    return Check("checksum", Result.SKIPPED, told)
+
+
+def _unloadable(error: Unloadable, memory: str) -> Iterator[Check]:
+    if isinstance(error.__cause__, Mismatch):
+        yield Check("load", Result.PASSED, "within the limits")
+        yield Check("contract", Result.FAILED, str(error.__cause__))
+    elif out_of_memory(f"{type(error.__cause__).__name__}: {error}"):
+        yield Check("load", Result.FAILED, over_memory(memory))
+    else:
+        yield Check("load", Result.FAILED, str(error))
+
+
+def _sample(artifact: Artifact, card: ModelCard, vectors: Sequence[Golden] | None) -> Columns:
+    """Up to SAMPLE rows: golden ones, which are real, or else made up; none of them invalid."""
+    if vectors:
+        rows, invalid = golden.rows(vectors, card, artifact.statistics)
+        valid = [i for i in range(rows.size) if i not in invalid][:SAMPLE]
+        if valid:
+            return rows.take(np.array(valid, dtype=np.intp))
+    return columns([_made_up(artifact, card, i) for i in range(SAMPLE)], card.specs)
+
+
+def _made_up(artifact: Artifact, card: ModelCard, i: int) -> dict[str, object]:
+    """Row 0 is all zeros and first categories, row 1 the typical values of training, the others vary."""
+    row: dict[str, object] = {}
+    for j, feature in enumerate(card.features):
+        known = artifact.statistics.get(feature.name)
+        match feature.type:
+            case Type.FLOAT | Type.INT:
+                typical = None if known is None else known.mean if known.median is None else known.median
+                varied = 0 if i == 0 else _SMALL[(i + j) % len(_SMALL)] if i > 1 else typical or 0
+                row[feature.name] = round(varied) if feature.type is Type.INT else float(varied)
+            case Type.BOOL:
+                row[feature.name] = i > 0 and (i + j) % 2 == 1
+            case Type.STRING:
+                words = sorted(feature.categories or ("",))
+                row[feature.name] = words[0 if i == 0 else (i + j) % len(words)]
+    return row
+
+
+def _output(answers: Sequence[Outcome | Failure], whose: str, memory: str) -> Check:
+    """One answer a row. Made-up values may lie where the model has no answer, so some may be missing; not all."""
+    raised = [a for a in answers if isinstance(a, Failure)]
+    for failure in raised:
+        if failure.kind is Kind.BAD_OUTPUT:
+            return Check("output", Result.FAILED, f"{failure.message}: it does not fit the card's [output]")
+        if out_of_memory(failure.message):
+            return Check("output", Result.FAILED, f"for a single {whose} row, {over_memory(memory)}")
+    given = [a for a in answers if isinstance(a, Outcome)]
+    bad = [a.bad[0] for a in given if a.bad]
+    said = next(iter([*raised, *bad]), None)
+    if said is not None and len(raised) == len(answers) and whose == "made-up":
+        told = f"it raises on every made-up row ({said.message}), which proves nothing: add golden.ndjson"
+        return Check("output", Result.NOTE, told)
+    if said is not None and len(raised) + len(bad) == len(answers):
+        told = f"no usable answer to any of {len(answers)} {whose} rows: {said.message}"
+        return Check("output", Result.FAILED, told)
+    scores = [float(a.predictions.scores[0]) for a in given if not a.bad]
+    told = f"{len(scores)} of {len(answers)} {whose} rows answered, scores from {min(scores):.4g} to {max(scores):.4g}"
+    if said is not None:
+        return Check("output", Result.NOTE, f"{told}; to the others: {said.message}")
+    return Check("output", Result.PASSED, told)
+
+
+def _batch(session: Session, sample: Columns, good: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Check:
+    alone: list[float] = []
+    for n in BATCHES:
+        rows = np.resize(good, n)
+        answer = session.run(sample.take(rows))
+        if isinstance(answer, Failure):
+            told = f"it takes 1 row, and not {n} ({answer.message}): export it with a dynamic first dimension"
+            return Check("batch", Result.FAILED, told)
+        alone = alone or [_score(session.run(sample.take(np.array([i])))) for i in good.tolist()]
+        expected = np.resize(np.array(alone), n)
+        off = np.abs(answer.predictions.scores - expected)
+        if (off > golden.ABSOLUTE + golden.RELATIVE * np.abs(expected)).any() or answer.bad:
+            told = f"a row's answer in a batch of {n} is up to {off.max():.2g} off its answer alone: rows are mixed"
+            return Check("batch", Result.NOTE, f"{told}, or chance is part of the model")
+    return Check("batch", Result.PASSED, f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]} rows")
+
+
+def _score(answer: Outcome | Failure) -> float:
+    return float("nan") if isinstance(answer, Failure) else float(answer.predictions.scores[0])
+
+
+def _golden(session: Session, artifact: Artifact, vectors: list[Golden] | None, wrong: str | None) -> Check:
+    if wrong is not None:
+        return Check("golden", Result.FAILED, wrong)
+    if vectors is None:
+        told = f"no {golden.FILE}: nothing says what this version should answer (docs/vetting.md says how to make one)"
+        return Check("golden", Result.SKIPPED, told)
+    rows, invalid = golden.rows(vectors, session.card, artifact.statistics)
+    valid = [i for i in range(rows.size) if i not in invalid]
+    got: list[Prediction | Failure] = [invalid.get(i) or _UNASKED for i in range(rows.size)]
+    for start in range(0, len(valid), BATCHES[-1]):
+        some = valid[start : start + BATCHES[-1]]
+        for i, answer in zip(some, _each(session, rows.take(np.array(some, dtype=np.intp))), strict=True):
+            got[i] = answer
+    found = golden.mismatches(vectors, got)
+    if found:
+        return Check("golden", Result.FAILED, golden.told(found, len(vectors)))
+    return Check("golden", Result.PASSED, f"{len(vectors)} answers as expected")
+
+
+_UNASKED = Failure(Kind.UNAVAILABLE, "not asked")
+
+
+def _each(session: Session, rows: Columns) -> list[Prediction | Failure]:
+    """An answer a row; rows of a batch that fails as a whole are asked one by one."""
+    answer = session.run(rows)
+    if isinstance(answer, Outcome):
+        return [answer.bad.get(i) or answer.predictions.row(i) for i in range(rows.size)]
+    if rows.size == 1:
+        return [answer]
+    return [got for i in range(rows.size) for got in _each(session, rows.take(np.array([i])))]
+
+
+def _nan(session: Session, row: Columns) -> Check:
+    """A NaN in each float feature, one a row. Live, imputation comes before: what this finds is told, and no more."""
+    names = [spec.name for spec in session.card.specs if spec.type is Type.FLOAT]
+    if not names:
+        return Check("nan", Result.SKIPPED, "no float feature")
+    rows = row.take(np.zeros(len(names), dtype=np.intp))
+    for i, name in enumerate(names):
+        rows.values[name][i] = np.nan
+    answers = _each(session, rows)
+    confident = [name for name, a in zip(names, answers, strict=True) if not isinstance(a, Failure)]
+    if not confident:
+        return Check("nan", Result.PASSED, "no number for a missing value: it raises, or the guard on outputs sees it")
+    more = f" and {len(confident) - NAMED} more" if len(confident) > NAMED else ""
+    told = f"it answers a number for a missing {', '.join(confident[:NAMED])}{more}: only imputation stands before it"
+    return Check("nan", Result.NOTE, told)
+
+
+def _time(
+    session: Session,
+    sample: Columns,
+    good: np.ndarray[tuple[int], np.dtype[np.intp]],
+    first: float,
+    clock: Callable[[], float],
+) -> Check:
+    deadline = session.card.model.deadline
+
+    def quickest(n: int) -> float:
+        rows, best = sample.take(np.resize(good, n)), float("inf")
+        for _ in range(TIMES):
+            began = clock()
+            session.run(rows)
+            best = min(best, clock() - began)
+        return best
+
+    one = quickest(1)
+    if one > deadline:
+        told = f"a single row takes {_ms(one)}, and the card's deadline is {_ms(deadline)}: every call would be late"
+        return Check("time", Result.FAILED, f"{told}; give it more time, or make the model smaller")
+    many = quickest(BATCHES[-1])
+    told = f"first run {_ms(first)}, then {_ms(one)} a row and {_ms(many)} for {BATCHES[-1]}; deadline {_ms(deadline)}"
+    return Check("time", Result.NOTE if max(first, many) > deadline else Result.PASSED, told)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

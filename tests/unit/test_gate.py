@@ -1,0 +1,132 @@
+"""The publish gate of a worker: which version it loads, and what it says of those that it does not."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import structlog
+
+from models.repository import Repository
+from models.session import Unloadable
+from models.vetting import Limits
+from schemas.refusal import Refused
+from tests.versions import bomb, double, failed, put
+from workers import identity, sessions, settings
+
+GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}
+WRONG = {"features": {"x": 2.0}, "expected": {"score": 5.0}}
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine that has seen no version pass."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return identity.own_folder()
+
+
+def _load(root: Path) -> tuple[dict[str, int], list[Any]]:
+    """The versions that are served, and the errors that were logged."""
+    repository = Repository(root)
+    with structlog.testing.capture_logs() as logs:
+        loaded = sessions.load({"m": repository.card("m")}, repository)
+    for session in loaded.sessions.values():
+        session.close()  # type: ignore[attr-defined]
+    return {m: s.version for m, s in loaded.served.items()}, [line for line in logs if line["log_level"] == "error"]
+
+
+def test_the_newest_version_that_passes_is_served(tmp_path: Path) -> None:
+    """One that fails is passed over, and the log has its failed checks: here one with weights elsewhere, one that
+    answers otherwise than its golden vectors say, one that unfolds to 800 MB, and one that is no model."""
+    put(tmp_path / "r", double(), [GOLDEN])
+    put(tmp_path / "r", double(), [WRONG], version=2)
+    put(tmp_path / "r", bomb(200_000_000), version=3)
+    put(tmp_path / "r", b"no model", version=4)
+    folder = put(tmp_path / "r", double(), version=5)
+    onnx.save(bomb(2), folder / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    served, errors = _load(tmp_path / "r")
+    assert served == {"m": 1}
+    assert [line["version"] for line in errors] == ["m@5", "m@4", "m@3", "m@2"]
+    assert [line["why"].split(":")[0] for line in errors] == ["single_file", "load", "output", "golden"]
+    assert "expected score 5, got 4" in errors[-1]["why"]
+
+
+def test_a_half_copied_version_is_not_served(tmp_path: Path) -> None:
+    """Neither where version.toml tells it, nor where there is none and the file does not load."""
+    whole = double().SerializeToString()
+    put(tmp_path / "r", whole)
+    put(tmp_path / "r", whole[:-5], version=2, about=f'sha256 = "{hashlib.sha256(whole).hexdigest()}"')
+    put(tmp_path / "r", whole[:-5], version=3)
+    served, errors = _load(tmp_path / "r")
+    assert served == {"m": 1} and [line["version"] for line in errors] == ["m@3"]
+    put(tmp_path / "r", whole, version=3)
+    assert _load(tmp_path / "r")[0] == {"m": 3}
+
+
+def test_no_version_that_passes_is_told(tmp_path: Path) -> None:
+    """The worker starts all the same, and fallbacks answer."""
+    put(tmp_path / "r", double(), [WRONG])
+    served, errors = _load(tmp_path / "r")
+    assert served == {} and "it will not answer" in errors[-1]["event"]
+
+
+def test_a_second_start_vets_nothing(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pass is remembered in the machine's own folder; what is ordered anew is vetted again."""
+    put(tmp_path / "r", double(), [GOLDEN])
+    assert _load(tmp_path / "r")[0] == {"m": 1}
+    assert (own / "vetted.ndjson").is_file()
+
+    def none(*_: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr("models.vetting.vet", none)
+    assert _load(tmp_path / "r") == ({"m": 1}, [])
+    repository = Repository(tmp_path / "r")
+    with pytest.raises(AssertionError, match="a process was started"):
+        sessions.vet(repository, repository.card("m"), 1, anew=True)
+
+
+def test_what_is_loaded_is_what_was_vetted(tmp_path: Path) -> None:
+    """Another file under the same number, put there in between, is not loaded."""
+    folder = put(tmp_path / "r", double())
+    repository = Repository(tmp_path / "r")
+    vetting = sessions.vet(repository, repository.card("m"), 1)
+    assert sessions.vetted(repository, vetting).sha256 == vetting.sha256
+    (folder / "model.onnx").write_bytes(bomb(2).SerializeToString())
+    with pytest.raises(Unloadable, match="changed after it was vetted"):
+        sessions.vetted(repository, vetting)
+    (folder / "model.onnx").unlink()
+    with pytest.raises(Unloadable, match=r"no model\.onnx"):
+        sessions.vetted(repository, vetting)
+
+
+def test_a_card_that_wants_what_nobody_gives_is_refused(tmp_path: Path) -> None:
+    """A mistake of the card's is no version's failure: the worker does not start, and says which key."""
+    put(tmp_path / "r", double())
+    card = tmp_path / "r" / "m" / "card.toml"
+    card.write_text(card.read_text().replace("impute = 4.0", 'impute = "median"'))
+    with pytest.raises(Refused, match="imputed by its median"):
+        _load(tmp_path / "r")
+
+
+def test_the_pipeline_file_bounds_it(tmp_path: Path) -> None:
+    """Half of the time may be spent on the processor; without a word there, the defaults."""
+    text = 'name = "p"\nmodel = "m"\n[input]\ntopics = ["e"]\n'
+    (tmp_path / "pipeline.toml").write_text(text)
+    assert sessions.limits(settings.load(tmp_path, {})) == Limits()
+    (tmp_path / "pipeline.toml").write_text(text + '[models]\nvetting_memory_mb = 20\nvetting_time = "3s"\n')
+    found = sessions.limits(settings.load(tmp_path, {}))
+    assert (found.memory, found.cpu, found.wall) == (20_000_000, 1.5, 3.0)
+    overlaid = settings.load(tmp_path, {"FAILSOFT_MODELS__VETTING_MEMORY_MB": "30"})
+    assert sessions.limits(overlaid).memory == 30_000_000
+
+
+def test_the_verdict_names_what_failed(tmp_path: Path) -> None:
+    """As alerts and histories want it: the check and the sentence."""
+    put(tmp_path / "r", double(), [WRONG])
+    repository = Repository(tmp_path / "r")
+    vetting = sessions.vet(repository, repository.card("m"), 1)
+    assert failed(vetting) == ["golden"] and vetting.told().startswith("golden: 1 of 1 answers are not as expected")

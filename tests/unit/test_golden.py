@@ -1,0 +1,101 @@
+"""Golden vectors: which lines are read, and which answers are as expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models import golden
+from models.golden import Golden, mismatches
+from schemas.failure import Failure, Kind
+from schemas.prediction import Prediction
+from schemas.refusal import Refused
+
+SCORE = Prediction(0.5)
+
+
+def _read(tmp_path: Path, text: str) -> list[Golden] | None:
+    (tmp_path / "golden.ndjson").write_text(text)
+    return golden.read(tmp_path / "golden.ndjson")
+
+
+def test_a_line_is_a_vector(tmp_path: Path) -> None:
+    """Empty lines are skipped and counted; label, probabilities and tolerance may be left out."""
+    text = '{"features": {"x": 1}, "expected": {"score": 1}}\n\n'
+    text += (
+        '{"features": {}, "expected": {"score": 0.7, "label": "b", "probabilities": [0.3, 0.7]}, "tolerance": 0.1}\n'
+    )
+    assert _read(tmp_path, text) == [
+        Golden(1, {"x": 1}, Prediction(1.0)),
+        Golden(3, {}, Prediction(0.7, "b", (0.3, 0.7)), 0.1),
+    ]
+    assert golden.read(tmp_path / "none.ndjson") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "not JSON"),
+        ("", "is empty"),
+        ('{"features": {}}', "expected: missing"),
+        ('{"features": [], "expected": {"score": 1}}', "features: "),
+        ('{"features": {}, "expected": {"score": "1"}}', "expected.score: "),
+        ('{"features": {}, "expected": {"score": 1, "lable": 1}}', "did you mean 'label'"),
+        ('{"features": {}, "expected": {"score": 1}, "tolerance": -1}', "tolerance: "),
+    ],
+)
+def test_what_is_no_vector_is_refused(tmp_path: Path, line: str, told: str) -> None:
+    """With the file, the line and the key."""
+    with pytest.raises(Refused, match=told) as refused:
+        _read(tmp_path, line)
+    assert "golden.ndjson" in str(refused.value) and (not line or "line 1" in str(refused.value))
+
+
+def test_a_data_set_is_refused(tmp_path: Path) -> None:
+    """Each start would pay for it."""
+    line = '{"features": {}, "expected": {"score": 1}}\n'
+    with pytest.raises(Refused, match="10001 lines"):
+        _read(tmp_path, line * 10_001)
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "told"),
+    [
+        (Prediction(0.5), Prediction(0.50004), ""),
+        (Prediction(0.5), Prediction(0.5001), "expected score 0.5, got 0.5001"),
+        (Prediction(0.0), Prediction(9e-7), ""),
+        (Prediction(0.0), Prediction(2e-6), "2e-06 apart, 1e-06 allowed"),
+        (Prediction(1e6), Prediction(1e6 + 99), ""),
+        (Prediction(0.5, 1), Prediction(0.5, 1), ""),
+        (Prediction(0.5), Prediction(0.5, 1), ""),
+        (Prediction(0.5, 1), Prediction(0.5, 0), "expected label 1, got 0"),
+        (Prediction(0.5, 1), Prediction(0.5, "1"), "expected label 1, got '1'"),
+        (Prediction(0.5, None, (0.5, 0.5)), Prediction(0.5), "expected 2 probabilities, got none"),
+        (Prediction(0.5, None, (0.5, 0.5)), Prediction(0.5, None, (0.5, 0.3, 0.2)), "got 3"),
+        (Prediction(0.5, None, (0.5, 0.5)), Prediction(0.5, None, (0.5, 0.4)), "expected probabilities[1] 0.5"),
+    ],
+)
+def test_an_answer_is_compared(expected: Prediction, got: Prediction, told: str) -> None:
+    """1e-4 of the number and 1e-6 beside; a label exactly; what the line does not say is not compared."""
+    found = mismatches([Golden(7, {}, expected)], [got])
+    assert [f.startswith("line 7: ") and told in f for f in found] == ([True] if told else [])
+
+
+def test_a_tolerance_widens_and_never_narrows() -> None:
+    """A line may allow more than the default, not less: float32 does not know how."""
+    assert mismatches([Golden(1, {}, SCORE, 0.2)], [Prediction(0.69)]) == []
+    assert mismatches([Golden(1, {}, SCORE, 0.0)], [Prediction(0.50004)]) == []
+    assert mismatches([Golden(1, {}, SCORE, 0.2)], [Prediction(0.71)]) != []
+
+
+def test_no_answer_is_a_mismatch() -> None:
+    """With why there is none."""
+    (told,) = mismatches([Golden(2, {}, SCORE)], [Failure(Kind.INVALID, "feature 'x': missing")])
+    assert told == "line 2: expected score 0.5, got no answer (invalid: feature 'x': missing)"
+
+
+def test_few_mismatches_are_quoted() -> None:
+    """The first three, and how many more."""
+    said = golden.told(["a", "b", "c", "d", "e"], 20)
+    assert said == "5 of 20 answers are not as expected: a; b; c; and 2 more"

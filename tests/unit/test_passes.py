@@ -1,0 +1,149 @@
+"""Passes that are remembered: for which files a second vetting is spared, and whose word is not taken."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models import passes as memory
+from models.passes import Passes
+from models.verdict import Check, Result, Vetting
+from models.vetting import Limits
+from tests.versions import bomb, double, examined, failed, put
+
+GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}
+PASSED = Vetting("m", 1, "ab", (Check("load", Result.PASSED, "in 1 ms"),), 0.25)
+
+
+@pytest.fixture
+def passes(tmp_path: Path) -> Passes:
+    """A folder of one's own, as workers have."""
+    folder = tmp_path / "own"
+    folder.mkdir(mode=0o700)
+    return Passes(folder)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The processes that were started."""
+    found: list[Any] = []
+    real = subprocess.Popen.__init__
+
+    def note(self: subprocess.Popen[bytes], command: Any, *given: Any, **named: Any) -> None:
+        found.append(command)
+        real(self, command, *given, **named)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", note)
+    return found
+
+
+def test_a_pass_is_remembered(tmp_path: Path, passes: Passes, started: list[Any]) -> None:
+    """The same verdict again, and no second process; unless it is to be proved now."""
+    put(tmp_path, double(), [GOLDEN])
+    first = examined(tmp_path, passes=passes)
+    assert first.passed and len(started) == 1
+    assert examined(tmp_path, passes=passes) == first and len(started) == 1
+    assert examined(tmp_path, passes=passes, anew=True).passed and len(started) == 2
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "model": lambda root: put(root, bomb(2), [GOLDEN]),
+    "card": lambda root: put(root, double(), [GOLDEN], deadline="300ms"),
+    "golden": lambda root: put(root, double(), [GOLDEN, GOLDEN]),
+    "version.toml": lambda root: put(root, double(), [GOLDEN], about="[metrics]\nauc = 0.5\n"),
+    "no golden": lambda root: (root / "m" / "1" / "golden.ndjson").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_pass_is_of_these_files(tmp_path: Path, passes: Passes, started: list[Any], change: str) -> None:
+    """Whichever of them changed, the version is vetted again."""
+    put(tmp_path, double(), [GOLDEN])
+    examined(tmp_path, passes=passes)
+    CHANGES[change](tmp_path)
+    examined(tmp_path, passes=passes)
+    assert len(started) == 2
+
+
+def test_a_pass_is_of_these_limits_and_programs(
+    tmp_path: Path, passes: Passes, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another limit, another ONNX Runtime or another failsoft may find otherwise."""
+    put(tmp_path, double(), [GOLDEN])
+    examined(tmp_path, passes=passes)
+    examined(tmp_path, Limits(wall=50), passes=passes)
+    assert len(started) == 2
+    monkeypatch.setattr("onnxruntime.__version__", "9.9")
+    examined(tmp_path, passes=passes)
+    assert len(started) == 3
+    monkeypatch.setattr("models.vetting.installed", lambda name: "9.9")
+    examined(tmp_path, passes=passes)
+    assert len(started) == 4
+
+
+def test_a_failure_is_not_remembered(tmp_path: Path, passes: Passes, started: list[Any]) -> None:
+    """What failed may be mended, or only have been half copied: it is tried each time."""
+    put(tmp_path, double(), [{**GOLDEN, "expected": {"score": 5.0}}])
+    assert failed(examined(tmp_path, passes=passes)) == ["golden"]
+    assert failed(examined(tmp_path, passes=passes)) == ["golden"]
+    assert len(started) == 2
+    with pytest.raises(ValueError, match="did not pass"):
+        passes.remember("k", Vetting("m", 1, "ab", (Check("load", Result.FAILED, "corrupt"),), 0.1))
+
+
+def test_the_memory_is_bounded(passes: Passes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are forgotten, and nothing but the file and its lock stays behind."""
+    monkeypatch.setattr(memory, "MOST", 3)
+    for key in "abcde":
+        passes.remember(key, PASSED)
+    assert [passes.recall(key) for key in "abcde"] == [None, None, PASSED, PASSED, PASSED]
+    assert sorted(p.name for p in passes._folder.iterdir()) == ["vetted.lock", "vetted.ndjson"]
+
+
+def test_a_broken_file_is_forgotten(passes: Passes) -> None:
+    """It costs a vetting, and no start; what is written next is read again."""
+    passes.remember("a", PASSED)
+    file = passes._folder / "vetted.ndjson"
+    file.write_bytes(b"a {\xff\n\nb")
+    assert passes.recall("a") is None and passes.recall("b") is None
+    passes.remember("a", PASSED)
+    assert passes.recall("a") == PASSED
+
+
+@pytest.mark.parametrize("which", ["own", "own/vetted.ndjson"])
+def test_what_others_could_have_written_is_not_believed(tmp_path: Path, passes: Passes, which: str) -> None:
+    """Everybody may write to the folder for temporary files: a planted pass would let a bomb in."""
+    passes.remember("a", PASSED)
+    assert passes.recall("a") == PASSED
+    (tmp_path / which).chmod(0o777)
+    assert passes.recall("a") is None
+
+
+def test_a_folder_that_is_not_there_forgets(tmp_path: Path) -> None:
+    """No memory is slower, and no error."""
+    passes = Passes(tmp_path / "nowhere")
+    passes.remember("a", PASSED)
+    assert passes.recall("a") is None
+
+
+def test_a_verdict_as_json_and_back() -> None:
+    """The same value; anything else is refused."""
+    assert Vetting.parse(PASSED.to_bytes()) == PASSED
+    for key in ("model", "checks", "seconds"):
+        wrong = {k: v for k, v in json.loads(PASSED.to_bytes()).items() if k != key}
+        with pytest.raises(ValueError, match="not a verdict"):
+            Vetting.parse(json.dumps(wrong).encode())
+    with pytest.raises(ValueError, match="not a verdict"):
+        Vetting.parse(PASSED.to_bytes().replace(b'"passed"', b'"splendid"'))
+    with pytest.raises(ValueError, match="known names"):
+        Vetting.parse(PASSED.to_bytes().replace(b'"load"', b'"lode"'))
+
+
+def test_a_verdict_without_a_check_is_no_pass() -> None:
+    """Nothing was proved."""
+    assert not Vetting("m", 1, "ab", (), 0.0).passed

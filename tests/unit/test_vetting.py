@@ -1,0 +1,323 @@
+"""Vetting with real models, in a real process: what passes, what does not, and that nothing reaches the parent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+
+from models.repository import Repository
+from models.verdict import CHECKS, Result
+from models.vetting import Limits, _environment, _why, vet
+from tests.kafka import wait_for
+from tests.onnx_models import node, onnx_model
+from tests.versions import X, Y, bomb, check, double, endless, examined, failed, put
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "models" / "repository"
+MOST = """
+import resource, sys
+from pathlib import Path
+from tests.versions import examined
+assert not examined(Path(sys.argv[1])).passed
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+GOLDEN = [{"features": {"x": 2.0}, "expected": {"score": 4.0}}, {"features": {}, "expected": {"score": 8.0}}]
+
+
+def test_a_good_version_passes(tmp_path: Path) -> None:
+    """Each check is made and named; golden vectors are imputed as live (the second line lacks its feature)."""
+    model = double().SerializeToString()
+    put(tmp_path, model, GOLDEN, about=f'sha256 = "{hashlib.sha256(model).hexdigest()}"', deadline="10s")
+    vetting = examined(tmp_path)
+    assert vetting.passed, vetting.told()
+    made = ["checksum", "single_file", "load", "contract", "output", "batch", "golden", "nan", "time"]
+    assert [c.name for c in vetting.checks] == made
+    assert set(made) < set(CHECKS)
+    assert {c.result for c in vetting.checks} == {Result.PASSED}
+    assert vetting.sha256 == hashlib.sha256(model).hexdigest()
+
+
+def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
+    """Without a checksum and golden vectors a version may serve, and both are told as skipped."""
+    put(tmp_path, double())
+    vetting = examined(tmp_path)
+    assert vetting.passed
+    assert check(vetting, "golden").result is Result.SKIPPED and "golden.ndjson" in check(vetting, "golden").message
+    assert check(vetting, "checksum").result is Result.SKIPPED and vetting.sha256 in check(vetting, "checksum").message
+
+
+@pytest.mark.parametrize("model", Repository(DEMO).models())
+def test_the_demos_models_pass_with_golden_vectors(model: str) -> None:
+    """Every version that comes along, against the vectors that its training wrote."""
+    repository = Repository(DEMO)
+    for version in repository.versions(model):
+        (golden,) = [
+            c for c in vet(repository.artifact(model, version), repository.card(model)).checks if c.name == "golden"
+        ]
+        assert golden.result is Result.PASSED and golden.message == "20 answers as expected"
+
+
+def test_a_corrupt_file_fails(tmp_path: Path) -> None:
+    """With what to do; nothing after the load is tried."""
+    put(tmp_path, b"not a model")
+    vetting = examined(tmp_path)
+    assert failed(vetting) == ["load"] and "copy it again" in check(vetting, "load").message
+    assert [c.name for c in vetting.checks][-1] == "load"
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["taken", "never-taken"])
+def test_a_memory_bomb_is_bounded(tmp_path: Path, hidden: bool) -> None:
+    """200 bytes that unfold to 800 MB: the version fails, also where ONNX Runtime does without under a limit."""
+    folder = put(tmp_path, bomb(200_000_000, hidden))
+    assert (folder / "model.onnx").stat().st_size < 1000
+    before = psutil.Process().memory_info().rss
+    vetting = examined(tmp_path)
+    assert failed(vetting) == (["load"] if hidden else ["output"])
+    assert "needs more than 512 MB" in vetting.told()
+    assert psutil.Process().memory_info().rss - before < 20_000_000
+    # In a parent that has had no other child: the most that one took, in kilobytes on Linux.
+    most = subprocess.run([sys.executable, "-c", MOST, str(tmp_path)], cwd=ROOT, capture_output=True, check=True).stdout
+    assert int(most) < 600_000
+
+
+def test_the_memory_limit_may_be_raised(tmp_path: Path) -> None:
+    """What unfolds to 80 MB passes by default, and not within 20."""
+    put(tmp_path, bomb(20_000_000))
+    assert failed(examined(tmp_path, Limits(memory=20_000_000))) == ["output"]
+    assert examined(tmp_path).passed
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [(Limits(wall=4), "not done within 4 s"), (Limits(cpu=1), "more than 1 s of processor time")],
+    ids=["wall", "cpu"],
+)
+def test_a_run_without_end_is_stopped(tmp_path: Path, limits: Limits, why: str) -> None:
+    """By the clock or by the processor's time, whichever comes first; the check that ran is the one that failed."""
+    put(tmp_path, endless())
+    vetting = examined(tmp_path, limits)
+    assert failed(vetting) == ["output"] and why in check(vetting, "output").message
+    assert psutil.Process().children() == []
+
+
+def test_names_that_differ_fail(tmp_path: Path) -> None:
+    """By the card's own words, with the near spelling."""
+    put(
+        tmp_path,
+        onnx_model(
+            [("xx", "float", ["n"])], [Y], node("Unsqueeze", ["xx", "axis"], ["y"]), constants={"axis": np.array([1])}
+        ),
+    )
+    vetting = examined(tmp_path)
+    assert failed(vetting) == ["contract"]
+    assert "'xx' (did you mean 'x'?)" in check(vetting, "contract").message
+
+
+def test_types_that_differ_fail(tmp_path: Path) -> None:
+    """A float feature is not put into an integer input."""
+    put(tmp_path, onnx_model([("x", "int64", ["n", 1])], [Y], node("Cast", ["x"], ["y"], to=1)))
+    vetting = examined(tmp_path)
+    assert failed(vetting) == ["contract"] and "'x' is a float in the card" in check(vetting, "contract").message
+
+
+def test_a_fixed_batch_fails(tmp_path: Path) -> None:
+    """Whether the model says so, or only turns out to take one row."""
+    put(tmp_path, onnx_model([("x", "float", [1, 1])], [Y], node("Identity", ["x"], ["y"])))
+    assert failed(examined(tmp_path)) == ["contract"]
+    fixed = node("Reshape", ["x", "shape"], ["y"])
+    put(tmp_path, onnx_model([X], [("y", "float", None)], fixed, constants={"shape": np.array([1, 1])}))  # type: ignore[list-item]
+    vetting = examined(tmp_path)
+    assert failed(vetting) == ["batch"] and "it takes 1 row, and not 2" in check(vetting, "batch").message
+
+
+def test_rows_that_mix_are_told(tmp_path: Path) -> None:
+    """An answer that depends on its neighbours is noted: a batch that is split would answer otherwise."""
+    put(tmp_path, onnx_model([X], [Y], node("ReduceSum", ["x"], ["sum"], keepdims=0), node("Add", ["x", "sum"], ["y"])))
+    batch = check(examined(tmp_path), "batch")
+    assert batch.result is Result.NOTE and "rows are mixed" in batch.message
+
+
+def test_an_output_of_the_wrong_shape_fails(tmp_path: Path) -> None:
+    """Where the model does not say how many rows it gives, a run shows it."""
+    put(tmp_path, onnx_model([X], [("y", "float", ["k", 1])], node("Concat", ["x", "x"], ["y"], axis=0)))
+    vetting = examined(tmp_path)
+    assert failed(vetting) == ["output"] and "is 2×1 for 1 rows" in check(vetting, "output").message
+
+
+def test_a_model_that_never_answers_fails(tmp_path: Path) -> None:
+    """No usable answer to any row; one to some, or none to made-up rows since it raises, is only noted."""
+    put(tmp_path, onnx_model([X], [Y], node("Sub", ["x", "x"], ["z"]), node("Div", ["z", "z"], ["y"])))
+    vetting = examined(tmp_path)
+    assert failed(vetting) == ["output"] and "no usable answer to any of 16" in check(vetting, "output").message
+    put(tmp_path, onnx_model([X], [Y], node("Log", ["x"], ["y"])))
+    some = examined(tmp_path)
+    assert some.passed and check(some, "output").result is Result.NOTE
+
+
+def test_golden_vectors_that_differ_fail(tmp_path: Path) -> None:
+    """The message has the line, what was expected and what came; a line's tolerance widens the default."""
+    lines = [*GOLDEN, {"features": {"x": 1.0}, "expected": {"score": 2.5}}]
+    put(tmp_path, double(), lines)
+    vetting = examined(tmp_path)
+    assert failed(vetting) == ["golden"]
+    assert "1 of 3 answers" in vetting.told() and "line 3: expected score 2.5, got 2 (0.5 apart" in vetting.told()
+    put(tmp_path, double(), [*GOLDEN, {**lines[2], "tolerance": 0.6}])
+    assert examined(tmp_path).passed
+
+
+def test_golden_vectors_that_cannot_be_read_fail(tmp_path: Path) -> None:
+    """A file that breaks off, or has a mistaken key, is a failure that names the line: not a version without one."""
+    folder = put(tmp_path, double(), GOLDEN)
+    (folder / "golden.ndjson").write_text('{"features": {"x": 2.0}, "expcted": {"score": 4.0}}\n{"fea')
+    vetting = examined(tmp_path)
+    assert failed(vetting) == ["golden"]
+    assert "golden.ndjson, line 1" in vetting.told() and "did you mean 'expected'" in vetting.told()
+
+
+def test_an_answer_to_nan_is_noted(tmp_path: Path) -> None:
+    """Imputation comes before, so it is no failure; a NaN that comes out is caught by the guard, and passes."""
+    put(tmp_path, onnx_model([X], [Y], node("IsNaN", ["x"], ["nan"]), node("Cast", ["nan"], ["y"], to=1)))
+    confident = examined(tmp_path)
+    assert confident.passed and check(confident, "nan").result is Result.NOTE
+    assert "a missing x" in check(confident, "nan").message
+    put(tmp_path, double())
+    assert check(examined(tmp_path), "nan").result is Result.PASSED
+
+
+def test_a_row_past_the_deadline_fails(tmp_path: Path) -> None:
+    """Each call would be a timeout; the message has both times."""
+    put(tmp_path, endless(turns=20_000), deadline="1ms")
+    vetting = examined(tmp_path)
+    assert failed(vetting) == ["time"] and "the card's deadline is 1 ms" in check(vetting, "time").message
+
+
+def test_weights_in_other_files_fail(tmp_path: Path) -> None:
+    """The checksum does not hold them; the message says how to save them inside."""
+    folder = put(tmp_path, double())
+    weights = onnx_model([X], [Y], node("MatMul", ["x", "w"], ["y"]), constants={"w": np.zeros((1, 1), np.float32)})
+    onnx.save(weights, folder / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    vetting = examined(tmp_path)
+    assert failed(vetting) == ["single_file"] and "save_as_external_data=False" in vetting.told()
+
+
+def test_a_half_copied_version_fails(tmp_path: Path) -> None:
+    """Told by its checksum before it is tried; without one, cut anywhere, it does not load."""
+    whole = double().SerializeToString()
+    put(tmp_path, whole[:-9], about=f'sha256 = "{hashlib.sha256(whole).hexdigest()}"')
+    assert failed(examined(tmp_path)) == ["complete"]
+    (tmp_path / "m" / "1" / "version.toml").unlink()
+    for cut in (1, len(whole) // 2, len(whole) - 1):
+        put(tmp_path, whole[:cut])
+        assert failed(examined(tmp_path)) in (["load"], ["contract"]), cut
+
+
+def test_a_card_that_was_edited_since_fails(tmp_path: Path) -> None:
+    """A worker serves by the card that it read when it started, so that is the one to be vetted by."""
+    put(tmp_path, double())
+    repository = Repository(tmp_path)
+    card, artifact = repository.card("m"), repository.artifact("m", 1)
+    put(tmp_path, double(), deadline="300ms")
+    assert failed(vet(artifact, card)) == ["card"]
+
+
+def test_a_file_that_changed_since_it_was_hashed_fails(tmp_path: Path) -> None:
+    """The bytes that are vetted are those of the artifact."""
+    folder = put(tmp_path, double())
+    repository = Repository(tmp_path)
+    artifact = repository.artifact("m", 1)
+    (folder / "model.onnx").write_bytes(bomb(2).SerializeToString())
+    assert failed(vet(artifact, repository.card("m"))) == ["settled"]
+
+
+def test_nothing_of_the_parent_is_handed_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No password, and no setting of the pipeline: the environment is what an interpreter needs to start."""
+    monkeypatch.setenv("FAILSOFT_KAFKA__SASL_PASSWORD", "secret")
+    given = _environment()
+    assert "secret" not in " ".join(given.values())
+    assert set(given) - {"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} == {
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "PYTHONPATH",
+        "PYTHONUTF8",
+    }
+
+
+PARENT = """
+import sys, os
+os.environ["FAILSOFT_KAFKA__SASL_PASSWORD"] = "secret"
+from pathlib import Path
+from tests.versions import examined
+held = open(sys.argv[1] + "/held", "w")
+os.set_inheritable(held.fileno(), True)
+examined(Path(sys.argv[1]))
+"""
+
+
+def test_the_process_has_nothing_of_its_parent_and_ends_with_it(tmp_path: Path) -> None:
+    """Its environment and open files are its own; ``kill -9`` of the parent ends it."""
+    put(tmp_path, endless())
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], cwd=ROOT)
+    try:
+        wait_for(lambda: psutil.Process(parent.pid).children(), 20, "the vetting's process")
+        (child,) = psutil.Process(parent.pid).children()
+        wait_for(lambda: child.cpu_times().user > 1, 20, "the run without end")
+        assert "secret" not in "".join(child.environ().values())
+        assert str(tmp_path / "held") not in [f.path for f in child.open_files()]
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 10, "its end")
+
+
+def test_every_check_is_on_its_page() -> None:
+    """Its name, and what it holds."""
+    page = (ROOT / "docs" / "vetting.md").read_text("utf-8")
+    assert [name for name, holds in CHECKS.items() if f"| `{name}` | {holds}" not in page] == []
+
+
+def test_how_a_process_died_is_told_in_words() -> None:
+    """A native crash, a kill from outside, memory, and a mistake of ours."""
+    limits = Limits()
+    assert "SIGSEGV" in _why(-signal.SIGSEGV, False, "", limits, 0)
+    assert "killed from outside" in _why(-signal.SIGKILL, False, "", limits, 0)
+    assert "more than 7 MB" in _why(-signal.SIGABRT, False, "terminate called: std::bad_alloc", limits, 7_000_000)
+    assert _why(1, False, "Traceback\nKeyError: 'x'\n", limits, 0).endswith("ended with 1: KeyError: 'x'")
+
+
+def test_a_native_crash_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is killed in the middle of a check: that check failed, and the parent goes on."""
+    put(tmp_path, endless())
+    real = subprocess.Popen.communicate
+
+    def crash(self: subprocess.Popen[bytes], *given: object, **named: object) -> object:
+        child = psutil.Process(self.pid)
+        wait_for(lambda: child.cpu_times().user > 1, 20, "the run without end")
+        os.kill(self.pid, signal.SIGSEGV)
+        return real(self, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", crash)
+    vetting = examined(tmp_path)
+    assert failed(vetting) == ["output"] and "crashed natively (SIGSEGV)" in vetting.told()
+
+
+def test_an_interrupted_vetting_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is asked to end while it starts takes its vetting along."""
+    put(tmp_path, endless())
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        examined(tmp_path)
+    assert psutil.Process().children() == []

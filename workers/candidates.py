@@ -1,0 +1,31 @@
+"""The versions that a command means: all of a repository's, a model's, or one."""
+
+from __future__ import annotations
+
+from models.card import ModelCard
+from models.repository import Repository, UnknownModel
+from schemas.refusal import near
+
+Candidate = tuple[ModelCard, int]
+"""A model's card and one of its versions, whole or not."""
+
+
+def candidates(repository: Repository, target: str | None) -> list[Candidate]:
+    """``target`` is a model or ``model@version``; None is every model. Newest first.
+
+    Versions that are not whole are left out, unless their model or they themselves are named. Raises UnknownModel with
+    a near spelling, and Refused for a card that cannot be used.
+    """
+    if target is None:
+        return [(repository.card(m), v) for m in repository.models() for v in repository.versions(m)]
+    model, at, number = target.partition("@")
+    card = repository.card(model)
+    there = sorted([*repository.versions(model), *repository.incomplete(model)], reverse=True)
+    if not at:
+        return [(card, version) for version in there]
+    known = [str(version) for version in there]
+    if number not in known:
+        raise UnknownModel(
+            f"{model} has no version {number!r}{near(number, known)}; there: {', '.join(known) or 'none'}"
+        )
+    return [(card, int(number))]

@@ -1,0 +1,150 @@
+"""``failsoft models``: the versions in the model repository, vetted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workers.commands import context, output
+from workers.commands.border import FAILED, Failed
+from workers.commands.context import Json, Pipeline
+
+if TYPE_CHECKING:
+    from models.repository import Repository
+    from models.verdict import Vetting
+    from models.vetting import Limits
+    from workers.candidates import Candidate
+
+app = typer.Typer(no_args_is_help=True)
+
+Target = Annotated[
+    str | None, typer.Argument(metavar="MODEL[@VERSION]", help="Else every model there is.", show_default=False)
+]
+Where = Annotated[
+    Path | None,
+    typer.Option("--repository", metavar="DIR", help="The model repository. Else the pipeline's.", show_default=False),
+]
+Megabytes = Annotated[
+    int | None,
+    typer.Option(
+        "--memory-mb",
+        metavar="MB",
+        min=1,
+        help="What a model may take to load and run, beside the runtime and six times its file. "
+        "Else the pipeline's vetting_memory_mb, else 512.",
+        show_default=False,
+    ),
+]
+Time = Annotated[
+    str | None,
+    typer.Option(
+        "--time",
+        metavar="DURATION",
+        help="For one version, half of it on the processor. Else the pipeline's vetting_time, else 60s.",
+        show_default=False,
+    ),
+]
+
+
+def register(root: typer.Typer) -> None:
+    """Add the group to the command line."""
+    root.add_typer(app, name="models")
+
+
+@app.callback()
+def models() -> None:
+    """See which versions of a model may serve, and why one may not.
+
+    **Example**: `failsoft models vet`
+    """
+
+
+@app.command()
+def vet(
+    ctx: typer.Context,
+    target: Target = None,
+    pipeline: Pipeline = None,
+    repository: Where = None,
+    memory_mb: Megabytes = None,
+    time: Time = None,
+    as_json: Json = False,
+) -> None:
+    """Prove versions in a process of their own: checksum, memory, card, batches, golden vectors, NaN, time.
+
+    A worker does the same before it serves a version. Needs no Kafka and, with --repository, no pipeline file.
+    Exit 0 when all passed, 1 when one failed.
+
+    **Example**: `failsoft models vet repayment@2`
+    """
+    from models.repository import Repository, UnknownModel
+    from workers import candidates
+
+    root, limits = _bounds(ctx, pipeline, repository, memory_mb, time)
+    models = Repository(root)
+    try:
+        found = candidates.candidates(models, target)
+    except UnknownModel as e:
+        raise typer.BadParameter(str(e), param_hint="MODEL") from None
+    if not found:
+        example = root / (target or "MODEL") / "1" / "model.onnx"
+        raise Failed(f"{target or 'no model'} has {'no' if target else 'a'} complete version: put one at {example}")
+    verdicts: list[Vetting] = []
+    # One at a time: each is told as soon as it is known, and a vetting that shares its core would look slow.
+    with output.progress("vetting", "versions", len(found)) as tell:
+        output.rows(
+            _vetted(models, found, limits, verdicts, tell),
+            ["model", "version", "check", "result", "message"],
+            as_json,
+        )
+    failed = [v for v in verdicts if not v.passed]
+    for verdict in failed:
+        output.note(f"{verdict.key} failed: {', '.join(check.name for check in verdict.failed)}")
+    output.note(f"{len(verdicts) - len(failed)} of {len(verdicts)} versions may serve")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _bounds(
+    ctx: typer.Context, pipeline: Path | None, repository: Path | None, memory_mb: int | None, time: str | None
+) -> tuple[Path, Limits]:
+    from models.vetting import Limits
+    from schemas import duration
+    from workers import sessions
+
+    if repository is not None:
+        limits, root = Limits(), repository
+    else:
+        settings = context.settings(ctx, pipeline)
+        limits, root = sessions.limits(settings), Path(settings.models.repository)
+    memory, cpu, wall = limits.memory, limits.cpu, limits.wall
+    if memory_mb is not None:
+        memory = memory_mb * 1_000_000
+    if time is not None:
+        try:
+            wall = duration.seconds(time)
+        except ValueError as e:
+            raise typer.BadParameter(str(e), param_hint="--time") from None
+        cpu = wall / 2
+    return root, Limits(memory=memory, cpu=cpu, wall=wall)
+
+
+def _vetted(
+    repository: Repository,
+    found: list[Candidate],
+    limits: Limits,
+    verdicts: list[Vetting],
+    tell: output.Progress,
+) -> Iterator[dict[str, Any]]:
+    """A row a check, as they are made; ``verdicts`` collects what they add up to."""
+    from models.vetting import examine
+
+    for done, (card, version) in enumerate(found, 1):
+        verdict = examine(repository, card, version, limits)
+        verdicts.append(verdict)
+        tell(done)
+        for check in verdict.checks:
+            about = {"model": verdict.model, "version": verdict.version, "sha256": verdict.sha256}
+            yield {**about, "check": check.name, "result": check.result.value, "message": check.message}
