@@ -44,6 +44,7 @@ class _Model:
 
     wanted: int | None = None  # what the fleet's row has as active; None while there is no row
     workers: int = 1
+    counted: set[int] = field(default_factory=set)  # versions of which the gauge of workers was set
     problem: str | None = None
     tries: int = 0
     try_at: float = 0.0
@@ -106,8 +107,10 @@ class Versions(Service):  # type: ignore[misc]
         if model is None:
             return
         model.workers = len(row.workers)
-        for version, workers in skew(row, self._now_ms()).items():
-            self._metrics.set("failsoft_fleet_workers", workers, model=row.model, version=str(version))
+        workers = skew(row, self._now_ms())
+        model.counted |= workers.keys()
+        for version in model.counted:
+            self._metrics.set("failsoft_fleet_workers", workers.get(version, 0), model=row.model, version=str(version))
         if model.wanted != row.active:
             model.wanted, model.tries, model.try_at = row.active, 0, 0.0
             self._changed.set()

@@ -15,7 +15,7 @@ from models.session import Cancel, Outcome, Unloadable
 from schemas.failure import Failure, Kind
 from schemas.features import Columns, columns
 from schemas.prediction import Predictions
-from schemas.rollout import RolloutRow
+from schemas.rollout import RolloutRow, Seat
 from tests.kafka import eventually
 from tests.kit import card, failing, fine
 from workers import versions as tested
@@ -217,3 +217,16 @@ def test_a_worker_without_any_version_takes_what_comes() -> None:
         return desk.asked
 
     assert asyncio.run(main()) == [None]
+
+
+async def test_the_skew_is_told_and_goes(desk: Desk) -> None:
+    """A version that nobody serves any more is 0, and not what it was when somebody did."""
+
+    def workers(version: int) -> float | None:
+        return desk.registry.get_sample_value("failsoft_fleet_workers", {"model": "m", "version": str(version)})
+
+    at_ms = int(1000 * (1e9 + desk.now))
+    desk.versions.absorb(RolloutRow("m", 1, workers={"a": Seat(1, at_ms), "b": Seat(2, at_ms), "c": Seat(1, at_ms)}))
+    assert (workers(1), workers(2)) == (2, 1)
+    desk.versions.absorb(RolloutRow("m", 1, workers={"a": Seat(1, at_ms), "b": Seat(1, at_ms)}))
+    assert (workers(1), workers(2)) == (2, 0)

@@ -1,4 +1,4 @@
-"""``failsoft models``: the versions in the model repository, vetted."""
+"""``failsoft models``: the versions in the model repository, vetted; and those that the fleet serves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workers.commands import context, output
+from workers.commands import context, output, versions
 from workers.commands.border import FAILED, Failed
 from workers.commands.context import Json, Pipeline
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from workers.candidates import Candidate
 
 app = typer.Typer(no_args_is_help=True)
+versions.add(app)
 
 Target = Annotated[
     str | None, typer.Argument(metavar="MODEL[@VERSION]", help="Else every model there is.", show_default=False)
@@ -56,7 +57,7 @@ def register(root: typer.Typer) -> None:
 
 @app.callback()
 def models() -> None:
-    """See which versions of a model may serve, and why one may not.
+    """See which versions of a model may serve, and which the fleet does serve; move it from one to another.
 
     **Example**: `failsoft models vet`
     """

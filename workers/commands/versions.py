@@ -229,7 +229,7 @@ def _on_disk(settings: Settings, card: ModelCard) -> list[Any]:
     found = []
     for version in repository.versions(card.name):
         trained = repository.artifact(card.name, version).trained_at
-        found.append(OnDisk(card.name, version, trained and trained.isoformat()))
+        found.append(OnDisk(card.name, version, None if trained is None else trained.isoformat()))
     return found
 
 
@@ -244,6 +244,6 @@ def _prove(settings: Settings, card: ModelCard, version: int) -> None:
     except UnknownModel as e:
         raise typer.BadParameter(str(e), param_hint="MODEL@VERSION") from None
     with output.progress("vetting", "versions"):
-        why = sessions.prove(repository, card, version)
+        why = sessions.prove(repository, card, version, sessions.limits(settings))
     if why is not None:
         raise Failed(f"{card.name}@{version} may not serve: {why}")
