@@ -49,7 +49,7 @@ log = structlog.get_logger("failsoft.app")
 
 MODEL_THREADS = 16
 """At most so many runs at once: one a lane, up to what a process is likely to have. A thread that waits costs nothing,
-and a lane that waits for a thread would blame its model for the time."""
+and rows that wait for a thread as long as their deadline go unanswered. As many may be lost besides."""
 
 FETCH_BYTES = 3 * 1_048_576
 """Of one partition, by one fetch. A lane has one live partition, so this is also the most that a batch of it can hold:
@@ -91,6 +91,7 @@ class App(faust.App):  # type: ignore[misc]
     BootStrategy = _Boot
     lanes: Lanes
     exchange: Exchange
+    runner: Runner
     probes: Web
     failures: FailureLog
     probes_host: str
@@ -150,11 +151,14 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
             return None
         return await known.restore(clients.reader, names.scored, lane, section.last_known_max_age, time.time)
 
+    runner = Runner(
+        loaded.sessions, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error)
+    )
     deps = Deps(
         names=names,
         plan=plan,
         board=board,
-        runner=Runner(loaded.sessions, MODEL_THREADS, metrics, time.monotonic),
+        runner=runner,
         reporter=Reporter(metrics, failures, plan.primary, time.time, time.monotonic),
         make_producer=clients.producer,
         make_known=make_known,
@@ -190,6 +194,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology) -> App
         board=board,
         metrics=metrics,
     )
+    app.runner = runner
     app.failures = failures
     app.probes_host = options.metrics_host
     app.probes = Web(registry, app.lanes.not_live, app.not_ready, options.metrics_host, options.metrics_port)

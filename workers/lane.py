@@ -318,6 +318,7 @@ class Lane:
             call = next(steps)
             while True:
                 result = await d.runner.run(call)
+                self.since = d.clock()  # each call is bounded by itself
                 slowest = max(slowest, result.seconds)
                 call = steps.send(result)
         except StopIteration as end:

@@ -146,7 +146,7 @@ class _Batch:
             ready_columns = ready.columns.take(np.array([place[row] for row in granted], np.intp))
         else:
             ready_columns = ready.columns
-        result = yield Call(served.key, ready_columns, self.card.model.deadline)
+        result = yield _call(served, ready_columns, self.card)
         self.board.report(served.key, admission.generation, self._counts(self.card, len(granted), result))
         self._take_primary(granted, result, served)
         if admission.probe and self.attempts:
@@ -194,7 +194,11 @@ class _Batch:
         self._refuse(failed, Failure(Kind.BREAKER_OPEN, "its probe failed"))
 
     def _counts(self, card: ModelCard, calls: int, result: Result) -> Counts:
+        """What the breaker is told. A row that nobody ran is no call: as a success it would close a breaker."""
         failed = sum(1 for f in result.bad.values() if f.trips_breaker)
+        calls -= sum(1 for f in result.bad.values() if f.kind is Kind.UNAVAILABLE)
+        if not calls:
+            return Counts()
         slow = 1 if result.seconds > card.breaker.slow_call else 0
         return Counts(calls, failed, slow, runs=1)
 
@@ -284,7 +288,7 @@ class _Batch:
             return pending
         asked = rows[: admission.granted]
         asked_columns = ready.columns.take(np.arange(len(asked))) if len(asked) < len(rows) else ready.columns
-        result = yield Call(served.key, asked_columns, card.model.deadline)
+        result = yield _call(served, asked_columns, card)
         self.board.report(served.key, admission.generation, self._counts(card, len(asked), result))
         if result.predictions is None:
             return pending
@@ -357,6 +361,10 @@ class _Batch:
             now_ms=self.now_ms,
             u=self.u,
         )
+
+
+def _call(served: Served, ready: Columns, card: ModelCard) -> Call:
+    return Call(served.key, ready, card.model.deadline, card.model.budget)
 
 
 def _writable(prediction: Prediction) -> bool:

@@ -126,7 +126,7 @@ class Worker:
         self.process.wait(10)
 
     def drain(self, timeout: float = 40.0) -> int:
-        """SIGTERM, once it has begun (before that it is an interpreter that imports, and ends with 143); the exit code."""
+        """The exit code of SIGTERM, once it has begun (before that it is an interpreter that imports: 143)."""
         self._wait_said("worker starts", timeout)
         with suppress(ProcessLookupError):
             self.process.terminate()
