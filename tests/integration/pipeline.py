@@ -24,7 +24,7 @@ DELAYS = ("1s", "2s")
 
 CARD = """
 [model]
-deadline = "10s"                # a shared machine stalls: only what a test wants may fail
+deadline = "{deadline}"
 [output]
 kind = "binary"
 [[features]]
@@ -69,13 +69,28 @@ repository = "models"
 
 
 def save_model(path: Path) -> None:
-    """The score is ``x``: 2 is a bad output. ``row`` 0 is looked up in a table of one, so 7 raises for its whole batch.
-    ``colour`` is taken and not used.
+    """The score is ``x``: 2 is a bad output. ``row`` 0 is looked up in a table of one, so 7 raises for its whole batch,
+    and -1 (its last one) begins a loop that does not end. ``colour`` is taken and not used.
     """
+    scalar = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["going"], ["goes_on"]), helper.make_node("Identity", ["held"], ["held_on"])],
+        "body",
+        [
+            scalar("step", TensorProto.INT64, []),
+            scalar("going", TensorProto.BOOL, []),
+            scalar("held", TensorProto.FLOAT, []),
+        ],
+        [scalar("goes_on", TensorProto.BOOL, []), scalar("held_on", TensorProto.FLOAT, [])],
+    )
     nodes = [
+        helper.make_node("ReduceMin", ["row"], ["least"], keepdims=0),
+        helper.make_node("Equal", ["least", "last"], ["hangs"]),
+        helper.make_node("Loop", ["", "hangs", "zero"], ["nothing"], body=body),
         helper.make_node("Gather", ["table", "row"], ["looked_up"]),
         helper.make_node("StringConcat", ["colour", "colour"], ["unused"]),
-        helper.make_node("Add", ["x", "looked_up"], ["score"]),
+        helper.make_node("Add", ["looked_up", "nothing"], ["zeros"]),
+        helper.make_node("Add", ["x", "zeros"], ["score"]),
     ]
     inputs = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1]),
@@ -84,7 +99,9 @@ def save_model(path: Path) -> None:
     ]
     outputs = [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])]
     table = numpy_helper.from_array(np.zeros(1, np.float32), "table")
-    graph = helper.make_graph(nodes, "test", inputs, outputs, [table])
+    last = numpy_helper.from_array(np.array(-1, np.int64), "last")
+    zero = numpy_helper.from_array(np.array(0, np.float32), "zero")
+    graph = helper.make_graph(nodes, "test", inputs, outputs, [table, last, zero])
     path.parent.mkdir(parents=True, exist_ok=True)
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), str(path))
 
@@ -153,7 +170,9 @@ class Worker:
 
 @dataclass
 class Pipeline:
-    """A pipeline on a real Kafka; ``switch`` is a file: while it is there, the primary fails for every row."""
+    """A pipeline on a real Kafka; ``switch`` is a file: while it is there, the primary fails for every row. While
+    ``stuck`` is there, its runs do not come back.
+    """
 
     folder: Path
     bootstrap: str
@@ -165,6 +184,7 @@ class Pipeline:
     max_open: str = "2s"
     partitions: int = 4
     max_bytes: int = 100_000
+    deadline: str = "10s"  # a shared machine stalls: only what a test wants may fail
     inputs: Sequence[str] = ()
     workers: list[Worker] = field(default_factory=list)
     published: int = 0
@@ -173,11 +193,17 @@ class Pipeline:
         self.inputs = self.inputs or [f"{self.name}.events"]
         self.file = self.folder / "pipeline.toml"
         self.switch = self.folder / "fail"
+        self.stuck = self.switch.with_suffix(".stuck")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write()
         save_model(self.folder / "models" / "test" / "1" / "model.onnx")
         (self.folder / "models" / "test" / "card.toml").write_text(
-            CARD.format(minimum_calls=self.minimum_calls, open_for=self.open_for, max_open=self.max_open)
+            CARD.format(
+                deadline=self.deadline,
+                minimum_calls=self.minimum_calls,
+                open_for=self.open_for,
+                max_open=self.max_open,
+            )
         )
 
     def write(self) -> None:

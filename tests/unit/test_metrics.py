@@ -36,6 +36,8 @@ PROMISED = {
     # Beyond the contract's list:
     "failsoft_node_sick": ("model", "version"),
     "failsoft_control_plane_up": (),
+    "failsoft_model_threads_lost_total": ("model", "version"),
+    "failsoft_threads_lost": (),
 }
 
 
