@@ -25,10 +25,10 @@ DEAR = frozenset({Kind.TIMEOUT, Kind.CRASHED})
 WAYS = 16
 """Pieces that a dear failure is split into: 4,000 rows, 250, 16, 1 are three levels, where halves take twelve."""
 
-FRUITLESS = 500
-"""Runs without one answer after which the model is taken to be broken, and not its input. Halves are at eight rows each
-of 4,000 by then, so at least every second row would have to be bad: the breaker opens either way, and a model that
-fails everything would cost 8,000 runs a batch, some 0.6 s."""
+FRUITLESS = 1_000
+"""Runs without one answer after which the model is taken to be broken, and not its input. Halves of 4,000 are at eight
+rows each by then; for none of those pieces to be good more than half of the rows must be bad (fewer only where they
+stand at equal distances), and the breaker opens anyway. A model that fails everything would else cost 8,000 runs."""
 
 
 @dataclass(frozen=True, slots=True)

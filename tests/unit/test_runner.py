@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from models.session import Session
 from schemas.failure import Failure, Kind
 from schemas.features import Columns
+from tests.kafka import eventually
 from tests.onnx_models import a_card, deaf, endless, load, looked_up, rows, same
 from workers.metrics import Metrics
 from workers.plan import Call, Result
@@ -177,3 +179,22 @@ async def test_a_closed_session_is_not_split(tmp_path: Path) -> None:
     session.close()
     result = await runner(session).run(call(column(session, 3, {})))
     assert result.bad == dict.fromkeys(range(3), Failure(Kind.UNAVAILABLE, f"{KEY} is unloaded"))
+
+
+@pytest.mark.parametrize("marked", [{}, {3: 9.0}])
+async def test_a_batch_is_let_go_of_when_its_call_ends(tmp_path: Path, marked: Mapping[int, float]) -> None:
+    """Not when the collector comes by: a worker's comes seldom, and a backlog's batches are large."""
+    session = load(tmp_path, endless(), a_card({"kind": "regression"}, x="float"))
+    tested = runner(session)
+    columns = column(session, 16, marked)
+    assert columns.matrix is not None
+    held = weakref.ref(columns.matrix)
+    gc.collect()
+    gc.disable()
+    try:
+        result = await tested.run(call(columns, deadline=0.3, blame=4))
+        del columns
+        await eventually(lambda: held() is None, 10, "the batch to be freed")
+    finally:
+        gc.enable()
+    assert sorted(result.bad) == sorted(marked)
