@@ -82,14 +82,40 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+LONGEST_BLAME = 20.0
+"""Seconds. A lane that scores for 30 is given up, and a drain waits for 25."""
+
+
 class ModelSection(_Section):
-    """``[model]``: who it is and how it is run."""
+    """``[model]``: who it is and how it is run.
+
+    ``deadline`` is what one run of a batch may take. ``blame`` is what a batch that failed may take in all, its first
+    run included, until the rows that fail it stand alone; past it the undecided rows fail together. Left out it is ten
+    deadlines: a run that hangs costs one, so a hanging row among 4,000 costs four, and three of them ten.
+    """
 
     name: str = ""  # load_card fills in the folder's name
     kind: Annotated[Literal["model", "ensemble"], _among(["model", "ensemble"])] = "model"
     # A fifth of a second is where a person notices waiting; a batch of 4,000 rows takes some 10 ms.
     deadline: Seconds = 0.2
+    blame: Seconds | None = None
     isolation: Annotated[Literal["thread", "process"], _among(["thread", "process"])] = "thread"
+
+    @field_validator("blame")
+    @classmethod
+    def _blame_fits(cls, blame: float | None, info: ValidationInfo) -> float | None:
+        deadline = info.data.get("deadline", 0.0)
+        if blame is not None and not deadline <= blame <= LONGEST_BLAME:
+            raise ValueError(
+                f"{blame:g} s: the first run counts, so at least the deadline of {deadline:g} s; and a lane waits for "
+                f"it, so at most {LONGEST_BLAME:g} s"
+            )
+        return blame
+
+    @property
+    def budget(self) -> float:
+        """Seconds for a batch that failed: ``blame``, or its default."""
+        return self.blame or max(self.deadline, min(10 * self.deadline, LONGEST_BLAME))
 
     @model_validator(mode="after")
     def _no_processes(self) -> Self:

@@ -72,3 +72,54 @@ def answer(session: Session, *values: Sequence[object]) -> Outcome:
     outcome = session.run(rows(session.card, *values))
     assert isinstance(outcome, Outcome), outcome
     return outcome
+
+
+def looked_up() -> onnx.ModelProto:
+    """The score is ``table[row]`` of a table of one, so any ``row`` but 0 raises for its whole batch."""
+    ports: list[Port] = [("row", "int64", ["n", 1])]
+    gather = node("Gather", ["table", "row"], ["y"])
+    return onnx_model(ports, [("y", "float", ["n", 1])], gather, constants={"table": np.array([0.5], np.float32)})
+
+
+def endless() -> onnx.ModelProto:
+    """The score is ``x``; if the largest is a 9, a Loop begins that does not end by itself, and stops when told to."""
+    body = helper.make_graph(
+        [node("Identity", ["going"], ["goes_on"]), node("Identity", ["held"], ["held_on"])],
+        "body",
+        [port("step", "int64", []), port("going", "bool", []), port("held", "float", [])],
+        [port("goes_on", "bool", []), port("held_on", "float", [])],
+    )
+    return onnx_model(
+        [("x", "float", ["n", 1])],
+        [("y", "float", ["n", 1])],
+        node("ReduceMax", ["x"], ["most"], keepdims=0),
+        node("Equal", ["most", "nine"], ["going"]),
+        node("Loop", ["", "going", "zero"], ["held"], body=body),
+        node("Add", ["x", "held"], ["y"]),
+        constants={"nine": np.float32(9), "zero": np.float32(0)},
+    )
+
+
+def deaf(size: int) -> onnx.ModelProto:
+    """The score is ``x``; if the largest is a 9, one operator, which no terminate reaches, multiplies matrices of
+    ``size`` by ``size`` integers.
+    """
+    return onnx_model(
+        [("x", "float", ["n", 1])],
+        [("y", "float", ["n", 1])],
+        node("ReduceMax", ["x"], ["most"], keepdims=0),
+        node("Equal", ["most", "nine"], ["marked"]),
+        node("Where", ["marked", "large", "small"], ["shape"]),
+        node("ConstantOfShape", ["shape"], ["ones"], value=helper.make_tensor("one", TensorProto.INT64, [1], [1])),
+        node("MatMul", ["ones", "ones"], ["product"]),
+        node("ReduceMin", ["product"], ["least"], keepdims=0),
+        node("Cast", ["least"], ["number"], to=TensorProto.FLOAT),
+        node("Mul", ["number", "zero"], ["nothing"]),
+        node("Add", ["x", "nothing"], ["y"]),
+        constants={
+            "nine": np.float32(9),
+            "zero": np.float32(0),
+            "large": np.array([size, size], np.int64),
+            "small": np.array([1, 1], np.int64),
+        },
+    )

@@ -52,7 +52,7 @@ log = structlog.get_logger("failsoft.app")
 
 MODEL_THREADS = 16
 """At most so many runs at once: one a lane, up to what a process is likely to have. A thread that waits costs nothing,
-and a lane that waits for a thread would blame its model for the time."""
+and rows that wait for a thread as long as their deadline go unanswered. As many may be lost besides."""
 
 FETCH_BYTES = 3 * 1_048_576
 """Of one partition, by one fetch. A lane has one live partition, so this is also the most that a batch of it can hold:
@@ -95,6 +95,7 @@ class App(faust.App):  # type: ignore[misc]
     lanes: Lanes
     exchange: Exchange
     versions: Versions
+    runner: Runner
     probes: Web
     failures: FailureLog
     probes_host: str
@@ -145,7 +146,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology, active
     metrics = Metrics(registry)
     metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
     board = LocalBoard(options.worker_id, metrics, time.monotonic, time.time, random.random)
-    runner = Runner({}, MODEL_THREADS, metrics, time.monotonic)
+    runner = Runner({}, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error))
 
     def open_version(model: str, version: int | None) -> sessions.Opened | None:
         if version is None:
@@ -226,6 +227,7 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology, active
         versions=versions,
         metrics=metrics,
     )
+    app.runner = runner
     app.failures = failures
     app.probes_host = options.metrics_host
     app.probes = Web(registry, app.lanes.not_live, app.not_ready, options.metrics_host, options.metrics_port)

@@ -23,8 +23,8 @@ LEAST_LEASE = 10.0
 def policy(card: ModelCard) -> Policy:
     """The breaker's policy, as the card has it.
 
-    A probe is reported when its call returns, at the latest at the deadline; twice that, and never under LEAST_LEASE,
-    is a probe that will not be heard of.
+    A probe is reported when its call returns: at the latest when the rows to blame are found, within their budget. One
+    deadline more, and never under LEAST_LEASE, is a probe that will not be heard of.
     """
     b = card.breaker
     return Policy(
@@ -36,7 +36,7 @@ def policy(card: ModelCard) -> Policy:
         open_for=b.open_for,
         max_open=b.max_open,
         probes=b.probes,
-        probe_lease=max(LEAST_LEASE, 2 * card.model.deadline),
+        probe_lease=max(LEAST_LEASE, card.model.budget + card.model.deadline),
     )
 
 

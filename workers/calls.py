@@ -11,8 +11,8 @@ from models.card import ModelCard
 from models.imputation import Imputed, impute
 from models.window import Counts
 from schemas.failure import Failure, Kind
-from schemas.features import columns
-from workers.plan import Board, Result, Served
+from schemas.features import Columns, columns
+from workers.plan import Board, Call, Result, Served
 
 
 def prepare(
@@ -45,9 +45,19 @@ def admit(board: Board, key: str, rows: list[int], ladder: Collection[int]) -> t
     return admission, sorted(queue[: admission.granted]), queue[admission.granted :]
 
 
+def call(served: Served, ready: Columns, card: ModelCard) -> Call:
+    """The call of a version, within the bounds that its card sets."""
+    return Call(served.key, ready, card.model.deadline, card.model.budget)
+
+
 def counts(card: ModelCard, calls: int, result: Result) -> Counts:
-    """What the breaker is told of a call of so many rows."""
+    """What the breaker is told of a call of so many rows. One that nobody ran is no call: as a success it would close a
+    breaker.
+    """
     failed = sum(1 for f in result.bad.values() if f.trips_breaker)
+    calls -= sum(1 for f in result.bad.values() if f.kind is Kind.UNAVAILABLE)
+    if not calls:
+        return Counts()
     slow = 1 if result.seconds > card.breaker.slow_call else 0
     return Counts(calls, failed, slow, runs=1)
 

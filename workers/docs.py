@@ -94,7 +94,7 @@ model. It is well again when its rates are under the thresholds.
 another are dropped: a late result of an older state changes nothing.
 
 **Lease.** When an open row's time is over, workers with something to probe with ask for probes. The owner lends up
-to `probes` to the first that asks, for twice the model's deadline and at least {LEAST_LEASE:g} s. One that fails
+to `probes` to the first that asks, for the card's `blame` and `deadline` and at least {LEAST_LEASE:g} s. One that fails
 reopens the row, for longer; all passed close it. When the prober dies, the lease ends by itself, and whoever asks
 next is lent the rest.
 

@@ -323,6 +323,7 @@ class Lane:
             while True:
                 result = await d.runner.run(call)
                 d.saw(call, result)
+                self.since = d.clock()  # each call is bounded by itself
                 slowest = max(slowest, result.seconds)
                 call = steps.send(result)
         except StopIteration as end:

@@ -103,6 +103,17 @@ TABLE: tuple[Definition, ...] = (
         ("model", "version", "kind"),
         values={"kind": _KINDS},
     ),
+    Definition(
+        "failsoft_model_threads_lost_total",
+        Type.COUNTER,
+        "Runs that ignored their deadline, so that their thread was given up.",
+        ("model", "version"),
+    ),
+    Definition(
+        "failsoft_threads_lost",
+        Type.GAUGE,
+        "Threads given up and not yet back; one more than there are threads for models, and the worker restarts.",
+    ),
     Definition("failsoft_retries_total", Type.COUNTER, "Records put on a rung of the ladder.", ("rung",)),
     Definition("failsoft_retry_waiting", Type.GAUGE, "Records on a rung, not yet read again (its lag).", ("rung",)),
     Definition(

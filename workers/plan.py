@@ -86,11 +86,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Rows for one model version, ready to run. ``deadline`` is in seconds."""
+    """Rows for one model version, ready to run. ``deadline`` is a run's, in seconds; ``blame`` the budget for telling
+    apart the rows of a batch that failed, the first run included.
+    """
 
     key: str
     columns: Columns
     deadline: float
+    blame: float
 
     def __len__(self) -> int:
         return self.columns.size

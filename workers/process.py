@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,11 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
     with contextlib.suppress(asyncio.CancelledError):
         await crashed
     log.info("drained")
+    if app.runner.lost:
+        # They are inside the model's native code, and on their way back would meet an interpreter that is taken down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(stop.result())
     return stop.result()
 
 

@@ -88,7 +88,7 @@ def _ask(
         if not granted:
             return member
         columns = columns.take(np.searchsorted(kept, granted))
-    result = yield Call(served.key, columns, card.model.deadline)
+    result = yield calls.call(served, columns, card)
     board.report(served.key, admission.generation, calls.counts(card, len(granted), result))
     for i, failure in result.bad.items():
         member.failures[granted[i]] = failure

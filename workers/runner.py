@@ -1,28 +1,43 @@
 """Runs calls by their deadlines; a model's failure is returned, not raised.
 
-A batch that fails as a whole is split until the failing rows stand alone, within the call's deadline: past it the
-undecided rows fail together and say so.
+A run that does not end at its deadline is terminated; one that ignores that is no longer waited for, and its thread is
+lost. A batch that fails as a whole is split until the failing rows stand alone (workers.blame), within a time budget.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+import structlog
 
 from models.session import Cancel, Outcome
 from schemas.failure import Failure, Kind
 from schemas.features import Columns
-from schemas.prediction import Predictions
+from workers.blame import Blame
 from workers.metrics import Metrics
 from workers.plan import Call, Result
+from workers.threads import Threads
 
-Rows = NDArray[np.intp]
+log = structlog.get_logger("failsoft.runner")
+
+GRACE = 0.25
+"""Seconds that a run has to come back once it was told to end. Between two operators it takes a millisecond, and a
+process that is killed some tens; the rest is for a machine whose cores are all busy."""
+
+LOST_TO_SPLIT = 4
+"""Lost threads of a model up to which its batches are still split. One row in 4,000 that ignores its deadline costs the
+batch's own thread and one at each of three levels. More is not one row, and each further piece might cost a thread."""
+
+PAUSE = 0.05
+"""Seconds until a piece that nobody could run is tried again: a model's process needs about a second to come back."""
+
+
+class Unfit(RuntimeError):
+    """More threads are lost than serve: only a restart frees them."""
 
 
 class Runs(Protocol):
@@ -31,123 +46,209 @@ class Runs(Protocol):
     def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure: ...
 
 
-@dataclass(slots=True)
-class _Split:
-    """What is known of a call so far: answers by piece, failures by row."""
+@dataclass(slots=True, eq=False)
+class _Model:
+    """A session in use: how many calls are in flight, who waits for their end, and how many of its threads are lost."""
 
-    pieces: list[tuple[Rows, Predictions]] = field(default_factory=list)
-    bad: dict[int, Failure] = field(default_factory=dict)
-    slowest: float = 0.0
+    key: str
+    session: Runs
+    calls: int = 0
+    lost: int = 0
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        model, _, version = self.key.rpartition("@")
+        return {"model": model, "version": version}
 
 
 class Runner:
-    """Runs sessions on threads: ONNX Runtime releases the GIL, so the event loop goes on. ``clock`` is monotonic."""
+    """Runs sessions on threads: ONNX Runtime releases the GIL, so the event loop goes on. ``clock`` is monotonic.
+
+    ``threads`` serve at most, and as many may be lost besides: a machine that stalls costs each lane's run, and should
+    not cost the worker. ``on_unfit`` is told when one more is lost than that. Used by one event loop.
+    """
 
     def __init__(
-        self, sessions: Mapping[str, Runs], threads: int, metrics: Metrics, clock: Callable[[], float]
+        self,
+        sessions: Mapping[str, Runs],
+        threads: int,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        on_unfit: Callable[[Unfit], object],
     ) -> None:
-        self._sessions, self._metrics, self._clock = dict(sessions), metrics, clock
-        self._busy: dict[str, int] = {}
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="failsoft-model")
+        self._models = {key: _Model(key, session) for key, session in sessions.items()}
+        self._metrics, self._clock, self._on_unfit = metrics, clock, on_unfit
+        self._threads, self._most = Threads(threads, clock), threads
+        self.lost = 0
+        metrics.set("failsoft_threads_lost", 0)
+
+    def run(self, call: Call) -> Awaitable[Result]:
+        """Every row of ``call`` answered or failed; UNAVAILABLE for a key that is not in use. Await it at once: from
+        here on the call is in flight.
+        """
+        model = self._models.get(call.key)
+        if model is None:
+            return _refused(call)
+        model.calls += 1
+        return self._run(model, call)
 
     def add(self, key: str, session: Runs) -> None:
-        self._sessions[key] = session
+        """From now on calls for ``key`` run on ``session``. Raises ValueError if the key is in use: retire it first."""
+        if key in self._models:
+            raise ValueError(f"{key} is in use")
+        self._models[key] = _Model(key, session)
 
-    async def retire(self, key: str) -> None:
-        del self._sessions[key]
-        while self._busy.get(key):
-            await asyncio.sleep(0.01)
-
-    async def run(self, call: Call) -> Result:
-        """Every row of ``call`` answered or failed."""
-        self._busy[call.key] = self._busy.get(call.key, 0) + 1
-        try:
-            return await self._run(call)
-        finally:
-            self._busy[call.key] -= 1
-
-    async def _run(self, call: Call) -> Result:
-        session = self._sessions[call.key]
-        until = self._clock() + call.deadline
-        found = _Split()
-        rows = np.arange(len(call))
-        await self._settle(session, call, rows, until, found)
-        self._count(call, found)
-        return Result(_joined(found, len(call)), found.bad, found.slowest)
+    def retire(self, key: str) -> Awaitable[None]:
+        """From now on there is no ``key``. Done when its calls in flight have ended, so that its session can be closed;
+        at once for a key that is not in use. A lost thread is not waited for: it holds what it needs.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        model = self._models.pop(key, None)
+        if model is None or not model.calls:
+            done.set_result(None)
+        else:
+            model.waiting.append(done)
+        return done
 
     def close(self) -> None:
         """No call is running any more; threads that are idle end."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
-    async def _settle(self, session: Runs, call: Call, rows: Rows, until: float, found: _Split) -> None:
-        columns = call.columns if len(rows) == len(call) else call.columns.take(rows)
-        outcome = await self._once(session, columns, call.deadline, found)
-        if isinstance(outcome, Outcome):
-            found.pieces.append((rows, outcome.predictions))
-            found.bad.update({int(rows[i]): failure for i, failure in outcome.bad.items()})
-        elif len(rows) == 1:
-            found.bad[int(rows[0])] = outcome
-        elif outcome.kind is Kind.TIMEOUT or self._clock() > until:
-            said = Failure(outcome.kind, f"{outcome.message} (one of {len(rows)} rows that were not told apart)")
-            found.bad.update(dict.fromkeys(rows.tolist(), said))
-        else:
-            middle = len(rows) // 2
-            await self._settle(session, call, rows[:middle], until, found)
-            await self._settle(session, call, rows[middle:], until, found)
-
-    async def _once(self, session: Runs, columns: Columns, deadline: float, found: _Split) -> Outcome | Failure:
-        """One run on a thread. Time counts from when the thread begins: waiting for one is not the model's fault."""
-        loop = asyncio.get_running_loop()
-        cancel = Cancel()
-        timer: asyncio.TimerHandle | None = None
-
-        def arm() -> None:
-            nonlocal timer
-            timer = loop.call_later(deadline, cancel.set)
-
-        def work() -> tuple[Outcome | Failure, float]:
-            loop.call_soon_threadsafe(arm)
-            started = self._clock()
-            outcome = session.run(columns, cancel)
-            return outcome, self._clock() - started
-
+    async def _run(self, model: _Model, call: Call) -> Result:
         try:
-            outcome, took = await loop.run_in_executor(self._executor, work)
+            outcome, took = await self._once(model, call.columns, call.deadline)
+            if isinstance(outcome, Outcome):
+                result = Result(outcome.predictions, outcome.bad, took)
+            elif len(call) == 1 or outcome.kind is Kind.UNAVAILABLE:
+                result = Result(None, dict.fromkeys(range(len(call)), outcome), took)
+            else:
+                result = await self._blame(model, call, outcome, took)
         finally:
-            if timer is not None:
-                timer.cancel()
-        found.slowest = max(found.slowest, took)
+            model.calls -= 1
+            if not model.calls:
+                for future in model.waiting:
+                    if not future.done():
+                        future.set_result(None)
+        self._count(model, result)
+        return result
+
+    async def _blame(self, model: _Model, call: Call, why: Failure, took: float) -> Result:
+        """The budget began with the first run: waiting for a thread is not the rows' fault."""
+        blame = Blame(len(call), why, call.deadline, self._clock() - took + call.blame, call.blame)
+        slowest = took
+        while True:
+            if model.lost > LOST_TO_SPLIT:
+                blame.give_up(f"while {model.lost} threads are lost")
+            piece = blame.next(self._clock())
+            if piece is None:
+                return Result(blame.predictions, blame.bad, slowest)
+            outcome, took = await self._once(model, call.columns.take(piece.rows), piece.deadline)
+            slowest = max(slowest, took)
+            blame.tell(piece, outcome)
+            if isinstance(outcome, Failure) and outcome.kind is Kind.UNAVAILABLE:
+                await asyncio.sleep(PAUSE)
+
+    async def _once(self, model: _Model, columns: Columns, deadline: float) -> tuple[Outcome | Failure, float]:
+        """One run on a thread, and the seconds it took. Time counts from when the thread begins: waiting for one is not
+        the model's fault, and is UNAVAILABLE when it lasts as long as the deadline. What a session raises is raised.
+        """
+        run = _Run(self, model, columns, deadline)
+        try:
+            outcome, took = await run.ended
+        finally:
+            run.leave()
         if took > deadline and isinstance(outcome, Outcome):
             # terminate is ignored inside one operator, which then returns success: too late all the same
-            return Failure(Kind.TIMEOUT, f"{took:.3g} s, over the deadline of {deadline:g} s")
-        return outcome
+            return Failure(Kind.TIMEOUT, f"{took:.3g} s, over the deadline of {deadline:g} s"), took
+        return outcome, took
 
-    def _count(self, call: Call, found: _Split) -> None:
-        model, _, version = call.key.rpartition("@")
-        self._metrics.observe("failsoft_inference_seconds", found.slowest, model=model, version=version)
+    def _lose(self, model: _Model) -> None:
+        self.lost += 1
+        model.lost += 1
+        self._metrics.set("failsoft_threads_lost", self.lost)
+        self._metrics.add("failsoft_model_threads_lost_total", **model.labels)
+        log.warning("a run ignores its deadline: its thread is lost", key=model.key, lost=self.lost, most=self._most)
+        if self.lost > self._most:
+            self._on_unfit(Unfit(f"{self.lost} threads are lost in models that ignore their deadlines: {model.key}"))
+
+    def _found(self, model: _Model, took: float) -> None:
+        self.lost -= 1
+        model.lost -= 1
+        self._metrics.set("failsoft_threads_lost", self.lost)
+        log.info("a lost thread came back", key=model.key, seconds=round(took, 3), lost=self.lost)
+
+    def _count(self, model: _Model, result: Result) -> None:
+        self._metrics.observe("failsoft_inference_seconds", result.seconds, **model.labels)
         kinds: dict[Kind, int] = {}
-        for failure in found.bad.values():
+        for failure in result.bad.values():
             kinds[failure.kind] = kinds.get(failure.kind, 0) + 1
         for kind, n in kinds.items():
-            self._metrics.add("failsoft_inference_failures_total", n, model=model, version=version, kind=kind)
+            self._metrics.add("failsoft_inference_failures_total", n, **model.labels, kind=kind)
 
 
-def _joined(found: _Split, n: int) -> Predictions | None:
-    """The pieces as one batch of ``n`` rows; rows of no piece are placeholders."""
-    if not found.pieces:
-        return None
-    if len(found.pieces) == 1 and len(found.pieces[0][0]) == n:
-        return found.pieces[0][1]
-    order = np.concatenate([rows for rows, _ in found.pieces])
-    place = np.zeros(n, np.intp)  # a row of no piece points at the first answer; it is in ``bad``
-    place[order] = np.arange(len(order))
-    parts = [p for _, p in found.pieces]
-    first = parts[0]
-    labels = None if first.labels is None else [label for p in parts for label in p.labels or ()]
-    whole = Predictions(
-        scores=np.concatenate([p.scores for p in parts]),
-        labels=labels,
-        probabilities=None if first.probabilities is None else np.concatenate([p.probabilities for p in parts]),
-        confidences=None if first.confidences is None else np.concatenate([p.confidences for p in parts]),
-    )
-    return whole.take(place)
+class _Run:
+    """One run under watch, on the event loop. One timer looks at it: at its deadline, and at the end of the grace."""
+
+    __slots__ = ("_cancel", "_deadline", "_job", "_loop", "_lost", "_model", "_runner", "_timer", "ended")
+
+    def __init__(self, runner: Runner, model: _Model, columns: Columns, deadline: float) -> None:
+        self._runner, self._model, self._deadline = runner, model, deadline
+        self._lost = False
+        self._cancel = Cancel()
+        self._loop = loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[tuple[Outcome | Failure, float]] = loop.create_future()
+        self._timer = loop.call_later(deadline, self._look)
+        self._job = runner._threads.start(
+            partial(model.session.run, columns, self._cancel),
+            lambda outcome, raised, took: loop.call_soon_threadsafe(self._back, outcome, raised, took),
+        )
+
+    def leave(self) -> None:
+        """Nobody waits any more: whoever did was cancelled, if the run has not ended."""
+        if self.ended.cancelled():
+            self._cancel.set()
+        else:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        threads, now = self._runner._threads, self._runner._clock()
+        began = self._job.began
+        if began is None:
+            if threads.drop(self._job):
+                self._end(Failure(Kind.UNAVAILABLE, f"no thread was free for {self._deadline:g} s"), 0.0)
+                return
+            began = now  # it was taken up just now
+        if now < began + self._deadline:
+            self._again(began + self._deadline - now)
+        elif not self._cancel.expired:
+            self._cancel.set()
+            self._again(GRACE)
+        elif threads.lose(self._job):
+            self._lost = True
+            self._runner._lose(self._model)
+            said = f"{self._model.key} ignored its deadline of {self._deadline:g} s, and was left {GRACE:g} s after it"
+            self._end(Failure(Kind.TIMEOUT, said), now - began)
+
+    def _again(self, seconds: float) -> None:
+        # A loop's clock counts milliseconds; without the least it could look many times within one.
+        self._timer = self._loop.call_later(max(0.001, seconds), self._look)
+
+    def _back(self, outcome: Outcome | Failure, raised: BaseException | None, took: float) -> None:
+        """The thread is back. What a lost one brings is dropped."""
+        self._timer.cancel()
+        if self._lost:
+            self._runner._found(self._model, took)
+        elif raised is not None and not self.ended.done():
+            self.ended.set_exception(raised)
+        else:
+            self._end(outcome, took)
+
+    def _end(self, outcome: Outcome | Failure, took: float) -> None:
+        if not self.ended.done():
+            self.ended.set_result((outcome, took))
+
+
+async def _refused(call: Call) -> Result:
+    """Not the model's failure, so nobody counts it: the version left between the plan and the call."""
+    return Result(None, dict.fromkeys(range(len(call)), Failure(Kind.UNAVAILABLE, f"{call.key} is not loaded")), 0.0)

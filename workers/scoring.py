@@ -144,7 +144,7 @@ class _Batch:
             ready_columns = ready.columns.take(np.array([place[row] for row in granted], np.intp))
         else:
             ready_columns = ready.columns
-        result = yield Call(served.key, ready_columns, self.card.model.deadline)
+        result = yield calls.call(served, ready_columns, self.card)
         self.board.report(served.key, admission.generation, calls.counts(self.card, len(granted), result))
         self._take_primary(granted, result, served)
         if admission.probe and self.attempts:
@@ -256,7 +256,7 @@ class _Batch:
             return pending
         asked = rows[: admission.granted]
         asked_columns = ready.columns.take(np.arange(len(asked))) if len(asked) < len(rows) else ready.columns
-        result = yield Call(served.key, asked_columns, card.model.deadline)
+        result = yield calls.call(served, asked_columns, card)
         self.board.report(served.key, admission.generation, calls.counts(card, len(asked), result))
         if result.predictions is None:
             return pending

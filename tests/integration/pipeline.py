@@ -24,7 +24,7 @@ DELAYS = ("1s", "2s")
 
 CARD = """
 [model]
-deadline = "10s"                # a shared machine stalls: only what a test wants may fail
+deadline = "{deadline}"
 [output]
 kind = "binary"
 [[features]]
@@ -72,15 +72,30 @@ repository = "models"
 
 def save_model(path: Path, factor: float = 1.0, megabytes: int = 0) -> None:
     """The score is ``x`` times ``factor``: over 1 is a bad output. ``row`` 0 is looked up in a table of one, so 7
-    raises for its whole batch. ``colour`` is taken and not used. ``megabytes`` of weights weigh, and add nothing.
+    raises for its whole batch, and -1 (its last one) begins a loop that does not end. ``colour`` is taken and not used.
+    ``megabytes`` of weights weigh, and add nothing.
     """
+    scalar = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["going"], ["goes_on"]), helper.make_node("Identity", ["held"], ["held_on"])],
+        "body",
+        [
+            scalar("step", TensorProto.INT64, []),
+            scalar("going", TensorProto.BOOL, []),
+            scalar("held", TensorProto.FLOAT, []),
+        ],
+        [scalar("goes_on", TensorProto.BOOL, []), scalar("held_on", TensorProto.FLOAT, [])],
+    )
     nodes = [
+        helper.make_node("ReduceMin", ["row"], ["least"], keepdims=0),
+        helper.make_node("Equal", ["least", "last"], ["hangs"]),
+        helper.make_node("Loop", ["", "hangs", "zero"], ["nothing"], body=body),
         helper.make_node("Gather", ["table", "row"], ["looked_up"]),
         helper.make_node("StringConcat", ["colour", "colour"], ["unused"]),
-        helper.make_node("Sub", ["row", "row"], ["zero"]),
-        helper.make_node("Gather", ["weights", "zero"], ["weight"]),
+        helper.make_node("Sub", ["row", "row"], ["first"]),
+        helper.make_node("Gather", ["weights", "first"], ["weight"]),
         helper.make_node("Mul", ["x", "factor"], ["scaled"]),
-        helper.make_node("Sum", ["scaled", "looked_up", "weight"], ["score"]),
+        helper.make_node("Sum", ["scaled", "looked_up", "nothing", "weight"], ["score"]),
     ]
     inputs = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1]),
@@ -90,6 +105,8 @@ def save_model(path: Path, factor: float = 1.0, megabytes: int = 0) -> None:
     outputs = [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])]
     constants = [
         numpy_helper.from_array(np.zeros(1, np.float32), "table"),
+        numpy_helper.from_array(np.array(-1, np.int64), "last"),
+        numpy_helper.from_array(np.array(0, np.float32), "zero"),
         numpy_helper.from_array(np.zeros(1 + megabytes * 250_000, np.float32), "weights"),
         numpy_helper.from_array(np.float32(factor), "factor"),
     ]
@@ -135,7 +152,7 @@ class Worker:
         self.process.wait(10)
 
     def drain(self, timeout: float = 40.0) -> int:
-        """SIGTERM, once it has begun (before that it is an interpreter that imports, and ends with 143): its code."""
+        """The exit code of SIGTERM, once it has begun (before that it is an interpreter that imports: 143)."""
         self._wait_said("worker starts", timeout)
         with suppress(ProcessLookupError):
             self.process.terminate()
@@ -162,7 +179,9 @@ class Worker:
 
 @dataclass
 class Pipeline:
-    """A pipeline on a real Kafka; ``switch`` is a file: while it is there, the primary fails for every row."""
+    """A pipeline on a real Kafka; ``switch`` is a file: while it is there, the primary fails for every row. While
+    ``stuck`` is there, its runs do not come back.
+    """
 
     folder: Path
     bootstrap: str
@@ -175,6 +194,7 @@ class Pipeline:
     after_failed_probes: int = 1_000_000  # no version is left unless a test is about it
     partitions: int = 4
     max_bytes: int = 100_000
+    deadline: str = "10s"  # a shared machine stalls: only what a test wants may fail
     inputs: Sequence[str] = ()
     workers: list[Worker] = field(default_factory=list)
     published: int = 0
@@ -183,11 +203,13 @@ class Pipeline:
         self.inputs = self.inputs or [f"{self.name}.events"]
         self.file = self.folder / "pipeline.toml"
         self.switch = self.folder / "fail"
+        self.stuck = self.switch.with_suffix(".stuck")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write()
         self.save_version(1)
         (self.folder / "models" / "test" / "card.toml").write_text(
             CARD.format(
+                deadline=self.deadline,
                 minimum_calls=self.minimum_calls,
                 open_for=self.open_for,
                 max_open=self.max_open,

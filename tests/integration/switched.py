@@ -1,12 +1,13 @@
-"""A worker whose primary fails for every row while a file exists.
+"""A worker whose primary fails for every row while a file exists, and never comes back while another does.
 
-``python -m tests.integration.switched PIPELINE SWITCH ID``
+``python -m tests.integration.switched PIPELINE SWITCH ID``; the other file is SWITCH with the suffix ``.stuck``.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from workers.app import Options
 
 @dataclass
 class Switched:
-    """A session (workers.runner.Runs) that a file turns off."""
+    """A session (workers.runner.Runs) that a file turns off, and that another makes deaf to whatever it is told."""
 
     session: Session
     switch: Path
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+        while self.switch.with_suffix(".stuck").exists():
+            threading.Event().wait(0.05)
         if self.switch.exists():
             return Failure(Kind.MODEL_ERROR, "the switch is on")
         return self.session.run(columns, cancel)

@@ -233,4 +233,4 @@ def test_the_policy_is_the_cards() -> None:
     found = policy(card("m"))
     for name in ("failure_rate", "window", "minimum_calls", "slow_call", "slow_rate", "open_for", "max_open", "probes"):
         assert getattr(found, name) == getattr(section, name)
-    assert found.probe_lease > card("m").model.deadline
+    assert found.probe_lease > card("m").model.budget

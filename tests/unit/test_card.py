@@ -115,6 +115,17 @@ def test_defaults_are_the_contracts(tmp_path: Path) -> None:
         ("failure_rate", "failure_rat", "breaker.failure_rat: no such key (did you mean 'failure_rate'?)"),
         ('max_open = "5m"', 'max_open = "1s"', "cannot be shorter than open_for"),
         ("minimum_calls = 20", "minimum_calls = 0", "breaker.minimum_calls"),
+        (
+            'deadline = "200ms"',
+            'deadline = "2s"\nblame = "1s"',
+            "model.blame: 1 s: the first run counts, so at least the dead",
+        ),
+        (
+            'deadline = "200ms"',
+            'blame = "21s"',
+            "model.blame: 21 s: the first run counts, so at least the deadline of 0.2",
+        ),
+        ('deadline = "200ms"', "blame = 2", "model.blame: 2 is not a duration"),
         ("[output]", "[ouput]", "ouput: no such key (did you mean 'output'?)"),
         ("[breaker]", "[breaker", "is not TOML: Expected ']'"),
         ("[breaker]", "[breaker", "line "),
@@ -127,6 +138,15 @@ def test_refused(tmp_path: Path, old: str, new: str, told: str) -> None:
         load(tmp_path, CARD.replace(old, new))
     assert told in str(refused.value)
     assert refused.value.file.endswith("card.toml")
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("", 2), ('deadline = "50ms"', 0.5), ('deadline = "3s"', 20), ('deadline = "1m"', 60), ('blame = "700ms"', 0.7)],
+)
+def test_the_budget_for_blame_is_ten_deadlines_within_bounds(tmp_path: Path, said: str, seconds: float) -> None:
+    """Unless the card says otherwise: no more than a lane may take, and never less than the first run."""
+    assert load(tmp_path, f"[model]\n{said}\n{LEAST}").model.budget == pytest.approx(seconds)
 
 
 def test_no_features_and_no_file(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ PROMISED = {
     "failsoft_node_sick": ("model", "version"),
     "failsoft_control_plane_up": (),
     "failsoft_fleet_workers": ("model", "version"),
+    "failsoft_model_threads_lost_total": ("model", "version"),
+    "failsoft_threads_lost": (),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.breaker import Admission
+from models.window import Counts
 from schemas.failure import Kind
 from tests.kit import REPLAY, FakeBoard, Rec, answers, broken, by_topic, events, failing, retried, run, waiting
 
@@ -135,3 +136,13 @@ def test_the_board_is_told_how_many_are_from_the_ladder() -> None:
     run([*events(3), waiting(offset=0), waiting(REPLAY, number=0), waiting(value=b"{")], board=Board())
     run(events(2), board=Board())
     assert told == [(5, 2), (2, 0)]
+
+
+def test_a_row_that_nobody_ran_is_no_probe_that_passed() -> None:
+    """The breaker hears of calls that were made: those that were not would close it."""
+    board = probing()
+    run([waiting(offset=i) for i in range(3)], board=board, models={"m": failing(0, 1, 2, kind=Kind.UNAVAILABLE)})
+    assert board.reports[0][2] == Counts()
+    some = FakeBoard()
+    run(events(3), board=some, models={"m": failing(1, kind=Kind.UNAVAILABLE)})
+    assert some.reports[0][2] == Counts(calls=2, failures=0, slow=0, runs=1)

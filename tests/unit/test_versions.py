@@ -59,7 +59,7 @@ class Desk:
         self.loaded: dict[int, Loaded] = {}
         self.broken: set[int] = set()
         self.asked: list[int | None] = []
-        self.runner = Runner({}, 4, metrics, lambda: self.now)
+        self.runner = Runner({}, 4, metrics, lambda: self.now, pytest.fail)
         self.board = LocalBoard("w", metrics, lambda: self.now, lambda: 1e9 + self.now, lambda: 0.5)
         self.versions = Versions(
             "w",
@@ -97,7 +97,7 @@ class Desk:
     async def score(self) -> float:
         served = self.board.serving("m")
         assert served is not None
-        result = await self.runner.run(Call(served.key, ROWS, 10.0))
+        result = await self.runner.run(Call(served.key, ROWS, 10.0, 10.0))
         assert result.predictions is not None, result.bad
         return float(result.predictions.scores[0])
 
@@ -137,7 +137,7 @@ async def test_a_call_under_way_ends_on_the_version_that_it_began_on(desk: Desk)
     """The new one answers meanwhile, and the old one is unloaded only then."""
     desk.loaded[1].may_end.clear()
     call = asyncio.create_task(desk.score())
-    await eventually(lambda: desk.runner._busy.get("m@1"), 20, "the call to be under way")
+    await eventually(lambda: desk.runner._models["m@1"].calls, 20, "the call to be under way")
     desk.wants(2)
     await eventually(lambda: desk.serves == 2, 20, "version 2 to serve")
     assert await desk.score() == pytest.approx(0.2)
@@ -181,7 +181,7 @@ async def test_presences_are_told_now_and_then_and_at_once_when_something_change
 
 async def test_health_is_of_what_came_back(desk: Desk) -> None:
     """Failures that are the model's, and confidences of the rows that it answered."""
-    call = Call("m@1", columns([{"x": 0.5, "y": 1.0}] * 4, CARD.specs), 1.0)
+    call = Call("m@1", columns([{"x": 0.5, "y": 1.0}] * 4, CARD.specs), 1.0, 1.0)
     desk.versions.saw(call, fine(call))
     desk.versions.saw(call, failing(0, 2)(call))
     desk.versions.saw(call, failing(1, kind=Kind.INVALID)(call))

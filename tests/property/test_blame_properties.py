@@ -1,0 +1,72 @@
+"""Whatever rows are bad, and whatever their runs cost: each row ends once, and no good row is blamed in time."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.contract import Outcome
+from schemas.failure import Failure, Kind
+from schemas.prediction import Predictions
+from workers.blame import FRUITLESS, Blame
+
+DEADLINE = 1.0
+KINDS = st.sampled_from([Kind.TIMEOUT, Kind.CRASHED, Kind.MODEL_ERROR, Kind.BAD_OUTPUT])
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[int, dict[int, Kind]]:
+    """A size, and at least one bad row of it with the kind that it fails a run with."""
+    n = draw(st.integers(1, 300))
+    return n, draw(st.dictionaries(st.integers(0, n - 1), KINDS, min_size=1, max_size=n))
+
+
+def _why(bad: dict[int, Kind], rows: list[int]) -> Failure | None:
+    """The first bad row is the one that a run meets."""
+    met = next((row for row in rows if row in bad), None)
+    return None if met is None else Failure(bad[met], f"because of {met}")
+
+
+@given(batches(), st.floats(0.0, 30.0), st.lists(st.floats(0.0, 2.0), max_size=40), st.integers(0, 3))
+def test_each_row_ends_once_and_no_good_row_is_blamed_in_time(
+    batch: tuple[int, dict[int, Kind]], budget: float, costs: list[float], refused: int
+) -> None:
+    """Answered by the model, or failed; while the budget lasts only bad rows fail, each with its own failure. The runs
+    are no more than one a row, one a piece that holds a bad row, and those that nobody could make.
+    """
+    n, bad = batch
+    why = _why(bad, list(range(n)))
+    assert why is not None
+    blame = Blame(n, why, DEADLINE, budget, budget)
+    now, runs, answered = 0.0, 0, np.zeros(n, int)
+    while (piece := blame.next(now)) is not None:
+        assert 0 < piece.deadline <= DEADLINE and now + piece.deadline <= budget + 1e-9
+        rows = piece.rows.tolist()
+        assert rows and not set(rows) & set(blame.bad)
+        cost = costs[runs % len(costs)] if costs else 0.0
+        runs += 1
+        failure = _why(bad, rows)
+        if failure is None and cost > piece.deadline:
+            cost = 0.0  # a good row is good in every piece without a bad one
+        now += piece.deadline if failure is not None and failure.kind is Kind.TIMEOUT else min(cost, piece.deadline)
+        if refused:
+            refused -= 1
+            blame.tell(piece, Failure(Kind.UNAVAILABLE, "not now"))
+        elif failure is None:
+            answered[piece.rows] += 1
+            blame.tell(piece, Outcome(Predictions(piece.rows.astype(np.float32)), {}))
+        else:
+            blame.tell(piece, failure)
+    assert answered.max(initial=0) <= 1
+    assert set(blame.bad) == set(np.flatnonzero(answered == 0).tolist())
+    found = blame.predictions
+    assert (found is None) == (not answered.any())
+    if found is not None:
+        assert all(found.scores[i] == i for i in np.flatnonzero(answered).tolist())
+    assert runs <= 2 * n + 16 * len(bad) + 3
+    undecided = {row for row, failure in blame.bad.items() if "not told apart" in failure.message}
+    assert {row: f.kind for row, f in blame.bad.items() if row not in undecided} == {
+        row: kind for row, kind in bad.items() if row not in undecided and row in blame.bad
+    }
+    assert not undecided or now >= budget - 1e-9 or (runs + 1 >= FRUITLESS and found is None)

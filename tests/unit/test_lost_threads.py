@@ -1,0 +1,243 @@
+"""Runs that ignore their deadlines: their threads are lost, counted, replaced, and found again when they come back."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from models.contract import Outcome
+from models.session import Cancel
+from schemas.failure import Failure, Kind
+from schemas.features import Columns, Spec, Type, columns
+from schemas.prediction import Prediction, Predictions
+from tests.kafka import eventually
+from tests.onnx_models import a_card, deaf, load, rows
+from workers.metrics import Metrics
+from workers.plan import Call, Result
+from workers.runner import LOST_TO_SPLIT, Runner, Unfit
+from workers.threads import NAME
+
+ROOT = Path(__file__).parents[2]
+SPECS = (Spec("x", Type.FLOAT),)
+KEY = "m@3"
+
+
+@dataclass
+class Deaf:
+    """A model that answers ``x``, and that a 9 blocks until ``free`` is set, whatever it is told."""
+
+    free: threading.Event = field(default_factory=threading.Event)
+    ran: list[int] = field(default_factory=list)
+
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+        self.ran.append(columns.size)
+        x = columns.values["x"]
+        if (x == 9).any():
+            self.free.wait()
+        return Outcome(Predictions.of([Prediction(float(v)) for v in x]), {})
+
+
+@pytest.fixture
+def model() -> Iterator[Deaf]:
+    """Whatever a test came to, its threads come back."""
+    made = Deaf()
+    yield made
+    made.free.set()
+
+
+@dataclass
+class Desk:
+    """A runner of ``threads`` threads, its metrics, and what it told the worker."""
+
+    threads: int = 2
+    sessions: dict[str, Deaf] = field(default_factory=dict)
+    told: list[Unfit] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.runner = Runner(
+            self.sessions, self.threads, Metrics(self.registry), time.monotonic, on_unfit=self.told.append
+        )
+
+    def gauge(self) -> float | None:
+        return self.registry.get_sample_value("failsoft_threads_lost")
+
+    def total(self) -> float | None:
+        labels = {"model": "m", "version": "3"}
+        return self.registry.get_sample_value("failsoft_model_threads_lost_total", labels)
+
+
+def call(*x: float, deadline: float = 0.1, blame: float = 20) -> Call:
+    return Call(KEY, columns([{"x": v} for v in x], SPECS), deadline, blame)
+
+
+def kinds(result: Result) -> dict[int, Kind]:
+    return {row: failure.kind for row, failure in result.bad.items()}
+
+
+async def test_a_lost_thread_is_counted_replaced_and_found_again(model: Deaf) -> None:
+    """The row times out, another thread serves, and the lost one ends when it comes back."""
+    desk = Desk(1, {KEY: model})
+    assert desk.gauge() == 0
+    result = await desk.runner.run(call(9))
+    assert kinds(result) == {0: Kind.TIMEOUT} and "ignored its deadline of 0.1 s" in result.bad[0].message
+    assert result.seconds > 0.1
+    assert (desk.runner.lost, desk.gauge(), desk.total()) == (1, 1, 1)
+    assert not (await desk.runner.run(call(1, deadline=20))).bad
+    before = _threads()
+    model.free.set()
+    await eventually(lambda: desk.runner.lost == 0, 20, "the thread to be back")
+    assert (desk.gauge(), desk.total()) == (0, 1)
+    await eventually(lambda: _threads() == before - 1, 20, "the thread that was replaced to end")
+    assert not (await desk.runner.run(call(1, deadline=20))).bad
+
+
+def _threads() -> int:
+    return sum(t.name.startswith(NAME) for t in threading.enumerate())
+
+
+async def test_an_operator_that_ignores_its_deadline_keeps_its_row_alone(tmp_path: Path) -> None:
+    """A real model: one row makes one operator long. Its neighbours are answered, and every thread comes back."""
+    session = load(tmp_path, deaf(1400), a_card({"kind": "regression"}, x="float"))
+    desk = Desk(2, {KEY: session})  # type: ignore[dict-item]
+    ready = rows(session.card, *[(9 if i == 77 else i / 100,) for i in range(500)])
+    result = await desk.runner.run(Call(KEY, ready, 0.3, 20))
+    assert kinds(result) == {77: Kind.TIMEOUT}
+    assert result.predictions is not None
+    assert result.predictions.scores[[0, 76, 78, 499]].tolist() == pytest.approx([0, 0.76, 0.78, 4.99])
+    total = desk.total()
+    assert total is not None and 1 <= total <= LOST_TO_SPLIT
+    await eventually(lambda: desk.runner.lost == 0, 60, "the threads to be back")
+
+
+async def test_splitting_ends_when_more_threads_are_lost_than_one_row_costs(model: Deaf) -> None:
+    """Each further piece might cost one more: the undecided rows fail together, and say why."""
+    desk = Desk(16, {KEY: model})
+    result = await desk.runner.run(call(*[9.0] * 40))
+    assert desk.runner.lost == LOST_TO_SPLIT + 1
+    assert set(kinds(result).values()) == {Kind.TIMEOUT} and len(result.bad) == 40
+    assert result.bad[39].message.endswith(f"not told apart while {LOST_TO_SPLIT + 1} threads are lost)")
+    model.ran.clear()
+    await desk.runner.run(call(9, 1))
+    assert model.ran == [2], "a batch that fails meanwhile is not split at all"
+
+
+async def test_past_the_bound_the_worker_is_told_that_it_is_unfit(model: Deaf) -> None:
+    """As many may be lost as serve; with one more only a restart helps. Calls are still answered within their time."""
+    desk = Desk(2, {KEY: model})
+    for lost in (1, 2):
+        await desk.runner.run(call(9))
+        assert (desk.runner.lost, desk.told) == (lost, [])
+    result = await desk.runner.run(call(9))
+    assert kinds(result) == {0: Kind.TIMEOUT}
+    [error] = desk.told
+    assert "3 threads are lost" in str(error) and KEY in str(error)
+
+
+async def test_no_call_waits_for_a_thread_longer_than_its_deadline(model: Deaf) -> None:
+    """All threads are busy, though not lost: that is no fault of the model that waits."""
+    other = Deaf()
+    desk = Desk(1, {"long@1": model, KEY: other})
+    long = asyncio.ensure_future(
+        desk.runner.run(Call("long@1", columns([{"x": 9}], SPECS), 60, 60)),
+    )
+    await eventually(lambda: model.ran, 20, "the only thread to be busy")
+    result = await desk.runner.run(call(1, 2))
+    assert result.bad == dict.fromkeys((0, 1), Failure(Kind.UNAVAILABLE, "no thread was free for 0.1 s"))
+    model.free.set()
+    assert not (await long).bad
+    assert not (await desk.runner.run(call(1, deadline=20))).bad
+    assert other.ran == [1], "what was given up is not run later"
+
+
+async def test_who_waits_behind_a_lost_thread_gets_the_one_that_replaces_it(model: Deaf) -> None:
+    """It had been waiting before the thread was lost, so nobody else's call makes the new one."""
+    desk = Desk(1, {KEY: model})
+    first = asyncio.ensure_future(desk.runner.run(call(9)))
+    await eventually(lambda: model.ran, 20, "the only thread to be busy")
+    second = await desk.runner.run(call(1, deadline=20))
+    assert not second.bad
+    assert kinds(await first) == {0: Kind.TIMEOUT}
+
+
+async def test_who_is_cancelled_leaves_no_run_behind(model: Deaf) -> None:
+    """The run is told to end; one that does not is lost like any other, and found when it comes back."""
+    desk = Desk(1, {KEY: model})
+    waiting = asyncio.ensure_future(desk.runner.run(call(9)))
+    await eventually(lambda: model.ran, 20, "the run to begin")
+    waiting.cancel()
+    await eventually(lambda: desk.runner.lost == 1, 20, "the thread to be given up")
+    model.free.set()
+    await eventually(lambda: desk.runner.lost == 0, 20, "the thread to be back")
+    assert waiting.cancelled()
+
+
+async def test_a_key_that_is_not_in_use_is_unavailable(model: Deaf) -> None:
+    """Its version left between the plan and the call. That is a failure a row, and no error."""
+    desk = Desk(1, {"m@2": model})
+    result = await desk.runner.run(call(1, 2))
+    assert result.predictions is None
+    assert result.bad == dict.fromkeys((0, 1), Failure(Kind.UNAVAILABLE, "m@3 is not loaded"))
+
+
+async def test_a_version_is_retired_when_its_calls_have_ended(model: Deaf) -> None:
+    """New calls are refused at once; the one in flight ends well, and only then may the session be closed."""
+    desk = Desk(1, {KEY: model})
+    call_in_flight = desk.runner.run(call(9, deadline=60))
+    retired = asyncio.ensure_future(desk.runner.retire(KEY))
+    assert (await desk.runner.run(call(1))).bad[0].kind is Kind.UNAVAILABLE
+    running = asyncio.ensure_future(call_in_flight)
+    await eventually(lambda: model.ran, 20, "the run to begin")
+    assert not retired.done(), "in flight from when run was called, not from when it began"
+    model.free.set()
+    assert not (await running).bad
+    await asyncio.wait_for(retired, 20)
+
+
+async def test_a_lost_thread_does_not_keep_a_version_from_retiring(model: Deaf) -> None:
+    """It may never come back, and holds by itself what it needs."""
+    desk = Desk(1, {KEY: model})
+    await desk.runner.run(call(9))
+    await asyncio.wait_for(desk.runner.retire(KEY), 20)
+    await asyncio.wait_for(desk.runner.retire(KEY), 20)  # a key that is not in use is retired
+
+
+async def test_a_version_is_added_and_another_never_replaced(model: Deaf) -> None:
+    """A key in use has calls in flight on its session: it is retired first."""
+    desk = Desk(1, {})
+    desk.runner.add(KEY, model)
+    assert not (await desk.runner.run(call(1, deadline=20))).bad
+    with pytest.raises(ValueError, match="m@3 is in use"):
+        desk.runner.add(KEY, Deaf())
+    await desk.runner.retire(KEY)
+    desk.runner.add(KEY, model)
+    assert not (await desk.runner.run(call(1, deadline=20))).bad
+
+
+STUCK = """
+import asyncio, time
+from tests.unit.test_lost_threads import Deaf, Desk, call
+async def main():
+    desk = Desk(2, {"m@3": Deaf()})
+    await desk.runner.run(call(9))
+    await desk.runner.run(call(1, deadline=20))
+    assert desk.runner.lost == 1
+    desk.runner.close()
+asyncio.run(main())
+print("done", flush=True)
+"""
+
+
+def test_a_process_ends_although_a_thread_never_comes_back() -> None:
+    """An interpreter waits for threads that are no daemons, and an executor for its own, for ever."""
+    done = subprocess.run([sys.executable, "-c", STUCK], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert done.stdout.endswith(b"done\n") and done.returncode == 0, done.stderr.decode()

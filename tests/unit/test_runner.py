@@ -1,0 +1,200 @@
+"""Calls by their deadlines, with real ONNX models that fail by row: who is answered, who is blamed, and how soon."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from prometheus_client import CollectorRegistry
+
+from models.session import Session
+from schemas.failure import Failure, Kind
+from schemas.features import Columns
+from tests.kafka import eventually
+from tests.onnx_models import a_card, deaf, endless, load, looked_up, rows, same
+from workers.metrics import Metrics
+from workers.plan import Call, Result
+from workers.runner import Runner
+
+KEY = "m@3"
+SOON = 5.0
+"""Seconds: a deadline for what should not be late, on a machine that may stall."""
+
+
+def never(error: Exception) -> None:
+    raise AssertionError(f"the worker is fit: {error}")
+
+
+def runner(session: Session, threads: int = 2) -> Runner:
+    return Runner({KEY: session}, threads, Metrics(CollectorRegistry()), time.monotonic, never)
+
+
+def call(columns: Columns, deadline: float = SOON, blame: float = 4 * SOON) -> Call:
+    return Call(KEY, columns, deadline, blame)
+
+
+def column(session: Session, n: int, marked: Mapping[int, float]) -> Columns:
+    """``n`` rows, row i of a thousandth of i, but for those that are ``marked``."""
+    return rows(session.card, *[(marked.get(i, i / 1000),) for i in range(n)])
+
+
+def kinds(result: Result) -> dict[int, Kind]:
+    return {row: failure.kind for row, failure in result.bad.items()}
+
+
+def answered_but(result: Result, n: int, *bad: int) -> None:
+    """Every row but ``bad`` has the model's answer for it, and no other row's."""
+    assert result.predictions is not None
+    good = [i for i in range(n) if i not in bad]
+    expected = np.array(good) / 1000
+    assert sorted(result.bad) == sorted(bad)
+    np.testing.assert_allclose(result.predictions.scores[good], expected, rtol=1e-5)
+
+
+async def test_a_row_that_raises_is_found_among_five_hundred(tmp_path: Path) -> None:
+    """The run raises for the whole batch; its neighbours get the model's answer, and it alone the error."""
+    session = load(tmp_path, looked_up(), a_card({"kind": "regression"}, row="int"))
+    tested = runner(session)
+    columns = rows(session.card, *[(7 if i == 123 else 0,) for i in range(500)])
+    result = await tested.run(call(columns))
+    assert kinds(result) == {123: Kind.MODEL_ERROR} and "out of data bounds" in result.bad[123].message
+    assert result.predictions is not None
+    assert set(np.delete(result.predictions.scores, 123).tolist()) == {0.5}
+
+
+async def test_each_of_several_rows_that_raise_is_found(tmp_path: Path) -> None:
+    """Any number of them, side by side, first and last."""
+    session = load(tmp_path, looked_up(), a_card({"kind": "regression"}, row="int"))
+    bad = {0, 1, 77, 250, 251, 499}
+    columns = rows(session.card, *[(7 if i in bad else 0,) for i in range(500)])
+    result = await runner(session).run(call(columns))
+    assert kinds(result) == dict.fromkeys(sorted(bad), Kind.MODEL_ERROR)
+
+
+async def test_a_nan_is_its_own_rows_alone(tmp_path: Path) -> None:
+    """It costs no second run: the guard on outputs sees which row it is in."""
+    card = a_card({"kind": "regression"}, x="float", y="float")
+    model = _quotient()
+    session = load(tmp_path, model, card)
+    columns = rows(card, *[(0.0 if i == 4 else i, 0.0 if i == 4 else 1.0) for i in range(9)])
+    result = await runner(session).run(call(columns))
+    assert kinds(result) == {4: Kind.BAD_OUTPUT} and "nan" in result.bad[4].message
+    assert result.predictions is not None
+    assert result.predictions.scores[[0, 1, 8]].tolist() == [0, 1, 8]
+
+
+def _quotient() -> object:
+    from tests.onnx_models import X2, node, onnx_model
+
+    nodes = (
+        node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2),
+        node("Div", ["a", "b"], ["y"]),
+    )
+    return onnx_model([X2], [("y", "float", ["n", 1])], *nodes)
+
+
+async def test_a_row_that_hangs_costs_the_budget_and_not_its_neighbours(tmp_path: Path) -> None:
+    """The run is terminated at its deadline and split sixteen ways: four deadlines for one row of two thousand."""
+    session = load(tmp_path, endless(), a_card({"kind": "regression"}, x="float"))
+    tested = runner(session)
+    began = time.monotonic()
+    result = await tested.run(call(column(session, 2000, {1234: 9}), deadline=0.3, blame=3))
+    assert time.monotonic() - began < 3
+    answered_but(result, 2000, 1234)
+    assert kinds(result) == {1234: Kind.TIMEOUT} and "not told apart" not in result.bad[1234].message
+    assert result.seconds >= 0.3, "a run that timed out is a slow one"
+    assert tested.lost == 0
+
+
+async def test_past_the_budget_the_undecided_rows_fail_together_and_say_so(tmp_path: Path) -> None:
+    """Here it holds for the first run and for one piece: the other pieces are not run."""
+    session = load(tmp_path, endless(), a_card({"kind": "regression"}, x="float"))
+    result = await runner(session).run(call(column(session, 160, {0: 9, 159: 9}), deadline=0.3, blame=0.45))
+    assert result.predictions is None and set(kinds(result).values()) == {Kind.TIMEOUT}
+    assert len(result.bad) == 160
+    assert result.bad[80].message.endswith("(one of 160 rows that were not told apart within 0.45 s)")
+
+
+async def test_a_run_that_is_too_late_fails_although_it_succeeded(tmp_path: Path) -> None:
+    """Inside one operator nothing ends a run: it comes back within the grace, with an answer that comes too late."""
+    session = load(tmp_path, deaf(700), a_card({"kind": "regression"}, x="float"))
+    tested = runner(session)
+    result = await tested.run(call(column(session, 1, {0: 9}), deadline=0.02, blame=0.02))
+    assert kinds(result) == {0: Kind.TIMEOUT} and result.seconds > 0.02
+
+
+async def test_memory_stays_flat_over_failing_batches(tmp_path: Path) -> None:
+    """Two hundred batches of which one row raises, and as many of which one row hangs: nothing of them is kept."""
+    raising = load(tmp_path, looked_up(), a_card({"kind": "regression"}, row="int"))
+    row = rows(raising.card, *[(7 if i == 123 else 0,) for i in range(500)])
+    (tmp_path / "endless").mkdir()
+    hanging = load(tmp_path / "endless", endless(), a_card({"kind": "regression"}, x="float"))
+    x = column(hanging, 16, {5: 9})
+    tested, other = runner(raising), runner(hanging)
+
+    async def fail(times: int) -> int:
+        for _ in range(times):
+            assert len((await tested.run(call(row))).bad) == 1
+            assert (await other.run(call(x, deadline=0.01, blame=1))).bad
+        gc.collect()
+        return psutil.Process().memory_info().rss
+
+    settled = await fail(40)
+    assert await fail(200) - settled < 10_000_000
+
+
+@pytest.mark.parametrize("n", [1, 50])
+async def test_a_healthy_batch_is_one_run(tmp_path: Path, n: int) -> None:
+    """Its predictions are handed on as the session gave them: nothing is copied."""
+    session = load(tmp_path, same(1), a_card({"kind": "regression"}, x="float"))
+    ran: list[int] = []
+
+    class Counting:
+        def run(self, columns: Columns, cancel: object = None) -> object:
+            ran.append(columns.size)
+            return session.run(columns)
+
+    tested = Runner({KEY: Counting()}, 1, Metrics(CollectorRegistry()), time.monotonic, never)  # type: ignore[dict-item]
+    answered_but(await tested.run(call(column(session, n, {}))), n)
+    assert ran == [n]
+
+
+async def test_what_is_no_failure_of_the_model_is_raised(tmp_path: Path) -> None:
+    """Columns of another card are a mistake of the caller's, and end the job."""
+    session = load(tmp_path, same(1), a_card({"kind": "regression"}, x="float"))
+    other = rows(a_card({"kind": "regression"}, y="float"), (1,))
+    with pytest.raises(ValueError, match="wants the columns of its card"):
+        await runner(session).run(call(other))
+
+
+async def test_a_closed_session_is_not_split(tmp_path: Path) -> None:
+    """No row is to blame for it."""
+    session = load(tmp_path, same(1), a_card({"kind": "regression"}, x="float"))
+    session.close()
+    result = await runner(session).run(call(column(session, 3, {})))
+    assert result.bad == dict.fromkeys(range(3), Failure(Kind.UNAVAILABLE, f"{KEY} is unloaded"))
+
+
+@pytest.mark.parametrize("marked", [{}, {3: 9.0}])
+async def test_a_batch_is_let_go_of_when_its_call_ends(tmp_path: Path, marked: Mapping[int, float]) -> None:
+    """Not when the collector comes by: a worker's comes seldom, and a backlog's batches are large."""
+    session = load(tmp_path, endless(), a_card({"kind": "regression"}, x="float"))
+    tested = runner(session)
+    columns = column(session, 16, marked)
+    assert columns.matrix is not None
+    held = weakref.ref(columns.matrix)
+    gc.collect()
+    gc.disable()
+    try:
+        result = await tested.run(call(columns, deadline=0.3, blame=4))
+        del columns
+        await eventually(lambda: held() is None, 10, "the batch to be freed")
+    finally:
+        gc.enable()
+    assert sorted(result.bad) == sorted(marked)
