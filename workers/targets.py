@@ -17,7 +17,7 @@ def targets(repository: Repository, target: str | None) -> list[Target]:
     a near spelling, and Refused for a card that cannot be used.
     """
     if target is None:
-        # An ensemble has no versions of its own.
+        # An ensemble has none of its own.
         return [(repository.card(m), v) for m in repository.models() for v in repository.versions(m)]
     model, at, number = target.partition("@")
     card = repository.card(model)
