@@ -56,12 +56,11 @@ def trial(artifact: Artifact, card: ModelCard, memory: str, clock: Callable[[], 
     except Refused as error:
         vectors, wrong = None, str(error)
     yield "output"
-    sample = _sample(artifact, card, vectors)
+    sample, whose = _sample(artifact, card, vectors)
     began = clock()
     answers = [session.run(sample.take(np.array([0])))]
     first = clock() - began
     answers += [session.run(sample.take(np.array([i]))) for i in range(1, sample.size)]
-    whose = "golden" if vectors else "made-up"
     yield _output(answers, whose, memory)
     good = np.array([i for i, a in enumerate(answers) if isinstance(a, Outcome) and not a.bad], dtype=np.intp)
     if len(good):
@@ -93,14 +92,14 @@ def _unloadable(error: Unloadable, memory: str) -> Iterator[Check]:
         yield Check("load", Result.FAILED, str(error))
 
 
-def _sample(artifact: Artifact, card: ModelCard, vectors: Sequence[Golden] | None) -> Columns:
-    """Up to SAMPLE rows: golden ones, which are real, or else made up; none of them invalid."""
+def _sample(artifact: Artifact, card: ModelCard, vectors: Sequence[Golden] | None) -> tuple[Columns, str]:
+    """Up to SAMPLE rows and whose they are: golden, which are real, or else made up; none of them invalid."""
     if vectors:
         rows, invalid = golden.rows(vectors, card, artifact.statistics)
         valid = [i for i in range(rows.size) if i not in invalid][:SAMPLE]
         if valid:
-            return rows.take(np.array(valid, dtype=np.intp))
-    return columns([_made_up(artifact, card, i) for i in range(SAMPLE)], card.specs)
+            return rows.take(np.array(valid, dtype=np.intp)), "golden"
+    return columns([_made_up(artifact, card, i) for i in range(SAMPLE)], card.specs), "made-up"
 
 
 def _made_up(artifact: Artifact, card: ModelCard, i: int) -> dict[str, object]:

@@ -12,6 +12,7 @@ import structlog
 
 from models.repository import Repository
 from models.session import Unloadable
+from models.verdict import Check, Result, Vetting
 from models.vetting import Limits
 from schemas.refusal import Refused
 from tests.versions import bomb, double, failed, put
@@ -28,14 +29,16 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return identity.own_folder()
 
 
-def _load(root: Path) -> tuple[dict[str, int], list[Any]]:
-    """The versions that are served, and the errors that were logged."""
+def _load(root: Path) -> tuple[int | None, list[Any]]:
+    """The version that is served, and the errors that were logged."""
     repository = Repository(root)
     with structlog.testing.capture_logs() as logs:
-        loaded = sessions.load({"m": repository.card("m")}, repository)
-    for session in loaded.sessions.values():
-        session.close()  # type: ignore[attr-defined]
-    return {m: s.version for m, s in loaded.served.items()}, [line for line in logs if line["log_level"] == "error"]
+        opened = sessions.first(repository, repository.card("m"), None)
+    errors = [line for line in logs if line["log_level"] == "error"]
+    if opened is None:
+        return None, errors
+    opened.close()
+    return opened.served.version, errors
 
 
 def test_the_newest_version_that_passes_is_served(tmp_path: Path) -> None:
@@ -48,9 +51,10 @@ def test_the_newest_version_that_passes_is_served(tmp_path: Path) -> None:
     folder = put(tmp_path / "r", double(), version=5)
     onnx.save(bomb(2), folder / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     served, errors = _load(tmp_path / "r")
-    assert served == {"m": 1}
-    assert [line["version"] for line in errors] == ["m@5", "m@4", "m@3", "m@2"]
-    assert [line["why"].split(":")[0] for line in errors] == ["single_file", "load", "output", "golden"]
+    assert served == 1
+    assert [line["version"] for line in errors] == [5, 4, 3, 2]
+    assert [line["why"].split(": ")[1] for line in errors] == ["single_file", "load", "output", "golden"]
+    assert all("did not pass its vetting" in line["why"] for line in errors)
     assert "expected score 5, got 4" in errors[-1]["why"]
 
 
@@ -61,29 +65,42 @@ def test_a_half_copied_version_is_not_served(tmp_path: Path) -> None:
     put(tmp_path / "r", whole[:-5], version=2, about=f'sha256 = "{hashlib.sha256(whole).hexdigest()}"')
     put(tmp_path / "r", whole[:-5], version=3)
     served, errors = _load(tmp_path / "r")
-    assert served == {"m": 1} and [line["version"] for line in errors] == ["m@3"]
+    assert served == 1 and [line["version"] for line in errors] == [3]
     put(tmp_path / "r", whole, version=3)
-    assert _load(tmp_path / "r")[0] == {"m": 3}
+    assert _load(tmp_path / "r")[0] == 3
 
 
 def test_no_version_that_passes_is_told(tmp_path: Path) -> None:
     """The worker starts all the same, and fallbacks answer."""
     put(tmp_path / "r", double(), [WRONG])
     served, errors = _load(tmp_path / "r")
-    assert served == {} and "it will not answer" in errors[-1]["event"]
+    assert served is None and "it will not answer" in errors[-1]["event"]
+
+
+def test_a_rollback_proves_its_version_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory says that it passed, and a restart goes by that; what it answers now is what counts for a rollback."""
+    put(tmp_path / "r", double(), [GOLDEN])
+    repository = Repository(tmp_path / "r")
+    card = repository.card("m")
+    assert sessions.prove(repository, card, 1) is None
+    worse = Vetting("m", 1, "ab", (Check("golden", Result.FAILED, "line 1"),), 0.1)
+    monkeypatch.setattr("models.vetting.vet", lambda *_: worse)
+    assert _load(tmp_path / "r") == (1, [])
+    assert sessions.prove(repository, card, 1) == "golden: line 1"
+    assert "no model.onnx" in (sessions.prove(repository, card, 2) or "")
 
 
 def test_a_second_start_vets_nothing(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pass is remembered in the machine's own folder; what is ordered anew is vetted again."""
     put(tmp_path / "r", double(), [GOLDEN])
-    assert _load(tmp_path / "r")[0] == {"m": 1}
+    assert _load(tmp_path / "r")[0] == 1
     assert (own / "vetted.ndjson").is_file()
 
     def none(*_: object) -> None:
         raise AssertionError("a process was started")
 
     monkeypatch.setattr("models.vetting.vet", none)
-    assert _load(tmp_path / "r") == ({"m": 1}, [])
+    assert _load(tmp_path / "r") == (1, [])
     repository = Repository(tmp_path / "r")
     with pytest.raises(AssertionError, match="a process was started"):
         sessions.vet(repository, repository.card("m"), 1, anew=True)

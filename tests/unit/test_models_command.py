@@ -17,6 +17,21 @@ GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}
 PIPELINE = 'name = "p"\nmodel = "m"\n[input]\ntopics = ["e"]\n[models]\nrepository = "."\nvetting_memory_mb = {mb}\n'
 
 
+ENSEMBLE = """
+[model]
+kind = "ensemble"
+[output]
+kind = "regression"
+[ensemble]
+combine = "mean"
+quorum = 1
+[[ensemble.members]]
+model = "m"
+[[ensemble.members]]
+model = "lite"
+"""
+
+
 def _vet(*arguments: str | Path) -> tuple[int, list[dict[str, Any]], str]:
     done = CliRunner().invoke(app, ["models", "vet", *map(str, arguments)], env={"COLUMNS": "200"})
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -68,6 +83,18 @@ def test_what_is_not_there_is_exit_2(tmp_path: Path, target: str, told: str) -> 
     put(tmp_path, double())
     code, rows, said = _vet("--repository", tmp_path, target)
     assert (code, rows) == (2, []) and told in said
+
+
+def test_an_ensemble_has_no_versions(tmp_path: Path) -> None:
+    """Its members have: they are vetted, and are what is said when it is named."""
+    put(tmp_path, double(), [GOLDEN])
+    put(tmp_path, double(), [GOLDEN], name="lite")
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "card.toml").write_text(ENSEMBLE)
+    code, _, said = _vet("--repository", tmp_path)
+    assert code == 0 and "2 of 2 versions may serve" in said
+    code, _, said = _vet("--repository", tmp_path, "both")
+    assert code == 2 and "m, lite" in said
 
 
 def test_a_card_that_is_refused_is_exit_3(tmp_path: Path) -> None:

@@ -174,6 +174,18 @@ def test_golden_vectors_that_differ_fail(tmp_path: Path) -> None:
     assert examined(tmp_path).passed
 
 
+def test_sample_rows_are_golden_where_they_can_be(tmp_path: Path) -> None:
+    """Vectors without a usable feature are no rows to try; that they have no answer is the golden check's to say."""
+    put(tmp_path, double(), GOLDEN)
+    assert "2 of 2 golden rows" in check(examined(tmp_path), "output").message
+    folder = put(tmp_path, double(), [{"features": {}, "expected": {"score": 4.0}}])
+    card = folder.parent / "card.toml"
+    card.write_text(card.read_text().replace("impute = 4.0\n", ""))
+    vetting = examined(tmp_path)
+    assert "16 of 16 made-up rows" in check(vetting, "output").message
+    assert failed(vetting) == ["golden"] and "no answer (invalid: feature 'x': missing" in vetting.told()
+
+
 def test_golden_vectors_that_cannot_be_read_fail(tmp_path: Path) -> None:
     """A file that breaks off, or has a mistaken key, is a failure that names the line: not a version without one."""
     folder = put(tmp_path, double(), GOLDEN)

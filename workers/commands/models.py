@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from models.repository import Repository
     from models.verdict import Vetting
     from models.vetting import Limits
-    from workers.candidates import Candidate
+    from workers.targets import Target as Version
 
 app = typer.Typer(no_args_is_help=True)
 versions.add(app)
@@ -81,12 +81,12 @@ def vet(
     **Example**: `failsoft models vet repayment@2`
     """
     from models.repository import Repository, UnknownModel
-    from workers import candidates
+    from workers.targets import targets
 
     root, limits = _bounds(ctx, pipeline, repository, memory_mb, time)
     models = Repository(root)
     try:
-        found = candidates.candidates(models, target)
+        found = targets(models, target)
     except UnknownModel as e:
         raise typer.BadParameter(str(e), param_hint="MODEL") from None
     if not found:
@@ -134,7 +134,7 @@ def _bounds(
 
 def _vetted(
     repository: Repository,
-    found: list[Candidate],
+    found: list[Version],
     limits: Limits,
     verdicts: list[Vetting],
     tell: output.Progress,

@@ -6,20 +6,23 @@ from models.card import ModelCard
 from models.repository import Repository, UnknownModel
 from schemas.refusal import near
 
-Candidate = tuple[ModelCard, int]
+Target = tuple[ModelCard, int]
 """A model's card and one of its versions, whole or not."""
 
 
-def candidates(repository: Repository, target: str | None) -> list[Candidate]:
+def targets(repository: Repository, target: str | None) -> list[Target]:
     """``target`` is a model or ``model@version``; None is every model. Newest first.
 
     Versions that are not whole are left out, unless their model or they themselves are named. Raises UnknownModel with
     a near spelling, and Refused for a card that cannot be used.
     """
     if target is None:
+        # An ensemble has none of its own.
         return [(repository.card(m), v) for m in repository.models() for v in repository.versions(m)]
     model, at, number = target.partition("@")
     card = repository.card(model)
+    if card.ensemble is not None:
+        raise UnknownModel(f"{model} is an ensemble, without versions: name one of {', '.join(card.ensemble.names)}")
     there = sorted([*repository.versions(model), *repository.incomplete(model)], reverse=True)
     if not at:
         return [(card, version) for version in there]
