@@ -96,11 +96,15 @@ def test_scored_records_come_back(data: st.DataObject) -> None:
         data.draw(st.none() | arrays(np.float32, (n, 2), elements=st.floats(0, 1, width=32))),
         data.draw(st.none() | st.just(scores)),
     )
+    source = data.draw(st.sampled_from(Source))
+    # Without one are the primary's answers, and an ensemble's that is whole.
+    reasons = {Source.PRIMARY: st.none(), Source.ENSEMBLE: st.none() | st.sampled_from(Kind)}
     answers = Answers(
-        source=data.draw(st.sampled_from(Source)),
+        source=source,
         model=data.draw(st.none() | TEXT),
         version=data.draw(st.none() | WHOLE),
-        reason=data.draw(st.none() | st.sampled_from(Kind)),
+        reason=data.draw(reasons.get(source, st.sampled_from(Kind))),
+        members=data.draw(st.lists(TEXT).map(tuple)) if source is Source.ENSEMBLE else None,
         revision=data.draw(st.integers(0, 2)),
         final=data.draw(st.booleans()),
         ids=column(TEXT),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from prometheus_client import CollectorRegistry
 
 from models.repository import Repository
@@ -84,7 +85,11 @@ async def test_a_row_that_one_member_cannot_answer_is_the_others(tmp_path: Path)
     found = sessions.cards(given, models)
     opened = [sessions.first(models, card, None) for card in found.values() if card.ensemble is None]
     runner = Runner(
-        {each.served.key: each.session for each in opened if each}, 2, Metrics(CollectorRegistry()), time.monotonic
+        {each.served.key: each.session for each in opened if each},
+        2,
+        Metrics(CollectorRegistry()),
+        time.monotonic,
+        pytest.fail,
     )
     rows: list[dict[str, Any]] = [{"row": 0}, {"row": 1}, {"row": 7}, {"row": 1, "x": None}, {"row": 7, "x": None}]
     records = [Rec(offset=i, value=body(f"e{i}", **({"x": 0.5} | row))) for i, row in enumerate(rows)]

@@ -222,13 +222,16 @@ def _known(settings: Settings, model: str) -> ModelCard:
 
 
 def _on_disk(settings: Settings, card: ModelCard) -> list[Any]:
-    from models.repository import Repository
+    from models.repository import NotOneFile, Repository
     from workers.version_rows import OnDisk
 
     repository = Repository(Path(settings.models.repository))
     found = []
     for version in repository.versions(card.name):
-        trained = repository.artifact(card.name, version).trained_at
+        try:
+            trained = repository.artifact(card.name, version).trained_at
+        except NotOneFile:  # it may not serve, as its vetting says; it is there all the same
+            trained = None
         found.append(OnDisk(card.name, version, None if trained is None else trained.isoformat()))
     return found
 
