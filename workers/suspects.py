@@ -35,7 +35,7 @@ FEW, LONGEST = 4, 10.0
 30 s is taken for stuck."""
 
 _MOST = 999
-_MARK = re.compile(r"failsoft/1 (suspect|among|alone) deaths=([0-9]{1,3}) until=([0-9]{1,19})")
+_MARK = re.compile(r"failsoft/1 (suspect|among|alone) deaths=([0-9]{1,3}) until=([0-9]{1,19}) of=([0-9]{1,19})")
 
 
 # --- a model's process died: the count travels with the record --------------------------------------------------------
@@ -93,20 +93,25 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """``deaths`` of workers that are known of, with these records in flight; ``until`` is the offset after them."""
+    """``deaths`` of workers that are known of, with these records in flight; ``until`` is the offset after them.
+
+    They are some ``of`` (an offset too) those that were suspected before them: the death of a worker may be another
+    lane's doing, and then the killer is still among the rest.
+    """
 
     state: State
     deaths: int
     until: int
+    of: int
 
     def __str__(self) -> str:
-        return f"failsoft/1 {self.state} deaths={min(self.deaths, _MOST)} until={self.until}"
+        return f"failsoft/1 {self.state} deaths={min(self.deaths, _MOST)} until={self.until} of={self.of}"
 
 
 def parse(metadata: str | None) -> Mark | None:
     """The mark in an offset's metadata; None for whatever else stands there, which anybody may have written."""
     found = _MARK.fullmatch(metadata or "")
-    return None if found is None else Mark(State(found[1]), int(found[2]), int(found[3]))
+    return None if found is None else Mark(State(found[1]), int(found[2]), int(found[3]), int(found[4]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +158,23 @@ class Turn(Generic[P]):
 class _Suspicion:
     deaths: int
     until: int
-    convicted: bool  # the record before ``until`` was alone in flight when its worker died
+    of: int
+    convicted: bool = False  # the record before ``until`` was alone in flight when its worker died
 
     @property
     def standing(self) -> Mark:
         """The mark while nothing is in flight: the same suspicion, or the same verdict, for the next owner."""
         if self.convicted:
-            return Mark(State.ALONE, self.deaths - 1, self.until)
-        return Mark(State.SUSPECT, self.deaths, self.until)
+            return Mark(State.ALONE, self.deaths - 1, self.until, self.of)
+        return Mark(State.SUSPECT, self.deaths, self.until, self.of)
+
+    def at(self, position: int) -> _Suspicion | None:
+        """What is left of it. Past ``until`` the rest is suspected as it was before; a conviction clears it."""
+        if position < self.until:
+            return self
+        if position >= self.of or self.convicted:
+            return None
+        return _Suspicion(self.deaths - 1, self.of, self.of)
 
 
 class Care(Generic[P]):
@@ -181,7 +195,7 @@ class Care(Generic[P]):
         if mark is None or mark.until <= offset:
             return None
         died = mark.state is not State.SUSPECT
-        self._suspects[place] = _Suspicion(mark.deaths + died, mark.until, mark.state is State.ALONE)
+        self._suspects[place] = _Suspicion(mark.deaths + died, mark.until, mark.of, mark.state is State.ALONE)
         return mark
 
     def choose(self, readable: Sequence[P]) -> tuple[P, int] | None:
@@ -202,9 +216,11 @@ class Care(Generic[P]):
             if suspicion is not None:
                 alone = suspicion.deaths >= ENOUGH
                 guilty = suspicion.convicted and offset == suspicion.until - 1
-                mark = Mark(State.ALONE if alone else State.AMONG, suspicion.deaths, offset + 1)
+                of = suspicion.of if alone else suspicion.until
+                mark = Mark(State.ALONE if alone else State.AMONG, suspicion.deaths, offset + 1, of)
                 return Turn({place: mark}, alone, Convict(suspicion.deaths) if guilty else None)
-        return Turn({p: Mark(State.AMONG, 0, at + 1) for p, at in last.items() if self._passed.get(p, 0) < WATCHED})
+        watched = [(p, at + 1) for p, at in last.items() if self._passed.get(p, 0) < WATCHED]
+        return Turn({p: Mark(State.AMONG, 0, until, until) for p, until in watched})
 
     def ran(self, turn: Turn[P]) -> dict[P, Mark]:
         """The marks after a run alone: it is over, so a commit that fails now, and ends the worker, convicts nobody."""
@@ -219,13 +235,11 @@ class Care(Generic[P]):
         return {place: (at, self._after(place, at)) for place, at in offsets.items()}
 
     def _after(self, place: P, position: int) -> str:
-        suspicion = self._suspects.get(place)
-        if suspicion is None:
+        suspicion = self._suspects.pop(place, None)
+        if suspicion is None or (left := suspicion.at(position)) is None:
             return ""
-        if position >= suspicion.until:
-            del self._suspects[place]
-            return ""
-        return str(suspicion.standing)
+        self._suspects[place] = left
+        return str(left.standing)
 
     def passed(self, place: P, records: int, all_there_were: bool) -> None:
         """So many records were committed; ``all_there_were``: nothing that could be read is left."""

@@ -61,7 +61,7 @@ async def test_the_first_batch_is_marked_before_it_runs_and_the_commit_replaces_
     """What the next owner would find: the same offset, and how far the batch reaches."""
     log, ledger = Log({LIVE: [*events(3)]}), Ledger()
     await _ran(lane(log, ledger), lambda: ledger.offsets)
-    assert ledger.notes == [{LIVE: (0, "failsoft/1 among deaths=0 until=3")}, {LIVE: (3, "")}]
+    assert ledger.notes == [{LIVE: (0, "failsoft/1 among deaths=0 until=3 of=3")}, {LIVE: (3, "")}]
 
 
 async def test_a_lane_that_has_caught_up_marks_nothing_more() -> None:
@@ -93,21 +93,21 @@ async def test_a_lane_that_has_nothing_to_do_writes_nothing() -> None:
 
 async def test_after_one_death_the_suspects_are_read_in_small_batches_and_nothing_beside_them() -> None:
     """Each is marked, and the suspicion stands beside each offset until they are behind; then all is read as ever."""
-    log = Backlog({LIVE: [*events(200)], RUNG: [waiting()]}, {LIVE: (0, "failsoft/1 among deaths=0 until=100")})
+    log = Backlog({LIVE: [*events(200)], RUNG: [waiting()]}, {LIVE: (0, "failsoft/1 among deaths=0 until=100 of=100")})
     ledger = Ledger()
     await _ran(lane(log, ledger), lambda: ledger.offsets and ledger.offsets[-1].get(RUNG) == 1)
     assert log.sizes[:2] == [CAREFUL, CAREFUL] and sum(log.sizes) == 201
     assert ledger.notes[:4] == [
-        {LIVE: (0, "failsoft/1 among deaths=1 until=64")},
-        {LIVE: (64, "failsoft/1 suspect deaths=1 until=100")},
-        {LIVE: (64, "failsoft/1 among deaths=1 until=128")},
+        {LIVE: (0, "failsoft/1 among deaths=1 until=64 of=100")},
+        {LIVE: (64, "failsoft/1 suspect deaths=1 until=100 of=100")},
+        {LIVE: (64, "failsoft/1 among deaths=1 until=128 of=100")},
         {LIVE: (128, "")},
     ]
 
 
 async def test_after_two_deaths_each_record_is_alone_in_the_process() -> None:
     """Marked as alone, run, a suspect again, committed; and another lane's batch is not in flight meanwhile."""
-    log = Backlog({LIVE: [*events(3)]}, {LIVE: (0, "failsoft/1 among deaths=1 until=2")})
+    log = Backlog({LIVE: [*events(3)]}, {LIVE: (0, "failsoft/1 among deaths=1 until=2 of=2")})
     ledger = Ledger()
     tested = lane(log, ledger)
     seen: list[bool] = []
@@ -124,18 +124,18 @@ async def test_after_two_deaths_each_record_is_alone_in_the_process() -> None:
     await _ran(tested, lambda: ledger.offsets and ledger.offsets[-1].get(LIVE) == 3)
     assert log.sizes == [1, 1, 1] and seen == [False, False, True]
     assert ledger.notes[:6] == [
-        {LIVE: (0, "failsoft/1 alone deaths=2 until=1")},
-        {LIVE: (0, "failsoft/1 suspect deaths=2 until=2")},
-        {LIVE: (1, "failsoft/1 suspect deaths=2 until=2")},
-        {LIVE: (1, "failsoft/1 alone deaths=2 until=2")},
-        {LIVE: (1, "failsoft/1 suspect deaths=2 until=2")},
+        {LIVE: (0, "failsoft/1 alone deaths=2 until=1 of=1")},
+        {LIVE: (0, "failsoft/1 suspect deaths=2 until=2 of=2")},
+        {LIVE: (1, "failsoft/1 suspect deaths=2 until=2 of=2")},
+        {LIVE: (1, "failsoft/1 alone deaths=2 until=2 of=2")},
+        {LIVE: (1, "failsoft/1 suspect deaths=2 until=2 of=2")},
         {LIVE: (2, "")},
     ]
 
 
 async def test_a_convict_is_not_run() -> None:
     """It is committed past; whoever stands behind it is run as ever."""
-    log = Backlog({LIVE: [*events(3)]}, {LIVE: (0, "failsoft/1 alone deaths=2 until=1")})
+    log = Backlog({LIVE: [*events(3)]}, {LIVE: (0, "failsoft/1 alone deaths=2 until=1 of=1")})
     ledger, rows = Ledger(), list[int]()
     tested = lane(log, ledger)
     plain = _deps(tested).runner.run
@@ -146,16 +146,16 @@ async def test_a_convict_is_not_run() -> None:
 
     _deps(tested).runner.run = run
     await _ran(tested, lambda: ledger.offsets and ledger.offsets[-1].get(LIVE) == 3)
-    assert rows == [2] and ledger.notes[0] == {LIVE: (0, "failsoft/1 alone deaths=3 until=1")}
+    assert rows == [2] and ledger.notes[0] == {LIVE: (0, "failsoft/1 alone deaths=3 until=1 of=1")}
 
 
 async def test_a_write_that_fails_after_a_run_alone_convicts_nobody() -> None:
     """The run is over, and what stands in Kafka says so before the commit is tried."""
-    log = Backlog({LIVE: [*events(2)]}, {LIVE: (0, "failsoft/1 among deaths=1 until=2")})
+    log = Backlog({LIVE: [*events(2)]}, {LIVE: (0, "failsoft/1 among deaths=1 until=2 of=2")})
     ledger = Failing()
     with pytest.raises(OSError, match="no broker"):
         await lane(log, ledger).run()
-    assert ledger.notes[-1] == {LIVE: (0, "failsoft/1 suspect deaths=2 until=2")}
+    assert ledger.notes[-1] == {LIVE: (0, "failsoft/1 suspect deaths=2 until=2 of=2")}
 
 
 async def test_a_batch_that_is_held_whole_leaves_no_mark() -> None:
@@ -164,22 +164,22 @@ async def test_a_batch_that_is_held_whole_leaves_no_mark() -> None:
     tested = lane(log, ledger)
     _deps(tested).board.serving = lambda model: None
     await _ran(tested, lambda: len(ledger.notes) >= 2)
-    assert ledger.notes[:2] == [{RUNG: (0, "failsoft/1 among deaths=0 until=1")}, {RUNG: (0, "")}]
+    assert ledger.notes[:2] == [{RUNG: (0, "failsoft/1 among deaths=0 until=1 of=1")}, {RUNG: (0, "")}]
 
 
 async def test_a_suspected_rung_that_is_held_keeps_no_live_event_waiting() -> None:
     """While the breaker is open nothing of the ladder is read, and live events are read as ever."""
-    log = Backlog({LIVE: [*events(3)], RUNG: [waiting()]}, {RUNG: (0, "failsoft/1 among deaths=1 until=1")})
+    log = Backlog({LIVE: [*events(3)], RUNG: [waiting()]}, {RUNG: (0, "failsoft/1 among deaths=1 until=1 of=1")})
     ledger = Ledger()
     tested = lane(log, ledger)
     _deps(tested).board.may_retry = lambda model, waiting: False
     await _ran(tested, lambda: ledger.offsets)
-    assert ledger.notes == [{LIVE: (0, "failsoft/1 among deaths=0 until=3")}, {LIVE: (3, "")}]
+    assert ledger.notes == [{LIVE: (0, "failsoft/1 among deaths=0 until=3 of=3")}, {LIVE: (3, "")}]
 
 
 async def test_suspects_that_are_gone_are_not_waited_for() -> None:
     """Retention or compaction took them; the other partitions are read as soon as that is seen."""
-    log = Backlog({OTHER: [], RUNG: [waiting()]}, {OTHER: (0, "failsoft/1 among deaths=0 until=9")})
+    log = Backlog({OTHER: [], RUNG: [waiting()]}, {OTHER: (0, "failsoft/1 among deaths=0 until=9 of=9")})
     ledger = Ledger()
     await _ran(lane(log, ledger), lambda: ledger.offsets)
     assert ledger.offsets == [{RUNG: 1}]
@@ -205,4 +205,4 @@ async def test_at_least_once_marks_by_the_consumer() -> None:
     tested = lane(log, ledger)
     cast(Any, tested)._d = SimpleNamespace(**vars(_deps(tested)) | {"exactly_once": False})
     await _ran(tested, lambda: len(noted) == 2)
-    assert noted == [{LIVE: (0, "failsoft/1 among deaths=0 until=3")}, {LIVE: (3, "")}] and ledger.notes == []
+    assert noted == [{LIVE: (0, "failsoft/1 among deaths=0 until=3 of=3")}, {LIVE: (3, "")}] and ledger.notes == []

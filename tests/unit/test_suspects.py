@@ -23,7 +23,7 @@ def _care(*marks: tuple[tuple[str, int], int, str]) -> Care[tuple[str, int]]:
 @pytest.mark.parametrize("state", State)
 def test_a_mark_is_read_as_it_was_written(state: State) -> None:
     """Its text is short: Kafka takes at most 4,096 bytes."""
-    mark = Mark(state, 2, 2**63 - 1)
+    mark = Mark(state, 2, 2**63 - 1, 2**63 - 1)
     assert parse(str(mark)) == mark and len(str(mark)) < 100
 
 
@@ -33,12 +33,13 @@ def test_a_mark_is_read_as_it_was_written(state: State) -> None:
         None,
         "",
         "checkpoint 7",
-        "failsoft/2 alone deaths=2 until=7",
-        "failsoft/1 alone deaths=-2 until=7",
-        "failsoft/1 alone deaths=2 until=7\n",
-        "failsoft/1 alone deaths=2 until=" + "9" * 4000,
-        "failsoft/1 alone deaths=٢ until=7",
-        "failsoft/1 guilty deaths=2 until=7",
+        "failsoft/2 alone deaths=2 until=7 of=7",
+        "failsoft/1 alone deaths=-2 until=7 of=7",
+        "failsoft/1 alone deaths=2 until=7 of=7\n",
+        "failsoft/1 alone deaths=2 until=7 of=" + "9" * 4000,
+        "failsoft/1 alone deaths=٢ until=7 of=7",
+        "failsoft/1 alone deaths=2 until=7",
+        "failsoft/1 guilty deaths=2 until=7 of=7",
         "{" * 4096,
     ],
 )
@@ -51,15 +52,15 @@ def test_whatever_else_stands_there_is_as_if_nothing_did(metadata: str | None) -
 
 def test_deaths_are_counted_to_999() -> None:
     """A number that does not end would end as no mark at all, and the count would begin anew."""
-    assert parse(str(Mark(State.ALONE, 10**6, 7))) == Mark(State.ALONE, 999, 7)
+    assert parse(str(Mark(State.ALONE, 10**6, 7, 7))) == Mark(State.ALONE, 999, 7, 7)
 
 
 def test_the_first_batches_after_a_start_are_marked_and_no_others() -> None:
     """Until as many records are behind as a batch of the owner before can have held, or all there were."""
     care = _care()
-    assert care.turn({A: 499}) == Turn({A: Mark(State.AMONG, 0, 500)})
+    assert care.turn({A: 499}) == Turn({A: Mark(State.AMONG, 0, 500, 500)})
     care.passed(A, WATCHED - 1, False)
-    assert care.turn({A: 5000, B: 3}).marks == {A: Mark(State.AMONG, 0, 5001), B: Mark(State.AMONG, 0, 4)}
+    assert care.turn({A: 5000, B: 3}).marks == {A: Mark(State.AMONG, 0, 5001, 5001), B: Mark(State.AMONG, 0, 4, 4)}
     care.passed(A, 1, False)
     care.passed(B, 1, True)
     assert care.turn({A: 9000, B: 9}) == Turn({})
@@ -67,39 +68,49 @@ def test_the_first_batches_after_a_start_are_marked_and_no_others() -> None:
 
 def test_after_one_death_batches_are_small_until_what_was_in_flight_is_behind() -> None:
     """Only the suspected partition is read; each batch narrows the mark, and each commit keeps the suspicion."""
-    care = _care((A, 100, "failsoft/1 among deaths=0 until=300"), (B, 5, ""))
+    care = _care((A, 100, "failsoft/1 among deaths=0 until=300 of=300"), (B, 5, ""))
     assert care.choose([A, B]) == (A, CAREFUL)
     turn = care.turn({A: 163})
-    assert turn == Turn({A: Mark(State.AMONG, 1, 164)})
-    assert care.beside(turn, {A: 100, B: 5}, {A: 164}) == {A: (164, "failsoft/1 suspect deaths=1 until=300")}
+    assert turn == Turn({A: Mark(State.AMONG, 1, 164, 300)})
+    assert care.beside(turn, {A: 100, B: 5}, {A: 164}) == {A: (164, "failsoft/1 suspect deaths=1 until=300 of=300")}
     assert care.beside(care.turn({A: 299}), {A: 236}, {A: 301}) == {A: (301, "")}
     assert care.choose([A, B]) is None
 
 
 def test_after_two_deaths_each_is_tried_alone() -> None:
     """Marked as alone before, and as a mere suspect again once the run is over: a commit that fails kills nobody."""
-    care = _care((A, 100, "failsoft/1 among deaths=1 until=103"))
+    care = _care((A, 100, "failsoft/1 among deaths=1 until=103 of=103"))
     assert care.choose([A]) == (A, 1)
     turn = care.turn({A: 100})
-    assert turn == Turn({A: Mark(State.ALONE, 2, 101)}, alone=True)
-    assert care.ran(turn) == {A: Mark(State.SUSPECT, 2, 103)}
-    assert care.beside(turn, {A: 100}, {A: 101}) == {A: (101, "failsoft/1 suspect deaths=2 until=103")}
+    assert turn == Turn({A: Mark(State.ALONE, 2, 101, 103)}, alone=True)
+    assert care.ran(turn) == {A: Mark(State.SUSPECT, 2, 103, 103)}
+    assert care.beside(turn, {A: 100}, {A: 101}) == {A: (101, "failsoft/1 suspect deaths=2 until=103 of=103")}
+
+
+def test_past_the_few_the_rest_is_suspected_as_before() -> None:
+    """The second death may have been another lane's doing: the killer of the first is still to come."""
+    care = _care((A, 100, "failsoft/1 among deaths=1 until=101 of=300"))
+    turn = care.turn({A: 100})
+    assert care.beside(turn, {A: 100}, {A: 101}) == {A: (101, "failsoft/1 suspect deaths=1 until=300 of=300")}
+    assert care.choose([A]) == (A, CAREFUL)
 
 
 def test_who_was_alone_in_flight_when_its_worker_died_is_convicted() -> None:
     """It is marked once more while it is buried; then the partition is like any other."""
-    care = _care((A, 100, "failsoft/1 alone deaths=2 until=102"), (B, 0, "failsoft/1 among deaths=1 until=9"))
+    care = _care(
+        (A, 100, "failsoft/1 alone deaths=2 until=102 of=300"), (B, 0, "failsoft/1 among deaths=1 until=9 of=9")
+    )
     assert care.choose([B, A]) == (A, 1)
     turn = care.turn({A: 101})
-    assert turn == Turn({A: Mark(State.ALONE, 3, 102)}, alone=True, convict=Convict(3))
-    assert care.ran(turn) == {A: Mark(State.ALONE, 2, 102)}, "a commit that fails leaves the same verdict"
+    assert turn == Turn({A: Mark(State.ALONE, 3, 102, 300)}, alone=True, convict=Convict(3))
+    assert care.ran(turn) == {A: Mark(State.ALONE, 2, 102, 300)}, "a commit that fails leaves the same verdict"
     assert care.beside(turn, {A: 100}, {A: 102}) == {A: (102, "")}
     assert care.choose([A]) is None and care.choose([A, B]) == (B, 1)
 
 
 def test_only_the_record_that_was_in_flight_is_convicted() -> None:
     """If it is not there any more, whoever comes in its place is tried."""
-    care = _care((A, 100, "failsoft/1 alone deaths=2 until=102"))
+    care = _care((A, 100, "failsoft/1 alone deaths=2 until=102 of=102"))
     turn = care.turn({A: 105})
     assert turn.convict is None and turn.alone
 
@@ -108,31 +119,31 @@ def test_only_the_record_that_was_in_flight_is_convicted() -> None:
 def test_a_mark_that_lies_behind_says_nothing(offset: int) -> None:
     """Somebody committed past it."""
     care: Care[tuple[str, int]] = Care()
-    assert care.opened(A, offset, "failsoft/1 alone deaths=2 until=300") is None
+    assert care.opened(A, offset, "failsoft/1 alone deaths=2 until=300 of=300") is None
     assert care.choose([A]) is None
 
 
 def test_a_suspicion_does_not_count_as_a_death() -> None:
     """A lane that moves or drains in the middle of its care hands it on as it is, however often."""
-    care = _care((A, 100, "failsoft/1 suspect deaths=1 until=300"))
+    care = _care((A, 100, "failsoft/1 suspect deaths=1 until=300 of=300"))
     assert care.choose([A]) == (A, CAREFUL)
-    assert care.turn({A: 120}).marks == {A: Mark(State.AMONG, 1, 121)}
+    assert care.turn({A: 120}).marks == {A: Mark(State.AMONG, 1, 121, 300)}
 
 
 def test_a_suspect_that_may_not_be_read_keeps_nobody_waiting() -> None:
     """A rung while the breaker is open: the others are read as ever, and the mark stays where it is."""
-    care = _care((B, 3, "failsoft/1 among deaths=1 until=9"))
+    care = _care((B, 3, "failsoft/1 among deaths=1 until=9 of=9"))
     assert care.choose([A]) is None
-    assert care.turn({A: 7}) == Turn({A: Mark(State.AMONG, 0, 8)})
+    assert care.turn({A: 7}) == Turn({A: Mark(State.AMONG, 0, 8, 8)})
     assert care.beside(Turn({}), {A: 0, B: 3}, {A: 8, B: 4}) == {
         A: (8, ""),
-        B: (4, "failsoft/1 suspect deaths=2 until=9"),
+        B: (4, "failsoft/1 suspect deaths=2 until=9 of=9"),
     }
 
 
 def test_what_is_gone_is_not_waited_for() -> None:
     """Retention took it: the partition is read as ever."""
-    care = _care((A, 100, "failsoft/1 among deaths=1 until=300"))
+    care = _care((A, 100, "failsoft/1 among deaths=1 until=300 of=300"))
     care.gone(A)
     assert care.choose([A]) is None
 
