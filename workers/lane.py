@@ -181,9 +181,7 @@ class Lane:
             if tp in found:
                 committed = found[tp].offset
                 if mark := self._care.opened(tp, committed, found[tp].metadata):
-                    log.warning(
-                        "suspects: a worker died", lane=self.index, topic=tp.topic, at=committed, mark=str(mark)
-                    )
+                    log.warning("records are suspected", lane=self.index, topic=tp.topic, at=committed, mark=str(mark))
             else:
                 committed = (await self._consumer.beginning_offsets([tp]))[tp]
             self._consumer.seek(tp, committed)

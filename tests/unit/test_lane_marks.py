@@ -124,7 +124,7 @@ async def test_after_two_deaths_each_record_is_alone_in_the_process() -> None:
     await _ran(tested, lambda: ledger.offsets and ledger.offsets[-1].get(LIVE) == 3)
     assert log.sizes == [1, 1, 1] and seen == [False, False, True]
     assert ledger.notes[:6] == [
-        {LIVE: (0, "failsoft/1 alone deaths=2 until=1 of=1")},
+        {LIVE: (0, "failsoft/1 alone deaths=2 until=1 of=2")},
         {LIVE: (0, "failsoft/1 suspect deaths=2 until=2 of=2")},
         {LIVE: (1, "failsoft/1 suspect deaths=2 until=2 of=2")},
         {LIVE: (1, "failsoft/1 alone deaths=2 until=2 of=2")},
