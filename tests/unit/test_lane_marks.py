@@ -206,3 +206,14 @@ async def test_at_least_once_marks_by_the_consumer() -> None:
     cast(Any, tested)._d = SimpleNamespace(**vars(_deps(tested)) | {"exactly_once": False})
     await _ran(tested, lambda: len(noted) == 2)
     assert noted == [{LIVE: (0, "failsoft/1 among deaths=0 until=3 of=3")}, {LIVE: (3, "")}] and ledger.notes == []
+
+
+async def test_what_is_held_is_not_behind() -> None:
+    """It is read again, so it does not count towards the end of the watch, nor does what was read with it."""
+    log, ledger = Backlog({LIVE: [*events(2)], RUNG: [waiting()]}), Ledger()
+    tested = lane(log, ledger)
+    _deps(tested).board.serving = lambda model: None
+    passed: list[TopicPartition] = []
+    cast(Any, tested)._care.passed = lambda tp, records, done: passed.append(tp)
+    await _ran(tested, lambda: len(ledger.notes) >= 4)
+    assert ledger.offsets[0][LIVE] == 2 and passed == []
