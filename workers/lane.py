@@ -22,7 +22,6 @@ from topics import hold
 from topics.names import Names
 from topics.routing import Row, route
 from workers.board import LocalBoard
-from workers.gate import Gate
 from workers.pace import Pace
 from workers.plan import Call, Plan, Result, Scored
 from workers.report import Reporter
@@ -30,6 +29,7 @@ from workers.runner import Runner
 from workers.scoring import score
 from workers.suspects import Care, Convict, Mark, Turn
 from workers.transaction import COMMIT_TIMEOUT, Noted, commit
+from workers.turnstile import Turnstile
 
 log = structlog.get_logger("failsoft.lane")
 
@@ -77,7 +77,7 @@ class Deps:
     wall: Callable[[], float]
     clock: Callable[[], float]
     draws: Callable[[int], np.ndarray[Any, np.dtype[np.float64]]]
-    gate: Gate = field(default_factory=Gate)
+    turnstile: Turnstile = field(default_factory=Turnstile)
 
 
 class Lane:
@@ -295,7 +295,7 @@ class Lane:
     async def _process(self, records: list[Record]) -> None:
         started = self._d.clock()
         turn = self._care.turn({tp: last for tp, (last, _) in self._read.items()})
-        async with self._d.gate.hold(turn.alone):
+        async with self._d.turnstile.hold(turn.alone):
             await self._settle(records, turn, started)
 
     async def _settle(self, records: list[Record], turn: Turn[TopicPartition], started: float) -> None:

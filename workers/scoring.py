@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.card import ModelCard
 from models.fallback import LastKnown, LinkKind, from_rule, static
 from models.imputation import Imputed
+from models.window import Counts
 from schemas import attempt as attempts
 from schemas import wire
 from schemas.attempt import Attempt
@@ -28,7 +29,7 @@ from topics.hold import plausible
 from topics.ladder import next_rung
 from workers import calls, quorum
 from workers.plan import Board, Call, Plan, Result, Scored, Served
-from workers.suspects import Convict, apart, counted, too_many
+from workers.suspects import Convict, among, apart, counted, too_many
 from workers.verdicts import Answered, Outcome, conclude
 
 UNANSWERED = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
@@ -78,7 +79,7 @@ class _Batch:
         self.version: int | None = None
         self.imputed: Mapping[int, tuple[str, ...]] = {}
         self.rule_errors: Counter[tuple[str, str]] = Counter()
-        self.absent: Mapping[int, Failure] = {}
+        self.absent: dict[int, Failure] = {}
         self.primary_columns: tuple[list[int], Columns] | None = None
         self._read_attempts()
         origins = {row: a.origin for row, a in self.attempts.items()}
@@ -131,15 +132,17 @@ class _Batch:
         rows = _without(range(len(self.records)), self.failures)
         if not rows:
             return
+        deadline = sum(self.plan.cards[model].model.deadline for model in self.plan.asked)
+        if waiting := too_many(rows, self.attempts, deadline):
+            self._refuse(waiting, Failure(Kind.UNAVAILABLE, "suspects are tried a few at a time"))
+            rows = _without(rows, self.held)
         if self.card.ensemble is not None:
-            yield from self._ask_members(rows)
+            for part in apart(rows, self.attempts):
+                yield from self._ask_members(_without(part, self.held) if self.held else part)
             return
         if served is None:
             self._refuse(rows, Failure(Kind.UNAVAILABLE, f"no version of {self.plan.primary} is loaded"))
             return
-        if waiting := too_many(rows, self.attempts, self.card.model.deadline):
-            self._refuse(waiting, Failure(Kind.UNAVAILABLE, "suspects are tried a few at a time"))
-            rows = _without(rows, self.held)
         rows, ready = self._prepare(rows, self.card, served)
         self.imputed = ready.imputed
         if not rows:
@@ -150,8 +153,8 @@ class _Batch:
             if not granted:
                 return
         counts = Counts()
-        for part, part_columns in apart(granted, rows, ready.columns, self.attempts):
-            result = yield calls.call(served, part_columns, self.card)
+        for part in apart(granted, self.attempts):
+            result = yield calls.call(served, among(ready.columns, rows, part), self.card)
             counts += calls.counts(self.card, len(part), result)
             self._take_primary(part, result, served)
         self.board.report(served.key, admission.generation, counts)
@@ -160,10 +163,12 @@ class _Batch:
 
     def _ask_members(self, rows: list[int]) -> Generator[Call, Result, None]:
         """An ensemble: what its members say together, and what becomes of the rows of which too few spoke."""
+        if not rows:
+            return
         said = yield from quorum.ask(self.plan, self.board, self.events.features, rows, self.attempts)
         self.answered += said.answered
-        self.failures.update(said.failures)
-        self.absent = said.absent
+        self._fail(said.failures)
+        self.absent |= said.absent
         self._refuse(said.waiting, Failure(Kind.BREAKER_OPEN, "too few members are asked"))
 
     def _prepare(self, rows: list[int], card: ModelCard, served: Served) -> tuple[list[int], Imputed]:
@@ -200,11 +205,12 @@ class _Batch:
         spared = [row for row, f in failed.items() if f.trips_breaker and row in self.attempts]
         self._refuse(spared, Failure(Kind.BREAKER_OPEN, "its probe failed"))
 
+    def _fail(self, failures: Mapping[int, Failure]) -> None:
+        for row, failure in failures.items():
+            self.failures[row] = counted(row, failure, self.attempts) if failure.kind is Kind.CRASHED else failure
+
     def _take_primary(self, rows: list[int], result: Result, served: Served) -> None:
-        for i, failure in result.bad.items():
-            self.failures[rows[i]] = (
-                counted(rows[i], failure, self.attempts) if failure.kind is Kind.CRASHED else failure
-            )
+        self._fail({rows[i]: failure for i, failure in result.bad.items()})
         if result.predictions is None:
             return
         good = calls.usable(self.card, rows, result, self.failures)

@@ -46,19 +46,18 @@ def too_many(rows: Iterable[int], attempts: Mapping[int, Attempt], deadline: flo
     return _suspects(rows, attempts)[max(1, min(FEW, int(LONGEST / deadline))) :]
 
 
-def apart(
-    granted: list[int], rows: list[int], columns: Columns, attempts: Mapping[int, Attempt]
-) -> list[tuple[list[int], Columns]]:
-    """The ``granted`` of ``rows`` as calls: the innocent together, and each suspect by itself, after them.
+def apart(rows: list[int], attempts: Mapping[int, Attempt]) -> list[list[int]]:
+    """``rows`` as calls: the innocent together, and each suspect by itself, after them."""
+    suspects = _suspects(rows, attempts)
+    if not suspects:
+        return [rows]
+    parts = [[row for row in rows if row not in suspects], *([row] for row in suspects)]
+    return [part for part in parts if part]
 
-    ``columns`` are those of ``rows``; each call gets its part.
-    """
-    suspects = _suspects(granted, attempts)
-    if not suspects and len(granted) == len(rows):
-        return [(rows, columns)]
-    place = {row: i for i, row in enumerate(rows)}
-    parts = [[row for row in granted if row not in suspects], *([row] for row in suspects)]
-    return [(part, columns.take(np.array([place[row] for row in part], np.intp))) for part in parts if part]
+
+def among(columns: Columns, rows: list[int], part: list[int]) -> Columns:
+    """The columns of ``part``, out of those of ``rows``; both ascend."""
+    return columns if len(part) == len(rows) else columns.take(np.searchsorted(rows, part))
 
 
 def _suspects(rows: Iterable[int], attempts: Mapping[int, Attempt]) -> list[int]:

@@ -14,8 +14,8 @@ from aiokafka.structs import OffsetAndMetadata
 from tests.kafka import eventually
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, FakeBoard, Rec, events, fine, plan, waiting
 from topics.names import Names
-from workers.gate import Gate
 from workers.lane import LEAST_WAIT_MS, Deps, Lane
+from workers.turnstile import Turnstile
 
 RUNG = TopicPartition("loans.retry.5s", 0)
 TPS = [TopicPartition(t, 0) for t in (INPUT, REPLAY, *RUNGS)]
@@ -131,7 +131,7 @@ def lane(log: Log, ledger: Ledger) -> Lane:
         wall=lambda: NOW_MS / 1000,
         clock=lambda: 0.0,
         draws=lambda n: np.full(n, 0.5),
-        gate=Gate(),
+        turnstile=Turnstile(),
     )
     return Lane(0, TPS, cast(Any, log), cast(Deps, deps))
 

@@ -111,10 +111,10 @@ async def test_after_two_deaths_each_record_is_alone_in_the_process() -> None:
     ledger = Ledger()
     tested = lane(log, ledger)
     seen: list[bool] = []
-    gate, plain = _deps(tested).gate, _deps(tested).runner.run
+    turnstile, plain = _deps(tested).turnstile, _deps(tested).runner.run
 
     async def run(call: Any) -> Any:
-        other = asyncio.create_task(gate.hold(False).__aenter__())
+        other = asyncio.create_task(turnstile.hold(False).__aenter__())
         await asyncio.sleep(0)
         seen.append(other.done())
         other.cancel()

@@ -24,6 +24,7 @@ from tests.kit import (
     result,
     retried,
     run,
+    trio,
     waiting,
 )
 from workers.plan import Call, Result
@@ -165,3 +166,38 @@ def test_a_convict_that_cannot_be_read_stays_what_it_is(record: Rec, kind: Kind)
     """It was never given to a model, and a malformed event is never answered."""
     done = run([record], convict=Convict(3))
     assert answers(done) == [] and [d.attempt.failure.kind for d in done.verdicts.dead] == [kind]
+
+
+# --- an ensemble ---
+
+
+def test_suspects_of_an_ensemble_are_tried_alone_too() -> None:
+    """Each in calls of its own to every member; who crashes too many of them again is poison, and nobody else."""
+    sizes: list[int] = []
+    guilty = {"on": False}
+
+    def dying(call: Call) -> Result:
+        sizes.append(len(call))
+        guilty["on"] = len(call) == 1
+        return _crashing(call) if guilty["on"] else fine(call)
+
+    def dies_with_it(call: Call) -> Result:
+        return _crashing(call) if guilty["on"] else fine(call)
+
+    records = [waiting(offset=0), waiting(offset=1), waiting(offset=2, crashes=1)]
+    board = FakeBoard(versions={"a": 1, "b": 2, "c": 3})
+    done = run(records, trio(), board, {"a": dying, "b": dies_with_it})
+    assert sizes == [2, 1]
+    assert [(s.record.offset, s.source, s.reason) for s in answers(done)] == [
+        (0, "ensemble", None),
+        (1, "ensemble", None),
+        (2, "static", "poison"),
+    ]
+    assert [(d.attempt.failure.kind, d.attempt.crashes) for d in done.verdicts.dead] == [(Kind.POISON, 2)]
+
+
+def test_a_members_probe_that_crashed_does_not_wait() -> None:
+    """Its count is written, as that of a single model's is."""
+    board = FakeBoard(versions={"a": 1, "b": 2, "c": 3}, admits={"a@1": 1, "b@2": 1})
+    done = run([waiting()], trio(), board, {"a": _crashing, "b": _crashing})
+    assert [dict(headers)["failsoft-crashes"] for _, _, headers in retried(done)] == [b"1"] and done.held == set()

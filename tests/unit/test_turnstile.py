@@ -1,4 +1,4 @@
-"""The gate: many inside at once, or one alone."""
+"""The turnstile: many inside at once, or one alone."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import asyncio
 import pytest
 
 from tests.kafka import eventually
-from workers.gate import Gate
+from workers.turnstile import Turnstile
 
 
 class Visitor:
     """Somebody who enters and stays until told to leave."""
 
-    def __init__(self, gate: Gate, alone: bool = False) -> None:
+    def __init__(self, turnstile: Turnstile, alone: bool = False) -> None:
         self.inside = False
         self._leave = asyncio.Event()
-        self.task = asyncio.create_task(self._visit(gate, alone))
+        self.task = asyncio.create_task(self._visit(turnstile, alone))
 
-    async def _visit(self, gate: Gate, alone: bool) -> None:
-        async with gate.hold(alone):
+    async def _visit(self, turnstile: Turnstile, alone: bool) -> None:
+        async with turnstile.hold(alone):
             self.inside = True
             try:
                 await self._leave.wait()
@@ -39,10 +39,10 @@ async def _turn_around() -> None:
 
 async def test_while_nobody_is_alone_nobody_waits() -> None:
     """Entering does not even give the event loop a turn."""
-    gate = Gate()
-    other = Visitor(gate)
+    turnstile = Turnstile()
+    other = Visitor(turnstile)
     await _turn_around()
-    entered = gate.hold(False).__aenter__()
+    entered = turnstile.hold(False).__aenter__()
     with pytest.raises(StopIteration):
         entered.send(None)
     assert other.inside
@@ -51,10 +51,10 @@ async def test_while_nobody_is_alone_nobody_waits() -> None:
 
 async def test_who_is_alone_is_alone() -> None:
     """It waits until the others have left, and they wait until it has, and so does the next one to be alone."""
-    gate = Gate()
-    first = Visitor(gate)
+    turnstile = Turnstile()
+    first = Visitor(turnstile)
     await _turn_around()
-    alone, second, later = Visitor(gate, alone=True), Visitor(gate, alone=True), Visitor(gate)
+    alone, second, later = Visitor(turnstile, alone=True), Visitor(turnstile, alone=True), Visitor(turnstile)
     await _turn_around()
     assert [v.inside for v in (first, alone, second, later)] == [True, False, False, False]
     await first.leave()
@@ -69,25 +69,25 @@ async def test_who_is_alone_is_alone() -> None:
 
 
 async def test_whoever_gives_up_waiting_bars_nobody() -> None:
-    """A lane that is cancelled while it waits to be alone leaves the gate open."""
-    gate = Gate()
-    first = Visitor(gate)
+    """A lane that is cancelled while it waits to be alone leaves the turnstile open."""
+    turnstile = Turnstile()
+    first = Visitor(turnstile)
     await _turn_around()
-    alone, later = Visitor(gate, alone=True), Visitor(gate)
+    alone, later = Visitor(turnstile, alone=True), Visitor(turnstile)
     await _turn_around()
     assert not later.inside
     alone.task.cancel()
-    await eventually(lambda: later.inside, 10, "the gate to be open again")
+    await eventually(lambda: later.inside, 10, "the turnstile to be open again")
     await first.leave()
     await later.leave()
 
 
 async def test_an_error_inside_opens_the_gate() -> None:
     """The worker ends of it, but it may have to finish others first."""
-    gate = Gate()
+    turnstile = Turnstile()
     with pytest.raises(RuntimeError):
-        async with gate.hold(alone=True):
+        async with turnstile.hold(alone=True):
             raise RuntimeError
-    later = Visitor(gate)
-    await eventually(lambda: later.inside, 10, "the gate to be open")
+    later = Visitor(turnstile)
+    await eventually(lambda: later.inside, 10, "the turnstile to be open")
     await later.leave()
