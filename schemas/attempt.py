@@ -25,7 +25,7 @@ class Attempt:
 
     ``number`` counts the retries made so far. ``next_revision`` is the revision that the next answer takes: 0 when
     none was given (the event was malformed or invalid), 1 when a provisional one was, more when a final one was.
-    Times are epoch milliseconds.
+    ``crashes`` counts the times that the model's process died with it in flight. Times are epoch milliseconds.
     """
 
     number: int
@@ -38,6 +38,7 @@ class Attempt:
     replays: int = 0
     replay_id: str | None = None
     due_ms: int | None = None
+    crashes: int = 0
 
     @property
     def provisional(self) -> bool:
@@ -48,8 +49,12 @@ class Attempt:
         """The same history after one more failure, of ``model`` (a pipeline's primary may be another by now)."""
         return replace(self, failure=failure, model=model, version=version, next_revision=next_revision, due_ms=None)
 
+    def crashed(self) -> Attempt:
+        """The same history after one more death with it in flight."""
+        return replace(self, crashes=self.crashes + 1)
+
     def headers(self) -> list[Header]:
-        """The control headers, in the contract's order."""
+        """The control headers, in the contract's order. ``failsoft-crashes`` is absent at 0, which nearly all have."""
         found: list[Header] = [
             ("failsoft-attempt", b"%d" % self.number),
             ("failsoft-origin-topic", self.origin.topic.encode()),
@@ -69,6 +74,8 @@ class Attempt:
             found.append(("failsoft-model-version", b"%d" % self.version))
         if self.replay_id is not None:
             found.append(("failsoft-replay-id", self.replay_id.encode()))
+        if self.crashes:
+            found.append(("failsoft-crashes", b"%d" % self.crashes))
         return found
 
     def dead_headers(self, group: str) -> list[Header]:
@@ -113,6 +120,8 @@ def parse(headers: Sequence[Header]) -> Attempt | Failure:
             next_revision=_next_revision(found, kind),
             replays=_number(found, "failsoft-replays"),
             replay_id=_text(found, "failsoft-replay-id") if "failsoft-replay-id" in found else None,
+            # A worker of an older version neither writes nor keeps it, and both versions run side by side.
+            crashes=_number(found, "failsoft-crashes") if "failsoft-crashes" in found else 0,
         )
     except _BadHeader as e:
         return Failure(Kind.BAD_HEADER, str(e))
@@ -123,12 +132,13 @@ def salvage(headers: Sequence[Header], failure: Failure, fallback: Origin, model
     itself as origin and one answer given, so that a replay finds its event again.
     """
     found = dict(reversed([h for h in headers if h[0].startswith(CONTROL_PREFIX)]))
-    number, replays, first = (
+    number, replays, first, crashes = (
         _or(_number, found, name, default)
         for name, default in (
             ("failsoft-attempt", 0),
             ("failsoft-replays", 0),
             ("failsoft-first-failed-ms", now_ms),
+            ("failsoft-crashes", 0),
         )
     )
     try:
@@ -144,6 +154,7 @@ def salvage(headers: Sequence[Header], failure: Failure, fallback: Origin, model
         version=None,
         next_revision=_or(_number, found, "failsoft-next-revision", 1),
         replays=replays,
+        crashes=crashes,
     )
 
 
@@ -160,7 +171,8 @@ def first_headers(
     """
     if not records:
         return []
-    shared = Attempt(0, Origin("", 0, 0, 0), now_ms, failure, model, version, next_revision=1).headers()
+    first = Attempt(0, Origin("", 0, 0, 0), now_ms, failure, model, version, next_revision=1)
+    shared = (first.crashed() if failure.kind is Kind.CRASHED else first).headers()
     before, after = shared[:1], shared[5:]
     origin = {(r.topic, r.partition) for r in records}
     places = {

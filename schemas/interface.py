@@ -176,7 +176,11 @@ def headers_schema(*, due: bool = False, dead: bool = False) -> Document:
             "__dlq.errors.delivery.count": number,
             "__dlq.errors.message": message,
         }
-    optional: Document = {"failsoft-model-version": number, "failsoft-replay-id": text}
+    optional: Document = {
+        "failsoft-model-version": number,
+        "failsoft-replay-id": text,
+        "failsoft-crashes": {**number, "description": "Deaths of its model's process with it in flight; absent is 0."},
+    }
     return {
         "type": "object",
         "description": "Beside the event's own headers, which are untouched. Each is there at most once, in UTF-8.",

@@ -21,6 +21,7 @@ from schemas.prediction import Predictions
 from schemas.record import Header, Origin
 from workers.plan import Call, Plan, Result, Rule, Scored, Served
 from workers.scoring import score
+from workers.suspects import Convict
 
 NOW_MS = 1_800_000_000_000
 INPUT = "loans.events"
@@ -198,10 +199,11 @@ def run(
     models: Mapping[str, Answer] | None = None,
     known: LastKnown | None = None,
     u: float = 0.5,
+    convict: Convict | None = None,
 ) -> Scored:
     """Drives ``score`` to its end; a model without an entry in ``models`` is ``fine``."""
     answers = dict(models or {})
-    steps = score(records, the_plan or plan(), board or FakeBoard(), known, NOW_MS, np.full(len(records), u))
+    steps = score(records, the_plan or plan(), board or FakeBoard(), known, NOW_MS, np.full(len(records), u), convict)
     try:
         call = next(steps)
         while True:

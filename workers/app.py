@@ -38,13 +38,14 @@ from workers import known, sessions, unpack
 from workers.board import LocalBoard, policy
 from workers.exchange import Exchange
 from workers.fleet import ControlPlane, Owner
-from workers.lane import BATCH_BYTES, Deps
+from workers.lane import Deps
 from workers.lanes import Lanes
 from workers.logs import FailureLog
 from workers.metrics import Metrics
 from workers.report import Reporter
 from workers.runner import Runner
 from workers.settings import Settings
+from workers.transaction import BATCH_BYTES
 from workers.versions import Versions
 from workers.web import Web
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.producer.message_accumulator import BatchBuilder
 
 from models.fallback import LastKnown
 from schemas.record import Record
@@ -24,26 +23,20 @@ from topics.names import Names
 from topics.routing import Row, route
 from workers.board import LocalBoard
 from workers.pace import Pace
-from workers.pack import pack, squeezed
 from workers.plan import Call, Plan, Result, Scored
 from workers.report import Reporter
 from workers.runner import Runner
 from workers.scoring import score
+from workers.suspects import Care, Convict, Mark, Turn
+from workers.transaction import COMMIT_TIMEOUT, Noted, commit
+from workers.turnstile import Turnstile
 
 log = structlog.get_logger("failsoft.lane")
 
 T = TypeVar("T")
 
-COMMIT_TIMEOUT = 20.0
-"""Seconds from begin to commit. The transaction's own timeout is 15: past it the broker has aborted anyway, and a
-commit can hang for ever when a coordinator leaves (aiokafka #1145)."""
-
 IDLE_FETCH = 0.5
 """Seconds that one fetch waits for records; how late a lane may notice that a rung became due by itself is less."""
-
-BATCH_BYTES = 1_000_000
-"""A produce batch's limit, under the broker's default of 1,048,588: `send_batch` does not check it."""
-
 
 LEAST_WAIT_MS = 50
 """A rung under steady traffic has a record due every few milliseconds, and each look at it fetches what lies behind
@@ -84,6 +77,7 @@ class Deps:
     wall: Callable[[], float]
     clock: Callable[[], float]
     draws: Callable[[int], np.ndarray[Any, np.dtype[np.float64]]]
+    turnstile: Turnstile = field(default_factory=Turnstile)
 
 
 class Lane:
@@ -111,6 +105,8 @@ class Lane:
         self._live_seen = -LIVE_SEEN  # when a live event was last read, and until when the ladder rests (monotonic)
         self._ladder_rests = 0.0
         self._pace = Pace()
+        self._care: Care[TopicPartition] = Care()
+        self._read: dict[TopicPartition, tuple[int, int]] = {}  # of the batch at hand: last offset, and how many
         self._producer: AIOKafkaProducer | None = None
         self._known: LastKnown | None = None
         self._closing = False
@@ -168,8 +164,7 @@ class Lane:
         for topic in self._outputs():
             # a first use during an outage raises UnknownTopicOrPartition
             await self._producer.partitions_for(topic)
-        for tp in [*self._live, *sorted(self._ladder)]:
-            await self._seek(tp)
+        await self._seek([*self._live, *sorted(self._ladder)])
         self._known = await self._d.make_known(self.index)
         if not self._closing:
             self._consumer.resume(*self._live, *self._ladder)
@@ -179,13 +174,18 @@ class Lane:
         names = self._d.names
         return [names.scored, names.dead, *(names.retry(name) for name, _ in self._d.plan.delays)]
 
-    async def _seek(self, tp: TopicPartition) -> None:
-        """To the committed offset; a partition never read before is read from its beginning (no event is skipped)."""
-        committed = await self._consumer.committed(tp)
-        if committed is None:
-            committed = (await self._consumer.beginning_offsets([tp]))[tp]
-        self._consumer.seek(tp, committed)
-        self._next[tp] = self._committed[tp] = committed
+    async def _seek(self, tps: list[TopicPartition]) -> None:
+        """To the committed offsets; a partition never read before is read from its beginning (no event is skipped)."""
+        found = await self._consumer._coordinator.fetch_committed_offsets(tps)  # ``committed`` drops the metadata
+        for tp in tps:
+            if tp in found:
+                committed = found[tp].offset
+                if mark := self._care.opened(tp, committed, found[tp].metadata):
+                    log.warning("records are suspected", lane=self.index, topic=tp.topic, at=committed, mark=str(mark))
+            else:
+                committed = (await self._consumer.beginning_offsets([tp]))[tp]
+            self._consumer.seek(tp, committed)
+            self._next[tp] = self._committed[tp] = committed
 
     # --- fetch ----------------------------------------------------------------------------------------------------
 
@@ -193,21 +193,29 @@ class Lane:
         """The next records to score, in order within each partition."""
         self._enter(Stage.FETCHING)
         readable, wait = self._readable()
+        limit = self._pace.limit
+        if chosen := self._care.choose(readable):
+            readable, limit = [chosen[0]], chosen[1]
         fetched = await self._unless_closed(
-            self._consumer.getmany(*readable, timeout_ms=round(1000 * wait), max_records=self._pace.limit)
+            self._consumer.getmany(*readable, timeout_ms=round(1000 * wait), max_records=limit)
         )
         if fetched is None:
             return []
+        if chosen and not fetched and self._consumer.highwater(chosen[0]) is not None:  # the broker has answered
+            self._care.gone(chosen[0])
         records: list[Record] = []
+        self._read.clear()
         self._retries = 0
         for tp, found in fetched.items():
             if tp in self._ladder:
                 found = self._due_now(tp, found)
                 self._retries += len(found)
             records += found
+            if found:
+                self._read[tp] = found[-1].offset, len(found)
         if not records:
             self._d.reporter.idle()
-        if len(records) < self._pace.limit:
+        if len(records) < limit:
             self._drained(tp for tp in readable if tp in self._ladder and not fetched.get(tp))
         return records
 
@@ -285,15 +293,24 @@ class Lane:
     # --- score and commit -----------------------------------------------------------------------------------------
 
     async def _process(self, records: list[Record]) -> None:
+        started = self._d.clock()
+        turn = self._care.turn({tp: last for tp, (last, _) in self._read.items()})
+        async with self._d.turnstile.hold(turn.alone):
+            await self._settle(records, turn, started)
+
+    async def _settle(self, records: list[Record], turn: Turn[TopicPartition], started: float) -> None:
         d = self._d
-        started = d.clock()
+        await self._mark(turn.marks)
         self._enter(Stage.SCORING)
-        scored, inference = await self._score(records)
+        scored, inference = await self._score(records, turn.convict)
+        if turn.alone:
+            await self._mark(self._care.ran(turn))
         offsets = await self._offsets(records, scored.held)
+        began = d.clock()
+        if offsets or turn.marks:
+            beside = self._care.beside(turn, self._committed, offsets)
+            await self._commit(route(scored.verdicts, d.names), beside)
         if offsets:
-            self._enter(Stage.COMMITTING)
-            began = d.clock()
-            await asyncio.wait_for(self._commit(route(scored.verdicts, d.names), offsets), COMMIT_TIMEOUT)
             self._next.update(offsets)
             self._committed.update(offsets)
             self._wrote.update(tp for tp in self._ladder if d.names.delay_of(tp.topic) in scored.retried)
@@ -302,6 +319,10 @@ class Lane:
                 for keys, predictions, version in scored.known:
                     self._known.remember(keys, predictions, d.plan.primary, version, now)
             d.reporter.committed(records, scored, started, began)
+            for tp in turn.marks if not scored.held else ():
+                high = self._consumer.highwater(tp)
+                done = tp in self._due or (high is not None and high <= self._committed[tp])
+                self._care.passed(tp, self._read[tp][1], done)
         self._share(records, d.clock() - started)
         slow = min(d.plan.cards[model].breaker.slow_call for model in d.plan.asked)
         self._pace.saw(len(records), inference, d.clock() - started, slow)
@@ -314,9 +335,14 @@ class Lane:
         if self._retries and now - self._live_seen < LIVE_SEEN:
             self._ladder_rests = now + LADDER_RESTS * seconds * self._retries / len(records)
 
-    async def _score(self, records: list[Record]) -> tuple[Scored, float]:
+    async def _mark(self, marks: Mapping[TopicPartition, Mark]) -> None:
+        """Beside the same offsets, by the lane's own producer: what the next owner finds if this worker dies now."""
+        if marks:
+            await self._commit((), {tp: (self._committed[tp], str(mark)) for tp, mark in marks.items()})
+
+    async def _score(self, records: list[Record], convict: Convict | None) -> tuple[Scored, float]:
         d = self._d
-        steps = score(records, d.plan, d.board, self._known, self._now_ms(), d.draws(len(records)))
+        steps = score(records, d.plan, d.board, self._known, self._now_ms(), d.draws(len(records)), convict)
         slowest = 0.0
         try:
             call = next(steps)
@@ -342,26 +368,13 @@ class Lane:
         positions = {tp: await self._consumer.position(tp) for tp in self._committed}
         return {tp: position for tp, position in positions.items() if position != self._committed[tp]}
 
-    async def _commit(self, routed: Sequence[tuple[str, list[Row]]], offsets: dict[TopicPartition, int]) -> None:
-        """Outputs and offsets, together or not at all. Whatever is raised here ends the worker."""
-        producer = self._producer
-        assert producer is not None
-        if self._d.exactly_once:
-            await producer.begin_transaction()
-        futures = []
-        for topic, rows in routed:
-            for batch in pack(producer.create_batch, rows, self._now_ms(), self._squeezed):
-                futures.append(await producer.send_batch(batch, topic, partition=self.index))
-        # Every future, before the offsets: aiokafka commits a transaction although a batch in it failed.
-        await asyncio.gather(*futures)
-        if self._d.exactly_once:
-            await producer.send_offsets_to_transaction(offsets, self._d.names.group)
-            await producer.commit_transaction()
-        else:
-            await self._consumer.commit(offsets)
-
-    def _squeezed(self) -> BatchBuilder:
-        return squeezed(BATCH_BYTES, self._d.exactly_once)
+    async def _commit(self, routed: Sequence[tuple[str, list[Row]]], offsets: Mapping[TopicPartition, Noted]) -> None:
+        """Whatever is raised here ends the worker."""
+        assert self._producer is not None
+        self._enter(Stage.COMMITTING)
+        group = self._d.names.group if self._d.exactly_once else None
+        work = commit(self._producer, self._consumer, group, self.index, routed, dict(offsets), self._now_ms())
+        await asyncio.wait_for(work, COMMIT_TIMEOUT)
 
     def _now_ms(self) -> int:
         return int(self._d.wall() * 1000)

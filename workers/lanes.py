@@ -12,7 +12,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
-from workers.lane import COMMIT_TIMEOUT, Deps, Lane, Stage
+from workers.lane import Deps, Lane, Stage
+from workers.transaction import COMMIT_TIMEOUT
 
 log = structlog.get_logger("failsoft.lanes")
 

@@ -110,7 +110,9 @@ def again(letter: Letter, replay_id: str) -> list[Header]:
     """
     if not isinstance(letter.attempt, Attempt):
         raise ValueError(letter.attempt.message)
-    new = replace(letter.attempt, number=0, due_ms=None, replays=letter.attempt.replays + 1, replay_id=replay_id)
+    new = replace(
+        letter.attempt, number=0, due_ms=None, replays=letter.attempt.replays + 1, replay_id=replay_id, crashes=0
+    )
     return [*own_headers(letter.record.headers, dead_letter=True), *new.headers()]
 
 
@@ -163,6 +165,7 @@ def described(letter: Letter, envelope: Envelope, replayed: bool) -> dict[str, A
             "version": a.version,
             "retries": a.number,
             "replays": a.replays,
+            "crashes": a.crashes,
             "replay_id": a.replay_id,
             "origin": {"topic": a.origin.topic, "partition": a.origin.partition, "offset": a.origin.offset},
             "event_timestamp": iso(a.origin.timestamp),

@@ -92,7 +92,8 @@ def _ask(
     board.report(served.key, admission.generation, calls.counts(card, len(granted), result))
     for i, failure in result.bad.items():
         member.failures[granted[i]] = failure
-        if admission.probe and failure.trips_breaker:
+        # A crash is counted in what is written of its row, and a row that waits is not written.
+        if admission.probe and failure.trips_breaker and failure.kind is not Kind.CRASHED:
             member.unasked.add(granted[i])
     if result.predictions is not None:
         good = calls.usable(card, granted, result, member.failures)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.card import ModelCard
 from models.fallback import LastKnown, LinkKind, from_rule, static
 from models.imputation import Imputed
+from models.window import Counts
 from schemas import attempt as attempts
 from schemas import wire
 from schemas.attempt import Attempt
@@ -28,6 +29,7 @@ from topics.hold import plausible
 from topics.ladder import next_rung
 from workers import calls, quorum
 from workers.plan import Board, Call, Plan, Result, Scored, Served
+from workers.suspects import Convict, among, apart, counted, too_many
 from workers.verdicts import Answered, Outcome, conclude
 
 UNANSWERED = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
@@ -41,12 +43,14 @@ def score(
     known: LastKnown | None,
     now_ms: int,
     u: NDArray[np.float64],
+    convict: Convict | None = None,
 ) -> Generator[Call, Result, Scored]:
-    """Score ``records``, all of one partition index. ``u`` holds a draw in [0, 1) for each record.
+    """Score ``records``, all of one partition index. ``u`` holds a draw in [0, 1) for each record; with ``convict``
+    there is only one, and it is not tried.
 
     Records of rungs must be due. Rows in the result's ``held`` have no verdict: they are to be read again later.
     """
-    batch = _Batch(records, plan, board, known, now_ms, u)
+    batch = _Batch(records, plan, board, known, now_ms, u, convict)
     yield from batch.ask_primary()
     yield from batch.ask_fallbacks()
     return conclude(batch.outcome())
@@ -63,9 +67,10 @@ class _Batch:
         known: LastKnown | None,
         now_ms: int,
         u: NDArray[np.float64],
+        convict: Convict | None,
     ) -> None:
         self.records, self.plan, self.board, self.known = records, plan, board, known
-        self.now_ms, self.u = now_ms, u
+        self.now_ms, self.u, self.convict = now_ms, u, convict
         self.card = plan.cards[plan.primary]
         self.attempts: dict[int, Attempt] = {}
         self.failures: dict[int, Failure] = {}
@@ -74,13 +79,15 @@ class _Batch:
         self.version: int | None = None
         self.imputed: Mapping[int, tuple[str, ...]] = {}
         self.rule_errors: Counter[tuple[str, str]] = Counter()
-        self.absent: Mapping[int, Failure] = {}
+        self.absent: dict[int, Failure] = {}
         self.primary_columns: tuple[list[int], Columns] | None = None
         self._read_attempts()
         origins = {row: a.origin for row, a in self.attempts.items()}
         self.events = decode(records, origins, plan.envelope)
         for row, failure in self.events.failures.items():
             self.failures.setdefault(row, failure)
+        if convict is not None:
+            convict.sentence(self.failures, self.attempts)
 
     # --- what the records are -------------------------------------------------------------------------------------
 
@@ -125,8 +132,13 @@ class _Batch:
         rows = _without(range(len(self.records)), self.failures)
         if not rows:
             return
+        deadline = sum(self.plan.cards[model].model.deadline for model in self.plan.asked)
+        if waiting := too_many(rows, self.attempts, deadline):
+            self._refuse(waiting, Failure(Kind.UNAVAILABLE, "suspects are tried a few at a time"))
+            rows = _without(rows, self.held)
         if self.card.ensemble is not None:
-            yield from self._ask_members(rows)
+            for part in apart(rows, self.attempts):
+                yield from self._ask_members(_without(part, self.held) if self.held else part)
             return
         if served is None:
             self._refuse(rows, Failure(Kind.UNAVAILABLE, f"no version of {self.plan.primary} is loaded"))
@@ -140,22 +152,23 @@ class _Batch:
             self._refuse(refused, Failure(Kind.BREAKER_OPEN, f"the breaker of {served.key} is open"))
             if not granted:
                 return
-            place = {row: i for i, row in enumerate(rows)}
-            ready_columns = ready.columns.take(np.array([place[row] for row in granted], np.intp))
-        else:
-            ready_columns = ready.columns
-        result = yield calls.call(served, ready_columns, self.card)
-        self.board.report(served.key, admission.generation, calls.counts(self.card, len(granted), result))
-        self._take_primary(granted, result, served)
+        counts = Counts()
+        for part in apart(granted, self.attempts):
+            result = yield calls.call(served, among(ready.columns, rows, part), self.card)
+            counts += calls.counts(self.card, len(part), result)
+            self._take_primary(part, result, served)
+        self.board.report(served.key, admission.generation, counts)
         if admission.probe and self.attempts:
-            self._spare(granted, result)
+            self._spare(granted)
 
     def _ask_members(self, rows: list[int]) -> Generator[Call, Result, None]:
         """An ensemble: what its members say together, and what becomes of the rows of which too few spoke."""
+        if not rows:
+            return
         said = yield from quorum.ask(self.plan, self.board, self.events.features, rows, self.attempts)
         self.answered += said.answered
-        self.failures.update(said.failures)
-        self.absent = said.absent
+        self._fail(said.failures)
+        self.absent |= said.absent
         self._refuse(said.waiting, Failure(Kind.BREAKER_OPEN, "too few members are asked"))
 
     def _prepare(self, rows: list[int], card: ModelCard, served: Served) -> tuple[list[int], Imputed]:
@@ -182,14 +195,22 @@ class _Batch:
                 if row >= waiting.get(record.topic, len(self.records)):
                     self.held.add(row)
 
-    def _spare(self, probes: Sequence[int], result: Result) -> None:
-        """Waiting retries that were probes, and failed: the breaker learned from them, and they wait as before."""
-        failed = [probes[i] for i, f in sorted(result.bad.items()) if f.trips_breaker and probes[i] in self.attempts]
-        self._refuse(failed, Failure(Kind.BREAKER_OPEN, "its probe failed"))
+    def _spare(self, probes: Sequence[int]) -> None:
+        """Waiting retries that were probes, and failed: the breaker learned from them, and they wait as before. Not
+        when one killed its model's process: who waits, or stands behind one that does, is not written, nor its count.
+        """
+        failed = {row: self.failures[row] for row in probes if row in self.failures}
+        if any(f.kind in (Kind.CRASHED, Kind.POISON) for f in failed.values()):
+            return
+        spared = [row for row, f in failed.items() if f.trips_breaker and row in self.attempts]
+        self._refuse(spared, Failure(Kind.BREAKER_OPEN, "its probe failed"))
+
+    def _fail(self, failures: Mapping[int, Failure]) -> None:
+        for row, failure in failures.items():
+            self.failures[row] = counted(row, failure, self.attempts) if failure.kind is Kind.CRASHED else failure
 
     def _take_primary(self, rows: list[int], result: Result, served: Served) -> None:
-        for i, failure in result.bad.items():
-            self.failures[rows[i]] = failure
+        self._fail({rows[i]: failure for i, failure in result.bad.items()})
         if result.predictions is None:
             return
         good = calls.usable(self.card, rows, result, self.failures)
@@ -223,6 +244,8 @@ class _Batch:
         for link in self.plan.chain:
             if not pending:
                 return
+            if self.convict is not None and link.kind not in self.convict.links:
+                continue
             if link.kind is LinkKind.MODEL:
                 pending = yield from self._ask_model(str(link.target), pending)
             elif link.kind is LinkKind.LAST_KNOWN:
@@ -330,6 +353,7 @@ class _Batch:
             now_ms=self.now_ms,
             u=self.u,
             absent=self.absent,
+            deaths=0 if self.convict is None else self.convict.deaths,
         )
 
 

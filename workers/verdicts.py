@@ -65,6 +65,7 @@ class Outcome:
     now_ms: int
     u: NDArray[np.float64]
     absent: Mapping[int, Failure] = field(default_factory=dict)
+    deaths: int = 0  # of workers, with the only record of this batch in flight: it was not tried
 
 
 def conclude(batch: Outcome) -> Scored:
@@ -129,7 +130,7 @@ class _Conclusion:
         for row in rows:
             origin = origin_of(b.records[row])
             attempt = Attempt(0, origin, b.now_ms, failure, plan.primary, b.version, 0 if unanswered else FINAL_GIVEN)
-            self._bury(row, attempt)
+            self._bury(row, replace(attempt, crashes=1 if failure.kind is Kind.CRASHED else b.deaths))
 
     def _again(self, row: int, failure: Failure, attempt: Attempt) -> None:
         """An event that failed before, on a rung or as a dead letter, and failed again."""

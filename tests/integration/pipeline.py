@@ -248,9 +248,11 @@ class Pipeline:
         produce(self.bootstrap, topic or self.inputs[0], records)
         self.published += len(records)
 
-    def start(self, id: str = "w0", *options: str, switched: bool = False) -> Worker:
-        """A worker; ``switched`` makes its primary obey ``switch``."""
-        if switched:
+    def start(self, id: str = "w0", *options: str, switched: bool = False, deadly: bool = False) -> Worker:
+        """A worker; ``switched`` makes its primary obey ``switch``, ``deadly`` kills it (tests.integration.deadly)."""
+        if deadly:
+            command = [sys.executable, "-m", "tests.integration.deadly", str(self.file), str(self.switch), id]
+        elif switched:
             command = [sys.executable, "-m", "tests.integration.switched", str(self.file), str(self.switch), id]
         else:
             command = [sys.executable, "-m", "workers.cli", "worker", "--pipeline", str(self.file), "--id", id]

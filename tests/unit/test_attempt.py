@@ -21,7 +21,7 @@ def _parsed(headers: list[Header]) -> Attempt:
 
 def test_what_is_written_is_read_back() -> None:
     """With every field set and with every optional one left out."""
-    full = attempt(number=3, replays=2, replay_id="r-1", version=4, next_revision=2)
+    full = attempt(number=3, replays=2, replay_id="r-1", version=4, next_revision=2, crashes=1)
     bare = attempt(version=None, due_ms=None)
     assert _parsed(full.headers()) == full and _parsed(bare.headers()) == bare
     assert "failsoft-due-ms" not in dict(bare.headers())
@@ -29,7 +29,7 @@ def test_what_is_written_is_read_back() -> None:
 
 def test_headers_are_the_contracts() -> None:
     """Their names, each once, numbers in decimal."""
-    found = attempt(replay_id="r").headers()
+    found = attempt(replay_id="r", crashes=1).headers()
     assert {k for k, _ in found} == {
         f"failsoft-{name}"
         for name in (
@@ -47,6 +47,7 @@ def test_headers_are_the_contracts() -> None:
             "next-revision",
             "replays",
             "replay-id",
+            "crashes",
         )
     }
     assert len({k for k, _ in found}) == len(found)
@@ -79,6 +80,7 @@ def test_the_headers_added_take_at_most_4_kib() -> None:
         next_revision=2,
         replays=2**31,
         replay_id="r" * 64,
+        crashes=2**31,
     )
     for headers in (longest.headers(), longest.dead_headers("g" * 180)):
         # a header is its name, its value, and a length of at most 2 bytes for each
@@ -115,6 +117,9 @@ def test_a_message_is_cut_between_characters(message: str) -> None:
         ("failsoft-model-version", b"two", "not a decimal number"),
         ("failsoft-next-revision", b"-1", "out of range"),
         ("failsoft-replay-id", b"", "0 characters"),
+        ("failsoft-crashes", b"twice", "not a decimal number"),
+        ("failsoft-crashes", b"-1", "out of range"),
+        ("failsoft-crashes", None, "missing"),
     ],
 )
 def test_a_header_that_cannot_be_believed_is_named(name: str, value: bytes | None, why: str) -> None:
@@ -127,8 +132,9 @@ def test_a_header_that_cannot_be_believed_is_named(name: str, value: bytes | Non
 
 def test_every_required_header_must_be_there() -> None:
     """Without any one of them the record is refused by that name; the optional ones may be away."""
-    headers = attempt(replay_id="r").headers()
+    headers = attempt(replay_id="r", crashes=1).headers()
     optional = {"failsoft-due-ms", "failsoft-model-version", "failsoft-replay-id", "failsoft-next-revision"}
+    optional |= {"failsoft-crashes"}
     for name, _ in headers:
         found = attempts.parse([h for h in headers if h[0] != name])
         assert isinstance(found, Attempt) if name in optional else found == Failure(Kind.BAD_HEADER, f"{name}: missing")

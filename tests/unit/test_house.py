@@ -35,7 +35,7 @@ SHELLS = {
     "models/training/car_loans.py",  # made the demo's models; nothing at run time imports it
 }
 PURE_WORKERS = {"workers/plan.py", "workers/scoring.py", "workers/verdicts.py", "workers/pace.py"}
-PURE_WORKERS |= {"workers/calls.py", "workers/quorum.py"}
+PURE_WORKERS |= {"workers/calls.py", "workers/quorum.py", "workers/suspects.py"}
 
 IMPURE = {"asyncio", "time", "random", "os", "logging", "aiokafka", "faust", "onnxruntime", "prometheus_client"}
 IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
@@ -51,6 +51,7 @@ ONLY = {
         "workers/app.py",  # makes the clients that lanes are given
         "workers/settings.py",  # the TLS context, in aiokafka's own words
         "workers/lane.py",
+        "workers/transaction.py",  # writes what a lane has decided
         "workers/lanes.py",
         "workers/exchange.py",  # sends reports, whatever Faust is doing
         "workers/known.py",

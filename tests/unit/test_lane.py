@@ -9,26 +9,37 @@ from typing import Any, cast
 
 import numpy as np
 from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
 
 from tests.kafka import eventually
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, FakeBoard, Rec, events, fine, plan, waiting
 from topics.names import Names
 from workers.lane import LEAST_WAIT_MS, Deps, Lane
+from workers.turnstile import Turnstile
 
 RUNG = TopicPartition("loans.retry.5s", 0)
 TPS = [TopicPartition(t, 0) for t in (INPUT, REPLAY, *RUNGS)]
 
 
 class Log(dict[TopicPartition, list[Any]]):
-    """Partitions as lists of records, where None is a transaction's marker; a consumer of them."""
+    """Partitions as lists of records, where None is a transaction's marker; a consumer of them.
 
-    def __init__(self, given: Mapping[TopicPartition, list[Any]]) -> None:
+    ``stored`` is what the group has committed: offset and metadata.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[TopicPartition, list[Any]],
+        stored: Mapping[TopicPartition, tuple[int, str | None]] | None = None,
+    ) -> None:
         super().__init__({tp: given.get(tp, []) for tp in TPS})
         self.at = dict.fromkeys(TPS, 0)
         self.paused: set[TopicPartition] = set()
+        self.stored = stored or {}
+        self._coordinator = SimpleNamespace(fetch_committed_offsets=self._stored)
 
-    async def committed(self, tp: TopicPartition) -> int | None:
-        return None
+    async def _stored(self, tps: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        return {tp: OffsetAndMetadata(*self.stored[tp]) for tp in tps if tp in self.stored}
 
     async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(tps, 0)
@@ -57,11 +68,14 @@ class Log(dict[TopicPartition, list[Any]]):
 
 
 class Ledger:
-    """A producer that notes which offsets were committed; with ``opens`` unset it never starts."""
+    """A producer that notes which offsets were committed, and what stands beside them; with ``opens`` unset it never
+    starts. ``offsets`` are those of batches, ``notes`` of all commits, those of marks too.
+    """
 
     def __init__(self, opens: bool = True) -> None:
         self.opens = opens
         self.offsets: list[dict[TopicPartition, int]] = []
+        self.notes: list[dict[TopicPartition, tuple[int, str]]] = []
         self.starting = self.stopped = False
 
     async def start(self) -> None:
@@ -86,8 +100,10 @@ class Ledger:
         done.set_result(None)
         return done
 
-    async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, int], group: str) -> None:
-        self.offsets.append(dict(offsets))
+    async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, tuple[int, str]], group: str) -> None:
+        self.notes.append(dict(offsets))
+        if not any("among" in said or "alone" in said for _, said in offsets.values()):
+            self.offsets.append({tp: at for tp, (at, _) in offsets.items()})
 
     async def commit_transaction(self) -> None: ...
 
@@ -115,6 +131,7 @@ def lane(log: Log, ledger: Ledger) -> Lane:
         wall=lambda: NOW_MS / 1000,
         clock=lambda: 0.0,
         draws=lambda n: np.full(n, 0.5),
+        turnstile=Turnstile(),
     )
     return Lane(0, TPS, cast(Any, log), cast(Deps, deps))
 

@@ -47,13 +47,14 @@ def _replays(*letters: Letter) -> list[Rec]:
 
 
 def test_a_replay_carries_the_event_untouched_and_a_new_life() -> None:
-    """Own headers in order, duplicates and bytes that are no text too; retries at 0, one replay more, no due time."""
-    dead = _dead(number=3, replays=1, next_revision=2, version=4)
+    """Own headers in order, duplicates and bytes that are no text too; retries and crashes at 0, one replay more, no
+    due time."""
+    dead = _dead(number=3, replays=1, next_revision=2, version=4, crashes=2)
     headers = again(dead, "today")
     assert headers[: len(OWN)] == OWN
     assert not any(name.startswith("__dlq") for name, _ in headers)
     assert isinstance(dead.attempt, Attempt)
-    assert parse(headers) == replace(dead.attempt, number=0, due_ms=None, replays=2, replay_id="today")
+    assert parse(headers) == replace(dead.attempt, number=0, due_ms=None, replays=2, replay_id="today", crashes=0)
 
 
 def test_a_dead_letter_was_replayed_if_its_next_life_exists() -> None:

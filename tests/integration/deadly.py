@@ -1,0 +1,48 @@
+"""A worker whose primary kills it natively on one value of a feature, in the worker's own process.
+
+``python -m tests.integration.deadly PIPELINE CALM ID``: while the file CALM exists, such a row only fails.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.session import Cancel, Outcome, Session
+from schemas.failure import Failure, Kind
+from schemas.features import Columns
+from workers import logs, process, settings
+from workers.app import Options
+
+DEADLY = 13.0
+"""The value of ``x``."""
+
+
+@dataclass
+class Deadly:
+    """A session (workers.runner.Runs) that a row with ``x`` = DEADLY ends, and its whole process with it."""
+
+    session: Session
+    calm: Path
+
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+        if np.any(columns.values["x"] == DEADLY):
+            if not self.calm.exists():
+                os.abort()
+            return Failure(Kind.MODEL_ERROR, "calm")
+        return self.session.run(columns, cancel)
+
+
+def main(argv: list[str]) -> int:
+    file, calm, worker_id = Path(argv[0]), Path(argv[1]), argv[2]
+    logs.configure(terminal=False)
+    options = Options(worker_id, wrap=lambda session: Deadly(session, calm))
+    return process.run(settings.load(file, os.environ), options, lambda address: print("is ready", address, flush=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,110 @@
+"""An event that kills its worker, in a worker's own process, on a real Kafka: it is found, and nobody else pays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.integration.deadly import DEADLY
+from tests.integration.pipeline import Event, Pipeline, Worker, body, events, running
+from tests.integration.verifier import Settlement, Verdict
+from tests.kafka import Broker
+
+N = 3000
+
+
+def _deadly(i: int) -> Event:
+    return b"k", body(i, x=DEADLY), [], None
+
+
+class Restarted:
+    """A worker that is started again each time it has died; ``deaths`` says how often that was."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline, self.deaths = pipeline, 0
+        self.worker: Worker = pipeline.start(deadly=True)
+
+    def look(self) -> None:
+        if self.worker.process.poll() is not None:
+            self.deaths += 1
+            assert self.deaths < 10, self.worker.tail(40)
+            self.worker = self.pipeline.start(deadly=True)
+
+    def until_answered(self, settlement: Settlement, n: int) -> None:
+        def answered() -> bool:
+            self.look()
+            return settlement.answered() >= n
+
+        settlement.reader.until(answered, 60, f"{n} first answers after {self.deaths} deaths")
+
+
+def _poison(settlement: Settlement) -> list[dict[str, object]]:
+    """The answers whose reason is poison."""
+    found = [json.loads(r.value or b"") for r in settlement.reader.records[settlement.scored]]
+    return [answer for answer in found if answer["reason"] == "poison"]
+
+
+def _convicted(settlement: Settlement, verdict: Verdict, i: int, crashes: int) -> None:
+    """Event ``i``, and nobody else: one final answer of the fallback, and one dead letter that says why."""
+    assert not verdict.broken, str(verdict)
+    (answer,) = _poison(settlement)
+    assert (answer["event_id"], answer["source"], answer["final"]) == (f"e{i}", "static", True)
+    (letter,) = settlement.reader.records[settlement.dead]
+    assert (letter.header("failsoft-error-kind"), letter.number("failsoft-crashes")) == ("poison", crashes)
+    assert f"died {crashes} times" in (letter.header("failsoft-error-message") or "")
+
+
+@pytest.mark.parametrize("lanes", [2, 4])
+def test_an_event_that_kills_its_worker_is_found_in_three_deaths(
+    kafka: Broker, name: str, tmp_path: Path, lanes: int
+) -> None:
+    """In the first batch after a start, among 64, and alone; then it is a dead letter, and all others are answered."""
+    pipeline = Pipeline(tmp_path, kafka.bootstrap, name, partitions=lanes)
+    with running(pipeline) as settlement:
+        pipeline.publish([*events(N // 2), _deadly(N // 2), *events(N // 2 - 1, start=N // 2 + 1)])
+        restarted = Restarted(pipeline)
+        restarted.until_answered(settlement, N)
+        assert restarted.worker.drain() == 0, restarted.worker.tail()
+        verdict = settlement.verdict()
+    _convicted(settlement, verdict, N // 2, 3)
+    assert restarted.deaths == 3
+    assert verdict.counts == {"primary": N - 1, "fallback: poison": 1}
+
+
+def test_one_that_comes_in_the_middle_costs_one_death_more(kafka: Broker, name: str, tmp_path: Path) -> None:
+    """A worker that has caught up marks nothing, so the first death counts for nobody."""
+    pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
+    with running(pipeline) as settlement:
+        pipeline.publish(events(400))
+        restarted = Restarted(pipeline)
+        restarted.until_answered(settlement, 400)
+        pipeline.publish([_deadly(400), *events(100, start=401)])
+        restarted.until_answered(settlement, 501)
+        assert restarted.worker.drain() == 0, restarted.worker.tail()
+        verdict = settlement.verdict()
+    _convicted(settlement, verdict, 400, 3)
+    assert restarted.deaths == 4
+    assert verdict.counts == {"primary": 500, "fallback: poison": 1}
+
+
+def test_a_retry_that_kills_its_worker_is_confirmed_by_the_fallback(kafka: Broker, name: str, tmp_path: Path) -> None:
+    """Its provisional answer is settled, though it was never corrected, and the rungs go on."""
+    pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
+    with running(pipeline) as settlement:
+        pipeline.switch.touch()
+        pipeline.publish([_deadly(0), *events(200, start=1)])
+        restarted = Restarted(pipeline)
+        restarted.until_answered(settlement, 201)
+        pipeline.switch.unlink()
+
+        def settled() -> bool:
+            restarted.look()
+            return bool(_poison(settlement))
+
+        settlement.reader.until(settled, 60, "the verdict")
+        assert restarted.worker.drain() == 0, restarted.worker.tail()
+        verdict = settlement.verdict()
+    _convicted(settlement, verdict, 0, 3)
+    assert verdict.counts == {"primary": 200, "confirmed: poison": 1}

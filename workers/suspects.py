@@ -1,0 +1,249 @@
+"""Pure: records that may have killed a worker or a model's process: who is tried alone, and when it is enough.
+
+A model's process that dies leaves its worker alive, so the count travels with the record (``failsoft-crashes``). A
+worker that dies leaves nothing but what is in Kafka: before it runs a batch it puts a mark beside the committed
+offsets, and the next owner finds it. docs/decisions/0014-poison.md has the protocol and the attacks on it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from models.fallback import LinkKind
+from schemas.attempt import Attempt
+from schemas.failure import Failure, Kind
+from schemas.features import Columns
+from workers.pace import LARGEST
+
+ENOUGH = 2
+"""Deaths after which a record is tried no more, or, when a worker died, only alone: the contract's number."""
+
+CAREFUL = 64
+"""Records a batch after one death. The square root of the largest batch, 4,000: as many batches as then records."""
+
+WATCHED = LARGEST
+"""Records of a topic, after a lane opens, that are marked before they run: no batch of the owner before was larger."""
+
+FEW, LONGEST = 4, 10.0
+"""Suspects that one batch tries, each alone, and the seconds that their deadlines may add up to: a lane that scores for
+30 s is taken for stuck."""
+
+_MOST = 999
+_MARK = re.compile(r"failsoft/1 (suspect|among|alone) deaths=([0-9]{1,3}) until=([0-9]{1,19}) of=([0-9]{1,19})")
+
+
+# --- a model's process died: the count travels with the record --------------------------------------------------------
+
+
+def too_many(rows: Iterable[int], attempts: Mapping[int, Attempt], deadline: float) -> list[int]:
+    """The suspects among ``rows`` that have to wait for a later batch; ``deadline`` is a call's, in seconds."""
+    return _suspects(rows, attempts)[max(1, min(FEW, int(LONGEST / deadline))) :]
+
+
+def apart(rows: list[int], attempts: Mapping[int, Attempt]) -> list[list[int]]:
+    """``rows`` as calls: the innocent together, and each suspect by itself, after them."""
+    suspects = _suspects(rows, attempts)
+    if not suspects:
+        return [rows]
+    parts = [[row for row in rows if row not in suspects], *([row] for row in suspects)]
+    return [part for part in parts if part]
+
+
+def among(columns: Columns, rows: list[int], part: list[int]) -> Columns:
+    """The columns of ``part``, out of those of ``rows``; both ascend."""
+    return columns if len(part) == len(rows) else columns.take(np.searchsorted(rows, part))
+
+
+def _suspects(rows: Iterable[int], attempts: Mapping[int, Attempt]) -> list[int]:
+    return [row for row in rows if row in attempts and attempts[row].crashes] if attempts else []
+
+
+def counted(row: int, failure: Failure, attempts: MutableMapping[int, Attempt]) -> Failure:
+    """What a death of the model's process makes of ``row``: it is noted in its attempt, and the last one is poison.
+
+    An event that has no attempt yet gets one with its retry, and the count with it.
+    """
+    attempt = attempts.get(row)
+    if attempt is None:
+        return failure
+    attempts[row] = attempt = attempt.crashed()
+    if attempt.crashes < ENOUGH:
+        return failure
+    said = f"its model's process died {attempt.crashes} times with it in flight: {failure.message}"
+    return Failure(Kind.POISON, said)
+
+
+# --- a worker died: the mark beside the committed offset --------------------------------------------------------------
+
+
+class State(StrEnum):
+    """What a mark says of the records from the committed offset to its ``until``."""
+
+    SUSPECT = "suspect"  # not in flight: they were in an earlier death, and have not been tried since
+    AMONG = "among"  # in flight, with others
+    ALONE = "alone"  # one record, in flight, and nothing else in the process
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """``deaths`` of workers that are known of, with these records in flight; ``until`` is the offset after them.
+
+    They are some ``of`` (an offset too) those that were suspected before them: the death of a worker may be another
+    lane's doing, and then the killer is still among the rest.
+    """
+
+    state: State
+    deaths: int
+    until: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"failsoft/1 {self.state} deaths={min(self.deaths, _MOST)} until={self.until} of={self.of}"
+
+
+def parse(metadata: str | None) -> Mark | None:
+    """The mark in an offset's metadata; None for whatever else stands there, which anybody may have written."""
+    found = _MARK.fullmatch(metadata or "")
+    return None if found is None else Mark(State(found[1]), int(found[2]), int(found[3]), int(found[4]))
+
+
+@dataclass(frozen=True, slots=True)
+class Convict:
+    """The only record of a batch, which is not to be tried: it was alone in flight when its worker died."""
+
+    deaths: int
+
+    @property
+    def failure(self) -> Failure:
+        """Why it goes to the dead letters."""
+        said = f"its worker died {self.deaths} times with it in flight, at last with nothing else in flight"
+        return Failure(Kind.POISON, said)
+
+    def sentence(self, failures: MutableMapping[int, Failure], attempts: MutableMapping[int, Attempt]) -> None:
+        """Of the only row, unless it failed already: what cannot be read was never tried, and stays what it is."""
+        failures.setdefault(0, self.failure)
+        if 0 in attempts:
+            attempts[0] = replace(attempts[0], crashes=self.deaths)
+
+    @property
+    def links(self) -> frozenset[LinkKind]:
+        """Who may answer it. A fallback model ran in the same process, and may be what killed it. A worker that died
+        once more, while the record was being buried, was not killed by a model: then a rule is not asked either.
+        """
+        quiet = frozenset({LinkKind.LAST_KNOWN, LinkKind.STATIC})
+        return quiet if self.deaths > ENOUGH + 1 else quiet | {LinkKind.RULE}
+
+
+P = TypeVar("P", bound=tuple[str, int])
+"""A partition, as its topic and number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Generic[P]):
+    """How a batch is run: the marks to write before, whether nothing else may run, and whether it is run at all."""
+
+    marks: Mapping[P, Mark]
+    alone: bool = False
+    convict: Convict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspicion:
+    deaths: int
+    until: int
+    of: int
+    convicted: bool = False  # the record before ``until`` was alone in flight when its worker died
+
+    @property
+    def standing(self) -> Mark:
+        """The mark while nothing is in flight: the same suspicion, or the same verdict, for the next owner."""
+        if self.convicted:
+            return Mark(State.ALONE, self.deaths - 1, self.until, self.of)
+        return Mark(State.SUSPECT, self.deaths, self.until, self.of)
+
+    def at(self, position: int) -> _Suspicion | None:
+        """What is left of it. Past ``until`` the rest is suspected as it was before; a conviction clears it."""
+        if position < self.until:
+            return self
+        if position >= self.of or self.convicted:
+            return None
+        return _Suspicion(self.deaths - 1, self.of, self.of)
+
+
+class Care(Generic[P]):
+    """What one lane suspects, partition by partition.
+
+    One is *watched* until the records that an owner before may have had in flight are behind: its batches are marked.
+    One is *suspected* from a mark that is found to its ``until``: it is read by itself, in small batches after one
+    death, and one record at a time, alone in the process, after two.
+    """
+
+    def __init__(self) -> None:
+        self._suspects: dict[P, _Suspicion] = {}
+        self._passed: dict[P, int] = {}  # records since the lane opened, while the partition is watched
+
+    def opened(self, place: P, offset: int, metadata: str | None) -> Mark | None:
+        """What stands beside a committed offset; the mark, if it says anything of what lies ahead."""
+        mark = parse(metadata)
+        if mark is None or mark.until <= offset:
+            return None
+        died = mark.state is not State.SUSPECT
+        self._suspects[place] = _Suspicion(mark.deaths + died, mark.until, mark.of, mark.state is State.ALONE)
+        return mark
+
+    def choose(self, readable: Sequence[P]) -> tuple[P, int] | None:
+        """The one partition to read from now, and at most how many records; None: all of them, as ever.
+
+        A suspected one that may not be read now (of a rung, while the breaker is open) keeps nobody waiting.
+        """
+        found = [(s.convicted, s.deaths, place) for place, s in self._suspects.items() if place in readable]
+        if not found:
+            return None
+        _, deaths, place = max(found)
+        return place, 1 if deaths >= ENOUGH else CAREFUL
+
+    def turn(self, last: Mapping[P, int]) -> Turn[P]:
+        """How to run a batch, whose last offsets are ``last``. It was read as ``choose`` said."""
+        for place, offset in last.items():
+            suspicion = self._suspects.get(place)
+            if suspicion is not None:
+                alone = suspicion.deaths >= ENOUGH
+                guilty = suspicion.convicted and offset == suspicion.until - 1
+                of = suspicion.of if alone else suspicion.until
+                mark = Mark(State.ALONE if alone else State.AMONG, suspicion.deaths, offset + 1, of)
+                return Turn({place: mark}, alone, Convict(suspicion.deaths) if guilty else None)
+        watched = [(p, at + 1) for p, at in last.items() if self._passed.get(p, 0) < WATCHED]
+        return Turn({p: Mark(State.AMONG, 0, until, until) for p, until in watched})
+
+    def ran(self, turn: Turn[P]) -> dict[P, Mark]:
+        """The marks after a run alone: it is over, so a commit that fails now, and ends the worker, convicts nobody."""
+        return {place: self._suspects[place].standing for place in turn.marks}
+
+    def beside(self, turn: Turn[P], committed: Mapping[P, int], moved: Mapping[P, int]) -> dict[P, tuple[int, str]]:
+        """The offsets that a batch commits, and what is to stand beside each: nothing, or what is suspected still.
+
+        Every mark of ``turn`` is replaced, where the offset has not ``moved`` too.
+        """
+        offsets = {place: committed[place] for place in turn.marks} | {**moved}
+        return {place: (at, self._after(place, at)) for place, at in offsets.items()}
+
+    def _after(self, place: P, position: int) -> str:
+        suspicion = self._suspects.pop(place, None)
+        if suspicion is None or (left := suspicion.at(position)) is None:
+            return ""
+        self._suspects[place] = left
+        return str(left.standing)
+
+    def passed(self, place: P, records: int, all_there_were: bool) -> None:
+        """So many records were committed; ``all_there_were``: nothing that could be read is left."""
+        self._passed[place] = WATCHED if all_there_were else self._passed.get(place, 0) + records
+
+    def gone(self, place: P) -> None:
+        """What was suspected is not there any more (retention, compaction): nobody waits for it."""
+        self._suspects.pop(place, None)
