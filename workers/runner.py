@@ -87,7 +87,7 @@ class Runner:
             found.bad.update({int(rows[i]): failure for i, failure in outcome.bad.items()})
         elif len(rows) == 1:
             found.bad[int(rows[0])] = outcome
-        elif outcome.kind is Kind.TIMEOUT or self._clock() > until:
+        elif outcome.kind in (Kind.TIMEOUT, Kind.UNAVAILABLE) or self._clock() > until:
             said = Failure(outcome.kind, f"{outcome.message} (one of {len(rows)} rows that were not told apart)")
             found.bad.update(dict.fromkeys(rows.tolist(), said))
         else:
