@@ -141,6 +141,7 @@ def _serve(session: Session, channel: Channel, stop: int, segment: Segment) -> N
         while True:
             call = channel.receive()
             assert call is not None
+            segment.mark(call["run"])  # from here on it is this call that kills
             cancel = stops.begin(call["run"])
             told, *blocks = segment.read(call["blocks"])
             columns = parcel.columns(wire.loads(bytes(told), MOST), blocks, specs)

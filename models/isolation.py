@@ -106,6 +106,7 @@ class Isolated:
         self._replicas.close(self.card.model.deadline + 1)
 
     def _answer(self, replica: Replica, number: int, n: int, cancel: Cancel | None) -> Outcome | Failure:
+        """Raises Ended if the process died of something else, before it took the call."""
         kill_at: float | None = None
         try:
             while (reply := replica.channel.receive()) is None:
@@ -122,6 +123,8 @@ class Isolated:
             answer = parcel.answer(wire.loads(bytes(told), MOST), blocks, n)
         except Ended:
             death = self._replicas.death(replica)
+            if replica.segment.marked < number:
+                raise  # it died before it had begun
             if cancel is not None and cancel.expired:
                 return late(self.key, self.card)
             kind = Kind.UNAVAILABLE if death.why == "unloaded" else Kind.CRASHED

@@ -28,6 +28,8 @@ MOST = 1 << 32
 _ALIGNED = 64
 """Blocks begin at multiples of a cache line, which is more than any number's own alignment."""
 
+_MARK = struct.Struct("=q")  # stands at the beginning, before the first block
+
 _FRAME = 1 << 20
 """Bytes of the longest message: a number for each block, and there is a block or two for each feature."""
 
@@ -62,7 +64,7 @@ class Segment:
         self._map_at_least(_end(sizes), grow=True)
         assert self._map is not None
         with memoryview(self._map) as whole:
-            at = 0
+            at = _ALIGNED
             for view, size in zip(views, sizes, strict=True):
                 if size:  # an empty array cannot be cast
                     whole[at : at + size] = view.cast("B")
@@ -75,12 +77,26 @@ class Segment:
             raise Damaged("sizes that are none")
         self._map_at_least(_end(sizes), grow=False)
         found: list[Bytes] = []
-        at = 0
+        at = _ALIGNED
         for size in sizes:
             assert self._map is not None
             found.append(np.frombuffer(self._map, np.uint8, size, at) if size else np.empty(0, np.uint8))
             at = _after(at, size)
         return found
+
+    def mark(self, number: int) -> None:
+        """Say in the memory itself that ``number`` is what is being worked on: it outlives whoever says it."""
+        self._map_at_least(_ALIGNED, grow=True)
+        assert self._map is not None
+        _MARK.pack_into(self._map, 0, number)
+
+    @property
+    def marked(self) -> int:
+        """The last mark, 0 for none."""
+        self._map_at_least(_ALIGNED, grow=True)
+        assert self._map is not None
+        (number,) = _MARK.unpack_from(self._map, 0)
+        return int(number)
 
     def close(self) -> None:
         """Views that are still held keep the memory until they are gone."""
@@ -104,7 +120,7 @@ def _after(at: int, size: int) -> int:
 
 
 def _end(sizes: Sequence[int]) -> int:
-    at = 0
+    at = _ALIGNED
     for size in sizes:
         at = _after(at, size)
     return at

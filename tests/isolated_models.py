@@ -135,4 +135,12 @@ def _parent(process: psutil.Process) -> int | None:
         return None
 
 
+def ended(process: psutil.Process) -> bool:
+    """Is it gone, but for being waited for?"""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 Start = Callable[..., Isolated]

@@ -37,6 +37,7 @@ PROMISED = {
     "failsoft_node_sick": ("model", "version"),
     "failsoft_control_plane_up": (),
     "failsoft_fleet_workers": ("model", "version"),
+    "failsoft_model_restarts_total": ("model", "version", "why"),
 }
 
 
