@@ -86,17 +86,20 @@ class Isolated:
                 taken = self._replicas.take(cancel)
                 if isinstance(taken, Failure):
                     return taken
+                answered = False
                 try:
                     stop.aim((taken, taken.calls + 1))
                     if cancel is not None and cancel.expired:
                         return late(self.key, self.card)
                     number = taken.send(about, blocks)
-                    return self._answer(taken, number, columns.size, cancel)
+                    answer = self._answer(taken, number, columns.size, cancel)
+                    answered = isinstance(answer, Outcome)
+                    return answer
                 except Ended:  # it died before, not of this batch: another takes it
                     self._replicas.death(taken)
                 finally:
                     stop.aim(None)
-                    self._replicas.give_back(taken)
+                    self._replicas.give_back(taken, answered)
         finally:
             if cancel is not None:
                 cancel.end(stop)

@@ -154,10 +154,12 @@ class Replicas:
                         return Failure(Kind.UNAVAILABLE, f"no process of {self.key} is up: {self._last}")
                 self._state.wait(TICK)
 
-    def give_back(self, replica: Replica) -> None:
+    def give_back(self, replica: Replica, answered: bool) -> None:
         """For the next call."""
         with self._state:
             replica.busy = False
+            if answered:
+                self._restarts.answered()
             if replica.death is not None:
                 replica.close()
             elif not replica.killed:

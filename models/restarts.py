@@ -1,15 +1,16 @@
-"""When a model's process that died is started again: at once while that finds a bad row, later when nothing helps."""
+"""When a model's process that died is started again: at once while that finds bad rows, later when nothing helps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-AT_ONCE = 13
-"""Deaths in a row that are answered at once. A batch that kills its process is halved until the row stands alone, and
-each halving costs a death: thirteen find one row in 4,096, the largest batch. Waiting would outlast any deadline."""
+AT_ONCE = 64
+"""Deaths without an answer in between that are followed by a start at once. A batch that kills its process is halved
+until the row stands alone: thirteen deaths find one row in 4,096, the largest batch, and several lanes may each be
+looking for one. Waiting would outlast any deadline, and a fork costs some milliseconds."""
 
 FIRST = 0.1
-"""Seconds of the first wait: a process that keeps dying, and not for one row, may not keep a core busy with dying."""
+"""Seconds of the first wait: a process that only ever dies may not keep a core busy with dying."""
 
 LONGEST = 10.0
 """Seconds; what a model needs that is not there (memory, mostly) may be back at any time, and a try costs a second."""
@@ -20,10 +21,14 @@ HEALTHY = 30.0
 
 @dataclass(slots=True)
 class Restarts:
-    """The deaths of one model's processes, in a row. ``now`` is monotonic seconds."""
+    """The deaths of one model's processes since one of them answered. ``now`` is monotonic seconds."""
 
     deaths: int = 0
     last: float | None = None
+
+    def answered(self) -> None:
+        """A call came back: the model can do more than die."""
+        self.deaths = 0
 
     def after(self, now: float, u: float) -> float:
         """Seconds until the next start, after a death at ``now``: none for the first ``AT_ONCE``, then doubling.

@@ -25,6 +25,7 @@ DELAYS = ("1s", "2s")
 CARD = """
 [model]
 deadline = "10s"                # a shared machine stalls: only what a test wants may fail
+{model_lines}
 [output]
 kind = "binary"
 [[features]]
@@ -176,6 +177,7 @@ class Pipeline:
     partitions: int = 4
     max_bytes: int = 100_000
     inputs: Sequence[str] = ()
+    model_lines: str = ""  # more of the card's [model]
     workers: list[Worker] = field(default_factory=list)
     published: int = 0
 
@@ -192,6 +194,7 @@ class Pipeline:
                 open_for=self.open_for,
                 max_open=self.max_open,
                 after_failed_probes=self.after_failed_probes,
+                model_lines=self.model_lines,
             )
         )
 

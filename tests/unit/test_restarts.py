@@ -7,12 +7,19 @@ from itertools import pairwise
 from models.restarts import AT_ONCE, FIRST, HEALTHY, LONGEST, Restarts
 
 
-def test_a_bad_row_is_found_without_waiting() -> None:
-    """As many deaths as halving the largest batch takes are answered at once; the next one waits."""
+def test_bad_rows_are_found_without_waiting() -> None:
+    """As many deaths as halving the largest batch takes, in four lanes at once, are followed at once; then one waits."""
     restarts = Restarts()
-    assert [restarts.after(float(i), 0.999) for i in range(AT_ONCE)] == [0.0] * AT_ONCE
-    assert 2 ** (AT_ONCE - 1) >= 4000
-    assert FIRST / 2 <= restarts.after(14.0, 0.0) <= FIRST
+    assert [restarts.after(i / 10, 0.999) for i in range(AT_ONCE)] == [0.0] * AT_ONCE
+    assert 2 ** (AT_ONCE // 4 - 1) >= 4000
+    assert FIRST / 2 <= restarts.after(7.0, 0.0) <= FIRST
+
+
+def test_an_answer_forgets_the_deaths_before() -> None:
+    """A process that answers between two deaths is needed at once: it is not the model that is beyond help."""
+    restarts = Restarts(AT_ONCE + 5, 100.0)
+    restarts.answered()
+    assert restarts.after(101.0, 0.5) == 0.0
 
 
 def test_waits_double_up_to_the_longest_and_are_spread() -> None:
