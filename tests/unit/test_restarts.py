@@ -8,7 +8,7 @@ from models.restarts import AT_ONCE, FIRST, HEALTHY, LONGEST, Restarts
 
 
 def test_bad_rows_are_found_without_waiting() -> None:
-    """As many deaths as halving the largest batch takes, in four lanes at once, are followed at once; then one waits."""
+    """As many deaths as halving the largest batch takes, in four lanes at once, are not waited after; more are."""
     restarts = Restarts()
     assert [restarts.after(i / 10, 0.999) for i in range(AT_ONCE)] == [0.0] * AT_ONCE
     assert 2 ** (AT_ONCE // 4 - 1) >= 4000
