@@ -241,6 +241,8 @@ class Replicas:
         # The pipeline's passwords are none of its business.
         kept = {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")}
         given = {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # Later Pythons warn of forks beside threads: on stderr, where a crash's last words are looked for.
+        given["PYTHONWARNINGS"] = "ignore::DeprecationWarning"
         command = [sys.executable, "-P", "-m", "models.isolated", str(os.getpid()), str(theirs.fileno())]
         try:
             self._nursery = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from models.vetting import Limits, examine
 from schemas import duration
 from schemas.refusal import Refused
 from workers.identity import own_folder
+from workers.logs import FewLines
 from workers.plan import Plan, Rule, Served
 from workers.runner import Runs
 from workers.settings import Settings
@@ -153,8 +155,12 @@ def _loading(artifact: Artifact, card: ModelCard, died: Died) -> Model:
     if card.model.isolation == "thread":
         return Session(artifact, card)
 
+    few = FewLines(log)
+
     def told(death: Death) -> None:
-        log.warning("a model's process died", model=artifact.key, why=death.why, message=death.message)
+        few.warning(
+            "a model's process died", time.monotonic(), model=artifact.key, why=death.why, message=death.message
+        )
         died(artifact.key, death.why)
 
     return Isolated(artifact, card, told)
