@@ -19,6 +19,7 @@ ORDER = (
     candidates.EXACTLY,
     candidates.HAND,
     candidates.DOWN,
+    candidates.ISOLATED,
     candidates.AT_LEAST,
     candidates.HAND_GC,
     candidates.FAUST,
@@ -41,6 +42,7 @@ def main() -> int:
         print(machine.describe())
         print(f"{events:,} events of 468 bytes, 4 partitions, one process each, {rounds} rounds interleaved\n")
         print(table.render(found, candidates.HAND, candidates.HAND_GC, candidates.EXACTLY, candidates.DOWN))
+        print(table.ratio("process isolation / threads", found[candidates.ISOLATED], found[candidates.EXACTLY]))
         if given.latency:
             for result in latency.compare(bench, given.latency, latency.SMOKE if given.quick else latency.LASTS):
                 print(result)
@@ -70,7 +72,9 @@ def _bench(bootstrap: str | None) -> Iterator[Bench]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="failsoft-bench-")))
         print("training the model …", file=sys.stderr)
-        onnx = model.write(folder / "repository")
+        onnx = model.write(folder / candidates.REPOSITORIES["thread"])
+        isolated = folder / candidates.REPOSITORIES["process"]
+        model.write(isolated, isolation="process", content=onnx.read_bytes())
         if bootstrap is None:
             print("starting Kafka …", file=sys.stderr)
             bootstrap = stack.enter_context(Embedded()).bootstrap

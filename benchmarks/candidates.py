@@ -28,6 +28,9 @@ STOP_WITHIN = 30.0
 LADDER = ("1h", "2h")
 """No retry becomes due within a run: the ladder is written to, and never read."""
 
+REPOSITORIES = {"thread": "repository", "process": "repository-isolated"}
+"""Folders of one model each, by how its card says that it runs."""
+
 _PIPELINE = """\
 name = "{name}"
 model = "{model}"
@@ -61,7 +64,8 @@ class Bench:
 class Candidate:
     """One row of the table. ``module`` is the program; ``guarantee`` is failsoft's, None for the others.
 
-    ``at_most``: how many events it is given time for, when it is far slower than the rest.
+    ``at_most``: how many events it is given time for, when it is far slower than the rest. ``isolation`` is of
+    failsoft's primary.
     """
 
     title: str
@@ -69,6 +73,7 @@ class Candidate:
     guarantee: str | None = None
     flags: tuple[str, ...] = ()
     at_most: int | None = None
+    isolation: str = "thread"
 
     @property
     def down(self) -> bool:
@@ -76,6 +81,9 @@ class Candidate:
 
 
 EXACTLY = Candidate("failsoft, exactly once", "failsoft_worker", "exactly_once")
+ISOLATED = Candidate(
+    "failsoft, exactly once, process isolation", "failsoft_worker", "exactly_once", isolation="process"
+)
 AT_LEAST = Candidate("failsoft, at least once", "failsoft_worker", "at_least_once")
 DOWN = Candidate("failsoft, exactly once, primary down", "failsoft_worker", "exactly_once", ("--down",))
 HAND = Candidate("hand-written aiokafka loop", "handwritten")
@@ -168,7 +176,7 @@ def _pipeline(bench: Bench, candidate: Candidate, name: str, source: str) -> set
             source=source,
             partitions=PARTITIONS,
             delays=", ".join(f'"{delay}"' for delay in LADDER),
-            repository=bench.folder / "repository",
+            repository=bench.folder / REPOSITORIES[candidate.isolation],
         )
     )
     nothing: dict[str, Any] = {}

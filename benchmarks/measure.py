@@ -39,7 +39,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A process as it worked: CPU seconds (its own) an answer after the warm-up, and its memory in bytes."""
+    """A process as it worked: CPU seconds (its models' processes' too) an answer, and its own memory in bytes."""
 
     cpu_per_answer: float
     rss: list[tuple[int, int]]
@@ -49,13 +49,16 @@ class Watched:
 def watch(process: psutil.Popen, cluster: Cluster, sink: str, expected: int, done: Callable[[], bool]) -> Watched:
     """Looks on until ``expected`` answers are written and ``done`` says so. Raises RuntimeError if they never are."""
     samples: list[tuple[int, float, int]] = []
+    below: list[psutil.Process] = []  # models' own processes: looked for once, when there are answers
     last, since = -1, time.monotonic()
     while True:
         written = cluster.written(sink)
         if process.poll() is not None:
             raise RuntimeError(f"it ended with {process.returncode} after {written:,} answers")
-        cpu = process.cpu_times()
-        samples.append((written, cpu.user + cpu.system, process.memory_info().rss))
+        if written and not below:
+            below = process.children(recursive=True)
+        times = [p.cpu_times() for p in (process, *below)]
+        samples.append((written, sum(t.user + t.system for t in times), process.memory_info().rss))
         if written >= expected and done():
             return Watched(_cpu(samples, expected), [(n, rss) for n, _, rss in samples])
         if written != last:

@@ -17,6 +17,7 @@ TRAINED_ON = 2_000
 
 _CARD = """\
 [model]
+isolation = "{isolation}"
 deadline = "10s"    # rates are of a healthy primary: what else the machine does must not make it slow or late
 [output]
 kind = "binary"
@@ -51,16 +52,24 @@ def train() -> bytes:
     return content
 
 
-def write(root: Path, open_for: str = "1h") -> Path:
+def write(root: Path, open_for: str = "1h", isolation: str = "thread", content: bytes | None = None) -> Path:
     """Fills the repository at ``root``; gives the path of the ONNX file, for the programs that know no repository.
 
-    ``open_for`` an hour: a primary that is down stays down for a run, without probes in between.
+    ``open_for`` an hour: a primary that is down stays down for a run, without probes in between. ``isolation`` is the
+    primary's; ``content`` is the model, if it was trained already.
     """
-    content = train()
+    content = train() if content is None else content
     features = "".join(f'[[features]]\nname = "{name}"\ntype = "float"\n' for name in FEATURES)
     for model, chain in ((PRIMARY, f'"model:{FALLBACK}", "static"'), (FALLBACK, '"static"')):
         folder = root / model / "1"
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(content)
-        (root / model / "card.toml").write_text(_CARD.format(features=features, chain=chain, open_for=open_for))
+        (root / model / "card.toml").write_text(
+            _CARD.format(
+                features=features,
+                chain=chain,
+                open_for=open_for,
+                isolation=isolation if model == PRIMARY else "thread",
+            )
+        )
     return root / PRIMARY / "1" / "model.onnx"

@@ -48,6 +48,11 @@ def render(
     return "\n".join(lines)
 
 
+def ratio(said: str, these: Sequence[Figures], those: Sequence[Figures]) -> str:
+    """One line: the median of the rounds' own ratios."""
+    return f"{said}: {_ratio(these, those):.2f}"
+
+
 def _ratio(these: Sequence[Figures], those: Sequence[Figures]) -> float:
     return median(a.rate / b.rate for a, b in zip(these, those, strict=True))
 

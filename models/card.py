@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from models import fallback, members
-from schemas import duration
+from schemas import duration, size
 from schemas.features import FLOAT32_MAX, Spec, Type
 from schemas.refusal import Refused, near, refuse
 
@@ -35,6 +35,9 @@ Rate = Annotated[float, Field(strict=True, gt=0, le=1)]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Label = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | StrictStr
 """JSON writers stop at 64 bits."""
+
+LEAST_MEMORY = 192_000_000
+"""Bytes: a process that has loaded a small model has some 125 MB that RLIMIT_DATA counts, and a batch needs some."""
 
 Value = bool | int | float | str
 """A feature's value as TOML gives it; which of them a feature takes is its ``type``'s to say."""
@@ -100,6 +103,10 @@ class ModelSection(_Section):
     deadline: Seconds = 0.2
     blame: Seconds | None = None
     isolation: Annotated[Literal["thread", "process"], _among(["thread", "process"])] = "thread"
+    # A process runs one call at a time; one is enough for most: a batch of 4,000 rows keeps it for some 10 ms.
+    replicas: Annotated[int, Field(strict=True, ge=1, le=16)] = 1
+    # Of each process. None: a default would be wrong for most models, and kills what works.
+    memory: Annotated[int, BeforeValidator(size.bytes_of)] | None = None
 
     @field_validator("blame")
     @classmethod
@@ -118,9 +125,16 @@ class ModelSection(_Section):
         return self.blame or max(self.deadline, min(10 * self.deadline, LONGEST_BLAME))
 
     @model_validator(mode="after")
-    def _no_processes(self) -> Self:
-        if self.isolation == "process":
-            raise ValueError('isolation "process" is not offered by this version: write "thread", or leave it out')
+    def _process_only(self) -> Self:
+        if self.isolation != "process":
+            given = [key for key in ("replicas", "memory") if key in self.model_fields_set]
+            if given:
+                raise ValueError(f'{given[0]}: only with isolation = "process": add that, or leave this out')
+        elif self.memory is not None and self.memory < LEAST_MEMORY:
+            raise ValueError(
+                f"memory: {size.text(self.memory)} does not hold an interpreter and ONNX Runtime, let alone a model: "
+                f"{size.text(LEAST_MEMORY)} is the least"
+            )
         return self
 
 

@@ -7,7 +7,7 @@ import gc
 import hashlib
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -40,12 +40,18 @@ class Unloadable(Exception):
     """The version cannot serve: it is corrupt, too new, or does not fit its card; the message says what to do."""
 
 
+class Endable(Protocol):
+    """What a Cancel ends: ONNX Runtime's RunOptions, or what ends a run elsewhere when this is set."""
+
+    terminate: bool
+
+
 class Cancel:
     """Ends a run from another thread. Once ``set``, whatever runs under it is a timeout, even if it comes back."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[ort.RunOptions] = set()
+        self._running: set[Endable] = set()
         self._expired = False
 
     @property
@@ -59,14 +65,14 @@ class Cancel:
             for options in self._running:
                 options.terminate = True
 
-    def begin(self, options: ort.RunOptions) -> bool:
+    def begin(self, options: Endable) -> bool:
         """False if it is too late to start."""
         with self._lock:
             if not self._expired:
                 self._running.add(options)
             return not self._expired
 
-    def end(self, options: ort.RunOptions) -> None:
+    def end(self, options: Endable) -> None:
         with self._lock:
             self._running.discard(options)
 
@@ -157,9 +163,12 @@ class Session:
             trim(0)
 
     def _late(self) -> Failure:
-        return Failure(
-            Kind.TIMEOUT, f"{self.key} was stopped at its deadline of {self.card.model.deadline * 1000:g} ms"
-        )
+        return late(self.key, self.card)
+
+
+def late(key: str, card: ModelCard) -> Failure:
+    """Of a run that was cancelled."""
+    return Failure(Kind.TIMEOUT, f"{key} was stopped at its deadline of {card.model.deadline * 1000:g} ms")
 
 
 def _options(warns: bool = False) -> ort.SessionOptions:

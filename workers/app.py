@@ -120,6 +120,7 @@ class App(faust.App):  # type: ignore[misc]
         """Lanes end before Faust takes its own consumer, tables and producer down."""
         await self.lanes.drain()
         self.failures.flush()
+        await asyncio.to_thread(self.versions.unload_all)
         await super().on_stop()
         self.probes.stop()
 
@@ -134,25 +135,30 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology, active
     repository = Repository(Path(pipeline.models.repository))
     found = sessions.cards(pipeline, repository)
     plan = sessions.plan(pipeline, found, repository)
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    metrics = Metrics(registry)
+
+    def died(key: str, why: str) -> None:
+        model, _, number = key.rpartition("@")
+        metrics.add("failsoft_model_restarts_total", model=model, version=number, why=why)
+
     within = sessions.limits(pipeline)
     # An ensemble is its members, each with versions of its own.
     versioned = {model: card for model, card in found.items() if card.ensemble is None}
     opened = [
         each
         for model, card in versioned.items()
-        if (each := sessions.first(repository, card, active.get(model), options.wrap, within)) is not None
+        if (each := sessions.first(repository, card, active.get(model), options.wrap, within, died)) is not None
     ]
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    metrics = Metrics(registry)
     metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
     board = LocalBoard(options.worker_id, metrics, time.monotonic, time.time, random.random)
     runner = Runner({}, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error))
 
     def open_version(model: str, version: int | None) -> sessions.Opened | None:
         if version is None:
-            return sessions.first(repository, found[model], None, options.wrap, within)
-        return sessions.open_version(repository, found[model], version, options.wrap, within)
+            return sessions.first(repository, found[model], None, options.wrap, within, died)
+        return sessions.open_version(repository, found[model], version, options.wrap, within, died)
 
     versions = Versions(
         options.worker_id, versioned, opened, open_version, runner, board, metrics, time.monotonic, time.time

@@ -161,6 +161,25 @@ class FailureLog:
                 self._log.warning("answers degraded, not listed", model=model, kind=str(kind), held_back=held)
 
 
+class FewLines:
+    """A warning that may come hundreds of times a second: at most ``per_second``, the next says how many were held."""
+
+    def __init__(self, log: Log, per_second: float = 5.0) -> None:
+        self._log, self._rate = log, per_second
+        self._bucket: _Bucket | None = None
+
+    def warning(self, event: str, now: float, **fields: object) -> None:
+        """``now`` is monotonic seconds."""
+        bucket = self._bucket
+        if bucket is None:
+            bucket = self._bucket = _Bucket(self._rate, now)
+        if not bucket.take(now, self._rate, self._rate):
+            bucket.held += 1
+            return
+        held, bucket.held = bucket.held, 0
+        self._log.warning(event, **fields, held_back=held)
+
+
 class _Foreign(logging.Filter):
     """Lets through one line a second of each kind (logger and text before its values are filled in), after the first
     five, and says on the next how many were held back.

@@ -114,6 +114,15 @@ TABLE: tuple[Definition, ...] = (
         Type.GAUGE,
         "Threads given up and not yet back; one more than there are threads for models, and the worker restarts.",
     ),
+    Definition(
+        "failsoft_model_restarts_total",
+        Type.COUNTER,
+        'Processes of models with isolation = "process" that died, and were started again: crashed (a signal, or an '
+        "exit that nobody asked for), memory (over the card's limit), timeout (killed, since it did not stop at its "
+        "deadline), load (it could not be started or loaded again).",
+        ("model", "version", "why"),
+        values={"why": ("crashed", "memory", "timeout", "load")},
+    ),
     Definition("failsoft_retries_total", Type.COUNTER, "Records put on a rung of the ladder.", ("rung",)),
     Definition("failsoft_retry_waiting", Type.GAUGE, "Records on a rung, not yet read again (its lag).", ("rung",)),
     Definition(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,9 @@ import structlog
 from models import members
 from models.card import Method, ModelCard
 from models.fallback import LinkKind
+from models.isolation import Isolated
 from models.passes import Passes
+from models.replicas import Death
 from models.repository import Artifact, Repository, UnknownModel
 from models.session import Session, Unloadable
 from models.verdict import Vetting
@@ -19,13 +22,20 @@ from models.vetting import Limits, examine
 from schemas import duration
 from schemas.refusal import Refused
 from workers.identity import own_folder
+from workers.logs import FewLines
 from workers.plan import Plan, Rule, Served
 from workers.runner import Runs
 from workers.settings import Settings
 
 log = structlog.get_logger("failsoft.sessions")
 
-Wrap = Callable[[Session], Runs]
+Model = Session | Isolated
+"""A loaded version: its card says whether it runs on the worker's threads or in processes of its own."""
+
+Died = Callable[[str, str], None]
+"""Hears, on any thread, of a model's process that died: the model's key, and why in a word."""
+
+Wrap = Callable[[Model], Runs]
 """Puts something between the runner and a session: the demo makes its primary fail this way."""
 
 
@@ -127,16 +137,33 @@ def open_version(
     version: int,
     wrap: Wrap = lambda session: session,
     within: Limits | None = None,
+    died: Died = lambda key, why: None,
 ) -> Opened:
     """Vet, load and warm one version of the card's model, blocking. Raises Refused, or Unloadable with what failed."""
     vetting = vet(repository, card, version, within)
     if not vetting.passed:
         raise Unloadable(f"{vetting.key} did not pass its vetting: {vetting.told()}")
     artifact = vetted(repository, vetting)
-    session = Session(artifact, card)
+    session = _loading(artifact, card, died)
     session.warm()
     served = Served(card.name, version, artifact.statistics)
     return Opened(served, wrap(session), artifact.sha256, session.close)
+
+
+def _loading(artifact: Artifact, card: ModelCard, died: Died) -> Model:
+    """As the card's ``isolation`` says. Raises Unloadable."""
+    if card.model.isolation == "thread":
+        return Session(artifact, card)
+
+    few = FewLines(log)
+
+    def told(death: Death) -> None:
+        few.warning(
+            "a model's process died", time.monotonic(), model=artifact.key, why=death.why, message=death.message
+        )
+        died(artifact.key, death.why)
+
+    return Isolated(artifact, card, told)
 
 
 def candidates(repository: Repository, model: str, active: int | None) -> list[int]:
@@ -153,11 +180,12 @@ def first(
     active: int | None,
     wrap: Wrap = lambda session: session,
     within: Limits | None = None,
+    died: Died = lambda key, why: None,
 ) -> Opened | None:
     """The first candidate that can serve; one that cannot is passed over, loudly, for the next. Raises Refused."""
     for version in candidates(repository, card.name, active):
         try:
-            return open_version(repository, card, version, wrap, within)
+            return open_version(repository, card, version, wrap, within, died)
         except (Unloadable, UnknownModel) as e:
             log.error("a version cannot serve, trying the one before", model=card.name, version=version, why=str(e))
     log.error("no version of a model can serve: it will not answer", model=card.name)

@@ -193,5 +193,10 @@ class Versions(Service):  # type: ignore[misc]
         self._board.retire(key)
         await asyncio.to_thread(known.opened.close)
 
+    def unload_all(self) -> None:
+        """No call is made any more: models that have processes end them. Blocking, while runs under way come back."""
+        for known in self._known.values():
+            known.opened.close()
+
     def _now_ms(self) -> int:
         return int(self._wall() * 1000)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.model import PRIMARY
-from models.session import Cancel, Outcome, Session
+from models.session import Cancel, Outcome
 from schemas.failure import Failure, Kind
 from schemas.features import Columns
 from workers import logs, process, settings
 from workers.app import Options
 from workers.runner import Runs
+from workers.sessions import Model
 
 
 class Down:
@@ -27,7 +28,7 @@ class Down:
         return Failure(Kind.MODEL_ERROR, "down, for the benchmark")
 
 
-def fail_primary(session: Session) -> Runs:
+def fail_primary(session: Model) -> Runs:
     """The primary is down; its fallback is not."""
     return Down() if session.model == PRIMARY else session
 
@@ -36,7 +37,7 @@ def fail_primary(session: Session) -> Runs:
 class DownWhile:
     """A primary that fails while ``switch`` is there."""
 
-    session: Session
+    session: Model
     switch: Path
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
@@ -56,7 +57,7 @@ def main() -> int:
     pipeline = settings.load(given.pipeline, os.environ)
     worker = given.id or f"{pipeline.name}-worker"
 
-    def wrap(session: Session) -> Runs:
+    def wrap(session: Model) -> Runs:
         if given.down:
             return fail_primary(session)
         switched = given.down_while is not None and session.model == PRIMARY

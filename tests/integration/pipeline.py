@@ -25,6 +25,7 @@ DELAYS = ("1s", "2s")
 CARD = """
 [model]
 deadline = "{deadline}"
+{model_lines}
 [output]
 kind = "binary"
 [[features]]
@@ -196,6 +197,7 @@ class Pipeline:
     max_bytes: int = 100_000
     deadline: str = "10s"  # a shared machine stalls: only what a test wants may fail
     inputs: Sequence[str] = ()
+    model_lines: str = ""  # more of the card's [model]
     workers: list[Worker] = field(default_factory=list)
     published: int = 0
 
@@ -214,6 +216,7 @@ class Pipeline:
                 open_for=self.open_for,
                 max_open=self.max_open,
                 after_failed_probes=self.after_failed_probes,
+                model_lines=self.model_lines,
             )
         )
 

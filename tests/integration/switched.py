@@ -11,18 +11,19 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.session import Cancel, Outcome, Session
+from models.session import Cancel, Outcome
 from schemas.failure import Failure, Kind
 from schemas.features import Columns
 from workers import logs, process, settings
 from workers.app import Options
+from workers.sessions import Model
 
 
 @dataclass
 class Switched:
     """A session (workers.runner.Runs) that a file turns off, and that another makes deaf to whatever it is told."""
 
-    session: Session
+    session: Model
     switch: Path
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:

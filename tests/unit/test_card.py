@@ -76,6 +76,14 @@ def test_the_contracts_card(tmp_path: Path) -> None:
     assert (card.breaker.window, card.breaker.max_open, card.rollback.hold) == (30.0, 300.0, 1800.0)
 
 
+def test_a_process_of_its_own(tmp_path: Path) -> None:
+    """How many, and how large each may grow, in bytes; by default one, of any size."""
+    own = load(tmp_path, CARD.replace('"thread"', '"process"\nreplicas = 3\nmemory = "1.5GiB"')).model
+    assert (own.isolation, own.replicas, own.memory) == ("process", 3, 1_610_612_736)
+    plain = load(tmp_path, CARD.replace('"thread"', '"process"')).model
+    assert (plain.replicas, plain.memory) == (1, None)
+
+
 def test_defaults_are_the_contracts(tmp_path: Path) -> None:
     """A card of the least keys behaves as the contract's card does, with no fallback of its own."""
     least, full = load(tmp_path, LEAST), load(tmp_path, CARD)
@@ -88,7 +96,13 @@ def test_defaults_are_the_contracts(tmp_path: Path) -> None:
     ("old", "new", "told"),
     [
         ('"200ms"', "200", "model.deadline: 200 is not a duration"),
-        ('"thread"', '"process"', "not offered by this version"),
+        ('"thread"', '"thread"\nreplicas = 2', 'model: replicas: only with isolation = "process"'),
+        ('"thread"', '"thread"\nmemory = "1GB"', 'model: memory: only with isolation = "process"'),
+        ('"thread"', '"process"\nreplicas = 17', "model.replicas"),
+        ('"thread"', '"process"\nreplicas = 0', "model.replicas"),
+        ('"thread"', '"process"\nreplicas = "2"', "model.replicas"),
+        ('"thread"', '"process"\nmemory = 512', "model.memory: 512 is not a size: write a positive number and a unit"),
+        ('"thread"', '"process"\nmemory = "64MB"', "memory: 64MB does not hold an interpreter and ONNX Runtime"),
         ('"thread"', '"tread"', "model.isolation: 'tread' is none of 'thread', 'process' (did you mean 'thread'?)"),
         ('kind = "binary"', 'kind = "binari"', "output.kind: 'binari' is none of 'binary'"),
         ('kind = "binary"', 'kind = "regression"', "min_confidence: a regression output has no confidence"),

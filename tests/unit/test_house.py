@@ -31,7 +31,10 @@ SHELLS = {
     "models/session.py",  # runs ONNX models,
     "models/vetting.py",  # tries them in a subprocess,
     "models/passes.py",  # remembers on disk which passed,
-    "models/isolation.py",  # and runs them in another
+    "models/isolation.py",  # runs them in processes of their own,
+    "models/isolated.py",  # which are these,
+    "models/replicas.py",  # started and started again by that,
+    "models/link.py",  # and reached by this
     "models/training/car_loans.py",  # made the demo's models; nothing at run time imports it
 }
 PURE_WORKERS = {"workers/plan.py", "workers/scoring.py", "workers/verdicts.py", "workers/pace.py"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from workers.logs import Failed, FailureLog, configure, trace_id
+from workers.logs import Failed, FailureLog, FewLines, configure, trace_id
 
 
 @pytest.fixture
@@ -202,6 +202,17 @@ def test_a_slow_rate_still_writes() -> None:
     assert [line["event_id"] for line in log.lines] == ["e0", "e8", "e16"]
     with pytest.raises(ValueError):
         FailureLog(log, per_second=0)
+
+
+def test_a_warning_that_repeats_is_held_back() -> None:
+    """Five a second, and the next that is written says how many were not."""
+    log = Recorder()
+    few = FewLines(log)
+    for n in range(100):
+        few.warning("a process died", n / 100, number=n)
+    few.warning("a process died", 2.0, number=100)
+    assert [line["number"] for line in log.lines][:5] == [0, 1, 2, 3, 4] and len(log.lines) == 10
+    assert sum(int(str(line["held_back"])) for line in log.lines) == 91
 
 
 def test_a_long_message_is_cut() -> None:

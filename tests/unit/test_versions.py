@@ -123,6 +123,15 @@ async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     desk.runner.close()
 
 
+async def test_a_worker_that_ends_unloads_what_it_serves(desk: Desk) -> None:
+    """Its models may have processes of their own, which it waits for."""
+    desk.wants(2)
+    await eventually(lambda: desk.loaded[1].closed, 20, "version 1 to be unloaded")
+    assert not desk.loaded[2].closed
+    await asyncio.to_thread(desk.versions.unload_all)
+    assert desk.loaded[2].closed
+
+
 async def test_the_fleets_version_is_loaded_and_the_one_before_unloaded(desk: Desk) -> None:
     """Between two batches; its breaker and metrics go with it."""
     assert await desk.score() == pytest.approx(0.1) and desk.info(1) == 1

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.contract import Answers
-from models.session import Cancel, Outcome, Session
+from models.session import Cancel, Outcome
 from schemas.failure import Failure
 from schemas.features import Columns
+from workers.sessions import Model
 
 DEAREST = 250_000.0
 """€. No car in the demo's data costs half as much, so a fault above this price meets only the cars made for it."""
@@ -63,7 +64,7 @@ class Switch:
 class Faulty:
     """A session whose scores ``switch`` spoils (workers.runner.Runs)."""
 
-    def __init__(self, session: Session, switch: Switch) -> None:
+    def __init__(self, session: Model, switch: Switch) -> None:
         self._session = session
         self._switch = switch
         self._guard = Answers(session.card.output, scores="score", label=None)

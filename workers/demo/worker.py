@@ -11,11 +11,11 @@ import sys
 import threading
 from pathlib import Path
 
-from models.session import Session
 from workers import logs, process, settings
 from workers.app import Options
 from workers.demo.fault import Faulty, Switch
 from workers.runner import Runs
+from workers.sessions import Model
 
 
 def main(argv: list[str]) -> int:
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     logs.configure(terminal=False)
     pipeline = settings.load(file, {})  # not the user's environment: it may point to a cluster that is in earnest
 
-    def wrap(session: Session) -> Runs:
+    def wrap(session: Model) -> Runs:
         return Faulty(session, switch) if session.model == pipeline.model else session
 
     threading.Thread(target=_end_with_the_demo, name="demo-watch", daemon=True).start()

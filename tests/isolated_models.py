@@ -1,0 +1,146 @@
+"""Real ONNX models that die, hang and eat memory for a value of theirs, and their processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import psutil
+from onnx import helper
+
+from models.card import ModelCard
+from models.isolation import Isolated
+from models.repository import Artifact
+from tests.onnx_models import features, node, onnx_model, port
+
+LEAST = -(2**63)
+
+
+def deadly() -> onnx.ModelProto:
+    """Answers ``y``, and dies (SIGFPE) of a batch with ``x`` = -1: ONNX Runtime 1.32 guards an integer division
+    against a divisor of zero, and not against the least integer over -1, which no integer holds.
+    """
+    return onnx_model(
+        [("x", "int64", ["n", 1]), ("y", "float", ["n", 1])],
+        [("out", "float", ["n", 1])],
+        node("Div", ["least", "x1"], ["q"]),
+        node("Cast", ["q"], ["f"], to=1),
+        node("Mul", ["f", "zero"], ["z"]),
+        node("Add", ["z", "y"], ["out"]),
+        node("Where", ["none", "one", "x"], ["x1"]),
+        node("Equal", ["x", "nought"], ["none"]),
+        constants={"least": np.int64(LEAST), "zero": np.float32(0), "one": np.int64(1), "nought": np.int64(0)},
+    )
+
+
+def hanging() -> onnx.ModelProto:
+    """Answers ``y`` after as many turns of a loop as the largest ``x``: each ends soon, and can be stopped."""
+    body = helper.make_graph(
+        [node("Identity", ["go"], ["go_on"]), node("Sin", ["v"], ["w"])],
+        "body",
+        [port("k", "int64", []), port("go", "bool", []), port("v", "float", ["n", 1])],
+        [port("go_on", "bool", []), port("w", "float", ["n", 1])],
+    )
+    return onnx_model(
+        [("x", "int64", ["n", 1]), ("y", "float", ["n", 1])],
+        [("out", "float", ["n", 1])],
+        node("ReduceMax", ["x"], ["times"], keepdims=0),
+        node("Loop", ["times", "yes", "y"], ["turned"], body=body),
+        node("Mul", ["turned", "zero"], ["z"]),
+        node("Add", ["z", "y"], ["out"]),
+        constants={"yes": np.bool_(True), "zero": np.float32(0)},
+    )
+
+
+def heavy() -> onnx.ModelProto:
+    """Answers ``y`` once it has squared a matrix of largest ``x`` rows: one operator, which cannot be stopped."""
+    return onnx_model(
+        [("x", "int64", ["n", 1]), ("y", "float", ["n", 1])],
+        [("out", "float", ["n", 1])],
+        node("ReduceMax", ["x"], ["side"], keepdims=0),
+        node("Reshape", ["side", "one"], ["s"]),
+        node("Concat", ["s", "s"], ["shape"], axis=0),
+        node("ConstantOfShape", ["shape"], ["m"]),
+        node("MatMul", ["m", "m"], ["mm"]),
+        node("ReduceSum", ["mm"], ["sum"], keepdims=0),
+        node("Mul", ["sum", "zero"], ["z"]),
+        node("Add", ["z", "y"], ["out"]),
+        constants={"one": np.array([1], np.int64), "zero": np.float32(0)},
+    )
+
+
+def greedy() -> onnx.ModelProto:
+    """Answers ``y`` once it has filled as many floats as the largest ``x``."""
+    return onnx_model(
+        [("x", "int64", ["n", 1]), ("y", "float", ["n", 1])],
+        [("out", "float", ["n", 1])],
+        node("ReduceMax", ["x"], ["most"], keepdims=0),
+        node("Reshape", ["most", "one"], ["shape"]),
+        node("ConstantOfShape", ["shape"], ["m"]),
+        node("ReduceSum", ["m"], ["sum"], keepdims=0),
+        node("Add", ["sum", "y"], ["out"]),
+        constants={"one": np.array([1], np.int64)},
+    )
+
+
+def a_card(output: dict[str, Any] | None = None, types: dict[str, str] | None = None, **model: Any) -> ModelCard:
+    return ModelCard.model_validate(
+        {
+            "model": {"name": "m", "isolation": "process"} | model,
+            "output": output or {"kind": "regression"},
+            "features": features(**(types or {"x": "int", "y": "float"})),
+        }
+    )
+
+
+def artifact(folder: Path, model: onnx.ModelProto | bytes) -> Artifact:
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    path = folder / "model.onnx"
+    path.write_bytes(content)
+    return Artifact("m", 3, path, hashlib.sha256(content).hexdigest(), None, {}, {})
+
+
+def processes(parent: int | None = None) -> list[psutil.Process]:
+    """The models' processes below ``parent`` (else this one): each model's first process before its replicas."""
+    found = []
+    for process in psutil.Process(parent).children(recursive=True):
+        try:
+            if "models.isolated" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def replicas() -> list[psutil.Process]:
+    """Those that run batches."""
+    ours = psutil.Process().pid
+    return [p for p in processes() if _parent(p) != ours]
+
+
+def nurseries() -> list[psutil.Process]:
+    """Those that load a model and fork its replicas."""
+    ours = psutil.Process().pid
+    return [p for p in processes() if _parent(p) == ours]
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def ended(process: psutil.Process) -> bool:
+    """Is it gone, but for being waited for?"""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+Start = Callable[..., Isolated]

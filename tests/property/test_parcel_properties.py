@@ -1,0 +1,123 @@
+"""What crosses to a model's process and back is what was sent, and a process out of its mind is found out."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import parcel
+from models.contract import Outcome
+from models.link import Segment
+from models.parcel import Damaged
+from schemas import wire
+from schemas.failure import Failure, Kind
+from schemas.features import Columns, Spec, Type, columns
+from schemas.prediction import Predictions
+
+SPECS = (Spec("f", Type.FLOAT), Spec("i", Type.INT), Spec("b", Type.BOOL), Spec("s", Type.STRING))
+ROW = st.fixed_dictionaries(
+    {},
+    optional={
+        "f": st.floats(-1e9, 1e9) | st.none(),
+        "i": st.integers(-(2**63), 2**63 - 1),
+        "b": st.booleans(),
+        "s": st.text("aé€😀\x00\n\ud800", max_size=6),
+    },
+)
+
+
+def crossed(segment: Segment, about: dict[str, Any], blocks: list[Any]) -> tuple[Any, list[Any]]:
+    """Through a segment, the JSON through its bytes, as a process would read it."""
+    told, *found = segment.read(segment.write([wire.dumps(about), *blocks]))
+    return wire.loads(bytes(told), 1 << 30), found
+
+
+def same(a: Columns, b: Columns) -> bool:
+    values = all(a.values[s.name].tolist() == b.values[s.name].tolist() for s in a.specs)
+    masks = {k: v.tolist() for k, v in a.unusable.items()} == {k: v.tolist() for k, v in b.unusable.items()}
+    return (a.specs, a.size, a.why) == (b.specs, b.size, b.why) and values and masks
+
+
+@given(st.lists(ROW, max_size=8))
+def test_columns_arrive_as_they_were_sent(events: list[dict[str, object]]) -> None:
+    """Every type, no rows, odd strings, and the reasons of cells that cannot be used."""
+    segment = Segment.create()
+    sent = columns(events, SPECS)
+    arrived = parcel.columns(*crossed(segment, *parcel.send_columns(sent)), SPECS)
+    assert same(sent, arrived)
+    assert [c.dtype for c in sent.values.values()] == [c.dtype for c in arrived.values.values()]
+    segment.close()
+
+
+@given(st.lists(st.tuples(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9)), max_size=8))
+def test_a_matrix_arrives_as_a_matrix(rows: list[tuple[float, float]]) -> None:
+    """Its columns are views of it there too: the model is fed without a copy."""
+    specs = (Spec("a", Type.FLOAT), Spec("b", Type.FLOAT))
+    segment = Segment.create()
+    sent = columns([{"a": a, "b": b} for a, b in rows], specs)
+    arrived = parcel.columns(*crossed(segment, *parcel.send_columns(sent)), specs)
+    assert (arrived.matrix is None) == (sent.matrix is None) and same(sent, arrived)
+    if rows:
+        assert arrived.matrix is not None and np.shares_memory(arrived.matrix, arrived.values["b"])
+    segment.close()
+
+
+LABELS: list[list[Any] | None] = [None, [1, 2], ["a", "é"], [1, "a"], [None, 3]]
+TABLE = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+SCORES = np.array([0.75, 0.5], np.float32)
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("table", [None, TABLE])
+@pytest.mark.parametrize("confidences", [None, SCORES, np.array([0.5, np.nan])])
+def test_answers_arrive_as_they_were_given(labels: Any, table: Any, confidences: Any) -> None:
+    """Each shape that an answer has; a row that failed keeps its failure."""
+    segment = Segment.create()
+    bad = {1: Failure(Kind.BAD_OUTPUT, "no \n number")}
+    about, blocks = parcel.send_answer(Outcome(Predictions(SCORES, labels, table, confidences), bad))
+    arrived = parcel.answer(*crossed(segment, about, blocks), 2)
+    segment.write([b"\xff" * 10_000])  # the next batch: what was answered is not touched by it
+    assert isinstance(arrived, Outcome) and arrived.bad == bad
+    got = arrived.predictions
+    assert got.scores.tolist() == SCORES.tolist() and got.labels == labels
+    assert (got.probabilities is None) if table is None else np.array_equal(got.probabilities, table)
+    assert (got.confidences is None) if confidences is None else np.array_equal(got.confidences, confidences, True)
+    segment.close()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["float32", "int", "text", "scores", "timeout"]),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+ABOUT = st.dictionaries(st.sampled_from(["failure", "scores", "labels", "probabilities", "confidences", "bad"]), JSON)
+
+
+@given(ABOUT, st.lists(st.binary(max_size=24), max_size=4))
+def test_an_answer_that_is_none_is_found_out(about: dict[str, Any], blocks: list[bytes]) -> None:
+    """Whatever a process says is an answer for each row, a failure, or Damaged: nothing else reaches the worker."""
+    try:
+        found = parcel.answer(about, [np.frombuffer(b, np.uint8) for b in blocks], 2)
+    except Damaged:
+        return
+    assert isinstance(found, Failure) or len(found.predictions) == 2
+    if isinstance(found, Outcome):
+        assert found.predictions.labels is None or len(found.predictions.labels) == 2
+
+
+def test_the_other_side_cannot_shrink_or_overstate_a_segment() -> None:
+    """A worker that read beyond the end would be ended by SIGBUS."""
+    segment = Segment.create()
+    sizes = segment.write([b"abc", b"", b"defg"])
+    assert [bytes(block) for block in segment.read(sizes)] == [b"abc", b"", b"defg"]
+    with pytest.raises(PermissionError):
+        os.ftruncate(segment.fd, 0)
+    for claimed in ([1 << 40], [-1], [1.5], ["x"], [10**9, 10**9]):
+        with pytest.raises(Damaged):
+            segment.read(claimed)  # type: ignore[arg-type]
+    segment.close()

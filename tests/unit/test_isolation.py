@@ -1,0 +1,222 @@
+"""A model in processes of its own answers as one on a thread, and is refused as one on a thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from models.contract import Outcome
+from models.isolation import Isolated
+from models.session import Cancel, Session, Unloadable
+from schemas.failure import Failure, Kind
+from schemas.features import columns
+from tests.isolated_models import Start, a_card, artifact, deadly, hanging, nurseries, processes, replicas
+from tests.kafka import wait_for
+from tests.onnx_models import node, onnx_model, rows, same
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Loaded and warmed; closed at the end, when no process is left."""
+    made: list[Isolated] = []
+
+    def one(model: onnx.ModelProto, told: Any = lambda death: None, **card: Any) -> Isolated:
+        made.append(Isolated(artifact(tmp_path, model), a_card(**card), told))
+        made[-1].warm()
+        wait_for(lambda: len(replicas()) == made[-1].card.model.replicas, 5, "the replicas")
+        return made[-1]
+
+    yield one
+    for each in made:
+        each.close()
+    assert not processes()
+
+
+def mixed() -> onnx.ModelProto:
+    """Every type of column, one tensor each; the score is their sum."""
+    return onnx_model(
+        [(name, kind, ["n", 1]) for name, kind in (("f", "float"), ("i", "int64"), ("b", "bool"), ("s", "string"))],
+        [("y", "float", ["n", 1])],
+        node("Cast", ["i"], ["i1"], to=1),
+        node("Cast", ["b"], ["b1"], to=1),
+        node("LabelEncoder", ["s"], ["s1"], domain="ai.onnx.ml", keys_strings=["é€", ""], values_floats=[8.0, 16.0]),
+        node("Sum", ["f", "i1", "b1", "s1"], ["y"]),
+    )
+
+
+CASES: list[tuple[Any, dict[str, Any]]] = [
+    (mixed, {"types": {"f": "float", "i": "int", "b": "bool", "s": "string"}}),
+    (same, {"types": {"a": "float", "b": "float"}, "output": {"kind": "binary"}}),
+    (lambda: same(3), {"types": dict.fromkeys("abc", "float"), "output": {"kind": "multiclass"}}),
+    (
+        lambda: same(3),
+        {"types": dict.fromkeys("abc", "float"), "output": {"kind": "multiclass", "classes": ["lo", "mid", 7]}},
+    ),
+    (deadly, {}),
+]
+EVENTS: list[dict[str, object]] = [
+    {"f": 0.5, "i": 3, "b": True, "s": "é€", "a": 0.25, "c": 0.0, "x": 5, "y": 0.5},
+    {"f": 1.5, "i": 2**40, "b": False, "s": "", "a": 0.0, "c": 0.75, "x": 0, "y": -7.5},
+    {"f": 1.5, "i": -3, "b": 0, "s": "other", "a": 1e30, "c": "no", "x": 1.5, "y": None},
+    {},
+]
+
+
+@pytest.mark.parametrize(("model", "card"), CASES)
+def test_answers_are_those_of_a_session(tmp_path: Path, start: Start, model: Any, card: dict[str, Any]) -> None:
+    """Scores, labels, probabilities, confidences and each row's failure; for one row, many, and after many, one."""
+    for event in EVENTS:
+        event.setdefault("b", 0.75)
+    isolated = start(model(), **card)
+    session = Session(artifact(tmp_path, model()), a_card(**card))
+    for n in (1, 4, 9_000, 2):
+        batch = columns([EVENTS[i % 4] for i in range(n)], session.card.specs)
+        there, here = isolated.run(batch), session.run(batch)
+        assert isinstance(there, Outcome) and isinstance(here, Outcome)
+        assert there.bad == here.bad
+        a, b = there.predictions, here.predictions
+        assert a.scores.dtype == b.scores.dtype and np.array_equal(a.scores, b.scores, equal_nan=True)
+        assert a.labels == b.labels
+        for mine, its in ((a.probabilities, b.probabilities), (a.confidences, b.confidences)):
+            assert (mine is None) == (its is None) and (mine is None or np.array_equal(mine, its))
+
+
+def test_a_run_that_raises_is_a_value_and_the_process_lives(start: Start) -> None:
+    """As with a session, with its words; nobody dies of it."""
+    table = onnx_model(
+        [("i", "int64", ["n"])],
+        [("y", "float", ["n"])],
+        node("Gather", ["table", "i"], ["y"]),
+        constants={"table": np.array([0.5, 0.25], np.float32)},
+    )
+    isolated = start(table, types={"i": "int"})
+    before = processes()
+    failure = isolated.run(rows(isolated.card, (1,), (9,)))
+    assert isinstance(failure, Failure) and failure.kind is Kind.MODEL_ERROR and "Gather" in failure.message
+    assert isinstance(isolated.run(rows(isolated.card, (1,))), Outcome) and processes() == before
+
+
+def test_columns_of_another_card_are_the_callers_mistake(start: Start) -> None:
+    """It is raised here, as by a session, and no process is asked."""
+    with pytest.raises(ValueError, match="wants the columns of its card"):
+        start(deadly()).run(columns([{"z": 1.0}], a_card(types={"z": "float"}).specs))
+
+
+@pytest.mark.parametrize(
+    ("model", "card", "told"),
+    [
+        (b"no model", {}, "not an ONNX file"),
+        (same(), {"types": {"a": "float", "b": "float", "c": "float"}}, "has 2 columns, and the card lists 3"),
+        (same(), {"types": {"a": "float", "b": "float"}}, "no regression output"),
+    ],
+)
+def test_what_a_session_refuses_is_refused(tmp_path: Path, model: Any, card: dict[str, Any], told: str) -> None:
+    """By ``warm``, with the same words, and no process stays."""
+    isolated = Isolated(artifact(tmp_path, model), a_card(**card))
+    with pytest.raises(Unloadable, match=told):
+        isolated.warm()
+    assert not processes()
+    failure = isolated.run(rows(isolated.card, *[(0.0,) * len(isolated.card.specs)]))
+    assert failure == Failure(Kind.UNAVAILABLE, "m@3 is unloaded")
+
+
+def test_a_model_that_dies_of_its_warm_up_is_refused(tmp_path: Path) -> None:
+    """A version that would kill its process at each start is passed over when it is loaded, and not tried for ever."""
+    model = onnx_model(
+        [("x", "int64", ["n"])],
+        [("y", "float", ["n"])],
+        node("Sub", ["x", "one"], ["d"]),
+        node("Div", ["least", "d"], ["q"]),
+        node("Cast", ["q"], ["y"], to=1),
+        constants={"one": np.int64(1), "least": np.int64(-(2**63))},
+    )
+    isolated = Isolated(artifact(tmp_path, model), a_card(types={"x": "int"}))
+    with pytest.raises(Unloadable, match=r"while it loaded, its process died \(signal SIGFPE\)"):
+        isolated.warm()
+    assert not processes()
+
+
+def test_replicas_share_the_calls(start: Start) -> None:
+    """One call after another goes to the next process, and two at once to two."""
+    isolated = start(hanging(), replicas=3)
+    used = {p.pid: p.cpu_times().user for p in replicas()}
+    spin = rows(isolated.card, (100_000, 0.5))
+    for _ in range(3):
+        assert isinstance(isolated.run(spin), Outcome)
+    assert all(p.cpu_times().user > used[p.pid] for p in replicas())
+
+
+def test_another_replica_answers_while_one_is_busy(start: Start) -> None:
+    """A call that does not end keeps its own process, until its cancel."""
+    isolated = start(hanging(), replicas=2)
+    cancel, found = Cancel(), []
+    caller = threading.Thread(target=lambda: found.append(isolated.run(rows(isolated.card, (10**15, 0.5)), cancel)))
+    caller.start()
+    for _ in range(10):
+        assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), Outcome)
+    assert not found
+    cancel.set()
+    caller.join(10)
+    assert found[0].kind is Kind.TIMEOUT
+
+
+def test_a_call_that_finds_all_processes_busy_waits_and_says_so_at_its_deadline(start: Start) -> None:
+    """That is not the model's fault alone: UNAVAILABLE does not trip its breaker, and names what helps."""
+    isolated = start(hanging())
+    first, second = Cancel(), Cancel()
+    callers = [threading.Thread(target=isolated.run, args=(rows(isolated.card, (10**15, 0.5)), first))]
+    callers[0].start()
+    wait_for(lambda: any(p.cpu_percent(0.05) > 1 for p in replicas()), 10, "the first call to run")
+    timer = threading.Timer(0.1, second.set)
+    timer.start()
+    failure = isolated.run(rows(isolated.card, (1, 0.5)), second)
+    assert isinstance(failure, Failure) and failure.kind is Kind.UNAVAILABLE and "more replicas" in failure.message
+    first.set()
+    callers[0].join(10)
+    assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), Outcome)
+
+
+def test_signals_to_the_group_leave_the_processes_alone(start: Start) -> None:
+    """Ctrl-C and a supervisor's SIGTERM go to all; the worker drains, and needs its model for that."""
+    isolated = start(deadly())
+    before = processes()
+    for process in before:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(number)
+    assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), Outcome)
+    assert processes() == before
+
+
+def test_a_process_inherits_no_password_and_no_file(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the pipeline's settings nor the worker's open files: foreign code has no use for them."""
+    monkeypatch.setenv("FAILSOFT_KAFKA__SASL_PASSWORD", "hush")
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    start(deadly())
+    for process in processes():
+        assert "FAILSOFT_KAFKA__SASL_PASSWORD" not in process.environ()
+    os.close(writer)
+    assert os.read(reader, 1) == b"", "somebody holds the other end"
+    os.close(reader)
+
+
+def test_closing_waits_for_runs_and_ends_everything(start: Start) -> None:
+    """A run under way is answered; afterwards the model is unloaded, and closing again does no harm."""
+    isolated = start(hanging(), deadline="20s")
+    found: list[Outcome | Failure] = []
+    caller = threading.Thread(target=lambda: found.append(isolated.run(rows(isolated.card, (300_000, 0.5)))))
+    caller.start()
+    wait_for(lambda: any(p.cpu_percent(0.02) > 1 for p in replicas()), 10, "the call to run")
+    isolated.close()
+    caller.join(10)
+    assert isinstance(found[0], Outcome) and not processes() and not nurseries()
+    assert isolated.run(rows(isolated.card, (1, 0.5))) == Failure(Kind.UNAVAILABLE, "m@3 is unloaded")
+    isolated.close()

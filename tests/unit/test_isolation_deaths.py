@@ -1,0 +1,336 @@
+"""What a model does to its process, it does to that process alone: crashes, hangs, memory, and kill -9 from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import psutil
+import pytest
+
+from models.contract import Outcome
+from models.isolation import Isolated
+from models.replicas import Death
+from models.restarts import AT_ONCE
+from models.session import Cancel
+from schemas.failure import Failure, Kind
+from tests.isolated_models import (
+    Start,
+    a_card,
+    artifact,
+    deadly,
+    ended,
+    greedy,
+    hanging,
+    heavy,
+    nurseries,
+    processes,
+    replicas,
+)
+from tests.kafka import wait_for
+from tests.onnx_models import onnx_model, rows
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Clock:
+    """Monotonic, and may be set forward: a restart's backoff is over, and its health long."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+class Told(list[Death]):
+    """The deaths that were told."""
+
+    def __call__(self, death: Death) -> None:
+        self.append(death)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Loaded, warmed, with all its replicas; closed at the end, when no process is left."""
+    made: list[Isolated] = []
+
+    def one(
+        model: onnx.ModelProto, told: Any = lambda death: None, clock: Any = time.monotonic, **card: Any
+    ) -> Isolated:
+        made.append(Isolated(artifact(tmp_path, model), a_card(**card), told, clock, lambda: 0.5))
+        made[-1].warm()
+        _all_up(made[-1])
+        return made[-1]
+
+    yield one
+    for each in made:
+        each.close()
+    assert not processes()
+
+
+def _all_up(isolated: Isolated) -> list[psutil.Process]:
+    count = isolated.card.model.replicas
+    return wait_for(lambda: len(found := replicas()) == count and found, 10, f"{count} replicas") or []
+
+
+def ask(isolated: Isolated, *values: tuple[object, ...], within: float | None = None) -> Outcome | Failure:
+    """Runs a batch; it is cancelled after ``within`` seconds."""
+    cancel = Cancel()
+    timer = threading.Timer(within or 60, cancel.set)
+    timer.start()
+    try:
+        return isolated.run(rows(isolated.card, *values), cancel)
+    finally:
+        timer.cancel()
+
+
+def test_a_native_crash_fails_its_batch_and_the_next_is_answered(start: Start) -> None:
+    """The failure says which signal; the process is replaced at once, and the death is told."""
+    told = Told()
+    isolated = start(deadly(), told)
+    failure = ask(isolated, (1, 0.5), (-1, 0.5))
+    assert failure == Failure(Kind.CRASHED, "m@3: its process died (signal SIGFPE)")
+    assert isinstance(ask(isolated, (1, 0.5), within=5), Outcome)
+    wait_for(lambda: len(told) == 1, 5, "the death to be told")
+    assert told[0].why == "crashed"
+
+
+def test_a_row_is_found_by_halving(start: Start) -> None:
+    """As many crashes as it takes to find one row of the largest batch are answered at once, by forks of what is
+    loaded; afterwards a process that goes on dying is waited for.
+    """
+    isolated = start(deadly())
+    batch = [(i, 0.25) for i in range(4000)]
+    batch[1234] = (-1, 0.25)
+    begin, low, high = time.monotonic(), 0, len(batch)
+    while high - low > 1:
+        middle = (low + high) // 2
+        lower = ask(isolated, *batch[low:middle])
+        assert isinstance(lower, Outcome) or lower.kind is Kind.CRASHED, lower
+        low, high = (low, middle) if isinstance(lower, Failure) else (middle, high)
+    assert (low, high) == (1234, 1235)
+    assert time.monotonic() - begin < 30
+    for _ in range(AT_ONCE + 5):
+        ask(isolated, (-1, 0.25))
+    failure = ask(isolated, (1, 0.25))
+    assert isinstance(failure, Failure) and failure.kind is Kind.UNAVAILABLE and "SIGFPE" in failure.message
+
+
+def test_a_loop_that_does_not_end_is_stopped_and_its_process_goes_on(start: Start) -> None:
+    """Between two operators the process can stop by itself, which costs nothing: it answers the next call."""
+    told = Told()
+    isolated = start(hanging(), told)
+    before = _all_up(isolated)
+    began = time.monotonic()
+    failure = ask(isolated, (10**15, 0.5), within=0.1)
+    assert isinstance(failure, Failure) and failure.kind is Kind.TIMEOUT and "its deadline of 200 ms" in failure.message
+    assert time.monotonic() - began < 5
+    assert isinstance(ask(isolated, (1, 0.5)), Outcome)
+    assert replicas() == before and not told
+
+
+def test_an_operator_that_does_not_end_is_killed_at_its_deadline(start: Start) -> None:
+    """Inside one operator nothing listens, so the process is killed; the call comes back soon, and the next is
+    answered by another.
+    """
+    told = Told()
+    isolated = start(heavy(), told)
+    (before,) = _all_up(isolated)
+    began = time.monotonic()
+    failure = ask(isolated, (12_000, 0.5), within=0.2)
+    assert isinstance(failure, Failure) and failure.kind is Kind.TIMEOUT
+    assert time.monotonic() - began < 5
+    assert isinstance(ask(isolated, (2, 0.5)), Outcome)
+    wait_for(lambda: ended(before), 5, "the end of the first")
+    wait_for(lambda: [d.why for d in told] == ["timeout"], 5, "the death to be told")
+
+
+def test_a_cancel_that_came_before_its_run_is_obeyed(start: Start) -> None:
+    """As with a session: nothing is asked of the model."""
+    isolated = start(hanging())
+    cancel = Cancel()
+    cancel.set()
+    failure = isolated.run(rows(isolated.card, (10**15, 0.5)), cancel)
+    assert isinstance(failure, Failure) and failure.kind is Kind.TIMEOUT
+
+
+def test_a_memory_bomb_meets_the_limit_and_no_one_else_pays(start: Start) -> None:
+    """Four gigabytes for one row under a limit of 512 MB: the run fails and says why, the process and the worker go
+    on, and neither has grown.
+    """
+    isolated = start(greedy(), memory="512MB")
+    before = _all_up(isolated)
+    failure = ask(isolated, (10**9, 0.5))
+    assert isinstance(failure, Failure) and failure.kind is Kind.MODEL_ERROR
+    assert failure.message.startswith("over its memory limit of 512MB: ")
+    assert isinstance(ask(isolated, (1000, 0.5)), Outcome) and replicas() == before
+    assert all(p.memory_info().rss < 512_000_000 for p in processes())
+
+
+def test_without_a_limit_the_bomb_goes_off(start: Start) -> None:
+    """The same model without ``memory`` takes what it asks for: it was the limit that stopped it."""
+    isolated = start(greedy())
+    assert isinstance(ask(isolated, (200_000_000, 0.5)), Outcome)
+
+
+def test_a_process_that_dies_for_want_of_memory_says_so(start: Start) -> None:
+    """Where no run can be failed, the process ends, and the failure names the limit and not only an exit code."""
+    told = Told()
+    model = onnx_model(
+        [("s", "string", ["n", 1])],
+        [("y", "float", ["n", 1])],
+        onnx.helper.make_node(
+            "LabelEncoder",
+            ["s"],
+            ["y"],
+            domain="ai.onnx.ml",
+            keys_strings=["a"],
+            values_floats=[0.5],
+            default_float=0.0,
+        ),
+    )
+    isolated = start(model, told, memory="192MB", types={"s": "string"})
+    failure = ask(isolated, ("x" * 120_000_000,))
+    assert failure == Failure(Kind.CRASHED, "m@3: its process was over its memory limit of 192MB (exit code 70)")
+    assert isinstance(ask(isolated, ("a",)), Outcome)
+    wait_for(lambda: [d.why for d in told] == ["memory"], 5, "the death to be told")
+
+
+def test_a_process_killed_between_calls_costs_no_answer(start: Start) -> None:
+    """kill -9 of an idle process: it had not begun with the call that finds it gone, so that another takes it."""
+    isolated = start(deadly(), Told())
+    for _ in range(5):
+        (process,) = _all_up(isolated)
+        process.kill()
+        assert isinstance(ask(isolated, (1, 0.5)), Outcome)
+
+
+def test_a_process_killed_within_a_call_fails_that_call(start: Start) -> None:
+    """The failure says that it was SIGKILL, and that the kernel sends it when memory runs out."""
+    isolated = start(hanging())
+    (process,) = _all_up(isolated)
+    busy = process.cpu_times().user + 0.05
+    found: list[Outcome | Failure] = []
+    caller = threading.Thread(target=lambda: found.append(ask(isolated, (10**15, 0.5))))
+    caller.start()
+    wait_for(lambda: process.cpu_times().user > busy, 10, "the call to run")
+    process.kill()
+    caller.join(10)
+    (failure,) = found
+    assert isinstance(failure, Failure) and failure.kind is Kind.CRASHED
+    assert "signal SIGKILL, as the kernel sends when memory runs out" in failure.message
+
+
+def test_one_of_two_replicas_is_killed_and_the_other_answers_at_once(start: Start) -> None:
+    """Nobody waits for the one that is started again."""
+    isolated = start(deadly(), replicas=2)
+    for _ in range(3):
+        _all_up(isolated)[0].kill()
+        for _ in range(4):
+            assert isinstance(ask(isolated, (1, 0.5), within=5), Outcome)
+
+
+def test_the_first_process_killed_is_started_again(start: Start) -> None:
+    """With it go those that it forked; meanwhile calls are unavailable, and say why; then the model is loaded again."""
+    told = Told()
+    isolated = start(deadly(), told, replicas=2)
+    (nursery,) = nurseries()
+    nursery.kill()
+    wait_for(lambda: told, 10, "the death to be told")
+    wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), Outcome), 20, "an answer")
+    assert nurseries() != [nursery] and len(told) == 1
+
+
+def test_a_version_whose_file_went_is_unavailable_until_it_is_back(start: Start, tmp_path: Path) -> None:
+    """It is tried again, later and later; calls do not wait for it, and say what is wrong."""
+    clock = Clock()
+    isolated = start(deadly(), clock=clock)
+    file = isolated.artifact.path
+    content = file.read_bytes()
+    file.unlink()
+    nurseries()[0].kill()
+
+    def said() -> str:
+        found = ask(isolated, (1, 0.5))
+        return found.message if isinstance(found, Failure) and found.kind is Kind.UNAVAILABLE else ""
+
+    wait_for(lambda: "cannot be read" in said(), 20, "the reason")
+    file.write_bytes(content)
+    clock.ahead += 100
+    wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), Outcome), 20, "an answer")
+
+
+PARENT = """
+import sys, threading
+from pathlib import Path
+from models.isolation import Isolated
+from tests.isolated_models import a_card, artifact, heavy
+from tests.onnx_models import rows
+isolated = Isolated(artifact(Path(sys.argv[1]), heavy()), a_card(replicas=2))
+isolated.warm()
+threading.Thread(target=isolated.run, args=(rows(isolated.card, (12_000, 0.5)),), daemon=True).start()
+print("up", flush=True)
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_is_killed_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    """Neither an idle one nor one inside an operator that does not end, nor the one that forks."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": "."},
+    )
+    assert parent.stdout is not None and parent.stdout.readline() == b"up\n"
+    found = wait_for(lambda: len(p := processes(parent.pid)) == 3 and p, 10, "its three processes") or []
+    wait_for(lambda: any(p.cpu_times().user > 0.5 for p in found[1:]), 20, "one of them to be busy")
+    parent.send_signal(number)
+    parent.wait(10)
+    assert parent.stdout.read() == b"", "nobody else holds its output"
+    wait_for(lambda: all(map(ended, found)), 5, "their end")
+
+
+def test_fifty_restarts_leave_nothing_behind(start: Start) -> None:
+    """No file descriptor, no thread, no shared memory and no process more, and no memory to speak of."""
+    clock = Clock()
+    isolated = start(deadly(), clock=clock)
+
+    def crash() -> None:
+        clock.ahead += 100  # each death is the first: what is measured are restarts, not their backoff
+        assert isinstance(ask(isolated, (-1, 0.5)), Failure)
+        assert isinstance(ask(isolated, (1, 0.5)), Outcome)
+
+    def used() -> tuple[int, int, int, int]:
+        (nursery,) = nurseries()
+        return here.num_fds(), threading.active_count(), nursery.num_fds(), len(os.listdir("/dev/shm"))
+
+    here = psutil.Process()
+    for _ in range(5):
+        crash()
+    wait_for(lambda: len(replicas()) == 1, 5, "one replica")
+    before, memory = used(), here.memory_info().rss + nurseries()[0].memory_info().rss
+    for _ in range(50):
+        crash()
+    wait_for(lambda: used() == before, 5, f"what there was before: {before}")
+    assert len(processes()) == 2
+    assert here.memory_info().rss + nurseries()[0].memory_info().rss < memory + 8_000_000
+    isolated.close()
+    assert not [f for f in os.listdir("/proc/self/fd") if "failsoft-batch" in _target(f)]
+
+
+def _target(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except FileNotFoundError:
+        return ""
