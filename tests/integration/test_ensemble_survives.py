@@ -56,7 +56,11 @@ def _repository(models: Path) -> None:
     shutil.rmtree(models / "test" / "1")
     (models / "test" / "card.toml").write_text(BOTH)
     save_model(models / "left" / "1" / "model.onnx")
-    (models / "left" / "card.toml").write_text(CARD.format(minimum_calls=1_000_000, open_for="1s", max_open="2s"))
+    (models / "left" / "card.toml").write_text(
+        CARD.format(
+            deadline="10s", minimum_calls=1_000_000, open_for="1s", max_open="2s", after_failed_probes=1_000_000
+        )
+    )
     right = onnx_model(
         [("z", "int64", ["n", 1])],
         [("score", "float", ["n", 1])],
