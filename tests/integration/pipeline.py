@@ -209,15 +209,17 @@ class Pipeline:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write()
         self.save_version(1)
-        (self.folder / "models" / "test" / "card.toml").write_text(
-            CARD.format(
-                deadline=self.deadline,
-                minimum_calls=self.minimum_calls,
-                open_for=self.open_for,
-                max_open=self.max_open,
-                after_failed_probes=self.after_failed_probes,
-                model_lines=self.model_lines,
-            )
+        (self.folder / "models" / "test" / "card.toml").write_text(self.card())
+
+    def card(self) -> str:
+        """The card of the model "test"."""
+        return CARD.format(
+            deadline=self.deadline,
+            minimum_calls=self.minimum_calls,
+            open_for=self.open_for,
+            max_open=self.max_open,
+            after_failed_probes=self.after_failed_probes,
+            model_lines=self.model_lines,
         )
 
     def save_version(self, version: int, factor: float = 1.0, megabytes: int = 0) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from onnx import save
 
-from tests.integration.pipeline import CARD, Event, Pipeline, body, running, save_model
+from tests.integration.pipeline import Event, Pipeline, body, running
 from tests.integration.verifier import Settlement
 from tests.kafka import Broker, wait_for
 from tests.onnx_models import node, onnx_model
@@ -53,14 +52,9 @@ def _repository(models: Path) -> None:
     """The pipeline's model "test" becomes an ensemble: ``left`` is what it was (``row`` 7 raises, for its whole batch),
     ``right`` looks ``z`` up in a table of one, and 7 raises there.
     """
-    shutil.rmtree(models / "test" / "1")
+    (models / "test").rename(models / "left")
+    (models / "test").mkdir()
     (models / "test" / "card.toml").write_text(BOTH)
-    save_model(models / "left" / "1" / "model.onnx")
-    (models / "left" / "card.toml").write_text(
-        CARD.format(
-            deadline="10s", minimum_calls=1_000_000, open_for="1s", max_open="2s", after_failed_probes=1_000_000
-        )
-    )
     right = onnx_model(
         [("z", "int64", ["n", 1])],
         [("score", "float", ["n", 1])],
