@@ -118,12 +118,13 @@ def again(letter: Letter, replay_id: str) -> list[Header]:
 
 @dataclass(slots=True)
 class Group:
-    """Dead letters of one kind, model and version. Times are epoch ms."""
+    """Dead letters of one kind, model and version. Times are epoch ms; ``newest`` is the place of the last one."""
 
     count: int = 0
     first: int = 2**63
     last: int = -1
     replayed: int = 0
+    newest: str = ""
 
 
 def tally(groups: dict[tuple[str, str | None, int | None], Group], letters: Iterable[Letter], done: Replayed) -> None:
@@ -132,12 +133,13 @@ def tally(groups: dict[tuple[str, str | None, int | None], Group], letters: Iter
         group = groups.setdefault(each.group, Group())
         group.count += 1
         group.first = min(group.first, each.record.timestamp)
-        group.last = max(group.last, each.record.timestamp)
+        if each.record.timestamp >= group.last:
+            group.last, group.newest = each.record.timestamp, f"{each.record.partition}:{each.record.offset}"
         group.replayed += done.has(each)
 
 
 def listed(groups: Mapping[tuple[str, str | None, int | None], Group]) -> list[dict[str, Any]]:
-    """A row a group, the largest first."""
+    """A row a group, the largest first; ``newest`` is what ``dead show`` takes."""
     ordered = sorted(groups.items(), key=lambda item: (-item[1].count, str(item[0])))
     return [
         {
@@ -148,6 +150,7 @@ def listed(groups: Mapping[tuple[str, str | None, int | None], Group]) -> list[d
             "replayed": g.replayed,
             "first": iso(g.first),
             "last": iso(g.last),
+            "newest": g.newest,
         }
         for (kind, model, version), g in ordered
     ]

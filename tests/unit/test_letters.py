@@ -125,6 +125,8 @@ def test_letters_group_by_kind_model_and_version() -> None:
     tally(groups, letters[1:], done)
     rows = listed(groups)
     assert [(r["kind"], r["count"], r["replayed"]) for r in rows] == [("timeout", 2, 1), ("invalid", 1, 0)]
+    newest = letters[1].record, letters[0].record
+    assert [r["newest"] for r in rows] == [f"{r.partition}:{r.offset}" for r in newest]
     assert (rows[0]["first"], rows[0]["last"]) == ("1970-01-01T00:00:01.000Z", "1970-01-01T00:00:02.000Z")
 
 

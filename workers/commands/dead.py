@@ -30,6 +30,8 @@ def register(root: typer.Typer) -> None:
 def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
     """Count the dead letters by kind, model and version: how many, how many were replayed, and when they died.
 
+    The newest of each is named as `failsoft dead show` takes it: partition:offset of the dead topic.
+
     **Example**: `failsoft dead list`
     """
     from workers import dead, letters
@@ -37,7 +39,7 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
     settings = context.settings(ctx, pipeline)
     with output.progress("reading dead letters", "read") as bar:
         found = context.run(ctx, dead.groups(settings, lambda counts: bar(counts.seen, counts.total)))
-    columns = ["kind", "model", "version", "count", "replayed", "first", "last"]
+    columns = ["kind", "model", "version", "count", "replayed", "first", "last", "newest"]
     output.rows(letters.listed(found), columns, as_json)
     if not found:
         output.note(f"no dead letters in {settings.names.dead}")
