@@ -81,7 +81,7 @@ def test_an_outage_that_both_workers_met_adds_up() -> None:
     """Openings in the rows are those announced, and each worker opened."""
     found = told(STORY, ALERTS, BOTH)
     assert [str(each) for each in found if each.holds] == [
-        "fleet's breaker opened 2 = 1 by the workers' counts + 1 by a probe in vain",
+        "fleet's breaker of repayment@2 opened 2 = 1 by the workers' counts + 1 by a probe in vain",
         "workers 2 = 2 opened with it",
     ]
 
@@ -98,9 +98,9 @@ def test_an_alert_that_is_said_twice_is_one() -> None:
             [CLOSED],
             [],
             BOTH,
-            "fleet's breaker opened 0 = 0 by the workers' counts + 0 by a probe in vain, and not 1 at",
+            "fleet's breaker of repayment@2 opened 0 = 0 by the workers' counts + 0 by a probe in vain, and not 1 at",
         ),
-        (STORY, ALERTS[1:], BOTH, "fleet's breaker opened 1 ≠ 1"),
+        (STORY, ALERTS[1:], BOTH, "fleet's breaker of repayment@2 opened 1 ≠ 1"),
         (STORY, ALERTS, {"demo-1": 2, "demo-2": 0}, "workers 2 ≠ 1 opened with it"),
     ],
 )
@@ -123,6 +123,7 @@ MOMENT = Moment(
     confirmed=0,
     imputed=2,
     primary=KEY,
+    serving={"demo-1": 3, "demo-2": None},
     breakers={KEY: Standing({"demo-1": "open", "demo-2": "half_open"}, BOTH, "half_open", 4, 2)},
     rungs={"5s": Rung(40, 1_000)},
     dead={"malformed": 1},
@@ -139,6 +140,7 @@ def test_the_line_has_workers_and_fleet_side_by_side() -> None:
         "repayment@2 demo-1 open, demo-2 half_open, fleet half_open "
         "(generation 4; opened 5 times by workers, 2 by the fleet)"
     ) in line(MOMENT)
+    assert "versions: demo-1 3, demo-2 none yet, fleet repayment@2" in line(MOMENT)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -149,6 +151,7 @@ def test_the_table_has_workers_and_fleet_side_by_side(width: int) -> None:
         console.print(render(MOMENT))
     rows = [text.strip("│ ").split() for text in captured.get().splitlines()]
     assert ["model", "demo-1", "demo-2", "fleet", "generation"] in rows
+    assert ["version", "served", "3", "none", "yet", "2"] in rows
     assert f"{KEY} open half_open half_open 4".split() in rows
     assert ["times", "opened", "2", "3", "2"] in rows
     assert len(rows) <= 24

@@ -40,6 +40,8 @@ def answer(offset: int, revision: int, final: bool, reason: str | None = None, a
         "final": final,
         "degraded": reason is not None,
         "source": "primary" if reason is None else "fallback_model",
+        "model": "m" if reason is None else "lite",
+        "version": 1,
         "reason": reason,
         "scored_at": f"1970-01-01T{at}Z",
     }

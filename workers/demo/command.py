@@ -34,17 +34,17 @@ def register(root: typer.Typer) -> None:
 
 def demo(
     ctx: typer.Context,
-    fast: Annotated[bool, typer.Option("--fast", help="The same facts with less waiting: about 30 seconds.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="The same facts with less waiting: about 50 seconds.")] = False,
     rate: Annotated[
         float | None, typer.Option(min=20, max=5000, help="Applications a second.", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Which applications are spoiled.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """See a model fail and recover, in about 90 seconds: a real Kafka, two workers, and counts that must add up.
+    """See a model fail and recover, and a bad version go again, in about 90 seconds; the counts must add up.
 
-    Needs nothing but this program; the first run downloads Kafka (44 MB). Nothing is left behind. Exits 0 only if the
-    topics, read back at the end, hold what was promised.
+    A real Kafka and two workers; needs nothing but this program. The first run downloads Kafka (44 MB). Nothing is left
+    behind. Exits 0 only if the topics, read back at the end, hold what was promised.
 
     **Example**: `failsoft demo`
     """
@@ -73,7 +73,7 @@ def _play(ctx: typer.Context, script: Script, show: Show, console: Console) -> l
 
     show.say(
         "failsoft scores Kafka events with a model, and keeps answering, honestly, while the model fails. "
-        "This is the whole story, with nothing simulated but the model's fault."
+        "This is the whole story, with nothing simulated but the model's faults."
     )
     # What ends a process ends the demo as Ctrl-C does: through every `finally`, so nothing is left behind.
     for number in (signal.SIGTERM, signal.SIGHUP):

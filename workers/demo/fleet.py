@@ -65,13 +65,13 @@ def openings(key: str, fleet: Fleet, alerts: Iterable[Record], opened: Mapping[s
     announced = sum(to == State.OPEN for (_, to), _ in groupby(said, lambda a: (a.from_, a.to)))
     return [
         Sum(
-            "fleet's breaker opened",
+            f"fleet's breaker of {key} opened",
             announced,
             {
                 "by the workers' counts": fleet.opened(key, State.CLOSED),
                 "by a probe in vain": fleet.opened(key, State.HALF_OPEN),
             },
-            "the outage opened it, and each opening raised an alert",
+            "its failures opened it, and each opening raised an alert",
             least=1,
         ),
         Sum("workers", len(opened), {"opened with it": sum(n > 0 for n in opened.values())}, "each worker obeyed"),

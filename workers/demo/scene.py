@@ -14,6 +14,7 @@ from workers.demo import gauges
 from workers.demo.applications import Application
 from workers.demo.feed import Feed
 from workers.demo.gauges import Breakers
+from workers.demo.moves import told
 from workers.demo.show import Show
 from workers.demo.stage import Stage, Worker
 from workers.demo.table import Moment, Standing
@@ -57,25 +58,30 @@ class Scene:
     chapter: str = ""
     breakers: dict[str, Breakers] = field(default_factory=dict)  # by the workers' ids, as they said last
     told: int = 0  # of the turns of the fleet's breakers
+    moved: int = 0  # of the primary's moves, as many as were told
     rates: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=12))
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def primary(self) -> str:
-        """The primary's breaker, as model@version."""
+        """The primary in the version that the fleet wants, as model@version."""
         model = self.stage.pipeline.model
-        keys = (key for b in self.breakers.values() for key in b.states)
-        return next((key for key in keys if key.rpartition("@")[0] == model), model)
+        version = self.watch.moves.active(model)
+        return model if version is None else f"{model}@{version}"
 
     @property
     def settled(self) -> int:
         """Events that have a first answer, or are dead letters without one."""
         return self.watch.seen.answered + self.watch.seen.dead_at_once
 
-    @property
-    def opened(self) -> dict[str, int]:
-        """How often the primary's breaker opened, by worker."""
-        return {worker.id: self._breakers(worker).opened(self.primary) for worker in self.workers}
+    def opened(self, key: str) -> dict[str, int]:
+        """How often the breaker of ``key`` opened, by worker."""
+        return {worker.id: self._breakers(worker).opened(key) for worker in self.workers}
+
+    def all_serve(self, version: int) -> bool:
+        """Is ``version`` of the primary what the fleet wants, and what every worker serves?"""
+        model, moves = self.stage.pipeline.model, self.watch.moves
+        return {moves.active(model), *(moves.serving(model, w.id) for w in self.workers)} == {version}
 
     def all_are(self, state: str) -> bool:
         """Is the primary's breaker in ``state``, for the fleet and at every worker?"""
@@ -109,7 +115,7 @@ class Scene:
 
     def turn(self, chapter: str, text: str) -> None:
         """A new chapter, after the news that it is about."""
-        self._tell_turns()
+        self._tell_news()
         self.chapter = chapter
         self.show.say(text)
 
@@ -129,6 +135,7 @@ class Scene:
             confirmed=seen.confirmed,
             imputed=seen.imputed,
             primary=self.primary,
+            serving={w.id: self.watch.moves.serving(self.stage.pipeline.model, w.id) for w in self.workers},
             breakers=self._standings(),
             rungs={delay: seen.rung(delay) for delay in self.script.delays},
             dead=dict(seen.dead),
@@ -139,10 +146,10 @@ class Scene:
         )
 
     async def paint(self) -> None:
-        """Keeps the table, and the news of the breakers, up to date."""
+        """Keeps the table, and the news of breakers and versions, up to date."""
         while True:
             await asyncio.gather(*map(self._ask, self.workers))
-            self._tell_turns()
+            self._tell_news()
             self.show.update(self.moment())
             await asyncio.sleep(PAINT)
 
@@ -150,11 +157,16 @@ class Scene:
         with suppress(OSError):  # no answer is no news: a worker that is gone is found out by ``check``
             self.breakers[worker.id] = await gauges.scrape(worker.address)
 
-    def _tell_turns(self) -> None:
+    def _tell_news(self) -> None:
         turns = self.watch.fleet.turns
         for turn in turns[self.told :]:
             self.show.note(f"{time.monotonic() - self.started:.0f} s: the fleet's breaker of {turn}")
         self.told = len(turns)
+        model = self.stage.pipeline.model
+        moves = self.watch.moves.of(model)
+        for move in moves[self.moved :]:
+            self.show.note(f"{time.monotonic() - self.started:.0f} s: the fleet moves {told(model, move)}")
+        self.moved = len(moves)
 
     def _breakers(self, worker: Worker) -> Breakers:
         return self.breakers.get(worker.id) or Breakers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -121,13 +122,15 @@ class Stage:
 
     def __init__(self, folder: Path, bootstrap: str, delays: Sequence[str]) -> None:
         self.switch = Switch(folder / "fault.json")
+        repository = folder / "models"  # a copy: what the story adds to it must not be what others serve
+        shutil.copytree(Path(models.__file__).parent / "repository", repository)
         self.file = folder / settings.FILE
         self.file.write_text(
             PIPELINE.format(
                 bootstrap=bootstrap,
                 partitions=PARTITIONS,
                 delays=", ".join(f'"{delay}"' for delay in delays),
-                repository=Path(models.__file__).parent / "repository",
+                repository=repository,
             )
         )
         # Not the user's environment: it may name a cluster that is in earnest.

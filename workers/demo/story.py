@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from models.repository import Repository
 from topics import admin
 from workers import dead
-from workers.demo import applications, scene
+from workers.demo import applications, deploy, scene
 from workers.demo.fault import DEAREST, Fault
 from workers.demo.fleet import Fleet, openings
+from workers.demo.moves import Moves, undone
 from workers.demo.scene import Scene, Script
 from workers.demo.show import Show
 from workers.demo.stage import Stage, drain
@@ -17,10 +19,10 @@ from workers.demo.watch import read_all
 from workers.letters import listed
 from workers.process import wanted
 
-FULL = Script(delays=("2s", "4s", "10s"), healthy=6, outage=7, calm=2, rate=250)
-"""Nearly a minute of events. The fleet's breaker opens some four seconds into the outage (half of its ten seconds'
-window must have failed), tries once in vain after five, and finds the primary well at its second try, ten seconds
-later."""
+FULL = Script(delays=("2s", "4s", "10s"), healthy=6, outage=6, calm=2, rate=250)
+"""More than a minute of events. The fleet's breaker opens some four seconds into the outage (half of its ten seconds'
+window must have failed), tries once in vain after three, and finds the primary well at its second try, six seconds
+later. The bad version's opens at once, and goes through both tries in vain."""
 
 FAST = Script(delays=("1s", "2s", "3s"), healthy=1, outage=1, calm=0, rate=150)
 """The same facts with as little waiting as they need: for tests."""
@@ -49,9 +51,10 @@ async def tell(script: Script, bootstrap: str, folder: Path, show: Show) -> list
             await _recovery(s)
             await _small_fault(s)
             await _replay(s)
+            good, bad = await _bad_version(s)
             await _end(s)
         await drain(workers)
-    return await _count(s, show)
+    return await _count(s, good, bad, show)
 
 
 async def _healthy(s: Scene) -> None:
@@ -63,6 +66,8 @@ async def _healthy(s: Scene) -> None:
         "batch suffers.",
     )
     await s.until("the primary answers", lambda: s.watch.seen.first["primary"] > 0, 15)
+    model, moves = s.stage.pipeline.model, s.watch.moves
+    await s.until("the fleet knows its version", lambda: moves.active(model) is not None, 10)
     await s.stay(s.script.healthy)
 
 
@@ -81,7 +86,7 @@ async def _outage(s: Scene) -> None:
         "the primary is left alone, by both. The fallback answers at once, and the ladder waits: no retry is wasted on "
         "a model that is known to be down.",
     )
-    await s.until("both workers obey", lambda: all(s.opened.values()), 5)
+    await s.until("both workers obey", lambda: all(s.opened(s.primary).values()), 5)
     before = s.watch.seen.provisional
     await s.until("fallbacks answer", lambda: s.watch.seen.provisional > before, 10)
     await s.stay(s.script.outage)
@@ -141,6 +146,40 @@ async def _replay(s: Scene) -> None:
     await s.stay(s.script.calm)
 
 
+async def _bad_version(s: Scene) -> tuple[int, int]:
+    """The version before, and the bad one."""
+    model, moves, fleet = s.stage.pipeline.model, s.watch.moves, s.watch.fleet
+    good = moves.active(model)
+    assert good is not None
+    bad = deploy.copy(s.stage.pipeline)
+    key = f"{model}@{bad}"
+    s.turn(
+        "a bad version is promoted",
+        f"Version {bad} of the primary is copied into the repository and promoted (`failsoft models promote {key}`). "
+        "Its author multiplied the probability by the car's value, and so it answers in euros. It passes its vetting "
+        "all the same: nobody wrote golden vectors for it, and made-up cars are cheap.",
+    )
+    await deploy.promote(s.stage.pipeline, bad, "the demo", "better on paper")
+    await s.until(f"the breaker of {key} opens", lambda: fleet.opened(key) > 0, 20)
+    cycles = Repository(Path(s.stage.pipeline.models.repository)).card(model).rollback.after_failed_probes
+    s.turn(
+        "the fleet looks for a way back",
+        "The guard lets none of its scores out, and its breaker opens: fallbacks answer again. This time nobody "
+        f"repairs anything. When {cycles} half-open cycles in a row have failed, the fleet's owner goes back to the "
+        "last good version by itself, if that passes its vetting now.",
+    )
+    await s.until("the fleet goes back", lambda: moves.active(model) == good, 40)
+    await s.until("both workers serve the version before", lambda: s.all_serve(good) and s.all_are("closed"), 15)
+    s.turn(
+        "corrections arrive",
+        f"Both serve version {good} again, which answers what version {bad} could not: the ladder drains. "
+        f"`failsoft models history {model}` says who moved it, when and why; `failsoft models list` how each does.",
+    )
+    await s.until("the ladder drains", lambda: s.watch.seen.waiting == 0, 30)
+    await s.stay(s.script.calm)
+    return good, bad
+
+
 async def _end(s: Scene) -> None:
     s.turn(
         "the end",
@@ -153,7 +192,7 @@ async def _end(s: Scene) -> None:
     await s.until("the ladder is empty", lambda: s.watch.seen.waiting == 0, 30)
 
 
-async def _count(s: Scene, show: Show) -> list[Sum]:
+async def _count(s: Scene, good: int, bad: int, show: Show) -> list[Sum]:
     pipeline = s.stage.pipeline
     names = pipeline.names
     show.say(
@@ -163,9 +202,15 @@ async def _count(s: Scene, show: Show) -> list[Sum]:
     rungs = [names.retry(delay) for delay, _ in pipeline.retry.rungs]
     topics = [*pipeline.input.topics, names.scored, *rungs, names.dead, names.replay]
     records = await read_all(pipeline, topics)
-    fleet = Fleet()
+    fleet, moves = Fleet(), Moves()
     for record in await read_all(pipeline, [names.breakers_changelog]):
         fleet.fold(record)
+    for record in await read_all(pipeline, [names.rollouts_changelog]):
+        moves.fold(record)
     alerts = await read_all(pipeline, [names.alerts])
-    found = sums(ledger(records, pipeline.input.topics, names), s.feed.acknowledged)
-    return found + openings(s.primary, fleet, alerts, s.opened)
+    book = ledger(records, pipeline.input.topics, names)
+    found = sums(book, s.feed.acknowledged)
+    for version in (good, bad):
+        key = f"{pipeline.model}@{version}"
+        found += openings(key, fleet, alerts, s.opened(key))
+    return found + undone(pipeline.model, bad, good, moves, alerts, book)

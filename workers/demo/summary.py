@@ -53,6 +53,8 @@ class Answer:
     source: str
     reason: str | None
     at_ms: float
+    model: str | None
+    version: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def sums(found: Ledger, published: int) -> list[Sum]:
     unanswered = [k for k in found.dead if k.attempt.replays == 0 and k.attempt.next_revision == 0]
     exhausted = [k for k in found.dead if k.attempt.replays == 0 and k.attempt.next_revision > 0]
     again = [k for k in found.dead if k.attempt.replays > 0]
-    places = {_place(k.attempt) for k in unanswered}
+    places = {where(k.attempt) for k in unanswered}
     belated = sum(1 for place in places for a in found.answers.get(place, []) if a.revision == 0)
     confirmed = [a for a in second if a.degraded]
     return [
@@ -136,10 +138,10 @@ def sums(found: Ledger, published: int) -> list[Sum]:
 def _nothing(found: Ledger) -> list[Sum]:
     """What there must be none of."""
     answered = set(found.answers)
-    dead = {_place(k.attempt) for k in found.dead}
+    dead = {where(k.attempt) for k in found.dead}
     known = answered | dead
     twice = sum(n - 1 for answers in found.answers.values() for n in Counter(a.revision for a in answers).values())
-    twice += sum(n - 1 for n in Counter((_place(k.attempt), k.attempt.replays) for k in found.dead).values())
+    twice += sum(n - 1 for n in Counter((where(k.attempt), k.attempt.replays) for k in found.dead).values())
     all_answers = [a for answers in found.answers.values() for a in answers]
     silent = sum(a.degraded and a.reason is None for a in all_answers)
     none: list[tuple[dict[str, int], str]] = [
@@ -167,7 +169,7 @@ def altered(found: Ledger) -> int:
     """Dead letters whose key, value or own headers are not those of the event that they came from."""
     n = 0
     for kept in found.dead:
-        event = found.events.get(_place(kept.attempt))
+        event = found.events.get(where(kept.attempt))
         if event is not None:
             own = own_headers(kept.record.headers, dead_letter=True)
             same = (kept.record.key, kept.record.value) == (event.key, event.value)
@@ -180,13 +182,13 @@ def _outcomes(found: Ledger) -> list[tuple[Kept, float | None]]:
     written: dict[tuple[Place, int, int], float] = {}
     for kept in (*found.retries, *found.dead):
         a = kept.attempt
-        written[_place(a), a.replays, a.number] = kept.written_ms
+        written[where(a), a.replays, a.number] = kept.written_ms
     outcomes: list[tuple[Kept, float | None]] = []
     for kept in found.retries:
         a = kept.attempt
-        at = written.get((_place(a), a.replays, a.number + 1))
+        at = written.get((where(a), a.replays, a.number + 1))
         if at is None:
-            answers = found.answers.get(_place(a), [])
+            answers = found.answers.get(where(a), [])
             at = next((answer.at_ms for answer in answers if answer.revision == a.next_revision), None)
         outcomes.append((kept, at))
     return outcomes
@@ -197,7 +199,16 @@ def _take_answer(found: Ledger, record: Record) -> None:
     said: dict[str, Any] = wire.loads(record.value, len(record.value))
     origin = said["origin"]
     at = datetime.fromisoformat(said["scored_at"]).timestamp() * 1000
-    answer = Answer(said["revision"], said["final"], said["degraded"], said["source"], said["reason"], round(at))
+    answer = Answer(
+        said["revision"],
+        said["final"],
+        said["degraded"],
+        said["source"],
+        said["reason"],
+        round(at),
+        said["model"],
+        said["version"],
+    )
     found.answers[origin["topic"], origin["partition"], origin["offset"]].append(answer)
 
 
@@ -215,6 +226,7 @@ def _take_kept(found: Ledger, record: Record, names: Names) -> None:
         found.retries.append(kept)
 
 
-def _place(attempt: Attempt) -> Place:
+def where(attempt: Attempt) -> Place:
+    """The event that a record carries on."""
     o = attempt.origin
     return o.topic, o.partition, o.offset

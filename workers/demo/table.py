@@ -31,7 +31,8 @@ class Standing:
 class Moment:
     """Counts and states at one moment; ``elapsed`` in seconds, ``rate`` in first answers a second.
 
-    ``breakers`` has every model's, and ``primary`` says which of them is the primary's.
+    ``breakers`` has every model's, and ``primary`` says which of them is the primary's: of the version that the fleet
+    wants. ``serving`` has the version of it that each worker serves, None before it says so.
     """
 
     chapter: str
@@ -44,6 +45,7 @@ class Moment:
     confirmed: int
     imputed: int
     primary: str
+    serving: Mapping[str, int | None]
     breakers: Mapping[str, Standing]
     rungs: Mapping[str, Rung]
     dead: Mapping[str, int]
@@ -63,11 +65,20 @@ def line(m: Moment) -> str:
         f"published {m.published:,}",
         f"answers: {answers} ({m.rate:,.0f}/s)",
         f"provisional {m.provisional:,} = corrected {m.corrected:,} + confirmed {m.confirmed:,} + waiting",
+        f"versions: {_versions(m)}",
         f"breakers: {breakers}",
         f"ladder: {rungs}",
         f"dead: {dead}",
     ]
     return " | ".join(parts)
+
+
+def _versions(m: Moment) -> str:
+    return ", ".join(f"{worker} {_version(v)}" for worker, v in m.serving.items()) + f", fleet {m.primary}"
+
+
+def _version(version: int | None) -> str:
+    return "none yet" if version is None else str(version)
 
 
 def _side_by_side(b: Standing) -> str:
@@ -128,9 +139,12 @@ def _dead(m: Moment) -> Table:
 
 
 def _breakers(m: Moment) -> Table:
-    """A row a model: the workers and the fleet side by side."""
+    """A row a model, under the primary's version: the workers and the fleet side by side."""
     workers = list(next((b.workers for b in m.breakers.values()), {}))
     table = _table("breakers", "model", *workers, "fleet", "generation")
+    wanted = m.primary.rpartition("@")[2]
+    served = [_version(m.serving.get(worker)) for worker in workers]
+    table.add_row("version served", *(Text(v, style="" if v == wanted else "yellow") for v in served), wanted)
     for key, b in m.breakers.items():
         states = [*(b.workers.get(worker, "") for worker in workers), b.fleet]
         table.add_row(key, *(Text(state, style=STYLES.get(state, "")) for state in states), str(b.generation))

@@ -5,7 +5,7 @@ the worker's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.record import Record
 from workers import reading
 from workers.demo.fleet import Fleet
+from workers.demo.moves import Moves
 from workers.demo.seen import Seen
 from workers.settings import Settings
 
@@ -22,18 +23,23 @@ LOOK = 0.3
 
 
 class Watch:
-    """Follows the pipeline's own topics into ``seen``, and its breakers' into ``fleet``, while ``run`` runs."""
+    """Follows the pipeline's own topics into ``seen``, its breakers' table into ``fleet`` and its versions' into
+    ``moves``, while ``run`` runs.
+    """
 
     def __init__(self, pipeline: Settings, partitions: int) -> None:
         names = pipeline.names
-        self.seen, self.fleet = Seen(names), Fleet()
+        self.seen, self.fleet, self.moves = Seen(names), Fleet(), Moves()
         self._connection = pipeline.connection()
         self._group = names.group
         rungs = [names.retry(delay) for delay, _ in pipeline.retry.rungs]
         self._ladder = [TopicPartition(topic, i) for topic in rungs for i in range(partitions)]
         self._all = [TopicPartition(t, i) for t in (names.scored, names.dead, names.replay) for i in range(partitions)]
-        self._breakers = TopicPartition(names.breakers_changelog, 0)
-        self._all += [*self._ladder, self._breakers]
+        self._folds: dict[TopicPartition, Callable[[Record], None]] = {
+            TopicPartition(names.breakers_changelog, 0): self.fleet.fold,
+            TopicPartition(names.rollouts_changelog, 0): self.moves.fold,
+        }
+        self._all += [*self._ladder, *self._folds]
 
     async def run(self) -> None:
         """Until cancelled. Raises what aiokafka raises."""
@@ -49,7 +55,7 @@ class Watch:
             look_at = clock()
             while True:
                 for tp, records in (await reader.getmany(timeout_ms=100, max_records=2000)).items():
-                    fold = self.fleet.fold if tp == self._breakers else self.seen.fold
+                    fold = self._folds.get(tp, self.seen.fold)
                     for record in records:
                         fold(record)
                 if clock() >= look_at:
