@@ -35,6 +35,10 @@ GRACE = 0.04
 costs a fork and its warm caches, one that stops costs nothing, and the caller must be back within 100 ms."""
 
 
+DEAF = Death("timeout", "its process did not stop at its deadline, and was killed")
+"""Of a process that is inside one operator."""
+
+
 def _nothing(death: Death) -> None:
     """Nobody wants to know."""
 
@@ -118,7 +122,7 @@ class Isolated:
                 now = self._clock()
                 kill_at = now + GRACE - TICK if kill_at is None else kill_at
                 if now >= kill_at:
-                    self._replicas.kill(replica)
+                    self._replicas.kill(replica, DEAF)
                     return late(self.key, self.card)
             if reply.get("run") != number:
                 raise Damaged(f"an answer to call {reply.get('run')} where {number} was made")
@@ -133,8 +137,11 @@ class Isolated:
             kind = Kind.UNAVAILABLE if death.why == "unloaded" else Kind.CRASHED
             return Failure(kind, f"{self.key}: {death.message}")
         except (Damaged, KeyError, TypeError, ValueError) as error:
-            self._replicas.kill(replica)
-            return Failure(Kind.CRASHED, f"{self.key}: its process is out of its mind: {error}")
+            # No session says such a thing, so native code wrote where it should not have: a crash by luck only later,
+            # and its end all the same. It counts as one, so that a record which does this is not tried for ever.
+            death = Death("crashed", f"its process was killed, since it is out of its mind: {error}")
+            self._replicas.kill(replica, death)
+            return Failure(Kind.CRASHED, f"{self.key}: {death.message}")
         if cancel is not None and cancel.expired:
             return late(self.key, self.card)
         memory = self.card.model.memory

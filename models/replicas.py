@@ -68,7 +68,7 @@ class Replica:
     segment: Segment
     calls: int = 0
     busy: bool = False
-    killed: bool = False
+    killed: Death | None = None
     death: Death | None = None
 
     def send(self, about: About, blocks: Sequence[Block]) -> int:
@@ -162,13 +162,13 @@ class Replicas:
                 self._restarts.answered()
             if replica.death is not None:
                 replica.close()
-            elif not replica.killed:
+            elif replica.killed is None:
                 self._idle.append(replica)
             self._state.notify_all()
 
-    def kill(self, replica: Replica) -> None:
-        """End it now; it is not lent again."""
-        replica.killed = True
+    def kill(self, replica: Replica, why: Death) -> None:
+        """End it now, which is told as ``why``; it is not lent again."""
+        replica.killed = why
         with self._state:
             control = self._control if replica.death is None else None
             if control is not None:
@@ -306,7 +306,8 @@ class Replicas:
         elif "unloadable" in message:
             self._refuse_or_wait(Death("load", str(message["unloadable"])))
         elif (replica := self._alive.get(message.get("ended", 0))) is not None:
-            death = self._fate(int(message["code"]), replica.killed)
+            found = self._fate(int(message["code"]))  # also of one that was killed: what it said is no other's
+            death = replica.killed or found
             self._bury(replica, death)
             self._wait_after(death)
             self._told(death)
@@ -317,7 +318,7 @@ class Replicas:
         self._nursery.kill()
         code = self._nursery.wait()
         late = not self._loaded and self._clock() > self._load_until
-        death = Death("load", f"it did not load within {LOAD_WITHIN:g} s") if late else self._fate(code, False)
+        death = Death("load", f"it did not load within {LOAD_WITHIN:g} s") if late else self._fate(code)
         loaded = self._loaded
         for replica in list(self._alive.values()):
             self._bury(replica, death)
@@ -378,14 +379,12 @@ class Replicas:
                 nursery.kill()
                 nursery.wait()
 
-    def _fate(self, code: int, killed: bool) -> Death:
+    def _fate(self, code: int) -> Death:
         """In words, from an exit code (negative: a signal) and what stands on stderr."""
         said = ""
         with contextlib.suppress(BlockingIOError):
             said = os.read(self._errors, 1 << 16).decode(errors="replace").strip()
         last = said.splitlines()[-1][:_SAID] if said else ""
-        if killed:
-            return Death("timeout", "its process did not stop at its deadline, and was killed")
         name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if self._memory is not None and OVER.search(said):
             return Death("memory", f"its process was over its memory limit of {size.text(self._memory)} ({name})")

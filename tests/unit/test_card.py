@@ -163,6 +163,15 @@ def test_the_budget_for_blame_is_ten_deadlines_within_bounds(tmp_path: Path, sai
     assert load(tmp_path, f"[model]\n{said}\n{LEAST}").model.budget == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("", 2), ('deadline = "5ms"', 1), ('deadline = "3s"', 20), ('blame = "300ms"', 0.3)]
+)
+def test_a_process_has_a_budget_for_crashes_whatever_its_deadline(tmp_path: Path, said: str, seconds: float) -> None:
+    """A crash costs a fork and not a deadline; what the card says holds all the same."""
+    card = load(tmp_path, f'[model]\nisolation = "process"\n{said}\n{LEAST}')
+    assert card.model.budget == pytest.approx(seconds)
+
+
 def test_no_features_and_no_file(tmp_path: Path) -> None:
     """A card without features, and one that is not there, are refused."""
     with pytest.raises(Refused, match="features"):

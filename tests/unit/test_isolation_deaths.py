@@ -16,6 +16,7 @@ import onnx
 import psutil
 import pytest
 
+from models import parcel
 from models.contract import Outcome
 from models.isolation import Isolated
 from models.replicas import Death
@@ -228,6 +229,24 @@ def test_a_process_killed_within_a_call_fails_that_call(start: Start) -> None:
     (failure,) = found
     assert isinstance(failure, Failure) and failure.kind is Kind.CRASHED
     assert "signal SIGKILL, as the kernel sends when memory runs out" in failure.message
+
+
+def test_an_answer_that_is_none_counts_as_a_crash(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Native code wrote where it should not have. The process is ended, and that is told as what it is: no time-out;
+    the next call is answered by another.
+    """
+    told = Told()
+    isolated = start(deadly(), told)
+    (before,) = _all_up(isolated)
+    read = parcel.answer
+    monkeypatch.setattr(parcel, "answer", lambda about, blocks, n: read(about, blocks, n + 1))
+    failure = ask(isolated, (1, 0.5))
+    assert isinstance(failure, Failure) and failure.kind is Kind.CRASHED
+    assert "out of its mind: 1 numbers where 2 are right" in failure.message
+    monkeypatch.undo()
+    assert isinstance(ask(isolated, (1, 0.5)), Outcome)
+    wait_for(lambda: [d.why for d in told] == ["crashed"], 5, "the death to be told")
+    assert f"m@3: {told[0].message}" == failure.message and ended(before)
 
 
 def test_one_of_two_replicas_is_killed_and_the_other_answers_at_once(start: Start) -> None:
