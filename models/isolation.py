@@ -23,9 +23,10 @@ from models.contract import Outcome
 from models.isolated import MOST
 from models.link import Ended
 from models.parcel import About, Damaged
-from models.replicas import OVER, TICK, Clock, Death, Replica, Replicas
+from models.replicas import TICK, Clock, Death, Replica, Replicas
 from models.repository import Artifact
 from models.session import Cancel, late
+from models.verdict import out_of_memory
 from schemas import size, wire
 from schemas.failure import Failure, Kind
 from schemas.features import Columns
@@ -145,7 +146,7 @@ class Isolated:
         if cancel is not None and cancel.expired:
             return late(self.key, self.card)
         memory = self.card.model.memory
-        if memory is not None and isinstance(answer, Failure) and OVER.search(answer.message):
+        if memory is not None and isinstance(answer, Failure) and out_of_memory(answer.message):
             return Failure(answer.kind, f"over its memory limit of {size.text(memory)}: {answer.message}")
         return answer
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import signal
 import socket
@@ -25,6 +24,7 @@ from models.link import Channel, Ended, Segment
 from models.parcel import About, Block, Damaged
 from models.restarts import Restarts
 from models.session import Cancel, Unloadable
+from models.verdict import out_of_memory
 from schemas import size, wire
 from schemas.failure import Failure, Kind
 
@@ -44,8 +44,6 @@ REPORT = 1.0
 """Seconds that a call waits to hear why its process ended; it is told within milliseconds."""
 
 _SAID = 200
-OVER = re.compile(r"bad_alloc|bad allocation|MemoryError|llocate memory")
-"""How the C++ runtime, ONNX Runtime, Python and libc say that memory was refused."""
 
 Clock = Callable[[], float]
 
@@ -304,7 +302,10 @@ class Replicas:
                 self._loaded = self._ever = True
                 self._state.notify_all()
         elif "unloadable" in message:
-            self._refuse_or_wait(Death("load", str(message["unloadable"])))
+            told = str(message["unloadable"])
+            if self._memory is not None and out_of_memory(told):
+                told += f" (its card's memory is {size.text(self._memory)})"
+            self._refuse_or_wait(Death("load", told))
         elif (replica := self._alive.get(message.get("ended", 0))) is not None:
             found = self._fate(int(message["code"]))  # also of one that was killed: what it said is no other's
             death = replica.killed or found
@@ -386,7 +387,7 @@ class Replicas:
             said = os.read(self._errors, 1 << 16).decode(errors="replace").strip()
         last = said.splitlines()[-1][:_SAID] if said else ""
         name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        if self._memory is not None and OVER.search(said):
+        if self._memory is not None and out_of_memory(said):
             return Death("memory", f"its process was over its memory limit of {size.text(self._memory)} ({name})")
         if code == -signal.SIGKILL:
             return Death("crashed", f"its process died ({name}, as the kernel sends when memory runs out)")

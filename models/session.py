@@ -17,6 +17,7 @@ from models import contract
 from models.card import ModelCard
 from models.contract import Outcome, Port
 from models.repository import Artifact
+from models.verdict import out_of_memory
 from schemas.failure import Failure, Kind
 from schemas.features import Columns, Spec, Type
 
@@ -112,7 +113,8 @@ class Session:
         self._session: ort.InferenceSession | None = session
 
     def warm(self) -> None:
-        """Runs made-up batches, so that the first real one is not slow. Raises Unloadable for an output's wrong shape.
+        """Runs made-up batches, so that the first real one is not slow. Raises Unloadable for an output's wrong shape,
+        and when memory is refused: vetting may have had more than the card's limit leaves.
 
         Any other failure is let pass: the values are made up, so it proves nothing.
         """
@@ -120,6 +122,8 @@ class Session:
             outcome = self.run(_made_up(self._specs, n))
             if isinstance(outcome, Failure) and outcome.kind is Kind.BAD_OUTPUT:
                 raise Unloadable(f"{self.key}: {outcome.message}: it does not fit the card's [output]")
+            if isinstance(outcome, Failure) and out_of_memory(outcome.message):
+                raise Unloadable(f"{self.key}: memory is refused for {n} made-up rows: {outcome.message}")
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
         """Answers a batch of the card's features, blocking; a Failure is the whole batch's.

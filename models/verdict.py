@@ -115,8 +115,8 @@ def check_of(given: Any) -> Check:
 
 
 def out_of_memory(said: str) -> bool:
-    """Is this what ONNX Runtime, C++ or Python say when memory is refused?"""
-    return any(sign in said for sign in ("MemoryError", "bad_alloc", "Failed to allocate memory"))
+    """Is this what ONNX Runtime, C++, Python or libc say when memory is refused?"""
+    return any(sign in said for sign in ("MemoryError", "bad_alloc", "bad allocation", "llocate memory"))
 
 
 def over_memory(memory: str) -> str:

@@ -21,6 +21,7 @@ from schemas.features import columns
 from tests.isolated_models import Start, a_card, artifact, deadly, hanging, nurseries, processes, replicas
 from tests.kafka import wait_for
 from tests.onnx_models import node, onnx_model, rows, same
+from tests.versions import bomb
 
 
 @pytest.fixture
@@ -140,6 +141,16 @@ def test_a_model_that_dies_of_its_warm_up_is_refused(tmp_path: Path) -> None:
     )
     isolated = Isolated(artifact(tmp_path, model), a_card(types={"x": "int"}))
     with pytest.raises(Unloadable, match=r"while it loaded, its process died \(signal SIGFPE\)"):
+        isolated.warm()
+    assert not processes()
+
+
+def test_a_version_over_its_cards_memory_is_refused(tmp_path: Path) -> None:
+    """It unfolds to 400 MB, which a vetting may have had: one that could never answer is passed over when it is loaded,
+    and the message has the limit.
+    """
+    isolated = Isolated(artifact(tmp_path, bomb(100_000_000)), a_card(memory="256MB", types={"x": "float"}))
+    with pytest.raises(Unloadable, match=r"memory is refused for 1 made-up rows: .*its card's memory is 256MB"):
         isolated.warm()
     assert not processes()
 
