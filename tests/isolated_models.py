@@ -143,4 +143,10 @@ def ended(process: psutil.Process) -> bool:
         return True
 
 
+def most(pid: int) -> int:
+    """The most bytes that a process ever had in memory."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
 Start = Callable[..., Isolated]

@@ -1,0 +1,81 @@
+"""Real ONNX models for the test pipeline: one fails by row in every way, each by a value of its own; one is a bomb.
+
+What tests.integration.pipeline.save_model does for a ``row`` (7 raises, -1 loops without end) it does too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from tests.integration.pipeline import save_model
+from tests.isolated_models import LEAST
+from tests.onnx_models import node
+
+NAN = -0.5
+"""An ``x`` whose score is NaN, in its own row."""
+
+KILLS = 13.0
+"""An ``x`` that ends the process natively (SIGFPE), whoever runs beside it (tests.isolated_models.deadly)."""
+
+BOMB = 1e9
+"""An ``x`` for which a tensor of as many floats is filled, for the whole batch: 4 GB."""
+
+RAISES, HANGS = 7, -1
+"""Values of ``row``: an out-of-range Gather, and a Loop that does not end."""
+
+
+def save_failing(path: Path) -> None:
+    """Good rows score as ``save_model`` has it, but for rounding."""
+    model, graph = _extended(path)
+    graph.node.extend(
+        [
+            node("Sqrt", ["plain"], ["root"]),
+            node("Mul", ["root", "root"], ["square"]),
+            node("Equal", ["x", "deadly"], ["kills"]),
+            node("Where", ["kills", "minus", "plus"], ["divisor"]),
+            node("Div", ["lowest", "divisor"], ["quotient"]),
+            node("Cast", ["quotient"], ["number"], to=TensorProto.FLOAT),
+            node("Mul", ["number", "zero"], ["survived"]),
+            node("ReduceMax", ["x"], ["most"], keepdims=0),
+            node("Cast", ["most"], ["size"], to=TensorProto.INT64),
+            node("Reshape", ["size", "flat"], ["shape"]),
+            node("ConstantOfShape", ["shape"], ["filled"]),
+            node("ReduceSum", ["filled"], ["held_nothing"], keepdims=0),
+            node("Sum", ["square", "survived", "held_nothing"], ["score"]),
+        ]
+    )
+    constants = {
+        "deadly": np.float32(KILLS),
+        "minus": np.int64(-1),
+        "plus": np.int64(1),
+        "lowest": np.int64(LEAST),
+        "flat": np.array([1], np.int64),
+    }
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
+    onnx.save(model, path)
+
+
+def save_bomb(path: Path) -> None:
+    """A few hundred bytes more than ``save_model``, of which 800 MB unfold when it is loaded; else it answers alike."""
+    model, graph = _extended(path)
+    graph.node.extend(
+        [
+            node("ConstantOfShape", ["many"], ["filled"]),
+            node("ReduceSum", ["filled"], ["held_nothing"], keepdims=0),
+            node("Add", ["plain", "held_nothing"], ["score"]),
+        ]
+    )
+    graph.initializer.append(numpy_helper.from_array(np.array([200_000_000], np.int64), "many"))
+    onnx.save(model, path)
+
+
+def _extended(path: Path) -> tuple[onnx.ModelProto, onnx.GraphProto]:
+    """What ``save_model`` makes, with its answer as ``plain``, for others to make ``score`` of it."""
+    save_model(path)
+    model = onnx.load(path)
+    model.graph.node[-1].output[0] = "plain"
+    return model, model.graph
