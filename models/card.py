@@ -88,10 +88,11 @@ class _Section(BaseModel):
 LONGEST_BLAME = 20.0
 """Seconds. A lane that scores for 30 is given up, and a drain waits for 25."""
 
-CRASHES = 1.0
+CRASHES = 2.0
 """Seconds of ``blame`` that isolation = "process" has at the least: a crash costs a fork, whatever the deadline. To
-tell one killer in 4,000 rows apart took 0.05 to 0.11 s (four crashes), and eight of them 0.4 to 0.5 s (20), with one
-replica as with two, on two busy cores. Nothing is loaded meanwhile: forks of the loaded model stand in at once."""
+tell one killer in 4,000 rows apart (four crashes) took 0.05 to 0.11 s, with one replica as with two, and 0.2 to 0.4 s
+with a model of 400 MB, whose fork has more to copy; eight killers (20 crashes) 0.3 to 0.5 and 2.7 s. Nothing is loaded
+meanwhile: forks of the loaded model stand in at once. Two busy cores."""
 
 
 class ModelSection(_Section):
