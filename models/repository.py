@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -96,15 +96,25 @@ class Repository:
             raise Refused(str(path), [told])
         return card
 
-    def versions(self, model: str) -> list[int]:
+    def versions(self, model: str, mistaken: Callable[[Refused], object] | None = None) -> list[int]:
         """The complete versions, newest first: model.onnx is there, and is what version.toml's sha256 says.
 
         A version that is still being copied (its version.toml too) is left out until it is whole. Raises
-        UnknownModel, or Refused for a version.toml with a key or a value that cannot be.
+        UnknownModel, or Refused for a version.toml with a key or a value that cannot be; ``mistaken``, if given, is
+        told of that instead, and the other versions are found.
         """
         folder = self._folder(model)
-        found = [int(each.name) for each in folder.iterdir() if _VERSION.fullmatch(each.name)]
-        return sorted((v for v in found if self._incomplete(folder / str(v)) is None), reverse=True)
+        found = []
+        numbers = [int(each.name) for each in folder.iterdir() if _VERSION.fullmatch(each.name)]
+        for number in sorted(numbers, reverse=True):
+            try:
+                if self._incomplete(folder / str(number)) is None:
+                    found.append(number)
+            except Refused as error:
+                if mistaken is None:
+                    raise
+                mistaken(error)
+        return found
 
     def incomplete(self, model: str) -> dict[int, str]:
         """The versions that are not whole, and why not. Raises as ``versions`` does."""
@@ -153,10 +163,12 @@ class Repository:
             return "it has no model.onnx"
         try:
             told = _version_file(folder).sha256
+            if told is not None and told != self._checksum(folder / "model.onnx"):
+                return "model.onnx is not what version.toml's sha256 says: half copied, or changed since"
         except tomllib.TOMLDecodeError as error:
             return f"version.toml is half written: {error}"
-        if told is not None and told != self._checksum(folder / "model.onnx"):
-            return "model.onnx is not what version.toml's sha256 says: half copied, or changed since"
+        except OSError as error:  # it may be deleted just now
+            return f"{error.filename} cannot be read: {error.strerror}"
         return None
 
     def _checksum(self, path: Path) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from models.breaker import State
 from schemas.fleet import Alert, BreakerRow
-from schemas.rollout import Answered, Change, Direction, Order, Presence, RolloutRow, Seat, Trigger
+from schemas.rollout import VERSIONS, Answered, Change, Direction, Order, Presence, RolloutRow, Seat, Trigger
 
 MAX_WORKERS = 1_000
 """Seats that a row holds: with problems and health still under what Kafka takes as one record."""
@@ -30,6 +30,10 @@ ORDERS_KEPT = 8
 EVERY = 2.0
 """Seconds between two presences of a worker that has nothing new to say, in a fleet of up to twenty: more workers say
 it less often, so that a row is written ten times a second at most."""
+
+PROBLEM_KEPT = 200
+"""Characters of a worker's problem that a row keeps: a version that a thousand workers refuse is still one record. The
+alert has all of it."""
 
 MISSED = 4
 """Presences that did not come, after which a worker is not counted any more."""
@@ -121,6 +125,22 @@ def fold(row: RolloutRow | None, message: Order | Presence, policy: Policy, now_
     return replace(_seated(new, message, now_ms), change=first)
 
 
+def newer(row: RolloutRow, seen: RolloutRow | None) -> bool:
+    """Is ``row`` no older than the one ``seen`` before? An owner that takes over reads the table's whole history again,
+    and nobody is to follow it once more. Only a table that was made anew has fewer moves at a later time.
+    """
+    return seen is None or row.moves >= seen.moves or row.since_ms > seen.since_ms
+
+
+def news(row: RolloutRow, before: RolloutRow | None) -> bool:
+    """Does ``row`` say more than that workers are still there, and how they do? That much can wait a little."""
+    if before is None or replace(row, workers={}) != replace(before, workers={}):
+        return True
+    return {n: (s.version, s.problem) for n, s in row.workers.items()} != {
+        n: (s.version, s.problem) for n, s in before.workers.items()
+    }
+
+
 def skew(row: RolloutRow, now_ms: int) -> dict[int, int]:
     """How many workers serve each version, by what they said lately; a worker that serves none is not counted."""
     found: dict[int, int] = {}
@@ -136,7 +156,8 @@ def _seated(row: RolloutRow, said: Presence, now_ms: int) -> Folded:
     held = seats.pop(said.worker, None)
     at_ms = min(said.at_ms, now_ms)  # a clock that is ahead must not keep its seat for longer than others do
     late = held is not None and at_ms < held.at_ms <= now_ms
-    seat = Seat(said.serving, at_ms, said.problem, said.health)
+    problem = None if said.problem is None else said.problem[:PROBLEM_KEPT]
+    seat = Seat(said.serving, at_ms, problem, said.health)
     if late or not present(seat, len(seats), now_ms) or len(seats) >= MAX_WORKERS:
         return Folded(row)
     alerts: tuple[Alert, ...] = ()
@@ -165,6 +186,7 @@ def _obeyed(row: RolloutRow, order: Order, policy: Policy, now_ms: int) -> Folde
         row,
         active=to,
         previous=row.active,
+        moves=row.moves + 1,
         since_ms=now_ms,
         held_until_ms=now_ms + round(1000 * policy.hold) if automatic else row.held_until_ms,
         history=(*row.history, change)[-CHANGES_KEPT:],
@@ -180,8 +202,12 @@ def _wanted(row: RolloutRow, order: Order) -> tuple[int | None, str | None]:
     """The version that an order means, or why it means none."""
     if order.failing is not None and order.failing != row.active:
         return None, f"{row.model}@{order.failing} is not active any more"
+    if order.failing is not None and order.at_ms < row.since_ms:
+        return None, f"{row.model}@{order.failing} became active again after this was decided"
     model, _, version = order.target.rpartition("@")
     if model == row.model and version.isascii() and version.isdigit():
+        if int(version) not in VERSIONS:
+            return None, f"{order.target}: a version is a number from 1 to {VERSIONS[-1]}"
         return int(version), None
     if order.order is Direction.PROMOTE:
         return None, f"{order.target} names no version"

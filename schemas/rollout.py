@@ -17,7 +17,10 @@ from schemas.checked import Count, Epoch, Target, Text, Who, Why, Worker, checke
 from schemas.fleet import MAX_MESSAGE, MAX_ROW
 
 _Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=280)]
-_Version = Annotated[int, Field(strict=True, ge=1, lt=10**9)]  # as models.repository takes folders for versions
+VERSIONS = range(1, 10**9)
+"""Which numbers name a version: the folders that models.repository takes for one."""
+
+_Version = Annotated[int, Field(strict=True, ge=VERSIONS.start, lt=VERSIONS.stop)]
 _Sum = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -149,7 +152,8 @@ class Answered:
 class RolloutRow:
     """One model as the fleet knows it: a value of the table ``rollouts``. Times are the owner's wall clock.
 
-    ``active`` is the version that every worker is to serve, ``previous`` the one that was active before it.
+    ``active`` is the version that every worker is to serve, ``previous`` the one that was active before it. ``moves``
+    counts the changes of ``active``, so that a row which is read again is known to be an old one.
     ``history`` is in order, the oldest first, the last ``models.rollout.CHANGES_KEPT`` of them. No automatic rollback
     before ``held_until_ms``.
     """
@@ -157,6 +161,7 @@ class RolloutRow:
     model: _Name
     active: _Version
     previous: _Version | None = None
+    moves: Count = 0
     since_ms: Epoch = 0
     held_until_ms: Epoch | None = None
     history: tuple[Change, ...] = ()

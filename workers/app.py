@@ -117,7 +117,10 @@ class App(faust.App):  # type: ignore[misc]
         return self.lanes.not_ready() or self.exchange.not_ready()
 
     async def on_stop(self) -> None:
-        """Lanes end before Faust takes its own consumer, tables and producer down."""
+        """Lanes end before Faust takes its own consumer, tables and producer down; no version comes or goes meanwhile,
+        or what is loaded last would be left behind.
+        """
+        await self.versions.stop()
         await self.lanes.drain()
         self.failures.flush()
         await asyncio.to_thread(self.versions.unload_all)
@@ -212,6 +215,11 @@ def build(pipeline: Settings, options: Options, topology: admin.Topology, active
         log.warning("a model moves to another version", model=model, **asdict(change))
         if change.trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC):
             metrics.add("failsoft_rollbacks_total", 1, model=model, trigger=change.trigger)
+
+    for model in versioned:
+        for trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC):
+            # Prometheus sees no increase in a counter that is not there before its first.
+            metrics.add("failsoft_rollbacks_total", 0, model=model, trigger=trigger)
 
     owner = Owner(
         policies={model: policy(card) for model, card in versioned.items()},

@@ -18,10 +18,10 @@ from faust.tables.globaltable import GlobalTable
 from faust.transport.drivers import aiokafka as driver
 
 from models import rollout
-from models.breaker import Policy
+from models.breaker import Policy, State
 from models.fleet import fold, targets
 from schemas import wire
-from schemas.fleet import Alert, BreakerRow, Command, Report
+from schemas.fleet import Action, Alert, BreakerRow, Command, Report
 from schemas.rollout import Change, Direction, Order, Presence, RolloutRow
 from schemas.wire import Malformed
 from topics.names import Names
@@ -72,6 +72,10 @@ Message = Report | Command | Presence | Order
 
 WHO = "failsoft"
 """Who orders an automatic rollback."""
+
+PRESENCE_MS = 2_000
+"""Milliseconds between two rows that say no more than that workers are still there. Each has the whole fleet in it, and
+whoever starts reads ten minutes of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,7 @@ class ControlPlane:
         self._own: dict[tuple[str, str], tuple[BreakerRow | RolloutRow, dict[str, Any]]] = {}
         self._considered: dict[str, int] = {}  # failed cycles at which a rollback was considered last, by key
         self._going_back: set[asyncio.Task[None]] = set()
+        self._told: dict[str, tuple[RolloutRow, int]] = {}  # rollouts as they were last written, and when
         self._outcomes = self._topic(names.outcomes)
         self._control = self._topic(names.control)
         self._alerts = self._topic(names.alerts)
@@ -277,12 +282,27 @@ class ControlPlane:
         if model is None:
             return
         row = self._row(self._rollouts, model, RolloutRow)
-        folded = rollout.fold(row, message, self._owner.rollbacks[model], self._owner.now_ms())
+        now_ms = self._owner.now_ms()
+        folded = rollout.fold(row, message, self._owner.rollbacks[model], now_ms)
         await self._alert(*folded.alerts)
+        if folded.change is not None:
+            await self._afresh(f"{model}@{folded.change.to}", folded.change)
         if folded.row is not None and folded.row is not row:
-            self._write(self._rollouts, model, folded.row)
+            self._tell(model, folded.row, now_ms)
         if folded.change is not None:
             self._owner.changed(model, folded.change)
+
+    async def _afresh(self, key: str, change: Change) -> None:
+        """A version that comes (again) is asked at once, and judged by what it does from now on: what it failed at
+        before it was left would else keep it open, and send it back without a new call. What a person ordered stands.
+
+        Before the model's row is written: an owner that dies in between leaves the order to the next.
+        """
+        self._considered.pop(key, None)
+        row = self._row(self._breakers, key, BreakerRow)
+        if row is not None and State(row.state) in (State.OPEN, State.HALF_OPEN):
+            why = f"{change.trigger} by {change.who}: a new beginning"
+            await self._take(Command(key, Action.RESET, WHO, why, self._owner.now_ms()))
 
     async def _consider(self, breaker: BreakerRow) -> None:
         """Is this a version to go back from? Asked once for each half-open cycle that failed."""
@@ -299,20 +319,30 @@ class ControlPlane:
             await self._stay(breaker.key, found.why)
             return
         # In a task of its own: what a version has to prove takes a second or more, and reports must not wait.
-        task = asyncio.get_running_loop().create_task(self._go_back(breaker.key, found))
+        task = asyncio.get_running_loop().create_task(self._go_back(breaker.key, found, now_ms))
         self._going_back.add(task)
-        task.add_done_callback(self._going_back.discard)
+        task.add_done_callback(lambda task: self._went(breaker.key, task))
 
-    async def _go_back(self, key: str, back: rollout.Back) -> None:
+    def _went(self, key: str, task: asyncio.Task[None]) -> None:
+        self._going_back.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a rollback did not get as far as its order", key=key, error=repr(error))
+            self._considered.pop(key, None)  # the next word of this breaker brings it up again
+
+    async def _go_back(self, key: str, back: rollout.Back, decided_ms: int) -> None:
         """To the first candidate that proves itself; the order goes the way of every other, and is folded in turn."""
         model, _, version = key.rpartition("@")
         refused = []
         for candidate in back.candidates:
+            there = self._row(self._breakers, f"{model}@{candidate}", BreakerRow)
+            if there is not None and State(there.state) is State.FORCED_OPEN:
+                refused.append(f"{model}@{candidate}: its breaker is open by force")
+                continue
             why = await self._owner.prove(model, candidate)
             if why is None:
                 passed = f"{back.why}; {model}@{candidate} proved itself"
                 target = f"{model}@{candidate}"
-                order = Order(target, Direction.ROLLBACK, WHO, passed, self._owner.now_ms(), int(version))
+                order = Order(target, Direction.ROLLBACK, WHO, passed, decided_ms, int(version))
                 await self._send(self._outcomes, target, order.to_bytes())
                 return
             refused.append(f"{model}@{candidate}: {why}")
@@ -330,6 +360,17 @@ class ControlPlane:
 
     async def _send(self, topic: Any, key: str, value: bytes) -> None:
         await (await topic.send(key=key.encode(), value=value))
+
+    def _tell(self, model: str, row: RolloutRow, now_ms: int) -> None:
+        """News are written at once. Of the rest this worker knows, and the others when it is time, or another owner
+        when workers say it again.
+        """
+        before, at_ms = self._told.get(model, (None, 0))
+        if rollout.news(row, before) or not 0 <= now_ms - at_ms < PRESENCE_MS:
+            self._told[model] = row, now_ms
+            self._write(self._rollouts, model, row)
+        else:
+            self._written()[self._rollouts.name, model] = row, row.to_dict()
 
     def _write(self, table: Any, key: str, row: BreakerRow | RolloutRow) -> None:
         value = row.to_dict()

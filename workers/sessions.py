@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -140,14 +142,24 @@ def open_version(
     died: Died = lambda key, why: None,
 ) -> Opened:
     """Vet, load and warm one version of the card's model, blocking. Raises Refused, or Unloadable with what failed."""
-    vetting = vet(repository, card, version, within)
-    if not vetting.passed:
-        raise Unloadable(f"{vetting.key} did not pass its vetting: {vetting.told()}")
-    artifact = vetted(repository, vetting)
-    session = _loading(artifact, card, died)
-    session.warm()
+    with _files_of(card.name, version):
+        vetting = vet(repository, card, version, within)
+        if not vetting.passed:
+            raise Unloadable(f"{vetting.key} did not pass its vetting: {vetting.told()}")
+        artifact = vetted(repository, vetting)
+        session = _loading(artifact, card, died)
+        session.warm()
     served = Served(card.name, version, artifact.statistics)
     return Opened(served, wrap(session), artifact.sha256, session.close)
+
+
+@contextmanager
+def _files_of(model: str, version: int) -> Iterator[None]:
+    """Files may vanish, or be unreadable, between any two looks: no more than a version that cannot serve."""
+    try:
+        yield
+    except (OSError, tomllib.TOMLDecodeError) as e:
+        raise Unloadable(f"{model}@{version}: its files cannot be read: {e}") from e
 
 
 def _loading(artifact: Artifact, card: ModelCard, died: Died) -> Model:
@@ -170,7 +182,11 @@ def candidates(repository: Repository, model: str, active: int | None) -> list[i
     """The versions that may serve, the one to try first in front: ``active``, which the fleet wants, and what is older
     (never what is newer: the fleet may have left that); the newest first where the fleet wants none yet.
     """
-    versions = repository.versions(model)
+
+    def told(mistake: Refused) -> None:
+        log.error("a version is passed over", model=model, why=str(mistake))
+
+    versions = repository.versions(model, told)
     return versions if active is None else [active, *(v for v in versions if v < active)]
 
 
@@ -182,12 +198,18 @@ def first(
     within: Limits | None = None,
     died: Died = lambda key, why: None,
 ) -> Opened | None:
-    """The first candidate that can serve; one that cannot is passed over, loudly, for the next. Raises Refused."""
+    """The first candidate that can serve; one that cannot is passed over, loudly, for the next. Raises Refused
+    when none can, and a file's mistake is why.
+    """
+    mistake: Refused | None = None
     for version in candidates(repository, card.name, active):
         try:
             return open_version(repository, card, version, wrap, within, died)
-        except (Unloadable, UnknownModel) as e:
+        except (Refused, Unloadable, UnknownModel) as e:
+            mistake = e if isinstance(e, Refused) else mistake
             log.error("a version cannot serve, trying the one before", model=card.name, version=version, why=str(e))
+    if mistake is not None:
+        raise mistake
     log.error("no version of a model can serve: it will not answer", model=card.name)
     return None
 
@@ -195,8 +217,9 @@ def first(
 def prove(repository: Repository, card: ModelCard, version: int, within: Limits | None = None) -> str | None:
     """Why this version may not serve now, or None, blocking. No pass that is remembered counts: it is vetted anew."""
     try:
-        vetting = vet(repository, card, version, within, anew=True)
-    except (UnknownModel, Refused) as e:
+        with _files_of(card.name, version):
+            vetting = vet(repository, card, version, within, anew=True)
+    except (UnknownModel, Refused, Unloadable) as e:
         return str(e)
     return None if vetting.passed else vetting.told()
 

@@ -14,7 +14,7 @@ from mode import Service
 from models.card import ModelCard
 from models.health import Recent
 from models.repository import UnknownModel
-from models.rollout import presence_every, skew
+from models.rollout import newer, presence_every, skew
 from models.session import Unloadable
 from schemas.refusal import Refused
 from schemas.rollout import Presence, RolloutRow
@@ -42,7 +42,7 @@ UnknownModel or Unloadable."""
 class _Model:
     """One model in this worker."""
 
-    wanted: int | None = None  # what the fleet's row has as active; None while there is no row
+    row: RolloutRow | None = None  # the fleet's, the newest that was seen
     workers: int = 1
     counted: set[int] = field(default_factory=set)  # versions of which the gauge of workers was set
     problem: str | None = None
@@ -50,6 +50,12 @@ class _Model:
     try_at: float = 0.0
     told: tuple[int | None, str | None] | None = None
     told_at: float = 0.0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def wanted(self) -> int | None:
+        """What the fleet's row has as active; None while there is no row."""
+        return None if self.row is None else self.row.active
 
 
 @dataclass(slots=True)
@@ -61,10 +67,11 @@ class _Known:
 
 
 class Versions(Service):  # type: ignore[misc]
-    """Follows the fleet, one move at a time. ``clock`` is monotonic seconds, ``wall`` epoch seconds.
+    """Follows the fleet, one move of a model at a time. ``clock`` is monotonic seconds, ``wall`` epoch seconds.
 
-    What was loaded is taken into service between two batches; the version before is unloaded when its last call is
-    back. ``on_news`` is called when the fleet should hear of this worker.
+    A vetting may take a minute, and no model waits for another's. What was loaded is taken into service between two
+    batches; the version before is unloaded when its last call is back. ``on_news`` is called when the fleet should
+    hear of this worker.
     """
 
     def __init__(
@@ -86,7 +93,6 @@ class Versions(Service):  # type: ignore[misc]
         self._models = {model: _Model() for model in cards}
         self._known: dict[str, _Known] = {}
         self.on_news: Callable[[], None] = lambda: None
-        self._changed = asyncio.Event()
         for each in opened:
             self._serve(each)
 
@@ -104,16 +110,17 @@ class Versions(Service):  # type: ignore[misc]
     def absorb(self, row: RolloutRow) -> None:
         """The fleet's row of one model, as it is now; one of a model that this pipeline does not have is no matter."""
         model = self._models.get(row.model)
-        if model is None:
+        if model is None or not newer(row, model.row):
             return
+        before, model.row = model.wanted, row
         model.workers = len(row.workers)
         workers = skew(row, self._now_ms())
         model.counted |= workers.keys()
         for version in model.counted:
             self._metrics.set("failsoft_fleet_workers", workers.get(version, 0), model=row.model, version=str(version))
-        if model.wanted != row.active:
-            model.wanted, model.tries, model.try_at = row.active, 0, 0.0
-            self._changed.set()
+        if before != row.active:
+            model.tries, model.try_at = 0, 0.0
+            model.changed.set()
 
     def presences(self) -> Iterator[Presence]:
         """What the fleet should be told now of this worker. Each is counted as told."""
@@ -131,15 +138,18 @@ class Versions(Service):  # type: ignore[misc]
             }
             yield Presence(self._worker, name, says[0], self._now_ms(), says[1], health)
 
-    @Service.task  # type: ignore[untyped-decorator]
-    async def _follow(self) -> None:
+    async def on_start(self) -> None:
+        """Begins to follow."""
+        for name, model in self._models.items():
+            self.add_future(self._follow(name, model))
+
+    async def _follow(self, name: str, model: _Model) -> None:
         while not self.should_stop:
-            self._changed.clear()
-            for name, model in self._models.items():
-                if self._astray(name, model) and self._clock() >= model.try_at:
-                    await self._move(name, model)
+            model.changed.clear()
+            if self._astray(name, model) and self._clock() >= model.try_at:
+                await self._move(name, model)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), LOOK)
+                await asyncio.wait_for(model.changed.wait(), LOOK)
 
     def _astray(self, name: str, model: _Model) -> bool:
         """Does this worker serve another version than the fleet wants, or none?"""
@@ -157,10 +167,16 @@ class Versions(Service):  # type: ignore[misc]
             # On a thread: it takes a second or more, and batches go on.
             opened = await asyncio.to_thread(self._open, name, wanted)
         except (Refused, UnknownModel, Unloadable) as e:
-            self._failed(name, model, str(e))
+            opened, why = None, str(e)
+        else:
+            why = f"no version of {name} can serve"
+        if model.wanted != wanted and (opened is None or opened.served.version != model.wanted):
+            # Another order came meanwhile, and tells what to do next. That this version was fine, or not, is past.
+            if opened is not None:
+                await asyncio.to_thread(opened.close)
             return
         if opened is None:
-            self._failed(name, model, f"no version of {name} can serve")
+            self._failed(name, model, why)
             return
         model.problem, model.tries = None, 0
         self._serve(opened)

@@ -44,14 +44,16 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
     from workers.changelog import changelog
 
     settings = context.settings(ctx, pipeline)
-    disk = [each for card in _cards(settings).values() for each in _on_disk(settings, card)]
+    cards = _cards(settings)
+    disk = [each for card in cards.values() for each in _on_disk(settings, card)]
 
     async def look() -> list[dict[str, Any]]:
         async with (
             changelog(settings, settings.names.rollouts_changelog) as moves,
             changelog(settings, settings.names.breakers_changelog) as states,
         ):
-            known = await rollouts.rows(moves)
+            # A model that the pipeline no longer names has a row for ever, and no worker serves it.
+            known = {model: row for model, row in (await rollouts.rows(moves)).items() if model in cards}
             return version_rows.listed(disk, known, breaker_rows.rows(await states.refresh()), now_ms())
 
     about = context.run(ctx, look())
@@ -222,16 +224,19 @@ def _known(settings: Settings, model: str) -> ModelCard:
 
 
 def _on_disk(settings: Settings, card: ModelCard) -> list[Any]:
-    from models.repository import NotOneFile, Repository
+    from models.repository import Repository, UnknownModel
+    from schemas.refusal import Refused
     from workers.version_rows import OnDisk
 
     repository = Repository(Path(settings.models.repository))
     found = []
-    for version in repository.versions(card.name):
+    for version in repository.versions(card.name, mistaken=lambda error: output.note(str(error))):
         try:
             trained = repository.artifact(card.name, version).trained_at
-        except NotOneFile:  # it may not serve, as its vetting says; it is there all the same
+        except (Refused, OSError):  # it may not serve, as its vetting says; it is there all the same
             trained = None
+        except UnknownModel:  # it has just gone
+            continue
         found.append(OnDisk(card.name, version, None if trained is None else trained.isoformat()))
     return found
 
