@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import structlog
 
 from models.repository import Repository
-from models.session import Unloadable
+from models.session import Session, Unloadable
 from models.verdict import Check, Result, Vetting
 from models.vetting import Limits
 from schemas.refusal import Refused
@@ -29,11 +30,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return identity.own_folder()
 
 
-def _load(root: Path) -> tuple[int | None, list[Any]]:
-    """The version that is served, and the errors that were logged."""
+def _load(root: Path, active: int | None = None) -> tuple[int | None, list[Any]]:
+    """The version that is served where the fleet's is ``active``, and the errors that were logged."""
     repository = Repository(root)
     with structlog.testing.capture_logs() as logs:
-        opened = sessions.first(repository, repository.card("m"), None)
+        opened = sessions.first(repository, repository.card("m"), active)
     errors = [line for line in logs if line["log_level"] == "error"]
     if opened is None:
         return None, errors
@@ -77,6 +78,52 @@ def test_no_version_that_passes_is_told(tmp_path: Path) -> None:
     assert served is None and "it will not answer" in errors[-1]["event"]
 
 
+def test_the_fleets_version_is_served_and_never_a_newer_one(tmp_path: Path) -> None:
+    """Where it cannot be (its files are gone, or are not here yet), an older one is; the fleet may have left newer ones."""
+    for version in (1, 2, 3):
+        put(tmp_path / "r", double(), [GOLDEN], version=version)
+    assert _load(tmp_path / "r", active=2) == (2, [])
+    (tmp_path / "r" / "m" / "2" / "model.onnx").unlink()
+    served, errors = _load(tmp_path / "r", active=2)
+    assert (served, [line["version"] for line in errors]) == (1, [2])
+    served, errors = _load(tmp_path / "r", active=9)
+    assert served == 3 and [line["version"] for line in errors] == [9]
+
+
+def test_a_versions_mistaken_file_keeps_no_other_from_serving(tmp_path: Path) -> None:
+    """It may be copied in at any time, and a worker that is restarted then has to start."""
+    put(tmp_path / "r", double(), [GOLDEN])
+    put(tmp_path / "r", double(), [GOLDEN], version=2, about='sha265 = "12"')
+    put(tmp_path / "r", double(), [GOLDEN], version=3, about="trained_at = 7.5.2026")
+    served, errors = _load(tmp_path / "r")
+    assert served == 1 and "did you mean 'sha256'" in errors[0]["why"] and len(errors) == 1
+    served, errors = _load(tmp_path / "r", active=2)
+    assert served == 1 and errors[-1]["version"] == 2 and "sha265" in errors[-1]["why"]
+    assert "sha265" in (_prove(tmp_path / "r", 2) or "")
+
+
+def test_files_that_vanish_while_they_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that cannot serve, like any: no worker ends for it."""
+    put(tmp_path / "r", double(), [GOLDEN])
+    put(tmp_path / "r", double(), [GOLDEN], version=2)
+    whole = Repository._checksum
+
+    def gone(self: Repository, path: Path) -> str:
+        if path.parent.name == "2":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return whole(self, path)
+
+    monkeypatch.setattr(Repository, "_checksum", gone)
+    served, errors = _load(tmp_path / "r")
+    assert served == 1 and "cannot be read" in errors[0]["why"]
+    assert "cannot be read" in (_prove(tmp_path / "r", 2) or "")
+
+
+def _prove(root: Path, version: int) -> str | None:
+    repository = Repository(root)
+    return sessions.prove(repository, repository.card("m"), version)
+
+
 def test_a_rollback_proves_its_version_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory says that it passed, and a restart goes by that; what it answers now is what counts for a rollback."""
     put(tmp_path / "r", double(), [GOLDEN])
@@ -104,6 +151,17 @@ def test_a_second_start_vets_nothing(tmp_path: Path, own: Path, monkeypatch: pyt
     repository = Repository(tmp_path / "r")
     with pytest.raises(AssertionError, match="a process was started"):
         sessions.vet(repository, repository.card("m"), 1, anew=True)
+
+
+def test_the_same_files_under_a_new_number_are_that_version(tmp_path: Path) -> None:
+    """To publish an old model again is a way back. What is remembered of the old number is not served in its place."""
+    put(tmp_path / "r", double(), [GOLDEN])
+    assert _load(tmp_path / "r") == (1, [])
+    shutil.move(tmp_path / "r" / "m" / "1", tmp_path / "r" / "m" / "2")
+    assert _load(tmp_path / "r") == (2, [])
+    repository = Repository(tmp_path / "r")
+    opened = sessions.open_version(repository, repository.card("m"), 2)
+    assert isinstance(opened.session, Session) and opened.session.key == "m@2"
 
 
 def test_what_is_loaded_is_what_was_vetted(tmp_path: Path) -> None:

@@ -7,7 +7,22 @@ from typing import Any
 
 import pytest
 
-from models.rollout import CHANGES_KEPT, EVERY, MISSED, Back, Policy, Stay, fold, good, presence_every, skew, verdict
+from models.rollout import (
+    CHANGES_KEPT,
+    EVERY,
+    MISSED,
+    PROBLEM_KEPT,
+    Back,
+    Policy,
+    Stay,
+    fold,
+    good,
+    newer,
+    news,
+    presence_every,
+    skew,
+    verdict,
+)
 from schemas import wire
 from schemas.fleet import MAX_ROW, BreakerRow
 from schemas.rollout import Direction, Health, Order, Presence, RolloutRow, Trigger
@@ -102,6 +117,60 @@ def test_a_rollback_to_a_named_version_and_one_that_names_nothing() -> None:
     assert desk.row.active == 1
     desk.order(Direction.PROMOTE, "m")
     assert desk.row.active == 1 and desk.refusals[-1] == "m names no version"
+
+
+@pytest.mark.parametrize("version", ["0", "1000000000", "9" * 40])
+def test_an_order_for_what_is_no_version_is_refused(version: str) -> None:
+    """Obeyed, it would make a row that nobody can read, and the fleet would lose its history."""
+    desk = Desk(1)
+    desk.order(Direction.PROMOTE, f"m@{version}")
+    desk.back(f"m@{version}")
+    assert desk.row.active == 1 and all("from 1 to 999999999" in (said or "") for said in desk.refusals)
+    assert RolloutRow.from_dict(desk.row.to_dict()) == desk.row
+
+
+def test_a_row_that_is_read_again_is_no_news() -> None:
+    """A new owner reads the table's history from its beginning, and so do all workers: nobody follows it once more. A
+    table that was made anew is followed, and so is an owner whose clock is late.
+    """
+    desk = Desk(1)
+    rows = [desk.row]
+    for version in (2, 1, 3):
+        desk.promote(version)
+        rows.append(desk.row)
+    assert all(newer(later, before) for before, later in zip([None, *rows], rows, strict=False))
+    assert not any(newer(row, rows[-1]) for row in rows[:-1])
+    assert newer(replace(rows[-1], workers={}), rows[-1]), "the same moves: only who serves is told anew"
+    desk.now -= 60_000
+    desk.promote(2)
+    assert newer(desk.row, rows[-1])
+    anew = Desk()
+    anew.now += 3_600_000
+    anew.present("w", 9)
+    assert newer(anew.row, desk.row)
+
+
+def test_what_cannot_wait() -> None:
+    """A move, an answer, a worker that comes, goes, changes its version or has a problem; not that one is still there,
+    nor how it does.
+    """
+    desk = Desk(1)
+    first = desk.row
+    assert news(first, None)
+    desk.now += 2_000
+    desk.present("w", 1, health={1: HEALTH})
+    assert desk.row is not first and not news(desk.row, first)
+    for version, fields in ((2, {}), (1, {"problem": "x"}), (None, {})):
+        before = desk.row
+        desk.now += 1
+        desk.present("w", version, **fields)
+        assert news(desk.row, before)
+    before = desk.row
+    desk.present("other", 1)
+    assert news(desk.row, before)
+    before = desk.row
+    desk.promote(1)
+    assert news(desk.row, before), "an order was answered"
 
 
 def test_an_order_for_the_active_version_changes_nothing_and_is_answered() -> None:
@@ -274,10 +343,12 @@ def test_a_presence_that_cannot_be_is_malformed(changes: dict[str, Any], field: 
 
 
 def test_a_large_fleets_row_is_still_a_record() -> None:
-    """A thousand workers, two versions each, and a full history."""
+    """A thousand workers, two versions each, none of which can follow, and a full history."""
     desk = Desk(1)
     for version in range(2, CHANGES_KEPT + 2):
         desk.promote(version)
+    desk.present("w", 1, problem="golden: " + "x" * 1_900)
+    assert len(desk.alerts[-1].reason) > PROBLEM_KEPT
     seat = desk.row.workers["w"]
     seats = {f"worker-{i:060}": replace(seat, health={50: HEALTH, 51: HEALTH}) for i in range(1000)}
     assert len(wire.dumps(replace(desk.row, workers=seats).to_dict())) < MAX_ROW

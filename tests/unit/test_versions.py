@@ -59,12 +59,14 @@ class Desk:
         self.loaded: dict[int, Loaded] = {}
         self.broken: set[int] = set()
         self.asked: list[int | None] = []
+        self.slow: dict[int | None, asyncio.Event] = {}
+        self.moves = 0
         self.runner = Runner({}, 4, metrics, lambda: self.now, pytest.fail)
         self.board = LocalBoard("w", metrics, lambda: self.now, lambda: 1e9 + self.now, lambda: 0.5)
         self.versions = Versions(
             "w",
-            {"m": CARD},
-            [self.make(1)],
+            {"m": CARD, "n": card("n")},
+            [self.make(1), self.make(1, "n")],
             self.open,
             self.runner,
             self.board,
@@ -73,25 +75,33 @@ class Desk:
             lambda: 1e9 + self.now,
         )
 
-    def make(self, version: int) -> Opened:
-        loaded = self.loaded[version] = Loaded(version)
-        return Opened(Served("m", version, {}), loaded, f"sha-{version}", loaded.close)
+    def make(self, version: int, model: str = "m") -> Opened:
+        loaded = Loaded(version)
+        if model == "m":
+            self.loaded[version] = loaded
+        return Opened(Served(model, version, {}), loaded, f"sha-{version}", loaded.close)
 
     def open(self, model: str, version: int | None) -> Opened | None:
         self.asked.append(version)
+        if version in self.slow:
+            asyncio.run_coroutine_threadsafe(self.slow[version].wait(), self._loop).result(20)
         if version in self.broken:
             raise Unloadable(f"m@{version}: broken")
-        return asyncio.run_coroutine_threadsafe(self._made(version or 7), self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(self._made(version or 7, model), self._loop).result(20)
 
-    async def _made(self, version: int) -> Opened:
-        return self.make(version)
+    async def _made(self, version: int, model: str) -> Opened:
+        return self.make(version, model)
 
-    def wants(self, version: int) -> None:
-        self.versions.absorb(RolloutRow("m", version))
+    def wants(self, version: int, model: str = "m") -> None:
+        self.moves += 1
+        self.versions.absorb(RolloutRow(model, version, moves=self.moves))
 
     @property
     def serves(self) -> int | None:
-        served = self.board.serving("m")
+        return self.serving("m")
+
+    def serving(self, model: str) -> int | None:
+        served = self.board.serving(model)
         return served and served.version
 
     async def score(self) -> float:
@@ -102,7 +112,7 @@ class Desk:
         return float(result.predictions.scores[0])
 
     def told(self) -> list[tuple[int | None, str | None]]:
-        return [(p.serving, p.problem) for p in self.versions.presences()]
+        return [(p.serving, p.problem) for p in self.versions.presences() if p.model == "m"]
 
     def info(self, version: int) -> float | None:
         labels = {"model": "m", "version": str(version), "sha256": f"sha-{version}"}
@@ -117,8 +127,8 @@ async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     desk._loop = asyncio.get_running_loop()  # type: ignore[attr-defined]
     await desk.versions.start()
     yield desk
-    for loaded in desk.loaded.values():
-        loaded.may_end.set()
+    for event in (*desk.slow.values(), *(loaded.may_end for loaded in desk.loaded.values())):
+        event.set()
     await desk.versions.stop()
     desk.runner.close()
 
@@ -138,7 +148,7 @@ async def test_the_fleets_version_is_loaded_and_the_one_before_unloaded(desk: De
     desk.wants(2)
     await eventually(lambda: desk.loaded[1].closed, 20, "version 1 to be unloaded")
     assert await desk.score() == pytest.approx(0.2)
-    assert set(desk.board.homes) == {"m@2"} and (desk.info(1), desk.info(2)) == (None, 1)
+    assert set(desk.board.homes) == {"m@2", "n@1"} and (desk.info(1), desk.info(2)) == (None, 1)
     assert desk.told() == [(2, None)]
 
 
@@ -150,7 +160,7 @@ async def test_a_call_under_way_ends_on_the_version_that_it_began_on(desk: Desk)
     desk.wants(2)
     await eventually(lambda: desk.serves == 2, 20, "version 2 to serve")
     assert await desk.score() == pytest.approx(0.2)
-    assert not desk.loaded[1].closed and set(desk.board.homes) == {"m@1", "m@2"}
+    assert not desk.loaded[1].closed and set(desk.board.homes) == {"m@1", "m@2", "n@1"}
     desk.loaded[1].may_end.set()
     assert await call == pytest.approx(0.1)
     await eventually(lambda: desk.loaded[1].closed, 20, "version 1 to be unloaded")
@@ -181,6 +191,68 @@ async def test_a_new_wish_is_not_kept_waiting_for_an_old_ones_turn(desk: Desk) -
     assert desk.told() == [(2, None)]
 
 
+async def test_an_order_that_comes_while_another_version_loads_is_the_one_that_counts(desk: Desk) -> None:
+    """What was loaded for an order that is past never serves, and its memory is given back."""
+    desk.slow[3] = asyncio.Event()
+    desk.wants(3)
+    await eventually(lambda: desk.asked == [3], 20, "version 3 to be loading")
+    desk.wants(2)
+    desk.slow[3].set()
+    await eventually(lambda: desk.serves == 2, 20, "version 2 to serve")
+    assert desk.asked == [3, 2] and desk.loaded[3].closed and set(desk.board.homes) == {"m@2", "n@1"}
+
+
+async def test_an_order_that_is_taken_back_while_it_loads_leaves_all_as_it_was(desk: Desk) -> None:
+    """Also when what was wanted turns out to be broken: that is nobody's problem any more."""
+    problems: list[str | None] = []
+    desk.versions.on_news = lambda: problems.append(desk.versions._models["m"].problem)
+    for version in (3, 4):
+        desk.slow[version] = asyncio.Event()
+        desk.wants(version)
+        await eventually(lambda version=version: desk.asked[-1:] == [version], 20, "the load to begin")  # type: ignore[misc]
+        desk.wants(1)
+        desk.broken.add(4)
+        desk.slow[version].set()
+    await eventually(lambda: desk.loaded[3].closed, 20, "version 3 to be closed")
+    assert desk.serves == 1 and not desk.loaded[1].closed
+    desk.wants(2)  # its turn comes when version 4 has failed
+    await eventually(lambda: desk.serves == 2, 20, "version 2 to serve")
+    assert problems == [None] and desk.asked == [3, 4, 2]
+
+
+async def test_a_models_vetting_holds_up_no_other_model(desk: Desk) -> None:
+    """It may take a minute, and another's rollback is not to wait for it."""
+    desk.slow[3] = asyncio.Event()
+    desk.wants(3)
+    await eventually(lambda: desk.asked == [3], 20, "version 3 to be loading")
+    desk.wants(2, "n")
+    await eventually(lambda: desk.serving("n") == 2, 20, "the other model to follow")
+    assert desk.serves == 1
+
+
+async def test_rows_that_are_read_again_are_not_followed_again(desk: Desk) -> None:
+    """A rebalance of the control plane brings the table's whole history."""
+    for version in (2, 3, 2):
+        desk.wants(version)
+        await eventually(lambda version=version: desk.serves == version, 20, "the version to serve")  # type: ignore[misc]
+    asked = list(desk.asked)
+    for moves, version in enumerate((1, 2, 3, 2)):
+        desk.versions.absorb(RolloutRow("m", version, moves=moves))
+        assert desk.versions._models["m"].wanted == 2
+    desk.wants(3)
+    await eventually(lambda: desk.serves == 3, 20, "a new order to be followed")
+    assert desk.asked == [*asked, 3]
+
+
+async def test_a_worker_that_ends_waits_for_no_load(desk: Desk) -> None:
+    """A vetting may take a minute: what it loads then is of no use to anybody."""
+    desk.slow[3] = asyncio.Event()
+    desk.wants(3)
+    await eventually(lambda: desk.asked == [3], 20, "version 3 to be loading")
+    await asyncio.wait_for(desk.versions.stop(), 5)
+    assert desk.serves == 1 and not desk.loaded[1].closed
+
+
 async def test_presences_are_told_now_and_then_and_at_once_when_something_changed(desk: Desk) -> None:
     """The fleet counts who is there."""
     assert desk.told() == [(1, None)] and desk.told() == []
@@ -194,7 +266,7 @@ async def test_health_is_of_what_came_back(desk: Desk) -> None:
     desk.versions.saw(call, fine(call))
     desk.versions.saw(call, failing(0, 2)(call))
     desk.versions.saw(call, failing(1, kind=Kind.INVALID)(call))
-    (presence,) = desk.versions.presences()
+    presence, _ = desk.versions.presences()
     health = presence.health[1]
     assert (health.calls, health.failures, health.runs, health.judged) == (12, 2, 3, 4 + 2 + 3)
     assert health.sure / health.judged == pytest.approx(0.9)
@@ -219,7 +291,7 @@ def test_a_worker_without_any_version_takes_what_comes() -> None:
         desk = Desk()
         desk._loop = asyncio.get_running_loop()  # type: ignore[attr-defined]
         await desk.versions._unload("m@1")
-        desk.board._serving.clear()
+        del desk.board._serving["m"]
         await desk.versions.start()
         await eventually(lambda: desk.serves == 7, 20, "a version to serve")
         await desk.versions.stop()

@@ -1,0 +1,300 @@
+"""The owner of the tables at work on versions: what it writes and sends, in which order, and when it goes back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from models import rollout
+from models.breaker import State
+from schemas.fleet import Alert, BreakerRow
+from schemas.rollout import Direction, Order, Presence, RolloutRow, Trigger
+from tests.fleet_owner import POLICY, T0
+from tests.kafka import eventually
+from topics.names import Names
+from workers import fleet
+from workers.fleet import ControlPlane, Owner
+
+CONNECTION = {"bootstrap_servers": "127.0.0.1:1", "security_protocol": "PLAINTEXT"}
+
+
+class Table(dict[str, dict[str, Any]]):
+    """A table of Faust's, as its owner uses it; it counts what is written."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.writes = name, 0
+
+    def __setitem__(self, key: str, value: dict[str, Any]) -> None:
+        self.writes += 1
+        super().__setitem__(key, value)
+
+
+class Desk:
+    """An owner without a Kafka: the test folds, and says what proves itself. What is sent is noted, and obeyed only
+    when the test hands it on.
+    """
+
+    def __init__(self, breakers: Table | None = None, rollouts: Table | None = None, now: int = T0) -> None:
+        self.now, self.sent, self.done = now, [], []  # type: ignore[var-annotated]
+        self.unfit: dict[int, str] = {}
+        self.asked: list[int] = []
+        self.may_prove = asyncio.Event()
+        self.may_prove.set()
+        policies = {"m": POLICY, "n": POLICY}
+        rollbacks = dict.fromkeys(policies, rollout.Policy(3, 1800.0))
+        owner = Owner(policies, rollbacks, lambda: self.now / 1000, lambda: 0.5, self.prove, self.changed)
+        self.plane = plane = ControlPlane(Names("loans"), CONNECTION, "w", owner, set)
+        plane._breakers, plane._rollouts = breakers or Table("breakers"), rollouts or Table("rollouts")
+        plane._send = self.send  # type: ignore[method-assign]
+        self.fails_to_send = False
+
+    def changed(self, model: str, change: Any) -> None:
+        self.done.append(change)
+
+    async def prove(self, model: str, version: int) -> str | None:
+        self.asked.append(version)
+        await self.may_prove.wait()
+        return self.unfit.get(version)
+
+    async def send(self, topic: Any, key: str, value: bytes) -> None:
+        if self.fails_to_send:
+            raise ConnectionError("no broker")
+        self.sent.append((topic.get_topic_name(), value))
+
+    @property
+    def alerts(self) -> list[tuple[str, str]]:
+        return [(a.name, a.key) for t, v in self.sent if t == "loans.alerts" for a in [Alert.parse(v)]]
+
+    @property
+    def orders(self) -> list[Order]:
+        return [Order.parse(v) for t, v in self.sent if t == "loans.outcomes"]
+
+    @property
+    def row(self) -> RolloutRow:
+        row = self.plane._row(self.plane._rollouts, "m", RolloutRow)
+        assert row is not None
+        return row
+
+    def breaker(self, version: int) -> BreakerRow | None:
+        return self.plane._row(self.plane._breakers, f"m@{version}", BreakerRow)
+
+    async def present(self, worker: str = "w", serving: int = 1, **fields: Any) -> None:
+        await self.plane._take_rollout(Presence(worker, "m", serving, self.now, **fields))
+
+    async def promote(self, version: int, who: str = "ann") -> None:
+        self.now += 1
+        await self.plane._take_rollout(Order(f"m@{version}", Direction.PROMOTE, who, "why", self.now))
+
+    async def fails(self, version: int, reopenings: int = 3) -> None:
+        """The breaker of a version has reopened so often, and something is heard of it."""
+        row = BreakerRow(f"m@{version}", "open", 20 + reopenings, self.now, self.now + 9, reopenings)
+        self.plane._write(self.plane._breakers, row.key, row)
+        await self.plane._consider(row)
+
+    async def went(self) -> None:
+        """What it set out to do is done."""
+        await eventually(lambda: not self.plane._going_back, 10, "the owner to have decided")
+
+    async def hand_on(self) -> None:
+        """The last order comes back to the owner."""
+        await self.plane._take_rollout(self.orders[-1])
+
+
+async def desk(*versions: int) -> Desk:
+    """Versions that served one after the other."""
+    found = Desk()
+    await found.present(serving=versions[0])
+    for version in versions[1:]:
+        await found.promote(version)
+    found.sent.clear()
+    return found
+
+
+async def test_the_owner_goes_back_to_what_proves_itself() -> None:
+    """The alert is out before the row is written; who and why are in the history."""
+    at = await desk(1, 2, 3)
+    at.unfit[2] = "golden: 3 of 20"
+    await at.fails(3)
+    await at.went()
+    assert at.asked == [2, 1] and at.row.active == 3
+    (order,) = at.orders
+    assert (order.target, order.failing, order.who) == ("m@1", 3, "failsoft")
+    await at.hand_on()
+    assert at.row.active == 1 and at.row.history[-1].trigger is Trigger.AUTOMATIC
+    assert at.alerts == [("rollback", "m@1")]
+
+
+async def test_what_cannot_go_back_is_said_once_a_cycle() -> None:
+    """Nothing proves itself: a person is told, and again when one more cycle has failed."""
+    at = await desk(1, 2)
+    at.unfit[1] = "its files are gone"
+    for _ in range(3):
+        await at.fails(2)
+        await at.went()
+    assert at.alerts == [("rollback_refused", "m@2")] and at.row.active == 2
+    await at.fails(2, reopenings=4)
+    await at.went()
+    assert len(at.alerts) == 2 and at.asked == [1, 1]
+
+
+async def test_a_version_that_comes_again_is_asked_afresh() -> None:
+    """Its breaker was open when it was left: the old failures neither keep it away nor send it back."""
+    at = await desk(1, 2)
+    await at.fails(2)
+    await at.went()
+    await at.hand_on()
+    left = at.breaker(2)
+    assert left is not None and State(left.state) is State.OPEN
+    at.now += 2_000_000  # the hold is over
+    await at.promote(2)
+    afresh = at.breaker(2)
+    assert afresh is not None and (State(afresh.state), afresh.reopenings) == (State.CLOSED, 0)
+    assert afresh.generation == left.generation + 1
+    await at.plane._consider(afresh)
+    assert len(at.orders) == 1 and at.row.active == 2
+    await at.fails(2)
+    await at.went()
+    assert len(at.orders) == 2, "it fails anew, as often as the card says: it is left again"
+
+
+async def test_a_version_that_is_gone_back_to_is_asked_at_once() -> None:
+    """It may have been left while it was open, for a reason that is over."""
+    at = await desk(1, 2)
+    at.plane._write(at.plane._breakers, "m@1", BreakerRow("m@1", "open", 7, T0, T0 + 300_000, 5))
+    await at.fails(2)
+    await at.went()
+    await at.hand_on()
+    assert State(at.breaker(1).state) is State.CLOSED  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("state", ["forced_open", "disabled"])
+async def test_what_a_person_ordered_of_a_breaker_stands(state: str) -> None:
+    """A promotion is no word on a breaker that was opened or switched off by hand."""
+    at = await desk(1)
+    held = BreakerRow("m@2", state, 4, T0)  # type: ignore[arg-type]
+    at.plane._write(at.plane._breakers, "m@2", held)
+    await at.promote(2)
+    assert at.breaker(2) == held
+
+
+async def test_the_owner_does_not_go_back_to_what_a_person_shut() -> None:
+    """It would answer nothing there."""
+    at = await desk(1, 2, 3)
+    at.plane._write(at.plane._breakers, "m@2", BreakerRow("m@2", "forced_open", 4, T0))
+    await at.fails(3)
+    await at.went()
+    assert at.asked == [1] and at.orders[-1].target == "m@1"
+
+
+async def test_an_owner_that_dies_before_its_order_leaves_it_to_the_next() -> None:
+    """What the next one knows is in the tables; both orders may come, and one is obeyed."""
+    at = await desk(1, 2)
+    at.may_prove.clear()
+    await at.fails(2)
+    await eventually(lambda: at.asked, 10, "the proof to have begun")
+    after = Desk(at.plane._breakers, at.plane._rollouts, at.now + 5_000)
+    await after.plane._consider(after.breaker(2))  # type: ignore[arg-type]
+    await after.went()
+    await after.hand_on()
+    at.may_prove.set()
+    await at.went()  # it was only slow
+    await after.plane._take_rollout(at.orders[-1])
+    assert after.row.active == 1 and [c.trigger for c in after.done] == [Trigger.AUTOMATIC]
+    assert "not active any more" in (after.row.orders[-1].refused or "")
+
+
+async def test_an_order_that_is_read_again_by_another_owner_changes_nothing() -> None:
+    """The one before died between the row and the commit of what it had read."""
+    at = await desk(1)
+    order = Order("m@2", Direction.PROMOTE, "ann", "why", at.now)
+    await at.plane._take_rollout(order)
+    after = Desk(at.plane._breakers, at.plane._rollouts, at.now)
+    await after.plane._take_rollout(order)
+    assert after.row == at.row and not after.done and not after.sent
+
+
+async def test_a_decision_that_a_person_overtook_twice_is_dropped() -> None:
+    """Away from the failing version and back to it, while the proof went on: that was with open eyes."""
+    at = await desk(1, 2)
+    at.may_prove.clear()
+    await at.fails(2)
+    await eventually(lambda: at.asked, 10, "the proof to have begun")
+    await at.promote(1)
+    await at.promote(2)
+    at.may_prove.set()
+    await at.went()
+    await at.hand_on()
+    assert at.row.active == 2 and "after this was decided" in (at.row.orders[-1].refused or "")
+
+
+async def test_an_order_that_could_not_be_sent_is_tried_again() -> None:
+    """At the next word of the breaker, without another failed cycle; and it is logged."""
+    at = await desk(1, 2)
+    at.fails_to_send = True
+    await at.fails(2)
+    await at.went()
+    at.fails_to_send = False
+    await at.fails(2)
+    await at.went()
+    assert [o.target for o in at.orders] == ["m@1"]
+
+
+async def test_rows_that_say_no_more_than_who_is_there_are_written_now_and_then() -> None:
+    """Each has the whole fleet in it. The owner knows them all, and what is new is written at once."""
+    at = await desk(1)
+    table = at.plane._rollouts
+    for i in range(40):
+        await at.present(f"w{i}")
+    before = table.writes
+    for _ in range(10):
+        at.now += fleet.PRESENCE_MS // 10
+        for i in range(40):
+            await at.present(f"w{i}")
+    assert table.writes == before + 1
+    assert at.row.workers["w39"].at_ms == at.now
+    assert RolloutRow.from_dict(at.plane.rollouts()["m"]) == at.row
+    at.now += 1
+    await at.present("w7", problem="no such file")
+    assert table.writes == before + 2 and RolloutRow.from_dict(table["m"]) == at.row
+
+
+async def test_a_clock_that_was_set_back_holds_no_row() -> None:
+    """Else nobody would hear of the fleet until it is as late again."""
+    at = await desk(1)
+    before = at.plane._rollouts.writes
+    at.now -= 3_600_000
+    await at.present()
+    assert at.plane._rollouts.writes == before + 1
+
+
+async def test_a_row_that_cannot_be_read_begins_anew() -> None:
+    """With what is served: a fleet without a row could not be moved."""
+    at = Desk()
+    at.plane._rollouts["m"] = {"model": "m", "active": "two"}
+    await at.present(serving=2)
+    assert (at.row.active, at.row.history[-1].trigger) == (2, Trigger.FIRST)
+
+
+async def test_a_members_and_a_fallbacks_versions_go_back_like_any() -> None:
+    """Each model of the pipeline has a row of its own, and one's trouble is not another's."""
+    at = await desk(1, 2)
+    await at.plane._take_rollout(Presence("w", "n", 1, at.now))
+    await at.plane._take_rollout(Order("n@2", Direction.PROMOTE, "ann", "why", at.now))
+    row = BreakerRow("n@2", "open", 9, at.now, at.now + 9, 3)
+    at.plane._write(at.plane._breakers, row.key, row)
+    await at.plane._consider(row)
+    await at.went()
+    await at.plane._take_rollout(at.orders[-1])
+    assert at.plane.rollouts()["n"]["active"] == 1 and at.row.active == 2
+
+
+async def test_a_new_beginning_is_told_in_the_breakers_row() -> None:
+    """Who looks at breakers sees why one closed without a probe."""
+    at = await desk(1, 2)
+    await at.fails(1)
+    await at.promote(1)
+    row = at.breaker(1)
+    assert row is not None and row.changed_by == "failsoft" and "promote by ann" in (row.reason or "")
