@@ -79,7 +79,7 @@ def test_no_version_that_passes_is_told(tmp_path: Path) -> None:
 
 
 def test_the_fleets_version_is_served_and_never_a_newer_one(tmp_path: Path) -> None:
-    """Where it cannot be (its files are gone, or are not here yet), an older one is; the fleet may have left newer ones."""
+    """Where it cannot be (its files are gone, or are not here yet), an older one is: the fleet may have left newer."""
     for version in (1, 2, 3):
         put(tmp_path / "r", double(), [GOLDEN], version=version)
     assert _load(tmp_path / "r", active=2) == (2, [])
