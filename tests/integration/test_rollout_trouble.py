@@ -1,0 +1,82 @@
+"""Versions while the control plane moves and workers end, on a real Kafka."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import psutil
+
+from schemas.rollout import Direction, Order
+from tests.integration import fleet
+from tests.integration.pipeline import Pipeline, Worker, events, running
+from tests.kafka import Broker, produce, wait_for
+
+
+def order(pipeline: Pipeline, version: int) -> None:
+    """As the command line writes it, which would vet the version first."""
+    sent = Order(f"test@{version}", Direction.PROMOTE, "a test", "", int(time.time() * 1000)).to_bytes()
+    produce(pipeline.bootstrap, f"{pipeline.name}.control", [(b"test", sent, [], 0)])
+
+
+def served(worker: Worker) -> list[int]:
+    """The versions that a worker moved to, in order."""
+    return [line.said["version"] for line in fleet.lines(worker, "a version serves")]
+
+
+def test_moves_are_not_made_again_when_the_owner_dies(kafka: Broker, name: str, tmp_path: Path) -> None:
+    """The next one reads the table's whole history, and so does everybody; a worker follows what is new."""
+    pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
+    for version in (2, 3):
+        pipeline.save_version(version, factor=1.0 / version)
+    with running(pipeline) as settlement:
+        workers = [pipeline.start(f"w{i}") for i in range(2)]
+        fleet.wait_fleet(workers)
+        wait_for(lambda: fleet.rollouts(pipeline), 20, "the first row")  # of version 3, the newest
+        for version in (2, 1, 2):
+            order(pipeline, version)
+            wait_for(lambda v=version: all(fleet.serves(w) == {v} for w in workers), 20, f"both to serve {version}")
+        owner = fleet.owner(pipeline, workers)
+        assert owner is not None
+        owner.kill()
+        late = pipeline.start("w2")
+        (alive,) = [w for w in workers if w is not owner]
+        fleet.wait_fleet([late])
+        wait_for(lambda: fleet.owner(pipeline, [alive, late]) is not None, 40, "another owner")
+        order(pipeline, 3)
+        wait_for(lambda: all(fleet.serves(w) == {3} for w in (alive, late)), 40, "both to serve 3")
+        assert served(alive) == [2, 1, 2, 3] and served(late) == [3]
+        pipeline.publish(events(100))
+        settlement.wait_final(100, 60)
+        verdict = settlement.verdict()
+        assert not verdict.broken and verdict.counts == {"primary": 100}, str(verdict)
+        for worker in (alive, late):
+            assert worker.drain() == 0, worker.tail()
+
+
+def test_a_worker_ends_while_it_vets(kafka: Broker, name: str, tmp_path: Path) -> None:
+    """SIGTERM is not kept waiting for a version that takes a minute to fail, and no process is left behind."""
+    pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
+    with running(pipeline) as settlement:
+        worker = pipeline.start()
+        fleet.wait_fleet([worker])
+        wait_for(lambda: fleet.rollouts(pipeline), 20, "the first row")
+        pipeline.save_version(2)
+        hangs = {"features": {"x": 0.5, "row": -1}, "expected": {"score": 0.5}}
+        (tmp_path / "models" / "test" / "2" / "golden.ndjson").write_text(json.dumps(hangs) + "\n")
+        order(pipeline, 2)
+        process = psutil.Process(worker.process.pid)
+
+        def vetting() -> list[psutil.Process]:
+            return [p for p in process.children() if "models.vetting" in p.cmdline()]
+
+        wait_for(vetting, 20, "the vetting to be under way")
+        pipeline.publish(events(50))
+        settlement.wait_final(50, 30)
+        (child,) = vetting()
+        began = time.monotonic()
+        assert worker.drain() == 0, worker.tail()
+        assert time.monotonic() - began < 15.0, worker.tail()
+        wait_for(lambda: not child.is_running(), 10, "the vetting's process to end")
+        assert settlement.verdict().counts == {"primary": 50}
