@@ -128,7 +128,7 @@ class Repository:
         folder = self._folder(model) / str(version)
         why = self._incomplete(folder)
         if why is not None:
-            there = ", ".join(map(str, self.versions(model))) or "none"
+            there = ", ".join(map(str, self.versions(model, mistaken=lambda error: None))) or "none"
             raise UnknownModel(f"{model}@{version}: {why}; complete versions: {there}")
         path = folder / "model.onnx"
         about = _version_file(folder)

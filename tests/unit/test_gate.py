@@ -99,6 +99,8 @@ def test_a_versions_mistaken_file_keeps_no_other_from_serving(tmp_path: Path) ->
     assert served == 1 and "did you mean 'sha256'" in errors[0]["why"] and len(errors) == 1
     served, errors = _load(tmp_path / "r", active=2)
     assert served == 1 and errors[-1]["version"] == 2 and "sha265" in errors[-1]["why"]
+    served, errors = _load(tmp_path / "r", active=9)
+    assert served == 1 and "m@9: it has no model.onnx; complete versions: 1" in errors[1]["why"]
     assert "sha265" in (_prove(tmp_path / "r", 2) or "")
 
 
