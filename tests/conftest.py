@@ -11,6 +11,19 @@ import pytest
 from tests.kafka import Broker, broker_kind, start_broker
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--long`` runs what takes minutes too."""
+    parser.addoption("--long", action="store_true", help="also the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked ``long`` waits to be asked for."""
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: --long runs it"))
+
+
 def pytest_report_header() -> str:
     """Which Kafka this run's integration tests would use."""
     return f"kafka: {broker_kind()}"

@@ -175,9 +175,9 @@ async def eventually(fact: Callable[[], T | Awaitable[T]], timeout: float, what:
 
 
 def create_topic(bootstrap: str, topic: str, partitions: int = 1, configs: dict[str, str] | None = None) -> None:
-    """Creates ``topic``, and returns once each partition has a leader."""
+    """Creates ``topic`` with the cluster's default of copies, and returns once each partition has a leader."""
     admin = AdminClient(_client(bootstrap))
-    admin.create_topics([NewTopic(topic, partitions, 1, config=configs or {})])[topic].result(timeout=30)
+    admin.create_topics([NewTopic(topic, partitions, -1, config=configs or {})])[topic].result(timeout=30)
     wait_for(lambda: _partitions(admin, topic) == list(range(partitions)), 30, f"{partitions} leaders of {topic}")
 
 

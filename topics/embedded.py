@@ -237,13 +237,8 @@ class Embedded:
         config = data / "server.properties"
         settings = properties(data, port, free_port(port)) | self._settings
         config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        command = [
-            str(java),
-            f"-Xmx{self._heap}",
-            "-XX:+UseSerialGC",
-            "-XX:+ExitOnOutOfMemoryError",
-            "-XX:-UsePerfData",
-        ]
+        command = [str(java), f"-Xmx{self._heap}", "-XX:+UseSerialGC"]
+        command += ["-XX:+ExitOnOutOfMemoryError", "-XX:-UsePerfData"]
         command += ["-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
         command += ["-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS", "-cp", class_path]
         if not (data / "logs").is_dir():
@@ -257,7 +252,7 @@ class Embedded:
         fresh, config = self.data / "logs.new", self.data / "format.properties"
         shutil.rmtree(fresh, ignore_errors=True)
         config.write_text("".join(f"{k}={v}\n" for k, v in {**settings, "log.dirs": fresh.as_posix()}.items()))
-        tool = [*command, "kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(config)]
+        tool = [*command, "kafka.tools.StorageTool", "format", *self.format_options(), "-c", str(config)]
         try:
             done = subprocess.run(
                 tool, stdin=subprocess.DEVNULL, capture_output=True, timeout=FORMAT_WITHIN, check=False
@@ -269,6 +264,10 @@ class Embedded:
             raise KafkaFailed(f"the data directory {self.data} could not be prepared:\n" + "\n".join(lines[-TAIL:]))
         fresh.rename(self.data / "logs")
         config.unlink()
+
+    def format_options(self) -> list[str]:
+        """How a new data directory is prepared: as that of a cluster of one."""
+        return ["--standalone", "-t", cluster_id()]
 
     def _spawn(self, command: list[str]) -> None:
         assert self._lock is not None
@@ -383,7 +382,8 @@ def _bindable(port: int) -> bool:
         return True
 
 
-def _cluster_id() -> str:
+def cluster_id() -> str:
+    """A new one, as Kafka writes them."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         if not text.startswith("-"):  # would read as an option

@@ -34,7 +34,7 @@ from models.repository import Repository
 from models.rollout import Policy
 from schemas.rollout import Change, Trigger
 from topics import admin
-from workers import known, sessions, unpack
+from workers import known, offsets, sessions, unpack
 from workers.board import LocalBoard, policy
 from workers.exchange import Exchange
 from workers.fleet import ControlPlane, Owner
@@ -275,6 +275,7 @@ class _Clients:
 
     def consumer(self) -> AIOKafkaConsumer:
         unpack.install()
+        offsets.install()
         return AIOKafkaConsumer(
             **self.pipeline.connection(),
             group_id=self.pipeline.names.group,

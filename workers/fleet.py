@@ -175,6 +175,9 @@ class ControlPlane:
             consumer_auto_offset_reset="earliest",
             # Faust makes folders for tables on disk. Ours is in memory, and its changelog in Kafka.
             datadir=own_folder() / "faust",
+            # Faust's own topic to tell who may run ``on_leader`` tasks, of which we have none: it has one copy, on one
+            # broker of the cluster, and ``topics apply`` would not know of it.
+            topic_disable_leader=True,
             GlobalTable=Table,
         )
         self._owner, self._keys = owner, keys

@@ -33,7 +33,8 @@ default of 700 the collector took 9 % of the main thread."""
 def wanted(pipeline: Settings) -> admin.Wanted:
     """What this pipeline asks of its cluster."""
     i = pipeline.input
-    return admin.Wanted(pipeline.names, i.topics, pipeline.retry.rungs, i.partitions)
+    copies = pipeline.kafka.replication or None
+    return admin.Wanted(pipeline.names, i.topics, pipeline.retry.rungs, i.partitions, copies)
 
 
 async def serve(pipeline: Settings, options: composition.Options, ready: Callable[[str], None] | None = None) -> int:

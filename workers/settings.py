@@ -53,6 +53,8 @@ class Kafka(_Section):
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     ssl_password: SecretStr | None = None
+    replication: Annotated[int, Field(ge=0, le=32_767)] = 0
+    """Copies of each topic that `topics apply` creates; 0: three, or as many as there are brokers in service."""
 
 
 class Input(_Section):

@@ -198,6 +198,7 @@ class Pipeline:
     deadline: str = "10s"  # a shared machine stalls: only what a test wants may fail
     inputs: Sequence[str] = ()
     model_lines: str = ""  # more of the card's [model]
+    workers_bootstrap: str = ""  # where workers go instead, as through a network that fails
     workers: list[Worker] = field(default_factory=list)
     published: int = 0
 
@@ -230,7 +231,7 @@ class Pipeline:
             name=self.name,
             guarantee=self.guarantee,
             max_bytes=self.max_bytes,
-            bootstrap=self.bootstrap,
+            bootstrap=self.workers_bootstrap or self.bootstrap,
             topics=json.dumps(list(self.inputs)),
             delays=json.dumps(list(self.delays)),
         )

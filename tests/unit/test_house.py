@@ -59,6 +59,7 @@ ONLY = {
         "workers/exchange.py",  # sends reports, whatever Faust is doing
         "workers/known.py",
         "workers/unpack.py",  # reads what aiokafka cannot
+        "workers/offsets.py",  # hears what aiokafka does not
         "workers/pack.py",  # fills its batches
         "workers/dead.py",
         "workers/publish.py",

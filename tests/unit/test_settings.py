@@ -9,6 +9,7 @@ import pytest
 
 from schemas.event import Envelope
 from schemas.refusal import Refused
+from workers.process import wanted
 from workers.settings import Settings, load
 
 CONTRACT = """
@@ -94,6 +95,7 @@ def test_flag_over_environment_over_file(tmp_path: Path) -> None:
         ("FAILSOFT_RETRY__DELAYS", "1s, 2s", "retry", "delays", ["1s", "2s"]),
         ("FAILSOFT_RETRY__DELAYS", "[]", "retry", "delays", []),
         ("FAILSOFT_RETRY__JITTER", "0", "retry", "jitter", 0.0),
+        ("FAILSOFT_KAFKA__REPLICATION", "2", "kafka", "replication", 2),
     ],
 )
 def test_the_environment_is_read_as_its_key_wants(
@@ -120,6 +122,7 @@ def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
         (LEAST.replace('["in"]', '["p.scored"]'), "'p.scored' is one of the pipeline's own topics"),
         (LEAST.replace('["in"]', '["p.retry.9h"]'), "'p.retry.9h' is one of the pipeline's own topics"),
         (LEAST.replace('["in"]', '["in", "in"]'), "a topic is named twice"),
+        (LEAST + "[kafka]\nreplication = -1", "kafka.replication: "),
         (LEAST + "max_bytes = 0", "input.max_bytes: "),
         (LEAST + 'max_bytes = "5"', "input.max_bytes: "),
         (LEAST + 'format = "avro"', "input.format: Input should be 'json'"),
@@ -162,6 +165,12 @@ def test_the_file_is_found_by_flag_environment_or_folder(tmp_path: Path) -> None
     assert load(None, {}, cwd=here).name == "here"
     with pytest.raises(Refused, match="failsoft init"):
         load(None, {}, cwd=tmp_path)
+
+
+def test_the_copies_of_topics_are_the_files_or_the_clusters(tmp_path: Path) -> None:
+    """What is given is asked for; without it the cluster decides (topics.admin: three, or as many as it can)."""
+    assert wanted(_load(tmp_path, LEAST + "[kafka]\nreplication = 2")).replication == 2
+    assert wanted(_load(tmp_path)).replication is None
 
 
 def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> None:

@@ -1,0 +1,215 @@
+"""A network that fails: TCP proxies on a thread of their own, between workers and a broker.
+
+What a network does to a connection: it is slow, it refuses, it resets, or it says nothing any more while both ends
+take the connection to be there (half-open: what a dead router or a firewall that forgot leaves behind).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+import time
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+HOST = "127.0.0.1"
+
+CHUNK = 65_536
+"""Bytes read at once."""
+
+UNDERWAY = 64
+"""Chunks on their way in one direction: what a slow network holds before the sender has to wait."""
+
+WITHIN = 10.0
+"""Seconds for the proxy's thread to do what it is told; it takes milliseconds."""
+
+
+class Way(StrEnum):
+    """What becomes of bytes and of new connections."""
+
+    OPEN = "open"
+    CUT = "cut"  # nobody listens: new connections are refused
+    SILENT = "silent"  # connections are accepted, and what is sent is swallowed
+
+
+class Proxy:
+    """Listens on ``port`` for a server on ``target``; ``with Proxy(port, target):``.
+
+    Connections from before a silence stay silent after it, for ever: nobody knows them any more, and nobody says so.
+    """
+
+    def __init__(self, port: int, target: int) -> None:
+        self.port = port
+        self._target = target
+        self._latency = 0.0
+        self._way = Way.OPEN
+        self._links: set[_Link] = set()
+        self._server: asyncio.Server | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{port}", daemon=True)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._do(self._listen())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cut()
+        self._do(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(WITHIN)
+        self._loop.close()
+
+    # --- what a test does to it ---
+
+    @property
+    def connections(self) -> int:
+        """How many are open, silent ones too."""
+        return len(self._links)
+
+    def latency(self, seconds: float) -> None:
+        """Each chunk, in each direction, comes so much later: a round trip takes twice as long."""
+        self._latency = seconds
+
+    def cut(self) -> None:
+        """Ends every connection, and refuses new ones."""
+        self._do(self._cut())
+
+    def reset(self) -> None:
+        """Ends every connection with a TCP reset; new ones go through."""
+        self._do(self._reset())
+
+    def silence(self) -> None:
+        """Connections, old and new, stay or come up, and nothing passes: half-open."""
+        self._do(self._silence())
+
+    def heal(self) -> None:
+        """New connections go through; see the class for those that were silent."""
+        self._do(self._heal())
+
+    # --- on its thread ---
+
+    def _do(self, what: Coroutine[Any, Any, None]) -> None:
+        done: Future[None] = asyncio.run_coroutine_threadsafe(what, self._loop)
+        done.result(WITHIN)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+
+    async def _silence(self) -> None:
+        self._way = Way.SILENT
+        for link in self._links:
+            link.silent = True
+
+    async def _heal(self) -> None:
+        self._way = Way.OPEN
+        if self._server is None:
+            await self._listen()
+
+    async def _cut(self) -> None:
+        self._way = Way.CUT
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        await self._reset()
+
+    async def _reset(self) -> None:
+        for link in list(self._links):
+            link.abort()
+
+    async def _end(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        link = _Link(self, writer, silent=self._way is Way.SILENT)
+        self._links.add(link)
+        try:
+            with suppress(OSError, asyncio.CancelledError):
+                await link.carry(reader, self._target)
+        finally:
+            link.close()
+            self._links.discard(link)
+            self._tasks.discard(task)
+
+
+class _Link:
+    """One connection through a proxy, in both directions."""
+
+    def __init__(self, proxy: Proxy, client: asyncio.StreamWriter, silent: bool) -> None:
+        self.silent = silent
+        self._proxy = proxy
+        self._writers = [client]
+
+    async def carry(self, reader: asyncio.StreamReader, target: int) -> None:
+        """Until either end closes it, or ``abort``."""
+        if self.silent:
+            while await reader.read(CHUNK):
+                pass
+            return
+        back, forth = await asyncio.open_connection(HOST, target)
+        self._writers.append(forth)
+        ways = [self._pump(reader, forth), self._pump(back, self._writers[0])]
+        await _first(*ways)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        underway: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(UNDERWAY)
+        await _first(self._take(reader, underway), self._deliver(underway, writer))
+
+    async def _take(self, reader: asyncio.StreamReader, underway: asyncio.Queue[tuple[float, bytes]]) -> None:
+        while chunk := await reader.read(CHUNK):
+            if not self.silent:
+                await underway.put((time.monotonic() + self._proxy._latency, chunk))
+        if self.silent:
+            await asyncio.Event().wait()  # its end is not heard of either
+        await underway.join()
+
+    async def _deliver(self, underway: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        while True:
+            due, chunk = await underway.get()
+            if (wait := due - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            if not self.silent:
+                writer.write(chunk)
+                await writer.drain()
+            underway.task_done()
+
+    def close(self) -> None:
+        """An orderly end, for both ends."""
+        for writer in self._writers:
+            writer.close()
+
+    def abort(self) -> None:
+        """Both ends are told by a reset."""
+        for writer in self._writers:
+            sock = writer.get_extra_info("socket")
+            if sock is not None and not writer.is_closing():
+                with suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+
+async def _first(*work: Coroutine[Any, Any, None]) -> None:
+    """Until the first of them ends; the others end with it. Raises what it raised."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

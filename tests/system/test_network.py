@@ -1,0 +1,125 @@
+"""A network that fails between workers and a cluster of three: slow, reset, cut, and silent for longer than a session.
+
+The workers go through a proxy before each broker (tests.proxy), and the test's own clients do not: it sees all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster
+from tests.integration.pipeline import Pipeline, Worker, events, running
+from tests.kafka import wait_for
+from tests.system.feed import Feed
+from tests.system.recovery import answered_everywhere, kept, longest_stall
+
+N = 8_000
+RATE = 500.0
+FAILING = 200
+
+TAKEN_OVER = 30.0
+"""Seconds from the silence until the other worker has answered in every lane: the session is 6, and the rest is a
+rebalance and the fencing of lanes, on a busy machine."""
+
+DECIDED = 75.0
+"""Seconds from the silence until the worker that was cut off has ended, or is back: a commit is given up after 20
+(workers.transaction), and any other request after 40 (aiokafka's own bound), after which its connection is made anew.
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for the file."""
+    with Cluster(tmp_path_factory.mktemp("network")) as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def whole(cluster: Cluster) -> None:
+    """Each test begins with a network that works."""
+    cluster.whole()
+
+
+def test_a_worker_cut_off_for_longer_than_its_session(cluster: Cluster, name: str, tmp_path: Path) -> None:
+    """Its connections stay up and nothing passes. Another worker takes its lanes over; what it had begun is never
+    seen; it ends by itself or comes back, within a bound."""
+    pipeline = Pipeline(tmp_path / "cut", cluster.bootstrap, name, workers_bootstrap=cluster.proxied)
+    beside = Pipeline(tmp_path / "beside", cluster.bootstrap, name)
+    with running(pipeline) as settlement:
+        try:
+            cut, other = pipeline.start("w0"), beside.start("w1")
+            cut.wait_ready()
+            other.wait_ready()
+            with Feed(pipeline, N, RATE, FAILING):
+                settlement.wait_answered(N // 10)
+                lanes = cut.log.read_text().count("lane open")
+                assert lanes, "it has lanes to lose"
+                for proxy in cluster.proxies.values():
+                    proxy.silence()
+                silent = time.monotonic()
+                answered_everywhere(settlement, TAKEN_OVER)
+                taken = time.monotonic() - silent
+                assert taken > 1.0, "the worker was not cut off: its own lanes went on"
+            settlement.wait_answered(pipeline.published)  # by the other worker alone
+            for proxy in cluster.proxies.values():
+                proxy.heal()
+            wait_for(lambda: _ended(cut) or _opened(cut) > lanes, DECIDED, "the end or the return of the worker")
+            decided = time.monotonic() - silent
+            assert decided < DECIDED
+            how = "ended" if _ended(cut) else "came back"
+            print(f"lanes taken over after {taken:.1f} s; the worker {how} after {decided:.1f} s")
+            if _ended(cut):
+                assert cut.process.returncode == 1, cut.tail()
+                cut = pipeline.start("w0")  # as a supervisor does
+            cut.wait_ready()
+            pipeline.publish(events(N // 4, start=pipeline.published, bad_every=FAILING))
+            settlement.wait_final(pipeline.published, 90)
+            for worker in (cut, other):
+                assert worker.drain() == 0, worker.tail()
+            verdict = settlement.verdict()
+        finally:
+            beside.stop()
+    kept(verdict, pipeline.published, FAILING)
+
+
+def _ended(worker: Worker) -> bool:
+    return worker.process.poll() is not None
+
+
+def _opened(worker: Worker) -> int:
+    return worker.log.read_text().count("lane open")
+
+
+def test_slow_reset_and_cut(cluster: Cluster, name: str, tmp_path: Path) -> None:
+    """A round trip of 200 ms for a while, then resets of every connection, then no network at all for three seconds:
+    the workers are slower, and go on."""
+    pipeline = Pipeline(tmp_path, cluster.bootstrap, name, workers_bootstrap=cluster.proxied)
+    with running(pipeline) as settlement:
+        supervisor = pipeline.start("w", "--processes", "2")
+        with Feed(pipeline, N, RATE, FAILING) as feed:
+            settlement.wait_answered(N // 20)
+            for proxy in cluster.proxies.values():
+                proxy.latency(0.1)
+            for _ in range(3):
+                answered_everywhere(settlement)
+            for proxy in cluster.proxies.values():
+                proxy.latency(0.0)
+            for _ in range(3):
+                for proxy in cluster.proxies.values():
+                    proxy.reset()
+                answered_everywhere(settlement)
+            for proxy in cluster.proxies.values():
+                proxy.cut()
+            feed.wait_more(3 * round(RATE))
+            for proxy in cluster.proxies.values():
+                proxy.heal()
+            answered_everywhere(settlement)
+        settlement.wait_final(pipeline.published, 120)
+        assert supervisor.drain(60) == 0, supervisor.tail()
+        verdict = settlement.verdict()
+        print(f"longest stall of a lane: {longest_stall(settlement):.1f} s")
+    kept(verdict, pipeline.published, FAILING)
