@@ -22,7 +22,7 @@ check: $(VENV)/.dev   ## ruff, mypy --strict and the rules of the house
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_house.py
 
-bench: $(VENV)/.test  ## failsoft against a hand-written loop and a Faust agent, in one run
+bench: $(VENV)/.bench ## failsoft against hand-written loops, Faust, FastStream and Quix Streams, in one run
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.test   ## Write the generated pages and schemas anew (a test fails when one is stale)
@@ -40,6 +40,10 @@ $(VENV)/.run: pyproject.toml
 
 $(VENV)/.test: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test

@@ -1,1 +1,1 @@
-"""``python -m benchmarks``: failsoft against a hand-written loop and a Faust agent, on one machine, in one run."""
+"""``python -m benchmarks``: failsoft against hand-written loops and other frameworks, on one machine, in one run."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import psutil
 
 from benchmarks import measure
 from benchmarks.cluster import PARTITIONS, Cluster
+from benchmarks.events import odd_among
 from benchmarks.model import PRIMARY
 from topics import admin
 from workers import process, settings
@@ -64,31 +66,71 @@ class Bench:
 class Candidate:
     """One row of the table. ``module`` is the program; ``guarantee`` is failsoft's, None for the others.
 
-    ``at_most``: how many events it is given time for, when it is far slower than the rest. ``isolation`` is of
-    failsoft's primary.
+    ``name`` is for the command line. ``at_most``: how many events it is given time for, when it is far slower than the
+    rest. ``isolation`` is of failsoft's primary, and ``fallback`` tells of n events how many the fallback has to
+    answer. ``needs`` is a package that only the extra ``bench`` brings.
     """
 
+    name: str
     title: str
     module: str
     guarantee: str | None = None
     flags: tuple[str, ...] = ()
     at_most: int | None = None
     isolation: str = "thread"
+    fallback: Callable[[int], int] = lambda n: 0
+    needs: str | None = None
 
     @property
-    def down(self) -> bool:
-        return "--down" in self.flags
+    def ours(self) -> bool:
+        return self.guarantee is not None
+
+    def installed(self) -> bool:
+        """Can it run here?"""
+        return self.needs is None or importlib.util.find_spec(self.needs) is not None
 
 
-EXACTLY = Candidate("failsoft, exactly once", "failsoft_worker", "exactly_once")
+_WORKER = "failsoft_worker"
+EXACTLY = Candidate("exactly", "failsoft, exactly once", _WORKER, "exactly_once")
+AT_LEAST = Candidate("at-least", "failsoft, at least once", _WORKER, "at_least_once")
 ISOLATED = Candidate(
-    "failsoft, exactly once, process isolation", "failsoft_worker", "exactly_once", isolation="process"
+    "isolated", "failsoft, exactly once, process isolation", _WORKER, "exactly_once", isolation="process"
 )
-AT_LEAST = Candidate("failsoft, at least once", "failsoft_worker", "at_least_once")
-DOWN = Candidate("failsoft, exactly once, primary down", "failsoft_worker", "exactly_once", ("--down",))
-HAND = Candidate("hand-written aiokafka loop", "handwritten")
-HAND_GC = Candidate("hand-written loop, Python's default GC", "handwritten", None, ("--default-gc",))
-FAUST = Candidate("Faust agent, one send an event", "faust_agent", at_most=10_000)
+ODD = Candidate(
+    "odd",
+    "failsoft, exactly once, 1 row in 100 fails",
+    _WORKER,
+    "exactly_once",
+    ("--odd-rows", "bad"),
+    fallback=odd_among,
+)
+ODD_RAISES = Candidate(
+    "odd-raises",
+    "failsoft, exactly once, 1 row in 100 raises",
+    _WORKER,
+    "exactly_once",
+    ("--odd-rows", "raise"),
+    fallback=odd_among,
+)
+DOWN = Candidate(
+    "down", "failsoft, exactly once, primary down", _WORKER, "exactly_once", ("--down",), fallback=lambda n: n
+)
+OPEN = Candidate(
+    "open", "failsoft, exactly once, breaker open", _WORKER, "exactly_once", ("--breaker-open",), fallback=lambda n: n
+)
+HAND = Candidate("hand", "hand-written aiokafka loop", "handwritten")
+HAND_GC = Candidate("hand-gc", "hand-written loop, Python's default GC", "handwritten", None, ("--default-gc",))
+CONFLUENT = Candidate("confluent", "hand-written confluent-kafka loop", "confluent_loop")
+FASTSTREAM = Candidate("faststream", "FastStream, batch", "faststream_batch", needs="faststream")
+QUIX = Candidate("quix", "Quix Streams, at least once", "quix_streams", needs="quixstreams")
+QUIX_EXACTLY = Candidate(
+    "quix-exactly", "Quix Streams, exactly once", "quix_streams", None, ("--exactly-once",), needs="quixstreams"
+)
+FAUST = Candidate("faust", "Faust agent, one send an event", "faust_agent", at_most=10_000)
+
+OURS = (EXACTLY, AT_LEAST, ISOLATED, ODD, ODD_RAISES, DOWN, OPEN)
+PEERS = (HAND, HAND_GC, CONFLUENT, FASTSTREAM, QUIX, QUIX_EXACTLY, FAUST)
+ALL = OURS + PEERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +148,7 @@ class Figures:
 def run(bench: Bench, candidate: Candidate, source: str, events: int, label: str) -> Figures:
     """Answer the ``events`` of ``source`` from its beginning. Raises RuntimeError if the program fell short."""
     name = f"{bench.prefix}{label}"
-    with started(bench, candidate, name, source) as (worker, sink):
+    with started(bench, candidate, name, source) as ((worker,), sink):
         wanted = min(events, candidate.at_most or events)
         complete = candidate.at_most is None
         watched = measure.watch(
@@ -127,8 +169,13 @@ def run(bench: Bench, candidate: Candidate, source: str, events: int, label: str
 
 
 @contextlib.contextmanager
-def started(bench: Bench, candidate: Candidate, name: str, source: str) -> Iterator[tuple[psutil.Popen, str]]:
-    """The running program and its output topic; on leaving it is told to stop, and waited for."""
+def started(
+    bench: Bench, candidate: Candidate, name: str, source: str, workers: Sequence[Sequence[str]] = ((),)
+) -> Iterator[tuple[list[psutil.Popen], str]]:
+    """The running program and its output topic; on leaving it is told to stop, and waited for.
+
+    ``workers`` has the further arguments of each process, when there are several.
+    """
     if candidate.guarantee is None:
         sink = f"{name}.out"
         bench.cluster.create(sink, stamped=True)
@@ -143,14 +190,19 @@ def started(bench: Bench, candidate: Candidate, name: str, source: str) -> Itera
     command = [sys.executable, "-m", f"benchmarks.programs.{candidate.module}", *arguments, *candidate.flags]
     log = bench.folder / f"{name}.log"
     with log.open("wb") as out:
-        worker = psutil.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        running: list[psutil.Popen] = []
         try:
-            yield worker, sink
+            for own in workers:
+                running.append(
+                    psutil.Popen([*command, *own], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+                )
+            yield running, sink
         except RuntimeError as error:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
             raise RuntimeError(f"{candidate.title}: {error}; the end of its log:\n{tail}") from error
         finally:
-            stop(worker)
+            for worker in running:
+                stop(worker)
 
 
 def stop(worker: psutil.Popen) -> None:
@@ -190,11 +242,12 @@ def _check(bench: Bench, candidate: Candidate, name: str, answers: measure.Answe
     found = len(answers.stamps_ms)
     if found != events:
         raise RuntimeError(f"{candidate.title}: {found:,} answers to {events:,} events")
-    if candidate.guarantee is not None and not candidate.down and answers.sources["primary"] != events:
-        raise RuntimeError(f"{candidate.title}: the primary was healthy, and the answers came from {answers.sources}")
-    if candidate.down:
-        waiting = measure.count(bench.cluster.bootstrap, f"{name}.retry.{LADDER[0]}")
-        if waiting != events or answers.sources["fallback_model"] != events:
-            raise RuntimeError(
-                f"{candidate.title}: {waiting:,} of {events:,} events on the ladder, answered by {answers.sources}"
-            )
+    if not candidate.ours:
+        return
+    fallen = candidate.fallback(events)
+    expected = Counter({"primary": events - fallen, "fallback_model": fallen})
+    waiting = measure.count(bench.cluster.bootstrap, f"{name}.retry.{LADDER[0]}") if fallen else 0
+    if +answers.sources != +expected or waiting != fallen:
+        raise RuntimeError(
+            f"{candidate.title}: {waiting:,} of {fallen:,} events on the ladder, answered by {answers.sources}"
+        )

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -126,6 +126,18 @@ class Cluster:
             return _patiently(lambda: sum(max(0, tp.offset) for tp in reader.committed(wanted, timeout=ADMIN_WITHIN)))
         finally:
             reader.close()
+
+    def until_joined(self, group: str, n: int, within: float) -> None:
+        """Returns when ``n`` members of ``group`` have partitions. Raises RuntimeError if they do not in time."""
+        deadline = time.monotonic() + within
+        while True:
+            found = self.admin.describe_consumer_groups([group])[group].result(ADMIN_WITHIN)
+            busy = sum(1 for member in found.members if member.assignment.topic_partitions)
+            if busy == n and found.state is ConsumerGroupState.STABLE:
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{busy} of {n} workers joined within {within:.0f} s")
+            time.sleep(0.1)
 
     def close(self) -> None:
         """Lets go of the connection."""

@@ -34,3 +34,22 @@ def events(n: int) -> Iterator[tuple[bytes, bytes]]:
         if len(value) != EVENT_BYTES:
             raise AssertionError(f"an event of {len(value)} bytes")
         yield event_id.encode(), value
+
+
+def _odd() -> tuple[str, float]:
+    first = np.sort(rows()[:, 0])
+    n = DISTINCT // ODD_OF
+    return FEATURES[0], float(first[n - 1] + first[n]) / 2
+
+
+ODD_OF = 100
+"""Of so many rows one is odd, for the programs whose model fails on some rows."""
+
+ODD = _odd()
+"""A feature, and the value under which a row is odd."""
+
+
+def odd_among(n: int) -> int:
+    """How many of the first ``n`` events are odd."""
+    odd = rows()[:, FEATURES.index(ODD[0])] < ODD[1]
+    return n // DISTINCT * int(odd.sum()) + int(odd[: n % DISTINCT].sum())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,10 @@ ANSWERED_WITHIN = 60.0
 """Seconds that the reader waits for the worker's start, and for the last answers."""
 
 
+CELLS = ("p50 ms", "p90", "p99", "max", "whole p50", "whole p99")
+"""From the broker on; and the whole way, from when the event was due to be published."""
+
+
 @dataclass(frozen=True, slots=True)
 class Latency:
     """Seconds, of all answers after the warm-up; ``seconds`` from the broker on, ``whole`` from the schedule on."""
@@ -45,27 +49,22 @@ class Latency:
     seconds: np.ndarray
     whole: np.ndarray
 
+    def cells(self) -> tuple[str, ...]:
+        """Milliseconds, as CELLS names them."""
+        found = (*np.percentile(self.seconds, (50, 90, 99)), self.seconds.max(), *np.percentile(self.whole, (50, 99)))
+        return tuple(f"{1000 * x:,.0f}" for x in found)
+
     def __str__(self) -> str:
-        p50, p90, p99 = np.percentile(self.seconds, (50, 90, 99)) * 1000
-        whole = np.percentile(self.whole, (50, 99)) * 1000
-        return (
-            f"latency at {self.rate:,} events/s, {self.title}: p50 {p50:.0f} ms, p90 {p90:.0f} ms, p99 {p99:.0f} ms, "
-            f"max {self.seconds.max() * 1000:.0f} ms ({len(self.seconds):,} events); "
-            f"with the publisher's part: p50 {whole[0]:.0f} ms, p99 {whole[1]:.0f} ms"
-        )
+        said = ", ".join(f"{name} {cell}" for name, cell in zip(CELLS, self.cells(), strict=True))
+        return f"latency at {self.rate:,} events/s, {self.title}: {said} ({len(self.seconds):,} events)"
 
 
-def compare(bench: Bench, rate: int, lasts: float) -> Iterator[Latency]:
-    """failsoft exactly once, and the hand-written loop for comparison, one after the other."""
-    for number, candidate in enumerate((candidates.EXACTLY, candidates.HAND)):
-        yield _one(bench, candidate, rate, lasts, f"latency-{number}")
-
-
-def _one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str) -> Latency:
+def one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str) -> Latency:
+    """``candidate`` at ``rate`` events a second for ``lasts`` seconds. Raises RuntimeError when it falls short."""
     name = f"{bench.prefix}{label}"
     source = f"{name}-events"
     bench.cluster.create(source, stamped=True)
-    with candidates.started(bench, candidate, name, source) as (worker, sink):
+    with candidates.started(bench, candidate, name, source) as ((worker,), sink):
         reader = _Reader(bench.cluster.bootstrap, sink)
         producer = Producer({"bootstrap.servers": bench.cluster.bootstrap, "linger.ms": LINGER_MS, "log_level": 0})
         _first(bench, producer, worker, source, name)

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from topics.jars import KAFKA
 
 _PACKAGES = ("failsoft", "aiokafka", "faust-streaming", "onnxruntime", "orjson", "numpy", "uvloop")
+_PEERS = ("confluent-kafka", "faststream", "quixstreams")
 
 
 def describe() -> str:
     """Two lines. The load tells how far others had the machine too."""
     load = " ".join(f"{x:.1f}" for x in os.getloadavg())
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    versions = ", ".join(f"{name} {found}" for name in (*_PACKAGES, *_PEERS) if (found := _version(name)))
     return (
         f"{_processor()}, {os.cpu_count()} cores, load {load}; {platform.system()} {platform.release()}\n"
         f"Python {platform.python_version()}, Apache Kafka {KAFKA} on the same cores, {versions}"
     )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

@@ -29,10 +29,10 @@ class Memory:
 
 def measure(bench: Bench, events: int) -> Memory:
     """failsoft exactly once works off ``events``."""
-    source = f"{bench.prefix}backlog"
+    source = f"{bench.prefix}backlog-{events}"
     bench.cluster.create(source)
     bench.cluster.fill(source, events)
-    figures = candidates.run(bench, candidates.EXACTLY, source, events, "memory")
+    figures = candidates.run(bench, candidates.EXACTLY, source, events, f"memory-{events}")
     bench.cluster.delete(source)
     third = events / 3
     thirds = tuple(

@@ -1,60 +1,68 @@
-"""The table of rates: medians, spread, and ratios to the hand-written loop."""
+"""The tables of a run: rates with medians, spread and ratios; and plain rows of anything else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from benchmarks.candidates import Candidate, Figures
-
-_HEAD = ("program", "events/s", "min..max", "of hand-written", "CPU µs/event", "CPU of hand-written")
+from benchmarks.candidates import EXACTLY, HAND, Candidate, Figures
 
 
-def render(
-    found: Mapping[Candidate, Sequence[Figures]],
-    reference: Candidate,
-    untuned: Candidate,
-    healthy: Candidate,
-    down: Candidate,
-) -> str:
+def render(found: Mapping[Candidate, Sequence[Figures]]) -> str:
     """Markdown. Each ratio is the median of the rounds' own ratios: within a round the machine was the same.
 
-    The last column is the reference's CPU time an event over the program's own: what the ratio of rates comes to when
-    the process has a core to itself, and hardly moved by what else the machine does.
+    The reference is the hand-written loop, or the first program when it did not run. The last column is the reference's
+    CPU time an event over the program's own: what the ratio of rates comes to when the process has a core to itself,
+    and hardly moved by what else the machine does.
     """
-    rows = [_HEAD]
-    for candidate, runs in found.items():
-        rates = [f.rate for f in runs]
-        rows.append(
-            (
-                candidate.title,
-                f"{median(rates):,.0f}",
-                f"{min(rates):,.0f}..{max(rates):,.0f}",
-                f"{_ratio(runs, found[reference]):.3g}",
-                f"{1e6 * median(f.cpu_per_answer for f in runs):,.1f}",
-                f"{_cpu_ratio(runs, found[reference]):.3g}",
-            )
+    reference = HAND if HAND in found else next(iter(found))
+    base = found[reference]
+    of = "of hand-written" if reference is HAND else f"of {reference.name}"
+    rows = [
+        (
+            candidate.title,
+            f"{median(f.rate for f in runs):,.0f}",
+            f"{min(f.rate for f in runs):,.0f}..{max(f.rate for f in runs):,.0f}",
+            f"{ratio(runs, base):.3g}",
+            f"{1e6 * median(f.cpu_per_answer for f in runs):,.1f}",
+            f"{_cpu_ratio(runs, base):.3g}",
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
-    lines = [
-        "| " + " | ".join(_fit(cell, w, i) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) + " |"
-        for row in rows
+        for candidate, runs in found.items()
     ]
-    lines.insert(1, "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|")
-    lines += ["", f"exactly once / {untuned.title}: {_ratio(found[healthy], found[untuned]):.2f}"]
-    lines += [f"primary down / healthy: {_ratio(found[down], found[healthy]):.2f}"]
-    others = {c: runs for c, runs in found.items() if c.at_most is not None}
-    lines += [f"exactly once / {c.title}: {_ratio(found[healthy], runs):.1f}" for c, runs in others.items()]
+    lines = [markdown(("program", "events/s", "min..max", of, "CPU µs/event", f"CPU {of}"), rows)]
+    if EXACTLY in found:
+        healthy = found[EXACTLY]
+        others = {c: runs for c, runs in found.items() if c is not EXACTLY}
+        lines += ["", "Ratios of rates, each with the least and the greatest of its rounds:", ""]
+        lines += [f"- {c.title} / exactly once: {spread(runs, healthy)}" for c, runs in others.items() if c.ours]
+        lines += [f"- exactly once / {c.title}: {spread(healthy, runs)}" for c, runs in others.items() if not c.ours]
     return "\n".join(lines)
 
 
-def ratio(said: str, these: Sequence[Figures], those: Sequence[Figures]) -> str:
-    """One line: the median of the rounds' own ratios."""
-    return f"{said}: {_ratio(these, those):.2f}"
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text, and the others numbers."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = [
+        "| " + " | ".join(_fit(cell, w, i) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) + " |"
+        for row in (head, *rows)
+    ]
+    lines.insert(1, "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|")
+    return "\n".join(lines)
 
 
-def _ratio(these: Sequence[Figures], those: Sequence[Figures]) -> float:
-    return median(a.rate / b.rate for a, b in zip(these, those, strict=True))
+def ratio(these: Sequence[Figures], those: Sequence[Figures]) -> float:
+    """The median of the rounds' own ratios."""
+    return median(_ratios(these, those))
+
+
+def spread(these: Sequence[Figures], those: Sequence[Figures]) -> str:
+    """The median of the rounds' own ratios, and the least and the greatest."""
+    found = _ratios(these, those)
+    return f"{median(found):.2f} ({min(found):.2f}..{max(found):.2f})"
+
+
+def _ratios(these: Sequence[Figures], those: Sequence[Figures]) -> list[float]:
+    return [a.rate / b.rate for a, b in zip(these, those, strict=True)]
 
 
 def _cpu_ratio(these: Sequence[Figures], those: Sequence[Figures]) -> float:

@@ -1,23 +1,34 @@
-"""A failsoft worker, as ``failsoft worker`` runs it; ``--down`` makes its primary fail each call, and ``--down-while``
-each call while a file is there.
-"""
+"""A failsoft worker, as ``failsoft worker`` runs it, whose primary can be made to fail in ways that are measured."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from benchmarks.events import ODD
 from benchmarks.model import PRIMARY
+from models.breaker import State
+from models.card import ModelCard
 from models.session import Cancel, Outcome
 from schemas.failure import Failure, Kind
 from schemas.features import Columns
-from workers import logs, process, settings
+from schemas.fleet import BreakerRow
+from workers import logs, pace, process, settings
 from workers.app import Options
+from workers.board import LocalBoard
+from workers.lane import Lane
+from workers.plan import Served
 from workers.runner import Runs
 from workers.sessions import Model
+
+GATE_EVERY = 0.02
+"""Seconds between two looks whether the gate is open."""
 
 
 class Down:
@@ -45,12 +56,61 @@ class DownWhile:
         return (Down() if self.switch.exists() else self.session).run(columns, cancel)
 
 
+@dataclass(frozen=True, slots=True)
+class OddRows:
+    """A primary that fails the odd rows: in their own place, as a NaN does, or with the whole batch (``raises``)."""
+
+    session: Model
+    raises: bool
+
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+        """An odd row fails by its features, whichever rows stand beside it."""
+        name, below = ODD
+        odd = np.flatnonzero(columns.values[name] < below).tolist()
+        if odd and self.raises:
+            return Failure(Kind.MODEL_ERROR, "an odd row, for the benchmark")
+        outcome = self.session.run(columns, cancel)
+        if isinstance(outcome, Outcome):
+            outcome.bad.update(dict.fromkeys(odd, Failure(Kind.BAD_OUTPUT, "NaN, for the benchmark")))
+        return outcome
+
+
+def force_open() -> None:
+    """The primary's breaker is as after ``failsoft breakers open``, from before the first event on."""
+    serve = LocalBoard.serve
+
+    def opened(board: LocalBoard, served: Served, card: ModelCard) -> None:
+        serve(board, served, card)
+        if served.model == PRIMARY:
+            board.absorb(BreakerRow(served.key, State.FORCED_OPEN.value, 1, reason="for the benchmark"))
+
+    LocalBoard.serve = opened  # type: ignore[method-assign]
+
+
+def wait_at(gate: Path) -> None:
+    """Lanes begin when ``gate`` is there: workers that are compared start together, however long each takes to join."""
+    run = Lane.run
+
+    async def gated(lane: Lane) -> None:
+        while not gate.exists() and not lane._closing:
+            await asyncio.sleep(GATE_EVERY)
+        await run(lane)
+
+    Lane.run = gated  # type: ignore[method-assign]
+
+
 def main() -> int:
     """Runs until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pipeline", type=Path)
-    parser.add_argument("--down", action="store_true")
-    parser.add_argument("--down-while", type=Path, metavar="FILE", help="and say in the log how the breakers move")
+    parser.add_argument("--down", action="store_true", help="the primary fails each call")
+    parser.add_argument(
+        "--down-while", type=Path, metavar="FILE", help="while it is there; the breakers' moves are told"
+    )
+    parser.add_argument("--odd-rows", choices=("bad", "raise"), help="a row in a hundred fails")
+    parser.add_argument("--breaker-open", action="store_true", help="nobody asks the primary")
+    parser.add_argument("--batch", type=int, metavar="N", help="at most N records a transaction")
+    parser.add_argument("--gate", type=Path, metavar="FILE", help="score nothing until it is there")
     parser.add_argument("--id")
     given = parser.parse_args()
     logs.configure("info" if given.down_while else "warning")
@@ -58,11 +118,20 @@ def main() -> int:
     worker = given.id or f"{pipeline.name}-worker"
 
     def wrap(session: Model) -> Runs:
+        if session.model != PRIMARY:
+            return session
         if given.down:
             return fail_primary(session)
-        switched = given.down_while is not None and session.model == PRIMARY
-        return DownWhile(session, given.down_while) if switched else session
+        if given.odd_rows:
+            return OddRows(session, given.odd_rows == "raise")
+        return DownWhile(session, given.down_while) if given.down_while is not None else session
 
+    if given.breaker_open:
+        force_open()
+    if given.gate:
+        wait_at(given.gate)
+    if given.batch:
+        pace.FIRST, pace.LARGEST = min(pace.FIRST, given.batch), given.batch
     return process.run(pipeline, Options(worker_id=worker, wrap=wrap))
 
 

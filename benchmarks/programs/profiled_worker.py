@@ -1,0 +1,100 @@
+"""A failsoft worker whose phases are timed; when it ends it writes them to a file, in nanoseconds an event."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from aiokafka.consumer import fetcher
+
+from benchmarks.phases import Phases
+from models.session import Session
+from schemas import scored, wire
+from workers import calls, lane, logs, process, scoring, settings, transaction, unpack
+from workers.app import Options
+from workers.lane import Lane
+from workers.report import Reporter
+from workers.runner import Runner
+
+MODEL = "run: the model, on its thread"
+REST = "network, aiokafka's own tasks, event loop"
+OTHER = "other threads, the interpreter's waits"
+
+
+def patch(phases: Phases) -> None:
+    """Times the real functions where they are called."""
+    phases.function(unpack._Batch, "__iter__", "fetch: bytes to records")
+    phases.function(fetcher.FetchResult, "getall", "fetch: aiokafka's ConsumerRecords")
+    phases.coroutine(Lane, "_take", "fetch: which, and what is due")
+    phases.function(wire, "loads_all", "decode: JSON")
+    phases.function(wire, "all_shallow", "decode: depth")
+    phases.function(scoring, "decode", "decode: ids, times, features")
+    phases.function(calls, "columns", "features: columns and types")
+    phases.function(calls, "impute", "impute")
+    phases.function(Session, "run", MODEL)
+    phases.coroutine(Runner, "_run", "run: hand over and watch")
+    phases.generator(lane, "score", "score: breaker and plan")
+    phases.function(scoring, "conclude", "conclude")
+    phases.function(scored, "encode", "encode: the scored record")
+    phases.function(lane, "route", "route")
+    phases.function(transaction, "pack", "pack: produce batches")
+    phases.coroutine(lane, "commit", "commit: begin, send, offsets, end")
+    phases.function(Reporter, "committed", "report: metrics")
+    phases.collector("the garbage collector")
+
+
+class Whole:
+    """The CPU of the loop's thread and of the process, from the first batch to the last, and the events between."""
+
+    def __init__(self, phases: Phases) -> None:
+        self._begin: tuple[int, int] | None = None
+        self._end = (0, 0)
+        self._events = 0
+        self._at_end: dict[str, int] = {}
+        settle = Lane._settle
+
+        async def settled(own: Lane, records: Any, *args: Any) -> None:
+            if self._begin is None:
+                phases.clear()
+                self._begin = time.thread_time_ns(), time.process_time_ns()
+            await settle(own, records, *args)
+            self._events += len(records)
+            self._end = time.thread_time_ns(), time.process_time_ns()
+            self._at_end = phases.spent()
+
+        Lane._settle = settled  # type: ignore[method-assign]
+        phases.coroutine(Lane, "_settle", "lane: the rest")
+
+    def each(self) -> dict[str, float]:
+        """Nanoseconds an event by phase; the phases add up to the process's CPU time."""
+        assert self._begin is not None, "no batch was seen"
+        loop, whole = (b - a for a, b in zip(self._begin, self._end, strict=True))
+        model = self._at_end.get(MODEL, 0)
+        known = sum(self._at_end.values()) - model
+        spent = {**self._at_end, REST: loop - known, OTHER: whole - loop - model}
+        return {phase: ns / self._events for phase, ns in spent.items()}
+
+
+def main() -> int:
+    """Runs until SIGTERM, and then writes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pipeline", type=Path)
+    parser.add_argument("--to", type=Path, required=True)
+    given = parser.parse_args()
+    logs.configure("warning")
+    pipeline = settings.load(given.pipeline, os.environ)
+    phases = Phases()
+    patch(phases)
+    whole = Whole(phases)
+    code = process.run(pipeline, Options(worker_id=f"{pipeline.name}-worker"))
+    given.to.write_text(json.dumps(whole.each()))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""What the benchmark writes, and what it counts by: no Kafka, no program run."""
+
+from __future__ import annotations
+
+import re
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import page, plot, table
+from benchmarks.__main__ import _names, _options
+from benchmarks.candidates import ALL, EXACTLY, FAUST, HAND, Figures
+from benchmarks.events import ODD, events, odd_among
+from benchmarks.phases import Phases
+from schemas import wire
+
+
+def figures(rate: float) -> Figures:
+    return Figures(rate, 1 / rate, Counter(), [], 0.0)
+
+
+FOUND = {EXACTLY: [figures(50), figures(80)], HAND: [figures(100), figures(100)]}
+
+
+def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:
+    """A person's text around the figures stays as it is, and a second run replaces the first."""
+    path = tmp_path / "page.md"
+    path.write_text("before\n<!-- begin: rates -->\nold\n<!-- end: rates -->\nafter <!-- begin: memory -->\n")
+    for text in ("first", "second"):
+        page.write(path, "rates", text)
+    assert path.read_text() == (
+        "before\n<!-- begin: rates -->\n\nsecond\n\n<!-- end: rates -->\nafter <!-- begin: memory -->\n"
+    )
+
+
+def test_a_page_without_a_place_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """The message names the lines that are missing; half a pair is no place."""
+    path = tmp_path / "page.md"
+    path.write_text("<!-- begin: rates -->\n")
+    with pytest.raises(ValueError, match=re.escape("<!-- end: rates -->")):
+        page.write(path, "rates", "text")
+    assert path.read_text() == "<!-- begin: rates -->\n"
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    """The median of the rounds' own ratios, with their spread: not the ratio of two medians."""
+    text = table.render(FOUND)
+    assert "exactly once / hand-written aiokafka loop: 0.65 (0.50..0.80)" in text
+    assert re.search(r"\| failsoft, exactly once +\| +65 \| +50\.\.80 \|", text)
+
+
+def test_the_table_does_without_a_program_that_did_not_run() -> None:
+    """With a choice of programs that lacks the hand-written loop, ratios are to the first."""
+    text = table.render({EXACTLY: [figures(50)], FAUST: [figures(2)]})
+    assert "of exactly" in text and "exactly once / Faust agent, one send an event: 25.00" in text
+
+
+def test_the_plot_has_a_bar_a_program_and_the_fastest_first() -> None:
+    """It is well-formed SVG, and longer bars are greater rates."""
+    root = ET.fromstring(plot.bars(FOUND, "a & b"))
+    space = "{http://www.w3.org/2000/svg}"
+    texts = [e.text for e in root.iter(f"{space}text")]
+    assert texts.index(HAND.title) < texts.index(EXACTLY.title)
+    widths = [float(e.attrib["width"]) for e in root.iter(f"{space}rect")][1:]
+    assert widths == sorted(widths, reverse=True) and widths[1] / widths[0] == pytest.approx(0.65, abs=0.001)
+
+
+def test_one_event_in_a_hundred_is_odd() -> None:
+    """As many as a run is checked for, read from the events' own bytes."""
+    name, below = ODD
+    odd = [wire.loads(value, 1000)["features"][name] < below for _, value in events(12_345)]
+    assert sum(odd[:10_000]) == odd_among(10_000) == 100
+    assert sum(odd) == odd_among(12_345)
+
+
+def test_a_program_that_there_is_not_is_refused_by_name() -> None:
+    """And the message lists those that there are; each has a name of its own."""
+    with pytest.raises(Exception, match="'fast' is no program; there are: exactly, "):
+        _names("exactly,fast")
+    assert len({c.name for c in ALL}) == len(ALL)
+
+
+@pytest.mark.parametrize("given", [["--bootstrap", "here:1", "--rounds", "2"], ["--bootstrap=here:1", "--rounds", "2"]])
+def test_the_command_on_the_page_names_nobodys_cluster(given: list[str]) -> None:
+    """What is left can be run by anyone."""
+    assert list(_options(given)) == ["--rounds", "2"]
+
+
+def burn(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_a_phase_is_charged_with_its_own_time_only() -> None:
+    """What an inner phase spends is not the outer's, in functions, generators and coroutines."""
+    phases, own = Phases(), SimpleNamespace()
+
+    def inner() -> None:
+        burn(0.02)
+
+    def steps() -> Generator[int, int, int]:
+        burn(0.01)
+        own.inner()
+        got = yield 1
+        return got + 1
+
+    async def outer() -> int:
+        generator = own.steps()
+        next(generator)
+        burn(0.03)  # between two steps: not the generator's
+        try:
+            generator.send(41)
+        except StopIteration as end:
+            return int(end.value)
+        return 0
+
+    own.inner, own.steps, own.outer = inner, steps, outer
+    phases.function(own, "inner", "inner")
+    phases.generator(own, "steps", "steps")
+    phases.coroutine(own, "outer", "outer")
+    with pytest.raises(StopIteration) as ended:
+        own.outer().send(None)
+    assert ended.value.value == 42
+    spent = {phase: ns / 1e9 for phase, ns in phases.spent().items()}
+    assert spent["inner"] == pytest.approx(0.02, abs=0.004)
+    assert spent["steps"] == pytest.approx(0.01, abs=0.004)
+    assert spent["outer"] == pytest.approx(0.03, abs=0.004)
+    phases.clear()
+    assert phases.spent() == {}
