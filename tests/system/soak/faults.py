@@ -1,0 +1,263 @@
+"""Does what the schedule says to the workers, the broker and the model, and notes what was done and to which lanes."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import KafkaException
+
+from tests.integration import fleet
+from tests.integration.pipeline import Pipeline, Worker
+from tests.kafka import Broker, wait_for
+from tests.system.soak.crew import Crew, lanes, said
+from tests.system.soak.schedule import MODELS, Fault, Kind
+from tests.system.soak.traffic import Traffic
+from tests.system.soak.worker import DEAF
+
+MOOD = {
+    Kind.BAD_OUTPUT: "bad output",
+    Kind.RAISES: "raises",
+    Kind.HANGS: "hangs",
+    Kind.NAN: "NaN",
+    Kind.DEAF: DEAF,
+    Kind.SICK: "bad output",
+}
+
+FREEZES_WITHIN = 20.0
+"""Seconds for a worker that is to stop before a commit to come to one."""
+
+COMMITS_WITHIN = 8.0
+"""Seconds that a zombie has to commit or to end, once it goes on."""
+
+LEAVES_WITHIN = 60.0
+"""Seconds for the fleet to leave a bad version by itself: two half-open cycles, and whatever else goes on meanwhile."""
+
+MEMBERS = 2
+"""Workers that join and leave in a rebalance storm, each three times."""
+
+
+@dataclass
+class Done:
+    """A fault as it came to be. Times are epoch seconds; ``lanes`` are those that it hit."""
+
+    kind: Kind
+    began: float
+    ended: float = 0.0
+    lanes: list[int] = field(default_factory=list)
+    note: str = ""
+
+
+class Faults:
+    """Two threads, one a track of the schedule; each does its next fault when it is due and the last is over."""
+
+    def __init__(
+        self,
+        schedule: Iterable[Fault],
+        pipeline: Pipeline,
+        crew: Crew,
+        broker: Broker,
+        traffic: Traffic,
+        partitions: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self._pipeline, self._crew, self._broker, self._traffic, self._say = pipeline, crew, broker, traffic, say
+        self._all = list(range(partitions))
+        self._over = threading.Event()
+        self._version = 1
+        self.done: list[Done] = []
+        self.failed: list[str] = []
+        tracks = [[], []]  # type: list[list[Fault]]
+        for fault in schedule:
+            tracks[fault.kind in MODELS].append(fault)
+        self._threads = [threading.Thread(target=self._run, args=(t,), daemon=True) for t in tracks if t]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Waits for what is being done; begins nothing new after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, track: list[Fault]) -> None:
+        for fault in track:
+            if self._over.wait(max(0.0, self._traffic.begun + fault.at - time.time())):
+                return
+            done = Done(fault.kind, time.time())
+            try:
+                _DO[fault.kind](self, fault, done)
+            except Exception:  # noqa: BLE001
+                self.failed.append(f"{fault}: {traceback.format_exc()}")
+            else:
+                done.ended = time.time()
+                self.done.append(done)
+                self._say(f"{fault.at:6.1f} s  {done.kind}, lanes {done.lanes} {done.note}")
+
+    def _wait(self, seconds: float) -> None:
+        self._over.wait(seconds)
+
+    # --- processes ---
+
+    def _kill(self, fault: Fault, done: Done) -> None:
+        self._kill_one(self._crew[fault.victim], done)
+
+    def _kill_one(self, worker: Worker, done: Done) -> None:
+        done.lanes = lanes(worker)
+        done.began = time.time()
+        alive = self._crew.kill(worker, done.kind)
+        done.note = worker.id + ("" if alive else ", dead already")
+
+    def _owner(self, fault: Fault, done: Done) -> None:
+        found: list[Worker] = []
+
+        def look() -> bool:
+            with suppress(KafkaException):
+                owner = fleet.owner(self._pipeline, self._crew.all())
+                found[:] = [owner] if owner is not None and owner.process.poll() is None else []
+            return bool(found)
+
+        wait_for(look, 60, "an owner of the breakers")
+        self._kill_one(found[0], done)
+
+    def _stop(self, fault: Fault, done: Done) -> None:
+        worker = self._crew[fault.victim]
+        done.lanes, done.began, done.note = lanes(worker), time.time(), worker.id
+        self._crew.asked(worker, done.kind)
+        if worker.process.poll() is None:
+            worker.signal(signal.SIGSTOP)
+            self._wait(fault.lasts)
+            worker.signal(signal.SIGCONT)
+
+    def _stop_at_commit(self, fault: Fault, done: Done) -> None:
+        """The zombie wakes up with a scored batch in its hands. Where lanes are broken, others hold the offsets from
+        before it by then, and fence it only when it has committed (tests.system.soak.worker)."""
+        worker = self._crew[fault.victim]
+        freeze, gate = (self._pipeline.folder / name for name in (f"freeze.{worker.id}", "gate"))
+        freeze.touch()
+        with suppress(AssertionError):
+            wait_for(lambda: "stops before a commit" in said(worker), FREEZES_WITHIN, "a commit to stop before")
+        if freeze.exists():  # it has no lanes, or has just died
+            freeze.unlink()
+        if "stops before a commit" not in said(worker):
+            done.note = f"{worker.id} came to no commit"
+            return
+        done.lanes, done.began = lanes(worker), time.time()
+        self._crew.asked(worker, done.kind)
+        gate.touch()
+        others = [w for w in self._crew.all() if w is not worker]
+        read = {w.id: said(w).count("has read the offsets") for w in others}
+        self._wait(fault.lasts)
+        if self._crew.broken:
+            with suppress(AssertionError):
+                wait_for(lambda: any(said(w).count("has read") > read[w.id] for w in others), 20, "a takeover")
+        with suppress(ProcessLookupError):
+            worker.signal(signal.SIGCONT)
+
+        def settled() -> bool:
+            return worker.process.poll() is not None or "went through" in said(worker)
+
+        with suppress(AssertionError):
+            wait_for(settled, COMMITS_WITHIN, "the zombie to commit or to end")
+        gate.unlink()
+        done.note = f"{worker.id}, whose commit " + (
+            "went through" if "went through" in said(worker) else "was refused"
+        )
+
+    def _rolling(self, fault: Fault, done: Done) -> None:
+        done.lanes = self._all
+        for worker in self._crew.all():
+            self._crew.drain(worker)
+            wait_for(lambda w=worker: self._successor(w), 60, f"{worker.id} to be started again")
+        done.note = f"{len(self._crew.all())} workers"
+
+    def _successor(self, worker: Worker) -> bool:
+        now = self._crew.workers[worker.id]
+        return now is not worker and ("is ready" in said(now) or now.process.poll() is not None)
+
+    def _storm(self, fault: Fault, done: Done) -> None:
+        """Two more workers, one that leaves in order and one that does not, again and again."""
+        done.lanes = self._all
+        for turn in range(3):
+            extra = [self._crew.spawn(f"x{i}") for i in range(MEMBERS)]
+            self._wait(fault.lasts / 3)
+            for i, worker in enumerate(extra):
+                self._crew.kill(worker, done.kind) if (turn + i) % 2 else self._crew.drain(worker, done.kind)
+                self._crew.note(worker)
+        done.note = f"{3 * MEMBERS} joined and left"
+
+    def _poison(self, fault: Fault, done: Done) -> None:
+        self._traffic.poison()
+        self._wait(fault.lasts)
+
+    def _broker_restart(self, fault: Fault, done: Done) -> None:
+        done.lanes = self._all
+        self._broker.restart()
+
+    def _broker_kill(self, fault: Fault, done: Done) -> None:
+        done.lanes = self._all
+        self._broker.kill()
+        self._broker.start()
+
+    # --- the model ---
+
+    def _mood(self, fault: Fault, done: Done) -> None:
+        one = fault.kind is Kind.SICK
+        done.lanes = lanes(self._crew[fault.victim]) if one else self._all
+        suffix = f".w{fault.victim}" if one else ""
+        mood, fresh = self._pipeline.folder / f"mood{suffix}", self._pipeline.folder / "mood.new"
+        fresh.write_text(MOOD[fault.kind])
+        fresh.replace(mood)
+        self._wait(fault.lasts)
+        mood.unlink()
+
+    def _bad_version(self, fault: Fault, done: Done) -> None:
+        """It passes its vetting and fails on real events; the fleet goes back by itself, or else is told to."""
+        done.lanes = self._all
+        self._version += 1
+        version = self._version
+        self._pipeline.save_version(version, factor=10.0)
+        order = ("models", "promote", f"test@{version}", "--why", "a soak")
+        wait_for(lambda: self._pipeline.run(*order).returncode == 0, 60, f"an order for version {version} to be obeyed")
+        done.began = time.time()
+        try:
+            wait_for(lambda: self._active() not in (None, version), LEAVES_WITHIN, "a rollback")
+            done.note = f"version {version} left by itself after {time.time() - done.began:.1f} s"
+        except AssertionError:
+            told = self._pipeline.run("models", "rollback", "test", "--why", "the soak goes on")
+            done.note = (
+                f"version {version} not left after {LEAVES_WITHIN:.0f} s, rolled back by hand: {told.returncode}"
+            )
+
+    def _active(self) -> int | None:
+        """The version that the fleet wants; None while nobody can be asked."""
+        try:
+            return int(fleet.rollouts(self._pipeline)[-1]["active"])
+        except (KafkaException, AssertionError, IndexError):
+            return None
+
+
+_DO: dict[Kind, Callable[[Any, Fault, Done], None]] = {
+    Kind.KILL: Faults._kill,
+    Kind.OWNER: Faults._owner,
+    Kind.STOP: Faults._stop,
+    Kind.STOP_AT_COMMIT: Faults._stop_at_commit,
+    Kind.ROLLING: Faults._rolling,
+    Kind.STORM: Faults._storm,
+    Kind.BROKER_RESTART: Faults._broker_restart,
+    Kind.BROKER_KILL: Faults._broker_kill,
+    Kind.POISON: Faults._poison,
+    Kind.BAD_VERSION: Faults._bad_version,
+    **dict.fromkeys(MOOD, Faults._mood),
+}
