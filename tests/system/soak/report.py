@@ -56,6 +56,7 @@ class Report:
     broken: Mapping[str, Sequence[str]]
     lost_markers: Sequence[str] = ()
     failed: Sequence[str] = ()
+    skipped: int = 0
     trouble: Sequence[str] = field(default_factory=list)
 
     @property
@@ -85,6 +86,7 @@ class Report:
             "broken": {promise: list(found[:NAMED]) for promise, found in self.broken.items()},
             "lost_markers": list(self.lost_markers),
             "failed": list(self.failed),
+            "skipped": self.skipped,
             "trouble": list(self.trouble),
             "kept": self.kept,
         }
@@ -110,6 +112,8 @@ class Report:
         lines += [f"  {promise}: {text}" for promise, found in self.broken.items() for text in found[:NAMED]]
         if self.lost_markers:
             lines.append(f"Kafka gave up the markers of {len(self.lost_markers)} transactions (docs/decisions/0008)")
+        if self.skipped:
+            lines.append(f"the last {self.skipped} faults of the schedule came too late to be made under load")
         lines += [f"not done: {text}" for text in self.failed]
         lines += [f"trouble: {text}" for text in self.trouble]
         lines += ["", "the promise was kept" if self.kept else "NOT KEPT"]

@@ -68,13 +68,13 @@ def soak(
         faults.start()
         try:
             published = traffic.wait()
-            faults.join(options.seconds / 4)
+            faults.stop()
             took = time.time() - traffic.begun
             say(f"{published:,} events published in {took:.0f} s; waiting for the last words")
             trouble = _settle(watch, published)
         finally:
             traffic.stop()
-            faults.join(0)
+            faults.stop()
             crew.stop()
             watch.stop()
         say("the verifier reads to the end")
@@ -92,6 +92,7 @@ def soak(
             broken=verdict.broken,
             lost_markers=broker.lost_markers(),
             failed=faults.failed,
+            skipped=faults.skipped,
             trouble=[*trouble, *_odd(crew), *_lacking(verdict)],
         )
 
