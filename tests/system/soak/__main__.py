@@ -18,13 +18,13 @@ from tests.system.soak.run import soak
 from tests.system.soak.schedule import Fault, Kind, Options, plan
 from tests.system.soak.worker import BROKEN
 
-TEETH = Options(events=4_000, minutes=0.6, workers=2, partitions=2)
+TEETH = Options(events=2_400, minutes=0.4, workers=2, partitions=2)
 """With the lane protocol broken: one zombie is enough."""
 
 
-def teeth(at: float = 5.0) -> tuple[Fault, ...]:
+def teeth(at: float = 3.0) -> tuple[Fault, ...]:
     """A worker that is stopped before a commit, past its session, and goes on when others have its lanes."""
-    return (Fault(at, Kind.STOP_AT_COMMIT, 10.0, 0),)
+    return (Fault(at, Kind.STOP_AT_COMMIT, 7.0, 0),)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 import time
 import traceback
@@ -34,8 +35,14 @@ MOOD = {
 FREEZES_WITHIN = 20.0
 """Seconds for a worker that is to stop before a commit to come to one."""
 
-READ, WENT = "has read the offsets", "went through"
+STOPS, READ, WENT = "stops before a commit of lane ", "has read the offsets of lane {}\n", "went through"
 """What workers of tests.system.soak.worker say."""
+
+OWNED_WITHIN = 60.0
+"""Seconds for the control plane to have an owner, whose last one may just have been killed."""
+
+STARTS_WITHIN = 120.0
+"""Seconds for a worker to be ready again, and for an order to be obeyed, on a machine that is very busy."""
 
 HAS_LANES_WITHIN = 15.0
 """Seconds for a victim to come to lanes, before it is a victim without."""
@@ -141,7 +148,11 @@ class Faults:
                 found[:] = [owner] if owner is not None and owner.process.poll() is None else []
             return bool(found)
 
-        wait_for(look, 60, "an owner of the breakers")
+        try:
+            wait_for(look, OWNED_WITHIN, "an owner of the breakers")
+        except AssertionError:
+            done.kind = Kind.KILL  # nobody owns them just now: it is not claimed that the owner was killed
+            found = [self._ready(fault)]
         self._kill_one(found[0], done)
 
     def _stop(self, fault: Fault, done: Done) -> None:
@@ -160,21 +171,28 @@ class Faults:
         freeze, gate = (self._pipeline.folder / name for name in (f"freeze.{worker.id}", "gate"))
         freeze.touch()
         with suppress(AssertionError):
-            wait_for(lambda: _stopped(worker), FREEZES_WITHIN, "a commit to stop before")
-        freeze.unlink(missing_ok=True)
-        if not _stopped(worker):
+            wait_for(lambda: not freeze.exists(), FREEZES_WITHIN, "a commit to stop before")
+        try:
+            freeze.unlink()  # whoever removes it has the say: from here on the worker does not stop
             done.note = f"{worker.id} came to no commit"
             return
+        except FileNotFoundError:
+            wait_for(lambda: _stopped(worker) or worker.process.poll() is not None, FREEZES_WITHIN, "it to stop")
         done.lanes, done.began = lanes(worker), time.time()
         self._crew.asked(worker, done.kind)
         gate.touch()
         others = [w for w in self._crew.all() if w is not worker]
-        read = {w.id: said(w).count(READ) for w in others}
+        lane = said(worker).rpartition(STOPS)[2].split()[0]
+        read = {w.id: said(w).count(READ.format(lane)) for w in others}
         went = said(worker).count(WENT)
         self._wait(fault.lasts)
         if self._crew.broken:
             with suppress(AssertionError):
-                wait_for(lambda: any(said(w).count(READ) > read[w.id] for w in others), FREEZES_WITHIN, "a takeover")
+                wait_for(
+                    lambda: any(said(w).count(READ.format(lane)) > read[w.id] for w in others),
+                    FREEZES_WITHIN,
+                    "a takeover of the lane",
+                )
         with suppress(ProcessLookupError):
             worker.signal(signal.SIGCONT)
         with suppress(AssertionError):
@@ -191,7 +209,7 @@ class Faults:
         done.lanes = self._all
         for worker in self._crew.all():
             self._crew.drain(worker)
-            wait_for(lambda w=worker: self._successor(w), 60, f"{worker.id} to be started again")
+            wait_for(lambda w=worker: self._successor(w), STARTS_WITHIN, f"{worker.id} to be started again")
         done.note = f"{len(self._crew.all())} workers"
 
     def _successor(self, worker: Worker) -> bool:
@@ -240,8 +258,7 @@ class Faults:
         self._version += 1
         version = self._version
         self._pipeline.save_version(version, factor=10.0)
-        order = ("models", "promote", f"test@{version}", "--why", "a soak")
-        wait_for(lambda: self._pipeline.run(*order).returncode == 0, 60, f"an order for version {version} to be obeyed")
+        wait_for(lambda: self._promoted(version), STARTS_WITHIN, f"an order for version {version} to be obeyed")
         done.began = time.time()
         try:
             wait_for(lambda: self._active() not in (None, version), LEAVES_WITHIN, "a rollback")
@@ -251,6 +268,12 @@ class Faults:
             done.note = (
                 f"version {version} not left after {LEAVES_WITHIN:.0f} s, rolled back by hand: {told.returncode}"
             )
+
+    def _promoted(self, version: int) -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            if self._pipeline.run("models", "promote", f"test@{version}", "--why", "a soak").returncode == 0:
+                return True
+        return self._active() == version
 
     def _active(self) -> int | None:
         """The version that the fleet wants; None while nobody can be asked."""

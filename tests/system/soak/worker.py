@@ -81,11 +81,16 @@ class Freezing(Lane):
     folder: Path
     id: str
 
+    def _told_to_stop(self) -> bool:
+        try:
+            (self.folder / f"freeze.{self.id}").unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
     async def _commit(self, routed: Sequence[tuple[str, list[Row]]], offsets: Mapping[TopicPartition, Noted]) -> None:
-        freeze = self.folder / f"freeze.{self.id}"
-        stops = bool(routed) and freeze.exists()
+        stops = bool(routed) and self._told_to_stop()
         if stops:
-            freeze.unlink()
             print(f"stops before a commit of lane {self.index}", flush=True)
             os.kill(os.getpid(), signal.SIGSTOP)
         await super()._commit(routed, offsets)
