@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test check bench soak docs clean
 
 help:            ## Show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## ?(.*)/  make \1|\2/' | column -t -s '|'
@@ -24,6 +24,10 @@ check: $(VENV)/.dev   ## ruff, mypy --strict and the rules of the house
 
 bench: $(VENV)/.bench ## failsoft against hand-written loops, Faust, FastStream and Quix Streams, in one run
 	$(BIN)/python -m benchmarks
+
+soak: $(VENV)/.test   ## Workers under a seeded schedule of faults, every event settled: EVENTS= MINUTES= WORKERS= SEED=
+	$(BIN)/python -m tests.system.soak $(if $(EVENTS),--events $(EVENTS)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(SEED),--seed $(SEED)) $(SOAK)
 
 docs: $(VENV)/.test   ## Write the generated pages and schemas anew (a test fails when one is stale)
 	$(BIN)/python -m workers.docs

@@ -262,11 +262,15 @@ class Pipeline:
             command = [sys.executable, "-m", "tests.integration.switched", str(self.file), str(self.switch), id]
         else:
             command = [sys.executable, "-m", "workers.cli", "worker", "--pipeline", str(self.file), "--id", id]
+        return self.spawn(id, [*command, *options])
+
+    def spawn(self, id: str, command: Sequence[str]) -> Worker:
+        """A process of its own that logs as ``id``."""
         log = self.folder / f"{id}.log"
         with log.open("ab") as out:
             begins = out.tell()
             process = subprocess.Popen(
-                [*command, *options],
+                command,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -130,9 +130,9 @@ class _Judge:
             self._file(self.answers, (origin["topic"], origin["partition"], origin["offset"]), r, (r, body))
         for topic in self.rungs:
             for r in self._ours(records[topic]):
-                self._file(self.steps, _origin(r), r, r)
+                self._file(self.steps, origin_of(r), r, r)
         for r in self._ours(records[self.dead]):
-            self._file(self.letters, _origin(r), r, r)
+            self._file(self.letters, origin_of(r), r, r)
 
     def _ours(self, records: Iterable[Seen]) -> Iterable[Seen]:
         return (r for r in records if (r.value or b"") not in self.forged)
@@ -276,7 +276,8 @@ class _Judge:
             begun = due
 
 
-def _origin(r: Seen) -> Place:
+def origin_of(r: Seen) -> Place:
+    """The place of the event that a retry or a dead letter is about."""
     return (
         r.header("failsoft-origin-topic") or "?",
         int(r.header("failsoft-origin-partition") or -1),

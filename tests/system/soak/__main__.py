@@ -1,0 +1,90 @@
+"""The soak's command line: ``python -m tests.system.soak``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+from benchmarks import machine
+from tests.kafka import start_broker
+from tests.system.soak.report import Report
+from tests.system.soak.run import soak
+from tests.system.soak.schedule import Fault, Kind, Options, plan
+from tests.system.soak.worker import BROKEN
+
+TEETH = Options(events=2_400, minutes=0.4, workers=2, partitions=2)
+"""With the lane protocol broken: one zombie is enough."""
+
+
+def teeth(at: float = 3.0) -> tuple[Fault, ...]:
+    """A worker that is stopped before a commit, past its session, and goes on when others have its lanes."""
+    return (Fault(at, Kind.STOP_AT_COMMIT, 7.0, 0),)
+
+
+def main() -> int:
+    """0 when the promise was kept and every fault was made, else 1."""
+    given = _arguments()
+    if given.breaks:
+        options, schedule = TEETH, teeth()
+    else:
+        options = Options(
+            given.events,
+            given.minutes,
+            given.workers,
+            given.partitions,
+            given.seed,
+            frozenset(Kind(kind) for kind in given.without),
+        )
+        schedule = plan(options)
+    if given.schedule:
+        print("\n".join(f"{f.at:7.1f} s  {f.kind}, {f.lasts:.1f} s, w{f.victim}" for f in schedule))
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no worker and no broker is left
+    with contextlib.ExitStack() as stack:
+        folder = Path(given.keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="failsoft-soak-")))
+        _say("starting Kafka …")
+        broker = start_broker()
+        stack.callback(broker.stop)
+        name = f"soak-{uuid.uuid4().hex[:6]}"
+        report = soak(options, schedule, folder, broker, name, bool(given.breaks), _say)
+    print(machine.describe() + "\n")
+    print(report.render())
+    if given.json:
+        given.json.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    return _code(report)
+
+
+def _code(report: Report) -> int:
+    return 0 if report.kept else 1
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    plain = Options()
+    parser = argparse.ArgumentParser(prog="python -m tests.system.soak", description=__doc__)
+    parser.add_argument("--events", type=int, default=plain.events, help=f"how many ({plain.events})")
+    parser.add_argument("--minutes", type=float, default=plain.minutes, help=f"over how long ({plain.minutes:g})")
+    parser.add_argument("--workers", type=int, default=plain.workers, help=f"processes ({plain.workers})")
+    parser.add_argument("--partitions", type=int, default=plain.partitions, help=f"lanes ({plain.partitions})")
+    parser.add_argument("--seed", type=int, default=plain.seed, help=f"of the schedule ({plain.seed})")
+    kinds = [kind.value for kind in Kind]
+    parser.add_argument("--without", action="append", default=[], choices=kinds, metavar="KIND", help=", ".join(kinds))
+    parser.add_argument("--schedule", action="store_true", help="print the faults, and do nothing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the report, for programs")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where logs and the pipeline stay afterwards")
+    help = "break the lane protocol on purpose, under one zombie: the verifier must say so, and the exit code is 1"
+    parser.add_argument("--break", dest="breaks", choices=[BROKEN], help=help)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""Does what the schedule says to the workers, the broker and the model, and notes what was done and to which lanes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+from confluent_kafka import KafkaException
+
+from tests.integration import fleet
+from tests.integration.pipeline import Pipeline, Worker
+from tests.kafka import Broker, wait_for
+from tests.system.soak.crew import Crew, lanes, said
+from tests.system.soak.schedule import MODELS, Fault, Kind
+from tests.system.soak.traffic import Traffic
+from tests.system.soak.worker import DEAF
+
+MOOD = {
+    Kind.BAD_OUTPUT: "bad output",
+    Kind.RAISES: "raises",
+    Kind.HANGS: "hangs",
+    Kind.NAN: "NaN",
+    Kind.DEAF: DEAF,
+    Kind.SICK: "bad output",
+}
+
+FREEZES_WITHIN = 20.0
+"""Seconds for a worker that is to stop before a commit to come to one."""
+
+STOPS, READ, WENT = "stops before a commit of lane ", "has read the offsets of lane {}\n", "went through"
+"""What workers of tests.system.soak.worker say."""
+
+OWNED_WITHIN = 60.0
+"""Seconds for the control plane to have an owner, whose last one may just have been killed."""
+
+STARTS_WITHIN = 120.0
+"""Seconds for a worker to be ready again, and for an order to be obeyed, on a machine that is very busy."""
+
+HAS_LANES_WITHIN = 15.0
+"""Seconds for a victim to come to lanes, before it is a victim without."""
+
+COMMITS_WITHIN = 8.0
+"""Seconds that a zombie has to commit or to end, once it goes on."""
+
+LEAVES_WITHIN = 60.0
+"""Seconds for the fleet to leave a bad version by itself: two half-open cycles, and whatever else goes on meanwhile."""
+
+MEMBERS = 2
+"""Workers that join and leave in a rebalance storm, each three times."""
+
+
+@dataclass
+class Done:
+    """A fault as it came to be. Times are epoch seconds; ``lanes`` are those that it hit."""
+
+    kind: Kind
+    began: float
+    ended: float = 0.0
+    lanes: list[int] = field(default_factory=list)
+    note: str = ""
+
+
+class Faults:
+    """Two threads, one a track of the schedule; each does its next fault when it is due and the last is over."""
+
+    def __init__(
+        self,
+        schedule: Iterable[Fault],
+        pipeline: Pipeline,
+        crew: Crew,
+        broker: Broker,
+        traffic: Traffic,
+        partitions: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self._pipeline, self._crew, self._broker, self._traffic, self._say = pipeline, crew, broker, traffic, say
+        self._all = list(range(partitions))
+        self._over = threading.Event()
+        self._version = 1
+        self.done: list[Done] = []
+        self.failed: list[str] = []
+        self.skipped = 0
+        tracks = [[], []]  # type: list[list[Fault]]
+        for fault in schedule:
+            tracks[fault.kind in MODELS].append(fault)
+        self._threads = [threading.Thread(target=self._run, args=(t,), daemon=True) for t in tracks if t]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Begins nothing new, and waits for what is being done: on a slow machine the schedule comes late."""
+        self._over.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def _run(self, track: list[Fault]) -> None:
+        for fault in track:
+            if self._over.wait(max(0.0, self._traffic.begun + fault.at - time.time())):
+                self.skipped += 1
+                continue
+            done = Done(fault.kind, time.time())
+            try:
+                _DO[fault.kind](self, fault, done)
+            except Exception:  # noqa: BLE001
+                self.failed.append(f"{fault}: {traceback.format_exc()}")
+            else:
+                done.ended = time.time()
+                self.done.append(done)
+                self._say(f"{done.began - self._traffic.begun:6.1f} s  {done.kind}, lanes {done.lanes} {done.note}")
+
+    def _wait(self, seconds: float) -> None:
+        self._over.wait(seconds)
+
+    # --- processes ---
+
+    def _ready(self, fault: Fault) -> Worker:
+        """The victim, once it has lanes: one that just starts has little to lose. Not waited for very long."""
+        with suppress(AssertionError):
+            wait_for(lambda: lanes(self._crew[fault.victim]), HAS_LANES_WITHIN, "a victim with lanes")
+        return self._crew[fault.victim]
+
+    def _kill(self, fault: Fault, done: Done) -> None:
+        self._kill_one(self._ready(fault), done)
+
+    def _kill_one(self, worker: Worker, done: Done) -> None:
+        done.lanes = lanes(worker)
+        done.began = time.time()
+        alive = self._crew.kill(worker, done.kind)
+        done.note = worker.id + ("" if alive else ", dead already")
+
+    def _owner(self, fault: Fault, done: Done) -> None:
+        found: list[Worker] = []
+
+        def look() -> bool:
+            with suppress(KafkaException):
+                owner = fleet.owner(self._pipeline, self._crew.all())
+                found[:] = [owner] if owner is not None and owner.process.poll() is None else []
+            return bool(found)
+
+        try:
+            wait_for(look, OWNED_WITHIN, "an owner of the breakers")
+        except AssertionError:
+            done.kind = Kind.KILL  # nobody owns them just now: it is not claimed that the owner was killed
+            found = [self._ready(fault)]
+        self._kill_one(found[0], done)
+
+    def _stop(self, fault: Fault, done: Done) -> None:
+        worker = self._ready(fault)
+        done.lanes, done.began, done.note = lanes(worker), time.time(), worker.id
+        self._crew.asked(worker, done.kind)
+        if worker.process.poll() is None:
+            worker.signal(signal.SIGSTOP)
+            self._wait(fault.lasts)
+            worker.signal(signal.SIGCONT)
+
+    def _stop_at_commit(self, fault: Fault, done: Done) -> None:
+        """The zombie wakes up with a scored batch in its hands. Where lanes are broken, others hold the offsets from
+        before it by then, and fence it only when it has committed (tests.system.soak.worker)."""
+        worker = self._ready(fault)
+        freeze, gate = (self._pipeline.folder / name for name in (f"freeze.{worker.id}", "gate"))
+        freeze.touch()
+        with suppress(AssertionError):
+            wait_for(lambda: not freeze.exists(), FREEZES_WITHIN, "a commit to stop before")
+        try:
+            freeze.unlink()  # whoever removes it has the say: from here on the worker does not stop
+            done.note = f"{worker.id} came to no commit"
+            return
+        except FileNotFoundError:
+            wait_for(lambda: _stopped(worker) or worker.process.poll() is not None, FREEZES_WITHIN, "it to stop")
+        done.lanes, done.began = lanes(worker), time.time()
+        self._crew.asked(worker, done.kind)
+        gate.touch()
+        others = [w for w in self._crew.all() if w is not worker]
+        lane = said(worker).rpartition(STOPS)[2].split()[0]
+        read = {w.id: said(w).count(READ.format(lane)) for w in others}
+        went = said(worker).count(WENT)
+        self._wait(fault.lasts)
+        if self._crew.broken:
+            with suppress(AssertionError):
+                wait_for(
+                    lambda: any(said(w).count(READ.format(lane)) > read[w.id] for w in others),
+                    FREEZES_WITHIN,
+                    "a takeover of the lane",
+                )
+        with suppress(ProcessLookupError):
+            worker.signal(signal.SIGCONT)
+        with suppress(AssertionError):
+            wait_for(
+                lambda: worker.process.poll() is not None or said(worker).count(WENT) > went,
+                COMMITS_WITHIN,
+                "the zombie to commit or to end",
+            )
+        gate.unlink()
+        through = said(worker).count(WENT) > went
+        done.note = f"{worker.id}, whose commit " + ("went through" if through else "did not go through")
+
+    def _rolling(self, fault: Fault, done: Done) -> None:
+        done.lanes = self._all
+        for worker in self._crew.all():
+            self._crew.drain(worker)
+            wait_for(lambda w=worker: self._successor(w), STARTS_WITHIN, f"{worker.id} to be started again")
+        done.note = f"{len(self._crew.all())} workers"
+
+    def _successor(self, worker: Worker) -> bool:
+        now = self._crew.workers[worker.id]
+        return now is not worker and ("is ready" in said(now) or now.process.poll() is not None)
+
+    def _storm(self, fault: Fault, done: Done) -> None:
+        """Two more workers, one that leaves in order and one that does not, again and again."""
+        done.lanes = self._all
+        for turn in range(3):
+            extra = [self._crew.spawn(f"x{i}") for i in range(MEMBERS)]
+            self._wait(fault.lasts / 3)
+            for i, worker in enumerate(extra):
+                self._crew.kill(worker, done.kind) if (turn + i) % 2 else self._crew.drain(worker, done.kind)
+                self._crew.note(worker)
+        done.note = f"{3 * MEMBERS} joined and left"
+
+    def _poison(self, fault: Fault, done: Done) -> None:
+        self._traffic.poison()
+        self._wait(fault.lasts)
+
+    def _broker_restart(self, fault: Fault, done: Done) -> None:
+        done.lanes = self._all
+        self._broker.restart()
+
+    def _broker_kill(self, fault: Fault, done: Done) -> None:
+        done.lanes = self._all
+        self._broker.kill()
+        self._broker.start()
+
+    # --- the model ---
+
+    def _mood(self, fault: Fault, done: Done) -> None:
+        one = fault.kind is Kind.SICK
+        done.lanes = lanes(self._ready(fault)) if one else self._all
+        suffix = f".w{fault.victim}" if one else ""
+        mood, fresh = self._pipeline.folder / f"mood{suffix}", self._pipeline.folder / "mood.new"
+        fresh.write_text(MOOD[fault.kind])
+        fresh.replace(mood)
+        self._wait(fault.lasts)
+        mood.unlink()
+
+    def _bad_version(self, fault: Fault, done: Done) -> None:
+        """It passes its vetting and fails on real events; the fleet goes back by itself, or else is told to."""
+        done.lanes = self._all
+        self._version += 1
+        version = self._version
+        self._pipeline.save_version(version, factor=10.0)
+        wait_for(lambda: self._promoted(version), STARTS_WITHIN, f"an order for version {version} to be obeyed")
+        done.began = time.time()
+        try:
+            wait_for(lambda: self._active() not in (None, version), LEAVES_WITHIN, "a rollback")
+            done.note = f"version {version} left by itself after {time.time() - done.began:.1f} s"
+        except AssertionError:
+            told = self._pipeline.run("models", "rollback", "test", "--why", "the soak goes on")
+            done.note = (
+                f"version {version} not left after {LEAVES_WITHIN:.0f} s, rolled back by hand: {told.returncode}"
+            )
+
+    def _promoted(self, version: int) -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            if self._pipeline.run("models", "promote", f"test@{version}", "--why", "a soak").returncode == 0:
+                return True
+        return self._active() == version
+
+    def _active(self) -> int | None:
+        """The version that the fleet wants; None while nobody can be asked."""
+        try:
+            return int(fleet.rollouts(self._pipeline)[-1]["active"])
+        except (KafkaException, AssertionError, IndexError):
+            return None
+
+
+def _stopped(worker: Worker) -> bool:
+    """Has it stopped itself? What it says comes before that."""
+    try:
+        return bool(psutil.Process(worker.process.pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
+
+
+_DO: dict[Kind, Callable[[Any, Fault, Done], None]] = {
+    Kind.KILL: Faults._kill,
+    Kind.OWNER: Faults._owner,
+    Kind.STOP: Faults._stop,
+    Kind.STOP_AT_COMMIT: Faults._stop_at_commit,
+    Kind.ROLLING: Faults._rolling,
+    Kind.STORM: Faults._storm,
+    Kind.BROKER_RESTART: Faults._broker_restart,
+    Kind.BROKER_KILL: Faults._broker_kill,
+    Kind.POISON: Faults._poison,
+    Kind.BAD_VERSION: Faults._bad_version,
+    **dict.fromkeys(MOOD, Faults._mood),
+}

@@ -1,0 +1,131 @@
+"""One soak from the first event to the verdict."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.integration.pipeline import Pipeline, running
+from tests.integration.verifier import Settlement, Verdict
+from tests.kafka import Broker, wait_for
+from tests.system.soak.crew import Crew
+from tests.system.soak.faults import Faults
+from tests.system.soak.report import Answer, Report
+from tests.system.soak.schedule import Fault, Options
+from tests.system.soak.traffic import Traffic
+from tests.system.soak.watch import Watch
+
+DELAYS = ("1s", "3s", "6s")
+
+FINAL_WITHIN = 180.0
+"""Seconds after the last event and the last fault for everything to have its last word: a breaker may be open for two
+of them, the ladder takes ten, and a quarter of a lane's time at the least is its own."""
+
+READ_WITHIN = 60.0
+"""Seconds to read the rest of what was published."""
+
+
+class SoakPipeline(Pipeline):
+    """The tests' pipeline, with a breaker that opens and versions that are left, again and again."""
+
+    def card(self) -> str:
+        return super().card() + 'hold = "5s"\n'
+
+
+def soak(
+    options: Options,
+    schedule: Iterable[Fault],
+    folder: Path,
+    broker: Broker,
+    name: str,
+    broken: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Runs it, and settles every event. ``broken``: with lanes whose protocol is. Files are in ``folder``."""
+    pipeline = SoakPipeline(
+        folder,
+        broker.bootstrap,
+        name,
+        delays=DELAYS,
+        partitions=options.partitions,
+        deadline="500ms",
+        minimum_calls=20,
+        after_failed_probes=2,
+    )
+    with running(pipeline) as settlement:
+        crew = Crew(pipeline, options.workers, broken)
+        rate = options.events / options.seconds
+        traffic = Traffic(broker.bootstrap, pipeline.inputs[0], options.partitions, options.events, rate)
+        watch = Watch(settlement)
+        faults = Faults(schedule, pipeline, crew, broker, traffic, options.partitions, say)
+        say(f"{options.workers} workers start")
+        crew.start()
+        watch.start()
+        traffic.start()
+        faults.start()
+        try:
+            published = traffic.wait()
+            faults.stop()
+            took = time.time() - traffic.begun
+            say(f"{published:,} events published in {took:.0f} s; waiting for the last words")
+            trouble = _settle(watch, published)
+        finally:
+            traffic.stop()
+            faults.stop()
+            crew.stop()
+            watch.stop()
+        say("the verifier reads to the end")
+        verdict = settlement.verdict()
+        if len(verdict.fates) < published:
+            trouble.append(f"{published:,} events were published, and {len(verdict.fates):,} are on the topic")
+        return Report(
+            about={"seed": options.seed, "workers": options.workers, "lanes": options.partitions},
+            events=len(verdict.fates),
+            seconds=took,
+            faults=sorted(faults.done, key=lambda d: d.began),
+            ends=crew.ends,
+            answers=list(_answers(settlement, watch)),
+            fates=verdict.counts,
+            broken=verdict.broken,
+            lost_markers=broker.lost_markers(),
+            failed=faults.failed,
+            skipped=faults.skipped,
+            trouble=[*trouble, *_odd(crew), *_lacking(verdict)],
+        )
+
+
+def _settle(watch: Watch, published: int) -> list[str]:
+    """Waits for every last word. What it waited for in vain is the verifier's to name."""
+    try:
+        wait_for(lambda: watch.error or watch.published >= published, READ_WITHIN, "the events themselves")
+        wait_for(lambda: watch.error or watch.final >= watch.published, FINAL_WITHIN, "every last word")
+    except AssertionError as e:
+        return [f"{e}: {watch.final:,} of {watch.published:,} events have theirs"]
+    return []
+
+
+def _odd(crew: Crew) -> list[str]:
+    """Ends that no fault explains: a worker that takes its pipeline for a mistake, or that does not drain."""
+    found = [f"{e.id} ended with {e.code}: {e.said}" for e in crew.ends if e.code in (2, 3)]
+    return found + [f"{e.id} did not drain ({e.asked})" for e in crew.ends if e.asked in DRAINED and e.code == -9]
+
+
+DRAINED = ("SIGTERM", "the end")
+
+
+def _lacking(verdict: Verdict) -> list[str]:
+    return [] if verdict.fates else ["no event was published"]
+
+
+def _answers(settlement: Settlement, watch: Watch) -> Iterable[Answer]:
+    """First answers that were read live, with their events' times."""
+    made = {r.place: r.timestamp / 1000 for topic in settlement.inputs for r in settlement.reader.records[topic]}
+    for record, read in zip(settlement.reader.records[settlement.scored], watch.arrived, strict=False):
+        body: dict[str, Any] = json.loads(record.value or b"")
+        origin = body["origin"]
+        place = origin["topic"], origin["partition"], origin["offset"]
+        if body["revision"] == 0 and place in made:
+            yield Answer(place[1], made[place], read, body["source"] == "primary")

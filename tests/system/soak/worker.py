@@ -1,0 +1,126 @@
+"""A worker whose model and whose commits can be made to go wrong by files in a folder.
+
+``python -m tests.system.soak.worker PIPELINE FOLDER ID [offsets-before-fencing]``. A mood (``mood``, or ``mood.ID`` for
+one worker) changes what the real model is asked, so that what follows are ONNX Runtime's own failures. ``freeze.ID``
+makes the worker stop itself (SIGSTOP) between scoring a batch and committing it. With ``offsets-before-fencing`` its
+lanes read their offsets before they fence the owner before: the order that the soak must find out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from aiokafka import TopicPartition
+
+from models.session import Cancel, Outcome
+from schemas.failure import Failure
+from schemas.features import Columns
+from topics.routing import Row
+from workers import lanes, logs, process, settings
+from workers.app import Options
+from workers.lane import Lane
+from workers.sessions import Model
+from workers.transaction import Noted
+
+DEADLY = 13.0
+"""The value of ``x`` that ends the process natively."""
+
+BROKEN = "offsets-before-fencing"
+
+MOODS: Mapping[str, tuple[str, float]] = {
+    "bad output": ("x", 2.0),
+    "NaN": ("x", np.nan),
+    "raises": ("row", 7),
+    "hangs": ("row", -1),
+}
+"""What every row's feature becomes (tests.integration.pipeline.save_model says what the model makes of it)."""
+
+DEAF = "deaf"
+"""The run does not come back while this is the mood, whatever its deadline."""
+
+
+@dataclass
+class Moody:
+    """A session (workers.runner.Runs) of changing moods."""
+
+    session: Model
+    folder: Path
+    id: str
+
+    def mood(self) -> str:
+        for file in (self.folder / "mood", self.folder / f"mood.{self.id}"):
+            try:
+                return file.read_text()
+            except FileNotFoundError:
+                continue
+        return ""
+
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+        if np.any(columns.values["x"] == DEADLY):
+            os.abort()
+        while self.mood() == DEAF:
+            threading.Event().wait(0.05)
+        if change := MOODS.get(self.mood()):
+            name, value = change
+            column = np.full_like(columns.values[name], value)
+            columns = replace(columns, values=columns.values | {name: column}, matrix=None)
+        return self.session.run(columns, cancel)
+
+
+class Freezing(Lane):
+    """Stops its own process before a commit when told to: the zombie has a scored batch in its hands."""
+
+    folder: Path
+    id: str
+
+    def _told_to_stop(self) -> bool:
+        try:
+            (self.folder / f"freeze.{self.id}").unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def _commit(self, routed: Sequence[tuple[str, list[Row]]], offsets: Mapping[TopicPartition, Noted]) -> None:
+        stops = bool(routed) and self._told_to_stop()
+        if stops:
+            print(f"stops before a commit of lane {self.index}", flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        await super()._commit(routed, offsets)
+        if stops:
+            print(f"its commit of lane {self.index} went through", flush=True)
+
+
+class Hasty(Freezing):
+    """Broken on purpose: where to read on is asked before the former owner is fenced, who may commit in between."""
+
+    async def _open(self) -> None:
+        await super()._seek([*self._live, *sorted(self._ladder)])
+        print(f"has read the offsets of lane {self.index}", flush=True)
+        while (self.folder / "gate").exists():
+            await asyncio.sleep(0.02)
+        await super()._open()
+
+    async def _seek(self, tps: list[TopicPartition]) -> None:
+        """Already done."""
+
+
+def main(argv: list[str]) -> int:
+    file, folder, worker_id = Path(argv[0]), Path(argv[1]), argv[2]
+    lane = Hasty if BROKEN in argv[3:] else Freezing
+    lane.folder, lane.id = folder, worker_id
+    lanes.Lane = lane  # type: ignore[misc]
+    logs.configure(terminal=False)
+    options = Options(worker_id, wrap=lambda session: Moody(session, folder, worker_id))
+    return process.run(settings.load(file, os.environ), options, lambda address: print("is ready", address, flush=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
