@@ -52,7 +52,7 @@ def loads_all(values: Sequence[Any], max_bytes: int) -> list[Any] | None:
 def all_shallow(values: Sequence[bytes], least: int, max_depth: int = MAX_DEPTH) -> bool:
     """Is none of ``values``, each of which has at least ``least`` openers, nested deeper than allowed?
 
-    If all together have hardly more openers than they must, no one can have many. Two counts over the bytes settle that.
+    If all together have hardly more openers than they must, no one can have many: two counts over the bytes settle it.
     """
     whole = b"".join(values)
     openers = whole.count(b"{") + whole.count(b"[")
