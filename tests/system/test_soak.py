@@ -11,33 +11,35 @@ from tests.system.soak.run import soak
 from tests.system.soak.schedule import Fault, Kind, Options
 
 SHORT = (
-    Fault(1.0, Kind.RAISES, 1.5, 0),
-    Fault(2.0, Kind.KILL, 0.0, 0),
-    Fault(4.0, Kind.NAN, 1.5, 0),
-    Fault(6.0, Kind.STOP_AT_COMMIT, 7.5, 1),
-    Fault(7.0, Kind.HANGS, 1.5, 0),
+    Fault(0.5, Kind.RAISES, 1.0, 0),
+    Fault(1.5, Kind.KILL, 0.0, 0),
+    Fault(3.0, Kind.NAN, 1.0, 0),
+    Fault(3.5, Kind.STOP_AT_COMMIT, 6.5, 1),
 )
+DELAYS = ("1s", "2s")
 
 
 def test_a_short_soak_keeps_the_promise(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Two workers, a kill, a zombie with a batch in its hands, and a model that raises, hangs and says NaN: every event
-    is settled once, and each fault was made.
+    """Two workers, a kill, a zombie with a batch in its hands, and a model that raises and says NaN: every event is
+    settled once, and each fault was made.
     """
-    options = Options(events=4_000, minutes=0.3, workers=2, partitions=4)
-    report = soak(options, SHORT, tmp_path, kafka, name)
+    options = Options(events=2_400, minutes=0.2, workers=2, partitions=4)
+    report = soak(options, SHORT, tmp_path, kafka, name, delays=DELAYS)
     assert report.kept, report.render()
     assert report.as_json()["verdict"] == dict.fromkeys(PROMISES, 0)
     assert report.events == options.events and report.kills == 1
-    assert [done.kind for done in report.faults] == [fault.kind for fault in SHORT]
-    assert report.fates["primary"] > 0 and report.fates["corrected"] > 0
+    assert sorted(done.kind for done in report.faults) == sorted(fault.kind for fault in SHORT)
+    assert not [done for done in report.faults if "met by no" in done.note]
+    assert report.fates["primary"] > 0 and report.fates["corrected"] > 0, report.render()
 
 
 def test_offsets_read_before_fencing_are_found_out(kafka: Broker, name: str, tmp_path: Path) -> None:
     """A zombie commits after its successor has read where to go on, and is fenced only then: the batch is answered
     twice, and the verifier names each event of it.
     """
-    report = soak(TEETH, teeth(), tmp_path, kafka, name, broken=True)
+    report = soak(TEETH, teeth(), tmp_path, kafka, name, broken=True, delays=DELAYS)
     (zombie,) = report.faults
     assert "went through" in zombie.note, report.render()
-    assert not report.kept and set(report.broken) == {"doubled"}, report.render()
-    assert all("2 times revision" in text for text in report.broken["doubled"] if "rungs" not in text)
+    assert not report.kept and "doubled" in report.broken, report.render()
+    assert any("times revision 0" in text for text in report.broken["doubled"]), report.render()
+    assert not {"lost", "never final", "altered"} & set(report.broken), report.render()

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.system.soak.schedule import CALM, MODELS, PROCESSES, Kind, Options, plan
+from tests.system.soak.schedule import CALM, MODELS, TRACKS, Kind, Options, plan
 
 
 def test_the_same_seed_is_the_same_schedule() -> None:
@@ -19,10 +19,10 @@ def test_the_same_seed_is_the_same_schedule() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_long_run_has_every_kind_and_thirty_kills(seed: int) -> None:
-    """Whatever the seed: each kind at least twice, and ``kill -9`` of a worker at least thirty times."""
+    """Whatever the seed: each kind at least twice, and ``kill -9`` forty times."""
     counts = Counter(fault.kind for fault in plan(Options(seed=seed)))
     assert set(counts) == set(Kind) and min(counts.values()) >= 2
-    assert counts[Kind.KILL] + counts[Kind.OWNER] >= 30
+    assert counts[Kind.KILL] >= 40, "so that a slow machine, which is late with them, makes thirty"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -31,17 +31,17 @@ def test_a_track_has_one_fault_at_a_time_and_ends_in_calm(seed: int) -> None:
     options = Options(seed=seed, minutes=3, workers=2)
     faults = plan(options)
     assert list(faults) == sorted(faults, key=lambda f: f.at)
-    for track in (PROCESSES, MODELS):
-        own = [f for f in faults if f.kind in track]
+    for deck, _ in TRACKS.values():
+        own = [f for f in faults if f.kind in deck]
         assert all(a.at + a.lasts < b.at for a, b in pairwise(own))
         assert own[-1].at + own[-1].lasts < options.seconds - CALM
     assert {f.victim for f in faults} == {0, 1}
-    assert set(PROCESSES) | set(MODELS) == set(Kind)
+    assert sorted(kind for deck, _ in TRACKS.values() for kind in deck) == sorted(Kind)
 
 
 def test_a_kind_that_is_left_out_does_not_come() -> None:
-    """Of a track that is left out whole nothing comes, and the other does not change by it."""
+    """Of a track that is left out whole nothing comes, and the others do not change by it."""
     options = Options(seed=3)
     without = plan(replace(options, without=frozenset(MODELS)))
-    assert without == tuple(f for f in plan(options) if f.kind in PROCESSES)
+    assert without == tuple(f for f in plan(options) if f.kind not in MODELS)
     assert plan(replace(options, without=frozenset(Kind))) == ()

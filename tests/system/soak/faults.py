@@ -19,9 +19,9 @@ from tests.integration import fleet
 from tests.integration.pipeline import Pipeline, Worker
 from tests.kafka import Broker, wait_for
 from tests.system.soak.crew import Crew, lanes, said
-from tests.system.soak.schedule import MODELS, Fault, Kind
+from tests.system.soak.schedule import TRACKS, Fault, Kind
 from tests.system.soak.traffic import Traffic
-from tests.system.soak.worker import DEAF
+from tests.system.soak.worker import DEAF, SEEN
 
 MOOD = {
     Kind.BAD_OUTPUT: "bad output",
@@ -34,6 +34,9 @@ MOOD = {
 
 FREEZES_WITHIN = 20.0
 """Seconds for a worker that is to stop before a commit to come to one."""
+
+STOPS_WITHIN = 5.0
+"""Seconds from the order's being obeyed to the process's having stopped."""
 
 STOPS, READ, WENT = "stops before a commit of lane ", "has read the offsets of lane {}\n", "went through"
 """What workers of tests.system.soak.worker say."""
@@ -49,6 +52,9 @@ HAS_LANES_WITHIN = 15.0
 
 COMMITS_WITHIN = 8.0
 """Seconds that a zombie has to commit or to end, once it goes on."""
+
+MET_WITHIN = 20.0
+"""Seconds for an event to meet a model's fault, longer than it lasts if it must: workers may just have been killed."""
 
 LEAVES_WITHIN = 60.0
 """Seconds for the fleet to leave a bad version by itself: two half-open cycles, and whatever else goes on meanwhile."""
@@ -69,7 +75,7 @@ class Done:
 
 
 class Faults:
-    """Two threads, one a track of the schedule; each does its next fault when it is due and the last is over."""
+    """A thread for each track of the schedule; each does its next fault when it is due and the last is over."""
 
     def __init__(
         self,
@@ -88,9 +94,8 @@ class Faults:
         self.done: list[Done] = []
         self.failed: list[str] = []
         self.skipped = 0
-        tracks = [[], []]  # type: list[list[Fault]]
-        for fault in schedule:
-            tracks[fault.kind in MODELS].append(fault)
+        faults = list(schedule)
+        tracks = [[f for f in faults if f.kind in deck] for deck, _ in TRACKS.values()]
         self._threads = [threading.Thread(target=self._run, args=(t,), daemon=True) for t in tracks if t]
 
     def start(self) -> None:
@@ -160,9 +165,11 @@ class Faults:
         done.lanes, done.began, done.note = lanes(worker), time.time(), worker.id
         self._crew.asked(worker, done.kind)
         if worker.process.poll() is None:
-            worker.signal(signal.SIGSTOP)
+            with suppress(ProcessLookupError):
+                worker.signal(signal.SIGSTOP)
             self._wait(fault.lasts)
-            worker.signal(signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                worker.signal(signal.SIGCONT)
 
     def _stop_at_commit(self, fault: Fault, done: Done) -> None:
         """The zombie wakes up with a scored batch in its hands. Where lanes are broken, others hold the offsets from
@@ -177,7 +184,12 @@ class Faults:
             done.note = f"{worker.id} came to no commit"
             return
         except FileNotFoundError:
-            wait_for(lambda: _stopped(worker) or worker.process.poll() is not None, FREEZES_WITHIN, "it to stop")
+            with suppress(AssertionError):
+                wait_for(lambda: _stopped(self._crew[fault.victim]), STOPS_WITHIN, "it to stop")
+        worker = self._crew[fault.victim]  # it may have been killed before, and its successor has obeyed
+        if not _stopped(worker):
+            done.note = f"{worker.id} was killed first"
+            return
         done.lanes, done.began = lanes(worker), time.time()
         self._crew.asked(worker, done.kind)
         gate.touch()
@@ -247,9 +259,15 @@ class Faults:
         done.lanes = lanes(self._ready(fault)) if one else self._all
         suffix = f".w{fault.victim}" if one else ""
         mood, fresh = self._pipeline.folder / f"mood{suffix}", self._pipeline.folder / "mood.new"
+        seen = self._pipeline.folder / SEEN
+        seen.unlink(missing_ok=True)
         fresh.write_text(MOOD[fault.kind])
         fresh.replace(mood)
         self._wait(fault.lasts)
+        try:
+            wait_for(seen.exists, MET_WITHIN, "an event that meets it")
+        except AssertionError:
+            done.note = "met by no event"
         mood.unlink()
 
     def _bad_version(self, fault: Fault, done: Done) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def soak(
     broker: Broker,
     name: str,
     broken: bool = False,
+    delays: Sequence[str] = DELAYS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Runs it, and settles every event. ``broken``: with lanes whose protocol is. Files are in ``folder``."""
@@ -49,7 +50,7 @@ def soak(
         folder,
         broker.bootstrap,
         name,
-        delays=DELAYS,
+        delays=delays,
         partitions=options.partitions,
         deadline="500ms",
         minimum_calls=20,

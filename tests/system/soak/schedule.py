@@ -1,13 +1,14 @@
 """Which fault comes when: a pure function of the seed and the options, so that a run can be repeated.
 
-Two tracks run side by side, each one fault at a time: what happens to processes and the broker, and what happens to
-the model. So a worker is killed while the model fails, or while a bad version is rolled back.
+Three tracks run side by side, each one fault at a time: kills, what else happens to processes and the broker, and what
+happens to the model. So a worker is killed while the broker restarts, while another one is a zombie, while the model
+fails, or while a bad version is rolled back.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -60,56 +61,56 @@ class Options:
         return 60 * self.minutes
 
 
-PROCESSES: dict[Kind, tuple[int, tuple[float, float]]] = {
-    Kind.KILL: (8, (0.0, 0.0)),
-    Kind.OWNER: (1, (0.0, 0.0)),
-    Kind.STOP: (1, (7.0, 9.0)),  # past the session, which is 6 s
-    Kind.STOP_AT_COMMIT: (1, (9.0, 11.0)),
-    Kind.ROLLING: (1, (8.0, 8.0)),
-    Kind.STORM: (1, (8.0, 8.0)),
-    Kind.BROKER_RESTART: (1, (6.0, 6.0)),
-    Kind.BROKER_KILL: (1, (8.0, 8.0)),
-    Kind.POISON: (1, (10.0, 10.0)),
-}
-"""Of each deck: how many of a kind, and how many seconds it lasts (or is reckoned to take), from and to."""
+Deck = Mapping[Kind, tuple[float, float]]
+"""The kinds of a track, and how many seconds each lasts (or is reckoned to take), from and to."""
 
-MODELS: dict[Kind, tuple[int, tuple[float, float]]] = {
-    Kind.BAD_OUTPUT: (1, (2.0, 6.0)),
-    Kind.RAISES: (1, (2.0, 6.0)),
-    Kind.HANGS: (1, (2.0, 6.0)),
-    Kind.NAN: (1, (2.0, 6.0)),
-    Kind.DEAF: (1, (1.0, 3.0)),
-    Kind.SICK: (1, (4.0, 8.0)),
-    Kind.BAD_VERSION: (1, (30.0, 30.0)),
+KILLS: Deck = {Kind.KILL: (0.0, 0.0)}
+PROCESSES: Deck = {
+    Kind.OWNER: (0.0, 0.0),
+    Kind.STOP: (7.0, 9.0),  # past the session, which is 6 s
+    Kind.STOP_AT_COMMIT: (9.0, 11.0),
+    Kind.ROLLING: (8.0, 8.0),
+    Kind.STORM: (8.0, 8.0),
+    Kind.BROKER_RESTART: (6.0, 6.0),
+    Kind.BROKER_KILL: (8.0, 8.0),
+    Kind.POISON: (10.0, 10.0),
+}
+MODELS: Deck = {
+    Kind.BAD_OUTPUT: (2.0, 6.0),
+    Kind.RAISES: (2.0, 6.0),
+    Kind.HANGS: (2.0, 6.0),
+    Kind.NAN: (2.0, 6.0),
+    Kind.DEAF: (1.0, 3.0),
+    Kind.SICK: (4.0, 8.0),
+    Kind.BAD_VERSION: (30.0, 30.0),
 }
 
-GAPS: dict[bool, tuple[float, float]] = {True: (1.0, 6.0), False: (4.0, 12.0)}
-"""Seconds between two faults of the track of processes (True) and of models: a worker starts in two to five."""
+TRACKS: Mapping[str, tuple[Deck, tuple[float, float]]] = {
+    "kills": (KILLS, (6.0, 18.0)),
+    "processes": (PROCESSES, (2.0, 8.0)),
+    "models": (MODELS, (4.0, 12.0)),
+}
+"""Each with the seconds between two of its faults: a worker starts in two to five, when the machine is quiet."""
 
 CALM = 15.0
 """Seconds at the end without a new fault: the load still runs, and recovery is seen under it."""
 
 
 def plan(options: Options) -> tuple[Fault, ...]:
-    """The faults of a run, by time. Each deck has every kind, so long runs see all of them several times."""
-    faults = [
-        *_track(options, PROCESSES, GAPS[True], random.Random(f"{options.seed}-processes")),
-        *_track(options, MODELS, GAPS[False], random.Random(f"{options.seed}-models")),
-    ]
+    """The faults of a run, by time. A track goes through its deck in random order, again and again."""
+    faults = [f for name in TRACKS for f in _track(options, *TRACKS[name], random.Random(f"{options.seed}-{name}"))]
     return tuple(sorted(faults, key=lambda f: f.at))
 
 
-def _track(
-    options: Options, deck: dict[Kind, tuple[int, tuple[float, float]]], gap: tuple[float, float], draw: random.Random
-) -> Iterator[Fault]:
+def _track(options: Options, deck: Deck, gap: tuple[float, float], draw: random.Random) -> Iterator[Fault]:
     at = draw.uniform(*gap)
     while at < options.seconds - CALM:
-        cards = [kind for kind, (n, _) in deck.items() if kind not in options.without for _ in range(n)]
+        cards = [kind for kind in deck if kind not in options.without]
         if not cards:
             return
         draw.shuffle(cards)
         for kind in cards:
-            lasts = draw.uniform(*deck[kind][1])
+            lasts = draw.uniform(*deck[kind])
             victim = draw.randrange(options.workers)
             if at + lasts < options.seconds - CALM:
                 yield Fault(round(at, 3), kind, round(lasts, 3), victim)

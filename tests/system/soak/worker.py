@@ -47,6 +47,10 @@ DEAF = "deaf"
 """The run does not come back while this is the mood, whatever its deadline."""
 
 
+SEEN = "mood.seen"
+"""A file that is there once a mood was met by events."""
+
+
 @dataclass
 class Moody:
     """A session (workers.runner.Runs) of changing moods."""
@@ -67,8 +71,10 @@ class Moody:
         if np.any(columns.values["x"] == DEADLY):
             os.abort()
         while self.mood() == DEAF:
+            (self.folder / SEEN).touch()
             threading.Event().wait(0.05)
         if change := MOODS.get(self.mood()):
+            (self.folder / SEEN).touch()
             name, value = change
             column = np.full_like(columns.values[name], value)
             columns = replace(columns, values=columns.values | {name: column}, matrix=None)
@@ -88,9 +94,13 @@ class Freezing(Lane):
             return False
         return True
 
+    async def _prepare(self) -> None:
+        """Nothing: it stops as it is."""
+
     async def _commit(self, routed: Sequence[tuple[str, list[Row]]], offsets: Mapping[TopicPartition, Noted]) -> None:
         stops = bool(routed) and self._told_to_stop()
         if stops:
+            await self._prepare()
             print(f"stops before a commit of lane {self.index}", flush=True)
             os.kill(os.getpid(), signal.SIGSTOP)
         await super()._commit(routed, offsets)
@@ -110,6 +120,11 @@ class Hasty(Freezing):
 
     async def _seek(self, tps: list[TopicPartition]) -> None:
         """Already done."""
+
+    async def _prepare(self) -> None:
+        """As a zombie it does not ask its group where it stands: that would move the lanes once more, and whether the
+        successor is done before is chance."""
+        await self._consumer._coordinator._stop_heartbeat_task()
 
 
 def main(argv: list[str]) -> int:
