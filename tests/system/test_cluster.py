@@ -21,7 +21,7 @@ from tests.system.recovery import STALL, answered_everywhere, kept, longest_stal
 from workers import offsets
 
 N = 20_000
-RATE = 500.0
+RATE = 800.0
 FAILING = 200
 """One event in so many is never answered by the primary: the ladder is in use while brokers die."""
 
@@ -95,7 +95,7 @@ def test_a_rolling_restart_of_all_brokers(cluster: Cluster, name: str, tmp_path:
         for node in NODES:
             _roll(cluster, node, settlement)
 
-    _under_load(cluster, name, tmp_path, disturb)
+    _under_load(cluster, name, tmp_path, disturb, N // 2)
 
 
 @pytest.mark.long

@@ -17,7 +17,7 @@ from tests.kafka import wait_for
 from tests.system.feed import Feed
 from tests.system.recovery import answered_everywhere, kept, longest_stall
 
-N = 8_000
+N = 6_000
 RATE = 500.0
 FAILING = 200
 
@@ -25,10 +25,13 @@ TAKEN_OVER = 30.0
 """Seconds from the silence until the other worker has answered in every lane: the session is 6, and the rest is a
 rebalance and the fencing of lanes, on a busy machine."""
 
-DECIDED = 75.0
-"""Seconds from the silence until the worker that was cut off has ended, or is back: a commit is given up after 20
-(workers.transaction), and any other request after 40 (aiokafka's own bound), after which its connection is made anew.
-"""
+GIVEN_UP = 35.0
+"""Seconds from the silence until a worker that was in a commit has ended: 20 for the commit (workers.transaction), at
+most 5 to end (workers.app), and what a busy machine adds."""
+
+BACK = 60.0
+"""Seconds from the healing until one that only fetched is back: what it asked is given up after 40 (aiokafka's own
+bound for a request), and its connections are made anew."""
 
 
 @pytest.fixture(scope="module")
@@ -56,22 +59,22 @@ def test_a_worker_cut_off_for_longer_than_its_session(cluster: Cluster, name: st
             other.wait_ready()
             with Feed(pipeline, N, RATE, FAILING):
                 settlement.wait_answered(N // 10)
-                lanes = cut.log.read_text().count("lane open")
+                lanes = _opened(cut)
                 assert lanes, "it has lanes to lose"
                 for proxy in cluster.proxies.values():
                     proxy.silence()
                 silent = time.monotonic()
                 answered_everywhere(settlement, TAKEN_OVER)
                 taken = time.monotonic() - silent
-                assert taken > 1.0, "the worker was not cut off: its own lanes went on"
-            settlement.wait_answered(pipeline.published)  # by the other worker alone
+                wait_for(lambda: _ended(cut) or time.monotonic() > silent + GIVEN_UP, GIVEN_UP, "the worker's end")
+                hung = time.monotonic() - silent
+            settlement.wait_answered(pipeline.published, 90)  # by the other worker alone
             for proxy in cluster.proxies.values():
                 proxy.heal()
-            wait_for(lambda: _ended(cut) or _opened(cut) > lanes, DECIDED, "the end or the return of the worker")
-            decided = time.monotonic() - silent
-            assert decided < DECIDED
-            how = "ended" if _ended(cut) else "came back"
-            print(f"lanes taken over after {taken:.1f} s; the worker {how} after {decided:.1f} s")
+            wait_for(lambda: _ended(cut) or _opened(cut) > lanes, BACK, "the end or the return of the worker")
+            print(
+                f"lanes taken over after {taken:.1f} s; the worker {'ended' if _ended(cut) else 'went on'}, {hung:.1f} s"
+            )
             if _ended(cut):
                 assert cut.process.returncode == 1, cut.tail()
                 cut = pipeline.start("w0")  # as a supervisor does
@@ -91,7 +94,7 @@ def _ended(worker: Worker) -> bool:
 
 
 def _opened(worker: Worker) -> int:
-    return worker.log.read_text().count("lane open")
+    return worker.log.read_text(errors="replace").count('"lane open"')
 
 
 def test_slow_reset_and_cut(cluster: Cluster, name: str, tmp_path: Path) -> None:
