@@ -26,7 +26,7 @@ from pydantic import (
 from models import fallback, members
 from schemas import duration, size
 from schemas.features import FLOAT32_MAX, Spec, Type
-from schemas.refusal import Refused, near, refuse
+from schemas.refusal import Refused, near, refuse, toml
 
 Seconds = Annotated[float, BeforeValidator(duration.seconds)]
 """Written as a duration ("200ms"), read as seconds."""
@@ -382,7 +382,7 @@ class ModelCard(_Section):
 def load_card(path: Path) -> ModelCard:
     """The card at ``path``; a card without a name takes its folder's. Raises Refused: file, key, what it may be."""
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        given = toml(str(path), path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Refused(str(path), [f"cannot be read: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

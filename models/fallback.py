@@ -48,7 +48,7 @@ class Link:
 
 def parse(text: str) -> Link:
     """``"model:lite"`` -> Link. Raises ValueError, which says what a link may be."""
-    kind, colon, target = text.partition(":")
+    kind, colon, target = text.partition(":") if isinstance(text, str) else ("", "", "")
     if not colon and kind in (LinkKind.LAST_KNOWN, LinkKind.STATIC):
         return Link(LinkKind(kind))
     if kind == LinkKind.MODEL and _MODEL_NAME.fullmatch(target):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -50,7 +51,8 @@ def fill(feature: FeatureSection, statistics: Mapping[str, Statistic]) -> bool |
     value: bool | int | float | str | None = getattr(feature, key)
     if value is None and feature.name in statistics:
         value = getattr(statistics[feature.name], key)
-    return round(value) if feature.type is Type.INT and isinstance(value, float) else value
+    whole = feature.type is Type.INT and isinstance(value, float) and math.isfinite(value)
+    return round(value) if whole else value  # type: ignore[arg-type]  # mypy does not see through ``whole``
 
 
 def impute(

@@ -7,6 +7,7 @@ Nothing is pickled: a process that ran foreign code is not to be trusted with th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -119,8 +120,11 @@ def answer(about: Mapping[str, Any], blocks: Sequence[Bytes], n: int) -> Outcome
         bad = {_row(i, n): _failure(kind, message) for i, kind, message in about.get("bad", ())}
     except Damaged:
         raise
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
+    except (KeyError, OverflowError, TypeError, ValueError, StopIteration) as error:
         raise Damaged(f"an answer that is none ({type(error).__name__}: {error})") from None
+    # A session has judged its scores, and stands in a number for each that was none: who sends one is no session.
+    if not np.isfinite(scores).all() or (probabilities is not None and not np.isfinite(probabilities).all()):
+        raise Damaged("scores that are no numbers")
     return Outcome(Predictions(scores, labels, probabilities, confidences), bad)
 
 
@@ -132,8 +136,11 @@ def _labels(told: Any, rest: Iterator[Bytes], n: int) -> list[Label | None] | No
         labels = next(rest).view(np.int64).tolist()
     elif told == "text":
         labels = list(_strings(next(rest), next(rest), n))
+        "".join(labels).encode()  # type: ignore[arg-type]  # half a character is a ValueError: no answer can hold one
+    elif isinstance(told, list) and {*map(type, told)} <= {int, str, NoneType}:
+        labels = told
     else:
-        labels = list(told)
+        raise Damaged("labels that are none")
     if len(labels) != n:
         raise Damaged(f"{len(labels)} labels for {n} rows")
     return labels
@@ -147,13 +154,21 @@ def _floats(block: Bytes, dtype: str, n: int) -> Floats:
 
 
 def _row(i: int, n: int) -> int:
-    if not 0 <= i < n:
+    if type(i) is not int or not 0 <= i < n:
         raise Damaged(f"row {i} of {n}")
-    return int(i)
+    return i
+
+
+SAID = frozenset({Kind.MODEL_ERROR, Kind.TIMEOUT, Kind.BAD_OUTPUT, Kind.INVALID, Kind.UNAVAILABLE})
+"""What a session says of a batch or a row. The other kinds are a worker's to find: ``malformed``, for one, would cost
+an event its answer."""
 
 
 def _failure(kind: str, message: str) -> Failure:
-    return Failure(Kind(kind), str(message))
+    found = Kind(kind)
+    if found not in SAID:
+        raise Damaged(f"a failure that is no model's: {found}")
+    return Failure(found, str(message))
 
 
 def _text(column: Sequence[Any]) -> list[Block]:
@@ -163,8 +178,9 @@ def _text(column: Sequence[Any]) -> list[Block]:
 
 
 def _strings(lengths: Bytes, utf8: Bytes, n: int) -> list[str]:
-    ends = np.cumsum(lengths.view(np.int64)).tolist()
+    each = lengths.view(np.int64)
+    ends = np.cumsum(each).tolist()
     text = bytes(utf8).decode("utf-8", "surrogatepass")
-    if len(ends) != n or (ends[-1] if ends else 0) != len(text):
+    if ((each < 0) | (each > len(text))).any() or len(ends) != n or (ends[-1] if ends else 0) != len(text):
         raise Damaged(f"{len(ends)} strings of {len(text)} characters for {n} rows")
     return [text[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.card import FeatureSection, Finite, ModelCard, Value, load_card
 from models.imputation import Statistic, fill
-from schemas.refusal import Refused, near, refuse
+from schemas.refusal import Refused, near, refuse, toml
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 # TensorProto.external_data (field 13) whose first entry's key is "location": weights kept in another file. The tag
@@ -187,9 +187,12 @@ def _version_file(folder: Path) -> _VersionFile:
     """Raises Refused for a mistaken key, TOMLDecodeError for what is no TOML (yet)."""
     path = folder / "version.toml"
     try:
-        return _VersionFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8", errors="replace")))
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return _VersionFile.model_validate(toml(str(path), text))
     except FileNotFoundError:
         return _VersionFile()
+    except OSError as error:
+        raise Refused(str(path), [f"cannot be read: {error.strerror}"]) from error
     except ValidationError as error:
         raise refuse(str(path), error, _VersionFile) from error
 

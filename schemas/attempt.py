@@ -16,6 +16,7 @@ MAX_MESSAGE = 500
 
 _MAX_NUMBER = 2**63 - 1
 _MAX_TEXT = 300
+"""Bytes: a topic has at most 249, a model's name is a folder's. Twice a topic and two others are under 4 KiB."""
 _Headers = dict[str, bytes | None]
 
 
@@ -56,7 +57,7 @@ class Attempt:
     def headers(self) -> list[Header]:
         """The control headers, in the contract's order. ``failsoft-crashes`` is absent at 0, which nearly all have."""
         found: list[Header] = [
-            ("failsoft-attempt", b"%d" % self.number),
+            ("failsoft-attempt", _count(self.number)),
             ("failsoft-origin-topic", self.origin.topic.encode()),
             ("failsoft-origin-partition", b"%d" % self.origin.partition),
             ("failsoft-origin-offset", b"%d" % self.origin.offset),
@@ -66,7 +67,7 @@ class Attempt:
             ("failsoft-error-message", shortened(self.failure.message)),
             ("failsoft-model", self.model.encode()),
             ("failsoft-next-revision", b"%d" % self.next_revision),
-            ("failsoft-replays", b"%d" % self.replays),
+            ("failsoft-replays", _count(self.replays)),
         ]
         if self.due_ms is not None:
             found.insert(1, ("failsoft-due-ms", b"%d" % self.due_ms))
@@ -75,7 +76,7 @@ class Attempt:
         if self.replay_id is not None:
             found.append(("failsoft-replay-id", self.replay_id.encode()))
         if self.crashes:
-            found.append(("failsoft-crashes", b"%d" % self.crashes))
+            found.append(("failsoft-crashes", _count(self.crashes)))
         return found
 
     def dead_headers(self, group: str) -> list[Header]:
@@ -200,6 +201,11 @@ class _BadHeader(ValueError):
     pass
 
 
+def _count(number: int) -> bytes:
+    """A count that only a forged header can bring to its limit stays there: one more could not be read back."""
+    return b"%d" % min(number, _MAX_NUMBER)
+
+
 def _or(read: Callable[[_Headers, str], int], found: _Headers, name: str, default: int) -> int:
     try:
         return read(found, name)
@@ -240,8 +246,8 @@ def _text(found: _Headers, name: str) -> str:
         text = raw.decode()
     except UnicodeDecodeError:
         raise _BadHeader(f"{name}: not UTF-8") from None
-    if not 0 < len(text) <= _MAX_TEXT:
-        raise _BadHeader(f"{name}: {len(text)} characters; it must have 1 to {_MAX_TEXT}")
+    if not 0 < len(raw) <= _MAX_TEXT:
+        raise _BadHeader(f"{name}: {len(raw)} bytes; it must have 1 to {_MAX_TEXT}")
     return text
 
 

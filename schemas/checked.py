@@ -10,6 +10,9 @@ from schemas.wire import Malformed
 
 T = TypeVar("T")
 
+_LONGEST_PLACE = 200
+"""Characters of a field's place in an error: a worker's name, which is a key in it, has so many."""
+
 # Past 2**53 other readers' JSON numbers are not exact. Strict: true is no 1, and "1" is none either.
 Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 Epoch = Annotated[int, Field(strict=True, ge=0, le=2**53)]
@@ -29,5 +32,5 @@ def checked(schema: TypeAdapter[T], given: object) -> T:
         return schema.validate_python(given)
     except ValidationError as e:
         first = e.errors(include_url=False, include_input=False)[0]
-        at = ".".join(map(str, first["loc"])) or "the whole"
+        at = ".".join(map(str, first["loc"]))[:_LONGEST_PLACE] or "the whole"
         raise Malformed(f"{at}: {first['msg']}") from None

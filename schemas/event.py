@@ -22,7 +22,8 @@ MAX_ID = 1024
 """Characters. An id is copied into every answer, so its size bounds theirs; UUIDs and URNs are far shorter."""
 
 _STRUCTURED = b"application/cloudevents"
-_FORM = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"
+# Nanoseconds are nine digits. The time is copied into the answer, whose size must not follow a longer fraction's.
+_FORM = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z"
 _RFC_3339 = re.compile(_FORM, re.ASCII)
 _RFC_3339_LINES = re.compile(f"{_FORM}(?:\n{_FORM})*", re.ASCII)
 _MINUTE = timedelta(minutes=1)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, get_args
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+
+MOST_PROBLEMS = 20
+"""Of a file, in one refusal: who has more begins with these."""
+
+DEEPEST = 32
+"""Levels of tables and arrays in a file, of which ours have four. Deep ones end in Python's own limit."""
+
+_LONGEST = 500
+"""Characters of a problem, and a tenth of it of a key in it: the file may hold a slip of a megabyte."""
 
 
 class Refused(Exception):
@@ -23,7 +35,62 @@ class Refused(Exception):
 
 def refuse(file: str, error: ValidationError, schema: type[BaseModel]) -> Refused:
     """``error``, met when ``file`` was read as ``schema``, in words that name each key."""
-    return Refused(file, [_problem(e["loc"], e["type"], e["msg"], schema) for e in error.errors()])
+    problems = [_problem(e["loc"], e["type"], e["msg"], schema) for e in error.errors(include_input=False)]
+    more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
+    return Refused(file, [shortened(problem) for problem in problems[:MOST_PROBLEMS]] + more)
+
+
+def toml(file: str, text: str) -> dict[str, Any]:
+    """What the TOML ``text`` of ``file`` says. Raises TOMLDecodeError, and Refused for what no file of ours can be."""
+    if _DOTTED.search(text):
+        raise Refused(file, [_TOO_DEEP])
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError:
+        raise Refused(file, [_TOO_DEEP]) from None
+    except ValueError:  # Python's limit of digits
+        raise Refused(file, ["a number of thousands of digits; TOML's have 64 bits"]) from None
+    problems = list(_faults(found))
+    if problems:
+        raise Refused(file, problems[:MOST_PROBLEMS])
+    return found
+
+
+# tomllib walks a dotted key from its beginning for each dot: one of twenty thousand took half a minute.
+_DOTTED = re.compile(rf"(?:^|[\[{{,])[ \t]*+(?:[^\s.=\[\]{{}},:]++[ \t]*+\.[ \t]*+){{{DEEPEST}}}", re.MULTILINE)
+_TOO_DEEP = f"nested deeper than {DEEPEST} levels: a bracket, or a dot in a key, that is there by mistake?"
+
+
+def _faults(found: dict[str, Any]) -> Iterator[str]:
+    """What of a TOML file would be met later as an error that names nothing."""
+    level: list[tuple[str, Any]] = list(found.items())
+    depth = 1
+    while level:
+        if depth > DEEPEST:
+            yield f"{spelled(level[0][0])}: {_TOO_DEEP}"
+            return
+        inner: list[tuple[str, Any]] = []
+        for key, value in level:
+            if isinstance(value, dict):
+                inner += [(f"{key}.{name}", each) for name, each in value.items()]
+            elif isinstance(value, list):
+                inner += [(f"{key}[{i}]", each) for i, each in enumerate(value)]
+            elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+                yield f"{spelled(key)}: a whole number of {value.bit_length()} bits; TOML's have 64"
+        level, depth = inner, depth + 1
+
+
+def shortened(text: str, longest: int = _LONGEST) -> str:
+    """At most ``longest`` characters of ``text``."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def spelled(key: str) -> str:
+    """A key as an error can show it: not longer than a key of ours ever is, and no sign that moves a cursor."""
+    short = shortened(key, _LONGEST // 5)
+    return short if short.isprintable() else repr(short)
 
 
 def near(word: str, known: Iterable[str]) -> str:
@@ -34,10 +101,11 @@ def near(word: str, known: Iterable[str]) -> str:
 
 def _problem(loc: tuple[int | str, ...], kind: str, message: str, schema: type[BaseModel]) -> str:
     key = ".".join(f"[{part}]" if isinstance(part, int) else part for part in loc).replace(".[", "[")
+    key = spelled(key)
     if kind == "extra_forbidden":
         names = _keys(schema, loc[:-1])
         known = f"; known here: {', '.join(sorted(names))}" if names else ""
-        return f"{key}: no such key{near(str(loc[-1]), names)}{known}"
+        return f"{key}: no such key{near(shortened(str(loc[-1])), names)}{known}"
     if kind == "missing":
         return f"{key}: missing, and it has no default"
     told = message.removeprefix("Value error, ")

@@ -6,6 +6,7 @@ that a reader does not know are ignored, so that workers of two versions can run
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ VERSIONS = range(1, 10**9)
 """Which numbers name a version: the folders that models.repository takes for one."""
 
 _Version = Annotated[int, Field(strict=True, ge=VERSIONS.start, lt=VERSIONS.stop)]
+_NUMBER = re.compile("[0-9]{1,9}")  # no more: int() raises for thousands of digits
 _Sum = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -194,7 +196,7 @@ class RolloutRow:
 def _numbered(given: Any) -> Any:
     """JSON's names are text; versions are numbers, and what is none of them stays as it is, to be refused."""
     if isinstance(given, dict) and isinstance(given.get("health"), dict):
-        health = {int(v) if v.isascii() and v.isdigit() else v: h for v, h in given["health"].items()}
+        health = {int(v) if _NUMBER.fullmatch(v) else v: h for v, h in given["health"].items()}
         return {**given, "health": health}
     return given
 

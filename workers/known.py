@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from types import NoneType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from models.fallback import LastKnown
+from models.fallback import LastKnown, from_rule
 from schemas import wire
 from schemas.prediction import Prediction, Predictions, Source
 
@@ -57,13 +58,14 @@ def _remember(known: LastKnown, records: Iterable[Any], now: float) -> None:
             continue
         try:
             a = wire.loads(record.value, MAX_ANSWER)
-            each = tuple(map(float, a["probabilities"] or ())) or None
-            sure = None if a["confidence"] is None else float(a["confidence"])
-            answer = Prediction(float(a["score"]), a["label"], each, sure)
-            version = int(a["version"]) if primary in record.headers else None
-            by = (str(a["model"]), version, record.timestamp, len(each or ()))
-        except (wire.Malformed, KeyError, TypeError, ValueError):
+            answer = from_rule({name: a[name] for name in ("score", "label", "confidence", "probabilities")})
+            model, version = a["model"], a["version"]
+        except (wire.Malformed, KeyError, TypeError):
             continue  # written by other hands: nothing that we ever answered
+        told = int if primary in record.headers else NoneType  # of several members nobody has the version
+        if answer is None or type(model) is not str or type(version) is not told:
+            continue  # by other hands too; what it holds could not be written again
+        by = (model, version, record.timestamp, len(answer.probabilities or ()))
         keys, given = together.setdefault(by, ([], []))
         keys.append(record.key)
         given.append(answer)

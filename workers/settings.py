@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from schemas.duration import seconds
 from schemas.event import Envelope
-from schemas.refusal import Refused, near, refuse
+from schemas.refusal import Refused, near, refuse, toml
 from topics.names import LONGEST_TOPIC, Names, check_name
 
 ENV = "FAILSOFT_"
@@ -167,7 +167,7 @@ def load(
     if path.is_dir():
         path = path / FILE
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        raw = toml(str(path), path.read_text("utf-8"))
     except FileNotFoundError:
         hint = "give --pipeline, set FAILSOFT_PIPELINE, or make one with: failsoft init my-pipeline"
         raise Refused(str(path), [f"no such file; {hint}"]) from None
@@ -225,7 +225,7 @@ def _variables() -> dict[str, tuple[list[str], bool]]:
 def _toml_value(name: str, text: str) -> Any:
     """A number or a list as TOML writes it; a bare word or a comma-separated list as shells write them."""
     try:
-        return tomllib.loads(f"v = {text}")["v"]
+        return toml("environment", f"{name} = {text}")[name]
     except tomllib.TOMLDecodeError:
         parts = [part.strip() for part in text.split(",")]
         if all(parts):

@@ -58,6 +58,10 @@ def test_an_ensembles_answer_is_the_primarys() -> None:
         b'{"score": 1}',
         _answer(b"x", 0.5, version=None).value,
         _answer(b"x", "high").value,
+        _answer(b"x", "nan").value,
+        _answer(b"x", 0.5, version=10**300).value,
+        _answer(b"x", 0.5, label=[1]).value,
+        _answer(b"x", 0.5, model=None).value,
     ],
 )
 def test_what_is_no_answer_is_passed_over(value: bytes | None) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from schemas.refusal import Refused, near, refuse
+from schemas.refusal import DEEPEST, MOST_PROBLEMS, Refused, near, refuse, toml
 
 
 class _Inner(BaseModel):
@@ -73,3 +73,37 @@ def test_a_near_spelling_is_near() -> None:
     """Nothing is suggested that nobody meant."""
     assert near("topcs", ["topics", "format"]) == " (did you mean 'topics'?)"
     assert near("zzz", ["topics", "format"]) == "" and near("x", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "[" * 20_000, "nested deeper than 32 levels"),
+        ("a" + ".b" * 20_000 + " = 1", "nested deeper than 32 levels"),
+        ("[x]\na = [" + "9" * 5_000 + "]", "thousands of digits"),
+        ("[x]\na = [1, 0x" + "f" * 5_000 + "]", "x.a[1]: a whole number of 20000 bits"),
+        ("a = 9223372036854775808", "a: a whole number of 64 bits"),
+    ],
+    ids=["brackets", "dots", "digits", "hex digits", "64 bits"],
+)
+def test_a_file_that_python_could_not_carry_is_refused(text: str, said: str) -> None:
+    """Each would be a RecursionError or a ValueError somewhere behind, which names neither file nor key."""
+    with pytest.raises(Refused) as caught:
+        toml("card.toml", text)
+    assert caught.value.file == "card.toml" and said in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_what_is_at_the_limits_is_read() -> None:
+    """They are far beyond any file of ours."""
+    assert toml("f", "a" + ".b" * (DEEPEST - 1) + " = 1")
+    assert toml("f", "a = [-9223372036854775808, 9223372036854775807]")
+
+
+def test_a_refusal_is_short_whatever_the_file_holds() -> None:
+    """The first problems, and how many more; a key without its tail, and without what moves a cursor."""
+    given = {"model": {"deadline": 1}, "k" * 100_000: 1, "\x1b[2J": 1} | {f"k{i}": 1 for i in range(500)}
+    with pytest.raises(ValidationError) as caught:
+        _Outer.model_validate(given)
+    refused = refuse("card.toml", caught.value, _Outer)
+    assert len(refused.problems) == MOST_PROBLEMS + 1 and refused.problems[-1] == "and 482 more"
+    assert len(str(refused)) < 20_000 and "\x1b" not in str(refused)
