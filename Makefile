@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak docs clean
+.PHONY: help demo test check bench soak fuzz docs clean
 
 help:            ## Show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## ?(.*)/  make \1|\2/' | column -t -s '|'
@@ -29,11 +29,14 @@ soak: $(VENV)/.test   ## Workers under a seeded schedule of faults, every event 
 	$(BIN)/python -m tests.system.soak $(if $(EVENTS),--events $(EVENTS)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(SEED),--seed $(SEED)) $(SOAK)
 
+fuzz: $(VENV)/.test   ## Mutated input against its rules: make fuzz SECONDS=300 TARGETS="event card" SEED=7
+	$(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+
 docs: $(VENV)/.test   ## Write the generated pages and schemas anew (a test fails when one is stale)
 	$(BIN)/python -m workers.docs
 
 clean:           ## Remove the environment and what tools left behind
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
 
 # One environment; each level installs what it needs, again only when pyproject.toml has changed.
 $(VENV)/.run: pyproject.toml

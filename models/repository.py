@@ -191,8 +191,6 @@ def _version_file(folder: Path) -> _VersionFile:
         return _VersionFile.model_validate(toml(str(path), text))
     except FileNotFoundError:
         return _VersionFile()
-    except OSError as error:
-        raise Refused(str(path), [f"cannot be read: {error.strerror}"]) from error
     except ValidationError as error:
         raise refuse(str(path), error, _VersionFile) from error
 

@@ -1,0 +1,224 @@
+"""Targets that are files of the user's: whatever stands in one, it is used, or refused in words that name it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from models import golden
+from models.card import load_card
+from models.fallback import static
+from models.imputation import impute
+from models.repository import Repository, UnknownModel
+from schemas.event import Envelope
+from schemas.features import columns
+from schemas.prediction import Predictions, Source
+from schemas.refusal import Refused
+from schemas.scored import Answers, encode
+from tests.fuzz.published import hold_to_scored
+from tests.fuzz.target import Target
+from topics.layout import layout
+from workers import settings
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "models" / "repository" / "repayment"
+
+MOST_TOLD = 20_000
+"""Characters of a refusal: what a person can be asked to scroll, over a file of any size."""
+
+
+def told(read: Callable[[], T], named: str) -> T | None:
+    """What ``read`` gives, or None where it is refused as it should be."""
+    try:
+        return read()
+    except Refused as refused:
+        said = str(refused)
+        assert named in refused.file and said.startswith(refused.file)
+        assert refused.problems and all(problem.strip() for problem in refused.problems)
+        assert "Traceback" not in said and "set_int_max_str_digits" not in said
+        assert len(said) < MOST_TOLD, f"{len(said)} characters"
+        return None
+
+
+def pipeline(data: bytes) -> bool:
+    """A pipeline file is settings from which topics follow, or Refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.toml"
+        path.write_bytes(data)
+        found = told(lambda: settings.load(path, {}), "pipeline.toml")
+        if found is not None:
+            assert isinstance(found.envelope, Envelope)
+            topics = layout(found.names, found.input.topics, found.retry.rungs, 4, found.input.max_bytes)
+            assert len({t.name for t in topics}) == len(topics)
+            assert all(0 < len(t.name) <= 249 for t in topics)
+            assert settings.Settings.model_validate(found.model_dump()) == found
+        return found is not None
+
+
+def environment(data: bytes) -> bool:
+    """Variables, one a line, over a good file: the same."""
+    given = dict(
+        line.partition("=")[::2] for line in data.decode("utf-8", "surrogateescape").split("\n") if "\0" not in line
+    )
+    given.pop("FAILSOFT_PIPELINE", None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.toml"
+        path.write_bytes(PIPELINE)
+        try:
+            settings.load(path, given)
+            return True
+        except Refused as refused:
+            assert refused.file in ("environment", str(path)) and all(p.strip() for p in refused.problems)
+            assert "set_int_max_str_digits" not in str(refused) and len(str(refused)) < MOST_TOLD
+            return False
+
+
+def card(data: bytes) -> bool:
+    """A card is one with which an event can be read and answered, or Refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "repayment" / "card.toml"
+        path.parent.mkdir()
+        path.write_bytes(data)
+        found = told(lambda: load_card(path), "card.toml")
+        if found is None:
+            return False
+        made = columns([{}, {f.name: f.mode for f in found.features}], found.specs)
+        assert made.size == 2
+        if not any(f.impute is not None and f.impute.method.statistic for f in found.features):
+            ready = impute(made, found, {})
+            assert {0} == {0} & (ready.invalid.keys() | ready.imputed.keys()) or not found.features
+        if found.fallback is not None:
+            answer = Predictions.of([static(found)])
+            (value,) = encode(
+                Answers(
+                    Source.STATIC, None, None, None, 0, True, ["e"], ["2018-10-30T18:00:00Z"], answer, ["t"], 0, [1],
+                    {}, "2018-10-30T18:00:00Z",
+                )
+            )  # fmt: skip
+            hold_to_scored(value, reason="timeout")
+        return True
+
+
+def version(data: bytes) -> bool:
+    """A version.toml is a version, whole or half copied, or Refused; the repository can be listed all the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "repayment"
+        (model / "3").mkdir(parents=True)
+        (model / "card.toml").write_bytes(_WHOLE)
+        (model / "3" / "model.onnx").write_bytes(b"weights")
+        (model / "3" / "version.toml").write_bytes(data)
+        repository = Repository(Path(folder))
+        listed = told(lambda: repository.versions("repayment"), "version.toml")
+        assert listed in (None, [], [3])
+        if not listed:
+            return False
+        try:
+            found = told(lambda: repository.artifact("repayment", 3), "repayment")
+        except UnknownModel:
+            raise AssertionError("a version that is listed is there") from None
+        if found is not None:
+            loaded = repository.card("repayment")
+            ready = impute(columns([{}], loaded.specs), loaded, found.statistics)
+            assert ready.invalid.keys() | ready.imputed.keys() == {0}
+        return found is not None
+
+
+def vectors(data: bytes) -> bool:
+    """A golden.ndjson is vectors that can be fed to a model, or Refused with the line."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / golden.FILE
+        path.write_bytes(data)
+        found = told(lambda: golden.read(path), golden.FILE)
+        if found is None:
+            return False
+        loaded = load_card(MODEL / "card.toml")
+        statistics = Repository(MODEL.parent).artifact("repayment", 1).statistics
+        fed, invalid = golden.rows(found, loaded, statistics)
+        assert fed.size == len(found) and set(invalid) <= set(range(len(found)))
+        assert golden.mismatches(found, [vector.expected for vector in found]) == []
+        return True
+
+
+CARD = (MODEL / "card.toml").read_bytes()
+PIPELINE = b"""name = "loans"
+model = "repayment"
+guarantee = "exactly_once"
+[kafka]
+bootstrap_servers = "127.0.0.1:9092"
+security_protocol = "SASL_PLAINTEXT"
+sasl_mechanism = "SCRAM-SHA-512"
+sasl_username = "ann"
+[input]
+topics = ["loans.events", "other"]
+id = "event_id"
+time = "occurred_at"
+features = "features"
+max_bytes = 1_000_000
+partitions = 4
+[retry]
+delays = ["5s", "30s", "5m"]
+jitter = 0.1
+[models]
+repository = "models/repository"
+vetting_memory_mb = 512
+vetting_time = "60s"
+"""
+_WHOLE = b"""[output]
+kind = "regression"
+[[features]]
+name = "car_value"
+type = "int"
+impute = "mode"
+[[features]]
+name = "driver_tenure"
+type = "float"
+impute = "median"
+"""
+_ENSEMBLE = b"""[model]
+kind = "ensemble"
+[output]
+kind = "multiclass"
+classes = ["a", 2]
+min_confidence = 0.5
+[ensemble]
+combine = "weighted_mean"
+quorum = 1
+members = [{ model = "a", weight = 2 }, { model = "b" }]
+[fallback]
+chain = ["static"]
+static = { score = 0.5, label = "a", probabilities = [0.5, 0.5] }
+"""
+_PROCESS = b"""model = { deadline = "1s", blame = "2s", isolation = "process", replicas = 2, memory = "512MB" }
+features = [{ name = "n", type = "int", impute = "mean", mean = 3.5 },
+  { name = "s", type = "string", unseen = "pass", categories = ["a"], impute = { value = "median" } },
+  { name = "b", type = "bool", mode = true, impute = "last_known" }]
+output = { kind = "anomaly", range = [-10, 10.0], threshold = 1 }
+rollback = { after_failed_probes = 1, hold = "5m" }
+"""
+_VERSION = (MODEL / "1" / "version.toml").read_bytes().partition(b"\n")[2]  # its sha256 is another file's
+_VERSION = _VERSION.replace(b"median = 22066.000000", b"median = 22066.000000\nmode = 22066.0")
+
+TARGETS = (
+    Target(
+        "pipeline",
+        pipeline,
+        (PIPELINE,),
+        (b'"5s"', b'["5s"]', b'"loans.retry.5s"', b"1970-01-01T00:00:00Z", b"[input]"),
+    ),
+    Target(
+        "environment",
+        environment,
+        (
+            b'FAILSOFT_KAFKA__BOOTSTRAP_SERVERS=a:1,b:2\nFAILSOFT_RETRY__DELAYS=5s,1m\nFAILSOFT_INPUT__TOPICS=["a"]',
+            b"FAILSOFT_NAME=x\nFAILSOFT_INPUT__MAX_BYTES=100\nFAILSOFT_RETRY__JITTER=0.2\nFAILSOFT_KAFKA__SASL_PASSWORD=p",
+        ),
+    ),
+    Target(
+        "card", card, (CARD, _ENSEMBLE, _PROCESS), (b'"median"', b'"static"', b'"int"', b'"1h"', b"impute", b"mode")
+    ),
+    Target("version", version, (_VERSION,), (b"mode", b"mean", b"median")),
+    Target("vectors", vectors, ((MODEL / "1" / golden.FILE).read_bytes(),), (b'"tolerance": 1', b'"label"')),
+)

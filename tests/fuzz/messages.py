@@ -1,0 +1,247 @@
+"""Targets that are messages: between workers, beside offsets, from a model's process, and answers read back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from models import fleet as breakers
+from models import parcel, rollout
+from models.breaker import Policy
+from models.contract import Outcome
+from models.fallback import LastKnown
+from models.link import MOST as LONGEST_PARCEL
+from models.parcel import Damaged
+from models.verdict import Check, Result, Vetting
+from schemas import wire
+from schemas.failure import Failure, Kind
+from schemas.fleet import Alert, BreakerRow, Command, Report
+from schemas.prediction import Predictions, Source
+from schemas.rollout import Order, Presence, RolloutRow
+from schemas.scored import Answers, encode
+from schemas.wire import Malformed
+from tests.fuzz.published import hold_to_scored, plain
+from tests.fuzz.target import Target
+from tests.kit import NOW_MS, Rec
+from workers import suspects
+from workers.known import _remember
+
+POLICY = Policy(0.5, 30.0, 20, 0.1, 0.8, 15.0, 300.0, 3)
+ROLLOUTS = rollout.Policy(3, 1800.0)
+
+
+def told(made: Any, raw: bytes) -> Any:
+    """What ``made`` reads, which is written as it was read; None where it is Malformed."""
+    try:
+        found = made.parse(raw)
+    except Malformed as e:
+        assert 0 < len(str(e)) < 2000, str(e)
+        return None
+    written = wire.dumps(found.to_dict()) if isinstance(found, RolloutRow) else found.to_bytes()
+    plain(written)
+    assert made.parse(written) == found
+    return found
+
+
+def fleet(data: bytes) -> bool:
+    """A report or a command after a row: each is itself or Malformed, and what an owner makes of them is a row that
+    it can read again.
+    """
+    first, _, second = data.partition(b"\n")
+    row, messages = told(BreakerRow, first), (told(Report, second), told(Command, second))
+    accepted = any(each is not None for each in (told(Alert, first), row, *messages))
+    for message in messages:
+        if message is None:
+            continue
+        key = message.key if isinstance(message, Report) else message.target
+        mine = row if row is not None and breakers.targets(key, [row.key]) else None
+        if mine is None and not key.rpartition("@")[0]:
+            continue
+        folded = breakers.fold(mine, message, POLICY, NOW_MS, 0.5)
+        if folded.row is not None:
+            assert BreakerRow.parse(folded.row.to_bytes()) == folded.row
+            breakers.view(folded.row, "w1", NOW_MS)
+        for alert in folded.alerts:
+            assert Alert.parse(alert.to_bytes()) == alert
+    return accepted
+
+
+def rollouts(data: bytes) -> bool:
+    """The same of versions."""
+    first, _, second = data.partition(b"\n")
+    row, messages = told(RolloutRow, first), (told(Presence, second), told(Order, second))
+    for message in messages:
+        if message is None:
+            continue
+        folded = rollout.fold(row, message, ROLLOUTS, NOW_MS)
+        if folded.row is not None:
+            assert RolloutRow.parse(wire.dumps(folded.row.to_dict())) == folded.row
+            rollout.skew(folded.row, NOW_MS)
+            key = f"{folded.row.model}@{folded.row.active}"
+            failing = BreakerRow(key, "open", until_ms=NOW_MS, reopenings=3)
+            rollout.verdict(folded.row, failing, ROLLOUTS, NOW_MS)
+        for alert in folded.alerts:
+            assert Alert.parse(alert.to_bytes()) == alert
+    return any(each is not None for each in (row, *messages))
+
+
+def verdict(data: bytes) -> bool:
+    """A verdict of the gate's process, or Malformed."""
+    return told(Vetting, data) is not None
+
+
+def mark(data: bytes) -> bool:
+    """Whatever stands beside an offset is a mark or nothing, and what a lane then writes there is a mark too."""
+    text = data.decode("utf-8", "replace")
+    found = suspects.parse(text)
+    assert found is None or suspects.parse(str(found)) == found
+    for offset in (0, 5, 2**40):
+        care: suspects.Care[tuple[str, int]] = suspects.Care()
+        place = ("t", 0)
+        assert care.opened(place, offset, text) in (found, None)
+        chosen = care.choose([place])
+        assert chosen is None or chosen[1] >= 1
+        last = offset + (chosen[1] if chosen else 100) - 1
+        turn = care.turn({place: last})
+        for each in turn.marks.values():
+            assert suspects.parse(str(each)) == each and len(str(each)) < 200
+        committed = care.beside(turn, {place: offset}, {place: last + 1})
+        for _, beside in committed.values():
+            assert beside == "" or suspects.parse(beside) is not None, beside
+    return found is not None
+
+
+ROWS = 3
+
+
+def answer(data: bytes) -> bool:
+    """What a model's process says is an answer that can be written for each row, failures that a model may have, or
+    Damaged.
+    """
+    first, *blocks = data.split(b"\x1e\n")
+    try:
+        about = wire.loads(first, LONGEST_PARCEL)
+    except Malformed:
+        return False
+    if not isinstance(about, dict):
+        return False  # models.isolation reads an object's keys: a TypeError there is its "out of its mind"
+    try:
+        found = parcel.answer(about, [np.frombuffer(block, np.uint8) for block in blocks], ROWS)
+    except Damaged as e:
+        assert str(e)
+        return False
+    if isinstance(found, Failure):
+        assert found.kind in parcel.SAID
+        return True
+    assert isinstance(found, Outcome) and len(found.predictions) == ROWS
+    assert all(0 <= row < ROWS and failure.kind in parcel.SAID for row, failure in found.bad.items())
+    good = [row for row in range(ROWS) if row not in found.bad]
+    kept = found.predictions.take(np.array(good, np.intp))
+    n = len(good)
+    for value in encode(
+        Answers(
+            Source.PRIMARY, "m", 1, None, 0, True, ["e"] * n, ["2018-10-30T18:00:00Z"] * n, kept, ["t"] * n, 0,
+            list(range(n)), {}, "2018-10-30T18:00:00Z",
+        )
+    ):  # fmt: skip
+        hold_to_scored(value)
+    return True
+
+
+def known(data: bytes) -> bool:
+    """A scored record of whoever wrote it is an answer that can be given again, or forgotten."""
+    remembered = LastKnown(3600.0)
+    source = [("failsoft-source", b"ensemble" if data[-1:] == b" " else b"primary")]
+    _remember(remembered, [Rec(timestamp=NOW_MS, value=data, headers=source, key=b"k")], NOW_MS / 1000)
+    found = remembered.recall(b"k", NOW_MS / 1000)
+    if found is None:
+        return False
+    assert math.isfinite(found.prediction.score)
+    one = Predictions.of([found.prediction])
+    (value,) = encode(
+        Answers(
+            Source.LAST_KNOWN, found.model, found.version, Kind.TIMEOUT, 0, False, ["e"], ["2018-10-30T18:00:00Z"], one,
+            ["t"], 0, [1], {}, "2018-10-30T18:00:00Z",
+        )
+    )  # fmt: skip
+    hold_to_scored(value)
+    return True
+
+
+def _parcel(given: Outcome | Failure) -> bytes:
+    about, blocks = parcel.send_answer(given)
+    return b"\x1e\n".join([wire.dumps(about), *(bytes(memoryview(b).cast("B")) for b in blocks)])
+
+
+_SCORES = np.array([0.75, 0.5, 0.25], np.float32)
+_TABLE = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)
+_PARCELS = (
+    _parcel(Outcome(Predictions(_SCORES, [1, 1, 0], None, _SCORES), {})),
+    _parcel(Outcome(Predictions(_SCORES, ["a", "é", "b"], _TABLE, np.array([0.5, 1, 0.7])), {})),
+    _parcel(Outcome(Predictions(_SCORES, [1, "a", None]), {1: Failure(Kind.BAD_OUTPUT, "no number")})),
+    _parcel(Failure(Kind.TIMEOUT, "too long")),
+)
+_REPORT = (
+    b'{"key":"m@2","worker":"w1","sequence":5,"at_ms":%d,"generation":4,"kind":"window","counts":{"calls":40,"failures":'
+    b'30,"slow":1,"runs":4},"probes":{"passed":0,"failed":0,"slow":0},"want":3,"tripped":true}' % NOW_MS
+)
+_ROW = (
+    b'{"key":"m@2","state":"half_open","generation":4,"since_ms":%d,"until_ms":null,"reopenings":2,"reason":"r",'
+    b'"changed_by":"w","lease":{"worker":"w1","probes":3,"granted_ms":1,"expires_ms":%d,"passed":1,"slow":0},"passed":1,'
+    b'"slow":0,"windows":{"w1":{"sequence":3,"at_ms":5,"counts":{"calls":20,"failures":11,"slow":0,"runs":2},"tripped":'
+    b'true,"failing_ms":4}},"sick":["w2"],"commands":["5 close ann"]}' % (NOW_MS - 5000, NOW_MS + 9000)
+)
+_COMMAND = b'{"target":"m","action":"force_open","who":"ann","why":"it smells","at_ms":%d}' % NOW_MS
+_HEALTH = b'{"2":{"calls":9,"failures":1,"runs":2,"seconds":0.5,"judged":9,"sure":8.1}}'
+_PRESENCE = b'{"worker":"w1","model":"m","serving":2,"at_ms":%d,"problem":null,"health":%b}' % (NOW_MS, _HEALTH)
+_ROLLOUT = (
+    b'{"model":"m","active":3,"previous":2,"since_ms":5,"held_until_ms":null,"history":[{"at_ms":1,"from_":null,"to":2,'
+    b'"who":"w1","why":"first","trigger":"first"},{"at_ms":2,"from_":2,"to":3,"who":"ann","why":"better","trigger":'
+    b'"promote"}],"workers":{"w1":{"version":3,"at_ms":4,"problem":null,"health":%b}},"orders":[{"order":"2 promote '
+    b'ann","refused":null}]}' % _HEALTH
+)
+_ORDER = b'{"target":"m@2","order":"rollback","who":"ann","why":"worse","at_ms":%d,"failing":null}' % NOW_MS
+_ALERT = b'{"name":"breaker","key":"m@2","at_ms":5,"from":"closed","to":"open","reason":"r","worker":null}'
+_ANSWERED = (
+    b'{"event_id":"e","score":0.93,"label":1,"probabilities":[0.07,0.93],"confidence":0.93,"source":"primary","model":"m",'
+    b'"version":2,"degraded":false,"reason":null,"revision":0,"final":true,"imputed":[],"origin":{"topic":"t","partition":'
+    b'0,"offset":17},"event_time":"2018-10-30T18:00:00Z","scored_at":"2026-11-24T16:00:00.123Z"}'
+)
+_VETTING = Vetting("m", 2, "0" * 64, (Check("load", Result.PASSED, "in 3 ms"), Check("nan", Result.NOTE, "é")), 1.5)
+
+TARGETS = (
+    Target(
+        "fleet",
+        fleet,
+        (_ROW + b"\n" + _REPORT, _ROW + b"\n" + _COMMAND, _ALERT, b"\n" + _REPORT),
+        (b'"w1"', b"4", b'"m@2"'),
+    ),
+    Target(
+        "rollouts",
+        rollouts,
+        (_ROLLOUT + b"\n" + _PRESENCE, _ROLLOUT + b"\n" + _ORDER, b"\n" + _PRESENCE),
+        (b'"2"', b'"m@1"'),
+    ),
+    Target("verdict", verdict, (_VETTING.to_bytes(),), (b'"load"', b'"failed"')),
+    Target(
+        "mark",
+        mark,
+        (
+            b"failsoft/1 suspect deaths=1 until=64 of=4000",
+            b"failsoft/1 alone deaths=2 until=6 of=64",
+            b"failsoft/1 among deaths=0 until=4000 of=4000",
+        ),
+        (b"999", b"alone", b"among", b"suspect", b"5", b"6"),
+    ),
+    Target(
+        "answer", answer, _PARCELS, (b'"timeout"', b'"malformed"', b'"scores"', b"\xed\xa0\x80", b"\xff" * 8, b"\x1e\n")
+    ),
+    Target(
+        "known",
+        known,
+        (_ANSWERED, _ANSWERED.replace(b'"version":2', b'"version":null') + b" "),
+        (b'"nan"', b'"0.5"', b"[0.5]"),
+    ),
+)

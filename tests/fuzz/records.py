@@ -1,0 +1,239 @@
+"""Targets that are records: an event's bytes, headers, fetched batches, and whole batches through scoring."""
+
+from __future__ import annotations
+
+import json
+import struct
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
+
+from models.card import load_card
+from schemas import attempt as attempts
+from schemas.attempt import Attempt
+from schemas.event import MAX_ID, Envelope, Event, decode, decode_one, origin_of
+from schemas.failure import Failure, Kind
+from schemas.features import Type, columns, reason
+from schemas.record import Header, Origin
+from tests.fuzz.files import MODEL
+from tests.fuzz.published import plain
+from tests.fuzz.target import Target
+from tests.kit import INPUT, NOW_MS, REPLAY, Rec, attempt
+from topics import hold
+from workers import letters
+from workers.unpack import Records
+
+ENVELOPES = (
+    Envelope(id="event_id", time="occurred_at", max_bytes=100_000),
+    Envelope(id="event_id", time="occurred_at", features="", max_bytes=100_000),
+    Envelope(),
+)
+LONGEST_ANSWER = 16_384
+"""Bytes that an event's id and time, as JSON, may add to its answer, whatever the event's size."""
+
+TOPICS = (INPUT, "loans.retry.5s", "loans.retry.1m", REPLAY)
+
+
+def record(form: bytes, offset: int) -> Rec:
+    """A record as this folder writes them down: its topic, a line for each header, an empty line, its value.
+
+    ``name: value`` is a header, ``name`` alone one without a value, ``:key: k`` the record's key. A value of a single
+    line "(null)" is a tombstone.
+    """
+    head, _, value = form.partition(b"\n\n")
+    first, *lines = head.split(b"\n")
+    headers: list[Header] = []
+    key: bytes | None = b"k"
+    for line in lines:
+        name, colon, rest = line.lstrip(b":").partition(b": ")
+        if line.startswith(b":key"):
+            key = rest if colon else None
+        else:
+            headers.append((name.decode("utf-8", "replace"), rest if colon else None))
+    topic = first.decode("utf-8", "replace")
+    known = topic if topic in TOPICS else INPUT
+    return Rec(known, 0, offset, NOW_MS - 1000, key, None if value == b"(null)" else value, headers)
+
+
+def written(one: Rec) -> bytes:
+    """The inverse, for seeds."""
+    lines = [one.topic.encode(), *(k.encode() + (b"" if v is None else b": " + v) for k, v in one.headers)]
+    return b"\n".join(lines) + b"\n\n" + (b"(null)" if one.value is None else one.value)
+
+
+# --- one event ---
+
+SPECS = load_card(MODEL / "card.toml").specs
+
+
+def event(data: bytes) -> bool:
+    """Bytes and headers are an event within its limits or MALFORMED, the same alone as among neighbours, who are none
+    the worse; its features are columns in which each cell that cannot be used has its reason.
+    """
+    one, accepted = record(data, 7), False
+    for envelope in ENVELOPES:
+        found = decode_one(one, origin_of(one), envelope)
+        batch = decode([GOOD, one, GOOD], {}, envelope)
+        good = decode_one(GOOD, origin_of(GOOD), envelope)
+        assert isinstance(good, Event)
+        for row in (0, 2):
+            assert Event(batch.ids[row], batch.times[row], batch.features[row]) == good
+        assert 0 < len(batch.ids[1]) <= MAX_ID
+        assert len(json.dumps([batch.ids[1], batch.times[1]])) < LONGEST_ANSWER
+        datetime.fromisoformat(batch.times[1])
+        if isinstance(found, Failure):
+            assert batch.failures == {1: found} and found.kind is Kind.MALFORMED and 0 < len(found.message) < 2000
+            continue
+        assert batch.failures == {}
+        assert Event(batch.ids[1], batch.times[1], batch.features[1]) == found
+        assert one.value is not None and isinstance(plain(one.value), dict)
+        _columns(found)
+        accepted = True
+    return accepted
+
+
+def _columns(found: Event) -> None:
+    made = columns([found.features, {}], SPECS)
+    for spec in SPECS:
+        bad = made.unusable.get(spec.name)
+        assert bad is not None and bad[1], "nothing is missing silently"
+        there = spec.name in found.features
+        why = reason(found.features[spec.name], spec) if there else "missing"
+        assert bad[0] == (why is not None) and made.why.get((0, spec.name)) == why
+        if spec.type is Type.FLOAT:
+            assert np.isfinite(made.values[spec.name]).all()
+
+
+LINES = (
+    b'{"event_id": "50000", "occurred_at": "2018-10-30T18:00:00Z", "features": {"car_value": 12638.0, "salary_range": '
+    b'"0 - 20K \xe2\x82\xac", "debt_to_income_ratio": 0.4879263073031473, "loan_length": 21.0, '
+    b'"repaid_loan_on_prev_car": false, "size_of_downpayment": "10%", "driver_tenure": 4.224627596290295}}',
+    b'{"event_id": 50001, "occurred_at": "2018-10-30 18:08:43.152", "features": {"car_value": 52425.0, "salary_range": '
+    b'"20K - 40K \xe2\x82\xac", "debt_to_income_ratio": 0.6721834686006466, "loan_length": 20, '
+    b'"repaid_loan_on_prev_car": null, "size_of_downpayment": "40%", "driver_tenure": 4.963102897846603}}',
+)
+"""Two of the demo's events (workers/demo/data), one of them as other programs would write it."""
+
+GOOD = Rec(INPUT, 0, 3, NOW_MS, b"k", LINES[0], [])
+_CLOUD = b'{"specversion": "1.0", "id": "c-1", "time": "2018-10-30T18:00:00.5+02:00", "data": ' + LINES[0] + b"}"
+
+EVENTS = (
+    written(GOOD),
+    INPUT.encode() + b"\ntraceparent: 00-a-b-01\n\n" + LINES[1],
+    INPUT.encode() + b"\nce_id: c-2\nce_time: 2018-10-30T18:00:00Z\n\n" + LINES[1],
+    INPUT.encode() + b"\ncontent-type: application/cloudevents+json; charset=utf-8\n\n" + _CLOUD,
+    INPUT.encode() + b"\n\n" + json.dumps({"event_id": "x", "occurred_at": "2018-W44-2", "features": {}}).encode(),
+)
+
+# --- headers ---
+
+MOST_ADDED = 4096
+"""Bytes of control headers that a record gets, names and values: the contract's."""
+
+
+def headers(data: bytes) -> bool:
+    """Headers are an attempt that can be written and read again, or BAD_HEADER of which something is salvaged; what is
+    added stays under 4 KiB, the hold reads the same due time, and no dead letter made of them is unreadable.
+    """
+    one = record(REPLAY.encode() + b"\n" + data + b"\n\n{}", 5)
+    found = attempts.parse(one.headers)
+    accepted = isinstance(found, Attempt)
+    if isinstance(found, Failure):
+        assert found.kind is Kind.BAD_HEADER and found.message.startswith("failsoft-") and len(found.message) < 1000
+        found = attempts.salvage(one.headers, found, Origin(INPUT, 0, 5, NOW_MS), "m", NOW_MS)
+    else:
+        assert found.due_ms == hold.due_ms(one.headers)
+        assert attempts.parse(found.headers()) == found
+    for dead in (False, True):
+        added = found.dead_headers("loans") if dead else found.headers()
+        assert sum(len(k) + len(v or b"") for k, v in added) <= MOST_ADDED
+        kept = letters.letter(Rec(headers=added, value=one.value))
+        assert isinstance(kept.attempt, Attempt)
+        json.dumps(letters.described(kept, ENVELOPES[0], replayed=False), allow_nan=False)
+        replayed = attempts.parse(letters.again(kept, "r"))
+        assert isinstance(replayed, Attempt) and replayed.replays >= kept.attempt.replays
+    return accepted
+
+
+# --- fetched batches ---
+
+_HEAD = 61
+"""Bytes of a batch before its records; its checksum stands at 17 and is of what follows 21."""
+
+_KNOWN = (CorruptRecordException, UnsupportedCodecError)
+
+
+def fetched(data: bytes) -> bool:
+    """A fetched batch, its length and checksum set right, is read as aiokafka reads it; where that fails for a
+    header's name that is no text, the record is there with another name, and all else as it was.
+    """
+    if len(data) < _HEAD:
+        data += bytes(_HEAD - len(data))
+    raw = bytearray(data)
+    raw[8:12] = struct.pack(">i", len(raw) - 12)
+    raw[16] = 2  # older formats are not ours
+    raw[17:21] = struct.pack(">I", calc_crc32c(bytes(raw[21:])))
+    theirs, ours = _read(MemoryRecords(bytes(raw))), _read(Records(bytes(raw)))
+    if not isinstance(theirs, UnicodeDecodeError):
+        assert repr(ours) == repr(theirs)
+        return isinstance(ours, list) and bool(ours)
+    if isinstance(ours, list):
+        assert all(isinstance(name, str) for *_, found in ours for name, _ in found)
+    else:
+        assert isinstance(ours, _KNOWN), repr(ours)
+    return isinstance(ours, list)
+
+
+def _read(records: Any) -> list[tuple[Any, ...]] | Exception:
+    found = []
+    try:
+        while records.has_next():
+            batch = records.next_batch()
+            if batch.is_control_batch:
+                continue
+            found += [(r.offset, r.timestamp, r.key, r.value, list(r.headers)) for r in batch]
+    except Exception as e:  # noqa: BLE001
+        return e
+    return found
+
+
+def _batch(compression: int) -> bytes:
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=compression,
+        is_transactional=0,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=100_000,
+    )
+    for i in range(3):
+        builder.append(
+            i, 1000 + i, b"k%d" % i if i else None, b"v%d" % i, [("own", b"\xff"), ("none", None), ("é", b"")]
+        )
+    return bytes(builder.build())
+
+
+_ATTEMPTS = tuple(
+    b"\n".join(k.encode() + b": " + (v or b"") for k, v in one.headers())
+    for one in (
+        attempt(),
+        attempt(due_ms=None, replay_id="r", crashes=1, replays=1, failure=Failure(Kind.TIMEOUT, "é")),
+    )
+)
+
+TARGETS = (
+    Target(
+        "event",
+        event,
+        EVENTS,
+        (b"\n\n(null)", b'"event_id"', b'"features"', b'"data"', b"ce_id", b"content-type", b'"id"'),
+    ),
+    Target("headers", headers, _ATTEMPTS, (b"failsoft-due-ms", b"failsoft-replays: ", b"poison", b"9" * 19)),
+    Target("fetched", fetched, (_batch(0), _batch(1)), (b"\xff\xff\xff\xff\x0f", b"\x80\x80\x80\x80\x01", b"\x01")),
+)
