@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak fuzz docs clean
+.PHONY: help demo test long check bench soak fuzz docs clean
 
 help:            ## Show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## ?(.*)/  make \1|\2/' | column -t -s '|'
@@ -15,6 +15,9 @@ demo: $(VENV)/.run    ## The whole story on this machine, in about 90 seconds: n
 
 test: $(VENV)/.test   ## Unit, property and integration tests, against a real Kafka
 	$(BIN)/python -m pytest
+
+long: $(VENV)/.test   ## What takes minutes: a cluster of three brokers killed and restarted, a network that fails
+	$(BIN)/python -m pytest --long --numprocesses=0 tests/system/test_cluster.py tests/system/test_network.py
 
 check: $(VENV)/.dev   ## ruff, mypy --strict and the rules of the house
 	$(BIN)/ruff check .

@@ -20,6 +20,8 @@ from tests.system.feed import Feed
 from tests.system.recovery import STALL, answered_everywhere, kept, longest_stall
 from workers import offsets
 
+pytestmark = pytest.mark.long  # three brokers fill two cores for minutes: make long
+
 N = 20_000
 RATE = 800.0
 FAILING = 200
@@ -98,7 +100,6 @@ def test_a_rolling_restart_of_all_brokers(cluster: Cluster, name: str, tmp_path:
     _under_load(cluster, name, tmp_path, disturb, N // 2)
 
 
-@pytest.mark.long
 def test_every_broker_is_killed_and_restarted_twice(cluster: Cluster, name: str, tmp_path: Path) -> None:
     """The same for minutes: six kills and six controlled restarts under 120,000 live events."""
 

@@ -17,6 +17,8 @@ from tests.kafka import wait_for
 from tests.system.feed import Feed
 from tests.system.recovery import answered_everywhere, kept, longest_stall
 
+pytestmark = pytest.mark.long  # three brokers fill two cores for minutes: make long
+
 N = 6_000
 RATE = 500.0
 FAILING = 200
@@ -73,7 +75,8 @@ def test_a_worker_cut_off_for_longer_than_its_session(cluster: Cluster, name: st
                 proxy.heal()
             wait_for(lambda: _ended(cut) or _opened(cut) > lanes, BACK, "the end or the return of the worker")
             print(
-                f"lanes taken over after {taken:.1f} s; the worker {'ended' if _ended(cut) else 'went on'}, {hung:.1f} s"
+                f"lanes taken over after {taken:.1f} s; "
+                f"the worker {'ended' if _ended(cut) else 'went on'}, {hung:.1f} s"
             )
             if _ended(cut):
                 assert cut.process.returncode == 1, cut.tail()
