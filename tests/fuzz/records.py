@@ -1,17 +1,11 @@
-"""Targets that are records: an event's bytes, headers, fetched batches, and whole batches through scoring."""
+"""Targets that are records: an event's bytes, headers, and whole batches through scoring."""
 
 from __future__ import annotations
 
 import json
-import struct
 from datetime import datetime
-from typing import Any
 
 import numpy as np
-from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
-from aiokafka.record.util import calc_crc32c
 
 from models.card import load_card
 from schemas import attempt as attempts
@@ -26,7 +20,6 @@ from tests.fuzz.target import Target
 from tests.kit import INPUT, NOW_MS, REPLAY, Rec, attempt
 from topics import hold
 from workers import letters
-from workers.unpack import Records
 
 ENVELOPES = (
     Envelope(id="event_id", time="occurred_at", max_bytes=100_000),
@@ -160,65 +153,6 @@ def headers(data: bytes) -> bool:
     return accepted
 
 
-# --- fetched batches ---
-
-_HEAD = 61
-"""Bytes of a batch before its records; its checksum stands at 17 and is of what follows 21."""
-
-_KNOWN = (CorruptRecordException, UnsupportedCodecError)
-
-
-def fetched(data: bytes) -> bool:
-    """A fetched batch, its length and checksum set right, is read as aiokafka reads it; where that fails for a
-    header's name that is no text, the record is there with another name, and all else as it was.
-    """
-    if len(data) < _HEAD:
-        data += bytes(_HEAD - len(data))
-    raw = bytearray(data)
-    raw[8:12] = struct.pack(">i", len(raw) - 12)
-    raw[16] = 2  # older formats are not ours
-    raw[17:21] = struct.pack(">I", calc_crc32c(bytes(raw[21:])))
-    theirs, ours = _read(MemoryRecords(bytes(raw))), _read(Records(bytes(raw)))
-    if not isinstance(theirs, UnicodeDecodeError):
-        assert repr(ours) == repr(theirs)
-        return isinstance(ours, list) and bool(ours)
-    if isinstance(ours, list):
-        assert all(isinstance(name, str) for *_, found in ours for name, _ in found)
-    else:
-        assert isinstance(ours, _KNOWN), repr(ours)
-    return isinstance(ours, list)
-
-
-def _read(records: Any) -> list[tuple[Any, ...]] | Exception:
-    found = []
-    try:
-        while records.has_next():
-            batch = records.next_batch()
-            if batch.is_control_batch:
-                continue
-            found += [(r.offset, r.timestamp, r.key, r.value, list(r.headers)) for r in batch]
-    except Exception as e:  # noqa: BLE001
-        return e
-    return found
-
-
-def _batch(compression: int) -> bytes:
-    builder = DefaultRecordBatchBuilder(
-        magic=2,
-        compression_type=compression,
-        is_transactional=0,
-        producer_id=-1,
-        producer_epoch=-1,
-        base_sequence=-1,
-        batch_size=100_000,
-    )
-    for i in range(3):
-        builder.append(
-            i, 1000 + i, b"k%d" % i if i else None, b"v%d" % i, [("own", b"\xff"), ("none", None), ("é", b"")]
-        )
-    return bytes(builder.build())
-
-
 _ATTEMPTS = tuple(
     b"\n".join(k.encode() + b": " + (v or b"") for k, v in one.headers())
     for one in (
@@ -235,5 +169,4 @@ TARGETS = (
         (b"\n\n(null)", b'"event_id"', b'"features"', b'"data"', b"ce_id", b"content-type", b'"id"'),
     ),
     Target("headers", headers, _ATTEMPTS, (b"failsoft-due-ms", b"failsoft-replays: ", b"poison", b"9" * 19)),
-    Target("fetched", fetched, (_batch(0), _batch(1)), (b"\xff\xff\xff\xff\x0f", b"\x80\x80\x80\x80\x01", b"\x01")),
 )
