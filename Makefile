@@ -16,8 +16,8 @@ demo: $(VENV)/.run    ## The whole story on this machine, in about 90 seconds: n
 test: $(VENV)/.test   ## Unit, property and integration tests, against a real Kafka
 	$(BIN)/python -m pytest
 
-long: $(VENV)/.test   ## What takes minutes: a cluster of three brokers killed and restarted, a network that fails
-	$(BIN)/python -m pytest --long --numprocesses=0 tests/system/test_cluster.py tests/system/test_network.py
+long: $(VENV)/.test   ## What takes minutes: three brokers killed and restarted, a network that fails, the soak's teeth
+	$(BIN)/python -m pytest --long --numprocesses=0 -m long
 
 check: $(VENV)/.dev   ## ruff, mypy --strict and the rules of the house
 	$(BIN)/ruff check .

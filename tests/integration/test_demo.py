@@ -113,6 +113,7 @@ def test_the_demo_tells_its_story_and_adds_up() -> None:
     assert parts["provisional for repayment@3"]["corrected by repayment@2"] > 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "moment"),
     [
@@ -141,6 +142,7 @@ def test_a_killed_demo_leaves_nothing() -> None:
         assert playing.left() == []
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_fails_the_demo() -> None:
     """The story does not go on without one of its workers: exit code 1, and the reason."""
     with demo() as playing:

@@ -90,6 +90,7 @@ def test_a_restart_keeps_topics_records_and_port(kept: Embedded, name: str) -> N
     ]
 
 
+@pytest.mark.long
 def test_a_crash_loses_nothing_acknowledged(kept: Embedded, name: str) -> None:
     """SIGKILL and a start: what was acknowledged is read, and new records follow it."""
     create_topic(kept.bootstrap, name)
@@ -165,6 +166,7 @@ def test_the_broker_ends_with_its_parent(how: signal.Signals) -> None:
     wait_for(lambda: not data.exists(), 20, f"{data} to be removed")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_given_data_outlives_a_killed_parent(tmp_path: Path, name: str) -> None:
     """After kill -9 of the parent its successor on the same directory waits, starts, and finds everything."""

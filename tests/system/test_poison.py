@@ -56,7 +56,7 @@ def _convicted(settlement: Settlement, verdict: Verdict, i: int, crashes: int) -
     assert f"died {crashes} times" in (letter.header("failsoft-error-message") or "")
 
 
-@pytest.mark.parametrize("lanes", [2, 4])
+@pytest.mark.parametrize("lanes", [pytest.param(2, marks=pytest.mark.long), 4])
 def test_an_event_that_kills_its_worker_is_found_in_three_deaths(
     kafka: Broker, name: str, tmp_path: Path, lanes: int
 ) -> None:
@@ -73,6 +73,7 @@ def test_an_event_that_kills_its_worker_is_found_in_three_deaths(
     assert verdict.counts == {"primary": N - 1, "fallback: poison": 1}
 
 
+@pytest.mark.long
 def test_one_that_comes_in_the_middle_costs_one_death_more(kafka: Broker, name: str, tmp_path: Path) -> None:
     """A worker that has caught up marks nothing, so the first death counts for nobody."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)

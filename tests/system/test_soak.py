@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.kafka import Broker
 from tests.system.soak.__main__ import TEETH, teeth
 from tests.system.soak.report import PROMISES
@@ -33,6 +35,7 @@ def test_a_short_soak_keeps_the_promise(kafka: Broker, name: str, tmp_path: Path
     assert report.fates["primary"] > 0 and report.fates["corrected"] > 0, report.render()
 
 
+@pytest.mark.long
 def test_offsets_read_before_fencing_are_found_out(kafka: Broker, name: str, tmp_path: Path) -> None:
     """A zombie commits after its successor has read where to go on, and is fenced only then: the batch is answered
     twice, and the verifier names each event of it.
