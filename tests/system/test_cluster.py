@@ -100,6 +100,7 @@ def test_a_rolling_restart_of_all_brokers(cluster: Cluster, name: str, tmp_path:
     _under_load(cluster, name, tmp_path, disturb, N // 2)
 
 
+@pytest.mark.timeout(1800)
 def test_every_broker_is_killed_and_restarted_twice(cluster: Cluster, name: str, tmp_path: Path) -> None:
     """The same for minutes: six kills and six controlled restarts under 120,000 live events."""
 
