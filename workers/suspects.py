@@ -35,7 +35,7 @@ FEW, LONGEST = 4, 10.0
 30 s is taken for stuck."""
 
 _MOST = 999
-_MARK = re.compile(r"failsoft/1 (suspect|among|alone) deaths=([0-9]{1,3}) until=([0-9]{1,19}) of=([0-9]{1,19})")
+_MARK = re.compile(r"failsoft/1 (suspect|among|alone|again) deaths=([0-9]{1,3}) until=([0-9]{1,19}) of=([0-9]{1,19})")
 
 
 # --- a model's process died: the count travels with the record --------------------------------------------------------
@@ -88,6 +88,11 @@ class State(StrEnum):
     SUSPECT = "suspect"  # not in flight: they were in an earlier death, and have not been tried since
     AMONG = "among"  # in flight, with others
     ALONE = "alone"  # one record, in flight, and nothing else in the process
+    AGAIN = "again"  # the same one, once more: a plug that is pulled twice in the same few milliseconds is no chance
+
+
+_ALONE = {State.ALONE: 1, State.AGAIN: 2}
+"""Deaths of a record by itself, by the mark that was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +120,14 @@ def parse(metadata: str | None) -> Mark | None:
 
 @dataclass(frozen=True, slots=True)
 class Convict:
-    """The only record of a batch, which is not to be tried: it was alone in flight when its worker died."""
+    """The only record of a batch, which is not to be tried: it was alone in flight when its worker died, twice."""
 
     deaths: int
 
     @property
     def failure(self) -> Failure:
         """Why it goes to the dead letters."""
-        said = f"its worker died {self.deaths} times with it in flight, at last with nothing else in flight"
+        said = f"its worker died {self.deaths} times with it in flight, the last two with nothing else in flight"
         return Failure(Kind.POISON, said)
 
     def sentence(self, failures: MutableMapping[int, Failure], attempts: MutableMapping[int, Attempt]) -> None:
@@ -137,7 +142,7 @@ class Convict:
         once more, while the record was being buried, was not killed by a model: then a rule is not asked either.
         """
         quiet = frozenset({LinkKind.LAST_KNOWN, LinkKind.STATIC})
-        return quiet if self.deaths > ENOUGH + 1 else quiet | {LinkKind.RULE}
+        return quiet if self.deaths > 2 * ENOUGH else quiet | {LinkKind.RULE}
 
 
 P = TypeVar("P", bound=tuple[str, int])
@@ -158,13 +163,17 @@ class _Suspicion:
     deaths: int
     until: int
     of: int
-    convicted: bool = False  # the record before ``until`` was alone in flight when its worker died
+    alone: int = 0  # deaths with the record before ``until`` in flight, and nothing else
+
+    @property
+    def convicted(self) -> bool:
+        return self.alone >= ENOUGH
 
     @property
     def standing(self) -> Mark:
         """The mark while nothing is in flight: the same suspicion, or the same verdict, for the next owner."""
-        if self.convicted:
-            return Mark(State.ALONE, self.deaths - 1, self.until, self.of)
+        if self.alone:
+            return Mark(State.AGAIN if self.convicted else State.ALONE, self.deaths - 1, self.until, self.of)
         return Mark(State.SUSPECT, self.deaths, self.until, self.of)
 
     def at(self, position: int) -> _Suspicion | None:
@@ -181,7 +190,7 @@ class Care(Generic[P]):
 
     One is *watched* until the records that an owner before may have had in flight are behind: its batches are marked.
     One is *suspected* from a mark that is found to its ``until``: it is read by itself, in small batches after one
-    death, and one record at a time, alone in the process, after two.
+    death, and one record at a time, alone in the process, after two. Who was alone twice is convicted.
     """
 
     def __init__(self) -> None:
@@ -194,7 +203,7 @@ class Care(Generic[P]):
         if mark is None or mark.until <= offset:
             return None
         died = mark.state is not State.SUSPECT
-        self._suspects[place] = _Suspicion(mark.deaths + died, mark.until, mark.of, mark.state is State.ALONE)
+        self._suspects[place] = _Suspicion(mark.deaths + died, mark.until, mark.of, _ALONE.get(mark.state, 0))
         return mark
 
     def choose(self, readable: Sequence[P]) -> tuple[P, int] | None:
@@ -202,7 +211,7 @@ class Care(Generic[P]):
 
         A suspected one that may not be read now (of a rung, while the breaker is open) keeps nobody waiting.
         """
-        found = [(s.convicted, s.deaths, place) for place, s in self._suspects.items() if place in readable]
+        found = [(s.alone, s.deaths, place) for place, s in self._suspects.items() if place in readable]
         if not found:
             return None
         _, deaths, place = max(found)
@@ -214,9 +223,11 @@ class Care(Generic[P]):
             suspicion = self._suspects.get(place)
             if suspicion is not None:
                 alone = suspicion.deaths >= ENOUGH
-                guilty = suspicion.convicted and offset == suspicion.until - 1
+                same = suspicion.alone > 0 and offset == suspicion.until - 1
+                guilty = suspicion.convicted and same
                 of = suspicion.of if alone else suspicion.until
-                mark = Mark(State.ALONE if alone else State.AMONG, suspicion.deaths, offset + 1, of)
+                state = State.AGAIN if same else State.ALONE if alone else State.AMONG
+                mark = Mark(state, suspicion.deaths, offset + 1, of)
                 return Turn({place: mark}, alone, Convict(suspicion.deaths) if guilty else None)
         watched = [(p, at + 1) for p, at in last.items() if self._passed.get(p, 0) < WATCHED]
         return Turn({p: Mark(State.AMONG, 0, until, until) for p, until in watched})

@@ -20,7 +20,7 @@ Record = tuple[Place, int]
 BATCH = 150
 """Records of a batch when nobody is careful: several batches of CAREFUL."""
 
-DEATHS_EACH = 3
+DEATHS_EACH = 4
 """Among all that was in the batch, among few, and alone."""
 
 
@@ -111,7 +111,7 @@ class World:
 def test_killers_are_convicted_and_nobody_else(
     lengths: list[list[int]], shots: list[int], plugs: list[int], pick: Random
 ) -> None:
-    """In at most three deaths each, whatever else ends the process. Only who is alone in flight when a plug is pulled
+    """In at most four deaths each, whatever else ends the process. Only who is alone in flight when plugs are pulled
     can be taken for a killer; and without such a thing each killer is convicted, once, and all is read.
     """
     lanes = [[(f"topic{j}", i) for j, _ in enumerate(ends)] for i, ends in enumerate(lengths)]

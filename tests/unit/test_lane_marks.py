@@ -135,7 +135,7 @@ async def test_after_two_deaths_each_record_is_alone_in_the_process() -> None:
 
 async def test_a_convict_is_not_run() -> None:
     """It is committed past; whoever stands behind it is run as ever."""
-    log = Backlog({LIVE: [*events(3)]}, {LIVE: (0, "failsoft/1 alone deaths=2 until=1 of=1")})
+    log = Backlog({LIVE: [*events(3)]}, {LIVE: (0, "failsoft/1 again deaths=3 until=1 of=1")})
     ledger, rows = Ledger(), list[int]()
     tested = lane(log, ledger)
     plain = _deps(tested).runner.run
@@ -146,7 +146,7 @@ async def test_a_convict_is_not_run() -> None:
 
     _deps(tested).runner.run = run
     await _ran(tested, lambda: ledger.offsets and ledger.offsets[-1].get(LIVE) == 3)
-    assert rows == [2] and ledger.notes[0] == {LIVE: (0, "failsoft/1 alone deaths=3 until=1 of=1")}
+    assert rows == [2] and ledger.notes[0] == {LIVE: (0, "failsoft/1 again deaths=4 until=1 of=1")}
 
 
 async def test_a_write_that_fails_after_a_run_alone_convicts_nobody() -> None:

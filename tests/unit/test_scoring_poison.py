@@ -144,7 +144,7 @@ def test_no_model_is_asked_for_a_convict() -> None:
 
 def test_a_worker_that_died_of_the_burial_asks_no_rule() -> None:
     """A rule is foreign code too."""
-    done = run(events(1), plan((RULE_LINK, "static"), rule=lambda values: 0.3), convict=Convict(4))
+    done = run(events(1), plan((RULE_LINK, "static"), rule=lambda values: 0.3), convict=Convict(5))
     assert [s.source for s in answers(done)] == ["static"]
 
 

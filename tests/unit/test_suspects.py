@@ -95,22 +95,32 @@ def test_past_the_few_the_rest_is_suspected_as_before() -> None:
     assert care.choose([A]) == (A, CAREFUL)
 
 
-def test_who_was_alone_in_flight_when_its_worker_died_is_convicted() -> None:
+def test_who_was_alone_in_flight_when_its_worker_died_is_tried_alone_again() -> None:
+    """Somebody may have pulled the plug just then; if it lives, the rest is suspected as before."""
+    care = _care((A, 101, "failsoft/1 alone deaths=2 until=102 of=300"))
+    assert care.choose([A]) == (A, 1)
+    turn = care.turn({A: 101})
+    assert turn == Turn({A: Mark(State.AGAIN, 3, 102, 300)}, alone=True)
+    assert care.ran(turn) == {A: Mark(State.ALONE, 2, 102, 300)}, "a commit that fails leaves it as it was"
+    assert care.beside(turn, {A: 101}, {A: 102}) == {A: (102, "failsoft/1 suspect deaths=2 until=300 of=300")}
+
+
+def test_who_was_alone_in_flight_when_its_worker_died_twice_is_convicted() -> None:
     """It is marked once more while it is buried; then the partition is like any other."""
     care = _care(
-        (A, 100, "failsoft/1 alone deaths=2 until=102 of=300"), (B, 0, "failsoft/1 among deaths=1 until=9 of=9")
+        (A, 100, "failsoft/1 again deaths=3 until=102 of=300"), (B, 0, "failsoft/1 among deaths=1 until=9 of=9")
     )
     assert care.choose([B, A]) == (A, 1)
     turn = care.turn({A: 101})
-    assert turn == Turn({A: Mark(State.ALONE, 3, 102, 300)}, alone=True, convict=Convict(3))
-    assert care.ran(turn) == {A: Mark(State.ALONE, 2, 102, 300)}, "a commit that fails leaves the same verdict"
+    assert turn == Turn({A: Mark(State.AGAIN, 4, 102, 300)}, alone=True, convict=Convict(4))
+    assert care.ran(turn) == {A: Mark(State.AGAIN, 3, 102, 300)}, "a commit that fails leaves the same verdict"
     assert care.beside(turn, {A: 100}, {A: 102}) == {A: (102, "")}
     assert care.choose([A]) is None and care.choose([A, B]) == (B, 1)
 
 
 def test_only_the_record_that_was_in_flight_is_convicted() -> None:
     """If it is not there any more, whoever comes in its place is tried."""
-    care = _care((A, 100, "failsoft/1 alone deaths=2 until=102 of=102"))
+    care = _care((A, 100, "failsoft/1 again deaths=3 until=102 of=102"))
     turn = care.turn({A: 105})
     assert turn.convict is None and turn.alone
 
@@ -150,8 +160,8 @@ def test_what_is_gone_is_not_waited_for() -> None:
 
 def test_a_convict_is_answered_by_what_cannot_have_killed() -> None:
     """No fallback model; nor a rule, if its worker died once more while it was buried."""
-    assert Convict(3).links == {LinkKind.LAST_KNOWN, LinkKind.RULE, LinkKind.STATIC}
-    assert Convict(4).links == {LinkKind.LAST_KNOWN, LinkKind.STATIC}
+    assert Convict(4).links == {LinkKind.LAST_KNOWN, LinkKind.RULE, LinkKind.STATIC}
+    assert Convict(5).links == {LinkKind.LAST_KNOWN, LinkKind.STATIC}
     assert Convict(3).failure.kind is Kind.POISON and "died 3 times" in Convict(3).failure.message
 
 
