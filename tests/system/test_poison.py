@@ -60,7 +60,7 @@ def _convicted(settlement: Settlement, verdict: Verdict, i: int, crashes: int) -
 def test_an_event_that_kills_its_worker_is_found_in_four_deaths(
     kafka: Broker, name: str, tmp_path: Path, lanes: int
 ) -> None:
-    """In the first batch after a start, among 64, and alone twice; then it is a dead letter, and all others are answered."""
+    """In the first batch after a start, among 64, and alone twice: a dead letter then, and all others are answered."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, partitions=lanes)
     with running(pipeline) as settlement:
         pipeline.publish([*events(N // 2), _deadly(N // 2), *events(N // 2 - 1, start=N // 2 + 1)])
