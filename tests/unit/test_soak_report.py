@@ -16,11 +16,13 @@ from tests.system.soak.schedule import Kind
 
 def _answers() -> list[Answer]:
     """Two lanes, an event a second, answered half a second later by the primary, but: lane 1's of the moments 3 to 5
-    are read at 9, by another, and so is one of lane 0 that was made at 4.
+    are written and read at 8.25 by another, and one of lane 0 that was made at 4 by the primary at 6.25.
     """
-    even = [Answer(lane, float(t), t + 0.5, True) for lane in (0, 1) for t in range(12)]
-    late = {(1, 3.0), (1, 4.0), (1, 5.0), (0, 4.0)}
-    return [replace(a, read=9.0, primary=False) if (a.lane, a.event) in late else a for a in even]
+    even = [Answer(lane, float(t), t + 0.4, t + 0.5, True) for lane in (0, 1) for t in range(12)]
+    late = {(1, 3.0): 8.25, (1, 4.0): 8.25, (1, 5.0): 8.25, (1, 6.0): 8.25, (1, 7.0): 8.25, (0, 4.0): 6.25}
+    return [
+        replace(a, written=at, read=at, primary=a.lane == 0) if (at := late.get((a.lane, a.event))) else a for a in even
+    ]
 
 
 def _report(**changes: Any) -> Report:
@@ -28,7 +30,7 @@ def _report(**changes: Any) -> Report:
         about={"seed": 1},
         events=24,
         seconds=12.0,
-        faults=[Done(Kind.KILL, 2.75, 2.75, [1]), Done(Kind.NAN, 2.75, 3.75, [0, 1])],
+        faults=[Done(Kind.KILL, 2.45, 2.45, [1]), Done(Kind.NAN, 2.75, 3.75, [0, 1])],
         ends=[End(2.75, "w0", -9, "kill -9", ""), End(5.0, "w1", 1, "", "so it ends")],
         answers=_answers(),
         fates={"primary": 24},
@@ -37,24 +39,30 @@ def _report(**changes: Any) -> Report:
     return replace(plain, **changes)
 
 
-def test_recovery_is_the_first_answer_to_an_event_made_after_the_fault() -> None:
-    """An answer that was on its way does not count, and neither does a later event's if an earlier one is still owed
-    nothing: whichever can be read first ends the time, in each lane that was hit.
-    """
+def test_recovery_is_the_next_answer_of_each_lane_that_was_hit() -> None:
+    """By when it could be read. One that was written before and read after the fault does not count."""
     rows = _report().as_json()["faults"]
     kill = rows["kill -9"]
-    assert kill["times"] == 1 and kill["max"] == pytest.approx(6.5 - 2.75)  # lane 1: event 6, read before 3 to 5
-    nan = rows["model: NaN"]
-    assert nan["max"] == pytest.approx(6.5 - 2.75) and nan["answers again, s: p50"] == pytest.approx((0.75 + 3.75) / 2)
-    assert nan["the primary again, s: max"] == pytest.approx(6.5 - 3.75)
+    assert kill["times"] == 1 and kill["max"] == pytest.approx(8.25 - 2.45)
+    nan = rows["model: NaN"]  # lane 0 goes on at once
+    assert nan["max"] == pytest.approx(8.25 - 2.75)
+    assert nan["next answer, s: p50"] == pytest.approx(((3.5 - 2.75) + (8.25 - 2.75)) / 2)
+    assert nan["the primary again, s: max"] == pytest.approx(8.5 - 3.75)
     assert rows["all"]["times"] == 2
+
+
+def test_a_broker_counts_as_down_until_it_answers() -> None:
+    """What it still commits while it stops is no recovery; the time runs from when it was told to stop."""
+    down = Done(Kind.BROKER_RESTART, 0.2, 2.6, [0])
+    rows = _report(faults=[down]).as_json()["faults"]
+    assert rows["broker restart"]["max"] == pytest.approx(3.5 - 0.2)
 
 
 def test_a_stall_is_the_longest_time_without_an_answer() -> None:
     """Of all lanes together, and of the worst one."""
     stalls = _report().as_json()["longest_stall"]
-    assert stalls["anywhere"] == pytest.approx(2.0)  # lane 0 is late with one, while lane 1 is late with three
-    assert stalls["of_a_lane"] == pytest.approx(6.5 - 2.5)
+    assert stalls["anywhere"] == pytest.approx(5.5 - 3.5)
+    assert stalls["of_a_lane"] == pytest.approx(8.25 - 2.5)
 
 
 def test_only_a_worker_that_was_killed_counts_as_killed() -> None:

@@ -34,12 +34,14 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A first answer: of which lane, when its event was made, and when it could be read (epoch seconds)."""
+    """An answer: of which lane, when its event was made, when it was written and when it could be read (epoch s)."""
 
     lane: int
     event: float
+    written: float
     read: float
     primary: bool
+    first: bool = True
 
 
 @dataclass
@@ -126,10 +128,13 @@ class Report:
         again: dict[str, list[float]] = defaultdict(list)
         times = Counter(done.kind for done in self.faults)
         for done in self.faults:
+            # While a broker stops it still commits: an answer counts from when it is there again.
+            since = done.ended if done.kind in BROKER else done.began
             for lane in done.lanes:
-                waits[done.kind] += by_lane.answered_after(lane, done.began)
-                if done.kind in MODELS:
-                    again[done.kind] += by_lane.primary_after(lane, done.ended)
+                if (read := by_lane.answered_after(lane, since)) is not None:
+                    waits[done.kind].append(read - done.began)
+                if done.kind in MODELS and (read := by_lane.primary_after(lane, done.ended)) is not None:
+                    again[done.kind].append(read - done.ended)
         rows = [
             (kind.value, times[kind], *_spread(waits[kind]), max(again[kind], default=None))
             for kind in Kind
@@ -152,12 +157,14 @@ class Report:
     def _latency(self) -> dict[str, float]:
         if not self.answers:
             return {}
-        seconds = np.array([a.read - a.event for a in self.answers])
+        seconds = np.array([a.read - a.event for a in self.answers if a.first])
         values = [*np.percentile(seconds, (50, 99)), seconds.max()]
         return {name: round(float(s), 3) for name, s in zip(("p50", "p99", "max"), values, strict=True)}
 
 
-COLUMNS = ("fault", "times", "answers again, s: p50", "p99", "max", "the primary again, s: max")
+BROKER = frozenset({Kind.BROKER_RESTART, Kind.BROKER_KILL})
+
+COLUMNS = ("fault", "times", "next answer, s: p50", "p99", "max", "the primary again, s: max")
 
 
 def stall(answers: Iterable[Answer]) -> float:
@@ -167,42 +174,42 @@ def stall(answers: Iterable[Answer]) -> float:
 
 
 class _Lanes:
-    """For each lane: of the events made after a moment, when the first answer could be read."""
+    """For each lane: of the answers written after a moment, when the first could be read."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self._any, self._primary = _earliest(answers), _earliest([a for a in answers if a.primary])
 
-    def answered_after(self, lane: int, moment: float) -> list[float]:
-        """Seconds from ``moment`` on; empty if no event was made after it."""
+    def answered_after(self, lane: int, moment: float) -> float | None:
+        """None if none was written after it."""
         return _after(self._any, lane, moment)
 
-    def primary_after(self, lane: int, moment: float) -> list[float]:
+    def primary_after(self, lane: int, moment: float) -> float | None:
         """The same, by the primary."""
         return _after(self._primary, lane, moment)
 
 
 Earliest = Mapping[int, tuple[Sequence[float], Sequence[float]]]
-"""By lane: when events were made, ascending, and when the first answer to that one or a later one was read."""
+"""By lane: when answers were written, ascending, and when the first of that one and all later ones was read."""
 
 
 def _earliest(answers: Iterable[Answer]) -> Earliest:
     lanes: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for answer in answers:
-        lanes[answer.lane].append((answer.event, answer.read))
+        lanes[answer.lane].append((answer.written, answer.read))
     found = {}
     for lane, pairs in lanes.items():
         pairs.sort()
-        made, read = np.array(pairs).T
-        found[lane] = made, np.minimum.accumulate(read[::-1])[::-1]
+        written, read = np.array(pairs).T
+        found[lane] = written, np.minimum.accumulate(read[::-1])[::-1]
     return found
 
 
-def _after(earliest: Earliest, lane: int, moment: float) -> list[float]:
+def _after(earliest: Earliest, lane: int, moment: float) -> float | None:
     if lane not in earliest:
-        return []
-    made, read = earliest[lane]
-    at = bisect_right(made, moment)
-    return [float(read[at]) - moment] if at < len(made) else []
+        return None
+    written, read = earliest[lane]
+    at = bisect_right(written, moment)
+    return float(read[at]) if at < len(written) else None
 
 
 def _spread(seconds: Sequence[float]) -> tuple[float | None, float | None, float | None]:
