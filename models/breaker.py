@@ -145,12 +145,14 @@ def wait(policy: Policy, reopenings: int, u: float) -> float:
 @dataclass(frozen=True, slots=True)
 class Admission:
     """How many of the calls asked for may be made, the generation to report them under, and whether they are probes:
-    calls of which it is not expected that they succeed.
+    calls of which it is not expected that they succeed. ``anywhere``: waiting retries are to be drawn for it from
+    wherever they stand, and not in their order.
     """
 
     granted: int
     generation: int
     probe: bool = False
+    anywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ as old as its window is forgotten, though calls came so evenly that their number
 FIRST = 1.0
 """Seconds of a half-open spell that belong to one kind of probe: waiting retries, so that live events need not pay, or
 in every second spell live events. After an outage the heads of the rungs may be rows that no model can answer: they
-alone would keep a sound one out for ever. Whatever is left after this second goes to whoever comes."""
+alone would keep a sound one out for ever. Whatever is left after this second goes to whoever comes; waiting retries are
+drawn from anywhere on their rungs then, since live events may have ended with the outage."""
 
 WAITING_SEEN = 2.0
 """Seconds for which a lane's word that retries wait, or a call that was refused, counts as something to probe with; a
@@ -133,7 +134,8 @@ class Home:
             given = self.breaker.admit(n, now)
             if self._deaf:
                 self._wants(n, now)
-            return replace(given, generation=self.generation)
+            anywhere = given.probe and self.breaker.reopenings % 2 == 1
+            return replace(given, generation=self.generation, anywhere=anywhere)
         if State(row.state) is State.DISABLED:
             return Admission(n, self.generation)
         left = self._left(row, now_ms)
@@ -143,7 +145,7 @@ class Home:
             left = 0
         granted = min(n, left)
         self._used += granted
-        return Admission(granted, self.generation, probe=True)
+        return Admission(granted, self.generation, probe=True, anywhere=row.reopenings % 2 == 1)
 
     def report(self, generation: int, counts: Counts, now: float, u: float) -> list[Move]:
         """What became of calls that were admitted under ``generation``; ``u`` in [0, 1) jitters a wait."""

@@ -159,13 +159,14 @@ class FakeBoard:
     admits: Mapping[str, int] = field(default_factory=dict)
     asked: list[tuple[str, int]] = field(default_factory=list)
     reports: list[tuple[str, int, Counts]] = field(default_factory=list)
+    anywhere: bool = False
 
     def serving(self, model: str) -> Served | None:
         return Served(model, self.versions[model], {}) if model in self.versions else None
 
     def admit(self, key: str, n: int, ladder: int = 0) -> Admission:
         self.asked.append((key, n))
-        return Admission(min(n, self.admits.get(key, n)), 7, probe=key in self.admits)
+        return Admission(min(n, self.admits.get(key, n)), 7, probe=key in self.admits, anywhere=self.anywhere)
 
     def report(self, key: str, generation: int, counts: Counts) -> None:
         self.reports.append((key, generation, counts))
@@ -198,12 +199,13 @@ def run(
     board: FakeBoard | None = None,
     models: Mapping[str, Answer] | None = None,
     known: LastKnown | None = None,
-    u: float = 0.5,
+    u: float | Sequence[float] = 0.5,
     convict: Convict | None = None,
 ) -> Scored:
     """Drives ``score`` to its end; a model without an entry in ``models`` is ``fine``."""
     answers = dict(models or {})
-    steps = score(records, the_plan or plan(), board or FakeBoard(), known, NOW_MS, np.full(len(records), u), convict)
+    draws = np.full(len(records), u)
+    steps = score(records, the_plan or plan(), board or FakeBoard(), known, NOW_MS, draws, convict)
     try:
         call = next(steps)
         while True:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.breaker import Admission
 from models.card import ModelCard
 from models.imputation import Imputed, impute
 from models.window import Counts
+from schemas.attempt import Attempt
 from schemas.failure import Failure, Kind
 from schemas.features import Columns, columns
 from workers.plan import Board, Call, Result, Served
@@ -32,15 +34,22 @@ def prepare(
     return [rows[i] for i in good], Imputed(ready.columns.take(np.array(good, np.intp)), imputed, invalid)
 
 
-def admit(board: Board, key: str, rows: list[int], ladder: Collection[int]) -> tuple[Admission, list[int], list[int]]:
+def admit(
+    board: Board, key: str, rows: list[int], ladder: Mapping[int, Attempt], u: NDArray[np.float64]
+) -> tuple[Admission, list[int], list[int]]:
     """What the breaker says, the rows that it admits, in order, and those that it does not.
 
-    Waiting retries (rows in ``ladder``) are the probes when there are any: live events need not pay.
+    Waiting retries (rows in ``ladder``) are the probes when there are any: live events need not pay. Those of the first
+    rungs come first: what a sound model cannot answer has climbed, and the last rungs may hold nothing else. Records of
+    one topic have one number, so that none is asked before one that stands ahead of it. Where the breaker says
+    ``anywhere`` they are drawn by ``u`` (in [0, 1), one for each row of the batch): the breaker learns from one that
+    stands behind what no model can answer, though its answer is not given before its turn.
     """
     retries = [row for row in rows if row in ladder] if ladder else []
     admission = board.admit(key, len(rows), len(retries))
     if admission.granted >= len(rows):
         return admission, rows, []
+    retries.sort(key=lambda row: float(u[row]) if admission.anywhere else ladder[row].number)
     queue = retries + [row for row in rows if row not in ladder]
     return admission, sorted(queue[: admission.granted]), queue[admission.granted :]
 

@@ -100,7 +100,11 @@ next is lent the rest.
 
 **The ladder.** Retries wait while the row is open; none burns an attempt on a model that is known to be down.
 Waiting retries are the first to probe with, live events in every second spell: each for {FIRST:g} s, then whoever
-comes. A retry that failed as a probe stays where it was, with the attempts it had.
+comes. A retry that failed as a probe stays where it was, with the attempts it had. Those of the first rungs are asked
+first; in a spell of live events, when none came, any of them, wherever it stands: what no model can answer stays at the
+head of its rung, and would keep a sound model out. An answer from there is not given before its turn. Where live events
+have ended and **nothing but** what no model can answer is left to ask about, it waits, answered provisionally, for the
+next live event, or for `failsoft breakers reset`.
 
 **Without the control plane** events are scored as before.
 

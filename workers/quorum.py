@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.card import ModelCard
 from models.ensemble import Group, Spoken, combine
+from schemas.attempt import Attempt
 from schemas.failure import Failure, Kind
 from schemas.prediction import Predictions, Source
 from workers import calls
@@ -52,15 +53,16 @@ def ask(
     board: Board,
     features: Sequence[Mapping[str, object]],
     rows: list[int],
-    ladder: Collection[int],
+    ladder: Mapping[int, Attempt],
+    u: NDArray[np.float64],
 ) -> Generator[Call, Result, Said]:
     """Ask every member of the plan's primary for ``rows`` (ascending) of the batch whose features are ``features``.
 
-    ``ladder`` has the rows that come from a rung or from replay.
+    ``ladder`` has the rows that come from a rung or from replay, ``u`` a draw in [0, 1) for each row of the batch.
     """
     asked = []
     for name in plan.asked:
-        asked.append((yield from _ask(name, plan.cards[name], board, features, rows, ladder)))
+        asked.append((yield from _ask(name, plan.cards[name], board, features, rows, ladder, u)))
     return _Settled(plan.cards[plan.primary], rows, asked, ladder).said
 
 
@@ -70,7 +72,8 @@ def _ask(
     board: Board,
     features: Sequence[Mapping[str, object]],
     rows: list[int],
-    ladder: Collection[int],
+    ladder: Mapping[int, Attempt],
+    u: NDArray[np.float64],
 ) -> Generator[Call, Result, _Member]:
     served = board.serving(name)
     if served is None:
@@ -80,7 +83,7 @@ def _ask(
     member = _Member(served.key, failures=ready.invalid, imputed=ready.imputed)
     if not kept:
         return member
-    admission, granted, refused = calls.admit(board, served.key, kept, ladder)
+    admission, granted, refused = calls.admit(board, served.key, kept, ladder, u)
     columns = ready.columns
     if refused:
         member.failures.update(dict.fromkeys(refused, Failure(Kind.BREAKER_OPEN, "its breaker is open")))

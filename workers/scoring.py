@@ -147,7 +147,7 @@ class _Batch:
         self.imputed = ready.imputed
         if not rows:
             return
-        admission, granted, refused = calls.admit(self.board, served.key, rows, self.attempts)
+        admission, granted, refused = calls.admit(self.board, served.key, rows, self.attempts, self.u)
         if refused:
             self._refuse(refused, Failure(Kind.BREAKER_OPEN, f"the breaker of {served.key} is open"))
             if not granted:
@@ -165,7 +165,7 @@ class _Batch:
         """An ensemble: what its members say together, and what becomes of the rows of which too few spoke."""
         if not rows:
             return
-        said = yield from quorum.ask(self.plan, self.board, self.events.features, rows, self.attempts)
+        said = yield from quorum.ask(self.plan, self.board, self.events.features, rows, self.attempts, self.u)
         self.answered += said.answered
         self._fail(said.failures)
         self.absent |= said.absent

@@ -29,7 +29,7 @@ def test_a_short_soak_keeps_the_promise(kafka: Broker, name: str, tmp_path: Path
     report = soak(options, SHORT, tmp_path, kafka, name, delays=DELAYS)
     assert report.kept, report.render()
     assert report.as_json()["verdict"] == dict.fromkeys(PROMISES, 0)
-    assert report.events == options.events and report.kills == 1
+    assert report.events >= options.events and report.kills == 1
     assert sorted(done.kind for done in report.faults) == sorted(fault.kind for fault in SHORT)
     assert not [done for done in report.faults if "met by no" in done.note]
     assert report.fates["primary"] > 0 and report.fates["corrected"] > 0, report.render()

@@ -175,6 +175,30 @@ def test_in_odd_spells_live_events_probe_first() -> None:
     assert lent(reopenings=2).may_retry(), "and in turn"
 
 
+@pytest.mark.parametrize("reopenings", [0, 1, 2, 3])
+def test_probes_are_drawn_from_anywhere_in_the_spells_of_live_events(reopenings: int) -> None:
+    """When no live event comes, what no model can answer stands at the head of its rung, and is not all there is."""
+    desk = lent(reopenings=reopenings)
+    desk.now += FIRST
+    given = desk.home.admit(2, 2, desk.now, desk.now_ms)
+    assert (given.granted, given.probe, given.anywhere) == (2, True, reopenings % 2 == 1)
+
+
+def test_who_probes_by_itself_draws_them_in_the_same_spells() -> None:
+    """Every second one, as under the fleet's row; calls of a closed breaker are no probes."""
+    desk = Desk()
+    assert not desk.home.admit(1, 1, desk.now, desk.now_ms).anywhere
+    desk.call(100, failures=100)
+    drawn = []
+    for _ in range(4):
+        desk.now += 3600
+        given = desk.home.admit(1, 1, desk.now, desk.now_ms)
+        assert (given.granted, given.probe) == (1, True)
+        drawn.append(given.anywhere)
+        desk.home.report(given.generation, Counts(1, 1, 0, 1), desk.now, 0.5)
+    assert drawn == [False, True, False, True]
+
+
 def test_probes_are_told_at_once_and_again_until_the_row_moves() -> None:
     """In totals of the lease: a repeat adds nothing."""
     desk = lent()

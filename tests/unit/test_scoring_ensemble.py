@@ -234,6 +234,15 @@ def test_a_retry_that_probed_a_member_in_vain_is_held() -> None:
     assert done.held == {0} and ("b@2", 7, Counts(1, 1, 0, 1)) in probing.reports
 
 
+def test_probes_of_a_member_are_drawn_from_anywhere_where_the_breaker_says_so() -> None:
+    """It is asked about one that stands behind others, which stay where they are, and so does that one."""
+    records = [waiting(offset=i) for i in range(3)]
+    probing = board(admits={"a@1": 1, "c@3": 0}, anywhere=True)
+    done = run(records, trio(), probing, u=[0.9, 0.5, 0.1])
+    assert ("a@1", 7, Counts(1, 0, 0, 1)) in probing.reports
+    assert done.held == {0, 1, 2} and not done.verdicts.given
+
+
 def test_probes_of_a_member_are_taken_from_waiting_retries_first() -> None:
     """Live events behind it are answered without that member."""
     done = run([*events(2), waiting()], trio(), board(admits={"a@1": 1}))

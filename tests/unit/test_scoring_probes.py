@@ -16,9 +16,9 @@ def held(records: list[Rec], rows: set[int]) -> dict[str, list[int]]:
     return by_topic(records[row] for row in sorted(rows))
 
 
-def probing(n: int = 3) -> FakeBoard:
+def probing(n: int = 3, anywhere: bool = False) -> FakeBoard:
     """Lends ``n`` probes of the primary; other models are as they please."""
-    return FakeBoard(admits={"m@2": n})
+    return FakeBoard(admits={"m@2": n}, anywhere=anywhere)
 
 
 def test_a_probe_from_the_ladder_that_failed_waits_as_before() -> None:
@@ -30,6 +30,34 @@ def test_a_probe_from_the_ladder_that_failed_waits_as_before() -> None:
     assert held(records, done.held) == {RUNG: [5]}
     assert answers(done) == [] and retried(done) == [] and not done.verdicts.dead and not done.failures
     assert not done.outcomes
+
+
+def test_probes_are_drawn_from_anywhere_where_the_breaker_says_so() -> None:
+    """It learns from rows that stand behind what no model can answer. Their answers wait for their turn, and so does
+    what failed: no attempt is burned.
+    """
+    records = [waiting(offset=i) for i in range(4)] + [waiting(NEXT, offset=9, number=1)]
+    board = probing(2, anywhere=True)
+    done = run(records, board=board, models={"m": failing(0)}, u=[0.6, 0.7, 0.1, 0.8, 0.9])
+    assert board.reports == [("m@2", 7, Counts(2, 1, 0, 1))], "rows 2 and 0, of which 0 failed"
+    assert not retried(done) and not answers(done)
+    assert held(records, done.held) == {RUNG: [0, 1, 2, 3], NEXT: [9]}
+
+
+def test_what_was_drawn_in_its_turn_is_answered() -> None:
+    """The head of its rung, if chance has it."""
+    records = [waiting(offset=i) for i in range(3)]
+    done = run(records, board=probing(2, anywhere=True), u=[0.1, 0.9, 0.2])
+    assert by_topic(a.record for a in answers(done)) == {RUNG: [0]}
+    assert held(records, done.held) == {RUNG: [1, 2]}
+
+
+def test_the_first_rungs_probe_first() -> None:
+    """In whatever order they were read: the last rung may hold nothing but what no model can answer."""
+    records = [waiting(NEXT, offset=i, number=1) for i in range(3)] + [waiting(offset=i) for i in range(3)]
+    done = run(records, board=probing(4))
+    assert by_topic(a.record for a in answers(done)) == {RUNG: [0, 1, 2], NEXT: [0]}
+    assert held(records, done.held) == {NEXT: [1, 2]}
 
 
 def test_what_is_behind_a_failed_probe_on_its_topic_waits_too() -> None:

@@ -72,7 +72,8 @@ def soak(
             faults.stop()
             took = time.time() - traffic.begun
             say(f"{published:,} events published in {took:.0f} s; waiting for the last words")
-            trouble = _settle(watch, published)
+            trouble = _settle(watch, traffic, published)
+            published = traffic.sent
         finally:
             traffic.stop()
             faults.stop()
@@ -98,11 +99,18 @@ def soak(
         )
 
 
-def _settle(watch: Watch, published: int) -> list[str]:
-    """Waits for every last word. What it waited for in vain is the verifier's to name."""
+def _settle(watch: Watch, traffic: Traffic, published: int) -> list[str]:
+    """Waits for every last word, while a few events trickle in, and for theirs. What it waited for in vain is the
+    verifier's to name.
+    """
     try:
         wait_for(lambda: watch.error or watch.published >= published, READ_WITHIN, "the events themselves")
-        wait_for(lambda: watch.error or watch.final >= watch.published, FINAL_WITHIN, "every last word")
+        of = watch.only_these()
+        traffic.trickle()
+        wait_for(lambda: watch.error or watch.settled >= of, FINAL_WITHIN, "every last word")
+        sent = traffic.enough()
+        wait_for(lambda: watch.error or watch.published >= sent, READ_WITHIN, "the events after them")
+        wait_for(lambda: watch.error or watch.final >= watch.published, FINAL_WITHIN, "their last words")
     except AssertionError as e:
         return [f"{e}: {watch.final:,} of {watch.published:,} events have theirs"]
     return []

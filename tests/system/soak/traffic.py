@@ -14,6 +14,10 @@ from tests.system.soak.worker import DEADLY
 EVERY = 0.05
 """Seconds between two bursts."""
 
+TRICKLE = 20
+"""Events a second, good ones, that go on after the last until ``enough``. While a breaker is open only they can tell
+a sound model from one that fails, if what is left to ask about is what no model can answer (docs/breaker.md)."""
+
 GIVES_UP_MS = 300_000
 """An outage that the publisher waits out: far longer than any that the soak makes."""
 
@@ -63,6 +67,7 @@ class Traffic:
         self._refused: list[KafkaError] = []
         self._deadly = 0
         self._over = threading.Event()
+        self._enough = threading.Event()
         self.sent = 0
         self.begun = 0.0
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
@@ -78,10 +83,18 @@ class Traffic:
     def wait(self) -> int:
         """How many were published, once all are acknowledged. Raises RuntimeError if some were refused."""
         self._thread.join()
-        left = self._producer.flush(GIVES_UP_MS / 1000)
-        if left or self._refused:
-            raise RuntimeError(f"{left} events unacknowledged, {len(self._refused)} refused: {self._refused[:1]}")
+        self._acknowledged()
         return self.sent
+
+    def trickle(self) -> None:
+        """Goes on with a few good events, until ``enough``."""
+        self._thread = threading.Thread(target=self._trickle, name="trickle", daemon=True)
+        self._thread.start()
+
+    def enough(self) -> int:
+        """Ends the trickle; how many were published altogether. Raises as ``wait`` does."""
+        self._enough.set()
+        return self.wait()
 
     def stop(self) -> None:
         """Gives up what was not published yet."""
@@ -100,6 +113,18 @@ class Traffic:
                 self._producer.produce(self._topic, value, key, i % self._partitions, self._told, headers=headers)
             self.sent = max(self.sent, due)
             self._producer.poll(0)
+
+    def _trickle(self) -> None:
+        while not self._enough.wait(1 / TRICKLE) and not self._over.is_set():
+            i = self.sent
+            self._producer.produce(self._topic, body(i), b"k%d" % i, i % self._partitions, self._told)
+            self.sent += 1
+            self._producer.poll(0)
+
+    def _acknowledged(self) -> None:
+        left = self._producer.flush(GIVES_UP_MS / 1000)
+        if left or self._refused:
+            raise RuntimeError(f"{left} events unacknowledged, {len(self._refused)} refused: {self._refused[:1]}")
 
     def _told(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:

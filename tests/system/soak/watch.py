@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from array import array
+from math import inf
 
 from tests.integration.reader import Place
 from tests.integration.verifier import NEVER_ANSWERED, Settlement, origin_of
@@ -21,6 +22,8 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.arrived = array("d")
         self._final: set[Place] = set()  # places and not a number: a doubled answer must not pass for another's
+        self._ends: dict[tuple[str, int], int] = {}
+        self.settled = 0
         self.error: BaseException | None = None
 
     def start(self) -> None:
@@ -43,6 +46,20 @@ class Watch:
         """Events that have their last word."""
         return len(self._final)
 
+    def only_these(self) -> int:
+        """From now on ``settled`` counts the last words of the events read so far, of which this is the number."""
+        ends: dict[tuple[str, int], int] = {}
+        for topic in self._settlement.inputs:
+            for record in self._settlement.reader.records[topic]:
+                ends[topic, record.partition] = max(ends.get((topic, record.partition), 0), record.offset + 1)
+        self._ends = ends
+        return self.published
+
+    def _end(self, place: Place) -> None:
+        if place not in self._final:
+            self._final.add(place)
+            self.settled += place[2] < self._ends.get(place[:2], inf)
+
     def _run(self) -> None:
         try:
             self._settlement.reader.until(self._look, threading.TIMEOUT_MAX, "the soak's end")
@@ -56,9 +73,9 @@ class Watch:
             self.arrived.append(now)
             if b'"final":true' in (record.value or b""):
                 origin = json.loads(record.value or b"")["origin"]
-                self._final.add((origin["topic"], origin["partition"], origin["offset"]))
+                self._end((origin["topic"], origin["partition"], origin["offset"]))
         for record in dead[self._seen[s.dead] :]:
             if record.header("failsoft-error-kind") in NEVER_ANSWERED:
-                self._final.add(origin_of(record))
+                self._end(origin_of(record))
         self._seen = {s.scored: len(scored), s.dead: len(dead)}
         return self._over.is_set()
