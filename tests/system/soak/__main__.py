@@ -52,7 +52,7 @@ def main() -> int:
         broker = start_broker()
         stack.callback(broker.stop)
         name = f"soak-{uuid.uuid4().hex[:6]}"
-        report = soak(options, schedule, folder, broker, name, bool(given.breaks), _say)
+        report = soak(options, schedule, folder, broker, name, broken=bool(given.breaks), say=_say)
     print(machine.describe() + "\n")
     print(report.render())
     if given.json:

@@ -41,6 +41,7 @@ def soak(
     folder: Path,
     broker: Broker,
     name: str,
+    *,
     broken: bool = False,
     delays: Sequence[str] = DELAYS,
     say: Callable[[str], None] = lambda text: None,
