@@ -14,6 +14,8 @@ from workers import reading
 from workers.settings import Settings
 
 _PRIMARY = ("failsoft-source", Source.PRIMARY.encode())
+_TEXT = frozenset({"event_id", "scored_at", "source"})
+_SHOWN = _TEXT | {"score", "label", "model", "version", "reason", "revision", "final", "degraded"}
 _ENSEMBLE = ("failsoft-source", Source.ENSEMBLE.encode())
 
 
@@ -32,7 +34,7 @@ class Filter:
         if self.event is None:
             return found
         spelled = wire.dumps(self.event)
-        return [r for r in found if r.value and spelled in r.value and answer(r).get("event_id") == self.event]
+        return [r for r in found if r.value and spelled in r.value and _id(r) == self.event]
 
 
 def _degraded(record: Record) -> bool:
@@ -41,12 +43,25 @@ def _degraded(record: Record) -> bool:
     return _PRIMARY not in record.headers
 
 
-def answer(record: Record) -> dict[str, Any]:
-    """The answer in a scored record. Raises Malformed for one that no worker wrote."""
-    found = wire.loads(record.value, len(record.value or b""))
-    if not isinstance(found, dict):
-        raise wire.Malformed("the answer is no object")
+def _id(record: Record) -> object:
+    found = _object(record)
+    return None if found is None else found.get("event_id")
+
+
+def answer(record: Record) -> dict[str, Any] | None:
+    """The answer in a scored record; None for what no worker wrote, which anyone who may write there can leave."""
+    found = _object(record)
+    if found is None or not found.keys() >= _SHOWN or not all(isinstance(found[name], str) for name in _TEXT):
+        return None
     return found
+
+
+def _object(record: Record) -> dict[str, Any] | None:
+    try:
+        found = wire.loads(record.value, len(record.value or b""))
+    except wire.Malformed:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 async def follow(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from tests.kit import Rec
-from workers.tail import Filter
+from workers.tail import Filter, answer
 
 
 def _answer(event: str, source: str) -> Rec:
@@ -41,3 +43,24 @@ def test_an_event_is_found_by_its_whole_id() -> None:
     quoted = Rec(value=b'{"event_id":"x","label":"e1"}')
     assert Filter(event="e1").choose([*ANSWERS, quoted]) == ANSWERS[:2]
     assert Filter(degraded=True, event="e1").choose(ANSWERS) == ANSWERS[1:2]
+
+
+FOREIGN = (None, b"", b"e1", b'"e1"', b'["e1"]', b'{"event_id":"e1"', b'{"event_id":{"e1":"e1"}}')
+
+
+@pytest.mark.parametrize("value", FOREIGN)
+def test_what_no_worker_wrote_is_no_answer(value: bytes | None) -> None:
+    """Anyone who may write to the topic can leave it there, with an event's id in it: whoever follows goes on."""
+    foreign = Rec(value=value, headers=[("failsoft-source", b"static")])
+    assert answer(foreign) is None
+    assert Filter(degraded=True, event="e1").choose([foreign, *ANSWERS]) == ANSWERS[1:2]
+
+
+def test_an_object_without_an_answers_parts_is_none() -> None:
+    """It would have no line in a table."""
+    whole = dict.fromkeys(("score", "label", "model", "version", "reason", "revision", "final", "degraded"))
+    whole |= {"event_id": "e1", "scored_at": "2026-01-01T00:00:00Z", "source": "static"}
+    assert answer(Rec(value=json.dumps(whole).encode())) == whole
+    for name in whole:
+        assert answer(Rec(value=json.dumps({k: v for k, v in whole.items() if k != name}).encode())) is None
+    assert answer(Rec(value=json.dumps(whole | {"event_id": 1}).encode())) is None

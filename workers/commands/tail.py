@@ -90,14 +90,14 @@ def _table() -> Any:
 
     def show(record: Record) -> None:
         a = answer(record)
-        model = f"{a['model']}@{a['version']}" if a["version"] is not None else a["model"] or ""
+        if a is None:
+            console.print(Text(f"no answer: partition {record.partition}, offset {record.offset}", style="red"))
+            return
+        model = f"{a['model']}@{a['version']}" if a["version"] is not None else str(a["model"] or "")
         kind = "correction" if a["revision"] else ("" if a["final"] else "provisional")
         cells = (a["scored_at"], a["event_id"], output.cell(a["score"]), output.cell(a["label"]))
-        console.print(
-            Text(
-                _columns((*cells, a["source"], model, a["reason"] or "", kind)), style="yellow" if a["degraded"] else ""
-            )
-        )
+        line = _columns((*cells, a["source"], model, str(a["reason"] or ""), kind))
+        console.print(Text(line, style="yellow" if a["degraded"] else ""))
 
     return show
 
