@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import docker
@@ -127,9 +128,12 @@ class ContainerBroker:
         return [line for line in (out + err).decode(errors="replace").splitlines() if LOST in line]
 
 
-def start_broker() -> Broker:
-    """A started Kafka of the kind that this machine has. ``FAILSOFT_TEST_KAFKA=embedded`` does not look for Docker."""
-    broker = ContainerBroker() if broker_kind() == ContainerBroker.kind else EmbeddedBroker()
+def start_broker(data: Path | None = None) -> Broker:
+    """A started Kafka of the kind that this machine has. ``FAILSOFT_TEST_KAFKA=embedded`` does not look for Docker.
+
+    ``data``: where an embedded one keeps its topics and its log afterwards; None keeps nothing.
+    """
+    broker = ContainerBroker() if broker_kind() == ContainerBroker.kind else EmbeddedBroker(data)
     broker.start()
     return broker
 

@@ -49,7 +49,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = Path(given.keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="failsoft-soak-")))
         _say("starting Kafka …")
-        broker = start_broker()
+        broker = start_broker(folder / "kafka" if given.keep else None)
         stack.callback(broker.stop)
         name = f"soak-{uuid.uuid4().hex[:6]}"
         report = soak(options, schedule, folder, broker, name, broken=bool(given.breaks), say=_say)
@@ -80,7 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--without", action="append", default=[], choices=kinds, metavar="KIND", help=", ".join(kinds))
     parser.add_argument("--schedule", action="store_true", help="print the faults, and do nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the report, for programs")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where logs and the pipeline stay afterwards")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the logs, the pipeline and an embedded Kafka's data stay afterwards")
     help = "break the lane protocol on purpose, under one zombie: the verifier must say so, and the exit code is 1"
     parser.add_argument("--break", dest="breaks", choices=[BROKEN], help=help)
     return parser.parse_args()
