@@ -28,9 +28,9 @@ check: $(VENV)/.dev   ## ruff, mypy --strict and the rules of the house
 bench: $(VENV)/.bench ## failsoft against hand-written loops, Faust, FastStream and Quix Streams, in one run
 	$(BIN)/python -m benchmarks
 
-soak: $(VENV)/.test   ## Workers under a seeded schedule of faults, every event settled: EVENTS= MINUTES= WORKERS= SEED=
+soak: $(VENV)/.test   ## Workers under a seeded schedule of faults, every event settled: EVENTS= WORKERS= SEED= …
 	$(BIN)/python -m tests.system.soak $(if $(EVENTS),--events $(EVENTS)) $(if $(MINUTES),--minutes $(MINUTES)) \
-	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(SEED),--seed $(SEED)) $(SOAK)
+	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(BROKERS),--brokers $(BROKERS)) $(if $(SEED),--seed $(SEED)) $(SOAK)
 
 fuzz: $(VENV)/.test   ## Mutated input against its rules: make fuzz SECONDS=300 TARGETS="event card" SEED=7
 	$(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)

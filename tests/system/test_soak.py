@@ -25,7 +25,7 @@ def test_a_short_soak_keeps_the_promise(kafka: Broker, name: str, tmp_path: Path
     """Two workers, a kill, a zombie with a batch in its hands, and a model that raises and says NaN: every event is
     settled once, and each fault was made.
     """
-    options = Options(events=2_400, minutes=0.2, workers=2, partitions=4)
+    options = Options(events=2_400, minutes=0.2, workers=2, partitions=4, brokers=1)
     report = soak(options, SHORT, tmp_path, kafka, name, delays=DELAYS)
     assert report.kept, report.render()
     assert report.as_json()["verdict"] == dict.fromkeys(PROMISES, 0)

@@ -27,7 +27,7 @@ def _answers() -> list[Answer]:
 
 def _report(**changes: Any) -> Report:
     plain = Report(
-        about={"seed": 1},
+        about={"seed": 1, "brokers": 1},
         events=24,
         seconds=12.0,
         faults=[Done(Kind.KILL, 2.45, 2.45, [1]), Done(Kind.NAN, 2.75, 3.75, [0, 1])],
@@ -52,10 +52,14 @@ def test_recovery_is_the_next_answer_of_each_lane_that_was_hit() -> None:
 
 
 def test_a_broker_counts_as_down_until_it_answers() -> None:
-    """What it still commits while it stops is no recovery; the time runs from when it was told to stop."""
+    """What a lone one still commits while it stops is no recovery; the time runs from when it was told to stop. Of
+    three, two are there.
+    """
     down = Done(Kind.BROKER_RESTART, 0.2, 2.6, [0])
     rows = _report(faults=[down]).as_json()["faults"]
     assert rows["broker restart"]["max"] == pytest.approx(3.5 - 0.2)
+    rows = _report(faults=[down], about={"seed": 1, "brokers": 3}).as_json()["faults"]
+    assert rows["broker restart"]["max"] == pytest.approx(1.5 - 0.2)
 
 
 def test_a_stall_is_the_longest_time_without_an_answer() -> None:

@@ -12,13 +12,14 @@ import uuid
 from pathlib import Path
 
 from benchmarks import machine
-from tests.kafka import start_broker
+from tests.kafka import Broker, start_broker
+from tests.system.soak.brokers import Three
 from tests.system.soak.report import Report
 from tests.system.soak.run import soak
 from tests.system.soak.schedule import Fault, Kind, Options, plan
 from tests.system.soak.worker import BROKEN
 
-TEETH = Options(events=2_400, minutes=0.4, workers=2, partitions=2)
+TEETH = Options(events=2_400, minutes=0.4, workers=2, partitions=2, brokers=1)
 """With the lane protocol broken: one zombie is enough."""
 
 
@@ -39,6 +40,7 @@ def main() -> int:
             given.workers,
             given.partitions,
             given.seed,
+            given.brokers,
             frozenset(Kind(kind) for kind in given.without),
         )
         schedule = plan(options)
@@ -49,8 +51,14 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = Path(given.keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="failsoft-soak-")))
         _say("starting Kafka …")
-        broker = start_broker(folder / "kafka" if given.keep else None)
-        stack.callback(broker.stop)
+        broker: Broker
+        if options.brokers == 1:
+            broker = start_broker(folder / "kafka" if given.keep else None)
+            stack.callback(broker.stop)
+        else:
+            broker = Three(folder / "kafka")
+            stack.callback(broker.stop)
+            broker.start()
         name = f"soak-{uuid.uuid4().hex[:6]}"
         report = soak(options, schedule, folder, broker, name, broken=bool(given.breaks), say=_say)
     print(machine.describe() + "\n")
@@ -75,12 +83,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=plain.minutes, help=f"over how long ({plain.minutes:g})")
     parser.add_argument("--workers", type=int, default=plain.workers, help=f"processes ({plain.workers})")
     parser.add_argument("--partitions", type=int, default=plain.partitions, help=f"lanes ({plain.partitions})")
+    of = "1 or 3 of Kafka's; a single one cannot keep its own promises over its own death (docs/decisions/0008)"
+    parser.add_argument("--brokers", type=int, choices=(1, 3), default=plain.brokers, help=f"{of} ({plain.brokers})")
     parser.add_argument("--seed", type=int, default=plain.seed, help=f"of the schedule ({plain.seed})")
     kinds = [kind.value for kind in Kind]
     parser.add_argument("--without", action="append", default=[], choices=kinds, metavar="KIND", help=", ".join(kinds))
     parser.add_argument("--schedule", action="store_true", help="print the faults, and do nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the report, for programs")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the logs, the pipeline and an embedded Kafka's data stay afterwards")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="where the logs, the pipeline and an embedded Kafka's data stay afterwards",
+    )
     help = "break the lane protocol on purpose, under one zombie: the verifier must say so, and the exit code is 1"
     parser.add_argument("--break", dest="breaks", choices=[BROKEN], help=help)
     return parser.parse_args()

@@ -128,8 +128,8 @@ class Report:
         again: dict[str, list[float]] = defaultdict(list)
         times = Counter(done.kind for done in self.faults)
         for done in self.faults:
-            # While a broker stops it still commits: an answer counts from when it is there again.
-            since = done.ended if done.kind in BROKER else done.began
+            # While a lone broker stops it still commits: an answer counts from when it is there again.
+            since = done.ended if done.kind in BROKER and self.about["brokers"] == 1 else done.began
             for lane in done.lanes:
                 if (read := by_lane.answered_after(lane, since)) is not None:
                     waits[done.kind].append(read - done.began)

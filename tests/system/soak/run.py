@@ -85,7 +85,12 @@ def soak(
         if len(verdict.fates) < published:
             trouble.append(f"{published:,} events were published, and {len(verdict.fates):,} are on the topic")
         return Report(
-            about={"seed": options.seed, "workers": options.workers, "lanes": options.partitions},
+            about={
+                "seed": options.seed,
+                "workers": options.workers,
+                "lanes": options.partitions,
+                "brokers": options.brokers,
+            },
             events=len(verdict.fates),
             seconds=took,
             faults=sorted(faults.done, key=lambda d: d.began),

@@ -47,13 +47,14 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``minutes`` of ``events`` evenly spread; ``without`` are kinds that are left out."""
+    """``minutes`` of ``events`` evenly spread; ``brokers`` are Kafka's; ``without`` are kinds that are left out."""
 
     events: int = 300_000
     minutes: float = 12.0
     workers: int = 3
     partitions: int = 6
     seed: int = 1
+    brokers: int = 3
     without: frozenset[Kind] = frozenset()
 
     @property
