@@ -59,7 +59,7 @@ def test_a_broker_counts_as_down_until_it_answers() -> None:
     rows = _report(faults=[down]).as_json()["faults"]
     assert rows["broker restart"]["max"] == pytest.approx(3.5 - 0.2)
     rows = _report(faults=[down], about={"seed": 1, "brokers": 3}).as_json()["faults"]
-    assert rows["broker restart"]["max"] == pytest.approx(1.5 - 0.2)
+    assert rows["broker restart"]["max"] == pytest.approx(0.5 - 0.2)
 
 
 def test_a_stall_is_the_longest_time_without_an_answer() -> None:

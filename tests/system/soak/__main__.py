@@ -94,7 +94,7 @@ def _arguments() -> argparse.Namespace:
         "--keep",
         type=Path,
         metavar="FOLDER",
-        help="where the logs, the pipeline and an embedded Kafka's data stay afterwards",
+        help="logs, pipeline and an embedded Kafka's data stay there",
     )
     help = "break the lane protocol on purpose, under one zombie: the verifier must say so, and the exit code is 1"
     parser.add_argument("--break", dest="breaks", choices=[BROKEN], help=help)
