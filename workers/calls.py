@@ -37,7 +37,7 @@ def prepare(
 def admit(
     board: Board, key: str, rows: list[int], ladder: Mapping[int, Attempt], u: NDArray[np.float64]
 ) -> tuple[Admission, list[int], list[int]]:
-    """What the breaker says, the rows that it admits, in order, and those that it does not.
+    """What the breaker says, the rows that it admits and those that it does not, both in the batch's order.
 
     Waiting retries (rows in ``ladder``) are the probes when there are any: live events need not pay. Those of the first
     rungs come first: what a sound model cannot answer has climbed, and the last rungs may hold nothing else. Records of
@@ -51,7 +51,7 @@ def admit(
         return admission, rows, []
     retries.sort(key=lambda row: float(u[row]) if admission.anywhere else ladder[row].number)
     queue = retries + [row for row in rows if row not in ladder]
-    return admission, sorted(queue[: admission.granted]), queue[admission.granted :]
+    return admission, sorted(queue[: admission.granted]), sorted(queue[admission.granted :])
 
 
 def call(served: Served, ready: Columns, card: ModelCard) -> Call:

@@ -187,7 +187,8 @@ class _Batch:
         waiting: dict[str, int] = {}
         for row in rows:
             if row in self.attempts:
-                waiting.setdefault(self.records[row].topic, row)
+                topic = self.records[row].topic
+                waiting[topic] = min(row, waiting.get(topic, row))
             else:
                 self.failures[row] = failure
         if waiting:

@@ -85,12 +85,15 @@ def _batch(draw: st.DrawFn) -> list[Rec]:
 
 @dataclass(frozen=True)
 class World:
-    """What the models and breakers do: ``fails`` has each model's failing rows, by number modulo 5."""
+    """What the models and breakers do: ``fails`` has each model's failing rows, by number modulo 5; ``draw`` in [0, 1)
+    is where the rows' draws begin."""
 
     versions: dict[str, int]
     admits: dict[str, int]
     fails: dict[str, dict[int, Kind]]
     score: float
+    anywhere: bool
+    draw: float
 
     def model(self, name: str) -> Answer:
         def answer(call: Call) -> Result:
@@ -115,6 +118,8 @@ WORLDS = st.builds(
     admits=st.dictionaries(st.sampled_from(["m@2", "lite@1", "a@1", "b@2", "c@3"]), st.integers(0, 6)),
     fails=st.fixed_dictionaries(dict.fromkeys(["m", "lite", *MEMBERS], FAILS)),
     score=st.sampled_from([0.9, 0.55]),
+    anywhere=st.booleans(),
+    draw=st.floats(0, 1, exclude_max=True),
 )
 SINGLES = st.builds(
     plan,
@@ -137,8 +142,9 @@ PLANS = SINGLES | ENSEMBLES
 
 
 def _run(records: list[Rec], the_plan: Plan, world: World) -> Scored:
-    board = FakeBoard(world.versions, world.admits)
-    done = run(records, the_plan, board, {name: world.model(name) for name in world.fails})
+    board = FakeBoard(world.versions, world.admits, anywhere=world.anywhere)
+    u = [(world.draw + 0.618 * row) % 1 for row in range(len(records))]  # any draw may be the least, and no two are one
+    done = run(records, the_plan, board, {name: world.model(name) for name in world.fails}, u=u)
     granted, asked = Counter[str](), Counter[str]()  # a member that is in the chain too may be asked twice
     for key, _, counts in board.reports:
         granted[key] += counts.calls

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from models.breaker import Admission
@@ -42,6 +44,19 @@ def test_probes_are_drawn_from_anywhere_where_the_breaker_says_so() -> None:
     assert board.reports == [("m@2", 7, Counts(2, 1, 0, 1))], "rows 2 and 0, of which 0 failed"
     assert not retried(done) and not answers(done)
     assert held(records, done.held) == {RUNG: [0, 1, 2, 3], NEXT: [9]}
+
+
+@pytest.mark.parametrize("u", [*permutations([0.1, 0.3, 0.5, 0.7, 0.9])][::7])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_whoever_is_drawn_nothing_is_passed_over(u: tuple[float, ...], n: int) -> None:
+    """What is not held has a verdict, and what is held is the end of its topic: the offset goes no further than that."""
+    records = [waiting(offset=i) for i in range(3)] + [waiting(NEXT, offset=i, number=1) for i in range(2)]
+    done = run(records, board=probing(n, anywhere=True), models={"m": failing(0)}, u=u)
+    settled = by_topic([a.record for a in answers(done)] + [r for _, r, _ in retried(done)])
+    waits = held(records, done.held)
+    for topic, count in ((RUNG, 3), (NEXT, 2)):
+        assert settled.get(topic, []) + waits.get(topic, []) == [*range(count)]
+    assert len(done.held) >= len(records) - n
 
 
 def test_what_was_drawn_in_its_turn_is_answered() -> None:
