@@ -49,7 +49,7 @@ def test_probes_are_drawn_from_anywhere_where_the_breaker_says_so() -> None:
 @pytest.mark.parametrize("u", [*permutations([0.1, 0.3, 0.5, 0.7, 0.9])][::7])
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_whoever_is_drawn_nothing_is_passed_over(u: tuple[float, ...], n: int) -> None:
-    """What is not held has a verdict, and what is held is the end of its topic: the offset goes no further than that."""
+    """What is not held has a verdict, and what is held is the end of its topic: no offset goes further than that."""
     records = [waiting(offset=i) for i in range(3)] + [waiting(NEXT, offset=i, number=1) for i in range(2)]
     done = run(records, board=probing(n, anywhere=True), models={"m": failing(0)}, u=u)
     settled = by_topic([a.record for a in answers(done)] + [r for _, r, _ in retried(done)])
