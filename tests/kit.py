@@ -256,8 +256,8 @@ def by_topic(records: Iterable[Rec]) -> dict[str, list[int]]:
 
 
 async def with_a_thread(runner: Runner, call: Call) -> Result:
-    """What a run of ``call`` comes to. Where a machine stalls no thread may begin within a short deadline: it is asked again,
-    for that is not the model's doing, which a test is about.
+    """What a run of ``call`` comes to. Where a machine stalls no thread may begin within a short deadline: it is asked
+    again, for that is not the model's doing, which a test is about.
     """
     while True:
         result = await runner.run(call)
