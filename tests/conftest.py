@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.kafka import Broker, broker_kind, start_broker
+from topics import embedded
+
+# On a machine that stalls an example may take any time, and so may making it: that says nothing of what is tested.
+settings.register_profile("shared", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
+
+SIDE_BY_SIDE = 8
+"""Runs of tests that choose ports apart from each other; more share them."""
+
+
+def pytest_configure() -> None:
+    """Each process of pytest-xdist has ports of its own: none takes one that another has chosen and not bound yet."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % SIDE_BY_SIDE
+    first, end = embedded.PORTS
+    share = (end - first) // SIDE_BY_SIDE
+    embedded.PORTS = (first + number * share, first + (number + 1) * share)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,7 +51,8 @@ def pytest_report_header() -> str:
 def no_java_left() -> Iterator[None]:
     """When the session ends, no Java process that it started is left."""
     yield
-    left = [p for p in psutil.Process().children(recursive=True) if "java" in _name(p)]
+    java = [p for p in psutil.Process().children(recursive=True) if "java" in _name(p)]
+    _, left = psutil.wait_procs(java, timeout=20)  # one may just be ending
     assert not left, f"still running: {left}"
 
 

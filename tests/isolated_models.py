@@ -135,6 +135,22 @@ def _parent(process: psutil.Process) -> int | None:
         return None
 
 
+def cmdline(process: psutil.Process) -> list[str]:
+    """Of a process that may be ending: nothing, then."""
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:
+        return []
+
+
+def user_time(process: psutil.Process) -> float:
+    """Seconds that it ran; 0 once it has ended, which a process with a loop does at its deadline."""
+    try:
+        return float(process.cpu_times().user)
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
 def ended(process: psutil.Process) -> bool:
     """Is it gone, but for being waited for?"""
     try:

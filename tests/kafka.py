@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import docker
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -32,8 +32,8 @@ Record = tuple[bytes | None, bytes | None, Headers, int | None]
 POLL = 0.05
 """Seconds between two looks at a fact."""
 
-READY_WITHIN = 90.0
-"""Seconds for a container's Kafka to answer, its image being there."""
+READY_WITHIN = 120.0
+"""Seconds for a Kafka to answer, its image or its jars being there: three may start side by side on two cores."""
 
 
 class Broker(Protocol):
@@ -58,6 +58,9 @@ class EmbeddedBroker(Embedded):
     """The one that ``failsoft demo`` uses."""
 
     kind = "embedded"
+
+    def start(self, within: float = READY_WITHIN) -> Self:
+        return super().start(within)
 
     def lost_markers(self) -> list[str]:
         """The transactions whose markers this broker says that it gave up."""

@@ -26,7 +26,7 @@ CHUNK = 65_536
 UNDERWAY = 64
 """Chunks on their way in one direction: what a slow network holds before the sender has to wait."""
 
-WITHIN = 10.0
+WITHIN = 30.0
 """Seconds for the proxy's thread to do what it is told; it takes milliseconds."""
 
 

@@ -222,7 +222,8 @@ class Embedded:
             try:
                 self._start_on(port, java, class_path, within)
             except _PortTaken as taken:
-                if self._port is not None:
+                # Else it was the controller's, which is drawn anew each time.
+                if self._port is not None and not _bindable(port):
                     raise KafkaFailed(f"port {port} is taken by another program: choose another, or stop it") from taken
                 if not tries_left:
                     raise KafkaFailed(f"{PORT_TRIES} ports tried, each taken meanwhile") from taken

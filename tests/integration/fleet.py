@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +20,9 @@ from tests.integration.pipeline import Pipeline, Worker
 from tests.kafka import wait_for
 
 KEY = "test@1"
+
+TICK = 0.01
+"""Seconds between two looks at how the machine is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ def _samples(worker: Worker, name: str) -> list[tuple[str, float]]:
     found = re.search(r"is ready:? (http://[\d.:]+)", worker.log.read_text(errors="replace"))
     if found is None:
         return []
-    with urllib.request.urlopen(found[1] + "/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(found[1] + "/metrics", timeout=30) as answer:
         text = answer.read().decode()
     return [
         (line.rpartition(" ")[0], float(line.rpartition(" ")[2]))
@@ -64,11 +70,31 @@ def _samples(worker: Worker, name: str) -> list[tuple[str, float]]:
     ]
 
 
+@contextmanager
+def stalls() -> Iterator[list[float]]:
+    """How late this machine wakes who sleeps, at the worst: one number, of seconds, which grows meanwhile."""
+    worst, over = [0.0], threading.Event()
+
+    def look() -> None:
+        due = time.monotonic() + TICK
+        while not over.wait(TICK):
+            worst[0] = max(worst[0], time.monotonic() - due)
+            due = time.monotonic() + TICK
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield worst
+    finally:
+        over.set()
+        thread.join()
+
+
 def wait_fleet(workers: list[Worker]) -> None:
     """Until each has lanes, and reads the fleet's breakers."""
     for worker in workers:
         worker.wait_ready()
-        wait_for(lambda w=worker: gauge(w, "failsoft_control_plane_up") == 1, 40, f"{worker.id} to read the table")
+        wait_for(lambda w=worker: gauge(w, "failsoft_control_plane_up") == 1, 90, f"{worker.id} to read the table")
 
 
 def rows(pipeline: Pipeline) -> list[dict[str, Any]]:
@@ -107,9 +133,9 @@ def _written(pipeline: Pipeline, topic: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     try:
         place = TopicPartition(topic, 0, OFFSET_BEGINNING)
-        low, end = consumer.get_watermark_offsets(place, timeout=10)
+        low, end = consumer.get_watermark_offsets(place, timeout=30)
         consumer.assign([place])
-        after, deadline = low, time.monotonic() + 20
+        after, deadline = low, time.monotonic() + 60
         while after < end:
             assert time.monotonic() < deadline, f"{topic}: read up to {after} of {end}"
             for message in consumer.consume(500, timeout=0.05):
@@ -126,7 +152,7 @@ def owner(pipeline: Pipeline, workers: list[Worker]) -> Worker | None:
     """The worker that owns the breakers, as Kafka's group has it."""
     admin = AdminClient({"bootstrap.servers": pipeline.bootstrap, "log_level": 2})
     group = f"{pipeline.name}.control-plane"
-    described = admin.describe_consumer_groups([group])[group].result(timeout=10)
+    described = admin.describe_consumer_groups([group])[group].result(timeout=30)
     for member in described.members:
         if any(tp.topic == f"{pipeline.name}.outcomes" for tp in (member.assignment.topic_partitions or [])):
             return next((w for w in workers if w.id == member.client_id), None)

@@ -150,16 +150,16 @@ class Worker:
         """kill -9 of the whole group, and its end."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
-    def drain(self, timeout: float = 40.0) -> int:
+    def drain(self, timeout: float = 60.0) -> int:
         """The exit code of SIGTERM, once it has begun (before that it is an interpreter that imports: 143)."""
         self._wait_said("worker starts", timeout)
         with suppress(ProcessLookupError):
             self.process.terminate()
         return self.process.wait(timeout)
 
-    def wait_ready(self, timeout: float = 40.0) -> None:
+    def wait_ready(self, timeout: float = 90.0) -> None:
         self._wait_said("is ready", timeout)
 
     def tail(self, lines: int = 15) -> str:
@@ -245,7 +245,7 @@ class Pipeline:
         assert done.returncode == 0, done.stderr.decode()
         return Settlement(self.bootstrap, self.name, self.inputs, self.delays, partitions=self.partitions)
 
-    def run(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *arguments: str, timeout: float = 120.0) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "workers.cli", *arguments, "--pipeline", str(self.file)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=timeout, check=False, env=_environ())
 

@@ -14,6 +14,8 @@ Header = tuple[str, bytes | None]
 Place = tuple[str, int, int]
 """Topic, partition and offset of an event on an input topic."""
 
+UNCOMMITTED = "read_uncommitted"
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -52,6 +54,7 @@ class Reader:
     def __post_init__(self) -> None:
         self._all = {(t, p) for t in self.topics for p in range(self.partitions)}
         self._ended: set[tuple[str | None, int | None]] = set()
+        self._ends: dict[tuple[str, int], int] = {}
         self._consumer = Consumer(
             {
                 "bootstrap.servers": self.bootstrap,
@@ -86,19 +89,31 @@ class Reader:
         last = {(r.topic, r.partition): r.offset for records in self.records.values() for r in records}
         found: dict[str, int] = {}
         for topic, partition in sorted(self._all):
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
             found[f"{topic}-{partition}"] = high - last.get((topic, partition), -1) - 1
         return {place: n for place, n in found.items() if n > 1}
 
-    def to_the_end(self, timeout: float = 40.0) -> None:
-        """Reads every topic to its end: a duplicate that is written already is seen too."""
+    def to_the_end(self, timeout: float = 60.0) -> None:
+        """Reads every topic to its end as it is now: a duplicate that is written already is seen too.
+
+        That is the end of the log. What can be read of it by now may be less: the broker says that a transaction is
+        committed first, and writes its markers then, on one partition after the other.
+        """
         self._ended.clear()
+        self._ends = self._ends_now()
         after = dict.fromkeys(self._all, OFFSET_BEGINNING)
         for records in self.records.values():
             after.update({(r.topic, r.partition): r.offset + 1 for r in records})
         # Assigned anew, because an end is told only once, when it is reached.
         self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in sorted(after.items())])
         self.until(lambda: self._ended >= self._all, timeout, "the end of every topic")
+
+    def _ends_now(self) -> dict[tuple[str, int], int]:
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "ends", "isolation.level": UNCOMMITTED})
+        try:
+            return {(t, p): consumer.get_watermark_offsets(TopicPartition(t, p), timeout=30)[1] for t, p in self._all}
+        finally:
+            consumer.close()
 
     def counts(self) -> dict[str, int]:
         return {topic: len(self.records[topic]) for topic in self.topics}
@@ -110,7 +125,8 @@ class Reader:
                 self._ended.discard(where)
                 self.records[str(where[0])].append(_seen(message))
             elif error.code() == KafkaError._PARTITION_EOF:
-                self._ended.add(where)
+                if (message.offset() or 0) >= self._ends.get((str(where[0]), where[1] or 0), 0):
+                    self._ended.add(where)
             elif not error.retriable() and error.code() not in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
                 raise AssertionError(f"reading {where} failed: {error}")
 

@@ -60,7 +60,7 @@ class Demo:
 
     def left(self) -> list[psutil.Process]:
         """Its processes that do not go."""
-        _, alive = psutil.wait_procs(self.children, timeout=20)
+        _, alive = psutil.wait_procs(self.children, timeout=60)
         return list(alive)
 
 

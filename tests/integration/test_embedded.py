@@ -69,7 +69,7 @@ def _parent(*arguments: str) -> tuple[subprocess.Popen[str], int, Path, str]:
 
 def _end(parent: subprocess.Popen[str], how: signal.Signals) -> None:
     parent.send_signal(how)
-    parent.wait(20)
+    parent.wait(60)
     for pipe in (parent.stdin, parent.stdout):
         assert pipe is not None
         pipe.close()
@@ -162,8 +162,8 @@ def test_the_broker_ends_with_its_parent(how: signal.Signals) -> None:
     parent, pid, data, _ = _parent()
     assert data.is_dir() and not _gone(pid)
     _end(parent, how)
-    wait_for(lambda: _gone(pid), 20, f"the broker {pid} to end with its parent")
-    wait_for(lambda: not data.exists(), 20, f"{data} to be removed")
+    wait_for(lambda: _gone(pid), 60, f"the broker {pid} to end with its parent")
+    wait_for(lambda: not data.exists(), 60, f"{data} to be removed")
 
 
 @pytest.mark.long
@@ -189,8 +189,8 @@ def test_the_broker_ends_with_its_watcher(tmp_path: Path) -> None:
         watcher = psutil.Process(pid).parent()
         assert watcher is not None and watcher.ppid() == os.getpid()
         watcher.kill()
-        wait_for(lambda: _gone(pid), 20, f"the broker {pid} to end with its watcher")
-        wait_for(lambda: not broker.running, 5, "the object to notice")
+        wait_for(lambda: _gone(pid), 60, f"the broker {pid} to end with its watcher")
+        wait_for(lambda: not broker.running, 30, "the object to notice")
     finally:
         broker.stop()
 
@@ -218,7 +218,7 @@ def test_someone_elses_port_does_not_count_as_kafka() -> None:
         connection, _ = server.accept()
         connection.sendall(b"\x00\x00\x00\x04HTTP")
         connection.close()
-        assert asked.result(10) is None
+        assert asked.result(60) is None
 
 
 def test_a_first_use_by_many_fills_the_cache_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,13 +267,13 @@ def test_the_settings_that_one_node_needs(tmp_path: Path) -> None:
 async def test_waiting_says_what_was_awaited() -> None:
     """Both ways of waiting return the first true value, and fail with the awaited fact and the last value seen."""
     facts = iter([0, "", "found"])
-    assert wait_for(lambda: next(facts), 5, "a fact") == "found"
+    assert wait_for(lambda: next(facts), 60, "a fact") == "found"
     with pytest.raises(AssertionError, match=r"waited 0 s for a fact; last seen: \[\]"):
         wait_for(list, 0, "a fact")
 
     async def fact() -> int:
         return 3
 
-    assert await eventually(fact, 5, "a fact") == 3
+    assert await eventually(fact, 60, "a fact") == 3
     with pytest.raises(AssertionError, match="waited 0 s for a fact; last seen: None"):
         await eventually(lambda: None, 0, "a fact")

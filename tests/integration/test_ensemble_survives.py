@@ -104,9 +104,9 @@ def test_one_member_fails_and_the_answers_stay(kafka: Broker, name: str, tmp_pat
             settlement.wait_answered(pipeline.published)
             return any(a["reason"] == "breaker_open" for a in _answers(settlement))
 
-        wait_for(opened, 30, "the member's breaker to open")
-        wait_for(both_are_back, 30, "both members to answer again")
-        settlement.wait_final(pipeline.published, 60)
+        wait_for(opened, 90, "the member's breaker to open")
+        wait_for(both_are_back, 90, "both members to answer again")
+        settlement.wait_final(pipeline.published)
         listed = pipeline.run("breakers", "--json")
         assert worker.drain() == 0, worker.tail()
         verdict = settlement.verdict()

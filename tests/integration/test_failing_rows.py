@@ -77,14 +77,14 @@ def test_rows_that_fail_cost_their_own_answer_only(kafka: Broker, name: str, tmp
         sizes = []
         for i in range(ROUNDS):
             pipeline.publish(_round(mode, 1000 * i))
-            settlement.wait_final(pipeline.published, 90)
+            settlement.wait_final(pipeline.published)
             sizes.append(memory.memory_info().rss)
         children = processes(worker.process.pid)
         assert worker.process.poll() is None, worker.tail()
         assert most(worker.process.pid) < sizes[0] + 2 * GROWTH, "for a moment it was larger"
         assert all(child.memory_info().rss < 512_000_000 for child in children)
         assert worker.drain() == 0, worker.tail()
-        wait_for(lambda: all(map(ended, children)), 5, "the model's processes to end")
+        wait_for(lambda: all(map(ended, children)), 30, "the model's processes to end")
         verdict = settlement.verdict()
         letters = Counter(r.header("failsoft-error-kind") for r in settlement.reader.records[settlement.dead])
         scored = [json.loads(r.value or b"") for r in settlement.reader.records[settlement.scored]]

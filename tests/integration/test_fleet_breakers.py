@@ -16,6 +16,10 @@ from tests.kafka import Broker, produce, wait_for
 WITHIN = 0.5
 """Seconds from the first failing batch to *open* on all three; ``python -m benchmarks.fleet`` has the distribution."""
 
+WAKES = 4
+"""Who has to be woken on the way, one after the other: the broker with a report, the owner, the broker with its row,
+the workers. Each as late as the machine is just then."""
+
 
 @pytest.fixture
 def pipeline(kafka: Broker, name: str, tmp_path: Path) -> Pipeline:
@@ -31,7 +35,7 @@ def settlement(pipeline: Pipeline) -> Iterator[Settlement]:
 def _three(pipeline: Pipeline) -> list[Worker]:
     workers = [pipeline.start(f"w{i}", switched=True) for i in range(3)]
     fleet.wait_fleet(workers)
-    wait_for(lambda: all(fleet.lines(w, "lane open") for w in workers), 30, "lanes on all three")
+    wait_for(lambda: all(fleet.lines(w, "lane open") for w in workers), 60, "lanes on all three")
     return workers
 
 
@@ -46,18 +50,20 @@ def test_an_outage_opens_all_three_and_burns_no_attempt(pipeline: Pipeline, sett
     workers = _three(pipeline)
     pipeline.publish(events(60))  # few: what went well lately has to be outweighed before a rate says anything
     settlement.wait_answered(60)
-    pipeline.switch.touch()
-    pipeline.publish(events(3_540, start=60))
-    wait_for(lambda: all(fleet.state(w) in ("open", "half_open") for w in workers), 20, "the breaker open on all three")
+    with fleet.stalls() as worst:
+        pipeline.switch.touch()
+        pipeline.publish(events(3_540, start=60))
+        held = ("open", "half_open")
+        wait_for(lambda: all(fleet.state(w) in held for w in workers), 60, "the breaker open on all three")
     settlement.wait_answered(3_600)
     first = min(line.at for w in workers for line in fleet.lines(w, "answer degraded"))
     opened = [min(m.at for m in fleet.lines(w, "breaker moved") if m.said["to"] == "open") for w in workers]
-    assert max(opened) - first < WITHIN, [at - first for at in opened]
+    assert max(opened) - first < WITHIN + WAKES * worst[0], ([at - first for at in opened], worst)
     # Long enough for several cycles of waiting and probing: open_for is 1 s, and each failed probe doubles it.
-    wait_for(lambda: max(r["reopenings"] for r in fleet.rows(pipeline)) >= 3, 40, "three failed half-open cycles")
+    wait_for(lambda: max(r["reopenings"] for r in fleet.rows(pipeline)) >= 3, 60, "three failed half-open cycles")
     pipeline.switch.unlink()
-    settlement.wait_final(3_600, 60)
-    wait_for(lambda: {fleet.state(w) for w in workers} == {"closed"}, 20, "the breaker closed on all three")
+    settlement.wait_final(3_600)
+    wait_for(lambda: {fleet.state(w) for w in workers} == {"closed"}, 60, "the breaker closed on all three")
     verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)
     assert not [fate for fate in verdict.counts if fate.startswith("confirmed")], verdict.counts
@@ -72,18 +78,18 @@ def test_the_owner_dies_while_the_breaker_is_open(pipeline: Pipeline, settlement
     workers = _three(pipeline)
     pipeline.switch.touch()
     pipeline.publish(events(1_200))
-    wait_for(lambda: all(fleet.state(w) in ("open", "half_open") for w in workers), 20, "open on all three")
-    killed = wait_for(lambda: fleet.owner(pipeline, workers), 20, "an owner")
+    wait_for(lambda: all(fleet.state(w) in ("open", "half_open") for w in workers), 60, "open on all three")
+    killed = wait_for(lambda: fleet.owner(pipeline, workers), 60, "an owner")
     before = fleet.rows(pipeline)[-1]["generation"]
     killed.kill()
     others = [w for w in workers if w is not killed]
-    wait_for(lambda: fleet.owner(pipeline, others) in others, 20, "another owner")
-    wait_for(lambda: fleet.rows(pipeline)[-1]["generation"] > before + 1, 30, "probes under the new owner")
+    wait_for(lambda: fleet.owner(pipeline, others) in others, 60, "another owner")
+    wait_for(lambda: fleet.rows(pipeline)[-1]["generation"] > before + 1, 60, "probes under the new owner")
     for worker in others:
         assert fleet.state(worker) in ("open", "half_open")
         assert not [m for m in fleet.lines(worker, "breaker moved") if m.said["to"] == "closed"]
     pipeline.switch.unlink()
-    settlement.wait_final(1_200, 60)
+    settlement.wait_final(1_200)
     verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)
 
@@ -95,8 +101,8 @@ def test_orders_that_come_in_a_burst_are_all_obeyed(pipeline: Pipeline, settleme
     actions = [Action.DISABLE, Action.CLOSE] * 20
     orders = [Command(fleet.KEY, action, "a test", "", at).to_bytes() for at, action in enumerate(actions)]
     produce(pipeline.bootstrap, f"{pipeline.name}.control", [(None, order, [], 0) for order in orders])
-    wait_for(lambda: len(fleet.rows(pipeline)) >= len(orders), 20, "a row for each order")
-    wait_for(lambda: _generations(worker)[-1:] == [len(orders)], 5, "the last one obeyed")
+    wait_for(lambda: len(fleet.rows(pipeline)) >= len(orders), 60, "a row for each order")
+    wait_for(lambda: _generations(worker)[-1:] == [len(orders)], 30, "the last one obeyed")
     assert [r["generation"] for r in fleet.rows(pipeline)] == [*range(1, len(orders) + 1)]
     assert _generations(worker) == sorted(_generations(worker)), "the worker went back to an older row"
 
@@ -112,7 +118,7 @@ def test_one_sick_worker_does_not_open_the_fleet(pipeline: Pipeline, settlement:
     pipeline.switch = switch
     well = [pipeline.start(f"w{i}", switched=True) for i in (1, 2)]
     fleet.wait_fleet([sick, *well])
-    wait_for(lambda: all(fleet.lines(w, "lane open") for w in [sick, *well]), 30, "lanes on all three")
+    wait_for(lambda: all(fleet.lines(w, "lane open") for w in [sick, *well]), 60, "lanes on all three")
     (tmp_path / "fail alone").touch()
     published = 0
 
@@ -122,14 +128,14 @@ def test_one_sick_worker_does_not_open_the_fleet(pipeline: Pipeline, settlement:
         published += 300
         return any(a["name"] == "node_sick" and a["to"] == "sick" for a in fleet.alerts(pipeline))
 
-    wait_for(alerted, 30, "an alert of a sick node")
-    wait_for(lambda: fleet.gauge(sick, "failsoft_node_sick") == 1, 10, "the sick node's own metric")
+    wait_for(alerted, 60, "an alert of a sick node")
+    wait_for(lambda: fleet.gauge(sick, "failsoft_node_sick") == 1, 30, "the sick node's own metric")
     settlement.wait_answered(published)
     alert = next(a for a in fleet.alerts(pipeline) if a["name"] == "node_sick")
     assert alert["worker"] == "w0" and alert["key"] == fleet.KEY
     assert fleet.lines(sick, "node sick") and {fleet.state(w) for w in well} == {"closed"}
     assert {r["state"] for r in fleet.rows(pipeline)} == {"closed"}
     (tmp_path / "fail alone").unlink()
-    settlement.wait_final(published, 60)
+    settlement.wait_final(published)
     verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)

@@ -21,18 +21,20 @@ def test_an_open_breaker_stays_open_until_its_time(kafka: Broker, name: str, tmp
         fleet.wait_fleet(workers)
         pipeline.switch.touch()
         pipeline.publish(events(400))
-        wait_for(lambda: [r for r in fleet.rows(pipeline) if r["state"] == "open"], 30, "the fleet's breaker open")
+        wait_for(lambda: [r for r in fleet.rows(pipeline) if r["state"] == "open"], 60, "the fleet's breaker open")
         opened = fleet.rows(pipeline)[-1]
         for worker in workers:
             worker.kill()
         pipeline.switch.unlink()
         workers = [pipeline.start(f"w{i}", switched=True) for i in range(2, 4)]
         fleet.wait_fleet(workers)
-        wait_for(lambda: {fleet.state(w) for w in workers} <= set(HELD), 10, "the breaker open in new workers")
-        settlement.wait_final(400, 60)
+        settlement.wait_final(400)
         later = [r for r in fleet.rows(pipeline) if r["generation"] > opened["generation"]]
         assert later[0]["state"] == "half_open" and later[0]["since_ms"] >= opened["until_ms"]
         assert later[-1]["state"] == "closed"
+        moves = [fleet.lines(w, "breaker moved") for w in workers]
+        # Who starts so late that all is over has nothing to move.
+        assert any(moves) and all(m[0].said["to"] in HELD for m in moves if m), "the breaker open in new workers"
         verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)
     assert "confirmed" not in str(verdict.counts), verdict.counts
@@ -46,17 +48,17 @@ def test_an_order_outlives_the_fleet(kafka: Broker, name: str, tmp_path: Path) -
         fleet.wait_fleet([worker])
         ordered = pipeline.run("breakers", "open", "test", "--why", "bad features since noon", "--who", "ann")
         assert ordered.returncode == 0, ordered.stderr.decode()
-        wait_for(lambda: fleet.state(worker) == "forced_open", 10, "the order obeyed")
+        wait_for(lambda: fleet.state(worker) == "forced_open", 40, "the order obeyed")
         pipeline.publish(events(100))
         settlement.wait_answered(100)
         worker.kill()
         worker = pipeline.start("w1", switched=True)
         fleet.wait_fleet([worker])
-        wait_for(lambda: fleet.state(worker) == "forced_open", 10, "the order remembered")
+        wait_for(lambda: fleet.state(worker) == "forced_open", 40, "the order remembered")
         listed = pipeline.run("breakers").stdout.decode()
         assert "forced_open" in listed and "ann" in listed and "bad features since noon" in listed, listed
         assert pipeline.run("breakers", "reset", "test", "--why", "mended", "--who", "ann").returncode == 0
-        settlement.wait_final(100, 60)
+        settlement.wait_final(100)
         assert fleet.state(worker) == "closed"
         assert not [r for r in settlement.reader.records[settlement.scored] if _primary_first(r)]
         verdict = settlement.verdict()
@@ -78,21 +80,21 @@ def test_without_a_control_plane_workers_go_by_their_own(kafka: Broker, name: st
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 2})
         outcomes = f"{name}.outcomes"
         admin.delete_topics([outcomes])[outcomes].result(timeout=20)
-        wait_for(lambda: outcomes not in admin.list_topics(timeout=5).topics, 20, "the topic to be gone")
+        wait_for(lambda: outcomes not in admin.list_topics(timeout=30).topics, 60, "the topic to be gone")
         pipeline.publish(events(200))
         settlement.wait_answered(200)
         pipeline.switch.touch()
         pipeline.publish(events(400, start=200))
         settlement.wait_answered(600)
-        wait_for(lambda: fleet.state(worker) in HELD, 20, "the worker's own breaker open")
+        wait_for(lambda: fleet.state(worker) in HELD, 60, "the worker's own breaker open")
         pipeline.switch.unlink()
-        settlement.wait_final(600, 60)
+        settlement.wait_final(600)
         assert fleet.state(worker) == "closed"
-        wait_for(lambda: fleet.gauge(worker, "failsoft_control_plane_up") == 0, 40, "the worker to miss its fleet")
+        wait_for(lambda: fleet.gauge(worker, "failsoft_control_plane_up") == 0, 60, "the worker to miss its fleet")
         done = pipeline.run("topics", "apply")
         assert done.returncode == 0, done.stderr.decode()
-        ordered = pipeline.run("breakers", "disable", "test", "--why", "is anybody there?", "--wait", "60", timeout=90)
+        ordered = pipeline.run("breakers", "disable", "test", "--why", "is anybody there?", "--wait", "60", timeout=120)
         assert ordered.returncode == 0, ordered.stderr.decode()
-        wait_for(lambda: fleet.state(worker) == "disabled", 10, "the order obeyed")
+        wait_for(lambda: fleet.state(worker) == "disabled", 40, "the order obeyed")
         verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,9 +17,7 @@ def test_a_worker_ends_in_order_although_its_model_never_comes_back(kafka: Broke
         pipeline.publish(events(40))
         worker = pipeline.start(switched=True)
         settlement.wait_answered(40)
-        began = time.monotonic()
-        assert worker.drain() == 0, worker.tail()
-        assert time.monotonic() - began < 15
+        assert worker.drain(30) == 0, worker.tail()  # as long as Kubernetes waits
         assert "its thread is lost" in worker.log.read_text()
         verdict = settlement.verdict()
     assert verdict.counts == Counter({"never final": 40}), "each waits on its rung for the next owner"

@@ -39,7 +39,7 @@ def test_rows_that_always_fail_are_retried_confirmed_and_buried_once(kafka: Brok
         mixed = [*events(500), *_failing(), *events(500, start=500)]
         pipeline.publish(mixed)
         worker = pipeline.start()
-        settlement.wait_final(len(mixed), 60)
+        settlement.wait_final(len(mixed))
         assert worker.drain() == 0, worker.tail()
         verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)
@@ -59,7 +59,7 @@ def test_an_outage_is_bridged_and_then_corrected(kafka: Broker, name: str, tmp_p
         assert not [r for r in settlement.reader.records[settlement.scored] if r.header("failsoft-source") == "primary"]
         pipeline.switch.unlink()
         pipeline.publish(events(500, start=3000))
-        settlement.wait_final(pipeline.published, 60)
+        settlement.wait_final(pipeline.published)
         assert worker.drain() == 0, worker.tail()
         verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)

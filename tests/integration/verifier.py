@@ -58,10 +58,10 @@ class Settlement:
             1 for r in self.reader.records[self.dead] if r.header("failsoft-error-kind") in NEVER_ANSWERED
         )
 
-    def wait_answered(self, n: int, timeout: float = 60.0) -> None:
+    def wait_answered(self, n: int, timeout: float = 120.0) -> None:
         self.reader.until(lambda: self.answered() >= n, timeout, f"{n} first answers")
 
-    def wait_final(self, n: int, timeout: float = 60.0) -> None:
+    def wait_final(self, n: int, timeout: float = 120.0) -> None:
         """Until ``n`` events have their last word."""
         self.reader.until(lambda: self._final() >= n, timeout, f"{n} final answers")
 

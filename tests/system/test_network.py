@@ -83,7 +83,7 @@ def test_a_worker_cut_off_for_longer_than_its_session(cluster: Cluster, name: st
                 cut = pipeline.start("w0")  # as a supervisor does
             cut.wait_ready()
             pipeline.publish(events(N // 4, start=pipeline.published, bad_every=FAILING))
-            settlement.wait_final(pipeline.published, 90)
+            settlement.wait_final(pipeline.published)
             for worker in (cut, other):
                 assert worker.drain() == 0, worker.tail()
             verdict = settlement.verdict()

@@ -147,7 +147,7 @@ async def test_a_row_that_came_does_not_wait_for_the_next_look(monkeypatch: pyte
 
 async def test_news_that_came_while_others_were_sent_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trip is everybody's matter at once, not at the next look."""
-    monkeypatch.setattr(exchange, "LOOK", 1.0)
+    monkeypatch.setattr(exchange, "LOOK", 8.0)
     desk = Desk(starts=True)
     desk.board.on_news()
-    await asyncio.wait_for(desk.exchange._something_to_say(), 1.5)
+    await asyncio.wait_for(desk.exchange._something_to_say(), 15)  # it takes two, and the next look is after sixteen

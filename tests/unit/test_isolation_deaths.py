@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from operator import le
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import onnx
 import psutil
 import pytest
 
-from models import parcel
+from models import isolation, parcel
+from models import replicas as pool
 from models.contract import Outcome
 from models.isolation import Isolated
 from models.replicas import Death
@@ -35,11 +37,15 @@ from tests.isolated_models import (
     nurseries,
     processes,
     replicas,
+    user_time,
 )
 from tests.kafka import wait_for
 from tests.onnx_models import onnx_model, rows
 
 ROOT = Path(__file__).resolve().parents[2]
+
+PATIENCE = pool.WAIT
+"""What a call has where failsoft runs."""
 
 
 class Clock:
@@ -60,9 +66,13 @@ class Told(list[Death]):
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Loaded, warmed, with all its replicas; closed at the end, when no process is left."""
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Loaded, warmed, with all its replicas; closed at the end, when no process is left. Calls wait for a fork, and for
+    why a process ended, as long as it takes on a machine that stalls.
+    """
     made: list[Isolated] = []
+    monkeypatch.setattr(pool, "WAIT", 30.0)
+    monkeypatch.setattr(pool, "REPORT", 30.0)
 
     def one(
         model: onnx.ModelProto, told: Any = lambda death: None, clock: Any = time.monotonic, **card: Any
@@ -80,7 +90,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def _all_up(isolated: Isolated) -> list[psutil.Process]:
     count = isolated.card.model.replicas
-    return wait_for(lambda: len(found := replicas()) == count and found, 10, f"{count} replicas") or []
+    return wait_for(lambda: len(found := replicas()) == count and found, 60, f"{count} replicas") or []
 
 
 def ask(isolated: Isolated, *values: tuple[object, ...], within: float | None = None) -> Outcome | Failure:
@@ -100,12 +110,12 @@ def test_a_native_crash_fails_its_batch_and_the_next_is_answered(start: Start) -
     isolated = start(deadly(), told)
     failure = ask(isolated, (1, 0.5), (-1, 0.5))
     assert failure == Failure(Kind.CRASHED, "m@3: its process died (signal SIGFPE)")
-    assert isinstance(ask(isolated, (1, 0.5), within=5), Outcome)
-    wait_for(lambda: len(told) == 1, 5, "the death to be told")
+    assert isinstance(ask(isolated, (1, 0.5)), Outcome)
+    wait_for(lambda: len(told) == 1, 30, "the death to be told")
     assert told[0].why == "crashed"
 
 
-def test_a_row_is_found_by_halving(start: Start) -> None:
+def test_a_row_is_found_by_halving(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many crashes as it takes to find one row of the largest batch are answered at once, by forks of what is
     loaded; afterwards a process that goes on dying is waited for.
     """
@@ -119,22 +129,28 @@ def test_a_row_is_found_by_halving(start: Start) -> None:
         assert isinstance(lower, Outcome) or lower.kind is Kind.CRASHED, lower
         low, high = (low, middle) if isinstance(lower, Failure) else (middle, high)
     assert (low, high) == (1234, 1235)
-    assert time.monotonic() - begin < 30
-    for _ in range(AT_ONCE + 5):
+    assert time.monotonic() - begin < 60
+    monkeypatch.setattr(pool, "WAIT", PATIENCE)
+    for _ in range(AT_ONCE):
         ask(isolated, (-1, 0.25))
-    failure = ask(isolated, (1, 0.25))
-    assert isinstance(failure, Failure) and failure.kind is Kind.UNAVAILABLE and "SIGFPE" in failure.message
+
+    def waited_for() -> bool:
+        failure = ask(isolated, (-1, 0.25))
+        return isinstance(failure, Failure) and failure.kind is Kind.UNAVAILABLE and "SIGFPE" in failure.message
+
+    wait_for(waited_for, 60, "a process that goes on dying to be waited for")
 
 
-def test_a_loop_that_does_not_end_is_stopped_and_its_process_goes_on(start: Start) -> None:
+def test_a_loop_that_does_not_end_is_stopped_and_its_process_goes_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between two operators the process can stop by itself, which costs nothing: it answers the next call."""
+    monkeypatch.setattr(isolation, "GRACE", 30.0)  # usually 40 ms, after which it is killed: a machine may stall longer
     told = Told()
     isolated = start(hanging(), told)
     before = _all_up(isolated)
-    began = time.monotonic()
     failure = ask(isolated, (10**15, 0.5), within=0.1)
     assert isinstance(failure, Failure) and failure.kind is Kind.TIMEOUT and "its deadline of 200 ms" in failure.message
-    assert time.monotonic() - began < 5
     assert isinstance(ask(isolated, (1, 0.5)), Outcome)
     assert replicas() == before and not told
 
@@ -149,10 +165,10 @@ def test_an_operator_that_does_not_end_is_killed_at_its_deadline(start: Start) -
     began = time.monotonic()
     failure = ask(isolated, (12_000, 0.5), within=0.2)
     assert isinstance(failure, Failure) and failure.kind is Kind.TIMEOUT
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20, "the operator alone takes a minute"
     assert isinstance(ask(isolated, (2, 0.5)), Outcome)
-    wait_for(lambda: ended(before), 5, "the end of the first")
-    wait_for(lambda: [d.why for d in told] == ["timeout"], 5, "the death to be told")
+    wait_for(lambda: ended(before), 30, "the end of the first")
+    wait_for(lambda: [d.why for d in told] == ["timeout"], 30, "the death to be told")
 
 
 def test_a_cancel_that_came_before_its_run_is_obeyed(start: Start) -> None:
@@ -203,7 +219,7 @@ def test_a_process_that_dies_for_want_of_memory_says_so(start: Start) -> None:
     failure = ask(isolated, ("x" * 120_000_000,))
     assert failure == Failure(Kind.CRASHED, "m@3: its process was over its memory limit of 192MB (exit code 70)")
     assert isinstance(ask(isolated, ("a",)), Outcome)
-    wait_for(lambda: [d.why for d in told] == ["memory"], 5, "the death to be told")
+    wait_for(lambda: [d.why for d in told] == ["memory"], 30, "the death to be told")
 
 
 def test_a_process_killed_between_calls_costs_no_answer(start: Start) -> None:
@@ -219,13 +235,13 @@ def test_a_process_killed_within_a_call_fails_that_call(start: Start) -> None:
     """The failure says that it was SIGKILL, and that the kernel sends it when memory runs out."""
     isolated = start(hanging())
     (process,) = _all_up(isolated)
-    busy = process.cpu_times().user + 0.05
+    busy = user_time(process) + 0.05
     found: list[Outcome | Failure] = []
     caller = threading.Thread(target=lambda: found.append(ask(isolated, (10**15, 0.5))))
     caller.start()
-    wait_for(lambda: process.cpu_times().user > busy, 10, "the call to run")
+    wait_for(lambda: user_time(process) > busy, 60, "the call to run")
     process.kill()
-    caller.join(10)
+    caller.join(60)
     (failure,) = found
     assert isinstance(failure, Failure) and failure.kind is Kind.CRASHED
     assert "signal SIGKILL, as the kernel sends when memory runs out" in failure.message
@@ -239,14 +255,15 @@ def test_an_answer_that_is_none_counts_as_a_crash(start: Start, monkeypatch: pyt
     isolated = start(deadly(), told)
     (before,) = _all_up(isolated)
     read = parcel.answer
-    monkeypatch.setattr(parcel, "answer", lambda about, blocks, n: read(about, blocks, n + 1))
-    failure = ask(isolated, (1, 0.5))
+    with monkeypatch.context() as spoiled:
+        spoiled.setattr(parcel, "answer", lambda about, blocks, n: read(about, blocks, n + 1))
+        failure = ask(isolated, (1, 0.5))
     assert isinstance(failure, Failure) and failure.kind is Kind.CRASHED
     assert "out of its mind: 1 numbers where 2 are right" in failure.message
-    monkeypatch.undo()
     assert isinstance(ask(isolated, (1, 0.5)), Outcome)
-    wait_for(lambda: [d.why for d in told] == ["crashed"], 5, "the death to be told")
-    assert f"m@3: {told[0].message}" == failure.message and ended(before)
+    wait_for(lambda: [d.why for d in told] == ["crashed"], 30, "the death to be told")
+    assert f"m@3: {told[0].message}" == failure.message
+    wait_for(lambda: ended(before), 30, "its end")
 
 
 def test_one_of_two_replicas_is_killed_and_the_other_answers_at_once(start: Start) -> None:
@@ -255,7 +272,7 @@ def test_one_of_two_replicas_is_killed_and_the_other_answers_at_once(start: Star
     for _ in range(3):
         _all_up(isolated)[0].kill()
         for _ in range(4):
-            assert isinstance(ask(isolated, (1, 0.5), within=5), Outcome)
+            assert isinstance(ask(isolated, (1, 0.5)), Outcome)
 
 
 def test_the_first_process_killed_is_started_again(start: Start) -> None:
@@ -264,15 +281,18 @@ def test_the_first_process_killed_is_started_again(start: Start) -> None:
     isolated = start(deadly(), told, replicas=2)
     (nursery,) = nurseries()
     nursery.kill()
-    wait_for(lambda: told, 10, "the death to be told")
-    wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), Outcome), 20, "an answer")
+    wait_for(lambda: told, 60, "the death to be told")
+    wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), Outcome), 60, "an answer")
     assert nurseries() != [nursery] and len(told) == 1
 
 
-def test_a_version_whose_file_went_is_unavailable_until_it_is_back(start: Start, tmp_path: Path) -> None:
+def test_a_version_whose_file_went_is_unavailable_until_it_is_back(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is tried again, later and later; calls do not wait for it, and say what is wrong."""
     clock = Clock()
     isolated = start(deadly(), clock=clock)
+    monkeypatch.setattr(pool, "WAIT", PATIENCE)
     file = isolated.artifact.path
     content = file.read_bytes()
     file.unlink()
@@ -282,10 +302,10 @@ def test_a_version_whose_file_went_is_unavailable_until_it_is_back(start: Start,
         found = ask(isolated, (1, 0.5))
         return found.message if isinstance(found, Failure) and found.kind is Kind.UNAVAILABLE else ""
 
-    wait_for(lambda: "cannot be read" in said(), 20, "the reason")
+    wait_for(lambda: "cannot be read" in said(), 60, "the reason")
     file.write_bytes(content)
     clock.ahead += 100
-    wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), Outcome), 20, "an answer")
+    wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), Outcome), 60, "an answer")
 
 
 PARENT = """
@@ -312,12 +332,12 @@ def test_a_worker_that_is_killed_leaves_no_process(tmp_path: Path, number: signa
         env=os.environ | {"PYTHONPATH": "."},
     )
     assert parent.stdout is not None and parent.stdout.readline() == b"up\n"
-    found = wait_for(lambda: len(p := processes(parent.pid)) == 3 and p, 10, "its three processes") or []
-    wait_for(lambda: any(p.cpu_times().user > 0.5 for p in found[1:]), 20, "one of them to be busy")
+    found = wait_for(lambda: len(p := processes(parent.pid)) == 3 and p, 60, "its three processes") or []
+    wait_for(lambda: any(user_time(p) > 0.5 for p in found[1:]), 60, "one of them to be busy")
     parent.send_signal(number)
-    parent.wait(10)
+    parent.wait(60)
     assert parent.stdout.read() == b"", "nobody else holds its output"
-    wait_for(lambda: all(map(ended, found)), 5, "their end")
+    wait_for(lambda: all(map(ended, found)), 30, "their end")
 
 
 def test_fifty_restarts_leave_nothing_behind(start: Start) -> None:
@@ -337,12 +357,13 @@ def test_fifty_restarts_leave_nothing_behind(start: Start) -> None:
     here = psutil.Process()
     for _ in range(5):
         crash()
-    wait_for(lambda: len(replicas()) == 1, 5, "one replica")
+    wait_for(lambda: len(replicas()) == 1, 60, "one replica")
     before, memory = used(), here.memory_info().rss + nurseries()[0].memory_info().rss
     for _ in range(50):
         crash()
-    wait_for(lambda: used() == before, 5, f"what there was before: {before}")
-    assert len(processes()) == 2
+    # Or fewer: a thread of a test before may have been about to end.
+    wait_for(lambda: all(map(le, used(), before)), 30, f"no more than there was before: {before}")
+    wait_for(lambda: len(processes()) == 2, 30, "two processes")
     assert here.memory_info().rss + nurseries()[0].memory_info().rss < memory + 8_000_000
     isolated.close()
     assert not [f for f in os.listdir("/proc/self/fd") if "failsoft-batch" in _target(f)]

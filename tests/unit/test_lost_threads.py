@@ -20,6 +20,7 @@ from schemas.failure import Failure, Kind
 from schemas.features import Columns, Spec, Type, columns
 from schemas.prediction import Prediction, Predictions
 from tests.kafka import eventually
+from tests.kit import with_a_thread
 from tests.onnx_models import a_card, deaf, load, rows
 from workers.metrics import Metrics
 from workers.plan import Call, Result
@@ -88,7 +89,7 @@ async def test_a_lost_thread_is_counted_replaced_and_found_again(model: Deaf) ->
     """The row times out, another thread serves, and the lost one ends when it comes back."""
     desk = Desk(1, {KEY: model})
     assert desk.gauge() == 0
-    result = await desk.runner.run(call(9))
+    result = await with_a_thread(desk.runner, call(9))
     assert kinds(result) == {0: Kind.TIMEOUT} and "ignored its deadline of 0.1 s" in result.bad[0].message
     assert result.seconds > 0.1
     assert (desk.runner.lost, desk.gauge(), desk.total()) == (1, 1, 1)
@@ -97,7 +98,7 @@ async def test_a_lost_thread_is_counted_replaced_and_found_again(model: Deaf) ->
     model.free.set()
     await eventually(lambda: desk.runner.lost == 0, 20, "the thread to be back")
     assert (desk.gauge(), desk.total()) == (0, 1)
-    await eventually(lambda: _threads() == before - 1, 20, "the thread that was replaced to end")
+    await eventually(lambda: _threads() < before, 20, "the thread that was replaced to end")
     assert not (await desk.runner.run(call(1, deadline=20))).bad
 
 
@@ -110,7 +111,7 @@ async def test_an_operator_that_ignores_its_deadline_keeps_its_row_alone(tmp_pat
     session = load(tmp_path, deaf(1400), a_card({"kind": "regression"}, x="float"))
     desk = Desk(2, {KEY: session})  # type: ignore[dict-item]
     ready = rows(session.card, *[(9 if i == 77 else i / 100,) for i in range(500)])
-    result = await desk.runner.run(Call(KEY, ready, 0.3, 20))
+    result = await with_a_thread(desk.runner, Call(KEY, ready, 0.3, 20))
     assert kinds(result) == {77: Kind.TIMEOUT}
     assert result.predictions is not None
     assert result.predictions.scores[[0, 76, 78, 499]].tolist() == pytest.approx([0, 0.76, 0.78, 4.99])
@@ -122,12 +123,12 @@ async def test_an_operator_that_ignores_its_deadline_keeps_its_row_alone(tmp_pat
 async def test_splitting_ends_when_more_threads_are_lost_than_one_row_costs(model: Deaf) -> None:
     """Each further piece might cost one more: the undecided rows fail together, and say why."""
     desk = Desk(16, {KEY: model})
-    result = await desk.runner.run(call(*[9.0] * 40))
+    result = await with_a_thread(desk.runner, call(*[9.0] * 40))
     assert desk.runner.lost == LOST_TO_SPLIT + 1
     assert set(kinds(result).values()) == {Kind.TIMEOUT} and len(result.bad) == 40
     assert result.bad[39].message.endswith(f"not told apart while {LOST_TO_SPLIT + 1} threads are lost)")
     model.ran.clear()
-    await desk.runner.run(call(9, 1))
+    await with_a_thread(desk.runner, call(9, 1))
     assert model.ran == [2], "a batch that fails meanwhile is not split at all"
 
 
@@ -135,9 +136,9 @@ async def test_past_the_bound_the_worker_is_told_that_it_is_unfit(model: Deaf) -
     """As many may be lost as serve; with one more only a restart helps. Calls are still answered within their time."""
     desk = Desk(2, {KEY: model})
     for lost in (1, 2):
-        await desk.runner.run(call(9))
+        await with_a_thread(desk.runner, call(9))
         assert (desk.runner.lost, desk.told) == (lost, [])
-    result = await desk.runner.run(call(9))
+    result = await with_a_thread(desk.runner, call(9))
     assert kinds(result) == {0: Kind.TIMEOUT}
     [error] = desk.told
     assert "3 threads are lost" in str(error) and KEY in str(error)
@@ -162,7 +163,7 @@ async def test_no_call_waits_for_a_thread_longer_than_its_deadline(model: Deaf) 
 async def test_who_waits_behind_a_lost_thread_gets_the_one_that_replaces_it(model: Deaf) -> None:
     """It had been waiting before the thread was lost, so nobody else's call makes the new one."""
     desk = Desk(1, {KEY: model})
-    first = asyncio.ensure_future(desk.runner.run(call(9)))
+    first = asyncio.ensure_future(with_a_thread(desk.runner, call(9, deadline=2)))
     await eventually(lambda: model.ran, 20, "the only thread to be busy")
     second = await desk.runner.run(call(1, deadline=20))
     assert not second.bad
@@ -172,7 +173,7 @@ async def test_who_waits_behind_a_lost_thread_gets_the_one_that_replaces_it(mode
 async def test_who_is_cancelled_leaves_no_run_behind(model: Deaf) -> None:
     """The run is told to end; one that does not is lost like any other, and found when it comes back."""
     desk = Desk(1, {KEY: model})
-    waiting = asyncio.ensure_future(desk.runner.run(call(9)))
+    waiting = asyncio.ensure_future(with_a_thread(desk.runner, call(9, deadline=2)))
     await eventually(lambda: model.ran, 20, "the run to begin")
     waiting.cancel()
     await eventually(lambda: desk.runner.lost == 1, 20, "the thread to be given up")
@@ -206,7 +207,7 @@ async def test_a_version_is_retired_when_its_calls_have_ended(model: Deaf) -> No
 async def test_a_lost_thread_does_not_keep_a_version_from_retiring(model: Deaf) -> None:
     """It may never come back, and holds by itself what it needs."""
     desk = Desk(1, {KEY: model})
-    await desk.runner.run(call(9))
+    await with_a_thread(desk.runner, call(9))
     await asyncio.wait_for(desk.runner.retire(KEY), 20)
     await asyncio.wait_for(desk.runner.retire(KEY), 20)  # a key that is not in use is retired
 
@@ -225,10 +226,11 @@ async def test_a_version_is_added_and_another_never_replaced(model: Deaf) -> Non
 
 STUCK = """
 import asyncio, time
+from tests.kit import with_a_thread
 from tests.unit.test_lost_threads import Deaf, Desk, call
 async def main():
     desk = Desk(2, {"m@3": Deaf()})
-    await desk.runner.run(call(9))
+    await with_a_thread(desk.runner, call(9))
     await desk.runner.run(call(1, deadline=20))
     assert desk.runner.lost == 1
     desk.runner.close()

@@ -51,10 +51,10 @@ def proxy(echo: int) -> Iterator[Proxy]:
 
 
 def _connect(proxy: Proxy) -> socket.socket:
-    return socket.create_connection((HOST, proxy.port), timeout=5)
+    return socket.create_connection((HOST, proxy.port), timeout=30)
 
 
-def _said(client: socket.socket, text: bytes, timeout: float = 5.0) -> bytes:
+def _said(client: socket.socket, text: bytes, timeout: float = 30.0) -> bytes:
     client.settimeout(timeout)
     client.sendall(text)
     got = b""
@@ -75,7 +75,7 @@ def test_open_passes_everything(proxy: Proxy) -> None:
     sender.join()
     assert got == text
     client.close()
-    wait_for(lambda: proxy.connections == 0, 5, "the end of the connection")
+    wait_for(lambda: proxy.connections == 0, 30, "the end of the connection")
 
 
 def test_latency_is_added_in_each_direction(proxy: Proxy) -> None:

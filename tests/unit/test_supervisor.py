@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -16,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.isolated_models import ended
 from tests.kafka import wait_for
 from workers.restart import FIRST, HEALTHY, LONGEST, Ended, Restart, StopAll, decide
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN = "import json, sys; from workers import supervisor; sys.exit(supervisor.run(json.loads(sys.argv[1]), drain=2.0))"
+RUN = "import json, sys; from workers.supervisor import run; sys.exit(run(json.loads(sys.argv[1]), float(sys.argv[2])))"
 
 # Writes its pid, then: ends with a code, waits for a signal, or ignores all that can be ignored.
 CHILD = """
@@ -89,11 +89,12 @@ def test_no_wait_leaves_its_bounds(code: int, lived: float, crashes: int, u: flo
 
 
 @contextmanager
-def _supervised(folder: Path, **children: str) -> Iterator[subprocess.Popen[bytes]]:
+def _supervised(folder: Path, drain: float = 60.0, **children: str) -> Iterator[subprocess.Popen[bytes]]:
     pids = folder / "pids"
     pids.mkdir()
     commands = [[sys.executable, "-c", CHILD, str(pids), name, what] for name, what in children.items()]
-    supervisor = subprocess.Popen([sys.executable, "-c", RUN, json.dumps(commands)], cwd=ROOT, stderr=subprocess.PIPE)
+    given = [json.dumps(commands), str(drain)]
+    supervisor = subprocess.Popen([sys.executable, "-c", RUN, *given], cwd=ROOT, stderr=subprocess.PIPE)
     try:
         yield supervisor
     finally:
@@ -101,9 +102,9 @@ def _supervised(folder: Path, **children: str) -> Iterator[subprocess.Popen[byte
         supervisor.wait()
         assert supervisor.stderr is not None
         supervisor.stderr.close()
-        for pid in _pids(folder):
-            if psutil.pid_exists(pid):
-                os.kill(pid, signal.SIGKILL)
+        for process in _running(folder):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _pids(folder: Path, name: str = "*") -> list[int]:
@@ -111,15 +112,22 @@ def _pids(folder: Path, name: str = "*") -> list[int]:
     return [int(path.suffix[1:]) for path in (folder / "pids").glob(f"{name}.*") if path.read_text()]
 
 
-def _running(folder: Path) -> list[int]:
-    return [pid for pid in _pids(folder) if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+def _running(folder: Path) -> list[psutil.Process]:
+    """By what they were started with: a number may be another process's by now."""
+    found = []
+    for pid in _pids(folder):
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if str(folder / "pids") in process.cmdline():
+                found.append(process)
+    return [process for process in found if not ended(process)]
 
 
 @pytest.mark.parametrize("what", ["1", "kills"])
 def test_a_worker_that_crashes_is_started_again(tmp_path: Path, what: str) -> None:
     """By exit code or by signal; its neighbour is left alone."""
     with _supervised(tmp_path, bad=what, good="obeys") as supervisor:
-        wait_for(lambda: len(_pids(tmp_path, "bad")) >= 3, 20, "two restarts")
+        wait_for(lambda: len(_pids(tmp_path, "bad")) >= 3, 60, "two restarts")
         assert len(_pids(tmp_path, "good")) == 1
         assert supervisor.poll() is None
 
@@ -128,7 +136,7 @@ def test_a_worker_that_crashes_is_started_again(tmp_path: Path, what: str) -> No
 def test_a_mistake_ends_them_all_with_its_code(tmp_path: Path, code: int) -> None:
     """The next start would end the same, so there is none."""
     with _supervised(tmp_path, wrong=str(code), good="obeys") as supervisor:
-        assert supervisor.wait(20) == code
+        assert supervisor.wait(60) == code
         assert len(_pids(tmp_path, "wrong")) == 1
         assert not _running(tmp_path)
 
@@ -136,7 +144,7 @@ def test_a_mistake_ends_them_all_with_its_code(tmp_path: Path, code: int) -> Non
 def test_it_ends_when_every_worker_was_asked_to_end(tmp_path: Path) -> None:
     """A worker that ends with 0 stays ended."""
     with _supervised(tmp_path, a="0", b="0") as supervisor:
-        assert supervisor.wait(20) == 0
+        assert supervisor.wait(60) == 0
         assert len(_pids(tmp_path)) == 2
 
 
@@ -144,18 +152,18 @@ def test_it_ends_when_every_worker_was_asked_to_end(tmp_path: Path) -> None:
 def test_a_signal_is_passed_on_and_waited_for(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """SIGTERM drains them all and is 0, Ctrl-C is 130."""
     with _supervised(tmp_path, a="obeys", b="obeys") as supervisor:
-        wait_for(lambda: len(_pids(tmp_path)) == 2, 20, "both workers")
+        wait_for(lambda: len(_pids(tmp_path)) == 2, 60, "both workers")
         supervisor.send_signal(number)
-        assert supervisor.wait(20) == code
+        assert supervisor.wait(60) == code
         assert not _running(tmp_path)
 
 
 def test_a_worker_that_does_not_end_is_killed(tmp_path: Path) -> None:
     """The wait is bounded, and the exit code says that something was lost on the way."""
-    with _supervised(tmp_path, deaf="deaf", good="obeys") as supervisor:
-        wait_for(lambda: len(_pids(tmp_path)) == 2, 20, "both workers")
+    with _supervised(tmp_path, drain=2.0, deaf="deaf", good="obeys") as supervisor:
+        wait_for(lambda: len(_pids(tmp_path)) == 2, 60, "both workers")
         supervisor.send_signal(signal.SIGTERM)
-        assert supervisor.wait(20) == 1
+        assert supervisor.wait(60) == 1
         assert not _running(tmp_path)
 
 
@@ -163,6 +171,6 @@ def test_a_worker_that_does_not_end_is_killed(tmp_path: Path) -> None:
 def test_no_worker_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     """kill -9 gives it no chance to pass anything on: the kernel does."""
     with _supervised(tmp_path, a="obeys", b="obeys") as supervisor:
-        wait_for(lambda: len(_pids(tmp_path)) == 2, 20, "both workers")
+        wait_for(lambda: len(_pids(tmp_path)) == 2, 60, "both workers")
         supervisor.kill()
-        assert wait_for(lambda: not _running(tmp_path), 20, "the workers' end")
+        assert wait_for(lambda: not _running(tmp_path), 60, "the workers' end")

@@ -249,7 +249,7 @@ async def test_a_worker_that_ends_waits_for_no_load(desk: Desk) -> None:
     desk.slow[3] = asyncio.Event()
     desk.wants(3)
     await eventually(lambda: desk.asked == [3], 20, "version 3 to be loading")
-    await asyncio.wait_for(desk.versions.stop(), 5)
+    await asyncio.wait_for(desk.versions.stop(), 15)  # the load would take 20
     assert desk.serves == 1 and not desk.loaded[1].closed
 
 
