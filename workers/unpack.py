@@ -1,4 +1,5 @@
-"""Fetched bytes -> records, also where a header's key is no UTF-8: aiokafka raises there, for ever and for the lane.
+"""Fetched bytes -> records: in fewer steps than aiokafka takes, and also where a header's key is no UTF-8, where it
+raises, for ever and for the lane.
 
 Kafka's protocol calls a header's key a string and the broker does not check, so one producer's mistake would be a
 record that no worker can get past. Java clients read such a key with U+FFFD in it; so do we. Values are bytes anyway.
@@ -8,8 +9,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
@@ -22,6 +25,44 @@ _BEFORE = _LENGTH_AT + _LENGTH.size
 def install() -> None:
     """From now on this process's consumers read such records. aiokafka is pinned below 0.15, and a test holds this."""
     fetcher.MemoryRecords = Records
+    fetcher.PartitionRecords = Unpacked
+    fetcher.FetchResult = Fetched
+
+
+class Unpacked(fetcher.PartitionRecords):  # type: ignore[misc]
+    """aiokafka's records of a partition, with half the steps an event where nothing is deserialized."""
+
+    def _consumer_record(self, tp: TopicPartition, record: Any) -> ConsumerRecord[Any, Any]:
+        if self._key_deserializer or self._value_deserializer:
+            return super()._consumer_record(tp, record)  # type: ignore[no-any-return]
+        key, value = record.key, record.value
+        return ConsumerRecord(
+            tp.topic,
+            tp.partition,
+            record.offset,
+            record.timestamp,
+            record.timestamp_type,
+            key,
+            value,
+            record.checksum,
+            -1 if key is None else len(key),
+            -1 if value is None else len(value),
+            tuple(record.headers),
+        )
+
+
+class Fetched(fetcher.FetchResult):  # type: ignore[misc]
+    """aiokafka's fetched partition, whose records are taken by one call for a batch."""
+
+    def getall(self, max_records: int | None = None) -> list[Any]:
+        if not self.check_assignment(self._topic_partition) or not self.has_more():
+            return []
+        records = self._partition_records
+        found = list(islice(records._records_iterator, max_records))
+        self._update_position()
+        if max_records is None or len(found) < max_records:
+            self._partition_records = records._records_iterator = None  # the cycle between them broken
+        return found
 
 
 class Records:

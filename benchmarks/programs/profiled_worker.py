@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aiokafka.consumer import fetcher
-
 from benchmarks.phases import Phases
 from models.session import Session
 from schemas import scored, wire
@@ -29,7 +27,7 @@ OTHER = "other threads, the interpreter's waits"
 def patch(phases: Phases) -> None:
     """Times the real functions where they are called."""
     phases.function(unpack._Batch, "__iter__", "fetch: bytes to records")
-    phases.function(fetcher.FetchResult, "getall", "fetch: aiokafka's ConsumerRecords")
+    phases.function(unpack.Fetched, "getall", "fetch: aiokafka's ConsumerRecords")
     phases.coroutine(Lane, "_take", "fetch: which, and what is due")
     phases.function(wire, "loads_all", "decode: JSON")
     phases.function(wire, "all_shallow", "decode: depth")
