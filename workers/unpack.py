@@ -34,7 +34,7 @@ class Unpacked(fetcher.PartitionRecords):  # type: ignore[misc]
 
     def _consumer_record(self, tp: TopicPartition, record: Any) -> ConsumerRecord[Any, Any]:
         if self._key_deserializer or self._value_deserializer:
-            return super()._consumer_record(tp, record)  # type: ignore[no-any-return]
+            return super()._consumer_record(tp, record)
         key, value = record.key, record.value
         return ConsumerRecord(
             tp.topic,
@@ -57,7 +57,7 @@ class Fetched(fetcher.FetchResult):  # type: ignore[misc]
     def getall(self, max_records: int | None = None) -> list[Any]:
         if not self.check_assignment(self._topic_partition) or not self.has_more():
             return []
-        records = self._partition_records
+        records: Any = self._partition_records  # type: ignore[has-type]
         found = list(islice(records._records_iterator, max_records))
         self._update_position()
         if max_records is None or len(found) < max_records:
