@@ -25,11 +25,13 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     ["kafka"],
     ["init"],
+    ["topics"],
     ["topics", "apply"],
     ["topics", "show"],
     ["worker"],
     ["publish"],
     ["tail"],
+    ["dead"],
     ["dead", "list"],
     ["dead", "show"],
     ["dead", "replay"],
@@ -41,6 +43,10 @@ COMMANDS = [
     ["breakers", "reset"],
     ["models"],
     ["models", "vet"],
+    ["models", "list"],
+    ["models", "history"],
+    ["models", "promote"],
+    ["models", "rollback"],
     ["demo"],
 ]
 

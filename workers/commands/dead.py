@@ -18,12 +18,20 @@ if TYPE_CHECKING:
     from workers.dead import Counts
     from workers.letters import Filter
 
-app = typer.Typer(no_args_is_help=True, help="List, show and replay dead letters.")
+app = typer.Typer(no_args_is_help=True)
 
 
 def register(root: typer.Typer) -> None:
     """Add the group to the command line."""
     root.add_typer(app, name="dead")
+
+
+@app.callback()
+def dead() -> None:
+    """List, show and replay dead letters.
+
+    **Example**: `failsoft dead list`
+    """
 
 
 @app.command("list")
