@@ -181,6 +181,7 @@ def test_a_misspelt_key_is_refused_with_its_near_spelling(tmp_path: Path) -> Non
         ["tail", "--from", "middle"],
         ["dead", "replay", "--kind", "tiemout"],
         ["dead", "replay", "--since", "yesterday"],
+        ["dead", "replay", "--replay-id", "é" * 51],
         ["breakers", "open"],
         ["breakers", "opne", "m"],
         ["breakers", "--json", "close", "m"],
