@@ -136,10 +136,14 @@ def judge(policy: Policy, counts: Counts) -> str | None:
 
 
 def wait(policy: Policy, reopenings: int, u: float) -> float:
-    """Seconds to stay open after so many reopenings: doubled each time, capped, then jittered by ``u`` in [0, 1)."""
+    """Seconds to stay open after so many reopenings: doubled each time, jittered by ``u`` in [0, 1), at most max_open.
+
+    A draw beyond the cap is as far beneath it instead: at the cap itself half of the workers would else probe together.
+    """
     # 64 doublings reach any cap from any positive time; the bound keeps the float from overflowing after years open.
     doubled = math.ldexp(policy.open_for, min(reopenings, 64))
-    return min(doubled, policy.max_open) * (1 + policy.jitter * (2 * u - 1))
+    drawn = min(doubled, policy.max_open) * (1 + policy.jitter * (2 * u - 1))
+    return min(drawn, 2 * policy.max_open - drawn)
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,7 +212,7 @@ class Imputation(_Section):
 
 
 class FeatureSection(_Section):
-    """A ``[[features]]`` entry. Without ``impute`` it is required: an event that lacks it is invalid."""
+    """A ``[[features]]`` entry. Without ``impute`` an event that lacks it is invalid, whatever ``required`` says."""
 
     name: str = Field(min_length=1)
     type: Annotated[Type, _among(Type)]
@@ -236,10 +236,6 @@ class FeatureSection(_Section):
         numeric = self.type in (Type.FLOAT, Type.INT)
         if self.required and self.impute is not None:
             raise ValueError(f"{self.name!r} is both required and imputed: leave out one of the two")
-        if not self.required and self.impute is None:
-            raise ValueError(
-                f"{self.name!r} is not required, so the model needs a value when it is missing: add impute = …"
-            )
         if self.categories is not None and self.type is not Type.STRING:
             raise ValueError(f"{self.name!r}: only a string has categories, not a {self.type}")
         if not numeric and (self.mean is not None or self.median is not None):

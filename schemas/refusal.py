@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 MOST_PROBLEMS = 20
@@ -35,7 +36,7 @@ class Refused(Exception):
 
 def refuse(file: str, error: ValidationError, schema: type[BaseModel]) -> Refused:
     """``error``, met when ``file`` was read as ``schema``, in words that name each key."""
-    problems = [_problem(e["loc"], e["type"], e["msg"], schema) for e in error.errors(include_input=False)]
+    problems = [_problem(e["loc"], e["type"], e["msg"] + _nearest(e), schema) for e in error.errors()]
     more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
     return Refused(file, [shortened(problem) for problem in problems[:MOST_PROBLEMS]] + more)
 
@@ -97,6 +98,14 @@ def near(word: str, known: Iterable[str]) -> str:
     """``" (did you mean 'x'?)"`` when something known is spelled nearly so, else nothing."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def _nearest(error: ErrorDetails) -> str:
+    """Of the words that a key may be, the one that was meant."""
+    given = error["input"]
+    if error["type"] != "literal_error" or not isinstance(given, str):
+        return ""
+    return near(shortened(given), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
 
 
 def _problem(loc: tuple[int | str, ...], kind: str, message: str, schema: type[BaseModel]) -> str:

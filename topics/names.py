@@ -12,6 +12,7 @@ LONGEST = 180
 """Characters of a pipeline's name: our suffixes keep every topic under LONGEST_TOPIC (a delay may be spelled in 62)."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TOPIC = re.compile(rf"[A-Za-z0-9._-]{{1,{LONGEST_TOPIC}}}")
 
 
 def check_name(name: str) -> None:
@@ -20,6 +21,14 @@ def check_name(name: str) -> None:
         raise ValueError(
             f"{name!r} cannot prefix topics: use letters, digits, '.', '_' and '-', a letter or digit first, "
             f"at most {LONGEST} characters"
+        )
+
+
+def check_topic(name: str) -> None:
+    """Raises ValueError, with what would be right, for what Kafka would not take as a topic's name."""
+    if not _TOPIC.fullmatch(name) or name in (".", ".."):
+        raise ValueError(
+            f"{name!r} is no topic: use letters, digits, '.', '_' and '-', at most {LONGEST_TOPIC} characters"
         )
 
 

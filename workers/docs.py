@@ -31,7 +31,7 @@ _STATES = {
 _EVENTS = {
     Event.TRIPPED: "Of at least `minimum_calls` in the last `window`, `failure_rate` failed or `slow_rate` were slower "
     "than `slow_call`.",
-    Event.WAITED: "`open_for` has passed: doubled at each reopening, at most `max_open`, then ±20 % by chance.",
+    Event.WAITED: "`open_for` has passed: doubled at each reopening, ±20 % by chance, at most `max_open`.",
     Event.PROBE_FAILED: "One probe failed, or `slow_rate` of the probes were slow.",
     Event.PROBES_PASSED: "`probes` calls came back well; the doubling is forgotten.",
     Event.PROBES_LOST: "A probe was not heard of for the length of its lease; the probes are lent anew.",

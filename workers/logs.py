@@ -80,6 +80,14 @@ def configure(level: str = "info", stream: IO[str] | None = None, terminal: bool
     )
 
 
+def news(text: str, **fields: object) -> None:
+    """A line of the log that no level holds back: what a worker has to say of itself once. After ``configure``."""
+    root = logging.getLogger()
+    record = root.makeRecord("failsoft.worker", logging.INFO, __file__, 0, text, (), None, extra=fields)
+    for handler in root.handlers:
+        handler.handle(record)
+
+
 def trace_id(traceparent: bytes | None) -> str | None:
     """The trace of a W3C ``traceparent`` header, or None when there is none or it is not one."""
     found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None

@@ -7,17 +7,27 @@ what it may be, and the nearest spelling, before anything else happens.
 from __future__ import annotations
 
 import itertools
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from schemas.duration import seconds
 from schemas.event import Envelope
 from schemas.refusal import Refused, near, refuse, toml
-from topics.names import LONGEST_TOPIC, Names, check_name
+from topics.names import LONGEST_TOPIC, Names, check_name, check_topic
 
 ENV = "FAILSOFT_"
 FILE = "pipeline.toml"
@@ -37,14 +47,31 @@ def _no_blank(text: str) -> str:
     return text
 
 
+# As aiokafka reads them: a name, a number or an IPv6 address, and a port unless it is Kafka's own.
+_SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(?::(\d{1,5}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
+
+
+def _servers(text: str) -> str:
+    """A client that met these would end in an error that names no key."""
+    _no_blank(text)
+    servers = [part.strip() for part in text.split(",")]
+    for server in servers:
+        found = _SERVER.fullmatch(server)
+        if found is None or not 0 < int(found[1] or 9092) < 65536:
+            raise ValueError(f"{server!r} is no broker: write HOST:PORT, several with commas between")
+    return ",".join(servers)
+
+
 Text = Annotated[str, AfterValidator(_no_blank)]
+Servers = Annotated[str, AfterValidator(_servers)]
+Topic = Annotated[str, AfterValidator(lambda name: (check_topic(name), name)[1])]
 Duration = Annotated[str, AfterValidator(lambda text: (seconds(text), text)[1])]
 
 
 class Kafka(_Section):
     """How to reach the brokers; the names are aiokafka's and librdkafka's. Passwords come from the environment only."""
 
-    bootstrap_servers: Text = "127.0.0.1:9092"
+    bootstrap_servers: Servers = "127.0.0.1:9092"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str | None = None
@@ -60,7 +87,7 @@ class Kafka(_Section):
 class Input(_Section):
     """What an event looks like, and where events come from."""
 
-    topics: Annotated[list[Text], Field(min_length=1)]
+    topics: Annotated[list[Topic], Field(min_length=1)]
     format: Literal["json"] = "json"
     id: Text | None = None
     time: Text | None = None
@@ -73,16 +100,17 @@ class Input(_Section):
 class Retry(_Section):
     """The ladder: one topic a delay."""
 
-    delays: list[str] = ["5s", "30s", "5m"]
+    delays: list[Duration] = ["5s", "30s", "5m"]
     jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """A tenth each way spreads what failed together, and is small enough for a rung to stay nearly in due order."""
 
-    @model_validator(mode="after")
-    def _rising(self) -> Retry:
-        waits = [seconds(d) for d in self.delays]
+    @field_validator("delays")
+    @classmethod
+    def _rising(cls, delays: list[str]) -> list[str]:
+        waits = [seconds(d) for d in delays]
         if any(b <= a for a, b in itertools.pairwise(waits)):
-            raise ValueError(f"delays must rise from rung to rung: {self.delays}")
-        return self
+            raise ValueError(f"delays must rise from rung to rung: {delays}")
+        return delays
 
     @property
     def rungs(self) -> tuple[tuple[str, float], ...]:
@@ -135,24 +163,37 @@ class Settings(_Section):
         return Envelope(i.id, i.time, i.features, i.max_bytes)
 
     def connection(self) -> dict[str, Any]:
-        """Keyword arguments that every aiokafka client of this pipeline takes."""
+        """Keyword arguments that every aiokafka client of this pipeline takes. Raises Refused: only here, since what
+        needs no Kafka needs no password and no certificate.
+        """
         k = self.kafka
         found: dict[str, Any] = {"bootstrap_servers": k.bootstrap_servers, "security_protocol": k.security_protocol}
         if k.security_protocol.startswith("SASL"):
+            if not k.sasl_username:
+                raise Refused(FILE, [f"kafka.sasl_username: missing, and {k.security_protocol} needs one"])
+            if k.sasl_password is None:
+                raise Refused("environment", [f"{SECRETS[0]}: missing, and {k.security_protocol} needs a password"])
             found |= {
                 "sasl_mechanism": k.sasl_mechanism,
                 "sasl_plain_username": k.sasl_username,
-                "sasl_plain_password": k.sasl_password.get_secret_value() if k.sasl_password else None,
+                "sasl_plain_password": k.sasl_password.get_secret_value(),
             }
         if k.security_protocol.endswith("SSL"):
             from aiokafka.helpers import create_ssl_context
 
-            found["ssl_context"] = create_ssl_context(
-                cafile=k.ssl_cafile,
-                certfile=k.ssl_certfile,
-                keyfile=k.ssl_keyfile,
-                password=k.ssl_password.get_secret_value() if k.ssl_password else None,
-            )
+            for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+                file = getattr(k, key)
+                if file is not None and not Path(file).is_file():
+                    raise Refused(FILE, [f"kafka.{key}: {file}: no such file"])
+            try:
+                found["ssl_context"] = create_ssl_context(
+                    cafile=k.ssl_cafile,
+                    certfile=k.ssl_certfile,
+                    keyfile=k.ssl_keyfile,
+                    password=k.ssl_password.get_secret_value() if k.ssl_password else None,
+                )
+            except OSError as e:  # ssl.SSLError is one
+                raise Refused(FILE, [f"kafka.ssl_cafile, ssl_certfile, ssl_keyfile: cannot be used: {e}"]) from None
         return found
 
 
@@ -176,14 +217,15 @@ def load(
     except OSError as e:
         raise Refused(str(path), [f"cannot be read: {e.strerror}"]) from None
     _refuse_secrets(str(path), raw)
-    _overlay(str(path), raw, environ)
+    overlaid = _overlay(raw, environ)
     for key, value in (overrides or {}).items():
         if value is not None:
             _set(raw, key.split("."), value)
     try:
         settings = Settings.model_validate(raw)
     except ValidationError as e:
-        raise refuse(str(path), e, Settings) from None
+        told = refuse(str(path), e, Settings).problems
+        raise Refused(str(path), [problem + _source(problem, overlaid) for problem in told]) from None
     root = Path(settings.models.repository)
     if not root.is_absolute():
         root = path.resolve().parent / root
@@ -197,9 +239,12 @@ def _refuse_secrets(file: str, raw: Mapping[str, Any]) -> None:
             raise Refused(file, [f"kafka.{key}: a password does not belong in a file; set {ENV}KAFKA__{key.upper()}"])
 
 
-def _overlay(file: str, raw: dict[str, Any], environ: Mapping[str, str]) -> None:
-    """Put FAILSOFT_SECTION__KEY over ``raw``. Text is read as TOML where the key wants something else than text."""
+def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    """Put FAILSOFT_SECTION__KEY over ``raw``; the variables that were, by key. Text is read as TOML where the key wants
+    something else than text.
+    """
     known = _variables()
+    overlaid = {}
     for name in sorted(environ):
         if not name.startswith(ENV) or name in _OTHER_ENV:
             continue
@@ -207,6 +252,14 @@ def _overlay(file: str, raw: dict[str, Any], environ: Mapping[str, str]) -> None
             raise Refused("environment", [f"{name}: no such setting{near(name, known)}"])
         path, wants_text = known[name]
         _set(raw, path, environ[name] if wants_text else _toml_value(name, environ[name]))
+        overlaid[".".join(path)] = name
+    return overlaid
+
+
+def _source(problem: str, overlaid: Mapping[str, str]) -> str:
+    """Where to mend a value that the file does not have."""
+    key = re.split(r"[:\[]", problem)[0]
+    return f" (set by {overlaid[key]})" if key in overlaid else ""
 
 
 def _variables() -> dict[str, tuple[list[str], bool]]:
@@ -215,7 +268,8 @@ def _variables() -> dict[str, tuple[list[str], bool]]:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             for inner, inner_field in section.model_fields.items():
-                is_text = inner_field.annotation not in (int, float, list[str]) and inner != "topics"
+                of = inner_field.annotation
+                is_text = of not in (int, float) and get_origin(of) is not list
                 found[f"{ENV}{key.upper()}__{inner.upper()}"] = ([key, inner], is_text)
         else:
             found[f"{ENV}{key.upper()}"] = ([key], True)

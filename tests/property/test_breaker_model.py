@@ -42,7 +42,8 @@ class Model:
     def to(self, state: str, now: float, u: float = 0.0, first: bool = False) -> None:
         self.generation = 0 if first else self.generation + 1
         self.failed_cycles = self.failed_cycles + (state == "open") if state in ("open", "half_open") else -1
-        self.until = now + min(2.0 * 2**self.failed_cycles, 16.0) * (0.8 + 0.4 * u) if state == "open" else None
+        drawn = min(2.0 * 2**self.failed_cycles, 16.0) * (0.8 + 0.4 * u)
+        self.until = now + (drawn if drawn <= 16.0 else 32.0 - drawn) if state == "open" else None
         self.state, self.counts, self.out, self.passed, self.slow, self.lease = state, [], 0, 0, 0, None
 
     def time(self, now: float) -> None:
@@ -109,7 +110,7 @@ class Conversation(RuleBasedStateMachine):
         if moved and self.breaker.state is State.OPEN and moved[-1].to is State.OPEN:
             assert self.breaker.until is not None
             waits = self.breaker.until - moved[-1].at
-            assert POLICY.open_for * 0.8 - 1e-9 <= waits <= POLICY.max_open * 1.2 + 1e-9
+            assert POLICY.open_for * 0.8 - 1e-9 <= waits <= POLICY.max_open + 1e-9
 
     @rule(eighths=st.integers(0, 200))
     def time_passes(self, eighths: int) -> None:
@@ -215,7 +216,7 @@ class Conversation(RuleBasedStateMachine):
     def teardown(self) -> None:
         """From wherever it is, successes and time alone close it, within one wait and one lease; unless forced."""
         state, now = self.breaker.state, self.now
-        for wait in (0.0, POLICY.max_open * 1.2, POLICY.probe_lease):
+        for wait in (0.0, POLICY.max_open, POLICY.probe_lease):
             now += wait
             admission = self.breaker.admit(POLICY.probes, now)
             self.note(self.breaker.report(admission.generation, Counts(admission.granted), now, 0.5))

@@ -248,7 +248,7 @@ class Fleet(RuleBasedStateMachine):
         worker.skew = 0
         self.see(worker, self.row)
         while not worker.home.tripped and worker.home.state is not State.CLOSED:
-            assert waited <= 16 * 1.2 + POLICY.probe_lease + ALONE_AFTER + 1, "it obeys for ever"
+            assert waited <= 16 + POLICY.probe_lease + ALONE_AFTER + 1, "it obeys for ever"
             self.now, waited = self.now + 0.5, waited + 0.5
             worker.home.may_retry(True, self.now, self.ms())
             self.tell(worker)

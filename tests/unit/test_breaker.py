@@ -105,12 +105,12 @@ def test_the_wait_doubles_up_to_its_cap(reopenings: int, seconds: float) -> None
     assert wait(POLICY, reopenings, MIDDLE) == seconds
 
 
-@pytest.mark.parametrize("reopenings", [0, 5])
-def test_the_wait_is_jittered_by_a_fifth(reopenings: int) -> None:
-    """The draw spreads the (capped) wait over 20 % on either side."""
-    middle = wait(POLICY, reopenings, MIDDLE)
-    assert wait(POLICY, reopenings, 0.0) == pytest.approx(middle * 0.8)
-    assert wait(POLICY, reopenings, 1.0) == pytest.approx(middle * 1.2)
+@pytest.mark.parametrize(("reopenings", "last"), [(0, 18), (4, 288), (5, 240), (10_000, 240)])
+def test_the_wait_is_jittered_by_a_fifth(reopenings: int, last: float) -> None:
+    """The draw spreads the wait over 20 % on either side, and what would lie beyond max_open beneath it."""
+    assert wait(POLICY, reopenings, 0.0) == pytest.approx(wait(POLICY, reopenings, MIDDLE) * 0.8)
+    assert wait(POLICY, reopenings, 1.0) == pytest.approx(last)
+    assert max(wait(POLICY, reopenings, n / 100) for n in range(100)) <= POLICY.max_open
 
 
 @pytest.mark.parametrize(

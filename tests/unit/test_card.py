@@ -8,7 +8,9 @@ import pytest
 
 from models.card import Method, ModelCard, load_card
 from models.fallback import Link, LinkKind
-from schemas.features import Spec, Type
+from models.imputation import impute
+from schemas.failure import Kind
+from schemas.features import Spec, Type, columns
 from schemas.refusal import Refused
 
 CARD = """\
@@ -53,6 +55,14 @@ def load(folder: Path, text: str) -> ModelCard:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return load_card(path)
+
+
+def test_what_is_not_imputed_may_be_called_not_required(tmp_path: Path) -> None:
+    """As the contract has it, ``impute`` may be none, whatever ``required`` says: the event is invalid then."""
+    card = load(tmp_path, CARD.replace('impute = "median"', ""))
+    assert (card.features[0].required, card.features[0].impute) == (False, None)
+    made = impute(columns([{"salary_range": "0 - 20K €"}], card.specs), card, {})
+    assert {row: failure.kind for row, failure in made.invalid.items()} == {0: Kind.INVALID}
 
 
 def test_the_contracts_card(tmp_path: Path) -> None:
@@ -114,7 +124,6 @@ def test_defaults_are_the_contracts(tmp_path: Path) -> None:
         ('"median"', "true", "impute is True, which is not a float"),
         ('"median"', "1e999", "impute is inf, which is not a float"),
         ("required = false", "required = true", "both required and imputed"),
-        ('impute = "median"', "", "not required, so the model needs a value"),
         ('impute = "median"', 'impute = { vale = "mean" }', "features[0].impute"),
         ("categories", 'impute = "mean"\ncategories', "a string has no mean"),
         ("categories", 'impute = "90K"\ncategories', "none of its categories"),

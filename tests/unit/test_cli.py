@@ -25,11 +25,13 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     ["kafka"],
     ["init"],
+    ["topics"],
     ["topics", "apply"],
     ["topics", "show"],
     ["worker"],
     ["publish"],
     ["tail"],
+    ["dead"],
     ["dead", "list"],
     ["dead", "show"],
     ["dead", "replay"],
@@ -41,6 +43,10 @@ COMMANDS = [
     ["breakers", "reset"],
     ["models"],
     ["models", "vet"],
+    ["models", "list"],
+    ["models", "history"],
+    ["models", "promote"],
+    ["models", "rollback"],
     ["demo"],
 ]
 
@@ -175,6 +181,7 @@ def test_a_misspelt_key_is_refused_with_its_near_spelling(tmp_path: Path) -> Non
         ["tail", "--from", "middle"],
         ["dead", "replay", "--kind", "tiemout"],
         ["dead", "replay", "--since", "yesterday"],
+        ["dead", "replay", "--replay-id", "é" * 51],
         ["breakers", "open"],
         ["breakers", "opne", "m"],
         ["breakers", "--json", "close", "m"],

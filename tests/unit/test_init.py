@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,15 @@ def test_it_says_what_was_made_and_what_comes_next(tmp_path: Path) -> None:
         "worker",
         "publish",
     ]
+
+
+def test_the_next_commands_are_a_shells(tmp_path: Path) -> None:
+    """Whatever the folder is called, they can be copied."""
+    folder = tmp_path / "my own; pipeline"
+    done = _init(str(folder))
+    said = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("  failsoft")]
+    assert [words[-2:] for words in said] == [["--pipeline", str(folder)]] * 3
+    assert said[2][:3] == ["failsoft", "publish", str(folder / "events.ndjson")]
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from workers.logs import Failed, FailureLog, FewLines, configure, trace_id
+from workers.logs import Failed, FailureLog, FewLines, configure, news, trace_id
 
 
 @pytest.fixture
@@ -98,6 +98,16 @@ def test_people_get_text(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -
     structlog.get_logger("lane").info("opened", lane=3)
     assert "lane=3" in plain.getvalue()
     assert "\x1b[" not in plain.getvalue()
+
+
+def test_news_is_a_line_that_no_level_holds_back(stream: io.StringIO) -> None:
+    """That a worker is ready is one JSON object among the others, also where only errors are logged."""
+    configure("error", stream)
+    structlog.get_logger("x").info("not this")
+    news("worker a is ready", kafka="k:1", next=["failsoft tail"])
+    [line] = lines(stream)
+    assert (line["event"], line["level"], line["kafka"]) == ("worker a is ready", "info", "k:1")
+    assert line["next"] == ["failsoft tail"]
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,12 @@ def test_alerts_name_metrics_that_exist() -> None:
     assert named <= known
 
 
+def test_low_confidence_has_an_alert_of_its_own() -> None:
+    """The contract's table gives it a rate and an alert: it counts against no breaker."""
+    rules = yaml.safe_load((ROOT / "ops/alerts.yml").read_text())["groups"][0]["rules"]
+    assert [rule["alert"] for rule in rules if 'reason="low_confidence"' in rule["expr"]] == ["FailsoftLowConfidence"]
+
+
 def test_compose_starts_commands_that_exist_in_order() -> None:
     """The worker waits for the topology, and the topology for a broker that answers."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from aiokafka.conn import collect_hosts
 
 from schemas.event import Envelope
 from schemas.refusal import Refused
@@ -126,11 +127,19 @@ def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
         (LEAST + "max_bytes = 0", "input.max_bytes: "),
         (LEAST + 'max_bytes = "5"', "input.max_bytes: "),
         (LEAST + 'format = "avro"', "input.format: Input should be 'json'"),
-        (LEAST + '[retry]\ndelays = ["5s", "1x"]', "'1x' is not a duration"),
-        (LEAST + '[retry]\ndelays = ["5s", "5000ms"]', "delays must rise"),
+        (LEAST.replace('["in"]', '["in", "a b"]'), "input.topics[1]: 'a b' is no topic"),
+        (LEAST.replace('["in"]', '[".."]'), "input.topics[0]: '..' is no topic"),
+        (LEAST + '[kafka]\nbootstrap_servers = "a:1, b:no"', "kafka.bootstrap_servers: 'b:no' is no broker"),
+        (LEAST + '[kafka]\nbootstrap_servers = "a b:1"', "kafka.bootstrap_servers: 'a b:1' is no broker"),
+        (LEAST + '[kafka]\nbootstrap_servers = "a:1,"', "kafka.bootstrap_servers: '' is no broker"),
+        (LEAST + '[kafka]\nbootstrap_servers = "a:70000"', "kafka.bootstrap_servers: 'a:70000' is no broker"),
+        (LEAST + '[kafka]\nsecurity_protocol = "SASLSSL"', "(did you mean 'SASL_SSL'?)"),
+        (LEAST + '[retry]\ndelays = ["5s", "1x"]', "retry.delays[1]: '1x' is not a duration"),
+        (LEAST + '[retry]\ndelays = ["5s", "5000ms"]', "retry.delays: delays must rise"),
         (LEAST + f'[retry]\ndelays = ["5.{"0" * 60}s"]', None),
         (LEAST.replace('"p"', f'"{"p" * 180}"') + f'[retry]\ndelays = ["5.{"0" * 60}s"]', "longer than Kafka's 249"),
         (LEAST + "[retry]\njitter = 1.0", "retry.jitter: "),
+        ('guarantee = "exactly-once"\n' + LEAST, "(did you mean 'exactly_once'?)"),
         ('guarantee = "maybe"\n' + LEAST, "guarantee: Input should be 'exactly_once' or 'at_least_once'"),
         (LEAST + '[kafka]\nsasl_password = "x"', "kafka.sasl_password: a password does not belong in a file"),
         ("kafka = 5\n" + LEAST, "kafka: "),
@@ -150,7 +159,9 @@ def test_a_mistake_in_the_environment_is_refused_by_its_name(tmp_path: Path) -> 
     said = _refusal(tmp_path, LEAST, {"FAILSOFT_KAFKA__BOOTSTRAP_SERVER": "x"})
     assert "FAILSOFT_KAFKA__BOOTSTRAP_SERVER: no such setting" in said
     assert "did you mean 'FAILSOFT_KAFKA__BOOTSTRAP_SERVERS'?" in said
-    assert "input.max_bytes: " in _refusal(tmp_path, LEAST, {"FAILSOFT_INPUT__MAX_BYTES": "many"})
+    said = _refusal(tmp_path, LEAST, {"FAILSOFT_INPUT__MAX_BYTES": "many"})
+    assert said.startswith("input.max_bytes: ") and said.endswith("(set by FAILSOFT_INPUT__MAX_BYTES)")
+    assert said.count("set by") == 1
 
 
 def test_the_file_is_found_by_flag_environment_or_folder(tmp_path: Path) -> None:
@@ -179,3 +190,30 @@ def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> 
     found = _load(tmp_path, text, {"FAILSOFT_KAFKA__SASL_PASSWORD": "s3cret"})
     assert found.connection()["sasl_plain_password"] == "s3cret"
     assert "s3cret" not in repr(found) and "s3cret" not in found.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "servers", ["a", "a:1", "a.b-c:1, 10.0.0.1:2", "[::1]:9092", "::1", "fe80::1", "kafka_0:65535"]
+)
+def test_brokers_are_written_as_their_client_reads_them(tmp_path: Path, servers: str) -> None:
+    """Names and addresses, with a port or Kafka's own; a space behind a comma is nobody's mistake."""
+    found = _load(tmp_path, LEAST + f'[kafka]\nbootstrap_servers = "{servers}"').kafka.bootstrap_servers
+    assert found == servers.replace(" ", "")
+    assert collect_hosts(found)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('security_protocol = "SASL_SSL"', "kafka.sasl_username: missing"),
+        ('security_protocol = "SASL_SSL"\nsasl_username = "u"', "FAILSOFT_KAFKA__SASL_PASSWORD: missing"),
+        ('security_protocol = "SSL"\nssl_cafile = "nowhere.pem"', "kafka.ssl_cafile: nowhere.pem: no such file"),
+        ('security_protocol = "SSL"\nssl_cafile = "{file}"', "cannot be used"),
+    ],
+)
+def test_credentials_are_asked_for_when_kafka_is(tmp_path: Path, keys: str, said: str) -> None:
+    """By their key; not before, since vetting a model needs none."""
+    found = _load(tmp_path, LEAST + f"[kafka]\n{keys.format(file=tmp_path / 'pipeline.toml')}")
+    with pytest.raises(Refused) as caught:
+        found.connection()
+    assert said in str(caught.value)

@@ -18,12 +18,20 @@ if TYPE_CHECKING:
     from workers.dead import Counts
     from workers.letters import Filter
 
-app = typer.Typer(no_args_is_help=True, help="List, show and replay dead letters.")
+app = typer.Typer(no_args_is_help=True)
 
 
 def register(root: typer.Typer) -> None:
     """Add the group to the command line."""
     root.add_typer(app, name="dead")
+
+
+@app.callback()
+def dead() -> None:
+    """List, show and replay dead letters.
+
+    **Example**: `failsoft dead list`
+    """
 
 
 @app.command("list")
@@ -118,8 +126,9 @@ def replay_(
     settings = context.settings(ctx, pipeline)
     chosen = _filter(kind, model, version, since, until, event)
     replay_id = replay_id or dead.new_id()
-    if not 0 < len(replay_id) <= 100 or not replay_id.isprintable():
-        raise typer.BadParameter("use 1 to 100 printable characters", param_hint="--replay-id")
+    # Bytes: whoever reads the header takes no more than 300, and what it does not take is a dead letter again.
+    if not replay_id.isprintable() or not 0 < len(replay_id.encode()) <= 100:
+        raise typer.BadParameter("use 1 to 100 printable characters, at most 100 bytes", param_hint="--replay-id")
     counts = dead.Counts()
     how = dead.How(replay_id, limit, per_second, dry_run)
     try:

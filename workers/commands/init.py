@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -72,8 +73,8 @@ def init(
         )
     for told in shape.told:
         output.note(told)
-    pipeline = f"--pipeline {folder}"
-    events = f"failsoft publish {folder / 'events.ndjson'} {pipeline}"
+    pipeline = f"--pipeline {shlex.quote(str(folder))}"
+    events = f"failsoft publish {shlex.quote(str(folder / 'events.ndjson'))} {pipeline}"
     typer.echo(output.next_commands([f"failsoft topics apply {pipeline}", f"failsoft worker {pipeline}", events]))
 
 

@@ -13,12 +13,20 @@ from workers.commands.context import Json, Pipeline
 if TYPE_CHECKING:
     from topics.admin import Topology
 
-app = typer.Typer(no_args_is_help=True, help="Create, verify and print the pipeline's topics.")
+app = typer.Typer(no_args_is_help=True)
 
 
 def register(root: typer.Typer) -> None:
     """Add the group to the command line."""
     root.add_typer(app, name="topics")
+
+
+@app.callback()
+def topics() -> None:
+    """Create, verify and print the pipeline's topics.
+
+    **Example**: `failsoft topics apply`
+    """
 
 
 @app.command()

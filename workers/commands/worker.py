@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +63,7 @@ def worker(
     worker_id = worker_id or os.environ.get("FAILSOFT_WORKER_ID") or None
     if processes > 1:
         raise typer.Exit(_many(ctx, pipeline, processes, worker_id, metrics_port, metrics_host, folder, log_level))
-    raise typer.Exit(_one(settings, worker_id, metrics_port, metrics_host))
+    raise typer.Exit(_one(settings, worker_id, metrics_port, metrics_host, pipeline or ctx.obj.pipeline))
 
 
 def _nothing_begun(number: int, frame: object) -> None:
@@ -68,7 +71,17 @@ def _nothing_begun(number: int, frame: object) -> None:
     raise SystemExit(0)
 
 
-def _one(settings: Settings, worker_id: str | None, port: int, host: str) -> int:
+def _tell(text: str, more: str = "", **fields: object) -> None:
+    """News on stderr: for people with ``more`` beneath it, else a line of the log like all others, with ``fields``."""
+    if sys.stderr.isatty():
+        output.note(f"{text}\n{more}" if more else text)
+        return
+    from workers import logs
+
+    logs.news(text, **fields)
+
+
+def _one(settings: Settings, worker_id: str | None, port: int, host: str, file: Path | None) -> int:
     signal.signal(signal.SIGTERM, _nothing_begun)  # until the running worker's own handler takes its place
     # Before the imports that take seconds: a second worker of one id is told at once.
     from workers.identity import claim
@@ -78,10 +91,15 @@ def _one(settings: Settings, worker_id: str | None, port: int, host: str) -> int
     from workers import process
     from workers.app import Options
 
-    warn_without_model(settings)
+    warn_without_model(settings, _tell)
 
     def ready(address: str) -> None:
-        output.note(f"worker {identity.id} of {settings.name} is ready: {address}/metrics, /livez, /readyz")
+        text = f"worker {identity.id} of {settings.name} is ready: {address}/metrics, /livez, /readyz"
+        where = {"kafka": settings.kafka.bootstrap_servers, "answers": settings.names.scored}
+        of = f" --pipeline {shlex.quote(str(file))}" if file else ""
+        commands = [f"failsoft {command}{of}" for command in ("publish FILE", "tail", "breakers")]
+        data = f"its answers are in {where['answers']}, in Kafka at {where['kafka']}"
+        _tell(text, f"{data}\n{output.next_commands(commands)}", **where, next=commands)
 
     try:
         return process.run(settings, Options(identity.id, port, host), ready)
@@ -89,7 +107,7 @@ def _one(settings: Settings, worker_id: str | None, port: int, host: str) -> int
         identity.release()
 
 
-def warn_without_model(settings: Settings) -> None:
+def warn_without_model(settings: Settings, say: Callable[[str], None]) -> None:
     """A primary (or a member of it) that has no version yet is no mistake, but whoever starts a worker should hear what
     to do.
     """
@@ -105,10 +123,7 @@ def warn_without_model(settings: Settings) -> None:
                 "the fallback will answer every event" if ensemble is None else f"{settings.model} answers without it"
             )
             where = repository.root / model / "1" / "model.onnx"
-            output.note(
-                f"failsoft: {model} has no complete version, so {then}: put the model in {where} and start the worker "
-                "again"
-            )
+            say(f"{model} has no complete version, so {then}: put the model in {where} and start the worker again")
     except UnknownModel:
         return  # the worker refuses the pipeline, and says more
 
@@ -135,5 +150,5 @@ def _many(
         # Without a name given, each takes a free one: two supervisors on one machine must not collide.
         own += ["--id", f"{worker_id}-{i}"] if worker_id else []
         commands.append(supervisor.command(["worker", *shared, *own]))
-    output.note(f"supervisor {os.getpid()} starts {processes} workers")
+    _tell(f"supervisor {os.getpid()} starts {processes} workers")
     return supervisor.run(commands)
