@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -22,7 +23,12 @@ SIDE_BY_SIDE = 8
 
 
 def pytest_configure() -> None:
-    """Each process of pytest-xdist has ports of its own: none takes one that another has chosen and not bound yet."""
+    """Each process of pytest-xdist has ports of its own: none takes one that another has chosen and not bound yet.
+
+    And Ctrl-C reaches who is started here: what a shell starts with ``&`` ignores SIGINT, and so do all its children.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % SIDE_BY_SIDE
     first, end = embedded.PORTS
     share = (end - first) // SIDE_BY_SIDE
