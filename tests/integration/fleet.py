@@ -17,6 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tests.integration.pipeline import Pipeline, Worker
+from tests.integration.reader import watermarks
 from tests.kafka import wait_for
 
 KEY = "test@1"
@@ -133,7 +134,7 @@ def _written(pipeline: Pipeline, topic: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     try:
         place = TopicPartition(topic, 0, OFFSET_BEGINNING)
-        low, end = consumer.get_watermark_offsets(place, timeout=30)
+        low, end = watermarks(consumer, topic, 0)
         consumer.assign([place])
         after, deadline = low, time.monotonic() + 60
         while after < end:

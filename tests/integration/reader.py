@@ -8,13 +8,28 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 Header = tuple[str, bytes | None]
 Place = tuple[str, int, int]
 """Topic, partition and offset of an event on an input topic."""
 
 UNCOMMITTED = "read_uncommitted"
+
+_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+
+def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """The first offset of a partition and its end. One that was just made may have no leader for a moment."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            first, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+            return first, end
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +104,7 @@ class Reader:
         last = {(r.topic, r.partition): r.offset for records in self.records.values() for r in records}
         found: dict[str, int] = {}
         for topic, partition in sorted(self._all):
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+            _, high = watermarks(self._consumer, topic, partition)
             found[f"{topic}-{partition}"] = high - last.get((topic, partition), -1) - 1
         return {place: n for place, n in found.items() if n > 1}
 
@@ -111,7 +126,7 @@ class Reader:
     def _ends_now(self) -> dict[tuple[str, int], int]:
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "ends", "isolation.level": UNCOMMITTED})
         try:
-            return {(t, p): consumer.get_watermark_offsets(TopicPartition(t, p), timeout=30)[1] for t, p in self._all}
+            return {(t, p): watermarks(consumer, t, p)[1] for t, p in self._all}
         finally:
             consumer.close()
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer
 
 from tests.integration.pipeline import ROOT, Pipeline
+from tests.integration.reader import watermarks
 from tests.isolated_models import ended
 from tests.kafka import Broker, create_topic, produce, read_all, wait_for
 from topics.embedded import free_port
@@ -161,7 +162,7 @@ def test_an_interrupted_publish_says_how_many_arrived(kafka: Broker, pipeline: P
 def _end(kafka: Broker, topic: str) -> int:
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "watermarks"})
     try:
-        return sum(consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1] for p in range(3))
+        return sum(watermarks(consumer, topic, p)[1] for p in range(3))
     finally:
         consumer.close()
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, Message
 
 from schemas.attempt import Attempt, parse
 from schemas.failure import Failure, Kind
 from schemas.record import Header, Origin
 from tests.integration.pipeline import ROOT, Pipeline
+from tests.integration.reader import watermarks
 from tests.kafka import Broker, create_topic, produce, read_all, wait_for
 from topics.names import Names
 
@@ -158,7 +159,7 @@ def _written(pipeline: Pipeline) -> int:
     consumer = Consumer({"bootstrap.servers": pipeline.bootstrap, "group.id": "watermarks"})
     try:
         topic = Names(pipeline.name).replay
-        return sum(consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1] for p in range(PARTITIONS))
+        return sum(watermarks(consumer, topic, p)[1] for p in range(PARTITIONS))
     finally:
         consumer.close()
 
