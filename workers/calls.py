@@ -37,13 +37,13 @@ def prepare(
 def admit(
     board: Board, key: str, rows: list[int], ladder: Mapping[int, Attempt], u: NDArray[np.float64]
 ) -> tuple[Admission, list[int], list[int]]:
-    """What the breaker says, the rows that it admits and those that it does not, both in the batch's order.
+    """What the breaker says, the rows that it admits, in the batch's order, and those that it does not, in any.
 
-    Waiting retries (rows in ``ladder``) are the probes when there are any: live events need not pay. Those of the first
-    rungs come first: what a sound model cannot answer has climbed, and the last rungs may hold nothing else. Records of
-    one topic have one number, so that none is asked before one that stands ahead of it. Where the breaker says
-    ``anywhere`` they are drawn by ``u`` (in [0, 1), one for each row of the batch): the breaker learns from one that
-    stands behind what no model can answer, though its answer is not given before its turn.
+    Waiting retries (rows in ``ladder``) are the probes when there are any: live events need not pay. Those with the
+    fewest attempts come first: what a sound model cannot answer has climbed, and the last rungs may hold nothing else.
+    Where the breaker says ``anywhere`` they are drawn by ``u`` (in [0, 1), one for each row of the batch). The breaker
+    learns from one that is asked before another that stands ahead of it on its topic, but its answer is not given
+    before its turn.
     """
     retries = [row for row in rows if row in ladder] if ladder else []
     admission = board.admit(key, len(rows), len(retries))
@@ -51,7 +51,7 @@ def admit(
         return admission, rows, []
     retries.sort(key=lambda row: float(u[row]) if admission.anywhere else ladder[row].number)
     queue = retries + [row for row in rows if row not in ladder]
-    return admission, sorted(queue[: admission.granted]), sorted(queue[admission.granted :])
+    return admission, sorted(queue[: admission.granted]), queue[admission.granted :]
 
 
 def call(served: Served, ready: Columns, card: ModelCard) -> Call:

@@ -198,7 +198,8 @@ class _Batch:
 
     def _spare(self, probes: Sequence[int]) -> None:
         """Waiting retries that were probes, and failed: the breaker learned from them, and they wait as before. Not
-        when one killed its model's process: who waits, or stands behind one that does, is not written, nor its count.
+        when one killed its model's process: who waits, or stands behind one that does, is not written, nor its count
+        (one that was drawn from behind others is counted when its turn comes).
         """
         failed = {row: self.failures[row] for row in probes if row in self.failures}
         if any(f.kind in (Kind.CRASHED, Kind.POISON) for f in failed.values()):
