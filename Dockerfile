@@ -1,7 +1,7 @@
 # A worker: docker build -t failsoft . && docker run failsoft worker --help
 FROM python:3.12-slim
 WORKDIR /app
-COPY pyproject.toml README.md ./
+COPY pyproject.toml setup.py README.md ./
 COPY schemas schemas
 COPY topics topics
 COPY models models

@@ -19,7 +19,7 @@ test: $(VENV)/.test   ## Unit, property and integration tests, against a real Ka
 long: $(VENV)/.test   ## What takes minutes: three brokers killed and restarted, a network that fails, the soak's teeth
 	$(BIN)/python -m pytest --long --numprocesses=0 -m long
 
-check: $(VENV)/.dev   ## ruff, mypy --strict and the rules of the house
+check: $(VENV)/.dev .typing   ## ruff, mypy --strict and the rules of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -36,10 +36,15 @@ fuzz: $(VENV)/.test   ## Mutated input against its rules: make fuzz SECONDS=300 
 	$(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 docs: $(VENV)/.test   ## Write the generated pages and schemas anew (a test fails when one is stale)
-	$(BIN)/python -m workers.docs
+	$(BIN)/python -m failsoft.workers.docs
+
+# mypy does not follow an editable install's mapping: these links show it the installed layout.
+.typing:
+	mkdir -p $@/failsoft
+	for folder in schemas topics models workers; do ln -sfn ../../$$folder $@/failsoft/$$folder; done
 
 clean:           ## Remove the environment and what tools left behind
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
+	rm -rf $(VENV) .typing build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
 
 # One environment; each level installs what it needs, again only when pyproject.toml has changed.
 $(VENV)/.run: pyproject.toml

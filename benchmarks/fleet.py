@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 from confluent_kafka import Producer
+from failsoft.models.breaker import State
+from failsoft.schemas.fleet import Action, Command
+from failsoft.topics import admin
+from failsoft.topics.embedded import Embedded
+from failsoft.workers import process, settings
 
 from benchmarks import candidates, machine, model, moves
 from benchmarks.events import events
 from benchmarks.moves import Opening, Said
-from models.breaker import State
-from schemas.fleet import Action, Command
-from topics import admin
-from topics.embedded import Embedded
-from workers import process, settings
 
 WORKERS = 3
 PARTITIONS = 3

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import orjson
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-
-from models.breaker import State
-from schemas.fleet import BreakerRow
+from failsoft.models.breaker import State
+from failsoft.schemas.fleet import BreakerRow
 
 READ_WITHIN = 10.0
 """Seconds for the table's changelog, a few hundred rows."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from models.window import Counts, Window
+from failsoft.models.window import Counts, Window
 
 
 class State(StrEnum):

@@ -9,6 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from failsoft.models import fallback, members
+from failsoft.schemas import duration, size
+from failsoft.schemas.features import FLOAT32_MAX, Spec, Type
+from failsoft.schemas.refusal import Refused, near, refuse, toml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -22,11 +26,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-
-from models import fallback, members
-from schemas import duration, size
-from schemas.features import FLOAT32_MAX, Spec, Type
-from schemas.refusal import Refused, near, refuse, toml
 
 Seconds = Annotated[float, BeforeValidator(duration.seconds)]
 """Written as a duration ("200ms"), read as seconds."""

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from failsoft.models.card import ModelCard, OutputKind, OutputSection
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns, Spec, Type
+from failsoft.schemas.prediction import Label, Predictions
+from failsoft.schemas.refusal import near
 from numpy.typing import NDArray
-
-from models.card import ModelCard, OutputKind, OutputSection
-from schemas.failure import Failure, Kind
-from schemas.features import Columns, Spec, Type
-from schemas.prediction import Label, Predictions
-from schemas.refusal import near
 
 Tensor = NDArray[Any]
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from failsoft.models.card import ModelCard, OutputKind
+from failsoft.models.members import Combine
+from failsoft.schemas.prediction import Label, Predictions
 from numpy.typing import NDArray
-
-from models.card import ModelCard, OutputKind
-from models.members import Combine
-from schemas.prediction import Label, Predictions
 
 Table = NDArray[np.float64]
 

@@ -12,11 +12,10 @@ from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-
-from schemas.prediction import Label, Prediction, Predictions
+from failsoft.schemas.prediction import Label, Prediction, Predictions
 
 if TYPE_CHECKING:
-    from models.card import ModelCard
+    from failsoft.models.card import ModelCard
 
 # Measured at 405 bytes a key of 21 bytes with a binary answer: some 40 MB of a worker that may take 300.
 REMEMBERED = 100_000

@@ -15,9 +15,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from models.breaker import TRANSITIONS, Event, Policy, State, judge, wait
-from models.window import Counts
-from schemas.fleet import Alert, BreakerRow, Command, Lease, Report, ReportKind, WorkerWindow
+from failsoft.models.breaker import TRANSITIONS, Event, Policy, State, judge, wait
+from failsoft.models.window import Counts
+from failsoft.schemas.fleet import Alert, BreakerRow, Command, Lease, Report, ReportKind, WorkerWindow
 
 MAX_WORKERS = 1_000
 """Windows that a row holds: with ids of the longest kind still under half of what Kafka takes as one record."""

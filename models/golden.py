@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from failsoft.models.card import Finite, Label, ModelCard
+from failsoft.models.imputation import Statistic, impute
+from failsoft.schemas import wire
+from failsoft.schemas.failure import Failure
+from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.prediction import Prediction
+from failsoft.schemas.refusal import Refused, refuse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from models.card import Finite, Label, ModelCard
-from models.imputation import Statistic, impute
-from schemas import wire
-from schemas.failure import Failure
-from schemas.features import Columns, columns
-from schemas.prediction import Prediction
-from schemas.refusal import Refused, refuse
 
 FILE = "golden.ndjson"
 

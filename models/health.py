@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+from failsoft.schemas.rollout import Health
 from numpy.typing import NDArray
-
-from schemas.rollout import Health
 
 SPAN = 300.0
 """Seconds: long enough that a version with an event every few seconds has something to show."""

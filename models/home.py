@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from models.breaker import Admission, Breaker, Policy, State, Transition
-from models.fleet import view
-from models.window import Counts, Window
-from schemas.fleet import BreakerRow, Probes, Report, ReportKind, Tally
+from failsoft.models.breaker import Admission, Breaker, Policy, State, Transition
+from failsoft.models.fleet import view
+from failsoft.models.window import Counts, Window
+from failsoft.schemas.fleet import BreakerRow, Probes, Report, ReportKind, Tally
 
 EVERY = 0.25
 """Seconds between two reports of the same kind; what cannot wait (a trip, a probe's result) goes at once."""

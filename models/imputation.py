@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from failsoft.models.card import FeatureSection, Method, ModelCard
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns, Type, reason
 from numpy.typing import NDArray
-
-from models.card import FeatureSection, Method, ModelCard
-from schemas.failure import Failure, Kind
-from schemas.features import Columns, Type, reason
 
 Recall = Callable[[int, str], object | None]
 """``recall(row, feature)``: the value that the row's entity last had, or None if it is unknown or too old."""

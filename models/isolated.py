@@ -1,4 +1,4 @@
-"""A model's own process: ``python -m models.isolated PARENT FD``. It loads the model once, and forks who runs it.
+"""A model's own process: ``python -m failsoft.models.isolated PARENT FD``. Loads the model once, and forks who runs it.
 
 The first process, the *nursery*, never runs a batch of the worker's: it loads, warms, and forks one replica for each
 that the worker asks for, in milliseconds and with the model's memory shared until written. It tells the worker how each
@@ -24,12 +24,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from models import parcel
-from models.card import ModelCard
-from models.link import Channel, Ended, Segment
-from models.repository import Artifact
-from models.session import Cancel, Session, Unloadable
-from schemas import wire
+from failsoft.models import parcel
+from failsoft.models.card import ModelCard
+from failsoft.models.catalog.repository import Artifact
+from failsoft.models.link import Channel, Ended, Segment
+from failsoft.models.session import Cancel, Session, Unloadable
+from failsoft.schemas import wire
 
 STOP = struct.Struct("=q")
 """What the worker writes to end a call: its number."""

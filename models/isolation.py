@@ -17,19 +17,19 @@ import threading
 import time
 from collections.abc import Callable
 
-from models import parcel
-from models.card import ModelCard
-from models.contract import Outcome
-from models.isolated import MOST
-from models.link import Ended
-from models.parcel import About, Damaged
-from models.replicas import TICK, Clock, Death, Replica, Replicas
-from models.repository import Artifact
-from models.session import Cancel, late
-from models.verdict import out_of_memory
-from schemas import size, wire
-from schemas.failure import Failure, Kind
-from schemas.features import Columns
+from failsoft.models import parcel
+from failsoft.models.card import ModelCard
+from failsoft.models.catalog.repository import Artifact
+from failsoft.models.contract import Outcome
+from failsoft.models.isolated import MOST
+from failsoft.models.link import Ended
+from failsoft.models.parcel import About, Damaged
+from failsoft.models.replicas import TICK, Clock, Death, Replica, Replicas
+from failsoft.models.session import Cancel, late
+from failsoft.models.verdict import out_of_memory
+from failsoft.schemas import size, wire
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns
 
 GRACE = 0.04
 """Seconds that a process has to stop a call by itself: an operator is mostly over in microseconds. A killed process

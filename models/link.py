@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from models.parcel import About, Block, Bytes, Damaged
-from schemas import wire
+from failsoft.models.parcel import About, Block, Bytes, Damaged
+from failsoft.schemas import wire
 
 FIRST = 1 << 18
 """Bytes of a new segment: some hundred events; it doubles as batches grow."""

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
+from failsoft.schemas.refusal import near
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, model_validator
 
-from schemas.refusal import near
-
 if TYPE_CHECKING:
-    from models.card import ModelCard
+    from failsoft.models.card import ModelCard
 
 
 class Combine(StrEnum):

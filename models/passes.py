@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from models.verdict import Vetting
-from schemas import wire
+from failsoft.models.verdict import Vetting
+from failsoft.schemas import wire
 
 MOST = 200
 """Passes kept, some 300 kB: more versions than a machine serves between two of its restarts."""

@@ -17,18 +17,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from models.isolated import STOP
-from models.link import Channel, Ended, Segment
-from models.parcel import About, Block, Damaged
-from models.restarts import Restarts
-from models.session import Cancel, Unloadable
-from models.verdict import out_of_memory
-from schemas import size, wire
-from schemas.failure import Failure, Kind
-
-ROOT = Path(__file__).resolve().parent.parent
+from failsoft.models.isolated import STOP
+from failsoft.models.link import Channel, Ended, Segment
+from failsoft.models.parcel import About, Block, Damaged
+from failsoft.models.restarts import Restarts
+from failsoft.models.session import Cancel, Unloadable
+from failsoft.models.verdict import out_of_memory
+from failsoft.schemas import size, wire
+from failsoft.schemas.failure import Failure, Kind
 
 TICK = 0.02
 """Seconds within which a waiting call sees that it was cancelled; it must be back 100 ms after."""
@@ -238,10 +235,10 @@ class Replicas:
         os.set_blocking(errors, False)
         # The pipeline's passwords are none of its business.
         kept = {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")}
-        given = {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        given = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         # Later Pythons warn of forks beside threads: on stderr, where a crash's last words are looked for.
         given["PYTHONWARNINGS"] = "ignore::DeprecationWarning"
-        command = [sys.executable, "-P", "-m", "models.isolated", str(os.getpid()), str(theirs.fileno())]
+        command = [sys.executable, "-P", "-m", "failsoft.models.isolated", str(os.getpid()), str(theirs.fileno())]
         try:
             self._nursery = subprocess.Popen(
                 command,

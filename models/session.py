@@ -11,15 +11,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
+from failsoft.models import contract
+from failsoft.models.card import ModelCard
+from failsoft.models.catalog.repository import Artifact
+from failsoft.models.contract import Outcome, Port
+from failsoft.models.verdict import out_of_memory
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns, Spec, Type
 from onnxruntime.capi import onnxruntime_pybind11_state as native
-
-from models import contract
-from models.card import ModelCard
-from models.contract import Outcome, Port
-from models.repository import Artifact
-from models.verdict import out_of_memory
-from schemas.failure import Failure, Kind
-from schemas.features import Columns, Spec, Type
 
 __all__ = ["Cancel", "Outcome", "Session", "Unloadable", "ports"]
 

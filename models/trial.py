@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-
-from models import golden
-from models.card import ModelCard
-from models.contract import Mismatch, Outcome
-from models.golden import Golden
-from models.repository import Artifact
-from models.session import Session, Unloadable
-from models.verdict import Check, Result, out_of_memory, over_memory
-from schemas.failure import Failure, Kind
-from schemas.features import Columns, Type, columns
-from schemas.prediction import Prediction
-from schemas.refusal import Refused
+from failsoft.models import golden
+from failsoft.models.card import ModelCard
+from failsoft.models.catalog.repository import Artifact
+from failsoft.models.contract import Mismatch, Outcome
+from failsoft.models.golden import Golden
+from failsoft.models.session import Session, Unloadable
+from failsoft.models.verdict import Check, Result, out_of_memory, over_memory
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns, Type, columns
+from failsoft.schemas.prediction import Prediction
+from failsoft.schemas.refusal import Refused
 
 Step = str | Check
 """The name of a check that begins, or a check that is done: whoever reads knows where a crash was."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from schemas import wire
+from failsoft.schemas import wire
 
 MAX_BYTES = 1_000_000
 """Of a verdict as JSON: a dozen checks with a sentence each are two thousand."""

@@ -1,4 +1,4 @@
-"""A version proved in a bounded subprocess before it is trusted: ``vet`` starts it, ``python -m models.vetting`` is it.
+"""A version proved in a bounded subprocess before it is trusted: ``vet`` starts ``-m failsoft.models.vetting``.
 
 A model is foreign code with weights. Loading it may take all memory (157 bytes of constants unfold to 770 MB), never
 end, or crash natively; each of these is a verdict here, and touches no worker. The process ends with its parent, has
@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from models import golden
-from models.card import ModelCard
-from models.passes import Passes
-from models.repository import Artifact, NotOneFile, Repository, UnknownModel
-from models.verdict import Check, Result, Vetting, check_of, out_of_memory, over_memory
-from schemas import wire
-from schemas.refusal import Refused
+from failsoft.models import golden
+from failsoft.models.card import ModelCard
+from failsoft.models.catalog.repository import Artifact, NotOneFile, Repository, UnknownModel
+from failsoft.models.passes import Passes
+from failsoft.models.verdict import Check, Result, Vetting, check_of, out_of_memory, over_memory
+from failsoft.schemas import wire
+from failsoft.schemas.refusal import Refused
 
 _PR_SET_PDEATHSIG = 1
 _LINE = 100_000
@@ -108,7 +108,16 @@ def vet(artifact: Artifact, card: ModelCard, limits: Limits | None = None) -> Ve
     given = [str(artifact.path.absolute()), artifact.sha256, _fingerprint(card), str(limits.of(artifact))]
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "models.vetting", *given, str(limits.cpu), str(limits.wall), str(os.getpid())],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "failsoft.models.vetting",
+                *given,
+                str(limits.cpu),
+                str(limits.wall),
+                str(os.getpid()),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -231,7 +240,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _steps(path: Path, sha256: str, fingerprint: str, memory: int) -> Iterator[dict[str, str]]:
-    from models import trial
+    from failsoft.models import trial
 
     _bound_memory(memory)
     repository = Repository(path.parents[2])

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from schemas.failure import Failure, Kind
-from schemas.record import CONTROL_PREFIX, Header, Origin, Record, own_headers
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.record import CONTROL_PREFIX, Header, Origin, Record, own_headers
 
 MAX_MESSAGE = 500
 """Bytes of an error's message; all headers added stay under 4 KiB with topic names at Kafka's limit of 249."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from schemas import wire
-from schemas.failure import Failure, Kind
-from schemas.record import Origin, Record
+from failsoft.schemas import wire
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.record import Origin, Record
 
 MAX_ID = 1024
 """Characters. An id is copied into every answer, so its size bounds theirs; UUIDs and URNs are far shorter."""

@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
+from failsoft.schemas import wire
+from failsoft.schemas.checked import Count, Epoch, Key, Target, Text, Who, Why, Worker, checked
 from pydantic import Field, TypeAdapter
-
-from schemas import wire
-from schemas.checked import Count, Epoch, Key, Target, Text, Who, Why, Worker, checked
 
 MAX_MESSAGE = 65_536
 """Bytes of a report, a command or an alert: they have under one thousand, and reasons of people some more."""
@@ -21,7 +20,9 @@ MAX_MESSAGE = 65_536
 MAX_ROW = 1_000_000
 """Bytes of a row, which has some 150 a worker: as large as Kafka takes a record by default."""
 
-_StateName = Literal["closed", "open", "half_open", "forced_open", "disabled"]  # models.breaker.State; a test compares
+_StateName = Literal[
+    "closed", "open", "half_open", "forced_open", "disabled"
+]  # failsoft.models.breaker.State; a test compares
 
 
 class ReportKind(StrEnum):
@@ -43,7 +44,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Calls (rows) and how many failed; runs (batches) and how many were slow. As ``models.window.Counts``."""
+    """Calls (rows) and how many failed; runs (batches) and how many were slow. As ``failsoft.models.window.Counts``."""
 
     calls: Count = 0
     failures: Count = 0

@@ -1,16 +1,16 @@
 """JSON Schemas of what users write and read: events, answers, and the headers of both and of what is in between.
 
-Draft 7, because that is what AsyncAPI 3.0 takes without further ado. ``schemas.publish`` makes files of them.
+Draft 7, because that is what AsyncAPI 3.0 takes without further ado. ``failsoft.schemas.publish`` makes files of them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from schemas.attempt import MAX_MESSAGE
-from schemas.event import MAX_ID, Envelope
-from schemas.failure import Kind
-from schemas.prediction import Source
+from failsoft.schemas.attempt import MAX_MESSAGE
+from failsoft.schemas.event import MAX_ID, Envelope
+from failsoft.schemas.failure import Kind
+from failsoft.schemas.prediction import Source
 
 Document = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """The published interface as files: the JSON Schemas, and an AsyncAPI 3.0 document of a pipeline's topics.
 
-``python -m workers.docs`` writes them to schemas/published; tests hold real output against them.
+``python -m failsoft.workers.docs`` writes them to schemas/published; tests hold real output against them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
-from schemas.interface import (
+from failsoft.schemas.interface import (
     Document,
     cloud_event_schema,
     event_schema,

@@ -11,15 +11,14 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 
+from failsoft.schemas import wire
+from failsoft.schemas.checked import Count, Epoch, Target, Text, Who, Why, Worker, checked
+from failsoft.schemas.fleet import MAX_MESSAGE, MAX_ROW
 from pydantic import Field, TypeAdapter
-
-from schemas import wire
-from schemas.checked import Count, Epoch, Target, Text, Who, Why, Worker, checked
-from schemas.fleet import MAX_MESSAGE, MAX_ROW
 
 _Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=280)]
 VERSIONS = range(1, 10**9)
-"""Which numbers name a version: the folders that models.repository takes for one."""
+"""Which numbers name a version: the folders that failsoft.models.catalog.repository takes for one."""
 
 _Version = Annotated[int, Field(strict=True, ge=VERSIONS.start, lt=VERSIONS.stop)]
 _NUMBER = re.compile("[0-9]{1,9}")  # no more: int() raises for thousands of digits
@@ -44,7 +43,7 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What became of a version's calls in one worker, over a rolling window (``models.health.SPAN``).
+    """What became of a version's calls in one worker, over a rolling window (``failsoft.models.health.SPAN``).
 
     ``seconds`` is the sum over ``runs`` (batches) of how long each took; ``sure`` the sum of the confidences of
     ``judged`` answers, of outputs that have one.

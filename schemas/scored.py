@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas import wire
-from schemas.failure import Kind
-from schemas.prediction import Predictions, Source
-from schemas.record import Header
+from failsoft.schemas import wire
+from failsoft.schemas.failure import Kind
+from failsoft.schemas.prediction import Predictions, Source
+from failsoft.schemas.record import Header
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from failsoft.topics import embedded
 from hypothesis import HealthCheck, settings
 
 from tests.kafka import Broker, broker_kind, start_broker
-from topics import embedded
 
 # On a machine that stalls an example may take any time, and so may making it: that says nothing of what is tested.
 settings.register_profile("shared", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

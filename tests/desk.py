@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from models.breaker import State
-from models.home import Home
-from models.window import Counts
-from schemas.fleet import BreakerRow, Lease, Report, ReportKind
+from failsoft.models.breaker import State
+from failsoft.models.home import Home
+from failsoft.models.window import Counts
+from failsoft.schemas.fleet import BreakerRow, Lease, Report, ReportKind
+
 from tests.fleet_owner import KEY, POLICY, T0
 
 OPEN = BreakerRow(KEY, "open", 1, T0, T0 + 15_000, windows={})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.breaker import Policy, State
-from models.fleet import fold
-from schemas.fleet import (
+from failsoft.models.breaker import Policy, State
+from failsoft.models.fleet import fold
+from failsoft.schemas.fleet import (
     Action,
     Alert,
     BreakerRow,

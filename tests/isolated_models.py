@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 import psutil
+from failsoft.models.card import ModelCard
+from failsoft.models.catalog.repository import Artifact
+from failsoft.models.isolation import Isolated
 from onnx import helper
 
-from models.card import ModelCard
-from models.isolation import Isolated
-from models.repository import Artifact
 from tests.onnx_models import features, node, onnx_model, port
 
 LEAST = -(2**63)
@@ -109,7 +109,7 @@ def processes(parent: int | None = None) -> list[psutil.Process]:
     found = []
     for process in psutil.Process(parent).children(recursive=True):
         try:
-            if "models.isolated" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+            if "failsoft.models.isolated" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

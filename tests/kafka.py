@@ -20,10 +20,9 @@ import docker
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from docker.errors import DockerException
+from failsoft.topics.embedded import Embedded, free_port
+from failsoft.topics.jars import KAFKA
 from testcontainers.core.container import DockerContainer
-
-from topics.embedded import Embedded, free_port
-from topics.jars import KAFKA
 
 T = TypeVar("T")
 Headers = Sequence[tuple[str, bytes | None]]

@@ -9,20 +9,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-
-from models.breaker import Admission
-from models.card import ModelCard
-from models.fallback import LastKnown
-from models.window import Counts
-from schemas.attempt import Attempt
-from schemas.event import Envelope
-from schemas.failure import Failure, Kind
-from schemas.prediction import Predictions
-from schemas.record import Header, Origin
-from workers.plan import Call, Plan, Result, Rule, Scored, Served
-from workers.runner import Runner
-from workers.scoring import score
-from workers.suspects import Convict
+from failsoft.models.breaker import Admission
+from failsoft.models.card import ModelCard
+from failsoft.models.fallback import LastKnown
+from failsoft.models.window import Counts
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.event import Envelope
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Predictions
+from failsoft.schemas.record import Header, Origin
+from failsoft.workers.plan import Call, Plan, Result, Rule, Scored, Served
+from failsoft.workers.runner import Runner
+from failsoft.workers.scoring import score
+from failsoft.workers.suspects import Convict
 
 NOW_MS = 1_800_000_000_000
 INPUT = "loans.events"

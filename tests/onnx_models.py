@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from failsoft.models.card import ModelCard
+from failsoft.models.catalog.repository import Artifact
+from failsoft.models.session import Outcome, Session
+from failsoft.schemas.features import Columns, columns
 from onnx import TensorProto, helper, numpy_helper
-
-from models.card import ModelCard
-from models.repository import Artifact
-from models.session import Outcome, Session
-from schemas.features import Columns, columns
 
 TYPES = {
     "float": TensorProto.FLOAT,

@@ -23,8 +23,7 @@ from aiokafka.errors import (
     TopicAlreadyExistsError,
     for_code,
 )
-
-from topics.layout import (
+from failsoft.topics.layout import (
     Existing,
     Role,
     Topic,
@@ -35,7 +34,7 @@ from topics.layout import (
     problems,
     replay_kept_ms,
 )
-from topics.names import Names
+from failsoft.topics.names import Names
 
 BROKER_MAX_BYTES = 1_048_588
 """Kafka's default message.max.bytes, for an input topic that does not exist yet."""

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from topics.filelock import lock
-from topics.jars import JarsUnavailable, kafka_jars
-from topics.probe import cluster_at
+from failsoft.topics.filelock import lock
+from failsoft.topics.jars import JarsUnavailable, kafka_jars
+from failsoft.topics.probe import cluster_at
 
 HOST = "127.0.0.1"
 

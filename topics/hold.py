@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.record import Header
+from failsoft.schemas.record import Header
 
 SLACK_MS = 60_000
 """How far past twice its delay a due time may lie before it is taken for forged; clocks of one fleet differ less."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.failure import Failure
+from failsoft.schemas.failure import Failure
 
 
 @dataclass(frozen=True, slots=True)

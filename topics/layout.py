@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from topics.names import Names
+from failsoft.topics.names import Names
 
 DAY_MS = 86_400_000
 

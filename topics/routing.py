@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from schemas import scored
-from schemas.attempt import Attempt
-from schemas.record import Header, Record, own_headers, trace_headers
-from schemas.scored import Answers
-from topics.names import Names
+from failsoft.schemas import scored
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.record import Header, Record, own_headers, trace_headers
+from failsoft.schemas.scored import Answers
+from failsoft.topics.names import Names
 
 Row = tuple[bytes | None, bytes | None, list[Header]]
 """A record to write: key, value, headers (a list, as aiokafka's batch builder wants it)."""

@@ -25,29 +25,28 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.producer import sender
+from failsoft.models.catalog.repository import Repository
+from failsoft.models.fallback import LastKnown
+from failsoft.models.rollout import Policy
+from failsoft.schemas.rollout import Change, Trigger
+from failsoft.topics import admin
+from failsoft.workers import known, offsets, sessions, unpack
+from failsoft.workers.board import LocalBoard, policy
+from failsoft.workers.exchange import Exchange
+from failsoft.workers.fleet import ControlPlane, Owner
+from failsoft.workers.lane import Deps
+from failsoft.workers.lanes import Lanes
+from failsoft.workers.logs import FailureLog
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.report import Reporter
+from failsoft.workers.runner import Runner
+from failsoft.workers.settings import Settings
+from failsoft.workers.transaction import BATCH_BYTES
+from failsoft.workers.versions import Versions
+from failsoft.workers.web import Web
 from faust.app.base import BootStrategy
 from mode import ServiceT
 from prometheus_client import CollectorRegistry, ProcessCollector
-
-from models.fallback import LastKnown
-from models.repository import Repository
-from models.rollout import Policy
-from schemas.rollout import Change, Trigger
-from topics import admin
-from workers import known, offsets, sessions, unpack
-from workers.board import LocalBoard, policy
-from workers.exchange import Exchange
-from workers.fleet import ControlPlane, Owner
-from workers.lane import Deps
-from workers.lanes import Lanes
-from workers.logs import FailureLog
-from workers.metrics import Metrics
-from workers.report import Reporter
-from workers.runner import Runner
-from workers.settings import Settings
-from workers.transaction import BATCH_BYTES
-from workers.versions import Versions
-from workers.web import Web
 
 log = structlog.get_logger("failsoft.app")
 
@@ -339,9 +338,9 @@ def _observe(lanes: Lanes, metrics: Metrics, pipeline: Settings) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """``faust -A workers.app`` asks for ``app``: it is built then, and not when this module is imported."""
+    """``faust -A failsoft.workers.app`` asks for ``app``: it is built then, and not when this module is imported."""
     if name != "app":
         raise AttributeError(name)
-    from workers.process import standalone_app
+    from failsoft.workers.process import standalone_app
 
     return standalone_app()

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from failsoft.models.contract import Outcome
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Predictions
 from numpy.typing import NDArray
-
-from models.contract import Outcome
-from schemas.failure import Failure, Kind
-from schemas.prediction import Predictions
 
 Rows = NDArray[np.intp]
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 import structlog
-
-from models.breaker import Admission, Policy, State
-from models.card import ModelCard
-from models.home import Home, Move
-from models.window import Counts
-from schemas.fleet import BreakerRow, Report
-from workers.metrics import Metrics
-from workers.plan import Served
+from failsoft.models.breaker import Admission, Policy, State
+from failsoft.models.card import ModelCard
+from failsoft.models.home import Home, Move
+from failsoft.models.window import Counts
+from failsoft.schemas.fleet import BreakerRow, Report
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.plan import Served
 
 log = structlog.get_logger("failsoft.board")
 

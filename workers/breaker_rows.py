@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from models.breaker import Policy, State
-from models.fleet import targets, view
-from models.window import Counts
-from schemas import wire
-from schemas.event import iso
-from schemas.fleet import BreakerRow, Command
-from schemas.refusal import near
-from schemas.wire import Malformed
+from failsoft.models.breaker import Policy, State
+from failsoft.models.fleet import targets, view
+from failsoft.models.window import Counts
+from failsoft.schemas import wire
+from failsoft.schemas.event import iso
+from failsoft.schemas.fleet import BreakerRow, Command
+from failsoft.schemas.refusal import near
+from failsoft.schemas.wire import Malformed
 
 Rows = Mapping[str, BreakerRow | Malformed]
 """A pipeline's breakers by ``model@version``; Malformed for a row that cannot be read."""
@@ -56,7 +56,7 @@ def check_version(target: str, model: str, keys: Iterable[str]) -> None:
 
 def obeyed(command: Command, found: Rows) -> dict[str, BreakerRow]:
     """The rows that ``command`` means, once there are some and each shows that it was obeyed; else none."""
-    name = f"{command.at_ms} {command.action} {command.who}"  # as models.fleet writes it
+    name = f"{command.at_ms} {command.action} {command.who}"  # as failsoft.models.fleet writes it
     meant = targets(command.target, found)
     done = {k: row for k in meant if isinstance(row := found[k], BreakerRow) and name in row.commands}
     return done if len(done) == len(meant) else {}

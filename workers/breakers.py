@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.breaker import Policy
-from models.repository import Repository
-from schemas.fleet import BreakerRow, Command
-from topics import admin
-from workers import breaker_rows, sessions
-from workers.board import policy
-from workers.breaker_rows import Rows
-from workers.changelog import LOOK_AGAIN, Changelog, Tell, changelog
-from workers.changelog import send as order
-from workers.settings import Settings
+from failsoft.models.breaker import Policy
+from failsoft.models.catalog.repository import Repository
+from failsoft.schemas.fleet import BreakerRow, Command
+from failsoft.topics import admin
+from failsoft.workers import breaker_rows, sessions
+from failsoft.workers.board import policy
+from failsoft.workers.breaker_rows import Rows
+from failsoft.workers.changelog import LOOK_AGAIN, Changelog, Tell, changelog
+from failsoft.workers.changelog import send as order
+from failsoft.workers.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from failsoft.models.breaker import Admission
+from failsoft.models.card import ModelCard
+from failsoft.models.imputation import Imputed, impute
+from failsoft.models.window import Counts
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns, columns
+from failsoft.workers.plan import Board, Call, Result, Served
 from numpy.typing import NDArray
-
-from models.breaker import Admission
-from models.card import ModelCard
-from models.imputation import Imputed, impute
-from models.window import Counts
-from schemas.attempt import Attempt
-from schemas.failure import Failure, Kind
-from schemas.features import Columns, columns
-from workers.plan import Board, Call, Result, Served
 
 
 def prepare(

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
-from workers import reading
-from workers.publish import publish
-from workers.rows import Row
-from workers.settings import Settings
+from failsoft.workers import reading
+from failsoft.workers.publish import publish
+from failsoft.workers.rows import Row
+from failsoft.workers.settings import Settings
 
 LOOK_AGAIN = 0.1
 """Seconds between two looks at a changelog: an owner obeys within tens of milliseconds, and people wait."""

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from workers.commands import breakers, dead, init, kafka, models, publish, tail, topics, worker
-from workers.commands.border import INTERRUPTED, Border
-from workers.commands.context import Flags
+from failsoft.workers.commands import breakers, dead, init, kafka, models, publish, tail, topics, worker
+from failsoft.workers.commands.border import INTERRUPTED, Border
+from failsoft.workers.commands.context import Flags
 
 app = typer.Typer(
     cls=Border,
@@ -55,8 +54,8 @@ def root(
 for group in (kafka, init, topics, worker, publish, tail, dead, breakers, models):
     group.register(app)
 # The demo brings its own command; without its folder the rest works.
-if find_spec("workers.demo.command") is not None:
-    importlib.import_module("workers.demo.command").register(app)
+if find_spec("failsoft.workers.demo.command") is not None:
+    importlib.import_module("failsoft.workers.demo.command").register(app)
 
 
 def main() -> None:

@@ -18,12 +18,11 @@ from datetime import UTC, datetime
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
-
-from workers import reading
-from workers.letters import Filter, Group, Letter, Replayed, again, bounded, letter, tally
-from workers.pack import pack, squeezed
-from workers.schedule import Schedule
-from workers.settings import Settings
+from failsoft.workers import reading
+from failsoft.workers.letters import Filter, Group, Letter, Replayed, again, bounded, letter, tally
+from failsoft.workers.pack import pack, squeezed
+from failsoft.workers.schedule import Schedule
+from failsoft.workers.settings import Settings
 
 AT_ONCE = 500
 """Dead letters a transaction: a second's worth at most for the workers, and little to do again after an abort."""

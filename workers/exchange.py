@@ -10,15 +10,14 @@ from typing import Any, TypeVar
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from failsoft.schemas.fleet import BreakerRow
+from failsoft.schemas.rollout import RolloutRow
+from failsoft.schemas.wire import Malformed
+from failsoft.workers.board import LocalBoard
+from failsoft.workers.fleet import ControlPlane
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.versions import Versions
 from mode import Service
-
-from schemas.fleet import BreakerRow
-from schemas.rollout import RolloutRow
-from schemas.wire import Malformed
-from workers.board import LocalBoard
-from workers.fleet import ControlPlane
-from workers.metrics import Metrics
-from workers.versions import Versions
 
 log = structlog.get_logger("failsoft.exchange")
 

@@ -13,19 +13,18 @@ from typing import Any, TypeVar, cast
 
 import faust
 import structlog
+from failsoft.models import rollout
+from failsoft.models.breaker import Policy, State
+from failsoft.models.fleet import fold, targets
+from failsoft.schemas import wire
+from failsoft.schemas.fleet import Action, Alert, BreakerRow, Command, Report
+from failsoft.schemas.rollout import Change, Direction, Order, Presence, RolloutRow
+from failsoft.schemas.wire import Malformed
+from failsoft.topics.names import Names
+from failsoft.workers.identity import own_folder
 from faust.app.base import BootStrategy
 from faust.tables.globaltable import GlobalTable
 from faust.transport.drivers import aiokafka as driver
-
-from models import rollout
-from models.breaker import Policy, State
-from models.fleet import fold, targets
-from schemas import wire
-from schemas.fleet import Action, Alert, BreakerRow, Command, Report
-from schemas.rollout import Change, Direction, Order, Presence, RolloutRow
-from schemas.wire import Malformed
-from topics.names import Names
-from workers.identity import own_folder
 
 log = structlog.get_logger("failsoft.fleet")
 

@@ -8,10 +8,9 @@ from types import NoneType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-
-from models.fallback import LastKnown, from_rule
-from schemas import wire
-from schemas.prediction import Prediction, Predictions, Source
+from failsoft.models.fallback import LastKnown, from_rule
+from failsoft.schemas import wire
+from failsoft.schemas.prediction import Prediction, Predictions, Source
 
 TAIL = 20_000
 """Answers of a partition that are read back: a second or two of work, and more keys than most lanes see in an hour."""

@@ -15,21 +15,20 @@ from typing import Any, TypeVar
 import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-
-from models.fallback import LastKnown
-from schemas.record import Record
-from topics import hold
-from topics.names import Names
-from topics.routing import Row, route
-from workers.board import LocalBoard
-from workers.pace import Pace
-from workers.plan import Call, Plan, Result, Scored
-from workers.report import Reporter
-from workers.runner import Runner
-from workers.scoring import score
-from workers.suspects import Care, Convict, Mark, Turn
-from workers.transaction import COMMIT_TIMEOUT, Noted, commit
-from workers.turnstile import Turnstile
+from failsoft.models.fallback import LastKnown
+from failsoft.schemas.record import Record
+from failsoft.topics import hold
+from failsoft.topics.names import Names
+from failsoft.topics.routing import Row, route
+from failsoft.workers.board import LocalBoard
+from failsoft.workers.pace import Pace
+from failsoft.workers.plan import Call, Plan, Result, Scored
+from failsoft.workers.report import Reporter
+from failsoft.workers.runner import Runner
+from failsoft.workers.scoring import score
+from failsoft.workers.suspects import Care, Convict, Mark, Turn
+from failsoft.workers.transaction import COMMIT_TIMEOUT, Noted, commit
+from failsoft.workers.turnstile import Turnstile
 
 log = structlog.get_logger("failsoft.lane")
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from schemas import wire
-from schemas.attempt import Attempt, parse
-from schemas.event import Envelope, decode_one, fallback_id, iso
-from schemas.failure import Failure
-from schemas.record import CONTROL_PREFIX, KIP_1191_PREFIX, Header, Origin, Record, own_headers
+from failsoft.schemas import wire
+from failsoft.schemas.attempt import Attempt, parse
+from failsoft.schemas.event import Envelope, decode_one, fallback_id, iso
+from failsoft.schemas.failure import Failure
+from failsoft.schemas.record import CONTROL_PREFIX, KIP_1191_PREFIX, Header, Origin, Record, own_headers
 
 Life = tuple[str, int, int, int]
 """One life of an event: its origin's topic, partition and offset, and how many replays came before."""

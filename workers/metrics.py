@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from failsoft.models.breaker import State
+from failsoft.schemas.failure import Kind
+from failsoft.schemas.prediction import Source
+from failsoft.schemas.rollout import Trigger
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -19,11 +23,6 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-
-from models.breaker import State
-from schemas.failure import Kind
-from schemas.prediction import Source
-from schemas.rollout import Trigger
 
 
 class Type(StrEnum):

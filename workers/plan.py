@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from models.breaker import Admission
-from models.card import ModelCard
-from models.fallback import Link, LinkKind
-from models.imputation import Statistic
-from models.window import Counts
-from schemas.attempt import Attempt
-from schemas.event import Envelope, Events
-from schemas.failure import Failure
-from schemas.features import Columns, Spec
-from schemas.prediction import Predictions
-from topics.routing import Verdicts
+from failsoft.models.breaker import Admission
+from failsoft.models.card import ModelCard
+from failsoft.models.fallback import Link, LinkKind
+from failsoft.models.imputation import Statistic
+from failsoft.models.window import Counts
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.event import Envelope, Events
+from failsoft.schemas.failure import Failure
+from failsoft.schemas.features import Columns, Spec
+from failsoft.schemas.prediction import Predictions
+from failsoft.topics.routing import Verdicts
 
 Rule = Callable[[Mapping[str, object]], object]
 

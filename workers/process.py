@@ -13,12 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-
-from topics import admin
-from workers import app as composition
-from workers import logs, rollouts, settings
-from workers.identity import Identity, claim
-from workers.settings import Settings
+from failsoft.topics import admin
+from failsoft.workers import app as composition
+from failsoft.workers import logs, rollouts, settings
+from failsoft.workers.identity import Identity, claim
+from failsoft.workers.settings import Settings
 
 log = structlog.get_logger("failsoft.process")
 
@@ -109,7 +108,7 @@ def run(pipeline: Settings, options: composition.Options, ready: Callable[[str],
 
 
 def standalone_app() -> composition.App:
-    """The app as ``faust -A workers.app worker`` wants it: everything from the environment."""
+    """The app as ``faust -A failsoft.workers.app worker`` wants it: everything from the environment."""
     logs.configure()
     pipeline = settings.load(None, os.environ)
     identity: Identity = claim(pipeline.name, os.environ.get("FAILSOFT_WORKER_ID"))

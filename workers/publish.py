@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
-
-from workers import reading
-from workers.rows import BadRow, Csv, Lines, Ndjson, Row
-from workers.schedule import Schedule
-from workers.settings import Settings
+from failsoft.workers import reading
+from failsoft.workers.rows import BadRow, Csv, Lines, Ndjson, Row
+from failsoft.workers.schedule import Schedule
+from failsoft.workers.settings import Settings
 
 BATCH_BYTES = 500_000
 """Of a produce batch: half of what a broker takes by default, and past the size at which larger ones are faster."""

@@ -10,16 +10,15 @@ from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from failsoft.models.card import ModelCard
+from failsoft.models.ensemble import Group, Spoken, combine
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Predictions, Source
+from failsoft.workers import calls
+from failsoft.workers.plan import Board, Call, Plan, Result
+from failsoft.workers.verdicts import Answered
 from numpy.typing import NDArray
-
-from models.card import ModelCard
-from models.ensemble import Group, Spoken, combine
-from schemas.attempt import Attempt
-from schemas.failure import Failure, Kind
-from schemas.prediction import Predictions, Source
-from workers import calls
-from workers.plan import Board, Call, Plan, Result
-from workers.verdicts import Answered
 
 
 @dataclass(slots=True)

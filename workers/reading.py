@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-
-from topics import admin
-from workers.settings import Settings
+from failsoft.topics import admin
+from failsoft.workers.settings import Settings
 
 AT_ONCE = 2_000
 """Records of one fetch: enough for speed, few enough to show progress and to stay small."""

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import structlog
-
-from schemas.event import origin_of
-from schemas.record import Record
-from workers.logs import Failed, FailureLog, trace_id
-from workers.metrics import NO_REASON, Metrics
-from workers.plan import Scored
+from failsoft.schemas.event import origin_of
+from failsoft.schemas.record import Record
+from failsoft.workers.logs import Failed, FailureLog, trace_id
+from failsoft.workers.metrics import NO_REASON, Metrics
+from failsoft.workers.plan import Scored
 
 log = structlog.get_logger("failsoft.report")
 

@@ -7,13 +7,12 @@ import time
 
 import structlog
 from aiokafka.errors import KafkaError
-
-from schemas.rollout import Answered, Order, RolloutRow
-from schemas.wire import Malformed
-from topics import admin
-from workers import reading
-from workers.changelog import LOOK_AGAIN, Changelog, changelog
-from workers.settings import Settings
+from failsoft.schemas.rollout import Answered, Order, RolloutRow
+from failsoft.schemas.wire import Malformed
+from failsoft.topics import admin
+from failsoft.workers import reading
+from failsoft.workers.changelog import LOOK_AGAIN, Changelog, changelog
+from failsoft.workers.settings import Settings
 
 log = structlog.get_logger("failsoft.rollouts")
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas import wire
-from schemas.event import Envelope
+from failsoft.schemas import wire
+from failsoft.schemas.event import Envelope
 
 Row = tuple[bytes | None, bytes]
 """An event to publish: key and value."""

@@ -13,14 +13,13 @@ from functools import partial
 from typing import Protocol
 
 import structlog
-
-from models.session import Cancel, Outcome
-from schemas.failure import Failure, Kind
-from schemas.features import Columns
-from workers.blame import Blame
-from workers.metrics import Metrics
-from workers.plan import Call, Result
-from workers.threads import Threads
+from failsoft.models.session import Cancel, Outcome
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns
+from failsoft.workers.blame import Blame
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.plan import Call, Result
+from failsoft.workers.threads import Threads
 
 log = structlog.get_logger("failsoft.runner")
 
@@ -41,7 +40,7 @@ class Unfit(RuntimeError):
 
 
 class Runs(Protocol):
-    """What the runner needs of a loaded model (models.session.Session has it)."""
+    """What the runner needs of a loaded model (failsoft.models.session.Session has it)."""
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure: ...
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from schemas import wire
+from failsoft.schemas import wire
 
 _TYPES = {
     "tensor(float)": "float",

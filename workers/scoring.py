@@ -11,26 +11,25 @@ from collections.abc import Container, Generator, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 
 import numpy as np
+from failsoft.models.card import ModelCard
+from failsoft.models.fallback import LastKnown, LinkKind, from_rule, static
+from failsoft.models.imputation import Imputed
+from failsoft.models.window import Counts
+from failsoft.schemas import attempt as attempts
+from failsoft.schemas import wire
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.event import decode, origin_of
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.prediction import Prediction, Predictions, Source
+from failsoft.schemas.record import Record
+from failsoft.topics.hold import plausible
+from failsoft.topics.ladder import next_rung
+from failsoft.workers import calls, quorum
+from failsoft.workers.plan import Board, Call, Plan, Result, Scored, Served
+from failsoft.workers.suspects import Convict, among, apart, counted, too_many
+from failsoft.workers.verdicts import Answered, Outcome, conclude
 from numpy.typing import NDArray
-
-from models.card import ModelCard
-from models.fallback import LastKnown, LinkKind, from_rule, static
-from models.imputation import Imputed
-from models.window import Counts
-from schemas import attempt as attempts
-from schemas import wire
-from schemas.attempt import Attempt
-from schemas.event import decode, origin_of
-from schemas.failure import Failure, Kind
-from schemas.features import Columns, columns
-from schemas.prediction import Prediction, Predictions, Source
-from schemas.record import Record
-from topics.hold import plausible
-from topics.ladder import next_rung
-from workers import calls, quorum
-from workers.plan import Board, Call, Plan, Result, Scored, Served
-from workers.suspects import Convict, among, apart, counted, too_many
-from workers.verdicts import Answered, Outcome, conclude
 
 UNANSWERED = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
 """What nobody answers: the event cannot be read, or the record is not believed."""

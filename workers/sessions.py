@@ -10,24 +10,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
-
-from models import members
-from models.card import Method, ModelCard
-from models.fallback import LinkKind
-from models.isolation import Isolated
-from models.passes import Passes
-from models.replicas import Death
-from models.repository import Artifact, Repository, UnknownModel
-from models.session import Session, Unloadable
-from models.verdict import Vetting
-from models.vetting import Limits, examine
-from schemas import duration
-from schemas.refusal import Refused
-from workers.identity import own_folder
-from workers.logs import FewLines
-from workers.plan import Plan, Rule, Served
-from workers.runner import Runs
-from workers.settings import Settings
+from failsoft.models import members
+from failsoft.models.card import Method, ModelCard
+from failsoft.models.catalog.repository import Artifact, Repository, UnknownModel
+from failsoft.models.fallback import LinkKind
+from failsoft.models.isolation import Isolated
+from failsoft.models.passes import Passes
+from failsoft.models.replicas import Death
+from failsoft.models.session import Session, Unloadable
+from failsoft.models.verdict import Vetting
+from failsoft.models.vetting import Limits, examine
+from failsoft.schemas import duration
+from failsoft.schemas.refusal import Refused
+from failsoft.workers.identity import own_folder
+from failsoft.workers.logs import FewLines
+from failsoft.workers.plan import Plan, Rule, Served
+from failsoft.workers.runner import Runs
+from failsoft.workers.settings import Settings
 
 log = structlog.get_logger("failsoft.sessions")
 

@@ -13,6 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
+from failsoft.schemas.duration import seconds
+from failsoft.schemas.event import Envelope
+from failsoft.schemas.refusal import Refused, near, refuse, toml
+from failsoft.topics.names import LONGEST_TOPIC, Names, check_name, check_topic
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,11 +27,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-
-from schemas.duration import seconds
-from schemas.event import Envelope
-from schemas.refusal import Refused, near, refuse, toml
-from topics.names import LONGEST_TOPIC, Names, check_name, check_topic
 
 ENV = "FAILSOFT_"
 FILE = "pipeline.toml"
@@ -122,7 +121,7 @@ class Models(_Section):
     """Where the model repository is; a relative path starts at the pipeline file's folder.
 
     ``vetting_memory_mb`` and ``vetting_time`` bound the process in which a version is proved before it is served
-    (models.vetting.Limits has the reasons for the defaults).
+    (failsoft.models.vetting.Limits has the reasons for the defaults).
     """
 
     repository: Text = "models/repository"

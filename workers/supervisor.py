@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-
-from workers import restart
+from failsoft.workers import restart
 
 log = structlog.get_logger("failsoft.supervisor")
 
@@ -26,7 +25,7 @@ _PR_SET_PDEATHSIG = 1
 
 def command(arguments: Sequence[str]) -> list[str]:
     """This very program, run again with ``arguments``."""
-    return [sys.executable, "-m", "workers.cli", *arguments]
+    return [sys.executable, "-m", "failsoft.workers.cli", *arguments]
 
 
 def run(commands: Sequence[Sequence[str]], drain: float = DRAIN) -> int:

@@ -14,12 +14,11 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 import numpy as np
-
-from models.fallback import LinkKind
-from schemas.attempt import Attempt
-from schemas.failure import Failure, Kind
-from schemas.features import Columns
-from workers.pace import LARGEST
+from failsoft.models.fallback import LinkKind
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns
+from failsoft.workers.pace import LARGEST
 
 ENOUGH = 2
 """Deaths after which a record is tried no more, or, when a worker died, only alone: the contract's number."""

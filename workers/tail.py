@@ -7,11 +7,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from schemas import wire
-from schemas.prediction import Source
-from schemas.record import Record
-from workers import reading
-from workers.settings import Settings
+from failsoft.schemas import wire
+from failsoft.schemas.prediction import Source
+from failsoft.schemas.record import Record
+from failsoft.workers import reading
+from failsoft.workers.settings import Settings
 
 _PRIMARY = ("failsoft-source", Source.PRIMARY.encode())
 _TEXT = frozenset({"event_id", "scored_at", "source"})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from models.card import ModelCard
-from models.repository import Repository, UnknownModel
-from schemas.refusal import near
+from failsoft.models.card import ModelCard
+from failsoft.models.catalog.repository import Repository, UnknownModel
+from failsoft.schemas.refusal import near
 
 Target = tuple[ModelCard, int]
 """A model's card and one of its versions, whole or not."""

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
-
-from topics.routing import Row
-from workers.pack import pack, squeezed
+from failsoft.topics.routing import Row
+from failsoft.workers.pack import pack, squeezed
 
 COMMIT_TIMEOUT = 20.0
 """Seconds from begin to commit. The transaction's own timeout is 15: past it the broker has aborted anyway, and a
@@ -19,7 +18,7 @@ BATCH_BYTES = 1_000_000
 """A produce batch's limit, under the broker's default of 1,048,588: `send_batch` does not check it."""
 
 Noted = tuple[int, str]
-"""An offset, and its metadata: mostly empty, else a mark (workers.suspects)."""
+"""An offset, and its metadata: mostly empty, else a mark (failsoft.workers.suspects)."""
 
 
 async def commit(

@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from failsoft.schemas import attempt as attempts
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.event import Events, iso, origin_of
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Predictions, Source
+from failsoft.schemas.record import Header, Record, own_headers
+from failsoft.schemas.scored import Answers
+from failsoft.topics.ladder import next_rung
+from failsoft.topics.routing import Dead, Given, Retries
+from failsoft.workers.plan import Plan, Scored
 from numpy.typing import NDArray
-
-from schemas import attempt as attempts
-from schemas.attempt import Attempt
-from schemas.event import Events, iso, origin_of
-from schemas.failure import Failure, Kind
-from schemas.prediction import Predictions, Source
-from schemas.record import Header, Record, own_headers
-from schemas.scored import Answers
-from topics.ladder import next_rung
-from topics.routing import Dead, Given, Retries
-from workers.plan import Plan, Scored
 
 FINAL_GIVEN = 2
 """The next revision of an event whose final answer stands already: only an operator's replay can add to it."""

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.rollout import good, present
-from schemas.event import iso
-from schemas.fleet import BreakerRow
-from schemas.rollout import Health, RolloutRow
-from schemas.wire import Malformed
-from workers.breaker_rows import state
+from failsoft.models.rollout import good, present
+from failsoft.schemas.event import iso
+from failsoft.schemas.fleet import BreakerRow
+from failsoft.schemas.rollout import Health, RolloutRow
+from failsoft.schemas.wire import Malformed
+from failsoft.workers.breaker_rows import state
 
 
 @dataclass(frozen=True, slots=True)

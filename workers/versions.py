@@ -9,20 +9,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
+from failsoft.models.card import ModelCard
+from failsoft.models.catalog.repository import UnknownModel
+from failsoft.models.health import Recent
+from failsoft.models.rollout import newer, presence_every, skew
+from failsoft.models.session import Unloadable
+from failsoft.schemas.refusal import Refused
+from failsoft.schemas.rollout import Presence, RolloutRow
+from failsoft.workers.board import LocalBoard
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.plan import Call, Result
+from failsoft.workers.runner import Runner
+from failsoft.workers.sessions import Opened
 from mode import Service
-
-from models.card import ModelCard
-from models.health import Recent
-from models.repository import UnknownModel
-from models.rollout import newer, presence_every, skew
-from models.session import Unloadable
-from schemas.refusal import Refused
-from schemas.rollout import Presence, RolloutRow
-from workers.board import LocalBoard
-from workers.metrics import Metrics
-from workers.plan import Call, Result
-from workers.runner import Runner
-from workers.sessions import Opened
 
 log = structlog.get_logger("failsoft.versions")
 

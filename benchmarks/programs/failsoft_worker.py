@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from failsoft.models.breaker import State
+from failsoft.models.card import ModelCard
+from failsoft.models.session import Cancel, Outcome
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns
+from failsoft.schemas.fleet import BreakerRow
+from failsoft.workers import logs, pace, process, settings
+from failsoft.workers.app import Options
+from failsoft.workers.board import LocalBoard
+from failsoft.workers.lane import Lane
+from failsoft.workers.plan import Served
+from failsoft.workers.runner import Runs
+from failsoft.workers.sessions import Model
 
 from benchmarks.events import ODD
 from benchmarks.model import PRIMARY
-from models.breaker import State
-from models.card import ModelCard
-from models.session import Cancel, Outcome
-from schemas.failure import Failure, Kind
-from schemas.features import Columns
-from schemas.fleet import BreakerRow
-from workers import logs, pace, process, settings
-from workers.app import Options
-from workers.board import LocalBoard
-from workers.lane import Lane
-from workers.plan import Served
-from workers.runner import Runs
-from workers.sessions import Model
 
 GATE_EVERY = 0.02
 """Seconds between two looks whether the gate is open."""

@@ -10,14 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from failsoft.models.session import Session
+from failsoft.schemas import scored, wire
+from failsoft.workers import calls, lane, logs, process, scoring, settings, transaction, unpack
+from failsoft.workers.app import Options
+from failsoft.workers.lane import Lane
+from failsoft.workers.report import Reporter
+from failsoft.workers.runner import Runner
+
 from benchmarks.phases import Phases
-from models.session import Session
-from schemas import scored, wire
-from workers import calls, lane, logs, process, scoring, settings, transaction, unpack
-from workers.app import Options
-from workers.lane import Lane
-from workers.report import Reporter
-from workers.runner import Runner
 
 MODEL = "run: the model, on its thread"
 REST = "network, aiokafka's own tasks, event loop"

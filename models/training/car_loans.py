@@ -12,6 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from failsoft.models.catalog.repository import Repository
+from failsoft.models.imputation import impute
+from failsoft.models.session import Session
+from failsoft.schemas.failure import Failure
+from failsoft.schemas.features import Type, columns
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import BooleanTensorType, FloatTensorType, StringTensorType
 from sklearn.compose import ColumnTransformer
@@ -20,12 +25,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-from models.imputation import impute
-from models.repository import Repository
-from models.session import Session
-from schemas.failure import Failure
-from schemas.features import Type, columns
 
 # Rows are in order of time: the models are judged on what came after what they learnt from.
 HELD_OUT = 0.25
@@ -40,7 +39,9 @@ _TENSORS = {Type.FLOAT: FloatTensorType, Type.BOOL: BooleanTensorType, Type.STRI
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 when every model was exported and proved."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog="python -m models.training.car_loans --data train.csv")
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="python -m failsoft.models.training.car_loans --data train.csv"
+    )
     parser.add_argument("--data", type=Path, required=True, help="car_loans_train.csv, with the column `repaid`")
     parser.add_argument("--out", type=Path, default=Path("models/repository"), help="a repository that has the cards")
     options = parser.parse_args(arguments)

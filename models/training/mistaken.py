@@ -21,7 +21,7 @@ ABOUT = "# Made by models/training/mistaken.py out of version 2: its score is in
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 when the version was written."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog="python -m models.training.mistaken")
+    parser = argparse.ArgumentParser(description=__doc__, epilog="python -m failsoft.models.training.mistaken")
     parser.add_argument("--repository", type=Path, default=Path("models/repository"))
     parser.add_argument("--out", type=Path, default=Path("workers/demo/data/mistaken"), help="not where workers look")
     options = parser.parse_args(arguments)

@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from failsoft.schemas import attempt as attempts
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.failure import Kind
+from failsoft.schemas.record import CONTROL_PREFIX, Header
+from failsoft.topics.names import Names
+from failsoft.topics.routing import route
+from failsoft.workers.pack import pack, squeezed
+from failsoft.workers.plan import Scored
 
-from schemas import attempt as attempts
-from schemas.attempt import Attempt
-from schemas.failure import Kind
-from schemas.record import CONTROL_PREFIX, Header
 from tests.fuzz.published import hold_to_control, hold_to_scored
 from tests.fuzz.records import EVENTS, record, written
 from tests.fuzz.target import Target
@@ -34,10 +38,6 @@ from tests.kit import (
     run,
     waiting,
 )
-from topics.names import Names
-from topics.routing import route
-from workers.pack import pack, squeezed
-from workers.plan import Scored
 
 PLAN = plan(("model:lite", f"rule:{RULE}", "static"), 0.6, lambda values: values["x"])
 

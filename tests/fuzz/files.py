@@ -7,20 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from models import golden
-from models.card import load_card
-from models.fallback import static
-from models.imputation import impute
-from models.repository import Repository, UnknownModel
-from schemas.event import Envelope
-from schemas.features import columns
-from schemas.prediction import Predictions, Source
-from schemas.refusal import Refused
-from schemas.scored import Answers, encode
+from failsoft.models import golden
+from failsoft.models.card import load_card
+from failsoft.models.catalog.repository import Repository, UnknownModel
+from failsoft.models.fallback import static
+from failsoft.models.imputation import impute
+from failsoft.schemas.event import Envelope
+from failsoft.schemas.features import columns
+from failsoft.schemas.prediction import Predictions, Source
+from failsoft.schemas.refusal import Refused
+from failsoft.schemas.scored import Answers, encode
+from failsoft.topics.layout import layout
+from failsoft.workers import settings
+
 from tests.fuzz.published import hold_to_scored
 from tests.fuzz.target import Target
-from topics.layout import layout
-from workers import settings
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]

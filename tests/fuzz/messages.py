@@ -6,27 +6,27 @@ import math
 from typing import Any
 
 import numpy as np
+from failsoft.models import fleet as breakers
+from failsoft.models import parcel, rollout
+from failsoft.models.breaker import Policy
+from failsoft.models.contract import Outcome
+from failsoft.models.fallback import LastKnown
+from failsoft.models.link import MOST as LONGEST_PARCEL
+from failsoft.models.parcel import Damaged
+from failsoft.models.verdict import Check, Result, Vetting
+from failsoft.schemas import wire
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.fleet import Alert, BreakerRow, Command, Report
+from failsoft.schemas.prediction import Predictions, Source
+from failsoft.schemas.rollout import Order, Presence, RolloutRow
+from failsoft.schemas.scored import Answers, encode
+from failsoft.schemas.wire import Malformed
+from failsoft.workers import suspects
+from failsoft.workers.known import _remember
 
-from models import fleet as breakers
-from models import parcel, rollout
-from models.breaker import Policy
-from models.contract import Outcome
-from models.fallback import LastKnown
-from models.link import MOST as LONGEST_PARCEL
-from models.parcel import Damaged
-from models.verdict import Check, Result, Vetting
-from schemas import wire
-from schemas.failure import Failure, Kind
-from schemas.fleet import Alert, BreakerRow, Command, Report
-from schemas.prediction import Predictions, Source
-from schemas.rollout import Order, Presence, RolloutRow
-from schemas.scored import Answers, encode
-from schemas.wire import Malformed
 from tests.fuzz.published import hold_to_scored, plain
 from tests.fuzz.target import Target
 from tests.kit import NOW_MS, Rec
-from workers import suspects
-from workers.known import _remember
 
 POLICY = Policy(0.5, 30.0, 20, 0.1, 0.8, 15.0, 300.0, 3)
 ROLLOUTS = rollout.Policy(3, 1800.0)
@@ -126,7 +126,7 @@ def answer(data: bytes) -> bool:
     except Malformed:
         return False
     if not isinstance(about, dict):
-        return False  # models.isolation reads an object's keys: a TypeError there is its "out of its mind"
+        return False  # failsoft.models.isolation reads an object's keys: a TypeError there is its "out of its mind"
     try:
         found = parcel.answer(about, [np.frombuffer(block, np.uint8) for block in blocks], ROWS)
     except Damaged as e:

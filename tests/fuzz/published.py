@@ -6,8 +6,7 @@ import json
 from typing import Any
 
 import jsonschema
-
-from schemas import interface
+from failsoft.schemas import interface
 
 _FORMATS = jsonschema.FormatChecker()
 _SCORED = jsonschema.Draft7Validator(interface.scored_schema(), format_checker=_FORMATS)

@@ -6,20 +6,20 @@ import json
 from datetime import datetime
 
 import numpy as np
+from failsoft.models.card import load_card
+from failsoft.schemas import attempt as attempts
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.event import MAX_ID, Envelope, Event, decode, decode_one, origin_of
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Type, columns, reason
+from failsoft.schemas.record import Header, Origin
+from failsoft.topics import hold
+from failsoft.workers import letters
 
-from models.card import load_card
-from schemas import attempt as attempts
-from schemas.attempt import Attempt
-from schemas.event import MAX_ID, Envelope, Event, decode, decode_one, origin_of
-from schemas.failure import Failure, Kind
-from schemas.features import Type, columns, reason
-from schemas.record import Header, Origin
 from tests.fuzz.files import MODEL
 from tests.fuzz.published import plain
 from tests.fuzz.target import Target
 from tests.kit import INPUT, NOW_MS, REPLAY, Rec, attempt
-from topics import hold
-from workers import letters
 
 ENVELOPES = (
     Envelope(id="event_id", time="occurred_at", max_bytes=100_000),

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from models.session import Cancel, Outcome, Session
-from schemas.failure import Failure, Kind
-from schemas.features import Columns
-from workers import logs, process, settings
-from workers.app import Options
+from failsoft.models.session import Cancel, Outcome, Session
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns
+from failsoft.workers import logs, process, settings
+from failsoft.workers.app import Options
 
 DEADLY = 13.0
 """The value of ``x``."""
@@ -24,7 +23,7 @@ DEADLY = 13.0
 
 @dataclass
 class Deadly:
-    """A session (workers.runner.Runs) that a row with ``x`` = DEADLY ends, and its whole process with it."""
+    """A session (failsoft.workers.runner.Runs) that a row with ``x`` = DEADLY ends, and its whole process with it."""
 
     session: Session
     calm: Path

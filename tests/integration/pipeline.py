@@ -246,7 +246,7 @@ class Pipeline:
         return Settlement(self.bootstrap, self.name, self.inputs, self.delays, partitions=self.partitions)
 
     def run(self, *arguments: str, timeout: float = 120.0) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-m", "workers.cli", *arguments, "--pipeline", str(self.file)]
+        command = [sys.executable, "-m", "failsoft.workers.cli", *arguments, "--pipeline", str(self.file)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=timeout, check=False, env=_environ())
 
     def publish(self, records: Iterable[Event], topic: str | None = None) -> None:
@@ -261,7 +261,7 @@ class Pipeline:
         elif switched:
             command = [sys.executable, "-m", "tests.integration.switched", str(self.file), str(self.switch), id]
         else:
-            command = [sys.executable, "-m", "workers.cli", "worker", "--pipeline", str(self.file), "--id", id]
+            command = [sys.executable, "-m", "failsoft.workers.cli", "worker", "--pipeline", str(self.file), "--id", id]
         return self.spawn(id, [*command, *options])
 
     def spawn(self, id: str, command: Sequence[str]) -> Worker:

@@ -11,12 +11,12 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.session import Cancel, Outcome
-from schemas.failure import Failure, Kind
-from schemas.features import Columns
-from workers import logs, process, settings
-from workers.app import Options
-from workers.sessions import Model
+from failsoft.models.session import Cancel, Outcome
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns
+from failsoft.workers import logs, process, settings
+from failsoft.workers.app import Options
+from failsoft.workers.sessions import Model
 
 
 @dataclass

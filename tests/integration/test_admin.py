@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from failsoft.topics import admin
+from failsoft.topics.admin import KafkaUnreachable, TopologyRefused, Wanted
+from failsoft.topics.layout import HEADROOM
+from failsoft.topics.names import Names
 
 from tests.kafka import Broker, create_topic
-from topics import admin
-from topics.admin import KafkaUnreachable, TopologyRefused, Wanted
-from topics.layout import HEADROOM
-from topics.names import Names
 
 ANSWERS_WITHIN = 30.0
 """Seconds; a bound for a machine that is busy, not a measure."""

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer
+from failsoft.models.breaker import Policy
+from failsoft.models.fleet import fold
+from failsoft.schemas.fleet import Action, BreakerRow, Command, Tally, WorkerWindow
+from failsoft.topics.names import Names
 
-from models.breaker import Policy
-from models.fleet import fold
-from schemas.fleet import Action, BreakerRow, Command, Tally, WorkerWindow
 from tests.integration.pipeline import Pipeline
 from tests.kafka import Broker, create_topic, produce, read_all, wait_for
-from topics.names import Names
 
 POLICY = Policy(
     failure_rate=0.5, window=30, minimum_calls=20, slow_call=9, slow_rate=0.8, open_for=1, max_open=2, probes=3

@@ -14,13 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 from confluent_kafka import Consumer, Producer
+from failsoft.topics.embedded import free_port
+from failsoft.topics.names import Names
 
 from tests.integration.pipeline import ROOT, Pipeline
 from tests.integration.reader import watermarks
 from tests.isolated_models import ended
 from tests.kafka import Broker, create_topic, produce, read_all, wait_for
-from topics.embedded import free_port
-from topics.names import Names
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def pipeline(kafka: Broker, name: str, tmp_path: Path) -> Pipeline:
 
 def _start(*arguments: str, stdin: int | None = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     environ = {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")}
-    command = [sys.executable, "-m", "workers.cli", *arguments]
+    command = [sys.executable, "-m", "failsoft.workers.cli", *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=environ, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

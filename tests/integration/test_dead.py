@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message
+from failsoft.schemas.attempt import Attempt, parse
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.record import Header, Origin
+from failsoft.topics.names import Names
 
-from schemas.attempt import Attempt, parse
-from schemas.failure import Failure, Kind
-from schemas.record import Header, Origin
 from tests.integration.pipeline import ROOT, Pipeline
 from tests.integration.reader import watermarks
 from tests.kafka import Broker, create_topic, produce, read_all, wait_for
-from topics.names import Names
 
 PARTITIONS = 3
 KINDS = [Kind.TIMEOUT, Kind.INVALID, Kind.MODEL_ERROR]
@@ -80,7 +80,16 @@ def _replay(pipeline: Pipeline, *options: str) -> dict[str, Any]:
 
 
 def _start(pipeline: Pipeline, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "workers.cli", "dead", "replay", "--pipeline", str(pipeline.file), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "failsoft.workers.cli",
+        "dead",
+        "replay",
+        "--pipeline",
+        str(pipeline.file),
+        *options,
+    ]
     environ = {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")}
     return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

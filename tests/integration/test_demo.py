@@ -69,7 +69,7 @@ def demo(*flags: str) -> Iterator[Demo]:
     # A user's own cluster in the environment must not draw the demo's events.
     environment = os.environ | {"FAILSOFT_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1", "FAILSOFT_NAME": "in-earnest"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "workers.cli", "demo", "--fast", *flags],
+        [sys.executable, "-m", "failsoft.workers.cli", "demo", "--fast", *flags],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -15,19 +15,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+from failsoft.topics import embedded, jars
+from failsoft.topics.embedded import Embedded, KafkaFailed, free_port, properties
+from failsoft.topics.jars import JarsUnavailable, kafka_jars
+from failsoft.topics.probe import cluster_at
 
 from tests.kafka import create_topic, eventually, produce, read_all, wait_for
-from topics import embedded, jars
-from topics.embedded import Embedded, KafkaFailed, free_port, properties
-from topics.jars import JarsUnavailable, kafka_jars
-from topics.probe import cluster_at
 
 ROOT = Path(__file__).parents[2]
 
 PARENT = """
 import json, sys
 from pathlib import Path
-from topics.embedded import Embedded
+from failsoft.topics.embedded import Embedded
 broker = Embedded(Path(sys.argv[1]) if len(sys.argv) > 1 else None).start()
 print(json.dumps([broker.pid, str(broker.data), broker.bootstrap]), flush=True)
 sys.stdin.read()

@@ -32,7 +32,7 @@ static = { score = 100.0 }
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "workers.cli", *arguments]
+    return [sys.executable, "-m", "failsoft.workers.cli", *arguments]
 
 
 def _environ() -> dict[str, str]:

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import psutil
+from failsoft.schemas.rollout import Direction, Order
 
-from schemas.rollout import Direction, Order
 from tests.integration import fleet
 from tests.integration.pipeline import Pipeline, Worker, events, running
 from tests.isolated_models import cmdline, ended
@@ -72,7 +72,7 @@ def test_a_worker_ends_while_it_vets(kafka: Broker, name: str, tmp_path: Path) -
         process = psutil.Process(worker.process.pid)
 
         def vetting() -> list[psutil.Process]:
-            return [p for p in process.children() if "models.vetting" in cmdline(p)]
+            return [p for p in process.children() if "failsoft.models.vetting" in cmdline(p)]
 
         (child,) = wait_for(vetting, 60, "the vetting to be under way")
         pipeline.publish(events(50))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from failsoft.models.contract import Outcome
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Predictions
+from failsoft.workers.blame import FRUITLESS, Blame
 from hypothesis import given
 from hypothesis import strategies as st
-
-from models.contract import Outcome
-from schemas.failure import Failure, Kind
-from schemas.prediction import Predictions
-from workers.blame import FRUITLESS, Blame
 
 DEADLINE = 1.0
 KINDS = st.sampled_from([Kind.TIMEOUT, Kind.CRASHED, Kind.MODEL_ERROR, Kind.BAD_OUTPUT])

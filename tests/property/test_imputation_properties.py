@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
+from failsoft.models.card import ModelCard
+from failsoft.models.imputation import impute
+from failsoft.schemas.features import FLOAT32_MAX, Spec, Type, columns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from models.card import ModelCard
-from models.imputation import impute
-from schemas.features import FLOAT32_MAX, Spec, Type, columns
 
 # A few letters are enough, and spare each run the making of Hypothesis's table of all of Unicode.
 LETTERS = "ab€\x00"

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failsoft.models import parcel
+from failsoft.models.contract import Outcome
+from failsoft.models.link import Segment
+from failsoft.models.parcel import Damaged
+from failsoft.schemas import wire
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns, Spec, Type, columns
+from failsoft.schemas.prediction import Predictions
 from hypothesis import given
 from hypothesis import strategies as st
-
-from models import parcel
-from models.contract import Outcome
-from models.link import Segment
-from models.parcel import Damaged
-from schemas import wire
-from schemas.failure import Failure, Kind
-from schemas.features import Columns, Spec, Type, columns
-from schemas.prediction import Predictions
 
 SPECS = (Spec("f", Type.FLOAT), Spec("i", Type.INT), Spec("b", Type.BOOL), Spec("s", Type.STRING))
 ROW = st.fixed_dictionaries(

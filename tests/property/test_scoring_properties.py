@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from failsoft.schemas import attempt as attempts
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.record import CONTROL_PREFIX, Header, own_headers
+from failsoft.topics.names import Names
+from failsoft.topics.routing import route
+from failsoft.workers.plan import Call, Plan, Result, Scored
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from schemas import attempt as attempts
-from schemas.attempt import Attempt
-from schemas.failure import Failure, Kind
-from schemas.record import CONTROL_PREFIX, Header, own_headers
 from tests.kit import (
     INPUT,
     NOW_MS,
@@ -31,9 +34,6 @@ from tests.kit import (
     run,
     trio,
 )
-from topics.names import Names
-from topics.routing import route
-from workers.plan import Call, Plan, Result, Scored
 
 MEMBERS = {"a": 1, "b": 2, "c": 3}
 TOPICS = (INPUT, REPLAY, "loans.retry.5s", "loans.retry.1m")

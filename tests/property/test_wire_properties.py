@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from failsoft.schemas import attempt as attempts
+from failsoft.schemas import wire
+from failsoft.schemas.attempt import Attempt, shortened
+from failsoft.schemas.event import Envelope, Event, decode, decode_one, origin_of
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Predictions, Source
+from failsoft.schemas.record import Origin
+from failsoft.schemas.scored import Answers, encode
+from failsoft.topics import hold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from schemas import attempt as attempts
-from schemas import wire
-from schemas.attempt import Attempt, shortened
-from schemas.event import Envelope, Event, decode, decode_one, origin_of
-from schemas.failure import Failure, Kind
-from schemas.prediction import Predictions, Source
-from schemas.record import Origin
-from schemas.scored import Answers, encode
 from tests.kit import NOW_MS, Rec
 from tests.unit.test_scored import plainly
-from topics import hold
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 NAME = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)

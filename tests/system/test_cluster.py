@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from failsoft.workers import offsets
 
 from tests.cluster import NODES, Cluster
 from tests.integration.pipeline import Pipeline, events, running
@@ -18,7 +19,6 @@ from tests.integration.verifier import Settlement
 from tests.kafka import create_topic, produce
 from tests.system.feed import Feed
 from tests.system.recovery import STALL, answered_everywhere, kept, longest_stall
-from workers import offsets
 
 pytestmark = pytest.mark.long  # three brokers fill two cores for minutes: make long
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Set
 
 import numpy as np
 import pytest
-
-from models.contract import Outcome
-from schemas.failure import Failure, Kind
-from schemas.prediction import Predictions
-from workers.blame import FRUITLESS, WAYS, Blame, Piece
+from failsoft.models.contract import Outcome
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Predictions
+from failsoft.workers.blame import FRUITLESS, WAYS, Blame, Piece
 
 SLOW = Failure(Kind.TIMEOUT, "it hung")
 BROKEN = Failure(Kind.MODEL_ERROR, "it raised")

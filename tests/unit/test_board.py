@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from failsoft.models.breaker import State
+from failsoft.models.home import ALONE_AFTER, EVERY, FIRST
+from failsoft.models.window import Counts
+from failsoft.schemas.fleet import BreakerRow, Lease, Probes, ReportKind, Tally
+from failsoft.workers.board import LocalBoard, policy
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.plan import Served
 from prometheus_client import CollectorRegistry
 
-from models.breaker import State
-from models.home import ALONE_AFTER, EVERY, FIRST
-from models.window import Counts
-from schemas.fleet import BreakerRow, Lease, Probes, ReportKind, Tally
 from tests.kit import card
-from workers.board import LocalBoard, policy
-from workers.metrics import Metrics
-from workers.plan import Served
 
 
 class _Bench:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
-from models.breaker import TRANSITIONS, Admission, Breaker, Event, Policy, State, judge, wait
-from models.window import Counts
+from failsoft.models.breaker import TRANSITIONS, Admission, Breaker, Event, Policy, State, judge, wait
+from failsoft.models.window import Counts
 
 POLICY = Policy(
     failure_rate=0.5,

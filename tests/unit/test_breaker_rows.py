@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from models.breaker import Policy
-from models.fleet import fold
-from schemas.fleet import Action, BreakerRow, Command, Lease, Tally, WorkerWindow
-from schemas.wire import Malformed
-from workers.breaker_rows import check_version, described, listed, model_of, obeyed, rows, shown, span, state
+from failsoft.models.breaker import Policy
+from failsoft.models.fleet import fold
+from failsoft.schemas.fleet import Action, BreakerRow, Command, Lease, Tally, WorkerWindow
+from failsoft.schemas.wire import Malformed
+from failsoft.workers.breaker_rows import check_version, described, listed, model_of, obeyed, rows, shown, span, state
 
 NOW = 1_800_000_000_000
 POLICY = Policy(

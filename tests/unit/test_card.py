@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from models.card import Method, ModelCard, load_card
-from models.fallback import Link, LinkKind
-from models.imputation import impute
-from schemas.failure import Kind
-from schemas.features import Spec, Type, columns
-from schemas.refusal import Refused
+from failsoft.models.card import Method, ModelCard, load_card
+from failsoft.models.fallback import Link, LinkKind
+from failsoft.models.imputation import impute
+from failsoft.schemas.failure import Kind
+from failsoft.schemas.features import Spec, Type, columns
+from failsoft.schemas.refusal import Refused
 
 CARD = """\
 [model]
@@ -31,7 +30,7 @@ name = "salary_range"
 type = "string"
 categories = ["0 - 20K €", "20K - 40K €"]
 [fallback]
-chain = ["model:lite", "last_known", "rule:workers.demo.rules:by_ratio", "static"]
+chain = ["model:lite", "last_known", "rule:failsoft.workers.demo.rules:by_ratio", "static"]
 last_known_max_age = "1h"
 static = { score = 0.5, label = 0 }
 [breaker]
@@ -79,7 +78,7 @@ def test_the_contracts_card(tmp_path: Path) -> None:
     assert card.fallback.chain == (
         Link(LinkKind.MODEL, "lite"),
         Link(LinkKind.LAST_KNOWN),
-        Link(LinkKind.RULE, "workers.demo.rules:by_ratio"),
+        Link(LinkKind.RULE, "failsoft.workers.demo.rules:by_ratio"),
         Link(LinkKind.STATIC),
     )
     assert (card.fallback.last_known_max_age, card.fallback.static.label) == (3600.0, 0)

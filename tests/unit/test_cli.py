@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import typer
+from failsoft.schemas.refusal import Refused
+from failsoft.workers.cli import app
+from failsoft.workers.commands import output
+from failsoft.workers.commands.border import CODES, Border, Failed, Interrupted, code_of, message
+from failsoft.workers.commands.context import Flags
+from failsoft.workers.commands.publish import rate
 from typer.testing import CliRunner
-
-from schemas.refusal import Refused
-from workers.cli import app
-from workers.commands import output
-from workers.commands.border import CODES, Border, Failed, Interrupted, code_of, message
-from workers.commands.context import Flags
-from workers.commands.publish import rate
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
@@ -54,7 +53,7 @@ COMMANDS = [
 def _run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")}
     return subprocess.run(
-        [sys.executable, "-m", "workers.cli", *arguments],
+        [sys.executable, "-m", "failsoft.workers.cli", *arguments],
         cwd=ROOT,
         env=clean | environ,
         capture_output=True,
@@ -89,7 +88,7 @@ def test_each_commands_help_has_an_example(command: list[str]) -> None:
 def test_help_waits_for_no_client_and_no_runtime() -> None:
     """--help imports neither Kafka's client, Faust, a model runtime nor numpy."""
     script = (
-        "import sys; from typer.testing import CliRunner; from workers.cli import app; "
+        "import sys; from typer.testing import CliRunner; from failsoft.workers.cli import app; "
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0; "
         "print([m for m in ('aiokafka', 'faust', 'onnxruntime', 'numpy', 'pydantic', 'uvloop') if m in sys.modules])"
     )
@@ -106,9 +105,8 @@ def test_the_table_names_classes_that_there_are(name: str) -> None:
 
 def _errors() -> list[tuple[BaseException, int]]:
     from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, ProducerFenced
-
-    from topics.admin import KafkaUnreachable, TopologyRefused
-    from workers.identity import DuplicateId, InvalidId
+    from failsoft.topics.admin import KafkaUnreachable, TopologyRefused
+    from failsoft.workers.identity import DuplicateId, InvalidId
 
     return [
         (Refused("pipeline.toml", ["name: missing"]), 3),

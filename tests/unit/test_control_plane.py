@@ -6,11 +6,10 @@ import ssl
 from typing import Any, cast
 
 import pytest
+from failsoft.topics.names import Names
+from failsoft.workers.fleet import ControlPlane, Owner, credentials
+from failsoft.workers.identity import own_folder
 from faust.transport.drivers import aiokafka as driver
-
-from topics.names import Names
-from workers.fleet import ControlPlane, Owner, credentials
-from workers.identity import own_folder
 
 SASL = {"sasl_mechanism": "SCRAM-SHA-512", "sasl_plain_username": "ann", "sasl_plain_password": "secret"}
 OWNER = Owner({}, {}, lambda: 0.0, lambda: 0.5, cast(Any, None), lambda model, change: None)

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
+from failsoft.models.breaker import State
+from failsoft.schemas.fleet import Alert, BreakerRow
+from failsoft.schemas.wire import Malformed
+from failsoft.workers.demo.fleet import Fleet, openings
+from failsoft.workers.demo.seen import Rung
+from failsoft.workers.demo.summary import Sum
+from failsoft.workers.demo.table import Moment, Standing, line, render
 from rich.console import Console
 
-from models.breaker import State
-from schemas.fleet import Alert, BreakerRow
-from schemas.wire import Malformed
 from tests.kit import Rec
-from workers.demo.fleet import Fleet, openings
-from workers.demo.seen import Rung
-from workers.demo.summary import Sum
-from workers.demo.table import Moment, Standing, line, render
 
 KEY = "repayment@2"
 CLOSED = BreakerRow(KEY)

@@ -9,26 +9,26 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+from failsoft import models
+from failsoft.models.catalog.repository import Repository
+from failsoft.models.imputation import impute
+from failsoft.models.session import Outcome, Session
+from failsoft.models.training import mistaken
+from failsoft.models.vetting import examine
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import columns
+from failsoft.schemas.fleet import Alert
+from failsoft.schemas.record import Origin
+from failsoft.schemas.rollout import Change, RolloutRow, Seat, Trigger
+from failsoft.schemas.wire import Malformed
+from failsoft.workers.demo import applications, deploy
+from failsoft.workers.demo.applications import Flaw
+from failsoft.workers.demo.moves import Moves, told, undone
+from failsoft.workers.demo.stage import Stage
+from failsoft.workers.demo.summary import Answer, Kept, Ledger, Sum
 
-import models
-from models.imputation import impute
-from models.repository import Repository
-from models.session import Outcome, Session
-from models.training import mistaken
-from models.vetting import examine
-from schemas.attempt import Attempt
-from schemas.failure import Failure, Kind
-from schemas.features import columns
-from schemas.fleet import Alert
-from schemas.record import Origin
-from schemas.rollout import Change, RolloutRow, Seat, Trigger
-from schemas.wire import Malformed
 from tests.kit import Rec
-from workers.demo import applications, deploy
-from workers.demo.applications import Flaw
-from workers.demo.moves import Moves, told, undone
-from workers.demo.stage import Stage
-from workers.demo.summary import Answer, Kept, Ledger, Sum
 
 MODEL = "repayment"
 FIRST = Change(1, None, 2, "demo-1", "the first that was served", Trigger.FIRST)
@@ -136,10 +136,12 @@ def test_a_row_that_no_owner_wrote_ends_the_story() -> None:
 
 
 def test_the_bad_version_is_version_2_with_one_other_step(tmp_path: Path) -> None:
-    """The committed files are, byte for byte, what `python -m models.training.mistaken` makes of version 2."""
+    """The committed files are, byte for byte, what `python -m failsoft.models.training.mistaken` makes of version 2."""
     mistaken.make(OURS / MODEL / "2", tmp_path)
     for file in ("model.onnx", "version.toml"):
-        assert (tmp_path / file).read_bytes() == (deploy.MISTAKEN / file).read_bytes(), "run models.training.mistaken"
+        assert (tmp_path / file).read_bytes() == (deploy.MISTAKEN / file).read_bytes(), (
+            "run failsoft.models.training.mistaken"
+        )
 
 
 def test_another_graph_is_not_spoiled_by_chance(tmp_path: Path) -> None:

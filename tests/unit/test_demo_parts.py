@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+from failsoft import models
+from failsoft.models.catalog.repository import Repository
+from failsoft.models.session import Outcome, Session
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.record import Origin
+from failsoft.topics.names import Names
+from failsoft.workers.demo import applications, gauges
+from failsoft.workers.demo.applications import Application, Flaw, dear, stream
+from failsoft.workers.demo.fault import DEAREST, Fault, Faulty, Switch
+from failsoft.workers.demo.seen import Rung, Seen
 
-import models
-from models.repository import Repository
-from models.session import Outcome, Session
-from schemas.attempt import Attempt
-from schemas.failure import Failure, Kind
-from schemas.features import Columns, columns
-from schemas.record import Origin
 from tests.kit import Rec
-from topics.names import Names
-from workers.demo import applications, gauges
-from workers.demo.applications import Application, Flaw, dear, stream
-from workers.demo.fault import DEAREST, Fault, Faulty, Switch
-from workers.demo.seen import Rung, Seen
 
 NAMES = Names("loans")
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
-
-from schemas.attempt import Attempt
-from schemas.failure import Failure, Kind
-from schemas.record import Header, Origin
-from topics.names import Names
-from workers.demo.summary import Sum, ledger, sums
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.record import Header, Origin
+from failsoft.topics.names import Names
+from failsoft.workers.demo.summary import Sum, ledger, sums
 
 NAMES = Names("loans")
 INPUT = "loans.events"

@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from models.breaker import TRANSITIONS, Event, State
-from workers import docs
-from workers.commands import breakers
-from workers.metrics import TABLE
+from failsoft.models.breaker import TRANSITIONS, Event, State
+from failsoft.workers import docs
+from failsoft.workers.commands import breakers
+from failsoft.workers.metrics import TABLE
 
 
 @pytest.mark.parametrize("path", docs.PAGES)
 def test_the_page_in_the_repository_is_fresh(path: str) -> None:
-    """A page that no longer says what the code does fails here; `python -m workers.docs` writes it."""
-    assert path not in docs.stale(), f"{path} is stale: run `python -m workers.docs`"
+    """A page that no longer says what the code does fails here; `python -m failsoft.workers.docs` writes it."""
+    assert path not in docs.stale(), f"{path} is stale: run `python -m failsoft.workers.docs`"
 
 
 def test_an_edited_page_is_found_and_rewritten(tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from schemas.duration import seconds
+from failsoft.schemas.duration import seconds
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from models.card import ModelCard, load_card
-from models.members import Combine
-from models.repository import Repository
-from schemas.refusal import Refused
-from workers import breakers, sessions, settings
-from workers.commands.worker import warn_without_model
-from workers.settings import Settings
+from failsoft.models.card import ModelCard, load_card
+from failsoft.models.catalog.repository import Repository
+from failsoft.models.members import Combine
+from failsoft.schemas.refusal import Refused
+from failsoft.workers import breakers, sessions, settings
+from failsoft.workers.commands.worker import warn_without_model
+from failsoft.workers.settings import Settings
 
 CARD = """\
 [model]

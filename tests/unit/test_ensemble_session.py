@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failsoft.models.catalog.repository import Repository
+from failsoft.workers import sessions, settings
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.plan import Scored
+from failsoft.workers.runner import Runner
+from failsoft.workers.scoring import score
 from prometheus_client import CollectorRegistry
 
-from models.repository import Repository
 from tests.kit import NOW_MS, FakeBoard, Rec, body
 from tests.onnx_models import node, onnx_model
-from workers import sessions, settings
-from workers.metrics import Metrics
-from workers.plan import Scored
-from workers.runner import Runner
-from workers.scoring import score
 
 PIPELINE = """
 name = "loans"

@@ -8,19 +8,19 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from failsoft.models.breaker import State
+from failsoft.models.home import ALONE_AFTER, ASKS
+from failsoft.schemas.fleet import BreakerRow, Report, ReportKind
+from failsoft.workers import exchange
+from failsoft.workers.board import LocalBoard
+from failsoft.workers.exchange import Exchange
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.plan import Served
+from failsoft.workers.versions import Versions
 from prometheus_client import CollectorRegistry
 
-from models.breaker import State
-from models.home import ALONE_AFTER, ASKS
-from schemas.fleet import BreakerRow, Report, ReportKind
 from tests.kafka import eventually
 from tests.kit import card
-from workers import exchange
-from workers.board import LocalBoard
-from workers.exchange import Exchange
-from workers.metrics import Metrics
-from workers.plan import Served
-from workers.versions import Versions
 
 OPEN = BreakerRow("m@2", "open", 1, 1_000_000, 1_015_000)
 

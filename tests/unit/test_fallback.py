@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from models import fallback
-from models.card import ModelCard
-from models.fallback import LastKnown, Link, LinkKind
-from schemas.prediction import Prediction, Predictions
-from workers.demo.rules import by_ratio
+from failsoft.models import fallback
+from failsoft.models.card import ModelCard
+from failsoft.models.fallback import LastKnown, Link, LinkKind
+from failsoft.schemas.prediction import Prediction, Predictions
+from failsoft.workers.demo.rules import by_ratio
 
 
 @pytest.mark.parametrize(
@@ -17,7 +16,7 @@ from workers.demo.rules import by_ratio
     [
         ("model:repayment-lite", Link(LinkKind.MODEL, "repayment-lite")),
         ("last_known", Link(LinkKind.LAST_KNOWN)),
-        ("rule:workers.demo.rules:by_ratio", Link(LinkKind.RULE, "workers.demo.rules:by_ratio")),
+        ("rule:failsoft.workers.demo.rules:by_ratio", Link(LinkKind.RULE, "failsoft.workers.demo.rules:by_ratio")),
         ("static", Link(LinkKind.STATIC)),
     ],
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from models.breaker import State
-from models.fleet import ALONE_MS, MAX_WORKERS, Folded, View, fold, view
-from schemas.fleet import (
+from failsoft.models.breaker import State
+from failsoft.models.fleet import ALONE_MS, MAX_WORKERS, Folded, View, fold, view
+from failsoft.schemas.fleet import (
     MAX_ROW,
     Action,
     BreakerRow,
@@ -13,6 +13,7 @@ from schemas.fleet import (
     Tally,
     WorkerWindow,
 )
+
 from tests.fleet_owner import BAD, GOOD, KEY, POLICY, T0, Owner, half_open, opened
 
 # --- opening -----------------------------------------------------------------------------------------------------

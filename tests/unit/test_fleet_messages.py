@@ -6,12 +6,11 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
-
-from models.breaker import Event, State
-from models.fleet import fold
-from schemas import fleet as messages
-from schemas import wire
-from schemas.fleet import (
+from failsoft.models.breaker import Event, State
+from failsoft.models.fleet import fold
+from failsoft.schemas import fleet as messages
+from failsoft.schemas import wire
+from failsoft.schemas.fleet import (
     MAX_ROW,
     Action,
     Alert,
@@ -24,6 +23,7 @@ from schemas.fleet import (
     Tally,
     WorkerWindow,
 )
+
 from tests.fleet_owner import BAD, KEY, POLICY, T0
 
 LEASE = Lease("a", 3, T0, T0 + 10_000, 1, 1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from failsoft.models import rollout
+from failsoft.models.fleet import fold
+from failsoft.schemas.fleet import Action, BreakerRow, Command, Report, ReportKind, Tally
+from failsoft.schemas.rollout import Direction, Order, Presence
+from failsoft.schemas.wire import Malformed, dumps
+from failsoft.workers.fleet import Owner
 
-from models import rollout
-from models.fleet import fold
-from schemas.fleet import Action, BreakerRow, Command, Report, ReportKind, Tally
-from schemas.rollout import Direction, Order, Presence
-from schemas.wire import Malformed, dumps
 from tests.fleet_owner import POLICY, T0
-from workers.fleet import Owner
 
 KEYS = {"m@1", "m@12", "lite@1", "gone@1"}
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
-from models.breaker import State
-from models.fleet import COMMANDS_KEPT, fold, targets, view
-from schemas.fleet import (
+from failsoft.models.breaker import State
+from failsoft.models.fleet import COMMANDS_KEPT, fold, targets, view
+from failsoft.schemas.fleet import (
     Action,
     BreakerRow,
     Command,
@@ -17,6 +16,7 @@ from schemas.fleet import (
     Report,
     ReportKind,
 )
+
 from tests.fleet_owner import BAD, KEY, POLICY, T0, Owner, half_open, opened
 
 # --- probing -----------------------------------------------------------------------------------------------------

@@ -6,16 +6,16 @@ import asyncio
 from typing import Any
 
 import pytest
+from failsoft.models import rollout
+from failsoft.models.breaker import State
+from failsoft.schemas.fleet import Alert, BreakerRow
+from failsoft.schemas.rollout import Direction, Order, Presence, RolloutRow, Trigger
+from failsoft.topics.names import Names
+from failsoft.workers import fleet
+from failsoft.workers.fleet import ControlPlane, Owner
 
-from models import rollout
-from models.breaker import State
-from schemas.fleet import Alert, BreakerRow
-from schemas.rollout import Direction, Order, Presence, RolloutRow, Trigger
 from tests.fleet_owner import POLICY, T0
 from tests.kafka import eventually
-from topics.names import Names
-from workers import fleet
-from workers.fleet import ControlPlane, Owner
 
 CONNECTION = {"bootstrap_servers": "127.0.0.1:1", "security_protocol": "PLAINTEXT"}
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from models import golden
-from models.golden import Golden, mismatches
-from schemas.failure import Failure, Kind
-from schemas.prediction import Prediction
-from schemas.refusal import Refused
+from failsoft.models import golden
+from failsoft.models.golden import Golden, mismatches
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Prediction
+from failsoft.schemas.refusal import Refused
 
 SCORE = Prediction(0.5)
 

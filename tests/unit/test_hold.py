@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from failsoft.schemas import attempt as attempts
+from failsoft.schemas.failure import Failure
+from failsoft.schemas.record import Header
+from failsoft.topics.hold import SLACK_MS, due_count, due_ms, plausible, wait_seconds
 
-from schemas import attempt as attempts
-from schemas.failure import Failure
-from schemas.record import Header
 from tests.kit import attempt
-from topics.hold import SLACK_MS, due_count, due_ms, plausible, wait_seconds
 
 DUE = "failsoft-due-ms"
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from models.card import ModelCard
-from models.imputation import Imputed, Statistic, impute
-from schemas.failure import Failure, Kind
-from schemas.features import columns
+from failsoft.models.card import ModelCard
+from failsoft.models.imputation import Imputed, Statistic, impute
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import columns
 
 
 def card(*features: dict[str, Any]) -> ModelCard:

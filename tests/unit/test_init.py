@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failsoft.models.card import load_card
+from failsoft.models.catalog.repository import Repository
+from failsoft.models.session import Outcome, Session
+from failsoft.schemas.features import columns
+from failsoft.workers import settings
+from failsoft.workers.cli import app
+from failsoft.workers.scaffold import Shape, shape_of
 from typer.testing import CliRunner
-
-from models.card import load_card
-from models.repository import Repository
-from models.session import Outcome, Session
-from schemas.features import columns
-from workers import settings
-from workers.cli import app
-from workers.scaffold import Shape, shape_of
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "repository" / "repayment" / "2" / "model.onnx"
 

@@ -16,15 +16,15 @@ from typing import Any
 import onnx
 import psutil
 import pytest
+from failsoft.models import isolation, parcel
+from failsoft.models import replicas as pool
+from failsoft.models.contract import Outcome
+from failsoft.models.isolation import Isolated
+from failsoft.models.replicas import Death
+from failsoft.models.restarts import AT_ONCE
+from failsoft.models.session import Cancel
+from failsoft.schemas.failure import Failure, Kind
 
-from models import isolation, parcel
-from models import replicas as pool
-from models.contract import Outcome
-from models.isolation import Isolated
-from models.replicas import Death
-from models.restarts import AT_ONCE
-from models.session import Cancel
-from schemas.failure import Failure, Kind
 from tests.isolated_models import (
     Start,
     a_card,
@@ -311,7 +311,7 @@ def test_a_version_whose_file_went_is_unavailable_until_it_is_back(
 PARENT = """
 import sys, threading
 from pathlib import Path
-from models.isolation import Isolated
+from failsoft.models.isolation import Isolated
 from tests.isolated_models import a_card, artifact, heavy
 from tests.onnx_models import rows
 isolated = Isolated(artifact(Path(sys.argv[1]), heavy()), a_card(replicas=2))

@@ -6,10 +6,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from failsoft.models.fallback import LastKnown
+from failsoft.workers.known import _remember
 
-from models.fallback import LastKnown
 from tests.kit import Rec
-from workers.known import _remember
 
 NOW = 1_795_550_568.0
 PRIMARY = [("failsoft-source", b"primary")]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
-from schemas.failure import Failure, Kind
-from topics.ladder import Rung, next_rung
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.topics.ladder import Rung, next_rung
 
 DELAYS = [("5s", 5.0), ("1m", 60.0)]
 NOW = 1_800_000_000_000

@@ -10,12 +10,12 @@ from typing import Any, cast
 import numpy as np
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
+from failsoft.topics.names import Names
+from failsoft.workers.lane import LEAST_WAIT_MS, Deps, Lane
+from failsoft.workers.turnstile import Turnstile
 
 from tests.kafka import eventually
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, FakeBoard, Rec, events, fine, plan, waiting
-from topics.names import Names
-from workers.lane import LEAST_WAIT_MS, Deps, Lane
-from workers.turnstile import Turnstile
 
 RUNG = TopicPartition("loans.retry.5s", 0)
 TPS = [TopicPartition(t, 0) for t in (INPUT, REPLAY, *RUNGS)]

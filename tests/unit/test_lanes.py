@@ -14,15 +14,15 @@ from typing import Any, cast
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
+from failsoft.topics import admin
+from failsoft.workers import app as composition
+from failsoft.workers import lanes as module
+from failsoft.workers import process
+from failsoft.workers.app import Options
+from failsoft.workers.lane import Deps
+from failsoft.workers.lanes import Fatal, Lanes, _Listener
 
 from tests.kafka import eventually
-from topics import admin
-from workers import app as composition
-from workers import lanes as module
-from workers import process
-from workers.app import Options
-from workers.lane import Deps
-from workers.lanes import Fatal, Lanes, _Listener
 
 ROOT = Path(__file__).resolve().parents[2]
 TOPICS = ("in", "retry")
@@ -179,7 +179,7 @@ def test_a_dying_worker_ends_though_leaving_does_not() -> None:
     program = """
 import asyncio
 from types import SimpleNamespace
-from workers import app
+from failsoft.workers import app
 app.HARD_END = 0.1
 async def leave():
     while True:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-
-from topics.layout import (
+from failsoft.topics.layout import (
     DAY_MS,
     DEAD_KEPT_MS,
     HEADROOM,
@@ -20,7 +19,7 @@ from topics.layout import (
     problems,
     replay_kept_ms,
 )
-from topics.names import Names
+from failsoft.topics.names import Names
 
 NAMES = Names("loans")
 INPUTS = ["loans.events", "loans.more"]

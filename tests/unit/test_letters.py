@@ -6,13 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from schemas.attempt import Attempt, parse
-from schemas.event import Envelope
-from schemas.failure import Failure, Kind
-from schemas.record import Header, Origin
-from tests.kit import Rec, attempt, body
-from workers.letters import (
+from failsoft.schemas.attempt import Attempt, parse
+from failsoft.schemas.event import Envelope
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.record import Header, Origin
+from failsoft.workers.letters import (
     Filter,
     Group,
     Letter,
@@ -26,6 +24,8 @@ from workers.letters import (
     place,
     tally,
 )
+
+from tests.kit import Rec, attempt, body
 
 ENVELOPE = Envelope(id="id", time="at")
 ORIGIN = Origin("loans.events", 3, 41, 1_700_000_000_000)

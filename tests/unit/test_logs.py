@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
-
-from workers.logs import Failed, FailureLog, FewLines, configure, news, trace_id
+from failsoft.workers.logs import Failed, FailureLog, FewLines, configure, news, trace_id
 
 
 @pytest.fixture

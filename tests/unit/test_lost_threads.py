@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from failsoft.models.contract import Outcome
+from failsoft.models.session import Cancel
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns, Spec, Type, columns
+from failsoft.schemas.prediction import Prediction, Predictions
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.plan import Call, Result
+from failsoft.workers.runner import LOST_TO_SPLIT, Runner, Unfit
+from failsoft.workers.threads import NAME
 from prometheus_client import CollectorRegistry
 
-from models.contract import Outcome
-from models.session import Cancel
-from schemas.failure import Failure, Kind
-from schemas.features import Columns, Spec, Type, columns
-from schemas.prediction import Prediction, Predictions
 from tests.kafka import eventually
 from tests.kit import with_a_thread
 from tests.onnx_models import a_card, deaf, load, rows
-from workers.metrics import Metrics
-from workers.plan import Call, Result
-from workers.runner import LOST_TO_SPLIT, Runner, Unfit
-from workers.threads import NAME
 
 ROOT = Path(__file__).parents[2]
 SPECS = (Spec("x", Type.FLOAT),)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failsoft.workers.cli import app
 from typer.testing import CliRunner
 
 from tests.versions import bomb, double, put
-from workers.cli import app
 
 GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}
 PIPELINE = 'name = "p"\nmodel = "m"\n[input]\ntopics = ["e"]\n[models]\nrepository = "."\nvetting_memory_mb = {mb}\n'

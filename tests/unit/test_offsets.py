@@ -15,8 +15,7 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
 )
 from aiokafka.protocol.commit import OffsetFetchResponse_v1, OffsetFetchResponse_v3
-
-from workers import offsets
+from failsoft.workers import offsets
 
 TP = TopicPartition("in", 0)
 THERE = [("in", [(0, 500, "", 0)])]
@@ -91,7 +90,7 @@ async def test_a_partition_without_an_offset_is_still_one(response: Any) -> None
 
 
 async def test_aiokafka_by_itself_takes_it_for_none() -> None:
-    """The day that this fails, ``workers.offsets`` can go."""
+    """The day that this fails, ``failsoft.workers.offsets`` can go."""
     GroupCoordinator._send_req = offsets._send
     moved = OffsetFetchResponse_v3(0, [], NotCoordinatorForGroupError.errno)
     assert await _coordinator(moved).fetch_committed_offsets([TP]) == {}

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-
-from workers import settings
-from workers.metrics import TABLE
+from failsoft.workers import settings
+from failsoft.workers.metrics import TABLE
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ["docker-compose.yml", "ops/prometheus.yml", "ops/alerts.yml", "ops/kubernetes/worker.yaml"]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-
-from topics.routing import Row
-from workers.pack import LARGE, pack, squeezed
+from failsoft.topics.routing import Row
+from failsoft.workers.pack import LARGE, pack, squeezed
 
 ROWS: list[Row] = [
     (b"k%d" % i if i % 3 else None, b"v" * (i * 7 % 90) if i % 5 else None, [("h", b"%d" % i)] if i % 2 else [])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-
-from schemas.prediction import Prediction, Predictions, Source
+from failsoft.schemas.prediction import Prediction, Predictions, Source
 
 
 def test_a_row_has_the_decimals_of_its_float32() -> None:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from failsoft.topics.embedded import free_port
 
 from tests.kafka import wait_for
 from tests.proxy import HOST, Proxy
-from topics.embedded import free_port
 
 SILENT_FOR = 0.3
 """Seconds that a test waits for what must not come."""

@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from failsoft.schemas.event import Envelope
+from failsoft.workers.rows import BadRow, Csv, Lines, Ndjson, Row, value
+from failsoft.workers.schedule import Schedule
 from hypothesis import given
 from hypothesis import strategies as st
-
-from schemas.event import Envelope
-from workers.rows import BadRow, Csv, Lines, Ndjson, Row, value
-from workers.schedule import Schedule
 
 LOANS = Envelope(id="event_id", time="occurred_at", features="features")
 

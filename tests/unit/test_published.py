@@ -8,17 +8,17 @@ from typing import Any
 
 import jsonschema
 import pytest
+from failsoft.schemas import interface, publish
+from failsoft.schemas.event import Event, decode_one, origin_of
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Source
+from failsoft.schemas.scored import encode
+from failsoft.topics.layout import Role, layout
+from failsoft.topics.names import Names
+from failsoft.topics.routing import route
+from failsoft.workers import docs
 
-from schemas import interface, publish
-from schemas.event import Event, decode_one, origin_of
-from schemas.failure import Failure, Kind
-from schemas.prediction import Source
-from schemas.scored import encode
 from tests.kit import REPLAY, RULE, FakeBoard, Rec, attempt, body, broken, events, plan, result, run, waiting
-from topics.layout import Role, layout
-from topics.names import Names
-from topics.routing import route
-from workers import docs
 
 CHECK_FORMATS = jsonschema.FormatChecker()
 CONTRACT_EXAMPLE = {
@@ -50,9 +50,9 @@ SCORED = _validator(interface.scored_schema())
 
 @pytest.mark.parametrize("name", publish.DOCUMENTS)
 def test_the_file_in_the_repository_is_fresh(name: str) -> None:
-    """`python -m workers.docs` writes it anew."""
+    """`python -m failsoft.workers.docs` writes it anew."""
     assert f"schemas/published/{name}" in docs.PAGES
-    assert f"schemas/published/{name}" not in docs.stale(), "stale: run `python -m workers.docs`"
+    assert f"schemas/published/{name}" not in docs.stale(), "stale: run `python -m failsoft.workers.docs`"
 
 
 @pytest.mark.parametrize("name", [n for n in publish.DOCUMENTS if n.endswith(".schema.json")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.record import Header, own_headers, trace_headers
+from failsoft.schemas.record import Header, own_headers, trace_headers
 
 HEADERS: list[Header] = [
     ("own", b"1"),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
+from failsoft.schemas.refusal import DEEPEST, MOST_PROBLEMS, Refused, near, refuse, toml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
-
-from schemas.refusal import DEEPEST, MOST_PROBLEMS, Refused, near, refuse, toml
 
 
 class _Inner(BaseModel):

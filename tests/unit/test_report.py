@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import structlog
+from failsoft.schemas.record import Header
+from failsoft.workers.logs import FailureLog
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.report import LISTED, Reporter
 from prometheus_client import CollectorRegistry
 
-from schemas.record import Header
 from tests.kit import INPUT, NOW_MS, FakeBoard, Rec, attempt, broken, events, failing, run, trio, waiting
-from workers.logs import FailureLog
-from workers.metrics import Metrics
-from workers.report import LISTED, Reporter
 
 
 def _told(records: list[Rec]) -> tuple[CollectorRegistry, list[structlog.typing.EventDict]]:

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from failsoft.models.catalog.repository import Repository, UnknownModel
+from failsoft.models.imputation import Statistic
+from failsoft.schemas.refusal import Refused
 from onnx import TensorProto, helper, numpy_helper
-
-from models.imputation import Statistic
-from models.repository import Repository, UnknownModel
-from schemas.refusal import Refused
 
 CARD = '[output]\nkind = "binary"\n[[features]]\nname = "x"\ntype = "float"\n'
 

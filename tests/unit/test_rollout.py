@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from models.rollout import (
+from failsoft.models.rollout import (
     CHANGES_KEPT,
     EVERY,
     MISSED,
@@ -23,9 +22,9 @@ from models.rollout import (
     skew,
     verdict,
 )
-from schemas import wire
-from schemas.fleet import MAX_ROW, BreakerRow
-from schemas.rollout import Direction, Health, Order, Presence, RolloutRow, Trigger
+from failsoft.schemas import wire
+from failsoft.schemas.fleet import MAX_ROW, BreakerRow
+from failsoft.schemas.rollout import Direction, Health, Order, Presence, RolloutRow, Trigger
 
 T0 = 1_800_000_000_000
 POLICY = Policy(after_failed_probes=3, hold=1800.0)

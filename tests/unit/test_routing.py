@@ -6,14 +6,14 @@ import json
 from dataclasses import replace
 
 import numpy as np
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Predictions
+from failsoft.schemas.record import Header
+from failsoft.topics.names import Names
+from failsoft.topics.routing import Dead, Given, Retries, Verdicts, dead_letter, route
 
-from schemas.failure import Failure, Kind
-from schemas.prediction import Predictions
-from schemas.record import Header
 from tests.kit import Rec, attempt
 from tests.unit.test_scored import PLAIN
-from topics.names import Names
-from topics.routing import Dead, Given, Retries, Verdicts, dead_letter, route
 
 NAMES = Names("loans")
 TRACE: list[Header] = [("traceparent", b"00-1-2-01"), ("tracestate", b"\xff")]

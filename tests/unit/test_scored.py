@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from schemas.failure import Kind
-from schemas.prediction import Prediction, Predictions, Source
-from schemas.scored import Answers, encode, headers
+from failsoft.schemas.failure import Kind
+from failsoft.schemas.prediction import Prediction, Predictions, Source
+from failsoft.schemas.scored import Answers, encode, headers
 
 SCORES = np.array([0.93, 0.1], np.float32)
 PLAIN = Answers(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from failsoft.models.window import Counts
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.record import Origin
+from failsoft.workers.plan import Call, Result
 
-from models.window import Counts
-from schemas.failure import Failure, Kind
-from schemas.record import Origin
 from tests.kit import (
     INPUT,
     NOW_MS,
@@ -28,7 +29,6 @@ from tests.kit import (
     run,
     waiting,
 )
-from workers.plan import Call, Result
 
 # --- healthy ---
 

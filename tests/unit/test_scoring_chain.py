@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from failsoft.models.fallback import LastKnown
+from failsoft.models.window import Counts
+from failsoft.schemas.event import Envelope
+from failsoft.schemas.scored import encode
+from failsoft.workers.plan import Call, Result
 
-from models.fallback import LastKnown
-from models.window import Counts
-from schemas.event import Envelope
-from schemas.scored import encode
 from tests.kit import (
     NOW_MS,
     RULE,
@@ -27,7 +28,6 @@ from tests.kit import (
     run,
     waiting,
 )
-from workers.plan import Call, Result
 
 
 def test_the_chain_is_asked_in_order_for_what_is_left() -> None:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from failsoft.models.fallback import LastKnown
+from failsoft.models.window import Counts
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Predictions
+from failsoft.workers.plan import Call, Result, Scored
 
-from models.fallback import LastKnown
-from models.window import Counts
-from schemas.failure import Failure, Kind
-from schemas.prediction import Predictions
 from tests.kit import (
     INPUT,
     NOW_MS,
@@ -32,7 +33,6 @@ from tests.kit import (
     trio,
     waiting,
 )
-from workers.plan import Call, Result, Scored
 
 VERSIONS = {"a": 1, "b": 2, "c": 3, "lite": 1}
 ALL = ("a@1", "b@2", "c@3")

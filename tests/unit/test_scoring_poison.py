@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from failsoft.models.window import Counts
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.workers.plan import Call, Result
+from failsoft.workers.suspects import FEW, Convict
 
-from models.window import Counts
-from schemas.failure import Failure, Kind
 from tests.kit import (
     NOW_MS,
     REPLAY,
@@ -27,8 +29,6 @@ from tests.kit import (
     trio,
     waiting,
 )
-from workers.plan import Call, Result
-from workers.suspects import FEW, Convict
 
 RULE_LINK = f"rule:{RULE}"
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from models.repository import Repository
-from schemas.refusal import Refused
-from workers import sessions, settings
+from failsoft.models.catalog.repository import Repository
+from failsoft.schemas.refusal import Refused
+from failsoft.workers import sessions, settings
 
 PIPELINE = """
 name = "p"

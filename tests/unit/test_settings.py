@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 from aiokafka.conn import collect_hosts
-
-from schemas.event import Envelope
-from schemas.refusal import Refused
-from workers.process import wanted
-from workers.settings import Settings, load
+from failsoft.schemas.event import Envelope
+from failsoft.schemas.refusal import Refused
+from failsoft.workers.process import wanted
+from failsoft.workers.settings import Settings, load
 
 CONTRACT = """
 name = "car-loans"

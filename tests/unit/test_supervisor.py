@@ -12,15 +12,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+from failsoft.workers.restart import FIRST, HEALTHY, LONGEST, Ended, Restart, StopAll, decide
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.isolated_models import ended
 from tests.kafka import wait_for
-from workers.restart import FIRST, HEALTHY, LONGEST, Ended, Restart, StopAll, decide
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN = "import json, sys; from workers.supervisor import run; sys.exit(run(json.loads(sys.argv[1]), float(sys.argv[2])))"
+RUN = (
+    "import json, sys; from failsoft.workers.supervisor import run; "
+    "sys.exit(run(json.loads(sys.argv[1]), float(sys.argv[2])))"
+)
 
 # Writes its pid, then: ends with a code, waits for a signal, or ignores all that can be ignored.
 CHILD = """

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from failsoft.models.fallback import LinkKind
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.workers.suspects import (
+    CAREFUL,
+    ENOUGH,
+    WATCHED,
+    Care,
+    Convict,
+    Mark,
+    State,
+    Turn,
+    counted,
+    parse,
+    too_many,
+)
 
-from models.fallback import LinkKind
-from schemas.failure import Failure, Kind
 from tests.kit import attempt
-from workers.suspects import CAREFUL, ENOUGH, WATCHED, Care, Convict, Mark, State, Turn, counted, parse, too_many
 
 A, B = ("loans.events", 0), ("loans.retry.5s", 0)
 

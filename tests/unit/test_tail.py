@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from failsoft.workers.tail import Filter, answer
 
 from tests.kit import Rec
-from workers.tail import Filter, answer
 
 
 def _answer(event: str, source: str) -> Rec:

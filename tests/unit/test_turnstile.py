@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from failsoft.workers.turnstile import Turnstile
 
 from tests.kafka import eventually
-from workers.turnstile import Turnstile
 
 
 class Visitor:

@@ -10,8 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-
-from workers.unpack import Fetched, Records, Unpacked
+from failsoft.workers.unpack import Fetched, Records, Unpacked
 
 TP = TopicPartition("events", 3)
 THEIRS: tuple[Any, ...] = (fetcher.PartitionRecords, fetcher.FetchResult, MemoryRecords)

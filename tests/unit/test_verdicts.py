@@ -7,16 +7,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.event import Events
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.prediction import Predictions, Source
+from failsoft.schemas.record import Origin
+from failsoft.workers.metrics import OUTCOMES, REPLAYED
+from failsoft.workers.plan import Plan, Scored
+from failsoft.workers.verdicts import Answered, Outcome, conclude
 
-from schemas.attempt import Attempt
-from schemas.event import Events
-from schemas.failure import Failure, Kind
-from schemas.prediction import Predictions, Source
-from schemas.record import Origin
 from tests.kit import INPUT, NOW_MS, REPLAY, Rec, answers, attempt, events, plan, retried, waiting
-from workers.metrics import OUTCOMES, REPLAYED
-from workers.plan import Plan, Scored
-from workers.verdicts import Answered, Outcome, conclude
 
 RETRIED = [k for k in Kind if k.retried]
 NEVER_FRESH = {Kind.BAD_HEADER}  # only a record of our own topics has headers that we believe

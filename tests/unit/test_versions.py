@@ -8,23 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failsoft.models.rollout import EVERY
+from failsoft.models.session import Cancel, Outcome, Unloadable
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.prediction import Predictions
+from failsoft.schemas.rollout import RolloutRow, Seat
+from failsoft.workers import versions as tested
+from failsoft.workers.board import LocalBoard
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.plan import Call, Served
+from failsoft.workers.runner import Runner
+from failsoft.workers.sessions import Opened
+from failsoft.workers.versions import Versions
 from prometheus_client import CollectorRegistry
 
-from models.rollout import EVERY
-from models.session import Cancel, Outcome, Unloadable
-from schemas.failure import Failure, Kind
-from schemas.features import Columns, columns
-from schemas.prediction import Predictions
-from schemas.rollout import RolloutRow, Seat
 from tests.kafka import eventually
 from tests.kit import card, failing, fine
-from workers import versions as tested
-from workers.board import LocalBoard
-from workers.metrics import Metrics
-from workers.plan import Call, Served
-from workers.runner import Runner
-from workers.sessions import Opened
-from workers.versions import Versions
 
 CARD = card("m")
 ROWS = columns([{"x": 0.5, "y": 1.0}], CARD.specs)
@@ -274,8 +274,8 @@ async def test_health_is_of_what_came_back(desk: Desk) -> None:
 
 async def test_a_breaker_of_a_version_that_comes_is_under_the_fleets_row(desk: Desk) -> None:
     """The row may have come long before, when nothing of that version was loaded."""
-    from models.breaker import State
-    from schemas.fleet import BreakerRow
+    from failsoft.models.breaker import State
+    from failsoft.schemas.fleet import BreakerRow
 
     desk.board.absorb(BreakerRow("m@2", "forced_open", 4, 1))
     desk.wants(2)

@@ -8,10 +8,9 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from failsoft.workers.metrics import Metrics
+from failsoft.workers.web import PortTaken, Web
 from prometheus_client import CollectorRegistry
-
-from workers.metrics import Metrics
-from workers.web import PortTaken, Web
 
 
 class Worker:

@@ -6,8 +6,7 @@ import json
 
 import numpy as np
 import pytest
-
-from schemas import wire
+from failsoft.schemas import wire
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from workers.commands import context, output
-from workers.commands.border import Failed, Interrupted
-from workers.commands.context import Json, Pipeline
+from failsoft.workers.commands import context, output
+from failsoft.workers.commands.border import Failed, Interrupted
+from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
-    from schemas.fleet import Action, Command
-    from workers.breaker_rows import Rows
+    from failsoft.schemas.fleet import Action, Command
+    from failsoft.workers.breaker_rows import Rows
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -134,8 +133,8 @@ def reset(
 
 
 def _list(ctx: typer.Context, pipeline: Path | None, as_json: bool) -> None:
-    from workers import breaker_rows
-    from workers import breakers as fleets
+    from failsoft.workers import breaker_rows
+    from failsoft.workers import breakers as fleets
 
     settings = context.settings(ctx, pipeline)
     policies = fleets.known(settings).policies
@@ -166,9 +165,9 @@ def _order(
     wait: float,
     as_json: bool,
 ) -> None:
-    from schemas.fleet import Action
-    from workers import breaker_rows
-    from workers import breakers as fleets
+    from failsoft.schemas.fleet import Action
+    from failsoft.workers import breaker_rows
+    from failsoft.workers import breakers as fleets
 
     settings = context.settings(ctx, pipeline)
     files = fleets.known(settings)
@@ -211,8 +210,8 @@ def _order(
 
 def _command(target: str, action: Action, who: str, why: str) -> Command:
     """The order, within the limits that its reader holds it to."""
-    from schemas.fleet import Command
-    from schemas.wire import Malformed
+    from failsoft.schemas.fleet import Command
+    from failsoft.schemas.wire import Malformed
 
     command = Command(target, action, who, why, now_ms())
     try:
@@ -222,7 +221,7 @@ def _command(target: str, action: Action, who: str, why: str) -> Command:
 
 
 def _print(about: list[dict[str, Any]], columns: list[str], as_json: bool, title: str | None = None) -> None:
-    from workers.breaker_rows import shown
+    from failsoft.workers.breaker_rows import shown
 
     output.rows(map(shown, about) if output.people(as_json) else about, columns, as_json, title)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from workers.settings import Settings
+    from failsoft.workers.settings import Settings
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Flags:
 
 def settings(ctx: typer.Context, flag: Path | None, overrides: dict[str, Any] | None = None) -> Settings:
     """The pipeline that the command works on. Raises Refused."""
-    from workers import settings as files
+    from failsoft.workers import settings as files
 
     return files.load(flag or ctx.obj.pipeline, os.environ, overrides)
 

@@ -8,15 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from workers.commands import context, output
-from workers.commands.border import Failed, Interrupted
-from workers.commands.context import Json, Pipeline
-from workers.commands.publish import rate
+from failsoft.workers.commands import context, output
+from failsoft.workers.commands.border import Failed, Interrupted
+from failsoft.workers.commands.context import Json, Pipeline
+from failsoft.workers.commands.publish import rate
 
 if TYPE_CHECKING:
-    from workers.dead import Counts
-    from workers.letters import Filter
+    from failsoft.workers.dead import Counts
+    from failsoft.workers.letters import Filter
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -42,7 +41,7 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 
     **Example**: `failsoft dead list`
     """
-    from workers import dead, letters
+    from failsoft.workers import dead, letters
 
     settings = context.settings(ctx, pipeline)
     with output.progress("reading dead letters", "read") as bar:
@@ -72,8 +71,8 @@ def show(
 
     **Example**: `failsoft dead show 0:17`
     """
-    from workers import dead, letters
-    from workers.letters import Filter
+    from failsoft.workers import dead, letters
+    from failsoft.workers.letters import Filter
 
     settings = context.settings(ctx, pipeline)
     found = context.run(ctx, dead.find(settings, letters.place(which) or Filter(event=which)))
@@ -121,7 +120,7 @@ def replay_(
 
     **Example**: `failsoft dead replay --kind timeout --since 2h --dry-run`
     """
-    from workers import dead
+    from failsoft.workers import dead
 
     settings = context.settings(ctx, pipeline)
     chosen = _filter(kind, model, version, since, until, event)
@@ -155,9 +154,9 @@ def _filter(
     until: str | None,
     event: str | None,
 ) -> Filter:
-    from schemas.failure import Kind
-    from schemas.refusal import near
-    from workers.letters import Filter
+    from failsoft.schemas.failure import Kind
+    from failsoft.schemas.refusal import near
+    from failsoft.workers.letters import Filter
 
     for kind in kinds or []:
         if kind not in list(Kind):
@@ -175,7 +174,7 @@ def _filter(
 
 def _when(text: str | None, option: str) -> int | None:
     """Epoch ms."""
-    from schemas.duration import seconds
+    from failsoft.schemas.duration import seconds
 
     if text is None:
         return None

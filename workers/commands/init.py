@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from workers.commands import output
-from workers.commands.border import Failed
+from failsoft.workers.commands import output
+from failsoft.workers.commands.border import Failed
 
 if TYPE_CHECKING:
-    from workers.scaffold import Shape
+    from failsoft.workers.scaffold import Shape
 
 MODEL = "my-model"
 
@@ -42,8 +41,8 @@ def init(
 
     **Example**: `failsoft init fraud --model fraud-score --onnx model.onnx`
     """
-    from topics.names import check_name
-    from workers import scaffold
+    from failsoft.topics.names import check_name
+    from failsoft.workers import scaffold
 
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "pipeline"
     try:
@@ -79,8 +78,8 @@ def init(
 
 
 def _shape(onnx: Path) -> Shape:
-    from models import session
-    from workers import scaffold
+    from failsoft.models import session
+    from failsoft.workers import scaffold
 
     if not onnx.is_file():
         raise typer.BadParameter(f"{onnx}: no such file", param_hint="--onnx")

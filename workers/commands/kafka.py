@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from workers.commands import output
-from workers.commands.border import INTERRUPTED, Failed
+from failsoft.workers.commands import output
+from failsoft.workers.commands.border import INTERRUPTED, Failed
 
 PORT = 9092
 """Where the pipeline file looks unless told otherwise."""
@@ -35,7 +34,7 @@ def kafka(
 
     **Example**: `failsoft kafka --data ./kafka-data`
     """
-    from topics.embedded import Embedded
+    from failsoft.topics.embedded import Embedded
 
     ended = threading.Event()
     codes: list[int] = []

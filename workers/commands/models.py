@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from workers.commands import context, output, versions
-from workers.commands.border import FAILED, Failed
-from workers.commands.context import Json, Pipeline
+from failsoft.workers.commands import context, output, versions
+from failsoft.workers.commands.border import FAILED, Failed
+from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
-    from models.repository import Repository
-    from models.verdict import Vetting
-    from models.vetting import Limits
-    from workers.targets import Target as Version
+    from failsoft.models.catalog.repository import Repository
+    from failsoft.models.verdict import Vetting
+    from failsoft.models.vetting import Limits
+    from failsoft.workers.targets import Target as Version
 
 app = typer.Typer(no_args_is_help=True)
 versions.add(app)
@@ -80,8 +79,8 @@ def vet(
 
     **Example**: `failsoft models vet repayment@2`
     """
-    from models.repository import Repository, UnknownModel
-    from workers.targets import targets
+    from failsoft.models.catalog.repository import Repository, UnknownModel
+    from failsoft.workers.targets import targets
 
     root, limits = _bounds(ctx, pipeline, repository, memory_mb, time)
     models = Repository(root)
@@ -111,9 +110,9 @@ def vet(
 def _bounds(
     ctx: typer.Context, pipeline: Path | None, repository: Path | None, memory_mb: int | None, time: str | None
 ) -> tuple[Path, Limits]:
-    from models.vetting import Limits
-    from schemas import duration
-    from workers import sessions
+    from failsoft.models.vetting import Limits
+    from failsoft.schemas import duration
+    from failsoft.workers import sessions
 
     if repository is not None:
         limits, root = Limits(), repository
@@ -140,7 +139,7 @@ def _vetted(
     tell: output.Progress,
 ) -> Iterator[dict[str, Any]]:
     """A row a check, as they are made; ``verdicts`` collects what they add up to."""
-    from models.vetting import examine
+    from failsoft.models.vetting import examine
 
     for done, (card, version) in enumerate(found, 1):
         verdict = examine(repository, card, version, limits)

@@ -62,7 +62,7 @@ def line(raw: bytes) -> None:
 
 
 def _json(value: Any) -> bytes:
-    from schemas import wire  # brings numpy along, which a command's --help need not wait for
+    from failsoft.schemas import wire  # brings numpy along, which a command's --help need not wait for
 
     return wire.dumps(value)
 

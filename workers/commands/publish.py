@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from workers.commands import context, output
-from workers.commands.border import Interrupted
-from workers.commands.context import Json, Pipeline
+from failsoft.workers.commands import context, output
+from failsoft.workers.commands.border import Interrupted
+from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
-    from workers.publish import Sent
+    from failsoft.workers.publish import Sent
 
 
 class Format(StrEnum):
@@ -79,8 +78,8 @@ def publish(
     settings = context.settings(ctx, pipeline)
     target = topic or settings.input.topics[0]
 
-    from workers import publish as work
-    from workers.rows import FORMATS, Lines
+    from failsoft.workers import publish as work
+    from failsoft.workers.rows import FORMATS, Lines
 
     fd = _open(file)
     size = os.fstat(fd).st_size if str(file) != "-" else None

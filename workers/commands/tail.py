@@ -8,13 +8,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from workers.commands import context, output
-from workers.commands.context import Json, Pipeline
+from failsoft.workers.commands import context, output
+from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
-    from schemas.record import Record
-    from workers.tail import Filter
+    from failsoft.schemas.record import Record
+    from failsoft.workers.tail import Filter
 
 
 class Start(StrEnum):
@@ -49,7 +48,7 @@ def tail(
 
     **Example**: `failsoft tail --degraded --from beginning | jq .reason`
     """
-    from workers.tail import Filter
+    from failsoft.workers.tail import Filter
 
     settings = context.settings(ctx, pipeline)
     start = start or (Start.BEGINNING if event else Start.END)
@@ -60,7 +59,7 @@ def tail(
 
 
 async def _show(settings: Any, chosen: Filter, from_beginning: bool, limit: int | None, people: bool) -> None:
-    from workers.tail import follow
+    from failsoft.workers.tail import follow
 
     if people:
         show = _table()
@@ -79,10 +78,9 @@ _WIDTHS = (24, 24, 9, 12, 14, 20, 14)
 
 def _table() -> Any:
     """A table that never ends: its head now, and a function that prints a record's line."""
+    from failsoft.workers.tail import answer
     from rich.console import Console
     from rich.text import Text
-
-    from workers.tail import answer
 
     console = Console(soft_wrap=True, highlight=False)
     names = ("scored at", "event", "score", "label", "source", "model", "reason", "")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import typer
-
-from workers.commands import context, output
-from workers.commands.border import Failed
-from workers.commands.context import Json, Pipeline
+from failsoft.workers.commands import context, output
+from failsoft.workers.commands.border import Failed
+from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
-    from topics.admin import Topology
+    from failsoft.topics.admin import Topology
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -37,8 +36,8 @@ def apply(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 
     **Example**: `failsoft topics apply --pipeline car-loans/`
     """
-    from topics import admin
-    from workers.process import wanted
+    from failsoft.topics import admin
+    from failsoft.workers.process import wanted
 
     settings = context.settings(ctx, pipeline)
     topology, created = context.run(ctx, admin.apply(settings.connection(), wanted(settings)))
@@ -55,12 +54,12 @@ def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -
 
     **Example**: `failsoft topics show --json | jq .name`
     """
-    from workers.process import wanted
+    from failsoft.workers.process import wanted
 
     settings = context.settings(ctx, pipeline)
 
     async def look() -> Topology:
-        from topics import admin
+        from failsoft.topics import admin
 
         async with admin.connect(settings.connection()) as client:
             return await admin.describe(client, wanted(settings))
@@ -76,7 +75,7 @@ def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -
 
 def table(topology: Topology) -> list[dict[str, Any]]:
     """A row a topic. ``retention`` is for people, ``retention_ms`` is -1 for ever and None for what does not exist."""
-    from topics.layout import problems
+    from failsoft.topics.layout import problems
 
     said: dict[str, list[str]] = {}
     for problem in problems(topology.topics, topology.existing):

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from workers.commands import context, output
-from workers.commands.border import Failed, Interrupted
-from workers.commands.breakers import Wait, Who, me, now_ms
-from workers.commands.context import Json, Pipeline
+from failsoft.workers.commands import context, output
+from failsoft.workers.commands.border import Failed, Interrupted
+from failsoft.workers.commands.breakers import Wait, Who, me, now_ms
+from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
-    from models.card import ModelCard
-    from schemas.rollout import Direction, Order
-    from workers.settings import Settings
+    from failsoft.models.card import ModelCard
+    from failsoft.schemas.rollout import Direction, Order
+    from failsoft.workers.settings import Settings
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model of the pipeline.")]
 Version = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="The version to serve.")]
@@ -40,8 +39,8 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 
     **Example**: `failsoft models list`
     """
-    from workers import breaker_rows, rollouts, version_rows
-    from workers.changelog import changelog
+    from failsoft.workers import breaker_rows, rollouts, version_rows
+    from failsoft.workers.changelog import changelog
 
     settings = context.settings(ctx, pipeline)
     cards = _cards(settings)
@@ -82,8 +81,8 @@ def history(ctx: typer.Context, model: Model, pipeline: Pipeline = None, as_json
 
     **Example**: `failsoft models history repayment`
     """
-    from workers import rollouts, version_rows
-    from workers.changelog import changelog
+    from failsoft.workers import rollouts, version_rows
+    from failsoft.workers.changelog import changelog
 
     settings = context.settings(ctx, pipeline)
     _known(settings, model)
@@ -109,7 +108,7 @@ def promote(
 
     **Example**: `failsoft models promote repayment@3 --why "recall up 2 points on June"`
     """
-    from schemas.rollout import Direction
+    from failsoft.schemas.rollout import Direction
 
     settings = context.settings(ctx, pipeline)
     model, _, number = version.rpartition("@")
@@ -132,7 +131,7 @@ def rollback(
 
     **Example**: `failsoft models rollback repayment --why "complaints from the north"`
     """
-    from schemas.rollout import Direction
+    from failsoft.schemas.rollout import Direction
 
     settings = context.settings(ctx, pipeline)
     model, _, number = target.rpartition("@")
@@ -154,7 +153,7 @@ def _order(
     wait: float,
     as_json: bool,
 ) -> None:
-    from workers import changelog, rollouts, version_rows
+    from failsoft.workers import changelog, rollouts, version_rows
 
     order = _checked(target, direction, me() if who is None else who, why)
     said = f"{direction} of {target} is written to {settings.names.control}"
@@ -195,8 +194,8 @@ def _order(
 
 def _checked(target: str, direction: Direction, who: str, why: str) -> Order:
     """The order, within the limits that its reader holds it to."""
-    from schemas.rollout import Order
-    from schemas.wire import Malformed
+    from failsoft.schemas.rollout import Order
+    from failsoft.schemas.wire import Malformed
 
     try:
         return Order.parse(Order(target, direction, who, why, now_ms()).to_bytes())
@@ -206,15 +205,15 @@ def _checked(target: str, direction: Direction, who: str, why: str) -> Order:
 
 def _cards(settings: Settings) -> dict[str, ModelCard]:
     """The pipeline's models that have versions: an ensemble is its members."""
-    from models.repository import Repository
-    from workers import sessions
+    from failsoft.models.catalog.repository import Repository
+    from failsoft.workers import sessions
 
     found = sessions.cards(settings, Repository(Path(settings.models.repository)))
     return {model: card for model, card in found.items() if card.ensemble is None}
 
 
 def _known(settings: Settings, model: str) -> ModelCard:
-    from schemas.refusal import near
+    from failsoft.schemas.refusal import near
 
     cards = _cards(settings)
     if model not in cards:
@@ -224,9 +223,9 @@ def _known(settings: Settings, model: str) -> ModelCard:
 
 
 def _on_disk(settings: Settings, card: ModelCard) -> list[Any]:
-    from models.repository import Repository, UnknownModel
-    from schemas.refusal import Refused
-    from workers.version_rows import OnDisk
+    from failsoft.models.catalog.repository import Repository, UnknownModel
+    from failsoft.schemas.refusal import Refused
+    from failsoft.workers.version_rows import OnDisk
 
     repository = Repository(Path(settings.models.repository))
     found = []
@@ -243,8 +242,8 @@ def _on_disk(settings: Settings, card: ModelCard) -> list[Any]:
 
 def _prove(settings: Settings, card: ModelCard, version: int) -> None:
     """Raises BadParameter for a version that is not there, Failed for one that does not pass."""
-    from models.repository import Repository, UnknownModel
-    from workers import sessions
+    from failsoft.models.catalog.repository import Repository, UnknownModel
+    from failsoft.workers import sessions
 
     repository = Repository(Path(settings.models.repository))
     try:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from workers.commands import context, output
-from workers.commands.context import Pipeline
+from failsoft.workers.commands import context, output
+from failsoft.workers.commands.context import Pipeline
 
 if TYPE_CHECKING:
-    from workers.settings import Settings
+    from failsoft.workers.settings import Settings
 
 
 def register(root: typer.Typer) -> None:
@@ -52,7 +51,7 @@ def worker(
 
     **Example**: `failsoft worker --processes 2 --metrics-port 9100`
     """
-    from workers import logs
+    from failsoft.workers import logs
 
     try:
         logs.configure(log_level)
@@ -76,7 +75,7 @@ def _tell(text: str, more: str = "", **fields: object) -> None:
     if sys.stderr.isatty():
         output.note(f"{text}\n{more}" if more else text)
         return
-    from workers import logs
+    from failsoft.workers import logs
 
     logs.news(text, **fields)
 
@@ -84,12 +83,12 @@ def _tell(text: str, more: str = "", **fields: object) -> None:
 def _one(settings: Settings, worker_id: str | None, port: int, host: str, file: Path | None) -> int:
     signal.signal(signal.SIGTERM, _nothing_begun)  # until the running worker's own handler takes its place
     # Before the imports that take seconds: a second worker of one id is told at once.
-    from workers.identity import claim
+    from failsoft.workers.identity import claim
 
     identity = claim(settings.name, worker_id)
 
-    from workers import process
-    from workers.app import Options
+    from failsoft.workers import process
+    from failsoft.workers.app import Options
 
     warn_without_model(settings, _tell)
 
@@ -111,7 +110,7 @@ def warn_without_model(settings: Settings, say: Callable[[str], None]) -> None:
     """A primary (or a member of it) that has no version yet is no mistake, but whoever starts a worker should hear what
     to do.
     """
-    from models.repository import Repository, UnknownModel
+    from failsoft.models.catalog.repository import Repository, UnknownModel
 
     repository = Repository(Path(settings.models.repository))
     try:
@@ -138,7 +137,7 @@ def _many(
     repository: str | None,
     log_level: str,
 ) -> int:
-    from workers import supervisor
+    from failsoft.workers import supervisor
 
     file = pipeline or ctx.obj.pipeline
     shared = ["--metrics-host", host, "--log-level", log_level]

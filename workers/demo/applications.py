@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from schemas import wire
-from workers.rows import value as cell
+from failsoft.schemas import wire
+from failsoft.workers.rows import value as cell
 
 DATA = Path(__file__).parent / "data" / "car_loans_events.csv"
 

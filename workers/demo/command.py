@@ -8,17 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from workers.commands import context, output
-from workers.commands.border import Failed
-from workers.commands.context import Json
+from failsoft.workers.commands import context, output
+from failsoft.workers.commands.border import Failed
+from failsoft.workers.commands.context import Json
 
 if TYPE_CHECKING:
+    from failsoft.workers.demo.scene import Script
+    from failsoft.workers.demo.show import Show
+    from failsoft.workers.demo.summary import Sum
     from rich.console import Console
-
-    from workers.demo.scene import Script
-    from workers.demo.show import Show
-    from workers.demo.summary import Sum
 
 NEXT = (
     "failsoft kafka                      # a Kafka to keep",
@@ -48,10 +46,9 @@ def demo(
 
     **Example**: `failsoft demo`
     """
+    from failsoft.workers.demo.show import on
+    from failsoft.workers.demo.story import FAST, FULL
     from rich.console import Console
-
-    from workers.demo.show import on
-    from workers.demo.story import FAST, FULL
 
     script = FAST if fast else FULL
     script = replace(script, rate=rate or script.rate, seed=script.seed if seed is None else seed)
@@ -65,11 +62,11 @@ def demo(
 
 
 def _play(ctx: typer.Context, script: Script, show: Show, console: Console) -> list[Sum]:
-    from topics import jars
-    from topics.embedded import Embedded
-    from workers.demo.scene import StoryFailed
-    from workers.demo.stage import StageFailed
-    from workers.demo.story import tell
+    from failsoft.topics import jars
+    from failsoft.topics.embedded import Embedded
+    from failsoft.workers.demo.scene import StoryFailed
+    from failsoft.workers.demo.stage import StageFailed
+    from failsoft.workers.demo.story import tell
 
     show.say(
         "failsoft scores Kafka events with a model, and keeps answering, honestly, while the model fails. "

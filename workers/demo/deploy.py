@@ -7,11 +7,11 @@ import shutil
 import time
 from pathlib import Path
 
-from models.repository import Repository
-from schemas.rollout import Direction, Order
-from workers import changelog, rollouts, sessions
-from workers.demo.stage import StageFailed
-from workers.settings import Settings
+from failsoft.models.catalog.repository import Repository
+from failsoft.schemas.rollout import Direction, Order
+from failsoft.workers import changelog, rollouts, sessions
+from failsoft.workers.demo.stage import StageFailed
+from failsoft.workers.settings import Settings
 
 MISTAKEN = Path(__file__).parent / "data" / "mistaken"
 """The version: models/training/mistaken.py made it, and says what is wrong with it. Not in models/repository, where

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from failsoft.models.contract import Answers
+from failsoft.models.session import Cancel, Outcome
+from failsoft.schemas.failure import Failure
+from failsoft.schemas.features import Columns
+from failsoft.workers.sessions import Model
 from numpy.typing import NDArray
-
-from models.contract import Answers
-from models.session import Cancel, Outcome
-from schemas.failure import Failure
-from schemas.features import Columns
-from workers.sessions import Model
 
 DEAREST = 250_000.0
 """€. No car in the demo's data costs half as much, so a fault above this price meets only the cars made for it."""
@@ -62,7 +61,7 @@ class Switch:
 
 
 class Faulty:
-    """A session whose scores ``switch`` spoils (workers.runner.Runs)."""
+    """A session whose scores ``switch`` spoils (failsoft.workers.runner.Runs)."""
 
     def __init__(self, session: Model, switch: Switch) -> None:
         self._session = session

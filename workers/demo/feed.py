@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import islice
 
-from workers.demo.applications import Application
-from workers.publish import Sent, publish
-from workers.rows import Row
-from workers.settings import Settings
+from failsoft.workers.demo.applications import Application
+from failsoft.workers.publish import Sent, publish
+from failsoft.workers.rows import Row
+from failsoft.workers.settings import Settings
 
 HANDFUL = 10
 """Applications at a time: what is added, or the end, waits for no more than these."""

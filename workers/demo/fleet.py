@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from models.breaker import State
-from schemas.fleet import Alert, BreakerRow
-from schemas.record import Record
-from workers.demo.summary import Sum
+from failsoft.models.breaker import State
+from failsoft.schemas.fleet import Alert, BreakerRow
+from failsoft.schemas.record import Record
+from failsoft.workers.demo.summary import Sum
 
 
 @dataclass(frozen=True, slots=True)

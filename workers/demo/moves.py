@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from schemas.fleet import Alert
-from schemas.record import Record
-from schemas.rollout import Change, RolloutRow, Trigger
-from workers.demo.summary import Ledger, Sum, where
+from failsoft.schemas.fleet import Alert
+from failsoft.schemas.record import Record
+from failsoft.schemas.rollout import Change, RolloutRow, Trigger
+from failsoft.workers.demo.summary import Ledger, Sum, where
 
 
 @dataclass(slots=True)

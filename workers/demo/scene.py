@@ -10,15 +10,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from workers.demo import gauges
-from workers.demo.applications import Application
-from workers.demo.feed import Feed
-from workers.demo.gauges import Breakers
-from workers.demo.moves import told
-from workers.demo.show import Show
-from workers.demo.stage import Stage, Worker
-from workers.demo.table import Moment, Standing
-from workers.demo.watch import Watch
+from failsoft.workers.demo import gauges
+from failsoft.workers.demo.applications import Application
+from failsoft.workers.demo.feed import Feed
+from failsoft.workers.demo.gauges import Breakers
+from failsoft.workers.demo.moves import told
+from failsoft.workers.demo.show import Show
+from failsoft.workers.demo.stage import Stage, Worker
+from failsoft.workers.demo.table import Moment, Standing
+from failsoft.workers.demo.watch import Watch
 
 PAINT = 0.25
 """Seconds between two paintings of the table: quick enough to live, slow enough to read."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from schemas import wire
-from schemas.attempt import Attempt, parse
-from schemas.record import Record
-from topics.hold import due_ms
-from topics.names import Names
+from failsoft.schemas import wire
+from failsoft.schemas.attempt import Attempt, parse
+from failsoft.schemas.record import Record
+from failsoft.topics.hold import due_ms
+from failsoft.topics.names import Names
 
 
 @dataclass(frozen=True, slots=True)

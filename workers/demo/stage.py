@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import models
-from workers import settings
-from workers.demo.fault import Switch
-from workers.settings import Settings
+from failsoft import models
+from failsoft.workers import settings
+from failsoft.workers.demo.fault import Switch
+from failsoft.workers.settings import Settings
 
 WORKERS = ("demo-1", "demo-2")
 """Their ids. Two are a fleet: what one finds out, the other obeys."""
@@ -152,7 +152,7 @@ class Stage:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "workers.demo.worker",
+                "failsoft.workers.demo.worker",
                 str(self.file),
                 str(self.switch.path),
                 id,

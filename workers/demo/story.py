@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.repository import Repository
-from topics import admin
-from workers import dead
-from workers.demo import applications, deploy, scene
-from workers.demo.fault import DEAREST, Fault
-from workers.demo.fleet import Fleet, openings
-from workers.demo.moves import Moves, undone
-from workers.demo.scene import Scene, Script
-from workers.demo.show import Show
-from workers.demo.stage import Stage, drain
-from workers.demo.summary import Sum, ledger, sums
-from workers.demo.watch import read_all
-from workers.letters import listed
-from workers.process import wanted
+from failsoft.models.catalog.repository import Repository
+from failsoft.topics import admin
+from failsoft.workers import dead
+from failsoft.workers.demo import applications, deploy, scene
+from failsoft.workers.demo.fault import DEAREST, Fault
+from failsoft.workers.demo.fleet import Fleet, openings
+from failsoft.workers.demo.moves import Moves, undone
+from failsoft.workers.demo.scene import Scene, Script
+from failsoft.workers.demo.show import Show
+from failsoft.workers.demo.stage import Stage, drain
+from failsoft.workers.demo.summary import Sum, ledger, sums
+from failsoft.workers.demo.watch import read_all
+from failsoft.workers.letters import listed
+from failsoft.workers.process import wanted
 
 FULL = Script(delays=("2s", "4s", "10s"), healthy=6, outage=6, calm=2, rate=250)
 """More than a minute of events. The fleet's breaker opens some four seconds into the outage (half of its ten seconds'

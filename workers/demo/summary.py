@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from schemas import wire
-from schemas.attempt import Attempt, parse
-from schemas.record import Record, own_headers
-from topics.names import Names
+from failsoft.schemas import wire
+from failsoft.schemas.attempt import Attempt, parse
+from failsoft.schemas.record import Record, own_headers
+from failsoft.topics.names import Names
 
 Place = tuple[str, int, int]
 """Where an event was first read: topic, partition, offset. It names the event; ids are the user's."""

@@ -10,13 +10,12 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-
-from schemas.record import Record
-from workers import reading
-from workers.demo.fleet import Fleet
-from workers.demo.moves import Moves
-from workers.demo.seen import Seen
-from workers.settings import Settings
+from failsoft.schemas.record import Record
+from failsoft.workers import reading
+from failsoft.workers.demo.fleet import Fleet
+from failsoft.workers.demo.moves import Moves
+from failsoft.workers.demo.seen import Seen
+from failsoft.workers.settings import Settings
 
 LOOK = 0.3
 """Seconds between two looks at the group's offsets, a request a partition: as often as a table is worth reading."""

@@ -1,6 +1,6 @@
 """A worker process of the demo's: a failsoft worker like any other, but for the fault between it and its primary.
 
-Started as ``python -m workers.demo.worker PIPELINE SWITCH ID``. When it is ready it prints where its /metrics are. It
+Started as ``-m failsoft.workers.demo.worker PIPELINE SWITCH ID``. When it is ready it prints where its /metrics are. It
 drains on SIGTERM; when its standard input ends the demo is gone, however it went, and so is this process.
 """
 
@@ -11,11 +11,11 @@ import sys
 import threading
 from pathlib import Path
 
-from workers import logs, process, settings
-from workers.app import Options
-from workers.demo.fault import Faulty, Switch
-from workers.runner import Runs
-from workers.sessions import Model
+from failsoft.workers import logs, process, settings
+from failsoft.workers.app import Options
+from failsoft.workers.demo.fault import Faulty, Switch
+from failsoft.workers.runner import Runs
+from failsoft.workers.sessions import Model
 
 
 def main(argv: list[str]) -> int:

@@ -19,16 +19,15 @@ from pathlib import Path
 
 import numpy as np
 from aiokafka import TopicPartition
-
-from models.session import Cancel, Outcome
-from schemas.failure import Failure
-from schemas.features import Columns
-from topics.routing import Row
-from workers import lanes, logs, process, settings
-from workers.app import Options
-from workers.lane import Lane
-from workers.sessions import Model
-from workers.transaction import Noted
+from failsoft.models.session import Cancel, Outcome
+from failsoft.schemas.failure import Failure
+from failsoft.schemas.features import Columns
+from failsoft.topics.routing import Row
+from failsoft.workers import lanes, logs, process, settings
+from failsoft.workers.app import Options
+from failsoft.workers.lane import Lane
+from failsoft.workers.sessions import Model
+from failsoft.workers.transaction import Noted
 
 DEADLY = 13.0
 """The value of ``x`` that ends the process natively."""
@@ -53,7 +52,7 @@ SEEN = "mood.seen"
 
 @dataclass
 class Moody:
-    """A session (workers.runner.Runs) of changing moods."""
+    """A session (failsoft.workers.runner.Runs) of changing moods."""
 
     session: Model
     folder: Path

@@ -1,0 +1,1 @@
+"""What may answer: model cards, and the repository of versions on disk."""
