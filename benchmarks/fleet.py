@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 from confluent_kafka import Producer
 from failsoft.models.breaker import State
-from failsoft.schemas.fleet import Action, Command
+from failsoft.schemas.fleet.breaker import Action, Command
 from failsoft.topics import admin
 from failsoft.topics.embedded import Embedded
 from failsoft.workers import process, settings

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from failsoft.models import fallback, members
-from failsoft.schemas import duration, size
+from failsoft.schemas.config import duration, size
+from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.features import FLOAT32_MAX, Spec, Type
-from failsoft.schemas.refusal import Refused, near, refuse, toml
 from pydantic import (
     BaseModel,
     BeforeValidator,

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from failsoft.models.card import ModelCard, OutputKind, OutputSection
+from failsoft.schemas.config.refusal import near
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type
 from failsoft.schemas.prediction import Label, Predictions
-from failsoft.schemas.refusal import near
 from numpy.typing import NDArray
 
 Tensor = NDArray[Any]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from failsoft.models.breaker import TRANSITIONS, Event, Policy, State, judge, wait
 from failsoft.models.window import Counts
-from failsoft.schemas.fleet import Alert, BreakerRow, Command, Lease, Report, ReportKind, WorkerWindow
+from failsoft.schemas.fleet.breaker import Alert, BreakerRow, Command, Lease, Report, ReportKind, WorkerWindow
 
 MAX_WORKERS = 1_000
 """Windows that a row holds: with ids of the longest kind still under half of what Kafka takes as one record."""

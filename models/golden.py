@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from failsoft.models.card import Finite, Label, ModelCard
 from failsoft.models.imputation import Statistic, impute
 from failsoft.schemas import wire
+from failsoft.schemas.config.refusal import Refused, refuse
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns, columns
 from failsoft.schemas.prediction import Prediction
-from failsoft.schemas.refusal import Refused, refuse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 FILE = "golden.ndjson"

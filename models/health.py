@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-from failsoft.schemas.rollout import Health
+from failsoft.schemas.fleet.rollout import Health
 from numpy.typing import NDArray
 
 SPAN = 300.0

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from failsoft.models.breaker import Admission, Breaker, Policy, State, Transition
 from failsoft.models.fleet import view
 from failsoft.models.window import Counts, Window
-from failsoft.schemas.fleet import BreakerRow, Probes, Report, ReportKind, Tally
+from failsoft.schemas.fleet.breaker import BreakerRow, Probes, Report, ReportKind, Tally
 
 EVERY = 0.25
 """Seconds between two reports of the same kind; what cannot wait (a trip, a probe's result) goes at once."""

@@ -27,7 +27,8 @@ from failsoft.models.parcel import About, Damaged
 from failsoft.models.replicas import TICK, Clock, Death, Replica, Replicas
 from failsoft.models.session import Cancel, late
 from failsoft.models.verdict import out_of_memory
-from failsoft.schemas import size, wire
+from failsoft.schemas import wire
+from failsoft.schemas.config import size
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 

@@ -24,7 +24,8 @@ from failsoft.models.parcel import About, Block, Damaged
 from failsoft.models.restarts import Restarts
 from failsoft.models.session import Cancel, Unloadable
 from failsoft.models.verdict import out_of_memory
-from failsoft.schemas import size, wire
+from failsoft.schemas import wire
+from failsoft.schemas.config import size
 from failsoft.schemas.failure import Failure, Kind
 
 TICK = 0.02

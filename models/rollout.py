@@ -15,8 +15,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from failsoft.models.breaker import State
-from failsoft.schemas.fleet import Alert, BreakerRow
-from failsoft.schemas.rollout import VERSIONS, Answered, Change, Direction, Order, Presence, RolloutRow, Seat, Trigger
+from failsoft.schemas.fleet.breaker import Alert, BreakerRow
+from failsoft.schemas.fleet.rollout import (
+    VERSIONS,
+    Answered,
+    Change,
+    Direction,
+    Order,
+    Presence,
+    RolloutRow,
+    Seat,
+    Trigger,
+)
 
 MAX_WORKERS = 1_000
 """Seats that a row holds: with problems and health still under what Kafka takes as one record."""

@@ -12,10 +12,10 @@ from failsoft.models.contract import Mismatch, Outcome
 from failsoft.models.golden import Golden
 from failsoft.models.session import Session, Unloadable
 from failsoft.models.verdict import Check, Result, out_of_memory, over_memory
+from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Type, columns
 from failsoft.schemas.prediction import Prediction
-from failsoft.schemas.refusal import Refused
 
 Step = str | Check
 """The name of a check that begins, or a check that is done: whoever reads knows where a crash was."""

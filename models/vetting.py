@@ -27,7 +27,7 @@ from failsoft.models.catalog.repository import Artifact, NotOneFile, Repository,
 from failsoft.models.passes import Passes
 from failsoft.models.verdict import Check, Result, Vetting, check_of, out_of_memory, over_memory
 from failsoft.schemas import wire
-from failsoft.schemas.refusal import Refused
+from failsoft.schemas.config.refusal import Refused
 
 _PR_SET_PDEATHSIG = 1
 _LINE = 100_000

@@ -7,7 +7,7 @@ from dataclasses import replace
 from failsoft.models.breaker import State
 from failsoft.models.home import Home
 from failsoft.models.window import Counts
-from failsoft.schemas.fleet import BreakerRow, Lease, Report, ReportKind
+from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Report, ReportKind
 
 from tests.fleet_owner import KEY, POLICY, T0
 

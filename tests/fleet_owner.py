@@ -6,16 +6,7 @@ from typing import Any
 
 from failsoft.models.breaker import Policy, State
 from failsoft.models.fleet import fold
-from failsoft.schemas.fleet import (
-    Action,
-    Alert,
-    BreakerRow,
-    Command,
-    Probes,
-    Report,
-    ReportKind,
-    Tally,
-)
+from failsoft.schemas.fleet.breaker import Action, Alert, BreakerRow, Command, Probes, Report, ReportKind, Tally
 
 POLICY = Policy(
     failure_rate=0.5,

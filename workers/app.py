@@ -28,7 +28,7 @@ from aiokafka.producer import sender
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.fallback import LastKnown
 from failsoft.models.rollout import Policy
-from failsoft.schemas.rollout import Change, Trigger
+from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.topics import admin
 from failsoft.workers import known, offsets, sessions, unpack
 from failsoft.workers.board import LocalBoard, policy

@@ -9,7 +9,7 @@ from failsoft.models.breaker import Admission, Policy, State
 from failsoft.models.card import ModelCard
 from failsoft.models.home import Home, Move
 from failsoft.models.window import Counts
-from failsoft.schemas.fleet import BreakerRow, Report
+from failsoft.schemas.fleet.breaker import BreakerRow, Report
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.plan import Served
 

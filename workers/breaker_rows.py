@@ -9,9 +9,9 @@ from failsoft.models.breaker import Policy, State
 from failsoft.models.fleet import targets, view
 from failsoft.models.window import Counts
 from failsoft.schemas import wire
+from failsoft.schemas.config.refusal import near
 from failsoft.schemas.event import iso
-from failsoft.schemas.fleet import BreakerRow, Command
-from failsoft.schemas.refusal import near
+from failsoft.schemas.fleet.breaker import BreakerRow, Command
 from failsoft.schemas.wire import Malformed
 
 Rows = Mapping[str, BreakerRow | Malformed]

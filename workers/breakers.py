@@ -11,7 +11,7 @@ from pathlib import Path
 
 from failsoft.models.breaker import Policy
 from failsoft.models.catalog.repository import Repository
-from failsoft.schemas.fleet import BreakerRow, Command
+from failsoft.schemas.fleet.breaker import BreakerRow, Command
 from failsoft.topics import admin
 from failsoft.workers import breaker_rows, sessions
 from failsoft.workers.board import policy

@@ -12,7 +12,7 @@ from failsoft.models.breaker import TRANSITIONS, Event, State
 from failsoft.models.fleet import ALONE_MS
 from failsoft.models.home import ALONE_AFTER, ASKS, EVERY, FIRST
 from failsoft.schemas import publish
-from failsoft.schemas.fleet import Action
+from failsoft.schemas.fleet.breaker import Action
 from failsoft.workers.board import LEAST_LEASE
 from failsoft.workers.exchange import GIVEN_UP_AFTER
 from failsoft.workers.fleet import SESSION

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
-from failsoft.schemas.fleet import BreakerRow
-from failsoft.schemas.rollout import RolloutRow
+from failsoft.schemas.fleet.breaker import BreakerRow
+from failsoft.schemas.fleet.rollout import RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.board import LocalBoard
 from failsoft.workers.fleet import ControlPlane

@@ -17,8 +17,8 @@ from failsoft.models import rollout
 from failsoft.models.breaker import Policy, State
 from failsoft.models.fleet import fold, targets
 from failsoft.schemas import wire
-from failsoft.schemas.fleet import Action, Alert, BreakerRow, Command, Report
-from failsoft.schemas.rollout import Change, Direction, Order, Presence, RolloutRow
+from failsoft.schemas.fleet.breaker import Action, Alert, BreakerRow, Command, Report
+from failsoft.schemas.fleet.rollout import Change, Direction, Order, Presence, RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.topics.names import Names
 from failsoft.workers.identity import own_folder

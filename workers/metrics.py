@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from failsoft.models.breaker import State
 from failsoft.schemas.failure import Kind
+from failsoft.schemas.fleet.rollout import Trigger
 from failsoft.schemas.prediction import Source
-from failsoft.schemas.rollout import Trigger
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,

@@ -20,8 +20,8 @@ from failsoft.models.replicas import Death
 from failsoft.models.session import Session, Unloadable
 from failsoft.models.verdict import Vetting
 from failsoft.models.vetting import Limits, examine
-from failsoft.schemas import duration
-from failsoft.schemas.refusal import Refused
+from failsoft.schemas.config import duration
+from failsoft.schemas.config.refusal import Refused
 from failsoft.workers.identity import own_folder
 from failsoft.workers.logs import FewLines
 from failsoft.workers.plan import Plan, Rule, Served

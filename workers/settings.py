@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
-from failsoft.schemas.duration import seconds
+from failsoft.schemas.config.duration import seconds
+from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.event import Envelope
-from failsoft.schemas.refusal import Refused, near, refuse, toml
 from failsoft.topics.names import LONGEST_TOPIC, Names, check_name, check_topic
 from pydantic import (
     AfterValidator,

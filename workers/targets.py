@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from failsoft.models.card import ModelCard
 from failsoft.models.catalog.repository import Repository, UnknownModel
-from failsoft.schemas.refusal import near
+from failsoft.schemas.config.refusal import near
 
 Target = tuple[ModelCard, int]
 """A model's card and one of its versions, whole or not."""

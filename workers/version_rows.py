@@ -8,8 +8,8 @@ from typing import Any
 
 from failsoft.models.rollout import good, present
 from failsoft.schemas.event import iso
-from failsoft.schemas.fleet import BreakerRow
-from failsoft.schemas.rollout import Health, RolloutRow
+from failsoft.schemas.fleet.breaker import BreakerRow
+from failsoft.schemas.fleet.rollout import Health, RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.breaker_rows import state
 

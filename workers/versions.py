@@ -14,8 +14,8 @@ from failsoft.models.catalog.repository import UnknownModel
 from failsoft.models.health import Recent
 from failsoft.models.rollout import newer, presence_every, skew
 from failsoft.models.session import Unloadable
-from failsoft.schemas.refusal import Refused
-from failsoft.schemas.rollout import Presence, RolloutRow
+from failsoft.schemas.config.refusal import Refused
+from failsoft.schemas.fleet.rollout import Presence, RolloutRow
 from failsoft.workers.board import LocalBoard
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.plan import Call, Result

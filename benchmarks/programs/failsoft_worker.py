@@ -15,7 +15,7 @@ from failsoft.models.card import ModelCard
 from failsoft.models.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
-from failsoft.schemas.fleet import BreakerRow
+from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.workers import logs, pace, process, settings
 from failsoft.workers.app import Options
 from failsoft.workers.board import LocalBoard

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from failsoft.models.card import FeatureSection, Finite, ModelCard, Value, load_card
 from failsoft.models.imputation import Statistic, fill
-from failsoft.schemas.refusal import Refused, near, refuse, toml
+from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")

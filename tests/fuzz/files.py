@@ -12,10 +12,10 @@ from failsoft.models.card import load_card
 from failsoft.models.catalog.repository import Repository, UnknownModel
 from failsoft.models.fallback import static
 from failsoft.models.imputation import impute
+from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.features import columns
 from failsoft.schemas.prediction import Predictions, Source
-from failsoft.schemas.refusal import Refused
 from failsoft.schemas.scored import Answers, encode
 from failsoft.topics.layout import layout
 from failsoft.workers import settings

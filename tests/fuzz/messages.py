@@ -16,9 +16,9 @@ from failsoft.models.parcel import Damaged
 from failsoft.models.verdict import Check, Result, Vetting
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.fleet import Alert, BreakerRow, Command, Report
+from failsoft.schemas.fleet.breaker import Alert, BreakerRow, Command, Report
+from failsoft.schemas.fleet.rollout import Order, Presence, RolloutRow
 from failsoft.schemas.prediction import Predictions, Source
-from failsoft.schemas.rollout import Order, Presence, RolloutRow
 from failsoft.schemas.scored import Answers, encode
 from failsoft.schemas.wire import Malformed
 from failsoft.workers import suspects

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import Consumer
 from failsoft.models.breaker import Policy
 from failsoft.models.fleet import fold
-from failsoft.schemas.fleet import Action, BreakerRow, Command, Tally, WorkerWindow
+from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Tally, WorkerWindow
 from failsoft.topics.names import Names
 
 from tests.integration.pipeline import Pipeline

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from failsoft.schemas.fleet import Action, Command
+from failsoft.schemas.fleet.breaker import Action, Command
 
 from tests.integration import fleet
 from tests.integration.pipeline import Pipeline, Worker, events, running

@@ -9,7 +9,7 @@ from failsoft.models.breaker import State
 from failsoft.models.fleet import fold
 from failsoft.models.home import ALONE_AFTER, EVERY, Home
 from failsoft.models.window import Counts
-from failsoft.schemas.fleet import Action, BreakerRow, Command, Probes, Report, ReportKind
+from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule

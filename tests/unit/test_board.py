@@ -8,7 +8,7 @@ import pytest
 from failsoft.models.breaker import State
 from failsoft.models.home import ALONE_AFTER, EVERY, FIRST
 from failsoft.models.window import Counts
-from failsoft.schemas.fleet import BreakerRow, Lease, Probes, ReportKind, Tally
+from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Probes, ReportKind, Tally
 from failsoft.workers.board import LocalBoard, policy
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.plan import Served

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from failsoft.models.breaker import Policy
 from failsoft.models.fleet import fold
-from failsoft.schemas.fleet import Action, BreakerRow, Command, Lease, Tally, WorkerWindow
+from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Lease, Tally, WorkerWindow
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.breaker_rows import check_version, described, listed, model_of, obeyed, rows, shown, span, state
 

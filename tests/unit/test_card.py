@@ -8,9 +8,9 @@ import pytest
 from failsoft.models.card import Method, ModelCard, load_card
 from failsoft.models.fallback import Link, LinkKind
 from failsoft.models.imputation import impute
+from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.features import Spec, Type, columns
-from failsoft.schemas.refusal import Refused
 
 CARD = """\
 [model]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import typer
-from failsoft.schemas.refusal import Refused
+from failsoft.schemas.config.refusal import Refused
 from failsoft.workers.cli import app
 from failsoft.workers.commands import output
 from failsoft.workers.commands.border import CODES, Border, Failed, Interrupted, code_of, message

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from failsoft.models.breaker import State
-from failsoft.schemas.fleet import Alert, BreakerRow
+from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.demo.fleet import Fleet, openings
 from failsoft.workers.demo.seen import Rung

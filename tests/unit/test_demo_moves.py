@@ -18,9 +18,9 @@ from failsoft.models.vetting import examine
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import columns
-from failsoft.schemas.fleet import Alert
+from failsoft.schemas.fleet.breaker import Alert
+from failsoft.schemas.fleet.rollout import Change, RolloutRow, Seat, Trigger
 from failsoft.schemas.record import Origin
-from failsoft.schemas.rollout import Change, RolloutRow, Seat, Trigger
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.demo import applications, deploy
 from failsoft.workers.demo.applications import Flaw

@@ -8,7 +8,7 @@ import pytest
 from failsoft.models.card import ModelCard, load_card
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.members import Combine
-from failsoft.schemas.refusal import Refused
+from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import breakers, sessions, settings
 from failsoft.workers.commands.worker import warn_without_model
 from failsoft.workers.settings import Settings

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from failsoft.models.breaker import State
 from failsoft.models.home import ALONE_AFTER, ASKS
-from failsoft.schemas.fleet import BreakerRow, Report, ReportKind
+from failsoft.schemas.fleet.breaker import BreakerRow, Report, ReportKind
 from failsoft.workers import exchange
 from failsoft.workers.board import LocalBoard
 from failsoft.workers.exchange import Exchange

@@ -14,7 +14,7 @@ from failsoft.models.catalog.repository import Repository
 from failsoft.models.session import Session, Unloadable
 from failsoft.models.verdict import Check, Result, Vetting
 from failsoft.models.vetting import Limits
-from failsoft.schemas.refusal import Refused
+from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import identity, sessions, settings
 
 from tests.versions import bomb, double, failed, put

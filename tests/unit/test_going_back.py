@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from failsoft.models import rollout
 from failsoft.models.breaker import State
-from failsoft.schemas.fleet import Alert, BreakerRow
-from failsoft.schemas.rollout import Direction, Order, Presence, RolloutRow, Trigger
+from failsoft.schemas.fleet.breaker import Alert, BreakerRow
+from failsoft.schemas.fleet.rollout import Direction, Order, Presence, RolloutRow, Trigger
 from failsoft.topics.names import Names
 from failsoft.workers import fleet
 from failsoft.workers.fleet import ControlPlane, Owner

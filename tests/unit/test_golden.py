@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from failsoft.models import golden
 from failsoft.models.golden import Golden, mismatches
+from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Prediction
-from failsoft.schemas.refusal import Refused
 
 SCORE = Prediction(0.5)
 

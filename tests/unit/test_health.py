@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from failsoft.models.health import BUCKETS, SPAN, Recent
-from failsoft.schemas.rollout import Health
+from failsoft.schemas.fleet.rollout import Health
 
 
 def test_runs_are_summed_and_leave_with_their_bucket() -> None:

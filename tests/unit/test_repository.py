@@ -11,7 +11,7 @@ import onnx
 import pytest
 from failsoft.models.catalog.repository import Repository, UnknownModel
 from failsoft.models.imputation import Statistic
-from failsoft.schemas.refusal import Refused
+from failsoft.schemas.config.refusal import Refused
 from onnx import TensorProto, helper, numpy_helper
 
 CARD = '[output]\nkind = "binary"\n[[features]]\nname = "x"\ntype = "float"\n'

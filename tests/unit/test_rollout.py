@@ -23,8 +23,8 @@ from failsoft.models.rollout import (
     verdict,
 )
 from failsoft.schemas import wire
-from failsoft.schemas.fleet import MAX_ROW, BreakerRow
-from failsoft.schemas.rollout import Direction, Health, Order, Presence, RolloutRow, Trigger
+from failsoft.schemas.fleet.breaker import MAX_ROW, BreakerRow
+from failsoft.schemas.fleet.rollout import Direction, Health, Order, Presence, RolloutRow, Trigger
 
 T0 = 1_800_000_000_000
 POLICY = Policy(after_failed_probes=3, hold=1800.0)

@@ -13,7 +13,7 @@ from failsoft.topics.names import Names
 from failsoft.topics.routing import Dead, Given, Retries, Verdicts, dead_letter, route
 
 from tests.kit import Rec, attempt
-from tests.unit.test_scored import PLAIN
+from tests.unit.schemas.test_scored import PLAIN
 
 NAMES = Names("loans")
 TRACE: list[Header] = [("traceparent", b"00-1-2-01"), ("tracestate", b"\xff")]

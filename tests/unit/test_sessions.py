@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from failsoft.models.catalog.repository import Repository
-from failsoft.schemas.refusal import Refused
+from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import sessions, settings
 
 PIPELINE = """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from aiokafka.conn import collect_hosts
+from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.event import Envelope
-from failsoft.schemas.refusal import Refused
 from failsoft.workers.process import wanted
 from failsoft.workers.settings import Settings, load
 

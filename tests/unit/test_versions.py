@@ -12,8 +12,8 @@ from failsoft.models.rollout import EVERY
 from failsoft.models.session import Cancel, Outcome, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.fleet.rollout import RolloutRow, Seat
 from failsoft.schemas.prediction import Predictions
-from failsoft.schemas.rollout import RolloutRow, Seat
 from failsoft.workers import versions as tested
 from failsoft.workers.board import LocalBoard
 from failsoft.workers.metrics import Metrics
@@ -275,7 +275,7 @@ async def test_health_is_of_what_came_back(desk: Desk) -> None:
 async def test_a_breaker_of_a_version_that_comes_is_under_the_fleets_row(desk: Desk) -> None:
     """The row may have come long before, when nothing of that version was loaded."""
     from failsoft.models.breaker import State
-    from failsoft.schemas.fleet import BreakerRow
+    from failsoft.schemas.fleet.breaker import BreakerRow
 
     desk.board.absorb(BreakerRow("m@2", "forced_open", 4, 1))
     desk.wants(2)

@@ -18,7 +18,7 @@ UNREACHABLE = 4
 INTERRUPTED = 130
 
 CODES: dict[str, int] = {
-    "failsoft.schemas.refusal.Refused": REFUSED,
+    "failsoft.schemas.config.refusal.Refused": REFUSED,
     "failsoft.topics.admin.KafkaUnreachable": UNREACHABLE,
     "aiokafka.errors.KafkaConnectionError": UNREACHABLE,
     "failsoft.workers.identity.DuplicateId": USED_WRONGLY,

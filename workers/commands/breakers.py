@@ -16,7 +16,7 @@ from failsoft.workers.commands.border import Failed, Interrupted
 from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
-    from failsoft.schemas.fleet import Action, Command
+    from failsoft.schemas.fleet.breaker import Action, Command
     from failsoft.workers.breaker_rows import Rows
 
 app = typer.Typer(invoke_without_command=True)
@@ -165,7 +165,7 @@ def _order(
     wait: float,
     as_json: bool,
 ) -> None:
-    from failsoft.schemas.fleet import Action
+    from failsoft.schemas.fleet.breaker import Action
     from failsoft.workers import breaker_rows
     from failsoft.workers import breakers as fleets
 
@@ -210,7 +210,7 @@ def _order(
 
 def _command(target: str, action: Action, who: str, why: str) -> Command:
     """The order, within the limits that its reader holds it to."""
-    from failsoft.schemas.fleet import Command
+    from failsoft.schemas.fleet.breaker import Command
     from failsoft.schemas.wire import Malformed
 
     command = Command(target, action, who, why, now_ms())

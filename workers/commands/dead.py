@@ -154,8 +154,8 @@ def _filter(
     until: str | None,
     event: str | None,
 ) -> Filter:
+    from failsoft.schemas.config.refusal import near
     from failsoft.schemas.failure import Kind
-    from failsoft.schemas.refusal import near
     from failsoft.workers.letters import Filter
 
     for kind in kinds or []:
@@ -174,7 +174,7 @@ def _filter(
 
 def _when(text: str | None, option: str) -> int | None:
     """Epoch ms."""
-    from failsoft.schemas.duration import seconds
+    from failsoft.schemas.config.duration import seconds
 
     if text is None:
         return None

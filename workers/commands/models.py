@@ -111,7 +111,7 @@ def _bounds(
     ctx: typer.Context, pipeline: Path | None, repository: Path | None, memory_mb: int | None, time: str | None
 ) -> tuple[Path, Limits]:
     from failsoft.models.vetting import Limits
-    from failsoft.schemas import duration
+    from failsoft.schemas.config import duration
     from failsoft.workers import sessions
 
     if repository is not None:

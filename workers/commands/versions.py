@@ -14,7 +14,7 @@ from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
     from failsoft.models.card import ModelCard
-    from failsoft.schemas.rollout import Direction, Order
+    from failsoft.schemas.fleet.rollout import Direction, Order
     from failsoft.workers.settings import Settings
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model of the pipeline.")]
@@ -108,7 +108,7 @@ def promote(
 
     **Example**: `failsoft models promote repayment@3 --why "recall up 2 points on June"`
     """
-    from failsoft.schemas.rollout import Direction
+    from failsoft.schemas.fleet.rollout import Direction
 
     settings = context.settings(ctx, pipeline)
     model, _, number = version.rpartition("@")
@@ -131,7 +131,7 @@ def rollback(
 
     **Example**: `failsoft models rollback repayment --why "complaints from the north"`
     """
-    from failsoft.schemas.rollout import Direction
+    from failsoft.schemas.fleet.rollout import Direction
 
     settings = context.settings(ctx, pipeline)
     model, _, number = target.rpartition("@")
@@ -194,7 +194,7 @@ def _order(
 
 def _checked(target: str, direction: Direction, who: str, why: str) -> Order:
     """The order, within the limits that its reader holds it to."""
-    from failsoft.schemas.rollout import Order
+    from failsoft.schemas.fleet.rollout import Order
     from failsoft.schemas.wire import Malformed
 
     try:
@@ -213,7 +213,7 @@ def _cards(settings: Settings) -> dict[str, ModelCard]:
 
 
 def _known(settings: Settings, model: str) -> ModelCard:
-    from failsoft.schemas.refusal import near
+    from failsoft.schemas.config.refusal import near
 
     cards = _cards(settings)
     if model not in cards:
@@ -224,7 +224,7 @@ def _known(settings: Settings, model: str) -> ModelCard:
 
 def _on_disk(settings: Settings, card: ModelCard) -> list[Any]:
     from failsoft.models.catalog.repository import Repository, UnknownModel
-    from failsoft.schemas.refusal import Refused
+    from failsoft.schemas.config.refusal import Refused
     from failsoft.workers.version_rows import OnDisk
 
     repository = Repository(Path(settings.models.repository))

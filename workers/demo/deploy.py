@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from failsoft.models.catalog.repository import Repository
-from failsoft.schemas.rollout import Direction, Order
+from failsoft.schemas.fleet.rollout import Direction, Order
 from failsoft.workers import changelog, rollouts, sessions
 from failsoft.workers.demo.stage import StageFailed
 from failsoft.workers.settings import Settings

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from failsoft.models.breaker import State
-from failsoft.schemas.fleet import Alert, BreakerRow
+from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.record import Record
 from failsoft.workers.demo.summary import Sum
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from failsoft.schemas.fleet import Alert
+from failsoft.schemas.fleet.breaker import Alert
+from failsoft.schemas.fleet.rollout import Change, RolloutRow, Trigger
 from failsoft.schemas.record import Record
-from failsoft.schemas.rollout import Change, RolloutRow, Trigger
 from failsoft.workers.demo.summary import Ledger, Sum, where
 
 

@@ -8,9 +8,9 @@ from typing import Any, get_args
 import pytest
 from failsoft.models.breaker import Event, State
 from failsoft.models.fleet import fold
-from failsoft.schemas import fleet as messages
 from failsoft.schemas import wire
-from failsoft.schemas.fleet import (
+from failsoft.schemas.fleet import breaker as messages
+from failsoft.schemas.fleet.breaker import (
     MAX_ROW,
     Action,
     Alert,

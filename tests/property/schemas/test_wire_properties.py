@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.kit import NOW_MS, Rec
-from tests.unit.test_scored import plainly
+from tests.unit.schemas.test_scored import plainly
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 NAME = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)

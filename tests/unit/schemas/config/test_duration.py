@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from failsoft.schemas.duration import seconds
+from failsoft.schemas.config.duration import seconds
 
 
 @pytest.mark.parametrize(

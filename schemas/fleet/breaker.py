@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from failsoft.schemas import wire
-from failsoft.schemas.checked import Count, Epoch, Key, Target, Text, Who, Why, Worker, checked
+from failsoft.schemas.fleet.fields import Count, Epoch, Key, Target, Text, Who, Why, Worker, checked
 from pydantic import Field, TypeAdapter
 
 MAX_MESSAGE = 65_536

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from failsoft.schemas.size import bytes_of, text
+from failsoft.schemas.config.size import bytes_of, text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What people write in files: durations, sizes, and the refusal of a mistake."""
