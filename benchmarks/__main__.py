@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from failsoft.topics.embedded import Embedded
+from failsoft.topics.embedded.broker import Embedded
 
 from benchmarks import candidates, latency, machine, model, page, plot, sweeps, table
 from benchmarks.candidates import ALL, Bench, Candidate, Figures

@@ -26,7 +26,7 @@ from confluent_kafka import Producer
 from failsoft.models.breaker import State
 from failsoft.schemas.fleet.breaker import Action, Command
 from failsoft.topics import admin
-from failsoft.topics.embedded import Embedded
+from failsoft.topics.embedded.broker import Embedded
 from failsoft.workers import process, settings
 
 from benchmarks import candidates, machine, model, moves

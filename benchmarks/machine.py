@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from failsoft.topics.jars import KAFKA
+from failsoft.topics.embedded.jars import KAFKA
 
 _PACKAGES = ("failsoft", "aiokafka", "faust-streaming", "onnxruntime", "orjson", "numpy", "uvloop")
 _PEERS = ("confluent-kafka", "faststream", "quixstreams")

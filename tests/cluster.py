@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from failsoft.topics.embedded import HOST, KafkaFailed, cluster_id, free_port
+from failsoft.topics.embedded.broker import HOST, KafkaFailed, cluster_id, free_port
 
 from tests.kafka import EmbeddedBroker, wait_for
 from tests.proxy import Proxy
@@ -32,7 +32,7 @@ TRIES = 3
 
 
 def settings(node: int, ports: Mapping[int, Mapping[str, int]]) -> dict[str, str]:
-    """What of a node's server.properties is different from a single one's (``failsoft.topics.embedded.properties``)."""
+    """What of a node's server.properties is different from a single one's (``topics.embedded.broker.properties``)."""
     own = ports[node]
     replicas = {
         f"{topic}.replication.factor": "3"

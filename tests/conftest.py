@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from failsoft.topics import embedded
+from failsoft.topics.embedded import broker as embedded
 from hypothesis import HealthCheck, settings
 
 from tests.kafka import Broker, broker_kind, start_broker

@@ -20,8 +20,8 @@ import docker
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from docker.errors import DockerException
-from failsoft.topics.embedded import Embedded, free_port
-from failsoft.topics.jars import KAFKA
+from failsoft.topics.embedded.broker import Embedded, free_port
+from failsoft.topics.embedded.jars import KAFKA
 from testcontainers.core.container import DockerContainer
 
 T = TypeVar("T")

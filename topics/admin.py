@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -25,8 +24,9 @@ from aiokafka.errors import (
 )
 from failsoft.topics.layout import (
     Existing,
-    Role,
     Topic,
+    Topology,
+    Wanted,
     input_max_bytes,
     input_partitions,
     layout,
@@ -34,7 +34,6 @@ from failsoft.topics.layout import (
     problems,
     replay_kept_ms,
 )
-from failsoft.topics.names import Names
 
 BROKER_MAX_BYTES = 1_048_588
 """Kafka's default message.max.bytes, for an input topic that does not exist yet."""
@@ -62,37 +61,6 @@ class TopologyRefused(Exception):
     def __init__(self, found: Sequence[str]) -> None:
         self.problems = tuple(found)
         super().__init__("\n".join(found))
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a pipeline asks of its cluster. ``delays`` are (name, seconds); ``partitions`` is for inputs to be created.
-
-    ``replication`` None is 3, or as many as there are brokers.
-    """
-
-    names: Names
-    inputs: Sequence[str]
-    delays: Sequence[tuple[str, float]]
-    partitions: int
-    replication: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Topology:
-    """What there is: ``topics`` as they must be, ``existing`` as they are, by name.
-
-    ``strays`` are rungs of this pipeline that no delay names any more: what is left on them nobody reads.
-    """
-
-    topics: Sequence[Topic]
-    existing: Mapping[str, Existing]
-    strays: Sequence[str] = ()
-
-    @property
-    def partitions(self) -> int:
-        """P."""
-        return next(t.partitions for t in self.topics if t.role is Role.INPUT)
 
 
 @asynccontextmanager

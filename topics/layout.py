@@ -185,3 +185,34 @@ def _retention(topic: Existing) -> float:
 
 def _days(ms: int) -> str:
     return f"{ms / DAY_MS:.3g} days"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a pipeline asks of its cluster. ``delays`` are (name, seconds); ``partitions`` is for inputs to be created.
+
+    ``replication`` None is 3, or as many as there are brokers.
+    """
+
+    names: Names
+    inputs: Sequence[str]
+    delays: Sequence[tuple[str, float]]
+    partitions: int
+    replication: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What there is: ``topics`` as they must be, ``existing`` as they are, by name.
+
+    ``strays`` are rungs of this pipeline that no delay names any more: what is left on them nobody reads.
+    """
+
+    topics: Sequence[Topic]
+    existing: Mapping[str, Existing]
+    strays: Sequence[str] = ()
+
+    @property
+    def partitions(self) -> int:
+        """P."""
+        return next(t.partitions for t in self.topics if t.role is Role.INPUT)

@@ -29,7 +29,7 @@ from failsoft.models.catalog.repository import Repository
 from failsoft.models.fallback import LastKnown
 from failsoft.models.rollout import Policy
 from failsoft.schemas.fleet.rollout import Change, Trigger
-from failsoft.topics import admin
+from failsoft.topics.layout import Topology
 from failsoft.workers import known, offsets, sessions, unpack
 from failsoft.workers.board import LocalBoard, policy
 from failsoft.workers.exchange import Exchange
@@ -127,7 +127,7 @@ class App(faust.App):  # type: ignore[misc]
         self.probes.stop()
 
 
-def build(pipeline: Settings, options: Options, topology: admin.Topology, active: Mapping[str, int]) -> App:
+def build(pipeline: Settings, options: Options, topology: Topology, active: Mapping[str, int]) -> App:
     """The app of one worker process. ``topology`` was verified; ``active`` are the versions that the fleet serves, as
     far as is known. Raises Refused for a card that cannot be used.
     """

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 from failsoft.topics import admin
+from failsoft.topics.layout import Topology, Wanted
 from failsoft.workers import app as composition
 from failsoft.workers import logs, rollouts, settings
 from failsoft.workers.identity import Identity, claim
@@ -29,11 +30,11 @@ GC_THRESHOLD = 500_000
 default of 700 the collector took 9 % of the main thread."""
 
 
-def wanted(pipeline: Settings) -> admin.Wanted:
+def wanted(pipeline: Settings) -> Wanted:
     """What this pipeline asks of its cluster."""
     i = pipeline.input
     copies = pipeline.kafka.replication or None
-    return admin.Wanted(pipeline.names, i.topics, pipeline.retry.rungs, i.partitions, copies)
+    return Wanted(pipeline.names, i.topics, pipeline.retry.rungs, i.partitions, copies)
 
 
 async def serve(pipeline: Settings, options: composition.Options, ready: Callable[[str], None] | None = None) -> int:
@@ -113,7 +114,7 @@ def standalone_app() -> composition.App:
     pipeline = settings.load(None, os.environ)
     identity: Identity = claim(pipeline.name, os.environ.get("FAILSOFT_WORKER_ID"))
 
-    async def look() -> tuple[admin.Topology, dict[str, int]]:
+    async def look() -> tuple[Topology, dict[str, int]]:
         return await admin.verify(pipeline.connection(), wanted(pipeline)), await rollouts.active(pipeline)
 
     topology, active = asyncio.run(look())

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from failsoft.topics import admin
-from failsoft.topics.admin import KafkaUnreachable, TopologyRefused, Wanted
-from failsoft.topics.layout import HEADROOM
+from failsoft.topics.admin import KafkaUnreachable, TopologyRefused
+from failsoft.topics.layout import HEADROOM, Wanted
 from failsoft.topics.names import Names
 
 from tests.kafka import Broker, create_topic

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from confluent_kafka import Consumer, Producer
-from failsoft.topics.embedded import free_port
+from failsoft.topics.embedded.broker import free_port
 from failsoft.topics.names import Names
 
 from tests.integration.pipeline import ROOT, Pipeline

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from failsoft.topics import embedded, jars
-from failsoft.topics.embedded import Embedded, KafkaFailed, free_port, properties
-from failsoft.topics.jars import JarsUnavailable, kafka_jars
-from failsoft.topics.probe import cluster_at
+from failsoft.topics.embedded import broker as embedded
+from failsoft.topics.embedded import jars
+from failsoft.topics.embedded.broker import Embedded, KafkaFailed, free_port, properties
+from failsoft.topics.embedded.jars import JarsUnavailable, kafka_jars
+from failsoft.topics.embedded.probe import cluster_at
 
 from tests.kafka import create_topic, eventually, produce, read_all, wait_for
 

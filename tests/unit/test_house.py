@@ -23,11 +23,11 @@ MAY_IMPORT = {
 # Of these packages everything else is pure.
 SHELLS = {
     "topics/admin.py",  # talks to the cluster
-    "topics/embedded.py",  # starts a broker,
-    "topics/filelock.py",  # whose data only one may use,
-    "topics/jars.py",  # fetches it,
-    "topics/probe.py",  # asks it whether it is there,
-    "topics/watcher.py",  # and ends with its parent
+    "topics/embedded/broker.py",  # starts a broker,
+    "topics/embedded/filelock.py",  # whose data only one may use,
+    "topics/embedded/jars.py",  # fetches it,
+    "topics/embedded/probe.py",  # asks it whether it is there,
+    "topics/embedded/watcher.py",  # and ends with its parent
     "models/session.py",  # runs ONNX models,
     "models/vetting.py",  # tries them in a subprocess,
     "models/passes.py",  # remembers on disk which passed,

@@ -34,7 +34,7 @@ def kafka(
 
     **Example**: `failsoft kafka --data ./kafka-data`
     """
-    from failsoft.topics.embedded import Embedded
+    from failsoft.topics.embedded.broker import Embedded
 
     ended = threading.Event()
     codes: list[int] = []

@@ -10,7 +10,7 @@ from failsoft.workers.commands.border import Failed
 from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
-    from failsoft.topics.admin import Topology
+    from failsoft.topics.layout import Topology
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -62,8 +62,8 @@ def demo(
 
 
 def _play(ctx: typer.Context, script: Script, show: Show, console: Console) -> list[Sum]:
-    from failsoft.topics import jars
-    from failsoft.topics.embedded import Embedded
+    from failsoft.topics.embedded import jars
+    from failsoft.topics.embedded.broker import Embedded
     from failsoft.workers.demo.scene import StoryFailed
     from failsoft.workers.demo.stage import StageFailed
     from failsoft.workers.demo.story import tell

@@ -10,7 +10,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from failsoft.topics.filelock import lock
+from failsoft.topics.embedded.filelock import lock
 
 KAFKA = "4.3.1"
 COORDINATES = (("org.apache.kafka", "kafka_2.13", KAFKA), ("org.slf4j", "slf4j-simple", "1.7.36"))

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from failsoft.topics.filelock import lock
-from failsoft.topics.jars import JarsUnavailable, kafka_jars
-from failsoft.topics.probe import cluster_at
+from failsoft.topics.embedded.filelock import lock
+from failsoft.topics.embedded.jars import JarsUnavailable, kafka_jars
+from failsoft.topics.embedded.probe import cluster_at
 
 HOST = "127.0.0.1"
 
