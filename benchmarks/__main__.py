@@ -11,11 +11,10 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from failsoft.topics.embedded.broker import Embedded
-
 from benchmarks import candidates, latency, machine, model, page, plot, sweeps, table
 from benchmarks.candidates import ALL, Bench, Candidate, Figures
 from benchmarks.cluster import Cluster
+from failsoft.topics.embedded.broker import Embedded
 
 QUICK_EVENTS = 20_000
 """Enough to see every program work; far too few for figures to be quoted."""

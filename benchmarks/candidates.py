@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from failsoft.topics import admin
-from failsoft.workers import process, settings
 
 from benchmarks import measure
 from benchmarks.cluster import PARTITIONS, Cluster
 from benchmarks.events import odd_among
 from benchmarks.model import PRIMARY
+from failsoft.topics import admin
+from failsoft.workers import process, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 from confluent_kafka import Producer
+
+from benchmarks import candidates, machine, model, moves
+from benchmarks.events import events
+from benchmarks.moves import Opening, Said
 from failsoft.models.breaker import State
 from failsoft.schemas.fleet.breaker import Action, Command
 from failsoft.topics import admin
 from failsoft.topics.embedded.broker import Embedded
 from failsoft.workers import process, settings
-
-from benchmarks import candidates, machine, model, moves
-from benchmarks.events import events
-from benchmarks.moves import Opening, Said
 
 WORKERS = 3
 PARTITIONS = 3

@@ -9,10 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from failsoft.models import fallback, members
-from failsoft.schemas.config import duration, size
-from failsoft.schemas.config.refusal import Refused, near, refuse, toml
-from failsoft.schemas.features import FLOAT32_MAX, Spec, Type
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -26,6 +22,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from failsoft.models import fallback, members
+from failsoft.schemas.config import duration, size
+from failsoft.schemas.config.refusal import Refused, near, refuse, toml
+from failsoft.schemas.features import FLOAT32_MAX, Spec, Type
 
 Seconds = Annotated[float, BeforeValidator(duration.seconds)]
 """Written as a duration ("200ms"), read as seconds."""

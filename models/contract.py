@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
 from failsoft.models.card import ModelCard, OutputKind, OutputSection
 from failsoft.schemas.config.refusal import near
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type
 from failsoft.schemas.prediction import Label, Predictions
-from numpy.typing import NDArray
 
 Tensor = NDArray[Any]
 

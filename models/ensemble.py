@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from failsoft.models.card import ModelCard, OutputKind
 from failsoft.models.members import Combine
 from failsoft.schemas.prediction import Label, Predictions
-from numpy.typing import NDArray
 
 Table = NDArray[np.float64]
 

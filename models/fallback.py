@@ -12,6 +12,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
 from failsoft.schemas.prediction import Label, Prediction, Predictions
 
 if TYPE_CHECKING:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from failsoft.models.card import Finite, Label, ModelCard
 from failsoft.models.imputation import Statistic, impute
 from failsoft.schemas import wire
@@ -14,7 +16,6 @@ from failsoft.schemas.config.refusal import Refused, refuse
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns, columns
 from failsoft.schemas.prediction import Prediction
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 FILE = "golden.ndjson"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-from failsoft.schemas.fleet.rollout import Health
 from numpy.typing import NDArray
+
+from failsoft.schemas.fleet.rollout import Health
 
 SPAN = 300.0
 """Seconds: long enough that a version with an event every few seconds has something to show."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from failsoft.models.card import FeatureSection, Method, ModelCard
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Type, reason
-from numpy.typing import NDArray
 
 Recall = Callable[[int, str], object | None]
 """``recall(row, feature)``: the value that the row's entity last had, or None if it is unknown or too old."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from failsoft.models.parcel import About, Block, Bytes, Damaged
 from failsoft.schemas import wire
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from failsoft.schemas.config.refusal import near
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, model_validator
+
+from failsoft.schemas.config.refusal import near
 
 if TYPE_CHECKING:
     from failsoft.models.card import ModelCard

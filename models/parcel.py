@@ -11,11 +11,12 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from failsoft.models.contract import Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type
 from failsoft.schemas.prediction import Floats, Label, Predictions
-from numpy.typing import NDArray
 
 About = dict[str, Any]
 """The JSON of a parcel: what its blocks are."""

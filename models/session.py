@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
 from failsoft.models import contract
 from failsoft.models.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
@@ -18,7 +20,6 @@ from failsoft.models.contract import Outcome, Port
 from failsoft.models.verdict import out_of_memory
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type
-from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 __all__ = ["Cancel", "Outcome", "Session", "Unloadable", "ports"]
 

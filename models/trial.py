@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+
 from failsoft.models import golden
 from failsoft.models.card import ModelCard
 from failsoft.models.catalog.repository import Artifact

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from failsoft.topics.embedded.broker import HOST, KafkaFailed, cluster_id, free_port
 
+from failsoft.topics.embedded.broker import HOST, KafkaFailed, cluster_id, free_port
 from tests.kafka import EmbeddedBroker, wait_for
 from tests.proxy import Proxy
 

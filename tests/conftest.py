@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from failsoft.topics.embedded import broker as embedded
 from hypothesis import HealthCheck, settings
 
+from failsoft.topics.embedded import broker as embedded
 from tests.kafka import Broker, broker_kind, start_broker
 
 # On a machine that stalls an example may take any time, and so may making it: that says nothing of what is tested.

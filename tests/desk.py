@@ -8,7 +8,6 @@ from failsoft.models.breaker import State
 from failsoft.models.home import Home
 from failsoft.models.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Report, ReportKind
-
 from tests.fleet_owner import KEY, POLICY, T0
 
 OPEN = BreakerRow(KEY, "open", 1, T0, T0 + 15_000, windows={})

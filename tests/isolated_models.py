@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 import psutil
+from onnx import helper
+
 from failsoft.models.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.isolation import Isolated
-from onnx import helper
-
 from tests.onnx_models import features, node, onnx_model, port
 
 LEAST = -(2**63)

@@ -20,9 +20,10 @@ import docker
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from docker.errors import DockerException
+from testcontainers.core.container import DockerContainer
+
 from failsoft.topics.embedded.broker import Embedded, free_port
 from failsoft.topics.embedded.jars import KAFKA
-from testcontainers.core.container import DockerContainer
 
 T = TypeVar("T")
 Headers = Sequence[tuple[str, bytes | None]]

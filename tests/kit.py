@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
 from failsoft.models.breaker import Admission
 from failsoft.models.card import ModelCard
 from failsoft.models.fallback import LastKnown

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
+
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.verdict import Check, Vetting
 from failsoft.models.vetting import Limits, examine
-from onnx import TensorProto, helper, numpy_helper
-
 from tests.onnx_models import Port, node, onnx_model, port
 
 X: Port = ("x", "float", ["n", 1])

@@ -22,6 +22,7 @@ from aiokafka.errors import (
     TopicAlreadyExistsError,
     for_code,
 )
+
 from failsoft.topics.layout import (
     Existing,
     Topic,

@@ -25,6 +25,10 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.producer import sender
+from faust.app.base import BootStrategy
+from mode import ServiceT
+from prometheus_client import CollectorRegistry, ProcessCollector
+
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.fallback import LastKnown
 from failsoft.models.rollout import Policy
@@ -44,9 +48,6 @@ from failsoft.workers.settings import Settings
 from failsoft.workers.transaction import BATCH_BYTES
 from failsoft.workers.versions import Versions
 from failsoft.workers.web import Web
-from faust.app.base import BootStrategy
-from mode import ServiceT
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 log = structlog.get_logger("failsoft.app")
 

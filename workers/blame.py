@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from failsoft.models.contract import Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
-from numpy.typing import NDArray
 
 Rows = NDArray[np.intp]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 import structlog
+
 from failsoft.models.breaker import Admission, Policy, State
 from failsoft.models.card import ModelCard
 from failsoft.models.home import Home, Move

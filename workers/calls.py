@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
 from failsoft.models.breaker import Admission
 from failsoft.models.card import ModelCard
 from failsoft.models.imputation import Imputed, impute
@@ -13,7 +15,6 @@ from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns
 from failsoft.workers.plan import Board, Call, Result, Served
-from numpy.typing import NDArray
 
 
 def prepare(

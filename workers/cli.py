@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from failsoft.workers.commands import breakers, dead, init, kafka, models, publish, tail, topics, worker
 from failsoft.workers.commands.border import INTERRUPTED, Border
 from failsoft.workers.commands.context import Flags

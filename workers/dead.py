@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
+
 from failsoft.workers import reading
 from failsoft.workers.letters import Filter, Group, Letter, Replayed, again, bounded, letter, tally
 from failsoft.workers.pack import pack, squeezed

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from mode import Service
+
 from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.schemas.fleet.rollout import RolloutRow
 from failsoft.schemas.wire import Malformed
@@ -17,7 +19,6 @@ from failsoft.workers.board import LocalBoard
 from failsoft.workers.fleet import ControlPlane
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.versions import Versions
-from mode import Service
 
 log = structlog.get_logger("failsoft.exchange")
 

@@ -13,6 +13,10 @@ from typing import Any, TypeVar, cast
 
 import faust
 import structlog
+from faust.app.base import BootStrategy
+from faust.tables.globaltable import GlobalTable
+from faust.transport.drivers import aiokafka as driver
+
 from failsoft.models import rollout
 from failsoft.models.breaker import Policy, State
 from failsoft.models.fleet import fold, targets
@@ -22,9 +26,6 @@ from failsoft.schemas.fleet.rollout import Change, Direction, Order, Presence, R
 from failsoft.schemas.wire import Malformed
 from failsoft.topics.names import Names
 from failsoft.workers.identity import own_folder
-from faust.app.base import BootStrategy
-from faust.tables.globaltable import GlobalTable
-from faust.transport.drivers import aiokafka as driver
 
 log = structlog.get_logger("failsoft.fleet")
 

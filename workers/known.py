@@ -8,6 +8,7 @@ from types import NoneType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+
 from failsoft.models.fallback import LastKnown, from_rule
 from failsoft.schemas import wire
 from failsoft.schemas.prediction import Prediction, Predictions, Source

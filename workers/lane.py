@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
 from failsoft.models.fallback import LastKnown
 from failsoft.schemas.record import Record
 from failsoft.topics import hold

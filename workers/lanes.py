@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
+from mode import Service
+
 from failsoft.workers.lane import Deps, Lane, Stage
 from failsoft.workers.transaction import COMMIT_TIMEOUT
-from mode import Service
 
 log = structlog.get_logger("failsoft.lanes")
 

@@ -10,10 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from failsoft.models.breaker import State
-from failsoft.schemas.failure import Kind
-from failsoft.schemas.fleet.rollout import Trigger
-from failsoft.schemas.prediction import Source
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -23,6 +19,11 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+
+from failsoft.models.breaker import State
+from failsoft.schemas.failure import Kind
+from failsoft.schemas.fleet.rollout import Trigger
+from failsoft.schemas.prediction import Source
 
 
 class Type(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from aiokafka.producer.message_accumulator import BatchBuilder
+
 from failsoft.topics.routing import Row
 
 GZIP = 1

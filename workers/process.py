@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+
 from failsoft.topics import admin
 from failsoft.topics.layout import Topology, Wanted
 from failsoft.workers import app as composition

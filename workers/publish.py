@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
+
 from failsoft.workers import reading
 from failsoft.workers.rows import BadRow, Csv, Lines, Ndjson, Row
 from failsoft.workers.schedule import Schedule

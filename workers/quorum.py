@@ -10,6 +10,8 @@ from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
+
 from failsoft.models.card import ModelCard
 from failsoft.models.ensemble import Group, Spoken, combine
 from failsoft.schemas.attempt import Attempt
@@ -18,7 +20,6 @@ from failsoft.schemas.prediction import Predictions, Source
 from failsoft.workers import calls
 from failsoft.workers.plan import Board, Call, Plan, Result
 from failsoft.workers.verdicts import Answered
-from numpy.typing import NDArray
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+
 from failsoft.topics import admin
 from failsoft.workers.settings import Settings
 

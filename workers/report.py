@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import structlog
+
 from failsoft.schemas.event import origin_of
 from failsoft.schemas.record import Record
 from failsoft.workers.logs import Failed, FailureLog, trace_id

@@ -7,6 +7,7 @@ import time
 
 import structlog
 from aiokafka.errors import KafkaError
+
 from failsoft.schemas.fleet.rollout import Answered, Order, RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.topics import admin

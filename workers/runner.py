@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol
 
 import structlog
+
 from failsoft.models.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns

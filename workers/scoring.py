@@ -11,6 +11,8 @@ from collections.abc import Container, Generator, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
+
 from failsoft.models.card import ModelCard
 from failsoft.models.fallback import LastKnown, LinkKind, from_rule, static
 from failsoft.models.imputation import Imputed
@@ -29,7 +31,6 @@ from failsoft.workers import calls, quorum
 from failsoft.workers.plan import Board, Call, Plan, Result, Scored, Served
 from failsoft.workers.suspects import Convict, among, apart, counted, too_many
 from failsoft.workers.verdicts import Answered, Outcome, conclude
-from numpy.typing import NDArray
 
 UNANSWERED = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
 """What nobody answers: the event cannot be read, or the record is not believed."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
+
 from failsoft.models import members
 from failsoft.models.card import Method, ModelCard
 from failsoft.models.catalog.repository import Artifact, Repository, UnknownModel

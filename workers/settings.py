@@ -13,10 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
-from failsoft.schemas.config.duration import seconds
-from failsoft.schemas.config.refusal import Refused, near, refuse, toml
-from failsoft.schemas.event import Envelope
-from failsoft.topics.names import LONGEST_TOPIC, Names, check_name, check_topic
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,6 +23,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from failsoft.schemas.config.duration import seconds
+from failsoft.schemas.config.refusal import Refused, near, refuse, toml
+from failsoft.schemas.event import Envelope
+from failsoft.topics.names import LONGEST_TOPIC, Names, check_name, check_topic
 
 ENV = "FAILSOFT_"
 FILE = "pipeline.toml"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
+
 from failsoft.workers import restart
 
 log = structlog.get_logger("failsoft.supervisor")

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 import numpy as np
+
 from failsoft.models.fallback import LinkKind
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
+
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Events, iso, origin_of
@@ -17,7 +19,6 @@ from failsoft.schemas.scored import Answers
 from failsoft.topics.ladder import next_rung
 from failsoft.topics.routing import Dead, Given, Retries
 from failsoft.workers.plan import Plan, Scored
-from numpy.typing import NDArray
 
 FINAL_GIVEN = 2
 """The next revision of an event whose final answer stands already: only an operator's replay can add to it."""

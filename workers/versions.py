@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
+from mode import Service
+
 from failsoft.models.card import ModelCard
 from failsoft.models.catalog.repository import UnknownModel
 from failsoft.models.health import Recent
@@ -21,7 +23,6 @@ from failsoft.workers.metrics import Metrics
 from failsoft.workers.plan import Call, Result
 from failsoft.workers.runner import Runner
 from failsoft.workers.sessions import Opened
-from mode import Service
 
 log = structlog.get_logger("failsoft.versions")
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.events import ODD
+from benchmarks.model import PRIMARY
 from failsoft.models.breaker import State
 from failsoft.models.card import ModelCard
 from failsoft.models.session import Cancel, Outcome
@@ -23,9 +26,6 @@ from failsoft.workers.lane import Lane
 from failsoft.workers.plan import Served
 from failsoft.workers.runner import Runs
 from failsoft.workers.sessions import Model
-
-from benchmarks.events import ODD
-from benchmarks.model import PRIMARY
 
 GATE_EVERY = 0.02
 """Seconds between two looks whether the gate is open."""

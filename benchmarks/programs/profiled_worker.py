@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.phases import Phases
 from failsoft.models.session import Session
 from failsoft.schemas import scored, wire
 from failsoft.workers import calls, lane, logs, process, scoring, settings, transaction, unpack
@@ -17,8 +18,6 @@ from failsoft.workers.app import Options
 from failsoft.workers.lane import Lane
 from failsoft.workers.report import Reporter
 from failsoft.workers.runner import Runner
-
-from benchmarks.phases import Phases
 
 MODEL = "run: the model, on its thread"
 REST = "network, aiokafka's own tasks, event loop"

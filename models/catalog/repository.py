@@ -11,10 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from failsoft.models.card import FeatureSection, Finite, ModelCard, Value, load_card
 from failsoft.models.imputation import Statistic, fill
 from failsoft.schemas.config.refusal import Refused, near, refuse, toml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 # TensorProto.external_data (field 13) whose first entry's key is "location": weights kept in another file. The tag

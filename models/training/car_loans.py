@@ -12,11 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from failsoft.models.catalog.repository import Repository
-from failsoft.models.imputation import impute
-from failsoft.models.session import Session
-from failsoft.schemas.failure import Failure
-from failsoft.schemas.features import Type, columns
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import BooleanTensorType, FloatTensorType, StringTensorType
 from sklearn.compose import ColumnTransformer
@@ -25,6 +20,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from failsoft.models.catalog.repository import Repository
+from failsoft.models.imputation import impute
+from failsoft.models.session import Session
+from failsoft.schemas.failure import Failure
+from failsoft.schemas.features import Type, columns
 
 # Rows are in order of time: the models are judged on what came after what they learnt from.
 HELD_OUT = 0.25

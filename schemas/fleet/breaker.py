@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
+from pydantic import Field, TypeAdapter
+
 from failsoft.schemas import wire
 from failsoft.schemas.fleet.fields import Count, Epoch, Key, Target, Text, Who, Why, Worker, checked
-from pydantic import Field, TypeAdapter
 
 MAX_MESSAGE = 65_536
 """Bytes of a report, a command or an alert: they have under one thousand, and reasons of people some more."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from failsoft.schemas.wire import Malformed
 from pydantic import Field, TypeAdapter, ValidationError
+
+from failsoft.schemas.wire import Malformed
 
 T = TypeVar("T")
 

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter
+
 from failsoft.schemas import wire
 from failsoft.schemas.fleet.breaker import MAX_MESSAGE, MAX_ROW
 from failsoft.schemas.fleet.fields import Count, Epoch, Target, Text, Who, Why, Worker, checked
-from pydantic import Field, TypeAdapter
 
 _Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=280)]
 VERSIONS = range(1, 10**9)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Kind
@@ -15,7 +16,6 @@ from failsoft.topics.names import Names
 from failsoft.topics.routing import route
 from failsoft.workers.pack import pack, squeezed
 from failsoft.workers.plan import Scored
-
 from tests.fuzz.published import hold_to_control, hold_to_scored
 from tests.fuzz.records import EVENTS, record, written
 from tests.fuzz.target import Target

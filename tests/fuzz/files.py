@@ -19,7 +19,6 @@ from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.scored import Answers, encode
 from failsoft.topics.layout import layout
 from failsoft.workers import settings
-
 from tests.fuzz.published import hold_to_scored
 from tests.fuzz.target import Target
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+
 from failsoft.models import fleet as breakers
 from failsoft.models import parcel, rollout
 from failsoft.models.breaker import Policy
@@ -23,7 +24,6 @@ from failsoft.schemas.scored import Answers, encode
 from failsoft.schemas.wire import Malformed
 from failsoft.workers import suspects
 from failsoft.workers.known import _remember
-
 from tests.fuzz.published import hold_to_scored, plain
 from tests.fuzz.target import Target
 from tests.kit import NOW_MS, Rec

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import jsonschema
+
 from failsoft.schemas import interface
 
 _FORMATS = jsonschema.FormatChecker()

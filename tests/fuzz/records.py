@@ -6,6 +6,7 @@ import json
 from datetime import datetime
 
 import numpy as np
+
 from failsoft.models.card import load_card
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas.attempt import Attempt
@@ -15,7 +16,6 @@ from failsoft.schemas.features import Type, columns, reason
 from failsoft.schemas.record import Header, Origin
 from failsoft.topics import hold
 from failsoft.workers import letters
-
 from tests.fuzz.files import MODEL
 from tests.fuzz.published import plain
 from tests.fuzz.target import Target

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from failsoft.models.session import Cancel, Outcome, Session
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns

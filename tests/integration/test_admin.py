@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
 from failsoft.topics import admin
 from failsoft.topics.admin import KafkaUnreachable, TopologyRefused
 from failsoft.topics.layout import HEADROOM, Wanted
 from failsoft.topics.names import Names
-
 from tests.kafka import Broker, create_topic
 
 ANSWERS_WITHIN = 30.0

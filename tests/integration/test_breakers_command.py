@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer
+
 from failsoft.models.breaker import Policy
 from failsoft.models.fleet import fold
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Tally, WorkerWindow
 from failsoft.topics.names import Names
-
 from tests.integration.pipeline import Pipeline
 from tests.kafka import Broker, create_topic, produce, read_all, wait_for
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 from confluent_kafka import Consumer, Producer
+
 from failsoft.topics.embedded.broker import free_port
 from failsoft.topics.names import Names
-
 from tests.integration.pipeline import ROOT, Pipeline
 from tests.integration.reader import watermarks
 from tests.isolated_models import ended

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message
+
 from failsoft.schemas.attempt import Attempt, parse
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Header, Origin
 from failsoft.topics.names import Names
-
 from tests.integration.pipeline import ROOT, Pipeline
 from tests.integration.reader import watermarks
 from tests.kafka import Broker, create_topic, produce, read_all, wait_for

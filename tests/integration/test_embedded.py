@@ -15,12 +15,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from failsoft.topics.embedded import broker as embedded
 from failsoft.topics.embedded import jars
 from failsoft.topics.embedded.broker import Embedded, KafkaFailed, free_port, properties
 from failsoft.topics.embedded.jars import JarsUnavailable, kafka_jars
 from failsoft.topics.embedded.probe import cluster_at
-
 from tests.kafka import create_topic, eventually, produce, read_all, wait_for
 
 ROOT = Path(__file__).parents[2]

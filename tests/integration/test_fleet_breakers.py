@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from failsoft.schemas.fleet.breaker import Action, Command
 
+from failsoft.schemas.fleet.breaker import Action, Command
 from tests.integration import fleet
 from tests.integration.pipeline import Pipeline, Worker, events, running
 from tests.integration.verifier import Settlement

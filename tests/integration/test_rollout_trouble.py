@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import psutil
-from failsoft.schemas.fleet.rollout import Direction, Order
 
+from failsoft.schemas.fleet.rollout import Direction, Order
 from tests.integration import fleet
 from tests.integration.pipeline import Pipeline, Worker, events, running
 from tests.isolated_models import cmdline, ended

@@ -155,7 +155,6 @@ def test_twenty_swaps_under_load_cost_no_answer_and_no_memory(kafka: Broker, nam
 def swap(pipeline: Pipeline, worker: Worker, version: int) -> None:
     """An order as the command line writes it, without starting the command line each time."""
     from failsoft.schemas.fleet.rollout import Direction, Order
-
     from tests.kafka import produce
 
     at = len(fleet.rollouts(pipeline))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
 from failsoft.models.contract import Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 from failsoft.workers.blame import FRUITLESS, Blame
-from hypothesis import given
-from hypothesis import strategies as st
 
 DEADLINE = 1.0
 KINDS = st.sampled_from([Kind.TIMEOUT, Kind.CRASHED, Kind.MODEL_ERROR, Kind.BAD_OUTPUT])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from failsoft.models.breaker import Breaker, Policy, State, Transition
-from failsoft.models.window import Counts
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from failsoft.models.breaker import Breaker, Policy, State, Transition
+from failsoft.models.window import Counts
 
 POLICY = Policy(
     failure_rate=0.5,

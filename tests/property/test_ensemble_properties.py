@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from failsoft.models.card import ModelCard
-from failsoft.models.ensemble import Group, Spoken, combine
-from failsoft.schemas.prediction import Predictions
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
+from failsoft.models.card import ModelCard
+from failsoft.models.ensemble import Group, Spoken, combine
+from failsoft.schemas.prediction import Predictions
 
 OUTPUTS: tuple[dict[str, Any], ...] = (
     {"kind": "binary"},

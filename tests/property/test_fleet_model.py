@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from failsoft.models.breaker import Policy, State
-from failsoft.models.fleet import ALONE_MS, View, fold, view
-from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind, Tally
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from failsoft.models.breaker import Policy, State
+from failsoft.models.fleet import ALONE_MS, View, fold, view
+from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind, Tally
 
 POLICY = Policy(
     failure_rate=0.5,

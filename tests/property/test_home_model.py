@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from failsoft.models.breaker import State
 from failsoft.models.fleet import fold
 from failsoft.models.home import ALONE_AFTER, EVERY, Home
 from failsoft.models.window import Counts
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
 from tests.property.test_fleet_model import KEY, POLICY, T0, WORKERS
 
 NAMES = st.sampled_from(WORKERS)

@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from failsoft.models.card import ModelCard
 from failsoft.models.imputation import impute
 from failsoft.schemas.features import FLOAT32_MAX, Spec, Type, columns
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 # A few letters are enough, and spare each run the making of Hypothesis's table of all of Unicode.
 LETTERS = "ab€\x00"

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from failsoft.models import parcel
 from failsoft.models.contract import Outcome
 from failsoft.models.link import Segment
@@ -15,8 +18,6 @@ from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type, columns
 from failsoft.schemas.prediction import Predictions
-from hypothesis import given
-from hypothesis import strategies as st
 
 SPECS = (Spec("f", Type.FLOAT), Spec("i", Type.INT), Spec("b", Type.BOOL), Spec("s", Type.STRING))
 ROW = st.fixed_dictionaries(

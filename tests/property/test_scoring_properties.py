@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
@@ -12,9 +15,6 @@ from failsoft.schemas.record import CONTROL_PREFIX, Header, own_headers
 from failsoft.topics.names import Names
 from failsoft.topics.routing import route
 from failsoft.workers.plan import Call, Plan, Result, Scored
-from hypothesis import event, given, settings
-from hypothesis import strategies as st
-
 from tests.kit import (
     INPUT,
     NOW_MS,

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
-from failsoft.workers.suspects import Care
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from failsoft.workers.suspects import Care
 
 Place = tuple[str, int]
 Record = tuple[Place, int]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from failsoft.workers import offsets
 
+from failsoft.workers import offsets
 from tests.cluster import NODES, Cluster
 from tests.integration.pipeline import Pipeline, events, running
 from tests.integration.verifier import Settlement

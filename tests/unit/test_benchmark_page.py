@@ -11,13 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from failsoft.schemas import wire
 
 from benchmarks import page, plot, table
 from benchmarks.__main__ import _names, _options
 from benchmarks.candidates import ALL, EXACTLY, FAUST, HAND, Figures
 from benchmarks.events import ODD, events, odd_among
 from benchmarks.phases import Phases
+from failsoft.schemas import wire
 
 
 def figures(rate: float) -> Figures:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
+
 from failsoft.models.breaker import State
 from failsoft.models.home import ALONE_AFTER, EVERY, FIRST
 from failsoft.models.window import Counts
@@ -12,8 +14,6 @@ from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Probes, ReportKind
 from failsoft.workers.board import LocalBoard, policy
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.plan import Served
-from prometheus_client import CollectorRegistry
-
 from tests.kit import card
 
 

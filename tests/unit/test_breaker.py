@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from failsoft.models.breaker import TRANSITIONS, Admission, Breaker, Event, Policy, State, judge, wait
 from failsoft.models.window import Counts
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from failsoft.models.breaker import Policy
 from failsoft.models.fleet import fold
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Lease, Tally, WorkerWindow

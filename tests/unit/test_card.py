@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from failsoft.models.card import Method, ModelCard, load_card
 from failsoft.models.fallback import Link, LinkKind
 from failsoft.models.imputation import impute

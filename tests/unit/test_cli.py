@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers.cli import app
 from failsoft.workers.commands import output
 from failsoft.workers.commands.border import CODES, Border, Failed, Interrupted, code_of, message
 from failsoft.workers.commands.context import Flags
 from failsoft.workers.commands.publish import rate
-from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
@@ -105,6 +106,7 @@ def test_the_table_names_classes_that_there_are(name: str) -> None:
 
 def _errors() -> list[tuple[BaseException, int]]:
     from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, ProducerFenced
+
     from failsoft.topics.admin import KafkaUnreachable, TopologyRefused
     from failsoft.workers.identity import DuplicateId, InvalidId
 

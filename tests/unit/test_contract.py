@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from failsoft.models.session import Unloadable
-from failsoft.schemas.failure import Failure, Kind
 from onnx import TensorProto, helper
 
+from failsoft.models.session import Unloadable
+from failsoft.schemas.failure import Failure, Kind
 from tests.onnx_models import X2, Port, a_card, answer, load, node, onnx_model, port, rows, same
 
 

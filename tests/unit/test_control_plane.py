@@ -6,10 +6,11 @@ import ssl
 from typing import Any, cast
 
 import pytest
+from faust.transport.drivers import aiokafka as driver
+
 from failsoft.topics.names import Names
 from failsoft.workers.fleet import ControlPlane, Owner, credentials
 from failsoft.workers.identity import own_folder
-from faust.transport.drivers import aiokafka as driver
 
 SASL = {"sasl_mechanism": "SCRAM-SHA-512", "sasl_plain_username": "ann", "sasl_plain_password": "secret"}
 OWNER = Owner({}, {}, lambda: 0.0, lambda: 0.5, cast(Any, None), lambda model, change: None)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
+
 from failsoft.models.breaker import State
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.wire import Malformed
@@ -13,8 +15,6 @@ from failsoft.workers.demo.fleet import Fleet, openings
 from failsoft.workers.demo.seen import Rung
 from failsoft.workers.demo.summary import Sum
 from failsoft.workers.demo.table import Moment, Standing, line, render
-from rich.console import Console
-
 from tests.kit import Rec
 
 KEY = "repayment@2"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+
 from failsoft import models
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.imputation import impute
@@ -27,7 +28,6 @@ from failsoft.workers.demo.applications import Flaw
 from failsoft.workers.demo.moves import Moves, told, undone
 from failsoft.workers.demo.stage import Stage
 from failsoft.workers.demo.summary import Answer, Kept, Ledger, Sum
-
 from tests.kit import Rec
 
 MODEL = "repayment"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+
 from failsoft import models
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.session import Outcome, Session
@@ -22,7 +23,6 @@ from failsoft.workers.demo import applications, gauges
 from failsoft.workers.demo.applications import Application, Flaw, dear, stream
 from failsoft.workers.demo.fault import DEAREST, Fault, Faulty, Switch
 from failsoft.workers.demo.seen import Rung, Seen
-
 from tests.kit import Rec
 
 NAMES = Names("loans")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
+
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Header, Origin

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from failsoft.models.breaker import TRANSITIONS, Event, State
 from failsoft.workers import docs
 from failsoft.workers.commands import breakers

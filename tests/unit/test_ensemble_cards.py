@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from failsoft.models.card import ModelCard, load_card
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.members import Combine

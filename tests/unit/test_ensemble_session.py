@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
+
 from failsoft.models.catalog.repository import Repository
 from failsoft.workers import sessions, settings
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.plan import Scored
 from failsoft.workers.runner import Runner
 from failsoft.workers.scoring import score
-from prometheus_client import CollectorRegistry
-
 from tests.kit import NOW_MS, FakeBoard, Rec, body
 from tests.onnx_models import node, onnx_model
 

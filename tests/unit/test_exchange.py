@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from prometheus_client import CollectorRegistry
+
 from failsoft.models.breaker import State
 from failsoft.models.home import ALONE_AFTER, ASKS
 from failsoft.schemas.fleet.breaker import BreakerRow, Report, ReportKind
@@ -17,8 +19,6 @@ from failsoft.workers.exchange import Exchange
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.plan import Served
 from failsoft.workers.versions import Versions
-from prometheus_client import CollectorRegistry
-
 from tests.kafka import eventually
 from tests.kit import card
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from failsoft.models import fallback
 from failsoft.models.card import ModelCard
 from failsoft.models.fallback import LastKnown, Link, LinkKind

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from failsoft.models import rollout
 from failsoft.models.fleet import fold
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Report, ReportKind, Tally
 from failsoft.schemas.fleet.rollout import Direction, Order, Presence
 from failsoft.schemas.wire import Malformed, dumps
 from failsoft.workers.fleet import Owner
-
 from tests.fleet_owner import POLICY, T0
 
 KEYS = {"m@1", "m@12", "lite@1", "gone@1"}

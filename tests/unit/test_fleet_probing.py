@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from failsoft.models.breaker import State
 from failsoft.models.fleet import COMMANDS_KEPT, fold, targets, view
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Lease, Probes, Report, ReportKind
-
 from tests.fleet_owner import BAD, KEY, POLICY, T0, Owner, half_open, opened
 
 # --- probing -----------------------------------------------------------------------------------------------------

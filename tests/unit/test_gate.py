@@ -10,13 +10,13 @@ from typing import Any
 import onnx
 import pytest
 import structlog
+
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.session import Session, Unloadable
 from failsoft.models.verdict import Check, Result, Vetting
 from failsoft.models.vetting import Limits
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import identity, sessions, settings
-
 from tests.versions import bomb, double, failed, put
 
 GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}

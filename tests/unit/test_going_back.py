@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from failsoft.models import rollout
 from failsoft.models.breaker import State
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
@@ -13,7 +14,6 @@ from failsoft.schemas.fleet.rollout import Direction, Order, Presence, RolloutRo
 from failsoft.topics.names import Names
 from failsoft.workers import fleet
 from failsoft.workers.fleet import ControlPlane, Owner
-
 from tests.fleet_owner import POLICY, T0
 from tests.kafka import eventually
 

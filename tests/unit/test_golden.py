@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from failsoft.models import golden
 from failsoft.models.golden import Golden, mismatches
 from failsoft.schemas.config.refusal import Refused

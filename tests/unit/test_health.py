@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from failsoft.models.health import BUCKETS, SPAN, Recent
 from failsoft.schemas.fleet.rollout import Health
 

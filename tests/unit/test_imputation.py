@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from failsoft.models.card import ModelCard
 from failsoft.models.imputation import Imputed, Statistic, impute
 from failsoft.schemas.failure import Failure, Kind

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
 from failsoft.models.card import load_card
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.session import Outcome, Session
@@ -17,7 +19,6 @@ from failsoft.schemas.features import columns
 from failsoft.workers import settings
 from failsoft.workers.cli import app
 from failsoft.workers.scaffold import Shape, shape_of
-from typer.testing import CliRunner
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "repository" / "repayment" / "2" / "model.onnx"
 

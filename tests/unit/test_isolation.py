@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+
 from failsoft.models.contract import Outcome
 from failsoft.models.isolation import Isolated
 from failsoft.models.session import Cancel, Session, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import columns
-
 from tests.isolated_models import Start, a_card, artifact, deadly, hanging, nurseries, processes, replicas, user_time
 from tests.kafka import wait_for
 from tests.onnx_models import node, onnx_model, rows, same

@@ -16,6 +16,7 @@ from typing import Any
 import onnx
 import psutil
 import pytest
+
 from failsoft.models import isolation, parcel
 from failsoft.models import replicas as pool
 from failsoft.models.contract import Outcome
@@ -24,7 +25,6 @@ from failsoft.models.replicas import Death
 from failsoft.models.restarts import AT_ONCE
 from failsoft.models.session import Cancel
 from failsoft.schemas.failure import Failure, Kind
-
 from tests.isolated_models import (
     Start,
     a_card,

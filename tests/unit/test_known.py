@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 
 import pytest
+
 from failsoft.models.fallback import LastKnown
 from failsoft.workers.known import _remember
-
 from tests.kit import Rec
 
 NOW = 1_795_550_568.0

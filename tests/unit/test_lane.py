@@ -10,10 +10,10 @@ from typing import Any, cast
 import numpy as np
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
+
 from failsoft.topics.names import Names
 from failsoft.workers.lane import LEAST_WAIT_MS, Deps, Lane
 from failsoft.workers.turnstile import Turnstile
-
 from tests.kafka import eventually
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, FakeBoard, Rec, events, fine, plan, waiting
 

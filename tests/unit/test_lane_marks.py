@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 from aiokafka import TopicPartition
+
 from failsoft.workers.lane import Lane
 from failsoft.workers.suspects import CAREFUL
-
 from tests.kafka import eventually
 from tests.kit import INPUT, RUNGS, events, waiting
 from tests.unit.test_lane import RUNG, Ledger, Log, lane

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
+
 from failsoft.topics import admin
 from failsoft.workers import app as composition
 from failsoft.workers import lanes as module
@@ -21,7 +22,6 @@ from failsoft.workers import process
 from failsoft.workers.app import Options
 from failsoft.workers.lane import Deps
 from failsoft.workers.lanes import Fatal, Lanes, _Listener
-
 from tests.kafka import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from failsoft.schemas.attempt import Attempt, parse
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.failure import Failure, Kind
@@ -24,7 +25,6 @@ from failsoft.workers.letters import (
     place,
     tally,
 )
-
 from tests.kit import Rec, attempt, body
 
 ENVELOPE = Envelope(id="id", time="at")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
+
 from failsoft.workers.logs import Failed, FailureLog, FewLines, configure, news, trace_id
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+
 from failsoft.models.contract import Outcome
 from failsoft.models.session import Cancel
 from failsoft.schemas.failure import Failure, Kind
@@ -21,8 +23,6 @@ from failsoft.workers.metrics import Metrics
 from failsoft.workers.plan import Call, Result
 from failsoft.workers.runner import LOST_TO_SPLIT, Runner, Unfit
 from failsoft.workers.threads import NAME
-from prometheus_client import CollectorRegistry
-
 from tests.kafka import eventually
 from tests.kit import with_a_thread
 from tests.onnx_models import a_card, deaf, load, rows

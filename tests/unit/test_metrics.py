@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 
 import pytest
-from failsoft.models.breaker import State
-from failsoft.schemas.failure import Kind
-from failsoft.workers.metrics import OUTCOMES, REPLAYED, TABLE, Metrics, Type
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from failsoft.models.breaker import State
+from failsoft.schemas.failure import Kind
+from failsoft.workers.metrics import OUTCOMES, REPLAYED, TABLE, Metrics, Type
 
 # The contract's list, label by label; what dashboards, alerts and other people's scripts are written against.
 PROMISED = {

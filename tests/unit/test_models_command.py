@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from failsoft.workers.cli import app
 from typer.testing import CliRunner
 
+from failsoft.workers.cli import app
 from tests.versions import bomb, double, put
 
 GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}

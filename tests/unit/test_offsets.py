@@ -15,6 +15,7 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
 )
 from aiokafka.protocol.commit import OffsetFetchResponse_v1, OffsetFetchResponse_v3
+
 from failsoft.workers import offsets
 
 TP = TopicPartition("in", 0)

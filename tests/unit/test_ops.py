@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from failsoft.workers import settings
 from failsoft.workers.metrics import TABLE
 

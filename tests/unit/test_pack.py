@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+
 from failsoft.topics.routing import Row
 from failsoft.workers.pack import LARGE, pack, squeezed
 

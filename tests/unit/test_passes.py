@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from failsoft.models import passes as memory
 from failsoft.models.passes import Passes
 from failsoft.models.verdict import Check, Result, Vetting
 from failsoft.models.vetting import Limits
-
 from tests.versions import bomb, double, examined, failed, put
 
 GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from failsoft.topics.embedded.broker import free_port
 
+from failsoft.topics.embedded.broker import free_port
 from tests.kafka import wait_for
 from tests.proxy import HOST, Proxy
 

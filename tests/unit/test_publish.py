@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from failsoft.schemas.event import Envelope
 from failsoft.workers.rows import BadRow, Csv, Lines, Ndjson, Row, value
 from failsoft.workers.schedule import Schedule
-from hypothesis import given
-from hypothesis import strategies as st
 
 LOANS = Envelope(id="event_id", time="occurred_at", features="features")
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import structlog
+from prometheus_client import CollectorRegistry
+
 from failsoft.schemas.record import Header
 from failsoft.workers.logs import FailureLog
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.report import LISTED, Reporter
-from prometheus_client import CollectorRegistry
-
 from tests.kit import INPUT, NOW_MS, FakeBoard, Rec, attempt, broken, events, failing, run, trio, waiting
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from failsoft.models.catalog.repository import Repository, UnknownModel
 from failsoft.models.imputation import Statistic
 from failsoft.schemas.config.refusal import Refused
-from onnx import TensorProto, helper, numpy_helper
 
 CARD = '[output]\nkind = "binary"\n[[features]]\nname = "x"\ntype = "float"\n'
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from failsoft.models.rollout import (
     CHANGES_KEPT,
     EVERY,

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from prometheus_client import CollectorRegistry
+
 from failsoft.models.session import Session
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.plan import Call, Result
 from failsoft.workers.runner import Runner
-from prometheus_client import CollectorRegistry
-
 from tests.kafka import eventually
 from tests.kit import with_a_thread
 from tests.onnx_models import a_card, deaf, endless, load, looked_up, rows, same

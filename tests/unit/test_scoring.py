@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from failsoft.models.window import Counts
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Origin
 from failsoft.workers.plan import Call, Result
-
 from tests.kit import (
     INPUT,
     NOW_MS,

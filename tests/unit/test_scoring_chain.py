@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+
 from failsoft.models.fallback import LastKnown
 from failsoft.models.window import Counts
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.scored import encode
 from failsoft.workers.plan import Call, Result
-
 from tests.kit import (
     NOW_MS,
     RULE,

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+
 from failsoft.models.fallback import LastKnown
 from failsoft.models.window import Counts
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 from failsoft.workers.plan import Call, Result, Scored
-
 from tests.kit import (
     INPUT,
     NOW_MS,

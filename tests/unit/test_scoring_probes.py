@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import permutations
 
 import pytest
+
 from failsoft.models.breaker import Admission
 from failsoft.models.window import Counts
 from failsoft.schemas.failure import Kind
-
 from tests.kit import REPLAY, FakeBoard, Rec, answers, broken, by_topic, events, failing, retried, run, waiting
 
 RUNG, NEXT = "loans.retry.5s", "loans.retry.1m"

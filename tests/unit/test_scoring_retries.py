@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Origin
-
 from tests.kit import (
     INPUT,
     NOW_MS,

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
+
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.session import Cancel, Outcome, Session, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Spec, columns
-from onnx import helper
-
 from tests.onnx_models import X2, a_card, answer, load, node, onnx_model, port, rows, same
 
 DEMO = Path(__file__).parents[2] / "models" / "repository"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from failsoft.models.catalog.repository import Repository
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import sessions, settings

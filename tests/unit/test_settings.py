@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka.conn import collect_hosts
+
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.event import Envelope
 from failsoft.workers.process import wanted

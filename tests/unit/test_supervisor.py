@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from failsoft.workers.restart import FIRST, HEALTHY, LONGEST, Ended, Restart, StopAll, decide
 from hypothesis import given
 from hypothesis import strategies as st
 
+from failsoft.workers.restart import FIRST, HEALTHY, LONGEST, Ended, Restart, StopAll, decide
 from tests.isolated_models import ended
 from tests.kafka import wait_for
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from failsoft.models.fallback import LinkKind
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.workers.suspects import (
@@ -18,7 +19,6 @@ from failsoft.workers.suspects import (
     parse,
     too_many,
 )
-
 from tests.kit import attempt
 
 A, B = ("loans.events", 0), ("loans.retry.5s", 0)

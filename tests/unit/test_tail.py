@@ -6,8 +6,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from failsoft.workers.tail import Filter, answer
 
+from failsoft.workers.tail import Filter, answer
 from tests.kit import Rec
 
 

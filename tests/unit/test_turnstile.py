@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from failsoft.workers.turnstile import Turnstile
 
+from failsoft.workers.turnstile import Turnstile
 from tests.kafka import eventually
 
 

@@ -10,6 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+
 from failsoft.workers.unpack import Fetched, Records, Unpacked
 
 TP = TopicPartition("events", 3)

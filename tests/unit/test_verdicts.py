@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Events
 from failsoft.schemas.failure import Failure, Kind
@@ -15,7 +16,6 @@ from failsoft.schemas.record import Origin
 from failsoft.workers.metrics import OUTCOMES, REPLAYED
 from failsoft.workers.plan import Plan, Scored
 from failsoft.workers.verdicts import Answered, Outcome, conclude
-
 from tests.kit import INPUT, NOW_MS, REPLAY, Rec, answers, attempt, events, plan, retried, waiting
 
 RETRIED = [k for k in Kind if k.retried]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
+
 from failsoft.models.rollout import EVERY
 from failsoft.models.session import Cancel, Outcome, Unloadable
 from failsoft.schemas.failure import Failure, Kind
@@ -21,8 +23,6 @@ from failsoft.workers.plan import Call, Served
 from failsoft.workers.runner import Runner
 from failsoft.workers.sessions import Opened
 from failsoft.workers.versions import Versions
-from prometheus_client import CollectorRegistry
-
 from tests.kafka import eventually
 from tests.kit import card, failing, fine
 

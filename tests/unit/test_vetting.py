@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 import psutil
 import pytest
+
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.verdict import CHECKS, Result
 from failsoft.models.vetting import Limits, _environment, _why, vet
-
 from tests.isolated_models import cmdline, ended, user_time
 from tests.kafka import wait_for
 from tests.onnx_models import node, onnx_model

@@ -8,9 +8,10 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import CollectorRegistry
+
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.web import PortTaken, Web
-from prometheus_client import CollectorRegistry
 
 
 class Worker:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from failsoft.models.window import Counts, Window
 from hypothesis import given
 from hypothesis import strategies as st
+
+from failsoft.models.window import Counts, Window
 
 ONE = Counts(1, 0, 0)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.border import Failed, Interrupted
 from failsoft.workers.commands.context import Json, Pipeline

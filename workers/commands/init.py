@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from failsoft.workers.commands import output
 from failsoft.workers.commands.border import Failed
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from failsoft.workers.commands import output
 from failsoft.workers.commands.border import INTERRUPTED, Failed
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
 from failsoft.workers.commands import context, output, versions
 from failsoft.workers.commands.border import FAILED, Failed
 from failsoft.workers.commands.context import Json, Pipeline

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.border import Interrupted
 from failsoft.workers.commands.context import Json, Pipeline

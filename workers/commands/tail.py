@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.context import Json, Pipeline
 
@@ -78,9 +79,10 @@ _WIDTHS = (24, 24, 9, 12, 14, 20, 14)
 
 def _table() -> Any:
     """A table that never ends: its head now, and a function that prints a record's line."""
-    from failsoft.workers.tail import answer
     from rich.console import Console
     from rich.text import Text
+
+    from failsoft.workers.tail import answer
 
     console = Console(soft_wrap=True, highlight=False)
     names = ("scored at", "event", "score", "label", "source", "model", "reason", "")

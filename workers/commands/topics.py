@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import typer
+
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.border import Failed
 from failsoft.workers.commands.context import Json, Pipeline

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.border import Failed, Interrupted
 from failsoft.workers.commands.breakers import Wait, Who, me, now_ms

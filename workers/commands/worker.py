@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.context import Pipeline
 

@@ -8,15 +8,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.border import Failed
 from failsoft.workers.commands.context import Json
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from failsoft.workers.demo.scene import Script
     from failsoft.workers.demo.show import Show
     from failsoft.workers.demo.summary import Sum
-    from rich.console import Console
 
 NEXT = (
     "failsoft kafka                      # a Kafka to keep",
@@ -46,9 +48,10 @@ def demo(
 
     **Example**: `failsoft demo`
     """
+    from rich.console import Console
+
     from failsoft.workers.demo.show import on
     from failsoft.workers.demo.story import FAST, FULL
-    from rich.console import Console
 
     script = FAST if fast else FULL
     script = replace(script, rate=rate or script.rate, seed=script.seed if seed is None else seed)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from failsoft.models.contract import Answers
 from failsoft.models.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns
 from failsoft.workers.sessions import Model
-from numpy.typing import NDArray
 
 DEAREST = 250_000.0
 """€. No car in the demo's data costs half as much, so a fault above this price meets only the cars made for it."""

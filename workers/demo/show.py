@@ -6,10 +6,11 @@ import textwrap
 from types import TracebackType
 from typing import Protocol, Self
 
-from failsoft.workers.demo.table import Moment, line, render
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from failsoft.workers.demo.table import Moment, line, render
 
 EVERY = 5.0
 """Seconds between two progress lines: twenty of them tell the story, and fit on a page."""

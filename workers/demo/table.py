@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from failsoft.workers.demo.seen import Rung
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+
+from failsoft.workers.demo.seen import Rung
 
 STYLES = {"closed": "green", "half_open": "yellow", "open": "bold red"}
 

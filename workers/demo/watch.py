@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+
 from failsoft.schemas.record import Record
 from failsoft.workers import reading
 from failsoft.workers.demo.fleet import Fleet

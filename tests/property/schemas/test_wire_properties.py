@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas import wire
 from failsoft.schemas.attempt import Attempt, shortened
@@ -14,10 +18,6 @@ from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Origin
 from failsoft.schemas.scored import Answers, encode
 from failsoft.topics import hold
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-
 from tests.kit import NOW_MS, Rec
 from tests.unit.schemas.test_scored import plainly
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from aiokafka import TopicPartition
+
 from failsoft.models.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas.attempt import MAX_MESSAGE, Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Header, Origin
-
 from tests.kit import INPUT, NOW_MS, Rec, attempt
 
 

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
+
 from failsoft.schemas.event import MAX_ID, Envelope, Event, decode, decode_one, fallback_id, iso, origin_of
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Header, Origin
-
 from tests.kit import INPUT, NOW_MS, Rec
 
 ENVELOPE = Envelope(id="id", time="at")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from failsoft.schemas.failure import Failure, Kind
 
 # kind: retried, counts against the breaker, dead at once

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+
 from failsoft.schemas.features import QUOTED, Columns, Spec, Type, columns, reason
 
 FLOAT, INT, BOOL, STRING = (Spec(t.value, t) for t in Type)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+
 from failsoft.schemas import interface, publish
 from failsoft.schemas.event import Event, decode_one, origin_of
 from failsoft.schemas.failure import Failure, Kind
@@ -17,7 +18,6 @@ from failsoft.topics.layout import Role, layout
 from failsoft.topics.names import Names
 from failsoft.topics.routing import route
 from failsoft.workers import docs
-
 from tests.kit import REPLAY, RULE, FakeBoard, Rec, attempt, body, broken, events, plan, result, run, waiting
 
 CHECK_FORMATS = jsonschema.FormatChecker()

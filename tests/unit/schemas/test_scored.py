@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.prediction import Prediction, Predictions, Source
 from failsoft.schemas.scored import Answers, encode, headers

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.record import Header
 from failsoft.topics.hold import SLACK_MS, due_count, due_ms, plausible, wait_seconds
-
 from tests.kit import attempt
 
 DUE = "failsoft-due-ms"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.topics.ladder import Rung, next_rung
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+
 from failsoft.topics.layout import (
     DAY_MS,
     DEAD_KEPT_MS,

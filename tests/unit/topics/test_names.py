@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from failsoft.topics.names import LONGEST, LONGEST_TOPIC, Names, check_name
 from hypothesis import given
 from hypothesis import strategies as st
+
+from failsoft.topics.names import LONGEST, LONGEST_TOPIC, Names, check_name
 
 DELAYS = ["5s", "1m", "1h", "1.5h", "200ms", "7d"]
 LEGAL_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")

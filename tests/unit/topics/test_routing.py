@@ -6,12 +6,12 @@ import json
 from dataclasses import replace
 
 import numpy as np
+
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 from failsoft.schemas.record import Header
 from failsoft.topics.names import Names
 from failsoft.topics.routing import Dead, Given, Retries, Verdicts, dead_letter, route
-
 from tests.kit import Rec, attempt
 from tests.unit.schemas.test_scored import PLAIN
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from failsoft.schemas.config.refusal import DEEPEST, MOST_PROBLEMS, Refused, near, refuse, toml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from failsoft.schemas.config.refusal import DEEPEST, MOST_PROBLEMS, Refused, near, refuse, toml
 
 
 class _Inner(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from failsoft.schemas.config.size import bytes_of, text
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
+
 from failsoft.models.breaker import Event, State
 from failsoft.models.fleet import fold
 from failsoft.schemas import wire
@@ -23,7 +24,6 @@ from failsoft.schemas.fleet.breaker import (
     Tally,
     WorkerWindow,
 )
-
 from tests.fleet_owner import BAD, KEY, POLICY, T0
 
 LEASE = Lease("a", 3, T0, T0 + 10_000, 1, 1)
