@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.card import ModelCard, OutputKind, OutputSection
+from failsoft.models.catalog.card import ModelCard
+from failsoft.models.catalog.fields import OutputKind
+from failsoft.models.catalog.sections import OutputSection
 from failsoft.schemas.config.refusal import near
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.card import ModelCard, OutputKind
-from failsoft.models.members import Combine
+from failsoft.models.catalog.card import ModelCard
+from failsoft.models.catalog.fields import OutputKind
+from failsoft.models.catalog.sections import Combine
 from failsoft.schemas.prediction import Label, Predictions
 
 Table = NDArray[np.float64]

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from failsoft.models import parcel
-from failsoft.models.card import ModelCard
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.link import Channel, Ended, Segment
 from failsoft.models.session import Cancel, Session, Unloadable

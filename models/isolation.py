@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from failsoft.models import parcel
-from failsoft.models.card import ModelCard
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.contract import Outcome
 from failsoft.models.isolated import MOST

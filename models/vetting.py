@@ -22,7 +22,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 
 from failsoft.models import golden
-from failsoft.models.card import ModelCard
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact, NotOneFile, Repository, UnknownModel
 from failsoft.models.passes import Passes
 from failsoft.models.verdict import Check, Result, Vetting, check_of, out_of_memory, over_memory

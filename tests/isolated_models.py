@@ -12,7 +12,7 @@ import onnx
 import psutil
 from onnx import helper
 
-from failsoft.models.card import ModelCard
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.isolation import Isolated
 from tests.onnx_models import features, node, onnx_model, port

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from failsoft.models.breaker import Admission
-from failsoft.models.card import ModelCard
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.fallback import LastKnown
 from failsoft.models.window import Counts
 from failsoft.schemas.attempt import Attempt

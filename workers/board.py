@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from failsoft.models.breaker import Admission, Policy, State
-from failsoft.models.card import ModelCard
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.home import Home, Move
 from failsoft.models.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Report

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from failsoft.models.breaker import Admission
-from failsoft.models.card import ModelCard
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.imputation import Imputed, impute
 from failsoft.models.window import Counts
 from failsoft.schemas.attempt import Attempt

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from failsoft.models.breaker import Admission
-from failsoft.models.card import ModelCard
-from failsoft.models.fallback import Link, LinkKind
-from failsoft.models.imputation import Statistic
+from failsoft.models.catalog.card import ModelCard
+from failsoft.models.catalog.chain import Link, LinkKind
+from failsoft.models.catalog.statistics import Statistic
 from failsoft.models.window import Counts
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Envelope, Events

@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.card import ModelCard
-from failsoft.models.fallback import LastKnown, LinkKind, from_rule, static
+from failsoft.models.catalog.card import ModelCard
+from failsoft.models.catalog.chain import LinkKind
+from failsoft.models.fallback import LastKnown, from_rule, static
 from failsoft.models.imputation import Imputed
 from failsoft.models.window import Counts
 from failsoft.schemas import attempt as attempts

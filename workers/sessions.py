@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from failsoft.models import members
-from failsoft.models.card import Method, ModelCard
+from failsoft.models.catalog.card import ModelCard, mismatches
+from failsoft.models.catalog.chain import LinkKind
+from failsoft.models.catalog.fields import Method
 from failsoft.models.catalog.repository import Artifact, Repository, UnknownModel
-from failsoft.models.fallback import LinkKind
 from failsoft.models.isolation import Isolated
 from failsoft.models.passes import Passes
 from failsoft.models.replicas import Death
@@ -85,7 +85,7 @@ def _members(where: str, card: ModelCard, repository: Repository) -> dict[str, M
         except UnknownModel as e:
             raise Refused(where, [f"ensemble.members: {e}"]) from None
         _refuse_unkept(str(repository.root / name / "card.toml"), found[name])
-    problems = members.mismatches(card, found)
+    problems = mismatches(card, found)
     if problems:
         raise Refused(where, problems)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from failsoft.models.card import ModelCard
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Repository, UnknownModel
 from failsoft.schemas.config.refusal import near
 

@@ -11,7 +11,7 @@ import numpy as np
 import structlog
 from mode import Service
 
-from failsoft.models.card import ModelCard
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import UnknownModel
 from failsoft.models.health import Recent
 from failsoft.models.rollout import newer, presence_every, skew

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.events import ODD
 from benchmarks.model import PRIMARY
 from failsoft.models.breaker import State
-from failsoft.models.card import ModelCard
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns

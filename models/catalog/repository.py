@@ -13,8 +13,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from failsoft.models.card import FeatureSection, Finite, ModelCard, Value, load_card
-from failsoft.models.imputation import Statistic, fill
+from failsoft.models.catalog.card import ModelCard, load_card
+from failsoft.models.catalog.fields import Finite, Value
+from failsoft.models.catalog.sections import FeatureSection
+from failsoft.models.catalog.statistics import Statistic, fill
 from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")

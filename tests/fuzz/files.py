@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from failsoft.models import golden
-from failsoft.models.card import load_card
+from failsoft.models.catalog.card import load_card
 from failsoft.models.catalog.repository import Repository, UnknownModel
 from failsoft.models.fallback import static
 from failsoft.models.imputation import impute

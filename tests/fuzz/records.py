@@ -7,7 +7,7 @@ from datetime import datetime
 
 import numpy as np
 
-from failsoft.models.card import load_card
+from failsoft.models.catalog.card import load_card
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import MAX_ID, Envelope, Event, decode, decode_one, origin_of

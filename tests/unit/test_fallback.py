@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from failsoft.models import fallback
-from failsoft.models.card import ModelCard
-from failsoft.models.fallback import LastKnown, Link, LinkKind
+from failsoft.models.catalog.card import ModelCard
+from failsoft.models.catalog.chain import Link, LinkKind, parse
+from failsoft.models.fallback import LastKnown
 from failsoft.schemas.prediction import Prediction, Predictions
 from failsoft.workers.demo.rules import by_ratio
 
@@ -23,7 +24,7 @@ from failsoft.workers.demo.rules import by_ratio
 )
 def test_parse(text: str, link: Link) -> None:
     """A link reads back as it was written."""
-    assert fallback.parse(text) == link
+    assert parse(text) == link
     assert str(link) == text
 
 
@@ -34,7 +35,7 @@ def test_parse(text: str, link: Link) -> None:
 def test_parse_refuses(text: str) -> None:
     """What is no link is refused with what a link may be."""
     with pytest.raises(ValueError, match='"model:NAME", "last_known", "rule:'):
-        fallback.parse(text)
+        parse(text)
 
 
 def test_static() -> None:

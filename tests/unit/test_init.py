@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from failsoft.models.card import load_card
+from failsoft.models.catalog.card import load_card
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.session import Outcome, Session
 from failsoft.schemas.features import columns

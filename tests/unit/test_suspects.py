@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from failsoft.models.fallback import LinkKind
+from failsoft.models.catalog.chain import LinkKind
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.workers.suspects import (
     CAREFUL,

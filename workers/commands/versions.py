@@ -14,7 +14,7 @@ from failsoft.workers.commands.breakers import Wait, Who, me, now_ms
 from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
-    from failsoft.models.card import ModelCard
+    from failsoft.models.catalog.card import ModelCard
     from failsoft.schemas.fleet.rollout import Direction, Order
     from failsoft.workers.settings import Settings
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from failsoft.models.catalog.repository import Repository, UnknownModel
-from failsoft.models.imputation import Statistic
+from failsoft.models.catalog.statistics import Statistic
 from failsoft.schemas.config.refusal import Refused
 
 CARD = '[output]\nkind = "binary"\n[[features]]\nname = "x"\ntype = "float"\n'

@@ -1,81 +1,97 @@
-"""An ensemble's part of a card: its members, how they are combined, how many must speak, and what may not be said."""
+"""A model's card: its features, output, fallback, breaker and rollback policy, as card.toml says them."""
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, model_validator
+from pydantic import (
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from failsoft.schemas.config.refusal import near
-
-if TYPE_CHECKING:
-    from failsoft.models.card import ModelCard
-
-
-class Combine(StrEnum):
-    """How one answer is made of several."""
-
-    MEAN = "mean"
-    WEIGHTED_MEAN = "weighted_mean"
-    VOTE = "vote"
-    MAXIMUM = "maximum"
-
-    @property
-    def weighs(self) -> bool:
-        return self in (Combine.WEIGHTED_MEAN, Combine.VOTE)
-
-
-def _combine(given: Any) -> Any:
-    words = [each.value for each in Combine]
-    if given in words:
-        return given
-    raise ValueError(f"{given!r} is none of {', '.join(map(repr, words))}{near(str(given), words)}")
+from failsoft.models.catalog.chain import Link, LinkKind
+from failsoft.models.catalog.fields import (
+    Section,
+)
+from failsoft.models.catalog.sections import (
+    BreakerSection,
+    Combine,
+    EnsembleSection,
+    FallbackSection,
+    FeatureSection,
+    ModelSection,
+    OutputSection,
+    RollbackSection,
+)
+from failsoft.schemas.config.refusal import Refused, refuse, toml
+from failsoft.schemas.features import Spec
 
 
-class MemberSection(BaseModel):
-    """An ``[[ensemble.members]]`` entry: a model of the repository, and what its word weighs."""
+class ModelCard(Section):
+    """The whole of a card.toml; times are seconds. A model has features, an ensemble has ``ensemble`` instead."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model: ModelSection = ModelSection()
+    output: OutputSection
+    features: tuple[FeatureSection, ...] = ()
+    ensemble: EnsembleSection | None = None
+    fallback: FallbackSection | None = None
+    breaker: BreakerSection = BreakerSection()
+    rollback: RollbackSection = RollbackSection()
 
-    model: Annotated[str, Field(min_length=1)]
-    # A million to one is beyond any use, and far from where sums of products would overflow.
-    weight: Annotated[float, Field(strict=True, gt=0, le=1e6)] = 1.0
+    @field_validator("features")
+    @classmethod
+    def _each_once(cls, features: tuple[FeatureSection, ...]) -> tuple[FeatureSection, ...]:
+        twice = [name for name, times in Counter(f.name for f in features).items() if times > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is listed twice")
+        return features
 
-
-class EnsembleSection(BaseModel):
-    """``[ensemble]``. ``quorum`` members are an answer; it has no default, since it says what is good enough."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    combine: Annotated[Combine, BeforeValidator(_combine)]
-    quorum: StrictInt
-    members: tuple[MemberSection, ...]
+    @field_validator("fallback")
+    @classmethod
+    def _not_itself(cls, section: FallbackSection | None, info: ValidationInfo) -> FallbackSection | None:
+        name = info.data["model"].name if "model" in info.data else None
+        if section is not None and any(link == Link(LinkKind.MODEL, name) for link in section.chain):
+            raise ValueError(f"chain: {name!r} cannot be its own fallback")
+        return section
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        n = len(self.members)
-        if n < 2:
-            raise ValueError(f"members: {n} given; at least two make an ensemble")
-        twice = [name for name, times in Counter(self.names).items() if times > 1]
-        if twice:
-            raise ValueError(f"members: {twice[0]!r} is listed twice; to count it more, give it a weight")
-        if not 1 <= self.quorum <= n:
-            raise ValueError(f"quorum: {self.quorum}, and there are {n} members: it may be 1 to {n}")
-        weighed = [m.model for m in self.members if "weight" in m.model_fields_set]
-        if weighed and not self.combine.weighs:
-            raise ValueError(
-                f'members: {weighed[0]!r} has a weight, and combine = "{self.combine}" uses none: leave it out, or '
-                'write combine = "weighted_mean" or "vote"'
-            )
+    def _of_its_kind(self) -> Self:
+        told = problem(self)
+        if told is not None:
+            raise ValueError(told)
         return self
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The members' names, in the card's order."""
-        return tuple(member.model for member in self.members)
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def specs(self) -> tuple[Spec, ...]:
+        """The features in the card's order, which is a matrix's column order."""
+        return tuple(feature.spec for feature in self.features)
+
+
+def load_card(path: Path) -> ModelCard:
+    """The card at ``path``; a card without a name takes its folder's. Raises Refused: file, key, what it may be."""
+    try:
+        given = toml(str(path), path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused(str(path), [f"cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refused(str(path), [f"is not TOML: {error}"]) from error
+    section = given.setdefault("model", {})
+    if isinstance(section, dict):
+        section.setdefault("name", path.parent.name)
+    try:
+        return ModelCard.model_validate(given)
+    except ValidationError as error:
+        raise refuse(str(path), error, ModelCard) from error
 
 
 def problem(card: ModelCard) -> str | None:

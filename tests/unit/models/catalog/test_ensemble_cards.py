@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from failsoft.models.card import ModelCard, load_card
+from failsoft.models.catalog.card import ModelCard, load_card
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.members import Combine
+from failsoft.models.catalog.sections import Combine
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import breakers, sessions, settings
 from failsoft.workers.commands.worker import warn_without_model

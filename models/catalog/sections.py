@@ -1,12 +1,9 @@
-"""A model's card: its features, output, fallback, breaker and rollback policy, as card.toml says them."""
+"""A card's sections: what each may say, its defaults, and what contradicts itself."""
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
-from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -16,74 +13,30 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
-    StrictStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from failsoft.models import fallback, members
-from failsoft.schemas.config import duration, size
-from failsoft.schemas.config.refusal import Refused, near, refuse, toml
+from failsoft.models.catalog.chain import Link, LinkKind, parse
+from failsoft.models.catalog.fields import (
+    METHODS,
+    Finite,
+    Label,
+    Method,
+    OutputKind,
+    Rate,
+    Seconds,
+    Section,
+    Value,
+    one_of,
+)
+from failsoft.schemas.config import size
+from failsoft.schemas.config.refusal import near
 from failsoft.schemas.features import FLOAT32_MAX, Spec, Type
-
-Seconds = Annotated[float, BeforeValidator(duration.seconds)]
-"""Written as a duration ("200ms"), read as seconds."""
-
-Rate = Annotated[float, Field(strict=True, gt=0, le=1)]
-Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Label = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | StrictStr
-"""JSON writers stop at 64 bits."""
 
 LEAST_MEMORY = 192_000_000
 """Bytes: a process that has loaded a small model has some 125 MB that RLIMIT_DATA counts, and a batch needs some."""
-
-Value = bool | int | float | str
-"""A feature's value as TOML gives it; which of them a feature takes is its ``type``'s to say."""
-
-
-class OutputKind(StrEnum):
-    """What the model's output means."""
-
-    BINARY = "binary"
-    MULTICLASS = "multiclass"
-    REGRESSION = "regression"
-    ANOMALY = "anomaly"
-
-
-class Method(StrEnum):
-    """How a missing value is made up for; a statistic is of the training data."""
-
-    VALUE = "value"
-    MEAN = "mean"
-    MEDIAN = "median"
-    MODE = "mode"
-    LAST_KNOWN = "last_known"
-
-    @property
-    def statistic(self) -> bool:
-        return self in (Method.MEAN, Method.MEDIAN, Method.MODE)
-
-
-_METHODS = [method.value for method in Method if method is not Method.VALUE]
-
-
-def _among(known: Iterable[str]) -> BeforeValidator:
-    """One of the words ``known``; another is refused with its near spelling."""
-    words = [str(word) for word in known]
-
-    def check(given: Any) -> Any:
-        if given in words:
-            return given
-        raise ValueError(f"{given!r} is none of {', '.join(map(repr, words))}{near(str(given), words)}")
-
-    return BeforeValidator(check)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
 
 LONGEST_BLAME = 20.0
 """Seconds. A lane that scores for 30 is given up, and a drain waits for 25."""
@@ -95,7 +48,7 @@ with a model of 400 MB, whose fork has more to copy; eight killers (20 crashes) 
 meanwhile: forks of the loaded model stand in at once. Two busy cores."""
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """``[model]``: who it is and how it is run.
 
     ``deadline`` is what one run of a batch may take. ``blame`` is what a batch that failed may take in all, its first
@@ -105,11 +58,11 @@ class ModelSection(_Section):
     """
 
     name: str = ""  # load_card fills in the folder's name
-    kind: Annotated[Literal["model", "ensemble"], _among(["model", "ensemble"])] = "model"
+    kind: Annotated[Literal["model", "ensemble"], one_of(["model", "ensemble"])] = "model"
     # A fifth of a second is where a person notices waiting; a batch of 4,000 rows takes some 10 ms.
     deadline: Seconds = 0.2
     blame: Seconds | None = None
-    isolation: Annotated[Literal["thread", "process"], _among(["thread", "process"])] = "thread"
+    isolation: Annotated[Literal["thread", "process"], one_of(["thread", "process"])] = "thread"
     # A process runs one call at a time; one is enough for most: a batch of 4,000 rows keeps it for some 10 ms.
     replicas: Annotated[int, Field(strict=True, ge=1, le=16)] = 1
     # Of each process. None: a default would be wrong for most models, and kills what works.
@@ -146,7 +99,7 @@ class ModelSection(_Section):
         return self
 
 
-class OutputSection(_Section):
+class OutputSection(Section):
     """``[output]``: what the ONNX outputs mean, and which of them are an answer.
 
     ``output`` names the ONNX output that holds scores or probabilities, when the first float one is not it.
@@ -154,7 +107,7 @@ class OutputSection(_Section):
     or anomaly score. ``classes`` are the labels of a multiclass model's columns, in order.
     """
 
-    kind: Annotated[OutputKind, _among(OutputKind)]
+    kind: Annotated[OutputKind, one_of(OutputKind)]
     min_confidence: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     range: tuple[Finite, Finite] | None = None
     threshold: Finite | None = None
@@ -190,7 +143,7 @@ class OutputSection(_Section):
         return self
 
 
-class Imputation(_Section):
+class Imputation(Section):
     """How a feature is made up for: a training statistic, the entity's last known value, or a fixed ``value``."""
 
     method: Method
@@ -200,7 +153,7 @@ class Imputation(_Section):
     @classmethod
     def _read(cls, given: Any) -> Any:
         """``"median"`` is a method; ``3.5`` and ``{ value = "median" }`` are values."""
-        if isinstance(given, str) and given in _METHODS:
+        if isinstance(given, str) and given in METHODS:
             return {"method": given}
         if isinstance(given, (bool, int, float, str)):
             return {"method": Method.VALUE, "value": given}
@@ -211,15 +164,15 @@ class Imputation(_Section):
         raise ValueError('a value, "mean", "median", "mode", "last_known", or { value = … } for a value so spelled')
 
 
-class FeatureSection(_Section):
+class FeatureSection(Section):
     """A ``[[features]]`` entry. Without ``impute`` an event that lacks it is invalid, whatever ``required`` says."""
 
     name: str = Field(min_length=1)
-    type: Annotated[Type, _among(Type)]
+    type: Annotated[Type, one_of(Type)]
     required: StrictBool = True
     impute: Imputation | None = None
     categories: tuple[str, ...] | None = Field(default=None, min_length=1)
-    unseen: Annotated[Literal["unusable", "pass"], _among(["unusable", "pass"])] = "unusable"
+    unseen: Annotated[Literal["unusable", "pass"], one_of(["unusable", "pass"])] = "unusable"
     mean: Finite | None = None
     median: Finite | None = None
     mode: Value | None = None
@@ -264,7 +217,7 @@ class FeatureSection(_Section):
             case Type.STRING:
                 fits = isinstance(value, str)
         if not fits:
-            hint = near(value, _METHODS) if isinstance(value, str) else ""
+            hint = near(value, METHODS) if isinstance(value, str) else ""
             raise ValueError(f"{self.name!r}: {key} is {value!r}, which is not a {self.type}{hint}")
         if self.unseen == "unusable" and self.categories is not None and value not in self.categories:
             raise ValueError(f"{self.name!r}: {key} is {value!r}, which is none of its categories")
@@ -275,7 +228,7 @@ class FeatureSection(_Section):
         return Spec(self.name, self.type, known)
 
 
-class Static(_Section):
+class Static(Section):
     """The answer when nobody else has one."""
 
     score: Finite
@@ -283,17 +236,17 @@ class Static(_Section):
     probabilities: tuple[Finite, ...] | None = None
 
 
-class FallbackSection(_Section):
+class FallbackSection(Section):
     """``[fallback]``: who answers, in order, when this model cannot."""
 
-    chain: tuple[Annotated[fallback.Link, BeforeValidator(fallback.parse)], ...]
+    chain: tuple[Annotated[Link, BeforeValidator(parse)], ...]
     # An hour: long enough to bridge an outage, short enough that a customer is still in the same situation.
     last_known_max_age: Seconds = 3600.0
     static: Static
 
     @model_validator(mode="after")
     def _always_answers(self) -> Self:
-        if not self.chain or self.chain[-1].kind is not fallback.LinkKind.STATIC:
+        if not self.chain or self.chain[-1].kind is not LinkKind.STATIC:
             raise ValueError('chain: must end in "static", the one link that always answers')
         twice = [str(link) for link, times in Counter(self.chain).items() if times > 1]
         if twice:
@@ -301,7 +254,7 @@ class FallbackSection(_Section):
         return self
 
 
-class BreakerSection(_Section):
+class BreakerSection(Section):
     """``[breaker]``: when to stop asking this model, and when to try it again. The defaults are the contract's."""
 
     # Half: a model that fails every other row is no better than its fallback.
@@ -323,7 +276,7 @@ class BreakerSection(_Section):
         return self
 
 
-class RollbackSection(_Section):
+class RollbackSection(Section):
     """``[rollback]``: when to go back to the version before."""
 
     after_failed_probes: int = Field(default=3, ge=1, strict=True)
@@ -331,62 +284,64 @@ class RollbackSection(_Section):
     hold: Seconds = 1800.0
 
 
-class ModelCard(_Section):
-    """The whole of a card.toml; times are seconds. A model has features, an ensemble has ``ensemble`` instead."""
+class Combine(StrEnum):
+    """How one answer is made of several."""
 
-    model: ModelSection = ModelSection()
-    output: OutputSection
-    features: tuple[FeatureSection, ...] = ()
-    ensemble: members.EnsembleSection | None = None
-    fallback: FallbackSection | None = None
-    breaker: BreakerSection = BreakerSection()
-    rollback: RollbackSection = RollbackSection()
+    MEAN = "mean"
+    WEIGHTED_MEAN = "weighted_mean"
+    VOTE = "vote"
+    MAXIMUM = "maximum"
 
-    @field_validator("features")
-    @classmethod
-    def _each_once(cls, features: tuple[FeatureSection, ...]) -> tuple[FeatureSection, ...]:
-        twice = [name for name, times in Counter(f.name for f in features).items() if times > 1]
-        if twice:
-            raise ValueError(f"{twice[0]!r} is listed twice")
-        return features
+    @property
+    def weighs(self) -> bool:
+        return self in (Combine.WEIGHTED_MEAN, Combine.VOTE)
 
-    @field_validator("fallback")
-    @classmethod
-    def _not_itself(cls, section: FallbackSection | None, info: ValidationInfo) -> FallbackSection | None:
-        name = info.data["model"].name if "model" in info.data else None
-        if section is not None and any(link == fallback.Link(fallback.LinkKind.MODEL, name) for link in section.chain):
-            raise ValueError(f"chain: {name!r} cannot be its own fallback")
-        return section
+
+def _combine(given: Any) -> Any:
+    words = [each.value for each in Combine]
+    if given in words:
+        return given
+    raise ValueError(f"{given!r} is none of {', '.join(map(repr, words))}{near(str(given), words)}")
+
+
+class MemberSection(BaseModel):
+    """An ``[[ensemble.members]]`` entry: a model of the repository, and what its word weighs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Annotated[str, Field(min_length=1)]
+    # A million to one is beyond any use, and far from where sums of products would overflow.
+    weight: Annotated[float, Field(strict=True, gt=0, le=1e6)] = 1.0
+
+
+class EnsembleSection(BaseModel):
+    """``[ensemble]``. ``quorum`` members are an answer; it has no default, since it says what is good enough."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    combine: Annotated[Combine, BeforeValidator(_combine)]
+    quorum: StrictInt
+    members: tuple[MemberSection, ...]
 
     @model_validator(mode="after")
-    def _of_its_kind(self) -> Self:
-        told = members.problem(self)
-        if told is not None:
-            raise ValueError(told)
+    def _consistent(self) -> Self:
+        n = len(self.members)
+        if n < 2:
+            raise ValueError(f"members: {n} given; at least two make an ensemble")
+        twice = [name for name, times in Counter(self.names).items() if times > 1]
+        if twice:
+            raise ValueError(f"members: {twice[0]!r} is listed twice; to count it more, give it a weight")
+        if not 1 <= self.quorum <= n:
+            raise ValueError(f"quorum: {self.quorum}, and there are {n} members: it may be 1 to {n}")
+        weighed = [m.model for m in self.members if "weight" in m.model_fields_set]
+        if weighed and not self.combine.weighs:
+            raise ValueError(
+                f'members: {weighed[0]!r} has a weight, and combine = "{self.combine}" uses none: leave it out, or '
+                'write combine = "weighted_mean" or "vote"'
+            )
         return self
 
     @property
-    def name(self) -> str:
-        return self.model.name
-
-    @property
-    def specs(self) -> tuple[Spec, ...]:
-        """The features in the card's order, which is a matrix's column order."""
-        return tuple(feature.spec for feature in self.features)
-
-
-def load_card(path: Path) -> ModelCard:
-    """The card at ``path``; a card without a name takes its folder's. Raises Refused: file, key, what it may be."""
-    try:
-        given = toml(str(path), path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Refused(str(path), [f"cannot be read: {error.strerror}"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Refused(str(path), [f"is not TOML: {error}"]) from error
-    section = given.setdefault("model", {})
-    if isinstance(section, dict):
-        section.setdefault("name", path.parent.name)
-    try:
-        return ModelCard.model_validate(given)
-    except ValidationError as error:
-        raise refuse(str(path), error, ModelCard) from error
+    def names(self) -> tuple[str, ...]:
+        """The members' names, in the card's order."""
+        return tuple(member.model for member in self.members)

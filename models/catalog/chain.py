@@ -1,0 +1,45 @@
+"""The grammar of a fallback chain: the links that a card may name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+_RULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+_FORMS = '"model:NAME", "last_known", "rule:PACKAGE.MODULE:FUNCTION" or "static"'
+
+
+class LinkKind(StrEnum):
+    """Who a link asks."""
+
+    MODEL = "model"
+    LAST_KNOWN = "last_known"
+    RULE = "rule"
+    STATIC = "static"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One link: ``target`` is the model's name, or the rule as ``package.module:function``; else None."""
+
+    kind: LinkKind
+    target: str | None = None
+
+    def __str__(self) -> str:
+        return self.kind.value if self.target is None else f"{self.kind.value}:{self.target}"
+
+
+def parse(text: str) -> Link:
+    """``"model:lite"`` -> Link. Raises ValueError, which says what a link may be."""
+    kind, colon, target = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if not colon and kind in (LinkKind.LAST_KNOWN, LinkKind.STATIC):
+        return Link(LinkKind(kind))
+    if kind == LinkKind.MODEL and _MODEL_NAME.fullmatch(target):
+        return Link(LinkKind.MODEL, target)
+    if kind == LinkKind.RULE and _RULE.fullmatch(target):
+        return Link(LinkKind.RULE, target)
+    raise ValueError(f"{text!r} is not a link of a fallback chain: it may be {_FORMS}")
