@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.fields import Finite, Label
 from failsoft.models.catalog.statistics import Statistic
-from failsoft.models.imputation import impute
 from failsoft.schemas import wire
 from failsoft.schemas.config.refusal import Refused, refuse
 from failsoft.schemas.failure import Failure

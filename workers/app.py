@@ -29,8 +29,8 @@ from faust.app.base import BootStrategy
 from mode import ServiceT
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.fallback import LastKnown
 from failsoft.models.rollout import Policy
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.topics.layout import Topology

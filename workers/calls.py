@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from failsoft.models.answers.imputation import Imputed, impute
 from failsoft.models.breaker import Admission
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.imputation import Imputed, impute
 from failsoft.models.window import Counts
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind

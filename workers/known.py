@@ -9,7 +9,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from failsoft.models.fallback import LastKnown, from_rule
+from failsoft.models.answers.fallback import from_rule
+from failsoft.models.answers.last_known import LastKnown
 from failsoft.schemas import wire
 from failsoft.schemas.prediction import Prediction, Predictions, Source
 

@@ -16,7 +16,7 @@ import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from failsoft.models.fallback import LastKnown
+from failsoft.models.answers.last_known import LastKnown
 from failsoft.schemas.record import Record
 from failsoft.topics import hold
 from failsoft.topics.names import Names

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from failsoft.models.answers.ensemble import Group, Spoken, combine
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.ensemble import Group, Spoken, combine
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions, Source

@@ -21,8 +21,8 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.imputation import impute
 from failsoft.models.session import Session
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Type, columns

@@ -9,9 +9,9 @@ import numpy as np
 
 from failsoft.models import fleet as breakers
 from failsoft.models import parcel, rollout
+from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker import Policy
 from failsoft.models.contract import Outcome
-from failsoft.models.fallback import LastKnown
 from failsoft.models.link import MOST as LONGEST_PARCEL
 from failsoft.models.parcel import Damaged
 from failsoft.models.verdict import Check, Result, Vetting

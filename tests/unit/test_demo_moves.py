@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from failsoft import models
+from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.imputation import impute
 from failsoft.models.session import Outcome, Session
 from failsoft.models.training import mistaken
 from failsoft.models.vetting import examine

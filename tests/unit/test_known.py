@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models.fallback import LastKnown
+from failsoft.models.answers.last_known import LastKnown
 from failsoft.workers.known import _remember
 from tests.kit import Rec
 

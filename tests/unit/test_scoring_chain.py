@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models.fallback import LastKnown
+from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.window import Counts
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.scored import encode

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.card import ModelCard, load_card
 from failsoft.models.catalog.chain import Link, LinkKind
 from failsoft.models.catalog.fields import Method
-from failsoft.models.imputation import impute
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.features import Spec, Type, columns

@@ -71,7 +71,7 @@ def test_an_ensembles_card(tmp_path: Path) -> None:
 
 def test_the_pages_card_is_one(tmp_path: Path) -> None:
     """What docs/ensembles.md shows can be copied."""
-    page = (Path(__file__).resolve().parents[2] / "docs" / "ensembles.md").read_text("utf-8")
+    page = (Path(__file__).resolve().parents[4] / "docs" / "ensembles.md").read_text("utf-8")
     card = load(tmp_path, page.split("```toml\n")[1].split("```")[0])
     assert card.ensemble is not None and len(card.ensemble.members) == 3
 

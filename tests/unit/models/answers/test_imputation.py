@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from failsoft.models.answers.imputation import Imputed, impute
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.statistics import Statistic
-from failsoft.models.imputation import Imputed, impute
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import columns
 

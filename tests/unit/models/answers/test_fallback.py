@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from failsoft.models import fallback
+from failsoft.models.answers import fallback
+from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.chain import Link, LinkKind, parse
-from failsoft.models.fallback import LastKnown
 from failsoft.schemas.prediction import Prediction, Predictions
 from failsoft.workers.demo.rules import by_ratio
 

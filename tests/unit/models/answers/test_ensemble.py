@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from failsoft.models.answers.ensemble import Group, Spoken, combine
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.ensemble import Group, Spoken, combine
 from failsoft.schemas.prediction import Predictions
 from tests.onnx_models import a_card
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from failsoft.models.answers.ensemble import Group, Spoken, combine
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.ensemble import Group, Spoken, combine
 from failsoft.schemas.prediction import Predictions
 
 OUTPUTS: tuple[dict[str, Any], ...] = (

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.imputation import impute
 from failsoft.schemas.features import FLOAT32_MAX, Spec, Type, columns
 
 # A few letters are enough, and spare each run the making of Hypothesis's table of all of Unicode.

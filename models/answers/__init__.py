@@ -1,0 +1,1 @@
+"""How an answer is made: imputed features, the fallback chain, what was last known, ensembles."""
