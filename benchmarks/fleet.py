@@ -27,7 +27,7 @@ from confluent_kafka import Producer
 from benchmarks import candidates, machine, model, moves
 from benchmarks.events import events
 from benchmarks.moves import Opening, Said
-from failsoft.models.breaker import State
+from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import Action, Command
 from failsoft.topics import admin
 from failsoft.topics.embedded.broker import Embedded

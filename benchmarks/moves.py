@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from failsoft.models.breaker import State
+from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import BreakerRow
 
 READ_WITHIN = 10.0

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from failsoft.models.breaker import State
+from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.fleet.rollout import (
     VERSIONS,

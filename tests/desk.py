@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from failsoft.models.breaker import State
-from failsoft.models.home import Home
-from failsoft.models.window import Counts
+from failsoft.models.breaker.local import Home
+from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Report, ReportKind
 from tests.fleet_owner import KEY, POLICY, T0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from failsoft.models.breaker import Policy, State
-from failsoft.models.fleet import fold
+from failsoft.models.breaker.fleet import fold
+from failsoft.models.breaker.rules import Policy, State
 from failsoft.schemas.fleet.breaker import Action, Alert, BreakerRow, Command, Probes, Report, ReportKind, Tally
 
 POLICY = Policy(

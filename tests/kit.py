@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from failsoft.models.answers.last_known import LastKnown
-from failsoft.models.breaker import Admission
+from failsoft.models.breaker.breaker import Admission
+from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.window import Counts
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.failure import Failure, Kind

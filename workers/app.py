@@ -30,12 +30,13 @@ from mode import ServiceT
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from failsoft.models.answers.last_known import LastKnown
+from failsoft.models.breaker.policy import policy
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.rollout import Policy
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.topics.layout import Topology
 from failsoft.workers import known, offsets, sessions, unpack
-from failsoft.workers.board import LocalBoard, policy
+from failsoft.workers.board import LocalBoard
 from failsoft.workers.exchange import Exchange
 from failsoft.workers.fleet import ControlPlane, Owner
 from failsoft.workers.lane import Deps

@@ -6,38 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from failsoft.models.breaker import Admission, Policy, State
+from failsoft.models.breaker.breaker import Admission
+from failsoft.models.breaker.local import Home, Move
+from failsoft.models.breaker.policy import policy
+from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.home import Home, Move
-from failsoft.models.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Report
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.plan import Served
 
 log = structlog.get_logger("failsoft.board")
-
-LEAST_LEASE = 10.0
-"""Seconds for which probes are lent, at least: a batch may wait for a rebalance."""
-
-
-def policy(card: ModelCard) -> Policy:
-    """The breaker's policy, as the card has it.
-
-    A probe is reported when its call returns: at the latest when the rows to blame are found, within their budget. One
-    deadline more, and never under LEAST_LEASE, is a probe that will not be heard of.
-    """
-    b = card.breaker
-    return Policy(
-        failure_rate=b.failure_rate,
-        window=b.window,
-        minimum_calls=b.minimum_calls,
-        slow_call=b.slow_call,
-        slow_rate=b.slow_rate,
-        open_for=b.open_for,
-        max_open=b.max_open,
-        probes=b.probes,
-        probe_lease=max(LEAST_LEASE, card.model.budget + card.model.deadline),
-    )
 
 
 class LocalBoard:

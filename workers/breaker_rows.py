@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from failsoft.models.breaker import Policy, State
-from failsoft.models.fleet import targets, view
-from failsoft.models.window import Counts
+from failsoft.models.breaker.fleet import targets, view
+from failsoft.models.breaker.rules import Policy, State
+from failsoft.models.breaker.window import Counts
 from failsoft.schemas import wire
 from failsoft.schemas.config.refusal import near
 from failsoft.schemas.event import iso
@@ -56,7 +56,7 @@ def check_version(target: str, model: str, keys: Iterable[str]) -> None:
 
 def obeyed(command: Command, found: Rows) -> dict[str, BreakerRow]:
     """The rows that ``command`` means, once there are some and each shows that it was obeyed; else none."""
-    name = f"{command.at_ms} {command.action} {command.who}"  # as failsoft.models.fleet writes it
+    name = f"{command.at_ms} {command.action} {command.who}"  # as failsoft.models.breaker.fleet writes it
     meant = targets(command.target, found)
     done = {k: row for k in meant if isinstance(row := found[k], BreakerRow) and name in row.commands}
     return done if len(done) == len(meant) else {}

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from failsoft.models.breaker import Policy
+from failsoft.models.breaker.policy import policy
+from failsoft.models.breaker.rules import Policy
 from failsoft.models.catalog.repository import Repository
 from failsoft.schemas.fleet.breaker import BreakerRow, Command
 from failsoft.topics import admin
 from failsoft.workers import breaker_rows, sessions
-from failsoft.workers.board import policy
 from failsoft.workers.breaker_rows import Rows
 from failsoft.workers.changelog import LOOK_AGAIN, Changelog, Tell, changelog
 from failsoft.workers.changelog import send as order

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from failsoft.models.answers.imputation import Imputed, impute
-from failsoft.models.breaker import Admission
+from failsoft.models.breaker.breaker import Admission
+from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.window import Counts
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from failsoft.models.breaker import TRANSITIONS, Event, State
-from failsoft.models.fleet import ALONE_MS
-from failsoft.models.home import ALONE_AFTER, ASKS, EVERY, FIRST
+from failsoft.models.breaker.fleet import ALONE_MS
+from failsoft.models.breaker.local import ALONE_AFTER, ASKS, EVERY, FIRST
+from failsoft.models.breaker.policy import LEAST_LEASE
+from failsoft.models.breaker.rules import TRANSITIONS, Event, State
 from failsoft.schemas import publish
 from failsoft.schemas.fleet.breaker import Action
-from failsoft.workers.board import LEAST_LEASE
 from failsoft.workers.exchange import GIVEN_UP_AFTER
 from failsoft.workers.fleet import SESSION
 from failsoft.workers.metrics import TABLE, Definition
@@ -161,7 +161,7 @@ def breaker_page() -> str:
         _NOTE,
         "# The circuit breaker",
         "",
-        "Each model version has one. The table `TRANSITIONS` in `models/breaker.py` is what the code runs, and what",
+        "Each model version has one. The table `TRANSITIONS` in `models/breaker/breaker.py` is what the code runs, and what",
         "this page is drawn from. Every transition begins a new generation and empties the window; results of calls",
         "that were admitted under an older generation are dropped.",
         "",

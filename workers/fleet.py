@@ -18,8 +18,8 @@ from faust.tables.globaltable import GlobalTable
 from faust.transport.drivers import aiokafka as driver
 
 from failsoft.models import rollout
-from failsoft.models.breaker import Policy, State
-from failsoft.models.fleet import fold, targets
+from failsoft.models.breaker.fleet import fold, targets
+from failsoft.models.breaker.rules import Policy, State
 from failsoft.schemas import wire
 from failsoft.schemas.fleet.breaker import Action, Alert, BreakerRow, Command, Report
 from failsoft.schemas.fleet.rollout import Change, Direction, Order, Presence, RolloutRow

@@ -20,7 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from failsoft.models.breaker import State
+from failsoft.models.breaker.rules import State
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.fleet.rollout import Trigger
 from failsoft.schemas.prediction import Source

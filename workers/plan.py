@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from failsoft.models.breaker import Admission
+from failsoft.models.breaker.breaker import Admission
+from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.chain import Link, LinkKind
 from failsoft.models.catalog.statistics import Statistic
-from failsoft.models.window import Counts
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Envelope, Events
 from failsoft.schemas.failure import Failure

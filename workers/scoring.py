@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from failsoft.models.answers.fallback import from_rule, static
 from failsoft.models.answers.imputation import Imputed
 from failsoft.models.answers.last_known import LastKnown
+from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.chain import LinkKind
-from failsoft.models.window import Counts
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas import wire
 from failsoft.schemas.attempt import Attempt

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.events import ODD
 from benchmarks.model import PRIMARY
-from failsoft.models.breaker import State
+from failsoft.models.breaker.rules import State
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind

@@ -23,7 +23,7 @@ MAX_ROW = 1_000_000
 
 _StateName = Literal[
     "closed", "open", "half_open", "forced_open", "disabled"
-]  # failsoft.models.breaker.State; a test compares
+]  # failsoft.models.breaker.rules.State; a test compares
 
 
 class ReportKind(StrEnum):
@@ -45,7 +45,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Calls (rows) and how many failed; runs (batches) and how many were slow. As ``failsoft.models.window.Counts``."""
+    """Calls (rows) and how many failed; runs (batches) and how many were slow. As ``models.breaker.window.Counts``."""
 
     calls: Count = 0
     failures: Count = 0

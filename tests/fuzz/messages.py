@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from failsoft.models import fleet as breakers
 from failsoft.models import parcel, rollout
 from failsoft.models.answers.last_known import LastKnown
-from failsoft.models.breaker import Policy
+from failsoft.models.breaker import fleet as breakers
+from failsoft.models.breaker.rules import Policy
 from failsoft.models.contract import Outcome
 from failsoft.models.link import MOST as LONGEST_PARCEL
 from failsoft.models.parcel import Damaged

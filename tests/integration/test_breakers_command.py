@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer
 
-from failsoft.models.breaker import Policy
-from failsoft.models.fleet import fold
+from failsoft.models.breaker.fleet import fold
+from failsoft.models.breaker.rules import Policy
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Tally, WorkerWindow
 from failsoft.topics.names import Names
 from tests.integration.pipeline import Pipeline

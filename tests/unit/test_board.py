@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from failsoft.models.breaker import State
-from failsoft.models.home import ALONE_AFTER, EVERY, FIRST
-from failsoft.models.window import Counts
+from failsoft.models.breaker.local import ALONE_AFTER, EVERY, FIRST
+from failsoft.models.breaker.policy import policy
+from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Probes, ReportKind, Tally
-from failsoft.workers.board import LocalBoard, policy
+from failsoft.workers.board import LocalBoard
 from failsoft.workers.metrics import Metrics
 from failsoft.workers.plan import Served
 from tests.kit import card

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from failsoft.models.breaker import Policy
-from failsoft.models.fleet import fold
+from failsoft.models.breaker.fleet import fold
+from failsoft.models.breaker.rules import Policy
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Lease, Tally, WorkerWindow
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.breaker_rows import check_version, described, listed, model_of, obeyed, rows, shown, span, state

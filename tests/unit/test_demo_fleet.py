@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from failsoft.models.breaker import State
+from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.demo.fleet import Fleet, openings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from failsoft.models.breaker import TRANSITIONS, Event, State
+from failsoft.models.breaker.rules import TRANSITIONS, Event, State
 from failsoft.workers import docs
 from failsoft.workers.commands import breakers
 from failsoft.workers.metrics import TABLE

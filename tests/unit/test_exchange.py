@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from failsoft.models.breaker import State
-from failsoft.models.home import ALONE_AFTER, ASKS
+from failsoft.models.breaker.local import ALONE_AFTER, ASKS
+from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import BreakerRow, Report, ReportKind
 from failsoft.workers import exchange
 from failsoft.workers.board import LocalBoard

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from failsoft.models import rollout
-from failsoft.models.fleet import fold
+from failsoft.models.breaker.fleet import fold
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Report, ReportKind, Tally
 from failsoft.schemas.fleet.rollout import Direction, Order, Presence
 from failsoft.schemas.wire import Malformed, dumps

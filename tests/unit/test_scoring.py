@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models.window import Counts
+from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Origin
 from failsoft.workers.plan import Call, Result

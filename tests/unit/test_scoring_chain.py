@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from failsoft.models.answers.last_known import LastKnown
-from failsoft.models.window import Counts
+from failsoft.models.breaker.window import Counts
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.scored import encode
 from failsoft.workers.plan import Call, Result

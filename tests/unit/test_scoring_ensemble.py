@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from failsoft.models.answers.last_known import LastKnown
-from failsoft.models.window import Counts
+from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 from failsoft.workers.plan import Call, Result, Scored

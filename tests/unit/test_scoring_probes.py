@@ -6,8 +6,8 @@ from itertools import permutations
 
 import pytest
 
-from failsoft.models.breaker import Admission
-from failsoft.models.window import Counts
+from failsoft.models.breaker.breaker import Admission
+from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Kind
 from tests.kit import REPLAY, FakeBoard, Rec, answers, broken, by_topic, events, failing, retried, run, waiting
 

@@ -274,7 +274,7 @@ async def test_health_is_of_what_came_back(desk: Desk) -> None:
 
 async def test_a_breaker_of_a_version_that_comes_is_under_the_fleets_row(desk: Desk) -> None:
     """The row may have come long before, when nothing of that version was loaded."""
-    from failsoft.models.breaker import State
+    from failsoft.models.breaker.rules import State
     from failsoft.schemas.fleet.breaker import BreakerRow
 
     desk.board.absorb(BreakerRow("m@2", "forced_open", 4, 1))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from failsoft.models.breaker import State
+from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.record import Record
 from failsoft.workers.demo.summary import Sum

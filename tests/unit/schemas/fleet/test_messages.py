@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import pytest
 
-from failsoft.models.breaker import Event, State
-from failsoft.models.fleet import fold
+from failsoft.models.breaker.fleet import fold
+from failsoft.models.breaker.rules import Event, State
 from failsoft.schemas import wire
 from failsoft.schemas.fleet import breaker as messages
 from failsoft.schemas.fleet.breaker import (

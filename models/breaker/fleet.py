@@ -15,8 +15,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from failsoft.models.breaker import TRANSITIONS, Event, Policy, State, judge, wait
-from failsoft.models.window import Counts
+from failsoft.models.breaker.rules import TRANSITIONS, Event, Policy, State, judge, wait
+from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow, Command, Lease, Report, ReportKind, WorkerWindow
 
 MAX_WORKERS = 1_000

@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from failsoft.models.breaker import Admission, Breaker, Policy, State, Transition
-from failsoft.models.fleet import view
-from failsoft.models.window import Counts, Window
+from failsoft.models.breaker.breaker import Admission, Breaker, Transition
+from failsoft.models.breaker.fleet import view
+from failsoft.models.breaker.rules import Policy, State
+from failsoft.models.breaker.window import Counts, Window
 from failsoft.schemas.fleet.breaker import BreakerRow, Probes, Report, ReportKind, Tally
 
 EVERY = 0.25

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models.breaker import State
-from failsoft.models.fleet import COMMANDS_KEPT, fold, targets, view
+from failsoft.models.breaker.fleet import COMMANDS_KEPT, fold, targets, view
+from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Lease, Probes, Report, ReportKind
 from tests.fleet_owner import BAD, KEY, POLICY, T0, Owner, half_open, opened
 

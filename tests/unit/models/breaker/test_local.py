@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models.breaker import State
-from failsoft.models.home import AGAIN_BY, EVERY, FIRST
-from failsoft.models.window import Counts
+from failsoft.models.breaker.local import AGAIN_BY, EVERY, FIRST
+from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, ReportKind, Tally, WorkerWindow
 from tests.desk import OPEN, Desk, lent
 from tests.fleet_owner import KEY, POLICY, T0

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models.breaker import State
-from failsoft.models.home import ALONE_AFTER, ASKS, EVERY, FIRST, WAITING_SEEN
-from failsoft.models.window import Counts
+from failsoft.models.breaker.local import ALONE_AFTER, ASKS, EVERY, FIRST, WAITING_SEEN
+from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Probes, ReportKind
 from tests.desk import OPEN, Desk, asked, lent
 from tests.fleet_owner import KEY

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models.breaker import TRANSITIONS, Admission, Breaker, Event, Policy, State, judge, wait
-from failsoft.models.window import Counts
+from failsoft.models.breaker.breaker import Admission, Breaker
+from failsoft.models.breaker.rules import TRANSITIONS, Event, Policy, State, judge, wait
+from failsoft.models.breaker.window import Counts
 
 POLICY = Policy(
     failure_rate=0.5,

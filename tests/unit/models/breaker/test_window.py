@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failsoft.models.window import Counts, Window
+from failsoft.models.breaker.window import Counts, Window
 
 ONE = Counts(1, 0, 0)
 

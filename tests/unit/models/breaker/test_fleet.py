@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from failsoft.models.breaker import State
-from failsoft.models.fleet import ALONE_MS, MAX_WORKERS, Folded, View, fold, view
+from failsoft.models.breaker.fleet import ALONE_MS, MAX_WORKERS, Folded, View, fold, view
+from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import MAX_ROW, Action, BreakerRow, Report, ReportKind, Tally, WorkerWindow
 from tests.fleet_owner import BAD, GOOD, KEY, POLICY, T0, Owner, half_open, opened
 

@@ -9,8 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from failsoft.models.breaker import Breaker, Policy, State, Transition
-from failsoft.models.window import Counts
+from failsoft.models.breaker.breaker import Breaker, Transition
+from failsoft.models.breaker.rules import Policy, State
+from failsoft.models.breaker.window import Counts
 
 POLICY = Policy(
     failure_rate=0.5,

@@ -9,12 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from failsoft.models.breaker import State
-from failsoft.models.fleet import fold
-from failsoft.models.home import ALONE_AFTER, EVERY, Home
-from failsoft.models.window import Counts
+from failsoft.models.breaker.fleet import fold
+from failsoft.models.breaker.local import ALONE_AFTER, EVERY, Home
+from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind
-from tests.property.test_fleet_model import KEY, POLICY, T0, WORKERS
+from tests.property.models.test_fleet_model import KEY, POLICY, T0, WORKERS
 
 NAMES = st.sampled_from(WORKERS)
 HELD = (State.OPEN, State.HALF_OPEN)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from failsoft.models.breaker import Policy, State
-from failsoft.models.fleet import ALONE_MS, View, fold, view
+from failsoft.models.breaker.fleet import ALONE_MS, View, fold, view
+from failsoft.models.breaker.rules import Policy, State
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind, Tally
 
 POLICY = Policy(
