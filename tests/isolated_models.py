@@ -14,7 +14,7 @@ from onnx import helper
 
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
-from failsoft.models.isolation import Isolated
+from failsoft.models.isolation.isolated_session import Isolated
 from tests.onnx_models import features, node, onnx_model, port
 
 LEAST = -(2**63)
@@ -109,7 +109,7 @@ def processes(parent: int | None = None) -> list[psutil.Process]:
     found = []
     for process in psutil.Process(parent).children(recursive=True):
         try:
-            if "failsoft.models.isolated" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+            if "failsoft.models.isolation.forkserver" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

@@ -15,9 +15,9 @@ from failsoft.models.catalog.card import ModelCard, mismatches
 from failsoft.models.catalog.chain import LinkKind
 from failsoft.models.catalog.fields import Method
 from failsoft.models.catalog.repository import Artifact, Repository, UnknownModel
-from failsoft.models.isolation import Isolated
+from failsoft.models.isolation.isolated_session import Isolated
+from failsoft.models.isolation.pool import Death
 from failsoft.models.passes import Passes
-from failsoft.models.replicas import Death
 from failsoft.models.session import Session, Unloadable
 from failsoft.models.verdict import Vetting
 from failsoft.models.vetting import Limits, examine

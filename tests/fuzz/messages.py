@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from failsoft.models import parcel, rollout
+from failsoft.models import rollout
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker import fleet as breakers
 from failsoft.models.breaker.rules import Policy
 from failsoft.models.contract import Outcome
-from failsoft.models.link import MOST as LONGEST_PARCEL
-from failsoft.models.parcel import Damaged
+from failsoft.models.isolation import codec
+from failsoft.models.isolation.codec import Damaged
+from failsoft.models.isolation.transport import MOST as LONGEST_PARCEL
 from failsoft.models.verdict import Check, Result, Vetting
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
@@ -126,17 +127,17 @@ def answer(data: bytes) -> bool:
     except Malformed:
         return False
     if not isinstance(about, dict):
-        return False  # failsoft.models.isolation reads an object's keys: a TypeError there is its "out of its mind"
+        return False  # failsoft.models.isolation.isolated_session reads an object's keys: a TypeError there is its "out of its mind"
     try:
-        found = parcel.answer(about, [np.frombuffer(block, np.uint8) for block in blocks], ROWS)
+        found = codec.answer(about, [np.frombuffer(block, np.uint8) for block in blocks], ROWS)
     except Damaged as e:
         assert str(e)
         return False
     if isinstance(found, Failure):
-        assert found.kind in parcel.SAID
+        assert found.kind in codec.SAID
         return True
     assert isinstance(found, Outcome) and len(found.predictions) == ROWS
-    assert all(0 <= row < ROWS and failure.kind in parcel.SAID for row, failure in found.bad.items())
+    assert all(0 <= row < ROWS and failure.kind in codec.SAID for row, failure in found.bad.items())
     good = [row for row in range(ROWS) if row not in found.bad]
     kept = found.predictions.take(np.array(good, np.intp))
     n = len(good)
@@ -171,7 +172,7 @@ def known(data: bytes) -> bool:
 
 
 def _parcel(given: Outcome | Failure) -> bytes:
-    about, blocks = parcel.send_answer(given)
+    about, blocks = codec.send_answer(given)
     return b"\x1e\n".join([wire.dumps(about), *(bytes(memoryview(b).cast("B")) for b in blocks)])
 
 

@@ -31,10 +31,10 @@ SHELLS = {
     "models/session.py",  # runs ONNX models,
     "models/vetting.py",  # tries them in a subprocess,
     "models/passes.py",  # remembers on disk which passed,
-    "models/isolation.py",  # runs them in processes of their own,
-    "models/isolated.py",  # which are these,
-    "models/replicas.py",  # started and started again by that,
-    "models/link.py",  # and reached by this
+    "models/isolation/isolated_session.py",  # runs them in processes of their own,
+    "models/isolation/forkserver.py",  # which are these,
+    "models/isolation/pool.py",  # started and started again by that,
+    "models/isolation/transport.py",  # and reached by this
     "models/training/car_loans.py",  # made the demo's models; nothing at run time imports it
 }
 PURE_WORKERS = {"workers/plan.py", "workers/scoring.py", "workers/verdicts.py", "workers/pace.py"}
@@ -46,7 +46,7 @@ IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
 ONLY = {
     "faust": {"workers/app.py", "workers/fleet.py"},
     "mode": {"workers/app.py", "workers/exchange.py", "workers/lanes.py", "workers/versions.py"},
-    "onnxruntime": {"models/session.py", "models/vetting.py", "models/isolation.py"},
+    "onnxruntime": {"models/session.py", "models/vetting.py", "models/isolation/isolated_session.py"},
     "orjson": {"schemas/wire.py"},
     "aiokafka.admin": {"topics/admin.py"},
     "aiokafka": {

@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from failsoft.models.contract import Outcome
-from failsoft.models.isolation import Isolated
+from failsoft.models.isolation.isolated_session import Isolated
 from failsoft.models.session import Cancel, Session, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from failsoft.models.restarts import AT_ONCE, FIRST, HEALTHY, LONGEST, Restarts
+from failsoft.models.isolation.backoff import AT_ONCE, FIRST, HEALTHY, LONGEST, Restarts
 
 
 def test_bad_rows_are_found_without_waiting() -> None:

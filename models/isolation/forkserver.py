@@ -1,4 +1,4 @@
-"""A model's own process: ``python -m failsoft.models.isolated PARENT FD``. Loads the model once, and forks who runs it.
+"""A model's own process: ``python -m failsoft.models.isolation.forkserver PARENT FD``. Loads the model once, and forks who runs it.
 
 The first process, the *nursery*, never runs a batch of the worker's: it loads, warms, and forks one replica for each
 that the worker asks for, in milliseconds and with the model's memory shared until written. It tells the worker how each
@@ -24,10 +24,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from failsoft.models import parcel
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
-from failsoft.models.link import Channel, Ended, Segment
+from failsoft.models.isolation import codec
+from failsoft.models.isolation.transport import Channel, Ended, Segment
 from failsoft.models.session import Cancel, Session, Unloadable
 from failsoft.schemas import wire
 
@@ -144,8 +144,8 @@ def _serve(session: Session, channel: Channel, stop: int, segment: Segment) -> N
             segment.mark(call["run"])  # from here on it is this call that kills
             cancel = stops.begin(call["run"])
             told, *blocks = segment.read(call["blocks"])
-            columns = parcel.columns(wire.loads(bytes(told), MOST), blocks, specs)
-            about, answers = parcel.send_answer(session.run(columns, cancel))
+            columns = codec.columns(wire.loads(bytes(told), MOST), blocks, specs)
+            about, answers = codec.send_answer(session.run(columns, cancel))
             del columns, blocks, told  # views of what is overwritten now
             channel.send({"run": call["run"], "blocks": segment.write([wire.dumps(about), *answers])})
 

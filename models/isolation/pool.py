@@ -18,10 +18,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from failsoft.models.isolated import STOP
-from failsoft.models.link import Channel, Ended, Segment
-from failsoft.models.parcel import About, Block, Damaged
-from failsoft.models.restarts import Restarts
+from failsoft.models.isolation.backoff import Restarts
+from failsoft.models.isolation.codec import About, Block, Damaged
+from failsoft.models.isolation.forkserver import STOP
+from failsoft.models.isolation.transport import Channel, Ended, Segment
 from failsoft.models.session import Cancel, Unloadable
 from failsoft.models.verdict import out_of_memory
 from failsoft.schemas import wire
@@ -239,7 +239,14 @@ class Replicas:
         given = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         # Later Pythons warn of forks beside threads: on stderr, where a crash's last words are looked for.
         given["PYTHONWARNINGS"] = "ignore::DeprecationWarning"
-        command = [sys.executable, "-P", "-m", "failsoft.models.isolated", str(os.getpid()), str(theirs.fileno())]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "failsoft.models.isolation.forkserver",
+            str(os.getpid()),
+            str(theirs.fileno()),
+        ]
         try:
             self._nursery = subprocess.Popen(
                 command,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failsoft.models import parcel
 from failsoft.models.contract import Outcome
-from failsoft.models.link import Segment
-from failsoft.models.parcel import Damaged
+from failsoft.models.isolation import codec
+from failsoft.models.isolation.codec import Damaged
+from failsoft.models.isolation.transport import Segment
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type, columns
@@ -48,7 +48,7 @@ def test_columns_arrive_as_they_were_sent(events: list[dict[str, object]]) -> No
     """Every type, no rows, odd strings, and the reasons of cells that cannot be used."""
     segment = Segment.create()
     sent = columns(events, SPECS)
-    arrived = parcel.columns(*crossed(segment, *parcel.send_columns(sent)), SPECS)
+    arrived = codec.columns(*crossed(segment, *codec.send_columns(sent)), SPECS)
     assert same(sent, arrived)
     assert [c.dtype for c in sent.values.values()] == [c.dtype for c in arrived.values.values()]
     segment.close()
@@ -60,7 +60,7 @@ def test_a_matrix_arrives_as_a_matrix(rows: list[tuple[float, float]]) -> None:
     specs = (Spec("a", Type.FLOAT), Spec("b", Type.FLOAT))
     segment = Segment.create()
     sent = columns([{"a": a, "b": b} for a, b in rows], specs)
-    arrived = parcel.columns(*crossed(segment, *parcel.send_columns(sent)), specs)
+    arrived = codec.columns(*crossed(segment, *codec.send_columns(sent)), specs)
     assert (arrived.matrix is None) == (sent.matrix is None) and same(sent, arrived)
     if rows:
         assert arrived.matrix is not None and np.shares_memory(arrived.matrix, arrived.values["b"])
@@ -79,8 +79,8 @@ def test_answers_arrive_as_they_were_given(labels: Any, table: Any, confidences:
     """Each shape that an answer has; a row that failed keeps its failure."""
     segment = Segment.create()
     bad = {1: Failure(Kind.BAD_OUTPUT, "no \n number")}
-    about, blocks = parcel.send_answer(Outcome(Predictions(SCORES, labels, table, confidences), bad))
-    arrived = parcel.answer(*crossed(segment, about, blocks), 2)
+    about, blocks = codec.send_answer(Outcome(Predictions(SCORES, labels, table, confidences), bad))
+    arrived = codec.answer(*crossed(segment, about, blocks), 2)
     segment.write([b"\xff" * 10_000])  # the next batch: what was answered is not touched by it
     assert isinstance(arrived, Outcome) and arrived.bad == bad
     got = arrived.predictions
@@ -102,7 +102,7 @@ ABOUT = st.dictionaries(st.sampled_from(["failure", "scores", "labels", "probabi
 def test_an_answer_that_is_none_is_found_out(about: dict[str, Any], blocks: list[bytes]) -> None:
     """Whatever a process says is an answer for each row, a failure, or Damaged: nothing else reaches the worker."""
     try:
-        found = parcel.answer(about, [np.frombuffer(b, np.uint8) for b in blocks], 2)
+        found = codec.answer(about, [np.frombuffer(b, np.uint8) for b in blocks], 2)
     except Damaged:
         return
     assert isinstance(found, Failure) or len(found.predictions) == 2

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from failsoft.models.parcel import About, Block, Bytes, Damaged
+from failsoft.models.isolation.codec import About, Block, Bytes, Damaged
 from failsoft.schemas import wire
 
 FIRST = 1 << 18

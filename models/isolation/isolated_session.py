@@ -17,14 +17,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from failsoft.models import parcel
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.contract import Outcome
-from failsoft.models.isolated import MOST
-from failsoft.models.link import Ended
-from failsoft.models.parcel import About, Damaged
-from failsoft.models.replicas import TICK, Clock, Death, Replica, Replicas
+from failsoft.models.isolation import codec
+from failsoft.models.isolation.codec import About, Damaged
+from failsoft.models.isolation.forkserver import MOST
+from failsoft.models.isolation.pool import TICK, Clock, Death, Replica, Replicas
+from failsoft.models.isolation.transport import Ended
 from failsoft.models.session import Cancel, late
 from failsoft.models.verdict import out_of_memory
 from failsoft.schemas import wire
@@ -87,7 +87,7 @@ class Isolated:
         if cancel is not None and not cancel.begin(stop):
             return late(self.key, self.card)
         try:
-            about, blocks = parcel.send_columns(columns)
+            about, blocks = codec.send_columns(columns)
             while True:
                 taken = self._replicas.take(cancel)
                 if isinstance(taken, Failure):
@@ -129,7 +129,7 @@ class Isolated:
             if reply.get("run") != number:
                 raise Damaged(f"an answer to call {reply.get('run')} where {number} was made")
             told, *blocks = replica.segment.read(reply["blocks"])
-            answer = parcel.answer(wire.loads(bytes(told), MOST), blocks, n)
+            answer = codec.answer(wire.loads(bytes(told), MOST), blocks, n)
         except Ended:
             death = self._replicas.death(replica)
             if replica.segment.marked < number:

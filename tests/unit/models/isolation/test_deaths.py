@@ -17,12 +17,11 @@ import onnx
 import psutil
 import pytest
 
-from failsoft.models import isolation, parcel
-from failsoft.models import replicas as pool
 from failsoft.models.contract import Outcome
-from failsoft.models.isolation import Isolated
-from failsoft.models.replicas import Death
-from failsoft.models.restarts import AT_ONCE
+from failsoft.models.isolation import codec, isolated_session, pool
+from failsoft.models.isolation.backoff import AT_ONCE
+from failsoft.models.isolation.isolated_session import Isolated
+from failsoft.models.isolation.pool import Death
 from failsoft.models.session import Cancel
 from failsoft.schemas.failure import Failure, Kind
 from tests.isolated_models import (
@@ -145,7 +144,9 @@ def test_a_loop_that_does_not_end_is_stopped_and_its_process_goes_on(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two operators the process can stop by itself, which costs nothing: it answers the next call."""
-    monkeypatch.setattr(isolation, "GRACE", 30.0)  # usually 40 ms, after which it is killed: a machine may stall longer
+    monkeypatch.setattr(
+        isolated_session, "GRACE", 30.0
+    )  # usually 40 ms, after which it is killed: a machine may stall longer
     told = Told()
     isolated = start(hanging(), told)
     before = _all_up(isolated)
@@ -254,9 +255,9 @@ def test_an_answer_that_is_none_counts_as_a_crash(start: Start, monkeypatch: pyt
     told = Told()
     isolated = start(deadly(), told)
     (before,) = _all_up(isolated)
-    read = parcel.answer
+    read = codec.answer
     with monkeypatch.context() as spoiled:
-        spoiled.setattr(parcel, "answer", lambda about, blocks, n: read(about, blocks, n + 1))
+        spoiled.setattr(codec, "answer", lambda about, blocks, n: read(about, blocks, n + 1))
         failure = ask(isolated, (1, 0.5))
     assert isinstance(failure, Failure) and failure.kind is Kind.CRASHED
     assert "out of its mind: 1 numbers where 2 are right" in failure.message
