@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
-from failsoft.models.session import Outcome, Session
+from failsoft.models.runtime.session import Outcome, Session
 from failsoft.schemas.features import Columns, columns
 
 TYPES = {

@@ -32,7 +32,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.policy import policy
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.rollout import Policy
+from failsoft.models.rollout.rollout import Policy
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.topics.layout import Topology
 from failsoft.workers import known, offsets, sessions, unpack

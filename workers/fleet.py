@@ -17,9 +17,9 @@ from faust.app.base import BootStrategy
 from faust.tables.globaltable import GlobalTable
 from faust.transport.drivers import aiokafka as driver
 
-from failsoft.models import rollout
 from failsoft.models.breaker.fleet import fold, targets
 from failsoft.models.breaker.rules import Policy, State
+from failsoft.models.rollout import rollout
 from failsoft.schemas import wire
 from failsoft.schemas.fleet.breaker import Action, Alert, BreakerRow, Command, Report
 from failsoft.schemas.fleet.rollout import Change, Direction, Order, Presence, RolloutRow

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from failsoft.models.session import Cancel, Outcome
+from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.workers.blame import Blame
@@ -41,7 +41,7 @@ class Unfit(RuntimeError):
 
 
 class Runs(Protocol):
-    """What the runner needs of a loaded model (failsoft.models.session.Session has it)."""
+    """What the runner needs of a loaded model (failsoft.models.runtime.session.Session has it)."""
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure: ...
 

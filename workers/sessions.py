@@ -17,10 +17,10 @@ from failsoft.models.catalog.fields import Method
 from failsoft.models.catalog.repository import Artifact, Repository, UnknownModel
 from failsoft.models.isolation.isolated_session import Isolated
 from failsoft.models.isolation.pool import Death
-from failsoft.models.passes import Passes
-from failsoft.models.session import Session, Unloadable
-from failsoft.models.verdict import Vetting
-from failsoft.models.vetting import Limits, examine
+from failsoft.models.runtime.session import Session, Unloadable
+from failsoft.models.vetting.cache import Passes
+from failsoft.models.vetting.gate import Limits, examine
+from failsoft.models.vetting.verdict import Vetting
 from failsoft.schemas.config import duration
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers.identity import own_folder

@@ -122,7 +122,7 @@ class Models(_Section):
     """Where the model repository is; a relative path starts at the pipeline file's folder.
 
     ``vetting_memory_mb`` and ``vetting_time`` bound the process in which a version is proved before it is served
-    (failsoft.models.vetting.Limits has the reasons for the defaults).
+    (failsoft.models.vetting.gate.Limits has the reasons for the defaults).
     """
 
     repository: Text = "models/repository"

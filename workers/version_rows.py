@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from failsoft.models.rollout import good, present
+from failsoft.models.rollout.rollout import good, present
 from failsoft.schemas.event import iso
 from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.schemas.fleet.rollout import Health, RolloutRow

@@ -13,9 +13,9 @@ from mode import Service
 
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import UnknownModel
-from failsoft.models.health import Recent
-from failsoft.models.rollout import newer, presence_every, skew
-from failsoft.models.session import Unloadable
+from failsoft.models.rollout.health import Recent
+from failsoft.models.rollout.rollout import newer, presence_every, skew
+from failsoft.models.runtime.session import Unloadable
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.fleet.rollout import Presence, RolloutRow
 from failsoft.workers.board import LocalBoard

@@ -15,7 +15,7 @@ from benchmarks.events import ODD
 from benchmarks.model import PRIMARY
 from failsoft.models.breaker.rules import State
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.session import Cancel, Outcome
+from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.schemas.fleet.breaker import BreakerRow

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.phases import Phases
-from failsoft.models.session import Session
+from failsoft.models.runtime.session import Session
 from failsoft.schemas import scored, wire
 from failsoft.workers import calls, lane, logs, process, scoring, settings, transaction, unpack
 from failsoft.workers.app import Options

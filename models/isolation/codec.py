@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.contract import Outcome
+from failsoft.models.runtime.signature import Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type
 from failsoft.schemas.prediction import Floats, Label, Predictions

@@ -28,7 +28,7 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.transport import Channel, Ended, Segment
-from failsoft.models.session import Cancel, Session, Unloadable
+from failsoft.models.runtime.session import Cancel, Session, Unloadable
 from failsoft.schemas import wire
 
 STOP = struct.Struct("=q")

@@ -19,14 +19,14 @@ from collections.abc import Callable
 
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
-from failsoft.models.contract import Outcome
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import About, Damaged
 from failsoft.models.isolation.forkserver import MOST
 from failsoft.models.isolation.pool import TICK, Clock, Death, Replica, Replicas
 from failsoft.models.isolation.transport import Ended
-from failsoft.models.session import Cancel, late
-from failsoft.models.verdict import out_of_memory
+from failsoft.models.runtime.memory import out_of_memory
+from failsoft.models.runtime.session import Cancel, late
+from failsoft.models.runtime.signature import Outcome
 from failsoft.schemas import wire
 from failsoft.schemas.config import size
 from failsoft.schemas.failure import Failure, Kind

@@ -22,8 +22,8 @@ from failsoft.models.isolation.backoff import Restarts
 from failsoft.models.isolation.codec import About, Block, Damaged
 from failsoft.models.isolation.forkserver import STOP
 from failsoft.models.isolation.transport import Channel, Ended, Segment
-from failsoft.models.session import Cancel, Unloadable
-from failsoft.models.verdict import out_of_memory
+from failsoft.models.runtime.memory import out_of_memory
+from failsoft.models.runtime.session import Cancel, Unloadable
 from failsoft.schemas import wire
 from failsoft.schemas.config import size
 from failsoft.schemas.failure import Failure, Kind

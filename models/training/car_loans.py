@@ -23,7 +23,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.session import Session
+from failsoft.models.runtime.session import Session
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Type, columns
 

@@ -44,7 +44,7 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What became of a version's calls in one worker, over a rolling window (``failsoft.models.health.SPAN``).
+    """What became of a version's calls in one worker, over a rolling window (``failsoft.models.rollout.health.SPAN``).
 
     ``seconds`` is the sum over ``runs`` (batches) of how long each took; ``sure`` the sum of the confidences of
     ``judged`` answers, of outputs that have one.

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from failsoft.models import golden
 from failsoft.models.answers.fallback import static
 from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.card import load_card
 from failsoft.models.catalog.repository import Repository, UnknownModel
+from failsoft.models.vetting import golden
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.features import columns

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from failsoft.models import rollout
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker import fleet as breakers
 from failsoft.models.breaker.rules import Policy
-from failsoft.models.contract import Outcome
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import Damaged
 from failsoft.models.isolation.transport import MOST as LONGEST_PARCEL
-from failsoft.models.verdict import Check, Result, Vetting
+from failsoft.models.rollout import rollout
+from failsoft.models.runtime.signature import Outcome
+from failsoft.models.vetting.verdict import Check, Result, Vetting
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow, Command, Report

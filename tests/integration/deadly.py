@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from failsoft.models.session import Cancel, Outcome, Session
+from failsoft.models.runtime.session import Cancel, Outcome, Session
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.workers import logs, process, settings

@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from failsoft.models.session import Cancel, Outcome
+from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.workers import logs, process, settings

@@ -72,7 +72,7 @@ def test_a_worker_ends_while_it_vets(kafka: Broker, name: str, tmp_path: Path) -
         process = psutil.Process(worker.process.pid)
 
         def vetting() -> list[psutil.Process]:
-            return [p for p in process.children() if "failsoft.models.vetting" in cmdline(p)]
+            return [p for p in process.children() if "failsoft.models.vetting.gate" in cmdline(p)]
 
         (child,) = wait_for(vetting, 60, "the vetting to be under way")
         pipeline.publish(events(50))

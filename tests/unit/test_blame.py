@@ -7,7 +7,7 @@ from collections.abc import Callable, Set
 import numpy as np
 import pytest
 
-from failsoft.models.contract import Outcome
+from failsoft.models.runtime.signature import Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 from failsoft.workers.blame import FRUITLESS, WAYS, Blame, Piece

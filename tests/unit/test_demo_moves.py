@@ -13,9 +13,9 @@ import pytest
 from failsoft import models
 from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.session import Outcome, Session
+from failsoft.models.runtime.session import Outcome, Session
 from failsoft.models.training import mistaken
-from failsoft.models.vetting import examine
+from failsoft.models.vetting.gate import examine
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import columns

@@ -13,7 +13,7 @@ import pytest
 
 from failsoft import models
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.session import Outcome, Session
+from failsoft.models.runtime.session import Outcome, Session
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models import rollout
 from failsoft.models.breaker.fleet import fold
+from failsoft.models.rollout import rollout
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Report, ReportKind, Tally
 from failsoft.schemas.fleet.rollout import Direction, Order, Presence
 from failsoft.schemas.wire import Malformed, dumps

@@ -12,9 +12,9 @@ import pytest
 import structlog
 
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.session import Session, Unloadable
-from failsoft.models.verdict import Check, Result, Vetting
-from failsoft.models.vetting import Limits
+from failsoft.models.runtime.session import Session, Unloadable
+from failsoft.models.vetting.gate import Limits
+from failsoft.models.vetting.verdict import Check, Result, Vetting
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import identity, sessions, settings
 from tests.versions import bomb, double, failed, put
@@ -133,7 +133,7 @@ def test_a_rollback_proves_its_version_now(tmp_path: Path, monkeypatch: pytest.M
     card = repository.card("m")
     assert sessions.prove(repository, card, 1) is None
     worse = Vetting("m", 1, "ab", (Check("golden", Result.FAILED, "line 1"),), 0.1)
-    monkeypatch.setattr("failsoft.models.vetting.vet", lambda *_: worse)
+    monkeypatch.setattr("failsoft.models.vetting.gate.vet", lambda *_: worse)
     assert _load(tmp_path / "r") == (1, [])
     assert sessions.prove(repository, card, 1) == "golden: line 1"
     assert "no model.onnx" in (sessions.prove(repository, card, 2) or "")
@@ -148,7 +148,7 @@ def test_a_second_start_vets_nothing(tmp_path: Path, own: Path, monkeypatch: pyt
     def none(*_: object) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr("failsoft.models.vetting.vet", none)
+    monkeypatch.setattr("failsoft.models.vetting.gate.vet", none)
     assert _load(tmp_path / "r") == (1, [])
     repository = Repository(tmp_path / "r")
     with pytest.raises(AssertionError, match="a process was started"):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from failsoft.models import rollout
 from failsoft.models.breaker.rules import State
+from failsoft.models.rollout import rollout
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.fleet.rollout import Direction, Order, Presence, RolloutRow, Trigger
 from failsoft.topics.names import Names

@@ -28,9 +28,9 @@ SHELLS = {
     "topics/embedded/jars.py",  # fetches it,
     "topics/embedded/probe.py",  # asks it whether it is there,
     "topics/embedded/watcher.py",  # and ends with its parent
-    "models/session.py",  # runs ONNX models,
-    "models/vetting.py",  # tries them in a subprocess,
-    "models/passes.py",  # remembers on disk which passed,
+    "models/runtime/session.py",  # runs ONNX models,
+    "models/vetting/gate.py",  # tries them in a subprocess,
+    "models/vetting/cache.py",  # remembers on disk which passed,
     "models/isolation/isolated_session.py",  # runs them in processes of their own,
     "models/isolation/forkserver.py",  # which are these,
     "models/isolation/pool.py",  # started and started again by that,
@@ -46,7 +46,7 @@ IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
 ONLY = {
     "faust": {"workers/app.py", "workers/fleet.py"},
     "mode": {"workers/app.py", "workers/exchange.py", "workers/lanes.py", "workers/versions.py"},
-    "onnxruntime": {"models/session.py", "models/vetting.py", "models/isolation/isolated_session.py"},
+    "onnxruntime": {"models/runtime/session.py", "models/vetting/gate.py", "models/isolation/isolated_session.py"},
     "orjson": {"schemas/wire.py"},
     "aiokafka.admin": {"topics/admin.py"},
     "aiokafka": {

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from failsoft.models.catalog.card import load_card
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.session import Outcome, Session
+from failsoft.models.runtime.session import Outcome, Session
 from failsoft.schemas.features import columns
 from failsoft.workers import settings
 from failsoft.workers.cli import app

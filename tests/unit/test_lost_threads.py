@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from failsoft.models.contract import Outcome
-from failsoft.models.session import Cancel
+from failsoft.models.runtime.session import Cancel
+from failsoft.models.runtime.signature import Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type, columns
 from failsoft.schemas.prediction import Prediction, Predictions

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
-from failsoft.models.session import Session
+from failsoft.models.runtime.session import Session
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.workers.metrics import Metrics

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from failsoft.models.rollout import EVERY
-from failsoft.models.session import Cancel, Outcome, Unloadable
+from failsoft.models.rollout.rollout import EVERY
+from failsoft.models.runtime.session import Cancel, Outcome, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns
 from failsoft.schemas.fleet.rollout import RolloutRow, Seat

@@ -26,7 +26,7 @@ CODES: dict[str, int] = {
     "failsoft.topics.admin.TopologyRefused": FAILED,
     "failsoft.topics.embedded.broker.KafkaFailed": FAILED,
     "failsoft.models.catalog.repository.UnknownModel": FAILED,
-    "failsoft.models.session.Unloadable": FAILED,
+    "failsoft.models.runtime.session.Unloadable": FAILED,
     "failsoft.workers.commands.border.Failed": FAILED,
     "failsoft.workers.reading.NoSuchTopic": FAILED,
     "failsoft.workers.rows.BadRow": FAILED,

@@ -79,7 +79,7 @@ def init(
 
 
 def _shape(onnx: Path) -> Shape:
-    from failsoft.models import session
+    from failsoft.models.runtime import session
     from failsoft.workers import scaffold
 
     if not onnx.is_file():

@@ -14,8 +14,8 @@ from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
     from failsoft.models.catalog.repository import Repository
-    from failsoft.models.verdict import Vetting
-    from failsoft.models.vetting import Limits
+    from failsoft.models.vetting.gate import Limits
+    from failsoft.models.vetting.verdict import Vetting
     from failsoft.workers.targets import Target as Version
 
 app = typer.Typer(no_args_is_help=True)
@@ -111,7 +111,7 @@ def vet(
 def _bounds(
     ctx: typer.Context, pipeline: Path | None, repository: Path | None, memory_mb: int | None, time: str | None
 ) -> tuple[Path, Limits]:
-    from failsoft.models.vetting import Limits
+    from failsoft.models.vetting.gate import Limits
     from failsoft.schemas.config import duration
     from failsoft.workers import sessions
 
@@ -140,7 +140,7 @@ def _vetted(
     tell: output.Progress,
 ) -> Iterator[dict[str, Any]]:
     """A row a check, as they are made; ``verdicts`` collects what they add up to."""
-    from failsoft.models.vetting import examine
+    from failsoft.models.vetting.gate import examine
 
     for done, (card, version) in enumerate(found, 1):
         verdict = examine(repository, card, version, limits)

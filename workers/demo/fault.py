@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.contract import Answers
-from failsoft.models.session import Cancel, Outcome
+from failsoft.models.runtime.session import Cancel, Outcome
+from failsoft.models.runtime.signature import Answers
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns
 from failsoft.workers.sessions import Model

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failsoft.models.contract import Outcome
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import Damaged
 from failsoft.models.isolation.transport import Segment
+from failsoft.models.runtime.signature import Outcome
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type, columns

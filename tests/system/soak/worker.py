@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from aiokafka import TopicPartition
 
-from failsoft.models.session import Cancel, Outcome
+from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns
 from failsoft.topics.routing import Row

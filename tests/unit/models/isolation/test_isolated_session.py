@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import pytest
 
-from failsoft.models.contract import Outcome
 from failsoft.models.isolation.isolated_session import Isolated
-from failsoft.models.session import Cancel, Session, Unloadable
+from failsoft.models.runtime.session import Cancel, Session, Unloadable
+from failsoft.models.runtime.signature import Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import columns
 from tests.isolated_models import Start, a_card, artifact, deadly, hanging, nurseries, processes, replicas, user_time

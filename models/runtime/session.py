@@ -13,11 +13,11 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from failsoft.models import contract
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
-from failsoft.models.contract import Outcome, Port
-from failsoft.models.verdict import out_of_memory
+from failsoft.models.runtime import signature
+from failsoft.models.runtime.memory import out_of_memory
+from failsoft.models.runtime.signature import Outcome, Port
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type
 
@@ -106,9 +106,9 @@ class Session:
         except _ERRORS as error:
             raise Unloadable(f"{self.key}: {_advice(error)}") from error
         try:
-            self._feeds = contract.feeds(session.get_inputs(), self._specs)
-            self._answers = contract.answers(session.get_outputs(), card)
-        except contract.Mismatch as error:
+            self._feeds = signature.feeds(session.get_inputs(), self._specs)
+            self._answers = signature.answers(session.get_outputs(), card)
+        except signature.Mismatch as error:
             raise Unloadable(f"{self.key}: {error}") from error
         self._session: ort.InferenceSession | None = session
 

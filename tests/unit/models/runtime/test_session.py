@@ -13,7 +13,7 @@ import pytest
 from onnx import helper
 
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.session import Cancel, Outcome, Session, Unloadable
+from failsoft.models.runtime.session import Cancel, Outcome, Session, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Spec, columns
 from tests.onnx_models import X2, a_card, answer, load, node, onnx_model, port, rows, same

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from failsoft.models import golden
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
-from failsoft.models.contract import Mismatch, Outcome
-from failsoft.models.golden import Golden
-from failsoft.models.session import Session, Unloadable
-from failsoft.models.verdict import Check, Result, out_of_memory, over_memory
+from failsoft.models.runtime.memory import out_of_memory, over_memory
+from failsoft.models.runtime.session import Session, Unloadable
+from failsoft.models.runtime.signature import Mismatch, Outcome
+from failsoft.models.vetting import golden
+from failsoft.models.vetting.golden import Golden
+from failsoft.models.vetting.verdict import Check, Result
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Type, columns

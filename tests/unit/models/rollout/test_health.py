@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from failsoft.models.health import BUCKETS, SPAN, Recent
+from failsoft.models.rollout.health import BUCKETS, SPAN, Recent
 from failsoft.schemas.fleet.rollout import Health
 
 

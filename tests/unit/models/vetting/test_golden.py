@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from failsoft.models import golden
-from failsoft.models.golden import Golden, mismatches
+from failsoft.models.vetting import golden
+from failsoft.models.vetting.golden import Golden, mismatches
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Prediction

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from failsoft.models import passes as memory
-from failsoft.models.passes import Passes
-from failsoft.models.verdict import Check, Result, Vetting
-from failsoft.models.vetting import Limits
+from failsoft.models.vetting import cache as memory
+from failsoft.models.vetting.cache import Passes
+from failsoft.models.vetting.gate import Limits
+from failsoft.models.vetting.verdict import Check, Result, Vetting
 from tests.versions import bomb, double, examined, failed, put
 
 GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}
@@ -81,7 +81,7 @@ def test_a_pass_is_of_these_limits_and_programs(
     monkeypatch.setattr("onnxruntime.__version__", "9.9")
     examined(tmp_path, passes=passes)
     assert len(started) == 3
-    monkeypatch.setattr("failsoft.models.vetting.installed", lambda name: "9.9")
+    monkeypatch.setattr("failsoft.models.vetting.gate.installed", lambda name: "9.9")
     examined(tmp_path, passes=passes)
     assert len(started) == 4
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from failsoft.models.session import Unloadable
+from failsoft.models.runtime.session import Unloadable
 from failsoft.schemas.failure import Failure, Kind
 from tests.onnx_models import X2, Port, a_card, answer, load, node, onnx_model, port, rows, same
 

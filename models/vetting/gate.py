@@ -1,4 +1,4 @@
-"""A version proved in a bounded subprocess before it is trusted: ``vet`` starts ``-m failsoft.models.vetting``.
+"""A version proved in a bounded subprocess before it is trusted: ``vet`` starts ``-m failsoft.models.vetting.gate``.
 
 A model is foreign code with weights. Loading it may take all memory (157 bytes of constants unfold to 770 MB), never
 end, or crash natively; each of these is a verdict here, and touches no worker. The process ends with its parent, has
@@ -21,11 +21,12 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from failsoft.models import golden
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact, NotOneFile, Repository, UnknownModel
-from failsoft.models.passes import Passes
-from failsoft.models.verdict import Check, Result, Vetting, check_of, out_of_memory, over_memory
+from failsoft.models.runtime.memory import out_of_memory, over_memory
+from failsoft.models.vetting import golden
+from failsoft.models.vetting.cache import Passes
+from failsoft.models.vetting.verdict import Check, Result, Vetting, check_of
 from failsoft.schemas import wire
 from failsoft.schemas.config.refusal import Refused
 
@@ -112,7 +113,7 @@ def vet(artifact: Artifact, card: ModelCard, limits: Limits | None = None) -> Ve
                 sys.executable,
                 "-P",
                 "-m",
-                "failsoft.models.vetting",
+                "failsoft.models.vetting.gate",
                 *given,
                 str(limits.cpu),
                 str(limits.wall),
@@ -240,7 +241,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _steps(path: Path, sha256: str, fingerprint: str, memory: int) -> Iterator[dict[str, str]]:
-    from failsoft.models import trial
+    from failsoft.models.vetting import checks as trial
 
     _bound_memory(memory)
     repository = Repository(path.parents[2])

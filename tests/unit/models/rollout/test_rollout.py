@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from failsoft.models.rollout import (
+from failsoft.models.rollout.rollout import (
     CHANGES_KEPT,
     EVERY,
     MISSED,

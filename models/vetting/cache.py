@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from failsoft.models.verdict import Vetting
+from failsoft.models.vetting.verdict import Vetting
 from failsoft.schemas import wire
 
 MOST = 200

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.verdict import CHECKS, Result
-from failsoft.models.vetting import Limits, _environment, _why, vet
+from failsoft.models.vetting.gate import Limits, _environment, _why, vet
+from failsoft.models.vetting.verdict import CHECKS, Result
 from tests.isolated_models import cmdline, ended, user_time
 from tests.kafka import wait_for
 from tests.onnx_models import node, onnx_model
@@ -112,7 +112,7 @@ def test_a_run_without_end_is_stopped(tmp_path: Path, limits: Limits, why: str) 
 
 def _vettings() -> list[psutil.Process]:
     """Those under way: other children, such as a Kafka for other tests, come and go as they like."""
-    return [p for p in psutil.Process().children() if "failsoft.models.vetting" in cmdline(p) and not ended(p)]
+    return [p for p in psutil.Process().children() if "failsoft.models.vetting.gate" in cmdline(p) and not ended(p)]
 
 
 def test_names_that_differ_fail(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""From the health of versions to a decision: keep, or go back."""

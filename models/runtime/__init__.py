@@ -1,0 +1,1 @@
+"""ONNX models: signature, session, memory."""

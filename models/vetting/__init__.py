@@ -1,0 +1,1 @@
+"""A version is proved before it is trusted."""
