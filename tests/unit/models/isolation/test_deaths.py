@@ -41,7 +41,7 @@ from tests.isolated_models import (
 from tests.kafka import wait_for
 from tests.onnx_models import onnx_model, rows
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 
 PATIENCE = pool.WAIT
 """What a call has where failsoft runs."""

@@ -18,7 +18,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Spec, columns
 from tests.onnx_models import X2, a_card, answer, load, node, onnx_model, port, rows, same
 
-DEMO = Path(__file__).parents[2] / "models" / "repository"
+DEMO = Path(__file__).parents[4] / "models" / "repository"
 
 
 def test_wrong_row_count_fails_the_batch(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.kafka import wait_for
 from tests.onnx_models import node, onnx_model
 from tests.versions import X, Y, bomb, check, double, endless, examined, failed, put
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 DEMO = ROOT / "models" / "repository"
 MOST = """
 import resource, sys
