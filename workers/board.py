@@ -14,7 +14,7 @@ from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.fleet.breaker import BreakerRow, Report
 from failsoft.workers.metrics import Metrics
-from failsoft.workers.plan import Served
+from failsoft.workers.scoring.plan import Served
 
 log = structlog.get_logger("failsoft.board")
 

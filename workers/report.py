@@ -11,7 +11,7 @@ from failsoft.schemas.event import origin_of
 from failsoft.schemas.record import Record
 from failsoft.workers.logs import Failed, FailureLog, trace_id
 from failsoft.workers.metrics import NO_REASON, Metrics
-from failsoft.workers.plan import Scored
+from failsoft.workers.scoring.plan import Scored
 
 log = structlog.get_logger("failsoft.report")
 

@@ -19,7 +19,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.workers.blame import Blame
 from failsoft.workers.metrics import Metrics
-from failsoft.workers.plan import Call, Result
+from failsoft.workers.scoring.plan import Call, Result
 from failsoft.workers.threads import Threads
 
 log = structlog.get_logger("failsoft.runner")

@@ -25,8 +25,8 @@ from failsoft.schemas.config import duration
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers.identity import own_folder
 from failsoft.workers.logs import FewLines
-from failsoft.workers.plan import Plan, Rule, Served
 from failsoft.workers.runner import Runs
+from failsoft.workers.scoring.plan import Plan, Rule, Served
 from failsoft.workers.settings import Settings
 
 log = structlog.get_logger("failsoft.sessions")

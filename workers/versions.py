@@ -20,8 +20,8 @@ from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.fleet.rollout import Presence, RolloutRow
 from failsoft.workers.board import LocalBoard
 from failsoft.workers.metrics import Metrics
-from failsoft.workers.plan import Call, Result
 from failsoft.workers.runner import Runner
+from failsoft.workers.scoring.plan import Call, Result
 from failsoft.workers.sessions import Opened
 
 log = structlog.get_logger("failsoft.versions")

@@ -23,8 +23,8 @@ from failsoft.workers import logs, pace, process, settings
 from failsoft.workers.app import Options
 from failsoft.workers.board import LocalBoard
 from failsoft.workers.lane import Lane
-from failsoft.workers.plan import Served
 from failsoft.workers.runner import Runs
+from failsoft.workers.scoring.plan import Served
 from failsoft.workers.sessions import Model
 
 GATE_EVERY = 0.02

@@ -13,11 +13,13 @@ from typing import Any
 from benchmarks.phases import Phases
 from failsoft.models.runtime.session import Session
 from failsoft.schemas import scored, wire
-from failsoft.workers import calls, lane, logs, process, scoring, settings, transaction, unpack
+from failsoft.workers import lane, logs, process, settings, transaction, unpack
 from failsoft.workers.app import Options
 from failsoft.workers.lane import Lane
 from failsoft.workers.report import Reporter
 from failsoft.workers.runner import Runner
+from failsoft.workers.scoring import calls
+from failsoft.workers.scoring import score as scoring
 
 MODEL = "run: the model, on its thread"
 REST = "network, aiokafka's own tasks, event loop"

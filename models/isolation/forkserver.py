@@ -1,4 +1,4 @@
-"""A model's own process: ``-m failsoft.models.isolation.forkserver PARENT FD`` loads the model once, and forks its replicas.
+"""A model's own process: ``-m models.isolation.forkserver PARENT FD`` loads the model once, and forks its replicas.
 
 The first process, the *nursery*, never runs a batch of the worker's: it loads, warms, and forks one replica for each
 that the worker asks for, in milliseconds and with the model's memory shared until written. It tells the worker how each

@@ -15,7 +15,7 @@ from failsoft.schemas.record import CONTROL_PREFIX, Header
 from failsoft.topics.names import Names
 from failsoft.topics.routing import route
 from failsoft.workers.pack import pack, squeezed
-from failsoft.workers.plan import Scored
+from failsoft.workers.scoring.plan import Scored
 from tests.fuzz.published import hold_to_control, hold_to_scored
 from tests.fuzz.records import EVENTS, record, written
 from tests.fuzz.target import Target

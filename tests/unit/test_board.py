@@ -14,7 +14,7 @@ from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Probes, ReportKind, Tally
 from failsoft.workers.board import LocalBoard
 from failsoft.workers.metrics import Metrics
-from failsoft.workers.plan import Served
+from failsoft.workers.scoring.plan import Served
 from tests.kit import card
 
 

@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 from failsoft.models.catalog.repository import Repository
 from failsoft.workers import sessions, settings
 from failsoft.workers.metrics import Metrics
-from failsoft.workers.plan import Scored
 from failsoft.workers.runner import Runner
-from failsoft.workers.scoring import score
+from failsoft.workers.scoring.plan import Scored
+from failsoft.workers.scoring.score import score
 from tests.kit import NOW_MS, FakeBoard, Rec, body
 from tests.onnx_models import node, onnx_model
 

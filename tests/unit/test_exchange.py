@@ -17,7 +17,7 @@ from failsoft.workers import exchange
 from failsoft.workers.board import LocalBoard
 from failsoft.workers.exchange import Exchange
 from failsoft.workers.metrics import Metrics
-from failsoft.workers.plan import Served
+from failsoft.workers.scoring.plan import Served
 from failsoft.workers.versions import Versions
 from tests.kafka import eventually
 from tests.kit import card

@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from failsoft.workers.lane import IDLE_FETCH, LADDER_RESTS, LIVE_SEEN, Deps, Lane
-from failsoft.workers.plan import Plan
+from failsoft.workers.scoring.plan import Plan
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, Rec, events, plan, trio, waiting
 
 LIVE, RUNG, NEXT, AGAIN = (TopicPartition(t, 0) for t in (INPUT, *RUNGS, REPLAY))

@@ -20,8 +20,8 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type, columns
 from failsoft.schemas.prediction import Prediction, Predictions
 from failsoft.workers.metrics import Metrics
-from failsoft.workers.plan import Call, Result
 from failsoft.workers.runner import LOST_TO_SPLIT, Runner, Unfit
+from failsoft.workers.scoring.plan import Call, Result
 from failsoft.workers.threads import NAME
 from tests.kafka import eventually
 from tests.kit import with_a_thread

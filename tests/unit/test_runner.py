@@ -17,8 +17,8 @@ from failsoft.models.runtime.session import Session
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.workers.metrics import Metrics
-from failsoft.workers.plan import Call, Result
 from failsoft.workers.runner import Runner
+from failsoft.workers.scoring.plan import Call, Result
 from tests.kafka import eventually
 from tests.kit import with_a_thread
 from tests.onnx_models import a_card, deaf, endless, load, looked_up, rows, same

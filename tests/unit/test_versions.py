@@ -19,8 +19,8 @@ from failsoft.schemas.prediction import Predictions
 from failsoft.workers import versions as tested
 from failsoft.workers.board import LocalBoard
 from failsoft.workers.metrics import Metrics
-from failsoft.workers.plan import Call, Served
 from failsoft.workers.runner import Runner
+from failsoft.workers.scoring.plan import Call, Served
 from failsoft.workers.sessions import Opened
 from failsoft.workers.versions import Versions
 from tests.kafka import eventually

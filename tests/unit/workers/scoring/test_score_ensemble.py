@@ -11,7 +11,7 @@ from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
-from failsoft.workers.plan import Call, Result, Scored
+from failsoft.workers.scoring.plan import Call, Result, Scored
 from tests.kit import (
     INPUT,
     NOW_MS,

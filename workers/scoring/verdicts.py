@@ -18,7 +18,7 @@ from failsoft.schemas.record import Header, Record, own_headers
 from failsoft.schemas.scored import Answers
 from failsoft.topics.ladder import next_rung
 from failsoft.topics.routing import Dead, Given, Retries
-from failsoft.workers.plan import Plan, Scored
+from failsoft.workers.scoring.plan import Plan, Scored
 
 FINAL_GIVEN = 2
 """The next revision of an event whose final answer stands already: only an operator's replay can add to it."""

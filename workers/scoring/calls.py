@@ -14,7 +14,7 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns
-from failsoft.workers.plan import Board, Call, Result, Served
+from failsoft.workers.scoring.plan import Board, Call, Result, Served
 
 
 def prepare(

@@ -11,7 +11,7 @@ from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.scored import encode
-from failsoft.workers.plan import Call, Result
+from failsoft.workers.scoring.plan import Call, Result
 from tests.kit import (
     NOW_MS,
     RULE,

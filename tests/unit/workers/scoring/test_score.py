@@ -9,7 +9,7 @@ import pytest
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Origin
-from failsoft.workers.plan import Call, Result
+from failsoft.workers.scoring.plan import Call, Result
 from tests.kit import (
     INPUT,
     NOW_MS,

@@ -29,10 +29,11 @@ from failsoft.schemas.prediction import Prediction, Predictions, Source
 from failsoft.schemas.record import Record
 from failsoft.topics.hold import plausible
 from failsoft.topics.ladder import next_rung
-from failsoft.workers import calls, quorum
-from failsoft.workers.plan import Board, Call, Plan, Result, Scored, Served
-from failsoft.workers.suspects import Convict, among, apart, counted, too_many
-from failsoft.workers.verdicts import Answered, Outcome, conclude
+from failsoft.workers.scoring import calls
+from failsoft.workers.scoring import ensemble as quorum
+from failsoft.workers.scoring.plan import Board, Call, Plan, Result, Scored, Served
+from failsoft.workers.scoring.poison import Convict, among, apart, counted, too_many
+from failsoft.workers.scoring.verdicts import Answered, Outcome, conclude
 
 UNANSWERED = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
 """What nobody answers: the event cannot be read, or the record is not believed."""

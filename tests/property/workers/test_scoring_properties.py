@@ -14,7 +14,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import CONTROL_PREFIX, Header, own_headers
 from failsoft.topics.names import Names
 from failsoft.topics.routing import route
-from failsoft.workers.plan import Call, Plan, Result, Scored
+from failsoft.workers.scoring.plan import Call, Plan, Result, Scored
 from tests.kit import (
     INPUT,
     NOW_MS,

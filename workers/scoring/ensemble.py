@@ -17,9 +17,9 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions, Source
-from failsoft.workers import calls
-from failsoft.workers.plan import Board, Call, Plan, Result
-from failsoft.workers.verdicts import Answered
+from failsoft.workers.scoring import calls
+from failsoft.workers.scoring.plan import Board, Call, Plan, Result
+from failsoft.workers.scoring.verdicts import Answered
 
 
 @dataclass(slots=True)

@@ -8,8 +8,8 @@ import pytest
 
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.workers.plan import Call, Result
-from failsoft.workers.suspects import FEW, Convict
+from failsoft.workers.scoring.plan import Call, Result
+from failsoft.workers.scoring.poison import FEW, Convict
 from tests.kit import (
     NOW_MS,
     REPLAY,

@@ -1,0 +1,1 @@
+"""A batch of records becomes calls to models, and then verdicts. Pure."""
