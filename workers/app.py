@@ -22,9 +22,6 @@ from typing import Any
 import faust
 import numpy as np
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.producer import sender
 from faust.app.base import BootStrategy
 from mode import ServiceT
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -35,10 +32,11 @@ from failsoft.models.catalog.repository import Repository
 from failsoft.models.rollout.rollout import Policy
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.topics.layout import Topology
-from failsoft.workers import known, offsets, sessions, unpack
+from failsoft.workers import known, sessions
 from failsoft.workers.board import LocalBoard
 from failsoft.workers.exchange import Exchange
 from failsoft.workers.fleet import ControlPlane, Owner
+from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.lane import Deps
 from failsoft.workers.lanes import Lanes
 from failsoft.workers.logs import FailureLog
@@ -46,7 +44,6 @@ from failsoft.workers.metrics import Metrics
 from failsoft.workers.report import Reporter
 from failsoft.workers.runner import Runner
 from failsoft.workers.settings import Settings
-from failsoft.workers.transaction import BATCH_BYTES
 from failsoft.workers.versions import Versions
 from failsoft.workers.web import Web
 
@@ -56,13 +53,6 @@ MODEL_THREADS = 16
 """At most so many runs at once: one a lane, up to what a process is likely to have. A thread that waits costs nothing,
 and rows that wait for a thread as long as their deadline go unanswered. As many may be lost besides."""
 
-FETCH_BYTES = 3 * 1_048_576
-"""Of one partition, by one fetch. A lane has one live partition, so this is also the most that a batch of it can hold:
-4,000 events of half a kilobyte take 2 MiB, and at the usual 1 MiB batches stayed under 2,000."""
-
-MARKER_BACKOFF = 0.002
-"""Seconds. A transaction that begins while the broker still writes the markers of the lane's last one is asked to come
-again; aiokafka waits 20 ms for that, which was half of an event's latency in light traffic. Markers take 1 to 5 ms."""
 
 HARD_END = 5.0
 """Seconds after which a dying worker ends whatever it is doing; leaving the group takes one."""
@@ -168,7 +158,7 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         options.worker_id, versioned, opened, open_version, runner, board, metrics, time.monotonic, time.time
     )
     failures = FailureLog(structlog.get_logger("failsoft.answers"))
-    clients = _Clients(pipeline, options.worker_id)
+    clients = Clients(pipeline, options.worker_id)
     rng = np.random.default_rng()
 
     async def make_known(lane: int) -> LastKnown | None:
@@ -265,65 +255,6 @@ def die(app: App, error: BaseException) -> None:
             os._exit(1)
 
     app.dying = asyncio.get_running_loop().create_task(leave())
-
-
-@dataclass(frozen=True, slots=True)
-class _Clients:
-    """The Kafka clients of a worker; each setting's reason is in docs/decisions/0002-lanes.md."""
-
-    pipeline: Settings
-    worker_id: str
-
-    def consumer(self) -> AIOKafkaConsumer:
-        unpack.install()
-        offsets.install()
-        return AIOKafkaConsumer(
-            **self.pipeline.connection(),
-            group_id=self.pipeline.names.group,
-            group_instance_id=self.worker_id,
-            client_id=self.worker_id,
-            partition_assignment_strategy=(RangePartitionAssignor,),
-            enable_auto_commit=False,
-            auto_offset_reset="none",  # never skip in silence: lanes seek by themselves
-            # Off: a spare fetches nothing, and aiokafka would take it out of the group after five minutes, for ever.
-            max_poll_interval_ms=2**31 - 1,
-            isolation_level="read_committed",
-            session_timeout_ms=6_000,
-            heartbeat_interval_ms=1_000,
-            rebalance_timeout_ms=30_000,
-            max_partition_fetch_bytes=FETCH_BYTES,
-            fetch_max_wait_ms=50,  # empty rungs hold a fetch this long; 500 cost a third of the throughput
-        )
-
-    def producer(self, lane: int) -> AIOKafkaProducer:
-        sender.BACKOFF_OVERRIDE = MARKER_BACKOFF
-        exactly_once = self.pipeline.guarantee == "exactly_once"
-        return AIOKafkaProducer(
-            **self.pipeline.connection(),
-            client_id=f"{self.worker_id}.{lane}",
-            transactional_id=self.pipeline.names.transactional_id(lane) if exactly_once else None,
-            enable_idempotence=True,
-            transaction_timeout_ms=15_000,
-            max_batch_size=BATCH_BYTES,
-            linger_ms=0,
-        )
-
-    def reporter(self) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            **self.pipeline.connection(),
-            client_id=f"{self.worker_id}.fleet",
-            linger_ms=0,
-            request_timeout_ms=3_000,
-            metadata_max_age_ms=5_000,  # within which a topic that is gone is missed
-        )
-
-    def reader(self) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
-            **self.pipeline.connection(),
-            client_id=f"{self.worker_id}.restore",
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-        )
 
 
 def _observe(lanes: Lanes, metrics: Metrics, pipeline: Settings) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
-from failsoft.workers import reading
+from failsoft.workers.kafka import topic_reader
 from failsoft.workers.publish import publish
 from failsoft.workers.rows import Row
 from failsoft.workers.settings import Settings
@@ -21,7 +21,7 @@ Tell = Callable[[int, int], None]
 @asynccontextmanager
 async def changelog(pipeline: Settings, topic: str) -> AsyncIterator[Changelog]:
     """The table whose changelog is ``topic``; nothing is read yet. Raises NoSuchTopic or KafkaUnreachable."""
-    async with reading.reader(pipeline, topic) as reader:
+    async with topic_reader.reader(pipeline, topic) as reader:
         yield Changelog(reader)
 
 
@@ -29,7 +29,7 @@ async def changelog(pipeline: Settings, topic: str) -> AsyncIterator[Changelog]:
 class Changelog:
     """A reader of a changelog, and the last value of each key so far: only those are ever parsed."""
 
-    reader: reading.Reader
+    reader: topic_reader.Reader
     _latest: dict[bytes | None, bytes | None] = field(default_factory=dict)
     _after: int = 0
 

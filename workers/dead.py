@@ -19,9 +19,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from failsoft.workers import reading
+from failsoft.workers.kafka import topic_reader
+from failsoft.workers.kafka.produce_batches import pack, squeezed
 from failsoft.workers.letters import Filter, Group, Letter, Replayed, again, bounded, letter, tally
-from failsoft.workers.pack import pack, squeezed
 from failsoft.workers.schedule import Schedule
 from failsoft.workers.settings import Settings
 
@@ -113,7 +113,7 @@ async def replay(
     async with _sender(pipeline, how) as send:
         done = await _replayed(pipeline)
         schedule = Schedule(None if how.dry_run else how.rate, time.monotonic())
-        async with reading.reader(pipeline, pipeline.names.dead) as reader:
+        async with topic_reader.reader(pipeline, pipeline.names.dead) as reader:
             bounds = await reader.bounds()
             counts.total = _size(bounds)
             async with aclosing(reader.until(bounds)) as batches:
@@ -136,7 +136,7 @@ async def groups(pipeline: Settings, tell: Tell) -> dict[tuple[str, str | None, 
     done = await _replayed(pipeline)
     found: dict[tuple[str, str | None, int | None], Group] = {}
     counts = Counts()
-    async with reading.reader(pipeline, pipeline.names.dead) as reader:
+    async with topic_reader.reader(pipeline, pipeline.names.dead) as reader:
         bounds = await reader.bounds()
         counts.total = _size(bounds)
         async with aclosing(reader.until(bounds)) as batches:
@@ -150,7 +150,7 @@ async def groups(pipeline: Settings, tell: Tell) -> dict[tuple[str, str | None, 
 async def find(pipeline: Settings, wanted: Filter | tuple[int, int]) -> list[tuple[Letter, bool]]:
     """The dead letters of an event, or the one at (partition, offset) of the dead topic; was each replayed?"""
     found: list[Letter] = []
-    async with reading.reader(pipeline, pipeline.names.dead) as reader:
+    async with topic_reader.reader(pipeline, pipeline.names.dead) as reader:
         bounds = dict(await reader.bounds())
         if not isinstance(wanted, Filter):
             partition, offset = wanted
@@ -171,7 +171,7 @@ async def find(pipeline: Settings, wanted: Filter | tuple[int, int]) -> list[tup
 
 async def _replayed(pipeline: Settings) -> Replayed:
     done = Replayed()
-    async with reading.reader(pipeline, pipeline.names.replay) as reader:
+    async with topic_reader.reader(pipeline, pipeline.names.replay) as reader:
         bounds = await reader.bounds()
         async with aclosing(reader.until(bounds)) as batches:
             async for records in batches:
@@ -212,7 +212,7 @@ async def _sender(pipeline: Settings, how: How) -> AsyncIterator[Send]:
         yield _only_count
         return
     topic = pipeline.names.replay
-    await reading.partitions(pipeline, topic)  # says that Kafka or the topic is not there
+    await topic_reader.partitions(pipeline, topic)  # says that Kafka or the topic is not there
     producer = AIOKafkaProducer(
         **pipeline.connection(),
         client_id="failsoft-replay",

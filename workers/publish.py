@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from failsoft.workers import reading
+from failsoft.workers.kafka import topic_reader
 from failsoft.workers.rows import BadRow, Csv, Lines, Ndjson, Row
 from failsoft.workers.schedule import Schedule
 from failsoft.workers.settings import Settings
@@ -154,7 +154,7 @@ async def publish(
     ``rate`` is in events a second. ``began`` gets the count that goes on, for whoever interrupts this or meets its
     error. Raises NoSuchTopic, KafkaUnreachable or KafkaError.
     """
-    count = await reading.partitions(pipeline, topic)
+    count = await topic_reader.partitions(pipeline, topic)
     producer = AIOKafkaProducer(
         **pipeline.connection(),
         client_id="failsoft-publish",

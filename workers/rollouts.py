@@ -11,8 +11,8 @@ from aiokafka.errors import KafkaError
 from failsoft.schemas.fleet.rollout import Answered, Order, RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.topics import admin
-from failsoft.workers import reading
 from failsoft.workers.changelog import LOOK_AGAIN, Changelog, changelog
+from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 
 log = structlog.get_logger("failsoft.rollouts")
@@ -56,6 +56,6 @@ async def active(pipeline: Settings) -> dict[str, int]:
     try:
         async with asyncio.timeout(READ_WITHIN), changelog(pipeline, pipeline.names.rollouts_changelog) as table:
             return {model: row.active for model, row in (await rows(table)).items()}
-    except (admin.KafkaUnreachable, reading.NoSuchTopic, KafkaError, TimeoutError) as e:
+    except (admin.KafkaUnreachable, topic_reader.NoSuchTopic, KafkaError, TimeoutError) as e:
         log.warning("which versions the fleet serves is not known: the newest are taken", error=repr(e))
         return {}

@@ -10,7 +10,7 @@ from typing import Any
 from failsoft.schemas import wire
 from failsoft.schemas.prediction import Source
 from failsoft.schemas.record import Record
-from failsoft.workers import reading
+from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 
 _PRIMARY = ("failsoft-source", Source.PRIMARY.encode())
@@ -73,7 +73,7 @@ async def follow(
     """
     left = limit
     async with (
-        reading.reader(pipeline, pipeline.names.scored) as reader,
+        topic_reader.reader(pipeline, pipeline.names.scored) as reader,
         aclosing(reader.follow(from_beginning)) as batches,
     ):
         async for records in batches:

@@ -9,14 +9,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from failsoft.topics.routing import Row
-from failsoft.workers.pack import pack, squeezed
+from failsoft.workers.kafka.produce_batches import BATCH_BYTES, pack, squeezed
 
 COMMIT_TIMEOUT = 20.0
 """Seconds from begin to commit. The transaction's own timeout is 15: past it the broker has aborted anyway, and a
 commit can hang for ever when a coordinator leaves (aiokafka #1145)."""
 
-BATCH_BYTES = 1_000_000
-"""A produce batch's limit, under the broker's default of 1,048,588: `send_batch` does not check it."""
 
 Noted = tuple[int, str]
 """An offset, and its metadata: mostly empty, else a mark (failsoft.workers.suspects)."""

@@ -13,8 +13,9 @@ from typing import Any
 from benchmarks.phases import Phases
 from failsoft.models.runtime.session import Session
 from failsoft.schemas import scored, wire
-from failsoft.workers import lane, logs, process, settings, transaction, unpack
+from failsoft.workers import lane, logs, process, settings, transaction
 from failsoft.workers.app import Options
+from failsoft.workers.kafka import fetch_records
 from failsoft.workers.lane import Lane
 from failsoft.workers.report import Reporter
 from failsoft.workers.runner import Runner
@@ -28,8 +29,8 @@ OTHER = "other threads, the interpreter's waits"
 
 def patch(phases: Phases) -> None:
     """Times the real functions where they are called."""
-    phases.function(unpack._Batch, "__iter__", "fetch: bytes to records")
-    phases.function(unpack.Fetched, "getall", "fetch: aiokafka's ConsumerRecords")
+    phases.function(fetch_records._Batch, "__iter__", "fetch: bytes to records")
+    phases.function(fetch_records.Fetched, "getall", "fetch: aiokafka's ConsumerRecords")
     phases.coroutine(Lane, "_take", "fetch: which, and what is due")
     phases.function(wire, "loads_all", "decode: JSON")
     phases.function(wire, "all_shallow", "decode: depth")

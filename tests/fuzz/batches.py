@@ -14,7 +14,7 @@ from failsoft.schemas.failure import Kind
 from failsoft.schemas.record import CONTROL_PREFIX, Header
 from failsoft.topics.names import Names
 from failsoft.topics.routing import route
-from failsoft.workers.pack import pack, squeezed
+from failsoft.workers.kafka.produce_batches import pack, squeezed
 from failsoft.workers.scoring.plan import Scored
 from tests.fuzz.published import hold_to_control, hold_to_scored
 from tests.fuzz.records import EVENTS, record, written

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from failsoft.workers import offsets
+from failsoft.workers.kafka import offset_fetch
 from tests.cluster import NODES, Cluster
 from tests.integration.pipeline import Pipeline, events, running
 from tests.integration.verifier import Settlement
@@ -62,7 +62,7 @@ async def test_offsets_are_asked_of_whoever_coordinates_the_group(cluster: Clust
     without offsets."""
     create_topic(cluster.bootstrap, name)
     produce(cluster.bootstrap, name, [(None, b"a", [], 0)])
-    offsets.install()
+    offset_fetch.install()
     place = TopicPartition(name, 0)
     consumer = AIOKafkaConsumer(bootstrap_servers=cluster.bootstrap, group_id=name, enable_auto_commit=False)
     await consumer.start()

@@ -58,13 +58,13 @@ ONLY = {
         "workers/lanes.py",
         "workers/exchange.py",  # sends reports, whatever Faust is doing
         "workers/known.py",
-        "workers/unpack.py",  # reads what aiokafka cannot
-        "workers/offsets.py",  # hears what aiokafka does not
-        "workers/pack.py",  # fills its batches
+        "workers/kafka/fetch_records.py",  # reads what aiokafka cannot
+        "workers/kafka/offset_fetch.py",  # hears what aiokafka does not
+        "workers/kafka/produce_batches.py",  # fills its batches
         "workers/dead.py",
         "workers/publish.py",
         "workers/tail.py",
-        "workers/reading.py",
+        "workers/kafka/topic_reader.py",
         "workers/rollouts.py",  # a start that goes on without it
         "workers/demo/watch.py",  # reads the demo's answers, as a user would
     },

@@ -20,6 +20,7 @@ from failsoft.workers import app as composition
 from failsoft.workers import lanes as module
 from failsoft.workers import process
 from failsoft.workers.app import Options
+from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.lane import Deps
 from failsoft.workers.lanes import Fatal, Lanes, _Listener
 from tests.kafka import eventually
@@ -170,7 +171,7 @@ async def test_a_lane_that_was_cancelled_is_fatal(lanes: Lanes, fatal: list[Base
 async def test_a_spare_stays_in_its_group() -> None:
     """A worker without partitions fetches nothing, which must not count as being stuck."""
     pipeline = SimpleNamespace(connection=dict, names=SimpleNamespace(group="g"))
-    consumer = composition._Clients(cast(Any, pipeline), "w").consumer()
+    consumer = Clients(cast(Any, pipeline), "w").consumer()
     assert consumer._max_poll_interval_ms / 1000 > 86_400 * 7
 
 

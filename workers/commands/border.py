@@ -28,7 +28,7 @@ CODES: dict[str, int] = {
     "failsoft.models.catalog.repository.UnknownModel": FAILED,
     "failsoft.models.runtime.session.Unloadable": FAILED,
     "failsoft.workers.commands.border.Failed": FAILED,
-    "failsoft.workers.reading.NoSuchTopic": FAILED,
+    "failsoft.workers.kafka.topic_reader.NoSuchTopic": FAILED,
     "failsoft.workers.rows.BadRow": FAILED,
     "failsoft.workers.web.PortTaken": FAILED,
     # Without its own line, whoever loses a fight over a transactional id would read of a bug.

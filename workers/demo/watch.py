@@ -12,10 +12,10 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from failsoft.schemas.record import Record
-from failsoft.workers import reading
 from failsoft.workers.demo.fleet import Fleet
 from failsoft.workers.demo.moves import Moves
 from failsoft.workers.demo.seen import Seen
+from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 
 LOOK = 0.3
@@ -74,7 +74,7 @@ async def read_all(pipeline: Settings, topics: Sequence[str]) -> list[Record]:
     """Every committed record of ``topics``, in the order of each partition, up to their ends of this moment."""
     records: list[Record] = []
     for topic in topics:
-        async with reading.reader(pipeline, topic) as reader:
+        async with topic_reader.reader(pipeline, topic) as reader:
             async for found in reader.until(await reader.bounds()):
                 records += found
     return records

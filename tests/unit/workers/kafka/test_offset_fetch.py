@@ -16,7 +16,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.commit import OffsetFetchResponse_v1, OffsetFetchResponse_v3
 
-from failsoft.workers import offsets
+from failsoft.workers.kafka import offset_fetch
 
 TP = TopicPartition("in", 0)
 THERE = [("in", [(0, 500, "", 0)])]
@@ -37,7 +37,7 @@ class Client:
 def installed() -> Iterator[None]:
     """As in a worker; other tests get aiokafka as it is."""
     before = GroupCoordinator._send_req
-    offsets.install()
+    offset_fetch.install()
     yield
     GroupCoordinator._send_req = before
 
@@ -91,7 +91,7 @@ async def test_a_partition_without_an_offset_is_still_one(response: Any) -> None
 
 
 async def test_aiokafka_by_itself_takes_it_for_none() -> None:
-    """The day that this fails, ``failsoft.workers.offsets`` can go."""
-    GroupCoordinator._send_req = offsets._send
+    """The day that this fails, ``failsoft.workers.kafka.offset_fetch`` can go."""
+    GroupCoordinator._send_req = offset_fetch._send
     moved = OffsetFetchResponse_v3(0, [], NotCoordinatorForGroupError.errno)
     assert await _coordinator(moved).fetch_committed_offsets([TP]) == {}

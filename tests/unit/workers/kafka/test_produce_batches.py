@@ -7,7 +7,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from failsoft.topics.routing import Row
-from failsoft.workers.pack import LARGE, pack, squeezed
+from failsoft.workers.kafka.produce_batches import LARGE, pack, squeezed
 
 ROWS: list[Row] = [
     (b"k%d" % i if i % 3 else None, b"v" * (i * 7 % 90) if i % 5 else None, [("h", b"%d" % i)] if i % 2 else [])

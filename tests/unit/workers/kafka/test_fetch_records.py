@@ -11,7 +11,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
-from failsoft.workers.unpack import Records
+from failsoft.workers.kafka.fetch_records import Records
 
 PLACE = b"QQQQ"
 HEADERS: list[tuple[str, bytes | None]] = [("own", b"\xff"), ("none", None)]

@@ -11,7 +11,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from failsoft.workers.unpack import Fetched, Records, Unpacked
+from failsoft.workers.kafka.fetch_records import Fetched, Records, Unpacked
 
 TP = TopicPartition("events", 3)
 THEIRS: tuple[Any, ...] = (fetcher.PartitionRecords, fetcher.FetchResult, MemoryRecords)
