@@ -19,7 +19,7 @@ from failsoft.schemas.event import Envelope
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 from failsoft.schemas.record import Header, Origin
-from failsoft.workers.runner import Runner
+from failsoft.workers.execution.runner import Runner
 from failsoft.workers.scoring.plan import Call, Plan, Result, Rule, Scored, Served
 from failsoft.workers.scoring.poison import Convict
 from failsoft.workers.scoring.score import score

@@ -32,20 +32,22 @@ from failsoft.models.catalog.repository import Repository
 from failsoft.models.rollout.rollout import Policy
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.topics.layout import Topology
-from failsoft.workers import known, sessions
-from failsoft.workers.board import LocalBoard
+from failsoft.workers import known
 from failsoft.workers.exchange import Exchange
+from failsoft.workers.execution.runner import Runner
 from failsoft.workers.fleet import ControlPlane, Owner
 from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.lane import Deps
 from failsoft.workers.lanes import Lanes
-from failsoft.workers.logs import FailureLog
-from failsoft.workers.metrics import Metrics
-from failsoft.workers.report import Reporter
-from failsoft.workers.runner import Runner
+from failsoft.workers.serving import loader
+from failsoft.workers.serving.pipeline import cards, plan
+from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.settings import Settings
-from failsoft.workers.versions import Versions
-from failsoft.workers.web import Web
+from failsoft.workers.telemetry.http import Web
+from failsoft.workers.telemetry.logs import FailureLog
+from failsoft.workers.telemetry.metrics import Metrics
+from failsoft.workers.telemetry.report import Reporter
 
 log = structlog.get_logger("failsoft.app")
 
@@ -67,7 +69,7 @@ class Options:
     worker_id: str
     metrics_port: int = 0
     metrics_host: str = HERE
-    wrap: sessions.Wrap = field(default=lambda session: session)
+    wrap: loader.Wrap = field(default=lambda session: session)
     on_fatal: Callable[[BaseException], None] | None = None
 
 
@@ -127,8 +129,8 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
     for topic in topology.strays:
         log.warning("a rung is read by nobody: put its delay back until it is empty, or delete it", topic=topic)
     repository = Repository(Path(pipeline.models.repository))
-    found = sessions.cards(pipeline, repository)
-    plan = sessions.plan(pipeline, found, repository)
+    found = cards(pipeline, repository)
+    plan = plan(pipeline, found, repository)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = Metrics(registry)
@@ -137,22 +139,22 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         model, _, number = key.rpartition("@")
         metrics.add("failsoft_model_restarts_total", model=model, version=number, why=why)
 
-    within = sessions.limits(pipeline)
+    within = loader.limits(pipeline)
     # An ensemble is its members, each with versions of its own.
     versioned = {model: card for model, card in found.items() if card.ensemble is None}
     opened = [
         each
         for model, card in versioned.items()
-        if (each := sessions.first(repository, card, active.get(model), options.wrap, within, died)) is not None
+        if (each := loader.first(repository, card, active.get(model), options.wrap, within, died)) is not None
     ]
     metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
     board = LocalBoard(options.worker_id, metrics, time.monotonic, time.time, random.random)
     runner = Runner({}, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error))
 
-    def open_version(model: str, version: int | None) -> sessions.Opened | None:
+    def open_version(model: str, version: int | None) -> loader.Opened | None:
         if version is None:
-            return sessions.first(repository, found[model], None, options.wrap, within, died)
-        return sessions.open_version(repository, found[model], version, options.wrap, within, died)
+            return loader.first(repository, found[model], None, options.wrap, within, died)
+        return loader.open_version(repository, found[model], version, options.wrap, within, died)
 
     versions = Versions(
         options.worker_id, versioned, opened, open_version, runner, board, metrics, time.monotonic, time.time
@@ -200,7 +202,7 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
     )
 
     async def prove(model: str, version: int) -> str | None:
-        return await asyncio.to_thread(sessions.prove, repository, found[model], version, within)
+        return await asyncio.to_thread(loader.prove, repository, found[model], version, within)
 
     def changed(model: str, change: Change) -> None:
         log.warning("a model moves to another version", model=model, **asdict(change))

@@ -14,10 +14,11 @@ from failsoft.models.breaker.rules import Policy
 from failsoft.models.catalog.repository import Repository
 from failsoft.schemas.fleet.breaker import BreakerRow, Command
 from failsoft.topics import admin
-from failsoft.workers import breaker_rows, sessions
+from failsoft.workers import breaker_rows
 from failsoft.workers.breaker_rows import Rows
 from failsoft.workers.changelog import LOOK_AGAIN, Changelog, Tell, changelog
 from failsoft.workers.changelog import send as order
+from failsoft.workers.serving.pipeline import cards
 from failsoft.workers.settings import Settings
 
 
@@ -32,7 +33,7 @@ class Known:
 def known(pipeline: Settings) -> Known:
     """Raises Refused for a card that cannot be used."""
     repository = Repository(Path(pipeline.models.repository))
-    cards = sessions.cards(pipeline, repository)
+    cards = cards(pipeline, repository)
     keys = frozenset(f"{model}@{version}" for model in cards for version in repository.versions(model))
     # an ensemble is asked through its members, and these have the breakers
     return Known({model: policy(card) for model, card in cards.items() if card.ensemble is None}, keys)

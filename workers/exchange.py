@@ -15,10 +15,10 @@ from mode import Service
 from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.schemas.fleet.rollout import RolloutRow
 from failsoft.schemas.wire import Malformed
-from failsoft.workers.board import LocalBoard
 from failsoft.workers.fleet import ControlPlane
-from failsoft.workers.metrics import Metrics
-from failsoft.workers.versions import Versions
+from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.version_switch import Versions
+from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.exchange")
 

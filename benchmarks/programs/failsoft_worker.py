@@ -19,13 +19,14 @@ from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.schemas.fleet.breaker import BreakerRow
-from failsoft.workers import logs, pace, process, settings
+from failsoft.workers import pace, process, settings
 from failsoft.workers.app import Options
-from failsoft.workers.board import LocalBoard
+from failsoft.workers.execution.runner import Runs
 from failsoft.workers.lane import Lane
-from failsoft.workers.runner import Runs
 from failsoft.workers.scoring.plan import Served
-from failsoft.workers.sessions import Model
+from failsoft.workers.serving.loader import Model
+from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.telemetry import logs
 
 GATE_EVERY = 0.02
 """Seconds between two looks whether the gate is open."""

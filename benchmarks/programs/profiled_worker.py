@@ -13,14 +13,15 @@ from typing import Any
 from benchmarks.phases import Phases
 from failsoft.models.runtime.session import Session
 from failsoft.schemas import scored, wire
-from failsoft.workers import lane, logs, process, settings, transaction
+from failsoft.workers import lane, process, settings, transaction
 from failsoft.workers.app import Options
+from failsoft.workers.execution.runner import Runner
 from failsoft.workers.kafka import fetch_records
 from failsoft.workers.lane import Lane
-from failsoft.workers.report import Reporter
-from failsoft.workers.runner import Runner
 from failsoft.workers.scoring import calls
 from failsoft.workers.scoring import score as scoring
+from failsoft.workers.telemetry import logs
+from failsoft.workers.telemetry.report import Reporter
 
 MODEL = "run: the model, on its thread"
 REST = "network, aiokafka's own tasks, event loop"

@@ -15,8 +15,9 @@ import numpy as np
 from failsoft.models.runtime.session import Cancel, Outcome, Session
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
-from failsoft.workers import logs, process, settings
+from failsoft.workers import process, settings
 from failsoft.workers.app import Options
+from failsoft.workers.telemetry import logs
 
 DEADLY = 13.0
 """The value of ``x``."""
@@ -24,7 +25,7 @@ DEADLY = 13.0
 
 @dataclass
 class Deadly:
-    """A session (failsoft.workers.runner.Runs) that a row with ``x`` = DEADLY ends, and its whole process with it."""
+    """A session (workers.execution.runner.Runs) that a row with ``x`` = DEADLY ends, and its whole process with it."""
 
     session: Session
     calm: Path

@@ -14,9 +14,10 @@ from pathlib import Path
 from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
-from failsoft.workers import logs, process, settings
+from failsoft.workers import process, settings
 from failsoft.workers.app import Options
-from failsoft.workers.sessions import Model
+from failsoft.workers.serving.loader import Model
+from failsoft.workers.telemetry import logs
 
 
 @dataclass

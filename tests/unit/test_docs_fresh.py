@@ -9,7 +9,7 @@ import pytest
 from failsoft.models.breaker.rules import TRANSITIONS, Event, State
 from failsoft.workers import docs
 from failsoft.workers.commands import breakers
-from failsoft.workers.metrics import TABLE
+from failsoft.workers.telemetry.metrics import TABLE
 
 
 @pytest.mark.parametrize("path", docs.PAGES)

@@ -14,11 +14,11 @@ from failsoft.models.breaker.local import ALONE_AFTER, ASKS
 from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import BreakerRow, Report, ReportKind
 from failsoft.workers import exchange
-from failsoft.workers.board import LocalBoard
 from failsoft.workers.exchange import Exchange
-from failsoft.workers.metrics import Metrics
 from failsoft.workers.scoring.plan import Served
-from failsoft.workers.versions import Versions
+from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.version_switch import Versions
+from failsoft.workers.telemetry.metrics import Metrics
 from tests.kafka import eventually
 from tests.kit import card
 

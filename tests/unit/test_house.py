@@ -45,7 +45,7 @@ IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
 
 ONLY = {
     "faust": {"workers/app.py", "workers/fleet.py"},
-    "mode": {"workers/app.py", "workers/exchange.py", "workers/lanes.py", "workers/versions.py"},
+    "mode": {"workers/app.py", "workers/exchange.py", "workers/lanes.py", "workers/serving/version_switch.py"},
     "onnxruntime": {"models/runtime/session.py", "models/vetting/gate.py", "models/isolation/isolated_session.py"},
     "orjson": {"schemas/wire.py"},
     "aiokafka.admin": {"topics/admin.py"},

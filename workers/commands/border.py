@@ -30,7 +30,7 @@ CODES: dict[str, int] = {
     "failsoft.workers.commands.border.Failed": FAILED,
     "failsoft.workers.kafka.topic_reader.NoSuchTopic": FAILED,
     "failsoft.workers.rows.BadRow": FAILED,
-    "failsoft.workers.web.PortTaken": FAILED,
+    "failsoft.workers.telemetry.http.PortTaken": FAILED,
     # Without its own line, whoever loses a fight over a transactional id would read of a bug.
     "aiokafka.errors.ProducerFenced": FAILED,
     "aiokafka.errors.KafkaError": FAILED,

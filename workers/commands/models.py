@@ -113,13 +113,13 @@ def _bounds(
 ) -> tuple[Path, Limits]:
     from failsoft.models.vetting.gate import Limits
     from failsoft.schemas.config import duration
-    from failsoft.workers import sessions
+    from failsoft.workers.serving import loader
 
     if repository is not None:
         limits, root = Limits(), repository
     else:
         settings = context.settings(ctx, pipeline)
-        limits, root = sessions.limits(settings), Path(settings.models.repository)
+        limits, root = loader.limits(settings), Path(settings.models.repository)
     memory, cpu, wall = limits.memory, limits.cpu, limits.wall
     if memory_mb is not None:
         memory = memory_mb * 1_000_000

@@ -12,6 +12,7 @@ from failsoft.workers.commands import context, output
 from failsoft.workers.commands.border import Failed, Interrupted
 from failsoft.workers.commands.breakers import Wait, Who, me, now_ms
 from failsoft.workers.commands.context import Json, Pipeline
+from failsoft.workers.serving.pipeline import cards
 
 if TYPE_CHECKING:
     from failsoft.models.catalog.card import ModelCard
@@ -207,9 +208,8 @@ def _checked(target: str, direction: Direction, who: str, why: str) -> Order:
 def _cards(settings: Settings) -> dict[str, ModelCard]:
     """The pipeline's models that have versions: an ensemble is its members."""
     from failsoft.models.catalog.repository import Repository
-    from failsoft.workers import sessions
 
-    found = sessions.cards(settings, Repository(Path(settings.models.repository)))
+    found = cards(settings, Repository(Path(settings.models.repository)))
     return {model: card for model, card in found.items() if card.ensemble is None}
 
 
@@ -244,7 +244,7 @@ def _on_disk(settings: Settings, card: ModelCard) -> list[Any]:
 def _prove(settings: Settings, card: ModelCard, version: int) -> None:
     """Raises BadParameter for a version that is not there, Failed for one that does not pass."""
     from failsoft.models.catalog.repository import Repository, UnknownModel
-    from failsoft.workers import sessions
+    from failsoft.workers.serving import loader
 
     repository = Repository(Path(settings.models.repository))
     try:
@@ -252,6 +252,6 @@ def _prove(settings: Settings, card: ModelCard, version: int) -> None:
     except UnknownModel as e:
         raise typer.BadParameter(str(e), param_hint="MODEL@VERSION") from None
     with output.progress("vetting", "versions"):
-        why = sessions.prove(repository, card, version, sessions.limits(settings))
+        why = loader.prove(repository, card, version, loader.limits(settings))
     if why is not None:
         raise Failed(f"{card.name}@{version} may not serve: {why}")

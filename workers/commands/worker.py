@@ -52,7 +52,7 @@ def worker(
 
     **Example**: `failsoft worker --processes 2 --metrics-port 9100`
     """
-    from failsoft.workers import logs
+    from failsoft.workers.telemetry import logs
 
     try:
         logs.configure(log_level)
@@ -76,7 +76,7 @@ def _tell(text: str, more: str = "", **fields: object) -> None:
     if sys.stderr.isatty():
         output.note(f"{text}\n{more}" if more else text)
         return
-    from failsoft.workers import logs
+    from failsoft.workers.telemetry import logs
 
     logs.news(text, **fields)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from failsoft.models.catalog.repository import Repository
 from failsoft.schemas.fleet.rollout import Direction, Order
-from failsoft.workers import changelog, rollouts, sessions
+from failsoft.workers import changelog, rollouts
 from failsoft.workers.demo.stage import StageFailed
+from failsoft.workers.serving import loader
 from failsoft.workers.settings import Settings
 
 MISTAKEN = Path(__file__).parent / "data" / "mistaken"
@@ -34,7 +35,7 @@ async def promote(pipeline: Settings, version: int, who: str, why: str) -> None:
     """Returns once the fleet's owner has obeyed. Raises StageFailed when the version may not serve, or is refused."""
     repository = Repository(Path(pipeline.models.repository))
     key, card = f"{pipeline.model}@{version}", repository.card(pipeline.model)
-    unfit = await asyncio.to_thread(sessions.prove, repository, card, version, sessions.limits(pipeline))
+    unfit = await asyncio.to_thread(loader.prove, repository, card, version, loader.limits(pipeline))
     if unfit is not None:
         raise StageFailed(f"{key} should pass its vetting, and did not: {unfit}")
     order = Order(key, Direction.PROMOTE, who, why, int(time.time() * 1000))

@@ -18,7 +18,7 @@ from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.models.runtime.signature import Answers
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns
-from failsoft.workers.sessions import Model
+from failsoft.workers.serving.loader import Model
 
 DEAREST = 250_000.0
 """€. No car in the demo's data costs half as much, so a fault above this price meets only the cars made for it."""
@@ -62,7 +62,7 @@ class Switch:
 
 
 class Faulty:
-    """A session whose scores ``switch`` spoils (failsoft.workers.runner.Runs)."""
+    """A session whose scores ``switch`` spoils (failsoft.workers.execution.runner.Runs)."""
 
     def __init__(self, session: Model, switch: Switch) -> None:
         self._session = session

@@ -11,11 +11,12 @@ import sys
 import threading
 from pathlib import Path
 
-from failsoft.workers import logs, process, settings
+from failsoft.workers import process, settings
 from failsoft.workers.app import Options
 from failsoft.workers.demo.fault import Faulty, Switch
-from failsoft.workers.runner import Runs
-from failsoft.workers.sessions import Model
+from failsoft.workers.execution.runner import Runs
+from failsoft.workers.serving.loader import Model
+from failsoft.workers.telemetry import logs
 
 
 def main(argv: list[str]) -> int:

@@ -24,10 +24,11 @@ from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns
 from failsoft.topics.routing import Row
-from failsoft.workers import lanes, logs, process, settings
+from failsoft.workers import lanes, process, settings
 from failsoft.workers.app import Options
 from failsoft.workers.lane import Lane
-from failsoft.workers.sessions import Model
+from failsoft.workers.serving.loader import Model
+from failsoft.workers.telemetry import logs
 from failsoft.workers.transaction import Noted
 
 DEADLY = 13.0
@@ -53,7 +54,7 @@ SEEN = "mood.seen"
 
 @dataclass
 class Moody:
-    """A session (failsoft.workers.runner.Runs) of changing moods."""
+    """A session (failsoft.workers.execution.runner.Runs) of changing moods."""
 
     session: Model
     folder: Path

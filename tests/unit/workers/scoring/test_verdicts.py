@@ -13,9 +13,9 @@ from failsoft.schemas.event import Events
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Origin
-from failsoft.workers.metrics import OUTCOMES, REPLAYED
 from failsoft.workers.scoring.plan import Plan, Scored
 from failsoft.workers.scoring.verdicts import Answered, Outcome, conclude
+from failsoft.workers.telemetry.metrics import OUTCOMES, REPLAYED
 from tests.kit import INPUT, NOW_MS, REPLAY, Rec, answers, attempt, events, plan, retried, waiting
 
 RETRIED = [k for k in Kind if k.retried]

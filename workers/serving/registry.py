@@ -13,8 +13,8 @@ from failsoft.models.breaker.rules import State
 from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.fleet.breaker import BreakerRow, Report
-from failsoft.workers.metrics import Metrics
 from failsoft.workers.scoring.plan import Served
+from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.board")
 

@@ -9,9 +9,9 @@ import structlog
 
 from failsoft.schemas.event import origin_of
 from failsoft.schemas.record import Record
-from failsoft.workers.logs import Failed, FailureLog, trace_id
-from failsoft.workers.metrics import NO_REASON, Metrics
 from failsoft.workers.scoring.plan import Scored
+from failsoft.workers.telemetry.logs import Failed, FailureLog, trace_id
+from failsoft.workers.telemetry.metrics import NO_REASON, Metrics
 
 log = structlog.get_logger("failsoft.report")
 

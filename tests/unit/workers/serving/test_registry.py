@@ -12,9 +12,9 @@ from failsoft.models.breaker.policy import policy
 from failsoft.models.breaker.rules import State
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Probes, ReportKind, Tally
-from failsoft.workers.board import LocalBoard
-from failsoft.workers.metrics import Metrics
 from failsoft.workers.scoring.plan import Served
+from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.telemetry.metrics import Metrics
 from tests.kit import card
 
 

@@ -17,10 +17,10 @@ import structlog
 from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
-from failsoft.workers.blame import Blame
-from failsoft.workers.metrics import Metrics
+from failsoft.workers.execution.bisect import Blame
+from failsoft.workers.execution.threads import Threads
 from failsoft.workers.scoring.plan import Call, Result
-from failsoft.workers.threads import Threads
+from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.runner")
 

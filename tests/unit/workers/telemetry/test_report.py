@@ -9,9 +9,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from failsoft.schemas.record import Header
-from failsoft.workers.logs import FailureLog
-from failsoft.workers.metrics import Metrics
-from failsoft.workers.report import LISTED, Reporter
+from failsoft.workers.telemetry.logs import FailureLog
+from failsoft.workers.telemetry.metrics import Metrics
+from failsoft.workers.telemetry.report import LISTED, Reporter
 from tests.kit import INPUT, NOW_MS, FakeBoard, Rec, attempt, broken, events, failing, run, trio, waiting
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from failsoft.workers.logs import Failed, FailureLog, FewLines, configure, news, trace_id
+from failsoft.workers.telemetry.logs import Failed, FailureLog, FewLines, configure, news, trace_id
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from failsoft.workers.metrics import Metrics
-from failsoft.workers.web import PortTaken, Web
+from failsoft.workers.telemetry.http import PortTaken, Web
+from failsoft.workers.telemetry.metrics import Metrics
 
 
 class Worker:

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from failsoft.models.breaker.rules import State
 from failsoft.schemas.failure import Kind
-from failsoft.workers.metrics import OUTCOMES, REPLAYED, TABLE, Metrics, Type
+from failsoft.workers.telemetry.metrics import OUTCOMES, REPLAYED, TABLE, Metrics, Type
 
 # The contract's list, label by label; what dashboards, alerts and other people's scripts are written against.
 PROMISED = {

@@ -19,10 +19,10 @@ from failsoft.models.runtime.signature import Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, Spec, Type, columns
 from failsoft.schemas.prediction import Prediction, Predictions
-from failsoft.workers.metrics import Metrics
-from failsoft.workers.runner import LOST_TO_SPLIT, Runner, Unfit
+from failsoft.workers.execution.runner import LOST_TO_SPLIT, Runner, Unfit
+from failsoft.workers.execution.threads import NAME
 from failsoft.workers.scoring.plan import Call, Result
-from failsoft.workers.threads import NAME
+from failsoft.workers.telemetry.metrics import Metrics
 from tests.kafka import eventually
 from tests.kit import with_a_thread
 from tests.onnx_models import a_card, deaf, load, rows
@@ -227,7 +227,7 @@ async def test_a_version_is_added_and_another_never_replaced(model: Deaf) -> Non
 STUCK = """
 import asyncio, time
 from tests.kit import with_a_thread
-from tests.unit.test_lost_threads import Deaf, Desk, call
+from tests.unit.workers.execution.test_lost_threads import Deaf, Desk, call
 async def main():
     desk = Desk(2, {"m@3": Deaf()})
     await with_a_thread(desk.runner, call(9))

@@ -10,7 +10,7 @@ import pytest
 from failsoft.models.runtime.signature import Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
-from failsoft.workers.blame import FRUITLESS, WAYS, Blame, Piece
+from failsoft.workers.execution.bisect import FRUITLESS, WAYS, Blame, Piece
 
 SLOW = Failure(Kind.TIMEOUT, "it hung")
 BROKEN = Failure(Kind.MODEL_ERROR, "it raised")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
 
-from failsoft.models.catalog.card import ModelCard, mismatches
-from failsoft.models.catalog.chain import LinkKind
-from failsoft.models.catalog.fields import Method
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact, Repository, UnknownModel
 from failsoft.models.isolation.isolated_session import Isolated
 from failsoft.models.isolation.pool import Death
@@ -23,11 +20,11 @@ from failsoft.models.vetting.gate import Limits, examine
 from failsoft.models.vetting.verdict import Vetting
 from failsoft.schemas.config import duration
 from failsoft.schemas.config.refusal import Refused
+from failsoft.workers.execution.runner import Runs
 from failsoft.workers.identity import own_folder
-from failsoft.workers.logs import FewLines
-from failsoft.workers.runner import Runs
-from failsoft.workers.scoring.plan import Plan, Rule, Served
+from failsoft.workers.scoring.plan import Served
 from failsoft.workers.settings import Settings
+from failsoft.workers.telemetry.logs import FewLines
 
 log = structlog.get_logger("failsoft.sessions")
 
@@ -49,88 +46,6 @@ class Opened:
     session: Runs
     sha256: str
     close: Callable[[], None]
-
-
-def cards(settings: Settings, repository: Repository) -> dict[str, ModelCard]:
-    """The cards of the primary, its members and the models in its chain. Raises Refused: the file and the key."""
-    try:
-        primary = repository.card(settings.model)
-    except UnknownModel as e:
-        raise Refused("pipeline.toml", [f"model: {e}"]) from None
-    where = str(repository.root / settings.model / "card.toml")
-    if primary.fallback is None:
-        advice = 'add a [fallback] section, at the least: chain = ["static"] and static = { score = 0.5, label = 0 }'
-        raise Refused(where, [f"fallback: missing, and a primary must always have an answer; {advice}"])
-    _refuse_unkept(where, primary)
-    found = {settings.model: primary, **_members(where, primary, repository)}
-    for link in primary.fallback.chain:
-        if link.kind is LinkKind.MODEL and link.target is not None:
-            try:
-                found[link.target] = repository.card(link.target)
-                _refuse_unkept(str(repository.root / link.target / "card.toml"), found[link.target])
-            except UnknownModel as e:
-                raise Refused(where, [f"fallback.chain: {e}"]) from None
-            if found[link.target].ensemble is not None:
-                told = "an ensemble answers only as a pipeline's primary: name one of its members"
-                raise Refused(where, [f"fallback.chain: {str(link)!r}: {told}"])
-    return found
-
-
-def _members(where: str, card: ModelCard, repository: Repository) -> dict[str, ModelCard]:
-    """The cards of an ensemble's members, none for a model. Raises Refused."""
-    found: dict[str, ModelCard] = {}
-    for name in card.ensemble.names if card.ensemble else ():
-        try:
-            found[name] = repository.card(name)
-        except UnknownModel as e:
-            raise Refused(where, [f"ensemble.members: {e}"]) from None
-        _refuse_unkept(str(repository.root / name / "card.toml"), found[name])
-    problems = mismatches(card, found)
-    if problems:
-        raise Refused(where, problems)
-    return found
-
-
-def _refuse_unkept(where: str, card: ModelCard) -> None:
-    """Workers keep no entity's features yet, so a card that asks for them would make such events invalid."""
-    asking = [f.name for f in card.features if f.impute is not None and f.impute.method is Method.LAST_KNOWN]
-    if asking:
-        advice = 'give a value, "mean", "median" or "mode"'
-        raise Refused(where, [f'features: {n!r}: impute = "last_known" is not supported yet; {advice}' for n in asking])
-
-
-def rules(card: ModelCard, where: str) -> dict[str, Rule]:
-    """The functions that the chain names. Raises Refused for one that cannot be imported or called."""
-    found: dict[str, Rule] = {}
-    for link in card.fallback.chain if card.fallback else ():
-        if link.kind is not LinkKind.RULE or link.target is None:
-            continue
-        module, _, name = link.target.partition(":")
-        try:
-            rule = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as e:
-            raise Refused(where, [f"fallback.chain: rule:{link.target} cannot be imported: {e}"]) from None
-        if not callable(rule):
-            raise Refused(where, [f"fallback.chain: rule:{link.target} is not a function"])
-        found[link.target] = rule
-    return found
-
-
-def plan(settings: Settings, found: Mapping[str, ModelCard], repository: Repository) -> Plan:
-    """The pipeline as scoring wants it."""
-    names, primary = settings.names, found[settings.model]
-    assert primary.fallback is not None
-    return Plan(
-        primary=settings.model,
-        cards=found,
-        chain=primary.fallback.chain,
-        rules=rules(primary, str(repository.root / settings.model / "card.toml")),
-        envelope=settings.envelope,
-        delays=settings.retry.rungs,
-        jitter=settings.retry.jitter,
-        rungs={names.retry(name): delay for name, delay in settings.retry.rungs},
-        replay=names.replay,
-    )
 
 
 def open_version(

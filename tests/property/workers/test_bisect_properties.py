@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from failsoft.models.runtime.signature import Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
-from failsoft.workers.blame import FRUITLESS, Blame
+from failsoft.workers.execution.bisect import FRUITLESS, Blame
 
 DEADLINE = 1.0
 KINDS = st.sampled_from([Kind.TIMEOUT, Kind.CRASHED, Kind.MODEL_ERROR, Kind.BAD_OUTPUT])

@@ -18,11 +18,11 @@ from failsoft.models.rollout.rollout import newer, presence_every, skew
 from failsoft.models.runtime.session import Unloadable
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.fleet.rollout import Presence, RolloutRow
-from failsoft.workers.board import LocalBoard
-from failsoft.workers.metrics import Metrics
-from failsoft.workers.runner import Runner
+from failsoft.workers.execution.runner import Runner
 from failsoft.workers.scoring.plan import Call, Result
-from failsoft.workers.sessions import Opened
+from failsoft.workers.serving.loader import Opened
+from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.versions")
 

@@ -16,13 +16,13 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns
 from failsoft.schemas.fleet.rollout import RolloutRow, Seat
 from failsoft.schemas.prediction import Predictions
-from failsoft.workers import versions as tested
-from failsoft.workers.board import LocalBoard
-from failsoft.workers.metrics import Metrics
-from failsoft.workers.runner import Runner
+from failsoft.workers.execution.runner import Runner
 from failsoft.workers.scoring.plan import Call, Served
-from failsoft.workers.sessions import Opened
-from failsoft.workers.versions import Versions
+from failsoft.workers.serving import version_switch as tested
+from failsoft.workers.serving.loader import Opened
+from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.version_switch import Versions
+from failsoft.workers.telemetry.metrics import Metrics
 from tests.kafka import eventually
 from tests.kit import card, failing, fine
 

@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 from failsoft.models.runtime.session import Session
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
-from failsoft.workers.metrics import Metrics
-from failsoft.workers.runner import Runner
+from failsoft.workers.execution.runner import Runner
 from failsoft.workers.scoring.plan import Call, Result
+from failsoft.workers.telemetry.metrics import Metrics
 from tests.kafka import eventually
 from tests.kit import with_a_thread
 from tests.onnx_models import a_card, deaf, endless, load, looked_up, rows, same

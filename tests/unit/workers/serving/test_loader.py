@@ -16,7 +16,8 @@ from failsoft.models.runtime.session import Session, Unloadable
 from failsoft.models.vetting.gate import Limits
 from failsoft.models.vetting.verdict import Check, Result, Vetting
 from failsoft.schemas.config.refusal import Refused
-from failsoft.workers import identity, sessions, settings
+from failsoft.workers import identity, settings
+from failsoft.workers.serving import loader
 from tests.versions import bomb, double, failed, put
 
 GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}
@@ -34,7 +35,7 @@ def _load(root: Path, active: int | None = None) -> tuple[int | None, list[Any]]
     """The version that is served where the fleet's is ``active``, and the errors that were logged."""
     repository = Repository(root)
     with structlog.testing.capture_logs() as logs:
-        opened = sessions.first(repository, repository.card("m"), active)
+        opened = loader.first(repository, repository.card("m"), active)
     errors = [line for line in logs if line["log_level"] == "error"]
     if opened is None:
         return None, errors
@@ -123,7 +124,7 @@ def test_files_that_vanish_while_they_are_looked_at(tmp_path: Path, monkeypatch:
 
 def _prove(root: Path, version: int) -> str | None:
     repository = Repository(root)
-    return sessions.prove(repository, repository.card("m"), version)
+    return loader.prove(repository, repository.card("m"), version)
 
 
 def test_a_rollback_proves_its_version_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,12 +132,12 @@ def test_a_rollback_proves_its_version_now(tmp_path: Path, monkeypatch: pytest.M
     put(tmp_path / "r", double(), [GOLDEN])
     repository = Repository(tmp_path / "r")
     card = repository.card("m")
-    assert sessions.prove(repository, card, 1) is None
+    assert loader.prove(repository, card, 1) is None
     worse = Vetting("m", 1, "ab", (Check("golden", Result.FAILED, "line 1"),), 0.1)
     monkeypatch.setattr("failsoft.models.vetting.gate.vet", lambda *_: worse)
     assert _load(tmp_path / "r") == (1, [])
-    assert sessions.prove(repository, card, 1) == "golden: line 1"
-    assert "no model.onnx" in (sessions.prove(repository, card, 2) or "")
+    assert loader.prove(repository, card, 1) == "golden: line 1"
+    assert "no model.onnx" in (loader.prove(repository, card, 2) or "")
 
 
 def test_a_second_start_vets_nothing(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +153,7 @@ def test_a_second_start_vets_nothing(tmp_path: Path, own: Path, monkeypatch: pyt
     assert _load(tmp_path / "r") == (1, [])
     repository = Repository(tmp_path / "r")
     with pytest.raises(AssertionError, match="a process was started"):
-        sessions.vet(repository, repository.card("m"), 1, anew=True)
+        loader.vet(repository, repository.card("m"), 1, anew=True)
 
 
 def test_the_same_files_under_a_new_number_are_that_version(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_the_same_files_under_a_new_number_are_that_version(tmp_path: Path) -> N
     shutil.move(tmp_path / "r" / "m" / "1", tmp_path / "r" / "m" / "2")
     assert _load(tmp_path / "r") == (2, [])
     repository = Repository(tmp_path / "r")
-    opened = sessions.open_version(repository, repository.card("m"), 2)
+    opened = loader.open_version(repository, repository.card("m"), 2)
     assert isinstance(opened.session, Session) and opened.session.key == "m@2"
 
 
@@ -170,14 +171,14 @@ def test_what_is_loaded_is_what_was_vetted(tmp_path: Path) -> None:
     """Another file under the same number, put there in between, is not loaded."""
     folder = put(tmp_path / "r", double())
     repository = Repository(tmp_path / "r")
-    vetting = sessions.vet(repository, repository.card("m"), 1)
-    assert sessions.vetted(repository, vetting).sha256 == vetting.sha256
+    vetting = loader.vet(repository, repository.card("m"), 1)
+    assert loader.vetted(repository, vetting).sha256 == vetting.sha256
     (folder / "model.onnx").write_bytes(bomb(2).SerializeToString())
     with pytest.raises(Unloadable, match="changed after it was vetted"):
-        sessions.vetted(repository, vetting)
+        loader.vetted(repository, vetting)
     (folder / "model.onnx").unlink()
     with pytest.raises(Unloadable, match=r"no model\.onnx"):
-        sessions.vetted(repository, vetting)
+        loader.vetted(repository, vetting)
 
 
 def test_a_card_that_wants_what_nobody_gives_is_refused(tmp_path: Path) -> None:
@@ -193,17 +194,17 @@ def test_the_pipeline_file_bounds_it(tmp_path: Path) -> None:
     """Half of the time may be spent on the processor; without a word there, the defaults."""
     text = 'name = "p"\nmodel = "m"\n[input]\ntopics = ["e"]\n'
     (tmp_path / "pipeline.toml").write_text(text)
-    assert sessions.limits(settings.load(tmp_path, {})) == Limits()
+    assert loader.limits(settings.load(tmp_path, {})) == Limits()
     (tmp_path / "pipeline.toml").write_text(text + '[models]\nvetting_memory_mb = 20\nvetting_time = "3s"\n')
-    found = sessions.limits(settings.load(tmp_path, {}))
+    found = loader.limits(settings.load(tmp_path, {}))
     assert (found.memory, found.cpu, found.wall) == (20_000_000, 1.5, 3.0)
     overlaid = settings.load(tmp_path, {"FAILSOFT_MODELS__VETTING_MEMORY_MB": "30"})
-    assert sessions.limits(overlaid).memory == 30_000_000
+    assert loader.limits(overlaid).memory == 30_000_000
 
 
 def test_the_verdict_names_what_failed(tmp_path: Path) -> None:
     """As alerts and histories want it: the check and the sentence."""
     put(tmp_path / "r", double(), [WRONG])
     repository = Repository(tmp_path / "r")
-    vetting = sessions.vet(repository, repository.card("m"), 1)
+    vetting = loader.vet(repository, repository.card("m"), 1)
     assert failed(vetting) == ["golden"] and vetting.told().startswith("golden: 1 of 1 answers are not as expected")

@@ -1,0 +1,1 @@
+"""Runs calls by their deadlines, and bisects a batch that failed."""

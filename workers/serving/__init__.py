@@ -1,0 +1,1 @@
+"""The versions that are loaded here, and the one that serves."""

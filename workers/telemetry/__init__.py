@@ -1,0 +1,1 @@
+"""Metrics, logs, reports of a batch, and the HTTP endpoints."""
