@@ -32,13 +32,13 @@ from failsoft.models.catalog.repository import Repository
 from failsoft.models.rollout.rollout import Policy
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.topics.layout import Topology
-from failsoft.workers import known
 from failsoft.workers.exchange import Exchange
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.fleet import ControlPlane, Owner
 from failsoft.workers.kafka.clients import Clients
-from failsoft.workers.lane import Deps
-from failsoft.workers.lanes import Lanes
+from failsoft.workers.lanes import restore
+from failsoft.workers.lanes.assignment import Lanes
+from failsoft.workers.lanes.lane import Deps
 from failsoft.workers.serving import loader
 from failsoft.workers.serving.pipeline import cards, plan
 from failsoft.workers.serving.registry import LocalBoard
@@ -167,7 +167,7 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         section = found[plan.primary].fallback
         if not plan.remembers or section is None:
             return None
-        return await known.restore(clients.reader, names.scored, lane, section.last_known_max_age, time.time)
+        return await restore.restore(clients.reader, names.scored, lane, section.last_known_max_age, time.time)
 
     deps = Deps(
         names=names,

@@ -19,10 +19,11 @@ from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.schemas.fleet.breaker import BreakerRow
-from failsoft.workers import pace, process, settings
+from failsoft.workers import process, settings
 from failsoft.workers.app import Options
 from failsoft.workers.execution.runner import Runs
-from failsoft.workers.lane import Lane
+from failsoft.workers.lanes import batch_size
+from failsoft.workers.lanes.lane import Lane
 from failsoft.workers.scoring.plan import Served
 from failsoft.workers.serving.loader import Model
 from failsoft.workers.serving.registry import LocalBoard
@@ -132,7 +133,7 @@ def main() -> int:
     if given.gate:
         wait_at(given.gate)
     if given.batch:
-        pace.FIRST, pace.LARGEST = min(pace.FIRST, given.batch), given.batch
+        batch_size.FIRST, batch_size.LARGEST = min(batch_size.FIRST, given.batch), given.batch
     return process.run(pipeline, Options(worker_id=worker, wrap=wrap))
 
 

@@ -13,11 +13,12 @@ from typing import Any
 from benchmarks.phases import Phases
 from failsoft.models.runtime.session import Session
 from failsoft.schemas import scored, wire
-from failsoft.workers import lane, process, settings, transaction
+from failsoft.workers import process, settings
 from failsoft.workers.app import Options
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.kafka import fetch_records
-from failsoft.workers.lane import Lane
+from failsoft.workers.lanes import lane, transaction
+from failsoft.workers.lanes.lane import Lane
 from failsoft.workers.scoring import calls
 from failsoft.workers.scoring import score as scoring
 from failsoft.workers.telemetry import logs

@@ -23,8 +23,8 @@ from failsoft.schemas.fleet.rollout import Order, Presence, RolloutRow
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.scored import Answers, encode
 from failsoft.schemas.wire import Malformed
-from failsoft.workers import suspects
-from failsoft.workers.known import _remember
+from failsoft.workers.lanes import crash_marks
+from failsoft.workers.lanes.restore import _remember
 from tests.fuzz.published import hold_to_scored, plain
 from tests.fuzz.target import Target
 from tests.kit import NOW_MS, Rec
@@ -96,10 +96,10 @@ def verdict(data: bytes) -> bool:
 def mark(data: bytes) -> bool:
     """Whatever stands beside an offset is a mark or nothing, and what a lane then writes there is a mark too."""
     text = data.decode("utf-8", "replace")
-    found = suspects.parse(text)
-    assert found is None or suspects.parse(str(found)) == found
+    found = crash_marks.parse(text)
+    assert found is None or crash_marks.parse(str(found)) == found
     for offset in (0, 5, 2**40):
-        care: suspects.Care[tuple[str, int]] = suspects.Care()
+        care: crash_marks.Care[tuple[str, int]] = crash_marks.Care()
         place = ("t", 0)
         assert care.opened(place, offset, text) in (found, None)
         chosen = care.choose([place])
@@ -107,10 +107,10 @@ def mark(data: bytes) -> bool:
         last = offset + (chosen[1] if chosen else 100) - 1
         turn = care.turn({place: last})
         for each in turn.marks.values():
-            assert suspects.parse(str(each)) == each and len(str(each)) < 200
+            assert crash_marks.parse(str(each)) == each and len(str(each)) < 200
         committed = care.beside(turn, {place: offset}, {place: last + 1})
         for _, beside in committed.values():
-            assert beside == "" or suspects.parse(beside) is not None, beside
+            assert beside == "" or crash_marks.parse(beside) is not None, beside
     return found is not None
 
 

@@ -37,15 +37,25 @@ SHELLS = {
     "models/isolation/transport.py",  # and reached by this
     "models/training/car_loans.py",  # made the demo's models; nothing at run time imports it
 }
-PURE_WORKERS = {"workers/scoring/plan.py", "workers/scoring/score.py", "workers/scoring/verdicts.py", "workers/pace.py"}
-PURE_WORKERS |= {"workers/scoring/calls.py", "workers/scoring/ensemble.py", "workers/suspects.py"}
+PURE_WORKERS = {
+    "workers/scoring/plan.py",
+    "workers/scoring/score.py",
+    "workers/scoring/verdicts.py",
+    "workers/lanes/batch_size.py",
+}
+PURE_WORKERS |= {"workers/scoring/calls.py", "workers/scoring/ensemble.py", "workers/lanes/crash_marks.py"}
 
 IMPURE = {"asyncio", "time", "random", "os", "logging", "aiokafka", "faust", "onnxruntime", "prometheus_client"}
 IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
 
 ONLY = {
     "faust": {"workers/app.py", "workers/fleet.py"},
-    "mode": {"workers/app.py", "workers/exchange.py", "workers/lanes.py", "workers/serving/version_switch.py"},
+    "mode": {
+        "workers/app.py",
+        "workers/exchange.py",
+        "workers/lanes/assignment.py",
+        "workers/serving/version_switch.py",
+    },
     "onnxruntime": {"models/runtime/session.py", "models/vetting/gate.py", "models/isolation/isolated_session.py"},
     "orjson": {"schemas/wire.py"},
     "aiokafka.admin": {"topics/admin.py"},
@@ -53,11 +63,11 @@ ONLY = {
         "topics/admin.py",
         "workers/app.py",  # makes the clients that lanes are given
         "workers/settings.py",  # the TLS context, in aiokafka's own words
-        "workers/lane.py",
-        "workers/transaction.py",  # writes what a lane has decided
-        "workers/lanes.py",
+        "workers/lanes/lane.py",
+        "workers/lanes/transaction.py",  # writes what a lane has decided
+        "workers/lanes/assignment.py",
         "workers/exchange.py",  # sends reports, whatever Faust is doing
-        "workers/known.py",
+        "workers/lanes/restore.py",
         "workers/kafka/fetch_records.py",  # reads what aiokafka cannot
         "workers/kafka/offset_fetch.py",  # hears what aiokafka does not
         "workers/kafka/produce_batches.py",  # fills its batches

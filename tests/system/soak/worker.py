@@ -24,12 +24,13 @@ from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns
 from failsoft.topics.routing import Row
-from failsoft.workers import lanes, process, settings
+from failsoft.workers import process, settings
 from failsoft.workers.app import Options
-from failsoft.workers.lane import Lane
+from failsoft.workers.lanes import assignment
+from failsoft.workers.lanes.lane import Lane
+from failsoft.workers.lanes.transaction import Noted
 from failsoft.workers.serving.loader import Model
 from failsoft.workers.telemetry import logs
-from failsoft.workers.transaction import Noted
 
 DEADLY = 13.0
 """The value of ``x`` that ends the process natively."""
@@ -132,7 +133,7 @@ def main(argv: list[str]) -> int:
     file, folder, worker_id = Path(argv[0]), Path(argv[1]), argv[2]
     lane = Hasty if BROKEN in argv[3:] else Freezing
     lane.folder, lane.id = folder, worker_id
-    lanes.Lane = lane  # type: ignore[misc]
+    assignment.Lane = lane  # type: ignore[misc]
     logs.configure(terminal=False)
     options = Options(worker_id, wrap=lambda session: Moody(session, folder, worker_id))
     return process.run(settings.load(file, os.environ), options, lambda address: print("is ready", address, flush=True))

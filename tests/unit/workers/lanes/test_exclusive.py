@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from failsoft.workers.turnstile import Turnstile
+from failsoft.workers.lanes.exclusive import Turnstile
 from tests.kafka import eventually
 
 

@@ -17,7 +17,7 @@ commit can hang for ever when a coordinator leaves (aiokafka #1145)."""
 
 
 Noted = tuple[int, str]
-"""An offset, and its metadata: mostly empty, else a mark (failsoft.workers.suspects)."""
+"""An offset, and its metadata: mostly empty, else a mark (failsoft.workers.lanes.crash_marks)."""
 
 
 async def commit(

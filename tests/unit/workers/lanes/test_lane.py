@@ -12,8 +12,8 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from failsoft.topics.names import Names
-from failsoft.workers.lane import LEAST_WAIT_MS, Deps, Lane
-from failsoft.workers.turnstile import Turnstile
+from failsoft.workers.lanes.exclusive import Turnstile
+from failsoft.workers.lanes.lane import LEAST_WAIT_MS, Deps, Lane
 from tests.kafka import eventually
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, FakeBoard, Rec, events, fine, plan, waiting
 

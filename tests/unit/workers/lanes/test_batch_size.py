@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from failsoft.workers.pace import FIRST, LARGEST, LONGEST, SMALLEST, Pace
+from failsoft.workers.lanes.batch_size import FIRST, LARGEST, LONGEST, SMALLEST, Pace
 
 
 def test_a_backlog_doubles_the_batch_up_to_the_largest() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from failsoft.workers.pace import LARGEST
+from failsoft.workers.lanes.batch_size import LARGEST
 from failsoft.workers.scoring.poison import ENOUGH, Convict
 
 CAREFUL = 64

@@ -6,8 +6,8 @@ import pytest
 
 from failsoft.models.catalog.chain import LinkKind
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.workers.lanes.crash_marks import CAREFUL, WATCHED, Care, Mark, State, Turn, parse
 from failsoft.workers.scoring.poison import ENOUGH, Convict, counted, too_many
-from failsoft.workers.suspects import CAREFUL, WATCHED, Care, Mark, State, Turn, parse
 from tests.kit import attempt
 
 A, B = ("loans.events", 0), ("loans.retry.5s", 0)

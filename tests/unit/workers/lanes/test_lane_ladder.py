@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from aiokafka import TopicPartition
 
-from failsoft.workers.lane import IDLE_FETCH, LADDER_RESTS, LIVE_SEEN, Deps, Lane
+from failsoft.workers.lanes.lane import IDLE_FETCH, LADDER_RESTS, LIVE_SEEN, Deps, Lane
 from failsoft.workers.scoring.plan import Plan
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, Rec, events, plan, trio, waiting
 

@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 from aiokafka import TopicPartition
 
-from failsoft.workers.lane import Lane
-from failsoft.workers.suspects import CAREFUL
+from failsoft.workers.lanes.crash_marks import CAREFUL
+from failsoft.workers.lanes.lane import Lane
 from tests.kafka import eventually
 from tests.kit import INPUT, RUNGS, events, waiting
-from tests.unit.test_lane import RUNG, Ledger, Log, lane
+from tests.unit.workers.lanes.test_lane import RUNG, Ledger, Log, lane
 
 LIVE = TopicPartition(INPUT, 0)
 OTHER = TopicPartition(next(reversed(RUNGS)), 0)

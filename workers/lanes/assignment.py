@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
-from failsoft.workers.lane import Deps, Lane, Stage
-from failsoft.workers.transaction import COMMIT_TIMEOUT
+from failsoft.workers.lanes.lane import Deps, Lane, Stage
+from failsoft.workers.lanes.transaction import COMMIT_TIMEOUT
 
 log = structlog.get_logger("failsoft.lanes")
 

@@ -17,12 +17,12 @@ from aiokafka.errors import KafkaError
 
 from failsoft.topics import admin
 from failsoft.workers import app as composition
-from failsoft.workers import lanes as module
 from failsoft.workers import process
 from failsoft.workers.app import Options
 from failsoft.workers.kafka.clients import Clients
-from failsoft.workers.lane import Deps
-from failsoft.workers.lanes import Fatal, Lanes, _Listener
+from failsoft.workers.lanes import assignment as module
+from failsoft.workers.lanes.assignment import Fatal, Lanes, _Listener
+from failsoft.workers.lanes.lane import Deps
 from tests.kafka import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

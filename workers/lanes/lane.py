@@ -22,15 +22,15 @@ from failsoft.topics import hold
 from failsoft.topics.names import Names
 from failsoft.topics.routing import Row, route
 from failsoft.workers.execution.runner import Runner
-from failsoft.workers.pace import Pace
+from failsoft.workers.lanes.batch_size import Pace
+from failsoft.workers.lanes.crash_marks import Care, Mark, Turn
+from failsoft.workers.lanes.exclusive import Turnstile
+from failsoft.workers.lanes.transaction import COMMIT_TIMEOUT, Noted, commit
 from failsoft.workers.scoring.plan import Call, Plan, Result, Scored
 from failsoft.workers.scoring.poison import Convict
 from failsoft.workers.scoring.score import score
 from failsoft.workers.serving.registry import LocalBoard
-from failsoft.workers.suspects import Care, Mark, Turn
 from failsoft.workers.telemetry.report import Reporter
-from failsoft.workers.transaction import COMMIT_TIMEOUT, Noted, commit
-from failsoft.workers.turnstile import Turnstile
 
 log = structlog.get_logger("failsoft.lane")
 

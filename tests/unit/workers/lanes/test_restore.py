@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from failsoft.models.answers.last_known import LastKnown
-from failsoft.workers.known import _remember
+from failsoft.workers.lanes.restore import _remember
 from tests.kit import Rec
 
 NOW = 1_795_550_568.0

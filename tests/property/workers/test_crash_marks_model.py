@@ -13,7 +13,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from failsoft.workers.suspects import Care
+from failsoft.workers.lanes.crash_marks import Care
 
 Place = tuple[str, int]
 Record = tuple[Place, int]

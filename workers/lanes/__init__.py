@@ -1,0 +1,1 @@
+"""A lane: fetch, score, one transaction."""
