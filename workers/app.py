@@ -40,7 +40,7 @@ from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
 from failsoft.workers.lanes.lane import Deps
 from failsoft.workers.serving import loader
-from failsoft.workers.serving.pipeline import cards, plan
+from failsoft.workers.serving.pipeline import load_cards, make_plan
 from failsoft.workers.serving.registry import LocalBoard
 from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.settings import Settings
@@ -129,8 +129,8 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
     for topic in topology.strays:
         log.warning("a rung is read by nobody: put its delay back until it is empty, or delete it", topic=topic)
     repository = Repository(Path(pipeline.models.repository))
-    found = cards(pipeline, repository)
-    plan = plan(pipeline, found, repository)
+    found = load_cards(pipeline, repository)
+    plan = make_plan(pipeline, found, repository)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = Metrics(registry)

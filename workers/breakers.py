@@ -18,7 +18,7 @@ from failsoft.workers import breaker_rows
 from failsoft.workers.breaker_rows import Rows
 from failsoft.workers.changelog import LOOK_AGAIN, Changelog, Tell, changelog
 from failsoft.workers.changelog import send as order
-from failsoft.workers.serving.pipeline import cards
+from failsoft.workers.serving.pipeline import load_cards
 from failsoft.workers.settings import Settings
 
 
@@ -33,7 +33,7 @@ class Known:
 def known(pipeline: Settings) -> Known:
     """Raises Refused for a card that cannot be used."""
     repository = Repository(Path(pipeline.models.repository))
-    cards = cards(pipeline, repository)
+    cards = load_cards(pipeline, repository)
     keys = frozenset(f"{model}@{version}" for model in cards for version in repository.versions(model))
     # an ensemble is asked through its members, and these have the breakers
     return Known({model: policy(card) for model, card in cards.items() if card.ensemble is None}, keys)

@@ -12,7 +12,7 @@ from failsoft.workers.commands import context, output
 from failsoft.workers.commands.border import Failed, Interrupted
 from failsoft.workers.commands.breakers import Wait, Who, me, now_ms
 from failsoft.workers.commands.context import Json, Pipeline
-from failsoft.workers.serving.pipeline import cards
+from failsoft.workers.serving.pipeline import load_cards
 
 if TYPE_CHECKING:
     from failsoft.models.catalog.card import ModelCard
@@ -209,7 +209,7 @@ def _cards(settings: Settings) -> dict[str, ModelCard]:
     """The pipeline's models that have versions: an ensemble is its members."""
     from failsoft.models.catalog.repository import Repository
 
-    found = cards(settings, Repository(Path(settings.models.repository)))
+    found = load_cards(settings, Repository(Path(settings.models.repository)))
     return {model: card for model, card in found.items() if card.ensemble is None}
 
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from failsoft.topics.routing import Row
-from failsoft.workers.kafka.produce_batches import pack, squeezed
 
 GZIP = 1
+
+BATCH_BYTES = 1_000_000
+"""A produce batch's limit, under the broker's default of 1,048,588: `send_batch` does not check it."""
 
 LARGE = 1_000_000
 """Bytes of a batch; larger is only a record alone. A topic's limit counts a batch as it is written, so an event that
@@ -51,7 +53,3 @@ def pack(
         batches.append(batch)
         start += count
     return batches
-
-
-BATCH_BYTES = 1_000_000
-"""A produce batch's limit, under the broker's default of 1,048,588: `send_batch` does not check it."""

@@ -14,7 +14,7 @@ from failsoft.workers.scoring.plan import Plan, Rule
 from failsoft.workers.settings import Settings
 
 
-def cards(settings: Settings, repository: Repository) -> dict[str, ModelCard]:
+def load_cards(settings: Settings, repository: Repository) -> dict[str, ModelCard]:
     """The cards of the primary, its members and the models in its chain. Raises Refused: the file and the key."""
     try:
         primary = repository.card(settings.model)
@@ -62,7 +62,7 @@ def _refuse_unkept(where: str, card: ModelCard) -> None:
         raise Refused(where, [f'features: {n!r}: impute = "last_known" is not supported yet; {advice}' for n in asking])
 
 
-def rules(card: ModelCard, where: str) -> dict[str, Rule]:
+def load_rules(card: ModelCard, where: str) -> dict[str, Rule]:
     """The functions that the chain names. Raises Refused for one that cannot be imported or called."""
     found: dict[str, Rule] = {}
     for link in card.fallback.chain if card.fallback else ():
@@ -79,7 +79,7 @@ def rules(card: ModelCard, where: str) -> dict[str, Rule]:
     return found
 
 
-def plan(settings: Settings, found: Mapping[str, ModelCard], repository: Repository) -> Plan:
+def make_plan(settings: Settings, found: Mapping[str, ModelCard], repository: Repository) -> Plan:
     """The pipeline as scoring wants it."""
     names, primary = settings.names, found[settings.model]
     assert primary.fallback is not None
@@ -87,7 +87,7 @@ def plan(settings: Settings, found: Mapping[str, ModelCard], repository: Reposit
         primary=settings.model,
         cards=found,
         chain=primary.fallback.chain,
-        rules=rules(primary, str(repository.root / settings.model / "card.toml")),
+        rules=load_rules(primary, str(repository.root / settings.model / "card.toml")),
         envelope=settings.envelope,
         delays=settings.retry.rungs,
         jitter=settings.retry.jitter,

@@ -12,7 +12,7 @@ from failsoft.models.catalog.sections import Combine
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import breakers, settings
 from failsoft.workers.commands.worker import warn_without_model
-from failsoft.workers.serving.pipeline import cards, plan
+from failsoft.workers.serving.pipeline import load_cards, make_plan
 from failsoft.workers.settings import Settings
 
 CARD = """\
@@ -58,7 +58,7 @@ def pipeline(folder: Path, card: str = CARD, **members: str) -> Settings:
 
 
 def cards(given: Settings) -> dict[str, ModelCard]:
-    return cards(given, Repository(Path(given.models.repository)))
+    return load_cards(given, Repository(Path(given.models.repository)))
 
 
 def test_an_ensembles_card(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_pipeline_takes_the_cards_of_the_members(tmp_path: Path) -> None:
     given = pipeline(tmp_path)
     found = cards(given)
     assert set(found) == {"all", *NAMES}
-    plan = plan(given, found, Repository(Path(given.models.repository)))
+    plan = make_plan(given, found, Repository(Path(given.models.repository)))
     assert (plan.asked, plan.quorum) == (NAMES, 2) and [spec.name for spec in plan.specs] == [*NAMES]
 
 

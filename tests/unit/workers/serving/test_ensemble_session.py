@@ -16,7 +16,7 @@ from failsoft.workers.execution.runner import Runner
 from failsoft.workers.scoring.plan import Scored
 from failsoft.workers.scoring.score import score
 from failsoft.workers.serving import loader
-from failsoft.workers.serving.pipeline import cards, plan
+from failsoft.workers.serving.pipeline import load_cards, make_plan
 from failsoft.workers.telemetry.metrics import Metrics
 from tests.kit import NOW_MS, FakeBoard, Rec, body
 from tests.onnx_models import node, onnx_model
@@ -84,7 +84,7 @@ async def test_a_row_that_one_member_cannot_answer_is_the_others(tmp_path: Path)
     repository(tmp_path / "models")
     given = settings.load(tmp_path / "pipeline.toml", {})
     models = Repository(Path(given.models.repository))
-    found = cards(given, models)
+    found = load_cards(given, models)
     opened = [loader.first(models, card, None) for card in found.values() if card.ensemble is None]
     runner = Runner(
         {each.served.key: each.session for each in opened if each},
@@ -96,7 +96,7 @@ async def test_a_row_that_one_member_cannot_answer_is_the_others(tmp_path: Path)
     rows: list[dict[str, Any]] = [{"row": 0}, {"row": 1}, {"row": 7}, {"row": 1, "x": None}, {"row": 7, "x": None}]
     records = [Rec(offset=i, value=body(f"e{i}", **({"x": 0.5} | row))) for i, row in enumerate(rows)]
     board = FakeBoard(versions={each.served.model: each.served.version for each in opened if each})
-    steps = score(records, plan(given, found, models), board, None, NOW_MS, np.full(len(records), 0.5))
+    steps = score(records, make_plan(given, found, models), board, None, NOW_MS, np.full(len(records), 0.5))
     try:
         call = next(steps)
         while True:

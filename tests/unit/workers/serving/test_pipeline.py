@@ -9,7 +9,7 @@ import pytest
 from failsoft.models.catalog.repository import Repository
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import settings
-from failsoft.workers.serving.pipeline import cards, rules
+from failsoft.workers.serving.pipeline import load_cards, load_rules
 
 PIPELINE = """
 name = "p"
@@ -37,7 +37,7 @@ def _cards(folder: Path, imputed: str = "", fallback: str = STATIC.format(chain=
         (folder / "models" / name).mkdir(parents=True)
         (folder / "models" / name / "card.toml").write_text(text)
     pipeline = settings.load(folder / "pipeline.toml", {})
-    return cards(pipeline, Repository(Path(pipeline.models.repository)))
+    return load_cards(pipeline, Repository(Path(pipeline.models.repository)))
 
 
 def test_a_pipeline_takes_the_cards_that_its_chain_names(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_rule_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
     """Before an event is read, not when the primary first fails."""
     found = _cards(tmp_path, fallback=STATIC.format(chain='["rule:no.such:thing", "static"]'))
     with pytest.raises(Refused, match=r"card.toml: fallback.chain: rule:no.such:thing cannot be imported"):
-        rules(found["m"], "card.toml")  # type: ignore[index]
+        load_rules(found["m"], "card.toml")  # type: ignore[index]
 
 
 def test_last_known_features_are_refused_while_no_worker_keeps_them(tmp_path: Path) -> None:
