@@ -32,9 +32,10 @@ from failsoft.models.catalog.repository import Repository
 from failsoft.models.rollout.rollout import Policy
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.topics.layout import Topology
-from failsoft.workers.exchange import Exchange
 from failsoft.workers.execution.runner import Runner
-from failsoft.workers.fleet import ControlPlane, Owner
+from failsoft.workers.fleet.control_plane import ControlPlane
+from failsoft.workers.fleet.owner import Owner
+from failsoft.workers.fleet.sync import Exchange
 from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes

@@ -16,8 +16,8 @@ from failsoft.schemas.fleet.breaker import BreakerRow, Command
 from failsoft.topics import admin
 from failsoft.workers import breaker_rows
 from failsoft.workers.breaker_rows import Rows
-from failsoft.workers.changelog import LOOK_AGAIN, Changelog, Tell, changelog
-from failsoft.workers.changelog import send as order
+from failsoft.workers.fleet.table import LOOK_AGAIN, Changelog, Tell, changelog
+from failsoft.workers.operations.orders import send as order
 from failsoft.workers.serving.pipeline import load_cards
 from failsoft.workers.settings import Settings
 

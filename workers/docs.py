@@ -14,8 +14,8 @@ from failsoft.models.breaker.policy import LEAST_LEASE
 from failsoft.models.breaker.rules import TRANSITIONS, Event, State
 from failsoft.schemas import publish
 from failsoft.schemas.fleet.breaker import Action
-from failsoft.workers.exchange import GIVEN_UP_AFTER
-from failsoft.workers.fleet import SESSION
+from failsoft.workers.fleet.control_plane import SESSION
+from failsoft.workers.fleet.sync import GIVEN_UP_AFTER
 from failsoft.workers.telemetry.metrics import TABLE, Definition
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,8 @@ import structlog
 from failsoft.topics import admin
 from failsoft.topics.layout import Topology, Wanted
 from failsoft.workers import app as composition
-from failsoft.workers import rollouts, settings
+from failsoft.workers import settings
+from failsoft.workers.fleet import rollouts
 from failsoft.workers.identity import Identity, claim
 from failsoft.workers.settings import Settings
 from failsoft.workers.telemetry import logs

@@ -49,10 +49,10 @@ IMPURE = {"asyncio", "time", "random", "os", "logging", "aiokafka", "faust", "on
 IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
 
 ONLY = {
-    "faust": {"workers/app.py", "workers/fleet.py"},
+    "faust": {"workers/app.py", "workers/fleet/control_plane.py"},
     "mode": {
         "workers/app.py",
-        "workers/exchange.py",
+        "workers/fleet/sync.py",
         "workers/lanes/assignment.py",
         "workers/serving/version_switch.py",
     },
@@ -66,7 +66,7 @@ ONLY = {
         "workers/lanes/lane.py",
         "workers/lanes/transaction.py",  # writes what a lane has decided
         "workers/lanes/assignment.py",
-        "workers/exchange.py",  # sends reports, whatever Faust is doing
+        "workers/fleet/sync.py",  # sends reports, whatever Faust is doing
         "workers/lanes/restore.py",
         "workers/kafka/fetch_records.py",  # reads what aiokafka cannot
         "workers/kafka/offset_fetch.py",  # hears what aiokafka does not
@@ -75,7 +75,7 @@ ONLY = {
         "workers/publish.py",
         "workers/tail.py",
         "workers/kafka/topic_reader.py",
-        "workers/rollouts.py",  # a start that goes on without it
+        "workers/fleet/rollouts.py",  # a start that goes on without it
         "workers/demo/watch.py",  # reads the demo's answers, as a user would
     },
 }

@@ -12,6 +12,7 @@ from failsoft.workers.commands import context, output
 from failsoft.workers.commands.border import Failed, Interrupted
 from failsoft.workers.commands.breakers import Wait, Who, me, now_ms
 from failsoft.workers.commands.context import Json, Pipeline
+from failsoft.workers.operations.orders import send
 from failsoft.workers.serving.pipeline import load_cards
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 
     **Example**: `failsoft models list`
     """
-    from failsoft.workers import breaker_rows, rollouts, version_rows
-    from failsoft.workers.changelog import changelog
+    from failsoft.workers import breaker_rows, version_rows
+    from failsoft.workers.fleet import rollouts
+    from failsoft.workers.fleet.table import changelog
 
     settings = context.settings(ctx, pipeline)
     cards = _cards(settings)
@@ -83,8 +85,9 @@ def history(ctx: typer.Context, model: Model, pipeline: Pipeline = None, as_json
 
     **Example**: `failsoft models history repayment`
     """
-    from failsoft.workers import rollouts, version_rows
-    from failsoft.workers.changelog import changelog
+    from failsoft.workers import version_rows
+    from failsoft.workers.fleet import rollouts
+    from failsoft.workers.fleet.table import changelog
 
     settings = context.settings(ctx, pipeline)
     _known(settings, model)
@@ -155,7 +158,9 @@ def _order(
     wait: float,
     as_json: bool,
 ) -> None:
-    from failsoft.workers import changelog, rollouts, version_rows
+    from failsoft.workers import version_rows
+    from failsoft.workers.fleet import rollouts
+    from failsoft.workers.fleet import table as changelog
 
     order = _checked(target, direction, me() if who is None else who, why)
     said = f"{direction} of {target} is written to {settings.names.control}"
@@ -168,7 +173,7 @@ def _order(
             before = (await rollouts.rows(table)).get(model)
             if before is None:
                 raise Failed(f"the fleet has no version of {model} yet: start a worker, and it serves the newest")
-            await changelog.send(settings, model, order.to_bytes())
+            await send(settings, model, order.to_bytes())
             written = True
             found = await rollouts.answered(table, model, order, wait) if wait else None
         if found is None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from failsoft.models.catalog.repository import Repository
 from failsoft.schemas.fleet.rollout import Direction, Order
-from failsoft.workers import changelog, rollouts
 from failsoft.workers.demo.stage import StageFailed
+from failsoft.workers.fleet import rollouts
+from failsoft.workers.fleet import table as changelog
+from failsoft.workers.operations.orders import send
 from failsoft.workers.serving import loader
 from failsoft.workers.settings import Settings
 
@@ -40,7 +42,7 @@ async def promote(pipeline: Settings, version: int, who: str, why: str) -> None:
         raise StageFailed(f"{key} should pass its vetting, and did not: {unfit}")
     order = Order(key, Direction.PROMOTE, who, why, int(time.time() * 1000))
     async with changelog.changelog(pipeline, pipeline.names.rollouts_changelog) as table:
-        await changelog.send(pipeline, pipeline.model, order.to_bytes())
+        await send(pipeline, pipeline.model, order.to_bytes())
         found = await rollouts.answered(table, pipeline.model, order, OBEYED_WITHIN)
     if found is None:
         raise StageFailed(f"the promotion of {key} was not obeyed within {OBEYED_WITHIN:g} s")

@@ -7,24 +7,22 @@ own, apart from the one that carries the lanes: whatever becomes of it, events a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-import faust
 import structlog
-from faust.app.base import BootStrategy
 from faust.tables.globaltable import GlobalTable
-from faust.transport.drivers import aiokafka as driver
 
-from failsoft.models.breaker.fleet import fold, targets
-from failsoft.models.breaker.rules import Policy, State
+from failsoft.models.breaker.fleet import fold
+from failsoft.models.breaker.rules import State
 from failsoft.models.rollout import rollout
 from failsoft.schemas import wire
 from failsoft.schemas.fleet.breaker import Action, Alert, BreakerRow, Command, Report
 from failsoft.schemas.fleet.rollout import Change, Direction, Order, Presence, RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.topics.names import Names
+from failsoft.workers.fleet.faust_app import FleetApp, credentials
+from failsoft.workers.fleet.owner import Owner
 from failsoft.workers.identity import own_folder
 
 log = structlog.get_logger("failsoft.fleet")
@@ -34,112 +32,12 @@ Row = TypeVar("Row", BreakerRow, RolloutRow)
 SESSION = 6.0
 """Seconds after which an owner that is gone is replaced; the data plane's session is as long."""
 
-
-FETCH_WAIT_MS = 50
-"""How long a fetch waits at the broker, at most. A fetch that begins while records of a topic wait to be taken leaves
-that topic out, and what is written there meanwhile waits for its end: with Faust's own 1,500, reports were up to 1.7 s
-on their way when the machine was busy."""
-
-
-class _Boot(BootStrategy):  # type: ignore[misc]
-    enable_web = False
-
-
-class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # Faust has no setting for it, and the consumer starts later
-        return consumer
-
-
-class _Consumer(driver.Consumer):  # type: ignore[misc]
-    def _new_consumer_thread(self) -> Any:
-        return _Thread(self, loop=self.loop, beacon=self.beacon)
-
-
-class _Transport(driver.Transport):  # type: ignore[misc]
-    Consumer = _Consumer
-
-
-class _App(faust.App):  # type: ignore[misc]
-    BootStrategy = _Boot
-
-    def _new_transport(self) -> Any:
-        return _Transport(self.conf.broker_consumer, self)
-
-
-Message = Report | Command | Presence | Order
-
 WHO = "failsoft"
 """Who orders an automatic rollback."""
 
 PRESENCE_MS = 2_000
 """Milliseconds between two rows that say no more than that workers are still there. Each has the whole fleet in it, and
 whoever starts reads ten minutes of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """What whoever owns the tables needs. ``policies`` and ``rollbacks`` have one for each model, ``wall`` is epoch
-    seconds, ``prove`` says why a version of a model may not be served now (None: it may), and ``changed`` is told of
-    each move of a model to another version.
-    """
-
-    policies: Mapping[str, Policy]
-    rollbacks: Mapping[str, rollout.Policy]
-    wall: Callable[[], float]
-    draw: Callable[[], float]
-    prove: Callable[[str, int], Awaitable[str | None]]
-    changed: Callable[[str, Change], None]
-
-    def messages(self, raw: bytes | None, keys: set[str]) -> list[Message]:
-        """What a record of ``<name>.outcomes`` says, a command once for each key that it means; ``keys`` have rows."""
-        given = wire.loads(raw, 65_536)
-        given = given if isinstance(given, dict) else {}
-        if "order" in given:
-            order = Order.parse(raw)
-            return [] if self.model(order.target) is None else [order]
-        if "serving" in given:
-            presence = Presence.parse(raw)
-            return [presence] if presence.model in self.rollbacks else []
-        if "action" not in given:
-            report = Report.parse(raw)
-            return [report] if self.policy(report.key) else []
-        command = Command.parse(raw)
-        named = {command.target} if self._names_version(command.target) else set()
-        return [
-            Command(key, command.action, command.who, command.why, command.at_ms)
-            for key in sorted(targets(command.target, keys | named))
-        ]
-
-    def _names_version(self, target: str) -> bool:
-        """Would a row of this key be readable? A word for a version would make one that nobody ever reads."""
-        version = target.rpartition("@")[2]
-        return self.policy(target) is not None and version.isascii() and version.isdigit() and len(version) <= 18
-
-    def policy(self, key: str) -> Policy | None:
-        """That of a key's model; None for a model that this pipeline does not have (any more)."""
-        return self.policies.get(key.rpartition("@")[0])
-
-    def model(self, target: str) -> str | None:
-        """The model that an order's target names, with or without a version; None for none of this pipeline's."""
-        return next((m for m in (target, target.rpartition("@")[0]) if m in self.rollbacks), None)
-
-    def now_ms(self) -> int:
-        return int(self.wall() * 1000)
-
-
-def credentials(connection: Mapping[str, Any]) -> Any:
-    """TLS and SASL of an aiokafka client's ``connection``, as Faust wants them; None for plain text."""
-    protocol, context = connection["security_protocol"], connection.get("ssl_context")
-    if protocol.startswith("SASL"):
-        return faust.SASLCredentials(
-            username=connection["sasl_plain_username"],
-            password=connection["sasl_plain_password"],
-            mechanism=connection["sasl_mechanism"],
-            ssl_context=context,
-        )
-    return faust.SSLCredentials(context) if protocol == "SSL" else None
 
 
 class ControlPlane:
@@ -162,7 +60,7 @@ class ControlPlane:
             def _changelog_topic_name(self) -> str:
                 return changelogs[self.name]
 
-        self.app = _App(
+        self.app = FleetApp(
             names.control_group,
             broker=f"kafka://{connection['bootstrap_servers'].replace(',', ';')}",
             broker_credentials=credentials(connection),

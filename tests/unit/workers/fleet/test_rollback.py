@@ -12,8 +12,9 @@ from failsoft.models.rollout import rollout
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.fleet.rollout import Direction, Order, Presence, RolloutRow, Trigger
 from failsoft.topics.names import Names
-from failsoft.workers import fleet
-from failsoft.workers.fleet import ControlPlane, Owner
+from failsoft.workers.fleet import control_plane
+from failsoft.workers.fleet.control_plane import ControlPlane
+from failsoft.workers.fleet.owner import Owner
 from tests.fleet_owner import POLICY, T0
 from tests.kafka import eventually
 
@@ -250,7 +251,7 @@ async def test_rows_that_say_no_more_than_who_is_there_are_written_now_and_then(
         await at.present(f"w{i}")
     before = table.writes
     for _ in range(10):
-        at.now += fleet.PRESENCE_MS // 10
+        at.now += control_plane.PRESENCE_MS // 10
         for i in range(40):
             await at.present(f"w{i}")
     assert table.writes == before + 1

@@ -15,7 +15,7 @@ from mode import Service
 from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.schemas.fleet.rollout import RolloutRow
 from failsoft.schemas.wire import Malformed
-from failsoft.workers.fleet import ControlPlane
+from failsoft.workers.fleet.control_plane import ControlPlane
 from failsoft.workers.serving.registry import LocalBoard
 from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.telemetry.metrics import Metrics

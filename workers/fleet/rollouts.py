@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from failsoft.schemas.fleet.rollout import Answered, Order, RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.topics import admin
-from failsoft.workers.changelog import LOOK_AGAIN, Changelog, changelog
+from failsoft.workers.fleet.table import LOOK_AGAIN, Changelog, changelog
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 

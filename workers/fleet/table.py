@@ -7,8 +7,6 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from failsoft.workers.kafka import topic_reader
-from failsoft.workers.publish import publish
-from failsoft.workers.rows import Row
 from failsoft.workers.settings import Settings
 
 LOOK_AGAIN = 0.1
@@ -44,15 +42,3 @@ class Changelog:
                 tell(done, total)
         self._after = max((end for _, end in bounds.values()), default=0)  # the topic has one partition
         return self._latest
-
-
-async def send(pipeline: Settings, model: str, order: bytes) -> None:
-    """Write an order of ``model`` where the tables' owner reads; returns when every in-sync replica has it.
-
-    Raises NoSuchTopic, KafkaUnreachable or KafkaError.
-    """
-
-    async def one() -> AsyncIterator[list[Row]]:
-        yield [(model.encode(), order)]
-
-    await publish(pipeline, pipeline.names.control, one(), None, None, lambda n: None, lambda sent: None)

@@ -11,7 +11,7 @@ from failsoft.models.rollout import rollout
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Report, ReportKind, Tally
 from failsoft.schemas.fleet.rollout import Direction, Order, Presence
 from failsoft.schemas.wire import Malformed, dumps
-from failsoft.workers.fleet import Owner
+from failsoft.workers.fleet.owner import Owner
 from tests.fleet_owner import POLICY, T0
 
 KEYS = {"m@1", "m@12", "lite@1", "gone@1"}

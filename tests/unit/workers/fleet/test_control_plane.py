@@ -9,7 +9,9 @@ import pytest
 from faust.transport.drivers import aiokafka as driver
 
 from failsoft.topics.names import Names
-from failsoft.workers.fleet import ControlPlane, Owner, credentials
+from failsoft.workers.fleet.control_plane import ControlPlane
+from failsoft.workers.fleet.faust_app import credentials
+from failsoft.workers.fleet.owner import Owner
 from failsoft.workers.identity import own_folder
 
 SASL = {"sasl_mechanism": "SCRAM-SHA-512", "sasl_plain_username": "ann", "sasl_plain_password": "secret"}

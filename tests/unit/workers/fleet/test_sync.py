@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from failsoft.models.breaker.local import ALONE_AFTER, ASKS
 from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import BreakerRow, Report, ReportKind
-from failsoft.workers import exchange
-from failsoft.workers.exchange import Exchange
+from failsoft.workers.fleet import sync
+from failsoft.workers.fleet.sync import Exchange
 from failsoft.workers.scoring.plan import Served
 from failsoft.workers.serving.registry import LocalBoard
 from failsoft.workers.serving.version_switch import Versions
@@ -134,7 +134,7 @@ async def test_a_row_that_came_does_not_wait_for_the_next_look(monkeypatch: pyte
     await desk.exchange.start()
     try:
         await eventually(lambda: desk.exchange.up and desk.exchange.not_ready() is None, 10, "the table read")
-        monkeypatch.setattr(exchange, "LOOK", 60.0)
+        monkeypatch.setattr(sync, "LOOK", 60.0)
         await asyncio.sleep(0.1)  # the look that was due under the old interval is over
         desk.rows["m@2"] = OPEN.to_dict()
         plane = desk.exchange._plane
@@ -147,7 +147,7 @@ async def test_a_row_that_came_does_not_wait_for_the_next_look(monkeypatch: pyte
 
 async def test_news_that_came_while_others_were_sent_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trip is everybody's matter at once, not at the next look."""
-    monkeypatch.setattr(exchange, "LOOK", 8.0)
+    monkeypatch.setattr(sync, "LOOK", 8.0)
     desk = Desk(starts=True)
     desk.board.on_news()
     await asyncio.wait_for(desk.exchange._something_to_say(), 15)  # it takes two, and the next look is after sixteen

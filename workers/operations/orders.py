@@ -1,0 +1,21 @@
+"""Sends an operator's order to the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from failsoft.workers.publish import publish
+from failsoft.workers.rows import Row
+from failsoft.workers.settings import Settings
+
+
+async def send(pipeline: Settings, model: str, order: bytes) -> None:
+    """Write an order of ``model`` where the tables' owner reads; returns when every in-sync replica has it.
+
+    Raises NoSuchTopic, KafkaUnreachable or KafkaError.
+    """
+
+    async def one() -> AsyncIterator[list[Row]]:
+        yield [(model.encode(), order)]
+
+    await publish(pipeline, pipeline.names.control, one(), None, None, lambda n: None, lambda sent: None)
