@@ -15,7 +15,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Type, columns, reason
 from failsoft.schemas.record import Header, Origin
 from failsoft.topics import hold
-from failsoft.workers import letters
+from failsoft.workers.operations import dead_letters
 from tests.fuzz.files import MODEL
 from tests.fuzz.published import plain
 from tests.fuzz.target import Target
@@ -145,10 +145,10 @@ def headers(data: bytes) -> bool:
     for dead in (False, True):
         added = found.dead_headers("loans") if dead else found.headers()
         assert sum(len(k) + len(v or b"") for k, v in added) <= MOST_ADDED
-        kept = letters.letter(Rec(headers=added, value=one.value))
+        kept = dead_letters.letter(Rec(headers=added, value=one.value))
         assert isinstance(kept.attempt, Attempt)
-        json.dumps(letters.described(kept, ENVELOPES[0], replayed=False), allow_nan=False)
-        replayed = attempts.parse(letters.again(kept, "r"))
+        json.dumps(dead_letters.described(kept, ENVELOPES[0], replayed=False), allow_nan=False)
+        replayed = attempts.parse(dead_letters.again(kept, "r"))
         assert isinstance(replayed, Attempt) and replayed.replays >= kept.attempt.replays
     return accepted
 

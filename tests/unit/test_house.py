@@ -71,9 +71,9 @@ ONLY = {
         "workers/kafka/fetch_records.py",  # reads what aiokafka cannot
         "workers/kafka/offset_fetch.py",  # hears what aiokafka does not
         "workers/kafka/produce_batches.py",  # fills its batches
-        "workers/dead.py",
-        "workers/publish.py",
-        "workers/tail.py",
+        "workers/operations/replay.py",
+        "workers/operations/publish.py",
+        "workers/operations/tail.py",
         "workers/kafka/topic_reader.py",
         "workers/fleet/rollouts.py",  # a start that goes on without it
         "workers/demo/watch.py",  # reads the demo's answers, as a user would

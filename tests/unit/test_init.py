@@ -18,7 +18,7 @@ from failsoft.models.runtime.session import Outcome, Session
 from failsoft.schemas.features import columns
 from failsoft.workers import settings
 from failsoft.workers.cli import app
-from failsoft.workers.scaffold import Shape, shape_of
+from failsoft.workers.operations.scaffold import Shape, shape_of
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "repository" / "repayment" / "2" / "model.onnx"
 

@@ -29,7 +29,7 @@ CODES: dict[str, int] = {
     "failsoft.models.runtime.session.Unloadable": FAILED,
     "failsoft.workers.commands.border.Failed": FAILED,
     "failsoft.workers.kafka.topic_reader.NoSuchTopic": FAILED,
-    "failsoft.workers.rows.BadRow": FAILED,
+    "failsoft.workers.operations.event_files.BadRow": FAILED,
     "failsoft.workers.telemetry.http.PortTaken": FAILED,
     # Without its own line, whoever loses a fight over a transactional id would read of a bug.
     "aiokafka.errors.ProducerFenced": FAILED,

@@ -18,7 +18,7 @@ from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
     from failsoft.schemas.fleet.breaker import Action, Command
-    from failsoft.workers.breaker_rows import Rows
+    from failsoft.workers.operations.breaker_view import Rows
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -134,8 +134,8 @@ def reset(
 
 
 def _list(ctx: typer.Context, pipeline: Path | None, as_json: bool) -> None:
-    from failsoft.workers import breaker_rows
-    from failsoft.workers import breakers as fleets
+    from failsoft.workers.operations import breaker_view
+    from failsoft.workers.operations import breakers as fleets
 
     settings = context.settings(ctx, pipeline)
     policies = fleets.known(settings).policies
@@ -147,9 +147,9 @@ def _list(ctx: typer.Context, pipeline: Path | None, as_json: bool) -> None:
 
     with output.progress("reading breakers", "read") as bar:
         found, owner = context.run(ctx, look())
-    about = [{**each, "owner": owner} for each in breaker_rows.listed(found, policies, now_ms())]
+    about = [{**each, "owner": owner} for each in breaker_view.listed(found, policies, now_ms())]
     columns = ["breaker", "state", "generation", "for", "failures", "slow", "next", "sick", "reason", "changed_by"]
-    cells = [*map(breaker_rows.shown, about)]
+    cells = [*map(breaker_view.shown, about)]
     some = [c for c in columns if any(each.get(c) not in (None, []) for each in cells)]  # a terminal may be narrow
     _print(about, some, as_json, f"owner of the breakers: {owner or 'none'}")
     if owner is None:
@@ -167,13 +167,13 @@ def _order(
     as_json: bool,
 ) -> None:
     from failsoft.schemas.fleet.breaker import Action
-    from failsoft.workers import breaker_rows
-    from failsoft.workers import breakers as fleets
+    from failsoft.workers.operations import breaker_view
+    from failsoft.workers.operations import breakers as fleets
 
     settings = context.settings(ctx, pipeline)
     files = fleets.known(settings)
     try:
-        model = breaker_rows.model_of(target, files.policies)
+        model = breaker_view.model_of(target, files.policies)
     except ValueError as e:
         raise typer.BadParameter(str(e), param_hint="MODEL") from None
     command = _command(target, Action(action), me() if who is None else who, why)
@@ -186,14 +186,14 @@ def _order(
         async with fleets.fleet(settings) as fleet:
             before = await fleet.refresh(bar)
             try:
-                breaker_rows.check_version(target, model, files.keys | before.keys())
+                breaker_view.check_version(target, model, files.keys | before.keys())
             except ValueError as e:
                 raise typer.BadParameter(str(e), param_hint="MODEL") from None
             await fleets.send(settings, command)
             written = True
             obeyed = await fleet.obeyed(command, wait) if wait else {}
-        new = breaker_rows.listed(obeyed, {model: files.policies[model]}, now_ms()) if obeyed else []
-        return [{**each, "was": breaker_rows.state(before.get(each["breaker"]))} for each in new]
+        new = breaker_view.listed(obeyed, {model: files.policies[model]}, now_ms()) if obeyed else []
+        return [{**each, "was": breaker_view.state(before.get(each["breaker"]))} for each in new]
 
     try:
         with output.progress("reading breakers", "read") as bar:
@@ -222,7 +222,7 @@ def _command(target: str, action: Action, who: str, why: str) -> Command:
 
 
 def _print(about: list[dict[str, Any]], columns: list[str], as_json: bool, title: str | None = None) -> None:
-    from failsoft.workers.breaker_rows import shown
+    from failsoft.workers.operations.breaker_view import shown
 
     output.rows(map(shown, about) if output.people(as_json) else about, columns, as_json, title)
 

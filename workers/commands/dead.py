@@ -15,8 +15,8 @@ from failsoft.workers.commands.context import Json, Pipeline
 from failsoft.workers.commands.publish import rate
 
 if TYPE_CHECKING:
-    from failsoft.workers.dead import Counts
-    from failsoft.workers.letters import Filter
+    from failsoft.workers.operations.dead_letters import Filter
+    from failsoft.workers.operations.replay import Counts
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -42,13 +42,14 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 
     **Example**: `failsoft dead list`
     """
-    from failsoft.workers import dead, letters
+    from failsoft.workers.operations import dead_letters
+    from failsoft.workers.operations import replay as dead
 
     settings = context.settings(ctx, pipeline)
     with output.progress("reading dead letters", "read") as bar:
         found = context.run(ctx, dead.groups(settings, lambda counts: bar(counts.seen, counts.total)))
     columns = ["kind", "model", "version", "count", "replayed", "first", "last", "newest"]
-    output.rows(letters.listed(found), columns, as_json)
+    output.rows(dead_letters.listed(found), columns, as_json)
     if not found:
         output.note(f"no dead letters in {settings.names.dead}")
 
@@ -72,14 +73,15 @@ def show(
 
     **Example**: `failsoft dead show 0:17`
     """
-    from failsoft.workers import dead, letters
-    from failsoft.workers.letters import Filter
+    from failsoft.workers.operations import dead_letters
+    from failsoft.workers.operations import replay as dead
+    from failsoft.workers.operations.dead_letters import Filter
 
     settings = context.settings(ctx, pipeline)
-    found = context.run(ctx, dead.find(settings, letters.place(which) or Filter(event=which)))
+    found = context.run(ctx, dead.find(settings, dead_letters.place(which) or Filter(event=which)))
     if not found:
         raise Failed(f"no dead letter {which} in {settings.names.dead}; see: failsoft dead list")
-    described = [letters.described(letter, settings.envelope, replayed) for letter, replayed in found]
+    described = [dead_letters.described(letter, settings.envelope, replayed) for letter, replayed in found]
     if not output.people(as_json):
         output.rows(described, [], as_json)
         return
@@ -121,7 +123,7 @@ def replay_(
 
     **Example**: `failsoft dead replay --kind timeout --since 2h --dry-run`
     """
-    from failsoft.workers import dead
+    from failsoft.workers.operations import replay as dead
 
     settings = context.settings(ctx, pipeline)
     chosen = _filter(kind, model, version, since, until, event)
@@ -157,7 +159,7 @@ def _filter(
 ) -> Filter:
     from failsoft.schemas.config.refusal import near
     from failsoft.schemas.failure import Kind
-    from failsoft.workers.letters import Filter
+    from failsoft.workers.operations.dead_letters import Filter
 
     for kind in kinds or []:
         if kind not in list(Kind):

@@ -15,7 +15,7 @@ from failsoft.workers.commands import output
 from failsoft.workers.commands.border import Failed
 
 if TYPE_CHECKING:
-    from failsoft.workers.scaffold import Shape
+    from failsoft.workers.operations.scaffold import Shape
 
 MODEL = "my-model"
 
@@ -43,7 +43,7 @@ def init(
     **Example**: `failsoft init fraud --model fraud-score --onnx model.onnx`
     """
     from failsoft.topics.names import check_name
-    from failsoft.workers import scaffold
+    from failsoft.workers.operations import scaffold
 
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "pipeline"
     try:
@@ -80,7 +80,7 @@ def init(
 
 def _shape(onnx: Path) -> Shape:
     from failsoft.models.runtime import session
-    from failsoft.workers import scaffold
+    from failsoft.workers.operations import scaffold
 
     if not onnx.is_file():
         raise typer.BadParameter(f"{onnx}: no such file", param_hint="--onnx")

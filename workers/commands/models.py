@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from failsoft.models.catalog.repository import Repository
     from failsoft.models.vetting.gate import Limits
     from failsoft.models.vetting.verdict import Vetting
-    from failsoft.workers.targets import Target as Version
+    from failsoft.workers.operations.targets import Target as Version
 
 app = typer.Typer(no_args_is_help=True)
 versions.add(app)
@@ -81,7 +81,7 @@ def vet(
     **Example**: `failsoft models vet repayment@2`
     """
     from failsoft.models.catalog.repository import Repository, UnknownModel
-    from failsoft.workers.targets import targets
+    from failsoft.workers.operations.targets import targets
 
     root, limits = _bounds(ctx, pipeline, repository, memory_mb, time)
     models = Repository(root)

@@ -15,7 +15,7 @@ from failsoft.workers.commands.border import Interrupted
 from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
-    from failsoft.workers.publish import Sent
+    from failsoft.workers.operations.publish import Sent
 
 
 class Format(StrEnum):
@@ -79,8 +79,8 @@ def publish(
     settings = context.settings(ctx, pipeline)
     target = topic or settings.input.topics[0]
 
-    from failsoft.workers import publish as work
-    from failsoft.workers.rows import FORMATS, Lines
+    from failsoft.workers.operations import publish as work
+    from failsoft.workers.operations.event_files import FORMATS, Lines
 
     fd = _open(file)
     size = os.fstat(fd).st_size if str(file) != "-" else None

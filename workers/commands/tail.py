@@ -14,7 +14,7 @@ from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
     from failsoft.schemas.record import Record
-    from failsoft.workers.tail import Filter
+    from failsoft.workers.operations.tail import Filter
 
 
 class Start(StrEnum):
@@ -49,7 +49,7 @@ def tail(
 
     **Example**: `failsoft tail --degraded --from beginning | jq .reason`
     """
-    from failsoft.workers.tail import Filter
+    from failsoft.workers.operations.tail import Filter
 
     settings = context.settings(ctx, pipeline)
     start = start or (Start.BEGINNING if event else Start.END)
@@ -60,7 +60,7 @@ def tail(
 
 
 async def _show(settings: Any, chosen: Filter, from_beginning: bool, limit: int | None, people: bool) -> None:
-    from failsoft.workers.tail import follow
+    from failsoft.workers.operations.tail import follow
 
     if people:
         show = _table()
@@ -82,7 +82,7 @@ def _table() -> Any:
     from rich.console import Console
     from rich.text import Text
 
-    from failsoft.workers.tail import answer
+    from failsoft.workers.operations.tail import answer
 
     console = Console(soft_wrap=True, highlight=False)
     names = ("scored at", "event", "score", "label", "source", "model", "reason", "")

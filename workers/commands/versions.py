@@ -42,9 +42,9 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 
     **Example**: `failsoft models list`
     """
-    from failsoft.workers import breaker_rows, version_rows
     from failsoft.workers.fleet import rollouts
     from failsoft.workers.fleet.table import changelog
+    from failsoft.workers.operations import breaker_view, version_view
 
     settings = context.settings(ctx, pipeline)
     cards = _cards(settings)
@@ -57,10 +57,10 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
         ):
             # A model that the pipeline no longer names has a row for ever, and no worker serves it.
             known = {model: row for model, row in (await rollouts.rows(moves)).items() if model in cards}
-            return version_rows.listed(disk, known, breaker_rows.rows(await states.refresh()), now_ms())
+            return version_view.listed(disk, known, breaker_view.rows(await states.refresh()), now_ms())
 
     about = context.run(ctx, look())
-    cells = [*map(version_rows.shown, about)]
+    cells = [*map(version_view.shown, about)]
     columns = [
         "model",
         "version",
@@ -85,9 +85,9 @@ def history(ctx: typer.Context, model: Model, pipeline: Pipeline = None, as_json
 
     **Example**: `failsoft models history repayment`
     """
-    from failsoft.workers import version_rows
     from failsoft.workers.fleet import rollouts
     from failsoft.workers.fleet.table import changelog
+    from failsoft.workers.operations import version_view
 
     settings = context.settings(ctx, pipeline)
     _known(settings, model)
@@ -95,7 +95,7 @@ def history(ctx: typer.Context, model: Model, pipeline: Pipeline = None, as_json
     async def look() -> list[dict[str, Any]]:
         async with changelog(settings, settings.names.rollouts_changelog) as table:
             row = (await rollouts.rows(table)).get(model)
-        return version_rows.history(row) if row else []
+        return version_view.history(row) if row else []
 
     output.rows(context.run(ctx, look()), ["at", "from", "to", "trigger", "who", "why"], as_json)
 
@@ -158,9 +158,9 @@ def _order(
     wait: float,
     as_json: bool,
 ) -> None:
-    from failsoft.workers import version_rows
     from failsoft.workers.fleet import rollouts
     from failsoft.workers.fleet import table as changelog
+    from failsoft.workers.operations import version_view
 
     order = _checked(target, direction, me() if who is None else who, why)
     said = f"{direction} of {target} is written to {settings.names.control}"
@@ -181,7 +181,7 @@ def _order(
         row, answer = found
         if answer.refused is not None:
             raise Failed(f"refused: {answer.refused}")
-        return version_rows.history(row)[:1] if row.active != before.active else []
+        return version_view.history(row)[:1] if row.active != before.active else []
 
     try:
         with output.progress("waiting for the fleet", "read"):
@@ -231,7 +231,7 @@ def _known(settings: Settings, model: str) -> ModelCard:
 def _on_disk(settings: Settings, card: ModelCard) -> list[Any]:
     from failsoft.models.catalog.repository import Repository, UnknownModel
     from failsoft.schemas.config.refusal import Refused
-    from failsoft.workers.version_rows import OnDisk
+    from failsoft.workers.operations.version_view import OnDisk
 
     repository = Repository(Path(settings.models.repository))
     found = []

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from failsoft.schemas import wire
-from failsoft.workers.rows import value as cell
+from failsoft.workers.operations.event_files import value as cell
 
 DATA = Path(__file__).parent / "data" / "car_loans_events.csv"
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import islice
 
 from failsoft.workers.demo.applications import Application
-from failsoft.workers.publish import Sent, publish
-from failsoft.workers.rows import Row
+from failsoft.workers.operations.event_files import Row
+from failsoft.workers.operations.publish import Sent, publish
 from failsoft.workers.settings import Settings
 
 HANDFUL = 10

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from failsoft.models.catalog.repository import Repository
 from failsoft.topics import admin
-from failsoft.workers import dead
 from failsoft.workers.demo import applications, deploy, scene
 from failsoft.workers.demo.fault import DEAREST, Fault
 from failsoft.workers.demo.fleet import Fleet, openings
@@ -16,7 +15,8 @@ from failsoft.workers.demo.show import Show
 from failsoft.workers.demo.stage import Stage, drain
 from failsoft.workers.demo.summary import Sum, ledger, sums
 from failsoft.workers.demo.watch import read_all
-from failsoft.workers.letters import listed
+from failsoft.workers.operations import replay as dead
+from failsoft.workers.operations.dead_letters import listed
 from failsoft.workers.process import wanted
 
 FULL = Script(delays=("2s", "4s", "10s"), healthy=6, outage=6, calm=2, rate=250)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from failsoft.workers.publish import publish
-from failsoft.workers.rows import Row
+from failsoft.workers.operations.event_files import Row
+from failsoft.workers.operations.publish import publish
 from failsoft.workers.settings import Settings
 
 

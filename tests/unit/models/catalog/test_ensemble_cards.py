@@ -10,8 +10,9 @@ from failsoft.models.catalog.card import ModelCard, load_card
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.catalog.sections import Combine
 from failsoft.schemas.config.refusal import Refused
-from failsoft.workers import breakers, settings
+from failsoft.workers import settings
 from failsoft.workers.commands.worker import warn_without_model
+from failsoft.workers.operations import breakers
 from failsoft.workers.serving.pipeline import load_cards, make_plan
 from failsoft.workers.settings import Settings
 

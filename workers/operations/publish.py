@@ -17,8 +17,8 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from failsoft.workers.kafka import topic_reader
-from failsoft.workers.rows import BadRow, Csv, Lines, Ndjson, Row
-from failsoft.workers.schedule import Schedule
+from failsoft.workers.operations.event_files import BadRow, Csv, Lines, Ndjson, Row
+from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
 
 BATCH_BYTES = 500_000

@@ -11,7 +11,7 @@ from failsoft.schemas.attempt import Attempt, parse
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Header, Origin
-from failsoft.workers.letters import (
+from failsoft.workers.operations.dead_letters import (
     Filter,
     Group,
     Letter,

@@ -11,7 +11,7 @@ from failsoft.schemas.event import iso
 from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.schemas.fleet.rollout import Health, RolloutRow
 from failsoft.schemas.wire import Malformed
-from failsoft.workers.breaker_rows import state
+from failsoft.workers.operations.breaker_view import state
 
 
 @dataclass(frozen=True, slots=True)

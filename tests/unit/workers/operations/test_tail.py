@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.workers.tail import Filter, answer
+from failsoft.workers.operations.tail import Filter, answer
 from tests.kit import Rec
 
 

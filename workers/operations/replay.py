@@ -21,8 +21,8 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.kafka.produce_batches import pack, squeezed
-from failsoft.workers.letters import Filter, Group, Letter, Replayed, again, bounded, letter, tally
-from failsoft.workers.schedule import Schedule
+from failsoft.workers.operations.dead_letters import Filter, Group, Letter, Replayed, again, bounded, letter, tally
+from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
 
 AT_ONCE = 500

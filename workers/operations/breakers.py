@@ -14,9 +14,9 @@ from failsoft.models.breaker.rules import Policy
 from failsoft.models.catalog.repository import Repository
 from failsoft.schemas.fleet.breaker import BreakerRow, Command
 from failsoft.topics import admin
-from failsoft.workers import breaker_rows
-from failsoft.workers.breaker_rows import Rows
 from failsoft.workers.fleet.table import LOOK_AGAIN, Changelog, Tell, changelog
+from failsoft.workers.operations import breaker_view
+from failsoft.workers.operations.breaker_view import Rows
 from failsoft.workers.operations.orders import send as order
 from failsoft.workers.serving.pipeline import load_cards
 from failsoft.workers.settings import Settings
@@ -54,13 +54,13 @@ class Fleet:
 
     async def refresh(self, tell: Tell = lambda done, total: None) -> Rows:
         """The rows as they are now: it reads on to the end that the topic has at this moment."""
-        return breaker_rows.rows(await self.table.refresh(tell))
+        return breaker_view.rows(await self.table.refresh(tell))
 
     async def obeyed(self, command: Command, within: float) -> dict[str, BreakerRow]:
         """The rows that ``command`` means, as soon as each was moved by it; none when that takes longer."""
         deadline = time.monotonic() + within
         while True:
-            found = breaker_rows.obeyed(command, await self.refresh())
+            found = breaker_view.obeyed(command, await self.refresh())
             if found or not time.monotonic() < deadline:  # so that NaN is no time at all
                 return found
             await asyncio.sleep(LOOK_AGAIN)

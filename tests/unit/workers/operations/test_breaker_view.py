@@ -12,7 +12,17 @@ from failsoft.models.breaker.fleet import fold
 from failsoft.models.breaker.rules import Policy
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Lease, Tally, WorkerWindow
 from failsoft.schemas.wire import Malformed
-from failsoft.workers.breaker_rows import check_version, described, listed, model_of, obeyed, rows, shown, span, state
+from failsoft.workers.operations.breaker_view import (
+    check_version,
+    described,
+    listed,
+    model_of,
+    obeyed,
+    rows,
+    shown,
+    span,
+    state,
+)
 
 NOW = 1_800_000_000_000
 POLICY = Policy(

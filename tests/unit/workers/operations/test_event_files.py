@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from failsoft.schemas.event import Envelope
-from failsoft.workers.rows import BadRow, Csv, Lines, Ndjson, Row, value
-from failsoft.workers.schedule import Schedule
+from failsoft.workers.operations.event_files import BadRow, Csv, Lines, Ndjson, Row, value
+from failsoft.workers.operations.rate import Schedule
 
 LOANS = Envelope(id="event_id", time="occurred_at", features="features")
 
