@@ -16,8 +16,8 @@ from failsoft.workers.commands.context import Json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from failsoft.workers.demo.scene import Script
-    from failsoft.workers.demo.show import Show
+    from failsoft.workers.demo.progress import Show
+    from failsoft.workers.demo.run import Script
     from failsoft.workers.demo.summary import Sum
 
 NEXT = (
@@ -50,8 +50,8 @@ def demo(
     """
     from rich.console import Console
 
-    from failsoft.workers.demo.show import on
-    from failsoft.workers.demo.story import FAST, FULL
+    from failsoft.workers.demo.progress import on
+    from failsoft.workers.demo.scenario import FAST, FULL
 
     script = FAST if fast else FULL
     script = replace(script, rate=rate or script.rate, seed=script.seed if seed is None else seed)
@@ -67,9 +67,9 @@ def demo(
 def _play(ctx: typer.Context, script: Script, show: Show, console: Console) -> list[Sum]:
     from failsoft.topics.embedded import jars
     from failsoft.topics.embedded.broker import Embedded
-    from failsoft.workers.demo.scene import StoryFailed
-    from failsoft.workers.demo.stage import StageFailed
-    from failsoft.workers.demo.story import tell
+    from failsoft.workers.demo.environment import StageFailed
+    from failsoft.workers.demo.run import StoryFailed
+    from failsoft.workers.demo.scenario import tell
 
     show.say(
         "failsoft scores Kafka events with a model, and keeps answering, honestly, while the model fails. "

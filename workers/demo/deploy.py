@@ -9,7 +9,7 @@ from pathlib import Path
 
 from failsoft.models.catalog.repository import Repository
 from failsoft.schemas.fleet.rollout import Direction, Order
-from failsoft.workers.demo.stage import StageFailed
+from failsoft.workers.demo.environment import StageFailed
 from failsoft.workers.fleet import rollouts
 from failsoft.workers.fleet import table as changelog
 from failsoft.workers.operations.orders import send

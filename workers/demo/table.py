@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from failsoft.workers.demo.seen import Rung
+from failsoft.workers.demo.tally import Rung
 
 STYLES = {"closed": "green", "half_open": "yellow", "open": "bold red"}
 

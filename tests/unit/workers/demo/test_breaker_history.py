@@ -11,10 +11,10 @@ from rich.console import Console
 from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.wire import Malformed
-from failsoft.workers.demo.fleet import Fleet, openings
-from failsoft.workers.demo.seen import Rung
+from failsoft.workers.demo.breaker_history import Fleet, openings
 from failsoft.workers.demo.summary import Sum
 from failsoft.workers.demo.table import Moment, Standing, line, render
+from failsoft.workers.demo.tally import Rung
 from tests.kit import Rec
 
 KEY = "repayment@2"

@@ -10,15 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from failsoft.workers.demo import gauges
-from failsoft.workers.demo.applications import Application
-from failsoft.workers.demo.feed import Feed
-from failsoft.workers.demo.gauges import Breakers
-from failsoft.workers.demo.moves import told
-from failsoft.workers.demo.show import Show
-from failsoft.workers.demo.stage import Stage, Worker
+from failsoft.workers.demo.applications import Application, Feed
+from failsoft.workers.demo.environment import Stage, Worker
+from failsoft.workers.demo.progress import Show
 from failsoft.workers.demo.table import Moment, Standing
-from failsoft.workers.demo.watch import Watch
+from failsoft.workers.demo.version_history import told
+from failsoft.workers.demo.watch import Breakers, Watch, scrape
 
 PAINT = 0.25
 """Seconds between two paintings of the table: quick enough to live, slow enough to read."""
@@ -155,7 +152,7 @@ class Scene:
 
     async def _ask(self, worker: Worker) -> None:
         with suppress(OSError):  # no answer is no news: a worker that is gone is found out by ``check``
-            self.breakers[worker.id] = await gauges.scrape(worker.address)
+            self.breakers[worker.id] = await scrape(worker.address)
 
     def _tell_news(self) -> None:
         turns = self.watch.fleet.turns

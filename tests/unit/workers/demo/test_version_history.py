@@ -25,9 +25,9 @@ from failsoft.schemas.record import Origin
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.demo import applications, deploy
 from failsoft.workers.demo.applications import Flaw
-from failsoft.workers.demo.moves import Moves, told, undone
-from failsoft.workers.demo.stage import Stage
+from failsoft.workers.demo.environment import Stage
 from failsoft.workers.demo.summary import Answer, Kept, Ledger, Sum
+from failsoft.workers.demo.version_history import Moves, told, undone
 from tests.kit import Rec
 
 MODEL = "repayment"

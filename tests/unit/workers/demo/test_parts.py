@@ -19,10 +19,11 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns
 from failsoft.schemas.record import Origin
 from failsoft.topics.names import Names
-from failsoft.workers.demo import applications, gauges
+from failsoft.workers.demo import applications
 from failsoft.workers.demo.applications import Application, Flaw, dear, stream
 from failsoft.workers.demo.fault import DEAREST, Fault, Faulty, Switch
-from failsoft.workers.demo.seen import Rung, Seen
+from failsoft.workers.demo.tally import Rung, Seen
+from failsoft.workers.demo.watch import read
 from tests.kit import Rec
 
 NAMES = Names("loans")
@@ -137,5 +138,5 @@ def test_breakers_are_read_from_the_metrics_page() -> None:
         'failsoft_breaker_transitions_total{model="m",version="2",from="closed",to="open"} 3.0\n'
         'failsoft_breaker_transitions_total{model="m",version="2",from="open",to="half_open"} 0.0\n'
     )
-    found = gauges.read(page)
+    found = read(page)
     assert (found.states, dict(found.moves)) == ({"m@2": "open"}, {("m@2", "closed", "open"): 3})

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from failsoft.models.catalog.repository import Repository
 from failsoft.topics import admin
-from failsoft.workers.demo import applications, deploy, scene
+from failsoft.workers.demo import applications, deploy
+from failsoft.workers.demo import run as scene
+from failsoft.workers.demo.breaker_history import Fleet, openings
+from failsoft.workers.demo.environment import Stage, drain
 from failsoft.workers.demo.fault import DEAREST, Fault
-from failsoft.workers.demo.fleet import Fleet, openings
-from failsoft.workers.demo.moves import Moves, undone
-from failsoft.workers.demo.scene import Scene, Script
-from failsoft.workers.demo.show import Show
-from failsoft.workers.demo.stage import Stage, drain
+from failsoft.workers.demo.progress import Show
+from failsoft.workers.demo.run import Scene, Script
 from failsoft.workers.demo.summary import Sum, ledger, sums
+from failsoft.workers.demo.version_history import Moves, undone
 from failsoft.workers.demo.watch import read_all
 from failsoft.workers.operations import replay as dead
 from failsoft.workers.operations.dead_letters import listed
