@@ -20,7 +20,8 @@ from benchmarks.cluster import PARTITIONS, Cluster
 from benchmarks.events import odd_among
 from benchmarks.model import PRIMARY
 from failsoft.topics import admin
-from failsoft.workers import process, settings
+from failsoft.workers import settings
+from failsoft.workers.settings import wanted
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -233,7 +234,7 @@ def _pipeline(bench: Bench, candidate: Candidate, name: str, source: str) -> set
     )
     nothing: dict[str, Any] = {}
     pipeline = settings.load(path, nothing)
-    asyncio.run(admin.apply(pipeline.connection(), process.wanted(pipeline)))
+    asyncio.run(admin.apply(pipeline.connection(), wanted(pipeline)))
     return pipeline
 
 

@@ -31,7 +31,8 @@ from failsoft.models.breaker.rules import State
 from failsoft.schemas.fleet.breaker import Action, Command
 from failsoft.topics import admin
 from failsoft.topics.embedded.broker import Embedded
-from failsoft.workers import process, settings
+from failsoft.workers import settings
+from failsoft.workers.settings import wanted
 
 WORKERS = 3
 PARTITIONS = 3
@@ -189,7 +190,7 @@ def _fleet(folder: Path, bootstrap: str) -> Iterator[_Fleet]:
         )
     )
     pipeline = settings.load(file, {})
-    asyncio.run(admin.apply(pipeline.connection(), process.wanted(pipeline)))
+    asyncio.run(admin.apply(pipeline.connection(), wanted(pipeline)))
     switch = folder / "down"
     with contextlib.ExitStack() as stack:
         said, running = [], []

@@ -27,6 +27,7 @@ from pydantic import (
 from failsoft.schemas.config.duration import seconds
 from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.event import Envelope
+from failsoft.topics.layout import Wanted
 from failsoft.topics.names import LONGEST_TOPIC, Names, check_name, check_topic
 
 ENV = "FAILSOFT_"
@@ -295,3 +296,10 @@ def _set(raw: dict[str, Any], path: list[str], value: Any) -> None:
             return  # a section that is no table: validation says so with the file's own words
         here = inner
     here[path[-1]] = value
+
+
+def wanted(pipeline: Settings) -> Wanted:
+    """What this pipeline asks of its cluster."""
+    i = pipeline.input
+    copies = pipeline.kafka.replication or None
+    return Wanted(pipeline.names, i.topics, pipeline.retry.rungs, i.partitions, copies)

@@ -19,11 +19,12 @@ from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.schemas.fleet.breaker import BreakerRow
-from failsoft.workers import process, settings
-from failsoft.workers.app import Options
+from failsoft.workers import settings
 from failsoft.workers.execution.runner import Runs
 from failsoft.workers.lanes import batch_size
 from failsoft.workers.lanes.lane import Lane
+from failsoft.workers.process import serve as process
+from failsoft.workers.process.composition import Options
 from failsoft.workers.scoring.plan import Served
 from failsoft.workers.serving.loader import Model
 from failsoft.workers.serving.registry import LocalBoard

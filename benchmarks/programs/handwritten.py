@@ -92,7 +92,7 @@ def main() -> None:
     if not given.default_gc:
         gc.collect()
         gc.freeze()
-        gc.set_threshold(100_000, 20, 20)  # failsoft.workers.process.GC_THRESHOLD
+        gc.set_threshold(100_000, 20, 20)  # failsoft.workers.process.serve.GC_THRESHOLD
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work(given.bootstrap, given.source, given.sink, given.group, given.model))
 

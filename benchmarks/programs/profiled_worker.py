@@ -13,12 +13,13 @@ from typing import Any
 from benchmarks.phases import Phases
 from failsoft.models.runtime.session import Session
 from failsoft.schemas import scored, wire
-from failsoft.workers import process, settings
-from failsoft.workers.app import Options
+from failsoft.workers import settings
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.kafka import fetch_records
 from failsoft.workers.lanes import lane, transaction
 from failsoft.workers.lanes.lane import Lane
+from failsoft.workers.process import serve
+from failsoft.workers.process.composition import Options
 from failsoft.workers.scoring import calls
 from failsoft.workers.scoring import score as scoring
 from failsoft.workers.telemetry import logs
@@ -94,7 +95,7 @@ def main() -> int:
     phases = Phases()
     patch(phases)
     whole = Whole(phases)
-    code = process.run(pipeline, Options(worker_id=f"{pipeline.name}-worker"))
+    code = serve.run(pipeline, Options(worker_id=f"{pipeline.name}-worker"))
     given.to.write_text(json.dumps(whole.each()))
     return code
 

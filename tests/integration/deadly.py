@@ -15,8 +15,9 @@ import numpy as np
 from failsoft.models.runtime.session import Cancel, Outcome, Session
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
-from failsoft.workers import process, settings
-from failsoft.workers.app import Options
+from failsoft.workers import settings
+from failsoft.workers.process import serve
+from failsoft.workers.process.composition import Options
 from failsoft.workers.telemetry import logs
 
 DEADLY = 13.0
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
     file, calm, worker_id = Path(argv[0]), Path(argv[1]), argv[2]
     logs.configure(terminal=False)
     options = Options(worker_id, wrap=lambda session: Deadly(session, calm))
-    return process.run(settings.load(file, os.environ), options, lambda address: print("is ready", address, flush=True))
+    return serve.run(settings.load(file, os.environ), options, lambda address: print("is ready", address, flush=True))
 
 
 if __name__ == "__main__":

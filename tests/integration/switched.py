@@ -14,8 +14,9 @@ from pathlib import Path
 from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
-from failsoft.workers import process, settings
-from failsoft.workers.app import Options
+from failsoft.workers import settings
+from failsoft.workers.process import serve
+from failsoft.workers.process.composition import Options
 from failsoft.workers.serving.loader import Model
 from failsoft.workers.telemetry import logs
 
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
     file, switch, worker_id = Path(argv[0]), Path(argv[1]), argv[2]
     logs.configure(terminal=False)
     options = Options(worker_id, wrap=lambda session: Switched(session, switch))
-    return process.run(settings.load(file, os.environ), options, lambda address: print("is ready", address, flush=True))
+    return serve.run(settings.load(file, os.environ), options, lambda address: print("is ready", address, flush=True))
 
 
 if __name__ == "__main__":

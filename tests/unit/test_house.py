@@ -49,9 +49,9 @@ IMPURE = {"asyncio", "time", "random", "os", "logging", "aiokafka", "faust", "on
 IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
 
 ONLY = {
-    "faust": {"workers/app.py", "workers/fleet/control_plane.py"},
+    "faust": {"workers/process/composition.py", "workers/fleet/control_plane.py"},
     "mode": {
-        "workers/app.py",
+        "workers/process/composition.py",
         "workers/fleet/sync.py",
         "workers/lanes/assignment.py",
         "workers/serving/version_switch.py",
@@ -61,7 +61,7 @@ ONLY = {
     "aiokafka.admin": {"topics/admin.py"},
     "aiokafka": {
         "topics/admin.py",
-        "workers/app.py",  # makes the clients that lanes are given
+        "workers/process/composition.py",  # makes the clients that lanes are given
         "workers/settings.py",  # the TLS context, in aiokafka's own words
         "workers/lanes/lane.py",
         "workers/lanes/transaction.py",  # writes what a lane has decided

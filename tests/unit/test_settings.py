@@ -10,8 +10,7 @@ from aiokafka.conn import collect_hosts
 
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.event import Envelope
-from failsoft.workers.process import wanted
-from failsoft.workers.settings import Settings, load
+from failsoft.workers.settings import Settings, load, wanted
 
 CONTRACT = """
 name = "car-loans"

@@ -38,7 +38,7 @@ def apply(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
     **Example**: `failsoft topics apply --pipeline car-loans/`
     """
     from failsoft.topics import admin
-    from failsoft.workers.process import wanted
+    from failsoft.workers.settings import wanted
 
     settings = context.settings(ctx, pipeline)
     topology, created = context.run(ctx, admin.apply(settings.connection(), wanted(settings)))
@@ -55,7 +55,7 @@ def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -
 
     **Example**: `failsoft topics show --json | jq .name`
     """
-    from failsoft.workers.process import wanted
+    from failsoft.workers.settings import wanted
 
     settings = context.settings(ctx, pipeline)
 

@@ -88,8 +88,8 @@ def _one(settings: Settings, worker_id: str | None, port: int, host: str, file: 
 
     identity = claim(settings.name, worker_id)
 
-    from failsoft.workers import process
-    from failsoft.workers.app import Options
+    from failsoft.workers.process import serve
+    from failsoft.workers.process.composition import Options
 
     warn_without_model(settings, _tell)
 
@@ -102,7 +102,7 @@ def _one(settings: Settings, worker_id: str | None, port: int, host: str, file: 
         _tell(text, f"{data}\n{output.next_commands(commands)}", **where, next=commands)
 
     try:
-        return process.run(settings, Options(identity.id, port, host), ready)
+        return serve.run(settings, Options(identity.id, port, host), ready)
     finally:
         identity.release()
 
@@ -138,7 +138,7 @@ def _many(
     repository: str | None,
     log_level: str,
 ) -> int:
-    from failsoft.workers import supervisor
+    from failsoft.workers.process import supervisor
 
     file = pipeline or ctx.obj.pipeline
     shared = ["--metrics-host", host, "--log-level", log_level]

@@ -18,7 +18,7 @@ from failsoft.workers.demo.version_history import Moves, undone
 from failsoft.workers.demo.watch import read_all
 from failsoft.workers.operations import replay as dead
 from failsoft.workers.operations.dead_letters import listed
-from failsoft.workers.process import wanted
+from failsoft.workers.settings import wanted
 
 FULL = Script(delays=("2s", "4s", "10s"), healthy=6, outage=6, calm=2, rate=250)
 """More than a minute of events. The fleet's breaker opens some four seconds into the outage (half of its ten seconds'

@@ -11,10 +11,11 @@ import sys
 import threading
 from pathlib import Path
 
-from failsoft.workers import process, settings
-from failsoft.workers.app import Options
+from failsoft.workers import settings
 from failsoft.workers.demo.fault import Faulty, Switch
 from failsoft.workers.execution.runner import Runs
+from failsoft.workers.process import serve
+from failsoft.workers.process.composition import Options
 from failsoft.workers.serving.loader import Model
 from failsoft.workers.telemetry import logs
 
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
 
     threading.Thread(target=_end_with_the_demo, name="demo-watch", daemon=True).start()
     # No claim on the id: this Kafka is the demo's own, and it starts one of each.
-    return process.run(pipeline, Options(worker_id, metrics_port=0, wrap=wrap), _ready)
+    return serve.run(pipeline, Options(worker_id, metrics_port=0, wrap=wrap), _ready)
 
 
 def _ready(address: str) -> None:

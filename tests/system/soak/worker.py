@@ -24,11 +24,12 @@ from failsoft.models.runtime.session import Cancel, Outcome
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns
 from failsoft.topics.routing import Row
-from failsoft.workers import process, settings
-from failsoft.workers.app import Options
+from failsoft.workers import settings
 from failsoft.workers.lanes import assignment
 from failsoft.workers.lanes.lane import Lane
 from failsoft.workers.lanes.transaction import Noted
+from failsoft.workers.process import serve
+from failsoft.workers.process.composition import Options
 from failsoft.workers.serving.loader import Model
 from failsoft.workers.telemetry import logs
 
@@ -136,7 +137,7 @@ def main(argv: list[str]) -> int:
     assignment.Lane = lane  # type: ignore[misc]
     logs.configure(terminal=False)
     options = Options(worker_id, wrap=lambda session: Moody(session, folder, worker_id))
-    return process.run(settings.load(file, os.environ), options, lambda address: print("is ready", address, flush=True))
+    return serve.run(settings.load(file, os.environ), options, lambda address: print("is ready", address, flush=True))
 
 
 if __name__ == "__main__":

@@ -16,13 +16,12 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from failsoft.topics import admin
-from failsoft.workers import app as composition
-from failsoft.workers import process
-from failsoft.workers.app import Options
 from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.lanes import assignment as module
 from failsoft.workers.lanes.assignment import Fatal, Lanes, _Listener
 from failsoft.workers.lanes.lane import Deps
+from failsoft.workers.process import composition, serve
+from failsoft.workers.process.composition import Options
 from tests.kafka import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,13 +218,13 @@ async def test_a_worker_that_waits_for_its_group_can_be_ended(
 
     fake = SimpleNamespace(start=start, lanes=SimpleNamespace(drain=drain))
     monkeypatch.setattr(admin, "verify", verify)
-    monkeypatch.setattr(process.rollouts, "active", active)
+    monkeypatch.setattr(serve.rollouts, "active", active)
     monkeypatch.setattr(composition, "build", lambda *_: fake)
-    monkeypatch.setattr(process, "wanted", lambda _: None)
-    monkeypatch.setattr(process.gc, "freeze", lambda: None)
-    monkeypatch.setattr(process.gc, "set_threshold", lambda *_: None)
+    monkeypatch.setattr(serve, "wanted", lambda _: None)
+    monkeypatch.setattr(serve.gc, "freeze", lambda: None)
+    monkeypatch.setattr(serve.gc, "set_threshold", lambda *_: None)
     pipeline = cast(Any, SimpleNamespace(connection=dict))
-    serving = asyncio.create_task(process.serve(pipeline, Options("w")))
+    serving = asyncio.create_task(serve.serve(pipeline, Options("w")))
     await began.wait()
     os.kill(os.getpid(), number)
     try:

@@ -15,13 +15,10 @@ from pathlib import Path
 import structlog
 
 from failsoft.topics import admin
-from failsoft.topics.layout import Topology, Wanted
-from failsoft.workers import app as composition
 from failsoft.workers import settings
 from failsoft.workers.fleet import rollouts
-from failsoft.workers.identity import Identity, claim
-from failsoft.workers.settings import Settings
-from failsoft.workers.telemetry import logs
+from failsoft.workers.process import composition
+from failsoft.workers.settings import Settings, wanted
 
 log = structlog.get_logger("failsoft.process")
 
@@ -31,13 +28,6 @@ LINGER = 5.0
 GC_THRESHOLD = 500_000
 """Allocations between two looks of the cyclic collector. A batch makes thousands of live dicts and no cycles; at the
 default of 700 the collector took 9 % of the main thread."""
-
-
-def wanted(pipeline: Settings) -> Wanted:
-    """What this pipeline asks of its cluster."""
-    i = pipeline.input
-    copies = pipeline.kafka.replication or None
-    return Wanted(pipeline.names, i.topics, pipeline.retry.rungs, i.partitions, copies)
 
 
 async def serve(pipeline: Settings, options: composition.Options, ready: Callable[[str], None] | None = None) -> int:
@@ -109,21 +99,6 @@ def run(pipeline: Settings, options: composition.Options, ready: Callable[[str],
         code = runner.run(serve(pipeline, options, ready))
         _end_for_certain(code)
     return code
-
-
-def standalone_app() -> composition.App:
-    """The app as ``faust -A failsoft.workers.app worker`` wants it: everything from the environment."""
-    logs.configure()
-    pipeline = settings.load(None, os.environ)
-    identity: Identity = claim(pipeline.name, os.environ.get("FAILSOFT_WORKER_ID"))
-
-    async def look() -> tuple[Topology, dict[str, int]]:
-        return await admin.verify(pipeline.connection(), wanted(pipeline)), await rollouts.active(pipeline)
-
-    topology, active = asyncio.run(look())
-    app = composition.build(pipeline, composition.Options(worker_id=identity.id), topology, active)
-    app.identity = identity
-    return app
 
 
 def pipeline_file(flag: Path | None) -> Path:

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failsoft.workers.restart import FIRST, HEALTHY, LONGEST, Ended, Restart, StopAll, decide
+from failsoft.workers.process.restart_policy import FIRST, HEALTHY, LONGEST, Ended, Restart, StopAll, decide
 from tests.isolated_models import ended
 from tests.kafka import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = (
-    "import json, sys; from failsoft.workers.supervisor import run; "
+    "import json, sys; from failsoft.workers.process.supervisor import run; "
     "sys.exit(run(json.loads(sys.argv[1]), float(sys.argv[2])))"
 )
 

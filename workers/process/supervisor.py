@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from failsoft.workers import restart
+from failsoft.workers.process import restart_policy
 
 log = structlog.get_logger("failsoft.supervisor")
 
@@ -97,15 +97,15 @@ class Supervisor:
             del self._running[index]
             if self._stop.is_set():
                 return
-            match restart.decide(code, loop.time() - started, crashes, random.random()):
-                case restart.Ended():
+            match restart_policy.decide(code, loop.time() - started, crashes, random.random()):
+                case restart_policy.Ended():
                     log.info("a worker was asked to end", worker=index, code=code)
                     return
-                case restart.StopAll(code):
+                case restart_policy.StopAll(code):
                     log.error("a mistake that no restart mends: all workers stop", worker=index, code=code)
                     self._end(code)
                     return
-                case restart.Restart(wait, crashes):
+                case restart_policy.Restart(wait, crashes):
                     log.error("a worker crashed", worker=index, code=code, restart_in=round(wait, 2), crashes=crashes)
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._stop.wait(), wait)

@@ -1,0 +1,1 @@
+"""One worker process: composition, start and end, supervisor, restart policy."""

@@ -1,0 +1,272 @@
+"""Composition root: build(settings) -> faust.App, with the lanes as its service.
+
+``failsoft worker`` and ``faust -A workers.app worker`` start the same app. Faust's tables and agents are the control
+plane, an app inside this one (``workers.fleet``), so that it may end without this one; events never pass through
+either (docs/decisions/0001-two-planes.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import faust
+import numpy as np
+import structlog
+from faust.app.base import BootStrategy
+from mode import ServiceT
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from failsoft.models.answers.last_known import LastKnown
+from failsoft.models.breaker.policy import policy
+from failsoft.models.catalog.repository import Repository
+from failsoft.models.rollout.rollout import Policy
+from failsoft.schemas.fleet.rollout import Change, Trigger
+from failsoft.topics.layout import Topology
+from failsoft.workers.execution.runner import Runner
+from failsoft.workers.fleet.control_plane import ControlPlane
+from failsoft.workers.fleet.owner import Owner
+from failsoft.workers.fleet.sync import Exchange
+from failsoft.workers.kafka.clients import Clients
+from failsoft.workers.lanes import restore
+from failsoft.workers.lanes.assignment import Lanes
+from failsoft.workers.lanes.lane import Deps
+from failsoft.workers.serving import loader
+from failsoft.workers.serving.pipeline import load_cards, make_plan
+from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.version_switch import Versions
+from failsoft.workers.settings import Settings
+from failsoft.workers.telemetry.http import Web
+from failsoft.workers.telemetry.logs import FailureLog
+from failsoft.workers.telemetry.metrics import Metrics
+from failsoft.workers.telemetry.report import Reporter
+
+log = structlog.get_logger("failsoft.app")
+
+MODEL_THREADS = 16
+"""At most so many runs at once: one a lane, up to what a process is likely to have. A thread that waits costs nothing,
+and rows that wait for a thread as long as their deadline go unanswered. As many may be lost besides."""
+
+
+HARD_END = 5.0
+"""Seconds after which a dying worker ends whatever it is doing; leaving the group takes one."""
+
+HERE = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one worker process is told besides the pipeline. ``metrics_port`` 0 takes a free one."""
+
+    worker_id: str
+    metrics_port: int = 0
+    metrics_host: str = HERE
+    wrap: loader.Wrap = field(default=lambda session: session)
+    on_fatal: Callable[[BaseException], None] | None = None
+
+
+class _Boot(BootStrategy):  # type: ignore[misc]
+    """Starts the lanes, and the control plane beside them: scoring never waits for a table."""
+
+    enable_web = False
+
+    def server(self) -> Iterable[ServiceT]:
+        return [self.app.lanes, self.app.exchange, self.app.versions]
+
+
+class App(faust.App):  # type: ignore[misc]
+    """Faust's app, which owns the lanes, the worker's HTTP server, and the orderly end of both."""
+
+    BootStrategy = _Boot
+    lanes: Lanes
+    exchange: Exchange
+    versions: Versions
+    runner: Runner
+    probes: Web
+    failures: FailureLog
+    probes_host: str
+    probes_address: str
+
+    async def on_first_start(self) -> None:
+        """The probes answer before anything can go wrong."""
+        self.probes_address = f"http://{self.probes_host}:{self.probes.start()}"
+        log.info("worker starts", id=self.conf.broker_client_id, http=self.probes_address)
+
+    async def on_started(self) -> None:
+        """Its tables are the control plane's, which is another app: this one is up when its services are."""
+        if self.on_startup_finished:
+            await self.on_startup_finished()
+
+    def not_ready(self) -> str | None:
+        """Why this worker should not be counted on yet, or None."""
+        return self.lanes.not_ready() or self.exchange.not_ready()
+
+    async def on_stop(self) -> None:
+        """Lanes end before Faust takes its own consumer, tables and producer down; no version comes or goes meanwhile,
+        or what is loaded last would be left behind.
+        """
+        await self.versions.stop()
+        await self.lanes.drain()
+        self.failures.flush()
+        await asyncio.to_thread(self.versions.unload_all)
+        await super().on_stop()
+        self.probes.stop()
+
+
+def build(pipeline: Settings, options: Options, topology: Topology, active: Mapping[str, int]) -> App:
+    """The app of one worker process. ``topology`` was verified; ``active`` are the versions that the fleet serves, as
+    far as is known. Raises Refused for a card that cannot be used.
+    """
+    names = pipeline.names
+    for topic in topology.strays:
+        log.warning("a rung is read by nobody: put its delay back until it is empty, or delete it", topic=topic)
+    repository = Repository(Path(pipeline.models.repository))
+    found = load_cards(pipeline, repository)
+    plan = make_plan(pipeline, found, repository)
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    metrics = Metrics(registry)
+
+    def died(key: str, why: str) -> None:
+        model, _, number = key.rpartition("@")
+        metrics.add("failsoft_model_restarts_total", model=model, version=number, why=why)
+
+    within = loader.limits(pipeline)
+    # An ensemble is its members, each with versions of its own.
+    versioned = {model: card for model, card in found.items() if card.ensemble is None}
+    opened = [
+        each
+        for model, card in versioned.items()
+        if (each := loader.first(repository, card, active.get(model), options.wrap, within, died)) is not None
+    ]
+    metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
+    board = LocalBoard(options.worker_id, metrics, time.monotonic, time.time, random.random)
+    runner = Runner({}, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error))
+
+    def open_version(model: str, version: int | None) -> loader.Opened | None:
+        if version is None:
+            return loader.first(repository, found[model], None, options.wrap, within, died)
+        return loader.open_version(repository, found[model], version, options.wrap, within, died)
+
+    versions = Versions(
+        options.worker_id, versioned, opened, open_version, runner, board, metrics, time.monotonic, time.time
+    )
+    failures = FailureLog(structlog.get_logger("failsoft.answers"))
+    clients = Clients(pipeline, options.worker_id)
+    rng = np.random.default_rng()
+
+    async def make_known(lane: int) -> LastKnown | None:
+        section = found[plan.primary].fallback
+        if not plan.remembers or section is None:
+            return None
+        return await restore.restore(clients.reader, names.scored, lane, section.last_known_max_age, time.time)
+
+    deps = Deps(
+        names=names,
+        plan=plan,
+        board=board,
+        runner=runner,
+        reporter=Reporter(metrics, failures, plan.primary, time.time, time.monotonic),
+        make_producer=clients.producer,
+        make_known=make_known,
+        saw=versions.saw,
+        exactly_once=pipeline.guarantee == "exactly_once",
+        wall=time.time,
+        clock=time.monotonic,
+        draws=rng.random,
+    )
+    app = App(
+        names.group + ".worker",
+        broker=f"kafka://{pipeline.kafka.bootstrap_servers.replace(',', ';')}",
+        autodiscover=False,
+        web_enabled=False,
+        worker_redirect_stdouts=False,
+        broker_client_id=options.worker_id,
+        datadir=os.devnull,
+    )
+    app.lanes = Lanes(
+        topics=[*pipeline.input.topics, names.replay, *plan.rungs],
+        partitions=topology.partitions,
+        make_consumer=clients.consumer,
+        deps=deps,
+        on_fatal=options.on_fatal or (lambda error: die(app, error)),
+        observe=lambda lanes: _observe(lanes, metrics, pipeline),
+    )
+
+    async def prove(model: str, version: int) -> str | None:
+        return await asyncio.to_thread(loader.prove, repository, found[model], version, within)
+
+    def changed(model: str, change: Change) -> None:
+        log.warning("a model moves to another version", model=model, **asdict(change))
+        if change.trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC):
+            metrics.add("failsoft_rollbacks_total", 1, model=model, trigger=change.trigger)
+
+    for model in versioned:
+        for trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC):
+            # Prometheus sees no increase in a counter that is not there before its first.
+            metrics.add("failsoft_rollbacks_total", 0, model=model, trigger=trigger)
+
+    owner = Owner(
+        policies={model: policy(card) for model, card in versioned.items()},
+        rollbacks={
+            model: Policy(card.rollback.after_failed_probes, card.rollback.hold) for model, card in versioned.items()
+        },
+        wall=time.time,
+        draw=random.random,
+        prove=prove,
+        changed=changed,
+    )
+    app.versions = versions
+    app.exchange = Exchange(
+        make_plane=lambda: ControlPlane(
+            names, pipeline.connection(), options.worker_id, owner, lambda: set(board.homes)
+        ),
+        make_producer=clients.reporter,
+        outcomes=names.outcomes,
+        board=board,
+        versions=versions,
+        metrics=metrics,
+    )
+    app.runner = runner
+    app.failures = failures
+    app.probes_host = options.metrics_host
+    app.probes = Web(registry, app.lanes.not_live, app.not_ready, options.metrics_host, options.metrics_port)
+    return app
+
+
+def die(app: App, error: BaseException) -> None:
+    """Leave the group, for at most a second, and end the process: crash-only is the recovery path."""
+    log.critical("worker cannot go on", error=f"{type(error).__name__}: {error}", exc_info=error)
+    # Leaving waits for what it cancels, and that need not end.
+    hard = threading.Timer(HARD_END, os._exit, (1,))
+    hard.daemon = True
+    hard.start()
+
+    async def leave() -> None:
+        try:
+            await app.lanes.leave()
+        finally:
+            os._exit(1)
+
+    app.dying = asyncio.get_running_loop().create_task(leave())
+
+
+def _observe(lanes: Lanes, metrics: Metrics, pipeline: Settings) -> None:
+    """Now and then: how long the rungs are, and how late."""
+    now_ms = time.time() * 1000
+    if not lanes.lanes and lanes.not_ready() is None:
+        metrics.set("failsoft_last_progress_timestamp_seconds", time.time())  # a spare: it has nothing to do
+    for name, _ in pipeline.retry.rungs:
+        topic = pipeline.names.retry(name)
+        waiting = sum(lane.lag(lanes.ends).get(topic, 0) for lane in lanes.lanes.values())
+        heads = [due for lane in lanes.lanes.values() if (due := lane.overdue.get(topic)) is not None]
+        metrics.set("failsoft_retry_waiting", waiting, rung=name)
+        metrics.set("failsoft_retry_overdue_seconds", max(0.0, (now_ms - min(heads, default=now_ms)) / 1000), rung=name)
