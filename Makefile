@@ -36,7 +36,7 @@ fuzz: $(VENV)/.test   ## Mutated input against its rules: make fuzz SECONDS=300 
 	$(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 docs: $(VENV)/.test   ## Write the generated pages and schemas anew (a test fails when one is stale)
-	$(BIN)/python -m failsoft.workers.docs
+	$(BIN)/python -m docs
 
 # mypy does not follow an editable install's mapping: these links show it the installed layout.
 .typing:

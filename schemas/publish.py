@@ -1,6 +1,6 @@
 """The published interface as files: the JSON Schemas, and an AsyncAPI 3.0 document of a pipeline's topics.
 
-``python -m failsoft.workers.docs`` writes them to schemas/published; tests hold real output against them.
+``python -m docs`` writes them to schemas/published; tests hold real output against them.
 """
 
 from __future__ import annotations

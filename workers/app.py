@@ -1,4 +1,4 @@
-"""What `faust -A failsoft.workers.process.composition worker` starts."""
+"""What `faust -A failsoft.workers.app worker` starts."""
 
 from __future__ import annotations
 
@@ -16,17 +16,8 @@ from failsoft.workers.settings import wanted
 from failsoft.workers.telemetry import logs
 
 
-def __getattr__(name: str) -> Any:
-    """``faust -A failsoft.workers.process.composition`` asks for ``app``: it is built then, and not when this module is imported."""
-    if name != "app":
-        raise AttributeError(name)
-    from failsoft.workers.app import standalone_app
-
-    return standalone_app()
-
-
 def standalone_app() -> composition.App:
-    """The app as ``faust -A failsoft.workers.process.composition worker`` wants it: everything from the environment."""
+    """The app as ``faust -A failsoft.workers.app worker`` wants it: everything from the environment."""
     logs.configure()
     pipeline = settings.load(None, os.environ)
     identity: Identity = claim(pipeline.name, os.environ.get("FAILSOFT_WORKER_ID"))
@@ -38,3 +29,10 @@ def standalone_app() -> composition.App:
     app = composition.build(pipeline, composition.Options(worker_id=identity.id), topology, active)
     app.identity = identity
     return app
+
+
+def __getattr__(name: str) -> Any:
+    """``faust -A failsoft.workers.app`` asks for ``app``: it is built then, and not when this module is imported."""
+    if name != "app":
+        raise AttributeError(name)
+    return standalone_app()

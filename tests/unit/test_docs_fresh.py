@@ -6,32 +6,32 @@ from pathlib import Path
 
 import pytest
 
+from docs import __main__ as pages
 from failsoft.models.breaker.rules import TRANSITIONS, Event, State
-from failsoft.workers import docs
 from failsoft.workers.commands import breakers
 from failsoft.workers.telemetry.metrics import TABLE
 
 
-@pytest.mark.parametrize("path", docs.PAGES)
+@pytest.mark.parametrize("path", pages.PAGES)
 def test_the_page_in_the_repository_is_fresh(path: str) -> None:
-    """A page that no longer says what the code does fails here; `python -m failsoft.workers.docs` writes it."""
-    assert path not in docs.stale(), f"{path} is stale: run `python -m failsoft.workers.docs`"
+    """A page that no longer says what the code does fails here; `python -m docs` writes it."""
+    assert path not in pages.stale(), f"{path} is stale: run `python -m docs`"
 
 
 def test_an_edited_page_is_found_and_rewritten(tmp_path: Path) -> None:
     """A missing page and an edited one are stale; writing makes them fresh, and then touches nothing."""
-    assert docs.write(tmp_path) == list(docs.PAGES)
-    assert docs.stale(tmp_path) == []
+    assert pages.write(tmp_path) == list(pages.PAGES)
+    assert pages.stale(tmp_path) == []
     page = tmp_path / "docs/metrics.md"
     page.write_text(page.read_text() + "and more\n")
-    assert docs.stale(tmp_path) == ["docs/metrics.md"]
-    assert docs.write(tmp_path) == ["docs/metrics.md"]
-    assert docs.write(tmp_path) == []
+    assert pages.stale(tmp_path) == ["docs/metrics.md"]
+    assert pages.write(tmp_path) == ["docs/metrics.md"]
+    assert pages.write(tmp_path) == []
 
 
 def test_the_metrics_page_has_every_metric_and_value() -> None:
     """Each metric's name, help and label values are on the page."""
-    page = docs.metrics_page()
+    page = pages.metrics_page()
     for d in TABLE:
         assert f"| `{d.name}` | {d.type} |" in page
         assert d.help in page
@@ -40,7 +40,7 @@ def test_the_metrics_page_has_every_metric_and_value() -> None:
 
 def test_the_diagram_has_every_transition() -> None:
     """Each arrow of the table is in the diagram, and no other."""
-    page = docs.breaker_page()
+    page = pages.breaker_page()
     diagram = page.split("```")[1].splitlines()
     arrows = [line.split(":")[0].strip() for line in diagram if line.startswith("    ") and "[*]" not in line]
     assert arrows == [f"{from_} --> {to}" for from_, row in TRANSITIONS.items() for to in row.values()]
@@ -50,7 +50,7 @@ def test_the_diagram_has_every_transition() -> None:
 
 def test_every_order_is_on_the_breakers_page() -> None:
     """Each command of `failsoft breakers` that gives an order, with what it makes of the breaker."""
-    page = docs.breaker_page()
+    page = pages.breaker_page()
     orders = {command.name or command.callback.__name__ for command in breakers.app.registered_commands} - {"list"}  # type: ignore[union-attr]
     assert orders == {"open", "close", "disable", "reset"}
     assert all(f"| `failsoft breakers {order} MODEL` |" in page for order in orders)

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from docs import __main__ as pages
 from failsoft.schemas import interface, publish
 from failsoft.schemas.event import Event, decode_one, origin_of
 from failsoft.schemas.failure import Failure, Kind
@@ -17,7 +18,6 @@ from failsoft.schemas.scored import encode
 from failsoft.topics.layout import Role, layout
 from failsoft.topics.names import Names
 from failsoft.topics.routing import route
-from failsoft.workers import docs
 from tests.kit import REPLAY, RULE, FakeBoard, Rec, attempt, body, broken, events, plan, result, run, waiting
 
 CHECK_FORMATS = jsonschema.FormatChecker()
@@ -50,9 +50,9 @@ SCORED = _validator(interface.scored_schema())
 
 @pytest.mark.parametrize("name", publish.DOCUMENTS)
 def test_the_file_in_the_repository_is_fresh(name: str) -> None:
-    """`python -m failsoft.workers.docs` writes it anew."""
-    assert f"schemas/published/{name}" in docs.PAGES
-    assert f"schemas/published/{name}" not in docs.stale(), "stale: run `python -m failsoft.workers.docs`"
+    """`python -m docs` writes it anew."""
+    assert f"schemas/published/{name}" in pages.PAGES
+    assert f"schemas/published/{name}" not in pages.stale(), "stale: run `python -m docs`"
 
 
 @pytest.mark.parametrize("name", [n for n in publish.DOCUMENTS if n.endswith(".schema.json")])

@@ -1,0 +1,1 @@
+"""Documentation, and the pages in it that are generated from code (``python -m docs``)."""
