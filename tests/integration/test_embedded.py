@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 PARENT = """
 import json, sys
 from pathlib import Path
-from failsoft.topics.embedded import Embedded
+from failsoft.topics.embedded.broker import Embedded
 broker = Embedded(Path(sys.argv[1]) if len(sys.argv) > 1 else None).start()
 print(json.dumps([broker.pid, str(broker.data), broker.bootstrap]), flush=True)
 sys.stdin.read()

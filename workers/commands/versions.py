@@ -12,8 +12,6 @@ from failsoft.workers.commands import context, output
 from failsoft.workers.commands.border import Failed, Interrupted
 from failsoft.workers.commands.breakers import Wait, Who, me, now_ms
 from failsoft.workers.commands.context import Json, Pipeline
-from failsoft.workers.operations.orders import send
-from failsoft.workers.serving.pipeline import load_cards
 
 if TYPE_CHECKING:
     from failsoft.models.catalog.card import ModelCard
@@ -161,6 +159,7 @@ def _order(
     from failsoft.workers.fleet import rollouts
     from failsoft.workers.fleet import table as changelog
     from failsoft.workers.operations import version_view
+    from failsoft.workers.operations.orders import send
 
     order = _checked(target, direction, me() if who is None else who, why)
     said = f"{direction} of {target} is written to {settings.names.control}"
@@ -213,6 +212,7 @@ def _checked(target: str, direction: Direction, who: str, why: str) -> Order:
 def _cards(settings: Settings) -> dict[str, ModelCard]:
     """The pipeline's models that have versions: an ensemble is its members."""
     from failsoft.models.catalog.repository import Repository
+    from failsoft.workers.serving.pipeline import load_cards
 
     found = load_cards(settings, Repository(Path(settings.models.repository)))
     return {model: card for model, card in found.items() if card.ensemble is None}

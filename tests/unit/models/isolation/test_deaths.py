@@ -312,7 +312,7 @@ def test_a_version_whose_file_went_is_unavailable_until_it_is_back(
 PARENT = """
 import sys, threading
 from pathlib import Path
-from failsoft.models.isolation import Isolated
+from failsoft.models.isolation.isolated_session import Isolated
 from tests.isolated_models import a_card, artifact, heavy
 from tests.onnx_models import rows
 isolated = Isolated(artifact(Path(sys.argv[1]), heavy()), a_card(replicas=2))

@@ -27,7 +27,7 @@ from tests.kafka import eventually
 from tests.kit import with_a_thread
 from tests.onnx_models import a_card, deaf, load, rows
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 SPECS = (Spec("x", Type.FLOAT),)
 KEY = "m@3"
 

@@ -24,7 +24,7 @@ from failsoft.workers.process import composition, serve
 from failsoft.workers.process.composition import Options
 from tests.kafka import eventually
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 TOPICS = ("in", "retry")
 ASSIGNED = [TopicPartition(t, 0) for t in TOPICS]
 
@@ -179,7 +179,7 @@ def test_a_dying_worker_ends_though_leaving_does_not() -> None:
     program = """
 import asyncio
 from types import SimpleNamespace
-from failsoft.workers import app
+from failsoft.workers.process import composition as app
 app.HARD_END = 0.1
 async def leave():
     while True:

@@ -19,7 +19,7 @@ from failsoft.workers.process.restart_policy import FIRST, HEALTHY, LONGEST, End
 from tests.isolated_models import ended
 from tests.kafka import wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 RUN = (
     "import json, sys; from failsoft.workers.process.supervisor import run; "
     "sys.exit(run(json.loads(sys.argv[1]), float(sys.argv[2])))"
