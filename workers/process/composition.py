@@ -1,8 +1,8 @@
 """Composition root: build(settings) -> faust.App, with the lanes as its service.
 
-``failsoft worker`` and ``faust -A workers.app worker`` start the same app. Faust's tables and agents are the control
-plane, an app inside this one (``workers.fleet``), so that it may end without this one; events never pass through
-either (docs/decisions/0001-two-planes.md).
+``failsoft worker`` and ``faust -A failsoft.workers.app worker`` start the same app. Faust's tables and agents are the
+control plane, an app inside this one (``workers.fleet``), so that it may end without this one. Events never pass
+through either (docs/decisions/0001-two-planes.md).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,8 +28,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.policy import policy
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.rollout.rollout import Policy
+from failsoft.models.vetting.gate import Limits
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.topics.layout import Topology
 from failsoft.workers.execution.runner import Runner
@@ -39,6 +42,7 @@ from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
 from failsoft.workers.lanes.lane import Deps
+from failsoft.workers.scoring.plan import Plan
 from failsoft.workers.serving import loader
 from failsoft.workers.serving.pipeline import load_cards, make_plan
 from failsoft.workers.serving.registry import LocalBoard
@@ -121,70 +125,90 @@ class App(faust.App):  # type: ignore[misc]
         self.probes.stop()
 
 
+@dataclass(frozen=True, slots=True)
+class _Catalog:
+    """The cards of one pipeline, and how a version of them is loaded and vetted here."""
+
+    repository: Repository
+    cards: Mapping[str, ModelCard]
+    limits: Limits
+    wrap: loader.Wrap
+    died: loader.Died
+
+    @property
+    def versioned(self) -> dict[str, ModelCard]:
+        """The cards of models with versions of their own: an ensemble is its members."""
+        return {model: card for model, card in self.cards.items() if card.ensemble is None}
+
+    def first(self, model: str, active: int | None) -> loader.Opened | None:
+        """The version to serve at the start; None when no version can serve. Raises Refused."""
+        return loader.first(self.repository, self.cards[model], active, self.wrap, self.limits, self.died)
+
+    def open_version(self, model: str, version: int | None) -> loader.Opened | None:
+        """One version, or the newest that can serve. Raises Refused or Unloadable."""
+        if version is None:
+            return self.first(model, None)
+        return loader.open_version(self.repository, self.cards[model], version, self.wrap, self.limits, self.died)
+
+    async def prove(self, model: str, version: int) -> str | None:
+        """Why a version may not serve now, or None. It is vetted anew, on a thread."""
+        return await asyncio.to_thread(loader.prove, self.repository, self.cards[model], version, self.limits)
+
+
 def build(pipeline: Settings, options: Options, topology: Topology, active: Mapping[str, int]) -> App:
     """The app of one worker process. ``topology`` was verified; ``active`` are the versions that the fleet serves, as
     far as is known. Raises Refused for a card that cannot be used.
     """
-    names = pipeline.names
     for topic in topology.strays:
         log.warning("a rung is read by nobody: put its delay back until it is empty, or delete it", topic=topic)
-    repository = Repository(Path(pipeline.models.repository))
-    found = load_cards(pipeline, repository)
-    plan = make_plan(pipeline, found, repository)
+    app = _app(pipeline, options)
+    # 1. What is measured.
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = Metrics(registry)
-
-    def died(key: str, why: str) -> None:
-        model, _, number = key.rpartition("@")
-        metrics.add("failsoft_model_restarts_total", model=model, version=number, why=why)
-
-    within = loader.limits(pipeline)
-    # An ensemble is its members, each with versions of its own.
-    versioned = {model: card for model, card in found.items() if card.ensemble is None}
-    opened = [
-        each
-        for model, card in versioned.items()
-        if (each := loader.first(repository, card, active.get(model), options.wrap, within, died)) is not None
-    ]
     metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
+    # 2. What may answer.
+    repository = Repository(Path(pipeline.models.repository))
+    cards = load_cards(pipeline, repository)
+    plan = make_plan(pipeline, cards, repository)
+    catalog = _Catalog(repository, cards, loader.limits(pipeline), options.wrap, partial(_count_restart, metrics))
+    # 3. What serves, and who runs it.
     board = LocalBoard(options.worker_id, metrics, time.monotonic, time.time, random.random)
-    runner = Runner({}, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error))
-
-    def open_version(model: str, version: int | None) -> loader.Opened | None:
-        if version is None:
-            return loader.first(repository, found[model], None, options.wrap, within, died)
-        return loader.open_version(repository, found[model], version, options.wrap, within, died)
-
-    versions = Versions(
-        options.worker_id, versioned, opened, open_version, runner, board, metrics, time.monotonic, time.time
-    )
-    failures = FailureLog(structlog.get_logger("failsoft.answers"))
+    app.runner = Runner({}, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error))
+    app.versions = _versions(options.worker_id, catalog, active, app.runner, board, metrics)
+    # 4. The data plane.
     clients = Clients(pipeline, options.worker_id)
-    rng = np.random.default_rng()
-
-    async def make_known(lane: int) -> LastKnown | None:
-        section = found[plan.primary].fallback
-        if not plan.remembers or section is None:
-            return None
-        return await restore.restore(clients.reader, names.scored, lane, section.last_known_max_age, time.time)
-
-    deps = Deps(
-        names=names,
-        plan=plan,
-        board=board,
-        runner=runner,
-        reporter=Reporter(metrics, failures, plan.primary, time.time, time.monotonic),
-        make_producer=clients.producer,
-        make_known=make_known,
-        saw=versions.saw,
-        exactly_once=pipeline.guarantee == "exactly_once",
-        wall=time.time,
-        clock=time.monotonic,
-        draws=rng.random,
+    app.failures = FailureLog(structlog.get_logger("failsoft.answers"))
+    app.lanes = Lanes(
+        topics=[*pipeline.input.topics, pipeline.names.replay, *plan.rungs],
+        partitions=topology.partitions,
+        make_consumer=clients.consumer,
+        deps=_lane_deps(pipeline, plan, board, app, clients, metrics),
+        on_fatal=options.on_fatal or (lambda error: die(app, error)),
+        observe=lambda lanes: _observe(lanes, metrics, pipeline),
     )
-    app = App(
-        names.group + ".worker",
+    # 5. The control plane.
+    owner = _owner(catalog, metrics)
+    app.exchange = Exchange(
+        make_plane=lambda: ControlPlane(
+            pipeline.names, pipeline.connection(), options.worker_id, owner, lambda: set(board.homes)
+        ),
+        make_producer=clients.reporter,
+        outcomes=pipeline.names.outcomes,
+        board=board,
+        versions=app.versions,
+        metrics=metrics,
+    )
+    # 6. What it shows.
+    app.probes_host = options.metrics_host
+    app.probes = Web(registry, app.lanes.not_live, app.not_ready, options.metrics_host, options.metrics_port)
+    return app
+
+
+def _app(pipeline: Settings, options: Options) -> App:
+    """Faust's app without parts: it starts and stops what ``build`` gives it."""
+    return App(
+        pipeline.names.group + ".worker",
         broker=f"kafka://{pipeline.kafka.bootstrap_servers.replace(',', ';')}",
         autodiscover=False,
         web_enabled=False,
@@ -192,54 +216,74 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         broker_client_id=options.worker_id,
         datadir=os.devnull,
     )
-    app.lanes = Lanes(
-        topics=[*pipeline.input.topics, names.replay, *plan.rungs],
-        partitions=topology.partitions,
-        make_consumer=clients.consumer,
-        deps=deps,
-        on_fatal=options.on_fatal or (lambda error: die(app, error)),
-        observe=lambda lanes: _observe(lanes, metrics, pipeline),
+
+
+def _versions(
+    worker: str, catalog: _Catalog, active: Mapping[str, int], runner: Runner, board: LocalBoard, metrics: Metrics
+) -> Versions:
+    """The versions that this worker serves, each model's first one loaded. Raises Refused."""
+    found = [catalog.first(model, active.get(model)) for model in catalog.versioned]
+    opened = [each for each in found if each is not None]
+    return Versions(
+        worker, catalog.versioned, opened, catalog.open_version, runner, board, metrics, time.monotonic, time.time
     )
 
-    async def prove(model: str, version: int) -> str | None:
-        return await asyncio.to_thread(loader.prove, repository, found[model], version, within)
+
+def _lane_deps(pipeline: Settings, plan: Plan, board: LocalBoard, app: App, clients: Clients, metrics: Metrics) -> Deps:
+    """What every lane is given."""
+    section = plan.cards[plan.primary].fallback
+
+    async def make_known(lane: int) -> LastKnown | None:
+        if not plan.remembers or section is None:
+            return None
+        scored = pipeline.names.scored
+        return await restore.restore(clients.reader, scored, lane, section.last_known_max_age, time.time)
+
+    return Deps(
+        names=pipeline.names,
+        plan=plan,
+        board=board,
+        runner=app.runner,
+        reporter=Reporter(metrics, app.failures, plan.primary, time.time, time.monotonic),
+        make_producer=clients.producer,
+        make_known=make_known,
+        saw=app.versions.saw,
+        exactly_once=pipeline.guarantee == "exactly_once",
+        wall=time.time,
+        clock=time.monotonic,
+        draws=np.random.default_rng().random,
+    )
+
+
+def _owner(catalog: _Catalog, metrics: Metrics) -> Owner:
+    """What this worker needs when it owns the fleet's tables."""
+    cards = catalog.versioned
+    for model in cards:
+        for trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC):
+            # Prometheus sees no increase in a counter that is not there before its first.
+            metrics.add("failsoft_rollbacks_total", 0, model=model, trigger=trigger)
 
     def changed(model: str, change: Change) -> None:
         log.warning("a model moves to another version", model=model, **asdict(change))
         if change.trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC):
             metrics.add("failsoft_rollbacks_total", 1, model=model, trigger=change.trigger)
 
-    for model in versioned:
-        for trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC):
-            # Prometheus sees no increase in a counter that is not there before its first.
-            metrics.add("failsoft_rollbacks_total", 0, model=model, trigger=trigger)
-
-    owner = Owner(
-        policies={model: policy(card) for model, card in versioned.items()},
+    return Owner(
+        policies={model: policy(card) for model, card in cards.items()},
         rollbacks={
-            model: Policy(card.rollback.after_failed_probes, card.rollback.hold) for model, card in versioned.items()
+            model: Policy(card.rollback.after_failed_probes, card.rollback.hold) for model, card in cards.items()
         },
         wall=time.time,
         draw=random.random,
-        prove=prove,
+        prove=catalog.prove,
         changed=changed,
     )
-    app.versions = versions
-    app.exchange = Exchange(
-        make_plane=lambda: ControlPlane(
-            names, pipeline.connection(), options.worker_id, owner, lambda: set(board.homes)
-        ),
-        make_producer=clients.reporter,
-        outcomes=names.outcomes,
-        board=board,
-        versions=versions,
-        metrics=metrics,
-    )
-    app.runner = runner
-    app.failures = failures
-    app.probes_host = options.metrics_host
-    app.probes = Web(registry, app.lanes.not_live, app.not_ready, options.metrics_host, options.metrics_port)
-    return app
+
+
+def _count_restart(metrics: Metrics, key: str, why: str) -> None:
+    """A process of an isolated model ended; called on any thread."""
+    model, _, number = key.rpartition("@")
+    metrics.add("failsoft_model_restarts_total", model=model, version=number, why=why)
 
 
 def die(app: App, error: BaseException) -> None:
