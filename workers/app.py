@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from typing import Any
 
@@ -16,8 +17,12 @@ from failsoft.workers.settings import wanted
 from failsoft.workers.telemetry import logs
 
 
+@functools.cache
 def standalone_app() -> composition.App:
-    """The app as ``faust -A failsoft.workers.app worker`` wants it: everything from the environment."""
+    """The app as ``faust -A failsoft.workers.app worker`` wants it: everything from the environment.
+
+    Faust asks for it more than once, and a second worker of one id is refused: it is built once.
+    """
     logs.configure()
     pipeline = settings.load(None, os.environ)
     identity: Identity = claim(pipeline.name, os.environ.get("FAILSOFT_WORKER_ID"))
