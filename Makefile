@@ -50,7 +50,7 @@ clean:           ## Remove the environment and what tools left behind
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "failsoft needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[kafka]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run

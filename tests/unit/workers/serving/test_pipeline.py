@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,16 @@ def test_a_rule_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
     """Before an event is read, not when the primary first fails."""
     found = _cards(tmp_path, fallback=STATIC.format(chain='["rule:no.such:thing", "static"]'))
     with pytest.raises(Refused, match=r"card.toml: fallback.chain: rule:no.such:thing cannot be imported"):
-        load_rules(found["m"], "card.toml")  # type: ignore[index]
+        load_rules(found["m"], "card.toml", tmp_path)  # type: ignore[index]
+
+
+def test_a_rule_is_found_in_the_pipeline_files_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card's rules stand beside the pipeline file: PYTHONPATH says nothing of them."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "rules_of_mine.py").write_text("def half(features):\n    return 0.5\n")
+    found = _cards(tmp_path, fallback=STATIC.format(chain='["rule:rules_of_mine:half", "static"]'))
+    rules = load_rules(found["m"], "card.toml", settings.load(tmp_path, {}).folder)  # type: ignore[index]
+    assert rules["rule:rules_of_mine:half".removeprefix("rule:")]({}) == 0.5
 
 
 def test_last_known_features_are_refused_while_no_worker_keeps_them(tmp_path: Path) -> None:

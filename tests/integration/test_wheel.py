@@ -1,0 +1,83 @@
+"""The wheel beside a project that has packages of the same names, on a real Kafka."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.integration.pipeline import ROOT, Pipeline, events, running
+from tests.kafka import Broker
+
+FOLDERS = ("schemas", "topics", "models", "workers")
+DATA = {
+    "failsoft/schemas/published/",
+    "failsoft/models/repository/repayment/card.toml",
+    "failsoft/workers/demo/data/",
+    "failsoft/workers/templates/",
+}
+RULE = 'def half(features):\n    return {"score": 0.5, "label": 0}\n'
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that nothing is left in the repository."""
+    copy = tmp_path_factory.mktemp("source")
+    for file in ("pyproject.toml", "setup.py", "README.md"):
+        shutil.copy(ROOT / file, copy)
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    _run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(copy / "dist"), str(copy))
+    (built,) = (copy / "dist").glob("*.whl")
+    return built
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_brings_one_package(wheel: Path) -> None:
+    """Its top level is `failsoft` and its metadata; the files that the commands read are in it."""
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"failsoft"} and len(tops) == 2
+    assert not [wanted for wanted in DATA if not any(name.startswith(wanted) for name in names)]
+
+
+def test_a_project_keeps_its_own_packages(tmp_path: Path, kafka: Broker, name: str, wheel: Path) -> None:
+    """A pipeline runs beside `models`, `schemas`, `workers` and `topics` of the user's, with a rule from there."""
+    environment = tmp_path / "environment"
+    _run(sys.executable, "-m", "venv", "--without-pip", str(environment))
+    own = Path(_run(str(environment / "bin" / "python"), "-c", "import site; print(site.getsitepackages()[0])").strip())
+    _run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(own), str(wheel))
+    (own / "dependencies.pth").write_text(os.linesep.join(site.getsitepackages()))
+    pipeline = Pipeline(tmp_path / "project", kafka.bootstrap, name)
+    for folder in FOLDERS:
+        (pipeline.folder / folder).mkdir(exist_ok=True)
+        (pipeline.folder / folder / "__init__.py").write_text("")
+    (pipeline.folder / "workers" / "rules.py").write_text(RULE)
+    card = pipeline.folder / "models" / "test" / "card.toml"
+    text = card.read_text()
+    assert 'chain = ["static"]' in text
+    card.write_text(text.replace('chain = ["static"]', 'chain = ["rule:workers.rules:half", "static"]'))
+    with running(pipeline) as settlement:
+        python = str(environment / "bin" / "python")
+        command = "import sys; from failsoft.workers import cli; print(cli.__file__); sys.exit(cli.main())"
+        worker = pipeline.spawn(
+            "wheel", [python, "-P", "-c", command, "worker", "--pipeline", str(pipeline.file), "--id", name]
+        )
+        pipeline.publish(events(40, bad_every=10))
+        settlement.wait_answered(40)
+        scored = [json.loads(r.value or b"") for r in settlement.reader.records[settlement.scored]]
+        assert str(own) in worker.log.read_text(), "the worker runs what the wheel brought"
+    given = {answer["model"] for answer in scored if answer["source"] == "rule"}
+    assert given == {"workers.rules:half"}, scored[:5]

