@@ -73,6 +73,20 @@ def impute(
     )
 
 
+def invalid(columns: Columns, card: ModelCard) -> dict[int, Failure]:
+    """The rows that break the card's contract whichever version serves: a feature is unusable that no version imputes.
+
+    For events that no loaded version sees: a version's statistics are not needed to say this.
+    """
+    lacking: dict[int, list[str]] = {}
+    for feature in card.features:
+        mask = columns.unusable.get(feature.name)
+        if mask is not None and feature.impute is None:
+            for i in np.flatnonzero(mask).tolist():
+                lacking.setdefault(i, []).append(feature.name)
+    return {i: _invalid(columns, card, i, names) for i, names in lacking.items()}
+
+
 def _copy_of_unusable(columns: Columns) -> Columns:
     """The same columns, of which those with an unusable cell are copies; nothing is marked unusable yet."""
     if columns.matrix is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,11 @@ def test_every_order_is_on_the_breakers_page() -> None:
     orders = {command.name or command.callback.__name__ for command in breakers.app.registered_commands} - {"list"}  # type: ignore[union-attr]
     assert orders == {"open", "close", "disable", "reset"}
     assert all(f"| `failsoft breakers {order} MODEL` |" in page for order in orders)
+
+
+def test_the_index_has_every_page() -> None:
+    """A page that the index does not link is found by nobody; a link leads somewhere."""
+    folder = Path(pages.__file__).parent
+    links = set(re.findall(r"\]\(([^)#]+)\)", (folder / "README.md").read_text("utf-8")))
+    assert {page.name for page in folder.glob("*.md")} - {"README.md"} <= links
+    assert not [link for link in links if not (folder / link).exists()]

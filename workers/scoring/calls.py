@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from failsoft.models.answers import imputation
 from failsoft.models.answers.imputation import Imputed, impute
 from failsoft.models.breaker.breaker import Admission
 from failsoft.models.breaker.window import Counts
@@ -32,6 +33,12 @@ def prepare(
     good = [i for i in range(len(rows)) if i not in ready.invalid]
     invalid = {rows[i]: failure for i, failure in ready.invalid.items()}
     return [rows[i] for i in good], Imputed(ready.columns.take(np.array(good, np.intp)), imputed, invalid)
+
+
+def invalid(features: Sequence[Mapping[str, object]], rows: Sequence[int], card: ModelCard) -> dict[int, Failure]:
+    """The rows of the batch that break ``card``'s contract, by row, where no version is loaded to prepare them for."""
+    found = imputation.invalid(columns([features[row] for row in rows], card.specs), card)
+    return {rows[i]: failure for i, failure in found.items()}
 
 
 def admit(

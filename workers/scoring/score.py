@@ -144,7 +144,10 @@ class _Batch:
                 yield from self._ask_members(_without(part, self.held) if self.held else part)
             return
         if served is None:
-            self._refuse(rows, Failure(Kind.UNAVAILABLE, f"no version of {self.plan.primary} is loaded"))
+            invalid = calls.invalid(self.events.features, rows, self.card)
+            self.failures.update(invalid)
+            waiting = _without(rows, invalid)
+            self._refuse(waiting, Failure(Kind.UNAVAILABLE, f"no version of {self.plan.primary} is loaded"))
             return
         rows, ready = self._prepare(rows, self.card, served)
         self.imputed = ready.imputed

@@ -247,6 +247,16 @@ def test_live_events_probe_when_nothing_waits() -> None:
     assert [s.id for s in answers(done) if s.source == "primary"] == ["e0", "e1"]
 
 
+def test_an_invalid_event_is_dead_at_once_without_a_version_too() -> None:
+    """Whether an event keeps the card's contract does not depend on a loaded version; an imputed feature may lack."""
+    wrong, imputed = Rec(offset=0, value=body("wrong", x="text")), Rec(offset=1, value=body("imputed", y=None))
+    done = run([wrong, imputed], board=FakeBoard(versions={}))
+    (dead,) = done.verdicts.dead
+    assert dead.record is wrong and dead.attempt.failure.kind is Kind.INVALID
+    assert "feature 'x'" in dead.attempt.failure.message
+    assert [(s.id, s.reason, s.final) for s in answers(done)] == [("imputed", "unavailable", False)]
+
+
 def test_no_loaded_version_is_unavailable() -> None:
     """Without a version live events get the fallback and a retry, and the ladder waits."""
     done = run([*events(1), waiting()], board=FakeBoard(versions={}))
