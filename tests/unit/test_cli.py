@@ -97,6 +97,17 @@ def test_help_waits_for_no_client_and_no_runtime() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("module", ["workers.commands.topics", "workers.operations.breakers", "topics.admin"])
+def test_a_look_at_the_cluster_loads_no_runtime(module: str) -> None:
+    """`topics` and `breakers` need neither Faust nor ONNX Runtime."""
+    script = (
+        f"import sys, failsoft.{module}; from failsoft.workers.settings import wanted; "
+        "print([m for m in ('faust', 'onnxruntime') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("name", CODES)
 def test_the_table_names_classes_that_there_are(name: str) -> None:
     """It goes by name, so a class that moved would fall out of it unseen."""
