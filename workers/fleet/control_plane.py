@@ -6,7 +6,6 @@ own, apart from the one that carries the lanes: whatever becomes of it, events a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -18,11 +17,12 @@ from failsoft.models.breaker.rules import State
 from failsoft.models.rollout import rollout
 from failsoft.schemas import wire
 from failsoft.schemas.fleet.breaker import Action, Alert, BreakerRow, Command, Report
-from failsoft.schemas.fleet.rollout import Change, Direction, Order, Presence, RolloutRow
+from failsoft.schemas.fleet.rollout import Change, Order, Presence, RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.topics.names import Names
 from failsoft.workers.fleet.faust_app import FleetApp, credentials
 from failsoft.workers.fleet.owner import Owner
+from failsoft.workers.fleet.rollback import WHO, Rollbacks
 from failsoft.workers.identity import own_folder
 
 log = structlog.get_logger("failsoft.fleet")
@@ -31,9 +31,6 @@ Row = TypeVar("Row", BreakerRow, RolloutRow)
 
 SESSION = 6.0
 """Seconds after which an owner that is gone is replaced; the data plane's session is as long."""
-
-WHO = "failsoft"
-"""Who orders an automatic rollback."""
 
 PRESENCE_MS = 2_000
 """Milliseconds between two rows that say no more than that workers are still there. Each has the whole fleet in it, and
@@ -83,8 +80,7 @@ class ControlPlane:
         self._ready = False
         self._era = -1
         self._own: dict[tuple[str, str], tuple[BreakerRow | RolloutRow, dict[str, Any]]] = {}
-        self._considered: dict[str, int] = {}  # failed cycles at which a rollback was considered last, by key
-        self._going_back: set[asyncio.Task[None]] = set()
+        self._rollback = Rollbacks(owner, self._breaker, self._rollout, self._alert, self._send_order)
         self._told: dict[str, tuple[RolloutRow, int]] = {}  # rollouts as they were last written, and when
         self._outcomes = self._topic(names.outcomes)
         self._control = self._topic(names.control)
@@ -104,8 +100,7 @@ class ControlPlane:
 
     async def end(self) -> None:
         """Stops the app, which hands what it owns to the other workers."""
-        for task in self._going_back:
-            task.cancel()
+        self._rollback.cancel()
         await self.app.stop()
 
     @property
@@ -169,20 +164,20 @@ class ControlPlane:
         policy = self._owner.policy(key)
         if policy is None:
             return
-        row = self._row(self._breakers, key, BreakerRow)
+        row = self._breaker(key)
         folded = fold(row, message, policy, self._owner.now_ms(), self._owner.draw())
         await self._alert(*folded.alerts)
         if folded.row is None:
             return
         if folded.row is not row:
             self._write(self._breakers, key, folded.row)
-        await self._consider(folded.row)
+        await self._rollback.consider(folded.row)
 
     async def _take_rollout(self, message: Presence | Order) -> None:
         model = message.model if isinstance(message, Presence) else self._owner.model(message.target)
         if model is None:
             return
-        row = self._row(self._rollouts, model, RolloutRow)
+        row = self._rollout(model)
         now_ms = self._owner.now_ms()
         folded = rollout.fold(row, message, self._owner.rollbacks[model], now_ms)
         await self._alert(*folded.alerts)
@@ -199,65 +194,19 @@ class ControlPlane:
 
         Before the model's row is written: an owner that dies in between leaves the order to the next.
         """
-        self._considered.pop(key, None)
-        row = self._row(self._breakers, key, BreakerRow)
+        self._rollback.forget(key)
+        row = self._breaker(key)
         if row is not None and State(row.state) in (State.OPEN, State.HALF_OPEN):
             why = f"{change.trigger} by {change.who}: a new beginning"
             await self._take(Command(key, Action.RESET, WHO, why, self._owner.now_ms()))
-
-    async def _consider(self, breaker: BreakerRow) -> None:
-        """Is this a version to go back from? Asked once for each half-open cycle that failed."""
-        model = breaker.key.rpartition("@")[0]
-        if self._considered.get(breaker.key) == breaker.reopenings:
-            return
-        now_ms, row = self._owner.now_ms(), self._row(self._rollouts, model, RolloutRow)
-        found = rollout.verdict(row, breaker, self._owner.rollbacks[model], now_ms)
-        if found is None:
-            self._considered.pop(breaker.key, None)
-            return
-        self._considered[breaker.key] = breaker.reopenings
-        if isinstance(found, rollout.Stay):
-            await self._stay(breaker.key, found.why)
-            return
-        # In a task of its own: what a version has to prove takes a second or more, and reports must not wait.
-        task = asyncio.get_running_loop().create_task(self._go_back(breaker.key, found, now_ms))
-        self._going_back.add(task)
-        task.add_done_callback(lambda task: self._went(breaker.key, task))
-
-    def _went(self, key: str, task: asyncio.Task[None]) -> None:
-        self._going_back.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a rollback did not get as far as its order", key=key, error=repr(error))
-            self._considered.pop(key, None)  # the next word of this breaker brings it up again
-
-    async def _go_back(self, key: str, back: rollout.Back, decided_ms: int) -> None:
-        """To the first candidate that proves itself; the order goes the way of every other, and is folded in turn."""
-        model, _, version = key.rpartition("@")
-        refused = []
-        for candidate in back.candidates:
-            there = self._row(self._breakers, f"{model}@{candidate}", BreakerRow)
-            if there is not None and State(there.state) is State.FORCED_OPEN:
-                refused.append(f"{model}@{candidate}: its breaker is open by force")
-                continue
-            why = await self._owner.prove(model, candidate)
-            if why is None:
-                passed = f"{back.why}; {model}@{candidate} proved itself"
-                target = f"{model}@{candidate}"
-                order = Order(target, Direction.ROLLBACK, WHO, passed, decided_ms, int(version))
-                await self._send(self._outcomes, target, order.to_bytes())
-                return
-            refused.append(f"{model}@{candidate}: {why}")
-        await self._stay(key, f"{back.why}, but no version to go back to proves itself: {'; '.join(refused)}")
-
-    async def _stay(self, key: str, why: str) -> None:
-        version = key.rpartition("@")[2]
-        log.warning("no rollback", key=key, why=why)
-        await self._alert(Alert("rollback_refused", key, self._owner.now_ms(), version, version, why[:2_000], None))
 
     async def _alert(self, *alerts: Alert) -> None:
         """Before the row is written: an owner that dies in between says it twice, and not never."""
         for alert in alerts:
             await self._send(self._alerts, alert.name, alert.to_bytes())
+
+    async def _send_order(self, order: Order) -> None:
+        await self._send(self._outcomes, order.target, order.to_bytes())
 
     async def _send(self, topic: Any, key: str, value: bytes) -> None:
         await (await topic.send(key=key.encode(), value=value))
@@ -278,6 +227,12 @@ class ControlPlane:
         self._written()[table.name, key] = row, value
         table[key] = value
         self.on_row()
+
+    def _breaker(self, key: str) -> BreakerRow | None:
+        return self._row(self._breakers, key, BreakerRow)
+
+    def _rollout(self, model: str) -> RolloutRow | None:
+        return self._row(self._rollouts, model, RolloutRow)
 
     def _row(self, table: Any, key: str, kind: type[Row]) -> Row | None:
         if (table.name, key) in self._written():

@@ -15,6 +15,7 @@ from failsoft.topics.names import Names
 from failsoft.workers.fleet import control_plane
 from failsoft.workers.fleet.control_plane import ControlPlane
 from failsoft.workers.fleet.owner import Owner
+from failsoft.workers.fleet.rollback import Rollbacks
 from tests.fleet_owner import POLICY, T0
 from tests.kafka import eventually
 
@@ -93,11 +94,11 @@ class Desk:
         """The breaker of a version has reopened so often, and something is heard of it."""
         row = BreakerRow(f"m@{version}", "open", 20 + reopenings, self.now, self.now + 9, reopenings)
         self.plane._write(self.plane._breakers, row.key, row)
-        await self.plane._consider(row)
+        await self.plane._rollback.consider(row)
 
     async def went(self) -> None:
         """What it set out to do is done."""
-        await eventually(lambda: not self.plane._going_back, 10, "the owner to have decided")
+        await eventually(lambda: not self.plane._rollback.busy, 10, "the owner to have decided")
 
     async def hand_on(self) -> None:
         """The last order comes back to the owner."""
@@ -154,7 +155,7 @@ async def test_a_version_that_comes_again_is_asked_afresh() -> None:
     afresh = at.breaker(2)
     assert afresh is not None and (State(afresh.state), afresh.reopenings) == (State.CLOSED, 0)
     assert afresh.generation == left.generation + 1
-    await at.plane._consider(afresh)
+    await at.plane._rollback.consider(afresh)
     assert len(at.orders) == 1 and at.row.active == 2
     await at.fails(2)
     await at.went()
@@ -197,7 +198,7 @@ async def test_an_owner_that_dies_before_its_order_leaves_it_to_the_next() -> No
     await at.fails(2)
     await eventually(lambda: at.asked, 10, "the proof to have begun")
     after = Desk(at.plane._breakers, at.plane._rollouts, at.now + 5_000)
-    await after.plane._consider(after.breaker(2))  # type: ignore[arg-type]
+    await after.plane._rollback.consider(after.breaker(2))  # type: ignore[arg-type]
     await after.went()
     await after.hand_on()
     at.may_prove.set()
@@ -286,7 +287,7 @@ async def test_a_members_and_a_fallbacks_versions_go_back_like_any() -> None:
     await at.plane._take_rollout(Order("n@2", Direction.PROMOTE, "ann", "why", at.now))
     row = BreakerRow("n@2", "open", 9, at.now, at.now + 9, 3)
     at.plane._write(at.plane._breakers, row.key, row)
-    await at.plane._consider(row)
+    await at.plane._rollback.consider(row)
     await at.went()
     await at.plane._take_rollout(at.orders[-1])
     assert at.plane.rollouts()["n"]["active"] == 1 and at.row.active == 2
@@ -299,3 +300,25 @@ async def test_a_new_beginning_is_told_in_the_breakers_row() -> None:
     await at.promote(1)
     row = at.breaker(1)
     assert row is not None and row.changed_by == "failsoft" and "promote by ann" in (row.reason or "")
+
+
+async def test_rollbacks_need_rows_and_two_ways_to_send() -> None:
+    """By themselves, without Faust: one order for a failed cycle, to a version that is not shut by force."""
+    at = await desk(1, 2, 3)
+    shut = BreakerRow("m@2", "forced_open", 1, T0, None, 0)
+    alerts: list[Alert] = []
+    orders: list[Order] = []
+
+    async def alert(each: Alert) -> None:
+        alerts.append(each)
+
+    async def order(each: Order) -> None:
+        orders.append(each)
+
+    owner = at.plane._owner
+    alone = Rollbacks(owner, {"m@2": shut}.get, {"m": at.row}.get, alert, order)
+    for _ in range(2):
+        await alone.consider(BreakerRow("m@3", "open", 23, at.now, at.now + 9, 3))
+        await eventually(lambda: not alone.busy, 10, "the rollback to end")
+    assert [each.target for each in orders] == ["m@1"] and not alerts
+    assert at.asked == [1], "what is shut by force is not proved"
