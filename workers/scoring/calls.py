@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,3 +92,8 @@ def usable(card: ModelCard, rows: Sequence[int], result: Result, failures: dict[
     if not unsure and not result.bad:
         return range(len(rows))
     return [i for i in range(len(rows)) if i not in unsure and i not in result.bad]
+
+
+def without(rows: Iterable[int], excluded: Container[int]) -> list[int]:
+    """The rows that are not excluded, in order."""
+    return [row for row in rows if row not in excluded]

@@ -7,30 +7,28 @@ only I/O in the middle. It knows no Kafka, clock or model runtime; ``now`` and r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.answers.fallback import from_rule, static
 from failsoft.models.answers.imputation import Imputed
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.catalog.chain import LinkKind
 from failsoft.schemas import attempt as attempts
-from failsoft.schemas import wire
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import decode, origin_of
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, columns
-from failsoft.schemas.prediction import Prediction, Predictions, Source
+from failsoft.schemas.features import Columns
+from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Record
 from failsoft.topics.hold import plausible
 from failsoft.topics.ladder import next_rung
 from failsoft.workers.scoring import calls
 from failsoft.workers.scoring import ensemble as quorum
+from failsoft.workers.scoring.fallbacks import Fallbacks
 from failsoft.workers.scoring.plan import Board, Call, Plan, Result, Scored, Served
 from failsoft.workers.scoring.poison import Convict, among, apart, counted, too_many
 from failsoft.workers.scoring.verdicts import Answered, Outcome, conclude
@@ -132,21 +130,21 @@ class _Batch:
     def ask_primary(self) -> Generator[Call, Result, None]:
         served = self.board.serving(self.plan.primary)
         self.version = None if served is None else served.version
-        rows = _without(range(len(self.records)), self.failures)
+        rows = calls.without(range(len(self.records)), self.failures)
         if not rows:
             return
         deadline = sum(self.plan.cards[model].model.deadline for model in self.plan.asked)
         if waiting := too_many(rows, self.attempts, deadline):
             self._refuse(waiting, Failure(Kind.UNAVAILABLE, "suspects are tried a few at a time"))
-            rows = _without(rows, self.held)
+            rows = calls.without(rows, self.held)
         if self.card.ensemble is not None:
             for part in apart(rows, self.attempts):
-                yield from self._ask_members(_without(part, self.held) if self.held else part)
+                yield from self._ask_members(calls.without(part, self.held) if self.held else part)
             return
         if served is None:
             invalid = calls.invalid(self.events.features, rows, self.card)
             self.failures.update(invalid)
-            waiting = _without(rows, invalid)
+            waiting = calls.without(rows, invalid)
             self._refuse(waiting, Failure(Kind.UNAVAILABLE, f"no version of {self.plan.primary} is loaded"))
             return
         rows, ready = self._prepare(rows, self.card, served)
@@ -223,22 +221,14 @@ class _Batch:
             return
         good = calls.usable(self.card, rows, result, self.failures)
         if len(good) == len(rows):
-            self._answer(rows, result.predictions, Source.PRIMARY, served, self.imputed)
+            self._answer(rows, result.predictions, served)
         elif good:
             kept = result.predictions.take(np.array(good, np.intp))
-            self._answer([rows[i] for i in good], kept, Source.PRIMARY, served, self.imputed)
+            self._answer([rows[i] for i in good], kept, served)
 
-    def _answer(
-        self,
-        rows: Sequence[int],
-        predictions: Predictions,
-        source: Source,
-        served: Served | None,
-        imputed: Mapping[int, tuple[str, ...]],
-        name: str | None = None,
-    ) -> None:
-        model, version = (served.model, served.version) if served else (name, None)
-        self.answered.append(Answered(rows, predictions, source, model, version, imputed))
+    def _answer(self, rows: Sequence[int], predictions: Predictions, served: Served) -> None:
+        given = Answered(rows, predictions, Source.PRIMARY, served.model, served.version, self.imputed)
+        self.answered.append(given)
 
     # --- the fallbacks --------------------------------------------------------------------------------------------
 
@@ -249,21 +239,14 @@ class _Batch:
         else:
             pending = [row for row, failure in self.failures.items() if failure.kind not in UNANSWERED]
         pending.sort()
-        for link in self.plan.chain:
-            if not pending:
-                return
-            if self.convict is not None and link.kind not in self.convict.links:
-                continue
-            if link.kind is LinkKind.MODEL:
-                pending = yield from self._ask_model(str(link.target), pending)
-            elif link.kind is LinkKind.LAST_KNOWN:
-                pending = self._recall(pending)
-            elif link.kind is LinkKind.RULE:
-                pending = self._ask_rule(str(link.target), pending)
-            else:
-                answer = Predictions.of([static(self.card)]).take(np.zeros(len(pending), np.intp))
-                self._answer(pending, answer, Source.STATIC, None, {})
-                pending = []
+        links = self.plan.chain
+        if self.convict is not None:
+            links = tuple(link for link in links if link.kind in self.convict.links)
+        fallbacks = Fallbacks(self.plan, self.board, self.known, self.now_ms, self.records, self.events)
+        fallbacks.seen_by_primary(self.primary_columns, self.imputed)
+        yield from fallbacks.ask(links, pending)
+        self.answered += fallbacks.answered
+        self.rule_errors = fallbacks.rule_errors
 
     def _needs_answer(self, row: int, failure: Failure) -> bool:
         attempt = self.attempts.get(row)
@@ -275,77 +258,6 @@ class _Batch:
             return False
         rung = next_rung(attempt.number, failure, self.now_ms, 0.5, self.plan.delays, self.plan.jitter)
         return rung is None
-
-    def _ask_model(self, model: str, pending: list[int]) -> Generator[Call, Result, list[int]]:
-        """The rows that ``model`` could not answer."""
-        served, card = self.board.serving(model), self.plan.cards[model]
-        if served is None:
-            return pending
-        rows, ready = self._prepare([r for r in pending if r not in self.events.failures], card, served)
-        admission = self.board.admit(served.key, len(rows)) if rows else None
-        if admission is None or admission.granted == 0:
-            return pending
-        asked = rows[: admission.granted]
-        asked_columns = ready.columns.take(np.arange(len(asked))) if len(asked) < len(rows) else ready.columns
-        result = yield calls.call(served, asked_columns, card)
-        self.board.report(served.key, admission.generation, calls.counts(card, len(asked), result))
-        if result.predictions is None:
-            return pending
-        good = calls.usable(card, asked, result, None)
-        if not good:
-            return pending
-        answered = asked if len(good) == len(asked) else [asked[i] for i in good]
-        predictions = result.predictions
-        if len(good) < len(asked):
-            predictions = predictions.take(np.array(good, np.intp))
-        self._answer(answered, predictions, Source.FALLBACK_MODEL, served, ready.imputed)
-        return pending if not answered else _without(pending, set(answered))
-
-    def _recall(self, pending: list[int]) -> list[int]:
-        if self.known is None:
-            return pending
-        found: dict[tuple[str, int | None], dict[int, Prediction]] = {}
-        for row in pending:
-            key = self.records[row].key
-            memory = None if key is None else self.known.recall(key, self.now_ms / 1000)
-            if memory is not None:
-                found.setdefault((memory.model, memory.version), {})[row] = memory.prediction
-        for (model, version), given in found.items():
-            for rows, predictions in _in_columns(given):
-                self.answered.append(Answered(rows, predictions, Source.LAST_KNOWN, model, version, {}))
-        return _without(pending, {row for given in found.values() for row in given})
-
-    def _ask_rule(self, target: str, pending: list[int]) -> list[int]:
-        """The rows that the user's rule could not answer. A rule is foreign code: whatever it raises is its 'no'."""
-        rule = self.plan.rules[target]
-        given: dict[int, Prediction] = {}
-        for row, values in self._rule_values(pending):
-            try:
-                said = from_rule(rule(values))
-            except Exception as e:  # noqa: BLE001
-                self.rule_errors[target, type(e).__name__] += 1
-                continue
-            if said is not None and _writable(said):
-                given[row] = said
-        for rows, predictions in _in_columns(given):
-            self._answer(rows, predictions, Source.RULE, None, self.imputed, name=target)
-        return _without(pending, given)
-
-    def _rule_values(self, pending: Sequence[int]) -> Iterator[tuple[int, dict[str, object]]]:
-        """What a rule reads of each row that can be read: the values that the primary got or would have got, and
-        where no version was there to impute (or the row is invalid, or an ensemble's, of which each member imputes for
-        itself), the event's own, None where one is unusable.
-        """
-        kept, prepared = self.primary_columns or ([], None)
-        place = {row: i for i, row in enumerate(kept)}
-        other = [row for row in pending if row not in place and row not in self.events.failures]
-        plain = columns([self.events.features[row] for row in other], self.plan.specs) if other else None
-        plain_place = {row: i for i, row in enumerate(other)}
-        for row in pending:
-            if prepared is not None and row in place:
-                yield row, prepared.row(place[row])
-            elif plain is not None and row in plain_place:
-                yield row, plain.row(plain_place[row])
 
     def outcome(self) -> Outcome:
         return Outcome(
@@ -363,25 +275,3 @@ class _Batch:
             absent=self.absent,
             deaths=0 if self.convict is None else self.convict.deaths,
         )
-
-
-def _writable(prediction: Prediction) -> bool:
-    """Can the answer be written as JSON? A label past 64 bits or of half a character would end the worker instead."""
-    try:
-        wire.dumps(prediction.label)
-    except TypeError:
-        return False
-    return True
-
-
-def _in_columns(given: Mapping[int, Prediction]) -> Iterator[tuple[list[int], Predictions]]:
-    """Single answers as columns: those with as many probabilities (a rule may give them to some rows only) together."""
-    groups: dict[int, dict[int, Prediction]] = {}
-    for row, prediction in given.items():
-        groups.setdefault(len(prediction.probabilities or ()), {})[row] = prediction
-    for group in groups.values():
-        yield list(group), Predictions.of(list(group.values()))
-
-
-def _without(rows: Iterable[int], excluded: Container[int]) -> list[int]:
-    return [row for row in rows if row not in excluded]
