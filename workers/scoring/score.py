@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +16,13 @@ from failsoft.models.answers.imputation import Imputed
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
-from failsoft.schemas import attempt as attempts
-from failsoft.schemas.attempt import Attempt
-from failsoft.schemas.event import decode, origin_of
+from failsoft.schemas.event import decode
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Record
-from failsoft.topics.hold import plausible
 from failsoft.topics.ladder import next_rung
-from failsoft.workers.scoring import calls
+from failsoft.workers.scoring import calls, intake
 from failsoft.workers.scoring import ensemble as quorum
 from failsoft.workers.scoring.fallbacks import Fallbacks
 from failsoft.workers.scoring.plan import Board, Call, Plan, Result, Scored, Served
@@ -73,8 +69,7 @@ class _Batch:
         self.records, self.plan, self.board, self.known = records, plan, board, known
         self.now_ms, self.u, self.convict = now_ms, u, convict
         self.card = plan.cards[plan.primary]
-        self.attempts: dict[int, Attempt] = {}
-        self.failures: dict[int, Failure] = {}
+        self.attempts, self.failures = intake.attempts_of(records, plan, now_ms)
         self.held: set[int] = set()
         self.answered: list[Answered] = []
         self.version: int | None = None
@@ -82,48 +77,12 @@ class _Batch:
         self.rule_errors: Counter[tuple[str, str]] = Counter()
         self.absent: dict[int, Failure] = {}
         self.primary_columns: tuple[list[int], Columns] | None = None
-        self._read_attempts()
         origins = {row: a.origin for row, a in self.attempts.items()}
         self.events = decode(records, origins, plan.envelope)
         for row, failure in self.events.failures.items():
             self.failures.setdefault(row, failure)
         if convict is not None:
             convict.sentence(self.failures, self.attempts)
-
-    # --- what the records are -------------------------------------------------------------------------------------
-
-    def _read_attempts(self) -> None:
-        """The attempt of each record that comes from one of the pipeline's own topics."""
-        own = {t for t in {r.topic for r in self.records} if t in self.plan.rungs or t == self.plan.replay}
-        if not own:
-            return
-        for row, record in enumerate(self.records):
-            if record.topic not in own:
-                continue
-            found = attempts.parse(record.headers)
-            if isinstance(found, Attempt):
-                wrong = self._implausible(record, found)
-                if wrong is None:
-                    made = 1 if record.topic in self.plan.rungs else 0
-                    self.attempts[row] = replace(found, number=found.number + made)
-                    continue
-                found = Failure(Kind.BAD_HEADER, wrong)
-            self.failures[row] = found
-            self.attempts[row] = attempts.salvage(
-                record.headers, found, origin_of(record), self.plan.primary, self.now_ms
-            )
-
-    def _implausible(self, record: Record, attempt: Attempt) -> str | None:
-        if attempt.origin.partition != record.partition:
-            return f"failsoft-origin-partition: {attempt.origin.partition}, on partition {record.partition}"
-        delay = self.plan.rungs.get(record.topic)
-        if delay is None:
-            return None
-        if attempt.due_ms is None:
-            return "failsoft-due-ms: missing"
-        if not plausible(attempt.due_ms, record.timestamp, delay):
-            return f"failsoft-due-ms: {attempt.due_ms} is too far after the record's own time, {record.timestamp}"
-        return None
 
     # --- the primary ----------------------------------------------------------------------------------------------
 
