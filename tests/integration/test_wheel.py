@@ -39,8 +39,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(*command: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -53,13 +53,34 @@ def test_the_wheel_brings_one_package(wheel: Path) -> None:
     assert not [wanted for wanted in DATA if not any(name.startswith(wanted) for name in names)]
 
 
-def test_a_project_keeps_its_own_packages(tmp_path: Path, kafka: Broker, name: str, wheel: Path) -> None:
-    """A pipeline runs beside `models`, `schemas`, `workers` and `topics` of the user's, with a rule from there."""
-    environment = tmp_path / "environment"
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site-packages of an environment that has the wheel, and the dependencies of this one."""
+    environment = tmp_path_factory.mktemp("environment")
     _run(sys.executable, "-m", "venv", "--without-pip", str(environment))
     own = Path(_run(str(environment / "bin" / "python"), "-c", "import site; print(site.getsitepackages()[0])").strip())
     _run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(own), str(wheel))
     (own / "dependencies.pth").write_text(os.linesep.join(site.getsitepackages()))
+    return own
+
+
+def _python(installed: Path) -> str:
+    return str(installed.parents[2] / "bin" / "python")
+
+
+@pytest.mark.parametrize("folders", [(), FOLDERS], ids=["elsewhere", "beside its own packages"])
+def test_init_writes_the_wheels_templates(tmp_path: Path, installed: Path, folders: tuple[str, ...]) -> None:
+    """`failsoft init` works in any folder, also in one whose `workers` is another package."""
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("")
+    _run(_python(installed), "-m", "failsoft.workers.cli", "init", "made", cwd=tmp_path)
+    assert (tmp_path / "made" / "pipeline.toml").is_file()
+    assert list((tmp_path / "made" / "models" / "repository").glob("*/card.toml"))
+
+
+def test_a_project_keeps_its_own_packages(tmp_path: Path, kafka: Broker, name: str, installed: Path) -> None:
+    """A pipeline runs beside `models`, `schemas`, `workers` and `topics` of the user's, with a rule from there."""
     pipeline = Pipeline(tmp_path / "project", kafka.bootstrap, name)
     for folder in FOLDERS:
         (pipeline.folder / folder).mkdir(exist_ok=True)
@@ -70,14 +91,13 @@ def test_a_project_keeps_its_own_packages(tmp_path: Path, kafka: Broker, name: s
     assert 'chain = ["static"]' in text
     card.write_text(text.replace('chain = ["static"]', 'chain = ["rule:workers.rules:half", "static"]'))
     with running(pipeline) as settlement:
-        python = str(environment / "bin" / "python")
         command = "import sys; from failsoft.workers import cli; print(cli.__file__); sys.exit(cli.main())"
         worker = pipeline.spawn(
-            "wheel", [python, "-P", "-c", command, "worker", "--pipeline", str(pipeline.file), "--id", name]
+            "wheel", [_python(installed), "-P", "-c", command, "worker", "--pipeline", str(pipeline.file), "--id", name]
         )
         pipeline.publish(events(40, bad_every=10))
         settlement.wait_answered(40)
         scored = [json.loads(r.value or b"") for r in settlement.reader.records[settlement.scored]]
-        assert str(own) in worker.log.read_text(), "the worker runs what the wheel brought"
+        assert str(installed) in worker.log.read_text(), "the worker runs what the wheel brought"
     given = {answer["model"] for answer in scored if answer["source"] == "rule"}
     assert given == {"workers.rules:half"}, scored[:5]

@@ -57,7 +57,8 @@ def init(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Failed(f"{folder} is there already and not empty: nothing was written; name another folder")
     shape = _shape(onnx) if onnx else scaffold.EXAMPLE
-    templates = {t.name: t.read_text("utf-8") for t in files("workers").joinpath("templates").iterdir() if t.is_file()}
+    packaged = files("failsoft.workers").joinpath("templates")
+    templates = {t.name: t.read_text("utf-8") for t in packaged.iterdir() if t.is_file()}
     made = scaffold.files(name, model, templates, shape)
     for path, text in made.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
