@@ -1,7 +1,8 @@
 """Pure: an ensemble's members asked one after the other, and what is made of those that spoke.
 
 A member that fails, is refused by its breaker or has no version is left out of the rows concerned. Rows of which a
-quorum spoke are answered, for good; the others fail as a primary would (docs/decisions/0010-ensembles.md).
+quorum spoke are answered, for good; the others fail as a primary would (docs/decisions/0010-ensembles.md). An event
+that breaks a member's contract is invalid for that member, whether or not a version of it is loaded.
 """
 
 from __future__ import annotations
@@ -77,8 +78,10 @@ def _ask(
 ) -> Generator[Call, Result, _Member]:
     served = board.serving(name)
     if served is None:
+        invalid = calls.invalid(features, rows, card)
+        unasked = calls.without(rows, invalid)
         why = Failure(Kind.UNAVAILABLE, f"no version of {name} is loaded")
-        return _Member(name, failures=dict.fromkeys(rows, why), unasked=set(rows))
+        return _Member(name, failures=invalid | dict.fromkeys(unasked, why), unasked=set(unasked))
     kept, ready = calls.prepare(features, rows, card, served)
     member = _Member(served.key, failures=ready.invalid, imputed=ready.imputed)
     if not kept:
