@@ -24,14 +24,14 @@ from failsoft.workers.scoring.verdicts import Answered
 
 
 @dataclass(slots=True)
-class Said:
+class EnsembleResult:
     """What became of the rows: ``failures`` of those under the quorum; ``waiting`` ones are from the ladder, and were
-    put to fewer members than that; ``absent`` is why a member is missing from an answer.
+    put to fewer members than that; ``missing`` is why a member is missing from an answer.
     """
 
     answered: list[Answered] = field(default_factory=list)
     failures: dict[int, Failure] = field(default_factory=dict)
-    absent: dict[int, Failure] = field(default_factory=dict)
+    missing: dict[int, Failure] = field(default_factory=dict)
     waiting: list[int] = field(default_factory=list)
 
 
@@ -56,7 +56,7 @@ def ask(
     rows: list[int],
     ladder: Mapping[int, Attempt],
     u: NDArray[np.float64],
-) -> Generator[Call, Result, Said]:
+) -> Generator[Call, Result, EnsembleResult]:
     """Ask every member of the plan's primary for ``rows`` (ascending) of the batch whose features are ``features``.
 
     ``ladder`` has the rows that come from a rung or from replay, ``u`` a draw in [0, 1) for each row of the batch.
@@ -64,7 +64,7 @@ def ask(
     asked = []
     for name in plan.asked:
         asked.append((yield from _ask(name, plan.cards[name], board, features, rows, ladder, u)))
-    return _Settled(plan.cards[plan.primary], rows, asked, ladder).said
+    return _Settled(plan.cards[plan.primary], rows, asked, ladder).result
 
 
 def _ask(
@@ -115,7 +115,7 @@ class _Settled:
     def __init__(self, card: ModelCard, rows: list[int], asked: list[_Member], ladder: Collection[int]) -> None:
         assert card.ensemble is not None
         self.card, self.asked, self.ladder = card, asked, ladder
-        self.quorum, self.said = card.ensemble.quorum, Said()
+        self.quorum, self.result = card.ensemble.quorum, EnsembleResult()
         self._worded: dict[tuple[int, int, int], Failure] = {}
         batch = np.array(rows, np.intp)
         groups = combine(card, [_spoken(member, batch) for member in asked], len(rows))
@@ -135,7 +135,7 @@ class _Settled:
             first = self.asked[missing[0]].failures
             for i, row in enumerate(rows):
                 by_kind.setdefault(first[row].kind, []).append(i)
-                self.said.absent[row] = self._words(missing[0], first[row], len(missing))
+                self.result.missing[row] = self._words(missing[0], first[row], len(missing))
         imputed = self._imputed(group.members)
         for kind, places in by_kind.items():
             which, predictions = rows, group.predictions
@@ -152,16 +152,16 @@ class _Settled:
         imputed: Mapping[int, tuple[str, ...]],
     ) -> None:
         """Answers of one kind, save those of which the ensemble as a whole is unsure."""
-        good = calls.usable(self.card, rows, Result(predictions, {}, 0.0), self.said.failures)
+        good = calls.usable(self.card, rows, Result(predictions, {}, 0.0), self.result.failures)
         if len(good) < len(rows):
             predictions = predictions.take(np.array(good, np.intp))
             unsure = set(rows) - {rows[i] for i in good}
             rows = [rows[i] for i in good]
             for row in unsure:
-                self.said.absent.pop(row, None)  # its failure is told, and that is the ensemble's
+                self.result.missing.pop(row, None)  # its failure is told, and that is the ensemble's
         if rows:
             members = tuple(self.asked[j].key for j in group.members)
-            self.said.answered.append(
+            self.result.answered.append(
                 Answered(rows, predictions, Source.ENSEMBLE, self.card.name, None, imputed, members, reason)
             )
 
@@ -182,12 +182,12 @@ class _Settled:
             j, why = next(each for each in missing if each[1].retried)
             tried = n - sum(row in member.unasked for member in self.asked)
             if row in self.ladder and tried < self.quorum:
-                self.said.waiting.append(row)
+                self.result.waiting.append(row)
                 return
         else:
             dead = [each for each in hopeless if each[1].kind.dead_at_once]
             j, why = (dead if n - len(dead) < self.quorum else [each for each in hopeless if each not in dead])[0]
-        self.said.failures[row] = self._words(j, why, len(missing))
+        self.result.failures[row] = self._words(j, why, len(missing))
 
     def _words(self, j: int, failure: Failure, missing: int) -> Failure:
         """A member's failure as the ensemble's. One object for all rows that share it, as the member's own is."""

@@ -75,7 +75,7 @@ class _Batch:
         self.version: int | None = None
         self.imputed: Mapping[int, tuple[str, ...]] = {}
         self.rule_errors: Counter[tuple[str, str]] = Counter()
-        self.absent: dict[int, Failure] = {}
+        self.missing: dict[int, Failure] = {}
         self.primary_columns: tuple[list[int], Columns] | None = None
         origins = {row: a.origin for row, a in self.attempts.items()}
         self.events = decode(records, origins, plan.envelope)
@@ -122,17 +122,17 @@ class _Batch:
             self._take_primary(part, result, served)
         self.board.report(served.key, admission.generation, counts)
         if admission.probe and self.attempts:
-            self._spare(granted)
+            self._hold_failed_probes(granted)
 
     def _ask_members(self, rows: list[int]) -> Generator[Call, Result, None]:
         """An ensemble: what its members say together, and what becomes of the rows of which too few spoke."""
         if not rows:
             return
-        said = yield from quorum.ask(self.plan, self.board, self.events.features, rows, self.attempts, self.u)
-        self.answered += said.answered
-        self._fail(said.failures)
-        self.absent |= said.absent
-        self._refuse(said.waiting, Failure(Kind.BREAKER_OPEN, "too few members are asked"))
+        result = yield from quorum.ask(self.plan, self.board, self.events.features, rows, self.attempts, self.u)
+        self.answered += result.answered
+        self._fail(result.failures)
+        self.missing |= result.missing
+        self._refuse(result.waiting, Failure(Kind.BREAKER_OPEN, "too few members are asked"))
 
     def _prepare(self, rows: list[int], card: ModelCard, served: Served) -> tuple[list[int], Imputed]:
         """Feature columns of ``rows`` for a model; the rows that break its contract fail, or are left out."""
@@ -159,7 +159,7 @@ class _Batch:
                 if row >= waiting.get(record.topic, len(self.records)):
                     self.held.add(row)
 
-    def _spare(self, probes: Sequence[int]) -> None:
+    def _hold_failed_probes(self, probes: Sequence[int]) -> None:
         """Waiting retries that were probes, and failed: the breaker learned from them, and they wait as before. Not
         when one killed its model's process: who waits, or stands behind one that does, is not written, nor its count
         (one that was drawn from behind others is counted when its turn comes).
@@ -231,6 +231,6 @@ class _Batch:
             version=self.version,
             now_ms=self.now_ms,
             u=self.u,
-            absent=self.absent,
+            missing=self.missing,
             deaths=0 if self.convict is None else self.convict.deaths,
         )

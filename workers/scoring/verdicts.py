@@ -64,7 +64,7 @@ class Outcome:
     version: int | None
     now_ms: int
     u: NDArray[np.float64]
-    absent: Mapping[int, Failure] = field(default_factory=dict)
+    missing: Mapping[int, Failure] = field(default_factory=dict)
     deaths: int = 0  # of workers, with the only record of this batch in flight: it was not tried
 
 
@@ -77,8 +77,8 @@ class _Conclusion:
     def __init__(self, batch: Outcome) -> None:
         self.b = batch
         failures = {row: f for row, f in batch.failures.items() if row not in batch.held}
-        absent = {row: f for row, f in batch.absent.items() if row not in batch.held}
-        self.out = Scored(batch.events, batch.held, failures, batch.rule_errors, batch.version, batch.attempts, absent)
+        missing = {row: f for row, f in batch.missing.items() if row not in batch.held}
+        self.out = Scored(batch.events, batch.held, failures, batch.rule_errors, batch.version, batch.attempts, missing)
         self.labels: dict[int, str] = {}
         self.final: dict[int, bool] = {}
         self.dead: set[int] = set()
