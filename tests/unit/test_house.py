@@ -65,7 +65,11 @@ SHELLS = {
     "models/isolation/transport.py",  # and reached by this
     "models/training/car_loans.py",  # made the demo's models; nothing at run time imports it
 }
-PURE_WORKERS = {"workers/lanes/batch_size.py", "workers/lanes/crash_marks.py"}
+PURE_WORKERS = {
+    "workers/lanes/batch_size.py",
+    "workers/lanes/crash_marks.py",
+    "workers/lanes/retry_schedule.py",
+}
 
 IMPURE = {"asyncio", "time", "random", "os", "logging", "aiokafka", "faust", "onnxruntime", "prometheus_client"}
 IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}

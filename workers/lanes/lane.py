@@ -18,13 +18,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.schemas.record import Record
-from failsoft.topics import hold
 from failsoft.topics.names import Names
 from failsoft.topics.routing import Row, route
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.lanes.batch_size import Pace
 from failsoft.workers.lanes.crash_marks import Care, Mark, Turn
 from failsoft.workers.lanes.exclusive import Turnstile
+from failsoft.workers.lanes.retry_schedule import RetrySchedule
 from failsoft.workers.lanes.transaction import COMMIT_TIMEOUT, Noted, commit
 from failsoft.workers.scoring.plan import Call, Plan, Result, Scored
 from failsoft.workers.scoring.poison import Convict
@@ -35,21 +35,6 @@ from failsoft.workers.telemetry.report import Reporter
 log = structlog.get_logger("failsoft.lane")
 
 T = TypeVar("T")
-
-IDLE_FETCH = 0.5
-"""Seconds that one fetch waits for records; how late a lane may notice that a rung became due by itself is less."""
-
-LEAST_WAIT_MS = 50
-"""A rung under steady traffic has a record due every few milliseconds, and each look at it fetches what lies behind
-that too: taken fifty milliseconds' worth at a time it costs little, and nothing is early."""
-
-
-LADDER_RESTS = 3.0
-"""Seconds that the ladder rests for each that was spent on it, while live events come: after an outage it may hold
-millions, and a model that has just come back must first answer who waits now. A quarter of the lane remains to it."""
-
-LIVE_SEEN = 1.0
-"""Seconds for which live traffic is taken to go on."""
 
 
 class Stage(StrEnum):
@@ -95,16 +80,12 @@ class Lane:
         self.since = deps.clock()
         self._d = deps
         self._consumer = consumer
-        self._ladder = {tp for tp in partitions if tp.topic in deps.plan.rungs or tp.topic == deps.plan.replay}
-        self._live = [tp for tp in partitions if tp not in self._ladder]
-        self._due: dict[TopicPartition, int] = {}  # rungs whose head is not due: until when (epoch ms)
-        self._stopped: set[TopicPartition] = set()  # paused because the breaker is open
-        self._next: dict[TopicPartition, int] = {}  # the first offset not committed
+        tps = list(partitions)
+        ladder = {tp for tp in tps if tp.topic in deps.plan.rungs or tp.topic == deps.plan.replay}
+        self._live = [tp for tp in tps if tp not in ladder]
+        self._schedule = RetrySchedule(ladder, deps.plan.rungs)
         self._committed: dict[TopicPartition, int] = {}
-        self._wrote: set[TopicPartition] = set()  # rungs on which this lane put something since they were last empty
         self._retries = 0  # records of the batch at hand that are from the ladder
-        self._live_seen = -LIVE_SEEN  # when a live event was last read, and until when the ladder rests (monotonic)
-        self._ladder_rests = 0.0
         self._pace = Pace()
         self._care: Care[TopicPartition] = Care()
         self._read: dict[TopicPartition, tuple[int, int]] = {}  # of the batch at hand: last offset, and how many
@@ -116,7 +97,16 @@ class Lane:
     @property
     def overdue(self) -> Mapping[str, int]:
         """Rungs that wait, and when their heads are due (epoch ms)."""
-        return {tp.topic: due for tp, due in self._due.items()}
+        return self._schedule.overdue
+
+    @property
+    def ladder(self) -> Set[TopicPartition]:
+        """The partitions of rungs and of replay."""
+        return self._schedule.ladder
+
+    def lag(self, ends: Mapping[TopicPartition, int]) -> Mapping[str, int]:
+        """Records of each rung that are written and not read (markers between them counted too), by its end offset."""
+        return self._schedule.lag(ends)
 
     async def run(self) -> None:
         """Open, then loop until closed."""
@@ -165,10 +155,10 @@ class Lane:
         for topic in self._outputs():
             # a first use during an outage raises UnknownTopicOrPartition
             await self._producer.partitions_for(topic)
-        await self._seek([*self._live, *sorted(self._ladder)])
+        await self._seek([*self._live, *sorted(self.ladder)])
         self._known = await self._d.make_known(self.index)
         if not self._closing:
-            self._consumer.resume(*self._live, *self._ladder)
+            self._consumer.resume(*self._live, *self.ladder)
         log.info("lane open", lane=self.index)
 
     def _outputs(self) -> list[str]:
@@ -186,7 +176,8 @@ class Lane:
             else:
                 committed = (await self._consumer.beginning_offsets([tp]))[tp]
             self._consumer.seek(tp, committed)
-            self._next[tp] = self._committed[tp] = committed
+            self._committed[tp] = committed
+            self._schedule.opened(tp, committed)
 
     # --- fetch ----------------------------------------------------------------------------------------------------
 
@@ -208,7 +199,7 @@ class Lane:
         self._read.clear()
         self._retries = 0
         for tp, found in fetched.items():
-            if tp in self._ladder:
+            if tp in self.ladder:
                 found = self._due_now(tp, found)
                 self._retries += len(found)
             records += found
@@ -217,79 +208,28 @@ class Lane:
         if not records:
             self._d.reporter.idle()
         if len(records) < limit:
-            self._drained(tp for tp in readable if tp in self._ladder and not fetched.get(tp))
+            empty = [tp for tp in readable if tp in self.ladder and not fetched.get(tp)]
+            self._schedule.drained(empty, self._consumer.highwater)
         return records
-
-    def _drained(self, rungs: Iterable[TopicPartition]) -> None:
-        """Nothing is left to read on these, though offsets go on: transactions leave markers behind the records."""
-        for tp in rungs:
-            self._wrote.discard(tp)
-            high = self._consumer.highwater(tp)
-            if high is not None:
-                self._next[tp] = max(high, self._next[tp])
 
     def _readable(self) -> tuple[list[TopicPartition], float]:
         """The partitions to fetch from, and for how long to wait for them (seconds)."""
         now_ms = self._now_ms()
-        wait = IDLE_FETCH
-        readable = list(self._live)
-        waiting = any(self._waits(tp) for tp in self._ladder if self._due.get(tp, 0) <= now_ms)
-        # Each is asked, and not only so many as it takes: asking is also how probes are wished for.
+        waiting = self._schedule.waits(now_ms, self._consumer.highwater)
+        # Every model is asked, also when fewer would do: a breaker asks for probes only when it is asked.
         may = [self._d.board.may_retry(model, waiting) for model in self._d.plan.asked]
-        go = sum(may) >= self._d.plan.quorum
-        rest = self._ladder_rests - self._d.clock()
-        if rest > 0:
-            return readable, max(min(wait, rest), 0.001)
-        for tp in self._ladder:
-            due = self._due.get(tp)
-            if due is not None and due > now_ms:
-                wait = min(wait, hold.wait_seconds(due, now_ms))
-            elif go:
-                if due is not None or tp in self._stopped:
-                    self._due.pop(tp, None)
-                    self._stopped.discard(tp)
-                    self._consumer.resume(tp)
-                readable.append(tp)
-            elif tp not in self._stopped:
-                self._stopped.add(tp)
-                self._consumer.pause(tp)
-        return readable, max(wait, 0.001)
-
-    def _waits(self, tp: TopicPartition) -> bool:
-        """Is there a record, as far as is known? One was read and is held, or written since, or nobody looked yet."""
-        if tp in self._due or tp in self._wrote:
-            return True
-        high = self._consumer.highwater(tp)
-        return high is None or high > self._next.get(tp, 0)
+        ladder = self._schedule.readable(now_ms, self._d.clock(), sum(may) >= self._d.plan.quorum)
+        self._consumer.resume(*ladder.resume)
+        self._consumer.pause(*ladder.pause)
+        return [*self._live, *ladder.partitions], ladder.wait_seconds
 
     def _due_now(self, tp: TopicPartition, found: Sequence[Record]) -> Sequence[Record]:
         """The records of a rung (or of replay) that may be attempted now; the rest is read again when it may."""
-        if tp.topic not in self._d.plan.rungs:
-            return found
-        dues = [hold.due_ms(r.headers) for r in found]
-        now_ms, delay, n = self._now_ms(), self._d.plan.rungs[tp.topic], 0
-        while (n := n + hold.due_count(dues[n:], now_ms)) < len(found):
-            due = dues[n]
-            assert due is not None
-            if hold.plausible(due, found[n].timestamp, delay):
-                self._wait(tp, found[n].offset, due)
-                break
-            n += 1  # a due time that no worker wrote: the record goes to the dead letters now, by itself
-        return found[:n]
-
-    def _wait(self, tp: TopicPartition, offset: int, due_ms: int) -> None:
-        self._consumer.seek(tp, offset)
-        self._consumer.pause(tp)
-        self._due[tp] = max(due_ms, self._now_ms() + LEAST_WAIT_MS)
-
-    @property
-    def ladder(self) -> Set[TopicPartition]:
-        """The partitions of rungs and of replay."""
-        return self._ladder
-
-    def lag(self, ends: Mapping[TopicPartition, int]) -> Mapping[str, int]:
-        """Records of each rung that are written and not read (markers between them counted too), by its end offset."""
-        return {tp.topic: max(0, ends[tp] - self._next[tp]) for tp in self._ladder if tp in self._next and tp in ends}
+        taken = self._schedule.take(tp, found, self._now_ms())
+        if taken.hold_at is not None:
+            self._consumer.seek(tp, taken.hold_at)
+            self._consumer.pause(tp)
+        return found[: taken.count]
 
     # --- score and commit -----------------------------------------------------------------------------------------
 
@@ -312,9 +252,9 @@ class Lane:
             beside = self._care.beside(turn, self._committed, offsets)
             await self._commit(route(scored.verdicts, d.names), beside)
         if offsets:
-            self._next.update(offsets)
             self._committed.update(offsets)
-            self._wrote.update(tp for tp in self._ladder if d.names.delay_of(tp.topic) in scored.retried)
+            wrote = [tp for tp in self.ladder if d.names.delay_of(tp.topic) in scored.retried]
+            self._schedule.committed(offsets, wrote)
             if self._known is not None:
                 now = d.wall()
                 for keys, predictions, version in scored.known:
@@ -322,19 +262,12 @@ class Lane:
             d.reporter.committed(records, scored, started, began)
             for tp in turn.marks if not scored.held else ():
                 high = self._consumer.highwater(tp)
-                done = tp in self._due or (high is not None and high <= self._committed[tp])
+                done = self._schedule.is_held(tp) or (high is not None and high <= self._committed[tp])
                 self._care.passed(tp, self._read[tp][1], done)
-        self._share(records, d.clock() - started)
+        now = d.clock()
+        self._schedule.spent(len(records), self._retries, now - started, now)
         slow = min(d.plan.cards[model].breaker.slow_call for model in d.plan.asked)
         self._pace.saw(len(records), inference, d.clock() - started, slow)
-
-    def _share(self, records: Sequence[Record], seconds: float) -> None:
-        """The ladder's next turn, after a batch that took ``seconds``."""
-        now = self._d.clock()
-        if self._retries < len(records):
-            self._live_seen = now
-        if self._retries and now - self._live_seen < LIVE_SEEN:
-            self._ladder_rests = now + LADDER_RESTS * seconds * self._retries / len(records)
 
     async def _mark(self, marks: Mapping[TopicPartition, Mark]) -> None:
         """Beside the same offsets, by the lane's own producer: what the next owner finds if this worker dies now."""

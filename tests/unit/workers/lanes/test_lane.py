@@ -13,7 +13,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from failsoft.topics.names import Names
 from failsoft.workers.lanes.exclusive import Turnstile
-from failsoft.workers.lanes.lane import LEAST_WAIT_MS, Deps, Lane
+from failsoft.workers.lanes.lane import Deps, Lane
+from failsoft.workers.lanes.retry_schedule import LEAST_WAIT_MS
 from tests.kafka import eventually
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, FakeBoard, Rec, events, fine, plan, waiting
 

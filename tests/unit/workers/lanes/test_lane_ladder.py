@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 from aiokafka import TopicPartition
 
-from failsoft.workers.lanes.lane import IDLE_FETCH, LADDER_RESTS, LIVE_SEEN, Deps, Lane
+from failsoft.workers.lanes.lane import Deps, Lane
+from failsoft.workers.lanes.retry_schedule import IDLE_FETCH, LADDER_RESTS, LIVE_SEEN
 from failsoft.workers.scoring.plan import Plan
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, Rec, events, plan, trio, waiting
 
@@ -43,7 +44,8 @@ class Desk:
             clock=lambda: self.now,
         )
         self.lane = Lane(0, [LIVE, *LADDER], cast(Any, consumer), cast(Deps, deps))
-        self.lane._next = dict.fromkeys([LIVE, *LADDER], 0)
+        for tp in LADDER:
+            self.lane._schedule.opened(tp, 0)
 
     def may_retry(self, model: str, waiting: bool) -> bool:
         self.asked.append(model)
@@ -58,7 +60,11 @@ class Desk:
         self.fetched = {LIVE: events(live), RUNG: [waiting(offset=i) for i in range(retries)]}
         records = await self.lane._take()
         assert len(records) == live + retries
-        self.lane._share(records, seconds)
+        self.spent(records, seconds)
+
+    def spent(self, records: Sequence[Any], seconds: float) -> None:
+        """The batch that was taken last is done, and took so long."""
+        self.lane._schedule.spent(len(records), self.lane._retries, seconds, self.now)
 
     def reads(self) -> set[TopicPartition]:
         return {*self.lane._readable()[0]}
@@ -107,7 +113,7 @@ async def test_a_record_that_is_not_due_costs_the_ladder_nothing() -> None:
     """It is not in the batch."""
     desk = Desk()
     desk.fetched = {LIVE: events(3), RUNG: [waiting(due_ms=NOW_MS + 1000)]}
-    desk.lane._share(await desk.lane._take(), 1.0)
+    desk.spent(await desk.lane._take(), 1.0)
     assert desk.reads() == {LIVE, NEXT, AGAIN}
 
 
@@ -149,7 +155,7 @@ def test_what_is_on_a_rung_or_was_not_looked_at_yet_waits(ends: Sequence[int]) -
 async def test_what_this_lane_wrote_waits_until_its_rung_is_empty() -> None:
     """A rung that is paused is not fetched, so that its end is not heard of."""
     desk = Desk()
-    desk.lane._wrote.add(RUNG)
+    desk.lane._schedule.committed({}, [RUNG])
     assert desk.waits()
     await desk.lane._take()
     assert not desk.waits()
