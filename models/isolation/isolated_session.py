@@ -22,7 +22,8 @@ from failsoft.models.catalog.repository import Artifact
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import About, Damaged
 from failsoft.models.isolation.forkserver import MOST
-from failsoft.models.isolation.pool import TICK, Clock, Death, Replica, Replicas
+from failsoft.models.isolation.pool import Replicas
+from failsoft.models.isolation.replica import TICK, Clock, Death, Replica
 from failsoft.models.isolation.transport import Ended
 from failsoft.models.runtime.memory import out_of_memory
 from failsoft.models.runtime.session import Cancel, late

@@ -61,7 +61,8 @@ SHELLS = {
     "models/vetting/cache.py",  # remembers on disk which passed,
     "models/isolation/isolated_session.py",  # runs them in processes of their own,
     "models/isolation/forkserver.py",  # which are these,
-    "models/isolation/pool.py",  # started and started again by that,
+    "models/isolation/supervisor.py",  # started and started again by that,
+    "models/isolation/replica.py",  # each of which is one of these,
     "models/isolation/transport.py",  # and reached by this
     "models/training/car_loans.py",  # made the demo's models; nothing at run time imports it
 }

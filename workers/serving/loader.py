@@ -13,7 +13,7 @@ import structlog
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact, Repository, UnknownModel
 from failsoft.models.isolation.isolated_session import Isolated
-from failsoft.models.isolation.pool import Death
+from failsoft.models.isolation.replica import Death
 from failsoft.models.runtime.session import Session, Unloadable
 from failsoft.models.vetting.cache import Passes
 from failsoft.models.vetting.gate import Limits, examine

@@ -20,7 +20,7 @@ import pytest
 from failsoft.models.isolation import codec, isolated_session, pool
 from failsoft.models.isolation.backoff import AT_ONCE
 from failsoft.models.isolation.isolated_session import Isolated
-from failsoft.models.isolation.pool import Death
+from failsoft.models.isolation.replica import Death
 from failsoft.models.runtime.session import Cancel
 from failsoft.models.runtime.signature import Outcome
 from failsoft.schemas.failure import Failure, Kind
