@@ -122,7 +122,7 @@ def replicas() -> list[psutil.Process]:
     return [p for p in processes() if _parent(p) != ours]
 
 
-def nurseries() -> list[psutil.Process]:
+def forkservers() -> list[psutil.Process]:
     """Those that load a model and fork its replicas."""
     ours = psutil.Process().pid
     return [p for p in processes() if _parent(p) == ours]

@@ -19,7 +19,7 @@ from failsoft.schemas.features import Columns, Spec, Type
 from failsoft.schemas.prediction import Floats, Label, Predictions
 
 About = dict[str, Any]
-"""The JSON of a parcel: what its blocks are."""
+"""The JSON beside the blocks: what they are."""
 
 Block = NDArray[Any] | bytes
 Bytes = NDArray[np.uint8]

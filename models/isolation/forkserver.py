@@ -1,6 +1,6 @@
 """A model's own process: ``-m models.isolation.forkserver PARENT FD`` loads the model once, and forks its replicas.
 
-The first process, the *nursery*, never runs a batch of the worker's: it loads, warms, and forks one replica for each
+The first process, the *forkserver*, never runs a batch of the worker's: it loads, warms, and forks one replica for each
 that the worker asks for, in milliseconds and with the model's memory shared until written. It tells the worker how each
 replica ended. A fork copies one thread only, and here that is all that matters: a session of one thread a call has no
 pool (ONNX Runtime's own at import only waits to tell its makers something). A lock that was copied shut all the same
@@ -38,14 +38,14 @@ FAILED = 70
 """Exit code of a replica that met what nobody expects; a traceback stands on stderr."""
 
 MOST = 1 << 30
-"""Bytes of a parcel's JSON: as many as a batch has failures, each with a message."""
+"""Bytes of the JSON of a batch or an answer: as many as a batch has failures, each with a message."""
 
 _FDS = 3  # of one fork: socket, stop pipe, segment
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """The nursery, until its worker closes the socket."""
+    """The forkserver, until its worker closes the socket."""
     parent, fd = int(sys.argv[1]), int(sys.argv[2])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # They go to whole groups; the worker drains, and needs its models for that. The end of the socket ends us.
@@ -67,11 +67,11 @@ def main() -> int:
     gc.freeze()  # what is never looked at by the collector stays shared between the replicas
     control.send({"loaded": os.getpid()})
     with contextlib.suppress(Ended):
-        _Nursery(control, session).run()
+        _Forkserver(control, session).run()
     return 0
 
 
-class _Nursery:
+class _Forkserver:
     def __init__(self, control: Channel, session: Session) -> None:
         self._control, self._session = control, session
         self._poll = select.poll()
@@ -81,11 +81,11 @@ class _Nursery:
         self._fds: list[int] = []
 
     def run(self) -> None:
-        """Forks, kills and buries as it is told, until the socket ends: Ended."""
+        """Forks, kills and reaps as the worker asks, until the socket ends: Ended."""
         while True:
             for fd, _ in self._poll.poll():
                 if fd in self._lives:
-                    self._bury(fd)
+                    self._reap(fd)
                 else:
                     self._listen()
 
@@ -101,7 +101,7 @@ class _Nursery:
             if "fork" in message:
                 given, self._fds = self._fds[:_FDS], self._fds[_FDS:]
                 self._fork(message["fork"], *given)
-            elif message["kill"] in self._pids:  # not buried yet, so the number is still that process's
+            elif message["kill"] in self._pids:  # not reaped yet, so the number is still that process's
                 os.kill(self._pids[message["kill"]], signal.SIGKILL)
 
     def _fork(self, number: int, connection: int, stop: int, segment: int) -> None:
@@ -126,7 +126,7 @@ class _Nursery:
         self._pids[number], self._lives[life] = pid, number
         self._poll.register(life, select.POLLIN)
 
-    def _bury(self, life: int) -> None:
+    def _reap(self, life: int) -> None:
         number = self._lives.pop(life)
         self._poll.unregister(life)
         os.close(life)

@@ -1,4 +1,4 @@
-"""A model in processes of its own: what it does to them, it does to them alone. The face is that of models.session.
+"""A model in processes of its own: what it does to them, it does to them alone. The interface is that of Session.
 
 ``run`` sends a batch through shared memory and waits. A native crash ends the process and fails the batch; a run that
 is cancelled is stopped inside the process if that helps, and else the process is killed; another is forked at once.
@@ -53,11 +53,11 @@ class Isolated:
         self,
         artifact: Artifact,
         card: ModelCard,
-        told: Callable[[Death], None] = _nothing,
+        on_death: Callable[[Death], None] = _nothing,
         clock: Clock = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """Starts to load; ``warm`` waits for it. ``told`` hears, on another thread, of each process that died."""
+        """Starts to load; ``warm`` waits for it. Another thread calls ``on_death`` for each process that died."""
         self.artifact = artifact
         self.card = card
         self.key = artifact.key
@@ -67,7 +67,7 @@ class Isolated:
         self._specs = card.specs
         self._clock = clock
         section = card.model
-        self._replicas = Replicas(_order(artifact, card), section.replicas, section.memory, told, clock, draw)
+        self._replicas = Replicas(_order(artifact, card), section.replicas, section.memory, on_death, clock, draw)
 
     def warm(self) -> None:
         """Until the model is loaded and warmed, in its process. Raises Unloadable; nothing is left running then."""

@@ -12,7 +12,7 @@ from failsoft.models.breaker import fleet as breakers
 from failsoft.models.breaker.rules import Policy
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import Damaged
-from failsoft.models.isolation.transport import MOST as LONGEST_PARCEL
+from failsoft.models.isolation.transport import MOST as LONGEST_ANSWER
 from failsoft.models.rollout import rollout
 from failsoft.models.runtime.signature import Outcome
 from failsoft.models.vetting.verdict import Check, Result, Vetting
@@ -123,7 +123,7 @@ def answer(data: bytes) -> bool:
     """
     first, *blocks = data.split(b"\x1e\n")
     try:
-        about = wire.loads(first, LONGEST_PARCEL)
+        about = wire.loads(first, LONGEST_ANSWER)
     except Malformed:
         return False
     if not isinstance(about, dict):
@@ -171,18 +171,18 @@ def known(data: bytes) -> bool:
     return True
 
 
-def _parcel(given: Outcome | Failure) -> bytes:
+def _encoded(given: Outcome | Failure) -> bytes:
     about, blocks = codec.send_answer(given)
     return b"\x1e\n".join([wire.dumps(about), *(bytes(memoryview(b).cast("B")) for b in blocks)])
 
 
 _SCORES = np.array([0.75, 0.5, 0.25], np.float32)
 _TABLE = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)
-_PARCELS = (
-    _parcel(Outcome(Predictions(_SCORES, [1, 1, 0], None, _SCORES), {})),
-    _parcel(Outcome(Predictions(_SCORES, ["a", "é", "b"], _TABLE, np.array([0.5, 1, 0.7])), {})),
-    _parcel(Outcome(Predictions(_SCORES, [1, "a", None]), {1: Failure(Kind.BAD_OUTPUT, "no number")})),
-    _parcel(Failure(Kind.TIMEOUT, "too long")),
+_ENCODED_ANSWERS = (
+    _encoded(Outcome(Predictions(_SCORES, [1, 1, 0], None, _SCORES), {})),
+    _encoded(Outcome(Predictions(_SCORES, ["a", "é", "b"], _TABLE, np.array([0.5, 1, 0.7])), {})),
+    _encoded(Outcome(Predictions(_SCORES, [1, "a", None]), {1: Failure(Kind.BAD_OUTPUT, "no number")})),
+    _encoded(Failure(Kind.TIMEOUT, "too long")),
 )
 _REPORT = (
     b'{"key":"m@2","worker":"w1","sequence":5,"at_ms":%d,"generation":4,"kind":"window","counts":{"calls":40,"failures":'
@@ -237,7 +237,10 @@ TARGETS = (
         (b"999", b"alone", b"among", b"suspect", b"5", b"6"),
     ),
     Target(
-        "answer", answer, _PARCELS, (b'"timeout"', b'"malformed"', b'"scores"', b"\xed\xa0\x80", b"\xff" * 8, b"\x1e\n")
+        "answer",
+        answer,
+        _ENCODED_ANSWERS,
+        (b'"timeout"', b'"malformed"', b'"scores"', b"\xed\xa0\x80", b"\xff" * 8, b"\x1e\n"),
     ),
     Target(
         "known",

@@ -103,7 +103,7 @@ def test_sigterm_while_an_isolated_model_hangs(kafka: Broker, name: str, tmp_pat
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("which", [0, 1], ids=["nursery", "replica"])
+@pytest.mark.parametrize("which", [0, 1], ids=["forkserver", "replica"])
 def test_sigterm_while_a_model_is_being_restarted(kafka: Broker, name: str, tmp_path: Path, which: int) -> None:
     """Killed from outside while events come, and the worker told to end at once: it does, and nobody is left behind,
     be it the process that has not loaded yet.

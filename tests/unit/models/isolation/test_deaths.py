@@ -30,10 +30,10 @@ from tests.isolated_models import (
     artifact,
     deadly,
     ended,
+    forkservers,
     greedy,
     hanging,
     heavy,
-    nurseries,
     processes,
     replicas,
     user_time,
@@ -57,8 +57,8 @@ class Clock:
         return time.monotonic() + self.ahead
 
 
-class Told(list[Death]):
-    """The deaths that were told."""
+class Deaths(list[Death]):
+    """The deaths that were reported."""
 
     def __call__(self, death: Death) -> None:
         self.append(death)
@@ -74,9 +74,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     monkeypatch.setattr(pool, "REPORT", 30.0)
 
     def one(
-        model: onnx.ModelProto, told: Any = lambda death: None, clock: Any = time.monotonic, **card: Any
+        model: onnx.ModelProto, on_death: Any = lambda death: None, clock: Any = time.monotonic, **card: Any
     ) -> Isolated:
-        made.append(Isolated(artifact(tmp_path, model), a_card(**card), told, clock, lambda: 0.5))
+        made.append(Isolated(artifact(tmp_path, model), a_card(**card), on_death, clock, lambda: 0.5))
         made[-1].warm()
         _all_up(made[-1])
         return made[-1]
@@ -104,14 +104,14 @@ def ask(isolated: Isolated, *values: tuple[object, ...], within: float | None = 
 
 
 def test_a_native_crash_fails_its_batch_and_the_next_is_answered(start: Start) -> None:
-    """The failure says which signal; the process is replaced at once, and the death is told."""
-    told = Told()
-    isolated = start(deadly(), told)
+    """The failure says which signal; the process is replaced at once, and the death is reported."""
+    deaths = Deaths()
+    isolated = start(deadly(), deaths)
     failure = ask(isolated, (1, 0.5), (-1, 0.5))
     assert failure == Failure(Kind.CRASHED, "m@3: its process died (signal SIGFPE)")
     assert isinstance(ask(isolated, (1, 0.5)), Outcome)
-    wait_for(lambda: len(told) == 1, 30, "the death to be told")
-    assert told[0].why == "crashed"
+    wait_for(lambda: len(deaths) == 1, 30, "the report of the death")
+    assert deaths[0].why == "crashed"
 
 
 def test_a_row_is_found_by_halving(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,21 +147,21 @@ def test_a_loop_that_does_not_end_is_stopped_and_its_process_goes_on(
     monkeypatch.setattr(
         isolated_session, "GRACE", 30.0
     )  # usually 40 ms, after which it is killed: a machine may stall longer
-    told = Told()
-    isolated = start(hanging(), told)
+    deaths = Deaths()
+    isolated = start(hanging(), deaths)
     before = _all_up(isolated)
     failure = ask(isolated, (10**15, 0.5), within=0.1)
     assert isinstance(failure, Failure) and failure.kind is Kind.TIMEOUT and "its deadline of 200 ms" in failure.message
     assert isinstance(ask(isolated, (1, 0.5)), Outcome)
-    assert replicas() == before and not told
+    assert replicas() == before and not deaths
 
 
 def test_an_operator_that_does_not_end_is_killed_at_its_deadline(start: Start) -> None:
     """Inside one operator nothing listens, so the process is killed; the call comes back soon, and the next is
     answered by another.
     """
-    told = Told()
-    isolated = start(heavy(), told)
+    deaths = Deaths()
+    isolated = start(heavy(), deaths)
     (before,) = _all_up(isolated)
     began = time.monotonic()
     failure = ask(isolated, (12_000, 0.5), within=0.2)
@@ -169,7 +169,7 @@ def test_an_operator_that_does_not_end_is_killed_at_its_deadline(start: Start) -
     assert time.monotonic() - began < 20, "the operator alone takes a minute"
     assert isinstance(ask(isolated, (2, 0.5)), Outcome)
     wait_for(lambda: ended(before), 30, "the end of the first")
-    wait_for(lambda: [d.why for d in told] == ["timeout"], 30, "the death to be told")
+    wait_for(lambda: [d.why for d in deaths] == ["timeout"], 30, "the report of the death")
 
 
 def test_a_cancel_that_came_before_its_run_is_obeyed(start: Start) -> None:
@@ -202,7 +202,7 @@ def test_without_a_limit_the_bomb_goes_off(start: Start) -> None:
 
 def test_a_process_that_dies_for_want_of_memory_says_so(start: Start) -> None:
     """Where no run can be failed, the process ends, and the failure names the limit and not only an exit code."""
-    told = Told()
+    deaths = Deaths()
     model = onnx_model(
         [("s", "string", ["n", 1])],
         [("y", "float", ["n", 1])],
@@ -216,16 +216,16 @@ def test_a_process_that_dies_for_want_of_memory_says_so(start: Start) -> None:
             default_float=0.0,
         ),
     )
-    isolated = start(model, told, memory="192MB", types={"s": "string"})
+    isolated = start(model, deaths, memory="192MB", types={"s": "string"})
     failure = ask(isolated, ("x" * 120_000_000,))
     assert failure == Failure(Kind.CRASHED, "m@3: its process was over its memory limit of 192MB (exit code 70)")
     assert isinstance(ask(isolated, ("a",)), Outcome)
-    wait_for(lambda: [d.why for d in told] == ["memory"], 30, "the death to be told")
+    wait_for(lambda: [d.why for d in deaths] == ["memory"], 30, "the report of the death")
 
 
 def test_a_process_killed_between_calls_costs_no_answer(start: Start) -> None:
     """kill -9 of an idle process: it had not begun with the call that finds it gone, so that another takes it."""
-    isolated = start(deadly(), Told())
+    isolated = start(deadly(), Deaths())
     for _ in range(5):
         (process,) = _all_up(isolated)
         process.kill()
@@ -249,11 +249,11 @@ def test_a_process_killed_within_a_call_fails_that_call(start: Start) -> None:
 
 
 def test_an_answer_that_is_none_counts_as_a_crash(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Native code wrote where it should not have. The process is ended, and that is told as what it is: no time-out;
+    """Native code wrote where it should not have. The process is ended, and reported as what it is: no time-out;
     the next call is answered by another.
     """
-    told = Told()
-    isolated = start(deadly(), told)
+    deaths = Deaths()
+    isolated = start(deadly(), deaths)
     (before,) = _all_up(isolated)
     read = codec.answer
     with monkeypatch.context() as spoiled:
@@ -262,8 +262,8 @@ def test_an_answer_that_is_none_counts_as_a_crash(start: Start, monkeypatch: pyt
     assert isinstance(failure, Failure) and failure.kind is Kind.CRASHED
     assert "out of its mind: 1 numbers where 2 are right" in failure.message
     assert isinstance(ask(isolated, (1, 0.5)), Outcome)
-    wait_for(lambda: [d.why for d in told] == ["crashed"], 30, "the death to be told")
-    assert f"m@3: {told[0].message}" == failure.message
+    wait_for(lambda: [d.why for d in deaths] == ["crashed"], 30, "the report of the death")
+    assert f"m@3: {deaths[0].message}" == failure.message
     wait_for(lambda: ended(before), 30, "its end")
 
 
@@ -278,13 +278,13 @@ def test_one_of_two_replicas_is_killed_and_the_other_answers_at_once(start: Star
 
 def test_the_first_process_killed_is_started_again(start: Start) -> None:
     """With it go those that it forked; meanwhile calls are unavailable, and say why; then the model is loaded again."""
-    told = Told()
-    isolated = start(deadly(), told, replicas=2)
-    (nursery,) = nurseries()
-    nursery.kill()
-    wait_for(lambda: told, 60, "the death to be told")
+    deaths = Deaths()
+    isolated = start(deadly(), deaths, replicas=2)
+    (forkserver,) = forkservers()
+    forkserver.kill()
+    wait_for(lambda: deaths, 60, "the report of the death")
     wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), Outcome), 60, "an answer")
-    assert nurseries() != [nursery] and len(told) == 1
+    assert forkservers() != [forkserver] and len(deaths) == 1
 
 
 def test_a_version_whose_file_went_is_unavailable_until_it_is_back(
@@ -297,7 +297,7 @@ def test_a_version_whose_file_went_is_unavailable_until_it_is_back(
     file = isolated.artifact.path
     content = file.read_bytes()
     file.unlink()
-    nurseries()[0].kill()
+    forkservers()[0].kill()
 
     def said() -> str:
         found = ask(isolated, (1, 0.5))
@@ -354,20 +354,20 @@ def test_fifty_restarts_leave_nothing_behind(start: Start) -> None:
         assert isinstance(ask(isolated, (1, 0.5)), Outcome)
 
     def used() -> tuple[int, int, int, int]:
-        (nursery,) = nurseries()
-        return here.num_fds(), threading.active_count(), nursery.num_fds(), len(os.listdir("/dev/shm"))
+        (forkserver,) = forkservers()
+        return here.num_fds(), threading.active_count(), forkserver.num_fds(), len(os.listdir("/dev/shm"))
 
     here = psutil.Process()
     for _ in range(5):
         crash()
     wait_for(lambda: len(replicas()) == 1, 60, "one replica")
-    before, memory = used(), here.memory_info().rss + nurseries()[0].memory_info().rss
+    before, memory = used(), here.memory_info().rss + forkservers()[0].memory_info().rss
     for _ in range(50):
         crash()
     # Or fewer: a thread of a test before may have been about to end.
     wait_for(lambda: all(map(le, used(), before)), 30, f"no more than there was before: {before}")
     wait_for(lambda: len(processes()) == 2, 30, "two processes")
-    assert here.memory_info().rss + nurseries()[0].memory_info().rss < memory + 8_000_000
+    assert here.memory_info().rss + forkservers()[0].memory_info().rss < memory + 8_000_000
     isolated.close()
     assert not [f for f in os.listdir("/proc/self/fd") if "failsoft-batch" in _target(f)]
 

@@ -18,7 +18,7 @@ from failsoft.models.runtime.session import Cancel, Session, Unloadable
 from failsoft.models.runtime.signature import Outcome
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import columns
-from tests.isolated_models import Start, a_card, artifact, deadly, hanging, nurseries, processes, replicas, user_time
+from tests.isolated_models import Start, a_card, artifact, deadly, forkservers, hanging, processes, replicas, user_time
 from tests.kafka import wait_for
 from tests.onnx_models import node, onnx_model, rows, same
 from tests.versions import bomb
@@ -29,8 +29,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Loaded and warmed; closed at the end, when no process is left."""
     made: list[Isolated] = []
 
-    def one(model: onnx.ModelProto, told: Any = lambda death: None, **card: Any) -> Isolated:
-        made.append(Isolated(artifact(tmp_path, model), a_card(**card), told))
+    def one(model: onnx.ModelProto, on_death: Any = lambda death: None, **card: Any) -> Isolated:
+        made.append(Isolated(artifact(tmp_path, model), a_card(**card), on_death))
         made[-1].warm()
         wait_for(lambda: len(replicas()) == made[-1].card.model.replicas, 60, "the replicas")
         return made[-1]
@@ -235,6 +235,6 @@ def test_closing_waits_for_runs_and_ends_everything(start: Start) -> None:
     wait_for(lambda: _worked() > before, 60, "the call to run")
     isolated.close()
     caller.join(60)
-    assert isinstance(found[0], Outcome) and not processes() and not nurseries()
+    assert isinstance(found[0], Outcome) and not processes() and not forkservers()
     assert isolated.run(rows(isolated.card, (1, 0.5))) == Failure(Kind.UNAVAILABLE, "m@3 is unloaded")
     isolated.close()
