@@ -10,7 +10,6 @@ would look like a model that hangs: stopped at its deadline, and forked anew.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import resource
@@ -22,12 +21,12 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any
 
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.transport import Channel, Ended, Segment
+from failsoft.models.runtime.parent_death import ender
 from failsoft.models.runtime.session import Cancel, Session, Unloadable
 from failsoft.schemas import wire
 
@@ -41,7 +40,6 @@ MOST = 1 << 30
 """Bytes of the JSON of a batch or an answer: as many as a batch has failures, each with a message."""
 
 _FDS = 3  # of one fork: socket, stop pipe, segment
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
@@ -50,7 +48,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # They go to whole groups; the worker drains, and needs its models for that. The end of the socket ends us.
         signal.signal(number, signal.SIG_IGN)
-    _end_with(parent)
+    ender(parent)()
     control = Channel(socket.socket(fileno=fd))
     order = control.receive()
     assert order is not None
@@ -111,7 +109,7 @@ class _Forkserver:
         if pid == 0:
             code = FAILED
             try:
-                _end_with(mother)
+                ender(mother)()
                 self._control.close()
                 for fd in (life, *self._lives):
                     os.close(fd)
@@ -175,15 +173,6 @@ class _Stops:
                 (self._stopped,) = STOP.unpack(told[-STOP.size :])
                 if self._number <= self._stopped:
                     self._cancel.set()
-        os._exit(0)
-
-
-def _end_with(parent: int) -> None:
-    """SIGKILL when ``parent`` ends, on Linux; elsewhere, and before that, the end of a socket or pipe does it."""
-    if sys.platform == "linux":
-        libc: Any = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we had asked
         os._exit(0)
 
 

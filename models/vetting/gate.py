@@ -7,7 +7,6 @@ nothing of the parent's environment and open files, and gives up memory, process
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import math
 import os
@@ -24,13 +23,13 @@ from pathlib import Path
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact, NotOneFile, Repository, UnknownModel
 from failsoft.models.runtime.memory import out_of_memory, over_memory
+from failsoft.models.runtime.parent_death import ender
 from failsoft.models.vetting import golden
 from failsoft.models.vetting.cache import Passes
 from failsoft.models.vetting.verdict import Check, Result, Vetting, check_of
 from failsoft.schemas import wire
 from failsoft.schemas.config.refusal import Refused
 
-_PR_SET_PDEATHSIG = 1
 _LINE = 100_000
 # Where the interpreter's own libraries are may be told by these; without them it would not start.
 _KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
@@ -230,7 +229,7 @@ def main(arguments: Sequence[str]) -> None:
     path, sha256, card, memory, cpu, wall, parent = arguments
     out = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever else is printed is not ours
-    _end_with(int(parent))
+    ender(int(parent))()  # elsewhere than on Linux its limits end it
     signal.alarm(math.ceil(float(wall)) + _LATE)
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_CPU, math.ceil(float(cpu)))
@@ -266,14 +265,6 @@ def _steps(path: Path, sha256: str, fingerprint: str, memory: int) -> Iterator[d
 
 def _said(check: Check) -> dict[str, str]:
     return {"name": check.name, "result": check.result.value, "message": check.message}
-
-
-def _end_with(parent: int) -> None:
-    """Linux kills this process when its parent dies, by ``kill -9`` too; elsewhere its limits end it."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
 
 
 def _lower(what: int, limit: int) -> None:

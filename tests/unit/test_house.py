@@ -57,6 +57,7 @@ SHELLS = {
     "topics/embedded/probe.py",  # asks it whether it is there,
     "topics/embedded/watcher.py",  # and ends with its parent
     "models/runtime/session.py",  # runs ONNX models,
+    "models/runtime/parent_death.py",  # ends their processes with the parent,
     "models/vetting/gate.py",  # tries them in a subprocess,
     "models/vetting/cache.py",  # remembers on disk which passed,
     "models/isolation/isolated_session.py",  # runs them in processes of their own,

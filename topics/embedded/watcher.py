@@ -28,6 +28,7 @@ POLL = 0.2
 """Seconds between two looks at the command and at the parent: what a restart may wait for nothing."""
 
 PARENT_GONE = b""
+# Also in models/runtime/parent_death.py, which topics may not import.
 PR_SET_PDEATHSIG = 1
 
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
+from failsoft.models.runtime.parent_death import ender
 from failsoft.workers.process import restart_policy
 
 log = structlog.get_logger("failsoft.supervisor")
 
 DRAIN = 45.0
 """Seconds that workers have to end. A transaction may take 20 and a lane's drain 25; after that only SIGKILL helps."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 def command(arguments: Sequence[str]) -> list[str]:
@@ -88,7 +86,8 @@ class Supervisor:
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=_end_with(os.getpid()),
+                # SIGTERM and not SIGKILL: an orphan drains as well as any worker.
+                preexec_fn=ender(os.getpid(), signal.SIGTERM),
             )
             self._running[index] = process
             if self._stop.is_set():
@@ -109,20 +108,3 @@ class Supervisor:
                     log.error("a worker crashed", worker=index, code=code, restart_in=round(wait, 2), crashes=crashes)
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._stop.wait(), wait)
-
-
-def _end_with(parent: int) -> Callable[[], None] | None:
-    """For the new process, before it becomes a worker: let the kernel end it when the supervisor dies, even by kill -9.
-
-    Linux only. SIGTERM and not SIGKILL: an orphan drains as well as any worker.
-    """
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def bind() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return bind
