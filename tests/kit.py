@@ -161,6 +161,7 @@ class FakeBoard:
     asked: list[tuple[str, int]] = field(default_factory=list)
     reports: list[tuple[str, int, Counts]] = field(default_factory=list)
     anywhere: bool = False
+    released: list[tuple[str, int]] = field(default_factory=list)
 
     def serving(self, model: str) -> Served | None:
         return Served(model, self.versions[model], {}) if model in self.versions else None
@@ -171,6 +172,9 @@ class FakeBoard:
 
     def report(self, key: str, generation: int, counts: Counts) -> None:
         self.reports.append((key, generation, counts))
+
+    def release(self, key: str, generation: int, n: int) -> None:
+        self.released.append((key, n))
 
 
 Answer = Callable[[Call], Result]

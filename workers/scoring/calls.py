@@ -78,6 +78,16 @@ def counts(card: ModelCard, calls: int, result: Result) -> Counts:
     return Counts(calls, failed, slow, runs=1)
 
 
+def report(board: Board, key: str, admission: Admission, counts: Counts) -> None:
+    """Tell the breaker what became of the calls that it admitted, and give back the probes that nobody ran.
+
+    A probe that is neither told nor given back is lost until its lease ends, and nothing probes meanwhile.
+    """
+    board.report(key, admission.generation, counts)
+    if admission.probe and counts.calls < admission.granted:
+        board.release(key, admission.generation, admission.granted - counts.calls)
+
+
 def usable(card: ModelCard, rows: Sequence[int], result: Result, failures: dict[int, Failure] | None) -> Sequence[int]:
     """Indexes of the rows whose answer may be given; rows of low confidence are noted in ``failures``."""
     assert result.predictions is not None

@@ -95,7 +95,7 @@ def _ask(
             return member
         columns = columns.take(np.searchsorted(kept, granted))
     result = yield calls.call(served, columns, card)
-    board.report(served.key, admission.generation, calls.counts(card, len(granted), result))
+    calls.report(board, served.key, admission, calls.counts(card, len(granted), result))
     for i, failure in result.bad.items():
         member.failures[granted[i]] = failure
         # A crash is counted in what is written of its row, and a row that waits is not written.

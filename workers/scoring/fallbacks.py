@@ -88,7 +88,7 @@ class Fallbacks:
         asked = rows[: admission.granted]
         asked_columns = ready.columns.take(np.arange(len(asked))) if len(asked) < len(rows) else ready.columns
         result = yield calls.call(served, asked_columns, card)
-        self.board.report(served.key, admission.generation, calls.counts(card, len(asked), result))
+        calls.report(self.board, served.key, admission, calls.counts(card, len(asked), result))
         if result.predictions is None:
             return pending
         good = calls.usable(card, asked, result, None)

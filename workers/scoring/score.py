@@ -120,7 +120,7 @@ class _Batch:
             result = yield calls.call(served, among(ready.columns, rows, part), self.card)
             counts += calls.counts(self.card, len(part), result)
             self._take_primary(part, result, served)
-        self.board.report(served.key, admission.generation, counts)
+        calls.report(self.board, served.key, admission, counts)
         if admission.probe and self.attempts:
             self._hold_failed_probes(granted)
 

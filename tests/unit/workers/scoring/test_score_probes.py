@@ -189,3 +189,16 @@ def test_a_row_that_nobody_ran_is_no_probe_that_passed() -> None:
     some = FakeBoard()
     run(events(3), board=some, models={"m": failing(1, kind=Kind.UNAVAILABLE)})
     assert some.reports[0][2] == Counts(calls=2, failures=0, slow=0, runs=1)
+
+
+def test_a_probe_that_nobody_ran_is_given_back() -> None:
+    """The next batch may probe at once: a lease of probes that nobody runs would keep everybody waiting for its end."""
+    board = probing()
+    run([waiting(offset=i) for i in range(3)], board=board, models={"m": failing(0, 2, kind=Kind.UNAVAILABLE)})
+    assert board.released == [("m@2", 2)]
+    ran = probing()
+    run([waiting(offset=i) for i in range(3)], board=ran, models={"m": failing(0, 1, 2)})
+    assert ran.released == []
+    closed = FakeBoard()
+    run(events(3), board=closed, models={"m": failing(1, kind=Kind.UNAVAILABLE)})
+    assert closed.released == [], "a closed breaker lends nothing"

@@ -12,6 +12,7 @@ from failsoft.models.breaker.policy import policy
 from failsoft.models.breaker.rules import State
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Probes, ReportKind, Tally
+from failsoft.workers.scoring.calls import report
 from failsoft.workers.scoring.plan import Served
 from failsoft.workers.serving.registry import LocalBoard
 from failsoft.workers.telemetry.metrics import Metrics
@@ -235,3 +236,21 @@ def test_the_policy_is_the_cards() -> None:
     for name in ("failure_rate", "window", "minimum_calls", "slow_call", "slow_rate", "open_for", "max_open", "probes"):
         assert getattr(found, name) == getattr(section, name)
     assert found.probe_lease > card("m").model.budget
+
+
+def test_probes_that_nobody_ran_are_granted_again_within_their_lease(bench: _Bench) -> None:
+    """Given back, they are there for the next batch; only reported as no calls, they are gone until the lease ends."""
+    bench.serve()
+    bench.sees("open", 1)
+    bench.now += 15
+    bench.board.may_retry("m")
+    assert [r.kind for r in bench.board.reports()] == [ReportKind.ASK]
+    bench.sees("half_open", 2, lease=Lease("w", 3, bench.now_ms, bench.now_ms + 10_000))
+    nothing = Counts()
+    first = bench.board.admit("m@2", 3, ladder=3)
+    assert first.granted == 3 and first.probe
+    report(bench.board, "m@2", first, nothing)
+    again = bench.board.admit("m@2", 3, ladder=3)
+    assert again.granted == 3
+    bench.board.report("m@2", again.generation, nothing)
+    assert bench.board.admit("m@2", 3, ladder=3).granted == 0
