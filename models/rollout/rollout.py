@@ -1,8 +1,8 @@
 """Which version of a model the fleet serves: how one owner folds orders and what workers say of themselves into a row,
 and when it goes back to an older version by itself.
 
-One writer folds and everybody reads, as with breakers (``models.fleet``); a row is all that an owner knows. Times are
-wall-clock milliseconds.
+One writer folds and everybody reads, as with breakers (``models.breaker.fleet``); a row is all that an owner knows.
+Times are wall-clock milliseconds.
 
 An automatic rollback is decided from data alone: half-open cycles that failed are probes that were made and failed. It
 goes to a version that has been active before and is older than the failing one, never forward, and not to one that the

@@ -23,7 +23,7 @@ from failsoft.workers.telemetry import logs
 
 @dataclass
 class Switched:
-    """A session (workers.runner.Runs) that a file turns off, and that another makes deaf to whatever it is told."""
+    """A session (workers.execution.runner.Runs) that one file turns off, and that another makes hang."""
 
     session: Model
     switch: Path

@@ -7,8 +7,8 @@ from collections import defaultdict
 from tests.integration.verifier import Settlement, Verdict
 
 STALL = 40.0
-"""Seconds. A commit that hangs is given up after 20 (workers.transaction), a worker that ended starts again within a
-second, and may then wait for its group; whatever a broker does, each lane has answers again after this."""
+"""Seconds. A commit that hangs is given up after 20 (workers.lanes.transaction), a worker that ended starts again
+within a second, and may then wait for its group; whatever a broker does, each lane has answers again after this."""
 
 
 def answered_everywhere(settlement: Settlement, within: float = STALL) -> None:

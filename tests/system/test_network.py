@@ -28,8 +28,8 @@ TAKEN_OVER = 30.0
 rebalance and the fencing of lanes, on a busy machine."""
 
 GIVEN_UP = 35.0
-"""Seconds from the silence until a worker that was in a commit has ended: 20 for the commit (workers.transaction), at
-most 5 to end (failsoft.workers.process.composition), and what a busy machine adds."""
+"""Seconds from the silence until a worker that was in a commit has ended: 20 for it (workers.lanes.transaction),
+at most 5 to end (workers.process.composition), and what a busy machine adds."""
 
 BACK = 60.0
 """Seconds from the healing until one that only fetched is back: what it asked is given up after 40 (aiokafka's own

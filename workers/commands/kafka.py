@@ -35,8 +35,9 @@ def kafka(
 
     **Example**: `failsoft kafka --data ./kafka-data`
     """
-    from failsoft.topics.embedded.broker import Embedded
+    from failsoft.topics.embedded.broker import Embedded, java_runtime
 
+    java_runtime()  # said before anything starts
     ended = threading.Event()
     codes: list[int] = []
 

@@ -66,11 +66,12 @@ def demo(
 
 def _play(ctx: typer.Context, script: Script, show: Show, console: Console) -> list[Sum]:
     from failsoft.topics.embedded import jars
-    from failsoft.topics.embedded.broker import Embedded
+    from failsoft.topics.embedded.broker import Embedded, java_runtime
     from failsoft.workers.demo.environment import StageFailed
     from failsoft.workers.demo.run import StoryFailed
     from failsoft.workers.demo.scenario import tell
 
+    java_runtime()  # said before anything starts
     show.say(
         "failsoft scores Kafka events with a model, and keeps answering, honestly, while the model fails. "
         "This is the whole story, with nothing simulated but the model's faults."

@@ -1,7 +1,8 @@
 """Runs calls by their deadlines; a model's failure is returned, not raised.
 
 A run that does not end at its deadline is terminated; one that ignores that is no longer waited for, and its thread is
-lost. A batch that fails as a whole is split until the failing rows stand alone (workers.blame), within a time budget.
+lost. A batch that fails as a whole is split until the failing rows stand alone (workers.execution.bisect), within a
+time budget.
 """
 
 from __future__ import annotations

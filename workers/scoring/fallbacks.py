@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -31,19 +32,17 @@ class Fallbacks:
         now_ms: int,
         records: Sequence[Record],
         events: Events,
+        prepared: tuple[list[int], Columns | None] = ([], None),
+        imputed: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
+        """``prepared``: the rows that the primary got, and their columns; ``imputed``: what was filled in them. A rule
+        reads a row as the primary got it.
+        """
         self.plan, self.board, self.known, self.now_ms = plan, board, known, now_ms
         self.records, self.events = records, events
         self.answered: list[Answered] = []
         self.rule_errors: Counter[tuple[str, str]] = Counter()
-        self.primary_columns: tuple[list[int], Columns] | None = None
-        self.imputed: Mapping[int, tuple[str, ...]] = {}
-
-    def seen_by_primary(
-        self, prepared: tuple[list[int], Columns] | None, imputed: Mapping[int, tuple[str, ...]]
-    ) -> None:
-        """Rules read the rows as the primary got them: the rows and their columns, and what was imputed."""
-        self.primary_columns, self.imputed = prepared, imputed
+        self.prepared, self.imputed = prepared, imputed
 
     def ask(self, links: Sequence[Link], pending: list[int]) -> Generator[Call, Result, None]:
         """Walk ``links`` with the rows that need an answer; the last link, ``static``, always gives one."""
@@ -136,7 +135,7 @@ class Fallbacks:
         where no version was there to impute (or the row is invalid, or an ensemble's, of which each member imputes for
         itself), the event's own, None where one is unusable.
         """
-        kept, prepared = self.primary_columns or ([], None)
+        kept, prepared = self.prepared
         place = {row: i for i, row in enumerate(kept)}
         other = [row for row in pending if row not in place and row not in self.events.failures]
         plain = columns([self.events.features[row] for row in other], self.plan.specs) if other else None

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from failsoft.models.answers.imputation import Imputed
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.window import Counts
-from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.event import decode
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
@@ -106,7 +105,7 @@ class _Batch:
             waiting = calls.without(rows, invalid)
             self._refuse(waiting, Failure(Kind.UNAVAILABLE, f"no version of {self.plan.primary} is loaded"))
             return
-        rows, ready = self._prepare(rows, self.card, served)
+        rows, ready = self._prepare(rows, served)
         self.imputed = ready.imputed
         if not rows:
             return
@@ -134,12 +133,11 @@ class _Batch:
         self.missing |= result.missing
         self._refuse(result.waiting, Failure(Kind.BREAKER_OPEN, "too few members are asked"))
 
-    def _prepare(self, rows: list[int], card: ModelCard, served: Served) -> tuple[list[int], Imputed]:
-        """Feature columns of ``rows`` for a model; the rows that break its contract fail, or are left out."""
-        kept, ready = calls.prepare(self.events.features, rows, card, served)
-        if card is self.card:
-            self.failures.update(ready.invalid)
-            self.primary_columns = (kept, ready.columns) if kept else None
+    def _prepare(self, rows: list[int], served: Served) -> tuple[list[int], Imputed]:
+        """Feature columns of ``rows`` for the primary; the rows that break its contract fail."""
+        kept, ready = calls.prepare(self.events.features, rows, self.card, served)
+        self.failures.update(ready.invalid)
+        self.primary_columns = (kept, ready.columns) if kept else None
         return kept, ready
 
     def _refuse(self, rows: Iterable[int], failure: Failure) -> None:
@@ -201,8 +199,10 @@ class _Batch:
         links = self.plan.chain
         if self.convict is not None:
             links = tuple(link for link in links if link.kind in self.convict.links)
-        fallbacks = Fallbacks(self.plan, self.board, self.known, self.now_ms, self.records, self.events)
-        fallbacks.seen_by_primary(self.primary_columns, self.imputed)
+        prepared = self.primary_columns or ([], None)
+        fallbacks = Fallbacks(
+            self.plan, self.board, self.known, self.now_ms, self.records, self.events, prepared, self.imputed
+        )
         yield from fallbacks.ask(links, pending)
         self.answered += fallbacks.answered
         self.rule_errors = fallbacks.rule_errors

