@@ -107,7 +107,7 @@ def properties(data: Path, port: int, controller_port: int) -> dict[str, str]:
 class Embedded:
     """A broker of our own, which ends with this process whatever ends it.
 
-    ``data``: where topics are kept; None is a temporary directory, removed when the broker stops. ``port``: None takes a
+    ``data``: where topics are kept; None is a temporary directory, removed at its stop. ``port``: None takes a
     free one. ``cache``: of the jars. ``settings`` override ``properties``. One thread at a time may use an object.
     """
 
