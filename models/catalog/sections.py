@@ -33,7 +33,7 @@ from failsoft.models.catalog.fields import (
 )
 from failsoft.schemas.config import size
 from failsoft.schemas.config.refusal import near
-from failsoft.schemas.features import FLOAT32_MAX, Spec, Type
+from failsoft.schemas.features import FLOAT32_MAX, FeatureType, Spec
 
 LEAST_MEMORY = 192_000_000
 """Bytes: a process that has loaded a small model has some 125 MB that RLIMIT_DATA counts, and a batch needs some."""
@@ -168,7 +168,7 @@ class FeatureSection(Section):
     """A ``[[features]]`` entry. Without ``impute`` an event that lacks it is invalid, whatever ``required`` says."""
 
     name: str = Field(min_length=1)
-    type: Annotated[Type, one_of(Type)]
+    type: Annotated[FeatureType, one_of(FeatureType)]
     required: StrictBool = True
     impute: Imputation | None = None
     categories: tuple[str, ...] | None = Field(default=None, min_length=1)
@@ -186,10 +186,10 @@ class FeatureSection(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        numeric = self.type in (Type.FLOAT, Type.INT)
+        numeric = self.type in (FeatureType.FLOAT, FeatureType.INT)
         if self.required and self.impute is not None:
             raise ValueError(f"{self.name!r} is both required and imputed: leave out one of the two")
-        if self.categories is not None and self.type is not Type.STRING:
+        if self.categories is not None and self.type is not FeatureType.STRING:
             raise ValueError(f"{self.name!r}: only a string has categories, not a {self.type}")
         if not numeric and (self.mean is not None or self.median is not None):
             raise ValueError(f"{self.name!r}: a {self.type} has no mean or median")
@@ -208,13 +208,13 @@ class FeatureSection(Section):
     def check(self, key: str, value: object) -> None:
         """``value``, given under ``key``, must be one that an event could bring. Raises ValueError."""
         match self.type:
-            case Type.FLOAT:
+            case FeatureType.FLOAT:
                 fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FLOAT32_MAX
-            case Type.INT:
+            case FeatureType.INT:
                 fits = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-            case Type.BOOL:
+            case FeatureType.BOOL:
                 fits = isinstance(value, bool)
-            case Type.STRING:
+            case FeatureType.STRING:
                 fits = isinstance(value, str)
         if not fits:
             hint = near(value, METHODS) if isinstance(value, str) else ""
