@@ -77,7 +77,7 @@ IMPURE = {"asyncio", "time", "random", "os", "logging", "aiokafka", "faust", "on
 IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
 
 ONLY = {
-    "faust": {"workers/process/composition.py", "workers/fleet/control_plane.py", "workers/fleet/faust_app.py"},
+    "faust": {"workers/process/composition.py", "workers/fleet/faust_app.py"},
     "mode": {
         "workers/process/composition.py",
         "workers/fleet/sync.py",
@@ -96,6 +96,7 @@ ONLY = {
         "workers/lanes/assignment.py",
         "workers/fleet/sync.py",  # sends reports, whatever Faust is doing
         "workers/lanes/restore.py",
+        "workers/kafka/consumer_insides.py",  # asks what it has no call for
         "workers/kafka/fetch_records.py",  # reads what aiokafka cannot
         "workers/kafka/offset_fetch.py",  # hears what aiokafka does not
         "workers/kafka/produce_batches.py",  # fills its batches

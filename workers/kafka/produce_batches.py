@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from failsoft.topics.routing import Row
+
+Batch: TypeAlias = BatchBuilder
+"""What a producer makes and sends; aiokafka does not export its type."""
 
 GZIP = 1
 
@@ -18,14 +22,14 @@ LARGE = 1_000_000
 came compressed may be many times as large as its topic allows: written plain it would be refused for ever."""
 
 
-def squeezed(size: int, transactional: bool) -> BatchBuilder:
+def squeezed(size: int, transactional: bool) -> Batch:
     """A batch that is compressed when it is sent."""
     return BatchBuilder(size, GZIP, is_transactional=int(transactional))
 
 
 def pack(
-    make: Callable[[], BatchBuilder], rows: Sequence[Row], timestamp_ms: int, squeeze: Callable[[], BatchBuilder]
-) -> list[BatchBuilder]:
+    make: Callable[[], Batch], rows: Sequence[Row], timestamp_ms: int, squeeze: Callable[[], Batch]
+) -> list[Batch]:
     """``rows`` in as many closed batches as they need, in order. Raises RuntimeError for a record that fits none.
 
     ``squeeze`` makes the batch of a record over LARGE.
@@ -33,7 +37,7 @@ def pack(
     ``BatchBuilder.append`` looks for serializers and makes three calls a record; this goes to the builder behind it
     (aiokafka is pinned below 0.15, and a test holds the two to the same bytes).
     """
-    batches: list[BatchBuilder] = []
+    batches: list[Batch] = []
     start = 0
     while start < len(rows):
         batch = make()

@@ -17,10 +17,9 @@ from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
-from aiokafka.producer.message_accumulator import BatchBuilder
 
 from failsoft.workers.kafka import topic_reader
-from failsoft.workers.kafka.produce_batches import pack, squeezed
+from failsoft.workers.kafka.produce_batches import Batch, pack, squeezed
 from failsoft.workers.operations.dead_letters import Filter, Group, Letter, Replayed, again, bounded, letter, tally
 from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
@@ -265,6 +264,6 @@ async def _transaction(producer: AIOKafkaProducer, topic: str, letters: Sequence
     await producer.commit_transaction()
 
 
-def _batches(producer: AIOKafkaProducer, letters: Sequence[Letter], replay_id: str) -> list[BatchBuilder]:
+def _batches(producer: AIOKafkaProducer, letters: Sequence[Letter], replay_id: str) -> list[Batch]:
     rows = [(each.record.key, each.record.value, again(each, replay_id)) for each in letters]
     return pack(producer.create_batch, rows, int(time.time() * 1000), lambda: squeezed(BATCH_BYTES, True))
