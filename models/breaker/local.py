@@ -204,7 +204,7 @@ class Home:
 
     def _own_retry(self, now: float) -> bool:
         own = self.breaker
-        if own.state in (State.CLOSED, State.DISABLED):
+        if own.state is State.CLOSED:
             return True
         if own.state is not State.HALF_OPEN or (own.reopenings % 2 and now - own.since < FIRST):
             return False
