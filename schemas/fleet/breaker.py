@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from failsoft.schemas import wire
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.fleet.fields import Count, Epoch, Key, Target, Text, Who, Why, Worker, checked
 
 MAX_MESSAGE = 65_536
@@ -43,18 +44,12 @@ class Action(StrEnum):
     RESET = "reset"
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Calls (rows) and how many failed; runs (batches) and how many were slow. As ``models.breaker.window.Counts``."""
+def _without_runs(given: object) -> object:
+    """In a message ``runs`` left out are none, and not one a call: nothing is slow that nobody measured."""
+    return {"runs": 0, **given} if isinstance(given, dict) else given
 
-    calls: Count = 0
-    failures: Count = 0
-    slow: Count = 0
-    runs: Count = 0
 
-    def __post_init__(self) -> None:
-        if not (self.failures <= self.calls and self.slow <= self.runs <= self.calls):
-            raise ValueError("more failed or were slow than there were calls and runs")
+_Counts = Annotated[Counts, BeforeValidator(_without_runs)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +82,7 @@ class Report:
     at_ms: Epoch
     generation: Count
     kind: ReportKind
-    counts: Tally = field(default_factory=Tally)
+    counts: _Counts = field(default_factory=Counts)
     probes: Probes = field(default_factory=Probes)
     want: Count = 0
     tripped: bool = False
@@ -129,7 +124,7 @@ class WorkerWindow:
 
     sequence: Count
     at_ms: Epoch
-    counts: Tally
+    counts: _Counts
     tripped: bool = False
     failing_ms: Epoch | None = None
 
