@@ -43,6 +43,11 @@ class Action(StrEnum):
     DISABLE = "disable"
     RESET = "reset"
 
+    @property
+    def command(self) -> str:
+        """The command under ``failsoft breakers`` that gives this order."""
+        return self.value.removeprefix("force_")
+
 
 def _without_runs(given: object) -> object:
     """In a message ``runs`` left out are none, and not one a call: nothing is slow that nobody measured."""

@@ -65,7 +65,6 @@ SHELLS = {
     "models/isolation/supervisor.py",  # started and started again by that,
     "models/isolation/replica.py",  # each of which is one of these,
     "models/isolation/transport.py",  # and reached by this
-    "models/training/car_loans.py",  # made the demo's models; nothing at run time imports it
 }
 PURE_WORKERS = {
     "workers/lanes/batch_size.py",

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from failsoft.workers.kafka import topic_reader
-from failsoft.workers.kafka.produce_batches import Batch, pack, squeezed
+from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, pack, squeezed
 from failsoft.workers.operations.dead_letters import Filter, Group, Letter, Replayed, again, bounded, letter, tally
 from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
@@ -29,9 +29,6 @@ AT_ONCE = 500
 
 BYTES_AT_ONCE = 8_000_000
 """Of a transaction's values: 500 of the largest records would not fit in memory so gladly."""
-
-BATCH_BYTES = 1_000_000
-"""A produce batch's limit, under the broker's default of 1,048,588: `send_batch` does not check it."""
 
 COMMIT_TIMEOUT = 60.0
 """Seconds for one transaction, which is also the broker's limit for it; a commit can hang for ever when a coordinator
