@@ -41,12 +41,6 @@ _EVENTS = {
     BreakerEvent.RESET: "As new; a closed one forgets its counts.",
 }
 
-_COMMANDS = {
-    "open": Action.FORCE_OPEN,
-    "close": Action.CLOSE,
-    "disable": Action.DISABLE,
-    "reset": Action.RESET,
-}
 _FLEET = f"""\
 ## The fleet
 
@@ -184,16 +178,16 @@ def breaker_page() -> str:
         _FLEET,
         "| order | from | to |",
         "|---|---|---|",
-        *(_order(name, action) for name, action in _COMMANDS.items()),
+        *map(_order, Action),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _order(name: str, action: Action) -> str:
+def _order(action: Action) -> str:
     event = BreakerEvent[action.name]
     moves = {from_: row[event] for from_, row in TRANSITIONS.items() if event in row}
     (to,) = {*moves.values()}
-    return f"| `failsoft breakers {name} MODEL` | {', '.join(f'`{state}`' for state in moves)} | `{to}` |"
+    return f"| `failsoft breakers {action.command} MODEL` | {', '.join(f'`{state}`' for state in moves)} | `{to}` |"
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

@@ -6,7 +6,8 @@ from typing import Any
 
 from failsoft.models.breaker.fleet import fold
 from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
-from failsoft.schemas.fleet.breaker import Action, Alert, BreakerRow, Command, Probes, Report, ReportKind, Tally
+from failsoft.schemas.fleet.breaker import Action, Alert, BreakerRow, Command, Probes, Report, ReportKind
+from failsoft.schemas.fleet.counts import Counts
 
 POLICY = BreakerPolicy(
     failure_rate=0.5,
@@ -21,7 +22,7 @@ POLICY = BreakerPolicy(
 )
 KEY = "repayment@2"
 T0 = 1_800_000_000_000
-BAD, GOOD = Tally(20, 20, 0, 5), Tally(20, 0, 0, 5)
+BAD, GOOD = Counts(20, 20, 0, 5), Counts(20, 0, 0, 5)
 
 
 class Owner:
@@ -45,7 +46,7 @@ class Owner:
         fields = {"at_ms": self.now, "generation": self.row.generation if self.row else 0, **fields}
         return Report(KEY, worker, self.sequence, kind=kind, **fields)
 
-    def window(self, worker: str, counts: Tally, **fields: Any) -> bool:
+    def window(self, worker: str, counts: Counts, **fields: Any) -> bool:
         return self.hear(self.report(worker, ReportKind.WINDOW, counts=counts, **fields))
 
     def ask(self, worker: str, want: int = 3, **fields: Any) -> bool:

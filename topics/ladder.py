@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from failsoft.schemas.backoff import Draw, jittered
 from failsoft.schemas.failure import Failure
 
 
@@ -23,11 +24,16 @@ def next_rung(
 ) -> Rung | None:
     """The rung for a record that has had ``attempt`` retries, or None: it is dead.
 
-    ``delays`` are (name, seconds), rising. The wait is its delay ± ``jitter`` of it, ``u`` in [0, 1) deciding, so that
-    what failed together does not come back together (full jitter would break the order that lets a rung be held by
-    its head alone).
+    ``delays`` are (name, seconds), rising.
     """
     if not failure.retried or attempt >= len(delays):
         return None
     name, delay = delays[attempt]
-    return Rung(name, now_ms + round(1000 * delay * (1 + jitter * (2 * u - 1))))
+    return Rung(name, now_ms + round(wait_ms(delay, jitter, u)))
+
+
+def wait_ms(delay: float, jitter: float, u: Draw) -> Draw:
+    """Milliseconds on a rung of ``delay`` seconds: ± ``jitter`` of it, ``u`` in [0, 1) deciding, so that what failed
+    together does not come back together. Full jitter would break the order that lets a rung be held by its head alone.
+    """
+    return jittered(1000 * delay, jitter, u)

@@ -58,6 +58,9 @@ class Breaker:
 
     Ask (``admit``), call, then report: counts that are reported under an older generation are dropped, so a late
     result can never move a breaker that has moved on.
+
+    It is closed, open or half-open. An operator's orders are states of the fleet's row (``fleet``), which ``local``
+    obeys instead.
     """
 
     def __init__(self, policy: BreakerPolicy, now: float) -> None:
@@ -76,13 +79,13 @@ class Breaker:
         self._unseen: list[Transition] = []  # moves that admit() made, for the next call that can return them
 
     def admit(self, n: int, now: float) -> Admission:
-        """Asks for ``n`` calls: all while closed or disabled, none while open, the probes not yet lent while half-open.
+        """Asks for ``n`` calls: all while closed, none while open, the probes not yet lent while half-open.
 
         Each call granted must end in ``report`` or ``release``. An open breaker whose time has come is half-open from
         here on; that transition is returned by the next ``tick`` or ``report``.
         """
         self._advance(now)
-        if self.state in (BreakerState.CLOSED, BreakerState.DISABLED):
+        if self.state is BreakerState.CLOSED:
             return Admission(n, self.generation)
         if self.state is not BreakerState.HALF_OPEN:
             return Admission(0, self.generation)
@@ -101,9 +104,8 @@ class Breaker:
         """
         self._advance(now)
         if generation == self.generation and counts.calls:
-            if self.state in (BreakerState.CLOSED, BreakerState.DISABLED):
-                self._window.add(counts, now)
             if self.state is BreakerState.CLOSED:
+                self._window.add(counts, now)
                 why = judge(self.policy, self._window.totals(now))
                 if why is not None:
                     self._move(BreakerEvent.TRIPPED, now, why, u)
@@ -120,22 +122,6 @@ class Breaker:
         """What time alone has moved: open to half-open, or half-open anew because probes were lost."""
         self._advance(now)
         return self._seen()
-
-    def force_open(self, now: float, who: str, why: str) -> list[Transition]:
-        """No call is admitted until another command."""
-        return self._command(BreakerEvent.FORCE_OPEN, now, who, why)
-
-    def disable(self, now: float, who: str, why: str) -> list[Transition]:
-        """Every call is admitted and counted; it never opens until another command."""
-        return self._command(BreakerEvent.DISABLE, now, who, why)
-
-    def close(self, now: float, who: str, why: str) -> list[Transition]:
-        """Calls are admitted and judged again, from an empty window; nothing happens to a closed one."""
-        return self._command(BreakerEvent.CLOSE, now, who, why)
-
-    def reset(self, now: float, who: str, why: str) -> list[Transition]:
-        """As new: closed, with an empty window; a closed one forgets its counts too."""
-        return self._command(BreakerEvent.RESET, now, who, why)
 
     def snapshot(self, now: float) -> Snapshot:
         """The breaker as it is at ``now``; it changes nothing (an open one stays open until it is asked or ticked)."""
@@ -197,17 +183,13 @@ class Breaker:
             self._lease_until = None
         return settled
 
-    def _command(self, event: BreakerEvent, now: float, who: str, why: str) -> list[Transition]:
-        self._move(event, now, f"{who}: {why}")
-        return self._seen()
-
     def _move(self, event: BreakerEvent, now: float, reason: str, u: float = 0.5) -> None:
         to = TRANSITIONS[self.state].get(event)
         if to is None:
             return
         if event is BreakerEvent.PROBE_FAILED:
             self.reopenings += 1
-        elif to not in (BreakerState.OPEN, BreakerState.HALF_OPEN):
+        elif to is BreakerState.CLOSED:
             self.reopenings = 0
         self.generation += 1
         self._unseen.append(Transition(self.state, to, self.generation, now, reason))

@@ -123,6 +123,11 @@ def quorum(policy: BreakerPolicy, windows: Iterable[WorkerWindow], now_ms: int) 
     return f"{why}; {len(failing)} of {len(reported)} workers fail by themselves"
 
 
+def fresh_counts(row: BreakerRow, policy: BreakerPolicy, now_ms: int) -> Counts:
+    """The sum of the windows in ``row`` that an owner would judge by at ``now_ms``."""
+    return _sum(w for w in row.windows.values() if _fresh(w.at_ms, policy, now_ms))
+
+
 def _counted(row: BreakerRow, report: Report, policy: BreakerPolicy, now_ms: int, u: float) -> FoldedBreaker:
     """A worker's window: it replaces the one before, and may open the fleet's breaker or show that a node is sick."""
     if BreakerState(row.state) not in (BreakerState.CLOSED, BreakerState.DISABLED):
@@ -134,7 +139,7 @@ def _counted(row: BreakerRow, report: Report, policy: BreakerPolicy, now_ms: int
     nothing_new = report.sequence <= held.sequence if held else not (report.counts.calls or report.tripped)
     if nothing_new or not _fresh(at_ms, policy, now_ms) or (held is None and len(windows) >= MAX_WORKERS):
         return FoldedBreaker(row)
-    fails = report.tripped or judge(_few(policy), _counts(report)) is not None
+    fails = report.tripped or judge(_few(policy), report.counts) is not None
     since = held.failing_ms if held is not None and held.failing_ms is not None else now_ms
     windows[report.worker] = WorkerWindow(
         report.sequence, at_ms, report.counts, report.tripped, since if fails else None
@@ -154,7 +159,7 @@ def _examined(row: BreakerRow, policy: BreakerPolicy, now_ms: int) -> FoldedBrea
     for name, w in row.windows.items():
         # Sickness needs the full minimum (as opening at home does), and recovery the rate alone: after a trip there
         # are few calls, and an alert that came and went with their number would be noise.
-        why = judge(any_calls if name in row.sick else policy, _counts(w))
+        why = judge(any_calls if name in row.sick else policy, w.counts)
         if (w.tripped or why is not None) and (name in row.sick or _settled(w, now_ms)):
             reasons[name] = why or "its own breaker is open"
     alerts = [
@@ -288,12 +293,8 @@ def _minimum(policy: BreakerPolicy, calls: int) -> BreakerPolicy:
     return replace(policy, minimum_calls=calls)
 
 
-def _counts(w: WorkerWindow | Report) -> Counts:
-    return Counts(w.counts.calls, w.counts.failures, w.counts.slow, w.counts.runs)
-
-
 def _sum(windows: Iterable[WorkerWindow]) -> Counts:
-    return sum(map(_counts, windows), Counts())
+    return sum((w.counts for w in windows), Counts())
 
 
 def _seconds(since_ms: int, now_ms: int) -> str:

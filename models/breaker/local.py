@@ -15,7 +15,7 @@ from failsoft.models.breaker.breaker import Admission, Breaker, Transition
 from failsoft.models.breaker.fleet import view
 from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
 from failsoft.models.breaker.window import Counts, Window
-from failsoft.schemas.fleet.breaker import BreakerRow, Probes, Report, ReportKind, Tally
+from failsoft.schemas.fleet.breaker import BreakerRow, Probes, Report, ReportKind
 
 EVERY = 0.25
 """Seconds between two reports of the same kind; what cannot wait (a trip, a probe's result) goes at once."""
@@ -208,7 +208,7 @@ class LocalBreaker:
 
     def _own_retry(self, now: float) -> bool:
         own = self.breaker
-        if own.state in (BreakerState.CLOSED, BreakerState.DISABLED):
+        if own.state is BreakerState.CLOSED:
             return True
         if own.state is not BreakerState.HALF_OPEN or (own.reopenings % 2 and now - own.since < FIRST):
             return False
@@ -260,20 +260,20 @@ class LocalBreaker:
             self._go_alone(now)
 
     def _of_window(self, base: Report, now: float) -> Iterator[Report]:
-        c = self._window.totals(now)
-        state = (Tally(c.calls, c.failures, c.slow, c.runs), self.tripped)
-        at, told = self._sent.get(ReportKind.WINDOW, (-math.inf, (Tally(), False)))
+        counts = self._window.totals(now)
+        state = (counts, self.tripped)
+        at, told = self._sent.get(ReportKind.WINDOW, (-math.inf, (Counts(), False)))
         if state != told:
             every = 0.0 if self.tripped else EVERY
         elif self.tripped:
             every = EVERY
-        elif c.calls:
+        elif counts.calls:
             every = AGAIN_BY * self.policy.window
         else:
             return
         if now - at >= every:
             self._sent[ReportKind.WINDOW] = (now, state)
-            yield replace(base, counts=state[0], tripped=self.tripped)
+            yield replace(base, counts=counts, tripped=self.tripped)
 
     def _due(self, kind: ReportKind, what: object, now: float) -> bool:
         """Is it new, or was it said long enough ago to be said again?"""

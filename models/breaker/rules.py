@@ -9,6 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from failsoft.models.breaker.window import Counts
+from failsoft.schemas.backoff import doubled, jittered
 
 
 class BreakerState(StrEnum):
@@ -136,7 +137,5 @@ def wait(policy: BreakerPolicy, reopenings: int, u: float) -> float:
 
     A draw beyond the cap is as far beneath it instead: at the cap itself half of the workers would else probe together.
     """
-    # 64 doublings reach any cap from any positive time; the bound keeps the float from overflowing after years open.
-    doubled = math.ldexp(policy.open_for, min(reopenings, 64))
-    drawn = min(doubled, policy.max_open) * (1 + policy.jitter * (2 * u - 1))
+    drawn = jittered(doubled(policy.open_for, policy.max_open, reopenings), policy.jitter, u)
     return min(drawn, 2 * policy.max_open - drawn)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from failsoft.schemas.backoff import doubled, upper_half
+
 AT_ONCE = 64
 """Deaths without an answer in between that are followed by a start at once. A batch that kills its process is halved
 until the row stands alone: thirteen deaths find one row in 4,096, the largest batch, and several lanes may each be
@@ -40,5 +42,4 @@ class Restarts:
         self.deaths, self.last = self.deaths + 1, now
         if self.deaths <= AT_ONCE:
             return 0.0
-        longest = min(LONGEST, FIRST * 2.0 ** min(self.deaths - AT_ONCE - 1, 32))
-        return float(longest * (0.5 + u / 2))
+        return upper_half(doubled(FIRST, LONGEST, self.deaths - AT_ONCE - 1), u)

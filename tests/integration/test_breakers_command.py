@@ -15,7 +15,8 @@ from confluent_kafka import Consumer
 
 from failsoft.models.breaker.fleet import fold
 from failsoft.models.breaker.rules import BreakerPolicy
-from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Tally, WorkerWindow
+from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, WorkerWindow
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.topics.names import Names
 from tests.integration.pipeline import Pipeline
 from tests.kafka import Broker, create_topic, produce, read_all, wait_for
@@ -104,7 +105,7 @@ def test_the_list_is_the_changelogs_last_rows_and_names_the_owner(pipeline: Pipe
 
     with _owning(pipeline, "w7"):
         now = int(time.time() * 1000)  # the window is fresh for thirty seconds
-        first = BreakerRow("test@1", since_ms=now - 5000, windows={"w0": WorkerWindow(1, now, Tally(40, 10, 0, 8))})
+        first = BreakerRow("test@1", since_ms=now - 5000, windows={"w0": WorkerWindow(1, now, Counts(40, 10, 0, 8))})
         opened = BreakerRow("test@1", "open", 1, now, now + 600_000, reason="10 of 40", changed_by="w0")
         _write(pipeline, first, BreakerRow("test@2", since_ms=now), BreakerRow("test@3"), deleted="test@3")
         one, two = _run(pipeline, "list")

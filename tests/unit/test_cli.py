@@ -15,8 +15,9 @@ import typer
 from typer.testing import CliRunner
 
 from failsoft.schemas.config.refusal import Refused
+from failsoft.schemas.fleet.breaker import Action
 from failsoft.workers.cli import app
-from failsoft.workers.commands import output
+from failsoft.workers.commands import breakers, output
 from failsoft.workers.commands.context import Flags
 from failsoft.workers.commands.error_codes import CODES, CommandFailed, Interrupted, RootGroup, code_of, message
 from failsoft.workers.commands.publish import rate
@@ -95,6 +96,12 @@ def test_help_waits_for_no_client_and_no_runtime() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_each_order_to_a_breaker_has_its_command() -> None:
+    """By the word that `Action` has for it, which the breaker's page prints too."""
+    found = {command.name or command.callback.__name__ for command in breakers.app.registered_commands}
+    assert found == {"list", *(action.command for action in Action)}
 
 
 @pytest.mark.parametrize("module", ["workers.commands.topics", "workers.operations.breakers", "topics.admin"])

@@ -65,7 +65,6 @@ SHELLS = {
     "models/isolation/supervisor.py",  # started and started again by that,
     "models/isolation/replica.py",  # each of which is one of these,
     "models/isolation/transport.py",  # and reached by this
-    "models/training/car_loans.py",  # made the demo's models; nothing at run time imports it
 }
 PURE_WORKERS = {
     "workers/lanes/batch_size.py",
@@ -77,7 +76,7 @@ IMPURE = {"asyncio", "time", "random", "os", "logging", "aiokafka", "faust", "on
 IMPURE |= {"threading", "subprocess", "socket", "secrets", "uuid", "structlog"}
 
 ONLY = {
-    "faust": {"workers/process/composition.py", "workers/fleet/control_plane.py", "workers/fleet/faust_app.py"},
+    "faust": {"workers/process/composition.py", "workers/fleet/faust_app.py"},
     "mode": {
         "workers/process/composition.py",
         "workers/fleet/sync.py",
@@ -96,6 +95,7 @@ ONLY = {
         "workers/lanes/assignment.py",
         "workers/fleet/sync.py",  # sends reports, whatever Faust is doing
         "workers/lanes/restore.py",
+        "workers/kafka/consumer_insides.py",  # asks what it has no call for
         "workers/kafka/fetch_records.py",  # reads what aiokafka cannot
         "workers/kafka/offset_fetch.py",  # hears what aiokafka does not
         "workers/kafka/produce_batches.py",  # fills its batches

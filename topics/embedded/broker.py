@@ -189,9 +189,9 @@ class Embedded:
         """Ends the broker as a crash does (SIGKILL), keeping its data and port: ``start`` goes on from there."""
         self._order(b"kill")
 
-    def restart(self, *, crash: bool = False) -> Self:
-        """The same port and data, after a clean end or a crash; returns once it answers again."""
-        self._order(b"kill" if crash else b"stop")
+    def restart(self) -> Self:
+        """The same port and data, after a clean end; returns once it answers again."""
+        self._order(b"stop")
         return self.start()
 
     def __enter__(self) -> Self:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 import structlog
-from faust.tables.globaltable import GlobalTable
 
 from failsoft.models.breaker.fleet import fold
 from failsoft.models.breaker.rules import BreakerState
@@ -21,7 +20,7 @@ from failsoft.schemas.fleet.rollout import Change, Heartbeat, Order, RolloutRow
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.schemas.wire import Malformed
 from failsoft.topics.names import Names
-from failsoft.workers.fleet.faust_app import FleetApp, credentials
+from failsoft.workers.fleet.faust_app import FleetApp, credentials, table_type
 from failsoft.workers.fleet.owner import Owner
 from failsoft.workers.fleet.rollback import WHO, Rollbacks
 from failsoft.workers.identity import own_folder
@@ -52,12 +51,6 @@ class ControlPlane:
         keys: Callable[[], set[str]],
     ) -> None:
         changelogs = {"breakers": names.breakers_changelog, "rollouts": names.rollouts_changelog}
-
-        class Table(GlobalTable):  # type: ignore[misc]
-            # Given as ``changelog_topic``, another topic's name keeps the group's leader in the assignment for ever.
-            def _changelog_topic_name(self) -> str:
-                return changelogs[self.name]
-
         self.app = FleetApp(
             names.control_group,
             broker=f"kafka://{connection['bootstrap_servers'].replace(',', ';')}",
@@ -74,7 +67,7 @@ class ControlPlane:
             # Faust's own topic to tell who may run ``on_leader`` tasks, of which we have none: it has one copy, on one
             # broker of the cluster, and ``topics apply`` would not know of it.
             topic_disable_leader=True,
-            GlobalTable=Table,
+            GlobalTable=table_type(changelogs),
         )
         self._owner, self._keys = owner, keys
         self.on_row: Callable[[], None] = lambda: None  # called when there is something new in the tables

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import faust
-from faust.app.base import BootStrategy
+from faust.app import BootStrategy
 from faust.transport.drivers import aiokafka as driver
 
 FETCH_WAIT_MS = 50
@@ -40,6 +40,17 @@ class FleetApp(faust.App):  # type: ignore[misc]
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
+
+
+def table_type(changelogs: Mapping[str, str]) -> Any:
+    """A GlobalTable whose changelog topic is ``changelogs[its name]``, for an app's setting ``GlobalTable``."""
+
+    class Table(faust.GlobalTable):  # type: ignore[misc]
+        # Given as ``changelog_topic``, another topic's name keeps the group's leader in the assignment for ever.
+        def _changelog_topic_name(self) -> str:
+            return changelogs[self.name]
+
+    return Table
 
 
 def credentials(connection: Mapping[str, Any]) -> Any:

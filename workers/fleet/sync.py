@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from mode import Service
 
+from failsoft.schemas.backoff import doubled
 from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.schemas.fleet.rollout import RolloutRow
 from failsoft.schemas.wire import Malformed
@@ -83,14 +84,14 @@ class Sync(Service):  # type: ignore[misc]
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _run_plane(self) -> None:
-        wait = BACKOFF[0]
+        ended = 0
         while not self.should_stop:
             await self._topic_there.wait()
             plane = self._plane = self._make_plane()
             plane.on_row = self._row_came.set
             try:
                 await asyncio.wait_for(plane.app.start(), START_WITHIN)
-                wait = BACKOFF[0]
+                ended = 0
                 why: object = await self._end_of(plane)
             except Exception as e:  # noqa: BLE001 - whatever it is, events are scored without it
                 why = e
@@ -99,8 +100,8 @@ class Sync(Service):  # type: ignore[misc]
             self._plane = None
             log.error("the control plane ended; breakers are this worker's own until it is back", error=repr(why))
             await self._end(plane)
-            await self.sleep(wait)
-            wait = min(2 * wait, BACKOFF[1])
+            await self.sleep(doubled(*BACKOFF, ended))
+            ended += 1
 
     async def _end_of(self, plane: ControlPlane) -> object:
         """Why it has ended, or is to be ended: Faust does not find a topic again that was deleted and made anew."""

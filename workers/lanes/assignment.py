@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
+from failsoft.workers.kafka.consumer_insides import still_fetches
 from failsoft.workers.lanes.lane import Deps, Lane, Stage
 from failsoft.workers.lanes.transaction import COMMIT_TIMEOUT
 
@@ -59,7 +60,7 @@ class Lanes(Service):  # type: ignore[misc]
         self._on_fatal = on_fatal
         self._observe = observe
         self.lanes: dict[int, Lane] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._runs: dict[int, asyncio.Task[None]] = {}
         self._one_close = asyncio.Lock()
         self._consumer: AIOKafkaConsumer | None = None
         self.ends: dict[TopicPartition, int] = {}
@@ -105,17 +106,14 @@ class Lanes(Service):  # type: ignore[misc]
             await self.sleep(LOOK)
 
     def _listen(self) -> None:
-        """A consumer that can fetch no more, or was refused by its group, says so to whoever fetches, or to nobody: a
-        worker would sit there, alive and without lanes (or with lanes that find nothing), for ever.
+        """Asks the consumer whether it failed. aiokafka tells only who fetches, and a worker without lanes fetches
+        nothing: it would sit there, alive and idle, for ever.
         """
         if self._consumer is None or self._draining or self._dying:
             return
-        fetching = self._consumer._fetcher.error_future
         try:
-            if fetching.done():
-                fetching.result()
+            if not still_fetches(self._consumer):
                 raise Fatal("the consumer fetches no more")
-            self._consumer._coordinator.check_errors()
         except Exception as e:  # noqa: BLE001
             self.fatal(e)
 
@@ -175,7 +173,7 @@ class Lanes(Service):  # type: ignore[misc]
             self.lanes[index] = lane
             task = asyncio.get_running_loop().create_task(lane.run(), name=f"lane-{index}")
             task.add_done_callback(self._lane_ended)
-            self._tasks[index] = task
+            self._runs[index] = task
         self._joined = True
         log.info("lanes assigned", lanes=sorted(by_index))
 
@@ -188,9 +186,9 @@ class Lanes(Service):  # type: ignore[misc]
     async def _close(self) -> None:
         """All lanes. A revocation in the middle of a drain waits for it: until then the partitions are ours."""
         async with self._one_close:
-            lanes, tasks = list(self.lanes.values()), list(self._tasks.values())
+            lanes, tasks = list(self.lanes.values()), list(self._runs.values())
             self.lanes.clear()
-            self._tasks.clear()
+            self._runs.clear()
             if not lanes:
                 return
             for lane in lanes:

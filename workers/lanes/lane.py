@@ -21,6 +21,7 @@ from failsoft.schemas.record import Record
 from failsoft.topics.names import Names
 from failsoft.topics.routing import Row, route
 from failsoft.workers.execution.runner import Runner
+from failsoft.workers.kafka.consumer_insides import committed as committed_offsets
 from failsoft.workers.lanes.batch_size import BatchSize
 from failsoft.workers.lanes.crash_marks import BatchMode, CrashMarker, CrashTracker
 from failsoft.workers.lanes.exclusive import ExclusiveLock
@@ -167,7 +168,7 @@ class Lane:
 
     async def _seek(self, tps: list[TopicPartition]) -> None:
         """To the committed offsets; a partition never read before is read from its beginning (no event is skipped)."""
-        found = await self._consumer._coordinator.fetch_committed_offsets(tps)  # ``committed`` drops the metadata
+        found = await committed_offsets(self._consumer, tps)
         for tp in tps:
             if tp in found:
                 committed = found[tp].offset

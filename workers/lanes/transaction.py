@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.producer.message_accumulator import BatchBuilder
 
 from failsoft.topics.routing import Row
-from failsoft.workers.kafka.produce_batches import BATCH_BYTES, pack, squeezed
+from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, pack, squeezed
 
 COMMIT_TIMEOUT = 20.0
 """Seconds from begin to commit. The transaction's own timeout is 15: past it the broker has aborted anyway, and a
@@ -49,5 +48,5 @@ async def commit(
         await consumer.commit(offsets)
 
 
-def _squeezed(transactional: bool) -> BatchBuilder:
+def _squeezed(transactional: bool) -> Batch:
     return squeezed(BATCH_BYTES, transactional)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from failsoft.models.breaker.fleet import targets, view
+from failsoft.models.breaker.fleet import fresh_counts, targets, view
 from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas import wire
@@ -88,7 +88,7 @@ def described(key: str, row: BreakerRow | Malformed, policy: BreakerPolicy | Non
     about["state"] = state(row)
     if isinstance(row, Malformed):
         return about | {"reason": str(row)}
-    counts = Counts() if policy is None else _sum(row, policy, now_ms)
+    counts = Counts() if policy is None else fresh_counts(row, policy, now_ms)
     lease = row.lease
     over = view(row, "", now_ms).may_ask  # of nobody's lease: the time is over, also by a clock that was set back
     return about | {
@@ -169,12 +169,6 @@ def _rate(about: Mapping[str, Any], name: str, of: str) -> str | None:
 
 def _left(until_ms: int, now_ms: int, over: bool) -> float:
     return 0.0 if over else max(0, until_ms - now_ms) / 1000
-
-
-def _sum(row: BreakerRow, policy: BreakerPolicy, now_ms: int) -> Counts:
-    """The windows that an owner would judge by."""
-    fresh = [w.counts for w in row.windows.values() if abs(now_ms - w.at_ms) < policy.window * 1000]
-    return sum((Counts(c.calls, c.failures, c.slow, c.runs) for c in fresh), Counts())
 
 
 def _name(key: bytes | None) -> str:

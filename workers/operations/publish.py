@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
-from aiokafka.producer.message_accumulator import BatchBuilder
 
 from failsoft.workers.kafka import topic_reader
+from failsoft.workers.kafka.produce_batches import Batch
 from failsoft.workers.operations.event_files import BadRow, Csv, Lines, Ndjson, Row
 from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
@@ -112,7 +112,7 @@ class Publisher:
             await asyncio.wait(self._waiting)
         self._check()
 
-    def _batches(self, rows: Sequence[Row], now_ms: int) -> list[BatchBuilder]:
+    def _batches(self, rows: Sequence[Row], now_ms: int) -> list[Batch]:
         batch = self._producer.create_batch()
         batches = [batch]
         for key, value in rows:

@@ -17,10 +17,9 @@ from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
-from aiokafka.producer.message_accumulator import BatchBuilder
 
 from failsoft.workers.kafka import topic_reader
-from failsoft.workers.kafka.produce_batches import pack, squeezed
+from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, pack, squeezed
 from failsoft.workers.operations.dead_letters import (
     DeadLetterFilter,
     DeadLetterGroup,
@@ -39,9 +38,6 @@ AT_ONCE = 500
 
 BYTES_AT_ONCE = 8_000_000
 """Of a transaction's values: 500 of the largest records would not fit in memory so gladly."""
-
-BATCH_BYTES = 1_000_000
-"""A produce batch's limit, under the broker's default of 1,048,588: `send_batch` does not check it."""
 
 COMMIT_TIMEOUT = 60.0
 """Seconds for one transaction, which is also the broker's limit for it; a commit can hang for ever when a coordinator
@@ -278,6 +274,6 @@ async def _transaction(producer: AIOKafkaProducer, topic: str, letters: Sequence
     await producer.commit_transaction()
 
 
-def _batches(producer: AIOKafkaProducer, letters: Sequence[Letter], replay_id: str) -> list[BatchBuilder]:
+def _batches(producer: AIOKafkaProducer, letters: Sequence[Letter], replay_id: str) -> list[Batch]:
     rows = [(each.record.key, each.record.value, again(each, replay_id)) for each in letters]
     return pack(producer.create_batch, rows, int(time.time() * 1000), lambda: squeezed(BATCH_BYTES, True))

@@ -22,7 +22,7 @@ from pathlib import Path
 import faust
 import numpy as np
 import structlog
-from faust.app.base import BootStrategy
+from faust.app import BootStrategy
 from mode import ServiceT
 from prometheus_client import CollectorRegistry, ProcessCollector
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from failsoft.schemas.backoff import doubled, upper_half
+
 FIRST = 0.5
 """Seconds before the first restart: a crash by chance costs little, and a broker that just went is not hammered."""
 
@@ -54,5 +56,4 @@ def decide(code: int, lived: float, crashes: int, u: float) -> Decision:
         return StopAll(code)
     if lived >= HEALTHY:
         crashes = 0
-    longest = min(LONGEST, FIRST * 2.0 ** min(crashes, 32))
-    return Restart(longest * (0.5 + u / 2), crashes + 1)
+    return Restart(upper_half(doubled(FIRST, LONGEST, crashes), u), crashes + 1)

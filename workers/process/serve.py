@@ -10,12 +10,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
 from failsoft.topics import admin
-from failsoft.workers import settings
 from failsoft.workers.fleet import rollouts
 from failsoft.workers.process import composition
 from failsoft.workers.settings import Settings, wanted
@@ -99,8 +97,3 @@ def run(pipeline: Settings, options: composition.Options, ready: Callable[[str],
         code = runner.run(serve(pipeline, options, ready))
         _end_for_certain(code)
     return code
-
-
-def pipeline_file(flag: Path | None) -> Path:
-    """Where the pipeline file is looked for, for messages."""
-    return flag or Path(os.environ.get("FAILSOFT_PIPELINE") or settings.FILE)

@@ -16,7 +16,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Header, Record, own_headers
 from failsoft.schemas.scored import Answers
-from failsoft.topics.ladder import next_rung
+from failsoft.topics.ladder import next_rung, wait_ms
 from failsoft.topics.routing import AnswerBatch, Dead, Retries
 from failsoft.workers.scoring.plan import Plan, Scored
 
@@ -117,7 +117,7 @@ class _Conclusion:
         b, plan = self.b, self.b.plan
         if failure.retried and plan.delays:
             name, delay = plan.delays[0]
-            due = b.now_ms + np.rint(1000 * delay * (1 + plan.jitter * (2 * b.u[rows] - 1))).astype(np.int64)
+            due = b.now_ms + np.rint(wait_ms(delay, plan.jitter, b.u[rows])).astype(np.int64)
             records = [b.records[row] for row in rows]
             headers = attempts.first_headers(records, due.tolist(), failure, plan.primary, b.version, b.now_ms)
             self._retry(name, rows, headers)

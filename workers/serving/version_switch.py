@@ -16,6 +16,7 @@ from failsoft.models.catalog.repository import UnknownModel
 from failsoft.models.rollout.health import Recent
 from failsoft.models.rollout.rollout import heartbeat_every, newer, skew
 from failsoft.models.runtime.session import Unloadable
+from failsoft.schemas.backoff import doubled
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.fleet.rollout import Heartbeat, RolloutRow
 from failsoft.workers.execution.runner import Runner
@@ -186,7 +187,7 @@ class Versions(Service):  # type: ignore[misc]
             await self._unload(before.key)
 
     def _failed(self, name: str, model: _ServedModel, why: str) -> None:
-        wait = min(AGAIN[1], AGAIN[0] * 2.0 ** min(model.tries, 32))
+        wait = doubled(*AGAIN, model.tries)
         model.problem, model.tries, model.try_at = why[:2_000], model.tries + 1, self._clock() + wait
         log.error("the version that the fleet wants cannot serve here", model=name, version=model.wanted, why=why)
         self.on_news()

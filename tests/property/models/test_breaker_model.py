@@ -25,12 +25,6 @@ POLICY = BreakerPolicy(
     probe_lease=5.0,
 )
 WINDOW_BUCKETS = 30
-COMMANDS = {
-    "force_open": ("forced_open", {"closed", "open", "half_open", "disabled"}),
-    "disable": ("disabled", {"closed", "open", "half_open", "forced_open"}),
-    "close": ("closed", {"open", "half_open", "forced_open", "disabled"}),
-    "reset": ("closed", {"closed", "open", "half_open", "forced_open", "disabled"}),
-}
 
 
 class Model:
@@ -53,7 +47,7 @@ class Model:
 
     def admit(self, n: int, now: float) -> int:
         self.time(now)
-        if self.state in ("closed", "disabled"):
+        if self.state == "closed":
             return n
         granted = min(n, 3 - self.out - self.passed) if self.state == "half_open" else 0
         self.lease = now + 5.0 if granted and not self.out else self.lease
@@ -88,7 +82,7 @@ class Model:
 
 
 class Conversation(RuleBasedStateMachine):
-    """Admissions, results (prompt, late, lost, given back), time and operators, in any order."""
+    """Admissions, results (prompt, late, lost, given back) and time, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,8 +99,6 @@ class Conversation(RuleBasedStateMachine):
             assert t.generation == self.seen, "each transition is returned once, in order, one generation each"
             if self.last is not None:
                 assert t.from_ is self.last.to
-            if t.from_ in (BreakerState.FORCED_OPEN, BreakerState.DISABLED):
-                assert t.reason.startswith("operator: "), "forced states are left by commands alone"
             self.last = t
         if moved and self.breaker.state is BreakerState.OPEN and moved[-1].to is BreakerState.OPEN:
             assert self.breaker.until is not None
@@ -184,13 +176,6 @@ class Conversation(RuleBasedStateMachine):
     def lose(self, data: st.DataObject) -> None:
         self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1)))
 
-    @rule(name=st.sampled_from(sorted(COMMANDS)))
-    def command(self, name: str) -> None:
-        self.note(getattr(self.breaker, name)(self.now, "operator", "a drill"))
-        to, where = COMMANDS[name]
-        if self.model.state in where:
-            self.model.to(to, self.now)
-
     @rule(jump=st.sampled_from([0.0, 1e6]))
     def move_to_another_clock(self, jump: float) -> None:
         """A snapshot restored is the same breaker, but for the last digits of the times left."""
@@ -215,8 +200,8 @@ class Conversation(RuleBasedStateMachine):
             assert sum(n for g, n in self.calls if g == snapshot.generation) <= POLICY.probes
 
     def teardown(self) -> None:
-        """From wherever it is, successes and time alone close it, within one wait and one lease; unless forced."""
-        state, now = self.breaker.state, self.now
+        """From wherever it is, successes and time alone close it, within one wait and one lease."""
+        now = self.now
         for wait in (0.0, POLICY.max_open, POLICY.probe_lease):
             now += wait
             admission = self.breaker.admit(POLICY.probes, now)
@@ -224,8 +209,7 @@ class Conversation(RuleBasedStateMachine):
             while self.breaker.state is BreakerState.HALF_OPEN and admission.granted:  # some of the probes went earlier
                 admission = self.breaker.admit(POLICY.probes, now)
                 self.note(self.breaker.report(admission.generation, Counts(admission.granted), now, 0.5))
-        forced = state in (BreakerState.FORCED_OPEN, BreakerState.DISABLED)
-        assert self.breaker.state is (state if forced else BreakerState.CLOSED)
+        assert self.breaker.state is BreakerState.CLOSED
 
 
 TestConversation = Conversation.TestCase

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from failsoft.models.breaker.fleet import ALONE_MS, View, fold, view
 from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
-from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind, Tally
+from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind
+from failsoft.schemas.fleet.counts import Counts
 
 POLICY = BreakerPolicy(
     failure_rate=0.5,
@@ -199,7 +200,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(WORKERS), counts=st.sampled_from(WINDOWS), tripped=st.booleans())
     def report_a_window(self, name: str, counts: tuple[int, int], tripped: bool) -> None:
-        tally = Tally(*counts, runs=counts[0])
+        tally = Counts(*counts, runs=counts[0])
         self.flying.append(self.workers[name].report(ReportKind.WINDOW, self.now, counts=tally, tripped=tripped))
 
     @rule(name=st.sampled_from(WORKERS), want=st.integers(0, 4))
@@ -249,7 +250,7 @@ class Fleet(RuleBasedStateMachine):
         for name in order:
             worker = self.workers[name]
             worker.seen, worker.skew = self.row, 0
-            raw = worker.report(ReportKind.WINDOW, self.now + self.skew, counts=Tally(8, 8, 0, 8))
+            raw = worker.report(ReportKind.WINDOW, self.now + self.skew, counts=Counts(8, 8, 0, 8))
             if self.model.state == "closed":  # it may have opened before the last of them
                 self.fold(Report, raw)
         assert self.row is not None and self.row.state == "open"
@@ -317,7 +318,7 @@ def test_one_sick_of_three_never_opens_the_fleet(data: st.DataObject, failures: 
         for name in start:
             sequence[name] += 1
             bad = failures if name == "a" else 0
-            report = Report(KEY, name, sequence[name], now, 0, ReportKind.WINDOW, counts=Tally(bad or 8, bad, 0, 1))
+            report = Report(KEY, name, sequence[name], now, 0, ReportKind.WINDOW, counts=Counts(bad or 8, bad, 0, 1))
             flying.append((now + data.draw(st.integers(0, ALONE_MS - 1)), report.to_bytes()))
         due = [m for m in flying if m[0] <= now + 250]
         flying = [m for m in flying if m not in due]

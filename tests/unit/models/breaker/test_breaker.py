@@ -315,65 +315,6 @@ def test_probes_wait_for_traffic_as_long_as_it_takes() -> None:
     assert breaker.admit(1, 1e6).granted == 1
 
 
-# --- commands ----------------------------------------------------------------------------------------------------
-
-
-def test_forced_open_stays_open() -> None:
-    """Neither time nor reports let calls through; closing does."""
-    breaker = Breaker(POLICY, 0.0)
-    [forced] = breaker.force_open(1.0, "ann", "bad labels since noon")
-    assert (forced.to, forced.reason) == (BreakerState.FORCED_OPEN, "ann: bad labels since noon")
-    assert breaker.admit(5, 1e9).granted == 0
-    assert breaker.report(breaker.generation, Counts(50, 0, 0), 1e9, MIDDLE) == []
-    assert breaker.force_open(1e9, "bob", "again") == []
-    assert [t.to for t in breaker.close(1e9, "ann", "fixed")] == [BreakerState.CLOSED]
-    assert breaker.admit(5, 1e9).granted == 5
-
-
-def test_disabled_counts_and_never_opens() -> None:
-    """Every call is admitted, whatever its rate, and the rate is still to be seen."""
-    breaker = Breaker(POLICY, 0.0)
-    breaker.disable(0.0, "ann", "false alarms")
-    assert breaker.report(breaker.generation, Counts(100, 100, 0), 1.0, MIDDLE) == []
-    assert breaker.admit(7, 1.0) == Admission(7, breaker.generation)
-    assert breaker.snapshot(1.0).counts == Counts(100, 100, 0)
-
-
-def test_enabling_again_starts_from_an_empty_window() -> None:
-    """Failures counted while disabled do not open it afterwards."""
-    breaker = Breaker(POLICY, 0.0)
-    breaker.disable(0.0, "ann", "false alarms")
-    breaker.report(breaker.generation, Counts(100, 100, 0), 1.0, MIDDLE)
-    breaker.close(2.0, "ann", "tuned")
-    assert breaker.report(breaker.generation, Counts(19, 19, 0), 2.0, MIDDLE) == []
-
-
-@pytest.mark.parametrize("command", ["close", "reset"])
-def test_closing_by_hand_does_not_wait_for_probes(command: str) -> None:
-    """An operator closes an open breaker at once, and its doubling is forgotten."""
-    breaker = half_open()
-    breaker.report(breaker.admit(1, 15.0).generation, BAD, 15.0, MIDDLE)
-    assert [t.to for t in getattr(breaker, command)(16.0, "ann", "fixed")] == [BreakerState.CLOSED]
-    assert (breaker.reopenings, breaker.until) == (0, None)
-
-
-def test_a_closed_breaker_can_be_reset_but_not_closed() -> None:
-    """Closing what is closed does nothing; a reset empties its window and makes results under way harmless."""
-    breaker = Breaker(POLICY, 0.0)
-    breaker.report(0, Counts(19, 19, 0), 0.0, MIDDLE)
-    assert breaker.close(0.0, "ann", "?") == []
-    assert [t.generation for t in breaker.reset(0.0, "ann", "test data")] == [1]
-    assert breaker.report(0, BAD, 0.1, MIDDLE) == []
-    assert breaker.snapshot(0.1).counts == Counts()
-
-
-def test_commands_return_what_admit_saw() -> None:
-    """Each transition is returned exactly once, and in order."""
-    breaker = opened()
-    breaker.admit(1, 15.0)
-    assert [t.to for t in breaker.disable(15.0, "ann", "?")] == [BreakerState.HALF_OPEN, BreakerState.DISABLED]
-
-
 # --- snapshots ---------------------------------------------------------------------------------------------------
 
 

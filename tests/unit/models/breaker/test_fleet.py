@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from failsoft.models.breaker.fleet import ALONE_MS, MAX_WORKERS, FoldedBreaker, View, fold, view
 from failsoft.models.breaker.rules import BreakerState
-from failsoft.schemas.fleet.breaker import MAX_ROW, Action, BreakerRow, Report, ReportKind, Tally, WorkerWindow
+from failsoft.schemas.fleet.breaker import MAX_ROW, Action, BreakerRow, Report, ReportKind, WorkerWindow
+from failsoft.schemas.fleet.counts import Counts
 from tests.fleet_owner import BAD, GOOD, KEY, POLICY, T0, Owner, half_open, opened
 
 # --- opening -----------------------------------------------------------------------------------------------------
@@ -28,17 +29,17 @@ def test_two_failing_workers_open_the_fleet_at_once() -> None:
 def test_a_failing_worker_may_have_few_calls() -> None:
     """Where traffic is spread, a quarter of the minimum speaks for a worker; the sum still has to have all of it."""
     owner = Owner()
-    owner.window("a", Tally(14, 14, 0, 14))
-    owner.window("b", Tally(5, 5, 0, 5))
+    owner.window("a", Counts(14, 14, 0, 14))
+    owner.window("b", Counts(5, 5, 0, 5))
     assert owner.state() is BreakerState.CLOSED, "19 calls are under the minimum"
-    owner.window("b", Tally(6, 6, 0, 6))
+    owner.window("b", Counts(6, 6, 0, 6))
     assert owner.state() is BreakerState.OPEN
 
 
 def test_the_sum_has_to_be_over_the_threshold() -> None:
     """Two failing workers do not open a fleet that by and large succeeds."""
     owner = Owner()
-    owner.window("c", Tally(1000, 0, 0, 10))
+    owner.window("c", Counts(1000, 0, 0, 10))
     owner.window("a", BAD)
     owner.window("b", BAD)
     assert owner.state() is BreakerState.CLOSED
@@ -46,7 +47,7 @@ def test_the_sum_has_to_be_over_the_threshold() -> None:
 
 def test_slow_runs_open_likewise() -> None:
     """A model that has become slow is as useless as one that fails."""
-    slow = Tally(400, 0, 20, 20)
+    slow = Counts(400, 0, 20, 20)
     owner = Owner()
     owner.window("a", slow)
     owner.window("b", slow)
@@ -80,12 +81,12 @@ def test_one_of_two_opens() -> None:
 def test_one_of_three_is_sick_and_the_fleet_stays_closed() -> None:
     """One bad node must not poison the good ones, even if it makes most of the calls, and reports first."""
     owner = Owner()
-    owner.window("a", Tally(500, 500, 0, 50), tripped=True)
+    owner.window("a", Counts(500, 500, 0, 50), tripped=True)
     for worker in ("b", "c"):
-        owner.window(worker, Tally(30, 0, 0, 10))
+        owner.window(worker, Counts(30, 0, 0, 10))
     for _ in range(20):
         owner.now += 250
-        owner.window("a", Tally(500, 500, 0, 50), tripped=True)
+        owner.window("a", Counts(500, 500, 0, 50), tripped=True)
     assert owner.state() is BreakerState.CLOSED
     assert owner.row is not None and owner.row.sick == ("a",)
     assert owner.sickness() == [("a", "sick")], "one alert, not one a report"
@@ -99,11 +100,11 @@ def test_a_sick_node_is_sick_while_it_is_open_at_home_and_until_its_rate_is_well
         owner.window(worker, GOOD)
     owner.window("a", BAD, tripped=True)
     owner.now += ALONE_MS
-    owner.window("a", Tally(), tripped=True)
+    owner.window("a", Counts(), tripped=True)
     assert owner.row is not None and owner.row.sick == ("a",)
-    owner.window("a", Tally(3, 2, 0, 3))
+    owner.window("a", Counts(3, 2, 0, 3))
     assert owner.row.sick == ("a",), "few calls, but they fail"
-    owner.window("a", Tally(3, 0, 0, 3))
+    owner.window("a", Counts(3, 0, 0, 3))
     assert not owner.row.sick
     assert owner.sickness() == [("a", "sick"), ("a", "well")]
 
@@ -113,16 +114,16 @@ def test_a_few_failures_do_not_make_a_node_sick() -> None:
     owner = Owner()
     owner.window("b", GOOD)
     owner.window("c", GOOD)
-    owner.window("a", Tally(19, 19, 0, 19))
+    owner.window("a", Counts(19, 19, 0, 19))
     owner.now += ALONE_MS
-    owner.window("a", Tally(19, 19, 0, 19))
+    owner.window("a", Counts(19, 19, 0, 19))
     assert owner.sickness() == []
 
 
 def test_idle_workers_are_no_witnesses() -> None:
     """A worker that made no calls has not seen the model work."""
     owner = Owner()
-    for counts in (Tally(1, 0, 0, 1), Tally()):
+    for counts in (Counts(1, 0, 0, 1), Counts()):
         owner.window("b", counts)
         owner.window("c", counts)
     owner.window("a", BAD)
@@ -161,18 +162,18 @@ def test_many_workers_with_few_calls_each_open_together() -> None:
     """None of them can be judged alone, and no one of them makes the sum fail: without the worst it fails as well."""
     owner = Owner()
     for n in range(7):
-        owner.window(f"w{n}", Tally(3, 3, 0, 3))
+        owner.window(f"w{n}", Counts(3, 3, 0, 3))
     assert owner.state() is BreakerState.OPEN
 
 
 def test_chance_failures_elsewhere_do_not_make_a_sick_node_a_quorum() -> None:
     """A healthy worker whose only call failed does not outvote the rest."""
     owner = Owner()
-    owner.window("b", Tally(1, 1, 0, 1))
-    owner.window("c", Tally(30, 0, 0, 3))
-    owner.window("a", Tally(100, 100, 0, 9))
+    owner.window("b", Counts(1, 1, 0, 1))
+    owner.window("c", Counts(30, 0, 0, 3))
+    owner.window("a", Counts(100, 100, 0, 9))
     owner.now += ALONE_MS
-    owner.window("a", Tally(100, 100, 0, 9))
+    owner.window("a", Counts(100, 100, 0, 9))
     assert owner.state() is BreakerState.CLOSED
 
 
@@ -182,8 +183,8 @@ def test_chance_failures_elsewhere_do_not_make_a_sick_node_a_quorum() -> None:
 def test_a_newer_report_replaces_and_an_older_changes_nothing() -> None:
     """Reports are totals, so what comes twice or late is not counted twice."""
     owner = Owner()
-    first = owner.report("a", ReportKind.WINDOW, counts=Tally(19, 19, 0, 19))
-    second = owner.report("a", ReportKind.WINDOW, counts=Tally(19, 0, 0, 19))
+    first = owner.report("a", ReportKind.WINDOW, counts=Counts(19, 19, 0, 19))
+    second = owner.report("a", ReportKind.WINDOW, counts=Counts(19, 0, 0, 19))
     assert owner.hear(second)
     assert not owner.hear(first)
     assert not owner.hear(second)
@@ -202,7 +203,7 @@ def test_counts_of_another_generation_are_dropped() -> None:
 def test_nothing_that_is_news_to_nobody_is_written() -> None:
     """An idle worker without a window does not make a row."""
     owner = Owner()
-    assert not owner.window("a", Tally())
+    assert not owner.window("a", Counts())
     assert not owner.ask("a")
     assert not owner.probed("a", 3)
     assert owner.row is None
@@ -213,7 +214,7 @@ def test_old_windows_fall_out() -> None:
     owner = Owner()
     owner.window("a", BAD)
     owner.now += 30_000
-    owner.window("b", Tally(10, 10, 0, 10))
+    owner.window("b", Counts(10, 10, 0, 10))
     assert owner.state() is BreakerState.CLOSED
     assert owner.row is not None and set(owner.row.windows) == {"b"}
     assert not owner.window("c", BAD, at_ms=owner.now - 30_000), "it was old when it came"
@@ -255,7 +256,7 @@ def test_a_row_has_room_for_so_many_workers() -> None:
     assert not owner.window("one too many", GOOD)
     assert owner.window("w0", GOOD)
     long = {
-        "w" * 193 + f"{n:07}": WorkerWindow(2**50, T0, Tally(10**6, 10**6, 10**6, 10**6), True, T0) for n in range(999)
+        "w" * 193 + f"{n:07}": WorkerWindow(2**50, T0, Counts(10**6, 10**6, 10**6, 10**6), True, T0) for n in range(999)
     }
     assert len(BreakerRow(KEY, windows=long).to_bytes()) < MAX_ROW / 2
 

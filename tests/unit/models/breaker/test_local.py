@@ -9,7 +9,7 @@ import pytest
 from failsoft.models.breaker.local import AGAIN_BY, EVERY, FIRST
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
-from failsoft.schemas.fleet.breaker import BreakerRow, ReportKind, Tally, WorkerWindow
+from failsoft.schemas.fleet.breaker import BreakerRow, ReportKind, WorkerWindow
 from tests.desk import OPEN, Desk, lent
 from tests.fleet_owner import KEY, POLICY, T0
 
@@ -93,7 +93,7 @@ def test_counts_are_told_every_quarter_of_a_second_and_in_totals() -> None:
     assert (first.kind, first.generation, first.counts, first.tripped) == (
         ReportKind.WINDOW,
         4,
-        Tally(7, 1, 0, 1),
+        Counts(7, 1, 0, 1),
         False,
     )
     assert (first.key, first.worker, first.at_ms) == (KEY, "a", desk.now_ms)
@@ -101,7 +101,7 @@ def test_counts_are_told_every_quarter_of_a_second_and_in_totals() -> None:
     assert desk.told() == []
     desk.now += EVERY
     (second,) = desk.told()
-    assert second.counts == Tally(12, 1, 1, 2) and second.sequence > first.sequence
+    assert second.counts == Counts(12, 1, 1, 2) and second.sequence > first.sequence
 
 
 def test_totals_that_stay_are_told_again_before_they_are_forgotten() -> None:
@@ -113,7 +113,7 @@ def test_totals_that_stay_are_told_again_before_they_are_forgotten() -> None:
     assert desk.told() == []
     desk.now += 0.02
     (again,) = desk.told()
-    assert again.counts == Tally(7, 0, 0, 1) and again.at_ms == desk.now_ms
+    assert again.counts == Counts(7, 0, 0, 1) and again.at_ms == desk.now_ms
 
 
 def test_an_empty_window_is_told_once() -> None:
@@ -122,7 +122,7 @@ def test_an_empty_window_is_told_once() -> None:
     desk.call(7)
     desk.told()
     desk.now += POLICY.window
-    assert [r.counts for r in desk.told()] == [Tally()]
+    assert [r.counts for r in desk.told()] == [Counts()]
     desk.now += POLICY.window
     assert desk.told() == []
 
@@ -135,7 +135,7 @@ def test_a_trip_is_told_at_once_with_the_counts_that_made_it() -> None:
     desk.now += 0.01
     desk.call(10, 10)
     (trip,) = desk.told()
-    assert trip.tripped and trip.counts == Tally(20, 20, 0, 2)
+    assert trip.tripped and trip.counts == Counts(20, 20, 0, 2)
 
 
 def test_a_trip_is_told_again_as_long_as_it_lasts() -> None:
@@ -147,14 +147,14 @@ def test_a_trip_is_told_again_as_long_as_it_lasts() -> None:
     assert desk.told() == []
     desk.now += 0.01
     (again,) = desk.told()
-    assert again.tripped and again.counts == Tally(20, 20, 0, 1)
+    assert again.tripped and again.counts == Counts(20, 20, 0, 1)
     desk.now += 15
     desk.local.tick(desk.now)
     assert desk.told()[0].tripped
     desk.call(3)
     desk.now += EVERY
     (well,) = desk.told()
-    assert not well.tripped and well.counts == Tally(23, 20, 0, 2)
+    assert not well.tripped and well.counts == Counts(23, 20, 0, 2)
 
 
 def test_a_trip_is_told_when_its_counts_are_over_too() -> None:
@@ -165,7 +165,7 @@ def test_a_trip_is_told_when_its_counts_are_over_too() -> None:
     desk.local.tick(desk.now)
     desk.now += 30
     (report,) = desk.told()
-    assert report.tripped and report.counts == Tally()
+    assert report.tripped and report.counts == Counts()
 
 
 # --- the fleet's row -----------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_the_same_row_again_moves_nothing() -> None:
     """Its windows change with every report, and say nothing to a worker but who is sick."""
     desk = Desk(BreakerRow(KEY))
     desk.call(19, 19)
-    window = WorkerWindow(9, T0, Tally(5))
+    window = WorkerWindow(9, T0, Counts(5))
     assert desk.see(BreakerRow(KEY, windows={"b": window}, sick=("a",))) == []
     assert desk.local.sick
     assert desk.see(BreakerRow(KEY, windows={"b": window}, sick=("b",))) == []
@@ -260,5 +260,5 @@ def test_disabled_lets_everybody_call_and_counts() -> None:
     assert desk.call(1000, 1000) == 1000 and desk.may_retry()
     assert desk.local.state is BreakerState.DISABLED and not desk.local.tripped
     (report,) = desk.told()
-    assert (report.kind, report.counts, report.tripped) == (ReportKind.WINDOW, Tally(1000, 1000, 0, 1), False)
+    assert (report.kind, report.counts, report.tripped) == (ReportKind.WINDOW, Counts(1000, 1000, 0, 1), False)
     assert not desk.local.admit(1, 0, desk.now, desk.now_ms).probe

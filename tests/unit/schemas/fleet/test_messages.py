@@ -21,9 +21,9 @@ from failsoft.schemas.fleet.breaker import (
     Probes,
     Report,
     ReportKind,
-    Tally,
     WorkerWindow,
 )
+from failsoft.schemas.fleet.counts import Counts
 from tests.fleet_owner import BAD, KEY, POLICY, T0
 
 LEASE = Lease("a", 3, T0, T0 + 10_000, 1, 1)
@@ -35,7 +35,7 @@ FULL = BreakerRow(
 @pytest.mark.parametrize(
     "message",
     [
-        Report(KEY, "a", 3, T0, 4, ReportKind.WINDOW, counts=Tally(9, 3, 1, 2), tripped=True),
+        Report(KEY, "a", 3, T0, 4, ReportKind.WINDOW, counts=Counts(9, 3, 1, 2), tripped=True),
         Report("ünïcode@model@1", "a", 3, T0, 4, ReportKind.PROBED, probes=Probes(2, 1, 2)),
         Report(KEY, "a", 3, T0, 4, ReportKind.ASK, want=3),
         Command("repayment", Action.FORCE_OPEN, "ann", "it is wrong", T0),
@@ -74,6 +74,13 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
     """Workers of two versions run side by side while they are replaced."""
     report = Report(KEY, "a", 3, T0, 4, ReportKind.WINDOW)
     assert Report.parse(wire.dumps({**wire.loads(report.to_bytes(), 999), "mood": "fine"})) == report
+
+
+def test_runs_left_out_of_a_message_are_none() -> None:
+    """In code they are one a call; a message says nothing of what it leaves out, and nothing of it is slow."""
+    report = wire.loads(Report(KEY, "a", 3, T0, 4, ReportKind.WINDOW).to_bytes(), 999)
+    assert Report.parse(wire.dumps({**report, "counts": {"calls": 5, "failures": 2}})).counts == Counts(5, 2, 0, 0)
+    assert Report.parse(wire.dumps({**report, "counts": {}})).counts == Counts()
 
 
 REPORT = wire.loads(Report(KEY, "a", 3, T0, 4, ReportKind.WINDOW, counts=BAD).to_bytes(), 999)

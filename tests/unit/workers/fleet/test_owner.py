@@ -8,7 +8,8 @@ import pytest
 
 from failsoft.models.breaker.fleet import fold
 from failsoft.models.rollout import rollout
-from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Report, ReportKind, Tally
+from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Report, ReportKind
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.fleet.rollout import Direction, Heartbeat, Order
 from failsoft.schemas.wire import Malformed, dumps
 from failsoft.workers.fleet.owner import Owner
@@ -30,7 +31,7 @@ async def _prove(model: str, version: int) -> str | None:
 
 
 def report(key: str) -> Report:
-    return Report(key, "w", 7, T0, 3, ReportKind.WINDOW, Tally(5, 1, 0, 1))
+    return Report(key, "w", 7, T0, 3, ReportKind.WINDOW, Counts(5, 1, 0, 1))
 
 
 def order(target: str) -> Command:

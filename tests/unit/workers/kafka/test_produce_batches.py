@@ -7,7 +7,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from failsoft.topics.routing import Row
-from failsoft.workers.kafka.produce_batches import LARGE, pack, squeezed
+from failsoft.workers.kafka.produce_batches import BATCH_BYTES, pack, squeezed
 
 ROWS: list[Row] = [
     (b"k%d" % i if i % 3 else None, b"v" * (i * 7 % 90) if i % 5 else None, [("h", b"%d" % i)] if i % 2 else [])
@@ -61,9 +61,9 @@ def test_a_record_larger_than_a_batch_is_a_batch_alone() -> None:
 
 def test_a_record_over_the_limit_is_compressed_and_its_neighbours_are_not() -> None:
     """An event that came compressed may be larger than its topic's limit: written plain it is refused for ever."""
-    big: Row = (b"k", b" " * (3 * LARGE), [("h", b"1"), ("h", None)])
+    big: Row = (b"k", b" " * (3 * BATCH_BYTES), [("h", b"1"), ("h", None)])
     small: Row = (b"k", b"v", [])
-    batches = pack(lambda: _make(LARGE), [small, big, small], 5, lambda: squeezed(LARGE, True))
+    batches = pack(lambda: _make(BATCH_BYTES), [small, big, small], 5, lambda: squeezed(BATCH_BYTES, True))
     read = [_read(b) for b in batches]
     assert [r[:3] for records in read for r in records] == [
         (b"k", b"v", []),
@@ -73,7 +73,7 @@ def test_a_record_over_the_limit_is_compressed_and_its_neighbours_are_not() -> N
     header = MemoryRecords(bytes(batches[1]._build())).next_batch()
     assert header.is_transactional and header.compression_type == 1
     assert [b.record_count() for b in batches] == [1, 1, 1]
-    assert max(len(b._build()) for b in batches) < LARGE / 10
+    assert max(len(b._build()) for b in batches) < BATCH_BYTES / 10
 
 
 def test_a_record_that_no_batch_takes_is_an_error() -> None:

@@ -162,7 +162,7 @@ async def test_a_consumer_that_fetches_no_more_is_fatal(
 async def test_a_lane_that_was_cancelled_is_fatal(lanes: Lanes, fatal: list[BaseException]) -> None:
     """Nobody here cancels a lane, and its partitions would be read by none."""
     lanes.assigned(ASSIGNED)
-    lanes._tasks[0].cancel()
+    lanes._runs[0].cancel()
     await eventually(lambda: fatal, 10, "somebody to notice")
     assert "lane-0 was cancelled" in str(fatal[0])
 

@@ -10,7 +10,8 @@ import pytest
 
 from failsoft.models.breaker.fleet import fold
 from failsoft.models.breaker.rules import BreakerPolicy
-from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Lease, Tally, WorkerWindow
+from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Lease, WorkerWindow
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.operations.breaker_view import (
     check_version,
@@ -35,7 +36,7 @@ def _row(key: str = "repayment@2", **changes: Any) -> BreakerRow:
     return replace(BreakerRow(key, since_ms=NOW - 125_000), **changes)
 
 
-def _window(age: float, tally: Tally) -> WorkerWindow:
+def _window(age: float, tally: Counts) -> WorkerWindow:
     return WorkerWindow(1, NOW - round(1000 * age), tally)
 
 
@@ -62,7 +63,7 @@ def test_the_last_value_of_a_key_counts_and_null_deletes() -> None:
 def test_a_model_without_a_row_is_closed() -> None:
     """Of the pipeline's models that is; a row of a model that it has no more is shown without thresholds."""
     about = listed(
-        rows({b'"old@1"': _row("old@1", windows={"w": _window(1, Tally(9, 9, 0, 9))}).to_bytes()}), POLICIES, NOW
+        rows({b'"old@1"': _row("old@1", windows={"w": _window(1, Counts(9, 9, 0, 9))}).to_bytes()}), POLICIES, NOW
     )
     assert [(a["breaker"], a["version"], a["state"], a["generation"]) for a in about] == [
         ("old@1", 1, "closed", 0),
@@ -76,9 +77,9 @@ def test_a_model_without_a_row_is_closed() -> None:
 def test_rates_are_of_the_fresh_windows() -> None:
     """Summed over the workers, beside what opens; a worker not heard of for a window's length is left out."""
     windows = {
-        "a": _window(1, Tally(30, 10, 1, 10)),
-        "b": _window(29, Tally(70, 2, 3, 10)),
-        "dead": _window(30, Tally(1000, 1000, 100, 100)),
+        "a": _window(1, Counts(30, 10, 1, 10)),
+        "b": _window(29, Counts(70, 2, 3, 10)),
+        "dead": _window(30, Counts(1000, 1000, 100, 100)),
     }
     about = described("repayment@2", _row(windows=windows, sick=("a",)), POLICY, NOW)
     assert (about["calls"], about["failures"], about["failure_rate"], about["failure_rate_opens"]) == (

@@ -11,7 +11,7 @@ from failsoft.models.breaker.local import ALONE_AFTER, EVERY, FIRST
 from failsoft.models.breaker.policy import policy
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
-from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Probes, ReportKind, Tally
+from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Probes, ReportKind
 from failsoft.workers.scoring.calls import report
 from failsoft.workers.scoring.plan import Served
 from failsoft.workers.serving.registry import ServingRegistry
@@ -192,7 +192,7 @@ def test_reports_are_numbered_over_restarts_and_versions(bench: _Bench) -> None:
         admission = bench.registry.admit(key, 5)
         bench.registry.report(key, admission.generation, Counts(5))
     first = list(bench.registry.reports())
-    assert [(r.key, r.worker, r.counts) for r in first] == [(k, "w", Tally(5, 0, 0, 5)) for k in ("m@2", "m@3")]
+    assert [(r.key, r.worker, r.counts) for r in first] == [(k, "w", Counts(5, 0, 0, 5)) for k in ("m@2", "m@3")]
     assert [r.at_ms for r in first] == [bench.now_ms] * 2
     assert bench.now_ms < first[0].sequence < first[1].sequence
     assert list(bench.registry.reports()) == [], "told is told"

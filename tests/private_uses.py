@@ -1,0 +1,145 @@
+"""Finds in a source what it uses of aiokafka's, Faust's and mode's insides."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+FOREIGN = ("aiokafka", "faust", "mode")
+
+# What their documentation names. All else of them is an inside, however it is spelled.
+DOCUMENTED = {
+    "aiokafka",
+    "aiokafka.admin",
+    "aiokafka.admin.config_resource",
+    "aiokafka.coordinator.assignors.range",
+    "aiokafka.errors",
+    "aiokafka.helpers",
+    "aiokafka.partitioner",
+    "faust",
+    "faust.app",
+    "mode",
+}
+
+STANDARD = {"_exit"}  # os._exit, which Python documents
+
+
+@dataclass(frozen=True)
+class Use:
+    """``name`` is "module:Name" where the module is known, else the bare private name."""
+
+    file: str
+    line: int
+    name: str
+
+
+def _private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def uses(file: str, source: str, ours: set[str]) -> Iterator[Use]:
+    """Insides that a source uses. ``ours`` are private names that our own classes define."""
+    tree = ast.parse(source)
+    modules: dict[str, str] = {}  # a local name -> the foreign module, or the "module:Name", that it is
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] in FOREIGN:
+                    modules[alias.asname or alias.name.split(".")[0]] = alias.name
+                    if alias.name not in DOCUMENTED:
+                        yield Use(file, node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in FOREIGN:
+            assert node.module is not None
+            for alias in node.names:
+                as_module = f"{node.module}.{alias.name}"
+                inside = node.module not in DOCUMENTED or _private(alias.name)
+                if _is_module(as_module):
+                    modules[alias.asname or alias.name] = as_module
+                else:
+                    modules[alias.asname or alias.name] = f"{node.module}:{alias.name}"
+                    if inside:
+                        yield Use(file, node.lineno, f"{node.module}:{alias.name}")
+    own = defined(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield from _attribute(file, node, modules, own, ours)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "setattr"):
+            given = node.args[1] if len(node.args) > 1 else None
+            if isinstance(given, ast.Constant) and isinstance(given.value, str) and _private(given.value):
+                yield Use(file, node.lineno, given.value)
+        elif isinstance(node, ast.ClassDef) and any(_root(base) in modules for base in node.bases):
+            yield from _overrides(file, node, modules)
+
+
+def _attribute(file: str, node: ast.Attribute, modules: dict[str, str], own: set[str], ours: set[str]) -> Iterator[Use]:
+    owner = node.value
+    if isinstance(owner, ast.Name) and owner.id in modules:
+        module = modules[owner.id]
+        inside = _private(node.attr) or isinstance(node.ctx, ast.Store)
+        if ":" not in module and module not in DOCUMENTED:
+            yield Use(file, node.lineno, f"{module}:{node.attr}")
+        elif inside:
+            yield Use(file, node.lineno, node.attr)
+    elif _private(node.attr) and node.attr not in STANDARD and node.attr not in (ours if _itself(owner) else own):
+        yield Use(file, node.lineno, node.attr)
+
+
+def _overrides(file: str, node: ast.ClassDef, modules: dict[str, str]) -> Iterator[Use]:
+    """What a class of ours that extends one of theirs defines or reads of its base's private names."""
+    bases = [_resolve(base, modules) for base in node.bases if _root(base) in modules]
+    for inner in ast.walk(node):
+        name = inner.attr if isinstance(inner, ast.Attribute) else getattr(inner, "name", None)
+        if isinstance(name, str) and _private(name) and any(_has(base, name) for base in bases):
+            yield Use(file, inner.lineno, name)  # type: ignore[attr-defined]
+
+
+def _has(kind: Any, name: str) -> bool:
+    """Does ``kind`` have ``name``, as an attribute of the class or as one that its methods set?"""
+    if hasattr(kind, name):
+        return True
+    methods = [m for base in kind.__mro__ for m in vars(base).values() if inspect.isfunction(m)]
+    return any(name in m.__code__.co_names for m in methods)
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """Private names that a file defines: of modules, classes, and of objects by ``self``."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and _itself(node.value):
+            found.add(node.attr)
+    return {name for name in found if _private(name)}
+
+
+def _itself(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def _root(node: ast.expr) -> str:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _resolve(node: ast.expr, modules: dict[str, str]) -> Any:
+    if isinstance(node, ast.Attribute):
+        return getattr(_resolve(node.value, modules), node.attr)
+    assert isinstance(node, ast.Name)
+    module, _, name = modules[node.id].partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, name) if name else found
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,345 @@
+"""Every inside of aiokafka and Faust that failsoft uses: that it is there, that it means what we rely on, and that no
+file but the borders uses one.
+
+An upgrade that moves one of them fails here, by name, and not in a worker.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import aiokafka
+import faust
+import pytest
+from aiokafka.consumer import fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment as Assignment
+from aiokafka.producer import sender
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.record import default_records
+from aiokafka.record.memory_records import MemoryRecords
+from faust.app import BootStrategy
+from faust.transport.base import Transport
+from faust.transport.consumer import ThreadDelegateConsumer
+from faust.transport.drivers import aiokafka as driver
+
+from tests.private_uses import DOCUMENTED, defined, uses
+
+ROOT = Path(__file__).resolve().parents[2]
+TP = aiokafka.TopicPartition("t", 0)
+
+
+def test_documented_modules_are_there() -> None:
+    """A module that is gone is not allowed by its old name."""
+    assert all(importlib.import_module(name) for name in DOCUMENTED)
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+
+def _takes(function: Any, *names: str) -> bool:
+    """Has ``function`` exactly these parameters?"""
+    return list(inspect.signature(function).parameters) == list(names)
+
+
+def _reads(function: Any, name: str) -> bool:
+    """Does ``function`` read ``name`` when it runs, as a global or as an attribute?"""
+    return name in inspect.unwrap(function).__code__.co_names
+
+
+def _batch(count: int = 0) -> Any:
+    batch = BatchBuilder(10_000, 0, is_transactional=0)
+    for _ in range(count):
+        batch.append(timestamp=1, key=b"k", value=b"v")
+    return batch
+
+
+def _partition(raw: bytes = b"") -> Any:
+    return fetcher.PartitionRecords(TP, MemoryRecords(raw), None, 0, None, len, True, fetcher.READ_UNCOMMITTED)
+
+
+def _raw() -> bytes:
+    return bytes(_batch(2)._build())
+
+
+def _result(records: Any = None) -> tuple[Any, list[int]]:
+    """aiokafka's fetched partition, and the positions that it notes."""
+    noted: list[int] = []
+    state = SimpleNamespace(paused=False, position=0, consumed_to=noted.append)
+    assignment = SimpleNamespace(active=True, state_value=lambda tp: state)
+    records = records or _partition(_raw())
+    return fetcher.FetchResult(TP, assignment=assignment, partition_records=records, backoff=0), noted
+
+
+def _bare(kind: Any, **fields: Any) -> Any:
+    """An object of ``kind`` that was not started."""
+    found = kind.__new__(kind)
+    vars(found).update(fields)
+    return found
+
+
+def _updates_position() -> bool:
+    result, noted = _result(SimpleNamespace(next_fetch_offset=7))
+    result._update_position()
+    return noted == [7]
+
+
+def _gives_all() -> bool:
+    result, noted = _result()
+    return len(result.getall(None)) == 2 and noted == [2] and not result.has_more()
+
+
+def _decompresses() -> bool:
+    batch = default_records._DefaultRecordBatchPy(_raw())
+    batch._maybe_uncompress()
+    return isinstance(batch._buffer, bytearray) and len(list(batch)) == 2
+
+
+def _dies() -> bool:
+    said: list[bool] = []
+    coordinator = _bare(GroupCoordinator, coordinator_id=3, group_id="g", _coordinator_dead_fut=None)
+    coordinator._coordinator_dead_fut = SimpleNamespace(done=lambda: False, set_result=lambda _: said.append(True))
+    coordinator.coordinator_dead()
+    return coordinator.coordinator_id is None
+
+
+def _tells_errors() -> bool:
+    """The error that ended the group's task, and the one that waits for a fetch."""
+    broken = SimpleNamespace(done=lambda: True, result=lambda: 1 / 0)
+    running = SimpleNamespace(done=lambda: False)
+    for task, pending in ((broken, None), (running, ZeroDivisionError())):
+        coordinator = _bare(
+            GroupCoordinator, _coordination_task=task, _error_consumed_fut=None, _pending_exception=pending
+        )
+        try:
+            coordinator.check_errors()
+        except ZeroDivisionError:
+            continue
+        return False
+    return True
+
+
+def _consumer_keeps(name: str, kind: Any) -> bool:
+    """Does a started consumer with a group keep a ``kind`` under ``name``?"""
+    start = inspect.getsource(aiokafka.AIOKafkaConsumer.start)
+    return f"self.{name} = {kind.__name__}(" in start and hasattr(aiokafka.AIOKafkaConsumer, name) is False
+
+
+Holds = Callable[[], object]
+INSIDES: dict[str, Holds] = {
+    # Sending: clients.py, produce_batches.py.
+    "aiokafka.producer.sender:BACKOFF_OVERRIDE": lambda: (
+        0 < sender.BACKOFF_OVERRIDE < 1 and _reads(sender.AddPartitionsToTxnHandler.handle_response, "BACKOFF_OVERRIDE")
+    ),
+    "aiokafka.producer.message_accumulator:BatchBuilder": lambda: _takes(
+        BatchBuilder, "batch_size", "compression_type", "is_transactional", "key_serializer", "value_serializer"
+    ),
+    "aiokafka.producer.message_accumulator:BatchBuilder._builder.append": lambda: (
+        _batch()._builder.append(0, 5, b"k", b"v", [("h", b"x")]) is not None
+        and BatchBuilder(1, 0)._builder.append(1, 5, b"k", b"v", []) is None
+    ),
+    "aiokafka.producer.message_accumulator:BatchBuilder._builder.size": lambda: (
+        _batch(2)._builder.size() == len(_batch(2)._build())
+    ),
+    "aiokafka.producer.message_accumulator:BatchBuilder._relative_offset": lambda: (
+        _batch(2)._relative_offset == 2 == _batch(2).record_count()
+    ),
+    # Fetching: fetch_records.py.
+    "aiokafka.consumer.fetcher:MemoryRecords": lambda: (
+        fetcher.MemoryRecords is MemoryRecords and _reads(fetcher.Fetcher._proc_fetch_request, "MemoryRecords")
+    ),
+    "aiokafka.consumer.fetcher:PartitionRecords": lambda: _reads(
+        fetcher.Fetcher._proc_fetch_request, "PartitionRecords"
+    ),
+    "aiokafka.consumer.fetcher:FetchResult": lambda: (
+        _reads(fetcher.Fetcher._proc_fetch_request, "FetchResult")
+        and _takes(fetcher.FetchResult, "tp", "assignment", "partition_records", "backoff")
+    ),
+    "aiokafka.consumer.fetcher:FetchResult.getall": lambda: (
+        _takes(fetcher.FetchResult.getall, "self", "max_records") and _gives_all()
+    ),
+    "aiokafka.consumer.fetcher:FetchResult.has_more": lambda: _result()[0].has_more() is True,
+    "aiokafka.consumer.fetcher:FetchResult.check_assignment": lambda: _result()[0].check_assignment(TP) is True,
+    "aiokafka.consumer.fetcher:FetchResult._topic_partition": lambda: _result()[0]._topic_partition == TP,
+    "aiokafka.consumer.fetcher:FetchResult._partition_records": lambda: isinstance(
+        _result()[0]._partition_records, fetcher.PartitionRecords
+    ),
+    "aiokafka.consumer.fetcher:FetchResult._update_position": _updates_position,
+    "aiokafka.consumer.fetcher:PartitionRecords._records_iterator": lambda: (
+        len(list(_partition(_raw())._records_iterator)) == 2
+    ),
+    "aiokafka.consumer.fetcher:PartitionRecords._key_deserializer": lambda: _partition()._key_deserializer is None,
+    "aiokafka.consumer.fetcher:PartitionRecords._value_deserializer": lambda: _partition()._value_deserializer is len,
+    "aiokafka.consumer.fetcher:PartitionRecords._consumer_record": lambda: (
+        _takes(fetcher.PartitionRecords._consumer_record, "self", "tp", "record")
+        and _reads(fetcher.PartitionRecords._unpack_records, "_consumer_record")
+    ),
+    "aiokafka.record.memory_records:MemoryRecords": lambda: type(MemoryRecords(_raw())) is MemoryRecords,
+    "aiokafka.record.memory_records:MemoryRecords.has_next": lambda: (
+        MemoryRecords(_raw()).has_next() is True and MemoryRecords(b"").has_next() is False
+    ),
+    "aiokafka.record.memory_records:MemoryRecords.next_batch": lambda: (
+        len(list(MemoryRecords(_raw()).next_batch())) == 2  # type: ignore[call-overload]
+        and MemoryRecords(b"").next_batch() is None
+    ),
+    "aiokafka.record.memory_records:MemoryRecords.size_in_bytes": lambda: (
+        MemoryRecords(_raw()).size_in_bytes() == len(_raw())
+    ),
+    "aiokafka.record.default_records:_DefaultRecordBatchPy": lambda: _takes(
+        default_records._DefaultRecordBatchPy, "buffer"
+    ),
+    "aiokafka.record.default_records:_DefaultRecordBatchPy._maybe_uncompress": lambda: _reads(
+        default_records._DefaultRecordBatchPy.__iter__, "_maybe_uncompress"
+    ),
+    "aiokafka.record.default_records:_DefaultRecordBatchPy._buffer": _decompresses,
+    # The group: offset_fetch.py, consumer_insides.py.
+    "aiokafka.consumer.group_coordinator:GroupCoordinator": lambda: _consumer_keeps("_coordinator", GroupCoordinator),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req": lambda: (
+        _takes(GroupCoordinator._send_req, "self", "request")
+        and inspect.iscoroutinefunction(GroupCoordinator._send_req)
+        and _reads(GroupCoordinator._do_fetch_commit_offsets, "_send_req")
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.coordinator_dead": _dies,
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.group_id": lambda: _reads(
+        GroupCoordinator._do_fetch_commit_offsets, "group_id"
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.check_errors": lambda: (
+        _takes(GroupCoordinator.check_errors, "self") and _tells_errors()
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.fetch_committed_offsets": lambda: (
+        _takes(GroupCoordinator.fetch_committed_offsets, "self", "partitions")
+        and asyncio.run(GroupCoordinator.fetch_committed_offsets(_bare(GroupCoordinator), [])) == {}
+    ),
+    "aiokafka.consumer:AIOKafkaConsumer._coordinator": lambda: _consumer_keeps("_coordinator", GroupCoordinator),
+    "aiokafka.consumer:AIOKafkaConsumer._fetcher": lambda: _consumer_keeps("_fetcher", fetcher.Fetcher),
+    "aiokafka.consumer.fetcher:Fetcher.error_future": lambda: (
+        _bare(fetcher.Fetcher, _fetch_task="task").error_future == "task"
+        and _reads(fetcher.Fetcher.__init__, "_fetch_requests_routine")
+    ),
+    "aiokafka.protocol.commit:OffsetFetchRequest": lambda: (
+        _takes(OffsetFetchRequest, "consumer_group", "partitions")
+        and _reads(GroupCoordinator._do_fetch_commit_offsets, "OffsetFetchRequest")
+    ),
+    "aiokafka.coordinator.protocol:ConsumerProtocolMemberAssignment": lambda: (
+        Assignment.decode(Assignment(0, [("t", [0, 2])], b"").encode()).assignment == [("t", [0, 2])]
+    ),
+    # The control plane: faust_app.py.
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread": lambda: _reads(
+        driver.Consumer._new_consumer_thread, "AIOKafkaConsumerThread"
+    ),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": lambda: (
+        _takes(driver.AIOKafkaConsumerThread._create_worker_consumer, "self", "transport")
+        and _reads(driver.AIOKafkaConsumerThread._create_consumer, "_create_worker_consumer")
+    ),
+    "aiokafka.consumer:AIOKafkaConsumer._fetch_max_wait_ms": lambda: _reads(
+        aiokafka.AIOKafkaConsumer.start, "_fetch_max_wait_ms"
+    ),
+    "faust.transport.drivers.aiokafka:Consumer": lambda: driver.Transport.Consumer is driver.Consumer,
+    "faust.transport.drivers.aiokafka:Consumer._new_consumer_thread": lambda: (
+        _takes(driver.Consumer._new_consumer_thread, "self")
+        and _reads(ThreadDelegateConsumer.__init__, "_new_consumer_thread")
+    ),
+    "faust.transport.drivers.aiokafka:Transport": lambda: (
+        _takes(Transport.__init__, "self", "url", "app", "loop") and _reads(Transport.create_consumer, "Consumer")
+    ),
+    "faust:App._new_transport": lambda: (
+        _takes(faust.App._new_transport, "self") and _reads(faust.App.transport.fget, "_new_transport")
+    ),
+    "faust:GlobalTable._changelog_topic_name": lambda: (
+        _takes(faust.GlobalTable._changelog_topic_name, "self")
+        and _reads(faust.GlobalTable._new_changelog_topic, "_changelog_topic_name")
+    ),
+    "faust.app:BootStrategy.enable_web": lambda: _reads(BootStrategy._should_enable_web, "enable_web"),
+}
+
+
+@pytest.mark.parametrize("name", INSIDES)
+def test_an_inside_means_what_we_rely_on(name: str) -> None:
+    """It is there, it takes what we give it, and aiokafka or Faust still uses it as they did."""
+    assert INSIDES[name]()
+
+
+# --- who uses one -----------------------------------------------------------------------------------------------------
+
+BORDERS = ("workers/kafka/", "workers/fleet/faust_app.py")
+ELSEWHERE = {
+    # topics may not import workers, and aiokafka's admin client gives a member's assignment as bytes.
+    ("topics/admin.py", "aiokafka.coordinator.protocol:ConsumerProtocolMemberAssignment"),
+}
+
+
+def _sources() -> dict[str, str]:
+    files = (p for folder in ("schemas", "topics", "models", "workers") for p in (ROOT / folder).rglob("*.py"))
+    return {str(p.relative_to(ROOT)): p.read_text("utf-8") for p in sorted(files)}
+
+
+SOURCES = _sources()
+OURS = set().union(*(defined(ast.parse(source)) for source in SOURCES.values()))
+USES = [use for file, source in SOURCES.items() for use in uses(file, source, OURS)]
+
+
+def test_only_the_borders_use_insides() -> None:
+    """workers/kafka holds the files that touch aiokafka's, faust_app.py is the one that touches Faust's."""
+    outside = [u for u in USES if not u.file.startswith(BORDERS) and (u.file, u.name) not in ELSEWHERE]
+    assert not outside
+    assert {(u.file, u.name) for u in USES} >= ELSEWHERE, "an exception that nobody needs"
+
+
+def test_an_inside_that_is_used_is_listed() -> None:
+    """With what we rely on: else an upgrade could change it unseen."""
+    parts = {part for name in INSIDES for part in _parts(name)}
+    assert not [u for u in USES if u.name not in (INSIDES if ":" in u.name else parts)]
+
+
+@pytest.mark.parametrize("name", INSIDES)
+def test_an_inside_that_is_listed_is_used(name: str) -> None:
+    """What nobody uses any more leaves the list."""
+    assert _parts(name)[-1] in SPELLED
+
+
+def _parts(name: str) -> list[str]:
+    return name.partition(":")[2].split(".")
+
+
+def _spelled(source: str) -> set[str]:
+    """Every attribute, definition, import and class variable of a source."""
+    found = {getattr(n, "attr", getattr(n, "name", getattr(n, "id", None))) for n in ast.walk(ast.parse(source))}
+    return {name for name in found if isinstance(name, str)}
+
+
+SPELLED = set().union(*(_spelled(SOURCES[u.file]) for u in USES))
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("async def f(consumer): return consumer._fetcher", {"_fetcher"}),
+        ("def f(consumer): return getattr(consumer, '_fetcher')", {"_fetcher"}),
+        ("def f(a): a.consumer._closed = True", {"_closed"}),
+        ("import aiokafka.util", {"aiokafka.util"}),
+        ("from aiokafka.client import AIOKafkaClient", {"aiokafka.client:AIOKafkaClient"}),
+        (
+            "from aiokafka.producer import sender\nsender.BACKOFF_OVERRIDE = 1",
+            {"aiokafka.producer.sender:BACKOFF_OVERRIDE"},
+        ),
+        ("from aiokafka import AIOKafkaConsumer\nAIOKafkaConsumer.getmany = len", {"getmany"}),
+        ("from mode import Service\nclass A(Service):\n def __init__(self): self._tasks = {}", {"_tasks"}),
+        ("import faust\nclass A(faust.App):\n def _new_transport(self): ...", {"_new_transport"}),
+        ("import faust\nclass A(faust.App):\n def f(self): return self._transport", {"_transport"}),
+        ("from aiokafka import AIOKafkaConsumer\nAIOKafkaConsumer().getmany()", set()),
+        ("class A:\n def __init__(self): self._own = 1\ndef f(a): return a._own", set()),
+        ("import os\nos._exit(1)", set()),
+        ("from mode import Service\nclass A(Service):\n def __init__(self): self._my_lanes = {}", set()),
+    ],
+)
+def test_the_search_sees_what_it_should(source: str, found: set[str]) -> None:
+    """Reads, writes, overrides, imports; and what is our own or documented is none."""
+    assert {use.name for use in uses("a.py", source, defined(ast.parse(source)))} == found
