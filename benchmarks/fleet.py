@@ -27,7 +27,7 @@ from confluent_kafka import Producer
 from benchmarks import candidates, machine, model, moves
 from benchmarks.events import events
 from benchmarks.moves import Opening, Said
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.fleet.breaker import Action, Command
 from failsoft.topics import admin
 from failsoft.topics.embedded.broker import Embedded
@@ -150,7 +150,7 @@ class _Fleet:
                 raise RuntimeError(f"waited for {what}; the workers' logs end with:\n{tails}")
             time.sleep(LOOK)
 
-    def all(self, *states: State) -> bool:
+    def all(self, *states: BreakerState) -> bool:
         """Does every worker obey the fleet's row, in one of these states?"""
         return all(s.moves and s.moves[-1].by_fleet and s.moves[-1].to in states for s in self.said)
 
@@ -169,9 +169,9 @@ def _round(fleet: _Fleet) -> None:
     fleet.switch.touch()
     time.sleep(random.uniform(*PAUSE))
     fleet.traffic.on.set()
-    fleet.until(lambda: fleet.all(State.OPEN, State.HALF_OPEN), "the fleet's breaker, open on all")
+    fleet.until(lambda: fleet.all(BreakerState.OPEN, BreakerState.HALF_OPEN), "the fleet's breaker, open on all")
     fleet.switch.unlink()
-    fleet.until(lambda: fleet.all(State.CLOSED), "the fleet's breaker, closed on all")
+    fleet.until(lambda: fleet.all(BreakerState.CLOSED), "the fleet's breaker, closed on all")
 
 
 @contextlib.contextmanager

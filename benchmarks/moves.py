@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.fleet.breaker import BreakerRow
 
 READ_WITHIN = 10.0
@@ -21,7 +21,7 @@ class Move:
     """A worker's breaker moved, at ``at`` (epoch seconds). ``generation`` is the row's, when the fleet moved it."""
 
     at: float
-    to: State
+    to: BreakerState
     generation: int
     by_fleet: bool
 
@@ -37,9 +37,9 @@ class Said:
         self._offset = 0
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """What the worker obeys, by its last move."""
-        return self.moves[-1].to if self.moves else State.CLOSED
+        return self.moves[-1].to if self.moves else BreakerState.CLOSED
 
     def look(self) -> None:
         """Takes in what was written since the last look."""
@@ -57,7 +57,7 @@ class Said:
         if event == "breaker moved" and f"{said['model']}@{said['version']}" == self._key:
             at = datetime.fromisoformat(str(said["timestamp"])).timestamp()
             by_fleet = said["by"] == "the fleet"
-            self.moves.append(Move(at, State(str(said["to"])), int(said["generation"]), by_fleet))
+            self.moves.append(Move(at, BreakerState(str(said["to"])), int(said["generation"]), by_fleet))
         elif event == "lane open":
             self.lanes += 1
         elif event == "the fleet's breakers are read":
@@ -87,9 +87,9 @@ def openings(workers: list[Said], rows: list[BreakerRow]) -> list[Opening]:
     """Each time that the fleet's breaker went from closed to open. Raises RuntimeError for one that somebody missed."""
     found, closed = [], 0.0
     for before, row in zip([None, *rows], rows, strict=False):
-        if before is not None and before.state == State.CLOSED and row.state == State.OPEN:
+        if before is not None and before.state == BreakerState.CLOSED and row.state == BreakerState.OPEN:
             found.append(_opening(workers, row, closed))
-        if row.state == State.CLOSED and before is not None and before.state != State.CLOSED:
+        if row.state == BreakerState.CLOSED and before is not None and before.state != BreakerState.CLOSED:
             closed = row.since_ms / 1000
     return found
 
@@ -100,7 +100,7 @@ def _opening(workers: list[Said], row: BreakerRow, closed: float) -> Opening:
         heard = [m.at for m in worker.moves if m.by_fleet and m.generation == row.generation]
         if not heard:
             raise RuntimeError(f"{worker.path.name} did not obey generation {row.generation}")
-        own = [m.at for m in worker.moves if not m.by_fleet and m.to is State.OPEN and closed < m.at < heard[0]]
+        own = [m.at for m in worker.moves if not m.by_fleet and m.to is BreakerState.OPEN and closed < m.at < heard[0]]
         trips += own[:1]
         obeyed.append(heard[0])
         quiet.append(min([*own, *heard]))

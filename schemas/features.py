@@ -22,7 +22,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 QUOTED = 40
 
 
-class Type(StrEnum):
+class FeatureType(StrEnum):
     """What a feature's JSON value must be. No type takes another's: ``"1"`` is not a number, nor is ``true``."""
 
     FLOAT = "float"
@@ -36,7 +36,7 @@ class Spec:
     """One feature as a model wants it. ``categories`` None takes any string; else a string outside is unusable."""
 
     name: str
-    type: Type
+    type: FeatureType
     categories: frozenset[str] | None = None
 
 
@@ -89,7 +89,7 @@ def columns(events: Sequence[Mapping[str, object]], specs: Sequence[Spec]) -> Co
     """
     specs = tuple(specs)
     rows = _rows(events, specs)
-    if specs and all(spec.type is Type.FLOAT for spec in specs):
+    if specs and all(spec.type is FeatureType.FLOAT for spec in specs):
         return _all_float(events, specs, rows)
     made = Columns(specs, len(events), {})
     by_column: Iterable[tuple[object, ...]] = zip(*rows, strict=True) if rows else ((),) * len(specs)
@@ -107,9 +107,9 @@ def reason(value: object, spec: Spec) -> str | None:
     if value is None:
         return "null"
     match spec.type:
-        case Type.BOOL:
+        case FeatureType.BOOL:
             return None if isinstance(value, bool) else f"{_kind(value)}, not true or false"
-        case Type.STRING:
+        case FeatureType.STRING:
             if not isinstance(value, str):
                 return f"{_kind(value)}, not a string"
             seen = spec.categories is None or value in spec.categories
@@ -118,7 +118,7 @@ def reason(value: object, spec: Spec) -> str | None:
         return f"{_kind(value)}, not a number"
     if isinstance(value, float) and not np.isfinite(value):
         return "not finite"
-    if spec.type is Type.FLOAT:
+    if spec.type is FeatureType.FLOAT:
         return None if -FLOAT32_MAX <= value <= FLOAT32_MAX else "beyond the range of float32"
     if value != int(value):
         return f"{value!r}, not an integer"
@@ -145,7 +145,7 @@ def _rows(events: Sequence[Mapping[str, object]], specs: tuple[Spec, ...]) -> li
         return list(map(get, events))
     except KeyError:
         pass
-    absent = [_NAN if spec.type is Type.FLOAT else _MISSING for spec in specs]
+    absent = [_NAN if spec.type is FeatureType.FLOAT else _MISSING for spec in specs]
     pairs = list(zip(names, absent, strict=True))
     rows = []
     for event in events:
@@ -259,11 +259,11 @@ class _Any:
 
 _ANY = _Any()
 _INT64 = range(-(2**63), 2**63)
-_READERS: dict[Type, Callable[[tuple[object, ...], Spec], tuple[Column, Mask | None]]] = {
-    Type.FLOAT: _read_floats,
-    Type.INT: _read_ints,
-    Type.BOOL: _read_bools,
-    Type.STRING: _read_strings,
+_READERS: dict[FeatureType, Callable[[tuple[object, ...], Spec], tuple[Column, Mask | None]]] = {
+    FeatureType.FLOAT: _read_floats,
+    FeatureType.INT: _read_ints,
+    FeatureType.BOOL: _read_bools,
+    FeatureType.STRING: _read_strings,
 }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from failsoft.models.breaker.local import Home
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.local import LocalBreaker
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Report, ReportKind
 from tests.fleet_owner import KEY, POLICY, T0
@@ -18,7 +18,7 @@ class Desk:
 
     def __init__(self, row: BreakerRow | None = None) -> None:
         self.now, self.sequence = 100.0, 0
-        self.home = Home(KEY, "a", POLICY, self.now)
+        self.local = LocalBreaker(KEY, "a", POLICY, self.now)
         if row is not None:
             self.see(row)
 
@@ -26,26 +26,28 @@ class Desk:
     def now_ms(self) -> int:
         return T0 + round((self.now - 100) * 1000)
 
-    def see(self, row: BreakerRow) -> list[tuple[State, State, bool]]:
-        return [(m.from_, m.to, m.by_fleet) for m in self.home.absorb(row, self.now)]
+    def see(self, row: BreakerRow) -> list[tuple[BreakerState, BreakerState, bool]]:
+        return [(m.from_, m.to, m.by_fleet) for m in self.local.absorb(row, self.now)]
 
     def admit(self, n: int, ladder: int = 0) -> int:
-        return self.home.admit(n, ladder, self.now, self.now_ms).granted
+        return self.local.admit(n, ladder, self.now, self.now_ms).granted
 
     def call(self, calls: int, failures: int = 0, slow: int = 0, ladder: int = 0) -> int:
         """Admitted calls that come back at once; how many there were."""
-        given = self.home.admit(calls, ladder, self.now, self.now_ms)
+        given = self.local.admit(calls, ladder, self.now, self.now_ms)
         if given.granted:
             counts = Counts(given.granted, min(failures, given.granted), slow, 1)
-            self.home.report(given.generation, counts, self.now, 0.5)
+            self.local.report(given.generation, counts, self.now, 0.5)
         return given.granted
 
     def may_retry(self, waiting: bool = True) -> bool:
-        return self.home.may_retry(waiting, self.now, self.now_ms)
+        if waiting:
+            self.local.request_probes(self.now, self.now_ms)
+        return self.local.may_retry(self.now, self.now_ms)
 
     def told(self) -> list[Report]:
         found = []
-        for report in self.home.reports(self.sequence + 1, self.now, self.now_ms):
+        for report in self.local.reports(self.sequence + 1, self.now, self.now_ms):
             self.sequence += 1
             found.append(Report.parse(report.to_bytes()))
         return found
@@ -55,7 +57,7 @@ class Desk:
 
     def lend(self, probes: int = 3, worker: str = "a", reopenings: int = 0) -> None:
         """What the owner answers to an ask, whoever's it was."""
-        row = self.home.row
+        row = self.local.row
         assert row is not None
         lease = Lease(worker, probes, self.now_ms, self.now_ms + 10_000)
         self.see(BreakerRow(KEY, "half_open", row.generation + 1, self.now_ms, reopenings=reopenings, lease=lease))

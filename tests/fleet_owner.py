@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from failsoft.models.breaker.fleet import fold
-from failsoft.models.breaker.rules import Policy, State
+from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
 from failsoft.schemas.fleet.breaker import Action, Alert, BreakerRow, Command, Probes, Report, ReportKind, Tally
 
-POLICY = Policy(
+POLICY = BreakerPolicy(
     failure_rate=0.5,
     window=30.0,
     minimum_calls=20,
@@ -27,7 +27,7 @@ BAD, GOOD = Tally(20, 20, 0, 5), Tally(20, 0, 0, 5)
 class Owner:
     """A fleet's owner at a desk: it folds what it is told, on a clock that the test sets."""
 
-    def __init__(self, row: BreakerRow | None = None, policy: Policy = POLICY) -> None:
+    def __init__(self, row: BreakerRow | None = None, policy: BreakerPolicy = POLICY) -> None:
         self.row, self.policy, self.now, self.sequence = row, policy, T0, 0
         self.alerts: list[Alert] = []
 
@@ -57,8 +57,8 @@ class Owner:
     def order(self, action: Action, who: str = "ann", why: str = "a drill") -> bool:
         return self.hear(Command(KEY, action, who, why, self.now))
 
-    def state(self) -> State:
-        return State(self.row.state) if self.row else State.CLOSED
+    def state(self) -> BreakerState:
+        return BreakerState(self.row.state) if self.row else BreakerState.CLOSED
 
     def moves(self) -> list[tuple[str, str]]:
         return [(a.from_, a.to) for a in self.alerts if a.name == "breaker"]
@@ -71,7 +71,7 @@ def opened() -> Owner:
     owner = Owner()
     owner.window("a", BAD)
     owner.window("b", BAD)
-    assert owner.state() is State.OPEN
+    assert owner.state() is BreakerState.OPEN
     return owner
 
 
@@ -79,5 +79,5 @@ def half_open(want: int = 3) -> Owner:
     owner = opened()
     owner.now += 15_000
     assert owner.ask("a", want)
-    assert owner.state() is State.HALF_OPEN
+    assert owner.state() is BreakerState.HALF_OPEN
     return owner

@@ -20,8 +20,8 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 from failsoft.schemas.record import Header, Origin
 from failsoft.workers.execution.runner import Runner
-from failsoft.workers.scoring.plan import Call, Plan, Result, Rule, Scored, Served
-from failsoft.workers.scoring.poison import Convict
+from failsoft.workers.scoring.plan import Call, CallResult, Plan, Rule, Scored, Served
+from failsoft.workers.scoring.poison import PoisonRecord
 from failsoft.workers.scoring.score import score
 
 NOW_MS = 1_800_000_000_000
@@ -177,23 +177,23 @@ class FakeBoard:
         self.released.append((key, n))
 
 
-Answer = Callable[[Call], Result]
+Answer = Callable[[Call], CallResult]
 
 
-def result(scores: Sequence[float], bad: Mapping[int, Failure] | None = None, seconds: float = 0.001) -> Result:
+def result(scores: Sequence[float], bad: Mapping[int, Failure] | None = None, seconds: float = 0.001) -> CallResult:
     """What a binary model gives: ``scores`` with their confidences, and failures by row."""
     column = np.array(scores, np.float32)
     predictions = Predictions(column, (column >= 0.5).astype(int).tolist(), None, np.maximum(column, 1 - column))
     whole = bad is not None and len(bad) == len(scores)
-    return Result(None if whole else predictions, bad or {}, seconds)
+    return CallResult(None if whole else predictions, bad or {}, seconds)
 
 
-def fine(call: Call) -> Result:
+def fine(call: Call) -> CallResult:
     """A model that answers 0.9 for every row."""
     return result([0.9] * len(call))
 
 
-def broken(call: Call) -> Result:
+def broken(call: Call) -> CallResult:
     """A model that fails every row."""
     return result([0.0] * len(call), {i: Failure(Kind.MODEL_ERROR, "it broke") for i in range(len(call))})
 
@@ -201,16 +201,16 @@ def broken(call: Call) -> Result:
 def run(
     records: Sequence[Rec],
     the_plan: Plan | None = None,
-    board: FakeBoard | None = None,
+    registry: FakeBoard | None = None,
     models: Mapping[str, Answer] | None = None,
     known: LastKnown | None = None,
     u: float | Sequence[float] = 0.5,
-    convict: Convict | None = None,
+    poison: PoisonRecord | None = None,
 ) -> Scored:
     """Drives ``score`` to its end; a model without an entry in ``models`` is ``fine``."""
     answers = dict(models or {})
     draws = np.full(len(records), u)
-    steps = score(records, the_plan or plan(), board or FakeBoard(), known, NOW_MS, draws, convict)
+    steps = score(records, the_plan or plan(), registry or FakeBoard(), known, NOW_MS, draws, poison)
     try:
         call = next(steps)
         while True:
@@ -259,7 +259,7 @@ def by_topic(records: Iterable[Rec]) -> dict[str, list[int]]:
     return dict(found)
 
 
-async def with_a_thread(runner: Runner, call: Call) -> Result:
+async def with_a_thread(runner: Runner, call: Call) -> CallResult:
     """What a run of ``call`` comes to. Where a machine stalls no thread may begin within a short deadline: it is asked
     again, for that is not the model's doing, which a test is about.
     """
@@ -272,7 +272,7 @@ async def with_a_thread(runner: Runner, call: Call) -> Result:
 def failing(*rows: int, kind: Kind = Kind.MODEL_ERROR) -> Answer:
     """A model that fails these rows of its call."""
 
-    def model(call: Call) -> Result:
+    def model(call: Call) -> CallResult:
         return result([0.9] * len(call), {i: Failure(kind, f"{kind} it was") for i in rows})
 
     return model

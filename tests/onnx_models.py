@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
-from failsoft.models.runtime.session import Outcome, Session
+from failsoft.models.runtime.session import ModelOutput, Session
 from failsoft.schemas.features import Columns, columns
 
 TYPES = {
@@ -68,9 +68,9 @@ def rows(card: ModelCard, *values: Sequence[object]) -> Columns:
     return columns([dict(zip(names, row, strict=True)) for row in values], card.specs)
 
 
-def answer(session: Session, *values: Sequence[object]) -> Outcome:
+def answer(session: Session, *values: Sequence[object]) -> ModelOutput:
     outcome = session.run(rows(session.card, *values))
-    assert isinstance(outcome, Outcome), outcome
+    assert isinstance(outcome, ModelOutput), outcome
     return outcome
 
 

@@ -17,7 +17,7 @@ Row = tuple[bytes | None, bytes | None, list[Header]]
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class AnswerBatch:
     """Answers, and the records that they answer, row by row; ``rows`` are the records' places in the batch."""
 
     answers: Answers
@@ -47,7 +47,7 @@ class Dead:
 class Verdicts:
     """What became of a batch. One record may be in several lists: a provisional answer has its retry beside it."""
 
-    given: list[Given] = field(default_factory=list)
+    given: list[AnswerBatch] = field(default_factory=list)
     retries: list[Retries] = field(default_factory=list)
     dead: list[Dead] = field(default_factory=list)
 
@@ -89,7 +89,7 @@ def _retries(retries: Retries) -> list[Row]:
     return [(r.key, r.value, h) for r, h in zip(retries.records, retries.headers, strict=True)]
 
 
-def _answers(given: Given) -> list[Row]:
+def _answers(given: AnswerBatch) -> list[Row]:
     headers = scored.headers(given.answers)
     return [
         (record.key, value, [*headers, *trace_headers(record.headers)] if record.headers else headers)

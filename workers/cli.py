@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from failsoft.workers.commands import breakers, dead, init, kafka, models, publish, tail, topics, worker
-from failsoft.workers.commands.border import INTERRUPTED, Border
 from failsoft.workers.commands.context import Flags
+from failsoft.workers.commands.error_codes import INTERRUPTED, RootGroup
 
 app = typer.Typer(
-    cls=Border,
+    cls=RootGroup,
     rich_markup_mode="markdown",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a bug's traceback as Python prints it: the other one shows local values

@@ -13,9 +13,9 @@ import numpy as np
 
 from benchmarks.events import ODD
 from benchmarks.model import PRIMARY
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.runtime.session import Cancel, Outcome
+from failsoft.models.runtime.session import Cancel, ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.schemas.fleet.breaker import BreakerRow
@@ -27,7 +27,7 @@ from failsoft.workers.process import serve as process
 from failsoft.workers.process.composition import Options
 from failsoft.workers.scoring.plan import Served
 from failsoft.workers.serving.loader import Model
-from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.telemetry import logs
 
 GATE_EVERY = 0.02
@@ -37,7 +37,7 @@ GATE_EVERY = 0.02
 class Down:
     """A primary of which every call fails."""
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         """A failure for the whole batch; the runner splits it, as it would one of a model."""
         return Failure(Kind.MODEL_ERROR, "down, for the benchmark")
 
@@ -54,7 +54,7 @@ class DownWhile:
     session: Model
     switch: Path
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         """A look at the file costs a microsecond or two."""
         return (Down() if self.switch.exists() else self.session).run(columns, cancel)
 
@@ -66,28 +66,28 @@ class OddRows:
     session: Model
     raises: bool
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         """An odd row fails by its features, whichever rows stand beside it."""
         name, below = ODD
         odd = np.flatnonzero(columns.values[name] < below).tolist()
         if odd and self.raises:
             return Failure(Kind.MODEL_ERROR, "an odd row, for the benchmark")
         outcome = self.session.run(columns, cancel)
-        if isinstance(outcome, Outcome):
+        if isinstance(outcome, ModelOutput):
             outcome.bad.update(dict.fromkeys(odd, Failure(Kind.BAD_OUTPUT, "NaN, for the benchmark")))
         return outcome
 
 
 def force_open() -> None:
     """The primary's breaker is as after ``failsoft breakers open``, from before the first event on."""
-    serve = LocalBoard.serve
+    serve = ServingRegistry.serve
 
-    def opened(board: LocalBoard, served: Served, card: ModelCard) -> None:
-        serve(board, served, card)
+    def opened(registry: ServingRegistry, served: Served, card: ModelCard) -> None:
+        serve(registry, served, card)
         if served.model == PRIMARY:
-            board.absorb(BreakerRow(served.key, State.FORCED_OPEN.value, 1, reason="for the benchmark"))
+            registry.absorb(BreakerRow(served.key, BreakerState.FORCED_OPEN.value, 1, reason="for the benchmark"))
 
-    LocalBoard.serve = opened  # type: ignore[method-assign]
+    ServingRegistry.serve = opened  # type: ignore[method-assign]
 
 
 def wait_at(gate: Path) -> None:

@@ -32,7 +32,7 @@ OTHER = "other threads, the interpreter's waits"
 
 def patch(phases: Phases) -> None:
     """Times the real functions where they are called."""
-    phases.function(fetch_records._Batch, "__iter__", "fetch: bytes to records")
+    phases.function(fetch_records._RecordBatch, "__iter__", "fetch: bytes to records")
     phases.function(fetch_records.Fetched, "getall", "fetch: aiokafka's ConsumerRecords")
     phases.coroutine(Lane, "_take", "fetch: which, and what is due")
     phases.function(wire, "loads_all", "decode: JSON")

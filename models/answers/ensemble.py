@@ -19,7 +19,7 @@ Table = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class MemberOutput:
     """What one member says: ``rows`` are rows of the batch, ascending, and ``predictions`` has one for each."""
 
     rows: NDArray[np.intp]
@@ -27,7 +27,7 @@ class Spoken:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class MemberGroup:
     """Rows of the batch of which the same members spoke: ``members`` are their places in the card, ascending."""
 
     rows: NDArray[np.intp]
@@ -35,7 +35,7 @@ class Group:
     predictions: Predictions
 
 
-def combine(card: ModelCard, spoken: Sequence[Spoken | None], size: int) -> list[Group]:
+def combine(card: ModelCard, spoken: Sequence[MemberOutput | None], size: int) -> list[MemberGroup]:
     """One answer for each of ``size`` rows of which at least the quorum of the ensemble's ``card`` spoke.
 
     ``spoken`` has an entry for each member, in the card's order. Each row is in at most one group; rows under the
@@ -64,8 +64,8 @@ def _sets(said: NDArray[np.bool_], quorum: int) -> list[tuple[tuple[int, ...], N
 
 
 def _together(
-    card: ModelCard, spoken: Sequence[Spoken | None], members: tuple[int, ...], rows: NDArray[np.intp]
-) -> Group:
+    card: ModelCard, spoken: Sequence[MemberOutput | None], members: tuple[int, ...], rows: NDArray[np.intp]
+) -> MemberGroup:
     assert card.ensemble is not None
     weighs = card.ensemble.combine.weighs
     weights = [card.ensemble.members[j].weight if weighs else 1.0 for j in members]
@@ -77,7 +77,7 @@ def _together(
         same = len(each.rows) == len(rows)
         said.append(each.predictions if same else each.predictions.take(np.searchsorted(each.rows, rows)))
     make = _classes if card.output.kind is OutputKind.MULTICLASS else _scores
-    return Group(rows, members, make(card, said, shares))
+    return MemberGroup(rows, members, make(card, said, shares))
 
 
 def _scores(card: ModelCard, said: Sequence[Predictions], shares: Table) -> Predictions:

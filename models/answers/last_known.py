@@ -14,7 +14,7 @@ from failsoft.schemas.prediction import Label, Prediction, Predictions
 REMEMBERED = 100_000
 
 
-class Known(NamedTuple):
+class KnownAnswer(NamedTuple):
     """An earlier answer: by whom (an ensemble has no version), and when it was given (seconds, by the clock of
     ``remember``'s ``now``).
     """
@@ -70,7 +70,7 @@ class LastKnown:
                 entries.move_to_end(key)
         self._trim(now)
 
-    def recall(self, key: bytes | None, now: float) -> Known | None:
+    def recall(self, key: bytes | None, now: float) -> KnownAnswer | None:
         """The key's answer if it is at most ``max_age`` old, as the decimals that the scored record carried."""
         entry = None if key is None else self._entries.get(key)
         if entry is None:
@@ -80,7 +80,7 @@ class LastKnown:
             return None
         each = None if probabilities is None else tuple(map(_decimal, probabilities))
         sure = None if confidence is None else _decimal(confidence)
-        return Known(Prediction(_decimal(score), label, each, sure), *origin)
+        return KnownAnswer(Prediction(_decimal(score), label, each, sure), *origin)
 
     def _trim(self, now: float) -> None:
         entries = self._entries

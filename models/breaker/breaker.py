@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from failsoft.models.breaker.rules import TRANSITIONS, Event, Policy, State, judge, wait
+from failsoft.models.breaker.rules import TRANSITIONS, BreakerEvent, BreakerPolicy, BreakerState, judge, wait
 from failsoft.models.breaker.window import Counts, Window
 
 
@@ -29,8 +29,8 @@ class Admission:
 class Transition:
     """A move that happened, at ``at`` on the breaker's clock; it began ``generation``. ``reason`` is for people."""
 
-    from_: State
-    to: State
+    from_: BreakerState
+    to: BreakerState
     generation: int
     at: float
     reason: str
@@ -40,7 +40,7 @@ class Transition:
 class Snapshot:
     """A breaker at one moment. Times left are seconds from then on, so that they mean the same to another clock."""
 
-    state: State
+    state: BreakerState
     generation: int
     reopenings: int
     reason: str | None
@@ -50,7 +50,7 @@ class Snapshot:
     passed: int  # half-open: probes that came back well
     slow: int  # half-open: those of them that were slow
     lease_left: float | None  # half-open: until the outstanding probes are given up
-    policy: Policy
+    policy: BreakerPolicy
 
 
 class Breaker:
@@ -60,9 +60,9 @@ class Breaker:
     result can never move a breaker that has moved on.
     """
 
-    def __init__(self, policy: Policy, now: float) -> None:
+    def __init__(self, policy: BreakerPolicy, now: float) -> None:
         self.policy = policy
-        self.state = State.CLOSED
+        self.state = BreakerState.CLOSED
         self.generation = 0
         self.reopenings = 0  # half-open cycles that failed since it was last closed
         self.since = now
@@ -82,9 +82,9 @@ class Breaker:
         here on; that transition is returned by the next ``tick`` or ``report``.
         """
         self._advance(now)
-        if self.state in (State.CLOSED, State.DISABLED):
+        if self.state in (BreakerState.CLOSED, BreakerState.DISABLED):
             return Admission(n, self.generation)
-        if self.state is not State.HALF_OPEN:
+        if self.state is not BreakerState.HALF_OPEN:
             return Admission(0, self.generation)
         granted = max(0, min(n, self.policy.probes - self._outstanding - self._passed))
         if granted and not self._outstanding:
@@ -101,19 +101,19 @@ class Breaker:
         """
         self._advance(now)
         if generation == self.generation and counts.calls:
-            if self.state in (State.CLOSED, State.DISABLED):
+            if self.state in (BreakerState.CLOSED, BreakerState.DISABLED):
                 self._window.add(counts, now)
-            if self.state is State.CLOSED:
+            if self.state is BreakerState.CLOSED:
                 why = judge(self.policy, self._window.totals(now))
                 if why is not None:
-                    self._move(Event.TRIPPED, now, why, u)
-            elif self.state is State.HALF_OPEN:
+                    self._move(BreakerEvent.TRIPPED, now, why, u)
+            elif self.state is BreakerState.HALF_OPEN:
                 self._probed(counts, now, u)
         return self._seen()
 
     def release(self, generation: int, n: int) -> None:
         """Gives back ``n`` probes of ``generation`` that were never made; another caller may have them."""
-        if generation == self.generation and self.state is State.HALF_OPEN:
+        if generation == self.generation and self.state is BreakerState.HALF_OPEN:
             self._settle(n)
 
     def tick(self, now: float) -> list[Transition]:
@@ -123,19 +123,19 @@ class Breaker:
 
     def force_open(self, now: float, who: str, why: str) -> list[Transition]:
         """No call is admitted until another command."""
-        return self._command(Event.FORCE_OPEN, now, who, why)
+        return self._command(BreakerEvent.FORCE_OPEN, now, who, why)
 
     def disable(self, now: float, who: str, why: str) -> list[Transition]:
         """Every call is admitted and counted; it never opens until another command."""
-        return self._command(Event.DISABLE, now, who, why)
+        return self._command(BreakerEvent.DISABLE, now, who, why)
 
     def close(self, now: float, who: str, why: str) -> list[Transition]:
         """Calls are admitted and judged again, from an empty window; nothing happens to a closed one."""
-        return self._command(Event.CLOSE, now, who, why)
+        return self._command(BreakerEvent.CLOSE, now, who, why)
 
     def reset(self, now: float, who: str, why: str) -> list[Transition]:
         """As new: closed, with an empty window; a closed one forgets its counts too."""
-        return self._command(Event.RESET, now, who, why)
+        return self._command(BreakerEvent.RESET, now, who, why)
 
     def snapshot(self, now: float) -> Snapshot:
         """The breaker as it is at ``now``; it changes nothing (an open one stays open until it is asked or ticked)."""
@@ -170,22 +170,24 @@ class Breaker:
         return breaker
 
     def _advance(self, now: float) -> None:
-        if self.state is State.OPEN and self.until is not None and now >= self.until:
-            self._move(Event.WAITED, now, f"open for {now - self.since:.3g} s")
-        elif self.state is State.HALF_OPEN and self._lease_until is not None and now >= self._lease_until:
-            self._move(Event.PROBES_LOST, now, f"{self._outstanding} probes not heard of in {now - self.since:.3g} s")
+        if self.state is BreakerState.OPEN and self.until is not None and now >= self.until:
+            self._move(BreakerEvent.WAITED, now, f"open for {now - self.since:.3g} s")
+        elif self.state is BreakerState.HALF_OPEN and self._lease_until is not None and now >= self._lease_until:
+            self._move(
+                BreakerEvent.PROBES_LOST, now, f"{self._outstanding} probes not heard of in {now - self.since:.3g} s"
+            )
 
     def _probed(self, counts: Counts, now: float, u: float) -> None:
         settled = self._settle(counts.calls)
         self._slow += min(counts.slow * counts.calls // counts.runs, settled)  # a slow run's probes were all slow
         if counts.failures:
-            self._move(Event.PROBE_FAILED, now, f"{counts.failures} of {counts.calls} probes failed", u)
+            self._move(BreakerEvent.PROBE_FAILED, now, f"{counts.failures} of {counts.calls} probes failed", u)
         elif self._slow / self.policy.probes >= self.policy.slow_rate:
-            self._move(Event.PROBE_FAILED, now, f"{self._slow} of {self.policy.probes} probes were slow", u)
+            self._move(BreakerEvent.PROBE_FAILED, now, f"{self._slow} of {self.policy.probes} probes were slow", u)
         else:
             self._passed += settled
             if self._passed >= self.policy.probes:
-                self._move(Event.PROBES_PASSED, now, f"{self._passed} probes passed")
+                self._move(BreakerEvent.PROBES_PASSED, now, f"{self._passed} probes passed")
 
     def _settle(self, n: int) -> int:
         """Takes ``n`` probes off those outstanding; how many of them had really been lent."""
@@ -195,22 +197,22 @@ class Breaker:
             self._lease_until = None
         return settled
 
-    def _command(self, event: Event, now: float, who: str, why: str) -> list[Transition]:
+    def _command(self, event: BreakerEvent, now: float, who: str, why: str) -> list[Transition]:
         self._move(event, now, f"{who}: {why}")
         return self._seen()
 
-    def _move(self, event: Event, now: float, reason: str, u: float = 0.5) -> None:
+    def _move(self, event: BreakerEvent, now: float, reason: str, u: float = 0.5) -> None:
         to = TRANSITIONS[self.state].get(event)
         if to is None:
             return
-        if event is Event.PROBE_FAILED:
+        if event is BreakerEvent.PROBE_FAILED:
             self.reopenings += 1
-        elif to not in (State.OPEN, State.HALF_OPEN):
+        elif to not in (BreakerState.OPEN, BreakerState.HALF_OPEN):
             self.reopenings = 0
         self.generation += 1
         self._unseen.append(Transition(self.state, to, self.generation, now, reason))
         self.state, self.since, self.reason = to, now, reason
-        self.until = now + wait(self.policy, self.reopenings, u) if to is State.OPEN else None
+        self.until = now + wait(self.policy, self.reopenings, u) if to is BreakerState.OPEN else None
         self._window.reset()
         self._outstanding = self._passed = self._slow = 0
         self._lease_until = None

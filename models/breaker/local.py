@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from failsoft.models.breaker.breaker import Admission, Breaker, Transition
 from failsoft.models.breaker.fleet import view
-from failsoft.models.breaker.rules import Policy, State
+from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
 from failsoft.models.breaker.window import Counts, Window
 from failsoft.schemas.fleet.breaker import BreakerRow, Probes, Report, ReportKind, Tally
 
@@ -47,21 +47,21 @@ lane looks twice a second. A lease for what is no more would keep the others wai
 class Move:
     """A change of the state that is obeyed; ``by_fleet``: the row brought it."""
 
-    from_: State
-    to: State
+    from_: BreakerState
+    to: BreakerState
     generation: int
     reason: str | None
     by_fleet: bool
 
 
-class Home:
+class LocalBreaker:
     """The breaker of ``key`` at ``worker``. ``now`` is monotonic seconds, ``now_ms`` the wall clock's milliseconds."""
 
-    def __init__(self, key: str, worker: str, policy: Policy, now: float) -> None:
+    def __init__(self, key: str, worker: str, policy: BreakerPolicy, now: float) -> None:
         self.key, self.worker, self.policy = key, worker, policy
         self.breaker = Breaker(policy, now)
         self.row: BreakerRow | None = None
-        self._deaf = False  # the row is not obeyed until it moves: nobody answered
+        self._autonomous = False  # the row is not obeyed until it moves: nobody answered
         self._base = 0  # what is added to the own breaker's generation, so that no number comes twice
         self._window = Window(policy.window)  # for the fleet: the own breaker's trips do not empty it
         self._used = 0
@@ -78,10 +78,10 @@ class Home:
     # --- what is obeyed -------------------------------------------------------------------------------------------
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """What this worker does with calls."""
         row = self._governing()
-        return self.breaker.state if row is None else State(row.state)
+        return self.breaker.state if row is None else BreakerState(row.state)
 
     @property
     def generation(self) -> int:
@@ -91,7 +91,7 @@ class Home:
     @property
     def tripped(self) -> bool:
         """Is it open, or probing, by its own doing alone?"""
-        return self._governing() is None and self.breaker.state in (State.OPEN, State.HALF_OPEN)
+        return self._governing() is None and self.breaker.state in (BreakerState.OPEN, BreakerState.HALF_OPEN)
 
     @property
     def sick(self) -> bool:
@@ -99,7 +99,7 @@ class Home:
         return self.row is not None and self.worker in self.row.sick
 
     def _governing(self) -> BreakerRow | None:
-        if self.row is None or self._deaf or State(self.row.state) is State.CLOSED:
+        if self.row is None or self._autonomous or BreakerState(self.row.state) is BreakerState.CLOSED:
             return None
         return self.row
 
@@ -116,7 +116,7 @@ class Home:
         if (0 if old is None else old.generation) == row.generation:
             return []
         self._base = self.generation + 1
-        self._deaf = False
+        self._autonomous = False
         self.breaker = Breaker(self.policy, now)
         self._window.reset()
         self._used, self._back = 0, Probes()
@@ -133,11 +133,11 @@ class Home:
         row = self._governing()
         if row is None:
             given = self.breaker.admit(n, now)
-            if self._deaf:
+            if self._autonomous:
                 self._wants(n, now)
             anywhere = given.probe and self.breaker.reopenings % 2 == 1
             return replace(given, generation=self.generation, anywhere=anywhere)
-        if State(row.state) is State.DISABLED:
+        if BreakerState(row.state) is BreakerState.DISABLED:
             return Admission(n, self.generation)
         left = self._left(row, now_ms)
         if not left:
@@ -157,10 +157,10 @@ class Home:
         if row is None:
             self._window.add(counts, now)
             own = self.breaker.generation
-            self._told(self.breaker.report(own, counts, now, u), now, moves)
-        elif State(row.state) is State.DISABLED:
+            self._record_moves(self.breaker.report(own, counts, now, u), now, moves)
+        elif BreakerState(row.state) is BreakerState.DISABLED:
             self._window.add(counts, now)
-        elif State(row.state) is State.HALF_OPEN:
+        elif BreakerState(row.state) is BreakerState.HALF_OPEN:
             passed = counts.calls - counts.failures
             slow = passed if counts.slow else 0  # a run answers all of its rows, and was slow for each
             back = self._back
@@ -176,37 +176,41 @@ class Home:
         else:
             self._used = max(0, self._used - n)
 
-    def may_retry(self, waiting: bool, now: float, now_ms: int) -> bool:
-        """May waiting retries be attempted? ``waiting``: there are some, as far as the lane that asks knows."""
-        if waiting:
-            self._waiting_seen = now
+    def request_probes(self, now: float, now_ms: int) -> None:
+        """Retries wait for this model. Where the fleet lends the probes and none is left, ask for some."""
+        self._waiting_seen = now
+        row = self._governing()
+        if row is None or BreakerState(row.state) is BreakerState.DISABLED:
+            return
+        if not self._left(row, now_ms):
+            self._wants(self.policy.probes, now)
+
+    def may_retry(self, now: float, now_ms: int) -> bool:
+        """May waiting retries be attempted now?"""
         row = self._governing()
         if row is None:
             return self._own_retry(now)
-        if State(row.state) is State.DISABLED:
+        if BreakerState(row.state) is BreakerState.DISABLED:
             return True
-        left = self._left(row, now_ms)
-        if waiting and not left:
-            self._wants(self.policy.probes, now)
-        return bool(left) and not (row.reopenings % 2 and now - self._since < FIRST)
+        return bool(self._left(row, now_ms)) and not (row.reopenings % 2 and now - self._since < FIRST)
 
     def tick(self, now: float) -> list[Move]:
         """What time alone has moved in the worker's own breaker."""
         moves: list[Move] = []
         if self._governing() is None:
-            self._told(self.breaker.tick(now), now, moves)
+            self._record_moves(self.breaker.tick(now), now, moves)
         return moves
 
-    def _told(self, transitions: list[Transition], now: float, moves: list[Move]) -> None:
+    def _record_moves(self, transitions: list[Transition], now: float, moves: list[Move]) -> None:
         for t in transitions:
             self._since = now
             moves.append(Move(t.from_, t.to, self._base + t.generation, t.reason, by_fleet=False))
 
     def _own_retry(self, now: float) -> bool:
         own = self.breaker
-        if own.state in (State.CLOSED, State.DISABLED):
+        if own.state in (BreakerState.CLOSED, BreakerState.DISABLED):
             return True
-        if own.state is not State.HALF_OPEN or (own.reopenings % 2 and now - own.since < FIRST):
+        if own.state is not BreakerState.HALF_OPEN or (own.reopenings % 2 and now - own.since < FIRST):
             return False
         seen = own.snapshot(now)
         return seen.outstanding + seen.passed < seen.policy.probes
@@ -238,7 +242,7 @@ class Home:
         base = Report(
             self.key, self.worker, sequence, now_ms, self.row.generation if self.row else 0, ReportKind.WINDOW
         )
-        if self.row is None or State(self.row.state) in (State.CLOSED, State.DISABLED):
+        if self.row is None or BreakerState(self.row.state) in (BreakerState.CLOSED, BreakerState.DISABLED):
             yield from self._of_window(base, now)
             return
         lease, back = self.row.lease, self._back
@@ -280,10 +284,10 @@ class Home:
         return True
 
     def _go_alone(self, now: float) -> None:
-        if self._deaf or self._asks < ASKS or self._asked_since is None or now - self._asked_since < ALONE_AFTER:
+        if self._autonomous or self._asks < ASKS or self._asked_since is None or now - self._asked_since < ALONE_AFTER:
             return
         self._base = self.generation + 1
-        self._deaf = True
-        waited = replace(Breaker(self.policy, now).snapshot(now), state=State.OPEN, open_left=0.0)
+        self._autonomous = True
+        waited = replace(Breaker(self.policy, now).snapshot(now), state=BreakerState.OPEN, open_left=0.0)
         self.breaker = Breaker.restore(waited, now)
         self._since = now

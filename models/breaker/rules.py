@@ -11,7 +11,7 @@ from types import MappingProxyType
 from failsoft.models.breaker.window import Counts
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """What a breaker does with calls; the value is what metrics, messages and commands carry."""
 
     CLOSED = "closed"
@@ -21,7 +21,7 @@ class State(StrEnum):
     DISABLED = "disabled"
 
 
-class Event(StrEnum):
+class BreakerEvent(StrEnum):
     """What moves a breaker; the value is the label on the diagram's arrow."""
 
     TRIPPED = "rate over threshold"
@@ -37,48 +37,48 @@ class Event(StrEnum):
 
 # What is not in the table does not happen: a command that is not there (open what is forced open) changes nothing.
 # A closed breaker can be reset (its window is emptied) but not closed; forced states are left by commands alone.
-TRANSITIONS: Mapping[State, Mapping[Event, State]] = MappingProxyType(
+TRANSITIONS: Mapping[BreakerState, Mapping[BreakerEvent, BreakerState]] = MappingProxyType(
     {
-        State.CLOSED: {
-            Event.TRIPPED: State.OPEN,
-            Event.FORCE_OPEN: State.FORCED_OPEN,
-            Event.DISABLE: State.DISABLED,
-            Event.RESET: State.CLOSED,
+        BreakerState.CLOSED: {
+            BreakerEvent.TRIPPED: BreakerState.OPEN,
+            BreakerEvent.FORCE_OPEN: BreakerState.FORCED_OPEN,
+            BreakerEvent.DISABLE: BreakerState.DISABLED,
+            BreakerEvent.RESET: BreakerState.CLOSED,
         },
-        State.OPEN: {
-            Event.WAITED: State.HALF_OPEN,
-            Event.FORCE_OPEN: State.FORCED_OPEN,
-            Event.DISABLE: State.DISABLED,
-            Event.CLOSE: State.CLOSED,
-            Event.RESET: State.CLOSED,
+        BreakerState.OPEN: {
+            BreakerEvent.WAITED: BreakerState.HALF_OPEN,
+            BreakerEvent.FORCE_OPEN: BreakerState.FORCED_OPEN,
+            BreakerEvent.DISABLE: BreakerState.DISABLED,
+            BreakerEvent.CLOSE: BreakerState.CLOSED,
+            BreakerEvent.RESET: BreakerState.CLOSED,
         },
-        State.HALF_OPEN: {
-            Event.PROBE_FAILED: State.OPEN,
-            Event.PROBES_PASSED: State.CLOSED,
+        BreakerState.HALF_OPEN: {
+            BreakerEvent.PROBE_FAILED: BreakerState.OPEN,
+            BreakerEvent.PROBES_PASSED: BreakerState.CLOSED,
             # Lost, not failed: the prober died, which says nothing of the model. A new generation of the same state
             # makes the lost probe's report, should it come after all, harmless.
-            Event.PROBES_LOST: State.HALF_OPEN,
-            Event.FORCE_OPEN: State.FORCED_OPEN,
-            Event.DISABLE: State.DISABLED,
-            Event.CLOSE: State.CLOSED,
-            Event.RESET: State.CLOSED,
+            BreakerEvent.PROBES_LOST: BreakerState.HALF_OPEN,
+            BreakerEvent.FORCE_OPEN: BreakerState.FORCED_OPEN,
+            BreakerEvent.DISABLE: BreakerState.DISABLED,
+            BreakerEvent.CLOSE: BreakerState.CLOSED,
+            BreakerEvent.RESET: BreakerState.CLOSED,
         },
-        State.FORCED_OPEN: {
-            Event.DISABLE: State.DISABLED,
-            Event.CLOSE: State.CLOSED,
-            Event.RESET: State.CLOSED,
+        BreakerState.FORCED_OPEN: {
+            BreakerEvent.DISABLE: BreakerState.DISABLED,
+            BreakerEvent.CLOSE: BreakerState.CLOSED,
+            BreakerEvent.RESET: BreakerState.CLOSED,
         },
-        State.DISABLED: {
-            Event.FORCE_OPEN: State.FORCED_OPEN,
-            Event.CLOSE: State.CLOSED,
-            Event.RESET: State.CLOSED,
+        BreakerState.DISABLED: {
+            BreakerEvent.FORCE_OPEN: BreakerState.FORCED_OPEN,
+            BreakerEvent.CLOSE: BreakerState.CLOSED,
+            BreakerEvent.RESET: BreakerState.CLOSED,
         },
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class BreakerPolicy:
     """When a breaker opens, for how long, and what closes it. Durations in seconds, rates in (0, 1].
 
     ``slow_call`` is for whoever counts: a run longer than this is slow, and ``minimum_calls`` runs have to be known
@@ -117,7 +117,7 @@ class Policy:
             raise ValueError(f"max_open ({self.max_open:g} s) must not be under open_for ({self.open_for:g} s)")
 
 
-def judge(policy: Policy, counts: Counts) -> str | None:
+def judge(policy: BreakerPolicy, counts: Counts) -> str | None:
     """Why these counts of a window open a breaker, or None when they do not."""
     # Rates are divided and then compared: 3 / 30 >= 0.1 holds, 3 >= 0.1 * 30 does not.
     if counts.calls < policy.minimum_calls:
@@ -131,7 +131,7 @@ def judge(policy: Policy, counts: Counts) -> str | None:
     return None
 
 
-def wait(policy: Policy, reopenings: int, u: float) -> float:
+def wait(policy: BreakerPolicy, reopenings: int, u: float) -> float:
     """Seconds to stay open after so many reopenings: doubled each time, jittered by ``u`` in [0, 1), at most max_open.
 
     A draw beyond the cap is as far beneath it instead: at the cap itself half of the workers would else probe together.

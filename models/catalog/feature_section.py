@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool, WithJsonSchema, model_validator
 from failsoft.models.catalog.fields import METHODS, Finite, Method, Section, Value, one_of
 from failsoft.schemas.config.key import means
 from failsoft.schemas.config.refusal import near
-from failsoft.schemas.features import FLOAT32_MAX, Spec, Type
+from failsoft.schemas.features import FLOAT32_MAX, FeatureType, Spec
 
 _VALUE = {"type": ["boolean", "integer", "number", "string"]}
 _IMPUTE = WithJsonSchema(
@@ -52,7 +52,7 @@ class FeatureSection(Section):
     """A feature, in the order of the model's columns. An event that lacks it is `invalid` unless `impute` is given."""
 
     name: Annotated[str, Field(min_length=1), means("Its name in the event and in the model.", "car_value")]
-    type: Annotated[Type, one_of(Type), means("What its JSON value must be.", "float")]
+    type: Annotated[FeatureType, one_of(FeatureType), means("What its JSON value must be.", "float")]
     required: Annotated[
         StrictBool,
         means("Says that an event must bring it; contradicts `impute`.", False, left_out="`true` without `impute`"),
@@ -99,10 +99,10 @@ class FeatureSection(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        numeric = self.type in (Type.FLOAT, Type.INT)
+        numeric = self.type in (FeatureType.FLOAT, FeatureType.INT)
         if self.required and self.impute is not None:
             raise ValueError(f"{self.name!r} is both required and imputed: leave out one of the two")
-        if self.categories is not None and self.type is not Type.STRING:
+        if self.categories is not None and self.type is not FeatureType.STRING:
             raise ValueError(f"{self.name!r}: only a string has categories, not a {self.type}")
         if not numeric and (self.mean is not None or self.median is not None):
             raise ValueError(f"{self.name!r}: a {self.type} has no mean or median")
@@ -121,13 +121,13 @@ class FeatureSection(Section):
     def check(self, key: str, value: object) -> None:
         """``value``, given under ``key``, must be one that an event could bring. Raises ValueError."""
         match self.type:
-            case Type.FLOAT:
+            case FeatureType.FLOAT:
                 fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FLOAT32_MAX
-            case Type.INT:
+            case FeatureType.INT:
                 fits = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-            case Type.BOOL:
+            case FeatureType.BOOL:
                 fits = isinstance(value, bool)
-            case Type.STRING:
+            case FeatureType.STRING:
                 fits = isinstance(value, str)
         if not fits:
             hint = near(value, METHODS) if isinstance(value, str) else ""

@@ -18,6 +18,7 @@ from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import Finite, Value
 from failsoft.models.catalog.statistics import Statistic, fill
 from failsoft.schemas.config.refusal import Refused, near, refuse, toml
+from failsoft.schemas.model_version import ModelVersion
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 # TensorProto.external_data (field 13) whose first entry's key is "location": weights kept in another file. The tag
@@ -52,7 +53,7 @@ class Artifact:
 
     @property
     def key(self) -> str:
-        return f"{self.model}@{self.version}"
+        return str(ModelVersion(self.model, self.version))
 
 
 class _Statistics(BaseModel):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import Method
-from failsoft.schemas.features import Type
+from failsoft.schemas.features import FeatureType
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +33,5 @@ def fill(feature: FeatureSection, statistics: Mapping[str, Statistic]) -> bool |
     value: bool | int | float | str | None = getattr(feature, key)
     if value is None and feature.name in statistics:
         value = getattr(statistics[feature.name], key)
-    whole = feature.type is Type.INT and isinstance(value, float) and math.isfinite(value)
+    whole = feature.type is FeatureType.INT and isinstance(value, float) and math.isfinite(value)
     return round(value) if whole else value  # type: ignore[arg-type]  # mypy does not see through ``whole``

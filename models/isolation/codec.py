@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.runtime.signature import Outcome
+from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, Spec, Type
+from failsoft.schemas.features import Columns, FeatureType, Spec
 from failsoft.schemas.prediction import Floats, Label, Predictions
 
 About = dict[str, Any]
@@ -25,7 +25,7 @@ Block = NDArray[Any] | bytes
 Bytes = NDArray[np.uint8]
 """A block as it arrives: a view of shared memory, to be copied by whoever keeps it."""
 
-_DTYPES: dict[Type, Any] = {Type.FLOAT: np.float64, Type.INT: np.int64, Type.BOOL: np.bool_}
+_DTYPES: dict[FeatureType, Any] = {FeatureType.FLOAT: np.float64, FeatureType.INT: np.int64, FeatureType.BOOL: np.bool_}
 _FLOATS = {"float32": np.float32, "float64": np.float64}
 
 
@@ -43,7 +43,7 @@ def send_columns(columns: Columns) -> tuple[About, list[Block]]:
     blocks: list[Block] = []
     for spec in columns.specs:
         column = columns.values[spec.name]
-        if spec.type is Type.STRING:
+        if spec.type is FeatureType.STRING:
             blocks += _text(column.tolist())
         else:
             blocks.append(np.ascontiguousarray(column))
@@ -60,7 +60,7 @@ def columns(about: Mapping[str, Any], blocks: Sequence[Bytes], specs: tuple[Spec
     else:
         rest = iter(blocks)
         for spec in specs:
-            if spec.type is Type.STRING:
+            if spec.type is FeatureType.STRING:
                 column = np.empty(n, dtype=object)
                 column[:] = _strings(next(rest), next(rest), n)
             else:
@@ -72,7 +72,7 @@ def columns(about: Mapping[str, Any], blocks: Sequence[Bytes], specs: tuple[Spec
     return made
 
 
-def send_answer(answer: Outcome | Failure) -> tuple[About, list[Block]]:
+def send_answer(answer: ModelOutput | Failure) -> tuple[About, list[Block]]:
     """A batch's answers on their way back."""
     if isinstance(answer, Failure):
         return {"failure": [answer.kind, answer.message]}, []
@@ -101,7 +101,7 @@ def send_answer(answer: Outcome | Failure) -> tuple[About, list[Block]]:
     return about, blocks
 
 
-def answer(about: Mapping[str, Any], blocks: Sequence[Bytes], n: int) -> Outcome | Failure:
+def answer(about: Mapping[str, Any], blocks: Sequence[Bytes], n: int) -> ModelOutput | Failure:
     """The answers to a batch of ``n`` rows, copied out of ``blocks``. Raises Damaged for what no session would say."""
     try:
         if "failure" in about:
@@ -125,7 +125,7 @@ def answer(about: Mapping[str, Any], blocks: Sequence[Bytes], n: int) -> Outcome
     # A session has judged its scores, and stands in a number for each that was none: who sends one is no session.
     if not np.isfinite(scores).all() or (probabilities is not None and not np.isfinite(probabilities).all()):
         raise Damaged("scores that are no numbers")
-    return Outcome(Predictions(scores, labels, probabilities, confidences), bad)
+    return ModelOutput(Predictions(scores, labels, probabilities, confidences), bad)
 
 
 def _labels(told: Any, rest: Iterator[Bytes], n: int) -> list[Label | None] | None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.isolation import codec
-from failsoft.models.isolation.transport import Channel, Ended, Segment
+from failsoft.models.isolation.transport import Channel, ChannelClosed, Segment
 from failsoft.models.runtime.parent_death import ender
 from failsoft.models.runtime.session import Cancel, Session, Unloadable
 from failsoft.schemas import wire
@@ -64,7 +64,7 @@ def main() -> int:
     gc.collect()
     gc.freeze()  # what is never looked at by the collector stays shared between the replicas
     control.send({"loaded": os.getpid()})
-    with contextlib.suppress(Ended):
+    with contextlib.suppress(ChannelClosed):
         _Forkserver(control, session).run()
     return 0
 
@@ -79,7 +79,7 @@ class _Forkserver:
         self._fds: list[int] = []
 
     def run(self) -> None:
-        """Forks, kills and reaps as the worker asks, until the socket ends: Ended."""
+        """Forks, kills and reaps as the worker asks, until the socket ends: ChannelClosed."""
         while True:
             for fd, _ in self._poll.poll():
                 if fd in self._lives:
@@ -90,7 +90,7 @@ class _Forkserver:
     def _listen(self) -> None:
         chunk, fds, _, _ = socket.recv_fds(self._control.socket, 1 << 16, 16 * _FDS)
         if not chunk:
-            raise Ended("the worker is gone")
+            raise ChannelClosed("the worker is gone")
         self._control.feed(chunk)
         self._fds += fds
         while self._control.pending:
@@ -135,7 +135,7 @@ class _Forkserver:
 def _serve(session: Session, channel: Channel, stop: int, segment: Segment) -> None:
     """A replica: one batch after another, until the worker closes the socket."""
     stops, specs = _Stops(stop), session.card.specs
-    with contextlib.suppress(Ended):
+    with contextlib.suppress(ChannelClosed):
         while True:
             call = channel.receive()
             assert call is not None

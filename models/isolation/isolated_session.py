@@ -24,10 +24,10 @@ from failsoft.models.isolation.codec import About, Damaged
 from failsoft.models.isolation.forkserver import MOST
 from failsoft.models.isolation.pool import Replicas
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica
-from failsoft.models.isolation.transport import Ended
+from failsoft.models.isolation.transport import ChannelClosed
 from failsoft.models.runtime.memory import out_of_memory
 from failsoft.models.runtime.session import Cancel, late
-from failsoft.models.runtime.signature import Outcome
+from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas import wire
 from failsoft.schemas.config import size
 from failsoft.schemas.failure import Failure, Kind
@@ -77,7 +77,7 @@ class Isolated:
             self._replicas.close(0)
             raise
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         """As ``Session.run``, and besides: CRASHED when the process died of it, UNAVAILABLE when none was up or free.
 
         Comes back within 100 ms of ``cancel.set``, whatever the model does.
@@ -100,9 +100,9 @@ class Isolated:
                         return late(self.key, self.card)
                     number = taken.send(about, blocks)
                     answer = self._answer(taken, number, columns.size, cancel)
-                    answered = isinstance(answer, Outcome)
+                    answered = isinstance(answer, ModelOutput)
                     return answer
-                except Ended:  # it died before, not of this batch: another takes it
+                except ChannelClosed:  # it died before, not of this batch: another takes it
                     self._replicas.death(taken)
                 finally:
                     stop.aim(None)
@@ -115,8 +115,8 @@ class Isolated:
         """Ends the processes; runs under way end first, bounded by the deadline."""
         self._replicas.close(self.card.model.deadline + 1)
 
-    def _answer(self, replica: Replica, number: int, n: int, cancel: Cancel | None) -> Outcome | Failure:
-        """Raises Ended if the process died of something else, before it took the call."""
+    def _answer(self, replica: Replica, number: int, n: int, cancel: Cancel | None) -> ModelOutput | Failure:
+        """Raises ChannelClosed if the process died of something else, before it took the call."""
         kill_at: float | None = None
         try:
             while (reply := replica.channel.receive()) is None:
@@ -131,7 +131,7 @@ class Isolated:
                 raise Damaged(f"an answer to call {reply.get('run')} where {number} was made")
             told, *blocks = replica.segment.read(reply["blocks"])
             answer = codec.answer(wire.loads(bytes(told), MOST), blocks, n)
-        except Ended:
+        except ChannelClosed:
             death = self._replicas.death(replica)
             if replica.segment.marked < number:
                 raise  # it died before it had begun

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from failsoft.models.isolation.codec import About
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica, Shared
-from failsoft.models.isolation.supervisor import Supervisor
-from failsoft.models.isolation.transport import Ended
+from failsoft.models.isolation.supervisor import ReplicaSupervisor
+from failsoft.models.isolation.transport import ChannelClosed
 from failsoft.models.runtime.session import Cancel, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 
@@ -39,7 +39,7 @@ class Replicas:
         self.key = f"{order['model']}@{order['version']}"
         self._count, self._clock = count, clock
         self._shared = Shared(clock())
-        self._supervisor = Supervisor(self._shared, order, count, memory, on_death, clock, draw)
+        self._supervisor = ReplicaSupervisor(self._shared, order, count, memory, on_death, clock, draw)
         self._supervisor.start()
 
     def wait_loaded(self) -> None:
@@ -92,7 +92,7 @@ class Replicas:
         with self._shared.changed:
             control = self._shared.control if replica.death is None else None
             if control is not None:
-                with contextlib.suppress(Ended):
+                with contextlib.suppress(ChannelClosed):
                     control.send({"kill": replica.number})
 
     def death(self, replica: Replica) -> Death:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from failsoft.models.isolation.codec import About, Damaged
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica, Shared
-from failsoft.models.isolation.transport import Channel, Ended, Segment
+from failsoft.models.isolation.transport import Channel, ChannelClosed, Segment
 from failsoft.models.runtime.memory import out_of_memory
 from failsoft.schemas import wire
 from failsoft.schemas.config import size
@@ -51,7 +51,7 @@ def fate(code: int, said: str, memory: int | None) -> Death:
     return Death("crashed", f"its process died ({name}{': ' + last if last else ''})")
 
 
-class Supervisor:
+class ReplicaSupervisor:
     """Keeps ``count`` processes of the model in ``order`` running. Only its own thread runs what is private here."""
 
     def __init__(
@@ -117,7 +117,10 @@ class Supervisor:
                 self._start_forkserver()
             while self._loaded and len(self._shared.alive) < self._count:
                 self._fork()
-        except (OSError, Ended) as error:  # no file descriptor or memory is left, or the forkserver is just ending
+        except (
+            OSError,
+            ChannelClosed,
+        ) as error:  # no file descriptor or memory is left, or the forkserver is just ending
             self._wait_after(Death("load", f"its process could not be started: {error}"))
 
     def _start_forkserver(self) -> None:
@@ -186,7 +189,7 @@ class Supervisor:
             while message is not None:
                 self._heard(message)
                 message = control.receive() if control.pending else None
-        except (Ended, Damaged, TypeError, ValueError):
+        except (ChannelClosed, Damaged, TypeError, ValueError):
             self._forkserver_ended()
 
     def _heard(self, message: About) -> None:

@@ -126,7 +126,7 @@ def _end(sizes: Sequence[int]) -> int:
     return at
 
 
-class Ended(Exception):
+class ChannelClosed(Exception):
     """The other side is gone."""
 
 
@@ -145,23 +145,23 @@ class Channel:
             )
 
     def send(self, message: About) -> None:
-        """Raises Ended. A message is far smaller than the socket's buffer, so this does not wait."""
+        """Raises ChannelClosed. A message is far smaller than the socket's buffer, so this does not wait."""
         try:
             self.socket.sendall(wire.dumps(message) + b"\n")
         except OSError as error:
-            raise Ended(str(error)) from None
+            raise ChannelClosed(str(error)) from None
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message, or None after a tick. Raises Ended, and Damaged for what is no message."""
+        """The next message, or None after a tick. Raises ChannelClosed, and Damaged for what is no message."""
         while b"\n" not in self._got:
             try:
                 chunk = self.socket.recv(_CHUNK)
             except BlockingIOError:
                 return None
             except OSError as error:
-                raise Ended(str(error)) from None
+                raise ChannelClosed(str(error)) from None
             if not chunk:
-                raise Ended("the socket was closed")
+                raise ChannelClosed("the socket was closed")
             self.feed(chunk)
         line, _, self._got = self._got.partition(b"\n")
         try:

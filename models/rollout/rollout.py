@@ -14,19 +14,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.fleet.rollout import (
     VERSIONS,
-    Answered,
     Change,
     Direction,
+    Heartbeat,
     Order,
-    Presence,
+    OrderResult,
     RolloutRow,
-    Seat,
     Trigger,
+    WorkerStatus,
 )
+from failsoft.schemas.model_version import ModelVersion
 
 MAX_WORKERS = 1_000
 """Seats that a row holds: with problems and health still under what Kafka takes as one record."""
@@ -50,7 +51,7 @@ MISSED = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RollbackPolicy:
     """The card's ``[rollback]``: after how many failed half-open cycles, and for how many seconds no second one."""
 
     after_failed_probes: int
@@ -58,7 +59,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class FoldedRollout:
     """The row after a message: the very object that was given when nothing changed (nothing needs to be written).
 
     Alerts are sent before the row is written. ``change`` is the move that the message brought about, if one.
@@ -70,7 +71,7 @@ class Folded:
 
 
 @dataclass(frozen=True, slots=True)
-class Back:
+class Rollback:
     """Go back to the first of ``candidates`` (the last good one first) that proves itself now."""
 
     candidates: tuple[int, ...]
@@ -78,13 +79,13 @@ class Back:
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
+class RollbackBlocked:
     """It should go back and cannot: why."""
 
     why: str
 
 
-def presence_every(workers: int) -> float:
+def heartbeat_every(workers: int) -> float:
     """Seconds between two presences in a fleet of so many."""
     return max(EVERY, EVERY * workers / 20)
 
@@ -104,32 +105,36 @@ def good(row: RolloutRow) -> list[int]:
     return [version for version in reversed(came) if version != row.active]
 
 
-def verdict(row: RolloutRow | None, breaker: BreakerRow, policy: Policy, now_ms: int) -> Back | Stay | None:
+def verdict(
+    row: RolloutRow | None, breaker: BreakerRow, policy: RollbackPolicy, now_ms: int
+) -> Rollback | RollbackBlocked | None:
     """Should the fleet leave the version that ``breaker`` is of? None when there is no reason to."""
-    model, _, version = breaker.key.rpartition("@")
-    if row is None or row.model != model or str(row.active) != version:
+    if row is None or str(ModelVersion(row.model, row.active)) != breaker.key:
         return None
-    if State(breaker.state) not in (State.OPEN, State.HALF_OPEN) or breaker.reopenings < policy.after_failed_probes:
+    if (
+        BreakerState(breaker.state) not in (BreakerState.OPEN, BreakerState.HALF_OPEN)
+        or breaker.reopenings < policy.after_failed_probes
+    ):
         return None
     failed = f"{breaker.reopenings} half-open cycles of {breaker.key} failed in a row"
     # ``since_ms`` guards against a clock that was set back: a hold is never longer than it was.
     if row.held_until_ms is not None and row.since_ms - 1000 * policy.hold <= now_ms < row.held_until_ms:
         left = (row.held_until_ms - now_ms) / 1000
-        return Stay(f"{failed}, but there was a rollback, and for {left:.0f} s more there is no second one")
+        return RollbackBlocked(f"{failed}, but there was a rollback, and for {left:.0f} s more there is no second one")
     candidates = tuple(v for v in good(row) if v < row.active)
     if not candidates:
-        return Stay(f"{failed}, but no older version has served before that was not left by a rollback")
-    return Back(candidates, failed)
+        return RollbackBlocked(f"{failed}, but no older version has served before that was not left by a rollback")
+    return Rollback(candidates, failed)
 
 
-def fold(row: RolloutRow | None, message: Order | Presence, policy: Policy, now_ms: int) -> Folded:
+def fold(row: RolloutRow | None, message: Order | Heartbeat, policy: RollbackPolicy, now_ms: int) -> FoldedRollout:
     """The row after ``message``, at ``now_ms`` on the owner's clock."""
     if isinstance(message, Order):
-        return Folded(None) if row is None else _obeyed(row, message, policy, now_ms)
+        return FoldedRollout(None) if row is None else _obeyed(row, message, policy, now_ms)
     if row is not None:
         return _seated(row, message, now_ms)
     if message.serving is None:
-        return Folded(None)
+        return FoldedRollout(None)
     first = Change(now_ms, None, message.serving, message.worker, "the first that was served", Trigger.FIRST)
     new = RolloutRow(message.model, message.serving, since_ms=now_ms, history=(first,))
     return replace(_seated(new, message, now_ms), change=first)
@@ -154,38 +159,38 @@ def news(row: RolloutRow, before: RolloutRow | None) -> bool:
 def skew(row: RolloutRow, now_ms: int) -> dict[int, int]:
     """How many workers serve each version, by what they said lately; a worker that serves none is not counted."""
     found: dict[int, int] = {}
-    for seat in row.workers.values():
-        if seat.version is not None and present(seat, len(row.workers), now_ms):
-            found[seat.version] = found.get(seat.version, 0) + 1
+    for status in row.workers.values():
+        if status.version is not None and alive(status, len(row.workers), now_ms):
+            found[status.version] = found.get(status.version, 0) + 1
     return found
 
 
-def _seated(row: RolloutRow, said: Presence, now_ms: int) -> Folded:
+def _seated(row: RolloutRow, said: Heartbeat, now_ms: int) -> FoldedRollout:
     """What a worker says of itself replaces what it said before; whoever is not heard of loses the seat."""
-    seats = {name: seat for name, seat in row.workers.items() if present(seat, len(row.workers), now_ms)}
-    held = seats.pop(said.worker, None)
+    statuses = {name: status for name, status in row.workers.items() if alive(status, len(row.workers), now_ms)}
+    held = statuses.pop(said.worker, None)
     at_ms = min(said.at_ms, now_ms)  # a clock that is ahead must not keep its seat for longer than others do
     late = held is not None and at_ms < held.at_ms <= now_ms
     problem = None if said.problem is None else said.problem[:PROBLEM_KEPT]
-    seat = Seat(said.serving, at_ms, problem, said.health)
-    if late or not present(seat, len(seats), now_ms) or len(seats) >= MAX_WORKERS:
-        return Folded(row)
+    status = WorkerStatus(said.serving, at_ms, problem, said.health)
+    if late or not alive(status, len(statuses), now_ms) or len(statuses) >= MAX_WORKERS:
+        return FoldedRollout(row)
     alerts: tuple[Alert, ...] = ()
     if said.problem is not None and (held is None or held.problem is None):
-        key = f"{row.model}@{row.active}"
+        key = str(ModelVersion(row.model, row.active))
         serves = "none" if said.serving is None else str(said.serving)
         alerts = (Alert("version_refused", key, now_ms, serves, str(row.active), said.problem, said.worker),)
-    return Folded(replace(row, workers={**seats, said.worker: seat}), alerts)
+    return FoldedRollout(replace(row, workers={**statuses, said.worker: status}), alerts)
 
 
-def _obeyed(row: RolloutRow, order: Order, policy: Policy, now_ms: int) -> Folded:
+def _obeyed(row: RolloutRow, order: Order, policy: RollbackPolicy, now_ms: int) -> FoldedRollout:
     """An order, once; one that is refused is remembered too, with the reason."""
     if any(order.name == answered.order for answered in row.orders):
-        return Folded(row)
+        return FoldedRollout(row)
     to, refused = _wanted(row, order)
-    orders = (*row.orders, Answered(order.name, refused))[-ORDERS_KEPT:]
+    orders = (*row.orders, OrderResult(order.name, refused))[-ORDERS_KEPT:]
     if refused is not None or to is None or to == row.active:
-        return Folded(replace(row, orders=orders))
+        return FoldedRollout(replace(row, orders=orders))
     automatic = order.failing is not None
     if order.order is Direction.PROMOTE:
         trigger = Trigger.PROMOTE
@@ -204,8 +209,8 @@ def _obeyed(row: RolloutRow, order: Order, policy: Policy, now_ms: int) -> Folde
     )
     name = "promotion" if trigger is Trigger.PROMOTE else "rollback"
     why = f"{order.who}: {order.why}"
-    alert = Alert(name, f"{row.model}@{to}", now_ms, str(row.active), str(to), why, None)
-    return Folded(after, (alert,), change)
+    alert = Alert(name, str(ModelVersion(row.model, to)), now_ms, str(row.active), str(to), why, None)
+    return FoldedRollout(after, (alert,), change)
 
 
 def _wanted(row: RolloutRow, order: Order) -> tuple[int | None, str | None]:
@@ -214,19 +219,19 @@ def _wanted(row: RolloutRow, order: Order) -> tuple[int | None, str | None]:
         return None, f"{row.model}@{order.failing} is not active any more"
     if order.failing is not None and order.at_ms < row.since_ms:
         return None, f"{row.model}@{order.failing} became active again after this was decided"
-    model, _, version = order.target.rpartition("@")
-    if model == row.model and version.isascii() and version.isdigit():
-        if int(version) not in VERSIONS:
-            return None, f"{order.target}: a version is a number from 1 to {VERSIONS[-1]}"
-        return int(version), None
-    if order.order is Direction.PROMOTE:
-        return None, f"{order.target} names no version"
+    named = ModelVersion.parse(order.target)
+    if named is not None and named.model == row.model:
+        if named.version not in VERSIONS:
+            return None, f"{order.target} names no version: a version is a number from 1 to {VERSIONS[-1]}"
+        return named.version, None
+    if order.order is Direction.PROMOTE or order.target != row.model:
+        return None, f"{order.target} names no version: a version is a number from 1 to {VERSIONS[-1]}"
     candidates = good(row)
     if not candidates:
         return None, f"no version of {row.model} has served before that was not left by a rollback: name one"
     return candidates[0], None
 
 
-def present(seat: Seat, workers: int, now_ms: int) -> bool:
+def alive(status: WorkerStatus, workers: int, now_ms: int) -> bool:
     """Was it heard of lately? ``abs``: the owner's clock may have been set back."""
-    return abs(now_ms - seat.at_ms) < 1000 * MISSED * presence_every(workers)
+    return abs(now_ms - status.at_ms) < 1000 * MISSED * heartbeat_every(workers)

@@ -17,11 +17,11 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.runtime import signature
 from failsoft.models.runtime.memory import out_of_memory
-from failsoft.models.runtime.signature import Outcome, Port
+from failsoft.models.runtime.signature import ModelOutput, Port
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, Spec, Type
+from failsoft.schemas.features import Columns, FeatureType, Spec
 
-__all__ = ["Cancel", "Outcome", "Session", "Unloadable", "ports"]
+__all__ = ["Cancel", "ModelOutput", "Session", "Unloadable", "ports"]
 
 # ONNX Runtime's errors have no common class but Exception, and its Python side raises built-in ones as well.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -125,7 +125,7 @@ class Session:
             if isinstance(outcome, Failure) and out_of_memory(outcome.message):
                 raise Unloadable(f"{self.key}: memory is refused for {n} made-up rows: {outcome.message}")
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         """Answers a batch of the card's features, blocking; a Failure is the whole batch's.
 
         MODEL_ERROR when the model raised, TIMEOUT when ``cancel`` was set before it came back, BAD_OUTPUT for an
@@ -153,7 +153,7 @@ class Session:
         if cancel is not None and cancel.expired:
             return self._late()
         outcome = self._answers.read(tensors, columns.size)
-        if unfit and isinstance(outcome, Outcome):
+        if unfit and isinstance(outcome, ModelOutput):
             outcome.bad.update(unfit)
         return outcome
 
@@ -209,13 +209,13 @@ def _made_up(specs: tuple[Spec, ...], n: int) -> Columns:
     values: dict[str, Any] = {}
     for spec in specs:
         match spec.type:
-            case Type.FLOAT:
+            case FeatureType.FLOAT:
                 values[spec.name] = np.zeros(n)
-            case Type.INT:
+            case FeatureType.INT:
                 values[spec.name] = np.zeros(n, np.int64)
-            case Type.BOOL:
+            case FeatureType.BOOL:
                 values[spec.name] = np.zeros(n, np.bool_)
-            case Type.STRING:
+            case FeatureType.STRING:
                 values[spec.name] = np.full(n, min(spec.categories or {""}), dtype=object)
     return Columns(specs, n, values)
 

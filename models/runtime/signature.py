@@ -14,7 +14,7 @@ from failsoft.models.catalog.fields import OutputKind
 from failsoft.models.catalog.sections import OutputSection
 from failsoft.schemas.config.refusal import near
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, Spec, Type
+from failsoft.schemas.features import Columns, FeatureType, Spec
 from failsoft.schemas.prediction import Label, Predictions
 
 Tensor = NDArray[Any]
@@ -36,7 +36,7 @@ class Mismatch(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ModelOutput:
     """A batch's answers. A row in ``bad`` has none: what stands in ``predictions`` for it is a placeholder."""
 
     predictions: Predictions
@@ -44,14 +44,14 @@ class Outcome:
 
 
 # What each tensor type takes. A float may not become an integer, nor a number a string: that would change it.
-_NUMBERS = frozenset({Type.FLOAT, Type.INT, Type.BOOL})
-_TENSORS: dict[str, tuple[Any, frozenset[Type]]] = {
+_NUMBERS = frozenset({FeatureType.FLOAT, FeatureType.INT, FeatureType.BOOL})
+_TENSORS: dict[str, tuple[Any, frozenset[FeatureType]]] = {
     "tensor(float)": (np.float32, _NUMBERS),
     "tensor(double)": (np.float64, _NUMBERS),
-    "tensor(int64)": (np.int64, frozenset({Type.INT, Type.BOOL})),
-    "tensor(int32)": (np.int32, frozenset({Type.INT, Type.BOOL})),
-    "tensor(bool)": (np.bool_, frozenset({Type.BOOL})),
-    "tensor(string)": (object, frozenset({Type.STRING})),
+    "tensor(int64)": (np.int64, frozenset({FeatureType.INT, FeatureType.BOOL})),
+    "tensor(int32)": (np.int32, frozenset({FeatureType.INT, FeatureType.BOOL})),
+    "tensor(bool)": (np.bool_, frozenset({FeatureType.BOOL})),
+    "tensor(string)": (object, frozenset({FeatureType.STRING})),
 }
 _FLOATS = ("tensor(float)", "tensor(double)")
 # A softmax in float32 may end a few ulps beyond 1, and its sum further off: neither is the model's fault.
@@ -138,7 +138,7 @@ def _by_name(inputs: Sequence[Port], specs: Sequence[Spec]) -> Feeds:
     return Feeds(make, _narrowed([given[name] for name, dtype, _ in plan if dtype is np.int32]))
 
 
-def _check_type(spec: Spec, port: Port, takes: frozenset[Type]) -> None:
+def _check_type(spec: Spec, port: Port, takes: frozenset[FeatureType]) -> None:
     if spec.type not in takes:
         fits = ", ".join(sorted(takes))
         raise Mismatch(
@@ -148,11 +148,11 @@ def _check_type(spec: Spec, port: Port, takes: frozenset[Type]) -> None:
 
 
 def _narrowed(specs: Sequence[Spec]) -> tuple[str, ...]:
-    return tuple(spec.name for spec in specs if spec.type is Type.INT)
+    return tuple(spec.name for spec in specs if spec.type is FeatureType.INT)
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class OutputReader:
     """Which outputs to fetch, and how they become predictions. ``label`` is the model's own label output, if used."""
 
     output: OutputSection
@@ -163,7 +163,7 @@ class Answers:
     def names(self) -> list[str]:
         return [self.scores] if self.label is None else [self.scores, self.label]
 
-    def read(self, tensors: Sequence[Tensor], n: int) -> Outcome | Failure:
+    def read(self, tensors: Sequence[Tensor], n: int) -> ModelOutput | Failure:
         """The tensors, as ``names`` orders them, of a batch of ``n``; a wrong shape fails the batch as a whole."""
         raw = np.asarray(tensors[0])
         shape = "×".join(map(str, raw.shape)) or "scalar"
@@ -181,15 +181,15 @@ class Answers:
             return self._multiclass(table, own)
         return self._score(table[:, 1] if width == 2 else table[:, 0])
 
-    def _score(self, scores: NDArray[np.float32]) -> Outcome:
+    def _score(self, scores: NDArray[np.float32]) -> ModelOutput:
         kept, bad = self._guard(scores)
         labels: list[Label] | None = None
         if self.output.threshold is not None:
             labels = (kept >= self.output.threshold).astype(np.int64).tolist()
         confidences = np.maximum(kept, 1 - kept) if self.output.kind is OutputKind.BINARY else None
-        return Outcome(Predictions(kept, labels, None, confidences), bad)
+        return ModelOutput(Predictions(kept, labels, None, confidences), bad)
 
-    def _multiclass(self, table: NDArray[np.float32], own: Tensor | None) -> Outcome:
+    def _multiclass(self, table: NDArray[np.float32], own: Tensor | None) -> ModelOutput:
         sums = table.sum(axis=1)
         sound = np.isfinite(sums) & (table >= -_EDGE).all(axis=1) & (np.abs(sums - 1) <= _SUM)
         table = np.clip(np.where(sound[:, None], table, np.float32(0)), 0, 1)
@@ -202,7 +202,7 @@ class Answers:
             labels = [self.output.classes[j] for j in best.tolist()]
         else:
             labels = (best if own is None else own.reshape(-1)).tolist()
-        return Outcome(Predictions(scores, labels, table, scores), bad)
+        return ModelOutput(Predictions(scores, labels, table, scores), bad)
 
     def _guard(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[int, Failure]]:
         """The scores, each finite and within range, and a failure for each that was not."""
@@ -219,7 +219,7 @@ class Answers:
         return (kept if bounds is None else np.clip(kept, *bounds).astype(np.float32, copy=False)), bad
 
 
-def answers(outputs: Sequence[Port], card: ModelCard) -> Answers:
+def answers(outputs: Sequence[Port], card: ModelCard) -> OutputReader:
     """Which of the model's outputs answers for the card. Raises Mismatch."""
     wanted = card.output
     floats = [port for port in outputs if port.type in _FLOATS]
@@ -249,7 +249,7 @@ def answers(outputs: Sequence[Port], card: ModelCard) -> Answers:
         raise Mismatch(f"output {scores.name!r} has {width} columns: no {wanted.kind} output{held}")
     labels = [p.name for p in outputs if p.type in ("tensor(int64)", "tensor(string)") and len(p.shape) in (1, 2)]
     own = wanted.kind is OutputKind.MULTICLASS and wanted.classes is None and len(labels) == 1
-    return Answers(wanted, scores.name, labels[0] if own else None)
+    return OutputReader(wanted, scores.name, labels[0] if own else None)
 
 
 def _fits(kind: OutputKind, width: int, classes: Sequence[Label] | None) -> bool:

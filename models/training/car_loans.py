@@ -25,7 +25,7 @@ from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.runtime.session import Session
 from failsoft.schemas.failure import Failure
-from failsoft.schemas.features import Type, columns
+from failsoft.schemas.features import FeatureType, columns
 
 # Rows are in order of time: the models are judged on what came after what they learnt from.
 HELD_OUT = 0.25
@@ -35,7 +35,11 @@ GOLDEN = 20
 TOLERANCE = 1e-5
 # Old enough for any runtime that this project supports; the models need nothing newer.
 OPSET = {"": 18, "ai.onnx.ml": 3}
-_TENSORS = {Type.FLOAT: FloatTensorType, Type.BOOL: BooleanTensorType, Type.STRING: StringTensorType}
+_TENSORS = {
+    FeatureType.FLOAT: FloatTensorType,
+    FeatureType.BOOL: BooleanTensorType,
+    FeatureType.STRING: StringTensorType,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,7 +79,7 @@ def _make(repository: Repository, model: str, version: int, rows: pd.DataFrame, 
     cut = round(len(rows) * (1 - HELD_OUT))
     train, test = rows.iloc[:cut], rows.iloc[cut:]
     x, x_test, y_test = train[names], test[names], test["repaid"].astype(int)
-    one_matrix = all(spec.type is Type.FLOAT for spec in card.specs)
+    one_matrix = all(spec.type is FeatureType.FLOAT for spec in card.specs)
     if one_matrix:
         pipeline.fit(x.to_numpy(), train["repaid"].astype(int))
         inputs: list[tuple[str, Any]] = [("features", FloatTensorType([None, len(names)]))]

@@ -12,10 +12,10 @@ from failsoft.models.vetting.verdict import Vetting
 from failsoft.schemas import wire
 
 MOST = 200
-"""Passes kept, some 300 kB: more versions than a machine serves between two of its restarts."""
+"""VettingCache kept, some 300 kB: more versions than a machine serves between two of its restarts."""
 
 
-class Passes:
+class VettingCache:
     """A file in ``folder``, shared by the processes of one user. Failures are not remembered: they may be mended.
 
     A folder or a file that somebody else could have written is not believed, and nothing is written there. What
@@ -37,7 +37,7 @@ class Passes:
     def remember(self, key: str, vetting: Vetting) -> None:
         """Keep a pass, and forget the oldest beyond MOST. Raises ValueError for what is no pass."""
         if not vetting.passed:
-            raise ValueError(f"{vetting.key} did not pass: {vetting.told()}")
+            raise ValueError(f"{vetting.key} did not pass: {vetting.describe()}")
         if not _own(self._folder):
             return
         with suppress(OSError), self._locked():

@@ -10,13 +10,13 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.runtime.memory import out_of_memory, over_memory
 from failsoft.models.runtime.session import Session, Unloadable
-from failsoft.models.runtime.signature import Mismatch, Outcome
+from failsoft.models.runtime.signature import Mismatch, ModelOutput
 from failsoft.models.vetting import golden
 from failsoft.models.vetting.golden import Golden
-from failsoft.models.vetting.verdict import Check, Result
+from failsoft.models.vetting.verdict import Check, CheckResult
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, Type, columns
+from failsoft.schemas.features import Columns, FeatureType, columns
 from failsoft.schemas.prediction import Prediction
 
 Step = str | Check
@@ -38,11 +38,13 @@ NAMED = 5
 _SMALL = (1, 0, 2, 0.5, 3, 0.25, 1.5)
 
 
-def trial(artifact: Artifact, card: ModelCard, memory: str, clock: Callable[[], float]) -> Iterator[Step]:
+def run_checks(artifact: Artifact, card: ModelCard, memory: str, clock: Callable[[], float]) -> Iterator[Step]:
     """Ends early where a failed check leaves nothing to try. ``memory`` is the limit in words, ``clock`` in seconds."""
     yield "checksum"
     yield _checksum(artifact)
-    yield Check("single_file", Result.PASSED, "no weights in other files")  # the repository gives no other artifact
+    yield Check(
+        "single_file", CheckResult.PASSED, "no weights in other files"
+    )  # the repository gives no other artifact
     yield "load"
     began = clock()
     try:
@@ -50,8 +52,8 @@ def trial(artifact: Artifact, card: ModelCard, memory: str, clock: Callable[[], 
     except Unloadable as error:
         yield from _unloadable(error, memory)
         return
-    yield Check("load", Result.PASSED, f"in {_ms(clock() - began)}")
-    yield Check("contract", Result.PASSED, f"{len(card.features)} features, a {card.output.kind} output")
+    yield Check("load", CheckResult.PASSED, f"in {_ms(clock() - began)}")
+    yield Check("contract", CheckResult.PASSED, f"{len(card.features)} features, a {card.output.kind} output")
     try:
         vectors, wrong = golden.read(artifact.path.parent / golden.FILE), None
     except Refused as error:
@@ -63,7 +65,7 @@ def trial(artifact: Artifact, card: ModelCard, memory: str, clock: Callable[[], 
     first = clock() - began
     answers += [session.run(sample.take(np.array([i]))) for i in range(1, sample.size)]
     yield _output(answers, whose, memory)
-    good = np.array([i for i, a in enumerate(answers) if isinstance(a, Outcome) and not a.bad], dtype=np.intp)
+    good = np.array([i for i, a in enumerate(answers) if isinstance(a, ModelOutput) and not a.bad], dtype=np.intp)
     if len(good):
         yield "batch"
         yield _batch(session, sample, good)
@@ -78,19 +80,19 @@ def trial(artifact: Artifact, card: ModelCard, memory: str, clock: Callable[[], 
 
 def _checksum(artifact: Artifact) -> Check:
     if artifact.declared:
-        return Check("checksum", Result.PASSED, f"sha256 {artifact.sha256[:12]}…, as version.toml says")
+        return Check("checksum", CheckResult.PASSED, f"sha256 {artifact.sha256[:12]}…, as version.toml says")
     told = f'no sha256 in version.toml, so that a copy that breaks off may go unseen: sha256 = "{artifact.sha256}"'
-    return Check("checksum", Result.SKIPPED, told)
+    return Check("checksum", CheckResult.SKIPPED, told)
 
 
 def _unloadable(error: Unloadable, memory: str) -> Iterator[Check]:
     if isinstance(error.__cause__, Mismatch):
-        yield Check("load", Result.PASSED, "within the limits")
-        yield Check("contract", Result.FAILED, str(error.__cause__))
+        yield Check("load", CheckResult.PASSED, "within the limits")
+        yield Check("contract", CheckResult.FAILED, str(error.__cause__))
     elif out_of_memory(f"{type(error.__cause__).__name__}: {error}"):
-        yield Check("load", Result.FAILED, over_memory(memory))
+        yield Check("load", CheckResult.FAILED, over_memory(memory))
     else:
-        yield Check("load", Result.FAILED, str(error))
+        yield Check("load", CheckResult.FAILED, str(error))
 
 
 def _sample(artifact: Artifact, card: ModelCard, vectors: Sequence[Golden] | None) -> tuple[Columns, str]:
@@ -109,40 +111,40 @@ def _made_up(artifact: Artifact, card: ModelCard, i: int) -> dict[str, object]:
     for j, feature in enumerate(card.features):
         known = artifact.statistics.get(feature.name)
         match feature.type:
-            case Type.FLOAT | Type.INT:
+            case FeatureType.FLOAT | FeatureType.INT:
                 typical = None if known is None else known.mean if known.median is None else known.median
                 varied = 0 if i == 0 else _SMALL[(i + j) % len(_SMALL)] if i > 1 else typical or 0
-                row[feature.name] = round(varied) if feature.type is Type.INT else float(varied)
-            case Type.BOOL:
+                row[feature.name] = round(varied) if feature.type is FeatureType.INT else float(varied)
+            case FeatureType.BOOL:
                 row[feature.name] = i > 0 and (i + j) % 2 == 1
-            case Type.STRING:
+            case FeatureType.STRING:
                 words = sorted(feature.categories or ("",))
                 row[feature.name] = words[0 if i == 0 else (i + j) % len(words)]
     return row
 
 
-def _output(answers: Sequence[Outcome | Failure], whose: str, memory: str) -> Check:
+def _output(answers: Sequence[ModelOutput | Failure], whose: str, memory: str) -> Check:
     """One answer a row. Made-up values may lie where the model has no answer, so some may be missing; not all."""
     raised = [a for a in answers if isinstance(a, Failure)]
     for failure in raised:
         if failure.kind is Kind.BAD_OUTPUT:
-            return Check("output", Result.FAILED, f"{failure.message}: it does not fit the card's [output]")
+            return Check("output", CheckResult.FAILED, f"{failure.message}: it does not fit the card's [output]")
         if out_of_memory(failure.message):
-            return Check("output", Result.FAILED, f"for a single {whose} row, {over_memory(memory)}")
-    given = [a for a in answers if isinstance(a, Outcome)]
+            return Check("output", CheckResult.FAILED, f"for a single {whose} row, {over_memory(memory)}")
+    given = [a for a in answers if isinstance(a, ModelOutput)]
     bad = [a.bad[0] for a in given if a.bad]
     said = next(iter([*raised, *bad]), None)
     if said is not None and len(raised) == len(answers) and whose == "made-up":
         told = f"it raises on every made-up row ({said.message}), which proves nothing: add golden.ndjson"
-        return Check("output", Result.NOTE, told)
+        return Check("output", CheckResult.NOTE, told)
     if said is not None and len(raised) + len(bad) == len(answers):
         told = f"no usable answer to any of {len(answers)} {whose} rows: {said.message}"
-        return Check("output", Result.FAILED, told)
+        return Check("output", CheckResult.FAILED, told)
     scores = [float(a.predictions.scores[0]) for a in given if not a.bad]
     told = f"{len(scores)} of {len(answers)} {whose} rows answered, scores from {min(scores):.4g} to {max(scores):.4g}"
     if said is not None:
-        return Check("output", Result.NOTE, f"{told}; to the others: {said.message}")
-    return Check("output", Result.PASSED, told)
+        return Check("output", CheckResult.NOTE, f"{told}; to the others: {said.message}")
+    return Check("output", CheckResult.PASSED, told)
 
 
 def _batch(session: Session, sample: Columns, good: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Check:
@@ -152,26 +154,26 @@ def _batch(session: Session, sample: Columns, good: np.ndarray[tuple[int], np.dt
         answer = session.run(sample.take(rows))
         if isinstance(answer, Failure):
             told = f"it takes 1 row, and not {n} ({answer.message}): export it with a dynamic first dimension"
-            return Check("batch", Result.FAILED, told)
+            return Check("batch", CheckResult.FAILED, told)
         alone = alone or [_score(session.run(sample.take(np.array([i])))) for i in good.tolist()]
         expected = np.resize(np.array(alone), n)
         off = np.abs(answer.predictions.scores - expected)
         if (off > golden.ABSOLUTE + golden.RELATIVE * np.abs(expected)).any() or answer.bad:
             told = f"a row's answer in a batch of {n} is up to {off.max():.2g} off its answer alone: rows are mixed"
-            return Check("batch", Result.NOTE, f"{told}, or chance is part of the model")
-    return Check("batch", Result.PASSED, f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]} rows")
+            return Check("batch", CheckResult.NOTE, f"{told}, or chance is part of the model")
+    return Check("batch", CheckResult.PASSED, f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]} rows")
 
 
-def _score(answer: Outcome | Failure) -> float:
+def _score(answer: ModelOutput | Failure) -> float:
     return float("nan") if isinstance(answer, Failure) else float(answer.predictions.scores[0])
 
 
 def _golden(session: Session, artifact: Artifact, vectors: list[Golden] | None, wrong: str | None) -> Check:
     if wrong is not None:
-        return Check("golden", Result.FAILED, wrong)
+        return Check("golden", CheckResult.FAILED, wrong)
     if vectors is None:
         told = f"no {golden.FILE}: nothing says what this version should answer (docs/vetting.md says how to make one)"
-        return Check("golden", Result.SKIPPED, told)
+        return Check("golden", CheckResult.SKIPPED, told)
     rows, invalid = golden.rows(vectors, session.card, artifact.statistics)
     valid = [i for i in range(rows.size) if i not in invalid]
     got: list[Prediction | Failure] = [invalid.get(i) or _UNASKED for i in range(rows.size)]
@@ -181,8 +183,8 @@ def _golden(session: Session, artifact: Artifact, vectors: list[Golden] | None, 
             got[i] = answer
     found = golden.mismatches(vectors, got)
     if found:
-        return Check("golden", Result.FAILED, golden.told(found, len(vectors)))
-    return Check("golden", Result.PASSED, f"{len(vectors)} answers as expected")
+        return Check("golden", CheckResult.FAILED, golden.describe(found, len(vectors)))
+    return Check("golden", CheckResult.PASSED, f"{len(vectors)} answers as expected")
 
 
 _UNASKED = Failure(Kind.UNAVAILABLE, "not asked")
@@ -191,7 +193,7 @@ _UNASKED = Failure(Kind.UNAVAILABLE, "not asked")
 def _each(session: Session, rows: Columns) -> list[Prediction | Failure]:
     """An answer a row; rows of a batch that fails as a whole are asked one by one."""
     answer = session.run(rows)
-    if isinstance(answer, Outcome):
+    if isinstance(answer, ModelOutput):
         return [answer.bad.get(i) or answer.predictions.row(i) for i in range(rows.size)]
     if rows.size == 1:
         return [answer]
@@ -200,19 +202,21 @@ def _each(session: Session, rows: Columns) -> list[Prediction | Failure]:
 
 def _nan(session: Session, row: Columns) -> Check:
     """A NaN in each float feature, one a row. Live, imputation comes before: what this finds is told, and no more."""
-    names = [spec.name for spec in session.card.specs if spec.type is Type.FLOAT]
+    names = [spec.name for spec in session.card.specs if spec.type is FeatureType.FLOAT]
     if not names:
-        return Check("nan", Result.SKIPPED, "no float feature")
+        return Check("nan", CheckResult.SKIPPED, "no float feature")
     rows = row.take(np.zeros(len(names), dtype=np.intp))
     for i, name in enumerate(names):
         rows.values[name][i] = np.nan
     answers = _each(session, rows)
     confident = [name for name, a in zip(names, answers, strict=True) if not isinstance(a, Failure)]
     if not confident:
-        return Check("nan", Result.PASSED, "no number for a missing value: it raises, or the guard on outputs sees it")
+        return Check(
+            "nan", CheckResult.PASSED, "no number for a missing value: it raises, or the guard on outputs sees it"
+        )
     more = f" and {len(confident) - NAMED} more" if len(confident) > NAMED else ""
     told = f"it answers a number for a missing {', '.join(confident[:NAMED])}{more}: only imputation stands before it"
-    return Check("nan", Result.NOTE, told)
+    return Check("nan", CheckResult.NOTE, told)
 
 
 def _time(
@@ -235,10 +239,10 @@ def _time(
     one = quickest(1)
     if one > deadline:
         told = f"a single row takes {_ms(one)}, and the card's deadline is {_ms(deadline)}: every call would be late"
-        return Check("time", Result.FAILED, f"{told}; give it more time, or make the model smaller")
+        return Check("time", CheckResult.FAILED, f"{told}; give it more time, or make the model smaller")
     many = quickest(BATCHES[-1])
     told = f"first run {_ms(first)}, then {_ms(one)} a row and {_ms(many)} for {BATCHES[-1]}; deadline {_ms(deadline)}"
-    return Check("time", Result.NOTE if max(first, many) > deadline else Result.PASSED, told)
+    return Check("time", CheckResult.NOTE if max(first, many) > deadline else CheckResult.PASSED, told)
 
 
 def _ms(seconds: float) -> str:

@@ -25,8 +25,8 @@ from failsoft.models.catalog.repository import Artifact, NotOneFile, Repository,
 from failsoft.models.runtime.memory import out_of_memory, over_memory
 from failsoft.models.runtime.parent_death import ender
 from failsoft.models.vetting import golden
-from failsoft.models.vetting.cache import Passes
-from failsoft.models.vetting.verdict import Check, Result, Vetting, check_of
+from failsoft.models.vetting.cache import VettingCache
+from failsoft.models.vetting.verdict import Check, CheckResult, Vetting, check_of
 from failsoft.schemas import wire
 from failsoft.schemas.config.refusal import Refused
 
@@ -66,7 +66,7 @@ def examine(
     card: ModelCard,
     version: int,
     limits: Limits | None = None,
-    passes: Passes | None = None,
+    passes: VettingCache | None = None,
     anew: bool = False,
 ) -> Vetting:
     """The verdict on a version of the repository, blocking. Raises Refused for a card or version.toml with a mistake.
@@ -78,9 +78,9 @@ def examine(
     try:
         artifact = repository.artifact(card.name, version)
     except UnknownModel as error:
-        return _verdict(card.name, version, "", Check("complete", Result.FAILED, str(error)))
+        return _verdict(card.name, version, "", Check("complete", CheckResult.FAILED, str(error)))
     except NotOneFile as error:
-        return _verdict(card.name, version, "", Check("single_file", Result.FAILED, str(error)))
+        return _verdict(card.name, version, "", Check("single_file", CheckResult.FAILED, str(error)))
     key = _key(artifact, card, limits)
     known = passes.recall(key) if passes is not None and not anew else None
     if known is not None:
@@ -92,7 +92,7 @@ def examine(
         settled = False
     if not settled:
         told = "a file of the version changed while it was vetted: it is still being copied, or needs a new number"
-        changed = Check("settled", Result.FAILED, told)
+        changed = Check("settled", CheckResult.FAILED, told)
         return Vetting(card.name, version, artifact.sha256, (*vetting.checks, changed), vetting.seconds)
     if passes is not None and vetting.passed:
         passes.remember(key, vetting)
@@ -126,7 +126,7 @@ def vet(artifact: Artifact, card: ModelCard, limits: Limits | None = None) -> Ve
             start_new_session=True,  # a terminal's Ctrl-C is the parent's to handle
         )
     except OSError as error:
-        told = Check("load", Result.FAILED, f"the vetting's process cannot be started: {error.strerror}")
+        told = Check("load", CheckResult.FAILED, f"the vetting's process cannot be started: {error.strerror}")
         return _verdict(artifact.model, artifact.version, artifact.sha256, told)
     late = False
     try:
@@ -141,14 +141,14 @@ def vet(artifact: Artifact, card: ModelCard, limits: Limits | None = None) -> Ve
             process.wait()
     checks, doing = _read(out)
     said = err.decode(errors="replace")
-    if doing is None and out_of_memory(said) and all(c.result is not Result.FAILED for c in checks):
+    if doing is None and out_of_memory(said) and all(c.result is not CheckResult.FAILED for c in checks):
         # ONNX Runtime tries to unfold constants, warns that it has no memory for them, and goes on without: under these
         # limits it loads, and in a worker, which has none, it takes them all.
-        unfolds = Check("load", Result.FAILED, over_memory(_mb(limits.of(artifact))))
+        unfolds = Check("load", CheckResult.FAILED, over_memory(_mb(limits.of(artifact))))
         checks = [unfolds if check.name == "load" else check for check in checks]
     if doing is not None:
         why = _why(process.returncode, late, said, limits, limits.of(artifact))
-        checks.append(Check(doing, Result.FAILED, why))
+        checks.append(Check(doing, CheckResult.FAILED, why))
     seconds = round(time.monotonic() - began, 3)
     return Vetting(artifact.model, artifact.version, artifact.sha256, tuple(checks), seconds)
 
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _steps(path: Path, sha256: str, fingerprint: str, memory: int) -> Iterator[dict[str, str]]:
-    from failsoft.models.vetting import checks as trial
+    from failsoft.models.vetting.checks import run_checks
 
     _bound_memory(memory)
     repository = Repository(path.parents[2])
@@ -250,16 +250,16 @@ def _steps(path: Path, sha256: str, fingerprint: str, memory: int) -> Iterator[d
         card = repository.card(model)
         artifact = repository.artifact(model, version)
     except (UnknownModel, Refused) as error:
-        yield _said(Check("card", Result.FAILED, str(error)))
+        yield _said(Check("card", CheckResult.FAILED, str(error)))
         return
     if _fingerprint(card) != fingerprint:
         told = "card.toml is not the one that was read before: restart the worker, so that it serves by the new one"
-        yield _said(Check("card", Result.FAILED, told))
+        yield _said(Check("card", CheckResult.FAILED, told))
         return
     if artifact.sha256 != sha256:
-        yield _said(Check("settled", Result.FAILED, f"{path} changed after it was checked"))
+        yield _said(Check("settled", CheckResult.FAILED, f"{path} changed after it was checked"))
         return
-    for step in trial.trial(artifact, card, _mb(memory), time.perf_counter):
+    for step in run_checks(artifact, card, _mb(memory), time.perf_counter):
         yield {"begins": step} if isinstance(step, str) else _said(step)
 
 

@@ -81,13 +81,13 @@ def read(path: Path) -> list[Golden] | None:
 def _golden(path: Path, n: int, line: bytes) -> Golden:
     where = f"{path}, line {n}"
     try:
-        told = _Line.model_validate(wire.loads(line, MAX_BYTES))
+        describe = _Line.model_validate(wire.loads(line, MAX_BYTES))
     except wire.Malformed as error:
         raise Refused(where, [str(error)]) from None
     except ValidationError as error:
         raise refuse(where, error, _Line) from None
-    expected = Prediction(told.expected.score, told.expected.label, told.expected.probabilities)
-    return Golden(n, told.features, expected, told.tolerance)
+    expected = Prediction(describe.expected.score, describe.expected.label, describe.expected.probabilities)
+    return Golden(n, describe.features, expected, describe.tolerance)
 
 
 def rows(
@@ -103,11 +103,11 @@ def mismatches(vectors: Sequence[Golden], got: Sequence[Prediction | Failure]) -
     found = []
     for vector, came in zip(vectors, got, strict=True):
         if isinstance(came, Failure):
-            told = f"expected score {vector.expected.score:.7g}, got no answer ({came.kind}: {came.message})"
+            describe = f"expected score {vector.expected.score:.7g}, got no answer ({came.kind}: {came.message})"
         else:
-            told = _difference(vector, came)
-        if told:
-            found.append(f"line {vector.line}: {told}")
+            describe = _difference(vector, came)
+        if describe:
+            found.append(f"line {vector.line}: {describe}")
     return found
 
 
@@ -137,7 +137,7 @@ def _off(expected: float, got: float, tolerance: float) -> str:
     return "" if difference <= allowed else f"{difference:.2g} apart, {allowed:.2g} allowed"
 
 
-def told(found: Sequence[str], lines: int) -> str:
+def describe(found: Sequence[str], lines: int) -> str:
     """The mismatches as one message."""
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return f"{len(found)} of {lines} answers are not as expected: {'; '.join(found[:SHOWN])}{more}"

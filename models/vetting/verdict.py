@@ -8,12 +8,13 @@ from enum import StrEnum
 from typing import Any
 
 from failsoft.schemas import wire
+from failsoft.schemas.model_version import ModelVersion
 
 MAX_BYTES = 1_000_000
 """Of a verdict as JSON: a dozen checks with a sentence each are two thousand."""
 
 
-class Result(StrEnum):
+class CheckResult(StrEnum):
     """How a check ended. Only FAILED keeps a version from serving; a NOTE is for a person to read."""
 
     PASSED = "passed"
@@ -44,7 +45,7 @@ class Check:
     """One of CHECKS by name; ``message`` is for people: what was found and, when failed, what to do."""
 
     name: str
-    result: Result
+    result: CheckResult
     message: str
 
 
@@ -60,7 +61,7 @@ class Vetting:
 
     @property
     def key(self) -> str:
-        return f"{self.model}@{self.version}"
+        return str(ModelVersion(self.model, self.version))
 
     @property
     def passed(self) -> bool:
@@ -69,9 +70,9 @@ class Vetting:
 
     @property
     def failed(self) -> tuple[Check, ...]:
-        return tuple(check for check in self.checks if check.result is Result.FAILED)
+        return tuple(check for check in self.checks if check.result is CheckResult.FAILED)
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """The failed checks in one line, for logs and alerts."""
         return "; ".join(f"{check.name}: {check.message}" for check in self.failed)
 
@@ -110,5 +111,5 @@ def check_of(given: Any) -> Check:
     """A check as JSON objects hold it. Raises ValueError."""
     match given:
         case {"name": str(name), "result": str(result), "message": str(message)} if name in CHECKS:
-            return Check(name, Result(result), message)
+            return Check(name, CheckResult(result), message)
     raise ValueError("a check has one of the known names, a result and a message")

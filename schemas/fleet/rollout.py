@@ -69,7 +69,7 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
+class Heartbeat:
     """A worker to the owner: the version of ``model`` that it serves (None: none is loaded).
 
     ``problem`` is why that is not the one that the fleet's row wants. ``health`` is by version.
@@ -86,7 +86,7 @@ class Presence:
         return wire.dumps({**asdict(self), "health": {str(v): asdict(h) for v, h in self.health.items()}})
 
     @classmethod
-    def parse(cls, raw: bytes | None) -> Presence:
+    def parse(cls, raw: bytes | None) -> Heartbeat:
         """Raises Malformed."""
         return checked(_PRESENCE, _numbered(wire.loads(raw, MAX_MESSAGE)))
 
@@ -133,7 +133,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class WorkerStatus:
     """What a worker said last of itself; ``at_ms`` is never in the owner's future."""
 
     version: _Version | None
@@ -143,7 +143,7 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class OrderResult:
     """An order, by its name, and why it was refused (None: it was obeyed)."""
 
     order: Text
@@ -167,24 +167,24 @@ class RolloutRow:
     since_ms: Epoch = 0
     held_until_ms: Epoch | None = None
     history: tuple[Change, ...] = ()
-    workers: dict[Worker, Seat] = field(default_factory=dict)
-    orders: tuple[Answered, ...] = ()
+    workers: dict[Worker, WorkerStatus] = field(default_factory=dict)
+    orders: tuple[OrderResult, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold; ``from_dict`` gives the row back."""
         found = asdict(self)
         found["history"] = [*found["history"]]
         found["orders"] = [*found["orders"]]
-        for seat in found["workers"].values():
-            seat["health"] = {str(version): health for version, health in seat["health"].items()}
+        for status in found["workers"].values():
+            status["health"] = {str(version): health for version, health in status["health"].items()}
         return found
 
     @classmethod
     def from_dict(cls, given: object) -> RolloutRow:
         """Raises Malformed."""
-        seats = given.get("workers") if isinstance(given, dict) else None
-        if isinstance(given, dict) and isinstance(seats, dict):
-            given = {**given, "workers": {name: _numbered(seat) for name, seat in seats.items()}}
+        statuses = given.get("workers") if isinstance(given, dict) else None
+        if isinstance(given, dict) and isinstance(statuses, dict):
+            given = {**given, "workers": {name: _numbered(status) for name, status in statuses.items()}}
         return checked(_ROW, given)
 
     @classmethod
@@ -201,6 +201,6 @@ def _numbered(given: Any) -> Any:
     return given
 
 
-_PRESENCE = TypeAdapter(Presence)
+_PRESENCE = TypeAdapter(Heartbeat)
 _ORDER = TypeAdapter(Order)
 _ROW = TypeAdapter(RolloutRow)

@@ -9,17 +9,17 @@ import numpy as np
 
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker import fleet as breakers
-from failsoft.models.breaker.rules import Policy
+from failsoft.models.breaker.rules import BreakerPolicy
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import Damaged
 from failsoft.models.isolation.transport import MOST as LONGEST_ANSWER
 from failsoft.models.rollout import rollout
-from failsoft.models.runtime.signature import Outcome
-from failsoft.models.vetting.verdict import Check, Result, Vetting
+from failsoft.models.runtime.signature import ModelOutput
+from failsoft.models.vetting.verdict import Check, CheckResult, Vetting
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow, Command, Report
-from failsoft.schemas.fleet.rollout import Order, Presence, RolloutRow
+from failsoft.schemas.fleet.rollout import Heartbeat, Order, RolloutRow
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.scored import Answers, encode
 from failsoft.schemas.wire import Malformed
@@ -29,8 +29,8 @@ from tests.fuzz.published import hold_to_scored, plain
 from tests.fuzz.target import Target
 from tests.kit import NOW_MS, Rec
 
-POLICY = Policy(0.5, 30.0, 20, 0.1, 0.8, 15.0, 300.0, 3)
-ROLLOUTS = rollout.Policy(3, 1800.0)
+POLICY = BreakerPolicy(0.5, 30.0, 20, 0.1, 0.8, 15.0, 300.0, 3)
+ROLLOUTS = rollout.RollbackPolicy(3, 1800.0)
 
 
 def told(made: Any, raw: bytes) -> Any:
@@ -72,7 +72,7 @@ def fleet(data: bytes) -> bool:
 def rollouts(data: bytes) -> bool:
     """The same of versions."""
     first, _, second = data.partition(b"\n")
-    row, messages = told(RolloutRow, first), (told(Presence, second), told(Order, second))
+    row, messages = told(RolloutRow, first), (told(Heartbeat, second), told(Order, second))
     for message in messages:
         if message is None:
             continue
@@ -99,16 +99,16 @@ def mark(data: bytes) -> bool:
     found = crash_marks.parse(text)
     assert found is None or crash_marks.parse(str(found)) == found
     for offset in (0, 5, 2**40):
-        care: crash_marks.Care[tuple[str, int]] = crash_marks.Care()
+        tracker: crash_marks.CrashTracker[tuple[str, int]] = crash_marks.CrashTracker()
         place = ("t", 0)
-        assert care.opened(place, offset, text) in (found, None)
-        chosen = care.choose([place])
+        assert tracker.opened(place, offset, text) in (found, None)
+        chosen = tracker.choose([place])
         assert chosen is None or chosen[1] >= 1
         last = offset + (chosen[1] if chosen else 100) - 1
-        turn = care.turn({place: last})
-        for each in turn.marks.values():
+        mode = tracker.mode({place: last})
+        for each in mode.marks.values():
             assert crash_marks.parse(str(each)) == each and len(str(each)) < 200
-        committed = care.beside(turn, {place: offset}, {place: last + 1})
+        committed = tracker.offset_metadata(mode, {place: offset}, {place: last + 1})
         for _, beside in committed.values():
             assert beside == "" or crash_marks.parse(beside) is not None, beside
     return found is not None
@@ -136,7 +136,7 @@ def answer(data: bytes) -> bool:
     if isinstance(found, Failure):
         assert found.kind in codec.SAID
         return True
-    assert isinstance(found, Outcome) and len(found.predictions) == ROWS
+    assert isinstance(found, ModelOutput) and len(found.predictions) == ROWS
     assert all(0 <= row < ROWS and failure.kind in codec.SAID for row, failure in found.bad.items())
     good = [row for row in range(ROWS) if row not in found.bad]
     kept = found.predictions.take(np.array(good, np.intp))
@@ -171,7 +171,7 @@ def known(data: bytes) -> bool:
     return True
 
 
-def _encoded(given: Outcome | Failure) -> bytes:
+def _encoded(given: ModelOutput | Failure) -> bytes:
     about, blocks = codec.send_answer(given)
     return b"\x1e\n".join([wire.dumps(about), *(bytes(memoryview(b).cast("B")) for b in blocks)])
 
@@ -179,9 +179,9 @@ def _encoded(given: Outcome | Failure) -> bytes:
 _SCORES = np.array([0.75, 0.5, 0.25], np.float32)
 _TABLE = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)
 _ENCODED_ANSWERS = (
-    _encoded(Outcome(Predictions(_SCORES, [1, 1, 0], None, _SCORES), {})),
-    _encoded(Outcome(Predictions(_SCORES, ["a", "é", "b"], _TABLE, np.array([0.5, 1, 0.7])), {})),
-    _encoded(Outcome(Predictions(_SCORES, [1, "a", None]), {1: Failure(Kind.BAD_OUTPUT, "no number")})),
+    _encoded(ModelOutput(Predictions(_SCORES, [1, 1, 0], None, _SCORES), {})),
+    _encoded(ModelOutput(Predictions(_SCORES, ["a", "é", "b"], _TABLE, np.array([0.5, 1, 0.7])), {})),
+    _encoded(ModelOutput(Predictions(_SCORES, [1, "a", None]), {1: Failure(Kind.BAD_OUTPUT, "no number")})),
     _encoded(Failure(Kind.TIMEOUT, "too long")),
 )
 _REPORT = (
@@ -210,7 +210,9 @@ _ANSWERED = (
     b'"version":2,"degraded":false,"reason":null,"revision":0,"final":true,"imputed":[],"origin":{"topic":"t","partition":'
     b'0,"offset":17},"event_time":"2018-10-30T18:00:00Z","scored_at":"2026-11-24T16:00:00.123Z"}'
 )
-_VETTING = Vetting("m", 2, "0" * 64, (Check("load", Result.PASSED, "in 3 ms"), Check("nan", Result.NOTE, "é")), 1.5)
+_VETTING = Vetting(
+    "m", 2, "0" * 64, (Check("load", CheckResult.PASSED, "in 3 ms"), Check("nan", CheckResult.NOTE, "é")), 1.5
+)
 
 TARGETS = (
     Target(

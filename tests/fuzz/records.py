@@ -12,7 +12,7 @@ from failsoft.schemas import attempt as attempts
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import MAX_ID, Envelope, Event, decode, decode_one, origin_of
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Type, columns, reason
+from failsoft.schemas.features import FeatureType, columns, reason
 from failsoft.schemas.record import Header, Origin
 from failsoft.topics import hold
 from failsoft.workers.operations import dead_letters
@@ -98,7 +98,7 @@ def _columns(found: Event) -> None:
         there = spec.name in found.features
         why = reason(found.features[spec.name], spec) if there else "missing"
         assert bad[0] == (why is not None) and made.why.get((0, spec.name)) == why
-        if spec.type is Type.FLOAT:
+        if spec.type is FeatureType.FLOAT:
             assert np.isfinite(made.values[spec.name]).all()
 
 

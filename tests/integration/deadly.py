@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from failsoft.models.runtime.session import Cancel, Outcome, Session
+from failsoft.models.runtime.session import Cancel, ModelOutput, Session
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.workers import settings
@@ -31,7 +31,7 @@ class Deadly:
     session: Session
     calm: Path
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         if np.any(columns.values["x"] == DEADLY):
             if not self.calm.exists():
                 os.abort()

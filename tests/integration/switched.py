@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from failsoft.models.runtime.session import Cancel, Outcome
+from failsoft.models.runtime.session import Cancel, ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.workers import settings
@@ -28,7 +28,7 @@ class Switched:
     session: Model
     switch: Path
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         while self.switch.with_suffix(".stuck").exists():
             threading.Event().wait(0.05)
         if self.switch.exists():

@@ -14,13 +14,13 @@ import pytest
 from confluent_kafka import Consumer
 
 from failsoft.models.breaker.fleet import fold
-from failsoft.models.breaker.rules import Policy
+from failsoft.models.breaker.rules import BreakerPolicy
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Tally, WorkerWindow
 from failsoft.topics.names import Names
 from tests.integration.pipeline import Pipeline
 from tests.kafka import Broker, create_topic, produce, read_all, wait_for
 
-POLICY = Policy(
+POLICY = BreakerPolicy(
     failure_rate=0.5, window=30, minimum_calls=20, slow_call=9, slow_rate=0.8, open_for=1, max_open=2, probes=3
 )
 

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers.cli import app
 from failsoft.workers.commands import output
-from failsoft.workers.commands.border import CODES, Border, Failed, Interrupted, code_of, message
 from failsoft.workers.commands.context import Flags
+from failsoft.workers.commands.error_codes import CODES, CommandFailed, Interrupted, RootGroup, code_of, message
 from failsoft.workers.commands.publish import rate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def _run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def _raising(error: BaseException) -> typer.Typer:
-    tiny = typer.Typer(cls=Border, pretty_exceptions_enable=False)
+    tiny = typer.Typer(cls=RootGroup, pretty_exceptions_enable=False)
 
     @tiny.callback()
     def root(ctx: typer.Context, debug: bool = False) -> None:
@@ -130,7 +130,7 @@ def _errors() -> list[tuple[BaseException, int]]:
         (TopologyRefused(["a: wrong", "b: wrong"]), 1),
         (KafkaTimeoutError("late"), 1),
         (ProducerFenced(), 1),
-        (Failed("no such thing"), 1),
+        (CommandFailed("no such thing"), 1),
         (Interrupted("7 were sent"), 130),
         (KeyboardInterrupt(), 130),
     ]
@@ -149,7 +149,7 @@ def test_an_expected_error_is_a_message_and_a_code(error: BaseException, code: i
 
 def test_debug_shows_where_an_expected_error_comes_from() -> None:
     """The traceback, and the same code."""
-    done = CliRunner().invoke(_raising(Failed("no such thing")), ["--debug", "go"])
+    done = CliRunner().invoke(_raising(CommandFailed("no such thing")), ["--debug", "go"])
     assert done.exit_code == 1 and "Traceback" in done.stderr and "failsoft: no such thing" in done.stderr
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs import __main__ as pages
-from failsoft.models.breaker.rules import TRANSITIONS, Event, State
+from failsoft.models.breaker.rules import TRANSITIONS, BreakerEvent, BreakerState
 from failsoft.workers.commands import breakers
 from failsoft.workers.telemetry.metrics import TABLE
 
@@ -45,8 +45,8 @@ def test_the_diagram_has_every_transition() -> None:
     diagram = page.split("```")[1].splitlines()
     arrows = [line.split(":")[0].strip() for line in diagram if line.startswith("    ") and "[*]" not in line]
     assert arrows == [f"{from_} --> {to}" for from_, row in TRANSITIONS.items() for to in row.values()]
-    assert all(f"| `{state}` |" in page for state in State)
-    assert all(f"| {event} |" in page for event in Event)
+    assert all(f"| `{state}` |" in page for state in BreakerState)
+    assert all(f"| {event} |" in page for event in BreakerEvent)
 
 
 def test_every_order_is_on_the_breakers_page() -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from failsoft.models.catalog.card import load_card
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.runtime.session import Outcome, Session
+from failsoft.models.runtime.session import ModelOutput, Session
 from failsoft.schemas.features import columns
 from failsoft.workers import settings
 from failsoft.workers.cli import app
@@ -99,7 +99,7 @@ def test_a_model_fills_in_its_card_and_answers_the_examples(tmp_path: Path) -> N
     session = Session(repository.artifact("my-model", 1), card)
     events = [json.loads(line) for line in (tmp_path / "p" / "events.ndjson").read_text().splitlines()]
     outcome = session.run(columns([e["features"] for e in events], card.specs))
-    assert isinstance(outcome, Outcome) and not outcome.bad
+    assert isinstance(outcome, ModelOutput) and not outcome.bad
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

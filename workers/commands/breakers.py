@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from failsoft.workers.commands import context, output
-from failsoft.workers.commands.border import Failed, Interrupted
 from failsoft.workers.commands.context import Json, Pipeline
+from failsoft.workers.commands.error_codes import CommandFailed, Interrupted
 
 if TYPE_CHECKING:
     from failsoft.schemas.fleet.breaker import Action, Command
@@ -205,7 +205,7 @@ def _order(
         _print(about, ["breaker", "was", "state", "generation", "reason", "changed_by"], as_json)
         output.note(f"{ctx.info_name} of {target}: obeyed")
     elif wait:
-        raise Failed(f"not obeyed within {wait:g} s: {later}")
+        raise CommandFailed(f"not obeyed within {wait:g} s: {later}")
     else:
         output.note(said)
 

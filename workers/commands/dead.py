@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from failsoft.workers.commands import context, output
-from failsoft.workers.commands.border import Failed, Interrupted
 from failsoft.workers.commands.context import Json, Pipeline
+from failsoft.workers.commands.error_codes import CommandFailed, Interrupted
 from failsoft.workers.commands.publish import rate
 
 if TYPE_CHECKING:
-    from failsoft.workers.operations.dead_letters import Filter
-    from failsoft.workers.operations.replay import Counts
+    from failsoft.workers.operations.dead_letters import DeadLetterFilter
+    from failsoft.workers.operations.replay import ReplayProgress
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -75,12 +75,12 @@ def show(
     """
     from failsoft.workers.operations import dead_letters
     from failsoft.workers.operations import replay as dead
-    from failsoft.workers.operations.dead_letters import Filter
+    from failsoft.workers.operations.dead_letters import DeadLetterFilter
 
     settings = context.settings(ctx, pipeline)
-    found = context.run(ctx, dead.find(settings, dead_letters.place(which) or Filter(event=which)))
+    found = context.run(ctx, dead.find(settings, dead_letters.place(which) or DeadLetterFilter(event=which)))
     if not found:
-        raise Failed(f"no dead letter {which} in {settings.names.dead}; see: failsoft dead list")
+        raise CommandFailed(f"no dead letter {which} in {settings.names.dead}; see: failsoft dead list")
     described = [dead_letters.described(letter, settings.envelope, replayed) for letter, replayed in found]
     if not output.people(as_json):
         output.rows(described, [], as_json)
@@ -131,8 +131,8 @@ def replay_(
     # Bytes: whoever reads the header takes no more than 300, and what it does not take is a dead letter again.
     if not replay_id.isprintable() or not 0 < len(replay_id.encode()) <= 100:
         raise typer.BadParameter("use 1 to 100 printable characters, at most 100 bytes", param_hint="--replay-id")
-    counts = dead.Counts()
-    how = dead.How(replay_id, limit, per_second, dry_run)
+    counts = dead.ReplayProgress()
+    how = dead.ReplayOptions(replay_id, limit, per_second, dry_run)
     try:
         with output.progress("reading dead letters", "read") as bar:
             context.run(ctx, dead.replay(settings, chosen, how, counts, lambda c: bar(c.seen, c.total)))
@@ -143,7 +143,7 @@ def replay_(
         raise
     _report(counts, replay_id, dry_run, as_json)
     if counts.unreadable:
-        raise Failed(
+        raise CommandFailed(
             f"{counts.unreadable} dead letters cannot be replayed: no worker wrote their headers, so where they came "
             "from is unknown; they are still there"
         )
@@ -156,16 +156,16 @@ def _filter(
     since: str | None,
     until: str | None,
     event: str | None,
-) -> Filter:
+) -> DeadLetterFilter:
     from failsoft.schemas.config.refusal import near
     from failsoft.schemas.failure import Kind
-    from failsoft.workers.operations.dead_letters import Filter
+    from failsoft.workers.operations.dead_letters import DeadLetterFilter
 
     for kind in kinds or []:
         if kind not in list(Kind):
             told = f"{kind!r} is no failure kind{near(kind, Kind)}; there are: {', '.join(Kind)}"
             raise typer.BadParameter(told, param_hint="--kind")
-    return Filter(
+    return DeadLetterFilter(
         frozenset(kinds or ()),
         frozenset(models or ()),
         frozenset(versions or ()),
@@ -195,7 +195,7 @@ def _when(text: str | None, option: str) -> int | None:
     return int(1000 * moment.timestamp())
 
 
-def _report(counts: Counts, replay_id: str, dry_run: bool, as_json: bool) -> None:
+def _report(counts: ReplayProgress, replay_id: str, dry_run: bool, as_json: bool) -> None:
     verb = "would_replay" if dry_run else "replayed"
     rows: list[dict[str, Any]] = [
         {"kind": kind, "matched": c.matched, "already_replayed": c.already, verb: c.replayed}
@@ -215,7 +215,7 @@ def _report(counts: Counts, replay_id: str, dry_run: bool, as_json: bool) -> Non
     output.result(data, _sum(counts, dry_run) + ("" if dry_run else f", as {replay_id}"), as_json)
 
 
-def _sum(counts: Counts, dry_run: bool) -> str:
+def _sum(counts: ReplayProgress, dry_run: bool) -> str:
     verb = "would be replayed" if dry_run else "replayed"
     return f"{counts.matched:,} dead letters matched, {counts.already:,} replayed before, {counts.replayed:,} {verb}"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from failsoft.workers.commands import output
-from failsoft.workers.commands.border import Failed
+from failsoft.workers.commands.error_codes import CommandFailed
 
 if TYPE_CHECKING:
     from failsoft.workers.operations.scaffold import Shape
@@ -55,7 +55,7 @@ def init(
             f"{model!r}: use letters, digits, '.', '_' and '-', a letter or digit first", param_hint="--model"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Failed(f"{folder} is there already and not empty: nothing was written; name another folder")
+        raise CommandFailed(f"{folder} is there already and not empty: nothing was written; name another folder")
     shape = _shape(onnx) if onnx else scaffold.EXAMPLE
     packaged = files("failsoft.workers").joinpath("templates")
     templates = {t.name: t.read_text("utf-8") for t in packaged.iterdir() if t.is_file()}
@@ -88,4 +88,4 @@ def _shape(onnx: Path) -> Shape:
     try:
         return scaffold.shape_of(*session.ports(onnx))
     except ValueError as e:
-        raise Failed(f"{onnx}: {e}") from None
+        raise CommandFailed(f"{onnx}: {e}") from None

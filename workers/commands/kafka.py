@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from failsoft.workers.commands import output
-from failsoft.workers.commands.border import INTERRUPTED, Failed
+from failsoft.workers.commands.error_codes import INTERRUPTED, CommandFailed
 
 PORT = 9092
 """Where the pipeline file looks unless told otherwise."""
@@ -64,7 +64,7 @@ def kafka(
         sys.stdout.flush()
         while not ended.wait(1.0):
             if not broker.running:
-                raise Failed(f"Kafka ended by itself; its log: {broker.log}")
+                raise CommandFailed(f"Kafka ended by itself; its log: {broker.log}")
     finally:
         output.note("stopping Kafka …")
         broker.stop()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from failsoft.workers.commands import context, output, versions
-from failsoft.workers.commands.border import FAILED, Failed
 from failsoft.workers.commands.context import Json, Pipeline
+from failsoft.workers.commands.error_codes import FAILED, CommandFailed
 
 if TYPE_CHECKING:
     from failsoft.models.catalog.repository import Repository
@@ -94,12 +94,14 @@ def vet(
         raise typer.BadParameter(str(e), param_hint="MODEL") from None
     if not found:
         example = root / (target or "MODEL") / "1" / "model.onnx"
-        raise Failed(f"{target or 'no model'} has {'no' if target else 'a'} complete version: put one at {example}")
+        raise CommandFailed(
+            f"{target or 'no model'} has {'no' if target else 'a'} complete version: put one at {example}"
+        )
     verdicts: list[Vetting] = []
     # One at a time: each is told as soon as it is known, and a vetting that shares its core would look slow.
-    with output.progress("vetting", "versions", len(found)) as tell:
+    with output.progress("vetting", "versions", len(found)) as on_progress:
         output.rows(
-            _vetted(models, found, limits, verdicts, tell),
+            _vetted(models, found, limits, verdicts, on_progress),
             ["model", "version", "check", "result", "message"],
             as_json,
         )
@@ -140,7 +142,7 @@ def _vetted(
     found: list[Version],
     limits: Limits,
     verdicts: list[Vetting],
-    tell: output.Progress,
+    on_progress: output.Progress,
 ) -> Iterator[dict[str, Any]]:
     """A row a check, as they are made; ``verdicts`` collects what they add up to."""
     from failsoft.models.vetting.gate import examine
@@ -148,7 +150,7 @@ def _vetted(
     for done, (card, version) in enumerate(found, 1):
         verdict = examine(repository, card, version, limits)
         verdicts.append(verdict)
-        tell(done)
+        on_progress(done)
         for check in verdict.checks:
             about = {"model": verdict.model, "version": verdict.version, "sha256": verdict.sha256}
             yield {**about, "check": check.name, "result": check.result.value, "message": check.message}

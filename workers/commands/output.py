@@ -103,10 +103,10 @@ def progress(what: str, unit: str, total: int | None = None) -> Iterator[Progres
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, rate="")
 
-        def tell(done: int, total: int | None = None) -> None:
+        def on_progress(done: int, total: int | None = None) -> None:
             speed = bar.tasks[0].speed
             bar.update(task, completed=done, rate=f"{speed:,.0f}/s" if speed else "")
             if total is not None:
                 bar.update(task, total=total)
 
-        yield tell
+        yield on_progress

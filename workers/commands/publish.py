@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from failsoft.workers.commands import context, output
-from failsoft.workers.commands.border import Interrupted
 from failsoft.workers.commands.context import Json, Pipeline
+from failsoft.workers.commands.error_codes import Interrupted
 
 if TYPE_CHECKING:
     from failsoft.workers.operations.publish import Sent
@@ -89,8 +89,8 @@ def publish(
     rows = work.read_rows(work.blocks(fd), Lines(quoted=form is Format.CSV), parse)
     counts: list[Sent] = []
     try:
-        with output.progress(f"publishing to {target}", "events", _guess(file, size, limit)) as tell:
-            sent = context.run(ctx, work.publish(settings, target, rows, per_second, limit, tell, counts.append))
+        with output.progress(f"publishing to {target}", "events", _guess(file, size, limit)) as on_progress:
+            sent = context.run(ctx, work.publish(settings, target, rows, per_second, limit, on_progress, counts.append))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise Interrupted(f"interrupted: {_so_far(counts)} to {target}") from None
     except Exception:

@@ -14,7 +14,7 @@ from failsoft.workers.commands.context import Json, Pipeline
 
 if TYPE_CHECKING:
     from failsoft.schemas.record import Record
-    from failsoft.workers.operations.tail import Filter
+    from failsoft.workers.operations.tail import TailFilter
 
 
 class Start(StrEnum):
@@ -49,17 +49,17 @@ def tail(
 
     **Example**: `failsoft tail --degraded --from beginning | jq .reason`
     """
-    from failsoft.workers.operations.tail import Filter
+    from failsoft.workers.operations.tail import TailFilter
 
     settings = context.settings(ctx, pipeline)
     start = start or (Start.BEGINNING if event else Start.END)
-    chosen = Filter(degraded, event)
+    chosen = TailFilter(degraded, event)
     if sys.stderr.isatty():
         output.note(f"following {settings.names.scored} from its {start}; Ctrl-C ends this")
     context.run(ctx, _show(settings, chosen, start is Start.BEGINNING, limit, output.people(as_json)))
 
 
-async def _show(settings: Any, chosen: Filter, from_beginning: bool, limit: int | None, people: bool) -> None:
+async def _show(settings: Any, chosen: TailFilter, from_beginning: bool, limit: int | None, people: bool) -> None:
     from failsoft.workers.operations.tail import follow
 
     if people:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from failsoft.workers.commands import context, output
-from failsoft.workers.commands.border import Failed
 from failsoft.workers.commands.context import Json, Pipeline
+from failsoft.workers.commands.error_codes import CommandFailed
 
 if TYPE_CHECKING:
     from failsoft.topics.layout import Topology
@@ -71,7 +71,7 @@ def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -
     wrong = sum(bool(row["problems"]) for row in found)
     if absent or wrong:
         hint = "see the problems: topics apply changes no topic that exists" if wrong else "try: failsoft topics apply"
-        raise Failed(f"{absent} topics are missing and {wrong} have problems; {hint}")
+        raise CommandFailed(f"{absent} topics are missing and {wrong} have problems; {hint}")
 
 
 def table(topology: Topology) -> list[dict[str, Any]]:

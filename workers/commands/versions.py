@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from failsoft.schemas.model_version import ModelVersion
 from failsoft.workers.commands import context, output
-from failsoft.workers.commands.border import Failed, Interrupted
 from failsoft.workers.commands.breakers import Wait, Who, me, now_ms
 from failsoft.workers.commands.context import Json, Pipeline
+from failsoft.workers.commands.error_codes import CommandFailed, Interrupted
 
 if TYPE_CHECKING:
     from failsoft.models.catalog.card import ModelCard
@@ -114,11 +115,11 @@ def promote(
     from failsoft.schemas.fleet.rollout import Direction
 
     settings = context.settings(ctx, pipeline)
-    model, _, number = version.rpartition("@")
-    if not (model and number.isascii() and number.isdigit()):
+    named = ModelVersion.parse(version)
+    if named is None:
         raise typer.BadParameter(f"{version!r} names no version: write MODEL@VERSION", param_hint="MODEL@VERSION")
-    _prove(settings, _known(settings, model), int(number))
-    _order(ctx, settings, model, Direction.PROMOTE, version, why, who, wait, as_json)
+    _prove(settings, _known(settings, named.model), named.version)
+    _order(ctx, settings, named.model, Direction.PROMOTE, version, why, who, wait, as_json)
 
 
 def rollback(
@@ -137,9 +138,10 @@ def rollback(
     from failsoft.schemas.fleet.rollout import Direction
 
     settings = context.settings(ctx, pipeline)
-    model, _, number = target.rpartition("@")
-    if model in _cards(settings) and number.isascii() and number.isdigit():
-        _prove(settings, _known(settings, model), int(number))
+    named = ModelVersion.parse(target)
+    if named is not None and named.model in _cards(settings):
+        model = named.model
+        _prove(settings, _known(settings, model), named.version)
     else:
         model = _known(settings, target).name
     _order(ctx, settings, model, Direction.ROLLBACK, target, why, who, wait, as_json)
@@ -171,7 +173,9 @@ def _order(
         async with changelog.changelog(settings, settings.names.rollouts_changelog) as table:
             before = (await rollouts.rows(table)).get(model)
             if before is None:
-                raise Failed(f"the fleet has no version of {model} yet: start a worker, and it serves the newest")
+                raise CommandFailed(
+                    f"the fleet has no version of {model} yet: start a worker, and it serves the newest"
+                )
             await send(settings, model, order.to_bytes())
             written = True
             found = await rollouts.answered(table, model, order, wait) if wait else None
@@ -179,7 +183,7 @@ def _order(
             return None
         row, answer = found
         if answer.refused is not None:
-            raise Failed(f"refused: {answer.refused}")
+            raise CommandFailed(f"refused: {answer.refused}")
         return version_view.history(row)[:1] if row.active != before.active else []
 
     try:
@@ -193,7 +197,7 @@ def _order(
     elif about is not None:
         output.note(f"{target} is active already: nothing has changed")
     elif wait:
-        raise Failed(f"not obeyed within {wait:g} s: {later}")
+        raise CommandFailed(f"not obeyed within {wait:g} s: {later}")
     else:
         output.note(said)
 
@@ -247,7 +251,7 @@ def _on_disk(settings: Settings, card: ModelCard) -> list[Any]:
 
 
 def _prove(settings: Settings, card: ModelCard, version: int) -> None:
-    """Raises BadParameter for a version that is not there, Failed for one that does not pass."""
+    """Raises BadParameter for a version that is not there, CommandFailed for one that does not pass."""
     from failsoft.models.catalog.repository import Repository, UnknownModel
     from failsoft.workers.serving import loader
 
@@ -259,4 +263,4 @@ def _prove(settings: Settings, card: ModelCard, version: int) -> None:
     with output.progress("vetting", "versions"):
         why = loader.prove(repository, card, version, loader.limits(settings))
     if why is not None:
-        raise Failed(f"{card.name}@{version} may not serve: {why}")
+        raise CommandFailed(f"{card.name}@{version} may not serve: {why}")

@@ -71,7 +71,7 @@ def _nothing_begun(number: int, frame: object) -> None:
     raise SystemExit(0)
 
 
-def _tell(text: str, more: str = "", **fields: object) -> None:
+def _say(text: str, more: str = "", **fields: object) -> None:
     """News on stderr: for people with ``more`` beneath it, else a line of the log like all others, with ``fields``."""
     if sys.stderr.isatty():
         output.note(f"{text}\n{more}" if more else text)
@@ -91,7 +91,7 @@ def _one(settings: Settings, worker_id: str | None, port: int, host: str, file: 
     from failsoft.workers.process import serve
     from failsoft.workers.process.composition import Options
 
-    warn_without_model(settings, _tell)
+    warn_without_model(settings, _say)
 
     def ready(address: str) -> None:
         text = f"worker {identity.id} of {settings.name} is ready: {address}/metrics, /livez, /readyz"
@@ -99,7 +99,7 @@ def _one(settings: Settings, worker_id: str | None, port: int, host: str, file: 
         of = f" --pipeline {shlex.quote(str(file))}" if file else ""
         commands = [f"failsoft {command}{of}" for command in ("publish FILE", "tail", "breakers")]
         data = f"its answers are in {where['answers']}, in Kafka at {where['kafka']}"
-        _tell(text, f"{data}\n{output.next_commands(commands)}", **where, next=commands)
+        _say(text, f"{data}\n{output.next_commands(commands)}", **where, next=commands)
 
     try:
         return serve.run(settings, Options(identity.id, port, host), ready)
@@ -150,5 +150,5 @@ def _many(
         # Without a name given, each takes a free one: two supervisors on one machine must not collide.
         own += ["--id", f"{worker_id}-{i}"] if worker_id else []
         commands.append(supervisor.command(["worker", *shared, *own]))
-    _tell(f"supervisor {os.getpid()} starts {processes} workers")
+    _say(f"supervisor {os.getpid()} starts {processes} workers")
     return supervisor.run(commands)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from failsoft.workers.commands import context, output
-from failsoft.workers.commands.border import Failed
 from failsoft.workers.commands.context import Json
+from failsoft.workers.commands.error_codes import CommandFailed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from failsoft.workers.demo.progress import Show
+    from failsoft.workers.demo.progress import Narrator
     from failsoft.workers.demo.run import Script
     from failsoft.workers.demo.summary import Sum
 
@@ -60,19 +60,19 @@ def demo(
     _sum_up(found, console, as_json)
     wrong = [str(each) for each in found if not each.holds]
     if wrong:
-        raise Failed("it does not add up:\n" + "\n".join(f"  {line}" for line in wrong))
+        raise CommandFailed("it does not add up:\n" + "\n".join(f"  {line}" for line in wrong))
     output.note("It adds up.\n\n" + output.next_commands(NEXT))
 
 
-def _play(ctx: typer.Context, script: Script, show: Show, console: Console) -> list[Sum]:
+def _play(ctx: typer.Context, script: Script, narrator: Narrator, console: Console) -> list[Sum]:
     from failsoft.topics.embedded import jars
     from failsoft.topics.embedded.broker import Embedded, java_runtime
-    from failsoft.workers.demo.environment import StageFailed
-    from failsoft.workers.demo.run import StoryFailed
-    from failsoft.workers.demo.scenario import tell
+    from failsoft.workers.demo.environment import EnvironmentFailed
+    from failsoft.workers.demo.run import ScenarioFailed
+    from failsoft.workers.demo.scenario import run_scenario
 
     java_runtime()  # said before anything starts
-    show.say(
+    narrator.say(
         "failsoft scores Kafka events with a model, and keeps answering, honestly, while the model fails. "
         "This is the whole story, with nothing simulated but the model's faults."
     )
@@ -80,24 +80,24 @@ def _play(ctx: typer.Context, script: Script, show: Show, console: Console) -> l
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     download = "" if jars.cached() else " (the first time: 44 MB to download)"
-    show.say(f"A real Apache Kafka starts on this machine{download} …")
+    narrator.say(f"A real Apache Kafka starts on this machine{download} …")
 
     async def play() -> list[Sum]:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, task.cancel)
-        with show:
-            return await tell(script, kafka.bootstrap, folder, show)
+        with narrator:
+            return await run_scenario(script, kafka.bootstrap, folder, narrator)
 
     with Embedded() as kafka:
         folder = kafka.data / "demo"  # it goes with Kafka's data, even after `kill -9`
         folder.mkdir()
-        show.say(f"Kafka answers at {kafka.bootstrap}.")
+        narrator.say(f"Kafka answers at {kafka.bootstrap}.")
         try:
             return context.run(ctx, play())
-        except (StoryFailed, StageFailed) as e:
-            raise Failed(str(e)) from e
+        except (ScenarioFailed, EnvironmentFailed) as e:
+            raise CommandFailed(str(e)) from e
 
 
 def _sum_up(found: list[Sum], console: Console, as_json: bool) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from failsoft.models.catalog.repository import Repository
 from failsoft.schemas.fleet.rollout import Direction, Order
-from failsoft.workers.demo.environment import StageFailed
+from failsoft.schemas.model_version import ModelVersion
+from failsoft.workers.demo.environment import EnvironmentFailed
 from failsoft.workers.fleet import rollouts
 from failsoft.workers.fleet import table as changelog
 from failsoft.workers.operations.orders import send
@@ -34,18 +35,18 @@ def copy(pipeline: Settings) -> int:
 
 
 async def promote(pipeline: Settings, version: int, who: str, why: str) -> None:
-    """Returns once the fleet's owner has obeyed. Raises StageFailed when the version may not serve, or is refused."""
+    """Returns once the owner has obeyed. Raises EnvironmentFailed when the version may not serve, or is refused."""
     repository = Repository(Path(pipeline.models.repository))
-    key, card = f"{pipeline.model}@{version}", repository.card(pipeline.model)
+    key, card = str(ModelVersion(pipeline.model, version)), repository.card(pipeline.model)
     unfit = await asyncio.to_thread(loader.prove, repository, card, version, loader.limits(pipeline))
     if unfit is not None:
-        raise StageFailed(f"{key} should pass its vetting, and did not: {unfit}")
+        raise EnvironmentFailed(f"{key} should pass its vetting, and did not: {unfit}")
     order = Order(key, Direction.PROMOTE, who, why, int(time.time() * 1000))
     async with changelog.changelog(pipeline, pipeline.names.rollouts_changelog) as table:
         await send(pipeline, pipeline.model, order.to_bytes())
         found = await rollouts.answered(table, pipeline.model, order, OBEYED_WITHIN)
     if found is None:
-        raise StageFailed(f"the promotion of {key} was not obeyed within {OBEYED_WITHIN:g} s")
+        raise EnvironmentFailed(f"the promotion of {key} was not obeyed within {OBEYED_WITHIN:g} s")
     _, answer = found
     if answer.refused is not None:
-        raise StageFailed(f"the promotion of {key} was refused: {answer.refused}")
+        raise EnvironmentFailed(f"the promotion of {key} was refused: {answer.refused}")

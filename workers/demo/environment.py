@@ -54,7 +54,7 @@ repository = '{repository}'
 """
 
 
-class StageFailed(Exception):
+class EnvironmentFailed(Exception):
     """A worker did not do as it should; says what its log says."""
 
 
@@ -68,34 +68,34 @@ class Worker:
         self.address = ""
 
     async def ready(self) -> None:
-        """Returns once it has its lanes and knows the fleet's breakers. Raises StageFailed."""
+        """Returns once it has its lanes and knows the fleet's breakers. Raises EnvironmentFailed."""
         assert self._process.stdout is not None
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), READY_WITHIN)
         except TimeoutError:
-            raise StageFailed(self._that(f"was not ready after {READY_WITHIN:g} s")) from None
+            raise EnvironmentFailed(self._that(f"was not ready after {READY_WITHIN:g} s")) from None
         if not line:
-            raise StageFailed(self._that("ended before it was ready"))
+            raise EnvironmentFailed(self._that("ended before it was ready"))
         self.address = line.decode().strip()
 
     def check(self) -> None:
-        """Raises StageFailed if it ended."""
+        """Raises EnvironmentFailed if it ended."""
         if self._process.returncode is not None:
-            raise StageFailed(self._that(f"ended with exit code {self._process.returncode}"))
+            raise EnvironmentFailed(self._that(f"ended with exit code {self._process.returncode}"))
 
     def terminate(self) -> None:
-        """SIGTERM. Raises StageFailed if it has ended before."""
+        """SIGTERM. Raises EnvironmentFailed if it has ended before."""
         self.check()
         self._process.terminate()
 
     async def drained(self) -> None:
-        """Its clean end. Raises StageFailed for any other end."""
+        """Its clean end. Raises EnvironmentFailed for any other end."""
         try:
             code = await asyncio.wait_for(self._process.wait(), DRAIN_WITHIN)
         except TimeoutError:
-            raise StageFailed(self._that(f"did not drain within {DRAIN_WITHIN:g} s")) from None
+            raise EnvironmentFailed(self._that(f"did not drain within {DRAIN_WITHIN:g} s")) from None
         if code != 0:
-            raise StageFailed(self._that(f"drained with exit code {code}"))
+            raise EnvironmentFailed(self._that(f"drained with exit code {code}"))
 
     async def kill(self) -> None:
         """Whatever it is doing: what it wrote goes with the demo's folder."""
@@ -110,14 +110,14 @@ class Worker:
 
 
 async def drain(workers: Sequence[Worker]) -> None:
-    """SIGTERM for all at once, and their clean ends. Raises StageFailed for any other end."""
+    """SIGTERM for all at once, and their clean ends. Raises EnvironmentFailed for any other end."""
     for worker in workers:
         worker.terminate()
     for worker in workers:
         await worker.drained()
 
 
-class Stage:
+class Environment:
     """The demo's files in ``folder``, which is the caller's to remove."""
 
     def __init__(self, folder: Path, bootstrap: str, delays: Sequence[str]) -> None:
@@ -138,7 +138,7 @@ class Stage:
 
     @asynccontextmanager
     async def fleet(self) -> AsyncIterator[list[Worker]]:
-        """All workers, ready; each that is still there when the block ends is killed. Raises StageFailed."""
+        """All workers, ready; each that is still there when the block ends is killed. Raises EnvironmentFailed."""
         async with AsyncExitStack() as stack:
             workers = [await stack.enter_async_context(self._worker(id)) for id in WORKERS]
             for worker in workers:  # they start side by side: who is ready first has its word kept in the pipe

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.runtime.session import Cancel, Outcome
-from failsoft.models.runtime.signature import Answers
+from failsoft.models.runtime.session import Cancel, ModelOutput
+from failsoft.models.runtime.signature import OutputReader
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns
 from failsoft.workers.serving.loader import Model
@@ -67,9 +67,9 @@ class Faulty:
     def __init__(self, session: Model, switch: Switch) -> None:
         self._session = session
         self._switch = switch
-        self._guard = Answers(session.card.output, scores="score", label=None)
+        self._guard = OutputReader(session.card.output, scores="score", label=None)
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         """What the session says, after the fault had its way with it."""
         outcome = self._session.run(columns, cancel)
         if isinstance(outcome, Failure):
@@ -79,6 +79,6 @@ class Faulty:
             return outcome
         scores = np.where(hit, np.float32(np.nan), outcome.predictions.scores)
         spoiled = self._guard.read([scores], columns.size)
-        if isinstance(spoiled, Outcome):
+        if isinstance(spoiled, ModelOutput):
             spoiled.bad.update(outcome.bad)
         return spoiled

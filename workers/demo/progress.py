@@ -19,7 +19,7 @@ WIDTH = 110
 """Columns of the narration where nobody knows how wide the reader's screen is."""
 
 
-class Show(Protocol):
+class Narrator(Protocol):
     """What the story needs of its audience."""
 
     def say(self, text: str) -> None:
@@ -38,12 +38,12 @@ class Show(Protocol):
     ) -> None: ...
 
 
-def on(console: Console) -> Show:
+def on(console: Console) -> Narrator:
     """The show that ``console`` can take."""
-    return LiveShow(console) if console.is_terminal and not console.is_dumb_terminal else PlainShow(console)
+    return LiveNarrator(console) if console.is_terminal and not console.is_dumb_terminal else PlainNarrator(console)
 
 
-class LiveShow:
+class LiveNarrator:
     """A table that stays at the foot of the terminal; what is said scrolls above it."""
 
     def __init__(self, console: Console) -> None:
@@ -70,7 +70,7 @@ class LiveShow:
         self._live.stop()
 
 
-class PlainShow:
+class PlainNarrator:
     """A line now and then."""
 
     def __init__(self, console: Console) -> None:

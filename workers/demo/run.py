@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from failsoft.schemas.model_version import ModelVersion
 from failsoft.workers.demo.applications import Application, Feed
-from failsoft.workers.demo.environment import Stage, Worker
-from failsoft.workers.demo.progress import Show
+from failsoft.workers.demo.environment import Environment, Worker
+from failsoft.workers.demo.progress import Narrator
 from failsoft.workers.demo.table import Moment, Standing
-from failsoft.workers.demo.version_history import told
+from failsoft.workers.demo.version_history import describe
 from failsoft.workers.demo.watch import Breakers, Watch, scrape
 
 PAINT = 0.25
@@ -24,7 +25,7 @@ SLOW = 4.0
 """How many times longer than it should take something may take on a busy machine before the demo gives up."""
 
 
-class StoryFailed(Exception):
+class ScenarioFailed(Exception):
     """What should have happened did not; says what."""
 
 
@@ -42,19 +43,19 @@ class Script:
 
 
 @dataclass(slots=True)
-class Scene:
+class ScenarioRun:
     """What is going on: the tasks behind the story, and what they have seen."""
 
     script: Script
-    stage: Stage
+    environment: Environment
     workers: Sequence[Worker]
     watch: Watch
     feed: Feed
-    show: Show
+    narrator: Narrator
     started: float
     chapter: str = ""
     breakers: dict[str, Breakers] = field(default_factory=dict)  # by the workers' ids, as they said last
-    told: int = 0  # of the turns of the fleet's breakers
+    describe: int = 0  # of the turns of the fleet's breakers
     moved: int = 0  # of the primary's moves, as many as were told
     rates: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=12))
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -62,14 +63,14 @@ class Scene:
     @property
     def primary(self) -> str:
         """The primary in the version that the fleet wants, as model@version."""
-        model = self.stage.pipeline.model
+        model = self.environment.pipeline.model
         version = self.watch.moves.active(model)
-        return model if version is None else f"{model}@{version}"
+        return model if version is None else str(ModelVersion(model, version))
 
     @property
     def settled(self) -> int:
         """Events that have a first answer, or are dead letters without one."""
-        return self.watch.seen.answered + self.watch.seen.dead_at_once
+        return self.watch.tallies.answered + self.watch.tallies.dead_at_once
 
     def opened(self, key: str) -> dict[str, int]:
         """How often the breaker of ``key`` opened, by worker."""
@@ -77,7 +78,7 @@ class Scene:
 
     def all_serve(self, version: int) -> bool:
         """Is ``version`` of the primary what the fleet wants, and what every worker serves?"""
-        model, moves = self.stage.pipeline.model, self.watch.moves
+        model, moves = self.environment.pipeline.model, self.watch.moves
         return {moves.active(model), *(moves.serving(model, w.id) for w in self.workers)} == {version}
 
     def all_are(self, state: str) -> bool:
@@ -94,12 +95,12 @@ class Scene:
                 task.result()
 
     async def until(self, what: str, fact: Callable[[], bool], within: float) -> float:
-        """Waits for ``fact``; the seconds it took. Raises StoryFailed after ``within`` seconds (on a quiet machine)."""
+        """Waits for ``fact``; the seconds it took. Raises ScenarioFailed after ``SLOW * within`` seconds."""
         began = time.monotonic()
         while not fact():
             self.check()
             if time.monotonic() - began > SLOW * within:
-                raise StoryFailed(f"{what}: it should take {within:.0f} s, and {SLOW * within:.0f} have passed")
+                raise ScenarioFailed(f"{what}: it should take {within:.0f} s, and {SLOW * within:.0f} have passed")
             await asyncio.sleep(0.05)
         return time.monotonic() - began
 
@@ -114,31 +115,31 @@ class Scene:
         """A new chapter, after the news that it is about."""
         self._tell_news()
         self.chapter = chapter
-        self.show.say(text)
+        self.narrator.say(text)
 
     def moment(self) -> Moment:
         """How things stand now."""
-        seen, now = self.watch.seen, time.monotonic()
-        self.rates.append((now, seen.answered))
+        tallies, now = self.watch.tallies, time.monotonic()
+        self.rates.append((now, tallies.answered))
         (then, before), passed = self.rates[0], now - self.rates[0][0]
         return Moment(
             chapter=self.chapter,
             elapsed=now - self.started,
             published=self.feed.acknowledged,
-            rate=(seen.answered - before) / passed if now > then else 0.0,
-            answers=dict(seen.first),
-            provisional=seen.provisional,
-            corrected=seen.corrected,
-            confirmed=seen.confirmed,
-            imputed=seen.imputed,
+            rate=(tallies.answered - before) / passed if now > then else 0.0,
+            answers=dict(tallies.first),
+            provisional=tallies.provisional,
+            corrected=tallies.corrected,
+            confirmed=tallies.confirmed,
+            imputed=tallies.imputed,
             primary=self.primary,
-            serving={w.id: self.watch.moves.serving(self.stage.pipeline.model, w.id) for w in self.workers},
+            serving={w.id: self.watch.moves.serving(self.environment.pipeline.model, w.id) for w in self.workers},
             breakers=self._standings(),
-            rungs={delay: seen.rung(delay) for delay in self.script.delays},
-            dead=dict(seen.dead),
-            replayed=seen.replayed,
-            corrected_by_replay=seen.corrected_by_replay,
-            dead_again=seen.dead_again,
+            rungs={delay: tallies.rung(delay) for delay in self.script.delays},
+            dead=dict(tallies.dead),
+            replayed=tallies.replayed,
+            corrected_by_replay=tallies.corrected_by_replay,
+            dead_again=tallies.dead_again,
             now_ms=time.time() * 1000,
         )
 
@@ -147,7 +148,7 @@ class Scene:
         while True:
             await asyncio.gather(*map(self._ask, self.workers))
             self._tell_news()
-            self.show.update(self.moment())
+            self.narrator.update(self.moment())
             await asyncio.sleep(PAINT)
 
     async def _ask(self, worker: Worker) -> None:
@@ -156,13 +157,13 @@ class Scene:
 
     def _tell_news(self) -> None:
         turns = self.watch.fleet.turns
-        for turn in turns[self.told :]:
-            self.show.note(f"{time.monotonic() - self.started:.0f} s: the fleet's breaker of {turn}")
-        self.told = len(turns)
-        model = self.stage.pipeline.model
+        for turn in turns[self.describe :]:
+            self.narrator.note(f"{time.monotonic() - self.started:.0f} s: the fleet's breaker of {turn}")
+        self.describe = len(turns)
+        model = self.environment.pipeline.model
         moves = self.watch.moves.of(model)
         for move in moves[self.moved :]:
-            self.show.note(f"{time.monotonic() - self.started:.0f} s: the fleet moves {told(model, move)}")
+            self.narrator.note(f"{time.monotonic() - self.started:.0f} s: the fleet moves {describe(model, move)}")
         self.moved = len(moves)
 
     def _breakers(self, worker: Worker) -> Breakers:
@@ -185,17 +186,22 @@ class Scene:
 
 @asynccontextmanager
 async def play(
-    script: Script, stage: Stage, workers: Sequence[Worker], partitions: int, source: Iterator[Application], show: Show
-) -> AsyncIterator[Scene]:
+    script: Script,
+    environment: Environment,
+    workers: Sequence[Worker],
+    partitions: int,
+    source: Iterator[Application],
+    narrator: Narrator,
+) -> AsyncIterator[ScenarioRun]:
     """A scene from its first event on; what plays behind it ends with the block."""
-    pipeline = stage.pipeline
+    pipeline = environment.pipeline
     feed = Feed(pipeline, source, script.rate)
-    scene = Scene(script, stage, workers, Watch(pipeline, partitions), feed, show, time.monotonic())
-    work: Sequence[Coroutine[Any, Any, None]] = (feed.run(), scene.watch.run(), scene.paint())
-    scene.tasks = [asyncio.create_task(each) for each in work]
+    run = ScenarioRun(script, environment, workers, Watch(pipeline, partitions), feed, narrator, time.monotonic())
+    work: Sequence[Coroutine[Any, Any, None]] = (feed.run(), run.watch.run(), run.paint())
+    run.tasks = [asyncio.create_task(each) for each in work]
     try:
-        yield scene
+        yield run
     finally:
-        for task in scene.tasks:
+        for task in run.tasks:
             task.cancel()
-        await asyncio.gather(*scene.tasks, return_exceptions=True)
+        await asyncio.gather(*run.tasks, return_exceptions=True)

@@ -11,7 +11,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from failsoft.workers.demo.tally import Rung
+from failsoft.schemas.model_version import ModelVersion
+from failsoft.workers.demo.tally import RungTally
 
 STYLES = {"closed": "green", "half_open": "yellow", "open": "bold red"}
 
@@ -47,7 +48,7 @@ class Moment:
     primary: str
     serving: Mapping[str, int | None]
     breakers: Mapping[str, Standing]
-    rungs: Mapping[str, Rung]
+    rungs: Mapping[str, RungTally]
     dead: Mapping[str, int]
     replayed: int
     corrected_by_replay: int
@@ -116,7 +117,7 @@ def _ladder(m: Moment) -> Table:
     return table
 
 
-def _due(rung: Rung, m: Moment) -> Text:
+def _due(rung: RungTally, m: Moment) -> Text:
     if rung.next_due_ms is None:
         return Text("")
     left = (rung.next_due_ms - m.now_ms) / 1000
@@ -142,7 +143,7 @@ def _breakers(m: Moment) -> Table:
     """A row a model, under the primary's version: the workers and the fleet side by side."""
     workers = list(next((b.workers for b in m.breakers.values()), {}))
     table = _table("breakers", "model", *workers, "fleet", "generation")
-    wanted = m.primary.rpartition("@")[2]
+    wanted = str(ModelVersion.of_key(m.primary).version)
     served = [_version(m.serving.get(worker)) for worker in workers]
     table.add_row("version served", *(Text(v, style="" if v == wanted else "yellow") for v in served), wanted)
     for key, b in m.breakers.items():

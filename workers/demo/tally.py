@@ -13,7 +13,7 @@ from failsoft.topics.names import Names
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class RungTally:
     """How many records wait, and when the next of them is due (epoch milliseconds; None when none waits)."""
 
     waiting: int
@@ -21,7 +21,7 @@ class Rung:
 
 
 @dataclass(slots=True)
-class Seen:
+class Tallies:
     """The pipeline's own topics so far, record by record."""
 
     names: Names
@@ -74,11 +74,11 @@ class Seen:
         while waiting and waiting[0][0] < offset:
             waiting.popleft()
 
-    def rung(self, delay: str) -> Rung:
+    def rung(self, delay: str) -> RungTally:
         """The rung of ``delay`` as the pipeline file writes it."""
         lanes = [lane for lane in self._rungs.get(self.names.retry(delay), {}).values() if lane]
         dues = [due for lane in lanes if (due := lane[0][1]) is not None]
-        return Rung(sum(map(len, lanes)), min(dues, default=None))
+        return RungTally(sum(map(len, lanes)), min(dues, default=None))
 
     @property
     def waiting(self) -> int:

@@ -16,9 +16,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from failsoft.schemas.record import Record
-from failsoft.workers.demo.breaker_history import Fleet
-from failsoft.workers.demo.tally import Seen
-from failsoft.workers.demo.version_history import Moves
+from failsoft.workers.demo.breaker_history import BreakerHistory
+from failsoft.workers.demo.tally import Tallies
+from failsoft.workers.demo.version_history import VersionHistory
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 
@@ -27,13 +27,13 @@ LOOK = 0.3
 
 
 class Watch:
-    """Follows the pipeline's own topics into ``seen``, its breakers' table into ``fleet`` and its versions' into
+    """Follows the pipeline's own topics into ``tallies``, its breakers' table into ``fleet`` and its versions' into
     ``moves``, while ``run`` runs.
     """
 
     def __init__(self, pipeline: Settings, partitions: int) -> None:
         names = pipeline.names
-        self.seen, self.fleet, self.moves = Seen(names), Fleet(), Moves()
+        self.tallies, self.fleet, self.moves = Tallies(names), BreakerHistory(), VersionHistory()
         self._connection = pipeline.connection()
         self._group = names.group
         rungs = [names.retry(delay) for delay, _ in pipeline.retry.rungs]
@@ -59,7 +59,7 @@ class Watch:
             look_at = clock()
             while True:
                 for tp, records in (await reader.getmany(timeout_ms=100, max_records=2000)).items():
-                    fold = self._folds.get(tp, self.seen.fold)
+                    fold = self._folds.get(tp, self.tallies.fold)
                     for record in records:
                         fold(record)
                 if clock() >= look_at:
@@ -71,7 +71,7 @@ class Watch:
         for tp in self._ladder:
             offset = await group.committed(tp)
             if offset is not None:
-                self.seen.committed(tp.topic, tp.partition, offset)
+                self.tallies.committed(tp.topic, tp.partition, offset)
 
 
 async def read_all(pipeline: Settings, topics: Sequence[str]) -> list[Record]:

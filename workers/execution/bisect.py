@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.runtime.signature import Outcome
+from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 
@@ -40,12 +40,12 @@ class Piece:
     why: Failure
 
 
-class Blame:
+class Bisection:
     """The rows of a batch that failed as a whole, on their way to being answered or failed, each exactly once.
 
     ``n`` rows failed together with ``why``; ``deadline`` is what a run may take, and ``until`` (monotonic seconds) the
-    end of the budget, which is ``budget`` seconds long. Use: ``next``, run the piece, ``tell``; again until ``next``
-    gives None. Then ``predictions`` and ``bad`` have every row.
+    end of the budget, which is ``budget`` seconds long. Use: ``next``, run the piece, ``record_outcome``, until
+    ``next`` gives None. Then ``predictions`` and ``bad`` have every row.
     """
 
     def __init__(self, n: int, why: Failure, deadline: float, until: float, budget: float) -> None:
@@ -68,10 +68,10 @@ class Blame:
         first = self._left.popleft()
         return Piece(first.rows, min(self._deadline, self._until - now), first.why)
 
-    def tell(self, piece: Piece, outcome: Outcome | Failure) -> None:
+    def record_outcome(self, piece: Piece, outcome: ModelOutput | Failure) -> None:
         """What became of ``piece``."""
         self._runs += 1
-        if isinstance(outcome, Outcome):
+        if isinstance(outcome, ModelOutput):
             self._answers.append((piece.rows, outcome.predictions))
             self.bad.update({int(piece.rows[i]): failure for i, failure in outcome.bad.items()})
         elif outcome.kind is Kind.UNAVAILABLE:

@@ -15,12 +15,13 @@ from typing import Protocol
 
 import structlog
 
-from failsoft.models.runtime.session import Cancel, Outcome
+from failsoft.models.runtime.session import Cancel, ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
-from failsoft.workers.execution.bisect import Blame
+from failsoft.schemas.model_version import ModelVersion
+from failsoft.workers.execution.bisect import Bisection
 from failsoft.workers.execution.threads import Threads
-from failsoft.workers.scoring.plan import Call, Result
+from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.runner")
@@ -44,11 +45,11 @@ class Unfit(RuntimeError):
 class Runs(Protocol):
     """What the runner needs of a loaded model (failsoft.models.runtime.session.Session has it)."""
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure: ...
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure: ...
 
 
 @dataclass(slots=True, eq=False)
-class _Model:
+class _RunningModel:
     """A session in use: how many calls are in flight, who waits for their end, and how many of its threads are lost."""
 
     key: str
@@ -59,8 +60,8 @@ class _Model:
 
     @property
     def labels(self) -> dict[str, str]:
-        model, _, version = self.key.rpartition("@")
-        return {"model": model, "version": version}
+        named = ModelVersion.of_key(self.key)
+        return {"model": named.model, "version": str(named.version)}
 
 
 class Runner:
@@ -78,13 +79,13 @@ class Runner:
         clock: Callable[[], float],
         on_unfit: Callable[[Unfit], object],
     ) -> None:
-        self._models = {key: _Model(key, session) for key, session in sessions.items()}
+        self._models = {key: _RunningModel(key, session) for key, session in sessions.items()}
         self._metrics, self._clock, self._on_unfit = metrics, clock, on_unfit
         self._threads, self._most = Threads(threads, clock), threads
         self.lost = 0
         metrics.set("failsoft_threads_lost", 0)
 
-    def run(self, call: Call) -> Awaitable[Result]:
+    def run(self, call: Call) -> Awaitable[CallResult]:
         """Every row of ``call`` answered or failed; UNAVAILABLE for a key that is not in use. Await it at once: from
         here on the call is in flight.
         """
@@ -98,7 +99,7 @@ class Runner:
         """From now on calls for ``key`` run on ``session``. Raises ValueError if the key is in use: retire it first."""
         if key in self._models:
             raise ValueError(f"{key} is in use")
-        self._models[key] = _Model(key, session)
+        self._models[key] = _RunningModel(key, session)
 
     def retire(self, key: str) -> Awaitable[None]:
         """From now on there is no ``key``. Done when its calls in flight have ended, so that its session can be closed;
@@ -116,15 +117,15 @@ class Runner:
         """No call is running any more; threads that are idle end."""
         self._threads.close()
 
-    async def _run(self, model: _Model, call: Call) -> Result:
+    async def _run(self, model: _RunningModel, call: Call) -> CallResult:
         try:
             outcome, took = await self._once(model, call.columns, call.deadline)
-            if isinstance(outcome, Outcome):
-                result = Result(outcome.predictions, outcome.bad, took)
+            if isinstance(outcome, ModelOutput):
+                result = CallResult(outcome.predictions, outcome.bad, took)
             elif len(call) == 1 or outcome.kind is Kind.UNAVAILABLE:
-                result = Result(None, dict.fromkeys(range(len(call)), outcome), took)
+                result = CallResult(None, dict.fromkeys(range(len(call)), outcome), took)
             else:
-                result = await self._blame(model, call, outcome, took)
+                result = await self._bisect(model, call, outcome, took)
         finally:
             model.calls -= 1
             if not model.calls:
@@ -134,23 +135,27 @@ class Runner:
         self._count(model, result)
         return result
 
-    async def _blame(self, model: _Model, call: Call, why: Failure, took: float) -> Result:
+    async def _bisect(self, model: _RunningModel, call: Call, why: Failure, took: float) -> CallResult:
         """The budget began with the first run: waiting for a thread is not the rows' fault."""
-        blame = Blame(len(call), why, call.deadline, self._clock() - took + call.blame, call.blame)
+        bisection = Bisection(
+            len(call), why, call.deadline, self._clock() - took + call.bisect_budget, call.bisect_budget
+        )
         slowest = took
         while True:
             if model.lost > LOST_TO_SPLIT:
-                blame.give_up(f"while {model.lost} threads are lost")
-            piece = blame.next(self._clock())
+                bisection.give_up(f"while {model.lost} threads are lost")
+            piece = bisection.next(self._clock())
             if piece is None:
-                return Result(blame.predictions, blame.bad, slowest)
+                return CallResult(bisection.predictions, bisection.bad, slowest)
             outcome, took = await self._once(model, call.columns.take(piece.rows), piece.deadline)
             slowest = max(slowest, took)
-            blame.tell(piece, outcome)
+            bisection.record_outcome(piece, outcome)
             if isinstance(outcome, Failure) and outcome.kind is Kind.UNAVAILABLE:
                 await asyncio.sleep(PAUSE)
 
-    async def _once(self, model: _Model, columns: Columns, deadline: float) -> tuple[Outcome | Failure, float]:
+    async def _once(
+        self, model: _RunningModel, columns: Columns, deadline: float
+    ) -> tuple[ModelOutput | Failure, float]:
         """One run on a thread, and the seconds it took. Time counts from when the thread begins: waiting for one is not
         the model's fault, and is UNAVAILABLE when it lasts as long as the deadline. What a session raises is raised.
         """
@@ -159,12 +164,12 @@ class Runner:
             outcome, took = await run.ended
         finally:
             run.leave()
-        if took > deadline and isinstance(outcome, Outcome):
+        if took > deadline and isinstance(outcome, ModelOutput):
             # terminate is ignored inside one operator, which then returns success: too late all the same
             return Failure(Kind.TIMEOUT, f"{took:.3g} s, over the deadline of {deadline:g} s"), took
         return outcome, took
 
-    def _lose(self, model: _Model) -> None:
+    def _lose(self, model: _RunningModel) -> None:
         self.lost += 1
         model.lost += 1
         self._metrics.set("failsoft_threads_lost", self.lost)
@@ -173,13 +178,13 @@ class Runner:
         if self.lost > self._most:
             self._on_unfit(Unfit(f"{self.lost} threads are lost in models that ignore their deadlines: {model.key}"))
 
-    def _found(self, model: _Model, took: float) -> None:
+    def _found(self, model: _RunningModel, took: float) -> None:
         self.lost -= 1
         model.lost -= 1
         self._metrics.set("failsoft_threads_lost", self.lost)
         log.info("a lost thread came back", key=model.key, seconds=round(took, 3), lost=self.lost)
 
-    def _count(self, model: _Model, result: Result) -> None:
+    def _count(self, model: _RunningModel, result: CallResult) -> None:
         self._metrics.observe("failsoft_inference_seconds", result.seconds, **model.labels)
         kinds: dict[Kind, int] = {}
         for failure in result.bad.values():
@@ -193,12 +198,12 @@ class _Run:
 
     __slots__ = ("_cancel", "_deadline", "_job", "_loop", "_lost", "_model", "_runner", "_timer", "ended")
 
-    def __init__(self, runner: Runner, model: _Model, columns: Columns, deadline: float) -> None:
+    def __init__(self, runner: Runner, model: _RunningModel, columns: Columns, deadline: float) -> None:
         self._runner, self._model, self._deadline = runner, model, deadline
         self._lost = False
         self._cancel = Cancel()
         self._loop = loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[tuple[Outcome | Failure, float]] = loop.create_future()
+        self.ended: asyncio.Future[tuple[ModelOutput | Failure, float]] = loop.create_future()
         self._timer = loop.call_later(deadline, self._look)
         self._job = runner._threads.start(
             partial(model.session.run, columns, self._cancel),
@@ -235,7 +240,7 @@ class _Run:
         # A loop's clock counts milliseconds; without the least it could look many times within one.
         self._timer = self._loop.call_later(max(0.001, seconds), self._look)
 
-    def _back(self, outcome: Outcome | Failure, raised: BaseException | None, took: float) -> None:
+    def _back(self, outcome: ModelOutput | Failure, raised: BaseException | None, took: float) -> None:
         """The thread is back. What a lost one brings is dropped."""
         self._timer.cancel()
         if self._lost:
@@ -245,11 +250,13 @@ class _Run:
         else:
             self._end(outcome, took)
 
-    def _end(self, outcome: Outcome | Failure, took: float) -> None:
+    def _end(self, outcome: ModelOutput | Failure, took: float) -> None:
         if not self.ended.done():
             self.ended.set_result((outcome, took))
 
 
-async def _refused(call: Call) -> Result:
+async def _refused(call: Call) -> CallResult:
     """Not the model's failure, so nobody counts it: the version left between the plan and the call."""
-    return Result(None, dict.fromkeys(range(len(call)), Failure(Kind.UNAVAILABLE, f"{call.key} is not loaded")), 0.0)
+    return CallResult(
+        None, dict.fromkeys(range(len(call)), Failure(Kind.UNAVAILABLE, f"{call.key} is not loaded")), 0.0
+    )

@@ -13,11 +13,12 @@ import structlog
 from faust.tables.globaltable import GlobalTable
 
 from failsoft.models.breaker.fleet import fold
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.rollout import rollout
 from failsoft.schemas import wire
 from failsoft.schemas.fleet.breaker import Action, Alert, BreakerRow, Command, Report
-from failsoft.schemas.fleet.rollout import Change, Order, Presence, RolloutRow
+from failsoft.schemas.fleet.rollout import Change, Heartbeat, Order, RolloutRow
+from failsoft.schemas.model_version import ModelVersion
 from failsoft.schemas.wire import Malformed
 from failsoft.topics.names import Names
 from failsoft.workers.fleet.faust_app import FleetApp, credentials
@@ -32,7 +33,7 @@ Row = TypeVar("Row", BreakerRow, RolloutRow)
 SESSION = 6.0
 """Seconds after which an owner that is gone is replaced; the data plane's session is as long."""
 
-PRESENCE_MS = 2_000
+HEARTBEAT_MS = 2_000
 """Milliseconds between two rows that say no more than that workers are still there. Each has the whole fleet in it, and
 whoever starts reads ten minutes of them."""
 
@@ -81,7 +82,7 @@ class ControlPlane:
         self._era = -1
         self._own: dict[tuple[str, str], tuple[BreakerRow | RolloutRow, dict[str, Any]]] = {}
         self._rollback = Rollbacks(owner, self._breaker, self._rollout, self._alert, self._send_order)
-        self._told: dict[str, tuple[RolloutRow, int]] = {}  # rollouts as they were last written, and when
+        self._published: dict[str, tuple[RolloutRow, int]] = {}  # rollouts as they were last written, and when
         self._outcomes = self._topic(names.outcomes)
         self._control = self._topic(names.control)
         self._alerts = self._topic(names.alerts)
@@ -173,8 +174,8 @@ class ControlPlane:
             self._write(self._breakers, key, folded.row)
         await self._rollback.consider(folded.row)
 
-    async def _take_rollout(self, message: Presence | Order) -> None:
-        model = message.model if isinstance(message, Presence) else self._owner.model(message.target)
+    async def _take_rollout(self, message: Heartbeat | Order) -> None:
+        model = message.model if isinstance(message, Heartbeat) else self._owner.model(message.target)
         if model is None:
             return
         row = self._rollout(model)
@@ -182,9 +183,9 @@ class ControlPlane:
         folded = rollout.fold(row, message, self._owner.rollbacks[model], now_ms)
         await self._alert(*folded.alerts)
         if folded.change is not None:
-            await self._afresh(f"{model}@{folded.change.to}", folded.change)
+            await self._afresh(str(ModelVersion(model, folded.change.to)), folded.change)
         if folded.row is not None and folded.row is not row:
-            self._tell(model, folded.row, now_ms)
+            self._publish_version(model, folded.row, now_ms)
         if folded.change is not None:
             self._owner.changed(model, folded.change)
 
@@ -196,7 +197,7 @@ class ControlPlane:
         """
         self._rollback.forget(key)
         row = self._breaker(key)
-        if row is not None and State(row.state) in (State.OPEN, State.HALF_OPEN):
+        if row is not None and BreakerState(row.state) in (BreakerState.OPEN, BreakerState.HALF_OPEN):
             why = f"{change.trigger} by {change.who}: a new beginning"
             await self._take(Command(key, Action.RESET, WHO, why, self._owner.now_ms()))
 
@@ -211,13 +212,13 @@ class ControlPlane:
     async def _send(self, topic: Any, key: str, value: bytes) -> None:
         await (await topic.send(key=key.encode(), value=value))
 
-    def _tell(self, model: str, row: RolloutRow, now_ms: int) -> None:
+    def _publish_version(self, model: str, row: RolloutRow, now_ms: int) -> None:
         """News are written at once. Of the rest this worker knows, and the others when it is time, or another owner
         when workers say it again.
         """
-        before, at_ms = self._told.get(model, (None, 0))
-        if rollout.news(row, before) or not 0 <= now_ms - at_ms < PRESENCE_MS:
-            self._told[model] = row, now_ms
+        before, at_ms = self._published.get(model, (None, 0))
+        if rollout.news(row, before) or not 0 <= now_ms - at_ms < HEARTBEAT_MS:
+            self._published[model] = row, now_ms
             self._write(self._rollouts, model, row)
         else:
             self._written()[self._rollouts.name, model] = row, row.to_dict()

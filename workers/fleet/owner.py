@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from failsoft.models.breaker.fleet import targets
-from failsoft.models.breaker.rules import Policy
+from failsoft.models.breaker.rules import BreakerPolicy
 from failsoft.models.rollout import rollout
 from failsoft.schemas import wire
 from failsoft.schemas.fleet.breaker import Command, Report
-from failsoft.schemas.fleet.rollout import Change, Order, Presence
+from failsoft.schemas.fleet.rollout import Change, Heartbeat, Order
+from failsoft.schemas.model_version import ModelVersion, model_of
 
-Message = Report | Command | Presence | Order
+Message = Report | Command | Heartbeat | Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class Owner:
     each move of a model to another version.
     """
 
-    policies: Mapping[str, Policy]
-    rollbacks: Mapping[str, rollout.Policy]
+    policies: Mapping[str, BreakerPolicy]
+    rollbacks: Mapping[str, rollout.RollbackPolicy]
     wall: Callable[[], float]
     draw: Callable[[], float]
     prove: Callable[[str, int], Awaitable[str | None]]
@@ -37,8 +38,8 @@ class Owner:
             order = Order.parse(raw)
             return [] if self.model(order.target) is None else [order]
         if "serving" in given:
-            presence = Presence.parse(raw)
-            return [presence] if presence.model in self.rollbacks else []
+            heartbeat = Heartbeat.parse(raw)
+            return [heartbeat] if heartbeat.model in self.rollbacks else []
         if "action" not in given:
             report = Report.parse(raw)
             return [report] if self.policy(report.key) else []
@@ -51,16 +52,15 @@ class Owner:
 
     def _names_version(self, target: str) -> bool:
         """Would a row of this key be readable? A word for a version would make one that nobody ever reads."""
-        version = target.rpartition("@")[2]
-        return self.policy(target) is not None and version.isascii() and version.isdigit() and len(version) <= 18
+        return ModelVersion.parse(target) is not None and self.policy(target) is not None
 
-    def policy(self, key: str) -> Policy | None:
+    def policy(self, key: str) -> BreakerPolicy | None:
         """That of a key's model; None for a model that this pipeline does not have (any more)."""
-        return self.policies.get(key.rpartition("@")[0])
+        return self.policies.get(model_of(key) or "")
 
     def model(self, target: str) -> str | None:
         """The model that an order's target names, with or without a version; None for none of this pipeline's."""
-        return next((m for m in (target, target.rpartition("@")[0]) if m in self.rollbacks), None)
+        return next((m for m in (target, model_of(target)) if m in self.rollbacks), None)
 
     def now_ms(self) -> int:
         return int(self.wall() * 1000)

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.rollout import rollout
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.fleet.rollout import Direction, Order, RolloutRow
+from failsoft.schemas.model_version import ModelVersion
 from failsoft.workers.fleet.owner import Owner
 
 log = structlog.get_logger("failsoft.fleet")
@@ -54,7 +55,7 @@ class Rollbacks:
 
     async def consider(self, breaker: BreakerRow) -> None:
         """Start a rollback from this version, or say why there is none, if its breaker's history asks for one."""
-        model = breaker.key.rpartition("@")[0]
+        model = ModelVersion.of_key(breaker.key).model
         if self._considered.get(breaker.key) == breaker.reopenings:
             return
         now_ms = self._owner.now_ms()
@@ -63,7 +64,7 @@ class Rollbacks:
             self.forget(breaker.key)
             return
         self._considered[breaker.key] = breaker.reopenings
-        if isinstance(found, rollout.Stay):
+        if isinstance(found, rollout.RollbackBlocked):
             await self._refuse(breaker.key, found.why)
             return
         # In a task of its own: the proof of a version takes a second or more, and reports must not wait.
@@ -77,25 +78,25 @@ class Rollbacks:
             log.error("a rollback did not get as far as its order", key=key, error=repr(error))
             self.forget(key)  # the next message about this breaker brings it up again
 
-    async def _go_back(self, key: str, back: rollout.Back, decided_ms: int) -> None:
+    async def _go_back(self, key: str, back: rollout.Rollback, decided_ms: int) -> None:
         """Order the first candidate that proves itself. The order is folded like any other."""
-        model, _, version = key.rpartition("@")
+        failing = ModelVersion.of_key(key)
         refused = []
         for candidate in back.candidates:
-            target = f"{model}@{candidate}"
+            target = str(ModelVersion(failing.model, candidate))
             row = self._breaker(target)
-            if row is not None and State(row.state) is State.FORCED_OPEN:
+            if row is not None and BreakerState(row.state) is BreakerState.FORCED_OPEN:
                 refused.append(f"{target}: its breaker is open by force")
                 continue
-            why = await self._owner.prove(model, candidate)
+            why = await self._owner.prove(failing.model, candidate)
             if why is None:
                 passed = f"{back.why}; {target} proved itself"
-                await self._order(Order(target, Direction.ROLLBACK, WHO, passed, decided_ms, int(version)))
+                await self._order(Order(target, Direction.ROLLBACK, WHO, passed, decided_ms, failing.version))
                 return
             refused.append(f"{target}: {why}")
         await self._refuse(key, f"{back.why}, but no version to go back to proves itself: {'; '.join(refused)}")
 
     async def _refuse(self, key: str, why: str) -> None:
-        version = key.rpartition("@")[2]
+        version = str(ModelVersion.of_key(key).version)
         log.warning("no rollback", key=key, why=why)
         await self._alert(Alert("rollback_refused", key, self._owner.now_ms(), version, version, why[:2_000], None))

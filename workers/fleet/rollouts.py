@@ -8,7 +8,7 @@ import time
 import structlog
 from aiokafka.errors import KafkaError
 
-from failsoft.schemas.fleet.rollout import Answered, Order, RolloutRow
+from failsoft.schemas.fleet.rollout import Order, OrderResult, RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.topics import admin
 from failsoft.workers.fleet.table import LOOK_AGAIN, Changelog, changelog
@@ -36,7 +36,7 @@ async def rows(table: Changelog) -> dict[str, RolloutRow]:
     return found
 
 
-async def answered(table: Changelog, model: str, order: Order, within: float) -> tuple[RolloutRow, Answered] | None:
+async def answered(table: Changelog, model: str, order: Order, within: float) -> tuple[RolloutRow, OrderResult] | None:
     """The row, and what it says to ``order``, as soon as it does; None when that takes longer."""
     deadline = time.monotonic() + within
     while True:

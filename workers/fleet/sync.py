@@ -16,7 +16,7 @@ from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.schemas.fleet.rollout import RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.fleet.control_plane import ControlPlane
-from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.telemetry.metrics import Metrics
 
@@ -51,7 +51,7 @@ STOP_WITHIN = 5.0
 """Seconds for a control plane to end; it may be in the middle of its start."""
 
 
-class Exchange(Service):  # type: ignore[misc]
+class Sync(Service):  # type: ignore[misc]
     """Runs a control plane, makes it anew when it ends, and carries news between its tables, the board and versions."""
 
     def __init__(
@@ -59,22 +59,22 @@ class Exchange(Service):  # type: ignore[misc]
         make_plane: Callable[[], ControlPlane],
         make_producer: Callable[[], AIOKafkaProducer],
         outcomes: str,
-        board: LocalBoard,
+        registry: ServingRegistry,
         versions: Versions,
         metrics: Metrics,
     ) -> None:
         super().__init__()
         self._make_plane, self._make_producer, self._outcomes = make_plane, make_producer, outcomes
-        self._board, self._versions, self._metrics = board, versions, metrics
+        self._registry, self._versions, self._metrics = registry, versions, metrics
         self._plane: ControlPlane | None = None
         self._seen: dict[tuple[str, str], dict[str, Any]] = {}
         self._news, self._row_came = asyncio.Event(), asyncio.Event()
         self._topic_there, self._topic_gone = asyncio.Event(), asyncio.Event()
-        board.on_news = versions.on_news = self._news.set
+        registry.on_news = versions.on_news = self._news.set
 
     def not_ready(self) -> str | None:
         """Is it unknown yet what the fleet knows? Not for ever: a table that does not come is given up on."""
-        return None if self._board.knows_fleet else "the fleet's breakers are not read yet"
+        return None if self._registry.knows_fleet else "the fleet's breakers are not read yet"
 
     @property
     def up(self) -> bool:
@@ -119,12 +119,12 @@ class Exchange(Service):  # type: ignore[misc]
         no.clear()
 
     @Service.task  # type: ignore[untyped-decorator]
-    async def _carry(self) -> None:
+    async def _sync_loop(self) -> None:
         up, given_up = False, asyncio.get_running_loop().time() + GIVEN_UP_AFTER
         while not self.should_stop:
-            if not self._board.knows_fleet and asyncio.get_running_loop().time() > given_up:
+            if not self._registry.knows_fleet and asyncio.get_running_loop().time() > given_up:
                 log.warning("the fleet's breakers are given up on for now", after=GIVEN_UP_AFTER)
-                self._board.knows_fleet = True
+                self._registry.knows_fleet = True
             if self.up is not up:
                 up = self.up
                 self._metrics.set("failsoft_control_plane_up", float(up))
@@ -132,14 +132,14 @@ class Exchange(Service):  # type: ignore[misc]
             self._row_came.clear()
             if up:
                 self._absorb()
-                self._board.knows_fleet = True
+                self._registry.knows_fleet = True
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._row_came.wait(), LOOK)
 
     def _absorb(self) -> None:
         assert self._plane is not None
         for row in self._new("breakers", self._plane.breakers(), BreakerRow):
-            self._board.absorb(row)
+            self._registry.absorb(row)
         for rollout in self._new("rollouts", self._plane.rollouts(), RolloutRow):
             self._versions.absorb(rollout)
 
@@ -164,11 +164,11 @@ class Exchange(Service):  # type: ignore[misc]
             while not self.should_stop:
                 await self._something_to_say()
                 now = asyncio.get_running_loop().time()
-                said = [(r.key, r.to_bytes()) for r in self._board.reports()]
+                said = [(r.key, r.to_bytes()) for r in self._registry.reports()]
                 if not self.up:
                     said = []  # the answer would not be seen; but whoever asks in vain for long goes alone
                 else:
-                    said += [(p.model, p.to_bytes()) for p in self._versions.presences()]
+                    said += [(p.model, p.to_bytes()) for p in self._versions.heartbeats()]
                 try:
                     if producer is None or now - looked > TOPIC_LOOK:
                         producer, looked = producer or await self._connected(), now

@@ -12,7 +12,7 @@ from failsoft.workers.settings import Settings
 LOOK_AGAIN = 0.1
 """Seconds between two looks at a changelog: an owner obeys within tens of milliseconds, and people wait."""
 
-Tell = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Told how many offsets of how many were read."""
 
 
@@ -31,7 +31,7 @@ class Changelog:
     _latest: dict[bytes | None, bytes | None] = field(default_factory=dict)
     _after: int = 0
 
-    async def refresh(self, tell: Tell = lambda done, total: None) -> Mapping[bytes | None, bytes | None]:
+    async def refresh(self, on_progress: OnProgress = lambda done, total: None) -> Mapping[bytes | None, bytes | None]:
         """The values as they are now, None for what was deleted: it reads on to the end that the topic has now."""
         bounds = {tp: (max(begin, self._after), end) for tp, (begin, end) in (await self.reader.bounds()).items()}
         total, done = sum(end - begin for begin, end in bounds.values()), 0
@@ -39,6 +39,6 @@ class Changelog:
             async for records in batches:
                 self._latest.update((r.key, r.value) for r in records)
                 done += len(records)
-                tell(done, total)
+                on_progress(done, total)
         self._after = max((end for _, end in bounds.values()), default=0)  # the topic has one partition
         return self._latest

@@ -79,16 +79,16 @@ class Records:
     def has_next(self) -> bool:
         return bool(self._records.has_next())
 
-    def next_batch(self) -> _Batch | None:
+    def next_batch(self) -> _RecordBatch | None:
         batch = self._records.next_batch()
         if batch is None:
             return None
         begin = self._at
         self._at += _BEFORE + _LENGTH.unpack_from(self._raw, begin + _LENGTH_AT)[0]
-        return _Batch(batch, self._raw[begin : self._at])
+        return _RecordBatch(batch, self._raw[begin : self._at])
 
 
-class _Batch:
+class _RecordBatch:
     """A batch that is unpacked at C speed, and a second time in Python if that cannot be done."""
 
     __slots__ = ("_batch", "_raw")

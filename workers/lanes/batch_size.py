@@ -12,13 +12,13 @@ LONGEST = 1.0
 the process have their turn within it, so a quarter of a second kept batches small just when there was a backlog."""
 
 
-class Pace:
+class BatchSize:
     """The limit of the next fetch. In light traffic a fetch returns what is there, so only a backlog meets it."""
 
     def __init__(self) -> None:
         self.limit = FIRST
 
-    def saw(self, records: int, inference: float, total: float, slow_call: float) -> None:
+    def adapt(self, records: int, inference: float, total: float, slow_call: float) -> None:
         """A batch of ``records`` took ``total`` seconds, its slowest call ``inference``; ``slow_call`` is the card's.
 
         A batch is one call, and a slow call counts against the breaker: the batch must stay well below it.

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 from failsoft.workers.lanes.batch_size import LARGEST
-from failsoft.workers.scoring.poison import ENOUGH, Convict
+from failsoft.workers.scoring.poison import ENOUGH, PoisonRecord
 
 CAREFUL = 64
 """Records a batch after one death. The square root of the largest batch, 4,000: as many batches as then records."""
@@ -32,7 +32,7 @@ _MARK = re.compile(r"failsoft/1 (suspect|among|alone|again) deaths=([0-9]{1,3}) 
 # --- a worker died: the mark beside the committed offset --------------------------------------------------------------
 
 
-class State(StrEnum):
+class MarkerState(StrEnum):
     """What a mark says of the records from the committed offset to its ``until``."""
 
     SUSPECT = "suspect"  # not in flight: they were in an earlier death, and have not been tried since
@@ -41,19 +41,19 @@ class State(StrEnum):
     AGAIN = "again"  # the same one, once more: a plug that is pulled twice in the same few milliseconds is no chance
 
 
-_ALONE = {State.ALONE: 1, State.AGAIN: 2}
+_ALONE = {MarkerState.ALONE: 1, MarkerState.AGAIN: 2}
 """Deaths of a record by itself, by the mark that was found."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class CrashMarker:
     """``deaths`` of workers that are known of, with these records in flight; ``until`` is the offset after them.
 
     They are some ``of`` (an offset too) those that were suspected before them: the death of a worker may be another
     lane's doing, and then the killer is still among the rest.
     """
 
-    state: State
+    state: MarkerState
     deaths: int
     until: int
     of: int
@@ -62,10 +62,10 @@ class Mark:
         return f"failsoft/1 {self.state} deaths={min(self.deaths, _MOST)} until={self.until} of={self.of}"
 
 
-def parse(metadata: str | None) -> Mark | None:
+def parse(metadata: str | None) -> CrashMarker | None:
     """The mark in an offset's metadata; None for whatever else stands there, which anybody may have written."""
     found = _MARK.fullmatch(metadata or "")
-    return None if found is None else Mark(State(found[1]), int(found[2]), int(found[3]), int(found[4]))
+    return None if found is None else CrashMarker(MarkerState(found[1]), int(found[2]), int(found[3]), int(found[4]))
 
 
 P = TypeVar("P", bound=tuple[str, int])
@@ -73,12 +73,12 @@ P = TypeVar("P", bound=tuple[str, int])
 
 
 @dataclass(frozen=True, slots=True)
-class Turn(Generic[P]):
+class BatchMode(Generic[P]):
     """How a batch is run: the marks to write before, whether nothing else may run, and whether it is run at all."""
 
-    marks: Mapping[P, Mark]
+    marks: Mapping[P, CrashMarker]
     alone: bool = False
-    convict: Convict | None = None
+    poison: PoisonRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +89,28 @@ class _Suspicion:
     alone: int = 0  # deaths with the record before ``until`` in flight, and nothing else
 
     @property
-    def convicted(self) -> bool:
+    def is_poison(self) -> bool:
         return self.alone >= ENOUGH
 
     @property
-    def standing(self) -> Mark:
+    def standing(self) -> CrashMarker:
         """The mark while nothing is in flight: the same suspicion, or the same verdict, for the next owner."""
         if self.alone:
-            return Mark(State.AGAIN if self.convicted else State.ALONE, self.deaths - 1, self.until, self.of)
-        return Mark(State.SUSPECT, self.deaths, self.until, self.of)
+            return CrashMarker(
+                MarkerState.AGAIN if self.is_poison else MarkerState.ALONE, self.deaths - 1, self.until, self.of
+            )
+        return CrashMarker(MarkerState.SUSPECT, self.deaths, self.until, self.of)
 
     def at(self, position: int) -> _Suspicion | None:
         """What is left of it. Past ``until`` the rest is suspected as it was before; a conviction clears it."""
         if position < self.until:
             return self
-        if position >= self.of or self.convicted:
+        if position >= self.of or self.is_poison:
             return None
         return _Suspicion(self.deaths - 1, self.of, self.of)
 
 
-class Care(Generic[P]):
+class CrashTracker(Generic[P]):
     """What one lane suspects, partition by partition.
 
     One is *watched* until the records that an owner before may have had in flight are behind: its batches are marked.
@@ -120,12 +122,12 @@ class Care(Generic[P]):
         self._suspects: dict[P, _Suspicion] = {}
         self._passed: dict[P, int] = {}  # records since the lane opened, while the partition is watched
 
-    def opened(self, place: P, offset: int, metadata: str | None) -> Mark | None:
+    def opened(self, place: P, offset: int, metadata: str | None) -> CrashMarker | None:
         """What stands beside a committed offset; the mark, if it says anything of what lies ahead."""
         mark = parse(metadata)
         if mark is None or mark.until <= offset:
             return None
-        died = mark.state is not State.SUSPECT
+        died = mark.state is not MarkerState.SUSPECT
         self._suspects[place] = _Suspicion(mark.deaths + died, mark.until, mark.of, _ALONE.get(mark.state, 0))
         return mark
 
@@ -140,31 +142,33 @@ class Care(Generic[P]):
         _, deaths, place = max(found)
         return place, 1 if deaths >= ENOUGH else CAREFUL
 
-    def turn(self, last: Mapping[P, int]) -> Turn[P]:
+    def mode(self, last: Mapping[P, int]) -> BatchMode[P]:
         """How to run a batch, whose last offsets are ``last``. It was read as ``choose`` said."""
         for place, offset in last.items():
             suspicion = self._suspects.get(place)
             if suspicion is not None:
                 alone = suspicion.deaths >= ENOUGH
                 same = suspicion.alone > 0 and offset == suspicion.until - 1
-                guilty = suspicion.convicted and same
+                guilty = suspicion.is_poison and same
                 of = suspicion.of if alone else suspicion.until
-                state = State.AGAIN if same else State.ALONE if alone else State.AMONG
-                mark = Mark(state, suspicion.deaths, offset + 1, of)
-                return Turn({place: mark}, alone, Convict(suspicion.deaths) if guilty else None)
+                state = MarkerState.AGAIN if same else MarkerState.ALONE if alone else MarkerState.AMONG
+                mark = CrashMarker(state, suspicion.deaths, offset + 1, of)
+                return BatchMode({place: mark}, alone, PoisonRecord(suspicion.deaths) if guilty else None)
         watched = [(p, at + 1) for p, at in last.items() if self._passed.get(p, 0) < WATCHED]
-        return Turn({p: Mark(State.AMONG, 0, until, until) for p, until in watched})
+        return BatchMode({p: CrashMarker(MarkerState.AMONG, 0, until, until) for p, until in watched})
 
-    def ran(self, turn: Turn[P]) -> dict[P, Mark]:
+    def ran(self, mode: BatchMode[P]) -> dict[P, CrashMarker]:
         """The marks after a run alone: it is over, so a commit that fails now, and ends the worker, convicts nobody."""
-        return {place: self._suspects[place].standing for place in turn.marks}
+        return {place: self._suspects[place].standing for place in mode.marks}
 
-    def beside(self, turn: Turn[P], committed: Mapping[P, int], moved: Mapping[P, int]) -> dict[P, tuple[int, str]]:
+    def offset_metadata(
+        self, mode: BatchMode[P], committed: Mapping[P, int], moved: Mapping[P, int]
+    ) -> dict[P, tuple[int, str]]:
         """The offsets that a batch commits, and what is to stand beside each: nothing, or what is suspected still.
 
-        Every mark of ``turn`` is replaced, where the offset has not ``moved`` too.
+        Every mark of ``mode`` is replaced, where the offset has not ``moved`` too.
         """
-        offsets = {place: committed[place] for place in turn.marks} | {**moved}
+        offsets = {place: committed[place] for place in mode.marks} | {**moved}
         return {place: (at, self._after(place, at)) for place, at in offsets.items()}
 
     def _after(self, place: P, position: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Turnstile:
+class ExclusiveLock:
     """Shared by the lanes of a worker, on one event loop. While nobody is alone it is a counter: nothing waits."""
 
     def __init__(self) -> None:

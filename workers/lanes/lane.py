@@ -21,15 +21,15 @@ from failsoft.schemas.record import Record
 from failsoft.topics.names import Names
 from failsoft.topics.routing import Row, route
 from failsoft.workers.execution.runner import Runner
-from failsoft.workers.lanes.batch_size import Pace
-from failsoft.workers.lanes.crash_marks import Care, Mark, Turn
-from failsoft.workers.lanes.exclusive import Turnstile
+from failsoft.workers.lanes.batch_size import BatchSize
+from failsoft.workers.lanes.crash_marks import BatchMode, CrashMarker, CrashTracker
+from failsoft.workers.lanes.exclusive import ExclusiveLock
 from failsoft.workers.lanes.retry_schedule import RetrySchedule
 from failsoft.workers.lanes.transaction import COMMIT_TIMEOUT, Noted, commit
-from failsoft.workers.scoring.plan import Call, Plan, Result, Scored
-from failsoft.workers.scoring.poison import Convict
+from failsoft.workers.scoring.plan import Call, CallResult, Plan, Scored
+from failsoft.workers.scoring.poison import PoisonRecord
 from failsoft.workers.scoring.score import score
-from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.telemetry.report import Reporter
 
 log = structlog.get_logger("failsoft.lane")
@@ -53,17 +53,17 @@ class Deps:
 
     names: Names
     plan: Plan
-    board: LocalBoard
+    registry: ServingRegistry
     runner: Runner
     reporter: Reporter
     make_producer: Callable[[int], AIOKafkaProducer]
     make_known: Callable[[int], Coroutine[Any, Any, LastKnown | None]]
-    saw: Callable[[Call, Result], None]
+    on_result: Callable[[Call, CallResult], None]
     exactly_once: bool
     wall: Callable[[], float]
     clock: Callable[[], float]
     draws: Callable[[int], np.ndarray[Any, np.dtype[np.float64]]]
-    turnstile: Turnstile = field(default_factory=Turnstile)
+    exclusive: ExclusiveLock = field(default_factory=ExclusiveLock)
 
 
 class Lane:
@@ -86,8 +86,8 @@ class Lane:
         self._schedule = RetrySchedule(ladder, deps.plan.rungs)
         self._committed: dict[TopicPartition, int] = {}
         self._retries = 0  # records of the batch at hand that are from the ladder
-        self._pace = Pace()
-        self._care: Care[TopicPartition] = Care()
+        self._batch_size = BatchSize()
+        self._crashes: CrashTracker[TopicPartition] = CrashTracker()
         self._read: dict[TopicPartition, tuple[int, int]] = {}  # of the batch at hand: last offset, and how many
         self._producer: AIOKafkaProducer | None = None
         self._known: LastKnown | None = None
@@ -171,7 +171,7 @@ class Lane:
         for tp in tps:
             if tp in found:
                 committed = found[tp].offset
-                if mark := self._care.opened(tp, committed, found[tp].metadata):
+                if mark := self._crashes.opened(tp, committed, found[tp].metadata):
                     log.warning("records are suspected", lane=self.index, topic=tp.topic, at=committed, mark=str(mark))
             else:
                 committed = (await self._consumer.beginning_offsets([tp]))[tp]
@@ -185,8 +185,8 @@ class Lane:
         """The next records to score, in order within each partition."""
         self._enter(Stage.FETCHING)
         readable, wait = self._readable()
-        limit = self._pace.limit
-        if chosen := self._care.choose(readable):
+        limit = self._batch_size.limit
+        if chosen := self._crashes.choose(readable):
             readable, limit = [chosen[0]], chosen[1]
         fetched = await self._unless_closed(
             self._consumer.getmany(*readable, timeout_ms=round(1000 * wait), max_records=limit)
@@ -194,7 +194,7 @@ class Lane:
         if fetched is None:
             return []
         if chosen and not fetched and self._consumer.highwater(chosen[0]) is not None:  # the broker has answered
-            self._care.gone(chosen[0])
+            self._crashes.gone(chosen[0])
         records: list[Record] = []
         self._read.clear()
         self._retries = 0
@@ -216,8 +216,10 @@ class Lane:
         """The partitions to fetch from, and for how long to wait for them (seconds)."""
         now_ms = self._now_ms()
         waiting = self._schedule.waits(now_ms, self._consumer.highwater)
-        # Every model is asked, also when fewer would do: a breaker asks for probes only when it is asked.
-        may = [self._d.board.may_retry(model, waiting) for model in self._d.plan.asked]
+        registry, asked = self._d.registry, self._d.plan.asked
+        for model in asked if waiting else ():
+            registry.request_probes(model)
+        may = [registry.may_retry(model) for model in asked]
         ladder = self._schedule.readable(now_ms, self._d.clock(), sum(may) >= self._d.plan.quorum)
         self._consumer.resume(*ladder.resume)
         self._consumer.pause(*ladder.pause)
@@ -235,22 +237,22 @@ class Lane:
 
     async def _process(self, records: list[Record]) -> None:
         started = self._d.clock()
-        turn = self._care.turn({tp: last for tp, (last, _) in self._read.items()})
-        async with self._d.turnstile.hold(turn.alone):
-            await self._settle(records, turn, started)
+        mode = self._crashes.mode({tp: last for tp, (last, _) in self._read.items()})
+        async with self._d.exclusive.hold(mode.alone):
+            await self._settle(records, mode, started)
 
-    async def _settle(self, records: list[Record], turn: Turn[TopicPartition], started: float) -> None:
+    async def _settle(self, records: list[Record], mode: BatchMode[TopicPartition], started: float) -> None:
         d = self._d
-        await self._mark(turn.marks)
+        await self._mark(mode.marks)
         self._enter(Stage.SCORING)
-        scored, inference = await self._score(records, turn.convict)
-        if turn.alone:
-            await self._mark(self._care.ran(turn))
+        scored, inference = await self._score(records, mode.poison)
+        if mode.alone:
+            await self._mark(self._crashes.ran(mode))
         offsets = await self._offsets(records, scored.held)
         began = d.clock()
-        if offsets or turn.marks:
-            beside = self._care.beside(turn, self._committed, offsets)
-            await self._commit(route(scored.verdicts, d.names), beside)
+        if offsets or mode.marks:
+            offset_metadata = self._crashes.offset_metadata(mode, self._committed, offsets)
+            await self._commit(route(scored.verdicts, d.names), offset_metadata)
         if offsets:
             self._committed.update(offsets)
             wrote = [tp for tp in self.ladder if d.names.delay_of(tp.topic) in scored.retried]
@@ -260,29 +262,29 @@ class Lane:
                 for keys, predictions, version in scored.known:
                     self._known.remember(keys, predictions, d.plan.primary, version, now)
             d.reporter.committed(records, scored, started, began)
-            for tp in turn.marks if not scored.held else ():
+            for tp in mode.marks if not scored.held else ():
                 high = self._consumer.highwater(tp)
                 done = self._schedule.is_held(tp) or (high is not None and high <= self._committed[tp])
-                self._care.passed(tp, self._read[tp][1], done)
+                self._crashes.passed(tp, self._read[tp][1], done)
         now = d.clock()
         self._schedule.spent(len(records), self._retries, now - started, now)
         slow = min(d.plan.cards[model].breaker.slow_call for model in d.plan.asked)
-        self._pace.saw(len(records), inference, d.clock() - started, slow)
+        self._batch_size.adapt(len(records), inference, d.clock() - started, slow)
 
-    async def _mark(self, marks: Mapping[TopicPartition, Mark]) -> None:
+    async def _mark(self, marks: Mapping[TopicPartition, CrashMarker]) -> None:
         """Beside the same offsets, by the lane's own producer: what the next owner finds if this worker dies now."""
         if marks:
             await self._commit((), {tp: (self._committed[tp], str(mark)) for tp, mark in marks.items()})
 
-    async def _score(self, records: list[Record], convict: Convict | None) -> tuple[Scored, float]:
+    async def _score(self, records: list[Record], poison: PoisonRecord | None) -> tuple[Scored, float]:
         d = self._d
-        steps = score(records, d.plan, d.board, self._known, self._now_ms(), d.draws(len(records)), convict)
+        steps = score(records, d.plan, d.registry, self._known, self._now_ms(), d.draws(len(records)), poison)
         slowest = 0.0
         try:
             call = next(steps)
             while True:
                 result = await d.runner.run(call)
-                d.saw(call, result)
+                d.on_result(call, result)
                 self.since = d.clock()  # each call is bounded by itself
                 slowest = max(slowest, result.seconds)
                 call = steps.send(result)

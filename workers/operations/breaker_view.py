@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from failsoft.models.breaker.fleet import targets, view
-from failsoft.models.breaker.rules import Policy, State
+from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas import wire
 from failsoft.schemas.config.refusal import near
 from failsoft.schemas.event import iso
 from failsoft.schemas.fleet.breaker import BreakerRow, Command
+from failsoft.schemas.model_version import ModelVersion
+from failsoft.schemas.model_version import model_of as model_of_key
 from failsoft.schemas.wire import Malformed
 
 Rows = Mapping[str, BreakerRow | Malformed]
@@ -40,7 +42,7 @@ def rows(latest: Mapping[bytes | None, bytes | None]) -> dict[str, BreakerRow | 
 def model_of(target: str, models: Iterable[str]) -> str:
     """The model that ``target`` (a model or ``model@version``) names. Raises ValueError, with a near spelling."""
     known = [*models]
-    model = target if target in known else (target.rpartition("@")[0] or target)
+    model = target if target in known else (model_of_key(target) or target)
     if model not in known:
         raise ValueError(f"no model {model!r} in this pipeline{near(model, known)}; there are: {', '.join(known)}")
     return model
@@ -50,7 +52,7 @@ def check_version(target: str, model: str, keys: Iterable[str]) -> None:
     """Raises ValueError when ``target`` names a version that is not among ``keys``: an order would make it a row."""
     if target == model or target in (known := {*keys}):
         return
-    there = ", ".join(sorted((k for k in known if k.rpartition("@")[0] == model), key=_order)) or "none"
+    there = ", ".join(sorted((k for k in known if model_of_key(k) == model), key=_order)) or "none"
     raise ValueError(f"no {target!r}, neither in the model repository nor in the fleet; there are: {there}")
 
 
@@ -65,19 +67,19 @@ def obeyed(command: Command, found: Rows) -> dict[str, BreakerRow]:
 def state(row: BreakerRow | Malformed | None) -> str:
     """What a row, or that there is none, makes of a breaker."""
     if row is None:
-        return State.CLOSED.value
+        return BreakerState.CLOSED.value
     return UNREADABLE if isinstance(row, Malformed) else row.state
 
 
-def listed(found: Rows, policies: Mapping[str, Policy], now_ms: int) -> list[dict[str, Any]]:
+def listed(found: Rows, policies: Mapping[str, BreakerPolicy], now_ms: int) -> list[dict[str, Any]]:
     """Each breaker in full. A model of the pipeline that has no row is closed: nothing has been told of it yet."""
-    told = {key.rpartition("@")[0] for key in found}
+    told = {model_of_key(key) for key in found}
     new = {model: BreakerRow(model) for model in policies if model not in told}
     every = sorted([*found.items(), *new.items()], key=lambda item: _order(item[0]))
     return [described(key, row, policies.get(_parts(key)[0]), now_ms) for key, row in every]
 
 
-def described(key: str, row: BreakerRow | Malformed, policy: Policy | None, now_ms: int) -> dict[str, Any]:
+def described(key: str, row: BreakerRow | Malformed, policy: BreakerPolicy | None, now_ms: int) -> dict[str, Any]:
     """A breaker for programs, at ``now_ms``. Rates are of the windows that are fresh, and None without calls or when
     ``policy`` is (a model that the pipeline does not have any more). Times left are seconds, 0 when they are over.
     """
@@ -144,10 +146,10 @@ def span(seconds: float) -> str:
 def _next(about: Mapping[str, Any]) -> str | None:
     """What an open or a half-open breaker waits for."""
     match about["state"]:
-        case State.OPEN:
+        case BreakerState.OPEN:
             left = about["half_open_in_seconds"]
             return f"half-open in {span(left)}" if left else "half-open when a worker has an event to try"
-        case State.HALF_OPEN:
+        case BreakerState.HALF_OPEN:
             needed = about["probes_needed"]
             passed = f"{about['probes_passed']} of {needed} passed" if needed else f"{about['probes_passed']} passed"
             lease = about["lease"]
@@ -169,7 +171,7 @@ def _left(until_ms: int, now_ms: int, over: bool) -> float:
     return 0.0 if over else max(0, until_ms - now_ms) / 1000
 
 
-def _sum(row: BreakerRow, policy: Policy, now_ms: int) -> Counts:
+def _sum(row: BreakerRow, policy: BreakerPolicy, now_ms: int) -> Counts:
     """The windows that an owner would judge by."""
     fresh = [w.counts for w in row.windows.values() if abs(now_ms - w.at_ms) < policy.window * 1000]
     return sum((Counts(c.calls, c.failures, c.slow, c.runs) for c in fresh), Counts())
@@ -185,8 +187,8 @@ def _name(key: bytes | None) -> str:
 
 def _parts(key: str) -> tuple[str, int | None]:
     """``"m@2"`` -> ("m", 2); a model alone has no version."""
-    model, _, version = key.rpartition("@")
-    return (model, int(version)) if model and version.isdecimal() else (key, None)
+    named = ModelVersion.parse(key)
+    return (key, None) if named is None else (named.model, named.version)
 
 
 def _order(key: str) -> tuple[str, int]:

@@ -51,7 +51,7 @@ def event_id(letter: Letter, envelope: Envelope) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class DeadLetterFilter:
     """Which dead letters are meant: all that pass every test given. Times are epoch ms of the death."""
 
     kinds: frozenset[str] = frozenset()
@@ -86,7 +86,7 @@ class Replayed:
 
     lives: set[Life] = field(default_factory=set)
 
-    def saw(self, records: Iterable[Record]) -> None:
+    def observe(self, records: Iterable[Record]) -> None:
         """Records of the replay topic. One whose headers cannot be read is no replay of ours."""
         for record in records:
             attempt = parse(record.headers)
@@ -117,7 +117,7 @@ def again(letter: Letter, replay_id: str) -> list[Header]:
 
 
 @dataclass(slots=True)
-class Group:
+class DeadLetterGroup:
     """Dead letters of one kind, model and version. Times are epoch ms; ``newest`` is the place of the last one."""
 
     count: int = 0
@@ -127,10 +127,12 @@ class Group:
     newest: str = ""
 
 
-def tally(groups: dict[tuple[str, str | None, int | None], Group], letters: Iterable[Letter], done: Replayed) -> None:
+def tally(
+    groups: dict[tuple[str, str | None, int | None], DeadLetterGroup], letters: Iterable[Letter], done: Replayed
+) -> None:
     """Count ``letters`` into ``groups``."""
     for each in letters:
-        group = groups.setdefault(each.group, Group())
+        group = groups.setdefault(each.group, DeadLetterGroup())
         group.count += 1
         group.first = min(group.first, each.record.timestamp)
         if each.record.timestamp >= group.last:
@@ -138,7 +140,7 @@ def tally(groups: dict[tuple[str, str | None, int | None], Group], letters: Iter
         group.replayed += done.has(each)
 
 
-def listed(groups: Mapping[tuple[str, str | None, int | None], Group]) -> list[dict[str, Any]]:
+def listed(groups: Mapping[tuple[str, str | None, int | None], DeadLetterGroup]) -> list[dict[str, Any]]:
     """A row a group, the largest first; ``newest`` is what ``dead show`` takes."""
     ordered = sorted(groups.items(), key=lambda item: (-item[1].count, str(item[0])))
     return [

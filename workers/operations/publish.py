@@ -71,13 +71,13 @@ def _once(readable: asyncio.Future[None]) -> None:
 
 
 class Publisher:
-    """One topic, one idempotent producer. ``tell`` hears how many were acknowledged, now and then."""
+    """One topic, one idempotent producer. ``on_progress`` hears how many were acknowledged, now and then."""
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, sent: Sent, tell: Callable[[int], None]) -> None:
+    def __init__(self, producer: AIOKafkaProducer, topic: str, sent: Sent, on_progress: Callable[[int], None]) -> None:
         self._producer = producer
         self._topic = topic
         self._sent = sent
-        self._tell = tell
+        self._on_progress = on_progress
         self._waiting: set[asyncio.Future[object]] = set()
         self._failed: BaseException | None = None
         self._turn = itertools.cycle(range(sent.partitions))
@@ -131,7 +131,7 @@ class Publisher:
         error = future.exception()
         if error is None:
             self._sent.published += count
-            self._tell(self._sent.published)
+            self._on_progress(self._sent.published)
         else:
             self._failed = self._failed or error
 
@@ -146,7 +146,7 @@ async def publish(
     source: AsyncIterator[list[Row]],
     rate: float | None,
     limit: int | None,
-    tell: Callable[[int], None],
+    on_progress: Callable[[int], None],
     began: Callable[[Sent], None],
 ) -> Sent:
     """Publish what ``source`` gives, and wait for all acknowledgements.
@@ -166,7 +166,7 @@ async def publish(
     await producer.start()
     sent = Sent(count, time.monotonic())
     began(sent)
-    publisher = Publisher(producer, topic, sent, tell)
+    publisher = Publisher(producer, topic, sent, on_progress)
     try:
         try:
             await _all(publisher, source, Schedule(rate, sent.started), limit)

@@ -21,7 +21,16 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.kafka.produce_batches import pack, squeezed
-from failsoft.workers.operations.dead_letters import Filter, Group, Letter, Replayed, again, bounded, letter, tally
+from failsoft.workers.operations.dead_letters import (
+    DeadLetterFilter,
+    DeadLetterGroup,
+    Letter,
+    Replayed,
+    again,
+    bounded,
+    letter,
+    tally,
+)
 from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
 
@@ -40,7 +49,7 @@ leaves (aiokafka #1145), and an error that is told is repeated safely."""
 
 
 @dataclass(slots=True)
-class Count:
+class KindProgress:
     """``matched`` = ``already`` + ``replayed`` + the unreadable + what a limit left."""
 
     matched: int = 0
@@ -49,13 +58,13 @@ class Count:
 
 
 @dataclass(slots=True)
-class Counts:
+class ReplayProgress:
     """How far it has come: ``seen`` of ``total`` offsets read, and what became of the dead letters, by kind."""
 
     total: int = 0
     seen: int = 0
     unreadable: int = 0
-    kinds: dict[str, Count] = field(default_factory=lambda: defaultdict(Count))
+    kinds: dict[str, KindProgress] = field(default_factory=lambda: defaultdict(KindProgress))
 
     @property
     def matched(self) -> int:
@@ -70,12 +79,12 @@ class Counts:
         return sum(c.replayed for c in self.kinds.values())
 
 
-EVERYTHING = Filter()
-Tell = Callable[[Counts], None]
+EVERYTHING = DeadLetterFilter()
+OnReplayProgress = Callable[[ReplayProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class ReplayOptions:
     """``rate`` is in dead letters a second; a dry run changes nothing and fences nobody."""
 
     replay_id: str
@@ -98,18 +107,18 @@ def new_id() -> str:
 
 async def replay(
     pipeline: Settings,
-    chosen: Filter = EVERYTHING,
-    how: How | None = None,
-    counts: Counts | None = None,
-    tell: Tell = lambda counts: None,
-) -> Counts:
+    chosen: DeadLetterFilter = EVERYTHING,
+    how: ReplayOptions | None = None,
+    counts: ReplayProgress | None = None,
+    on_progress: OnReplayProgress = lambda counts: None,
+) -> ReplayProgress:
     """Replay what is ``chosen`` of the dead letters that are there now, oldest first within each partition.
 
     ``counts``, given and returned, is true also for whoever interrupts this: what is in ``replayed`` is committed (or,
     in a dry run, would be). Raises NoSuchTopic, KafkaUnreachable or KafkaError (ProducerFenced when another replay took
     over).
     """
-    how, counts = how or How(new_id()), counts or Counts()
+    how, counts = how or ReplayOptions(new_id()), counts or ReplayProgress()
     async with _sender(pipeline, how) as send:
         done = await _replayed(pipeline)
         schedule = Schedule(None if how.dry_run else how.rate, time.monotonic())
@@ -123,19 +132,21 @@ async def replay(
                     for batch in bounded(letters[:left], how.batch, BYTES_AT_ONCE):
                         await asyncio.sleep(schedule.wait(counts.replayed + len(batch) - 1, time.monotonic()))
                         await send(batch, counts)
-                        tell(counts)
+                        on_progress(counts)
                     counts.seen += len(records)
-                    tell(counts)
+                    on_progress(counts)
                     if how.limit is not None and counts.replayed >= how.limit:
                         return counts
     return counts
 
 
-async def groups(pipeline: Settings, tell: Tell) -> dict[tuple[str, str | None, int | None], Group]:
+async def groups(
+    pipeline: Settings, on_progress: OnReplayProgress
+) -> dict[tuple[str, str | None, int | None], DeadLetterGroup]:
     """All dead letters that are there now, counted by kind, model and version."""
     done = await _replayed(pipeline)
-    found: dict[tuple[str, str | None, int | None], Group] = {}
-    counts = Counts()
+    found: dict[tuple[str, str | None, int | None], DeadLetterGroup] = {}
+    counts = ReplayProgress()
     async with topic_reader.reader(pipeline, pipeline.names.dead) as reader:
         bounds = await reader.bounds()
         counts.total = _size(bounds)
@@ -143,16 +154,16 @@ async def groups(pipeline: Settings, tell: Tell) -> dict[tuple[str, str | None, 
             async for records in batches:
                 tally(found, map(letter, records), done)
                 counts.seen += len(records)
-                tell(counts)
+                on_progress(counts)
     return found
 
 
-async def find(pipeline: Settings, wanted: Filter | tuple[int, int]) -> list[tuple[Letter, bool]]:
+async def find(pipeline: Settings, wanted: DeadLetterFilter | tuple[int, int]) -> list[tuple[Letter, bool]]:
     """The dead letters of an event, or the one at (partition, offset) of the dead topic; was each replayed?"""
     found: list[Letter] = []
     async with topic_reader.reader(pipeline, pipeline.names.dead) as reader:
         bounds = dict(await reader.bounds())
-        if not isinstance(wanted, Filter):
+        if not isinstance(wanted, DeadLetterFilter):
             partition, offset = wanted
             bounds = {
                 tp: (max(begin, offset), min(end, offset + 1))
@@ -163,7 +174,9 @@ async def find(pipeline: Settings, wanted: Filter | tuple[int, int]) -> list[tup
             async for records in batches:
                 letters = map(letter, records)
                 found += [
-                    each for each in letters if not isinstance(wanted, Filter) or wanted.passes(each, pipeline.envelope)
+                    each
+                    for each in letters
+                    if not isinstance(wanted, DeadLetterFilter) or wanted.passes(each, pipeline.envelope)
                 ]
     done = await _replayed(pipeline) if found else Replayed()
     return [(each, done.has(each)) for each in found]
@@ -175,12 +188,12 @@ async def _replayed(pipeline: Settings) -> Replayed:
         bounds = await reader.bounds()
         async with aclosing(reader.until(bounds)) as batches:
             async for records in batches:
-                done.saw(records)
+                done.observe(records)
     return done
 
 
 def _choose(
-    letters: Iterable[Letter], chosen: Filter, pipeline: Settings, done: Replayed, counts: Counts
+    letters: Iterable[Letter], chosen: DeadLetterFilter, pipeline: Settings, done: Replayed, counts: ReplayProgress
 ) -> list[Letter]:
     found = []
     for each in letters:
@@ -202,11 +215,11 @@ def _size(bounds: Mapping[TopicPartition, tuple[int, int]]) -> int:
     return sum(end - begin for begin, end in bounds.values())
 
 
-Send = Callable[[Sequence[Letter], Counts], Awaitable[None]]
+Send = Callable[[Sequence[Letter], ReplayProgress], Awaitable[None]]
 
 
 @asynccontextmanager
-async def _sender(pipeline: Settings, how: How) -> AsyncIterator[Send]:
+async def _sender(pipeline: Settings, how: ReplayOptions) -> AsyncIterator[Send]:
     """What sends a batch in one transaction, and counts it when it is committed."""
     if how.dry_run:
         yield _only_count
@@ -224,11 +237,11 @@ async def _sender(pipeline: Settings, how: How) -> AsyncIterator[Send]:
     await producer.start()  # fences another replayer and ends its transaction
     try:
 
-        async def whole(letters: Sequence[Letter], counts: Counts) -> None:
+        async def whole(letters: Sequence[Letter], counts: ReplayProgress) -> None:
             await _transaction(producer, topic, letters, how.replay_id)
             await _only_count(letters, counts)
 
-        async def send(letters: Sequence[Letter], counts: Counts) -> None:
+        async def send(letters: Sequence[Letter], counts: ReplayProgress) -> None:
             task = asyncio.ensure_future(whole(letters, counts))
             try:
                 await asyncio.wait_for(asyncio.shield(task), COMMIT_TIMEOUT)
@@ -245,7 +258,7 @@ async def _sender(pipeline: Settings, how: How) -> AsyncIterator[Send]:
         await producer.stop()
 
 
-async def _only_count(letters: Sequence[Letter], counts: Counts) -> None:
+async def _only_count(letters: Sequence[Letter], counts: ReplayProgress) -> None:
     for each in letters:
         counts.kinds[each.group[0]].replayed += 1
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from failsoft.schemas import wire
+
+if TYPE_CHECKING:
+    from failsoft.models.runtime.signature import Port
 
 _TYPES = {
     "tensor(float)": "float",
@@ -28,17 +31,6 @@ _STATIC = {
     "regression": "{ score = 0.0 }",
     "anomaly": "{ score = 0.0, label = 0 }",
 }
-
-
-class Port(Protocol):
-    """An input or output as a model describes it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def shape(self) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ _ENSEMBLE = ("failsoft-source", Source.ENSEMBLE.encode())
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class TailFilter:
     """Which answers to show; ``event`` is an event's id."""
 
     degraded: bool = False
@@ -65,7 +65,7 @@ def _object(record: Record) -> dict[str, Any] | None:
 
 
 async def follow(
-    pipeline: Settings, chosen: Filter, from_beginning: bool, limit: int | None
+    pipeline: Settings, chosen: TailFilter, from_beginning: bool, limit: int | None
 ) -> AsyncGenerator[Sequence[Record], None]:
     """Answers as they are committed, a list at a time, until ``limit`` of them were given.
 

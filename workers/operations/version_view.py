@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from failsoft.models.rollout.rollout import good, present
+from failsoft.models.rollout.rollout import alive, good
 from failsoft.schemas.event import iso
 from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.schemas.fleet.rollout import Health, RolloutRow
+from failsoft.schemas.model_version import ModelVersion
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.operations.breaker_view import state
 
@@ -39,16 +40,16 @@ def listed(
     served = {(m, v) for m, row in rollouts.items() for v in _served(row)}
     found = []
     for model, version in sorted({*there, *served}, key=lambda at: (at[0], -at[1])):
-        row, key = rollouts.get(model), f"{model}@{version}"
-        seats = [s for s in row.workers.values() if present(s, len(row.workers), now_ms)] if row else []
-        health = sum((s.health[version] for s in seats if version in s.health), Health())
+        row, key = rollouts.get(model), str(ModelVersion(model, version))
+        statuses = [s for s in row.workers.values() if alive(s, len(row.workers), now_ms)] if row else []
+        health = sum((s.health[version] for s in statuses if version in s.health), Health())
         at = there.get((model, version))
         found.append(
             {
                 "model": model,
                 "version": version,
                 "role": _role(row, version) + ("" if at else ", missing here"),
-                "workers": sum(s.version == version for s in seats),
+                "workers": sum(s.version == version for s in statuses),
                 "calls": health.calls,
                 "failures": health.failures,
                 "failure_rate": health.failures / health.calls if health.calls else None,
@@ -108,5 +109,5 @@ def _problems(row: RolloutRow | None, version: int, now_ms: int) -> dict[str, st
     """Of the active version: which workers cannot serve it, and why."""
     if row is None or version != row.active:
         return {}
-    seats = row.workers.items()
-    return {name: s.problem for name, s in seats if s.problem and present(s, len(row.workers), now_ms)}
+    statuses = row.workers.items()
+    return {name: s.problem for name, s in statuses if s.problem and alive(s, len(row.workers), now_ms)}

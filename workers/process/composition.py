@@ -30,14 +30,15 @@ from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.policy import policy
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.rollout.rollout import Policy
+from failsoft.models.rollout.rollout import RollbackPolicy
 from failsoft.models.vetting.gate import Limits
 from failsoft.schemas.fleet.rollout import Change, Trigger
+from failsoft.schemas.model_version import ModelVersion
 from failsoft.topics.layout import Topology
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.fleet.control_plane import ControlPlane
 from failsoft.workers.fleet.owner import Owner
-from failsoft.workers.fleet.sync import Exchange
+from failsoft.workers.fleet.sync import Sync
 from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
@@ -45,7 +46,7 @@ from failsoft.workers.lanes.lane import Deps
 from failsoft.workers.scoring.plan import Plan
 from failsoft.workers.serving import loader
 from failsoft.workers.serving.pipeline import load_cards, make_plan
-from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.settings import Settings
 from failsoft.workers.telemetry.http import Web
@@ -77,21 +78,21 @@ class Options:
     on_fatal: Callable[[BaseException], None] | None = None
 
 
-class _Boot(BootStrategy):  # type: ignore[misc]
+class _WorkerBoot(BootStrategy):  # type: ignore[misc]
     """Starts the lanes, and the control plane beside them: scoring never waits for a table."""
 
     enable_web = False
 
     def server(self) -> Iterable[ServiceT]:
-        return [self.app.lanes, self.app.exchange, self.app.versions]
+        return [self.app.lanes, self.app.sync, self.app.versions]
 
 
 class App(faust.App):  # type: ignore[misc]
     """Faust's app, which owns the lanes, the worker's HTTP server, and the orderly end of both."""
 
-    BootStrategy = _Boot
+    BootStrategy = _WorkerBoot
     lanes: Lanes
-    exchange: Exchange
+    sync: Sync
     versions: Versions
     runner: Runner
     probes: Web
@@ -111,7 +112,7 @@ class App(faust.App):  # type: ignore[misc]
 
     def not_ready(self) -> str | None:
         """Why this worker should not be counted on yet, or None."""
-        return self.lanes.not_ready() or self.exchange.not_ready()
+        return self.lanes.not_ready() or self.sync.not_ready()
 
     async def on_stop(self) -> None:
         """Lanes end before Faust takes its own consumer, tables and producer down; no version comes or goes meanwhile,
@@ -163,9 +164,9 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         log.warning("a rung is read by nobody: put its delay back until it is empty, or delete it", topic=topic)
     app = _app(pipeline, options)
     # 1. What is measured.
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    metrics = Metrics(registry)
+    collectors = CollectorRegistry()
+    ProcessCollector(registry=collectors)
+    metrics = Metrics(collectors)
     metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
     # 2. What may answer.
     repository = Repository(Path(pipeline.models.repository))
@@ -173,9 +174,9 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
     plan = make_plan(pipeline, cards, repository)
     catalog = _Catalog(repository, cards, loader.limits(pipeline), options.wrap, partial(_count_restart, metrics))
     # 3. What serves, and who runs it.
-    board = LocalBoard(options.worker_id, metrics, time.monotonic, time.time, random.random)
+    registry = ServingRegistry(options.worker_id, metrics, time.monotonic, time.time, random.random)
     app.runner = Runner({}, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error))
-    app.versions = _versions(options.worker_id, catalog, active, app.runner, board, metrics)
+    app.versions = _versions(options.worker_id, catalog, active, app.runner, registry, metrics)
     # 4. The data plane.
     clients = Clients(pipeline, options.worker_id)
     app.failures = FailureLog(structlog.get_logger("failsoft.answers"))
@@ -183,25 +184,25 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         topics=[*pipeline.input.topics, pipeline.names.replay, *plan.rungs],
         partitions=topology.partitions,
         make_consumer=clients.consumer,
-        deps=_lane_deps(pipeline, plan, board, app, clients, metrics),
+        deps=_lane_deps(pipeline, plan, registry, app, clients, metrics),
         on_fatal=options.on_fatal or (lambda error: die(app, error)),
         observe=lambda lanes: _observe(lanes, metrics, pipeline),
     )
     # 5. The control plane.
     owner = _owner(catalog, metrics)
-    app.exchange = Exchange(
+    app.sync = Sync(
         make_plane=lambda: ControlPlane(
-            pipeline.names, pipeline.connection(), options.worker_id, owner, lambda: set(board.homes)
+            pipeline.names, pipeline.connection(), options.worker_id, owner, lambda: set(registry.breakers)
         ),
         make_producer=clients.reporter,
         outcomes=pipeline.names.outcomes,
-        board=board,
+        registry=registry,
         versions=app.versions,
         metrics=metrics,
     )
     # 6. What it shows.
     app.probes_host = options.metrics_host
-    app.probes = Web(registry, app.lanes.not_live, app.not_ready, options.metrics_host, options.metrics_port)
+    app.probes = Web(collectors, app.lanes.not_live, app.not_ready, options.metrics_host, options.metrics_port)
     return app
 
 
@@ -219,17 +220,24 @@ def _app(pipeline: Settings, options: Options) -> App:
 
 
 def _versions(
-    worker: str, catalog: _Catalog, active: Mapping[str, int], runner: Runner, board: LocalBoard, metrics: Metrics
+    worker: str,
+    catalog: _Catalog,
+    active: Mapping[str, int],
+    runner: Runner,
+    registry: ServingRegistry,
+    metrics: Metrics,
 ) -> Versions:
     """The versions that this worker serves, each model's first one loaded. Raises Refused."""
     found = [catalog.first(model, active.get(model)) for model in catalog.versioned]
     opened = [each for each in found if each is not None]
     return Versions(
-        worker, catalog.versioned, opened, catalog.open_version, runner, board, metrics, time.monotonic, time.time
+        worker, catalog.versioned, opened, catalog.open_version, runner, registry, metrics, time.monotonic, time.time
     )
 
 
-def _lane_deps(pipeline: Settings, plan: Plan, board: LocalBoard, app: App, clients: Clients, metrics: Metrics) -> Deps:
+def _lane_deps(
+    pipeline: Settings, plan: Plan, registry: ServingRegistry, app: App, clients: Clients, metrics: Metrics
+) -> Deps:
     """What every lane is given."""
     section = plan.cards[plan.primary].fallback
 
@@ -242,12 +250,12 @@ def _lane_deps(pipeline: Settings, plan: Plan, board: LocalBoard, app: App, clie
     return Deps(
         names=pipeline.names,
         plan=plan,
-        board=board,
+        registry=registry,
         runner=app.runner,
         reporter=Reporter(metrics, app.failures, plan.primary, time.time, time.monotonic),
         make_producer=clients.producer,
         make_known=make_known,
-        saw=app.versions.saw,
+        on_result=app.versions.on_result,
         exactly_once=pipeline.guarantee == "exactly_once",
         wall=time.time,
         clock=time.monotonic,
@@ -271,7 +279,8 @@ def _owner(catalog: _Catalog, metrics: Metrics) -> Owner:
     return Owner(
         policies={model: policy(card) for model, card in cards.items()},
         rollbacks={
-            model: Policy(card.rollback.after_failed_probes, card.rollback.hold) for model, card in cards.items()
+            model: RollbackPolicy(card.rollback.after_failed_probes, card.rollback.hold)
+            for model, card in cards.items()
         },
         wall=time.time,
         draw=random.random,
@@ -282,8 +291,8 @@ def _owner(catalog: _Catalog, metrics: Metrics) -> Owner:
 
 def _count_restart(metrics: Metrics, key: str, why: str) -> None:
     """A process of an isolated model ended; called on any thread."""
-    model, _, number = key.rpartition("@")
-    metrics.add("failsoft_model_restarts_total", model=model, version=number, why=why)
+    named = ModelVersion.of_key(key)
+    metrics.add("failsoft_model_restarts_total", model=named.model, version=str(named.version), why=why)
 
 
 def die(app: App, error: BaseException) -> None:

@@ -15,7 +15,7 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns
-from failsoft.workers.scoring.plan import Board, Call, Result, Served
+from failsoft.workers.scoring.plan import Call, CallResult, Registry, Served
 
 
 def prepare(
@@ -42,7 +42,7 @@ def invalid(features: Sequence[Mapping[str, object]], rows: Sequence[int], card:
 
 
 def admit(
-    board: Board, key: str, rows: list[int], ladder: Mapping[int, Attempt], u: NDArray[np.float64]
+    registry: Registry, key: str, rows: list[int], ladder: Mapping[int, Attempt], u: NDArray[np.float64]
 ) -> tuple[Admission, list[int], list[int]]:
     """What the breaker says, the rows that it admits, in the batch's order, and those that it does not, in any.
 
@@ -53,7 +53,7 @@ def admit(
     before its turn.
     """
     retries = [row for row in rows if row in ladder] if ladder else []
-    admission = board.admit(key, len(rows), len(retries))
+    admission = registry.admit(key, len(rows), len(retries))
     if admission.granted >= len(rows):
         return admission, rows, []
     retries.sort(key=lambda row: float(u[row]) if admission.anywhere else ladder[row].number)
@@ -66,7 +66,7 @@ def call(served: Served, ready: Columns, card: ModelCard) -> Call:
     return Call(served.key, ready, card.model.deadline, card.model.budget)
 
 
-def counts(card: ModelCard, calls: int, result: Result) -> Counts:
+def counts(card: ModelCard, calls: int, result: CallResult) -> Counts:
     """What the breaker is told of a call of so many rows. One that nobody ran is no call: as a success it would close a
     breaker.
     """
@@ -78,17 +78,19 @@ def counts(card: ModelCard, calls: int, result: Result) -> Counts:
     return Counts(calls, failed, slow, runs=1)
 
 
-def report(board: Board, key: str, admission: Admission, counts: Counts) -> None:
+def report(registry: Registry, key: str, admission: Admission, counts: Counts) -> None:
     """Tell the breaker what became of the calls that it admitted, and give back the probes that nobody ran.
 
     A probe that is neither told nor given back is lost until its lease ends, and nothing probes meanwhile.
     """
-    board.report(key, admission.generation, counts)
+    registry.report(key, admission.generation, counts)
     if admission.probe and counts.calls < admission.granted:
-        board.release(key, admission.generation, admission.granted - counts.calls)
+        registry.release(key, admission.generation, admission.granted - counts.calls)
 
 
-def usable(card: ModelCard, rows: Sequence[int], result: Result, failures: dict[int, Failure] | None) -> Sequence[int]:
+def usable(
+    card: ModelCard, rows: Sequence[int], result: CallResult, failures: dict[int, Failure] | None
+) -> Sequence[int]:
     """Indexes of the rows whose answer may be given; rows of low confidence are noted in ``failures``."""
     assert result.predictions is not None
     least, confidences = card.output.min_confidence, result.predictions.confidences

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.answers.ensemble import Group, Spoken, combine
+from failsoft.models.answers.ensemble import MemberGroup, MemberOutput, combine
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.workers.scoring import calls
-from failsoft.workers.scoring.plan import Board, Call, Plan, Result
-from failsoft.workers.scoring.verdicts import Answered
+from failsoft.workers.scoring.plan import Call, CallResult, Plan, Registry
+from failsoft.workers.scoring.verdicts import AnsweredRows
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class EnsembleResult:
     put to fewer members than that; ``missing`` is why a member is missing from an answer.
     """
 
-    answered: list[Answered] = field(default_factory=list)
+    answered: list[AnsweredRows] = field(default_factory=list)
     failures: dict[int, Failure] = field(default_factory=dict)
     missing: dict[int, Failure] = field(default_factory=dict)
     waiting: list[int] = field(default_factory=list)
@@ -51,32 +51,32 @@ class _Member:
 
 def ask(
     plan: Plan,
-    board: Board,
+    registry: Registry,
     features: Sequence[Mapping[str, object]],
     rows: list[int],
     ladder: Mapping[int, Attempt],
     u: NDArray[np.float64],
-) -> Generator[Call, Result, EnsembleResult]:
+) -> Generator[Call, CallResult, EnsembleResult]:
     """Ask every member of the plan's primary for ``rows`` (ascending) of the batch whose features are ``features``.
 
     ``ladder`` has the rows that come from a rung or from replay, ``u`` a draw in [0, 1) for each row of the batch.
     """
     asked = []
     for name in plan.asked:
-        asked.append((yield from _ask(name, plan.cards[name], board, features, rows, ladder, u)))
+        asked.append((yield from _ask(name, plan.cards[name], registry, features, rows, ladder, u)))
     return _Settled(plan.cards[plan.primary], rows, asked, ladder).result
 
 
 def _ask(
     name: str,
     card: ModelCard,
-    board: Board,
+    registry: Registry,
     features: Sequence[Mapping[str, object]],
     rows: list[int],
     ladder: Mapping[int, Attempt],
     u: NDArray[np.float64],
-) -> Generator[Call, Result, _Member]:
-    served = board.serving(name)
+) -> Generator[Call, CallResult, _Member]:
+    served = registry.serving(name)
     if served is None:
         invalid = calls.invalid(features, rows, card)
         unasked = calls.without(rows, invalid)
@@ -86,7 +86,7 @@ def _ask(
     member = _Member(served.key, failures=ready.invalid, imputed=ready.imputed)
     if not kept:
         return member
-    admission, granted, refused = calls.admit(board, served.key, kept, ladder, u)
+    admission, granted, refused = calls.admit(registry, served.key, kept, ladder, u)
     columns = ready.columns
     if refused:
         member.failures.update(dict.fromkeys(refused, Failure(Kind.BREAKER_OPEN, "its breaker is open")))
@@ -95,7 +95,7 @@ def _ask(
             return member
         columns = columns.take(np.searchsorted(kept, granted))
     result = yield calls.call(served, columns, card)
-    calls.report(board, served.key, admission, calls.counts(card, len(granted), result))
+    calls.report(registry, served.key, admission, calls.counts(card, len(granted), result))
     for i, failure in result.bad.items():
         member.failures[granted[i]] = failure
         # A crash is counted in what is written of its row, and a row that waits is not written.
@@ -126,7 +126,7 @@ class _Settled:
         for row in batch[left].tolist():
             self._fail(row)
 
-    def _answer(self, rows: list[int], group: Group) -> None:
+    def _answer(self, rows: list[int], group: MemberGroup) -> None:
         missing = [j for j in range(len(self.asked)) if j not in group.members]
         by_kind: dict[Kind | None, list[int]] = {}
         if not missing:
@@ -147,12 +147,12 @@ class _Settled:
         self,
         rows: list[int],
         predictions: Predictions,
-        group: Group,
+        group: MemberGroup,
         reason: Kind | None,
         imputed: Mapping[int, tuple[str, ...]],
     ) -> None:
         """Answers of one kind, save those of which the ensemble as a whole is unsure."""
-        good = calls.usable(self.card, rows, Result(predictions, {}, 0.0), self.result.failures)
+        good = calls.usable(self.card, rows, CallResult(predictions, {}, 0.0), self.result.failures)
         if len(good) < len(rows):
             predictions = predictions.take(np.array(good, np.intp))
             unsure = set(rows) - {rows[i] for i in good}
@@ -162,7 +162,7 @@ class _Settled:
         if rows:
             members = tuple(self.asked[j].key for j in group.members)
             self.result.answered.append(
-                Answered(rows, predictions, Source.ENSEMBLE, self.card.name, None, imputed, members, reason)
+                AnsweredRows(rows, predictions, Source.ENSEMBLE, self.card.name, None, imputed, members, reason)
             )
 
     def _imputed(self, members: Sequence[int]) -> dict[int, tuple[str, ...]]:
@@ -198,7 +198,7 @@ class _Settled:
         return known
 
 
-def _spoken(member: _Member, batch: NDArray[np.intp]) -> Spoken | None:
+def _spoken(member: _Member, batch: NDArray[np.intp]) -> MemberOutput | None:
     if member.predictions is None or not member.rows:
         return None
-    return Spoken(np.searchsorted(batch, np.array(member.rows, np.intp)), member.predictions)
+    return MemberOutput(np.searchsorted(batch, np.array(member.rows, np.intp)), member.predictions)

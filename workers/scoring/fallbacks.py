@@ -17,8 +17,8 @@ from failsoft.schemas.features import Columns, columns
 from failsoft.schemas.prediction import Prediction, Predictions, Source
 from failsoft.schemas.record import Record
 from failsoft.workers.scoring import calls
-from failsoft.workers.scoring.plan import Board, Call, Plan, Result, Served
-from failsoft.workers.scoring.verdicts import Answered
+from failsoft.workers.scoring.plan import Call, CallResult, Plan, Registry, Served
+from failsoft.workers.scoring.verdicts import AnsweredRows
 
 
 class Fallbacks:
@@ -27,7 +27,7 @@ class Fallbacks:
     def __init__(
         self,
         plan: Plan,
-        board: Board,
+        registry: Registry,
         known: LastKnown | None,
         now_ms: int,
         records: Sequence[Record],
@@ -38,13 +38,13 @@ class Fallbacks:
         """``prepared``: the rows that the primary got, and their columns; ``imputed``: what was filled in them. A rule
         reads a row as the primary got it.
         """
-        self.plan, self.board, self.known, self.now_ms = plan, board, known, now_ms
+        self.plan, self.registry, self.known, self.now_ms = plan, registry, known, now_ms
         self.records, self.events = records, events
-        self.answered: list[Answered] = []
+        self.answered: list[AnsweredRows] = []
         self.rule_errors: Counter[tuple[str, str]] = Counter()
         self.prepared, self.imputed = prepared, imputed
 
-    def ask(self, links: Sequence[Link], pending: list[int]) -> Generator[Call, Result, None]:
+    def ask(self, links: Sequence[Link], pending: list[int]) -> Generator[Call, CallResult, None]:
         """Walk ``links`` with the rows that need an answer; the last link, ``static``, always gives one."""
         for link in links:
             if not pending:
@@ -71,23 +71,23 @@ class Fallbacks:
         name: str | None = None,
     ) -> None:
         model, version = (served.model, served.version) if served else (name, None)
-        self.answered.append(Answered(rows, predictions, source, model, version, imputed))
+        self.answered.append(AnsweredRows(rows, predictions, source, model, version, imputed))
 
-    def _ask_model(self, model: str, pending: list[int]) -> Generator[Call, Result, list[int]]:
+    def _ask_model(self, model: str, pending: list[int]) -> Generator[Call, CallResult, list[int]]:
         """The rows that ``model`` could not answer."""
-        served, card = self.board.serving(model), self.plan.cards[model]
+        served, card = self.registry.serving(model), self.plan.cards[model]
         if served is None:
             return pending
         rows, ready = calls.prepare(
             self.events.features, [r for r in pending if r not in self.events.failures], card, served
         )
-        admission = self.board.admit(served.key, len(rows)) if rows else None
+        admission = self.registry.admit(served.key, len(rows)) if rows else None
         if admission is None or admission.granted == 0:
             return pending
         asked = rows[: admission.granted]
         asked_columns = ready.columns.take(np.arange(len(asked))) if len(asked) < len(rows) else ready.columns
         result = yield calls.call(served, asked_columns, card)
-        calls.report(self.board, served.key, admission, calls.counts(card, len(asked), result))
+        calls.report(self.registry, served.key, admission, calls.counts(card, len(asked), result))
         if result.predictions is None:
             return pending
         good = calls.usable(card, asked, result, None)
@@ -111,7 +111,7 @@ class Fallbacks:
                 found.setdefault((memory.model, memory.version), {})[row] = memory.prediction
         for (model, version), given in found.items():
             for rows, predictions in _in_columns(given):
-                self.answered.append(Answered(rows, predictions, Source.LAST_KNOWN, model, version, {}))
+                self.answered.append(AnsweredRows(rows, predictions, Source.LAST_KNOWN, model, version, {}))
         return calls.without(pending, {row for given in found.values() for row in given})
 
     def _ask_rule(self, target: str, pending: list[int]) -> list[int]:

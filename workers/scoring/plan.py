@@ -16,6 +16,7 @@ from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Envelope, Events
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns, Spec
+from failsoft.schemas.model_version import ModelVersion
 from failsoft.schemas.prediction import Predictions
 from failsoft.topics.routing import Verdicts
 
@@ -32,10 +33,10 @@ class Served:
 
     @property
     def key(self) -> str:
-        return f"{self.model}@{self.version}"
+        return str(ModelVersion(self.model, self.version))
 
 
-class Board(Protocol):
+class Registry(Protocol):
     """What scoring asks of the worker's view of breakers and versions."""
 
     def serving(self, model: str) -> Served | None: ...
@@ -87,21 +88,21 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Rows for one model version, ready to run. ``deadline`` is a run's, in seconds; ``blame`` the budget for telling
-    apart the rows of a batch that failed, the first run included.
+    """Rows for one model version, ready to run. ``deadline`` is a run's, in seconds; ``bisect_budget`` is for finding
+    the failing rows of a batch, in seconds, the first run included.
     """
 
     key: str
     columns: Columns
     deadline: float
-    blame: float
+    bisect_budget: float
 
     def __len__(self) -> int:
         return self.columns.size
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CallResult:
     """What a call gave: a prediction a row (a placeholder where the row is in ``bad``; None when every row is), and
     how many seconds its longest run took.
     """
@@ -118,7 +119,7 @@ class Scored:
     ``held`` rows have no verdict: they wait, and are to be read again. ``failures`` are by row, and so are
     ``attempts``, which has the rows that came from a rung or from replay; the counters are for
     metrics, labelled as these are; ``known`` is what the fallback ``last_known`` may say later: keys, answers, version
-    (None of an ensemble). ``absent`` is what kept a member from an answer that an ensemble gave without it, by row.
+    (None of an ensemble). ``missing`` is what kept a member from an answer that an ensemble gave without it, by row.
     """
 
     events: Events
@@ -127,7 +128,7 @@ class Scored:
     rule_errors: Counter[tuple[str, str]]
     version: int | None
     attempts: Mapping[int, Attempt] = field(default_factory=dict)
-    absent: Mapping[int, Failure] = field(default_factory=dict)
+    missing: Mapping[int, Failure] = field(default_factory=dict)
     verdicts: Verdicts = field(default_factory=Verdicts)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)

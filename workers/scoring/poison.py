@@ -25,7 +25,7 @@ def too_many(rows: Iterable[int], attempts: Mapping[int, Attempt], deadline: flo
     return _suspects(rows, attempts)[max(1, min(FEW, int(LONGEST / deadline))) :]
 
 
-def apart(rows: list[int], attempts: Mapping[int, Attempt]) -> list[list[int]]:
+def isolate(rows: list[int], attempts: Mapping[int, Attempt]) -> list[list[int]]:
     """``rows`` as calls: the innocent together, and each suspect by itself, after them."""
     suspects = _suspects(rows, attempts)
     if not suspects:
@@ -43,7 +43,7 @@ def _suspects(rows: Iterable[int], attempts: Mapping[int, Attempt]) -> list[int]
     return [row for row in rows if row in attempts and attempts[row].crashes] if attempts else []
 
 
-def counted(row: int, failure: Failure, attempts: MutableMapping[int, Attempt]) -> Failure:
+def record_crash(row: int, failure: Failure, attempts: MutableMapping[int, Attempt]) -> Failure:
     """What a death of the model's process makes of ``row``: it is noted in its attempt, and the last one is poison.
 
     An event that has no attempt yet gets one with its retry, and the count with it.
@@ -59,7 +59,7 @@ def counted(row: int, failure: Failure, attempts: MutableMapping[int, Attempt]) 
 
 
 @dataclass(frozen=True, slots=True)
-class Convict:
+class PoisonRecord:
     """The only record of a batch, which is not to be tried: it was alone in flight when its worker died, twice."""
 
     deaths: int
@@ -70,7 +70,7 @@ class Convict:
         said = f"its worker died {self.deaths} times with it in flight, the last two with nothing else in flight"
         return Failure(Kind.POISON, said)
 
-    def sentence(self, failures: MutableMapping[int, Failure], attempts: MutableMapping[int, Attempt]) -> None:
+    def mark_poison(self, failures: MutableMapping[int, Failure], attempts: MutableMapping[int, Attempt]) -> None:
         """Of the only row, unless it failed already: what cannot be read was never tried, and stays what it is."""
         failures.setdefault(0, self.failure)
         if 0 in attempts:

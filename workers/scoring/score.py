@@ -24,9 +24,9 @@ from failsoft.topics.ladder import next_rung
 from failsoft.workers.scoring import calls, intake
 from failsoft.workers.scoring import ensemble as quorum
 from failsoft.workers.scoring.fallbacks import Fallbacks
-from failsoft.workers.scoring.plan import Board, Call, Plan, Result, Scored, Served
-from failsoft.workers.scoring.poison import Convict, among, apart, counted, too_many
-from failsoft.workers.scoring.verdicts import Answered, Outcome, conclude
+from failsoft.workers.scoring.plan import Call, CallResult, Plan, Registry, Scored, Served
+from failsoft.workers.scoring.poison import PoisonRecord, among, isolate, record_crash, too_many
+from failsoft.workers.scoring.verdicts import AnsweredRows, BatchOutcome, conclude
 
 UNANSWERED = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
 """What nobody answers: the event cannot be read, or the record is not believed."""
@@ -35,18 +35,18 @@ UNANSWERED = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
 def score(
     records: Sequence[Record],
     plan: Plan,
-    board: Board,
+    registry: Registry,
     known: LastKnown | None,
     now_ms: int,
     u: NDArray[np.float64],
-    convict: Convict | None = None,
-) -> Generator[Call, Result, Scored]:
-    """Score ``records``, all of one partition index. ``u`` holds a draw in [0, 1) for each record; with ``convict``
+    poison: PoisonRecord | None = None,
+) -> Generator[Call, CallResult, Scored]:
+    """Score ``records``, all of one partition index. ``u`` holds a draw in [0, 1) for each record; with ``poison``
     there is only one, and it is not tried.
 
     Records of rungs must be due. Rows in the result's ``held`` have no verdict: they are to be read again later.
     """
-    batch = _Batch(records, plan, board, known, now_ms, u, convict)
+    batch = _Batch(records, plan, registry, known, now_ms, u, poison)
     yield from batch.ask_primary()
     yield from batch.ask_fallbacks()
     return conclude(batch.outcome())
@@ -59,18 +59,18 @@ class _Batch:
         self,
         records: Sequence[Record],
         plan: Plan,
-        board: Board,
+        registry: Registry,
         known: LastKnown | None,
         now_ms: int,
         u: NDArray[np.float64],
-        convict: Convict | None,
+        poison: PoisonRecord | None,
     ) -> None:
-        self.records, self.plan, self.board, self.known = records, plan, board, known
-        self.now_ms, self.u, self.convict = now_ms, u, convict
+        self.records, self.plan, self.registry, self.known = records, plan, registry, known
+        self.now_ms, self.u, self.poison = now_ms, u, poison
         self.card = plan.cards[plan.primary]
         self.attempts, self.failures = intake.attempts_of(records, plan, now_ms)
         self.held: set[int] = set()
-        self.answered: list[Answered] = []
+        self.answered: list[AnsweredRows] = []
         self.version: int | None = None
         self.imputed: Mapping[int, tuple[str, ...]] = {}
         self.rule_errors: Counter[tuple[str, str]] = Counter()
@@ -80,13 +80,13 @@ class _Batch:
         self.events = decode(records, origins, plan.envelope)
         for row, failure in self.events.failures.items():
             self.failures.setdefault(row, failure)
-        if convict is not None:
-            convict.sentence(self.failures, self.attempts)
+        if poison is not None:
+            poison.mark_poison(self.failures, self.attempts)
 
     # --- the primary ----------------------------------------------------------------------------------------------
 
-    def ask_primary(self) -> Generator[Call, Result, None]:
-        served = self.board.serving(self.plan.primary)
+    def ask_primary(self) -> Generator[Call, CallResult, None]:
+        served = self.registry.serving(self.plan.primary)
         self.version = None if served is None else served.version
         rows = calls.without(range(len(self.records)), self.failures)
         if not rows:
@@ -96,7 +96,7 @@ class _Batch:
             self._refuse(waiting, Failure(Kind.UNAVAILABLE, "suspects are tried a few at a time"))
             rows = calls.without(rows, self.held)
         if self.card.ensemble is not None:
-            for part in apart(rows, self.attempts):
+            for part in isolate(rows, self.attempts):
                 yield from self._ask_members(calls.without(part, self.held) if self.held else part)
             return
         if served is None:
@@ -109,25 +109,25 @@ class _Batch:
         self.imputed = ready.imputed
         if not rows:
             return
-        admission, granted, refused = calls.admit(self.board, served.key, rows, self.attempts, self.u)
+        admission, granted, refused = calls.admit(self.registry, served.key, rows, self.attempts, self.u)
         if refused:
             self._refuse(refused, Failure(Kind.BREAKER_OPEN, f"the breaker of {served.key} is open"))
             if not granted:
                 return
         counts = Counts()
-        for part in apart(granted, self.attempts):
+        for part in isolate(granted, self.attempts):
             result = yield calls.call(served, among(ready.columns, rows, part), self.card)
             counts += calls.counts(self.card, len(part), result)
             self._take_primary(part, result, served)
-        calls.report(self.board, served.key, admission, counts)
+        calls.report(self.registry, served.key, admission, counts)
         if admission.probe and self.attempts:
             self._hold_failed_probes(granted)
 
-    def _ask_members(self, rows: list[int]) -> Generator[Call, Result, None]:
+    def _ask_members(self, rows: list[int]) -> Generator[Call, CallResult, None]:
         """An ensemble: what its members say together, and what becomes of the rows of which too few spoke."""
         if not rows:
             return
-        result = yield from quorum.ask(self.plan, self.board, self.events.features, rows, self.attempts, self.u)
+        result = yield from quorum.ask(self.plan, self.registry, self.events.features, rows, self.attempts, self.u)
         self.answered += result.answered
         self._fail(result.failures)
         self.missing |= result.missing
@@ -170,9 +170,9 @@ class _Batch:
 
     def _fail(self, failures: Mapping[int, Failure]) -> None:
         for row, failure in failures.items():
-            self.failures[row] = counted(row, failure, self.attempts) if failure.kind is Kind.CRASHED else failure
+            self.failures[row] = record_crash(row, failure, self.attempts) if failure.kind is Kind.CRASHED else failure
 
-    def _take_primary(self, rows: list[int], result: Result, served: Served) -> None:
+    def _take_primary(self, rows: list[int], result: CallResult, served: Served) -> None:
         self._fail({rows[i]: failure for i, failure in result.bad.items()})
         if result.predictions is None:
             return
@@ -184,12 +184,12 @@ class _Batch:
             self._answer([rows[i] for i in good], kept, served)
 
     def _answer(self, rows: Sequence[int], predictions: Predictions, served: Served) -> None:
-        given = Answered(rows, predictions, Source.PRIMARY, served.model, served.version, self.imputed)
+        given = AnsweredRows(rows, predictions, Source.PRIMARY, served.model, served.version, self.imputed)
         self.answered.append(given)
 
     # --- the fallbacks --------------------------------------------------------------------------------------------
 
-    def ask_fallbacks(self) -> Generator[Call, Result, None]:
+    def ask_fallbacks(self) -> Generator[Call, CallResult, None]:
         """Walk the chain with the rows that need an answer; its last link, ``static``, always gives one."""
         if self.attempts:
             pending = [row for row, failure in self.failures.items() if self._needs_answer(row, failure)]
@@ -197,11 +197,11 @@ class _Batch:
             pending = [row for row, failure in self.failures.items() if failure.kind not in UNANSWERED]
         pending.sort()
         links = self.plan.chain
-        if self.convict is not None:
-            links = tuple(link for link in links if link.kind in self.convict.links)
+        if self.poison is not None:
+            links = tuple(link for link in links if link.kind in self.poison.links)
         prepared = self.primary_columns or ([], None)
         fallbacks = Fallbacks(
-            self.plan, self.board, self.known, self.now_ms, self.records, self.events, prepared, self.imputed
+            self.plan, self.registry, self.known, self.now_ms, self.records, self.events, prepared, self.imputed
         )
         yield from fallbacks.ask(links, pending)
         self.answered += fallbacks.answered
@@ -218,8 +218,8 @@ class _Batch:
         rung = next_rung(attempt.number, failure, self.now_ms, 0.5, self.plan.delays, self.plan.jitter)
         return rung is None
 
-    def outcome(self) -> Outcome:
-        return Outcome(
+    def outcome(self) -> BatchOutcome:
+        return BatchOutcome(
             records=self.records,
             plan=self.plan,
             events=self.events,
@@ -232,5 +232,5 @@ class _Batch:
             now_ms=self.now_ms,
             u=self.u,
             missing=self.missing,
-            deaths=0 if self.convict is None else self.convict.deaths,
+            deaths=0 if self.poison is None else self.poison.deaths,
         )

@@ -17,7 +17,7 @@ from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Header, Record, own_headers
 from failsoft.schemas.scored import Answers
 from failsoft.topics.ladder import next_rung
-from failsoft.topics.routing import Dead, Given, Retries
+from failsoft.topics.routing import AnswerBatch, Dead, Retries
 from failsoft.workers.scoring.plan import Plan, Scored
 
 FINAL_GIVEN = 2
@@ -28,7 +28,7 @@ Class = tuple[Kind | None, int, bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredRows:
     """Rows that the primary or a link of the chain answered; ``imputed`` is by row of the batch.
 
     An ensemble's answer has the ``members`` that spoke, as model@version, and the ``reason`` why others did not.
@@ -50,7 +50,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BatchOutcome:
     """A batch after all models were asked. ``attempts`` has the rows that come from a rung or from replay."""
 
     records: Sequence[Record]
@@ -59,7 +59,7 @@ class Outcome:
     attempts: Mapping[int, Attempt]
     failures: Mapping[int, Failure]
     held: set[int]
-    answered: Sequence[Answered]
+    answered: Sequence[AnsweredRows]
     rule_errors: Counter[tuple[str, str]]
     version: int | None
     now_ms: int
@@ -68,13 +68,13 @@ class Outcome:
     deaths: int = 0  # of workers, with the only record of this batch in flight: it was not tried
 
 
-def conclude(batch: Outcome) -> Scored:
+def conclude(batch: BatchOutcome) -> Scored:
     """The verdicts of a batch."""
     return _Conclusion(batch).result()
 
 
 class _Conclusion:
-    def __init__(self, batch: Outcome) -> None:
+    def __init__(self, batch: BatchOutcome) -> None:
         self.b = batch
         failures = {row: f for row, f in batch.failures.items() if row not in batch.held}
         missing = {row: f for row, f in batch.missing.items() if row not in batch.held}
@@ -170,7 +170,7 @@ class _Conclusion:
 
     # --- answers ---
 
-    def _classes(self, answered: Answered) -> dict[Class, list[int]]:
+    def _classes(self, answered: AnsweredRows) -> dict[Class, list[int]]:
         """The places of ``answered.rows`` by what the answer is called."""
         b = self.b
         primary = answered.by_primary
@@ -191,7 +191,7 @@ class _Conclusion:
             found.setdefault(kind, []).append(place)
         return found
 
-    def _give(self, answered: Answered, kind: Class, places: list[int]) -> None:
+    def _give(self, answered: AnsweredRows, kind: Class, places: list[int]) -> None:
         b = self.b
         reason, revision, final = kind
         rows = answered.rows if len(places) == len(answered.rows) else [answered.rows[i] for i in places]
@@ -226,7 +226,7 @@ class _Conclusion:
             scored_at=iso(b.now_ms),
             members=answered.members,
         )
-        self.out.verdicts.given.append(Given(answers, records, rows))
+        self.out.verdicts.given.append(AnswerBatch(answers, records, rows))
         self.out.answers[answered.source, reason or "none"] += len(rows)
         label = _label(answered, revision, final)
         if label != "answered":
@@ -261,7 +261,7 @@ class _Conclusion:
         return {"provisional": "retried", "confirmed": "unchanged"}.get(label, label)
 
 
-def _label(answered: Answered, revision: int, final: bool) -> str:
+def _label(answered: AnsweredRows, revision: int, final: bool) -> str:
     """What an answer is, for ``failsoft_events_total{outcome}``."""
     if revision == 0:
         return "answered" if final else "provisional"

@@ -15,7 +15,7 @@ from failsoft.models.catalog.repository import Artifact, Repository, UnknownMode
 from failsoft.models.isolation.isolated_session import Isolated
 from failsoft.models.isolation.replica import Death
 from failsoft.models.runtime.session import Session, Unloadable
-from failsoft.models.vetting.cache import Passes
+from failsoft.models.vetting.cache import VettingCache
 from failsoft.models.vetting.gate import Limits, examine
 from failsoft.models.vetting.verdict import Vetting
 from failsoft.schemas.config import duration
@@ -60,7 +60,7 @@ def open_version(
     with _files_of(card.name, version):
         vetting = vet(repository, card, version, within)
         if not vetting.passed:
-            raise Unloadable(f"{vetting.key} did not pass its vetting: {vetting.told()}")
+            raise Unloadable(f"{vetting.key} did not pass its vetting: {vetting.describe()}")
         artifact = vetted(repository, vetting)
         session = _loading(artifact, card, died)
         session.warm()
@@ -84,13 +84,13 @@ def _loading(artifact: Artifact, card: ModelCard, died: Died) -> Model:
 
     few = FewLines(log)
 
-    def told(death: Death) -> None:
+    def on_death(death: Death) -> None:
         few.warning(
             "a model's process died", time.monotonic(), model=artifact.key, why=death.why, message=death.message
         )
         died(artifact.key, death.why)
 
-    return Isolated(artifact, card, told)
+    return Isolated(artifact, card, on_death)
 
 
 def candidates(repository: Repository, model: str, active: int | None) -> list[int]:
@@ -98,10 +98,10 @@ def candidates(repository: Repository, model: str, active: int | None) -> list[i
     (never what is newer: the fleet may have left that); the newest first where the fleet wants none yet.
     """
 
-    def told(mistake: Refused) -> None:
+    def on_refused(mistake: Refused) -> None:
         log.error("a version is passed over", model=model, why=str(mistake))
 
-    versions = repository.versions(model, told)
+    versions = repository.versions(model, on_refused)
     return versions if active is None else [active, *(v for v in versions if v < active)]
 
 
@@ -136,7 +136,7 @@ def prove(repository: Repository, card: ModelCard, version: int, within: Limits 
             vetting = vet(repository, card, version, within, anew=True)
     except (UnknownModel, Refused, Unloadable) as e:
         return str(e)
-    return None if vetting.passed else vetting.told()
+    return None if vetting.passed else vetting.describe()
 
 
 def limits(settings: Settings) -> Limits:
@@ -150,7 +150,7 @@ def vet(
     repository: Repository, card: ModelCard, version: int, within: Limits | None = None, anew: bool = False
 ) -> Vetting:
     """The verdict on a version, blocking: at once for one that this machine has seen pass, unless ``anew``."""
-    return examine(repository, card, version, within, Passes(own_folder()), anew)
+    return examine(repository, card, version, within, VettingCache(own_folder()), anew)
 
 
 def vetted(repository: Repository, vetting: Vetting) -> Artifact:

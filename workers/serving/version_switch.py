@@ -14,14 +14,14 @@ from mode import Service
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import UnknownModel
 from failsoft.models.rollout.health import Recent
-from failsoft.models.rollout.rollout import newer, presence_every, skew
+from failsoft.models.rollout.rollout import heartbeat_every, newer, skew
 from failsoft.models.runtime.session import Unloadable
 from failsoft.schemas.config.refusal import Refused
-from failsoft.schemas.fleet.rollout import Presence, RolloutRow
+from failsoft.schemas.fleet.rollout import Heartbeat, RolloutRow
 from failsoft.workers.execution.runner import Runner
-from failsoft.workers.scoring.plan import Call, Result
+from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.serving.loader import Opened
-from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.versions")
@@ -39,7 +39,7 @@ UnknownModel or Unloadable."""
 
 
 @dataclass(slots=True)
-class _Model:
+class _ServedModel:
     """One model in this worker."""
 
     row: RolloutRow | None = None  # the fleet's, the newest that was seen
@@ -81,22 +81,22 @@ class Versions(Service):  # type: ignore[misc]
         opened: Iterable[Opened],
         open: Open,
         runner: Runner,
-        board: LocalBoard,
+        registry: ServingRegistry,
         metrics: Metrics,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         super().__init__()
         self._worker, self._cards, self._open = worker, cards, open
-        self._runner, self._board, self._metrics = runner, board, metrics
+        self._runner, self._registry, self._metrics = runner, registry, metrics
         self._clock, self._wall = clock, wall
-        self._models = {model: _Model() for model in cards}
+        self._models = {model: _ServedModel() for model in cards}
         self._known: dict[str, _Known] = {}
         self.on_news: Callable[[], None] = lambda: None
         for each in opened:
             self._serve(each)
 
-    def saw(self, call: Call, result: Result) -> None:
+    def on_result(self, call: Call, result: CallResult) -> None:
         """A call came back: its version's health."""
         known = self._known.get(call.key)
         if known is None:
@@ -122,13 +122,13 @@ class Versions(Service):  # type: ignore[misc]
             model.tries, model.try_at = 0, 0.0
             model.changed.set()
 
-    def presences(self) -> Iterator[Presence]:
+    def heartbeats(self) -> Iterator[Heartbeat]:
         """What the fleet should be told now of this worker. Each is counted as told."""
         now = self._clock()
         for name, model in self._models.items():
-            served = self._board.serving(name)
+            served = self._registry.serving(name)
             says = None if served is None else served.version, model.problem
-            if says == model.told and now - model.told_at < presence_every(model.workers):
+            if says == model.told and now - model.told_at < heartbeat_every(model.workers):
                 continue
             model.told, model.told_at = says, now
             health = {
@@ -136,24 +136,24 @@ class Versions(Service):  # type: ignore[misc]
                 for k in self._known.values()
                 if k.opened.served.model == name
             }
-            yield Presence(self._worker, name, says[0], self._now_ms(), says[1], health)
+            yield Heartbeat(self._worker, name, says[0], self._now_ms(), says[1], health)
 
     async def on_start(self) -> None:
         """Begins to follow."""
         for name, model in self._models.items():
             self.add_future(self._follow(name, model))
 
-    async def _follow(self, name: str, model: _Model) -> None:
+    async def _follow(self, name: str, model: _ServedModel) -> None:
         while not self.should_stop:
             model.changed.clear()
-            if self._astray(name, model) and self._clock() >= model.try_at:
+            if self._needs_switch(name, model) and self._clock() >= model.try_at:
                 await self._move(name, model)
             with suppress(TimeoutError):
                 await asyncio.wait_for(model.changed.wait(), LOOK)
 
-    def _astray(self, name: str, model: _Model) -> bool:
+    def _needs_switch(self, name: str, model: _ServedModel) -> bool:
         """Does this worker serve another version than the fleet wants, or none?"""
-        served = self._board.serving(name)
+        served = self._registry.serving(name)
         if served is None:
             return True
         if served.version in (model.wanted, None) or model.wanted is None:
@@ -161,8 +161,8 @@ class Versions(Service):  # type: ignore[misc]
             return False
         return True
 
-    async def _move(self, name: str, model: _Model) -> None:
-        before, wanted = self._board.serving(name), model.wanted
+    async def _move(self, name: str, model: _ServedModel) -> None:
+        before, wanted = self._registry.serving(name), model.wanted
         try:
             # On a thread: it takes a second or more, and batches go on.
             opened = await asyncio.to_thread(self._open, name, wanted)
@@ -185,7 +185,7 @@ class Versions(Service):  # type: ignore[misc]
         if before is not None:
             await self._unload(before.key)
 
-    def _failed(self, name: str, model: _Model, why: str) -> None:
+    def _failed(self, name: str, model: _ServedModel, why: str) -> None:
         wait = min(AGAIN[1], AGAIN[0] * 2.0 ** min(model.tries, 32))
         model.problem, model.tries, model.try_at = why[:2_000], model.tries + 1, self._clock() + wait
         log.error("the version that the fleet wants cannot serve here", model=name, version=model.wanted, why=why)
@@ -194,7 +194,7 @@ class Versions(Service):  # type: ignore[misc]
     def _serve(self, opened: Opened) -> None:
         self._known[opened.served.key] = _Known(opened)
         self._runner.add(opened.served.key, opened.session)
-        self._board.serve(opened.served, self._cards[opened.served.model])
+        self._registry.serve(opened.served, self._cards[opened.served.model])
         self._metrics.inform(
             "failsoft_model_info",
             model=opened.served.model,
@@ -206,7 +206,7 @@ class Versions(Service):  # type: ignore[misc]
         """Calls under way end on the version that they began on; then its memory is given back."""
         await self._runner.retire(key)
         known = self._known.pop(key)
-        self._board.retire(key)
+        self._registry.retire(key)
         await asyncio.to_thread(known.opened.close)
 
     def unload_all(self) -> None:

@@ -95,7 +95,7 @@ def trace_id(traceparent: bytes | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailureRecord:
     """A failure that changed one event's answer, as it is logged. No feature's value is among the fields.
 
     ``origin`` is ``<topic>-<partition>-<offset>``; ``attempt`` counts retries (0 is the first try).
@@ -133,7 +133,7 @@ class FailureLog:
         self._burst = max(1.0, per_second)  # a second's worth at once: failures come in batches
         self._buckets: dict[tuple[str, str], _Bucket] = {}  # one a model and kind: a few dozen at most
 
-    def failures(self, rows: Iterable[Failed], now: float) -> None:
+    def failures(self, rows: Iterable[FailureRecord], now: float) -> None:
         """A batch's failures."""
         for row in rows:
             key = (row.model, row.kind)

@@ -20,13 +20,13 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.fleet.rollout import Trigger
 from failsoft.schemas.prediction import Source
 
 
-class Type(StrEnum):
+class MetricType(StrEnum):
     """Prometheus's metric types, those that we use. An info is a gauge that is always 1: its labels are the news."""
 
     COUNTER = "counter"
@@ -40,7 +40,7 @@ class Definition:
     """One row of the table. ``values`` lists what a label may be, where that is a closed set."""
 
     name: str
-    type: Type
+    type: MetricType
     help: str
     labels: tuple[str, ...] = ()
     unit: str = ""
@@ -55,7 +55,7 @@ REPLAYED = ("answered", "corrected", "retried", "dead", "unchanged")
 NO_REASON = "none"  # a label's value: Prometheus takes an empty one for a missing label
 
 _KINDS = tuple(Kind)
-_STATES = tuple(State)
+_STATES = tuple(BreakerState)
 # Dense around the goals (60 ms at the 99th percentile; commits of 9, 32 and 75 ms were measured), sparse up to the
 # 15 s after which a transaction is given up.
 _COMMIT = (0.002, 0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
@@ -67,7 +67,7 @@ _BATCH = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 4000, 8000)
 TABLE: tuple[Definition, ...] = (
     Definition(
         "failsoft_events_total",
-        Type.COUNTER,
+        MetricType.COUNTER,
         "Records read, by what became of them: answered (first answer, final), provisional (first answer, a correction "
         "may follow), corrected (a second answer, by the primary), confirmed (the provisional answer made final), dead "
         "(a dead letter without a second answer), unchanged (on to the next rung, or nothing left to say).",
@@ -76,21 +76,21 @@ TABLE: tuple[Definition, ...] = (
     ),
     Definition(
         "failsoft_answers_total",
-        Type.COUNTER,
+        MetricType.COUNTER,
         'Answers written, by who gave them and by the failure that kept the primary away ("none" if nothing did).',
         ("source", "reason"),
         values={"source": tuple(Source), "reason": (NO_REASON, *_KINDS)},
     ),
     Definition(
         "failsoft_event_latency_seconds",
-        Type.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "From an event read to its answer committed.",
         unit="seconds",
         buckets=_COMMIT,
     ),
     Definition(
         "failsoft_inference_seconds",
-        Type.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "A call of a model, one observation a batch.",
         ("model", "version"),
         unit="seconds",
@@ -98,44 +98,46 @@ TABLE: tuple[Definition, ...] = (
     ),
     Definition(
         "failsoft_inference_failures_total",
-        Type.COUNTER,
+        MetricType.COUNTER,
         "Rows that a model failed, by kind.",
         ("model", "version", "kind"),
         values={"kind": _KINDS},
     ),
     Definition(
         "failsoft_model_threads_lost_total",
-        Type.COUNTER,
+        MetricType.COUNTER,
         "Runs that ignored their deadline, so that their thread was given up.",
         ("model", "version"),
     ),
     Definition(
         "failsoft_threads_lost",
-        Type.GAUGE,
+        MetricType.GAUGE,
         "Threads given up and not yet back; one more than there are threads for models, and the worker restarts.",
     ),
     Definition(
         "failsoft_model_restarts_total",
-        Type.COUNTER,
+        MetricType.COUNTER,
         'Processes of models with isolation = "process" that died, and were started again: crashed (a signal, or an '
         "exit that nobody asked for), memory (over the card's limit), timeout (killed, since it did not stop at its "
         "deadline), load (it could not be started or loaded again).",
         ("model", "version", "why"),
         values={"why": ("crashed", "memory", "timeout", "load")},
     ),
-    Definition("failsoft_retries_total", Type.COUNTER, "Records put on a rung of the ladder.", ("rung",)),
-    Definition("failsoft_retry_waiting", Type.GAUGE, "Records on a rung, not yet read again (its lag).", ("rung",)),
+    Definition("failsoft_retries_total", MetricType.COUNTER, "Records put on a rung of the ladder.", ("rung",)),
+    Definition(
+        "failsoft_retry_waiting", MetricType.GAUGE, "Records on a rung, not yet read again (its lag).", ("rung",)
+    ),
     Definition(
         "failsoft_retry_overdue_seconds",
-        Type.GAUGE,
+        MetricType.GAUGE,
         "How long a rung's oldest record has been due; 0 when none is.",
         ("rung",),
         unit="seconds",
     ),
-    Definition("failsoft_dead_total", Type.COUNTER, "Dead letters written.", ("kind",), values={"kind": _KINDS}),
+    Definition("failsoft_dead_total", MetricType.COUNTER, "Dead letters written.", ("kind",), values={"kind": _KINDS}),
     Definition(
         "failsoft_replayed_total",
-        Type.COUNTER,
+        MetricType.COUNTER,
         "Replayed dead letters, by what became of them: answered (a first answer), corrected (a second, by the "
         "primary), retried (back on the ladder), dead (again), unchanged (it had its final answer).",
         ("result",),
@@ -143,60 +145,62 @@ TABLE: tuple[Definition, ...] = (
     ),
     Definition(
         "failsoft_breaker_state",
-        Type.GAUGE,
+        MetricType.GAUGE,
         "1 for the state that this worker's breaker is in, 0 for the others.",
         ("model", "version", "state"),
         values={"state": _STATES},
     ),
     Definition(
         "failsoft_breaker_transitions_total",
-        Type.COUNTER,
+        MetricType.COUNTER,
         "Moves of this worker's breaker (half_open to half_open: probes were lost).",
         ("model", "version", "from", "to"),
         values={"from": _STATES, "to": _STATES},
     ),
     Definition(
         "failsoft_node_sick",
-        Type.GAUGE,
+        MetricType.GAUGE,
         "1 while the fleet finds that this worker fails alone with a model that others answer with.",
         ("model", "version"),
     ),
     Definition(
         "failsoft_control_plane_up",
-        Type.GAUGE,
+        MetricType.GAUGE,
         "1 while this worker reads the fleet's breakers, 0 while it goes by its own alone.",
     ),
-    Definition("failsoft_imputed_total", Type.COUNTER, "Missing values that were filled in.", ("feature",)),
+    Definition("failsoft_imputed_total", MetricType.COUNTER, "Missing values that were filled in.", ("feature",)),
     Definition(
         "failsoft_fleet_workers",
-        Type.GAUGE,
+        MetricType.GAUGE,
         "Workers of the fleet that serve a version, as the fleet's row has it: more than one version of a model for "
         "longer than a move takes is a skew.",
         ("model", "version"),
     ),
-    Definition("failsoft_model_info", Type.INFO, "A model version that is loaded.", ("model", "version", "sha256")),
+    Definition(
+        "failsoft_model_info", MetricType.INFO, "A model version that is loaded.", ("model", "version", "sha256")
+    ),
     Definition(
         "failsoft_rollbacks_total",
-        Type.COUNTER,
+        MetricType.COUNTER,
         "Rollbacks to another version, by what ordered them; counted by the worker that owns the table.",
         ("model", "trigger"),
         values={"trigger": (Trigger.AUTOMATIC, Trigger.OPERATOR)},
     ),
     Definition(
         "failsoft_transaction_seconds",
-        Type.HISTOGRAM,
+        MetricType.HISTOGRAM,
         "From a transaction's begin to its commit.",
         unit="seconds",
         buckets=_COMMIT,
     ),
-    Definition("failsoft_batch_size", Type.HISTOGRAM, "Records in a transaction.", buckets=_BATCH),
+    Definition("failsoft_batch_size", MetricType.HISTOGRAM, "Records in a transaction.", buckets=_BATCH),
     Definition(
         "failsoft_last_progress_timestamp_seconds",
-        Type.GAUGE,
+        MetricType.GAUGE,
         "Unix time of the last commit, or of the last look that found nothing to do.",
         unit="seconds",
     ),
-    Definition("failsoft_build_info", Type.INFO, "The program that is running.", ("version", "python")),
+    Definition("failsoft_build_info", MetricType.INFO, "The program that is running.", ("version", "python")),
 )
 
 # Counters with few, known labels exist from the start: a rate over one that appears at 1 misses its first event.
@@ -228,12 +232,12 @@ class Metrics(Collector):
         self._lock = threading.Lock()
         self._definitions = {d.name: d for d in TABLE}
         self._values: dict[str, dict[Labels, float]] = {
-            d.name: dict.fromkeys(_initial(d), 0.0) for d in TABLE if d.type is not Type.HISTOGRAM
+            d.name: dict.fromkeys(_initial(d), 0.0) for d in TABLE if d.type is not MetricType.HISTOGRAM
         }
         self._histograms: dict[str, dict[Labels, _Histogram]] = {
             d.name: {labels: _Histogram(len(d.buckets)) for labels in _initial(d)}
             for d in TABLE
-            if d.type is Type.HISTOGRAM
+            if d.type is MetricType.HISTOGRAM
         }
         self._reads: dict[str, Read] = {}
         registry.register(self)
@@ -242,14 +246,14 @@ class Metrics(Collector):
         """``n`` more of a counter. (A label named ``from`` is passed as ``**{"from": …}``.)"""
         if not n >= 0:
             raise ValueError(f"{name} only goes up: {n} cannot be added")
-        key = self._key(name, Type.COUNTER, labels)
+        key = self._key(name, MetricType.COUNTER, labels)
         series = self._values[name]
         with self._lock:
             series[key] = series.get(key, 0.0) + n
 
     def observe(self, name: str, value: float, n: int = 1, /, **labels: str) -> None:
         """``n`` observations of ``value`` in a histogram."""
-        key = self._key(name, Type.HISTOGRAM, labels)
+        key = self._key(name, MetricType.HISTOGRAM, labels)
         buckets = self._definitions[name].buckets
         series = self._histograms[name]
         with self._lock:
@@ -261,25 +265,25 @@ class Metrics(Collector):
 
     def set(self, name: str, value: float, /, **labels: str) -> None:
         """A gauge's value."""
-        key = self._key(name, Type.GAUGE, labels)
+        key = self._key(name, MetricType.GAUGE, labels)
         with self._lock:
             self._values[name][key] = value
 
     def inform(self, name: str, /, **labels: str) -> None:
         """An info's labels: ``failsoft_model_info`` of a version that was loaded."""
-        key = self._key(name, Type.INFO, labels)
+        key = self._key(name, MetricType.INFO, labels)
         with self._lock:
             self._values[name][key] = 1.0
 
     def read(self, name: str, read: Read, /) -> None:
         """A gauge asked for at each scrape: ``read()`` gives (labels, value) pairs, on the web server's thread."""
-        if self._definitions[name].type is not Type.GAUGE:
+        if self._definitions[name].type is not MetricType.GAUGE:
             raise ValueError(f"{name} is a {self._definitions[name].type}, not a gauge")
         self._reads[name] = read
 
-    def breaker(self, model: str, version: str, state: State) -> None:
+    def breaker(self, model: str, version: str, state: BreakerState) -> None:
         """The state that a breaker is in: 1 for it, 0 for every other."""
-        for each in State:
+        for each in BreakerState:
             self.set("failsoft_breaker_state", float(each is state), model=model, version=version, state=each)
 
     def forget(self, **labels: str) -> None:
@@ -290,7 +294,7 @@ class Metrics(Collector):
         if not labels:
             raise ValueError("what should be forgotten? no labels were given")
         for d in TABLE:
-            if d.type in (Type.GAUGE, Type.INFO) and set(labels) <= set(d.labels):
+            if d.type in (MetricType.GAUGE, MetricType.INFO) and set(labels) <= set(d.labels):
                 at = [(d.labels.index(label), value) for label, value in labels.items()]
                 with self._lock:
                     for key in [k for k in self._values[d.name] if all(k[i] == value for i, value in at)]:
@@ -309,7 +313,7 @@ class Metrics(Collector):
                 histograms = [(key, list(h.counts), h.total) for key, h in self._histograms.get(d.name, {}).items()]
             yield _family(d, values, histograms)
 
-    def _key(self, name: str, type_: Type, labels: Mapping[str, str]) -> Labels:
+    def _key(self, name: str, type_: MetricType, labels: Mapping[str, str]) -> Labels:
         d = self._definitions[name]
         if d.type is not type_:
             raise ValueError(f"{name} is a {d.type}, not a {type_}")
@@ -325,8 +329,8 @@ class Metrics(Collector):
 def _initial(d: Definition) -> list[Labels]:
     """The label values that a metric's series exist for before anything has happened."""
     if not d.labels:
-        return [()] if d.type is not Type.GAUGE else []  # an unset gauge is unknown, not 0
-    if d.type is not Type.COUNTER or not set(d.labels) <= set(d.values):
+        return [()] if d.type is not MetricType.GAUGE else []  # an unset gauge is unknown, not 0
+    if d.type is not MetricType.COUNTER or not set(d.labels) <= set(d.values):
         return []
     if math.prod(len(d.values[label]) for label in d.labels) > _BORN_AT_ZERO:
         return []
@@ -338,19 +342,19 @@ def _family(
     values: Iterable[tuple[Labels, float]],
     histograms: Iterable[tuple[Labels, Sequence[int], float]],
 ) -> Metric:
-    if d.type is Type.HISTOGRAM:
+    if d.type is MetricType.HISTOGRAM:
         family = HistogramMetricFamily(d.name, d.help, labels=d.labels, unit=d.unit)
         edges = [*(str(float(edge)) for edge in d.buckets), "+Inf"]
         for key, counts, total in histograms:
             cumulative = [float(c) for c in itertools.accumulate(counts)]
             family.add_metric(key, buckets=list(zip(edges, cumulative, strict=True)), sum_value=total)
         return family
-    if d.type is Type.INFO:
+    if d.type is MetricType.INFO:
         info = InfoMetricFamily(d.name.removesuffix("_info"), d.help)
         for key, _ in values:
             info.add_metric((), dict(zip(d.labels, key, strict=True)))
         return info
-    if d.type is Type.COUNTER:
+    if d.type is MetricType.COUNTER:
         counter = CounterMetricFamily(d.name, d.help, labels=d.labels)
         for key, value in values:
             counter.add_metric(key, value)

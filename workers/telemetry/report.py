@@ -10,7 +10,7 @@ import structlog
 from failsoft.schemas.event import origin_of
 from failsoft.schemas.record import Record
 from failsoft.workers.scoring.plan import Scored
-from failsoft.workers.telemetry.logs import Failed, FailureLog, trace_id
+from failsoft.workers.telemetry.logs import FailureLog, FailureRecord, trace_id
 from failsoft.workers.telemetry.metrics import NO_REASON, Metrics
 
 log = structlog.get_logger("failsoft.report")
@@ -51,15 +51,15 @@ class Reporter:
             m.add("failsoft_replayed_total", n, result=result)
         for feature, n in scored.imputed.items():
             m.add("failsoft_imputed_total", n, feature=feature)
-        if scored.failures or scored.absent:
+        if scored.failures or scored.missing:
             self._log(records, scored, now)
         for (rule, error), n in scored.rule_errors.items():
             log.warning("a rule raised", rule=rule, error=error, rows=n)
 
     def _log(self, records: Sequence[Record], scored: Scored, now: float) -> None:
         seen: Counter[str] = Counter()
-        lines: list[Failed] = []
-        for row, failure in (*scored.failures.items(), *scored.absent.items()):
+        lines: list[FailureRecord] = []
+        for row, failure in (*scored.failures.items(), *scored.missing.items()):
             seen[failure.kind] += 1
             if seen[failure.kind] > LISTED:
                 continue
@@ -67,7 +67,7 @@ class Reporter:
             attempt = scored.attempts.get(row)  # never from the headers: on an input topic anybody may write them
             origin = origin_of(record) if attempt is None else attempt.origin
             lines.append(
-                Failed(
+                FailureRecord(
                     event_id=scored.events.ids[row],
                     origin=f"{origin.topic}-{origin.partition}-{origin.offset}",
                     model=self._model,

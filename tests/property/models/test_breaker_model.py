@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from failsoft.models.breaker.breaker import Breaker, Transition
-from failsoft.models.breaker.rules import Policy, State
+from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
 from failsoft.models.breaker.window import Counts
 
-POLICY = Policy(
+POLICY = BreakerPolicy(
     failure_rate=0.5,
     window=8.0,
     minimum_calls=4,
@@ -105,10 +105,10 @@ class Conversation(RuleBasedStateMachine):
             assert t.generation == self.seen, "each transition is returned once, in order, one generation each"
             if self.last is not None:
                 assert t.from_ is self.last.to
-            if t.from_ in (State.FORCED_OPEN, State.DISABLED):
+            if t.from_ in (BreakerState.FORCED_OPEN, BreakerState.DISABLED):
                 assert t.reason.startswith("operator: "), "forced states are left by commands alone"
             self.last = t
-        if moved and self.breaker.state is State.OPEN and moved[-1].to is State.OPEN:
+        if moved and self.breaker.state is BreakerState.OPEN and moved[-1].to is BreakerState.OPEN:
             assert self.breaker.until is not None
             waits = self.breaker.until - moved[-1].at
             assert POLICY.open_for * 0.8 - 1e-9 <= waits <= POLICY.max_open + 1e-9
@@ -210,7 +210,7 @@ class Conversation(RuleBasedStateMachine):
     @invariant()
     def never_more_probes_than_allowed(self) -> None:
         snapshot = self.breaker.snapshot(self.now)
-        if snapshot.state is State.HALF_OPEN:
+        if snapshot.state is BreakerState.HALF_OPEN:
             assert snapshot.outstanding + snapshot.passed <= POLICY.probes
             assert sum(n for g, n in self.calls if g == snapshot.generation) <= POLICY.probes
 
@@ -221,11 +221,11 @@ class Conversation(RuleBasedStateMachine):
             now += wait
             admission = self.breaker.admit(POLICY.probes, now)
             self.note(self.breaker.report(admission.generation, Counts(admission.granted), now, 0.5))
-            while self.breaker.state is State.HALF_OPEN and admission.granted:  # some of the probes went earlier
+            while self.breaker.state is BreakerState.HALF_OPEN and admission.granted:  # some of the probes went earlier
                 admission = self.breaker.admit(POLICY.probes, now)
                 self.note(self.breaker.report(admission.generation, Counts(admission.granted), now, 0.5))
-        forced = state in (State.FORCED_OPEN, State.DISABLED)
-        assert self.breaker.state is (state if forced else State.CLOSED)
+        forced = state in (BreakerState.FORCED_OPEN, BreakerState.DISABLED)
+        assert self.breaker.state is (state if forced else BreakerState.CLOSED)
 
 
 TestConversation = Conversation.TestCase

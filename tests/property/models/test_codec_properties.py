@@ -13,13 +13,18 @@ from hypothesis import strategies as st
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import Damaged
 from failsoft.models.isolation.transport import Segment
-from failsoft.models.runtime.signature import Outcome
+from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, Spec, Type, columns
+from failsoft.schemas.features import Columns, FeatureType, Spec, columns
 from failsoft.schemas.prediction import Predictions
 
-SPECS = (Spec("f", Type.FLOAT), Spec("i", Type.INT), Spec("b", Type.BOOL), Spec("s", Type.STRING))
+SPECS = (
+    Spec("f", FeatureType.FLOAT),
+    Spec("i", FeatureType.INT),
+    Spec("b", FeatureType.BOOL),
+    Spec("s", FeatureType.STRING),
+)
 ROW = st.fixed_dictionaries(
     {},
     optional={
@@ -57,7 +62,7 @@ def test_columns_arrive_as_they_were_sent(events: list[dict[str, object]]) -> No
 @given(st.lists(st.tuples(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9)), max_size=8))
 def test_a_matrix_arrives_as_a_matrix(rows: list[tuple[float, float]]) -> None:
     """Its columns are views of it there too: the model is fed without a copy."""
-    specs = (Spec("a", Type.FLOAT), Spec("b", Type.FLOAT))
+    specs = (Spec("a", FeatureType.FLOAT), Spec("b", FeatureType.FLOAT))
     segment = Segment.create()
     sent = columns([{"a": a, "b": b} for a, b in rows], specs)
     arrived = codec.columns(*crossed(segment, *codec.send_columns(sent)), specs)
@@ -79,10 +84,10 @@ def test_answers_arrive_as_they_were_given(labels: Any, table: Any, confidences:
     """Each shape that an answer has; a row that failed keeps its failure."""
     segment = Segment.create()
     bad = {1: Failure(Kind.BAD_OUTPUT, "no \n number")}
-    about, blocks = codec.send_answer(Outcome(Predictions(SCORES, labels, table, confidences), bad))
+    about, blocks = codec.send_answer(ModelOutput(Predictions(SCORES, labels, table, confidences), bad))
     arrived = codec.answer(*crossed(segment, about, blocks), 2)
     segment.write([b"\xff" * 10_000])  # the next batch: what was answered is not touched by it
-    assert isinstance(arrived, Outcome) and arrived.bad == bad
+    assert isinstance(arrived, ModelOutput) and arrived.bad == bad
     got = arrived.predictions
     assert got.scores.tolist() == SCORES.tolist() and got.labels == labels
     assert (got.probabilities is None) if table is None else np.array_equal(got.probabilities, table)
@@ -106,7 +111,7 @@ def test_an_answer_that_is_none_is_found_out(about: dict[str, Any], blocks: list
     except Damaged:
         return
     assert isinstance(found, Failure) or len(found.predictions) == 2
-    if isinstance(found, Outcome):
+    if isinstance(found, ModelOutput):
         assert found.predictions.labels is None or len(found.predictions.labels) == 2
 
 

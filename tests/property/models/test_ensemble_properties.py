@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from failsoft.models.answers.ensemble import Group, Spoken, combine
+from failsoft.models.answers.ensemble import MemberGroup, MemberOutput, combine
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.prediction import Predictions
 
@@ -35,7 +35,7 @@ def card(output: dict[str, Any], how: str, quorum: int, weights: list[float]) ->
 
 
 @st.composite
-def members(draw: st.DrawFn, kind: str) -> Spoken:
+def members(draw: st.DrawFn, kind: str) -> MemberOutput:
     """What a member may say of some of the rows; few values, so that members often agree or are as sure."""
     rows = np.array(sorted(draw(st.sets(st.integers(0, ROWS - 1)))), np.intp)
     n = len(rows)
@@ -43,14 +43,16 @@ def members(draw: st.DrawFn, kind: str) -> Spoken:
         raw = draw(arrays.arrays(np.float64, (n, 3), elements=st.sampled_from([0.0, 1.0, 2.0, 0.7])))
         raw[:, 0] += raw.sum(axis=1) == 0
         table = (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
-        return Spoken(rows, Predictions(table.max(axis=1), None, table))
+        return MemberOutput(rows, Predictions(table.max(axis=1), None, table))
     wide = st.floats(width=32, allow_nan=False, allow_infinity=False) if kind == "regression" else st.just(0.5)
     scores = draw(arrays.arrays(np.float32, n, elements=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]) | wide))
-    return Spoken(rows, Predictions(scores, None if kind == "regression" else (scores >= 0.5).astype(int).tolist()))
+    return MemberOutput(
+        rows, Predictions(scores, None if kind == "regression" else (scores >= 0.5).astype(int).tolist())
+    )
 
 
 @st.composite
-def ensembles(draw: st.DrawFn, least: int = 2, hows: tuple[str, ...] = ()) -> tuple[ModelCard, list[Spoken]]:
+def ensembles(draw: st.DrawFn, least: int = 2, hows: tuple[str, ...] = ()) -> tuple[ModelCard, list[MemberOutput]]:
     output = draw(st.sampled_from(OUTPUTS))
     all_hows = ("mean", "weighted_mean", "maximum", "vote")
     how = draw(st.sampled_from([h for h in hows or all_hows if h != "vote" or output["kind"] != "regression"]))
@@ -60,7 +62,7 @@ def ensembles(draw: st.DrawFn, least: int = 2, hows: tuple[str, ...] = ()) -> tu
     return made, [draw(members(output["kind"])) for _ in range(n)]
 
 
-def by_row(groups: list[Group]) -> dict[int, tuple[Any, ...]]:
+def by_row(groups: list[MemberGroup]) -> dict[int, tuple[Any, ...]]:
     found: dict[int, tuple[Any, ...]] = {}
     for group in groups:
         for i, row in enumerate(group.rows.tolist()):
@@ -71,7 +73,7 @@ def by_row(groups: list[Group]) -> dict[int, tuple[Any, ...]]:
 
 
 @given(ensembles(), st.randoms())
-def test_the_order_of_members_is_nothing(made: tuple[ModelCard, list[Spoken]], chance: Any) -> None:
+def test_the_order_of_members_is_nothing(made: tuple[ModelCard, list[MemberOutput]], chance: Any) -> None:
     """To the last bit, label and all: a card may list them as it likes."""
     one, said = made
     assert one.ensemble is not None
@@ -83,7 +85,7 @@ def test_the_order_of_members_is_nothing(made: tuple[ModelCard, list[Spoken]], c
 
 
 @given(ensembles(hows=("mean",)), st.sampled_from([0.1, 0.3, 1.0, 7.0]))
-def test_equal_weights_are_the_mean(made: tuple[ModelCard, list[Spoken]], weight: float) -> None:
+def test_equal_weights_are_the_mean(made: tuple[ModelCard, list[MemberOutput]], weight: float) -> None:
     """Whatever they are."""
     plain, said = made
     assert plain.ensemble is not None
@@ -95,7 +97,7 @@ def test_equal_weights_are_the_mean(made: tuple[ModelCard, list[Spoken]], weight
 
 
 @given(ensembles(least=3))
-def test_who_is_left_out_was_never_there(made: tuple[ModelCard, list[Spoken]]) -> None:
+def test_who_is_left_out_was_never_there(made: tuple[ModelCard, list[MemberOutput]]) -> None:
     """A silent member's weight is nobody's: the answers are those of the ensemble without it."""
     whole, said = made
     assert whole.ensemble is not None
@@ -108,7 +110,7 @@ def test_who_is_left_out_was_never_there(made: tuple[ModelCard, list[Spoken]]) -
 
 
 @given(ensembles())
-def test_the_answer_lies_among_the_members(made: tuple[ModelCard, list[Spoken]]) -> None:
+def test_the_answer_lies_among_the_members(made: tuple[ModelCard, list[MemberOutput]]) -> None:
     """Never over the highest nor under the lowest that was said of the row, of each class too; and a quorum spoke."""
     one, said = made
     assert one.ensemble is not None

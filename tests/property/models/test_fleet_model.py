@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from failsoft.models.breaker.fleet import ALONE_MS, View, fold, view
-from failsoft.models.breaker.rules import Policy, State
+from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind, Tally
 
-POLICY = Policy(
+POLICY = BreakerPolicy(
     failure_rate=0.5,
     window=8.0,
     minimum_calls=8,
@@ -131,7 +131,7 @@ class Worker:
         """How many probes it makes, of ``n`` that it would like to, and its report of them."""
         may = self.may(now)
         passed, failed = self.outcomes.get(may.generation, (0, 0))
-        lent = may.probes_granted if may.state is State.HALF_OPEN and may.generation - 1 in self.asked else 0
+        lent = may.probes_granted if may.state is BreakerState.HALF_OPEN and may.generation - 1 in self.asked else 0
         assert lent is not None
         n = max(0, min(n, lent - passed - failed))  # after an expiry it has made more than it may now
         passed, failed = passed + n * well, failed + n * (not well)

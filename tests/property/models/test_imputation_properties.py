@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.card import ModelCard
-from failsoft.schemas.features import FLOAT32_MAX, Spec, Type, columns
+from failsoft.schemas.features import FLOAT32_MAX, FeatureType, Spec, columns
 
 # A few letters are enough, and spare each run the making of Hypothesis's table of all of Unicode.
 LETTERS = "ab€\x00"
@@ -60,11 +60,11 @@ def usable(spec: Spec, event: dict[str, object]) -> bool:
         return False
     value = event[spec.name]
     match spec.type:
-        case Type.BOOL:
+        case FeatureType.BOOL:
             return value is True or value is False
-        case Type.STRING:
+        case FeatureType.STRING:
             return isinstance(value, str) and (spec.categories is None or value in spec.categories)
-        case Type.FLOAT:
+        case FeatureType.FLOAT:
             return type(value) in (int, float) and abs(value) <= FLOAT32_MAX  # type: ignore[arg-type, operator]
     if type(value) is float:
         return math.isfinite(value) and value.is_integer() and -(2.0**63) <= value < 2.0**63
@@ -85,7 +85,7 @@ def test_each_cell_is_kept_filled_or_invalid(batch: list[dict[str, object]], fea
         row = made.columns.row(i)
         for spec in card.specs:
             expected = event[spec.name] if spec.name not in lacking else FILLS[spec.name]
-            if spec.type is Type.FLOAT and isinstance(expected, int):
+            if spec.type is FeatureType.FLOAT and isinstance(expected, int):
                 expected = float(expected)  # an integer past 2^53 is the float next to it
             assert row[spec.name] == expected
             assert type(made.columns.values[spec.name].item(i)) is {"float": float, "int": int, "bool": bool}.get(

@@ -10,21 +10,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from failsoft.models.breaker.fleet import fold
-from failsoft.models.breaker.local import ALONE_AFTER, EVERY, Home
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.local import ALONE_AFTER, EVERY, LocalBreaker
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind
 from tests.property.models.test_fleet_model import KEY, POLICY, T0, WORKERS
 
 NAMES = st.sampled_from(WORKERS)
-HELD = (State.OPEN, State.HALF_OPEN)
+HELD = (BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 
 @dataclass
 class Run:
     """Calls that are out: of which life, under which generation of its own, how many."""
 
-    home: Home
+    local: LocalBreaker
     generation: int
     calls: int
 
@@ -36,7 +36,7 @@ class Worker:
     """
 
     name: str
-    home: Home
+    local: LocalBreaker
     heard: float
     sequence: int = 0
     skew: int = 0
@@ -60,8 +60,8 @@ class Fleet(RuleBasedStateMachine):
 
     # --- what the world does -------------------------------------------------------------------------------------
 
-    def born(self, name: str) -> Home:
-        return Home(KEY, name, POLICY, self.now)
+    def born(self, name: str) -> LocalBreaker:
+        return LocalBreaker(KEY, name, POLICY, self.now)
 
     def ms(self, skew: int = 0) -> int:
         return T0 + round(self.now * 1000) + skew
@@ -78,41 +78,46 @@ class Fleet(RuleBasedStateMachine):
         self.row = row
 
     def see(self, worker: Worker, row: BreakerRow | None) -> None:
-        before = worker.home.row
-        if row is not None and worker.home.absorb(row, self.now):
+        before = worker.local.row
+        if row is not None and worker.local.absorb(row, self.now):
             assert before is None or row.generation > before.generation
             worker.heard = self.now
-            assert worker.home.state is State(row.state), "whatever it did alone, it is with the fleet again"
+            assert worker.local.state is BreakerState(row.state), "whatever it did alone, it is with the fleet again"
 
     def admit(self, worker: Worker, n: int, ladder: int) -> Run:
-        home = worker.home
-        given = home.admit(n, ladder, self.now, self.ms(worker.skew))
-        row = home.row
-        if row is not None and State(row.state) in HELD and not home.tripped and home.state is not State.CLOSED:
+        local = worker.local
+        given = local.admit(n, ladder, self.now, self.ms(worker.skew))
+        row = local.row
+        if (
+            row is not None
+            and BreakerState(row.state) in HELD
+            and not local.tripped
+            and local.state is not BreakerState.CLOSED
+        ):
             assert given.probe or not given.granted
-            assert home.state is State.HALF_OPEN or not given.granted, "an open row was left alone"
+            assert local.state is BreakerState.HALF_OPEN or not given.granted, "an open row was left alone"
             self.probes[row.generation] += given.granted
             worker.made[row.generation] += given.granted
-        elif home.state is State.FORCED_OPEN:
+        elif local.state is BreakerState.FORCED_OPEN:
             assert given.granted == 0
-        elif home.state is State.DISABLED:
+        elif local.state is BreakerState.DISABLED:
             assert given.granted == n
-        return Run(home, given.generation, given.granted)
+        return Run(local, given.generation, given.granted)
 
     def end(self, run: Run, failures: int, u: float = 0.5) -> None:
         if run.calls:
-            run.home.report(run.generation, Counts(run.calls, min(failures, run.calls), 0, 1), self.now, u)
+            run.local.report(run.generation, Counts(run.calls, min(failures, run.calls), 0, 1), self.now, u)
 
     def tell(self, worker: Worker) -> list[bytes]:
-        worker.home.tick(self.now)
-        told = list(worker.home.reports(worker.sequence + 1, self.now, self.ms(worker.skew)))
+        worker.local.tick(self.now)
+        told = list(worker.local.reports(worker.sequence + 1, self.now, self.ms(worker.skew)))
         worker.sequence += len(told)
         for report in told:
             self.check(worker, report)
         return [r.to_bytes() for r in told]
 
     def check(self, worker: Worker, report: Report) -> None:
-        row = worker.home.row
+        row = worker.local.row
         assert report.generation == (row.generation if row else 0)
         if report.kind is ReportKind.ASK:
             assert 1 <= report.want <= POLICY.probes
@@ -139,12 +144,12 @@ class Fleet(RuleBasedStateMachine):
     @rule(name=NAMES, at=st.integers(0, 1_000))
     def the_table_is_read_again(self, name: str, at: int) -> None:
         """As by a worker that becomes the owner: it sees an old row, for a moment, if it has seen a newer one."""
-        home, old = self.workers[name].home, self.history[at % len(self.history)]
-        if home.row is None or old.generation > home.row.generation:
+        local, old = self.workers[name].local, self.history[at % len(self.history)]
+        if local.row is None or old.generation > local.row.generation:
             return
-        before = home.state, home.generation, home.row.generation
+        before = local.state, local.generation, local.row.generation
         self.see(self.workers[name], old)
-        assert (home.state, home.generation, home.row.generation) == before
+        assert (local.state, local.generation, local.row.generation) == before
 
     @rule(name=NAMES, n=st.sampled_from([1, 2, 5, 40]), ladder=st.booleans(), failures=st.sampled_from([0, 1, 99]))
     def calls_are_made(self, name: str, n: int, ladder: bool, failures: int) -> None:
@@ -164,8 +169,9 @@ class Fleet(RuleBasedStateMachine):
     @rule(name=NAMES, waiting=st.booleans())
     def a_lane_looks(self, name: str, waiting: bool) -> None:
         worker = self.workers[name]
-        worker.home.tick(self.now)
-        worker.home.may_retry(waiting, self.now, self.ms(worker.skew))
+        worker.local.tick(self.now)
+        if waiting:
+            worker.local.request_probes(self.now, self.ms(worker.skew))
 
     @rule(names=st.sets(NAMES, min_size=1))
     def workers_tell(self, names: set[str]) -> None:
@@ -213,7 +219,7 @@ class Fleet(RuleBasedStateMachine):
             order = Command(KEY, action, "ann", "a drill", self.ms())
             self.write(fold(self.row, order, POLICY, self.ms(), 0.5).row)
 
-    @precondition(lambda self: self.row is not None and State(self.row.state) in HELD)
+    @precondition(lambda self: self.row is not None and BreakerState(self.row.state) in HELD)
     @rule(
         name=NAMES,
         ladder=st.booleans(),
@@ -229,7 +235,7 @@ class Fleet(RuleBasedStateMachine):
         self.now, worker.skew = max(self.now, (ends - T0) / 1000), 0
         self.see(worker, self.row)
         if ladder:
-            worker.home.may_retry(True, self.now, self.ms())
+            worker.local.request_probes(self.now, self.ms())
         else:
             worker.runs.append(self.admit(worker, 5, 0))
         for raw in self.tell(worker):
@@ -240,17 +246,17 @@ class Fleet(RuleBasedStateMachine):
         self.end(self.admit(worker, uses, uses), failures)
         self.flying += self.tell(worker)
 
-    @precondition(lambda self: self.row is not None and State(self.row.state) in HELD)
+    @precondition(lambda self: self.row is not None and BreakerState(self.row.state) in HELD)
     @rule(name=NAMES)
     def nobody_answers(self, name: str) -> None:
         """However it stands with the row, who has something to probe with does probe in the end."""
         worker, waited = self.workers[name], 0.0
         worker.skew = 0
         self.see(worker, self.row)
-        while not worker.home.tripped and worker.home.state is not State.CLOSED:
+        while not worker.local.tripped and worker.local.state is not BreakerState.CLOSED:
             assert waited <= 16 + POLICY.probe_lease + ALONE_AFTER + 1, "it obeys for ever"
             self.now, waited = self.now + 0.5, waited + 0.5
-            worker.home.may_retry(True, self.now, self.ms())
+            worker.local.request_probes(self.now, self.ms())
             self.tell(worker)
 
     @precondition(lambda self: self.row is None or self.row.state == "closed")
@@ -264,7 +270,7 @@ class Fleet(RuleBasedStateMachine):
         for worker in self.workers.values():
             self.see(worker, self.row)
             self.end(self.admit(worker, 5_000, 0), 5_000)
-            assert worker.home.tripped
+            assert worker.local.tripped
         rounds = 0
         while self.row is None or self.row.state == "closed":
             reports = [raw for worker in self.workers.values() for raw in self.tell(worker)]
@@ -279,10 +285,10 @@ class Fleet(RuleBasedStateMachine):
     def mend(self, worker: Worker) -> None:
         """Closes what it opened by itself, so that it has calls to fail."""
         for _ in range(200):
-            if not worker.home.tripped:
+            if not worker.local.tripped:
                 return
             self.now += 0.5
-            worker.home.tick(self.now)
+            worker.local.tick(self.now)
             self.end(self.admit(worker, 3, 0), 0)
         raise AssertionError("its own breaker does not close")
 
@@ -296,22 +302,26 @@ class Fleet(RuleBasedStateMachine):
     @invariant()
     def nobody_goes_alone_too_soon(self) -> None:
         for worker in self.workers.values():
-            row = worker.home.row
-            if row is not None and State(row.state) in HELD and worker.home.state is not State(row.state):
+            row = worker.local.row
+            if (
+                row is not None
+                and BreakerState(row.state) in HELD
+                and worker.local.state is not BreakerState(row.state)
+            ):
                 assert self.now - worker.heard >= ALONE_AFTER
 
     @invariant()
     def no_number_of_a_worker_comes_twice(self) -> None:
         for worker in self.workers.values():
-            assert worker.home.generation >= worker.shown
-            worker.shown = worker.home.generation
+            assert worker.local.generation >= worker.shown
+            worker.shown = worker.local.generation
 
     @invariant()
     def a_row_that_is_not_closed_is_obeyed_by_all_who_see_it(self) -> None:
         for worker in self.workers.values():
-            row = worker.home.row
+            row = worker.local.row
             if row is not None and row.state in ("forced_open", "disabled"):
-                assert worker.home.state is State(row.state) and not worker.home.tripped
+                assert worker.local.state is BreakerState(row.state) and not worker.local.tripped
 
     def teardown(self) -> None:
         """No stuck half-open: with traffic, a model that is well, and two of three reports delivered, it closes."""
@@ -320,7 +330,7 @@ class Fleet(RuleBasedStateMachine):
         began, told = self.now, 0
         for worker in self.workers.values():
             worker.skew, worker.runs = 0, []
-        while self.row is not None and State(self.row.state) in HELD:
+        while self.row is not None and BreakerState(self.row.state) in HELD:
             if self.row.state == "open" and self.row.until_ms is not None:
                 self.now = max(self.now, (self.row.until_ms - T0) / 1000 - 1)
             self.now += EVERY
@@ -337,11 +347,13 @@ class Fleet(RuleBasedStateMachine):
             self.see(worker, self.row)
             if self.row is not None and self.row.state == "closed":
                 self.mend(worker)
-                assert worker.home.state is State.CLOSED
+                assert worker.local.state is BreakerState.CLOSED
 
     def score(self, worker: Worker, live: bool, retries: bool) -> None:
-        worker.home.tick(self.now)
-        reads = worker.home.may_retry(retries, self.now, self.ms()) and retries
+        worker.local.tick(self.now)
+        if retries:
+            worker.local.request_probes(self.now, self.ms())
+        reads = retries and worker.local.may_retry(self.now, self.ms())
         if live or reads:
             self.end(self.admit(worker, live + 2 * reads, 2 * reads), 0)
 

@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failsoft.models.runtime.signature import Outcome
+from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
-from failsoft.workers.execution.bisect import FRUITLESS, Blame
+from failsoft.workers.execution.bisect import FRUITLESS, Bisection
 
 DEADLINE = 1.0
 KINDS = st.sampled_from([Kind.TIMEOUT, Kind.CRASHED, Kind.MODEL_ERROR, Kind.BAD_OUTPUT])
@@ -38,12 +38,12 @@ def test_each_row_ends_once_and_no_good_row_is_blamed_in_time(
     n, bad = batch
     why = _why(bad, list(range(n)))
     assert why is not None
-    blame = Blame(n, why, DEADLINE, budget, budget)
+    bisection = Bisection(n, why, DEADLINE, budget, budget)
     now, runs, answered = 0.0, 0, np.zeros(n, int)
-    while (piece := blame.next(now)) is not None:
+    while (piece := bisection.next(now)) is not None:
         assert 0 < piece.deadline <= DEADLINE and now + piece.deadline <= budget + 1e-9
         rows = piece.rows.tolist()
-        assert rows and not set(rows) & set(blame.bad)
+        assert rows and not set(rows) & set(bisection.bad)
         cost = costs[runs % len(costs)] if costs else 0.0
         runs += 1
         failure = _why(bad, rows)
@@ -52,21 +52,21 @@ def test_each_row_ends_once_and_no_good_row_is_blamed_in_time(
         now += piece.deadline if failure is not None and failure.kind is Kind.TIMEOUT else min(cost, piece.deadline)
         if refused:
             refused -= 1
-            blame.tell(piece, Failure(Kind.UNAVAILABLE, "not now"))
+            bisection.record_outcome(piece, Failure(Kind.UNAVAILABLE, "not now"))
         elif failure is None:
             answered[piece.rows] += 1
-            blame.tell(piece, Outcome(Predictions(piece.rows.astype(np.float32)), {}))
+            bisection.record_outcome(piece, ModelOutput(Predictions(piece.rows.astype(np.float32)), {}))
         else:
-            blame.tell(piece, failure)
+            bisection.record_outcome(piece, failure)
     assert answered.max(initial=0) <= 1
-    assert set(blame.bad) == set(np.flatnonzero(answered == 0).tolist())
-    found = blame.predictions
+    assert set(bisection.bad) == set(np.flatnonzero(answered == 0).tolist())
+    found = bisection.predictions
     assert (found is None) == (not answered.any())
     if found is not None:
         assert all(found.scores[i] == i for i in np.flatnonzero(answered).tolist())
     assert runs <= 2 * n + 16 * len(bad) + 3
-    undecided = {row for row, failure in blame.bad.items() if "not told apart" in failure.message}
-    assert {row: f.kind for row, f in blame.bad.items() if row not in undecided} == {
-        row: kind for row, kind in bad.items() if row not in undecided and row in blame.bad
+    undecided = {row for row, failure in bisection.bad.items() if "not told apart" in failure.message}
+    assert {row: f.kind for row, f in bisection.bad.items() if row not in undecided} == {
+        row: kind for row, kind in bad.items() if row not in undecided and row in bisection.bad
     }
     assert not undecided or now >= budget - 1e-9 or (runs + 1 >= FRUITLESS and found is None)

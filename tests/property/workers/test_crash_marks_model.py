@@ -13,7 +13,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from failsoft.workers.lanes.crash_marks import Care
+from failsoft.workers.lanes.crash_marks import CrashTracker
 
 Place = tuple[str, int]
 Record = tuple[Place, int]
@@ -38,19 +38,19 @@ class World:
     ends: dict[Place, int]
     killers: set[Record]
     stored: dict[Place, tuple[int, str]] = field(default_factory=dict)
-    convicted: list[Record] = field(default_factory=list)
+    is_poison: list[Record] = field(default_factory=list)
     unlucky: set[Record] = field(default_factory=set)  # alone in flight when somebody pulled the plug
     inside: int = 0
     alone: Record | None = None
 
     def lane(self, places: list[Place]) -> Iterator[str]:
         """One life of a lane; yields what it will do next."""
-        care: Care[Place] = Care()
+        tracker: CrashTracker[Place] = CrashTracker()
         at = {p: self.stored.get(p, (0, ""))[0] for p in places}
         for p in places:
-            care.opened(p, *self.stored.get(p, (0, "")))
+            tracker.opened(p, *self.stored.get(p, (0, "")))
         while readable := [p for p in places if at[p] < self.ends[p]]:
-            chosen, left = care.choose(readable), BATCH
+            chosen, left = tracker.choose(readable), BATCH
             if chosen:
                 readable, left = [chosen[0]], chosen[1]
             batch: dict[Place, int] = {}
@@ -59,23 +59,23 @@ class World:
                 left -= n
                 batch |= {p: at[p] + n - 1} if n else {}
             rows = {(p, i) for p, last in batch.items() for i in range(at[p], last + 1)}
-            turn = care.turn(batch)
-            yield ALONE if turn.alone else ENTER
+            mode = tracker.mode(batch)
+            yield ALONE if mode.alone else ENTER
             self.inside += 1
-            if turn.alone:
+            if mode.alone:
                 (self.alone,) = rows
-            self.stored |= {p: (at[p], str(mark)) for p, mark in turn.marks.items()}
+            self.stored |= {p: (at[p], str(mark)) for p, mark in mode.marks.items()}
             yield ON
-            if turn.convict is None and rows & self.killers:
+            if mode.poison is None and rows & self.killers:
                 raise Death
             yield ON
-            if turn.alone:
-                self.stored |= {p: (at[p], str(mark)) for p, mark in care.ran(turn).items()}
+            if mode.alone:
+                self.stored |= {p: (at[p], str(mark)) for p, mark in tracker.ran(mode).items()}
                 yield ON
             moved = {p: last + 1 for p, last in batch.items()}
-            self.stored |= care.beside(turn, at, moved)
+            self.stored |= tracker.offset_metadata(mode, at, moved)
             at |= moved
-            self.convicted += rows if turn.convict else ()
+            self.is_poison += rows if mode.poison else ()
             self.inside, self.alone = self.inside - 1, None
 
     def life(self, lanes: list[list[Place]], pick: Random, plug: int) -> bool:
@@ -125,7 +125,7 @@ def test_killers_are_convicted_and_nobody_else(
     while not world.life(lanes, pick, 0):
         deaths += 1
         assert deaths <= DEATHS_EACH * len(killers)
-    assert sorted(world.convicted) == sorted(set(world.convicted)), "once"
-    assert killers <= {*world.convicted} <= killers | world.unlucky
+    assert sorted(world.is_poison) == sorted(set(world.is_poison)), "once"
+    assert killers <= {*world.is_poison} <= killers | world.unlucky
     assert {p: at for p, (at, _) in world.stored.items()} == {p: n for p, n in ends.items() if n}
     assert not any(said for _, said in world.stored.values()), "nobody is suspected any more"

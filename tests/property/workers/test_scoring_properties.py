@@ -14,7 +14,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import CONTROL_PREFIX, Header, own_headers
 from failsoft.topics.names import Names
 from failsoft.topics.routing import route
-from failsoft.workers.scoring.plan import Call, Plan, Result, Scored
+from failsoft.workers.scoring.plan import Call, CallResult, Plan, Scored
 from tests.kit import (
     INPUT,
     NOW_MS,
@@ -96,7 +96,7 @@ class World:
     draw: float
 
     def model(self, name: str) -> Answer:
-        def answer(call: Call) -> Result:
+        def answer(call: Call) -> CallResult:
             bad = {
                 i: Failure(self.fails[name][i % 5], "it broke") for i in range(len(call)) if i % 5 in self.fails[name]
             }
@@ -142,13 +142,13 @@ PLANS = SINGLES | ENSEMBLES
 
 
 def _run(records: list[Rec], the_plan: Plan, world: World) -> Scored:
-    board = FakeBoard(world.versions, world.admits, anywhere=world.anywhere)
+    registry = FakeBoard(world.versions, world.admits, anywhere=world.anywhere)
     u = [(world.draw + 0.618 * row) % 1 for row in range(len(records))]  # any draw may be the least, and no two are one
-    done = run(records, the_plan, board, {name: world.model(name) for name in world.fails}, u=u)
+    done = run(records, the_plan, registry, {name: world.model(name) for name in world.fails}, u=u)
     granted, asked = Counter[str](), Counter[str]()  # a member that is in the chain too may be asked twice
-    for key, _, counts in board.reports:
+    for key, _, counts in registry.reports:
         granted[key] += counts.calls
-    for key, n in board.asked:
+    for key, n in registry.asked:
         asked[key] += min(n, world.admits.get(key, n))
     assert granted == +asked, "each admitted call is reported"
     return done
@@ -178,18 +178,18 @@ def test_each_record_has_exactly_one_fate(records: list[Rec], the_plan: Plan, wo
         at = record.topic, record.offset
         if row in done.held:
             assert record.topic != INPUT and at not in given_ and at not in again and at not in dead
-            assert row not in done.failures and row not in done.absent
+            assert row not in done.failures and row not in done.missing
             event("held")
             continue
         failure, before, said = done.failures.get(row), _history(record), given_.get(at)
         if failure is None:
             event("by the primary")
             assert said is not None and said.final and said.source == ("ensemble" if ensemble else "primary")
-            assert said.reason == (done.absent[row].kind if row in done.absent else None)
+            assert said.reason == (done.missing[row].kind if row in done.missing else None)
             assert said.revision == (0 if before is None else before.next_revision)
             assert at not in again and at not in dead
             continue
-        assert row not in done.absent
+        assert row not in done.missing
         event(f"{'fresh' if record.topic == INPUT else 'again'}: {failure.kind}")
         if failure.kind is Kind.BAD_HEADER:
             assert record.topic != INPUT and said is None and at in dead and at not in again

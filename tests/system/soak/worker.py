@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from aiokafka import TopicPartition
 
-from failsoft.models.runtime.session import Cancel, Outcome
+from failsoft.models.runtime.session import Cancel, ModelOutput
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns
 from failsoft.topics.routing import Row
@@ -70,7 +70,7 @@ class Moody:
                 continue
         return ""
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         if np.any(columns.values["x"] == DEADLY):
             os.abort()
         while self.mood() == DEAF:

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from failsoft.schemas.features import QUOTED, Columns, Spec, Type, columns, reason
+from failsoft.schemas.features import QUOTED, Columns, FeatureType, Spec, columns, reason
 
-FLOAT, INT, BOOL, STRING = (Spec(t.value, t) for t in Type)
-COLOUR = Spec("colour", Type.STRING, frozenset({"red", "blue"}))
+FLOAT, INT, BOOL, STRING = (Spec(t.value, t) for t in FeatureType)
+COLOUR = Spec("colour", FeatureType.STRING, frozenset({"red", "blue"}))
 
 
 def read(spec: Spec, *values: object) -> Columns:
@@ -109,7 +109,7 @@ def test_why_is_bounded() -> None:
 
 def test_matrix_and_views() -> None:
     """When every spec is a float there is one C-ordered matrix, and the columns are views of it."""
-    specs = [Spec("a", Type.FLOAT), Spec("b", Type.FLOAT)]
+    specs = [Spec("a", FeatureType.FLOAT), Spec("b", FeatureType.FLOAT)]
     made = columns([{"a": 1, "b": 2.5}, {"a": 3}, {"a": "x", "b": 4}], specs)
     assert made.matrix is not None and made.matrix.flags.c_contiguous
     assert made.matrix.tolist() == [[1.0, 2.5], [3.0, 0.0], [0.0, 4.0]]

@@ -162,7 +162,7 @@ def test_every_source_and_every_reason_is_published() -> None:
 
 def test_an_encoded_batch_without_optional_parts_is_as_published() -> None:
     """A regression's answer: no label, no confidence, nothing imputed."""
-    done = run(events(1), board=FakeBoard(admits={"m@2": 0}))
+    done = run(events(1), registry=FakeBoard(admits={"m@2": 0}))
     (value,) = encode(done.verdicts.given[0].answers)
     SCORED.validate(json.loads(value))
     assert json.loads(value)["confidence"] is None and json.loads(value)["model"] is None

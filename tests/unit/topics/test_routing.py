@@ -11,7 +11,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 from failsoft.schemas.record import Header
 from failsoft.topics.names import Names
-from failsoft.topics.routing import Dead, Given, Retries, Verdicts, dead_letter, route
+from failsoft.topics.routing import AnswerBatch, Dead, Retries, Verdicts, dead_letter, route
 from tests.kit import Rec, attempt
 from tests.unit.schemas.test_scored import PLAIN
 
@@ -20,10 +20,10 @@ TRACE: list[Header] = [("traceparent", b"00-1-2-01"), ("tracestate", b"\xff")]
 OWN: list[Header] = [("x", b"\xff\x00"), ("x", None), ("x", b""), *TRACE]
 
 
-def _one(record: Rec) -> Given:
+def _one(record: Rec) -> AnswerBatch:
     score = np.array([0.5], np.float32)
     answers = replace(PLAIN, ids=["a"], times=["t"], topics=["in"], offsets=[1], predictions=Predictions(score))
-    return Given(replace(answers, imputed={}), [record], [0])
+    return AnswerBatch(replace(answers, imputed={}), [record], [0])
 
 
 def test_an_answer_goes_to_scored_under_the_events_key() -> None:
@@ -44,7 +44,7 @@ def test_one_events_trace_does_not_reach_another() -> None:
     given = _one(Rec(headers=TRACE))
     answers = replace(given.answers, ids=["a", "b"], times=["t", "t"], topics=["in", "in"], offsets=[1, 2])
     answers = replace(answers, predictions=Predictions(np.array([0.5, 0.5])))
-    ((_, rows),) = route(Verdicts(given=[Given(answers, [Rec(headers=TRACE), Rec()], [0, 1])]), NAMES)
+    ((_, rows),) = route(Verdicts(given=[AnswerBatch(answers, [Rec(headers=TRACE), Rec()], [0, 1])]), NAMES)
     assert [len(headers) for _, _, headers in rows] == [5, 3]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from failsoft.models.answers.ensemble import Group, Spoken, combine
+from failsoft.models.answers.ensemble import MemberGroup, MemberOutput, combine
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.prediction import Predictions
 from tests.onnx_models import a_card
@@ -26,19 +26,19 @@ def ensemble(
     return ModelCard.model_validate({"model": {"name": "e", "kind": "ensemble"}, "output": output, "ensemble": section})
 
 
-def spoken(scores: Sequence[float], rows: Sequence[int] | None = None, threshold: float | None = 0.5) -> Spoken:
+def spoken(scores: Sequence[float], rows: Sequence[int] | None = None, threshold: float | None = 0.5) -> MemberOutput:
     """A member with one score a row; labels where it has a threshold."""
     column = np.array(scores, np.float32)
     labels = None if threshold is None else (column >= threshold).astype(int).tolist()
-    return Spoken(np.array(range(len(scores)) if rows is None else rows, np.intp), Predictions(column, labels))
+    return MemberOutput(np.array(range(len(scores)) if rows is None else rows, np.intp), Predictions(column, labels))
 
 
-def classed(*probabilities: Sequence[float]) -> Spoken:
+def classed(*probabilities: Sequence[float]) -> MemberOutput:
     table = np.array(probabilities, np.float32)
-    return Spoken(np.arange(len(table)), Predictions(table.max(axis=1), None, table))
+    return MemberOutput(np.arange(len(table)), Predictions(table.max(axis=1), None, table))
 
 
-def only(groups: list[Group]) -> Predictions:
+def only(groups: list[MemberGroup]) -> Predictions:
     (group,) = groups
     return group.predictions
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from failsoft.models.breaker.fleet import ALONE_MS, MAX_WORKERS, Folded, View, fold, view
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.fleet import ALONE_MS, MAX_WORKERS, FoldedBreaker, View, fold, view
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.fleet.breaker import MAX_ROW, Action, BreakerRow, Report, ReportKind, Tally, WorkerWindow
 from tests.fleet_owner import BAD, GOOD, KEY, POLICY, T0, Owner, half_open, opened
 
@@ -15,9 +15,9 @@ def test_two_failing_workers_open_the_fleet_at_once() -> None:
     owner = Owner()
     owner.window("c", GOOD)
     owner.window("a", BAD)
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
     owner.window("b", BAD)
-    assert owner.state() is State.OPEN
+    assert owner.state() is BreakerState.OPEN
     assert owner.moves() == [("closed", "open")]
     assert owner.row is not None
     assert (owner.row.generation, owner.row.windows, owner.row.changed_by) == (1, {}, "b")
@@ -30,9 +30,9 @@ def test_a_failing_worker_may_have_few_calls() -> None:
     owner = Owner()
     owner.window("a", Tally(14, 14, 0, 14))
     owner.window("b", Tally(5, 5, 0, 5))
-    assert owner.state() is State.CLOSED, "19 calls are under the minimum"
+    assert owner.state() is BreakerState.CLOSED, "19 calls are under the minimum"
     owner.window("b", Tally(6, 6, 0, 6))
-    assert owner.state() is State.OPEN
+    assert owner.state() is BreakerState.OPEN
 
 
 def test_the_sum_has_to_be_over_the_threshold() -> None:
@@ -41,7 +41,7 @@ def test_the_sum_has_to_be_over_the_threshold() -> None:
     owner.window("c", Tally(1000, 0, 0, 10))
     owner.window("a", BAD)
     owner.window("b", BAD)
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
 
 
 def test_slow_runs_open_likewise() -> None:
@@ -50,7 +50,7 @@ def test_slow_runs_open_likewise() -> None:
     owner = Owner()
     owner.window("a", slow)
     owner.window("b", slow)
-    assert owner.state() is State.OPEN
+    assert owner.state() is BreakerState.OPEN
     assert owner.row is not None and owner.row.reason is not None and "40 of 40 runs were slow" in owner.row.reason
 
 
@@ -60,10 +60,10 @@ def test_a_fleet_of_one_opens_alone_when_no_other_was_heard() -> None:
     owner.window("a", BAD, tripped=True)
     owner.now += ALONE_MS - 1
     owner.window("a", BAD, tripped=True)
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
     owner.now += 1
     owner.window("a", BAD, tripped=True)
-    assert owner.state() is State.OPEN
+    assert owner.state() is BreakerState.OPEN
     assert owner.sickness() == []
 
 
@@ -74,7 +74,7 @@ def test_one_of_two_opens() -> None:
     owner.window("a", BAD)
     owner.now += ALONE_MS
     owner.window("a", BAD)
-    assert owner.state() is State.OPEN
+    assert owner.state() is BreakerState.OPEN
 
 
 def test_one_of_three_is_sick_and_the_fleet_stays_closed() -> None:
@@ -86,7 +86,7 @@ def test_one_of_three_is_sick_and_the_fleet_stays_closed() -> None:
     for _ in range(20):
         owner.now += 250
         owner.window("a", Tally(500, 500, 0, 50), tripped=True)
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
     assert owner.row is not None and owner.row.sick == ("a",)
     assert owner.sickness() == [("a", "sick")], "one alert, not one a report"
     assert owner.row.generation == 0
@@ -128,7 +128,7 @@ def test_idle_workers_are_no_witnesses() -> None:
     owner.window("a", BAD)
     owner.now += ALONE_MS
     owner.window("a", BAD)
-    assert owner.state() is State.OPEN
+    assert owner.state() is BreakerState.OPEN
 
 
 def test_a_sick_node_that_falls_silent_is_nobodys_worry_but_not_well() -> None:
@@ -153,7 +153,7 @@ def test_a_sick_node_is_forgotten_when_the_whole_fleet_opens() -> None:
     owner.now += ALONE_MS
     owner.window("a", BAD)
     owner.window("b", BAD)
-    assert owner.state() is State.OPEN and owner.row is not None and owner.row.sick == ()
+    assert owner.state() is BreakerState.OPEN and owner.row is not None and owner.row.sick == ()
     assert owner.sickness() == [("a", "sick"), ("a", "unknown")]
 
 
@@ -162,7 +162,7 @@ def test_many_workers_with_few_calls_each_open_together() -> None:
     owner = Owner()
     for n in range(7):
         owner.window(f"w{n}", Tally(3, 3, 0, 3))
-    assert owner.state() is State.OPEN
+    assert owner.state() is BreakerState.OPEN
 
 
 def test_chance_failures_elsewhere_do_not_make_a_sick_node_a_quorum() -> None:
@@ -173,7 +173,7 @@ def test_chance_failures_elsewhere_do_not_make_a_sick_node_a_quorum() -> None:
     owner.window("a", Tally(100, 100, 0, 9))
     owner.now += ALONE_MS
     owner.window("a", Tally(100, 100, 0, 9))
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
 
 
 # --- windows: late, repeated, old -------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_old_windows_fall_out() -> None:
     owner.window("a", BAD)
     owner.now += 30_000
     owner.window("b", Tally(10, 10, 0, 10))
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
     assert owner.row is not None and set(owner.row.windows) == {"b"}
     assert not owner.window("c", BAD, at_ms=owner.now - 30_000), "it was old when it came"
 
@@ -265,21 +265,21 @@ def test_a_row_has_room_for_so_many_workers() -> None:
 
 def test_a_worker_does_what_the_row_says() -> None:
     """All while closed or disabled, its own live lease while half-open, else nothing; and it knows when to ask."""
-    assert view(None, "a", T0) == View(State.CLOSED, 0, None)
+    assert view(None, "a", T0) == View(BreakerState.CLOSED, 0, None)
     owner = opened()
-    assert view(owner.row, "a", T0 + 14_999) == View(State.OPEN, 1, 0)
-    assert view(owner.row, "a", T0 + 15_000) == View(State.OPEN, 1, 0, may_ask=True)
+    assert view(owner.row, "a", T0 + 14_999) == View(BreakerState.OPEN, 1, 0)
+    assert view(owner.row, "a", T0 + 15_000) == View(BreakerState.OPEN, 1, 0, may_ask=True)
     owner = half_open(want=2)
-    assert view(owner.row, "a", owner.now) == View(State.HALF_OPEN, 2, 2)
-    assert view(owner.row, "b", owner.now) == View(State.HALF_OPEN, 2, 0)
+    assert view(owner.row, "a", owner.now) == View(BreakerState.HALF_OPEN, 2, 2)
+    assert view(owner.row, "b", owner.now) == View(BreakerState.HALF_OPEN, 2, 0)
     for worker in ("a", "b"):
-        assert view(owner.row, worker, owner.now + 10_000) == View(State.HALF_OPEN, 2, 0, may_ask=True)
+        assert view(owner.row, worker, owner.now + 10_000) == View(BreakerState.HALF_OPEN, 2, 0, may_ask=True)
     owner.probed("a", 2)
-    assert view(owner.row, "a", owner.now) == View(State.HALF_OPEN, 2, 0, may_ask=True)
+    assert view(owner.row, "a", owner.now) == View(BreakerState.HALF_OPEN, 2, 0, may_ask=True)
     owner.order(Action.FORCE_OPEN)
-    assert view(owner.row, "a", owner.now) == View(State.FORCED_OPEN, 3, 0)
+    assert view(owner.row, "a", owner.now) == View(BreakerState.FORCED_OPEN, 3, 0)
     owner.order(Action.DISABLE)
-    assert view(owner.row, "a", owner.now) == View(State.DISABLED, 4, None)
+    assert view(owner.row, "a", owner.now) == View(BreakerState.DISABLED, 4, None)
 
 
 def test_a_fold_does_not_change_what_it_was_given() -> None:
@@ -287,5 +287,5 @@ def test_a_fold_does_not_change_what_it_was_given() -> None:
     row = BreakerRow(KEY, windows={"a": WorkerWindow(0, T0, GOOD)})
     before = row.to_bytes()
     folded = fold(row, Report(KEY, "b", 1, T0, 0, ReportKind.WINDOW, counts=GOOD), POLICY, T0, 0.5)
-    assert isinstance(folded, Folded) and folded.row is not row
+    assert isinstance(folded, FoldedBreaker) and folded.row is not row
     assert row.to_bytes() == before

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from failsoft.models.breaker.fleet import COMMANDS_KEPT, fold, targets, view
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Lease, Probes, Report, ReportKind
 from tests.fleet_owner import BAD, KEY, POLICY, T0, Owner, half_open, opened
 
@@ -24,9 +24,9 @@ def test_closed_open_half_open_closed() -> None:
     assert owner.row is not None
     assert owner.row.lease == Lease("a", 3, owner.now, owner.now + 10_000)
     assert owner.probed("a", 2)
-    assert owner.state() is State.HALF_OPEN
+    assert owner.state() is BreakerState.HALF_OPEN
     assert owner.probed("a", 3)
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
     assert owner.moves() == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
     assert owner.row.generation == 3 and owner.row.reopenings == 0 and owner.row.windows == {}
 
@@ -36,7 +36,7 @@ def test_a_failed_probe_reopens_for_twice_as_long() -> None:
     owner, waits = half_open(), []
     for u in (0.5, 0.5, 0.0, 0.5, 0.5, 0.5):
         owner.hear(owner.report("a", ReportKind.PROBED, probes=Probes(2, 1)), u)
-        assert owner.state() is State.OPEN and owner.row is not None and owner.row.until_ms is not None
+        assert owner.state() is BreakerState.OPEN and owner.row is not None and owner.row.until_ms is not None
         waits.append(owner.row.until_ms - owner.now)
         owner.now = owner.row.until_ms
         owner.ask("a")
@@ -47,9 +47,9 @@ def test_slow_probes_reopen() -> None:
     """One slow probe may be a cold model; all of them are a slow one."""
     owner = half_open()
     owner.probed("a", 2, 0, 2)
-    assert owner.state() is State.HALF_OPEN
+    assert owner.state() is BreakerState.HALF_OPEN
     owner.probed("a", 3, 0, 3)
-    assert owner.state() is State.OPEN
+    assert owner.state() is BreakerState.OPEN
 
 
 def test_slow_probes_add_up_over_leases_and_are_not_forgotten() -> None:
@@ -63,7 +63,7 @@ def test_slow_probes_add_up_over_leases_and_are_not_forgotten() -> None:
     owner.now += 10_000
     owner.ask("b")
     owner.probed("b", 1, 0, 1)
-    assert owner.state() is State.OPEN
+    assert owner.state() is BreakerState.OPEN
 
 
 def test_closing_forgets_the_reopenings() -> None:
@@ -73,7 +73,7 @@ def test_closing_forgets_the_reopenings() -> None:
     owner.now += 30_000
     owner.ask("a")
     owner.probed("a", 3)
-    assert owner.state() is State.CLOSED and owner.row is not None
+    assert owner.state() is BreakerState.CLOSED and owner.row is not None
     assert owner.row.reopenings == 0
 
 
@@ -97,7 +97,7 @@ def test_a_dead_probers_lease_goes_to_the_next_asker() -> None:
     assert owner.moves()[-1] == ("half_open", "half_open")
     assert not owner.hear(late)
     owner.probed("b", 3)
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
 
 
 def test_only_the_leases_holder_reports_probes() -> None:
@@ -116,14 +116,14 @@ def test_probes_told_twice_pass_once() -> None:
     assert owner.hear(two)
     assert not owner.hear(two)
     assert not owner.hear(one)
-    assert owner.state() is State.HALF_OPEN
+    assert owner.state() is BreakerState.HALF_OPEN
 
 
 def test_no_more_probes_pass_than_were_lent() -> None:
     """A worker that counts on does not close the fleet alone."""
     owner = half_open(want=1)
     owner.probed("a", 50)
-    assert owner.state() is State.HALF_OPEN and owner.row is not None
+    assert owner.state() is BreakerState.HALF_OPEN and owner.row is not None
     assert (owner.row.passed, owner.row.lease) == (1, None)
 
 
@@ -132,7 +132,7 @@ def test_a_result_late_but_before_the_next_lease_counts() -> None:
     owner = half_open()
     owner.now += 60_000
     owner.probed("a", 3)
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
 
 
 def test_probes_one_at_a_time_close_it() -> None:
@@ -147,7 +147,7 @@ def test_probes_one_at_a_time_close_it() -> None:
     assert owner.row.lease is not None and owner.row.lease.probes == 1, "one is missing"
     assert not owner.hear(first)
     owner.probed("a", 1)
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
     assert len(owner.moves()) == 3, "only states are alerted"
 
 
@@ -159,7 +159,7 @@ def test_a_trickle_closes_it() -> None:
         owner.now += 10_000
         assert owner.ask("a")
     owner.probed("a", 1)
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
 
 
 def test_nobody_asks_and_nothing_happens() -> None:
@@ -167,9 +167,9 @@ def test_nobody_asks_and_nothing_happens() -> None:
     owner = opened()
     owner.now += 86_400_000
     assert not owner.window("a", BAD)
-    assert owner.state() is State.OPEN
+    assert owner.state() is BreakerState.OPEN
     assert owner.ask("a") and owner.probed("a", 3)
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
 
 
 def test_a_clock_set_back_ends_the_wait() -> None:
@@ -191,7 +191,7 @@ def test_fewer_probes_by_a_new_card_do_not_lend_nothing() -> None:
     assert owner.ask("b")
     assert view(owner.row, "b", owner.now).probes_granted == 1
     assert owner.probed("b", 1)
-    assert owner.state() is State.CLOSED
+    assert owner.state() is BreakerState.CLOSED
 
 
 # --- operators ---------------------------------------------------------------------------------------------------
@@ -202,17 +202,21 @@ def test_commands_move_as_the_table_says_and_name_who_and_why() -> None:
     owner = Owner()
     assert owner.order(Action.FORCE_OPEN, "ann", "bad features")
     assert owner.row is not None
-    assert (owner.state(), owner.row.reason, owner.row.changed_by) == (State.FORCED_OPEN, "ann: bad features", "ann")
+    assert (owner.state(), owner.row.reason, owner.row.changed_by) == (
+        BreakerState.FORCED_OPEN,
+        "ann: bad features",
+        "ann",
+    )
     owner.now += 86_400_000
     assert not owner.ask("a")
     owner.order(Action.DISABLE)
-    assert owner.state() is State.DISABLED
+    assert owner.state() is BreakerState.DISABLED
     for worker in ("a", "b"):
         owner.window(worker, BAD)
-    assert owner.state() is State.DISABLED, "counted, and not judged"
+    assert owner.state() is BreakerState.DISABLED, "counted, and not judged"
     assert set(owner.row.windows) == {"a", "b"}
     owner.order(Action.CLOSE)
-    assert owner.state() is State.CLOSED and owner.row.windows == {}
+    assert owner.state() is BreakerState.CLOSED and owner.row.windows == {}
     owner.order(Action.RESET)
     assert owner.row.generation == 4
 
@@ -223,7 +227,7 @@ def test_an_operator_closes_what_is_open_or_probing(action: Action) -> None:
     for owner in (opened(), half_open()):
         owner.now += 1
         owner.order(action)
-        assert owner.state() is State.CLOSED and owner.row is not None
+        assert owner.state() is BreakerState.CLOSED and owner.row is not None
         assert (owner.row.lease, owner.row.until_ms, owner.row.reopenings) == (None, None, 0)
 
 
@@ -234,7 +238,7 @@ def test_a_command_read_again_is_obeyed_once() -> None:
     force = Command(KEY, Action.FORCE_OPEN, "ann", "it is wrong", T0 + 1)
     for command in (close, force, close, force):
         owner.hear(command)
-    assert owner.state() is State.FORCED_OPEN
+    assert owner.state() is BreakerState.FORCED_OPEN
     assert owner.moves() == [("closed", "forced_open")]
     for n in range(20):
         owner.hear(replace(force, at_ms=T0 + 2 + n))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from failsoft.models.breaker.local import AGAIN_BY, EVERY, FIRST
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, ReportKind, Tally, WorkerWindow
 from tests.desk import OPEN, Desk, lent
@@ -20,30 +20,30 @@ from tests.fleet_owner import KEY, POLICY, T0
 def test_under_a_closed_row_the_workers_own_breaker_decides(row: BreakerRow | None) -> None:
     """It opens at once by its own counts, probes after its own wait, and closes, whatever the others do."""
     desk = Desk(row)
-    assert desk.call(1000) == 1000 and desk.may_retry() and not desk.home.tripped
+    assert desk.call(1000) == 1000 and desk.may_retry() and not desk.local.tripped
     desk.now += 31
     desk.call(20, 20)
-    assert desk.home.state is State.OPEN and desk.home.tripped
+    assert desk.local.state is BreakerState.OPEN and desk.local.tripped
     assert desk.admit(5) == 0 and not desk.may_retry()
     desk.now += 15
-    assert desk.home.tick(desk.now)[0].to is State.HALF_OPEN and desk.home.tripped
+    assert desk.local.tick(desk.now)[0].to is BreakerState.HALF_OPEN and desk.local.tripped
     assert desk.may_retry() and desk.call(10) == 3
-    assert desk.home.state is State.CLOSED and not desk.home.tripped
+    assert desk.local.state is BreakerState.CLOSED and not desk.local.tripped
     assert ReportKind.ASK not in desk.kinds(), "nobody is asked for what is one's own"
 
 
 def test_its_own_moves_are_told_with_numbers_that_never_come_twice() -> None:
     """Whoever shows them must tell a spell from another, over the fleet's rows too."""
     desk = Desk(BreakerRow(KEY))
-    seen = [desk.home.generation]
-    given = desk.home.admit(20, 0, desk.now, desk.now_ms)
-    (move,) = desk.home.report(given.generation, Counts(20, 20), desk.now, 0.5)
-    assert (move.from_, move.to, move.by_fleet) == (State.CLOSED, State.OPEN, False)
-    assert move.generation == desk.home.generation and move.reason and "20 of 20" in move.reason
+    seen = [desk.local.generation]
+    given = desk.local.admit(20, 0, desk.now, desk.now_ms)
+    (move,) = desk.local.report(given.generation, Counts(20, 20), desk.now, 0.5)
+    assert (move.from_, move.to, move.by_fleet) == (BreakerState.CLOSED, BreakerState.OPEN, False)
+    assert move.generation == desk.local.generation and move.reason and "20 of 20" in move.reason
     for row in (OPEN, BreakerRow(KEY, generation=2), replace(OPEN, generation=3)):
-        seen.append(desk.home.generation)
+        seen.append(desk.local.generation)
         desk.see(row)
-    seen.append(desk.home.generation)
+    seen.append(desk.local.generation)
     assert seen == sorted(set(seen))
 
 
@@ -52,15 +52,15 @@ def test_probes_given_back_may_be_had_again() -> None:
     desk = Desk()
     desk.call(20, 20)
     desk.now += 15
-    given = desk.home.admit(3, 0, desk.now, desk.now_ms)
-    desk.home.release(given.generation, 2)
+    given = desk.local.admit(3, 0, desk.now, desk.now_ms)
+    desk.local.release(given.generation, 2)
     assert desk.admit(3) == 2
     desk = lent()
     old = given.generation
-    given = desk.home.admit(3, 3, desk.now, desk.now_ms)
-    desk.home.release(old - 1, 3)
+    given = desk.local.admit(3, 3, desk.now, desk.now_ms)
+    desk.local.release(old - 1, 3)
     assert desk.admit(3, ladder=3) == 0
-    desk.home.release(given.generation, 2)
+    desk.local.release(given.generation, 2)
     assert desk.admit(3, ladder=3) == 2
 
 
@@ -69,14 +69,14 @@ def test_the_ladder_has_the_first_probes_and_in_odd_spells_the_live_events() -> 
     desk = Desk()
     desk.call(20, 20)
     desk.now += 15
-    desk.home.tick(desk.now)
+    desk.local.tick(desk.now)
     assert desk.may_retry()
-    given = desk.home.admit(3, 3, desk.now, desk.now_ms)
+    given = desk.local.admit(3, 3, desk.now, desk.now_ms)
     assert not desk.may_retry(), "all probes are out"
-    desk.home.report(given.generation, Counts(3, 1), desk.now, 0.5)
+    desk.local.report(given.generation, Counts(3, 1), desk.now, 0.5)
     desk.now += 30
-    desk.home.tick(desk.now)
-    assert desk.home.state is State.HALF_OPEN and not desk.may_retry()
+    desk.local.tick(desk.now)
+    assert desk.local.state is BreakerState.HALF_OPEN and not desk.may_retry()
     desk.now += FIRST
     assert desk.may_retry()
 
@@ -149,7 +149,7 @@ def test_a_trip_is_told_again_as_long_as_it_lasts() -> None:
     (again,) = desk.told()
     assert again.tripped and again.counts == Tally(20, 20, 0, 1)
     desk.now += 15
-    desk.home.tick(desk.now)
+    desk.local.tick(desk.now)
     assert desk.told()[0].tripped
     desk.call(3)
     desk.now += EVERY
@@ -162,7 +162,7 @@ def test_a_trip_is_told_when_its_counts_are_over_too() -> None:
     desk = Desk(BreakerRow(KEY))
     desk.call(20, 20)
     desk.now += 15
-    desk.home.tick(desk.now)
+    desk.local.tick(desk.now)
     desk.now += 30
     (report,) = desk.told()
     assert report.tripped and report.counts == Tally()
@@ -174,12 +174,12 @@ def test_a_trip_is_told_when_its_counts_are_over_too() -> None:
 def test_an_open_row_is_obeyed_and_not_left_alone() -> None:
     """However long ago its time came: nobody probes who was not lent probes."""
     desk = Desk()
-    assert desk.see(OPEN) == [(State.CLOSED, State.OPEN, True)]
+    assert desk.see(OPEN) == [(BreakerState.CLOSED, BreakerState.OPEN, True)]
     for seconds in (0, 14, 1, 3600):
         desk.now += seconds
-        assert desk.home.tick(desk.now) == []
-        assert desk.admit(5) == 0 and not desk.may_retry() and desk.home.state is State.OPEN
-    assert not desk.home.tripped
+        assert desk.local.tick(desk.now) == []
+        assert desk.admit(5) == 0 and not desk.may_retry() and desk.local.state is BreakerState.OPEN
+    assert not desk.local.tripped
 
 
 def test_the_same_row_again_moves_nothing() -> None:
@@ -188,77 +188,77 @@ def test_the_same_row_again_moves_nothing() -> None:
     desk.call(19, 19)
     window = WorkerWindow(9, T0, Tally(5))
     assert desk.see(BreakerRow(KEY, windows={"b": window}, sick=("a",))) == []
-    assert desk.home.sick
+    assert desk.local.sick
     assert desk.see(BreakerRow(KEY, windows={"b": window}, sick=("b",))) == []
-    assert not desk.home.sick and desk.home.state is State.CLOSED
+    assert not desk.local.sick and desk.local.state is BreakerState.CLOSED
     desk.call(1, 1)
-    assert desk.home.state is State.OPEN, "its counts were kept"
+    assert desk.local.state is BreakerState.OPEN, "its counts were kept"
 
 
 def test_a_new_generation_ends_everything() -> None:
     """Counts, trips and what was told belong to the state that is over; calls that are out will not be counted."""
     desk = Desk(BreakerRow(KEY))
-    out = desk.home.admit(20, 0, desk.now, desk.now_ms)
+    out = desk.local.admit(20, 0, desk.now, desk.now_ms)
     desk.call(19, 19)
     desk.told()
-    assert desk.see(BreakerRow(KEY, generation=1)) == [(State.CLOSED, State.CLOSED, True)]
+    assert desk.see(BreakerRow(KEY, generation=1)) == [(BreakerState.CLOSED, BreakerState.CLOSED, True)]
     assert desk.told() == []
-    assert desk.home.report(out.generation, Counts(20, 20), desk.now, 0.5) == []
-    assert desk.home.state is State.CLOSED
+    assert desk.local.report(out.generation, Counts(20, 20), desk.now, 0.5) == []
+    assert desk.local.state is BreakerState.CLOSED
     desk.call(20, 20)
-    assert desk.home.tripped
+    assert desk.local.tripped
     desk.see(BreakerRow(KEY, generation=2))
-    assert desk.home.state is State.CLOSED and not desk.home.tripped and desk.told() == []
+    assert desk.local.state is BreakerState.CLOSED and not desk.local.tripped and desk.told() == []
 
 
 def test_what_was_admitted_under_an_older_state_is_dropped() -> None:
     """Calls made while it was closed are no probes, and a lease's probes are none of the next one's."""
     desk = Desk(BreakerRow(KEY))
-    closed = desk.home.admit(20, 0, desk.now, desk.now_ms)
+    closed = desk.local.admit(20, 0, desk.now, desk.now_ms)
     desk.see(replace(OPEN, generation=1))
     desk.now += 15
     desk.may_retry()
     desk.told()
     desk.lend()
-    desk.home.report(closed.generation, Counts(20, 20), desk.now, 0.5)
+    desk.local.report(closed.generation, Counts(20, 20), desk.now, 0.5)
     assert desk.kinds() == []
-    probes = desk.home.admit(3, 3, desk.now, desk.now_ms)
+    probes = desk.local.admit(3, 3, desk.now, desk.now_ms)
     desk.now += 10
     desk.may_retry()
     assert desk.kinds() == [ReportKind.ASK]
     desk.lend()
-    desk.home.report(probes.generation, Counts(3, 3), desk.now, 0.5)
+    desk.local.report(probes.generation, Counts(3, 3), desk.now, 0.5)
     assert desk.kinds() == []
 
 
 def test_a_table_that_is_read_again_is_no_news() -> None:
     """A new owner reads its whole history: this worker is not to go through the outage again, nor to probe again."""
     desk = lent()
-    row = desk.home.row
+    row = desk.local.row
     assert row is not None and desk.call(3, ladder=3) == 3
     for old in (BreakerRow(KEY, since_ms=T0 - 5), OPEN, row):
-        assert desk.see(old) == [] and desk.home.row == row and desk.home.state is State.HALF_OPEN
+        assert desk.see(old) == [] and desk.local.row == row and desk.local.state is BreakerState.HALF_OPEN
     assert desk.admit(3, ladder=3) == 0
     desk.now += 1
     anew = BreakerRow(KEY, since_ms=desk.now_ms)
-    assert desk.see(anew) == [(State.HALF_OPEN, State.CLOSED, True)], "a table made anew begins again"
+    assert desk.see(anew) == [(BreakerState.HALF_OPEN, BreakerState.CLOSED, True)], "a table made anew begins again"
 
 
 def test_forced_open_lets_nobody_call_nor_ask() -> None:
     """Until another order: no time ends it, and no wait for an answer."""
     desk = Desk(BreakerRow(KEY, "forced_open", 1, T0))
-    assert desk.home.state is State.FORCED_OPEN
+    assert desk.local.state is BreakerState.FORCED_OPEN
     for _ in range(100):
         desk.now += 1
         assert desk.admit(5) == 0 and not desk.may_retry() and desk.told() == []
-    assert desk.home.state is State.FORCED_OPEN and not desk.home.tripped
+    assert desk.local.state is BreakerState.FORCED_OPEN and not desk.local.tripped
 
 
 def test_disabled_lets_everybody_call_and_counts() -> None:
     """It never opens, here or in the fleet, but what happens is known."""
     desk = Desk(BreakerRow(KEY, "disabled", 1, T0))
     assert desk.call(1000, 1000) == 1000 and desk.may_retry()
-    assert desk.home.state is State.DISABLED and not desk.home.tripped
+    assert desk.local.state is BreakerState.DISABLED and not desk.local.tripped
     (report,) = desk.told()
     assert (report.kind, report.counts, report.tripped) == (ReportKind.WINDOW, Tally(1000, 1000, 0, 1), False)
-    assert not desk.home.admit(1, 0, desk.now, desk.now_ms).probe
+    assert not desk.local.admit(1, 0, desk.now, desk.now_ms).probe

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from failsoft.models.breaker.local import ALONE_AFTER, ASKS, EVERY, FIRST, WAITING_SEEN
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Probes, ReportKind
 from tests.desk import OPEN, Desk, asked, lent
@@ -95,7 +95,7 @@ def test_who_used_up_its_lease_waits_for_its_end_or_for_the_row() -> None:
     assert desk.call(5, ladder=5) == 1
     assert desk.may_retry() is False
     assert desk.kinds() == [ReportKind.PROBED]
-    row = desk.home.row
+    row = desk.local.row
     assert row is not None
     desk.see(replace(row, lease=None, passed=1))
     assert desk.kinds() == [ReportKind.ASK]
@@ -107,7 +107,7 @@ def test_who_used_up_its_lease_waits_for_its_end_or_for_the_row() -> None:
 def test_a_lease_is_used_up_to_its_number() -> None:
     """Over all calls together; each is a probe."""
     desk = lent()
-    first = desk.home.admit(2, 2, desk.now, desk.now_ms)
+    first = desk.local.admit(2, 2, desk.now, desk.now_ms)
     assert (first.granted, first.probe) == (2, True) and desk.may_retry()
     assert desk.admit(5, ladder=5) == 1
     assert desk.admit(5, ladder=5) == 0 and not desk.may_retry()
@@ -130,7 +130,7 @@ def test_a_lease_that_an_earlier_life_asked_for_is_not_used(asks: bool) -> None:
         desk.see(replace(OPEN, generation=2, since_ms=desk.now_ms, until_ms=desk.now_ms + 15_000))
         desk.now += 15
     desk.lend()
-    assert desk.home.state is State.HALF_OPEN
+    assert desk.local.state is BreakerState.HALF_OPEN
     assert desk.admit(3, ladder=3) == 0 and not desk.may_retry()
     desk.now += 10
     desk.may_retry()
@@ -157,7 +157,7 @@ def test_live_events_probe_at_once_when_nothing_waits() -> None:
     desk = lent()
     desk.now += WAITING_SEEN
     desk.lend()
-    assert desk.home.state is State.HALF_OPEN
+    assert desk.local.state is BreakerState.HALF_OPEN
     assert desk.admit(1) == 0, "nobody asked for this lease"
     desk = asked()
     desk.now += WAITING_SEEN
@@ -180,22 +180,22 @@ def test_probes_are_drawn_from_anywhere_in_the_spells_of_live_events(reopenings:
     """When no live event comes, what no model can answer stands at the head of its rung, and is not all there is."""
     desk = lent(reopenings=reopenings)
     desk.now += FIRST
-    given = desk.home.admit(2, 2, desk.now, desk.now_ms)
+    given = desk.local.admit(2, 2, desk.now, desk.now_ms)
     assert (given.granted, given.probe, given.anywhere) == (2, True, reopenings % 2 == 1)
 
 
 def test_who_probes_by_itself_draws_them_in_the_same_spells() -> None:
     """Every second one, as under the fleet's row; calls of a closed breaker are no probes."""
     desk = Desk()
-    assert not desk.home.admit(1, 1, desk.now, desk.now_ms).anywhere
+    assert not desk.local.admit(1, 1, desk.now, desk.now_ms).anywhere
     desk.call(100, failures=100)
     drawn = []
     for _ in range(4):
         desk.now += 3600
-        given = desk.home.admit(1, 1, desk.now, desk.now_ms)
+        given = desk.local.admit(1, 1, desk.now, desk.now_ms)
         assert (given.granted, given.probe) == (1, True)
         drawn.append(given.anywhere)
-        desk.home.report(given.generation, Counts(1, 1, 0, 1), desk.now, 0.5)
+        desk.local.report(given.generation, Counts(1, 1, 0, 1), desk.now, 0.5)
     assert drawn == [False, True, False, True]
 
 
@@ -231,9 +231,9 @@ def test_every_answer_of_a_slow_run_was_slow() -> None:
 def test_probes_that_come_after_their_lease_are_told() -> None:
     """As long as nobody has a newer one they are as good as any."""
     desk = lent()
-    given = desk.home.admit(3, 3, desk.now, desk.now_ms)
+    given = desk.local.admit(3, 3, desk.now, desk.now_ms)
     desk.now += 11
-    desk.home.report(given.generation, Counts(3), desk.now, 0.5)
+    desk.local.report(given.generation, Counts(3), desk.now, 0.5)
     assert [r.probes for r in desk.told()] == [Probes(3)]
 
 
@@ -255,7 +255,7 @@ def test_a_row_that_closes_lets_everybody_call() -> None:
     desk = lent()
     desk.call(3, ladder=3)
     closed = BreakerRow(KEY, "closed", 3, desk.now_ms)
-    assert desk.see(closed) == [(State.HALF_OPEN, State.CLOSED, True)]
+    assert desk.see(closed) == [(BreakerState.HALF_OPEN, BreakerState.CLOSED, True)]
     assert desk.admit(1000) == 1000 and desk.may_retry()
 
 
@@ -279,20 +279,20 @@ def test_who_hears_nothing_goes_on_alone() -> None:
     for _ in range(ASKS):
         desk.may_retry()
         desk.told()
-        assert desk.home.state is State.OPEN
+        assert desk.local.state is BreakerState.OPEN
         desk.now += EVERY / ASKS
     desk = alone(desk)
-    desk.home.tick(desk.now)
-    assert desk.home.state is State.HALF_OPEN and desk.home.tripped
+    desk.local.tick(desk.now)
+    assert desk.local.state is BreakerState.HALF_OPEN and desk.local.tripped
     assert desk.may_retry() and desk.call(10) == 3
-    assert desk.home.state is State.CLOSED
+    assert desk.local.state is BreakerState.CLOSED
     desk.call(20, 20)
-    assert desk.home.state is State.OPEN
+    assert desk.local.state is BreakerState.OPEN
     desk.now += 16
-    desk.home.tick(desk.now)
-    assert desk.call(1, 1) == 1 and desk.home.state is State.OPEN
+    desk.local.tick(desk.now)
+    assert desk.call(1, 1) == 1 and desk.local.state is BreakerState.OPEN
     desk.now += 16
-    assert desk.home.tick(desk.now) == [], "and waits longer each time"
+    assert desk.local.tick(desk.now) == [], "and waits longer each time"
 
 
 def test_one_ask_without_an_answer_is_not_enough() -> None:
@@ -300,12 +300,12 @@ def test_one_ask_without_an_answer_is_not_enough() -> None:
     desk = Desk(OPEN)
     desk.now += 15
     for i in range(ASKS):
-        assert desk.home.tick(desk.now) == [] and desk.home.state is State.OPEN, i
+        assert desk.local.tick(desk.now) == [] and desk.local.state is BreakerState.OPEN, i
         desk.admit(1)
         assert desk.kinds() == [ReportKind.ASK]
         desk.now += 60
-    desk.home.tick(desk.now)
-    assert desk.home.state is State.HALF_OPEN
+    desk.local.tick(desk.now)
+    assert desk.local.state is BreakerState.HALF_OPEN
 
 
 def test_an_answer_to_another_is_an_answer() -> None:
@@ -320,26 +320,26 @@ def test_an_answer_to_another_is_an_answer() -> None:
         desk.may_retry()
         desk.told()
         desk.now += EVERY
-    assert desk.home.state is State.HALF_OPEN and not desk.home.tripped
+    assert desk.local.state is BreakerState.HALF_OPEN and not desk.local.tripped
 
 
 def test_who_is_alone_asks_on_and_rejoins_when_the_row_moves() -> None:
     """The fleet that is back decides; calls of the time alone are not its matter."""
     desk = alone(asked())
-    desk.home.tick(desk.now)
+    desk.local.tick(desk.now)
     desk.call(3)
-    assert desk.home.state is State.CLOSED
-    out = desk.home.admit(20, 0, desk.now, desk.now_ms)
+    assert desk.local.state is BreakerState.CLOSED
+    out = desk.local.admit(20, 0, desk.now, desk.now_ms)
     assert out.granted == 20
     desk.now += EVERY
     assert desk.kinds() == [ReportKind.ASK]
-    row = desk.home.row
+    row = desk.local.row
     assert row is not None
-    assert desk.see(replace(row, sick=())) == [] and desk.home.state is State.CLOSED, "the row did not move"
+    assert desk.see(replace(row, sick=())) == [] and desk.local.state is BreakerState.CLOSED, "the row did not move"
     desk.lend()
-    assert desk.home.state is State.HALF_OPEN and not desk.home.tripped
-    desk.home.report(out.generation, Counts(20, 20), desk.now, 0.5)
-    assert desk.kinds() == [] and desk.home.state is State.HALF_OPEN
+    assert desk.local.state is BreakerState.HALF_OPEN and not desk.local.tripped
+    desk.local.report(out.generation, Counts(20, 20), desk.now, 0.5)
+    assert desk.kinds() == [] and desk.local.state is BreakerState.HALF_OPEN
     assert desk.admit(5, ladder=5) == 3
 
 
@@ -350,5 +350,5 @@ def test_alone_while_another_is_said_to_probe() -> None:
     desk.lend(worker="b")
     desk.now += 10
     desk = alone(desk)
-    desk.home.tick(desk.now)
-    assert desk.home.tripped and desk.call(10) == 3
+    desk.local.tick(desk.now)
+    assert desk.local.tripped and desk.call(10) == 3

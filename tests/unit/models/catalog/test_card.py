@@ -12,7 +12,7 @@ from failsoft.models.catalog.chain import Link, LinkKind
 from failsoft.models.catalog.fields import Method
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Kind
-from failsoft.schemas.features import Spec, Type, columns
+from failsoft.schemas.features import FeatureType, Spec, columns
 
 CARD = """\
 [model]
@@ -72,8 +72,8 @@ def test_the_contracts_card(tmp_path: Path) -> None:
     assert card.name == "repayment"
     assert (card.model.deadline, card.output.min_confidence, card.output.range) == (0.2, 0.6, (0.0, 1.0))
     assert card.specs == (
-        Spec("car_value", Type.FLOAT),
-        Spec("salary_range", Type.STRING, frozenset({"0 - 20K €", "20K - 40K €"})),
+        Spec("car_value", FeatureType.FLOAT),
+        Spec("salary_range", FeatureType.STRING, frozenset({"0 - 20K €", "20K - 40K €"})),
     )
     assert [f.required for f in card.features] == [False, True]
     assert card.fallback is not None
@@ -200,4 +200,4 @@ def test_a_value_spelled_like_a_method(tmp_path: Path) -> None:
 def test_unseen_categories_may_pass(tmp_path: Path) -> None:
     """With ``unseen = "pass"`` the model, not the card, judges an unseen category."""
     card = load(tmp_path, LEAST.replace('"float"', '"string"\ncategories = ["a"]\nunseen = "pass"'))
-    assert card.specs == (Spec("x", Type.STRING, None),)
+    assert card.specs == (Spec("x", FeatureType.STRING, None),)

@@ -22,7 +22,7 @@ from failsoft.models.isolation.backoff import AT_ONCE
 from failsoft.models.isolation.isolated_session import Isolated
 from failsoft.models.isolation.replica import Death
 from failsoft.models.runtime.session import Cancel
-from failsoft.models.runtime.signature import Outcome
+from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from tests.isolated_models import (
     Start,
@@ -92,7 +92,7 @@ def _all_up(isolated: Isolated) -> list[psutil.Process]:
     return wait_for(lambda: len(found := replicas()) == count and found, 60, f"{count} replicas") or []
 
 
-def ask(isolated: Isolated, *values: tuple[object, ...], within: float | None = None) -> Outcome | Failure:
+def ask(isolated: Isolated, *values: tuple[object, ...], within: float | None = None) -> ModelOutput | Failure:
     """Runs a batch; it is cancelled after ``within`` seconds."""
     cancel = Cancel()
     timer = threading.Timer(within or 60, cancel.set)
@@ -109,7 +109,7 @@ def test_a_native_crash_fails_its_batch_and_the_next_is_answered(start: Start) -
     isolated = start(deadly(), deaths)
     failure = ask(isolated, (1, 0.5), (-1, 0.5))
     assert failure == Failure(Kind.CRASHED, "m@3: its process died (signal SIGFPE)")
-    assert isinstance(ask(isolated, (1, 0.5)), Outcome)
+    assert isinstance(ask(isolated, (1, 0.5)), ModelOutput)
     wait_for(lambda: len(deaths) == 1, 30, "the report of the death")
     assert deaths[0].why == "crashed"
 
@@ -125,7 +125,7 @@ def test_a_row_is_found_by_halving(start: Start, monkeypatch: pytest.MonkeyPatch
     while high - low > 1:
         middle = (low + high) // 2
         lower = ask(isolated, *batch[low:middle])
-        assert isinstance(lower, Outcome) or lower.kind is Kind.CRASHED, lower
+        assert isinstance(lower, ModelOutput) or lower.kind is Kind.CRASHED, lower
         low, high = (low, middle) if isinstance(lower, Failure) else (middle, high)
     assert (low, high) == (1234, 1235)
     assert time.monotonic() - begin < 60
@@ -152,7 +152,7 @@ def test_a_loop_that_does_not_end_is_stopped_and_its_process_goes_on(
     before = _all_up(isolated)
     failure = ask(isolated, (10**15, 0.5), within=0.1)
     assert isinstance(failure, Failure) and failure.kind is Kind.TIMEOUT and "its deadline of 200 ms" in failure.message
-    assert isinstance(ask(isolated, (1, 0.5)), Outcome)
+    assert isinstance(ask(isolated, (1, 0.5)), ModelOutput)
     assert replicas() == before and not deaths
 
 
@@ -167,7 +167,7 @@ def test_an_operator_that_does_not_end_is_killed_at_its_deadline(start: Start) -
     failure = ask(isolated, (12_000, 0.5), within=0.2)
     assert isinstance(failure, Failure) and failure.kind is Kind.TIMEOUT
     assert time.monotonic() - began < 20, "the operator alone takes a minute"
-    assert isinstance(ask(isolated, (2, 0.5)), Outcome)
+    assert isinstance(ask(isolated, (2, 0.5)), ModelOutput)
     wait_for(lambda: ended(before), 30, "the end of the first")
     wait_for(lambda: [d.why for d in deaths] == ["timeout"], 30, "the report of the death")
 
@@ -190,14 +190,14 @@ def test_a_memory_bomb_meets_the_limit_and_no_one_else_pays(start: Start) -> Non
     failure = ask(isolated, (10**9, 0.5))
     assert isinstance(failure, Failure) and failure.kind is Kind.MODEL_ERROR
     assert failure.message.startswith("over its memory limit of 512MB: ")
-    assert isinstance(ask(isolated, (1000, 0.5)), Outcome) and replicas() == before
+    assert isinstance(ask(isolated, (1000, 0.5)), ModelOutput) and replicas() == before
     assert all(p.memory_info().rss < 512_000_000 for p in processes())
 
 
 def test_without_a_limit_the_bomb_goes_off(start: Start) -> None:
     """The same model without ``memory`` takes what it asks for: it was the limit that stopped it."""
     isolated = start(greedy())
-    assert isinstance(ask(isolated, (200_000_000, 0.5)), Outcome)
+    assert isinstance(ask(isolated, (200_000_000, 0.5)), ModelOutput)
 
 
 def test_a_process_that_dies_for_want_of_memory_says_so(start: Start) -> None:
@@ -219,7 +219,7 @@ def test_a_process_that_dies_for_want_of_memory_says_so(start: Start) -> None:
     isolated = start(model, deaths, memory="192MB", types={"s": "string"})
     failure = ask(isolated, ("x" * 120_000_000,))
     assert failure == Failure(Kind.CRASHED, "m@3: its process was over its memory limit of 192MB (exit code 70)")
-    assert isinstance(ask(isolated, ("a",)), Outcome)
+    assert isinstance(ask(isolated, ("a",)), ModelOutput)
     wait_for(lambda: [d.why for d in deaths] == ["memory"], 30, "the report of the death")
 
 
@@ -229,7 +229,7 @@ def test_a_process_killed_between_calls_costs_no_answer(start: Start) -> None:
     for _ in range(5):
         (process,) = _all_up(isolated)
         process.kill()
-        assert isinstance(ask(isolated, (1, 0.5)), Outcome)
+        assert isinstance(ask(isolated, (1, 0.5)), ModelOutput)
 
 
 def test_a_process_killed_within_a_call_fails_that_call(start: Start) -> None:
@@ -237,7 +237,7 @@ def test_a_process_killed_within_a_call_fails_that_call(start: Start) -> None:
     isolated = start(hanging())
     (process,) = _all_up(isolated)
     busy = user_time(process) + 0.05
-    found: list[Outcome | Failure] = []
+    found: list[ModelOutput | Failure] = []
     caller = threading.Thread(target=lambda: found.append(ask(isolated, (10**15, 0.5))))
     caller.start()
     wait_for(lambda: user_time(process) > busy, 60, "the call to run")
@@ -261,7 +261,7 @@ def test_an_answer_that_is_none_counts_as_a_crash(start: Start, monkeypatch: pyt
         failure = ask(isolated, (1, 0.5))
     assert isinstance(failure, Failure) and failure.kind is Kind.CRASHED
     assert "out of its mind: 1 numbers where 2 are right" in failure.message
-    assert isinstance(ask(isolated, (1, 0.5)), Outcome)
+    assert isinstance(ask(isolated, (1, 0.5)), ModelOutput)
     wait_for(lambda: [d.why for d in deaths] == ["crashed"], 30, "the report of the death")
     assert f"m@3: {deaths[0].message}" == failure.message
     wait_for(lambda: ended(before), 30, "its end")
@@ -273,7 +273,7 @@ def test_one_of_two_replicas_is_killed_and_the_other_answers_at_once(start: Star
     for _ in range(3):
         _all_up(isolated)[0].kill()
         for _ in range(4):
-            assert isinstance(ask(isolated, (1, 0.5)), Outcome)
+            assert isinstance(ask(isolated, (1, 0.5)), ModelOutput)
 
 
 def test_the_first_process_killed_is_started_again(start: Start) -> None:
@@ -283,7 +283,7 @@ def test_the_first_process_killed_is_started_again(start: Start) -> None:
     (forkserver,) = forkservers()
     forkserver.kill()
     wait_for(lambda: deaths, 60, "the report of the death")
-    wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), Outcome), 60, "an answer")
+    wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), ModelOutput), 60, "an answer")
     assert forkservers() != [forkserver] and len(deaths) == 1
 
 
@@ -306,7 +306,7 @@ def test_a_version_whose_file_went_is_unavailable_until_it_is_back(
     wait_for(lambda: "cannot be read" in said(), 60, "the reason")
     file.write_bytes(content)
     clock.ahead += 100
-    wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), Outcome), 60, "an answer")
+    wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), ModelOutput), 60, "an answer")
 
 
 PARENT = """
@@ -351,7 +351,7 @@ def test_fifty_restarts_leave_nothing_behind(start: Start) -> None:
     def crash() -> None:
         clock.ahead += 100  # each death is the first: what is measured are restarts, not their backoff
         assert isinstance(ask(isolated, (-1, 0.5)), Failure)
-        assert isinstance(ask(isolated, (1, 0.5)), Outcome)
+        assert isinstance(ask(isolated, (1, 0.5)), ModelOutput)
 
     def used() -> tuple[int, int, int, int]:
         (forkserver,) = forkservers()

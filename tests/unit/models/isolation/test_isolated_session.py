@@ -15,7 +15,7 @@ import pytest
 
 from failsoft.models.isolation.isolated_session import Isolated
 from failsoft.models.runtime.session import Cancel, Session, Unloadable
-from failsoft.models.runtime.signature import Outcome
+from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import columns
 from tests.isolated_models import Start, a_card, artifact, deadly, forkservers, hanging, processes, replicas, user_time
@@ -81,7 +81,7 @@ def test_answers_are_those_of_a_session(tmp_path: Path, start: Start, model: Any
     for n in (1, 4, 9_000, 2):
         batch = columns([EVENTS[i % 4] for i in range(n)], session.card.specs)
         there, here = isolated.run(batch), session.run(batch)
-        assert isinstance(there, Outcome) and isinstance(here, Outcome)
+        assert isinstance(there, ModelOutput) and isinstance(here, ModelOutput)
         assert there.bad == here.bad
         a, b = there.predictions, here.predictions
         assert a.scores.dtype == b.scores.dtype and np.array_equal(a.scores, b.scores, equal_nan=True)
@@ -102,7 +102,7 @@ def test_a_run_that_raises_is_a_value_and_the_process_lives(start: Start) -> Non
     before = processes()
     failure = isolated.run(rows(isolated.card, (1,), (9,)))
     assert isinstance(failure, Failure) and failure.kind is Kind.MODEL_ERROR and "Gather" in failure.message
-    assert isinstance(isolated.run(rows(isolated.card, (1,))), Outcome) and processes() == before
+    assert isinstance(isolated.run(rows(isolated.card, (1,))), ModelOutput) and processes() == before
 
 
 def test_columns_of_another_card_are_the_callers_mistake(start: Start) -> None:
@@ -161,7 +161,7 @@ def test_replicas_share_the_calls(start: Start) -> None:
     used = {p.pid: p.cpu_times().user for p in replicas()}
     spin = rows(isolated.card, (100_000, 0.5))
     for _ in range(3):
-        assert isinstance(isolated.run(spin), Outcome)
+        assert isinstance(isolated.run(spin), ModelOutput)
     assert all(p.cpu_times().user > used[p.pid] for p in replicas())
 
 
@@ -172,7 +172,7 @@ def test_another_replica_answers_while_one_is_busy(start: Start) -> None:
     caller = threading.Thread(target=lambda: found.append(isolated.run(rows(isolated.card, (10**15, 0.5)), cancel)))
     caller.start()
     for _ in range(10):
-        assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), Outcome)
+        assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), ModelOutput)
     assert not found
     cancel.set()
     caller.join(60)
@@ -198,7 +198,7 @@ def test_a_call_that_finds_all_processes_busy_waits_and_says_so_at_its_deadline(
     assert isinstance(failure, Failure) and failure.kind is Kind.UNAVAILABLE and "more replicas" in failure.message
     first.set()
     callers[0].join(60)
-    assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), Outcome)
+    assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), ModelOutput)
 
 
 def test_signals_to_the_group_leave_the_processes_alone(start: Start) -> None:
@@ -208,7 +208,7 @@ def test_signals_to_the_group_leave_the_processes_alone(start: Start) -> None:
     for process in before:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             process.send_signal(number)
-    assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), Outcome)
+    assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), ModelOutput)
     assert processes() == before
 
 
@@ -228,13 +228,13 @@ def test_a_process_inherits_no_password_and_no_file(start: Start, monkeypatch: p
 def test_closing_waits_for_runs_and_ends_everything(start: Start) -> None:
     """A run under way is answered; afterwards the model is unloaded, and closing again does no harm."""
     isolated = start(hanging(), deadline="20s")
-    found: list[Outcome | Failure] = []
+    found: list[ModelOutput | Failure] = []
     caller = threading.Thread(target=lambda: found.append(isolated.run(rows(isolated.card, (300_000, 0.5)))))
     before = _worked()
     caller.start()
     wait_for(lambda: _worked() > before, 60, "the call to run")
     isolated.close()
     caller.join(60)
-    assert isinstance(found[0], Outcome) and not processes() and not forkservers()
+    assert isinstance(found[0], ModelOutput) and not processes() and not forkservers()
     assert isolated.run(rows(isolated.card, (1, 0.5))) == Failure(Kind.UNAVAILABLE, "m@3 is unloaded")
     isolated.close()

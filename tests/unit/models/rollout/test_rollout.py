@@ -12,23 +12,23 @@ from failsoft.models.rollout.rollout import (
     EVERY,
     MISSED,
     PROBLEM_KEPT,
-    Back,
-    Policy,
-    Stay,
+    Rollback,
+    RollbackBlocked,
+    RollbackPolicy,
     fold,
     good,
+    heartbeat_every,
     newer,
     news,
-    presence_every,
     skew,
     verdict,
 )
 from failsoft.schemas import wire
 from failsoft.schemas.fleet.breaker import MAX_ROW, BreakerRow
-from failsoft.schemas.fleet.rollout import Direction, Health, Order, Presence, RolloutRow, Trigger
+from failsoft.schemas.fleet.rollout import Direction, Health, Heartbeat, Order, RolloutRow, Trigger
 
 T0 = 1_800_000_000_000
-POLICY = Policy(after_failed_probes=3, hold=1800.0)
+POLICY = RollbackPolicy(after_failed_probes=3, hold=1800.0)
 
 
 class Desk:
@@ -38,11 +38,11 @@ class Desk:
         self.now, self.row = T0, None
         self.alerts: list[Any] = []
         if versions:
-            self.present("w", versions[0])
+            self.alive("w", versions[0])
             for version in versions[1:]:
                 self.promote(version)
 
-    def hear(self, message: Order | Presence) -> bool:
+    def hear(self, message: Order | Heartbeat) -> bool:
         folded = fold(self.row, message, POLICY, self.now)
         changed = folded.row is not self.row
         assert changed or not folded.alerts
@@ -50,8 +50,8 @@ class Desk:
         self.alerts += folded.alerts
         return changed
 
-    def present(self, worker: str, version: int | None, **fields: Any) -> bool:
-        return self.hear(Presence(worker, "m", version, fields.pop("at_ms", self.now), **fields))
+    def alive(self, worker: str, version: int | None, **fields: Any) -> bool:
+        return self.hear(Heartbeat(worker, "m", version, fields.pop("at_ms", self.now), **fields))
 
     def order(self, direction: Direction, target: str, failing: int | None = None) -> bool:
         self.now += 1
@@ -67,7 +67,7 @@ class Desk:
         until = self.now + 1000 if state == "open" else None
         return BreakerRow(f"m@{version}", state, 9, self.now, until, reopenings)  # type: ignore[arg-type]
 
-    def verdict(self, version: int, reopenings: int = 3, state: str = "open") -> Back | Stay | None:
+    def verdict(self, version: int, reopenings: int = 3, state: str = "open") -> Rollback | RollbackBlocked | None:
         return verdict(self.row, self.breaker(version, reopenings, state), POLICY, self.now)
 
     @property
@@ -79,8 +79,8 @@ class Desk:
 def test_the_first_version_that_is_served_is_the_active_one() -> None:
     """A pipeline begins with what its first worker took; an order before that means nothing."""
     desk = Desk()
-    assert not desk.promote(2) and not desk.present("w", None)
-    assert desk.present("w", 2)
+    assert not desk.promote(2) and not desk.alive("w", None)
+    assert desk.alive("w", 2)
     assert (desk.row.active, desk.row.previous, desk.change.trigger) == (2, None, Trigger.FIRST)
     assert desk.row.workers["w"].version == 2
 
@@ -116,10 +116,10 @@ def test_a_rollback_to_a_named_version_and_one_that_names_nothing() -> None:
     desk.back("m@1")
     assert desk.row.active == 1
     desk.order(Direction.PROMOTE, "m")
-    assert desk.row.active == 1 and desk.refusals[-1] == "m names no version"
+    assert desk.row.active == 1 and "m names no version" in (desk.refusals[-1] or "")
 
 
-@pytest.mark.parametrize("version", ["0", "1000000000", "9" * 40])
+@pytest.mark.parametrize("version", ["0", "1000000000", "9" * 40, "x", "02", ""])
 def test_an_order_for_what_is_no_version_is_refused(version: str) -> None:
     """Obeyed, it would make a row that nobody can read, and the fleet would lose its history."""
     desk = Desk(1)
@@ -146,7 +146,7 @@ def test_a_row_that_is_read_again_is_no_news() -> None:
     assert newer(desk.row, rows[-1])
     anew = Desk()
     anew.now += 3_600_000
-    anew.present("w", 9)
+    anew.alive("w", 9)
     assert newer(anew.row, desk.row)
 
 
@@ -158,15 +158,15 @@ def test_what_cannot_wait() -> None:
     first = desk.row
     assert news(first, None)
     desk.now += 2_000
-    desk.present("w", 1, health={1: HEALTH})
+    desk.alive("w", 1, health={1: HEALTH})
     assert desk.row is not first and not news(desk.row, first)
     for version, fields in ((2, {}), (1, {"problem": "x"}), (None, {})):
         before = desk.row
         desk.now += 1
-        desk.present("w", version, **fields)
+        desk.alive("w", version, **fields)
         assert news(desk.row, before)
     before = desk.row
-    desk.present("other", 1)
+    desk.alive("other", 1)
     assert news(desk.row, before)
     before = desk.row
     desk.promote(1)
@@ -196,7 +196,7 @@ def test_failed_half_open_cycles_send_the_active_version_back(state: str) -> Non
     """As many as the card says, of the version that is active, to the last good one first."""
     desk = Desk(1, 2, 3)
     found = desk.verdict(3, 3, state)
-    assert isinstance(found, Back) and found.candidates == (2, 1) and "3 half-open cycles of m@3" in found.why
+    assert isinstance(found, Rollback) and found.candidates == (2, 1) and "3 half-open cycles of m@3" in found.why
     assert desk.verdict(3, 2, state) is None
     assert desk.verdict(2, 9, state) is None
 
@@ -212,14 +212,14 @@ def test_no_rollback_without_a_row_or_without_a_version_to_go_to() -> None:
     desk = Desk(1)
     assert verdict(None, desk.breaker(1, 3), POLICY, T0) is None
     found = desk.verdict(1)
-    assert isinstance(found, Stay) and "no older version" in found.why
+    assert isinstance(found, RollbackBlocked) and "no older version" in found.why
 
 
 def test_never_forward() -> None:
     """A person went back to an old version by promoting it; when it fails, the newer one is not the way out."""
     desk = Desk(3, 2)
     found = desk.verdict(2)
-    assert good(desk.row) == [3] and isinstance(found, Stay)
+    assert good(desk.row) == [3] and isinstance(found, RollbackBlocked)
 
 
 def test_no_second_rollback_within_the_hold() -> None:
@@ -228,9 +228,9 @@ def test_no_second_rollback_within_the_hold() -> None:
     desk.back("m@2", failing=3)
     desk.now += 1_799_000
     found = desk.verdict(2)
-    assert isinstance(found, Stay) and "for 1 s more" in found.why
+    assert isinstance(found, RollbackBlocked) and "for 1 s more" in found.why
     desk.now += 1_001
-    assert isinstance(desk.verdict(2), Back)
+    assert isinstance(desk.verdict(2), Rollback)
 
 
 def test_a_person_is_not_held() -> None:
@@ -241,7 +241,7 @@ def test_a_person_is_not_held() -> None:
     assert desk.row.active == 1
     desk = Desk(1, 2, 3)
     desk.back()
-    assert isinstance(desk.verdict(2), Back)
+    assert isinstance(desk.verdict(2), Rollback)
 
 
 def test_a_clock_that_was_set_back_does_not_hold_for_ever() -> None:
@@ -249,32 +249,32 @@ def test_a_clock_that_was_set_back_does_not_hold_for_ever() -> None:
     desk = Desk(1, 2, 3)
     desk.back("m@2", failing=3)
     desk.now -= 1_900_000
-    assert isinstance(desk.verdict(2), Back)
+    assert isinstance(desk.verdict(2), Rollback)
 
 
 def test_the_skew_counts_who_was_heard_of_lately() -> None:
     """By version; a worker that serves none, or says nothing any more, is not counted."""
     desk = Desk(1)
-    desk.present("a", 1), desk.present("b", 2), desk.present("c", None)
+    desk.alive("a", 1), desk.alive("b", 2), desk.alive("c", None)
     assert skew(desk.row, desk.now) == {1: 2, 2: 1}
     desk.now += round(1000 * EVERY * MISSED)
-    desk.present("a", 2)
+    desk.alive("a", 2)
     assert skew(desk.row, desk.now) == {2: 1} and set(desk.row.workers) == {"a"}
 
 
 def test_a_larger_fleet_says_less_often_that_it_is_there() -> None:
     """The row is written for each word, so that there are ten a second at most."""
-    assert presence_every(3) == EVERY
-    assert 1000 / presence_every(1000) == pytest.approx(10)
+    assert heartbeat_every(3) == EVERY
+    assert 1000 / heartbeat_every(1000) == pytest.approx(10)
 
 
 def test_presences_that_are_late_or_from_elsewhere_in_time_are_not_taken() -> None:
     """The newer stays; a clock that is far off is not heard; one that is ahead holds its seat no longer."""
     desk = Desk(1)
-    desk.present("a", 2)
-    assert not desk.present("a", 1, at_ms=desk.now - 10)
-    assert not desk.present("b", 1, at_ms=desk.now - 3_600_000)
-    desk.present("b", 1, at_ms=desk.now + 3_600_000)
+    desk.alive("a", 2)
+    assert not desk.alive("a", 1, at_ms=desk.now - 10)
+    assert not desk.alive("b", 1, at_ms=desk.now - 3_600_000)
+    desk.alive("b", 1, at_ms=desk.now + 3_600_000)
     assert desk.row.workers["b"].at_ms == desk.now
 
 
@@ -284,7 +284,7 @@ def test_a_worker_that_cannot_follow_is_an_alert_once() -> None:
     desk.alerts.clear()
     for _ in range(3):
         desk.now += 1000
-        desk.present("a", 1, problem="m@2: golden vectors")
+        desk.alive("a", 1, problem="m@2: golden vectors")
     assert [(a.name, a.key, a.worker, a.reason) for a in desk.alerts] == [
         ("version_refused", "m@2", "a", "m@2: golden vectors")
     ]
@@ -304,7 +304,7 @@ HEALTH = Health(9, 1, 2, 0.5, 8, 7.25)
 def test_a_row_is_what_json_holds() -> None:
     """A table keeps rows as JSON does, so nothing changes when one is recovered from its changelog."""
     desk = Desk(1, 2)
-    desk.present("a", 2, health={1: HEALTH, 2: HEALTH}, problem="x")
+    desk.alive("a", 2, health={1: HEALTH, 2: HEALTH}, problem="x")
     held = desk.row.to_dict()
     assert wire.loads(wire.dumps(held), MAX_ROW) == held
     assert RolloutRow.from_dict(held) == desk.row == RolloutRow.parse(wire.dumps(held))
@@ -313,8 +313,8 @@ def test_a_row_is_what_json_holds() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Presence("w", "m", 2, T0, "a problem", {2: HEALTH, 1: Health()}),
-        Presence("w", "m", None, T0),
+        Heartbeat("w", "m", 2, T0, "a problem", {2: HEALTH, 1: Health()}),
+        Heartbeat("w", "m", None, T0),
         Order("m@2", Direction.PROMOTE, "ann", "why", T0),
         Order("m", Direction.ROLLBACK, "failsoft", "why", T0, 3),
     ],
@@ -337,9 +337,9 @@ def test_a_message_comes_back_as_it_was_sent(message: Any) -> None:
 )
 def test_a_presence_that_cannot_be_is_malformed(changes: dict[str, Any], field: str) -> None:
     """What comes from a topic may come from anybody: the field is named."""
-    given = wire.loads(Presence("w", "m", 2, T0, None, {2: HEALTH}).to_bytes(), 9999)
+    given = wire.loads(Heartbeat("w", "m", 2, T0, None, {2: HEALTH}).to_bytes(), 9999)
     with pytest.raises(wire.Malformed, match=field):
-        Presence.parse(wire.dumps({**given, **changes}))
+        Heartbeat.parse(wire.dumps({**given, **changes}))
 
 
 def test_a_large_fleets_row_is_still_a_record() -> None:
@@ -347,8 +347,8 @@ def test_a_large_fleets_row_is_still_a_record() -> None:
     desk = Desk(1)
     for version in range(2, CHANGES_KEPT + 2):
         desk.promote(version)
-    desk.present("w", 1, problem="golden: " + "x" * 1_900)
+    desk.alive("w", 1, problem="golden: " + "x" * 1_900)
     assert len(desk.alerts[-1].reason) > PROBLEM_KEPT
     seat = desk.row.workers["w"]
-    seats = {f"worker-{i:060}": replace(seat, health={50: HEALTH, 51: HEALTH}) for i in range(1000)}
-    assert len(wire.dumps(replace(desk.row, workers=seats).to_dict())) < MAX_ROW
+    statuses = {f"worker-{i:060}": replace(seat, health={50: HEALTH, 51: HEALTH}) for i in range(1000)}
+    assert len(wire.dumps(replace(desk.row, workers=statuses).to_dict())) < MAX_ROW

@@ -13,7 +13,7 @@ import pytest
 from onnx import helper
 
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.runtime.session import Cancel, Outcome, Session, Unloadable
+from failsoft.models.runtime.session import Cancel, ModelOutput, Session, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Spec, columns
 from tests.onnx_models import X2, a_card, answer, load, node, onnx_model, port, rows, same
@@ -100,9 +100,9 @@ def test_cancel_ends_a_run(tmp_path: Path) -> None:
     session = load(tmp_path, endless(), a_card({"kind": "regression"}, x="float"))
     for _ in range(2):
         cancel = Begun()
-        outcomes: list[Outcome | Failure] = []
+        outcomes: list[ModelOutput | Failure] = []
 
-        def run(cancel: Cancel = cancel, outcomes: list[Outcome | Failure] = outcomes) -> None:
+        def run(cancel: Cancel = cancel, outcomes: list[ModelOutput | Failure] = outcomes) -> None:
             outcomes.append(session.run(rows(session.card, (1.0,)), cancel))
 
         thread = threading.Thread(target=run, daemon=True)
@@ -183,6 +183,6 @@ def test_the_demos_models_match_their_golden_vectors(model: str, version: int) -
     golden = [json.loads(line) for line in lines]
     assert len(golden) >= 20 and len({line["expected"]["label"] for line in golden}) == 2
     outcome = session.run(columns([line["features"] for line in golden], card.specs))
-    assert isinstance(outcome, Outcome) and not outcome.bad
+    assert isinstance(outcome, ModelOutput) and not outcome.bad
     assert outcome.predictions.scores.tolist() == pytest.approx([g["expected"]["score"] for g in golden], abs=1e-5)
     assert outcome.predictions.labels == [g["expected"]["label"] for g in golden]

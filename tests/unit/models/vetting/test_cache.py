@@ -1,4 +1,4 @@
-"""Passes that are remembered: for which files a second vetting is spared, and whose word is not taken."""
+"""VettingCache that are remembered: for which files a second vetting is spared, and whose word is not taken."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 
 from failsoft.models.vetting import cache as memory
-from failsoft.models.vetting.cache import Passes
+from failsoft.models.vetting.cache import VettingCache
 from failsoft.models.vetting.gate import Limits
-from failsoft.models.vetting.verdict import Check, Result, Vetting
+from failsoft.models.vetting.verdict import Check, CheckResult, Vetting
 from tests.versions import bomb, double, examined, failed, put
 
 GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}
-PASSED = Vetting("m", 1, "ab", (Check("load", Result.PASSED, "in 1 ms"),), 0.25)
+PASSED = Vetting("m", 1, "ab", (Check("load", CheckResult.PASSED, "in 1 ms"),), 0.25)
 
 
 @pytest.fixture
-def passes(tmp_path: Path) -> Passes:
+def passes(tmp_path: Path) -> VettingCache:
     """A folder of one's own, as workers have."""
     folder = tmp_path / "own"
     folder.mkdir(mode=0o700)
-    return Passes(folder)
+    return VettingCache(folder)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-def test_a_pass_is_remembered(tmp_path: Path, passes: Passes, started: list[Any]) -> None:
+def test_a_pass_is_remembered(tmp_path: Path, passes: VettingCache, started: list[Any]) -> None:
     """The same verdict again, and no second process; unless it is to be proved now."""
     put(tmp_path, double(), [GOLDEN])
     first = examined(tmp_path, passes=passes)
@@ -61,7 +61,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_pass_is_of_these_files(tmp_path: Path, passes: Passes, started: list[Any], change: str) -> None:
+def test_a_pass_is_of_these_files(tmp_path: Path, passes: VettingCache, started: list[Any], change: str) -> None:
     """Whichever of them changed, the version is vetted again."""
     put(tmp_path, double(), [GOLDEN])
     examined(tmp_path, passes=passes)
@@ -71,7 +71,7 @@ def test_a_pass_is_of_these_files(tmp_path: Path, passes: Passes, started: list[
 
 
 def test_a_pass_is_of_these_limits_and_programs(
-    tmp_path: Path, passes: Passes, started: list[Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, passes: VettingCache, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another limit, another ONNX Runtime or another failsoft may find otherwise."""
     put(tmp_path, double(), [GOLDEN])
@@ -86,17 +86,17 @@ def test_a_pass_is_of_these_limits_and_programs(
     assert len(started) == 4
 
 
-def test_a_failure_is_not_remembered(tmp_path: Path, passes: Passes, started: list[Any]) -> None:
+def test_a_failure_is_not_remembered(tmp_path: Path, passes: VettingCache, started: list[Any]) -> None:
     """What failed may be mended, or only have been half copied: it is tried each time."""
     put(tmp_path, double(), [{**GOLDEN, "expected": {"score": 5.0}}])
     assert failed(examined(tmp_path, passes=passes)) == ["golden"]
     assert failed(examined(tmp_path, passes=passes)) == ["golden"]
     assert len(started) == 2
     with pytest.raises(ValueError, match="did not pass"):
-        passes.remember("k", Vetting("m", 1, "ab", (Check("load", Result.FAILED, "corrupt"),), 0.1))
+        passes.remember("k", Vetting("m", 1, "ab", (Check("load", CheckResult.FAILED, "corrupt"),), 0.1))
 
 
-def test_the_memory_is_bounded(passes: Passes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_is_bounded(passes: VettingCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest are forgotten, and nothing but the file and its lock stays behind."""
     monkeypatch.setattr(memory, "MOST", 3)
     for key in "abcde":
@@ -105,7 +105,7 @@ def test_the_memory_is_bounded(passes: Passes, monkeypatch: pytest.MonkeyPatch) 
     assert sorted(p.name for p in passes._folder.iterdir()) == ["vetted.lock", "vetted.ndjson"]
 
 
-def test_a_broken_file_is_forgotten(passes: Passes) -> None:
+def test_a_broken_file_is_forgotten(passes: VettingCache) -> None:
     """It costs a vetting, and no start; what is written next is read again."""
     passes.remember("a", PASSED)
     file = passes._folder / "vetted.ndjson"
@@ -116,7 +116,7 @@ def test_a_broken_file_is_forgotten(passes: Passes) -> None:
 
 
 @pytest.mark.parametrize("which", ["own", "own/vetted.ndjson"])
-def test_what_others_could_have_written_is_not_believed(tmp_path: Path, passes: Passes, which: str) -> None:
+def test_what_others_could_have_written_is_not_believed(tmp_path: Path, passes: VettingCache, which: str) -> None:
     """Everybody may write to the folder for temporary files: a planted pass would let a bomb in."""
     passes.remember("a", PASSED)
     assert passes.recall("a") == PASSED
@@ -126,7 +126,7 @@ def test_what_others_could_have_written_is_not_believed(tmp_path: Path, passes: 
 
 def test_a_folder_that_is_not_there_forgets(tmp_path: Path) -> None:
     """No memory is slower, and no error."""
-    passes = Passes(tmp_path / "nowhere")
+    passes = VettingCache(tmp_path / "nowhere")
     passes.remember("a", PASSED)
     assert passes.recall("a") is None
 

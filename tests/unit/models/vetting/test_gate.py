@@ -16,7 +16,7 @@ import pytest
 
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.vetting.gate import Limits, _environment, _why, vet
-from failsoft.models.vetting.verdict import CHECKS, Result
+from failsoft.models.vetting.verdict import CHECKS, CheckResult
 from tests.isolated_models import cmdline, ended, user_time
 from tests.kafka import wait_for
 from tests.onnx_models import node, onnx_model
@@ -39,11 +39,11 @@ def test_a_good_version_passes(tmp_path: Path) -> None:
     model = double().SerializeToString()
     put(tmp_path, model, GOLDEN, about=f'sha256 = "{hashlib.sha256(model).hexdigest()}"', deadline="10s")
     vetting = examined(tmp_path)
-    assert vetting.passed, vetting.told()
+    assert vetting.passed, vetting.describe()
     made = ["checksum", "single_file", "load", "contract", "output", "batch", "golden", "nan", "time"]
     assert [c.name for c in vetting.checks] == made
     assert set(made) < set(CHECKS)
-    assert {c.result for c in vetting.checks} == {Result.PASSED}
+    assert {c.result for c in vetting.checks} == {CheckResult.PASSED}
     assert vetting.sha256 == hashlib.sha256(model).hexdigest()
 
 
@@ -52,8 +52,13 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
     put(tmp_path, double())
     vetting = examined(tmp_path)
     assert vetting.passed
-    assert check(vetting, "golden").result is Result.SKIPPED and "golden.ndjson" in check(vetting, "golden").message
-    assert check(vetting, "checksum").result is Result.SKIPPED and vetting.sha256 in check(vetting, "checksum").message
+    assert (
+        check(vetting, "golden").result is CheckResult.SKIPPED and "golden.ndjson" in check(vetting, "golden").message
+    )
+    assert (
+        check(vetting, "checksum").result is CheckResult.SKIPPED
+        and vetting.sha256 in check(vetting, "checksum").message
+    )
 
 
 @pytest.mark.parametrize("model", Repository(DEMO).models())
@@ -64,7 +69,7 @@ def test_the_demos_models_pass_with_golden_vectors(model: str) -> None:
         (golden,) = [
             c for c in vet(repository.artifact(model, version), repository.card(model)).checks if c.name == "golden"
         ]
-        assert golden.result is Result.PASSED and golden.message == "20 answers as expected"
+        assert golden.result is CheckResult.PASSED and golden.message == "20 answers as expected"
 
 
 def test_a_corrupt_file_fails(tmp_path: Path) -> None:
@@ -83,7 +88,7 @@ def test_a_memory_bomb_is_bounded(tmp_path: Path, hidden: bool) -> None:
     before = psutil.Process().memory_info().rss
     vetting = examined(tmp_path)
     assert failed(vetting) == (["load"] if hidden else ["output"])
-    assert "needs more than 512 MB" in vetting.told()
+    assert "needs more than 512 MB" in vetting.describe()
     assert psutil.Process().memory_info().rss - before < 20_000_000
     # In a parent that has had no other child: the most that one took, in kilobytes on Linux.
     most = subprocess.run([sys.executable, "-c", MOST, str(tmp_path)], cwd=ROOT, capture_output=True, check=True).stdout
@@ -149,7 +154,7 @@ def test_rows_that_mix_are_told(tmp_path: Path) -> None:
     """An answer that depends on its neighbours is noted: a batch that is split would answer otherwise."""
     put(tmp_path, onnx_model([X], [Y], node("ReduceSum", ["x"], ["sum"], keepdims=0), node("Add", ["x", "sum"], ["y"])))
     batch = check(examined(tmp_path), "batch")
-    assert batch.result is Result.NOTE and "rows are mixed" in batch.message
+    assert batch.result is CheckResult.NOTE and "rows are mixed" in batch.message
 
 
 def test_an_output_of_the_wrong_shape_fails(tmp_path: Path) -> None:
@@ -166,7 +171,7 @@ def test_a_model_that_never_answers_fails(tmp_path: Path) -> None:
     assert failed(vetting) == ["output"] and "no usable answer to any of 16" in check(vetting, "output").message
     put(tmp_path, onnx_model([X], [Y], node("Log", ["x"], ["y"])))
     some = examined(tmp_path)
-    assert some.passed and check(some, "output").result is Result.NOTE
+    assert some.passed and check(some, "output").result is CheckResult.NOTE
 
 
 def test_golden_vectors_that_differ_fail(tmp_path: Path) -> None:
@@ -175,7 +180,9 @@ def test_golden_vectors_that_differ_fail(tmp_path: Path) -> None:
     put(tmp_path, double(), lines)
     vetting = examined(tmp_path)
     assert failed(vetting) == ["golden"]
-    assert "1 of 3 answers" in vetting.told() and "line 3: expected score 2.5, got 2 (0.5 apart" in vetting.told()
+    assert (
+        "1 of 3 answers" in vetting.describe() and "line 3: expected score 2.5, got 2 (0.5 apart" in vetting.describe()
+    )
     put(tmp_path, double(), [*GOLDEN, {**lines[2], "tolerance": 0.6}])
     assert examined(tmp_path).passed
 
@@ -189,7 +196,7 @@ def test_sample_rows_are_golden_where_they_can_be(tmp_path: Path) -> None:
     card.write_text(card.read_text().replace("impute = 4.0\n", ""))
     vetting = examined(tmp_path)
     assert "16 of 16 made-up rows" in check(vetting, "output").message
-    assert failed(vetting) == ["golden"] and "no answer (invalid: feature 'x': missing" in vetting.told()
+    assert failed(vetting) == ["golden"] and "no answer (invalid: feature 'x': missing" in vetting.describe()
 
 
 def test_golden_vectors_that_cannot_be_read_fail(tmp_path: Path) -> None:
@@ -198,17 +205,17 @@ def test_golden_vectors_that_cannot_be_read_fail(tmp_path: Path) -> None:
     (folder / "golden.ndjson").write_text('{"features": {"x": 2.0}, "expcted": {"score": 4.0}}\n{"fea')
     vetting = examined(tmp_path)
     assert failed(vetting) == ["golden"]
-    assert "golden.ndjson, line 1" in vetting.told() and "did you mean 'expected'" in vetting.told()
+    assert "golden.ndjson, line 1" in vetting.describe() and "did you mean 'expected'" in vetting.describe()
 
 
 def test_an_answer_to_nan_is_noted(tmp_path: Path) -> None:
     """Imputation comes before, so it is no failure; a NaN that comes out is caught by the guard, and passes."""
     put(tmp_path, onnx_model([X], [Y], node("IsNaN", ["x"], ["nan"]), node("Cast", ["nan"], ["y"], to=1)))
     confident = examined(tmp_path)
-    assert confident.passed and check(confident, "nan").result is Result.NOTE
+    assert confident.passed and check(confident, "nan").result is CheckResult.NOTE
     assert "a missing x" in check(confident, "nan").message
     put(tmp_path, double())
-    assert check(examined(tmp_path), "nan").result is Result.PASSED
+    assert check(examined(tmp_path), "nan").result is CheckResult.PASSED
 
 
 def test_a_row_past_the_deadline_fails(tmp_path: Path) -> None:
@@ -224,7 +231,7 @@ def test_weights_in_other_files_fail(tmp_path: Path) -> None:
     weights = onnx_model([X], [Y], node("MatMul", ["x", "w"], ["y"]), constants={"w": np.zeros((1, 1), np.float32)})
     onnx.save(weights, folder / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     vetting = examined(tmp_path)
-    assert failed(vetting) == ["single_file"] and "save_as_external_data=False" in vetting.told()
+    assert failed(vetting) == ["single_file"] and "save_as_external_data=False" in vetting.describe()
 
 
 def test_a_half_copied_version_fails(tmp_path: Path) -> None:
@@ -325,7 +332,7 @@ def test_a_native_crash_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(subprocess.Popen, "communicate", crash)
     vetting = examined(tmp_path)
-    assert failed(vetting) == ["output"] and "crashed natively (SIGSEGV)" in vetting.told()
+    assert failed(vetting) == ["output"] and "crashed natively (SIGSEGV)" in vetting.describe()
 
 
 def test_an_interrupted_vetting_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,5 +97,5 @@ def test_no_answer_is_a_mismatch() -> None:
 
 def test_few_mismatches_are_quoted() -> None:
     """The first three, and how many more."""
-    said = golden.told(["a", "b", "c", "d", "e"], 20)
+    said = golden.describe(["a", "b", "c", "d", "e"], 20)
     assert said == "5 of 20 answers are not as expected: a; b; c; and 2 more"

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from failsoft.models.breaker.fleet import fold
-from failsoft.models.breaker.rules import Event, State
+from failsoft.models.breaker.rules import BreakerEvent, BreakerState
 from failsoft.schemas import wire
 from failsoft.schemas.fleet import breaker as messages
 from failsoft.schemas.fleet.breaker import (
@@ -134,15 +134,15 @@ def test_a_row_that_cannot_be_is_malformed(wrong: dict[str, Any]) -> None:
 
 def test_schemas_know_the_states_and_the_orders() -> None:
     """schemas may not import models, so the names are written twice, and are the same."""
-    assert {*get_args(messages._StateName)} == {*State}
-    assert all(Event[action.name].value.startswith("operator: ") for action in Action)
+    assert {*get_args(messages._StateName)} == {*BreakerState}
+    assert all(BreakerEvent[action.name].value.startswith("operator: ") for action in Action)
 
 
-@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("state", BreakerState)
 @pytest.mark.parametrize("action", Action)
-def test_whatever_is_written_can_be_read(state: State, action: Action) -> None:
+def test_whatever_is_written_can_be_read(state: BreakerState, action: Action) -> None:
     """The longest ids and reasons that are let in give a row that is let in too."""
-    row = BreakerRow(KEY, state.value, until_ms=T0 if state is State.OPEN else None)
+    row = BreakerRow(KEY, state.value, until_ms=T0 if state is BreakerState.OPEN else None)
     folded = fold(row, Command(KEY, action, "w" * 200, "y" * 1000, T0), POLICY, T0, 0.5)
     assert folded.row is not None
     assert BreakerRow.parse(folded.row.to_bytes()) == folded.row

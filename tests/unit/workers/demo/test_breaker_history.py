@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.wire import Malformed
-from failsoft.workers.demo.breaker_history import Fleet, openings
+from failsoft.workers.demo.breaker_history import BreakerHistory, openings
 from failsoft.workers.demo.summary import Sum
 from failsoft.workers.demo.table import Moment, Standing, line, render
-from failsoft.workers.demo.tally import Rung
+from failsoft.workers.demo.tally import RungTally
 from tests.kit import Rec
 
 KEY = "repayment@2"
@@ -38,8 +38,8 @@ ALERTS = (
 BOTH = {"demo-1": 2, "demo-2": 3}
 
 
-def read(rows: Sequence[BreakerRow]) -> Fleet:
-    fleet = Fleet()
+def read(rows: Sequence[BreakerRow]) -> BreakerHistory:
+    fleet = BreakerHistory()
     for row in rows:
         fleet.fold(Rec(value=row.to_bytes()))
     return fleet
@@ -61,12 +61,12 @@ def test_turns_are_changes_of_a_state() -> None:
     ]
     assert str(fleet.turns[0]) == "repayment@2: closed → open (generation 1, by demo-2: half of them failed)"
     assert (fleet.state(KEY), fleet.generation(KEY)) == ("closed", 6)
-    assert (fleet.opened(KEY), fleet.opened(KEY, State.CLOSED), fleet.opened("other@1")) == (2, 1, 0)
+    assert (fleet.opened(KEY), fleet.opened(KEY, BreakerState.CLOSED), fleet.opened("other@1")) == (2, 1, 0)
 
 
 def test_a_breaker_without_a_row_is_closed() -> None:
     """Nothing was told of it yet; a row that was deleted says no more."""
-    fleet = Fleet()
+    fleet = BreakerHistory()
     fleet.fold(Rec(value=None))
     assert (fleet.state(KEY), fleet.generation(KEY), fleet.turns) == ("closed", 0, [])
 
@@ -74,7 +74,7 @@ def test_a_breaker_without_a_row_is_closed() -> None:
 def test_a_row_that_no_owner_wrote_ends_the_story() -> None:
     """The demo does not go on with a table that it cannot read."""
     with pytest.raises(Malformed):
-        Fleet().fold(Rec(value=b'{"key":"repayment@2","state":"ajar"}'))
+        BreakerHistory().fold(Rec(value=b'{"key":"repayment@2","state":"ajar"}'))
 
 
 def test_an_outage_that_both_workers_met_adds_up() -> None:
@@ -125,7 +125,7 @@ MOMENT = Moment(
     primary=KEY,
     serving={"demo-1": 3, "demo-2": None},
     breakers={KEY: Standing({"demo-1": "open", "demo-2": "half_open"}, BOTH, "half_open", 4, 2)},
-    rungs={"5s": Rung(40, 1_000)},
+    rungs={"5s": RungTally(40, 1_000)},
     dead={"malformed": 1},
     replayed=0,
     corrected_by_replay=0,

@@ -13,7 +13,7 @@ import pytest
 
 from failsoft import models
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.runtime.session import Outcome, Session
+from failsoft.models.runtime.session import ModelOutput, Session
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns
@@ -22,7 +22,7 @@ from failsoft.topics.names import Names
 from failsoft.workers.demo import applications
 from failsoft.workers.demo.applications import Application, Flaw, dear, stream
 from failsoft.workers.demo.fault import DEAREST, Fault, Faulty, Switch
-from failsoft.workers.demo.tally import Rung, Seen
+from failsoft.workers.demo.tally import RungTally, Tallies
 from failsoft.workers.demo.watch import read
 from tests.kit import Rec
 
@@ -77,7 +77,7 @@ def test_each_flaw_occurs_and_is_what_it_says(rows: list[dict[str, str]]) -> Non
 def test_the_primary_is_sure_of_the_dear_ones(rows: list[dict[str, str]], session: Session) -> None:
     """When they are replayed the primary must have an answer, and not be too unsure to give one."""
     outcome = session.run(features(dear(rows, 6, 2 * DEAREST), session))
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, ModelOutput)
     assert outcome.bad == {}
     assert outcome.predictions.confidences is not None
     assert float(outcome.predictions.confidences.min()) >= session.card.output.min_confidence  # type: ignore[operator]
@@ -89,11 +89,11 @@ def test_the_fault_spoils_what_it_says(rows: list[dict[str, str]], session: Sess
     batch = features([*dear(rows, 2, 2 * DEAREST), *plain], session)
     switch = Switch(tmp_path / "fault.json")
     faulty, honest = Faulty(session, switch), session.run(batch)
-    assert isinstance(honest, Outcome)
+    assert isinstance(honest, ModelOutput)
     for fault, expected in ((Fault(), set()), (Fault(above=DEAREST), {0, 1}), (Fault(True), set(range(batch.size)))):
         switch.set(fault)
         outcome = faulty.run(batch)
-        assert isinstance(outcome, Outcome)
+        assert isinstance(outcome, ModelOutput)
         assert set(outcome.bad) == expected
         assert {f.kind for f in outcome.bad.values()} <= {Kind.BAD_OUTPUT}
         good = [i for i in range(batch.size) if i not in expected]
@@ -107,20 +107,20 @@ def test_no_switch_is_no_fault(tmp_path: Path) -> None:
 
 def test_a_rung_is_what_the_group_has_not_dealt_with() -> None:
     """Waiting is what lies past the committed offsets (markers are no records); the next due is a head's."""
-    seen = Seen(NAMES)
+    seen = Tallies(NAMES)
     for partition, offset, due in ((0, 0, 500), (0, 1, 700), (0, 5, 900), (1, 0, 600)):
         seen.fold(Rec(NAMES.retry("5s"), partition, offset, headers=[("failsoft-due-ms", b"%d" % due)]))
-    assert seen.rung("5s") == Rung(4, 500)
+    assert seen.rung("5s") == RungTally(4, 500)
     seen.committed(NAMES.retry("5s"), 0, 2)
-    assert seen.rung("5s") == Rung(2, 600)
+    assert seen.rung("5s") == RungTally(2, 600)
     seen.committed(NAMES.retry("5s"), 1, 1)
     seen.committed(NAMES.retry("5s"), 0, 6)
-    assert (seen.rung("5s"), seen.waiting, seen.rung("1m")) == (Rung(0, None), 0, Rung(0, None))
+    assert (seen.rung("5s"), seen.waiting, seen.rung("1m")) == (RungTally(0, None), 0, RungTally(0, None))
 
 
 def test_dead_letters_count_once_and_replays_apart() -> None:
     """A letter that dies again after a replay is no new letter."""
-    seen = Seen(NAMES)
+    seen = Tallies(NAMES)
     died = Attempt(0, Origin("in", 0, 1, 0), 0, Failure(Kind.MALFORMED, "why"), "m", None, 0)
     again = replace(died, replays=1, replay_id="r")
     for attempt in (died, again):

@@ -13,21 +13,21 @@ import pytest
 from failsoft import models
 from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.runtime.session import Outcome, Session
+from failsoft.models.runtime.session import ModelOutput, Session
 from failsoft.models.training import mistaken
 from failsoft.models.vetting.gate import examine
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import columns
 from failsoft.schemas.fleet.breaker import Alert
-from failsoft.schemas.fleet.rollout import Change, RolloutRow, Seat, Trigger
+from failsoft.schemas.fleet.rollout import Change, RolloutRow, Trigger, WorkerStatus
 from failsoft.schemas.record import Origin
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.demo import applications, deploy
 from failsoft.workers.demo.applications import Flaw
-from failsoft.workers.demo.environment import Stage
+from failsoft.workers.demo.environment import Environment
 from failsoft.workers.demo.summary import Answer, Kept, Ledger, Sum
-from failsoft.workers.demo.version_history import Moves, told, undone
+from failsoft.workers.demo.version_history import VersionHistory, describe, undone
 from tests.kit import Rec
 
 MODEL = "repayment"
@@ -41,9 +41,11 @@ PLACES = [("in", 0, i) for i in range(3)]
 OURS = Path(models.__file__).parent / "repository"
 
 
-def read(*changes: Change) -> Moves:
-    moves = Moves()
-    row = RolloutRow(MODEL, changes[-1].to, history=changes, workers={"demo-1": Seat(3, 1), "demo-2": Seat(None, 1)})
+def read(*changes: Change) -> VersionHistory:
+    moves = VersionHistory()
+    row = RolloutRow(
+        MODEL, changes[-1].to, history=changes, workers={"demo-1": WorkerStatus(3, 1), "demo-2": WorkerStatus(None, 1)}
+    )
     moves.fold(Rec(value=orjson.dumps(row.to_dict())))
     return moves
 
@@ -121,18 +123,23 @@ def test_a_bad_version_that_had_its_way_shows(
 
 def test_what_the_fleet_and_its_workers_serve_is_known_by_model() -> None:
     """Nothing before there is a row; then the version wanted, and what each worker said; the first is no move."""
-    assert (Moves().active(MODEL), Moves().serving(MODEL, "demo-1"), Moves().of(MODEL)) == (None, None, [])
+    assert (VersionHistory().active(MODEL), VersionHistory().serving(MODEL, "demo-1"), VersionHistory().of(MODEL)) == (
+        None,
+        None,
+        [],
+    )
     moves = read(FIRST, PROMOTED)
     moves.fold(Rec(value=None))
     assert (moves.active(MODEL), moves.active("other")) == (3, None)
     assert [moves.serving(MODEL, f"demo-{i}") for i in (1, 2, 3)] == [3, None, None]
-    assert [told(MODEL, c) for c in moves.of(MODEL)] == ["repayment: version 2 → 3 (promote by ann: better on paper)"]
+    (change,) = moves.of(MODEL)
+    assert describe(MODEL, change) == "repayment: version 2 → 3 (promote by ann: better on paper)"
 
 
 def test_a_row_that_no_owner_wrote_ends_the_story() -> None:
     """The demo does not go on with a table that it cannot read."""
     with pytest.raises(Malformed):
-        Moves().fold(Rec(value=b'{"model":"repayment","active":0}'))
+        VersionHistory().fold(Rec(value=b'{"model":"repayment","active":0}'))
 
 
 def test_the_bad_version_is_version_2_with_one_other_step(tmp_path: Path) -> None:
@@ -152,19 +159,19 @@ def test_another_graph_is_not_spoiled_by_chance(tmp_path: Path) -> None:
 
 def test_the_bad_version_passes_its_vetting_and_fails_on_every_application(tmp_path: Path) -> None:
     """It comes into the demo's own repository only; all checks pass, and no real row, imputed or not, has a score."""
-    stage = Stage(tmp_path, "127.0.0.1:1", ["1s"])
-    assert deploy.copy(stage.pipeline) == 3
-    repository = Repository(Path(stage.pipeline.models.repository))
+    environment = Environment(tmp_path, "127.0.0.1:1", ["1s"])
+    assert deploy.copy(environment.pipeline) == 3
+    repository = Repository(Path(environment.pipeline.models.repository))
     assert (repository.versions(MODEL), Repository(OURS).versions(MODEL)) == ([3, 2, 1], [2, 1])
     card, artifact = repository.card(MODEL), repository.artifact(MODEL, 3)
     vetting = examine(repository, card, 3)
-    assert vetting.passed, vetting.told()
+    assert vetting.passed, vetting.describe()
     rows = applications.rows()
     found = [applications.made(row, 1, flaw) for row in rows for flaw in (Flaw.NONE, Flaw.INCOMPLETE)]
     session = Session(artifact, card)
     events = columns([orjson.loads(a.value)["features"] for a in found], card.specs)
     outcome = session.run(impute(events, card, artifact.statistics).columns)
     session.close()
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, ModelOutput)
     assert np.array_equal(sorted(outcome.bad), np.arange(len(found)))
     assert {failure.kind for failure in outcome.bad.values()} == {Kind.BAD_OUTPUT}

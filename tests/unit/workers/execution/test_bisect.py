@@ -7,37 +7,37 @@ from collections.abc import Callable, Set
 import numpy as np
 import pytest
 
-from failsoft.models.runtime.signature import Outcome
+from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
-from failsoft.workers.execution.bisect import FRUITLESS, WAYS, Blame, Piece
+from failsoft.workers.execution.bisect import FRUITLESS, WAYS, Bisection, Piece
 
 SLOW = Failure(Kind.TIMEOUT, "it hung")
 BROKEN = Failure(Kind.MODEL_ERROR, "it raised")
 
 
-def answer(piece: Piece) -> Outcome:
+def answer(piece: Piece) -> ModelOutput:
     """Each row's score is its number."""
-    return Outcome(Predictions(piece.rows.astype(np.float32)), {})
+    return ModelOutput(Predictions(piece.rows.astype(np.float32)), {})
 
 
-def walk(blame: Blame, bad: Set[int], why: Failure, now: float = 0.0, cost: float = 0.0) -> list[Piece]:
+def walk(bisection: Bisection, bad: Set[int], why: Failure, now: float = 0.0, cost: float = 0.0) -> list[Piece]:
     """Runs every piece; one that holds a ``bad`` row fails with ``why`` and costs ``cost`` seconds."""
     pieces = []
-    while (piece := blame.next(now)) is not None:
+    while (piece := bisection.next(now)) is not None:
         pieces.append(piece)
         if bad.isdisjoint(piece.rows.tolist()):
-            blame.tell(piece, answer(piece))
+            bisection.record_outcome(piece, answer(piece))
         else:
             now += min(cost, piece.deadline)
-            blame.tell(piece, why)
+            bisection.record_outcome(piece, why)
     return pieces
 
 
-def scores(blame: Blame) -> list[float]:
+def scores(bisection: Bisection) -> list[float]:
     """Of the rows that are not bad."""
-    found = blame.predictions
-    return [] if found is None else [s for i, s in enumerate(found.scores.tolist()) if i not in blame.bad]
+    found = bisection.predictions
+    return [] if found is None else [s for i, s in enumerate(found.scores.tolist()) if i not in bisection.bad]
 
 
 def sizes(pieces: list[Piece]) -> list[int]:
@@ -46,100 +46,100 @@ def sizes(pieces: list[Piece]) -> list[int]:
 
 def test_one_hanging_row_of_four_thousand_costs_three_levels() -> None:
     """4,000 rows, 250, 16, 1: a deadline each, beside the first run's own."""
-    blame = Blame(4000, SLOW, 0.2, 2.0, 2.0)
-    pieces = walk(blame, {1234}, SLOW, now=0.2, cost=0.2)
-    assert blame.bad == {1234: SLOW}
-    assert scores(blame) == [i for i in range(4000) if i != 1234]
+    bisection = Bisection(4000, SLOW, 0.2, 2.0, 2.0)
+    pieces = walk(bisection, {1234}, SLOW, now=0.2, cost=0.2)
+    assert bisection.bad == {1234: SLOW}
+    assert scores(bisection) == [i for i in range(4000) if i != 1234]
     assert sizes(pieces) == [250] * 16 + [16] * 10 + [15] * 6 + [1] * len(pieces[32:])
     assert len(pieces[32:]) in (15, 16)
 
 
 def test_three_hanging_rows_fit_into_ten_deadlines() -> None:
     """The card's default: the first run, and three a row."""
-    blame = Blame(4000, SLOW, 0.2, 2.0, 2.0)
-    walk(blame, {5, 1700, 3900}, SLOW, now=0.2, cost=0.19)
-    assert blame.bad == dict.fromkeys((5, 1700, 3900), SLOW)
+    bisection = Bisection(4000, SLOW, 0.2, 2.0, 2.0)
+    walk(bisection, {5, 1700, 3900}, SLOW, now=0.2, cost=0.19)
+    assert bisection.bad == dict.fromkeys((5, 1700, 3900), SLOW)
 
 
 def test_an_error_is_told_apart_by_halves() -> None:
     """Errors come back quickly: one bad row of a thousand takes two runs a level."""
-    blame = Blame(1024, BROKEN, 0.2, 2.0, 2.0)
-    pieces = walk(blame, {77}, BROKEN)
+    bisection = Bisection(1024, BROKEN, 0.2, 2.0, 2.0)
+    pieces = walk(bisection, {77}, BROKEN)
     assert sizes(pieces) == [n for level in range(1, 11) for n in [1024 >> level] * 2]
-    assert blame.bad == {77: BROKEN}
+    assert bisection.bad == {77: BROKEN}
 
 
 def test_a_crash_costs_a_restart_and_is_told_apart_sixteen_ways() -> None:
     """As a hang is: each piece that holds the row takes the model's process with it."""
-    blame = Blame(256, Failure(Kind.CRASHED, "signal 6"), 0.2, 2.0, 2.0)
-    assert sizes(walk(blame, {0}, Failure(Kind.CRASHED, "signal 6"))) == [WAYS] * 16 + [1] * 16
+    bisection = Bisection(256, Failure(Kind.CRASHED, "signal 6"), 0.2, 2.0, 2.0)
+    assert sizes(walk(bisection, {0}, Failure(Kind.CRASHED, "signal 6"))) == [WAYS] * 16 + [1] * 16
 
 
 def test_past_the_budget_the_undecided_rows_fail_with_what_happened_to_them() -> None:
     """Each says how many they were, and how long it was tried; what was told apart before stays so."""
-    blame = Blame(32, SLOW, 0.2, 0.5, 0.5)
-    pieces = walk(blame, {0, 31}, SLOW, now=0.2, cost=0.2)
+    bisection = Bisection(32, SLOW, 0.2, 0.5, 0.5)
+    pieces = walk(bisection, {0, 31}, SLOW, now=0.2, cost=0.2)
     said = Failure(Kind.TIMEOUT, "it hung (one of 4 rows that were not told apart within 0.5 s)")
-    assert blame.bad == dict.fromkeys((0, 1, 30, 31), said)
-    assert scores(blame) == list(range(2, 30))
+    assert bisection.bad == dict.fromkeys((0, 1, 30, 31), said)
+    assert scores(bisection) == list(range(2, 30))
     assert pieces[-1].deadline == pytest.approx(0.1), "the last one was cut short by the budget's end"
 
 
 def test_a_piece_that_the_budget_cut_short_is_not_blamed() -> None:
     """It had less than its deadline, so nothing is proved: not even when it is one row."""
-    blame = Blame(2, SLOW, 0.2, 0.3, 0.3)
-    first = blame.next(0.2)
+    bisection = Bisection(2, SLOW, 0.2, 0.3, 0.3)
+    first = bisection.next(0.2)
     assert first is not None and first.deadline == pytest.approx(0.1)
-    blame.tell(first, SLOW)
-    assert blame.next(0.299) is None
-    assert blame.bad[0].message == "it hung (one of 2 rows that were not told apart within 0.3 s)"
+    bisection.record_outcome(first, SLOW)
+    assert bisection.next(0.299) is None
+    assert bisection.bad[0].message == "it hung (one of 2 rows that were not told apart within 0.3 s)"
 
 
 def test_what_nobody_could_run_is_tried_again() -> None:
     """A model's process comes back after a second: until then its rows are undecided, not failed."""
     crashed = Failure(Kind.CRASHED, "signal 6")
-    blame = Blame(2, crashed, 0.2, 2.0, 2.0)
-    first = blame.next(0.1)
+    bisection = Bisection(2, crashed, 0.2, 2.0, 2.0)
+    first = bisection.next(0.1)
     assert first is not None
-    blame.tell(first, Failure(Kind.UNAVAILABLE, "no process is up"))
-    again = blame.next(0.2)
+    bisection.record_outcome(first, Failure(Kind.UNAVAILABLE, "no process is up"))
+    again = bisection.next(0.2)
     assert again is not None and again.rows.tolist() == first.rows.tolist()
-    blame.tell(again, answer(again))
-    last = blame.next(0.3)
+    bisection.record_outcome(again, answer(again))
+    last = bisection.next(0.3)
     assert last is not None
-    blame.tell(last, crashed)
-    assert blame.next(0.4) is None and blame.bad == {1: crashed}
+    bisection.record_outcome(last, crashed)
+    assert bisection.next(0.4) is None and bisection.bad == {1: crashed}
 
 
 def test_a_failure_of_a_row_by_itself_stays_its_own() -> None:
     """A piece that was answered may hold rows that the guard on outputs refused."""
-    blame = Blame(4, BROKEN, 0.2, 2.0, 2.0)
-    piece = blame.next(0.0)
+    bisection = Bisection(4, BROKEN, 0.2, 2.0, 2.0)
+    piece = bisection.next(0.0)
     assert piece is not None
     nan = Failure(Kind.BAD_OUTPUT, "a score of nan")
-    blame.tell(piece, Outcome(Predictions(piece.rows.astype(np.float32)), {1: nan}))
-    walk(blame, {3}, BROKEN)
-    assert blame.bad == {1: nan, 3: BROKEN}
+    bisection.record_outcome(piece, ModelOutput(Predictions(piece.rows.astype(np.float32)), {1: nan}))
+    walk(bisection, {3}, BROKEN)
+    assert bisection.bad == {1: nan, 3: BROKEN}
 
 
 def test_a_model_that_fails_everything_is_not_asked_about_every_row() -> None:
     """After so many runs without an answer it is the model: the rest fail together, and the breaker opens."""
-    blame = Blame(4000, BROKEN, 0.2, 20.0, 20.0)
-    pieces = walk(blame, set(range(4000)), BROKEN)
+    bisection = Bisection(4000, BROKEN, 0.2, 20.0, 20.0)
+    pieces = walk(bisection, set(range(4000)), BROKEN)
     assert len(pieces) == FRUITLESS - 1
-    assert len(blame.bad) == 4000 and blame.predictions is None
-    assert blame.bad[0].message.endswith(f"rows that were not told apart after {FRUITLESS} runs without an answer)")
+    assert len(bisection.bad) == 4000 and bisection.predictions is None
+    assert bisection.bad[0].message.endswith(f"rows that were not told apart after {FRUITLESS} runs without an answer)")
 
 
 @pytest.mark.parametrize("shape", [lambda n: {"labels": list(range(n))}, lambda n: {"confidences": np.arange(n) / n}])
 def test_answers_come_back_in_the_order_of_the_rows(shape: Callable[[int], dict[str, object]]) -> None:
     """With all that they have: the pieces were answered in another order."""
-    blame = Blame(64, BROKEN, 0.2, 2.0, 2.0)
+    bisection = Bisection(64, BROKEN, 0.2, 2.0, 2.0)
     whole = Predictions(np.arange(64, dtype=np.float32), np.arange(64).tolist(), np.eye(64), np.arange(64) / 64)
-    while (piece := blame.next(0.0)) is not None:
+    while (piece := bisection.next(0.0)) is not None:
         fails = {3, 40} & set(piece.rows.tolist())
-        blame.tell(piece, BROKEN if fails else Outcome(whole.take(piece.rows), {}))
-    found = blame.predictions
+        bisection.record_outcome(piece, BROKEN if fails else ModelOutput(whole.take(piece.rows), {}))
+    found = bisection.predictions
     assert found is not None and found.labels is not None and found.probabilities is not None
     assert found.confidences is not None
     good = [i for i in range(64) if i not in (3, 40)]

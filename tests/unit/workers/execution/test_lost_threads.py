@@ -15,20 +15,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from failsoft.models.runtime.session import Cancel
-from failsoft.models.runtime.signature import Outcome
+from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, Spec, Type, columns
+from failsoft.schemas.features import Columns, FeatureType, Spec, columns
 from failsoft.schemas.prediction import Prediction, Predictions
 from failsoft.workers.execution.runner import LOST_TO_SPLIT, Runner, Unfit
 from failsoft.workers.execution.threads import NAME
-from failsoft.workers.scoring.plan import Call, Result
+from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.telemetry.metrics import Metrics
 from tests.kafka import eventually
 from tests.kit import with_a_thread
 from tests.onnx_models import a_card, deaf, load, rows
 
 ROOT = Path(__file__).parents[4]
-SPECS = (Spec("x", Type.FLOAT),)
+SPECS = (Spec("x", FeatureType.FLOAT),)
 KEY = "m@3"
 
 
@@ -39,12 +39,12 @@ class Deaf:
     free: threading.Event = field(default_factory=threading.Event)
     ran: list[int] = field(default_factory=list)
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         self.ran.append(columns.size)
         x = columns.values["x"]
         if (x == 9).any():
             self.free.wait()
-        return Outcome(Predictions.of([Prediction(float(v)) for v in x]), {})
+        return ModelOutput(Predictions.of([Prediction(float(v)) for v in x]), {})
 
 
 @pytest.fixture
@@ -77,11 +77,11 @@ class Desk:
         return self.registry.get_sample_value("failsoft_model_threads_lost_total", labels)
 
 
-def call(*x: float, deadline: float = 0.1, blame: float = 20) -> Call:
-    return Call(KEY, columns([{"x": v} for v in x], SPECS), deadline, blame)
+def call(*x: float, deadline: float = 0.1, bisection: float = 20) -> Call:
+    return Call(KEY, columns([{"x": v} for v in x], SPECS), deadline, bisection)
 
 
-def kinds(result: Result) -> dict[int, Kind]:
+def kinds(result: CallResult) -> dict[int, Kind]:
     return {row: failure.kind for row, failure in result.bad.items()}
 
 

@@ -17,7 +17,7 @@ from failsoft.models.runtime.session import Session
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.workers.execution.runner import Runner
-from failsoft.workers.scoring.plan import Call, Result
+from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.telemetry.metrics import Metrics
 from tests.kafka import eventually
 from tests.kit import with_a_thread
@@ -36,8 +36,8 @@ def runner(session: Session, threads: int = 2) -> Runner:
     return Runner({KEY: session}, threads, Metrics(CollectorRegistry()), time.monotonic, never)
 
 
-def call(columns: Columns, deadline: float = SOON, blame: float = 4 * SOON) -> Call:
-    return Call(KEY, columns, deadline, blame)
+def call(columns: Columns, deadline: float = SOON, bisection: float = 4 * SOON) -> Call:
+    return Call(KEY, columns, deadline, bisection)
 
 
 def column(session: Session, n: int, marked: Mapping[int, float]) -> Columns:
@@ -45,11 +45,11 @@ def column(session: Session, n: int, marked: Mapping[int, float]) -> Columns:
     return rows(session.card, *[(marked.get(i, i / 1000),) for i in range(n)])
 
 
-def kinds(result: Result) -> dict[int, Kind]:
+def kinds(result: CallResult) -> dict[int, Kind]:
     return {row: failure.kind for row, failure in result.bad.items()}
 
 
-def answered_but(result: Result, n: int, *bad: int) -> None:
+def answered_but(result: CallResult, n: int, *bad: int) -> None:
     """Every row but ``bad`` has the model's answer for it, and no other row's."""
     assert result.predictions is not None
     good = [i for i in range(n) if i not in bad]
@@ -105,7 +105,7 @@ async def test_a_row_that_hangs_costs_the_budget_and_not_its_neighbours(tmp_path
     session = load(tmp_path, endless(), a_card({"kind": "regression"}, x="float"))
     tested = runner(session)
     began = time.monotonic()
-    result = await with_a_thread(tested, call(column(session, 2000, {1234: 9}), deadline=0.3, blame=SOON))
+    result = await with_a_thread(tested, call(column(session, 2000, {1234: 9}), deadline=0.3, bisection=SOON))
     assert time.monotonic() - began < SOON, "the budget"
     answered_but(result, 2000, 1234)
     assert kinds(result) == {1234: Kind.TIMEOUT} and "not told apart" not in result.bad[1234].message
@@ -116,7 +116,7 @@ async def test_a_row_that_hangs_costs_the_budget_and_not_its_neighbours(tmp_path
 async def test_past_the_budget_the_undecided_rows_fail_together_and_say_so(tmp_path: Path) -> None:
     """Here it holds for the first run and for one piece: the other pieces are not run."""
     session = load(tmp_path, endless(), a_card({"kind": "regression"}, x="float"))
-    hanging = call(column(session, 160, {0: 9, 159: 9}), deadline=0.3, blame=0.45)
+    hanging = call(column(session, 160, {0: 9, 159: 9}), deadline=0.3, bisection=0.45)
     result = await with_a_thread(runner(session), hanging)
     assert result.predictions is None and set(kinds(result).values()) == {Kind.TIMEOUT}
     assert len(result.bad) == 160
@@ -127,7 +127,7 @@ async def test_a_run_that_is_too_late_fails_although_it_succeeded(tmp_path: Path
     """Inside one operator nothing ends a run: it comes back within the grace, with an answer that comes too late."""
     session = load(tmp_path, deaf(700), a_card({"kind": "regression"}, x="float"))
     tested = runner(session)
-    result = await with_a_thread(tested, call(column(session, 1, {0: 9}), deadline=0.02, blame=0.02))
+    result = await with_a_thread(tested, call(column(session, 1, {0: 9}), deadline=0.02, bisection=0.02))
     assert kinds(result) == {0: Kind.TIMEOUT} and result.seconds > 0.02
 
 
@@ -143,7 +143,7 @@ async def test_memory_stays_flat_over_failing_batches(tmp_path: Path) -> None:
     async def fail(times: int) -> int:
         for _ in range(times):
             assert len((await tested.run(call(row))).bad) == 1
-            assert (await other.run(call(x, deadline=0.01, blame=1))).bad
+            assert (await other.run(call(x, deadline=0.01, bisection=1))).bad
         gc.collect()
         return psutil.Process().memory_info().rss
 
@@ -194,7 +194,7 @@ async def test_a_batch_is_let_go_of_when_its_call_ends(tmp_path: Path, marked: M
     gc.collect()
     gc.disable()
     try:
-        result = await with_a_thread(tested, call(columns, deadline=0.3 if marked else SOON, blame=SOON))
+        result = await with_a_thread(tested, call(columns, deadline=0.3 if marked else SOON, bisection=SOON))
         del columns
         await eventually(lambda: held() is None, 30, "the batch to be freed")
     finally:

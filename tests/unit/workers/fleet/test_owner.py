@@ -9,7 +9,7 @@ import pytest
 from failsoft.models.breaker.fleet import fold
 from failsoft.models.rollout import rollout
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Report, ReportKind, Tally
-from failsoft.schemas.fleet.rollout import Direction, Order, Presence
+from failsoft.schemas.fleet.rollout import Direction, Heartbeat, Order
 from failsoft.schemas.wire import Malformed, dumps
 from failsoft.workers.fleet.owner import Owner
 from tests.fleet_owner import POLICY, T0
@@ -21,7 +21,7 @@ KEYS = {"m@1", "m@12", "lite@1", "gone@1"}
 def owner() -> Owner:
     """Of a pipeline with two models."""
     models = ("m", "lite", "a@b")
-    rollbacks = dict.fromkeys(models, rollout.Policy(3, 1800.0))
+    rollbacks = dict.fromkeys(models, rollout.RollbackPolicy(3, 1800.0))
     return Owner(dict.fromkeys(models, POLICY), rollbacks, lambda: T0 / 1000, lambda: 0.5, _prove, lambda m, c: None)
 
 
@@ -109,9 +109,9 @@ def test_what_is_neither_is_malformed(owner: Owner, raw: bytes | None) -> None:
 
 def test_a_presence_and_an_order_are_heard_for_models_of_the_pipeline(owner: Owner) -> None:
     """A model's name may have an @ in it: the longest that there is, is meant."""
-    presence = Presence("w", "m", 2, T0)
-    assert owner.messages(presence.to_bytes(), KEYS) == [presence]
-    assert owner.messages(Presence("w", "gone", 2, T0).to_bytes(), KEYS) == []
+    heartbeat = Heartbeat("w", "m", 2, T0)
+    assert owner.messages(heartbeat.to_bytes(), KEYS) == [heartbeat]
+    assert owner.messages(Heartbeat("w", "gone", 2, T0).to_bytes(), KEYS) == []
     for target, model in (("m@3", "m"), ("m", "m"), ("a@b", "a@b"), ("a@b@3", "a@b"), ("x@3", None)):
         order = Order(target, Direction.ROLLBACK, "ann", "why", T0)
         assert owner.model(target) == model

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.rollout import rollout
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
-from failsoft.schemas.fleet.rollout import Direction, Order, Presence, RolloutRow, Trigger
+from failsoft.schemas.fleet.rollout import Direction, Heartbeat, Order, RolloutRow, Trigger
 from failsoft.topics.names import Names
 from failsoft.workers.fleet import control_plane
 from failsoft.workers.fleet.control_plane import ControlPlane
@@ -46,7 +46,7 @@ class Desk:
         self.may_prove = asyncio.Event()
         self.may_prove.set()
         policies = {"m": POLICY, "n": POLICY}
-        rollbacks = dict.fromkeys(policies, rollout.Policy(3, 1800.0))
+        rollbacks = dict.fromkeys(policies, rollout.RollbackPolicy(3, 1800.0))
         owner = Owner(policies, rollbacks, lambda: self.now / 1000, lambda: 0.5, self.prove, self.changed)
         self.plane = plane = ControlPlane(Names("loans"), CONNECTION, "w", owner, set)
         plane._breakers, plane._rollouts = breakers or Table("breakers"), rollouts or Table("rollouts")
@@ -84,7 +84,7 @@ class Desk:
         return self.plane._row(self.plane._breakers, f"m@{version}", BreakerRow)
 
     async def present(self, worker: str = "w", serving: int = 1, **fields: Any) -> None:
-        await self.plane._take_rollout(Presence(worker, "m", serving, self.now, **fields))
+        await self.plane._take_rollout(Heartbeat(worker, "m", serving, self.now, **fields))
 
     async def promote(self, version: int, who: str = "ann") -> None:
         self.now += 1
@@ -149,11 +149,11 @@ async def test_a_version_that_comes_again_is_asked_afresh() -> None:
     await at.went()
     await at.hand_on()
     left = at.breaker(2)
-    assert left is not None and State(left.state) is State.OPEN
+    assert left is not None and BreakerState(left.state) is BreakerState.OPEN
     at.now += 2_000_000  # the hold is over
     await at.promote(2)
     afresh = at.breaker(2)
-    assert afresh is not None and (State(afresh.state), afresh.reopenings) == (State.CLOSED, 0)
+    assert afresh is not None and (BreakerState(afresh.state), afresh.reopenings) == (BreakerState.CLOSED, 0)
     assert afresh.generation == left.generation + 1
     await at.plane._rollback.consider(afresh)
     assert len(at.orders) == 1 and at.row.active == 2
@@ -169,7 +169,7 @@ async def test_a_version_that_is_gone_back_to_is_asked_at_once() -> None:
     await at.fails(2)
     await at.went()
     await at.hand_on()
-    assert State(at.breaker(1).state) is State.CLOSED  # type: ignore[union-attr]
+    assert BreakerState(at.breaker(1).state) is BreakerState.CLOSED  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("state", ["forced_open", "disabled"])
@@ -252,7 +252,7 @@ async def test_rows_that_say_no_more_than_who_is_there_are_written_now_and_then(
         await at.present(f"w{i}")
     before = table.writes
     for _ in range(10):
-        at.now += control_plane.PRESENCE_MS // 10
+        at.now += control_plane.HEARTBEAT_MS // 10
         for i in range(40):
             await at.present(f"w{i}")
     assert table.writes == before + 1
@@ -283,7 +283,7 @@ async def test_a_row_that_cannot_be_read_begins_anew() -> None:
 async def test_a_members_and_a_fallbacks_versions_go_back_like_any() -> None:
     """Each model of the pipeline has a row of its own, and one's trouble is not another's."""
     at = await desk(1, 2)
-    await at.plane._take_rollout(Presence("w", "n", 1, at.now))
+    await at.plane._take_rollout(Heartbeat("w", "n", 1, at.now))
     await at.plane._take_rollout(Order("n@2", Direction.PROMOTE, "ann", "why", at.now))
     row = BreakerRow("n@2", "open", 9, at.now, at.now + 9, 3)
     at.plane._write(at.plane._breakers, row.key, row)

@@ -11,12 +11,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from failsoft.models.breaker.local import ALONE_AFTER, ASKS
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.fleet.breaker import BreakerRow, Report, ReportKind
 from failsoft.workers.fleet import sync
-from failsoft.workers.fleet.sync import Exchange
+from failsoft.workers.fleet.sync import Sync
 from failsoft.workers.scoring.plan import Served
-from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.telemetry.metrics import Metrics
 from tests.kafka import eventually
@@ -54,22 +54,22 @@ class Desk:
         self.rows: dict[str, dict[str, Any]] = {}
         self.sent: list[Report] = []
         metrics = Metrics(CollectorRegistry())
-        self.board = LocalBoard("w", metrics, lambda: self.now, lambda: self.now, lambda: 0.5)
-        self.board.serve(Served("m", 2, {}), card("m"))
-        self.exchange = Exchange(
+        self.registry = ServingRegistry("w", metrics, lambda: self.now, lambda: self.now, lambda: 0.5)
+        self.registry.serve(Served("m", 2, {}), card("m"))
+        self.sync = Sync(
             make_plane=lambda: cast(Any, Plane(self.rows, starts)),
             make_producer=lambda: cast(Any, self),
             outcomes="loans.outcomes",
-            board=self.board,
+            registry=self.registry,
             versions=Versions(
-                "w", {}, [], lambda model, version: None, cast(Any, None), self.board, metrics, float, float
+                "w", {}, [], lambda model, version: None, cast(Any, None), self.registry, metrics, float, float
             ),
             metrics=metrics,
         )
 
     @property
-    def home(self) -> Any:
-        return self.board.homes["m@2"]
+    def local(self) -> Any:
+        return self.registry.breakers["m@2"]
 
     async def start(self) -> None: ...
 
@@ -87,9 +87,9 @@ class Desk:
     async def ask(self, times: int) -> None:
         """A live event comes, and is refused; and again after a while."""
         for _ in range(times):
-            before = self.home._asks
-            self.board.admit("m@2", 1)
-            await eventually(lambda before=before: self.home._asks > before, 10, "an ask")  # type: ignore[misc]
+            before = self.local._asks
+            self.registry.admit("m@2", 1)
+            await eventually(lambda before=before: self.local._asks > before, 10, "an ask")  # type: ignore[misc]
             self.now += ALONE_AFTER / (ASKS - 1)
 
 
@@ -97,18 +97,18 @@ class Desk:
 async def apart() -> AsyncIterator[Desk]:
     """A worker whose control plane does not start."""
     desk = Desk(starts=False)
-    await desk.exchange.start()
+    await desk.sync.start()
     yield desk
-    await desk.exchange.stop()
+    await desk.sync.stop()
 
 
 async def test_without_a_control_plane_nobody_stays_open_for_ever(apart: Desk) -> None:
     """The last that it heard was that the breaker is open: it goes on alone, and asks nobody who could not answer."""
-    apart.board.absorb(OPEN)
+    apart.registry.absorb(OPEN)
     apart.now += 15
     await apart.ask(ASKS)
-    assert apart.board.admit("m@2", 9).granted == 3
-    assert apart.home.state is State.HALF_OPEN and apart.sent == [] and not apart.exchange.up
+    assert apart.registry.admit("m@2", 9).granted == 3
+    assert apart.local.state is BreakerState.HALF_OPEN and apart.sent == [] and not apart.sync.up
 
 
 async def test_rows_come_and_asks_go() -> None:
@@ -116,38 +116,38 @@ async def test_rows_come_and_asks_go() -> None:
     desk = Desk(starts=True)
     desk.rows["m@2"] = OPEN.to_dict()
     desk.rows["m@9"] = {"key": "m@9"} | {"state": "ajar"}
-    await desk.exchange.start()
+    await desk.sync.start()
     try:
-        await eventually(lambda: desk.home.state is State.OPEN, 10, "the row obeyed")
-        assert desk.exchange.not_ready() is None and desk.exchange.up
+        await eventually(lambda: desk.local.state is BreakerState.OPEN, 10, "the row obeyed")
+        assert desk.sync.not_ready() is None and desk.sync.up
         desk.now += 15
-        desk.board.admit("m@2", 1)
+        desk.registry.admit("m@2", 1)
         await eventually(lambda: desk.sent, 10, "an ask")
         assert [(r.kind, r.want, r.generation) for r in desk.sent] == [(ReportKind.ASK, 1, 1)]
     finally:
-        await desk.exchange.stop()
+        await desk.sync.stop()
 
 
 async def test_a_row_that_came_does_not_wait_for_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control plane says when its table has something new."""
     desk = Desk(starts=True)
-    await desk.exchange.start()
+    await desk.sync.start()
     try:
-        await eventually(lambda: desk.exchange.up and desk.exchange.not_ready() is None, 10, "the table read")
+        await eventually(lambda: desk.sync.up and desk.sync.not_ready() is None, 10, "the table read")
         monkeypatch.setattr(sync, "LOOK", 60.0)
         await asyncio.sleep(0.1)  # the look that was due under the old interval is over
         desk.rows["m@2"] = OPEN.to_dict()
-        plane = desk.exchange._plane
+        plane = desk.sync._plane
         assert plane is not None
         plane.on_row()
-        await eventually(lambda: desk.home.state is State.OPEN, 10, "the row obeyed")
+        await eventually(lambda: desk.local.state is BreakerState.OPEN, 10, "the row obeyed")
     finally:
-        await desk.exchange.stop()
+        await desk.sync.stop()
 
 
 async def test_news_that_came_while_others_were_sent_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trip is everybody's matter at once, not at the next look."""
     monkeypatch.setattr(sync, "LOOK", 8.0)
     desk = Desk(starts=True)
-    desk.board.on_news()
-    await asyncio.wait_for(desk.exchange._something_to_say(), 15)  # it takes two, and the next look is after sixteen
+    desk.registry.on_news()
+    await asyncio.wait_for(desk.sync._something_to_say(), 15)  # it takes two, and the next look is after sixteen

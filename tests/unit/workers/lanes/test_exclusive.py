@@ -6,20 +6,20 @@ import asyncio
 
 import pytest
 
-from failsoft.workers.lanes.exclusive import Turnstile
+from failsoft.workers.lanes.exclusive import ExclusiveLock
 from tests.kafka import eventually
 
 
 class Visitor:
     """Somebody who enters and stays until told to leave."""
 
-    def __init__(self, turnstile: Turnstile, alone: bool = False) -> None:
+    def __init__(self, exclusive: ExclusiveLock, alone: bool = False) -> None:
         self.inside = False
         self._leave = asyncio.Event()
-        self.task = asyncio.create_task(self._visit(turnstile, alone))
+        self.task = asyncio.create_task(self._visit(exclusive, alone))
 
-    async def _visit(self, turnstile: Turnstile, alone: bool) -> None:
-        async with turnstile.hold(alone):
+    async def _visit(self, exclusive: ExclusiveLock, alone: bool) -> None:
+        async with exclusive.hold(alone):
             self.inside = True
             try:
                 await self._leave.wait()
@@ -39,10 +39,10 @@ async def _turn_around() -> None:
 
 async def test_while_nobody_is_alone_nobody_waits() -> None:
     """Entering does not even give the event loop a turn."""
-    turnstile = Turnstile()
-    other = Visitor(turnstile)
+    exclusive = ExclusiveLock()
+    other = Visitor(exclusive)
     await _turn_around()
-    entered = turnstile.hold(False).__aenter__()
+    entered = exclusive.hold(False).__aenter__()
     with pytest.raises(StopIteration):
         entered.send(None)
     assert other.inside
@@ -51,10 +51,10 @@ async def test_while_nobody_is_alone_nobody_waits() -> None:
 
 async def test_who_is_alone_is_alone() -> None:
     """It waits until the others have left, and they wait until it has, and so does the next one to be alone."""
-    turnstile = Turnstile()
-    first = Visitor(turnstile)
+    exclusive = ExclusiveLock()
+    first = Visitor(exclusive)
     await _turn_around()
-    alone, second, later = Visitor(turnstile, alone=True), Visitor(turnstile, alone=True), Visitor(turnstile)
+    alone, second, later = Visitor(exclusive, alone=True), Visitor(exclusive, alone=True), Visitor(exclusive)
     await _turn_around()
     assert [v.inside for v in (first, alone, second, later)] == [True, False, False, False]
     await first.leave()
@@ -70,10 +70,10 @@ async def test_who_is_alone_is_alone() -> None:
 
 async def test_whoever_gives_up_waiting_bars_nobody() -> None:
     """A lane that is cancelled while it waits to be alone leaves the turnstile open."""
-    turnstile = Turnstile()
-    first = Visitor(turnstile)
+    exclusive = ExclusiveLock()
+    first = Visitor(exclusive)
     await _turn_around()
-    alone, later = Visitor(turnstile, alone=True), Visitor(turnstile)
+    alone, later = Visitor(exclusive, alone=True), Visitor(exclusive)
     await _turn_around()
     assert not later.inside
     alone.task.cancel()
@@ -84,10 +84,10 @@ async def test_whoever_gives_up_waiting_bars_nobody() -> None:
 
 async def test_an_error_inside_opens_the_gate() -> None:
     """The worker ends of it, but it may have to finish others first."""
-    turnstile = Turnstile()
+    exclusive = ExclusiveLock()
     with pytest.raises(RuntimeError):
-        async with turnstile.hold(alone=True):
+        async with exclusive.hold(alone=True):
             raise RuntimeError
-    later = Visitor(turnstile)
+    later = Visitor(exclusive)
     await eventually(lambda: later.inside, 10, "the turnstile to be open")
     await later.leave()

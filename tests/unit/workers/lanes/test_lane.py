@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from failsoft.topics.names import Names
-from failsoft.workers.lanes.exclusive import Turnstile
+from failsoft.workers.lanes.exclusive import ExclusiveLock
 from failsoft.workers.lanes.lane import Deps, Lane
 from failsoft.workers.lanes.retry_schedule import LEAST_WAIT_MS
 from tests.kafka import eventually
@@ -116,23 +116,27 @@ def lane(log: Log, ledger: Ledger) -> Lane:
     async def run(call: Any) -> Any:
         return fine(call)
 
-    board = FakeBoard()
+    registry = FakeBoard()
     deps = SimpleNamespace(
         names=Names("loans"),
         plan=plan(),
-        board=SimpleNamespace(
-            serving=board.serving, admit=board.admit, report=board.report, may_retry=lambda model, waiting: True
+        registry=SimpleNamespace(
+            serving=registry.serving,
+            admit=registry.admit,
+            report=registry.report,
+            may_retry=lambda model: True,
+            request_probes=lambda model: None,
         ),
         runner=SimpleNamespace(run=run),
         reporter=SimpleNamespace(idle=lambda: None, committed=lambda *_: None),
         make_producer=lambda index: ledger,
         make_known=make_known,
-        saw=lambda call, result: None,
+        on_result=lambda call, result: None,
         exactly_once=True,
         wall=lambda: NOW_MS / 1000,
         clock=lambda: 0.0,
         draws=lambda n: np.full(n, 0.5),
-        turnstile=Turnstile(),
+        exclusive=ExclusiveLock(),
     )
     return Lane(0, TPS, cast(Any, log), cast(Deps, deps))
 

@@ -25,7 +25,7 @@ class Desk:
         self.now, self.go = 100.0, True
         self.asked: list[str] = []
         self.closed_to: set[str] = set()
-        self.said: list[bool] = []  # to the breaker: does something wait?
+        self.requested: list[str] = []  # models for which probes were requested
         self.ends: dict[TopicPartition, int | None] = dict.fromkeys(LADDER, 0)
         self.fetched: dict[TopicPartition, list[Rec]] = {}
         self.paused: set[TopicPartition] = set()
@@ -38,7 +38,7 @@ class Desk:
         )
         deps = SimpleNamespace(
             plan=the_plan or plan(),
-            board=SimpleNamespace(may_retry=self.may_retry),
+            registry=SimpleNamespace(may_retry=self.may_retry, request_probes=self.requested.append),
             reporter=SimpleNamespace(idle=lambda: None),
             wall=lambda: NOW_MS / 1000 + self.now - 100,
             clock=lambda: self.now,
@@ -47,9 +47,8 @@ class Desk:
         for tp in LADDER:
             self.lane._schedule.opened(tp, 0)
 
-    def may_retry(self, model: str, waiting: bool) -> bool:
+    def may_retry(self, model: str) -> bool:
         self.asked.append(model)
-        self.said.append(waiting)
         return self.go and model not in self.closed_to
 
     async def getmany(self, *tps: TopicPartition, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Rec]]:
@@ -70,9 +69,10 @@ class Desk:
         return {*self.lane._readable()[0]}
 
     def waits(self) -> bool:
-        """What the breaker is told now."""
+        """Does the lane request probes now?"""
+        self.requested.clear()
         self.lane._readable()
-        return self.said[-1]
+        return bool(self.requested)
 
 
 @pytest.mark.parametrize(("live", "retries"), [(10, 10), (1, 19), (19, 1)])

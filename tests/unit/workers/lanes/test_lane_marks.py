@@ -111,10 +111,10 @@ async def test_after_two_deaths_each_record_is_alone_in_the_process() -> None:
     ledger = Ledger()
     tested = lane(log, ledger)
     seen: list[bool] = []
-    turnstile, plain = _deps(tested).turnstile, _deps(tested).runner.run
+    exclusive, plain = _deps(tested).exclusive, _deps(tested).runner.run
 
     async def run(call: Any) -> Any:
-        other = asyncio.create_task(turnstile.hold(False).__aenter__())
+        other = asyncio.create_task(exclusive.hold(False).__aenter__())
         await asyncio.sleep(0)
         seen.append(other.done())
         other.cancel()
@@ -162,7 +162,7 @@ async def test_a_batch_that_is_held_whole_leaves_no_mark() -> None:
     """It was not in flight, or is not any more: a later death is not its."""
     log, ledger = Backlog({RUNG: [waiting()]}), Ledger()
     tested = lane(log, ledger)
-    _deps(tested).board.serving = lambda model: None
+    _deps(tested).registry.serving = lambda model: None
     await _ran(tested, lambda: len(ledger.notes) >= 2)
     assert ledger.notes[:2] == [{RUNG: (0, "failsoft/1 among deaths=0 until=1 of=1")}, {RUNG: (0, "")}]
 
@@ -172,7 +172,7 @@ async def test_a_suspected_rung_that_is_held_keeps_no_live_event_waiting() -> No
     log = Backlog({LIVE: [*events(3)], RUNG: [waiting()]}, {RUNG: (0, "failsoft/1 among deaths=1 until=1 of=1")})
     ledger = Ledger()
     tested = lane(log, ledger)
-    _deps(tested).board.may_retry = lambda model, waiting: False
+    _deps(tested).registry.may_retry = lambda model: False
     await _ran(tested, lambda: ledger.offsets)
     assert ledger.notes == [{LIVE: (0, "failsoft/1 among deaths=0 until=3 of=3")}, {LIVE: (3, "")}]
 
@@ -212,8 +212,8 @@ async def test_what_is_held_is_not_behind() -> None:
     """It is read again, so it does not count towards the end of the watch, nor does what was read with it."""
     log, ledger = Backlog({LIVE: [*events(2)], RUNG: [waiting()]}), Ledger()
     tested = lane(log, ledger)
-    _deps(tested).board.serving = lambda model: None
+    _deps(tested).registry.serving = lambda model: None
     passed: list[TopicPartition] = []
-    cast(Any, tested)._care.passed = lambda tp, records, done: passed.append(tp)
+    cast(Any, tested)._crashes.passed = lambda tp, records, done: passed.append(tp)
     await _ran(tested, lambda: len(ledger.notes) >= 4)
     assert ledger.offsets[0][LIVE] == 2 and passed == []

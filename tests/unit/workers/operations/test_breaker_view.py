@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from failsoft.models.breaker.fleet import fold
-from failsoft.models.breaker.rules import Policy
+from failsoft.models.breaker.rules import BreakerPolicy
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Lease, Tally, WorkerWindow
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.operations.breaker_view import (
@@ -25,7 +25,7 @@ from failsoft.workers.operations.breaker_view import (
 )
 
 NOW = 1_800_000_000_000
-POLICY = Policy(
+POLICY = BreakerPolicy(
     failure_rate=0.5, window=30, minimum_calls=20, slow_call=0.1, slow_rate=0.8, open_for=15, max_open=300, probes=3
 )
 POLICIES = {"repayment": POLICY, "repayment-lite": POLICY}

@@ -12,8 +12,8 @@ from failsoft.schemas.event import Envelope
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Header, Origin
 from failsoft.workers.operations.dead_letters import (
-    Filter,
-    Group,
+    DeadLetterFilter,
+    DeadLetterGroup,
     Letter,
     Replayed,
     again,
@@ -61,11 +61,11 @@ def test_a_dead_letter_was_replayed_if_its_next_life_exists() -> None:
     """By origin and number of replays, whatever the replay was called; a death after it is another one."""
     first, other = _dead(), _dead(offset=42)
     done = Replayed()
-    done.saw(_replays(first))
+    done.observe(_replays(first))
     assert done.has(first) and not done.has(other)
     again_dead = _dead(replays=1, replay_id="r")
     assert not done.has(again_dead)
-    done.saw(_replays(again_dead))
+    done.observe(_replays(again_dead))
     assert done.has(again_dead) and done.has(first)
 
 
@@ -89,22 +89,22 @@ def test_headers_that_no_worker_wrote_are_not_replayable() -> None:
 @pytest.mark.parametrize(
     ("chosen", "passes"),
     [
-        (Filter(), True),
-        (Filter(kinds=frozenset({"timeout", "invalid"})), True),
-        (Filter(kinds=frozenset({"invalid"})), False),
-        (Filter(models=frozenset({"other"})), False),
-        (Filter(versions=frozenset({9})), False),
-        (Filter(since_ms=1000), True),
-        (Filter(since_ms=1001), False),
-        (Filter(until_ms=1001), True),
-        (Filter(until_ms=1000), False),
-        (Filter(event="e41"), True),
-        (Filter(event="loans.events-3-41"), True),
-        (Filter(event="e4"), False),
-        (Filter(kinds=frozenset({"timeout"}), event="e42"), False),
+        (DeadLetterFilter(), True),
+        (DeadLetterFilter(kinds=frozenset({"timeout", "invalid"})), True),
+        (DeadLetterFilter(kinds=frozenset({"invalid"})), False),
+        (DeadLetterFilter(models=frozenset({"other"})), False),
+        (DeadLetterFilter(versions=frozenset({9})), False),
+        (DeadLetterFilter(since_ms=1000), True),
+        (DeadLetterFilter(since_ms=1001), False),
+        (DeadLetterFilter(until_ms=1001), True),
+        (DeadLetterFilter(until_ms=1000), False),
+        (DeadLetterFilter(event="e41"), True),
+        (DeadLetterFilter(event="loans.events-3-41"), True),
+        (DeadLetterFilter(event="e4"), False),
+        (DeadLetterFilter(kinds=frozenset({"timeout"}), event="e42"), False),
     ],
 )
-def test_a_letter_is_meant_if_it_passes_every_test(chosen: Filter, passes: bool) -> None:
+def test_a_letter_is_meant_if_it_passes_every_test(chosen: DeadLetterFilter, passes: bool) -> None:
     """Since is inclusive, until is not; an event is found by its id or its origin."""
     assert chosen.passes(_dead(at=1000), ENVELOPE) is passes
 
@@ -119,8 +119,8 @@ def test_letters_group_by_kind_model_and_version() -> None:
     """The largest group first, with its first and last death and how many were replayed."""
     letters = [_dead(Kind.INVALID, 1, 3000), _dead(Kind.TIMEOUT, 2, 2000), _dead(Kind.TIMEOUT, 3, 1000)]
     done = Replayed()
-    done.saw(_replays(letters[1]))
-    groups: dict[tuple[str, str | None, int | None], Group] = {}
+    done.observe(_replays(letters[1]))
+    groups: dict[tuple[str, str | None, int | None], DeadLetterGroup] = {}
     tally(groups, letters[:1], done)
     tally(groups, letters[1:], done)
     rows = listed(groups)

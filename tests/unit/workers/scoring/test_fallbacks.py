@@ -12,10 +12,10 @@ from failsoft.workers.scoring.plan import Plan
 from tests.kit import NOW_MS, RULE, FakeBoard, events, failing, fine, plan
 
 
-def _asked(the_plan: Plan, board: FakeBoard, pending: Sequence[int], bad: Sequence[int] = ()) -> Fallbacks:
+def _asked(the_plan: Plan, registry: FakeBoard, pending: Sequence[int], bad: Sequence[int] = ()) -> Fallbacks:
     """The chain, asked for ``pending`` of three events; the fallback model fails at ``bad`` of the rows it gets."""
     records = events(3)
-    chain = Fallbacks(the_plan, board, None, NOW_MS, records, decode(records, {}, the_plan.envelope))
+    chain = Fallbacks(the_plan, registry, None, NOW_MS, records, decode(records, {}, the_plan.envelope))
     steps = chain.ask(the_plan.chain, list(pending))
     try:
         call = next(steps)
@@ -37,9 +37,9 @@ def test_a_link_leaves_what_it_cannot_answer_to_the_next() -> None:
 
 def test_a_model_that_is_not_loaded_is_passed_over() -> None:
     """Nothing is called, and the next link answers every row."""
-    board = FakeBoard(versions={})
-    assert _who(_asked(plan(["model:lite", "static"]), board, [0, 1])) == [(Source.STATIC, [0, 1])]
-    assert not board.asked
+    registry = FakeBoard(versions={})
+    assert _who(_asked(plan(["model:lite", "static"]), registry, [0, 1])) == [(Source.STATIC, [0, 1])]
+    assert not registry.asked
 
 
 def test_a_rule_that_raises_is_counted_and_passed_over() -> None:

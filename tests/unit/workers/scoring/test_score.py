@@ -9,7 +9,7 @@ import pytest
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Origin
-from failsoft.workers.scoring.plan import Call, Result
+from failsoft.workers.scoring.plan import Call, CallResult
 from tests.kit import (
     INPUT,
     NOW_MS,
@@ -35,8 +35,8 @@ from tests.kit import (
 
 def test_a_healthy_batch_is_one_call_and_one_group_of_answers() -> None:
     """Good events cost one call, and get final answers of revision 0 by the primary."""
-    board = FakeBoard()
-    done = run(events(3), board=board)
+    registry = FakeBoard()
+    done = run(events(3), registry=registry)
     (given,) = done.verdicts.given
     assert [(s.id, s.source, s.reason, s.revision, s.final) for s in answers(done)] == [
         (f"e{i}", "primary", None, 0, True) for i in range(3)
@@ -45,14 +45,14 @@ def test_a_healthy_batch_is_one_call_and_one_group_of_answers() -> None:
     assert given.answers.offsets == [0, 1, 2] and given.answers.scored_at == "2027-01-15T08:00:00.000Z"
     assert not done.verdicts.retries and not done.verdicts.dead and not done.held
     assert done.outcomes == {(INPUT, "answered"): 3} and done.answers == {("primary", "none"): 3}
-    assert board.asked == [("m@2", 3)] and board.reports == [("m@2", 7, Counts(3, 0, 0, 1))]
+    assert registry.asked == [("m@2", 3)] and registry.reports == [("m@2", 7, Counts(3, 0, 0, 1))]
 
 
 def test_imputed_features_are_named_in_the_answer() -> None:
     """A missing feature that the card imputes is filled, and named for its row alone."""
     seen: list[list[float]] = []
 
-    def look(call: Call) -> Result:
+    def look(call: Call) -> CallResult:
         seen.append(call.columns.values["y"].tolist())
         return fine(call)
 
@@ -70,9 +70,9 @@ def test_imputed_features_stay_with_their_row_when_others_are_left_out() -> None
 
 def test_a_slow_call_counts_all_its_rows_as_slow() -> None:
     """A batch is one call: when it took longer than slow_call, each of its rows did."""
-    board = FakeBoard()
-    run(events(2), board=board, models={"m": lambda call: result([0.9] * 2, seconds=0.2)})
-    assert board.reports == [("m@2", 7, Counts(2, 0, 1, 1))]
+    registry = FakeBoard()
+    run(events(2), registry=registry, models={"m": lambda call: result([0.9] * 2, seconds=0.2)})
+    assert registry.reports == [("m@2", 7, Counts(2, 0, 1, 1))]
 
 
 # --- bad input ---
@@ -85,23 +85,23 @@ def test_a_slow_call_counts_all_its_rows_as_slow() -> None:
 )
 def test_bad_input_is_dead_at_once_and_unanswered(value: bytes | None, kind: Kind) -> None:
     """Malformed and invalid events go to the dead letters, once, with no answer and no call spent on them."""
-    board = FakeBoard()
+    registry = FakeBoard()
     bad = Rec(offset=5, value=value)
-    done = run([*events(1), bad, *events(1, 6)], board=board)
+    done = run([*events(1), bad, *events(1, 6)], registry=registry)
     (dead,) = done.verdicts.dead
     assert dead.record is bad and dead.attempt.failure.kind is kind
     assert (dead.attempt.number, dead.attempt.next_revision) == (0, 0)
     assert dead.attempt.origin == Origin(INPUT, 0, 5, NOW_MS - 1000)
     assert [s.id for s in answers(done)] == ["e0", "e6"] and not done.verdicts.retries
     assert done.outcomes == {(INPUT, "answered"): 2, (INPUT, "dead"): 1} and done.dead == {kind: 1}
-    assert board.reports == [("m@2", 7, Counts(2, 0, 0, 1))], "bad input is not the model's failure"
+    assert registry.reports == [("m@2", 7, Counts(2, 0, 0, 1))], "bad input is not the model's failure"
 
 
 def test_a_batch_of_bad_input_makes_no_call() -> None:
     """With nothing left to score, no breaker and no model is asked."""
-    board = FakeBoard()
-    done = run([Rec(value=b"{"), Rec(offset=1, value=body(x=None))], board=board)
-    assert board.asked == [] and len(done.verdicts.dead) == 2
+    registry = FakeBoard()
+    done = run([Rec(value=b"{"), Rec(offset=1, value=body(x=None))], registry=registry)
+    assert registry.asked == [] and len(done.verdicts.dead) == 2
 
 
 # --- the primary fails ---
@@ -109,8 +109,8 @@ def test_a_batch_of_bad_input_makes_no_call() -> None:
 
 def test_one_failing_row_costs_its_batch_nothing() -> None:
     """The failing row gets a provisional answer by the fallback and a retry; the others are answered finally."""
-    board = FakeBoard()
-    done = run(events(3), board=board, models={"m": failing(1)})
+    registry = FakeBoard()
+    done = run(events(3), registry=registry, models={"m": failing(1)})
     assert {(s.id, s.source, s.reason, s.revision, s.final) for s in answers(done)} == {
         ("e0", "primary", None, 0, True),
         ("e2", "primary", None, 0, True),
@@ -120,26 +120,26 @@ def test_one_failing_row_costs_its_batch_nothing() -> None:
     assert rung == "5s" and record.offset == 1 and dict(headers)["failsoft-attempt"] == b"0"
     assert dict(headers)["failsoft-due-ms"] == b"%d" % (NOW_MS + 5000)
     assert dict(headers)["failsoft-next-revision"] == b"1" and dict(headers)["failsoft-model-version"] == b"2"
-    assert board.reports == [("m@2", 7, Counts(3, 1, 0, 1))]
+    assert registry.reports == [("m@2", 7, Counts(3, 1, 0, 1))]
     assert done.outcomes == {(INPUT, "answered"): 2, (INPUT, "provisional"): 1} and done.retried == {"5s": 1}
 
 
 @pytest.mark.parametrize("kind", [Kind.MODEL_ERROR, Kind.TIMEOUT, Kind.BAD_OUTPUT, Kind.CRASHED])
 def test_the_models_failures_are_retried_and_counted(kind: Kind) -> None:
     """Each kind that is the model's fault puts the event on the ladder and counts against the breaker."""
-    board = FakeBoard()
-    done = run(events(1), board=board, models={"m": failing(0, kind=kind)})
+    registry = FakeBoard()
+    done = run(events(1), registry=registry, models={"m": failing(0, kind=kind)})
     assert answers(done)[0].reason == kind and len(retried(done)) == 1
-    assert board.reports == [("m@2", 7, Counts(1, 1, 0, 1))]
+    assert registry.reports == [("m@2", 7, Counts(1, 1, 0, 1))]
 
 
 def test_an_event_that_only_the_session_finds_invalid_is_dead_and_not_counted() -> None:
     """A value that the model's types cannot hold is the event's fault: dead at once, no answer, no breaker."""
-    board = FakeBoard()
-    done = run(events(2), board=board, models={"m": failing(0, kind=Kind.INVALID)})
+    registry = FakeBoard()
+    done = run(events(2), registry=registry, models={"m": failing(0, kind=Kind.INVALID)})
     assert [s.id for s in answers(done)] == ["e1"]
     assert [d.attempt.failure.kind for d in done.verdicts.dead] == [Kind.INVALID]
-    assert board.reports == [("m@2", 7, Counts(2, 0, 0, 1))]
+    assert registry.reports == [("m@2", 7, Counts(2, 0, 0, 1))]
 
 
 def test_the_due_time_has_its_jitter_from_the_draw() -> None:
@@ -151,11 +151,11 @@ def test_the_due_time_has_its_jitter_from_the_draw() -> None:
 
 def test_low_confidence_is_answered_finally_by_the_fallback() -> None:
     """An unsure primary is no failure: the fallback answers for good, nothing is retried, dead or counted."""
-    board = FakeBoard()
+    registry = FakeBoard()
     done = run(
         events(2),
         plan(min_confidence=0.8),
-        board,
+        registry,
         models={"m": lambda call: result([0.9, 0.6])},
     )
     assert {(s.id, s.source, s.reason, s.final) for s in answers(done)} == {
@@ -163,7 +163,7 @@ def test_low_confidence_is_answered_finally_by_the_fallback() -> None:
         ("e1", "static", "low_confidence", True),
     }
     assert not done.verdicts.retries and not done.verdicts.dead
-    assert board.reports == [("m@2", 7, Counts(2, 0, 0, 1))]
+    assert registry.reports == [("m@2", 7, Counts(2, 0, 0, 1))]
 
 
 def test_a_failed_row_is_not_called_unsure() -> None:
@@ -188,11 +188,11 @@ def test_an_open_breaker_makes_no_call_for_live_events() -> None:
     """While the breaker admits nothing, live events get the fallback and a retry, and no call is made."""
     called: list[Call] = []
 
-    def model(call: Call) -> Result:
+    def model(call: Call) -> CallResult:
         called.append(call)
         return fine(call)
 
-    done = run(events(2), board=FakeBoard(admits={"m@2": 0}), models={"m": model})
+    done = run(events(2), registry=FakeBoard(admits={"m@2": 0}), models={"m": model})
     assert not called
     assert {(s.source, s.reason, s.final) for s in answers(done)} == {("static", "breaker_open", False)}
     assert [rung for rung, _, _ in retried(done)] == ["5s", "5s"]
@@ -207,7 +207,7 @@ def test_the_ladder_waits_while_the_breaker_is_open() -> None:
         waiting(REPLAY, offset=9),
         *events(1),
     ]
-    done = run(records, board=FakeBoard(admits={"m@2": 0}))
+    done = run(records, registry=FakeBoard(admits={"m@2": 0}))
     assert done.held == {0, 1, 2, 3}
     assert [s.record.topic for s in answers(done)] == [INPUT]
     assert [r.topic for _, r, _ in retried(done)] == [INPUT] and not done.verdicts.dead
@@ -218,14 +218,14 @@ def test_the_ladder_waits_while_the_breaker_is_open() -> None:
 def test_what_is_before_a_held_row_gets_its_verdict() -> None:
     """A bad header ahead of a held row is dead now: only the tail of a topic is held."""
     bad = replace(waiting(offset=0), headers=[("failsoft-attempt", b"x")])
-    done = run([bad, waiting(offset=1)], board=FakeBoard(admits={"m@2": 0}))
+    done = run([bad, waiting(offset=1)], registry=FakeBoard(admits={"m@2": 0}))
     assert done.held == {1} and [d.record.offset for d in done.verdicts.dead] == [0]
 
 
 def test_probes_are_taken_from_waiting_retries_first() -> None:
     """Of a half-open breaker's few calls the ladder's head gets them, so live events need not pay."""
     records = [*events(2), waiting(offset=0), waiting(offset=1), waiting("loans.retry.1m", offset=0, number=1)]
-    done = run(records, board=FakeBoard(admits={"m@2": 1}))
+    done = run(records, registry=FakeBoard(admits={"m@2": 1}))
     assert [(s.record.topic, s.record.offset) for s in answers(done) if s.source == "primary"] == [
         ("loans.retry.5s", 0)
     ]
@@ -237,12 +237,12 @@ def test_live_events_probe_when_nothing_waits() -> None:
     """Without retries the first live events are the probes, with their own columns."""
     seen: list[list[float]] = []
 
-    def look(call: Call) -> Result:
+    def look(call: Call) -> CallResult:
         seen.append(call.columns.values["x"].tolist())
         return fine(call)
 
     records = [Rec(offset=i, value=body(f"e{i}", x=i / 10)) for i in range(4)]
-    done = run(records, board=FakeBoard(admits={"m@2": 2}), models={"m": look})
+    done = run(records, registry=FakeBoard(admits={"m@2": 2}), models={"m": look})
     assert seen == [[0.0, 0.1]]
     assert [s.id for s in answers(done) if s.source == "primary"] == ["e0", "e1"]
 
@@ -250,7 +250,7 @@ def test_live_events_probe_when_nothing_waits() -> None:
 def test_an_invalid_event_is_dead_at_once_without_a_version_too() -> None:
     """Whether an event keeps the card's contract does not depend on a loaded version; an imputed feature may lack."""
     wrong, imputed = Rec(offset=0, value=body("wrong", x="text")), Rec(offset=1, value=body("imputed", y=None))
-    done = run([wrong, imputed], board=FakeBoard(versions={}))
+    done = run([wrong, imputed], registry=FakeBoard(versions={}))
     (dead,) = done.verdicts.dead
     assert dead.record is wrong and dead.attempt.failure.kind is Kind.INVALID
     assert "feature 'x'" in dead.attempt.failure.message
@@ -259,7 +259,7 @@ def test_an_invalid_event_is_dead_at_once_without_a_version_too() -> None:
 
 def test_no_loaded_version_is_unavailable() -> None:
     """Without a version live events get the fallback and a retry, and the ladder waits."""
-    done = run([*events(1), waiting()], board=FakeBoard(versions={}))
+    done = run([*events(1), waiting()], registry=FakeBoard(versions={}))
     assert [(s.reason, s.source, s.final) for s in answers(done)] == [("unavailable", "static", False)]
     assert done.held == {1} and done.version is None
     ((_, _, headers),) = retried(done)

@@ -11,7 +11,7 @@ from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.scored import encode
-from failsoft.workers.scoring.plan import Call, Result
+from failsoft.workers.scoring.plan import Call, CallResult
 from tests.kit import (
     NOW_MS,
     RULE,
@@ -56,14 +56,14 @@ def test_the_chain_is_asked_in_order_for_what_is_left() -> None:
 
 def test_a_fallback_model_has_a_breaker_of_its_own() -> None:
     """It is asked for the rows that its breaker admits, and its failures count against it."""
-    board = FakeBoard(admits={"lite@1": 2})
-    done = run(events(3), plan(chain=["model:lite", "static"]), board, models={"m": broken, "lite": failing(0)})
+    registry = FakeBoard(admits={"lite@1": 2})
+    done = run(events(3), plan(chain=["model:lite", "static"]), registry, models={"m": broken, "lite": failing(0)})
     assert sorted((s.id, s.source) for s in answers(done)) == [
         ("e0", "static"),
         ("e1", "fallback_model"),
         ("e2", "static"),
     ]
-    assert board.reports == [("m@2", 7, Counts(3, 3, 0, 1)), ("lite@1", 7, Counts(2, 1, 0, 1))]
+    assert registry.reports == [("m@2", 7, Counts(3, 3, 0, 1)), ("lite@1", 7, Counts(2, 1, 0, 1))]
 
 
 def test_a_broken_rule_costs_no_event_its_answer() -> None:
@@ -156,7 +156,7 @@ def test_a_fallback_model_gets_columns_of_its_own() -> None:
     """What it is given are the features of its own card, in its order."""
     names: list[tuple[str, ...]] = []
 
-    def look(call: Call) -> Result:
+    def look(call: Call) -> CallResult:
         names.append(tuple(spec.name for spec in call.columns.specs))
         return fine(call)
 

@@ -11,7 +11,7 @@ from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
-from failsoft.workers.scoring.plan import Call, Result, Scored
+from failsoft.workers.scoring.plan import Call, CallResult, Scored
 from tests.kit import (
     INPUT,
     NOW_MS,
@@ -38,7 +38,7 @@ VERSIONS = {"a": 1, "b": 2, "c": 3, "lite": 1}
 ALL = ("a@1", "b@2", "c@3")
 
 
-def board(**changes: Any) -> FakeBoard:
+def registry(**changes: Any) -> FakeBoard:
     return FakeBoard(**({"versions": VERSIONS} | changes))
 
 
@@ -60,7 +60,7 @@ def always(score: float) -> Answer:
 
 def test_all_members_speak() -> None:
     """A whole answer: one call a member, the mean of the three, final, not degraded, and each member counts its own."""
-    the_board = board()
+    the_board = registry()
     done = run(events(2), trio(), the_board, {"a": always(0.3), "b": always(0.6), "c": always(0.9)})
     assert spoke(done) == {f"e{i}": ("ensemble", ALL, None, 0, True) for i in range(2)}
     (given,) = done.verdicts.given
@@ -68,12 +68,12 @@ def test_all_members_speak() -> None:
     assert answers(done)[0].score == pytest.approx(0.6)
     assert the_board.reports == [(key, 7, Counts(2, 0, 0, 1)) for key in ALL]
     assert done.answers == {("ensemble", "none"): 2} and done.outcomes == {(INPUT, "answered"): 2}
-    assert not done.failures and not done.absent and not done.verdicts.retries and not done.verdicts.dead
+    assert not done.failures and not done.missing and not done.verdicts.retries and not done.verdicts.dead
 
 
 def test_a_member_that_fails_for_a_row_is_left_out_of_that_row() -> None:
     """The row is answered by the others, for good: degraded, with the reason, and not retried."""
-    the_board = board()
+    the_board = registry()
     done = run(events(3), trio(), the_board, {"a": always(0.3), "b": failing(1), "c": always(0.6)})
     assert spoke(done) == {
         "e0": ("ensemble", ALL, None, 0, True),
@@ -83,7 +83,7 @@ def test_a_member_that_fails_for_a_row_is_left_out_of_that_row() -> None:
     (degraded,) = [g.answers for g in done.verdicts.given if g.answers.reason]
     assert degraded.degraded and degraded.predictions.row(0).score == pytest.approx(0.45)
     assert not done.verdicts.retries and not done.failures
-    assert "b@2: model_error it was" in done.absent[1].message and "1 of 3" in done.absent[1].message
+    assert "b@2: model_error it was" in done.missing[1].message and "1 of 3" in done.missing[1].message
     assert the_board.reports[1] == ("b@2", 7, Counts(3, 1, 0, 1))
     assert done.answers == {("ensemble", "none"): 2, ("ensemble", "model_error"): 1}
 
@@ -96,11 +96,11 @@ def test_a_member_that_is_open_or_not_loaded_is_not_called(changes: dict[str, An
     """The others answer, and say what keeps it away."""
     called: list[str] = []
 
-    def model(call: Call) -> Result:
+    def model(call: Call) -> CallResult:
         called.append(call.key)
         return fine(call)
 
-    done = run(events(2), trio(), board(**changes), dict.fromkeys("abc", model))
+    done = run(events(2), trio(), registry(**changes), dict.fromkeys("abc", model))
     assert called == ["a@1", "c@3"]
     assert set(spoke(done).values()) == {("ensemble", ("a@1", "c@3"), reason, 0, True)}
 
@@ -109,7 +109,7 @@ def test_members_take_their_own_columns() -> None:
     """Each has its features, its imputation and its deadline; what was imputed for any that spoke is named."""
     seen: dict[str, tuple[list[str], float]] = {}
 
-    def model(call: Call) -> Result:
+    def model(call: Call) -> CallResult:
         seen[call.key] = ([*call.columns.values], call.deadline)
         return fine(call)
 
@@ -118,7 +118,7 @@ def test_members_take_their_own_columns() -> None:
     done = run(
         [Rec(value=body("e0", y=None, z=1.0)), Rec(offset=1, value=body("e1", z=1.0))],
         trio(cards=cards),
-        board(),
+        registry(),
         dict.fromkeys("abc", model),
     )
     assert seen == {"a@1": (["x"], 0.2), "b@2": (["x", "y"], 0.2), "c@3": (["z"], 3.0)}
@@ -128,7 +128,7 @@ def test_members_take_their_own_columns() -> None:
 
 def test_what_is_imputed_for_a_silent_member_is_not_named() -> None:
     """Nothing of the answer came of it."""
-    done = run([Rec(value=body("e0", y=None))], trio(cards={"b": member("b", "x", "y")}), board(), {"b": broken})
+    done = run([Rec(value=body("e0", y=None))], trio(cards={"b": member("b", "x", "y")}), registry(), {"b": broken})
     (given,) = done.verdicts.given
     assert given.answers.members == ("a@1", "c@3") and given.answers.imputed == {}
 
@@ -136,7 +136,7 @@ def test_what_is_imputed_for_a_silent_member_is_not_named() -> None:
 def test_an_event_that_breaks_one_members_contract_lacks_that_member() -> None:
     """The reason is `invalid`, and the event is not: others read it."""
     done = run(
-        [Rec(value=body("e0", z=1.0)), Rec(offset=1, value=body("e1"))], trio(cards={"c": member("c", "z")}), board()
+        [Rec(value=body("e0", z=1.0)), Rec(offset=1, value=body("e1"))], trio(cards={"c": member("c", "z")}), registry()
     )
     assert spoke(done) == {
         "e0": ("ensemble", ALL, None, 0, True),
@@ -148,7 +148,7 @@ def test_an_event_that_breaks_one_members_contract_lacks_that_member() -> None:
 def test_rows_that_lack_one_member_for_several_reasons_say_their_own() -> None:
     """Who spoke is the same, why another did not is not; the first missing in the card's order gives the reason."""
     bad = {0: Failure(Kind.BAD_OUTPUT, "nan"), 1: Failure(Kind.TIMEOUT, "late"), 2: Failure(Kind.TIMEOUT, "late")}
-    done = run(events(4), trio(1), board(), {"b": lambda call: result([0.9] * 4, bad), "c": failing(2)})
+    done = run(events(4), trio(1), registry(), {"b": lambda call: result([0.9] * 4, bad), "c": failing(2)})
     assert [spoke(done)[f"e{i}"][2] for i in range(4)] == ["bad_output", "timeout", "timeout", None]
     assert spoke(done)["e2"][1] == ("a@1",)
 
@@ -156,19 +156,19 @@ def test_rows_that_lack_one_member_for_several_reasons_say_their_own() -> None:
 def test_an_unsure_member_is_left_out_and_an_unsure_ensemble_gives_way() -> None:
     """A member's own min_confidence keeps it from the row; the ensemble's judges what they say together."""
     cards = {"a": member("a", "x", min_confidence=0.9)}
-    done = run(events(1), trio(cards=cards), board(), dict.fromkeys("abc", always(0.8)))
+    done = run(events(1), trio(cards=cards), registry(), dict.fromkeys("abc", always(0.8)))
     assert spoke(done) == {"e0": ("ensemble", ("b@2", "c@3"), "low_confidence", 0, True)}
     done = run(
         events(2),
         trio(min_confidence=0.7),
-        board(),
+        registry(),
         {"a": lambda call: result([0.9, 0.2]), "b": lambda call: result([0.9, 0.9]), "c": failing(1)},
     )
     assert spoke(done) == {
         "e0": ("ensemble", ALL, None, 0, True),
         "e1": ("static", None, "low_confidence", 0, True),
     }
-    assert not done.verdicts.retries and set(done.failures) == {1} and not done.absent
+    assert not done.verdicts.retries and set(done.failures) == {1} and not done.missing
 
 
 # --- too few speak ---
@@ -176,7 +176,9 @@ def test_an_unsure_member_is_left_out_and_an_unsure_ensemble_gives_way() -> None
 
 def test_under_the_quorum_the_fallback_answers_and_the_ladder_tries_again() -> None:
     """As a failed primary: provisional, with the first missing member's kind, and a retry that names the ensemble."""
-    done = run(events(3), trio(), board(), {"a": always(0.9), "b": failing(1, 2, kind=Kind.TIMEOUT), "c": failing(1)})
+    done = run(
+        events(3), trio(), registry(), {"a": always(0.9), "b": failing(1, 2, kind=Kind.TIMEOUT), "c": failing(1)}
+    )
     assert spoke(done) == {
         "e0": ("ensemble", ALL, None, 0, True),
         "e1": ("static", None, "timeout", 0, False),
@@ -192,7 +194,7 @@ def test_under_the_quorum_the_fallback_answers_and_the_ladder_tries_again() -> N
 
 def test_a_retry_with_a_quorum_is_a_correction() -> None:
     """By the ensemble, final, degraded or not."""
-    done = run([waiting(), waiting(offset=1)], trio(), board(), {"b": failing(1)})
+    done = run([waiting(), waiting(offset=1)], trio(), registry(), {"b": failing(1)})
     kinds = [(g.answers.source, g.answers.members, g.answers.revision, g.answers.final) for g in done.verdicts.given]
     assert set(kinds) == {("ensemble", ALL, 1, True), ("ensemble", ("a@1", "c@3"), 1, True)}
     assert done.outcomes == {("loans.retry.5s", "corrected"): 2}
@@ -201,35 +203,35 @@ def test_a_retry_with_a_quorum_is_a_correction() -> None:
 def test_a_retry_that_fails_again_climbs_and_is_confirmed_at_the_end() -> None:
     """Each attempt that was put to a quorum is burned, as a primary's."""
     models = {"b": broken, "c": broken}
-    ((rung, _, headers),) = retried(run([waiting()], trio(), board(), models))
+    ((rung, _, headers),) = retried(run([waiting()], trio(), registry(), models))
     assert rung == "1m" and dict(headers)["failsoft-attempt"] == b"1"
-    last = run([waiting("loans.retry.1m", number=1)], trio(), board(), models)
+    last = run([waiting("loans.retry.1m", number=1)], trio(), registry(), models)
     assert spoke(last) == {"w": ("static", None, "model_error", 1, True)}
     assert [d.attempt.failure.kind for d in last.verdicts.dead] == [Kind.MODEL_ERROR]
 
 
 def test_the_ladder_waits_while_too_few_members_admit() -> None:
     """No attempt is burned on an ensemble that is known to be down; live events get the fallback."""
-    two_open = board(admits={"b@2": 0, "c@3": 0})
+    two_open = registry(admits={"b@2": 0, "c@3": 0})
     done = run([waiting(), waiting(REPLAY, offset=9), *events(1)], trio(), two_open)
     assert done.held == {0, 1} and spoke(done) == {"e0": ("static", None, "breaker_open", 0, False)}
-    assert set(done.failures) == {2} and not done.absent
-    one_open = run([waiting()], trio(), board(admits={"c@3": 0}))
+    assert set(done.failures) == {2} and not done.missing
+    one_open = run([waiting()], trio(), registry(admits={"c@3": 0}))
     assert not one_open.held and spoke(one_open)["w"][:3] == ("ensemble", ("a@1", "b@2"), "breaker_open")
 
 
 def test_a_held_row_leaves_nothing_behind() -> None:
     """What is behind it on its topic waits too, though members spoke of it: it is read again."""
     records = [waiting(offset=0), waiting(offset=1)]
-    one_each = board(admits={"a@1": 2, "b@2": 1, "c@3": 0})
+    one_each = registry(admits={"a@1": 2, "b@2": 1, "c@3": 0})
     done = run(records, trio(), one_each, {"b": broken})
     assert done.held == {0, 1} and not done.verdicts.given and not done.verdicts.retries
-    assert not done.absent and not done.failures
+    assert not done.missing and not done.failures
 
 
 def test_a_retry_that_probed_a_member_in_vain_is_held() -> None:
     """The member's breaker learned from it: with that member out, no quorum was asked."""
-    probing = board(admits={"b@2": 1, "c@3": 0})
+    probing = registry(admits={"b@2": 1, "c@3": 0})
     done = run([waiting()], trio(), probing, {"b": broken})
     assert done.held == {0} and ("b@2", 7, Counts(1, 1, 0, 1)) in probing.reports
 
@@ -237,7 +239,7 @@ def test_a_retry_that_probed_a_member_in_vain_is_held() -> None:
 def test_probes_of_a_member_are_drawn_from_anywhere_where_the_breaker_says_so() -> None:
     """It is asked about one that stands behind others, which stay where they are, and so does that one."""
     records = [waiting(offset=i) for i in range(3)]
-    probing = board(admits={"a@1": 1, "c@3": 0}, anywhere=True)
+    probing = registry(admits={"a@1": 1, "c@3": 0}, anywhere=True)
     done = run(records, trio(), probing, u=[0.9, 0.5, 0.1])
     assert ("a@1", 7, Counts(1, 0, 0, 1)) in probing.reports
     assert done.held == {0, 1, 2} and not done.verdicts.given
@@ -245,7 +247,7 @@ def test_probes_of_a_member_are_drawn_from_anywhere_where_the_breaker_says_so() 
 
 def test_probes_of_a_member_are_taken_from_waiting_retries_first() -> None:
     """Live events behind it are answered without that member."""
-    done = run([*events(2), waiting()], trio(), board(admits={"a@1": 1}))
+    done = run([*events(2), waiting()], trio(), registry(admits={"a@1": 1}))
     assert {id: said[1] for id, said in spoke(done).items()} == {
         "e0": ("b@2", "c@3"),
         "e1": ("b@2", "c@3"),
@@ -259,7 +261,7 @@ def test_probes_of_a_member_are_taken_from_waiting_retries_first() -> None:
 def test_an_event_that_too_few_members_can_read_is_invalid() -> None:
     """Dead at once and unanswered, as with a primary: no retry could reach the quorum."""
     cards = {"b": member("b", "z"), "c": member("c", "z")}
-    done = run(events(1), trio(cards=cards), board(admits={"a@1": 0}))
+    done = run(events(1), trio(cards=cards), registry(admits={"a@1": 0}))
     (dead,) = done.verdicts.dead
     assert dead.attempt.failure.kind is Kind.INVALID and "b@2: feature 'z'" in dead.attempt.failure.message
     assert not done.verdicts.given and not done.verdicts.retries
@@ -268,14 +270,14 @@ def test_an_event_that_too_few_members_can_read_is_invalid() -> None:
 def test_an_event_that_one_member_cannot_read_may_still_reach_the_quorum() -> None:
     """What is missing beside it is retried, in whatever order the members stand."""
     for silent, invalid in (("a", "c"), ("c", "a")):
-        done = run(events(1), trio(cards={invalid: member(invalid, "z")}), board(), {silent: broken})
+        done = run(events(1), trio(cards={invalid: member(invalid, "z")}), registry(), {silent: broken})
         assert spoke(done) == {"e0": ("static", None, "model_error", 0, False)} and not done.verdicts.dead
 
 
 def test_too_few_that_are_sure_is_low_confidence() -> None:
     """The fallback's answer is final: asking again would give the same."""
     cards = {n: member(n, "x", min_confidence=0.9) for n in "ab"}
-    done = run(events(1), trio(cards=cards), board(), dict.fromkeys("abc", always(0.8)))
+    done = run(events(1), trio(cards=cards), registry(), dict.fromkeys("abc", always(0.8)))
     assert spoke(done) == {"e0": ("static", None, "low_confidence", 0, True)} and not done.verdicts.dead
 
 
@@ -284,7 +286,7 @@ def test_too_few_that_are_sure_is_low_confidence() -> None:
 
 def test_a_member_may_stand_in_for_its_ensemble() -> None:
     """As any model of the chain, which then answers by itself."""
-    done = run(events(1), trio(3, chain=["model:a", "static"]), board(), {"b": broken})
+    done = run(events(1), trio(3, chain=["model:a", "static"]), registry(), {"b": broken})
     (said,) = answers(done)
     assert (said.source, said.reason, done.verdicts.given[0].answers.model) == ("fallback_model", "model_error", "a")
 
@@ -299,26 +301,26 @@ def test_a_rule_reads_what_any_member_takes() -> None:
 
     cards = {"b": member("b", "x", "y"), "c": member("c", "z")}
     the_plan = trio(chain=[f"rule:{RULE}", "static"], cards=cards, rule=rule)
-    run([Rec(value=body("e0", y=None, z=2.0))], the_plan, board(), dict.fromkeys("abc", broken))
+    run([Rec(value=body("e0", y=None, z=2.0))], the_plan, registry(), dict.fromkeys("abc", broken))
     assert seen == [{"x": 0.25, "y": None, "z": 2.0}]
 
 
 def test_the_last_known_answer_of_an_ensemble_has_no_version() -> None:
     """It is remembered under its name, degraded or not."""
     the_plan = trio(chain=["last_known", "static"])
-    done = run(events(2), the_plan, board(), {"b": failing(1)})
+    done = run(events(2), the_plan, registry(), {"b": failing(1)})
     assert [version for _, _, version in done.known] == [None, None]
     known = LastKnown(max_age=60.0)
     for keys, predictions, version in done.known:
         assert isinstance(predictions, Predictions)
         known.remember(keys, predictions, "m", version, NOW_MS / 1000)
-    later = run(events(1), the_plan, board(), dict.fromkeys("abc", broken), known)
+    later = run(events(1), the_plan, registry(), dict.fromkeys("abc", broken), known)
     (given,) = later.verdicts.given
     assert (given.answers.source, given.answers.model, given.answers.version) == ("last_known", "m", None)
 
 
 def test_bad_input_costs_no_member_a_call() -> None:
     """Malformed is malformed for all."""
-    the_board = board()
+    the_board = registry()
     done = run([Rec(value=b"{")], trio(), the_board)
     assert [d.attempt.failure.kind for d in done.verdicts.dead] == [Kind.MALFORMED] and the_board.asked == []

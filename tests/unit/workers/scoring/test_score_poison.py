@@ -8,8 +8,8 @@ import pytest
 
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.workers.scoring.plan import Call, Result
-from failsoft.workers.scoring.poison import FEW, Convict
+from failsoft.workers.scoring.plan import Call, CallResult
+from failsoft.workers.scoring.poison import FEW, PoisonRecord
 from tests.kit import (
     NOW_MS,
     REPLAY,
@@ -36,14 +36,14 @@ RULE_LINK = f"rule:{RULE}"
 def _noting(model: Answer, sizes: list[int]) -> Answer:
     """``model``, and the size of each of its calls."""
 
-    def noted(call: Call) -> Result:
+    def noted(call: Call) -> CallResult:
         sizes.append(len(call))
         return model(call)
 
     return noted
 
 
-def _crashing(call: Call) -> Result:
+def _crashing(call: Call) -> CallResult:
     """A process that dies of every row."""
     return result([0.0] * len(call), {i: Failure(Kind.CRASHED, "signal 11") for i in range(len(call))})
 
@@ -79,11 +79,11 @@ def test_without_a_ladder_a_crash_is_exhausted_at_once() -> None:
 
 def test_suspects_are_tried_alone_and_exonerated() -> None:
     """Others are one call as ever; each suspect is a call of its own, and the breaker is told once, of all."""
-    board, sizes = FakeBoard(), list[int]()
+    registry, sizes = FakeBoard(), list[int]()
     records = [*events(3), waiting(offset=0), waiting(offset=1, crashes=1), waiting(offset=2, crashes=1)]
-    done = run(records, board=board, models={"m": _noting(fine, sizes)})
-    assert sizes == [4, 1, 1] and board.asked == [("m@2", 6)]
-    assert [counts for _, _, counts in board.reports] == [Counts(6, 0, 0, 3)]
+    done = run(records, registry=registry, models={"m": _noting(fine, sizes)})
+    assert sizes == [4, 1, 1] and registry.asked == [("m@2", 6)]
+    assert [counts for _, _, counts in registry.reports] == [Counts(6, 0, 0, 3)]
     assert [s.source for s in answers(done)] == ["primary"] * 6 and not done.verdicts.dead and not done.held
 
 
@@ -109,10 +109,10 @@ def test_a_batch_tries_few_suspects_and_holds_the_rest_of_their_topic() -> None:
 
 def test_a_probe_that_crashed_is_not_spared() -> None:
     """Held as other failed probes are, its count would be written nowhere, and it would probe, and kill, for ever."""
-    board = FakeBoard(admits={"m@2": 2})
+    registry = FakeBoard(admits={"m@2": 2})
     results = iter([failing(0), _crashing])
     records = [waiting(offset=0), waiting(offset=1, crashes=1)]
-    done = run(records, board=board, models={"m": lambda call: next(results)(call)})
+    done = run(records, registry=registry, models={"m": lambda call: next(results)(call)})
     assert done.held == set() and [d.record.offset for d in done.verdicts.dead] == [1]
     assert [record.offset for _, record, _ in retried(done)] == [0]
 
@@ -128,7 +128,7 @@ def test_a_replay_of_a_poison_letter_begins_anew() -> None:
 
 def test_a_convict_is_not_tried_by_any_model() -> None:
     """The killer may be a fallback model: what is asked is what runs no model. It is dead at once, and final."""
-    done = run([events(1)[0]], plan(("model:lite", RULE_LINK, "static"), rule=lambda v: 0.3), convict=Convict(3))
+    done = run([events(1)[0]], plan(("model:lite", RULE_LINK, "static"), rule=lambda v: 0.3), poison=PoisonRecord(3))
     assert [(s.source, s.reason, s.revision, s.final) for s in answers(done)] == [("rule", "poison", 0, True)]
     (dead,) = done.verdicts.dead
     assert (dead.attempt.failure.kind, dead.attempt.crashes, dead.attempt.number) == (Kind.POISON, 3, 0)
@@ -137,20 +137,20 @@ def test_a_convict_is_not_tried_by_any_model() -> None:
 
 def test_no_model_is_asked_for_a_convict() -> None:
     """Nor is its breaker: nothing is known of its model from this record."""
-    board = FakeBoard()
-    done = run(events(1), plan(("model:lite", "static")), board, convict=Convict(3))
-    assert [s.source for s in answers(done)] == ["static"] and board.asked == [] and board.reports == []
+    registry = FakeBoard()
+    done = run(events(1), plan(("model:lite", "static")), registry, poison=PoisonRecord(3))
+    assert [s.source for s in answers(done)] == ["static"] and registry.asked == [] and registry.reports == []
 
 
 def test_a_worker_that_died_of_the_burial_asks_no_rule() -> None:
     """A rule is foreign code too."""
-    done = run(events(1), plan((RULE_LINK, "static"), rule=lambda values: 0.3), convict=Convict(5))
+    done = run(events(1), plan((RULE_LINK, "static"), rule=lambda values: 0.3), poison=PoisonRecord(5))
     assert [s.source for s in answers(done)] == ["static"]
 
 
 def test_a_convict_from_a_rung_is_confirmed() -> None:
     """Its provisional answer becomes final."""
-    done = run([waiting()], convict=Convict(3))
+    done = run([waiting()], poison=PoisonRecord(3))
     assert [(s.source, s.reason, s.revision, s.final) for s in answers(done)] == [("static", "poison", 1, True)]
     assert [(d.attempt.crashes, d.attempt.next_revision) for d in done.verdicts.dead] == [(3, 2)]
 
@@ -164,7 +164,7 @@ def test_a_convict_from_a_rung_is_confirmed() -> None:
 )
 def test_a_convict_that_cannot_be_read_stays_what_it_is(record: Rec, kind: Kind) -> None:
     """It was never given to a model, and a malformed event is never answered."""
-    done = run([record], convict=Convict(3))
+    done = run([record], poison=PoisonRecord(3))
     assert answers(done) == [] and [d.attempt.failure.kind for d in done.verdicts.dead] == [kind]
 
 
@@ -176,17 +176,17 @@ def test_suspects_of_an_ensemble_are_tried_alone_too() -> None:
     sizes: list[int] = []
     guilty = {"on": False}
 
-    def dying(call: Call) -> Result:
+    def dying(call: Call) -> CallResult:
         sizes.append(len(call))
         guilty["on"] = len(call) == 1
         return _crashing(call) if guilty["on"] else fine(call)
 
-    def dies_with_it(call: Call) -> Result:
+    def dies_with_it(call: Call) -> CallResult:
         return _crashing(call) if guilty["on"] else fine(call)
 
     records = [waiting(offset=0), waiting(offset=1), waiting(offset=2, crashes=1)]
-    board = FakeBoard(versions={"a": 1, "b": 2, "c": 3})
-    done = run(records, trio(), board, {"a": dying, "b": dies_with_it})
+    registry = FakeBoard(versions={"a": 1, "b": 2, "c": 3})
+    done = run(records, trio(), registry, {"a": dying, "b": dies_with_it})
     assert sizes == [2, 1]
     assert [(s.record.offset, s.source, s.reason) for s in answers(done)] == [
         (0, "ensemble", None),
@@ -198,6 +198,6 @@ def test_suspects_of_an_ensemble_are_tried_alone_too() -> None:
 
 def test_a_members_probe_that_crashed_does_not_wait() -> None:
     """Its count is written, as that of a single model's is."""
-    board = FakeBoard(versions={"a": 1, "b": 2, "c": 3}, admits={"a@1": 1, "b@2": 1})
-    done = run([waiting()], trio(), board, {"a": _crashing, "b": _crashing})
+    registry = FakeBoard(versions={"a": 1, "b": 2, "c": 3}, admits={"a@1": 1, "b@2": 1})
+    done = run([waiting()], trio(), registry, {"a": _crashing, "b": _crashing})
     assert [dict(headers)["failsoft-crashes"] for _, _, headers in retried(done)] == [b"1"] and done.held == set()

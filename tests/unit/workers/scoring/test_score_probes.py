@@ -26,9 +26,9 @@ def probing(n: int = 3, anywhere: bool = False) -> FakeBoard:
 def test_a_probe_from_the_ladder_that_failed_waits_as_before() -> None:
     """The breaker learned from it, and it has its attempt yet: no retry, no answer, no dead letter."""
     records = [waiting(offset=5)]
-    board = probing()
-    done = run(records, board=board, models={"m": broken})
-    assert board.reports[0][2].failures == 1
+    registry = probing()
+    done = run(records, registry=registry, models={"m": broken})
+    assert registry.reports[0][2].failures == 1
     assert held(records, done.held) == {RUNG: [5]}
     assert answers(done) == [] and retried(done) == [] and not done.verdicts.dead and not done.failures
     assert not done.outcomes
@@ -39,9 +39,9 @@ def test_probes_are_drawn_from_anywhere_where_the_breaker_says_so() -> None:
     what failed: no attempt is burned.
     """
     records = [waiting(offset=i) for i in range(4)] + [waiting(NEXT, offset=9, number=1)]
-    board = probing(2, anywhere=True)
-    done = run(records, board=board, models={"m": failing(0)}, u=[0.6, 0.7, 0.1, 0.8, 0.9])
-    assert board.reports == [("m@2", 7, Counts(2, 1, 0, 1))], "rows 2 and 0, of which 0 failed"
+    registry = probing(2, anywhere=True)
+    done = run(records, registry=registry, models={"m": failing(0)}, u=[0.6, 0.7, 0.1, 0.8, 0.9])
+    assert registry.reports == [("m@2", 7, Counts(2, 1, 0, 1))], "rows 2 and 0, of which 0 failed"
     assert not retried(done) and not answers(done)
     assert held(records, done.held) == {RUNG: [0, 1, 2, 3], NEXT: [9]}
 
@@ -51,7 +51,7 @@ def test_probes_are_drawn_from_anywhere_where_the_breaker_says_so() -> None:
 def test_whoever_is_drawn_nothing_is_passed_over(u: tuple[float, ...], n: int) -> None:
     """What is not held has a verdict, and what is held is the end of its topic: no offset goes further than that."""
     records = [waiting(offset=i) for i in range(3)] + [waiting(NEXT, offset=i, number=1) for i in range(2)]
-    done = run(records, board=probing(n, anywhere=True), models={"m": failing(0)}, u=u)
+    done = run(records, registry=probing(n, anywhere=True), models={"m": failing(0)}, u=u)
     settled = by_topic([a.record for a in answers(done)] + [r for _, r, _ in retried(done)])
     waits = held(records, done.held)
     for topic, count in ((RUNG, 3), (NEXT, 2)):
@@ -62,7 +62,7 @@ def test_whoever_is_drawn_nothing_is_passed_over(u: tuple[float, ...], n: int) -
 def test_what_was_drawn_in_its_turn_is_answered() -> None:
     """The head of its rung, if chance has it."""
     records = [waiting(offset=i) for i in range(3)]
-    done = run(records, board=probing(2, anywhere=True), u=[0.1, 0.9, 0.2])
+    done = run(records, registry=probing(2, anywhere=True), u=[0.1, 0.9, 0.2])
     assert by_topic(a.record for a in answers(done)) == {RUNG: [0]}
     assert held(records, done.held) == {RUNG: [1, 2]}
 
@@ -70,7 +70,7 @@ def test_what_was_drawn_in_its_turn_is_answered() -> None:
 def test_the_first_rungs_probe_first() -> None:
     """In whatever order they were read: the last rung may hold nothing but what no model can answer."""
     records = [waiting(NEXT, offset=i, number=1) for i in range(3)] + [waiting(offset=i) for i in range(3)]
-    done = run(records, board=probing(4))
+    done = run(records, registry=probing(4))
     assert by_topic(a.record for a in answers(done)) == {RUNG: [0, 1, 2], NEXT: [0]}
     assert held(records, done.held) == {NEXT: [1, 2]}
 
@@ -78,7 +78,7 @@ def test_the_first_rungs_probe_first() -> None:
 def test_what_is_behind_a_failed_probe_on_its_topic_waits_too() -> None:
     """A topic is read in order: those before it are answered, those behind are read again, though they passed."""
     records = [waiting(offset=i) for i in range(5)] + [waiting(NEXT, offset=9, number=1)]
-    done = run(records, board=probing(6), models={"m": failing(2)})
+    done = run(records, registry=probing(6), models={"m": failing(2)})
     assert held(records, done.held) == {RUNG: [2, 3, 4]}
     assert by_topic(a.record for a in answers(done)) == {RUNG: [0, 1], NEXT: [9]}
     assert {(a.source, a.revision, a.final) for a in answers(done)} == {("primary", 1, True)}
@@ -94,7 +94,7 @@ def test_each_topic_waits_from_its_own_first_failure_on() -> None:
         waiting(NEXT, offset=8, number=1),
         waiting(REPLAY, offset=3, number=0),
     ]
-    done = run(records, board=probing(5), models={"m": failing(1, 2)})
+    done = run(records, registry=probing(5), models={"m": failing(1, 2)})
     assert held(records, done.held) == {RUNG: [1], NEXT: [7, 8]}
     assert by_topic(a.record for a in answers(done)) == {RUNG: [0], REPLAY: [3]}
 
@@ -102,24 +102,24 @@ def test_each_topic_waits_from_its_own_first_failure_on() -> None:
 def test_a_replayed_probe_that_failed_is_held_too() -> None:
     """An operator's replay burns no attempt on a model that is known to be down either."""
     records = [waiting(REPLAY, offset=3, number=0, next_revision=2)]
-    done = run(records, board=probing(), models={"m": broken})
+    done = run(records, registry=probing(), models={"m": broken})
     assert held(records, done.held) == {REPLAY: [3]} and not done.replayed and retried(done) == []
 
 
 def test_what_cannot_be_read_behind_a_failed_probe_waits_with_it() -> None:
     """It would be dead before those that are ahead of it were looked at again, and be read with them once more."""
     records = [waiting(offset=0), waiting(offset=1, value=b"{")]
-    done = run(records, board=probing(), models={"m": broken})
+    done = run(records, registry=probing(), models={"m": broken})
     assert held(records, done.held) == {RUNG: [0, 1]} and not done.verdicts.dead and answers(done) == []
     records = [waiting(offset=0, value=b"{"), waiting(offset=1)]
-    done = run(records, board=probing(), models={"m": broken})
+    done = run(records, registry=probing(), models={"m": broken})
     assert held(records, done.held) == {RUNG: [1]} and len(done.verdicts.dead) == 1
 
 
 def test_live_events_of_the_batch_are_answered() -> None:
     """Probes are the retries; the live ones get the fallback at once, and wait on the first rung."""
     records = [*events(4), waiting(offset=0), waiting(offset=1)]
-    done = run(records, board=probing(2), models={"m": broken})
+    done = run(records, registry=probing(2), models={"m": broken})
     assert held(records, done.held) == {RUNG: [0, 1]}
     given = answers(done)
     assert [(a.id, a.source, a.reason, a.final) for a in given] == [
@@ -131,7 +131,7 @@ def test_live_events_of_the_batch_are_answered() -> None:
 def test_live_probes_that_fail_are_answered_and_retried() -> None:
     """They are not read again: somebody waits for an answer, and the first attempt was the probe."""
     records = [*events(3), waiting(offset=0)]
-    done = run(records, board=probing(4), models={"m": broken})
+    done = run(records, registry=probing(4), models={"m": broken})
     assert held(records, done.held) == {RUNG: [0]}
     assert [(a.id, a.source, a.reason) for a in answers(done)] == [
         (f"e{i}", "static", str(Kind.MODEL_ERROR)) for i in range(3)
@@ -143,7 +143,7 @@ def test_live_probes_that_fail_are_answered_and_retried() -> None:
 def test_the_ladder_is_granted_first_and_the_rest_waits(n: int) -> None:
     """However the rows are mixed; what was granted passed and is answered, what was not is held."""
     records = [waiting(offset=0), *events(2), waiting(offset=1), waiting(offset=2)]
-    done = run(records, board=probing(n))
+    done = run(records, registry=probing(n))
     assert held(records, done.held) == ({RUNG: list(range(n, 3))})
     primary = [a for a in answers(done) if a.source == "primary"]
     assert by_topic(a.record for a in primary) == ({RUNG: list(range(n))} if n else {})
@@ -154,9 +154,9 @@ def test_the_ladder_is_granted_first_and_the_rest_waits(n: int) -> None:
 def test_a_failure_that_is_not_the_models_is_no_failed_probe(kind: Kind) -> None:
     """It goes on as ever, to the next rung or to the dead letters, and nobody waits for it."""
     records = [waiting(offset=0), waiting(offset=1)]
-    board = probing()
-    done = run(records, board=board, models={"m": failing(0, kind=kind)})
-    assert board.reports[0][2].failures == 0 and not done.held
+    registry = probing()
+    done = run(records, registry=registry, models={"m": failing(0, kind=kind)})
+    assert registry.reports[0][2].failures == 0 and not done.held
     assert by_topic(a.record for a in answers(done) if a.source == "primary") == {RUNG: [1]}
     assert len(retried(done)) + len(done.verdicts.dead) == 1
 
@@ -176,29 +176,29 @@ def test_the_board_is_told_how_many_are_from_the_ladder() -> None:
             told.append((n, ladder))
             return FakeBoard.admit(self, key, n, ladder)
 
-    run([*events(3), waiting(offset=0), waiting(REPLAY, number=0), waiting(value=b"{")], board=Board())
-    run(events(2), board=Board())
+    run([*events(3), waiting(offset=0), waiting(REPLAY, number=0), waiting(value=b"{")], registry=Board())
+    run(events(2), registry=Board())
     assert told == [(5, 2), (2, 0)]
 
 
 def test_a_row_that_nobody_ran_is_no_probe_that_passed() -> None:
     """The breaker hears of calls that were made: those that were not would close it."""
-    board = probing()
-    run([waiting(offset=i) for i in range(3)], board=board, models={"m": failing(0, 1, 2, kind=Kind.UNAVAILABLE)})
-    assert board.reports[0][2] == Counts()
+    registry = probing()
+    run([waiting(offset=i) for i in range(3)], registry=registry, models={"m": failing(0, 1, 2, kind=Kind.UNAVAILABLE)})
+    assert registry.reports[0][2] == Counts()
     some = FakeBoard()
-    run(events(3), board=some, models={"m": failing(1, kind=Kind.UNAVAILABLE)})
+    run(events(3), registry=some, models={"m": failing(1, kind=Kind.UNAVAILABLE)})
     assert some.reports[0][2] == Counts(calls=2, failures=0, slow=0, runs=1)
 
 
 def test_a_probe_that_nobody_ran_is_given_back() -> None:
     """The next batch may probe at once: a lease of probes that nobody runs would keep everybody waiting for its end."""
-    board = probing()
-    run([waiting(offset=i) for i in range(3)], board=board, models={"m": failing(0, 2, kind=Kind.UNAVAILABLE)})
-    assert board.released == [("m@2", 2)]
+    registry = probing()
+    run([waiting(offset=i) for i in range(3)], registry=registry, models={"m": failing(0, 2, kind=Kind.UNAVAILABLE)})
+    assert registry.released == [("m@2", 2)]
     ran = probing()
-    run([waiting(offset=i) for i in range(3)], board=ran, models={"m": failing(0, 1, 2)})
+    run([waiting(offset=i) for i in range(3)], registry=ran, models={"m": failing(0, 1, 2)})
     assert ran.released == []
     closed = FakeBoard()
-    run(events(3), board=closed, models={"m": failing(1, kind=Kind.UNAVAILABLE)})
+    run(events(3), registry=closed, models={"m": failing(1, kind=Kind.UNAVAILABLE)})
     assert closed.released == [], "a closed breaker lends nothing"

@@ -137,12 +137,12 @@ def test_a_replay_that_is_still_bad_is_dead_again_and_unanswered() -> None:
 def test_a_bad_header_is_dead_at_once(changes: Mapping[str, bytes | None], why: str) -> None:
     """A control header that cannot be believed: a dead letter that names it, no answer, no attempt."""
     record = waiting()
-    board = FakeBoard()
+    registry = FakeBoard()
     headers = [(k, changes.get(k, v)) for k, v in record.headers]
-    done = run([replace(record, headers=headers)], board=board)
+    done = run([replace(record, headers=headers)], registry=registry)
     (dead,) = done.verdicts.dead
     assert dead.attempt.failure.kind is Kind.BAD_HEADER and why in dead.attempt.failure.message
-    assert answers(done) == [] and retried(done) == [] and board.asked == []
+    assert answers(done) == [] and retried(done) == [] and registry.asked == []
 
 
 def test_a_rung_without_a_due_time_is_a_bad_header() -> None:

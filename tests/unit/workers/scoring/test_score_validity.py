@@ -19,7 +19,7 @@ def given(scored: Scored) -> list[tuple[str, str, str | None, int, bool]]:
 def test_an_invalid_retry_is_dead_at_once_without_a_version_too() -> None:
     """It gets the verdict that it gets with a version, and does not wait for one; a valid retry behind it waits."""
     records = [waiting(value=body("w", x="text")), waiting(offset=1)]
-    done = run(records, board=unloaded())
+    done = run(records, registry=unloaded())
     loaded = run(records[:1])
     assert done.held == {1} and not done.verdicts.retries
     assert [d.attempt.failure for d in done.verdicts.dead] == [d.attempt.failure for d in loaded.verdicts.dead]
@@ -29,7 +29,7 @@ def test_an_invalid_retry_is_dead_at_once_without_a_version_too() -> None:
 
 def test_an_invalid_retry_behind_a_waiting_one_waits() -> None:
     """A rung is read in order: without a version nothing is written of what stands behind a valid retry."""
-    done = run([waiting(), waiting(offset=1, value=body("w", x="text"))], board=unloaded())
+    done = run([waiting(), waiting(offset=1, value=body("w", x="text"))], registry=unloaded())
     assert done.held == {0, 1} and not done.verdicts.dead and not done.failures
 
 

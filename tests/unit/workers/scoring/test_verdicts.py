@@ -14,7 +14,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Origin
 from failsoft.workers.scoring.plan import Plan, Scored
-from failsoft.workers.scoring.verdicts import Answered, Outcome, conclude
+from failsoft.workers.scoring.verdicts import AnsweredRows, BatchOutcome, conclude
 from failsoft.workers.telemetry.metrics import OUTCOMES, REPLAYED
 from tests.kit import INPUT, NOW_MS, REPLAY, Rec, answers, attempt, events, plan, retried, waiting
 
@@ -25,13 +25,13 @@ NEVER_FRESH = {Kind.BAD_HEADER}  # only a record of our own topics has headers t
 def _outcome(
     records: list[Rec],
     failures: dict[int, Failure],
-    answered: list[Answered] | None = None,
+    answered: list[AnsweredRows] | None = None,
     attempts: dict[int, Attempt] | None = None,
     the_plan: Plan | None = None,
     held: set[int] | None = None,
-) -> Outcome:
+) -> BatchOutcome:
     n = len(records)
-    return Outcome(
+    return BatchOutcome(
         records=records,
         plan=the_plan or plan(),
         events=Events([f"e{i}" for i in range(n)], ["2018-10-30T18:00:00Z"] * n, [{}] * n),
@@ -46,12 +46,12 @@ def _outcome(
     )
 
 
-def _by_static(*rows: int) -> Answered:
-    return Answered(list(rows), Predictions(np.full(len(rows), 0.5)), Source.STATIC, None, None, {})
+def _by_static(*rows: int) -> AnsweredRows:
+    return AnsweredRows(list(rows), Predictions(np.full(len(rows), 0.5)), Source.STATIC, None, None, {})
 
 
-def _by_primary(*rows: int) -> Answered:
-    return Answered(list(rows), Predictions(np.full(len(rows), 0.9, np.float32)), Source.PRIMARY, "m", 2, {})
+def _by_primary(*rows: int) -> AnsweredRows:
+    return AnsweredRows(list(rows), Predictions(np.full(len(rows), 0.9, np.float32)), Source.PRIMARY, "m", 2, {})
 
 
 def _one(kind: Kind, the_plan: Plan | None = None, before: Attempt | None = None, answered: bool = True) -> Scored:

@@ -95,8 +95,8 @@ async def test_a_row_that_one_member_cannot_answer_is_the_others(tmp_path: Path)
     )
     rows: list[dict[str, Any]] = [{"row": 0}, {"row": 1}, {"row": 7}, {"row": 1, "x": None}, {"row": 7, "x": None}]
     records = [Rec(offset=i, value=body(f"e{i}", **({"x": 0.5} | row))) for i, row in enumerate(rows)]
-    board = FakeBoard(versions={each.served.model: each.served.version for each in opened if each})
-    steps = score(records, make_plan(given, found, models), board, None, NOW_MS, np.full(len(records), 0.5))
+    registry = FakeBoard(versions={each.served.model: each.served.version for each in opened if each})
+    steps = score(records, make_plan(given, found, models), registry, None, NOW_MS, np.full(len(records), 0.5))
     try:
         call = next(steps)
         while True:
@@ -119,4 +119,4 @@ async def test_a_row_that_one_member_cannot_answer_is_the_others(tmp_path: Path)
         "e4": (0.5, 0, "static", None, "model_error"),
     }
     assert [g.records[0].offset for g in done.verdicts.retries] == [4]  # type: ignore[attr-defined]
-    assert [counts.failures for _, _, counts in board.reports] == [0, 2]
+    assert [counts.failures for _, _, counts in registry.reports] == [0, 2]

@@ -14,7 +14,7 @@ import structlog
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.runtime.session import Session, Unloadable
 from failsoft.models.vetting.gate import Limits
-from failsoft.models.vetting.verdict import Check, Result, Vetting
+from failsoft.models.vetting.verdict import Check, CheckResult, Vetting
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import identity, settings
 from failsoft.workers.serving import loader
@@ -133,7 +133,7 @@ def test_a_rollback_proves_its_version_now(tmp_path: Path, monkeypatch: pytest.M
     repository = Repository(tmp_path / "r")
     card = repository.card("m")
     assert loader.prove(repository, card, 1) is None
-    worse = Vetting("m", 1, "ab", (Check("golden", Result.FAILED, "line 1"),), 0.1)
+    worse = Vetting("m", 1, "ab", (Check("golden", CheckResult.FAILED, "line 1"),), 0.1)
     monkeypatch.setattr("failsoft.models.vetting.gate.vet", lambda *_: worse)
     assert _load(tmp_path / "r") == (1, [])
     assert loader.prove(repository, card, 1) == "golden: line 1"
@@ -207,4 +207,4 @@ def test_the_verdict_names_what_failed(tmp_path: Path) -> None:
     put(tmp_path / "r", double(), [WRONG])
     repository = Repository(tmp_path / "r")
     vetting = loader.vet(repository, repository.card("m"), 1)
-    assert failed(vetting) == ["golden"] and vetting.told().startswith("golden: 1 of 1 answers are not as expected")
+    assert failed(vetting) == ["golden"] and vetting.describe().startswith("golden: 1 of 1 answers are not as expected")

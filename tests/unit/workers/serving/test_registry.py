@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry
 
 from failsoft.models.breaker.local import ALONE_AFTER, EVERY, FIRST
 from failsoft.models.breaker.policy import policy
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Probes, ReportKind, Tally
 from failsoft.workers.scoring.calls import report
 from failsoft.workers.scoring.plan import Served
-from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.telemetry.metrics import Metrics
 from tests.kit import card
 
@@ -24,25 +24,33 @@ class _Bench:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.registry = CollectorRegistry()
-        self.board = LocalBoard("w", Metrics(self.registry), lambda: self.now, lambda: 1000 + self.now, lambda: 0.5)
-        self.board.knows_fleet = True
+        self.collector = CollectorRegistry()
+        self.registry = ServingRegistry(
+            "w", Metrics(self.collector), lambda: self.now, lambda: 1000 + self.now, lambda: 0.5
+        )
+        self.registry.knows_fleet = True
         self.news = 0
 
         def on_news() -> None:
             self.news += 1
 
-        self.board.on_news = on_news
+        self.registry.on_news = on_news
 
     def serve(self, version: int = 2) -> None:
-        self.board.serve(Served("m", version, {}), card("m"))
+        self.registry.serve(Served("m", version, {}), card("m"))
+
+    def may_retry(self, waiting: bool = True) -> bool:
+        """As a lane asks; ``waiting``: it has retries that wait."""
+        if waiting:
+            self.registry.request_probes("m")
+        return self.registry.may_retry("m")
 
     def use(self, calls: int, failures: int) -> int:
         """Asks for calls and reports them; how many were granted."""
-        admission = self.board.admit("m@2", calls)
+        admission = self.registry.admit("m@2", calls)
         if admission.granted:
             counts = Counts(admission.granted, min(failures, admission.granted))
-            self.board.report("m@2", admission.generation, counts)
+            self.registry.report("m@2", admission.generation, counts)
         return admission.granted
 
     @property
@@ -52,15 +60,15 @@ class _Bench:
     def sees(self, state: str, generation: int, **fields: Any) -> None:
         """The fleet's row comes; an open one's time is 15 s from now."""
         until = self.now_ms + 15_000 if state == "open" else None
-        self.board.absorb(BreakerRow("m@2", state, generation, self.now_ms, until, **fields))  # type: ignore[arg-type]
+        self.registry.absorb(BreakerRow("m@2", state, generation, self.now_ms, until, **fields))  # type: ignore[arg-type]
 
-    def shown(self, state: State) -> float | None:
+    def shown(self, state: BreakerState) -> float | None:
         labels = {"model": "m", "version": "2", "state": str(state)}
-        return self.registry.get_sample_value("failsoft_breaker_state", labels)
+        return self.collector.get_sample_value("failsoft_breaker_state", labels)
 
-    def moved(self, from_: State, to: State) -> float | None:
+    def moved(self, from_: BreakerState, to: BreakerState) -> float | None:
         labels = {"model": "m", "version": "2", "from": str(from_), "to": str(to)}
-        return self.registry.get_sample_value("failsoft_breaker_transitions_total", labels)
+        return self.collector.get_sample_value("failsoft_breaker_transitions_total", labels)
 
 
 @pytest.fixture
@@ -70,30 +78,30 @@ def bench() -> _Bench:
 
 def test_without_a_version_nothing_serves_and_the_ladder_waits(bench: _Bench) -> None:
     """Nobody is asked before a version is there."""
-    assert bench.board.serving("m") is None and not bench.board.may_retry("m")
+    assert bench.registry.serving("m") is None and not bench.may_retry()
 
 
 def test_a_served_version_is_closed_and_admits_all(bench: _Bench) -> None:
     """From the first call on, and its state is shown."""
     bench.serve()
-    assert bench.board.serving("m") == Served("m", 2, {}) and bench.board.may_retry("m")
+    assert bench.registry.serving("m") == Served("m", 2, {}) and bench.may_retry()
     assert bench.use(1000, 0) == 1000
-    assert bench.shown(State.CLOSED) == 1 and bench.shown(State.OPEN) == 0
+    assert bench.shown(BreakerState.CLOSED) == 1 and bench.shown(BreakerState.OPEN) == 0
 
 
 def test_closed_open_half_open_closed(bench: _Bench) -> None:
     """The whole walk: the ladder waits while it is open, gets its probes, and goes on once they passed."""
     bench.serve()
     bench.use(20, 10)
-    assert bench.use(1, 0) == 0 and not bench.board.may_retry("m")
-    assert bench.shown(State.OPEN) == 1 and bench.moved(State.CLOSED, State.OPEN) == 1
+    assert bench.use(1, 0) == 0 and not bench.may_retry()
+    assert bench.shown(BreakerState.OPEN) == 1 and bench.moved(BreakerState.CLOSED, BreakerState.OPEN) == 1
     bench.now += 15
-    assert bench.board.may_retry("m"), "the wait is over: a retry may be the probe"
-    assert bench.moved(State.OPEN, State.HALF_OPEN) == 1
-    lent = bench.board.admit("m@2", 10)
-    assert lent.granted == 3 and not bench.board.may_retry("m"), "the probes are out"
-    bench.board.report("m@2", lent.generation, Counts(3))
-    assert bench.board.may_retry("m") and bench.shown(State.CLOSED) == 1
+    assert bench.may_retry(), "the wait is over: a retry may be the probe"
+    assert bench.moved(BreakerState.OPEN, BreakerState.HALF_OPEN) == 1
+    lent = bench.registry.admit("m@2", 10)
+    assert lent.granted == 3 and not bench.may_retry(), "the probes are out"
+    bench.registry.report("m@2", lent.generation, Counts(3))
+    assert bench.may_retry() and bench.shown(BreakerState.CLOSED) == 1
 
 
 def test_after_failed_probes_live_events_go_first_and_the_ladder_after_them(bench: _Bench) -> None:
@@ -101,15 +109,15 @@ def test_after_failed_probes_live_events_go_first_and_the_ladder_after_them(benc
     bench.serve()
     bench.use(20, 20)
     bench.now += 15
-    assert bench.board.may_retry("m"), "first the ladder: live events need not pay"
+    assert bench.may_retry(), "first the ladder: live events need not pay"
     bench.use(1, 1)
     bench.now += 30
-    assert not bench.board.may_retry("m") and bench.moved(State.OPEN, State.HALF_OPEN) == 2
+    assert not bench.may_retry() and bench.moved(BreakerState.OPEN, BreakerState.HALF_OPEN) == 2
     bench.now += FIRST
-    assert bench.board.may_retry("m"), "no live event came"
+    assert bench.may_retry(), "no live event came"
     bench.use(1, 1)
     bench.now += 60
-    assert bench.board.may_retry("m"), "and in turn"
+    assert bench.may_retry(), "and in turn"
 
 
 def test_probes_given_back_may_be_had_again(bench: _Bench) -> None:
@@ -117,9 +125,9 @@ def test_probes_given_back_may_be_had_again(bench: _Bench) -> None:
     bench.serve()
     bench.use(20, 20)
     bench.now += 15
-    lent = bench.board.admit("m@2", 3)
-    bench.board.release("m@2", lent.generation, 2)
-    assert bench.board.may_retry("m") and bench.board.admit("m@2", 3).granted == 2
+    lent = bench.registry.admit("m@2", 3)
+    bench.registry.release("m@2", lent.generation, 2)
+    assert bench.may_retry() and bench.registry.admit("m@2", 3).granted == 2
 
 
 def test_a_new_version_starts_closed_while_the_old_ones_breaker_is_open(bench: _Bench) -> None:
@@ -127,37 +135,44 @@ def test_a_new_version_starts_closed_while_the_old_ones_breaker_is_open(bench: _
     bench.serve()
     bench.use(20, 20)
     bench.serve(version=3)
-    assert bench.board.admit("m@3", 5).granted == 5 and bench.board.may_retry("m")
-    assert {key: home.state for key, home in bench.board.homes.items()} == {"m@2": State.OPEN, "m@3": State.CLOSED}
+    assert bench.registry.admit("m@3", 5).granted == 5 and bench.may_retry()
+    assert {key: local.state for key, local in bench.registry.breakers.items()} == {
+        "m@2": BreakerState.OPEN,
+        "m@3": BreakerState.CLOSED,
+    }
 
 
 def test_the_ladder_waits_until_the_fleet_is_known(bench: _Bench) -> None:
     """Who starts in an outage would burn an attempt of each waiting retry before he had heard of it."""
     bench.serve()
-    bench.board.knows_fleet = False
-    assert not bench.board.may_retry("m") and bench.use(10, 0) == 10, "live events do not wait"
-    bench.board.knows_fleet = True
-    assert bench.board.may_retry("m")
+    bench.registry.knows_fleet = False
+    assert not bench.may_retry() and bench.use(10, 0) == 10, "live events do not wait"
+    bench.registry.knows_fleet = True
+    assert bench.may_retry()
 
 
 def test_a_row_is_obeyed_and_shown(bench: _Bench) -> None:
     """Its moves count as this worker's; one that begins a state anew is no move that anybody made here."""
     bench.serve()
     bench.sees("open", 1)
-    assert bench.use(10, 0) == 0 and not bench.board.may_retry("m")
-    assert bench.shown(State.OPEN) == 1 and bench.moved(State.CLOSED, State.OPEN) == 1
+    assert bench.use(10, 0) == 0 and not bench.may_retry()
+    assert bench.shown(BreakerState.OPEN) == 1 and bench.moved(BreakerState.CLOSED, BreakerState.OPEN) == 1
     bench.sees("open", 2)
-    assert bench.moved(State.OPEN, State.OPEN) is None
+    assert bench.moved(BreakerState.OPEN, BreakerState.OPEN) is None
     bench.sees("closed", 3)
-    assert bench.use(10, 0) == 10 and bench.shown(State.CLOSED) == 1 and bench.moved(State.OPEN, State.CLOSED) == 1
+    assert (
+        bench.use(10, 0) == 10
+        and bench.shown(BreakerState.CLOSED) == 1
+        and bench.moved(BreakerState.OPEN, BreakerState.CLOSED) == 1
+    )
 
 
 def test_a_row_of_a_version_that_is_not_here_is_no_matter(bench: _Bench) -> None:
     """Another worker serves it."""
-    bench.board.absorb(BreakerRow("m@2", "forced_open", 1))
+    bench.registry.absorb(BreakerRow("m@2", "forced_open", 1))
     bench.serve(version=3)
     bench.sees("forced_open", 1)
-    assert bench.board.homes["m@3"].state is State.CLOSED and bench.board.may_retry("m")
+    assert bench.registry.breakers["m@3"].state is BreakerState.CLOSED and bench.may_retry()
 
 
 def test_a_sick_node_is_shown_until_it_is_well(bench: _Bench) -> None:
@@ -166,7 +181,7 @@ def test_a_sick_node_is_shown_until_it_is_well(bench: _Bench) -> None:
     labels = {"model": "m", "version": "2"}
     for sick, value in ((("b",), None), (("b", "w"), 1.0), (("w",), 1.0), ((), 0.0)):
         bench.sees("closed", 0, sick=sick)
-        assert bench.registry.get_sample_value("failsoft_node_sick", labels) == value
+        assert bench.collector.get_sample_value("failsoft_node_sick", labels) == value
 
 
 def test_reports_are_numbered_over_restarts_and_versions(bench: _Bench) -> None:
@@ -174,46 +189,46 @@ def test_reports_are_numbered_over_restarts_and_versions(bench: _Bench) -> None:
     bench.serve()
     bench.serve(version=3)
     for key in ("m@2", "m@3"):
-        admission = bench.board.admit(key, 5)
-        bench.board.report(key, admission.generation, Counts(5))
-    first = list(bench.board.reports())
+        admission = bench.registry.admit(key, 5)
+        bench.registry.report(key, admission.generation, Counts(5))
+    first = list(bench.registry.reports())
     assert [(r.key, r.worker, r.counts) for r in first] == [(k, "w", Tally(5, 0, 0, 5)) for k in ("m@2", "m@3")]
     assert [r.at_ms for r in first] == [bench.now_ms] * 2
     assert bench.now_ms < first[0].sequence < first[1].sequence
-    assert list(bench.board.reports()) == [], "told is told"
+    assert list(bench.registry.reports()) == [], "told is told"
     bench.now += EVERY
     bench.use(1, 0)
-    (later,) = bench.board.reports()
+    (later,) = bench.registry.reports()
     assert later.sequence > first[1].sequence
     wall = 1001 + bench.now
-    board = LocalBoard("w", Metrics(CollectorRegistry()), lambda: 0.0, lambda: wall, lambda: 0.5)
-    board.serve(Served("m", 2, {}), card("m"))
-    board.report("m@2", board.admit("m@2", 1).generation, Counts(1))
-    assert next(iter(board.reports())).sequence > later.sequence
+    registry = ServingRegistry("w", Metrics(CollectorRegistry()), lambda: 0.0, lambda: wall, lambda: 0.5)
+    registry.serve(Served("m", 2, {}), card("m"))
+    registry.report("m@2", registry.admit("m@2", 1).generation, Counts(1))
+    assert next(iter(registry.reports())).sequence > later.sequence
 
 
 def test_what_cannot_wait_is_news(bench: _Bench) -> None:
     """A trip, calls that were refused, retries that wait, and what became of probes; counts can wait."""
     bench.serve()
     bench.use(10, 0)
-    bench.board.may_retry("m")
+    bench.may_retry()
     assert bench.news == 0
     bench.use(20, 20)
     assert bench.news == 1
-    assert [r.tripped for r in bench.board.reports()] == [True]
+    assert [r.tripped for r in bench.registry.reports()] == [True]
     bench.sees("open", 1)
     bench.now += 15
-    bench.board.may_retry("m", waiting=False)
-    assert bench.news == 1 and list(bench.board.reports()) == []
-    bench.board.may_retry("m")
+    bench.may_retry(waiting=False)
+    assert bench.news == 1 and list(bench.registry.reports()) == []
+    bench.may_retry()
     assert bench.news == 2
-    assert [r.kind for r in bench.board.reports()] == [ReportKind.ASK]
+    assert [r.kind for r in bench.registry.reports()] == [ReportKind.ASK]
     bench.sees("half_open", 2, lease=Lease("w", 3, bench.now_ms, bench.now_ms + 10_000))
-    admission = bench.board.admit("m@2", 9, ladder=9)
+    admission = bench.registry.admit("m@2", 9, ladder=9)
     assert (admission.granted, bench.news) == (3, 3)
-    bench.board.report("m@2", admission.generation, Counts(3))
+    bench.registry.report("m@2", admission.generation, Counts(3))
     assert bench.news == 4
-    assert [(r.kind, r.probes) for r in bench.board.reports()] == [(ReportKind.PROBED, Probes(3))]
+    assert [(r.kind, r.probes) for r in bench.registry.reports()] == [(ReportKind.PROBED, Probes(3))]
 
 
 def test_who_goes_alone_is_seen_to_probe(bench: _Bench) -> None:
@@ -222,11 +237,11 @@ def test_who_goes_alone_is_seen_to_probe(bench: _Bench) -> None:
     bench.sees("open", 1)
     bench.now += 15
     for _ in range(round(ALONE_AFTER / EVERY) + 2):
-        bench.board.may_retry("m")
-        list(bench.board.reports())
+        bench.may_retry()
+        list(bench.registry.reports())
         bench.now += EVERY
-    assert bench.board.may_retry("m") and bench.shown(State.HALF_OPEN) == 1
-    assert bench.use(3, 0) == 3 and bench.shown(State.CLOSED) == 1
+    assert bench.may_retry() and bench.shown(BreakerState.HALF_OPEN) == 1
+    assert bench.use(3, 0) == 3 and bench.shown(BreakerState.CLOSED) == 1
 
 
 def test_the_policy_is_the_cards() -> None:
@@ -243,14 +258,14 @@ def test_probes_that_nobody_ran_are_granted_again_within_their_lease(bench: _Ben
     bench.serve()
     bench.sees("open", 1)
     bench.now += 15
-    bench.board.may_retry("m")
-    assert [r.kind for r in bench.board.reports()] == [ReportKind.ASK]
+    bench.may_retry()
+    assert [r.kind for r in bench.registry.reports()] == [ReportKind.ASK]
     bench.sees("half_open", 2, lease=Lease("w", 3, bench.now_ms, bench.now_ms + 10_000))
     nothing = Counts()
-    first = bench.board.admit("m@2", 3, ladder=3)
+    first = bench.registry.admit("m@2", 3, ladder=3)
     assert first.granted == 3 and first.probe
-    report(bench.board, "m@2", first, nothing)
-    again = bench.board.admit("m@2", 3, ladder=3)
+    report(bench.registry, "m@2", first, nothing)
+    again = bench.registry.admit("m@2", 3, ladder=3)
     assert again.granted == 3
-    bench.board.report("m@2", again.generation, nothing)
-    assert bench.board.admit("m@2", 3, ladder=3).granted == 0
+    bench.registry.report("m@2", again.generation, nothing)
+    assert bench.registry.admit("m@2", 3, ladder=3).granted == 0

@@ -11,16 +11,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from failsoft.models.rollout.rollout import EVERY
-from failsoft.models.runtime.session import Cancel, Outcome, Unloadable
+from failsoft.models.runtime.session import Cancel, ModelOutput, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns
-from failsoft.schemas.fleet.rollout import RolloutRow, Seat
+from failsoft.schemas.fleet.rollout import RolloutRow, WorkerStatus
 from failsoft.schemas.prediction import Predictions
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.scoring.plan import Call, Served
 from failsoft.workers.serving import version_switch as tested
 from failsoft.workers.serving.loader import Opened
-from failsoft.workers.serving.registry import LocalBoard
+from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.telemetry.metrics import Metrics
 from tests.kafka import eventually
@@ -39,11 +39,11 @@ class Loaded:
         self.may_end.set()
         self._loop = asyncio.get_running_loop()
 
-    def run(self, columns: Columns, cancel: Cancel | None = None) -> Outcome | Failure:
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         asyncio.run_coroutine_threadsafe(self.may_end.wait(), self._loop).result(20)
         assert not self.closed
         scores = np.full(columns.size, self.version / 10, np.float32)
-        return Outcome(Predictions(scores, [0] * columns.size, None, scores), {})
+        return ModelOutput(Predictions(scores, [0] * columns.size, None, scores), {})
 
     def close(self) -> None:
         self.closed = True
@@ -54,22 +54,22 @@ class Desk:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.registry = CollectorRegistry()
-        metrics = Metrics(self.registry)
+        self.collector = CollectorRegistry()
+        metrics = Metrics(self.collector)
         self.loaded: dict[int, Loaded] = {}
         self.broken: set[int] = set()
         self.asked: list[int | None] = []
         self.slow: dict[int | None, asyncio.Event] = {}
         self.moves = 0
         self.runner = Runner({}, 4, metrics, lambda: self.now, pytest.fail)
-        self.board = LocalBoard("w", metrics, lambda: self.now, lambda: 1e9 + self.now, lambda: 0.5)
+        self.registry = ServingRegistry("w", metrics, lambda: self.now, lambda: 1e9 + self.now, lambda: 0.5)
         self.versions = Versions(
             "w",
             {"m": CARD, "n": card("n")},
             [self.make(1), self.make(1, "n")],
             self.open,
             self.runner,
-            self.board,
+            self.registry,
             metrics,
             lambda: self.now,
             lambda: 1e9 + self.now,
@@ -101,22 +101,22 @@ class Desk:
         return self.serving("m")
 
     def serving(self, model: str) -> int | None:
-        served = self.board.serving(model)
+        served = self.registry.serving(model)
         return served and served.version
 
     async def score(self) -> float:
-        served = self.board.serving("m")
+        served = self.registry.serving("m")
         assert served is not None
         result = await self.runner.run(Call(served.key, ROWS, 10.0, 10.0))
         assert result.predictions is not None, result.bad
         return float(result.predictions.scores[0])
 
     def told(self) -> list[tuple[int | None, str | None]]:
-        return [(p.serving, p.problem) for p in self.versions.presences() if p.model == "m"]
+        return [(p.serving, p.problem) for p in self.versions.heartbeats() if p.model == "m"]
 
     def info(self, version: int) -> float | None:
         labels = {"model": "m", "version": str(version), "sha256": f"sha-{version}"}
-        return self.registry.get_sample_value("failsoft_model_info", labels)
+        return self.collector.get_sample_value("failsoft_model_info", labels)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ async def test_the_fleets_version_is_loaded_and_the_one_before_unloaded(desk: De
     desk.wants(2)
     await eventually(lambda: desk.loaded[1].closed, 20, "version 1 to be unloaded")
     assert await desk.score() == pytest.approx(0.2)
-    assert set(desk.board.homes) == {"m@2", "n@1"} and (desk.info(1), desk.info(2)) == (None, 1)
+    assert set(desk.registry.breakers) == {"m@2", "n@1"} and (desk.info(1), desk.info(2)) == (None, 1)
     assert desk.told() == [(2, None)]
 
 
@@ -160,7 +160,7 @@ async def test_a_call_under_way_ends_on_the_version_that_it_began_on(desk: Desk)
     desk.wants(2)
     await eventually(lambda: desk.serves == 2, 20, "version 2 to serve")
     assert await desk.score() == pytest.approx(0.2)
-    assert not desk.loaded[1].closed and set(desk.board.homes) == {"m@1", "m@2", "n@1"}
+    assert not desk.loaded[1].closed and set(desk.registry.breakers) == {"m@1", "m@2", "n@1"}
     desk.loaded[1].may_end.set()
     assert await call == pytest.approx(0.1)
     await eventually(lambda: desk.loaded[1].closed, 20, "version 1 to be unloaded")
@@ -199,7 +199,7 @@ async def test_an_order_that_comes_while_another_version_loads_is_the_one_that_c
     desk.wants(2)
     desk.slow[3].set()
     await eventually(lambda: desk.serves == 2, 20, "version 2 to serve")
-    assert desk.asked == [3, 2] and desk.loaded[3].closed and set(desk.board.homes) == {"m@2", "n@1"}
+    assert desk.asked == [3, 2] and desk.loaded[3].closed and set(desk.registry.breakers) == {"m@2", "n@1"}
 
 
 async def test_an_order_that_is_taken_back_while_it_loads_leaves_all_as_it_was(desk: Desk) -> None:
@@ -263,25 +263,25 @@ async def test_presences_are_told_now_and_then_and_at_once_when_something_change
 async def test_health_is_of_what_came_back(desk: Desk) -> None:
     """Failures that are the model's, and confidences of the rows that it answered."""
     call = Call("m@1", columns([{"x": 0.5, "y": 1.0}] * 4, CARD.specs), 1.0, 1.0)
-    desk.versions.saw(call, fine(call))
-    desk.versions.saw(call, failing(0, 2)(call))
-    desk.versions.saw(call, failing(1, kind=Kind.INVALID)(call))
-    presence, _ = desk.versions.presences()
-    health = presence.health[1]
+    desk.versions.on_result(call, fine(call))
+    desk.versions.on_result(call, failing(0, 2)(call))
+    desk.versions.on_result(call, failing(1, kind=Kind.INVALID)(call))
+    heartbeat, _ = desk.versions.heartbeats()
+    health = heartbeat.health[1]
     assert (health.calls, health.failures, health.runs, health.judged) == (12, 2, 3, 4 + 2 + 3)
     assert health.sure / health.judged == pytest.approx(0.9)
 
 
 async def test_a_breaker_of_a_version_that_comes_is_under_the_fleets_row(desk: Desk) -> None:
     """The row may have come long before, when nothing of that version was loaded."""
-    from failsoft.models.breaker.rules import State
+    from failsoft.models.breaker.rules import BreakerState
     from failsoft.schemas.fleet.breaker import BreakerRow
 
-    desk.board.absorb(BreakerRow("m@2", "forced_open", 4, 1))
+    desk.registry.absorb(BreakerRow("m@2", "forced_open", 4, 1))
     desk.wants(2)
     await eventually(lambda: desk.serves == 2, 20, "version 2 to serve")
-    assert desk.board.homes["m@2"].state is State.FORCED_OPEN
-    assert desk.board.admit("m@2", 5).granted == 0
+    assert desk.registry.breakers["m@2"].state is BreakerState.FORCED_OPEN
+    assert desk.registry.admit("m@2", 5).granted == 0
 
 
 def test_a_worker_without_any_version_takes_what_comes() -> None:
@@ -291,7 +291,7 @@ def test_a_worker_without_any_version_takes_what_comes() -> None:
         desk = Desk()
         desk._loop = asyncio.get_running_loop()  # type: ignore[attr-defined]
         await desk.versions._unload("m@1")
-        del desk.board._serving["m"]
+        del desk.registry._serving["m"]
         await desk.versions.start()
         await eventually(lambda: desk.serves == 7, 20, "a version to serve")
         await desk.versions.stop()
@@ -304,10 +304,14 @@ async def test_the_skew_is_told_and_goes(desk: Desk) -> None:
     """A version that nobody serves any more is 0, and not what it was when somebody did."""
 
     def workers(version: int) -> float | None:
-        return desk.registry.get_sample_value("failsoft_fleet_workers", {"model": "m", "version": str(version)})
+        return desk.collector.get_sample_value("failsoft_fleet_workers", {"model": "m", "version": str(version)})
 
     at_ms = int(1000 * (1e9 + desk.now))
-    desk.versions.absorb(RolloutRow("m", 1, workers={"a": Seat(1, at_ms), "b": Seat(2, at_ms), "c": Seat(1, at_ms)}))
+    desk.versions.absorb(
+        RolloutRow(
+            "m", 1, workers={"a": WorkerStatus(1, at_ms), "b": WorkerStatus(2, at_ms), "c": WorkerStatus(1, at_ms)}
+        )
+    )
     assert (workers(1), workers(2)) == (2, 1)
-    desk.versions.absorb(RolloutRow("m", 1, workers={"a": Seat(1, at_ms), "b": Seat(1, at_ms)}))
+    desk.versions.absorb(RolloutRow("m", 1, workers={"a": WorkerStatus(1, at_ms), "b": WorkerStatus(1, at_ms)}))
     assert (workers(1), workers(2)) == (2, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from failsoft.workers.telemetry.logs import Failed, FailureLog, FewLines, configure, news, trace_id
+from failsoft.workers.telemetry.logs import FailureLog, FailureRecord, FewLines, configure, news, trace_id
 
 
 @pytest.fixture
@@ -136,8 +136,8 @@ class Recorder:
         self.lines.append({"event": event, **fields})
 
 
-def failed(i: int = 0, model: str = "m", kind: str = "timeout", message: str = "took 0.3 s") -> Failed:
-    return Failed(f"e{i}", f"in-0-{i}", model, 2, kind, 1, "ab" * 16, message)
+def failed(i: int = 0, model: str = "m", kind: str = "timeout", message: str = "took 0.3 s") -> FailureRecord:
+    return FailureRecord(f"e{i}", f"in-0-{i}", model, 2, kind, 1, "ab" * 16, message)
 
 
 def test_a_failure_is_one_line_with_its_coordinates() -> None:

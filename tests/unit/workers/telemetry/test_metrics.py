@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from failsoft.models.breaker.rules import State
+from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.failure import Kind
-from failsoft.workers.telemetry.metrics import OUTCOMES, REPLAYED, TABLE, Metrics, Type
+from failsoft.workers.telemetry.metrics import OUTCOMES, REPLAYED, TABLE, Metrics, MetricType
 
 # The contract's list, label by label; what dashboards, alerts and other people's scripts are written against.
 PROMISED = {
@@ -64,10 +64,10 @@ def test_the_table_is_the_contracts_list() -> None:
 def test_names_follow_the_conventions() -> None:
     """Counters end in _total and nothing else does; a unit is in the name; every metric says what it is."""
     for d in TABLE:
-        assert d.name.endswith("_total") is (d.type is Type.COUNTER)
-        assert d.name.endswith("_info") is (d.type is Type.INFO)
+        assert d.name.endswith("_total") is (d.type is MetricType.COUNTER)
+        assert d.name.endswith("_info") is (d.type is MetricType.INFO)
         assert d.name.endswith(f"_{d.unit}" if d.unit else d.name)
-        assert bool(d.buckets) is (d.type is Type.HISTOGRAM)
+        assert bool(d.buckets) is (d.type is MetricType.HISTOGRAM)
         assert list(d.buckets) == sorted(set(d.buckets))
         assert set(d.values) <= set(d.labels)
         assert d.help.endswith(".")
@@ -113,13 +113,13 @@ def test_histograms_have_labels_too(metrics: Metrics, registry: CollectorRegistr
 
 def test_exactly_one_breaker_state_is_1(metrics: Metrics, registry: CollectorRegistry) -> None:
     """A breaker that moved leaves no state behind at 1."""
-    metrics.breaker("m", "2", State.OPEN)
-    metrics.breaker("m", "2", State.HALF_OPEN)
+    metrics.breaker("m", "2", BreakerState.OPEN)
+    metrics.breaker("m", "2", BreakerState.HALF_OPEN)
     values = {
         s: registry.get_sample_value("failsoft_breaker_state", {"model": "m", "version": "2", "state": s})
-        for s in State
+        for s in BreakerState
     }
-    assert values == {s: float(s is State.HALF_OPEN) for s in State}
+    assert values == {s: float(s is BreakerState.HALF_OPEN) for s in BreakerState}
 
 
 def test_a_gauge_can_be_read_at_the_scrape(metrics: Metrics, registry: CollectorRegistry) -> None:
@@ -148,7 +148,7 @@ def test_an_unloaded_version_is_forgotten(metrics: Metrics, registry: CollectorR
     """Gauges and infos of a version go when it is unloaded; its counters stay."""
     for version in ("1", "2"):
         metrics.inform("failsoft_model_info", model="m", version=version, sha256="ab")
-        metrics.breaker("m", version, State.CLOSED)
+        metrics.breaker("m", version, BreakerState.CLOSED)
         metrics.add("failsoft_inference_failures_total", 1, model="m", version=version, kind="timeout")
     metrics.forget(model="m", version="1")
     text = generate_latest(registry).decode()

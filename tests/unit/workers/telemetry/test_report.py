@@ -45,9 +45,9 @@ def test_what_an_ensemble_lacks_is_told() -> None:
     with structlog.testing.capture_logs() as lines:
         log = FailureLog(structlog.get_logger("test"))
         reporter = Reporter(Metrics(CollectorRegistry()), log, "m", lambda: NOW_MS / 1000, lambda: 10.0)
-        board = FakeBoard(versions={"a": 1, "b": 2, "c": 3})
+        registry = FakeBoard(versions={"a": 1, "b": 2, "c": 3})
         records = events(2)
-        reporter.committed(records, run(records, trio(), board, {"b": failing(1)}), started=9.5, began=9.9)
+        reporter.committed(records, run(records, trio(), registry, {"b": failing(1)}), started=9.5, began=9.9)
     (line,) = lines
     assert (line["event_id"], line["kind"], line["model"]) == ("e1", "model_error", "m")
     assert line["message"].startswith("b@2: ")

@@ -27,7 +27,7 @@ CODES: dict[str, int] = {
     "failsoft.topics.embedded.broker.KafkaFailed": FAILED,
     "failsoft.models.catalog.repository.UnknownModel": FAILED,
     "failsoft.models.runtime.session.Unloadable": FAILED,
-    "failsoft.workers.commands.border.Failed": FAILED,
+    "failsoft.workers.commands.error_codes.CommandFailed": FAILED,
     "failsoft.workers.kafka.topic_reader.NoSuchTopic": FAILED,
     "failsoft.workers.operations.event_files.BadRow": FAILED,
     "failsoft.workers.telemetry.http.PortTaken": FAILED,
@@ -44,7 +44,7 @@ _SAID = {
 }
 
 
-class Failed(Exception):
+class CommandFailed(Exception):
     """What was asked for could not be done; the message says what to do. Exit code 1."""
 
 
@@ -70,7 +70,7 @@ def _listed(error: BaseException) -> str | None:
     return next((name for name in names if name in CODES), None)
 
 
-class Border(TyperGroup):
+class RootGroup(TyperGroup):
     """The root group: what a command raises ends here. Mistakes in the usage itself are typer's to show (exit 2)."""
 
     def invoke(self, ctx: Any) -> Any:

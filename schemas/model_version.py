@@ -1,0 +1,45 @@
+"""One version of a model, and its text form ``model@version``: the key of its breaker, session and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_DIGITS = 18
+"""An int64 holds every number of 18 digits."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelVersion:
+    """A model's name and one of its version numbers."""
+
+    model: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> ModelVersion | None:
+        """The version that ``text`` names; None when it names none.
+
+        Only the text that ``str`` writes is taken: ``m@02`` would be a second key for ``m@2``.
+        """
+        model, _, number = text.rpartition("@")
+        if not (model and number.isascii() and number.isdigit() and len(number) <= _DIGITS):
+            return None
+        found = cls(model, int(number))
+        return found if str(found) == text else None
+
+    @classmethod
+    def of_key(cls, key: str) -> ModelVersion:
+        """The version that a key made by ``str`` names. Raises ValueError for any other text."""
+        found = cls.parse(key)
+        if found is None:
+            raise ValueError(f"{key!r} names no model version: it must be MODEL@VERSION")
+        return found
+
+
+def model_of(key: str) -> str | None:
+    """The model of a key; None when the key names no version."""
+    found = ModelVersion.parse(key)
+    return None if found is None else found.model
