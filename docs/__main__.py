@@ -8,6 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from docs import config_schemas
+from docs.commands_page import commands_page
+from docs.failure_kinds_page import failure_kinds_page
+from docs.headers_page import headers_page
+from docs.keys_page import card_page, pipeline_page
+from docs.topics_page import topics_page
 from failsoft.models.breaker.fleet import ALONE_MS
 from failsoft.models.breaker.local import ALONE_AFTER, ASKS, EVERY, FIRST
 from failsoft.models.breaker.policy import LEAST_LEASE
@@ -193,6 +199,14 @@ def _order(action: Action) -> str:
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/metrics.md": metrics_page,
     "docs/breaker.md": breaker_page,
+    "docs/reference/pipeline.md": pipeline_page,
+    "docs/reference/card.md": card_page,
+    "docs/reference/commands.md": commands_page,
+    "docs/reference/headers.md": headers_page,
+    "docs/reference/failure-kinds.md": failure_kinds_page,
+    "docs/reference/topics.md": topics_page,
+    "schemas/published/pipeline.schema.json": lambda: config_schemas.published(config_schemas.pipeline()),
+    "schemas/published/card.schema.json": lambda: config_schemas.published(config_schemas.card()),
     **{f"schemas/published/{name}": partial(publish.text, name) for name in publish.DOCUMENTS},
 }
 

@@ -23,6 +23,11 @@ class Kind(StrEnum):
     POISON = "poison"
 
     @property
+    def meaning(self) -> str:
+        """A sentence for the reference page."""
+        return _MEANINGS[self]
+
+    @property
     def retried(self) -> bool:
         """A later attempt may succeed, so the record goes on the ladder."""
         return self in _RETRIED
@@ -37,6 +42,21 @@ class Kind(StrEnum):
         """No attempt can help, so the record goes to the dead letters without one."""
         return self in _DEAD
 
+
+_MEANINGS = {
+    Kind.MALFORMED: "The event is not the declared format, or over the limit of size or depth.",
+    Kind.INVALID: "A feature is missing or unusable, and the card does not impute it.",
+    Kind.MODEL_ERROR: "The model raised an error.",
+    Kind.TIMEOUT: "The model did not answer within its deadline.",
+    Kind.BAD_OUTPUT: "The model answered NaN, infinity, a score out of range, or a wrong shape.",
+    Kind.CRASHED: "The process that the model runs in died.",
+    Kind.BREAKER_OPEN: "The model's breaker is open, so it was not asked.",
+    Kind.UNAVAILABLE: "Nobody could ask the model: no version is loaded, or no thread or process was free.",
+    Kind.DEPENDENCY: "Reserved for a source that the event needs and that is down; nothing in this version gives it.",
+    Kind.LOW_CONFIDENCE: "The model was less sure than the card's `min_confidence`; the fallback's answer is final.",
+    Kind.BAD_HEADER: "A record on one of the pipeline's own topics has a control header that is missing or wrong.",
+    Kind.POISON: "The event crashed its worker, or its model's process, again when it was tried alone.",
+}
 
 _TRIPS = frozenset({Kind.MODEL_ERROR, Kind.TIMEOUT, Kind.BAD_OUTPUT, Kind.CRASHED})
 _RETRIED = _TRIPS | {Kind.BREAKER_OPEN, Kind.UNAVAILABLE, Kind.DEPENDENCY}

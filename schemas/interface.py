@@ -147,38 +147,49 @@ def headers_schema(*, due: bool = False, dead: bool = False) -> Document:
     """The control headers of a retry (``due``), dead-letter (``dead``) or replay record, as text."""
     number: Document = {"type": "string", "pattern": "^[0-9]{1,19}$"}
     text: Document = {"type": "string", "minLength": 1}
-    message: Document = {"type": "string", "description": f"At most {MAX_MESSAGE} bytes.", "maxLength": MAX_MESSAGE}
+    message: Document = {
+        "type": "string",
+        "description": f"What was wrong, for people. At most {MAX_MESSAGE} bytes.",
+        "maxLength": MAX_MESSAGE,
+    }
     required: Document = {
         "failsoft-attempt": {**number, "description": "Retries so far."},
-        "failsoft-origin-topic": text,
-        "failsoft-origin-partition": number,
-        "failsoft-origin-offset": number,
-        "failsoft-origin-timestamp-ms": {"type": "string", "pattern": "^-?[0-9]{1,19}$"},
-        "failsoft-first-failed-ms": number,
-        "failsoft-error-kind": {"enum": [str(kind) for kind in Kind]},
+        "failsoft-origin-topic": {**text, "description": "The topic of the record that first carried the event."},
+        "failsoft-origin-partition": {**number, "description": "That record's partition."},
+        "failsoft-origin-offset": {**number, "description": "That record's offset."},
+        "failsoft-origin-timestamp-ms": {
+            "type": "string",
+            "pattern": "^-?[0-9]{1,19}$",
+            "description": "That record's timestamp (epoch milliseconds); -1 where it has none.",
+        },
+        "failsoft-first-failed-ms": {**number, "description": "When the event first failed (epoch milliseconds)."},
+        "failsoft-error-kind": {
+            "enum": [str(kind) for kind in Kind],
+            "description": "The kind of the newest failure.",
+        },
         "failsoft-error-message": message,
-        "failsoft-model": text,
+        "failsoft-model": {**text, "description": "The model that the event was meant for."},
         "failsoft-next-revision": {
             **number,
             "description": "The revision of the next answer: 0 when none was given, 1 after a provisional one, "
             "2 after a final one.",
         },
-        "failsoft-replays": number,
+        "failsoft-replays": {**number, "description": "How often it was replayed."},
     }
     if due:
         required["failsoft-due-ms"] = {**number, "description": "Not attempted before (epoch milliseconds)."}
     if dead:  # KIP-1191's names
         required |= {
-            "__dlq.errors.topic": text,
-            "__dlq.errors.partition": number,
-            "__dlq.errors.offset": number,
-            "__dlq.errors.group": text,
-            "__dlq.errors.delivery.count": number,
+            "__dlq.errors.topic": {**text, "description": "The same as failsoft-origin-topic."},
+            "__dlq.errors.partition": {**number, "description": "The same as failsoft-origin-partition."},
+            "__dlq.errors.offset": {**number, "description": "The same as failsoft-origin-offset."},
+            "__dlq.errors.group": {**text, "description": "The consumer group of the pipeline's workers."},
+            "__dlq.errors.delivery.count": {**number, "description": "Attempts: the retries and the first."},
             "__dlq.errors.message": message,
         }
     optional: Document = {
-        "failsoft-model-version": number,
-        "failsoft-replay-id": text,
+        "failsoft-model-version": {**number, "description": "The version that failed; absent where none was asked."},
+        "failsoft-replay-id": {**text, "description": "The replay that sent it: `failsoft dead replay --replay-id`."},
         "failsoft-crashes": {**number, "description": "Deaths of its model's process with it in flight; absent is 0."},
     }
     return {
@@ -192,9 +203,16 @@ def headers_schema(*, due: bool = False, dead: bool = False) -> Document:
 def scored_headers_schema() -> Document:
     """The headers of an answer, by which a reader may filter without parsing."""
     properties: Document = {
-        "content-type": {"const": "application/json"},
-        "failsoft-revision": {"type": "string", "pattern": "^[0-9]{1,19}$"},
-        "failsoft-source": {"enum": [str(source) for source in Source]},
+        "content-type": {"const": "application/json", "description": "How the answer is encoded."},
+        "failsoft-revision": {
+            "type": "string",
+            "pattern": "^[0-9]{1,19}$",
+            "description": "Of an event's answers the highest counts.",
+        },
+        "failsoft-source": {"enum": [str(source) for source in Source], "description": "Who answered."},
     }
-    trace: Document = {"traceparent": {"type": "string"}, "tracestate": {"type": "string"}}
+    trace: Document = {
+        name: {"type": "string", "description": "The event's own (W3C Trace Context)."}
+        for name in ("traceparent", "tracestate")
+    }
     return {"type": "object", "properties": properties | trace, "required": list(properties)}

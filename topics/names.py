@@ -11,6 +11,10 @@ LONGEST_TOPIC = 249
 LONGEST = 180
 """Characters of a pipeline's name: our suffixes keep every topic under LONGEST_TOPIC (a delay may be spelled in 62)."""
 
+NAME_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST - 1}}}$"
+TOPIC_PATTERN = rf"^(?!\.{{1,2}}$)[A-Za-z0-9._-]{{1,{LONGEST_TOPIC}}}$"
+"""The rules of ``check_name`` and ``check_topic`` for JSON Schemas."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TOPIC = re.compile(rf"[A-Za-z0-9._-]{{1,{LONGEST_TOPIC}}}")
 

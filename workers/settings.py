@@ -6,140 +6,49 @@ what it may be, and the nearest spelling, before anything else happens.
 
 from __future__ import annotations
 
-import itertools
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, PrivateAttr, ValidationError, model_validator
 
-from failsoft.schemas.config.duration import seconds
+from failsoft.schemas.config.key import means, written
 from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.event import Envelope
 from failsoft.topics.layout import Wanted
-from failsoft.topics.names import LONGEST_TOPIC, Names, check_name, check_topic
+from failsoft.topics.names import LONGEST_TOPIC, NAME_PATTERN, Names, check_name
+from failsoft.workers.pipeline_sections import Input, Kafka, Models, Retry, Section, Text
 
 ENV = "FAILSOFT_"
 FILE = "pipeline.toml"
 SECRETS = ("FAILSOFT_KAFKA__SASL_PASSWORD", "FAILSOFT_KAFKA__SSL_PASSWORD")
 
-_OTHER_ENV = {"FAILSOFT_PIPELINE", "FAILSOFT_CACHE", "FAILSOFT_WORKER_ID"}
-"""Variables with our prefix that are not keys of the pipeline file."""
+OTHER_ENV = {
+    "FAILSOFT_PIPELINE": "The pipeline file, or its folder, where `--pipeline` is not given.",
+    "FAILSOFT_WORKER_ID": "The worker's id, where `--id` is not given.",
+    "FAILSOFT_CACHE": "Where the embedded Kafka is kept once it is downloaded. Else the user's cache folder.",
+}
+"""Variables with our prefix that are not keys of the pipeline file, and what each means."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _no_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be empty")
-    return text
-
-
-# As aiokafka reads them: a name, a number or an IPv6 address, and a port unless it is Kafka's own.
-_SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(?::(\d{1,5}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
-
-
-def _servers(text: str) -> str:
-    """A client that met these would end in an error that names no key."""
-    _no_blank(text)
-    servers = [part.strip() for part in text.split(",")]
-    for server in servers:
-        found = _SERVER.fullmatch(server)
-        if found is None or not 0 < int(found[1] or 9092) < 65536:
-            raise ValueError(f"{server!r} is no broker: write HOST:PORT, several with commas between")
-    return ",".join(servers)
-
-
-Text = Annotated[str, AfterValidator(_no_blank)]
-Servers = Annotated[str, AfterValidator(_servers)]
-Topic = Annotated[str, AfterValidator(lambda name: (check_topic(name), name)[1])]
-Duration = Annotated[str, AfterValidator(lambda text: (seconds(text), text)[1])]
-
-
-class Kafka(_Section):
-    """How to reach the brokers; the names are aiokafka's and librdkafka's. Passwords come from the environment only."""
-
-    bootstrap_servers: Servers = "127.0.0.1:9092"
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    ssl_cafile: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    ssl_password: SecretStr | None = None
-    replication: Annotated[int, Field(ge=0, le=32_767)] = 0
-    """Copies of each topic that `topics apply` creates; 0: three, or as many as there are brokers in service."""
-
-
-class Input(_Section):
-    """What an event looks like, and where events come from."""
-
-    topics: Annotated[list[Topic], Field(min_length=1)]
-    format: Literal["json"] = "json"
-    id: Text | None = None
-    time: Text | None = None
-    features: str = "features"
-    max_bytes: Annotated[int, Field(ge=1, le=16_000_000)] = 1_000_000
-    partitions: Annotated[int, Field(ge=1, le=10_000)] = 4
-    """How many partitions `topics apply` gives an input topic that it has to create."""
-
-
-class Retry(_Section):
-    """The ladder: one topic a delay."""
-
-    delays: list[Duration] = ["5s", "30s", "5m"]
-    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """A tenth each way spreads what failed together, and is small enough for a rung to stay nearly in due order."""
-
-    @field_validator("delays")
-    @classmethod
-    def _rising(cls, delays: list[str]) -> list[str]:
-        waits = [seconds(d) for d in delays]
-        if any(b <= a for a, b in itertools.pairwise(waits)):
-            raise ValueError(f"delays must rise from rung to rung: {delays}")
-        return delays
-
-    @property
-    def rungs(self) -> tuple[tuple[str, float], ...]:
-        """(name, seconds) a rung."""
-        return tuple((d, seconds(d)) for d in self.delays)
-
-
-class Models(_Section):
-    """Where the model repository is; a relative path starts at the pipeline file's folder.
-
-    ``vetting_memory_mb`` and ``vetting_time`` bound the process in which a version is proved before it is served
-    (failsoft.models.vetting.gate.Limits has the reasons for the defaults).
-    """
-
-    repository: Text = "models/repository"
-    vetting_memory_mb: Annotated[int, Field(ge=1)] = 512
-    vetting_time: Duration = "60s"
-
-
-class Settings(_Section):
+class Settings(Section):
     """A pipeline, as its file and the environment describe it."""
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
-    name: Annotated[str, AfterValidator(lambda name: (check_name(name), name)[1])]
-    model: Text
-    guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    name: Annotated[
+        str,
+        AfterValidator(lambda name: (check_name(name), name)[1]),
+        written(NAME_PATTERN),
+        means("The pipeline's name. It prefixes every topic, group and transactional id of the pipeline.", "car-loans"),
+    ]
+    model: Annotated[Text, means("The primary: a folder of the model repository.", "repayment")]
+    guarantee: Annotated[
+        Literal["exactly_once", "at_least_once"],
+        means("`at_least_once` has less latency, and duplicates after a crash. Neither loses events.", "at_least_once"),
+    ] = "exactly_once"
     kafka: Kafka = Kafka()
     input: Input
     retry: Retry = Retry()
@@ -256,7 +165,7 @@ def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
     known = _variables()
     overlaid = {}
     for name in sorted(environ):
-        if not name.startswith(ENV) or name in _OTHER_ENV:
+        if not name.startswith(ENV) or name in OTHER_ENV:
             continue
         if name not in known:
             raise Refused("environment", [f"{name}: no such setting{near(name, known)}"])

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from failsoft.models.catalog.card import ModelCard
+from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import Method
-from failsoft.models.catalog.sections import FeatureSection
 from failsoft.models.catalog.statistics import Statistic, fill
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, reason

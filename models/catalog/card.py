@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from failsoft.models.catalog.chain import Link, LinkKind
+from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import (
     Section,
 )
@@ -24,7 +25,6 @@ from failsoft.models.catalog.sections import (
     Combine,
     EnsembleSection,
     FallbackSection,
-    FeatureSection,
     ModelSection,
     OutputSection,
     RollbackSection,

@@ -10,6 +10,9 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _RULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
+PATTERN = r"^(model:[A-Za-z0-9][A-Za-z0-9._-]*|last_known|rule:[^:\s]+:[^:\s]+|static)$"
+"""The grammar for JSON Schemas, without the letters that Python allows in a name."""
+
 _FORMS = '"model:NAME", "last_known", "rule:PACKAGE.MODULE:FUNCTION" or "static"'
 
 

@@ -15,11 +15,15 @@ from pydantic import (
     StrictStr,
 )
 
-from failsoft.schemas.config import duration
+from failsoft.schemas.config import duration, size
+from failsoft.schemas.config.key import written
 from failsoft.schemas.config.refusal import near
 
-Seconds = Annotated[float, BeforeValidator(duration.seconds)]
+Seconds = Annotated[float, BeforeValidator(duration.seconds), written(duration.PATTERN)]
 """Written as a duration ("200ms"), read as seconds."""
+
+Bytes = Annotated[int, BeforeValidator(size.bytes_of), written(size.PATTERN)]
+"""Written as a size ("512MB"), read as bytes."""
 
 Rate = Annotated[float, Field(strict=True, gt=0, le=1)]
 

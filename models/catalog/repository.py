@@ -14,8 +14,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from failsoft.models.catalog.card import ModelCard, load_card
+from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import Finite, Value
-from failsoft.models.catalog.sections import FeatureSection
 from failsoft.models.catalog.statistics import Statistic, fill
 from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.model_version import ModelVersion

@@ -11,29 +11,26 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StrictBool,
     StrictInt,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from failsoft.models.catalog.chain import Link, LinkKind, parse
+from failsoft.models.catalog.chain import PATTERN, Link, LinkKind, parse
 from failsoft.models.catalog.fields import (
-    METHODS,
+    Bytes,
     Finite,
     Label,
-    Method,
     OutputKind,
     Rate,
     Seconds,
     Section,
-    Value,
     one_of,
 )
 from failsoft.schemas.config import size
+from failsoft.schemas.config.key import means, written
 from failsoft.schemas.config.refusal import near
-from failsoft.schemas.features import FLOAT32_MAX, FeatureType, Spec
 
 LEAST_MEMORY = 192_000_000
 """Bytes: a process that has loaded a small model has some 125 MB that RLIMIT_DATA counts, and a batch needs some."""
@@ -49,24 +46,49 @@ meanwhile: forks of the loaded model stand in at once. Two busy cores."""
 
 
 class ModelSection(Section):
-    """``[model]``: who it is and how it is run.
+    """Which model it is, and how it is run."""
 
-    ``deadline`` is what one run of a batch may take. ``blame`` is what a batch that failed may take in all, its first
-    run included, until the rows that fail it stand alone; past it the undecided rows fail together. Left out it is ten
-    deadlines: a run that hangs costs one, so a hanging row among 4,000 costs four, and three of them ten; with
-    isolation = "process" at least CRASHES.
-    """
-
-    name: str = ""  # load_card fills in the folder's name
-    kind: Annotated[Literal["model", "ensemble"], one_of(["model", "ensemble"])] = "model"
+    # load_card fills in the folder's name.
+    name: Annotated[
+        str, means("The model's name, which is its folder's.", "repayment", left_out="the name of its folder")
+    ] = ""
+    kind: Annotated[
+        Literal["model", "ensemble"],
+        one_of(["model", "ensemble"]),
+        means("A model of its own, or several that answer together.", "ensemble"),
+    ] = "model"
     # A fifth of a second is where a person notices waiting; a batch of 4,000 rows takes some 10 ms.
-    deadline: Seconds = 0.2
-    blame: Seconds | None = None
-    isolation: Annotated[Literal["thread", "process"], one_of(["thread", "process"])] = "thread"
+    deadline: Annotated[Seconds, means("What one run of a batch may take; later is a `timeout`.", "500ms")] = 0.2
+    # A run that hangs costs a deadline, so a hanging row among 4,000 costs four, and three of them ten.
+    blame: Annotated[
+        Seconds | None,
+        means(
+            "What a batch that failed may take, its first run included, until the failing rows stand alone. Then the "
+            "undecided rows fail together. From `deadline` to 20 s.",
+            "5s",
+            left_out='ten deadlines, at most 20 s; with `isolation = "process"` at least 2 s',
+        ),
+    ] = None
+    isolation: Annotated[
+        Literal["thread", "process"],
+        one_of(["thread", "process"]),
+        means("Where it runs. In a process of its own, a crash or a hang does not end the worker.", "process"),
+    ] = "thread"
     # A process runs one call at a time; one is enough for most: a batch of 4,000 rows keeps it for some 10 ms.
-    replicas: Annotated[int, Field(strict=True, ge=1, le=16)] = 1
-    # Of each process. None: a default would be wrong for most models, and kills what works.
-    memory: Annotated[int, BeforeValidator(size.bytes_of)] | None = None
+    replicas: Annotated[
+        int,
+        Field(strict=True, ge=1, le=16),
+        means('How many processes run it. Only with `isolation = "process"`.', 2),
+    ] = 1
+    # None: a default would be wrong for most models, and kills what works.
+    memory: Annotated[
+        Bytes | None,
+        means(
+            'What each process may allocate, at least 192MB. Only with `isolation = "process"`.',
+            "1GB",
+            left_out="no limit",
+        ),
+    ] = None
 
     @field_validator("blame")
     @classmethod
@@ -100,19 +122,49 @@ class ModelSection(Section):
 
 
 class OutputSection(Section):
-    """``[output]``: what the ONNX outputs mean, and which of them are an answer.
+    """What the model's outputs mean, and which of them is the answer."""
 
-    ``output`` names the ONNX output that holds scores or probabilities, when the first float one is not it.
-    ``range`` is where a score must lie, else the row's output is bad. ``threshold`` makes a label (1) of a binary
-    or anomaly score. ``classes`` are the labels of a multiclass model's columns, in order.
-    """
-
-    kind: Annotated[OutputKind, one_of(OutputKind)]
-    min_confidence: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
-    range: tuple[Finite, Finite] | None = None
-    threshold: Finite | None = None
-    classes: tuple[Label, ...] | None = None
-    output: str | None = None
+    kind: Annotated[OutputKind, one_of(OutputKind), means("What a score means.", "binary")]
+    min_confidence: Annotated[
+        Annotated[float, Field(strict=True, ge=0, le=1)] | None,
+        means(
+            "An answer that is less sure is replaced by the fallback's. Only binary and multiclass.",
+            0.6,
+            left_out="every answer is sure enough",
+        ),
+    ] = None
+    range: Annotated[
+        tuple[Finite, Finite] | None,
+        means(
+            "Where a score must lie; outside it is `bad_output`.",
+            [0.0, 1.0],
+            left_out="`[0.0, 1.0]` for binary; else any finite number",
+        ),
+    ] = None
+    threshold: Annotated[
+        Finite | None,
+        means(
+            "From this score on the label is 1, below it 0. Only binary and anomaly.",
+            0.7,
+            left_out="`0.5` for binary; an anomaly score has no label without it",
+        ),
+    ] = None
+    classes: Annotated[
+        tuple[Label, ...] | None,
+        means(
+            "The labels of the model's columns, in order. Only multiclass; an ensemble of multiclass models needs it.",
+            ["cat", "dog", "other"],
+            left_out="the model's own label output, else the column's number",
+        ),
+    ] = None
+    output: Annotated[
+        str | None,
+        means(
+            "The ONNX output that holds the scores or probabilities.",
+            "probabilities",
+            left_out="the only output of floats",
+        ),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -143,105 +195,33 @@ class OutputSection(Section):
         return self
 
 
-class Imputation(Section):
-    """How a feature is made up for: a training statistic, the entity's last known value, or a fixed ``value``."""
-
-    method: Method
-    value: Value | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, given: Any) -> Any:
-        """``"median"`` is a method; ``3.5`` and ``{ value = "median" }`` are values."""
-        if isinstance(given, str) and given in METHODS:
-            return {"method": given}
-        if isinstance(given, (bool, int, float, str)):
-            return {"method": Method.VALUE, "value": given}
-        if isinstance(given, dict) and set(given) == {"value"}:
-            return {"method": Method.VALUE, "value": given["value"]}
-        if isinstance(given, dict) and "method" in given:  # a dump of this very class
-            return given
-        raise ValueError('a value, "mean", "median", "mode", "last_known", or { value = … } for a value so spelled')
-
-
-class FeatureSection(Section):
-    """A ``[[features]]`` entry. Without ``impute`` an event that lacks it is invalid, whatever ``required`` says."""
-
-    name: str = Field(min_length=1)
-    type: Annotated[FeatureType, one_of(FeatureType)]
-    required: StrictBool = True
-    impute: Imputation | None = None
-    categories: tuple[str, ...] | None = Field(default=None, min_length=1)
-    unseen: Annotated[Literal["unusable", "pass"], one_of(["unusable", "pass"])] = "unusable"
-    mean: Finite | None = None
-    median: Finite | None = None
-    mode: Value | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _required_unless_imputed(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "required" not in given:
-            return {**given, "required": "impute" not in given}
-        return given
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        numeric = self.type in (FeatureType.FLOAT, FeatureType.INT)
-        if self.required and self.impute is not None:
-            raise ValueError(f"{self.name!r} is both required and imputed: leave out one of the two")
-        if self.categories is not None and self.type is not FeatureType.STRING:
-            raise ValueError(f"{self.name!r}: only a string has categories, not a {self.type}")
-        if not numeric and (self.mean is not None or self.median is not None):
-            raise ValueError(f"{self.name!r}: a {self.type} has no mean or median")
-        if self.mode is not None:
-            self.check("mode", self.mode)
-        if self.impute is not None:
-            if self.impute.method in (Method.MEAN, Method.MEDIAN) and not numeric:
-                raise ValueError(
-                    f'{self.name!r}: a {self.type} has no {self.impute.method}; it may be "mode", "last_known" or a '
-                    'value (write { value = "' + self.impute.method + '" } if that is the value)'
-                )
-            if self.impute.method is Method.VALUE:
-                self.check("impute", self.impute.value)
-        return self
-
-    def check(self, key: str, value: object) -> None:
-        """``value``, given under ``key``, must be one that an event could bring. Raises ValueError."""
-        match self.type:
-            case FeatureType.FLOAT:
-                fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FLOAT32_MAX
-            case FeatureType.INT:
-                fits = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-            case FeatureType.BOOL:
-                fits = isinstance(value, bool)
-            case FeatureType.STRING:
-                fits = isinstance(value, str)
-        if not fits:
-            hint = near(value, METHODS) if isinstance(value, str) else ""
-            raise ValueError(f"{self.name!r}: {key} is {value!r}, which is not a {self.type}{hint}")
-        if self.unseen == "unusable" and self.categories is not None and value not in self.categories:
-            raise ValueError(f"{self.name!r}: {key} is {value!r}, which is none of its categories")
-
-    @property
-    def spec(self) -> Spec:
-        known = None if self.categories is None or self.unseen == "pass" else frozenset(self.categories)
-        return Spec(self.name, self.type, known)
-
-
 class Static(Section):
     """The answer when nobody else has one."""
 
-    score: Finite
-    label: Label | None = None
-    probabilities: tuple[Finite, ...] | None = None
+    score: Annotated[Finite, means("The answer's score.", 0.5)]
+    label: Annotated[Label | None, means("The answer's label.", 0, "unknown", left_out="the label is null")] = None
+    probabilities: Annotated[
+        tuple[Finite, ...] | None,
+        means("The answer's probabilities, of a multiclass model.", [0.5, 0.25, 0.25], left_out="they are null"),
+    ] = None
 
 
 class FallbackSection(Section):
-    """``[fallback]``: who answers, in order, when this model cannot."""
+    """Who answers when this model cannot. A pipeline's primary must have it."""
 
-    chain: tuple[Annotated[Link, BeforeValidator(parse)], ...]
+    chain: Annotated[
+        tuple[Annotated[Link, BeforeValidator(parse), written(PATTERN)], ...],
+        means(
+            "Who is asked, in order: `model:NAME`, `last_known`, `rule:PACKAGE.MODULE:FUNCTION`; the last is `static`.",
+            ["model:repayment-lite", "last_known", "rule:my.rules:by_ratio", "static"],
+            contains={"const": "static"},
+            uniqueItems=True,
+        ),
+    ]
     # An hour: long enough to bridge an outage, short enough that a customer is still in the same situation.
-    last_known_max_age: Seconds = 3600.0
+    last_known_max_age: Annotated[Seconds, means("How old an answer may be that `last_known` gives again.", "15m")] = (
+        3600.0
+    )
     static: Static
 
     @model_validator(mode="after")
@@ -255,19 +235,23 @@ class FallbackSection(Section):
 
 
 class BreakerSection(Section):
-    """``[breaker]``: when to stop asking this model, and when to try it again. The defaults are the contract's."""
+    """When to stop asking this model, and when to try it again. An ensemble has none."""
 
     # Half: a model that fails every other row is no better than its fallback.
-    failure_rate: Rate = 0.5
+    failure_rate: Annotated[Rate, means("It opens when this part of the calls in the window failed.", 0.3)] = 0.5
     # Long enough to hold minimum_calls at an event a second, short enough to notice a fault within it.
-    window: Seconds = 30.0
+    window: Annotated[Seconds, means("The time over which calls are counted.", "1m")] = 30.0
     # Below twenty calls a rate of one half is within chance of a model that fails one row in four.
-    minimum_calls: int = Field(default=20, ge=1, strict=True)
-    slow_call: Seconds = 0.1
-    slow_rate: Rate = 0.8
-    open_for: Seconds = 15.0
-    max_open: Seconds = 300.0
-    probes: int = Field(default=3, ge=1, strict=True)
+    minimum_calls: Annotated[
+        int, Field(ge=1, strict=True), means("It does not open on fewer calls in the window.", 50)
+    ] = 20
+    slow_call: Annotated[Seconds, means("A call that takes longer is slow.", "50ms")] = 0.1
+    slow_rate: Annotated[Rate, means("It opens when this part of the calls in the window was slow.", 0.5)] = 0.8
+    open_for: Annotated[
+        Seconds, means("How long it stays open before it probes; doubles at each reopening, ±20 %.", "5s")
+    ] = 15.0
+    max_open: Annotated[Seconds, means("The longest that `open_for` grows to.", "10m")] = 300.0
+    probes: Annotated[int, Field(ge=1, strict=True), means("Calls that must succeed before it closes.", 5)] = 3
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -277,11 +261,13 @@ class BreakerSection(Section):
 
 
 class RollbackSection(Section):
-    """``[rollback]``: when to go back to the version before."""
+    """When the fleet goes back to the last good version by itself. An ensemble has none."""
 
-    after_failed_probes: int = Field(default=3, ge=1, strict=True)
-    # No second rollback within: half an hour is what it takes for a person to look.
-    hold: Seconds = 1800.0
+    after_failed_probes: Annotated[
+        int, Field(ge=1, strict=True), means("Half-open cycles that failed in a row before it goes back.", 2)
+    ] = 3
+    # Half an hour is what it takes for a person to look.
+    hold: Annotated[Seconds, means("No second rollback by itself within this time.", "1h")] = 1800.0
 
 
 class Combine(StrEnum):
@@ -305,22 +291,29 @@ def _combine(given: Any) -> Any:
 
 
 class MemberSection(BaseModel):
-    """An ``[[ensemble.members]]`` entry: a model of the repository, and what its word weighs."""
+    """A model that answers for the ensemble."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1), means("A model of the repository.", "claim-text")]
     # A million to one is beyond any use, and far from where sums of products would overflow.
-    weight: Annotated[float, Field(strict=True, gt=0, le=1e6)] = 1.0
+    weight: Annotated[
+        float,
+        Field(strict=True, gt=0, le=1e6),
+        means("What its answer weighs. Only with `weighted_mean` and `vote`.", 2.0),
+    ] = 1.0
 
 
 class EnsembleSection(BaseModel):
-    """``[ensemble]``. ``quorum`` members are an answer; it has no default, since it says what is good enough."""
+    """Which models answer together, and how. Only with `kind = "ensemble"`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    combine: Annotated[Combine, BeforeValidator(_combine)]
-    quorum: StrictInt
+    combine: Annotated[Combine, BeforeValidator(_combine), means("How one answer is made of several.", "weighted_mean")]
+    # No default: it says what is good enough.
+    quorum: Annotated[
+        StrictInt, means("So many members are an answer; with fewer the fallback gives it.", 2, minimum=1)
+    ]
     members: tuple[MemberSection, ...]
 
     @model_validator(mode="after")

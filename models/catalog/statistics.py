@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import Method
-from failsoft.models.catalog.sections import FeatureSection
 from failsoft.schemas.features import FeatureType
 
 

@@ -17,6 +17,9 @@ _UNITS = {
 _MOST = 2**50
 """Bytes: more is a slip of the pen on any machine, and 64 bits hold it with room to spare."""
 
+PATTERN = rf"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.[0-9]*[1-9][0-9]*)({'|'.join(_UNITS)})$"
+"""The same for JSON Schemas, which know no more than a pattern."""
+
 _FORM = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(_UNITS)})", re.ASCII)
 
 

@@ -28,7 +28,8 @@ Who = Annotated[
     str | None, typer.Option("--who", metavar="NAME", help="Who orders it. Else USER@HOST.", show_default=False)
 ]
 Wait = Annotated[
-    float, typer.Option("--wait", metavar="SECONDS", min=0, help="For the owner to obey; 0 does not wait.")
+    float,
+    typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait until the owner obeys; 0 does not wait."),
 ]
 
 WAIT = 10.0

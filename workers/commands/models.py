@@ -22,7 +22,10 @@ app = typer.Typer(no_args_is_help=True)
 versions.add(app)
 
 Target = Annotated[
-    str | None, typer.Argument(metavar="MODEL[@VERSION]", help="Else every model there is.", show_default=False)
+    str | None,
+    typer.Argument(
+        metavar="MODEL[@VERSION]", help="A model, or one version of it. Else every model there is.", show_default=False
+    ),
 ]
 Where = Annotated[
     Path | None,
@@ -44,7 +47,7 @@ Time = Annotated[
     typer.Option(
         "--time",
         metavar="DURATION",
-        help="For one version, half of it on the processor. Else the pipeline's vetting_time, else 60s.",
+        help="How long proving a version may take; half on the processor. Else the pipeline's vetting_time, else 60s.",
         show_default=False,
     ),
 ]

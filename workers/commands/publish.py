@@ -49,10 +49,11 @@ def publish(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or NDJSON; - is standard input.")],
     pipeline: Pipeline = None,
     topic: Annotated[
-        str | None, typer.Option(help="Else the pipeline's first input topic.", show_default=False)
+        str | None, typer.Option(help="Where they go. Else the pipeline's first input topic.", show_default=False)
     ] = None,
     per_second: Annotated[
-        float | None, typer.Option("--rate", metavar="N/s", parser=rate, help="Events a second.", show_default=False)
+        float | None,
+        typer.Option("--rate", metavar="N/s", parser=rate, help="At most so many events a second.", show_default=False),
     ] = None,
     key: Annotated[
         str | None,
@@ -62,7 +63,7 @@ def publish(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.", show_default=False)] = None,
     form: Annotated[
-        Format | None, typer.Option("--format", help="Of the rows; else by the file's name.", show_default=False)
+        Format | None, typer.Option("--format", help="Format of the rows. Else by the file's name.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -32,19 +32,19 @@ def worker(
         str | None,
         typer.Option(
             "--id",
-            help="The same after each restart, and nobody else's. Else FAILSOFT_WORKER_ID, else HOST-N.",
+            help="Its id: the same after each restart, and no other worker's. Else FAILSOFT_WORKER_ID, else HOST-N.",
             show_default=False,
         ),
     ] = None,
     metrics_port: Annotated[
         int,
-        typer.Option(min=0, max=65535, help="Of /metrics, /livez and /readyz; process i takes PORT + i. 0: any free."),
+        typer.Option(min=0, max=65535, help="Port of /metrics, /livez and /readyz; process i takes PORT + i. 0: any."),
     ] = 0,
-    metrics_host: Annotated[str, typer.Option(help="Where they listen.")] = "127.0.0.1",
+    metrics_host: Annotated[str, typer.Option(help="Address where /metrics, /livez and /readyz listen.")] = "127.0.0.1",
     repository: Annotated[
         Path | None, typer.Option(help="The model repository, instead of the pipeline file's.", show_default=False)
     ] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning, error or critical.")] = "info",
+    log_level: Annotated[str, typer.Option(help="The least to log: debug, info, warning, error or critical.")] = "info",
 ) -> None:
     """Run a worker: read events, score them, write the answers. SIGTERM drains it.
 

@@ -1,0 +1,82 @@
+"""docs/reference/headers.md: the record headers that failsoft reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from docs.markdown import code, page, table
+from failsoft.schemas.interface import Document, headers_schema, scored_headers_schema
+
+READ = {
+    "ce_id": "The event's id (CloudEvents, binary mode). It comes before the field of `input.id`.",
+    "ce_time": "The event's time (CloudEvents, binary mode). It comes before the field of `input.time`.",
+    "content-type": "Where it begins with `application/cloudevents`, the value is a structured CloudEvent: its `id`, "
+    "`time` and `data` are used.",
+    "traceparent": "Travels unchanged to every record that is made from the event (W3C Trace Context).",
+    "tracestate": "The same.",
+}
+"""Headers of an event on an input topic that mean something, and what."""
+
+_RETRY, _DEAD, _REPLAY = "retry", "dead letter", "replay"
+
+
+def control_headers() -> Iterator[tuple[str, Document, str]]:
+    """Each header of a retry, dead-letter or replay record: its name, its schema and the records that have it."""
+    schemas = {
+        _RETRY: headers_schema(due=True),
+        _DEAD: headers_schema(dead=True),
+        _REPLAY: headers_schema(),
+    }
+    names = dict.fromkeys(name for schema in schemas.values() for name in schema["properties"])
+    for name in names:
+        where = [record for record, schema in schemas.items() if name in schema["properties"]]
+        schema = schemas[where[0]]
+        on = "all" if len(where) == len(schemas) else ", ".join(where)
+        yield name, schema["properties"][name], on if name in schema["required"] else f"{on}; may be absent"
+
+
+def headers_page() -> str:
+    """docs/reference/headers.md."""
+    scored = scored_headers_schema()
+    return page(
+        "# Record headers",
+        "",
+        "Header values are UTF-8 text, and numbers are decimal. Made from `schemas/interface.py`; the",
+        "[AsyncAPI document](../../schemas/published/asyncapi.json) has the same.",
+        "",
+        "## On events",
+        "",
+        "Headers that begin with `failsoft-` are stripped on an input topic: only the pipeline's own topics are",
+        "trusted to carry them. All others are kept.",
+        "",
+        *table(("header", "meaning"), ((code(name), meaning) for name, meaning in READ.items())),
+        "",
+        "## On answers",
+        "",
+        *table(
+            ("header", "value", "meaning"),
+            ((code(name), value(schema), schema["description"]) for name, schema in scored["properties"].items()),
+        ),
+        "",
+        "## On retries, dead letters and replays",
+        "",
+        "They stand beside the event's own headers, which are kept byte for byte. Each is there once. A retry or",
+        "replay whose headers are wrong goes to the dead letters as `bad_header`.",
+        "",
+        *table(
+            ("header", "on", "value", "meaning"),
+            ((code(name), on, value(schema), schema["description"]) for name, schema, on in control_headers()),
+        ),
+        "",
+        "The names with `__dlq` are Kafka's own for a dead letter (KIP-1191). The kinds:",
+        "[failure kinds](failure-kinds.md).",
+    )
+
+
+def value(schema: Document) -> str:
+    """What a header's value may be, in words."""
+    if "const" in schema:
+        return code(schema["const"])
+    if "enum" in schema:
+        return "a failure kind" if "timeout" in schema["enum"] else ", ".join(code(each) for each in schema["enum"])
+    return "number" if "[0-9]" in schema.get("pattern", "") else "text"

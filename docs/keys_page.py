@@ -1,0 +1,200 @@
+"""docs/reference/pipeline.md and card.md: every key of the two files, from the JSON Schemas of config_schemas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
+
+from docs import config_schemas
+from docs.markdown import code, page, table
+from failsoft.models.catalog import chain
+from failsoft.schemas.config import duration, size
+from failsoft.schemas.config.key import LEFT_OUT
+from failsoft.schemas.interface import Document
+from failsoft.topics import names
+from failsoft.workers import pipeline_sections
+from failsoft.workers.pipeline_sections import Kafka
+from failsoft.workers.settings import ENV
+
+_FORMS = {
+    duration.PATTERN: "duration",
+    size.PATTERN: "size",
+    chain.PATTERN: "link",
+    names.NAME_PATTERN: "name",
+    names.TOPIC_PATTERN: "topic",
+    pipeline_sections.SERVERS_PATTERN: "brokers",
+    r"\S": "text, not empty",
+}
+_TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as the page has it. ``path`` names the sections that it is in."""
+
+    path: tuple[str, ...]
+    schema: Document
+    required: bool
+
+    @property
+    def default(self) -> str:
+        """What holds without it."""
+        if self.required:
+            return "**required**"
+        if LEFT_OUT in self.schema:
+            return str(self.schema[LEFT_OUT])
+        return code(toml(self.schema["default"]))
+
+    def row(self) -> tuple[str, ...]:
+        """Its line in the table."""
+        examples = ", ".join(code(toml(each)) for each in self.schema["examples"])
+        return code(self.path[-1]), type_of(self.schema), self.default, self.schema["description"], examples
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A section: its head as TOML writes it, what it is, and its own keys."""
+
+    head: str
+    meaning: str
+    keys: tuple[Key, ...]
+
+
+def parts(document: Document) -> Iterator[Part]:
+    """The sections of a file in its order; first the keys in none, if there are any."""
+    yield from _parts(document, (), "")
+
+
+def toml(value: Any) -> str:
+    """``value`` as TOML writes it in a line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def type_of(schema: Document) -> str:
+    """What a value may be, in words."""
+    if "const" in schema:
+        return code(toml(schema["const"]))
+    if "enum" in schema:
+        return ", ".join(code(toml(each)) for each in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(map(type_of, schema["anyOf"]))
+    kind = schema["type"]
+    if isinstance(kind, list):
+        return "a value"
+    if kind == "object":
+        return code(toml(dict.fromkeys(schema["properties"], "…")).replace('"', ""))
+    if kind == "array":
+        items = schema["items"]
+        return f"{len(items)} × {type_of(items[0])}" if isinstance(items, list) else f"list: {type_of(items)}"
+    return _FORMS.get(schema.get("pattern", ""), _TYPES[kind] + _bounds(schema))
+
+
+def pipeline_page() -> str:
+    """docs/reference/pipeline.md."""
+    secrets = {
+        name: field.description or ""
+        for name, field in Kafka.model_fields.items()
+        if SecretStr.__name__ in str(field.annotation)
+    }
+    return page(
+        "# pipeline.toml",
+        "",
+        "One stream job: its input topics, its primary model, its retries. failsoft reads the file that `--pipeline`",
+        "names, else `FAILSOFT_PIPELINE`, else the one in the working directory. A mistake is refused with the key,",
+        "what it may be, and a near spelling. Made from `workers/settings.py` and `workers/pipeline_sections.py`.",
+        "",
+        _FORMS_TOLD,
+        "",
+        "The environment can set each key: `FAILSOFT_KAFKA__BOOTSTRAP_SERVERS` is `bootstrap_servers` of `[kafka]`,",
+        "and `FAILSOFT_NAME` is `name`. A command's option comes before the environment, and the environment before",
+        "the file.",
+        "",
+        *_sections(config_schemas.pipeline()),
+        "## Passwords",
+        "",
+        "The file is refused with a password in it. Set these in the environment:",
+        "",
+        *table(("variable", "meaning"), ((code(f"{ENV}KAFKA__{k.upper()}"), v) for k, v in secrets.items())),
+        "",
+        *_editors("pipeline"),
+    )
+
+
+def card_page() -> str:
+    """docs/reference/card.md."""
+    return page(
+        "# card.toml",
+        "",
+        "A model's card: what the model takes and gives, and what happens when it cannot answer. It is",
+        "`<repository>/<model>/card.toml`. A mistake is refused with the key. The card of an",
+        "[ensemble](../ensembles.md) has `[ensemble]` instead of features. Made from `models/catalog/sections.py` and",
+        "`models/catalog/feature_section.py`.",
+        "",
+        _FORMS_TOLD,
+        "",
+        *_sections(config_schemas.card()),
+        *_editors("card"),
+    )
+
+
+_FORMS_TOLD = (
+    'A duration is a number and a unit: `"200ms"`, `"5s"`, `"1m"`, `"1h"`, `"7d"`. A size is one too: `"512MB"`, '
+    '`"2GiB"`.'
+)
+
+
+def _sections(document: Document) -> Iterator[str]:
+    for part in parts(document):
+        yield f"## {part.head}"
+        yield ""
+        yield part.meaning
+        yield ""
+        yield from table(("key", "type", "default", "meaning", "example"), (key.row() for key in part.keys))
+        yield ""
+
+
+def _parts(node: Document, path: tuple[str, ...], head: str) -> Iterator[Part]:
+    """``head`` is the section's own; a part for it, then one for each section inside."""
+    inner: list[tuple[tuple[str, ...], Document, str]] = []
+    keys = []
+    for name, schema in node["properties"].items():
+        here = (*path, name)
+        item = schema.get("items", {})
+        if "properties" in schema:
+            inner.append((here, schema, f"`[{'.'.join(here)}]`"))
+        elif "properties" in item:
+            inner.append((here, item, f"`[[{'.'.join(here)}]]`"))
+        else:
+            keys.append(Key(here, schema, name in node.get("required", ())))
+    if keys:
+        yield Part(head or "Before the first section", node["description"], tuple(keys))
+    for each in inner:
+        yield from _parts(each[1], each[0], each[2])
+
+
+def _bounds(schema: Document) -> str:
+    words = {"minimum": "from", "exclusiveMinimum": "over", "maximum": "to", "exclusiveMaximum": "under"}
+    said = [f"{word} {schema[name]:,.0f}" for name, word in words.items() if abs(schema.get(name, 2**63)) < 2**63]
+    return f" {' '.join(said)}" if said else ""
+
+
+def _editors(name: str) -> list[str]:
+    return [
+        "## Completion in an editor",
+        "",
+        f"[{name}.schema.json](../../schemas/published/{name}.schema.json) is a JSON Schema of this file. Taplo, and",
+        "VS Code's extension Even Better TOML, complete and check the file by it where its first line says",
+        f"`#:schema /path/to/{name}.schema.json`. The installed package has it too:",
+        "",
+        "```console",
+        '$ python -c \'from importlib.resources import files; print(files("failsoft.schemas") / "published")\'',
+        "```",
+    ]
