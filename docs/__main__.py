@@ -1,4 +1,4 @@
-"""The pages and schemas made from code: ``-m docs`` writes them, ``--check`` finds stale ones."""
+"""The list of pages and schemas that are generated from code: ``-m docs`` writes them, ``--check`` finds stale ones."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def stale(root: Path = ROOT) -> list[str]:
-    """The pages, as paths under ``root``, that are missing or differ from what the code says."""
+    """The pages that are missing, or whose text differs from what the code generates, as paths under ``root``."""
     return [path for path, page in PAGES.items() if _text(root / path) != page()]
 
 
 def write(root: Path = ROOT) -> list[str]:
-    """Writes the stale pages; which they were."""
+    """Writes the stale pages and returns their paths."""
     changed = stale(root)
     for path in changed:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def write(root: Path = ROOT) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: 0 when the pages are (now) fresh, 1 when ``--check`` found stale ones."""
+    """The command line. Returns 0 when the pages are fresh or were written, 1 when ``--check`` found stale ones."""
     parser = argparse.ArgumentParser(prog="python -m docs", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is stale")
     check = parser.parse_args(arguments).check

@@ -15,95 +15,109 @@ from failsoft.workers.fleet.sync import GIVEN_UP_AFTER
 
 _STATES = {
     BreakerState.CLOSED: "All calls are made and counted. It opens when a rate over the window reaches its threshold.",
-    BreakerState.OPEN: "No call is made until the wait is over; the fallback answers, and the ladder holds.",
-    BreakerState.HALF_OPEN: "As many calls as there are probes are made; they decide.",
-    BreakerState.FORCED_OPEN: "An operator opened it: no call is made, whatever the time.",
-    BreakerState.DISABLED: "An operator switched it off: all calls are made and counted, and it never opens.",
+    BreakerState.OPEN: "No call is made until the wait is over. The fallback answers, and the ladder waits.",
+    BreakerState.HALF_OPEN: "Only `probes` calls are made. Their results open or close it.",
+    BreakerState.FORCED_OPEN: "An operator opened it. No call is made until another order.",
+    BreakerState.DISABLED: "An operator switched it off. All calls are made and counted, and it never opens.",
 }
 _EVENTS = {
-    BreakerEvent.TRIPPED: "Of at least `minimum_calls` in the last `window`, `failure_rate` failed or `slow_rate` "
-    "were slower than `slow_call`.",
-    BreakerEvent.WAITED: "`open_for` has passed: doubled at each reopening, ±20 % by chance, at most `max_open`.",
+    BreakerEvent.TRIPPED: "The last `window` has at least `minimum_calls`, and `failure_rate` of them failed or "
+    "`slow_rate` were slower than `slow_call`.",
+    BreakerEvent.WAITED: "`open_for` has passed. It doubles at each reopening, with ±20 % jitter, up to `max_open`.",
     BreakerEvent.PROBE_FAILED: "One probe failed, or `slow_rate` of the probes were slow.",
-    BreakerEvent.PROBES_PASSED: "`probes` calls came back well; the doubling is forgotten.",
-    BreakerEvent.PROBES_LOST: "A probe was not heard of for the length of its lease; the probes are lent anew.",
-    BreakerEvent.FORCE_OPEN: "A person keeps it open, until another order.",
-    BreakerEvent.DISABLE: "It counts, and never opens.",
-    BreakerEvent.CLOSE: "It admits and judges again, from an empty window.",
-    BreakerEvent.RESET: "As new; a closed one forgets its counts.",
+    BreakerEvent.PROBES_PASSED: "`probes` calls succeeded. The next wait is `open_for` again.",
+    BreakerEvent.PROBES_LOST: "A probe gave no result before its lease ended. The probes are granted again.",
+    BreakerEvent.FORCE_OPEN: "An operator keeps it open until another order.",
+    BreakerEvent.DISABLE: "It counts calls and never opens.",
+    BreakerEvent.CLOSE: "It admits calls and judges them again, from an empty window.",
+    BreakerEvent.RESET: "It starts as new. A closed breaker drops its counts.",
 }
 
 _FLEET = f"""\
 ## The fleet
 
-The workers of a pipeline share a breaker: one of them, the **owner**, folds what all report into a **row**, and all
-obey the row. Each also has a breaker of its own, its **home**, which opens at once and needs nobody.
+The workers of a pipeline share one breaker for each model version. One worker, the **owner**, folds the reports of all
+workers into a **row**, and all workers follow the row. Each worker also has a **local breaker**. It opens at once,
+without the owner.
 
 ```mermaid
 flowchart LR
-    H1[worker: home] -- "counts, trips, results of probes" --> O[(outcomes)]
-    H2[worker: home] -- "counts, trips, results of probes" --> O
+    H1[worker: local breaker] -- "counts, trips, results of probes" --> O[(outcomes)]
+    H2[worker: local breaker] -- "counts, trips, results of probes" --> O
     P[operator] -- "failsoft breakers open, close, …" --> C[(control)]
     C --> W
     O --> W{{{{owner: folds}}}}
-    W --> R[(the row)]
+    W --> R[(row)]
     W --> A[(alerts)]
-    R -- obeyed --> H1
-    R -- obeyed --> H2
+    R -- followed by --> H1
+    R -- followed by --> H2
 ```
 
-| who | decides |
+| part | what it decides |
 |---|---|
-| home | While the row is `closed`: whether this worker asks the model. It opens by itself, and then probes by itself. |
-| owner | The row: when the fleet opens, who may probe, when it closes; and which worker is sick. |
-| row | Any state but `closed` is obeyed by every worker as it stands: nobody leaves it by himself. |
-| operator | What the row is to be, by an order to the owner. |
+| local breaker | While the row is `closed`: whether this worker calls the model. It opens and probes by itself. |
+| owner | The row: when the fleet's breaker opens, which worker may probe, when it closes. Also which worker is sick. |
+| row | Every worker follows a row that is not `closed`. No worker leaves such a state by itself. |
+| operator | The state of the row, by an order to the owner. |
 
-The owner is the one worker to which Kafka's group gives the only partition of `<name>.outcomes`. The row is a value
-of the Faust table `breakers`; its changelog is the topic `<name>-breakers-changelog`. Transitions and sick nodes are
-events on `<name>.alerts`.
+Kafka's consumer group assigns the only partition of `<name>.outcomes` to one worker: this worker is the owner. The row
+is a value of the Faust table `breakers`, whose changelog is the topic `<name>-breakers-changelog`. The owner writes
+transitions and sick nodes to `<name>.alerts` as events.
 
-**Reports.** A worker reports its window's totals every {EVERY * 1000:.0f} ms when they change, and its own trip and
-the results of probes at once. Totals: a report that is lost or comes twice does no harm.
+**Reports.** A worker reports the totals of its window every {EVERY * 1000:.0f} ms when they change. It reports a trip
+of its local breaker and the results of probes at once. Reports carry totals, so a lost or repeated report does no harm.
 
-**Quorum.** The fleet opens when the sum of the windows is over a threshold, by the same rule as one window, and it
-is not one worker's doing: two workers fail by themselves (they opened at home, or a quarter of `minimum_calls` shows
-a rate over the threshold); or one does that is at least half of those that reported, and has for {ALONE_MS / 1000:g}
-s; or the others together fail as well. A worker that opened at home makes no calls: its part in the sum stays what it
-was, until it leaves the window.
+**Quorum.** The fleet's breaker opens when two conditions hold. First, the sum of all windows is over a threshold, by
+the rule that applies to one window. Second, the failures are not those of a single worker. One of these shows it:
 
-**Sick node.** A worker that fails alone opens at home only, answers from the fallback, and is called sick after
-{ALONE_MS / 1000:g} s: an alert `node_sick`, and `failsoft_node_sick` 1 at that worker. The others go on asking the
-model. It is well again when its rates are under the thresholds.
+- Two workers fail by themselves: their local breakers are open, or a quarter of `minimum_calls` has a rate over the
+  threshold.
+- One worker fails by itself, has done so for {ALONE_MS / 1000:g} s, and is at least half of the workers that reported.
+- The sum of the other workers is over a threshold too, for which a quarter of `minimum_calls` is enough. The worker
+  that is left out is the one that fails by itself, or the one with the most failures and slow runs.
 
-**Generation.** Every transition of the row gives it the next number, and so does each new lease. Reports made under
-another are dropped: a late result of an older state changes nothing.
+A worker whose local breaker is open makes no calls. Its last counts stay in the sum until they leave the window.
 
-**Lease.** When an open row's time is over, workers with something to probe with ask for probes. The owner lends up
-to `probes` to the first that asks, for the card's `blame` and `deadline` and at least {LEAST_LEASE:g} s. One that fails
-reopens the row, for longer; all passed close it. When the prober dies, the lease ends by itself, and whoever asks
-next is lent the rest.
+**Sick node.** When one worker fails and the others do not, only its local breaker opens, and this worker answers from
+the fallback. After {ALONE_MS / 1000:g} s the owner reports it as sick: an alert `node_sick`, and `failsoft_node_sick`
+is 1 at that worker. The other workers go on calling the model. The worker is well again when its rates are under the
+thresholds.
 
-**The ladder.** Retries wait while the row is open; none burns an attempt on a model that is known to be down.
-Waiting retries are the first to probe with, live events in every second spell: each for {FIRST:g} s, then whoever
-comes. A retry that failed as a probe stays where it was, with the attempts it had. Those of the first rungs are asked
-first; in a spell of live events, when none came, any of them, wherever it stands: what no model can answer stays at the
-head of its rung, and would keep a sound model out. An answer from there is not given before its turn. Where live events
-have ended and **nothing but** what no model can answer is left to ask about, it waits, answered provisionally, for the
-next live event, or for `failsoft breakers reset`.
+**Generation.** Each transition of the row and each new lease increments the row's generation. The owner drops reports
+of another generation, so a late result of an older state changes nothing.
+
+**Lease.** When the wait of an open row is over, workers that have something to probe with ask for probes. The owner
+grants up to `probes` to the first worker that asks. The lease lasts for the card's `blame` plus `deadline`, and at
+least {LEAST_LEASE:g} s. One failed probe reopens the row, for longer. When all probes passed, the row closes. When the
+prober dies, its lease ends at its time, and the next worker that asks gets the remaining probes.
+
+**The ladder.** Retries wait while the row is open, so no attempt is spent on a model that is known to be down. In
+the first {FIRST:g} s of a half-open period only waiting retries probe, which spares live events. In every second period
+it is the reverse: only live events probe. After this time any call may be a probe.
+
+- A retry that fails as a probe stays on its rung and keeps its number of attempts. A crash is counted and written.
+- Retries of the first rungs probe first. In the periods of live events, when no live event came, the probes are drawn
+  from all waiting retries, wherever they stand on their rung. Otherwise records that no model can answer, which stay
+  at the head of their rung, would keep the breaker open although the model is sound.
+- When a retry probes while a retry ahead of it on its rung waits, its answer is dropped. It is answered at its turn.
+- When live events have ended and the waiting retries are **only** records that no model can answer, they keep their
+  provisional answers. They wait for the next live event, or for `failsoft breakers reset`.
 
 **Without the control plane** events are scored as before.
 
-- The owner dies: another worker takes over after {SESSION:g} s, and goes on from the row. Until then the row stands.
-- Kafka or Faust do not give the table: workers go by their homes (`failsoft_control_plane_up` 0), and report
-  nothing. After a start the ladder waits {GIVEN_UP_AFTER:g} s for the table, then it goes by the home as well.
-- The row is not `closed`, and nobody answers: a worker that has asked for probes {ASKS} times, over {ALONE_AFTER:g}
-  s, goes on with its home, probing by itself, until the row moves.
+- The owner dies: another worker takes over after {SESSION:g} s and continues from the row. Until then the row stays
+  as it is.
+- Kafka or Faust does not provide the table: workers follow their local breakers and send no reports, and
+  `failsoft_control_plane_up` is 0. After a start the ladder waits {GIVEN_UP_AFTER:g} s for the table. Then it follows
+  the local breaker too.
+- The row is not `closed` and the owner does not answer: a worker that has asked for probes {ASKS} times, over
+  {ALONE_AFTER:g} s, becomes autonomous. It follows its local breaker and probes by itself until the row changes.
 
 ## Orders
 
-`failsoft breakers` lists the rows, and who owns them. `MODEL` is a model (each of its versions) or `model@version`;
-`--why` goes into the reason and the alert. An order is obeyed once; one that is not in the table above changes nothing.
+`failsoft breakers` lists the rows and the worker that owns them. `MODEL` is a model, which means each of its versions,
+or `model@version`. `--why` is written to the reason and the alert. An order is carried out once. An order that is not
+in the table of transitions changes nothing.
 """
 
 
@@ -112,22 +126,22 @@ def breaker_page() -> str:
     return page(
         "# The circuit breaker",
         "",
-        "Each model version has one. `TRANSITIONS` in `models/breaker/breaker.py` is what the code runs, and",
-        "what this page is drawn from. Every transition begins a new generation and empties the window; results of",
-        "calls that were admitted under an older generation are dropped.",
+        "Each model version has a circuit breaker. The code runs the table `TRANSITIONS` in `models/breaker/rules.py`,",
+        "and this page is generated from it. Every transition starts a new generation and empties the window. Results",
+        "of calls that were admitted under an older generation are dropped.",
         "",
         "```mermaid",
         *_diagram(),
         "```",
         "",
-        *table(("state", "what it does"), ((code(state), _STATES[state]) for state in BreakerState)),
+        *table(("state", "meaning"), ((code(state), _STATES[state]) for state in BreakerState)),
         "",
         *table(
             ("from", "when", "to"),
             ((code(from_), event, code(to)) for from_, row in TRANSITIONS.items() for event, to in row.items()),
         ),
         "",
-        *table(("event", "which means"), ((event, _EVENTS[event]) for event in BreakerEvent)),
+        *table(("event", "meaning"), ((event, _EVENTS[event]) for event in BreakerEvent)),
         "",
         _FLEET,
         *table(("order", "from", "to"), map(_order, Action)),
@@ -139,7 +153,7 @@ def _diagram() -> Iterator[str]:
     yield f"    [*] --> {BreakerState.CLOSED}"
     for from_, row in TRANSITIONS.items():
         for event, to in row.items():
-            yield f"    {from_} --> {to}: {event.replace(': ', ' says ')}"
+            yield f"    {from_} --> {to}: {event.replace(': ', ' orders ')}"
 
 
 def _order(action: Action) -> tuple[str, str, str]:
