@@ -1,4 +1,4 @@
-"""docs/metrics.md: every metric, its labels and the values that they may have."""
+"""docs/metrics.md: every metric, its labels, the values of the labels, and the buckets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ def metrics_page() -> str:
     return page(
         "# Metrics",
         "",
-        "What a worker's `/metrics` shows. The table in `workers/telemetry/metrics.py` makes the series and this page.",
-        "Counters whose labels are few and known start at 0; a gauge that is not known yet is absent.",
+        "The metrics of a worker's `/metrics`. The series and this page are made from the table in",
+        "`workers/telemetry/metrics.py`. Counters whose label values are known start at 0. A gauge whose value is not",
+        "known yet is absent.",
         "",
         *table(
-            ("metric", "type", "labels", "what"),
+            ("metric", "type", "labels", "meaning"),
             ((code(d.name), d.type, ", ".join(map(code, d.labels)), d.help) for d in TABLE),
         ),
         "",
@@ -32,7 +33,7 @@ def metrics_page() -> str:
         "",
         "## Buckets",
         "",
-        "Upper edges, beside `+Inf`. A batch's events share one observation of `n`.",
+        "The upper bounds of the buckets, besides `+Inf`. All events of a batch are observed with the same latency.",
         "",
         *table(
             ("metric", "buckets"),
