@@ -146,7 +146,7 @@ def card_page() -> str:
 
 
 _UNITS = (
-    'A duration is a number and a unit: `"200ms"`, `"5s"`, `"1m"`, `"1h"`, `"7d"`. So is a size: `"512MB"`, `"2GiB"`.'
+    'A duration is a number and a unit: `"200ms"`, `"5s"`, `"1m"`, `"1h"`, `"7d"`. A size is too: `"512MB"`, `"2GiB"`.'
 )
 
 

@@ -11,9 +11,8 @@ def metrics_page() -> str:
     return page(
         "# Metrics",
         "",
-        "The metrics of a worker's `/metrics`. The series and this page are made from the table in",
-        "`workers/telemetry/metrics.py`. Counters whose label values are known start at 0. A gauge whose value is not",
-        "known yet is absent.",
+        "The metrics of a worker's `/metrics`. The table in `workers/telemetry/metrics.py` defines them and this page.",
+        "Counters whose label values are few and known start at 0. A gauge whose value is not known yet is absent.",
         "",
         *table(
             ("metric", "type", "labels", "meaning"),
