@@ -1,4 +1,4 @@
-# A worker: docker build -t failsoft . && docker run failsoft worker --help
+# The image of a worker: docker build -t failsoft . && docker run failsoft worker --help
 FROM python:3.12-slim
 WORKDIR /app
 COPY pyproject.toml setup.py README.md ./
@@ -9,7 +9,7 @@ COPY workers workers
 COPY ops ops
 RUN pip install --no-cache-dir . && useradd --system --uid 10001 failsoft
 USER failsoft
-# Probes and metrics, when told to listen beyond the loopback: --metrics-host 0.0.0.0 --metrics-port 9464
+# Probes and metrics. By default they listen on loopback only: set --metrics-host 0.0.0.0 --metrics-port 9464
 EXPOSE 9464
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["failsoft"]

@@ -1,6 +1,6 @@
-"""One import package: the folders at the top of the repository are installed as ``failsoft.<folder>``.
+"""The mapping of the top folders to one import package: each is installed as ``failsoft.<folder>``.
 
-pyproject.toml has everything else; setuptools cannot say this mapping there and still find the subfolders.
+All other settings are in pyproject.toml. There setuptools cannot both map folders and find their subfolders.
 """
 
 from setuptools import find_packages, setup

@@ -1,1 +1,1 @@
-"""Documentation, and the pages in it that are generated from code (``python -m docs``)."""
+"""The documentation, and the generator of the pages that are made from code (``python -m docs``)."""

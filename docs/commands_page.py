@@ -1,4 +1,4 @@
-"""docs/reference/commands.md: every command of ``failsoft`` with its arguments and options, as ``--help`` has them."""
+"""docs/reference/commands.md: every command of ``failsoft`` with its arguments and options, as in ``--help``."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ ENVIRONMENT = {
     **OTHER_ENV,
     "NO_COLOR": "Set to anything: no colours.",
 }
-"""Variables that commands read, beside the keys of the pipeline file."""
+"""Environment variables that commands read, besides those that set keys of the pipeline file."""
 
 _FOREIGN = {"help", "install_completion", "show_completion"}
-"""Options that typer adds, in words of its own."""
+"""Options that typer adds. Their help texts are typer's."""
 
 _TYPES = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Each command with its words, the program first; groups come before what is in them."""
+    """Each command and the words that call it. The program comes first, and a group before its commands."""
     yield from _walk("failsoft", typer.main.get_command(app))
 
 
 def parameters(command: Any) -> list[Any]:
-    """Its own arguments and options, as ``--help`` shows them."""
+    """The command's own arguments and options, as ``--help`` shows them."""
     return [p for p in command.params if not getattr(p, "hidden", False) and p.name not in _FOREIGN]
 
 
@@ -43,13 +43,13 @@ def commands_page() -> str:
     return page(
         "# Commands",
         "",
-        "What `failsoft COMMAND --help` says. Data goes to stdout: a table on a terminal, a JSON object a line in a",
-        "pipe or with `--json`. Progress and messages go to stderr. Made from `workers/commands`.",
+        "The text of `failsoft COMMAND --help`. Data goes to stdout: as a table on a terminal, as one JSON object per",
+        "line in a pipe or with `--json`. Progress and messages go to stderr. Generated from `workers/commands`.",
         "",
         *(line for words, command in commands() for line in _command(words, command)),
         "## Environment",
         "",
-        "Each key of the pipeline file is a variable too: [pipeline.toml](pipeline.md).",
+        "An environment variable can also set each key of the pipeline file: see [pipeline.toml](pipeline.md).",
         "",
         *table(("variable", "meaning"), ((code(name), meaning) for name, meaning in ENVIRONMENT.items())),
     )
@@ -71,7 +71,7 @@ def _command(words: str, command: Any) -> Iterator[str]:
 
 
 def _annotations(command: Any) -> dict[str, Any]:
-    """Of the function behind it: how a type is kept in a parameter differs by the version of typer."""
+    """The type hints of the command's function. Typer's parameters hold types in a way that differs by its version."""
     return typing.get_type_hints(inspect.unwrap(command.callback)) if command.callback else {}
 
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of pipeline.toml and card.toml: what editors complete by, and what the reference pages are made from."""
+"""JSON Schemas of pipeline.toml and card.toml, for completion in editors and for the reference pages."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ _LAST = ("properties", "required", "default", "examples")
 
 
 def pipeline() -> Document:
-    """Of pipeline.toml."""
+    """The schema of pipeline.toml."""
     return _document(Settings, "pipeline.toml", "A failsoft pipeline: its topics, its primary model, its retries.")
 
 
 def card() -> Document:
-    """Of card.toml."""
-    about = "A model's card: what it takes and gives, and what happens when it cannot answer."
+    """The schema of card.toml."""
+    about = "A model's card: its inputs and outputs, and the answers when the model fails."
     return _document(ModelCard, "card.toml", about)
 
 
 def published(document: Document) -> str:
-    """The text of the file. Its descriptions say what holds where a key is left out: editors show nothing else."""
-    return json.dumps(_told(document), indent=2, ensure_ascii=False) + "\n"
+    """The text of the schema file. A description also says what applies when the key is left out, since editors show
+    only the description.
+    """
+    return json.dumps(_with_left_out(document), indent=2, ensure_ascii=False) + "\n"
 
 
 def _document(model: type[BaseModel], title: str, description: str) -> Document:
@@ -43,8 +45,9 @@ def _document(model: type[BaseModel], title: str, description: str) -> Document:
 
 
 def _plain(node: Any, definitions: Document) -> Any:
-    """Pydantic's schema (2020-12) as draft 7, and as TOML: references replaced by what they name, no null, no
-    password, defaults as a file has them.
+    """Pydantic's schema (2020-12) as a draft 7 schema of a TOML file.
+
+    References are replaced by their definitions. Nulls and passwords are left out. Defaults are written as in a file.
     """
     if isinstance(node, list):
         return [_plain(each, definitions) for each in node]
@@ -71,7 +74,7 @@ def _plain(node: Any, definitions: Document) -> Any:
 
 
 def _ordered(node: Document) -> Document:
-    """For readers, and the same whatever pydantic's version."""
+    """Keys in an order for readers, which does not depend on pydantic's version."""
     middle = sorted(node.keys() - {*_FIRST, *_LAST})
     return {k: node[k] for k in (*_FIRST, *middle, *_LAST) if k in node}
 
@@ -91,12 +94,12 @@ def _secret(node: Document) -> bool:
     return any(each.get("format") == "password" for each in [node, *node.get("anyOf", [])])
 
 
-def _told(node: Any) -> Any:
+def _with_left_out(node: Any) -> Any:
     if isinstance(node, list):
-        return [_told(each) for each in node]
+        return [_with_left_out(each) for each in node]
     if not isinstance(node, dict):
         return node
-    found = {k: v if k in ("default", "examples") else _told(v) for k, v in node.items() if k != LEFT_OUT}
+    found = {k: v if k in ("default", "examples") else _with_left_out(v) for k, v in node.items() if k != LEFT_OUT}
     if isinstance(node.get(LEFT_OUT), str):
         found["description"] = f"{node['description']} Left out: {node[LEFT_OUT]}."
     return found

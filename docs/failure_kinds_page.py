@@ -1,4 +1,4 @@
-"""docs/reference/failure-kinds.md: why an event has no answer from the primary, and what follows."""
+"""docs/reference/failure-kinds.md: the reasons for which an event has no answer from the primary, and what follows."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ def failure_kinds_page() -> str:
     return page(
         "# Failure kinds",
         "",
-        "Why an event has no answer from the primary. An answer has the kind as its `reason`, a retry and a dead",
-        "letter in the header `failsoft-error-kind`, and metrics and logs as `kind`. Made from `schemas/failure.py`.",
+        "Why an event has no answer from the primary. The kind is an answer's `reason`, a retry's and a dead letter's",
+        "header `failsoft-error-kind`, and `kind` in metrics and logs. Generated from `schemas/failure.py`.",
         "",
         *table(
             ("kind", "meaning", "retried", "counts against the breaker", "dead letter"),
-            ((code(k), k.meaning, _yes(k.retried), _yes(k.trips_breaker), _letter(k)) for k in Kind),
+            ((code(k), k.meaning, _yes_no(k.retried), _yes_no(k.trips_breaker), _letter(k)) for k in Kind),
         ),
         "",
-        "A batch that fails as a whole is split until the failing rows stand alone: one row does not fail the others.",
-        "While a breaker is open the ladder of retries waits.",
+        "A batch that fails as a whole is split until the failing rows are alone, so one row does not fail the others.",
+        "While a breaker is open, the ladder of retries waits.",
     )
 
 
-def _yes(is_so: bool) -> str:
-    return "yes" if is_so else "no"
+def _yes_no(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _letter(kind: Kind) -> str:

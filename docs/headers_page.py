@@ -8,14 +8,14 @@ from docs.markdown import code, page, table
 from failsoft.schemas.interface import Document, headers_schema, scored_headers_schema
 
 READ = {
-    "ce_id": "The event's id (CloudEvents, binary mode). It comes before the field of `input.id`.",
-    "ce_time": "The event's time (CloudEvents, binary mode). It comes before the field of `input.time`.",
-    "content-type": "Where it begins with `application/cloudevents`, the value is a structured CloudEvent: its `id`, "
+    "ce_id": "The event's id (CloudEvents, binary mode). It takes precedence over the field of `input.id`.",
+    "ce_time": "The event's time (CloudEvents, binary mode). It takes precedence over the field of `input.time`.",
+    "content-type": "When it begins with `application/cloudevents`, the value is a structured CloudEvent: its `id`, "
     "`time` and `data` are used.",
-    "traceparent": "Travels unchanged to every record that is made from the event (W3C Trace Context).",
-    "tracestate": "The same.",
+    "traceparent": "Copied unchanged to every record that is made from the event (W3C Trace Context).",
+    "tracestate": "Copied in the same way as `traceparent`.",
 }
-"""Headers of an event on an input topic that mean something, and what."""
+"""Headers of an event on an input topic that failsoft reads, with their meaning."""
 
 _RETRY, _DEAD, _REPLAY = "retry", "dead letter", "replay"
 
@@ -41,13 +41,13 @@ def headers_page() -> str:
     return page(
         "# Record headers",
         "",
-        "Header values are UTF-8 text, and numbers are decimal. Made from `schemas/interface.py`; the",
-        "[AsyncAPI document](../../schemas/published/asyncapi.json) has the same.",
+        "Header values are UTF-8 text, and numbers are decimal. Generated from `schemas/interface.py`, as is the",
+        "[AsyncAPI document](../../schemas/published/asyncapi.json).",
         "",
         "## On events",
         "",
-        "Headers that begin with `failsoft-` are stripped on an input topic: only the pipeline's own topics are",
-        "trusted to carry them. All others are kept.",
+        "On an input topic, headers that begin with `failsoft-` are removed, since only the pipeline's own topics are",
+        "trusted to carry them. All other headers are kept.",
         "",
         *table(("header", "meaning"), ((code(name), meaning) for name, meaning in READ.items())),
         "",
@@ -60,21 +60,21 @@ def headers_page() -> str:
         "",
         "## On retries, dead letters and replays",
         "",
-        "They stand beside the event's own headers, which are kept byte for byte. Each is there once. A retry or",
-        "replay whose headers are wrong goes to the dead letters as `bad_header`.",
+        "These headers are added to the event's own headers, which are kept byte for byte. Each occurs once. A retry",
+        "or replay with wrong headers goes to the dead letters as `bad_header`.",
         "",
         *table(
             ("header", "on", "value", "meaning"),
             ((code(name), on, value(schema), schema["description"]) for name, schema, on in control_headers()),
         ),
         "",
-        "The names with `__dlq` are Kafka's own for a dead letter (KIP-1191). The kinds:",
+        "The names with `__dlq` are those that Kafka gives a dead letter (KIP-1191). The failure kinds are listed in",
         "[failure kinds](failure-kinds.md).",
     )
 
 
 def value(schema: Document) -> str:
-    """What a header's value may be, in words."""
+    """The values that a header may have, in words."""
     if "const" in schema:
         return code(schema["const"])
     if "enum" in schema:

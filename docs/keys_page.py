@@ -34,7 +34,7 @@ _TYPES = {"string": "text", "integer": "whole number", "number": "number", "bool
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as the page has it. ``path`` names the sections that it is in."""
+    """A key of a file. ``path`` is the names of its sections and its own name."""
 
     path: tuple[str, ...]
     schema: Document
@@ -42,7 +42,7 @@ class Key:
 
     @property
     def default(self) -> str:
-        """What holds without it."""
+        """What applies when the key is left out."""
         if self.required:
             return "**required**"
         if LEFT_OUT in self.schema:
@@ -50,14 +50,14 @@ class Key:
         return code(toml(self.schema["default"]))
 
     def row(self) -> tuple[str, ...]:
-        """Its line in the table."""
+        """The cells of the key's table row."""
         examples = ", ".join(code(toml(each)) for each in self.schema["examples"])
         return code(self.path[-1]), type_of(self.schema), self.default, self.schema["description"], examples
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A section: its head as TOML writes it, what it is, and its own keys."""
+    """A section: its heading as TOML writes it, its meaning, and its own keys."""
 
     head: str
     meaning: str
@@ -65,12 +65,12 @@ class Part:
 
 
 def parts(document: Document) -> Iterator[Part]:
-    """The sections of a file in its order; first the keys in none, if there are any."""
+    """The sections of a file, in the file's order. Keys outside of any section come first."""
     yield from _parts(document, (), "")
 
 
 def toml(value: Any) -> str:
-    """``value`` as TOML writes it in a line."""
+    """``value`` as TOML writes it on one line."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list):
@@ -79,7 +79,7 @@ def toml(value: Any) -> str:
 
 
 def type_of(schema: Document) -> str:
-    """What a value may be, in words."""
+    """The values that a key may have, in words."""
     if "const" in schema:
         return code(toml(schema["const"]))
     if "enum" in schema:
@@ -107,20 +107,20 @@ def pipeline_page() -> str:
     return page(
         "# pipeline.toml",
         "",
-        "One stream job: its input topics, its primary model, its retries. failsoft reads the file that `--pipeline`",
-        "names, else `FAILSOFT_PIPELINE`, else the one in the working directory. A mistake is refused with the key,",
-        "what it may be, and a near spelling. Made from `workers/settings.py` and `workers/pipeline_sections.py`.",
+        "One stream job. failsoft reads the file of `--pipeline`, else of `FAILSOFT_PIPELINE`, else the one in the",
+        "working directory. A file with a mistake is refused. The message names the key, its allowed values and a near",
+        "spelling. Generated from `workers/settings.py` and `workers/pipeline_sections.py`.",
         "",
-        _FORMS_TOLD,
+        _UNITS,
         "",
-        "The environment can set each key: `FAILSOFT_KAFKA__BOOTSTRAP_SERVERS` is `bootstrap_servers` of `[kafka]`,",
-        "and `FAILSOFT_NAME` is `name`. A command's option comes before the environment, and the environment before",
-        "the file.",
+        "An environment variable can set each key: `FAILSOFT_KAFKA__BOOTSTRAP_SERVERS` is `bootstrap_servers` of",
+        "`[kafka]`, and `FAILSOFT_NAME` is `name`. A command's option takes precedence over the environment, and the",
+        "environment over the file.",
         "",
         *_sections(config_schemas.pipeline()),
         "## Passwords",
         "",
-        "The file is refused with a password in it. Set these in the environment:",
+        "A file that contains a password is refused. Set passwords in the environment:",
         "",
         *table(("variable", "meaning"), ((code(f"{ENV}KAFKA__{k.upper()}"), v) for k, v in secrets.items())),
         "",
@@ -133,21 +133,20 @@ def card_page() -> str:
     return page(
         "# card.toml",
         "",
-        "A model's card: what the model takes and gives, and what happens when it cannot answer. It is",
-        "`<repository>/<model>/card.toml`. A mistake is refused with the key. The card of an",
-        "[ensemble](../ensembles.md) has `[ensemble]` instead of features. Made from `models/catalog/sections.py` and",
-        "`models/catalog/feature_section.py`.",
+        "A model's card describes its inputs and outputs, and the answers when the model fails. Its path is",
+        "`<repository>/<model>/card.toml`. A card with a mistake is refused, and the message names the key. The card",
+        "of an [ensemble](../ensembles.md) has `[ensemble]` instead of features. Generated from",
+        "`models/catalog/sections.py` and `models/catalog/feature_section.py`.",
         "",
-        _FORMS_TOLD,
+        _UNITS,
         "",
         *_sections(config_schemas.card()),
         *_editors("card"),
     )
 
 
-_FORMS_TOLD = (
-    'A duration is a number and a unit: `"200ms"`, `"5s"`, `"1m"`, `"1h"`, `"7d"`. A size is one too: `"512MB"`, '
-    '`"2GiB"`.'
+_UNITS = (
+    'A duration is a number and a unit: `"200ms"`, `"5s"`, `"1m"`, `"1h"`, `"7d"`. A size is too: `"512MB"`, `"2GiB"`.'
 )
 
 
@@ -162,7 +161,7 @@ def _sections(document: Document) -> Iterator[str]:
 
 
 def _parts(node: Document, path: tuple[str, ...], head: str) -> Iterator[Part]:
-    """``head`` is the section's own; a part for it, then one for each section inside."""
+    """A part for the section ``node``, whose heading is ``head``, then one for each section inside it."""
     inner: list[tuple[tuple[str, ...], Document, str]] = []
     keys = []
     for name, schema in node["properties"].items():
@@ -182,17 +181,17 @@ def _parts(node: Document, path: tuple[str, ...], head: str) -> Iterator[Part]:
 
 def _bounds(schema: Document) -> str:
     words = {"minimum": "from", "exclusiveMinimum": "over", "maximum": "to", "exclusiveMaximum": "under"}
-    said = [f"{word} {schema[name]:,.0f}" for name, word in words.items() if abs(schema.get(name, 2**63)) < 2**63]
-    return f" {' '.join(said)}" if said else ""
+    bounds = [f"{word} {schema[name]:,.0f}" for name, word in words.items() if abs(schema.get(name, 2**63)) < 2**63]
+    return f" {' '.join(bounds)}" if bounds else ""
 
 
 def _editors(name: str) -> list[str]:
     return [
         "## Completion in an editor",
         "",
-        f"[{name}.schema.json](../../schemas/published/{name}.schema.json) is a JSON Schema of this file. Taplo, and",
-        "VS Code's extension Even Better TOML, complete and check the file by it where its first line says",
-        f"`#:schema /path/to/{name}.schema.json`. The installed package has it too:",
+        f"[{name}.schema.json](../../schemas/published/{name}.schema.json) is a JSON Schema of this file. Taplo and",
+        "the VS Code extension Even Better TOML use it to complete and check the file. For this, the file's first line",
+        f"must be `#:schema /path/to/{name}.schema.json`. The installed package contains the schema too:",
         "",
         "```console",
         '$ python -c \'from importlib.resources import files; print(files("failsoft.schemas") / "published")\'',

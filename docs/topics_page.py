@@ -1,4 +1,4 @@
-"""docs/reference/topics.md: the topics that a pipeline reads and owns, and what they must be."""
+"""docs/reference/topics.md: the topics that a pipeline reads and owns, and the configuration that they need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from failsoft.topics.names import Names
 from failsoft.workers.pipeline_sections import Retry
 
 NAMES = Names("<name>")
-_P = 7  # stands for P: no topic has so many by itself
+_P = 7  # stands for P: no topic has a fixed count of 7
 _BYTES = 1_000_000
 
 
@@ -21,7 +21,7 @@ def topics() -> list[Topic]:
 
 
 def meaning(topic: Topic) -> str:
-    """What it is for, as the AsyncAPI document says it; "" where that says nothing."""
+    """The purpose of the topic, as in the AsyncAPI document; "" if the document lacks the topic."""
     for channel in asyncapi()["channels"].values():
         address = channel["address"].replace("{pipeline}", NAMES.pipeline).replace("{topic}", "<input topic>")
         if topic.name == address.replace("{delay}", NAMES.delay_of(topic.name) or ""):
@@ -34,40 +34,40 @@ def topics_page() -> str:
     return page(
         "# Topics",
         "",
-        "`<name>` is the pipeline's, P the number of partitions of its input topics. `failsoft topics apply` creates",
-        "what is missing; it and each worker verify what exists. Made from `topics/layout.py` and",
-        "`schemas/publish.py`.",
+        "`<name>` is the pipeline's name. P is the number of partitions of its input topics. `failsoft topics apply`",
+        "creates the topics that are missing. This command and each worker verify the topics that exist. Generated",
+        "from `topics/layout.py` and `schemas/publish.py`.",
         "",
         *table(("topic", "partitions", "retention", "purpose"), _rows()),
         "",
-        "The rungs above are those of the default `retry.delays`. An event's records have the partition that it has on",
-        "its input topic.",
+        "The rungs above are those of the default `retry.delays`. All records of an event have the partition that the",
+        "event has on its input topic.",
         "",
         "## Configuration",
         "",
-        "What `failsoft topics apply` creates a topic with. An input topic gets the broker's defaults.",
+        "`failsoft topics apply` creates topics with this configuration. An input topic gets the broker's defaults.",
         "",
         *table(("topic", "configuration"), ((code(t.name), _configs(t)) for t in topics() if t.configs)),
         "",
-        f"`max.message.bytes` is that of the input topics, here {_BYTES:,}, and {HEADROOM:,} more for the headers that",
+        f"`max.message.bytes` is that of the input topics, here {_BYTES:,}, plus {HEADROOM:,} for the headers that",
         "failsoft adds.",
         "",
-        "## What an existing topic must have",
+        "## Requirements for an existing topic",
         "",
-        "Where an existing topic breaks one of these, a worker does not start and `failsoft topics apply` changes",
+        "When an existing topic breaks one of these rules, a worker does not start and `failsoft topics apply` changes",
         "nothing:",
         "",
         "- the partitions above; all input topics have the same number;",
-        "- `cleanup.policy` as above: compaction drops records that were not read yet;",
+        "- `cleanup.policy` as above, since compaction drops records that were not read yet;",
         "- no `retention.bytes` on retries, dead letters and replays;",
-        f"- `retention.ms` of at least {_days(RETRY_LEAST_MS)} beyond its delay on a rung, {_days(DEAD_LEAST_MS)} on "
-        "dead letters, and on",
-        "  replays as long as on dead letters;",
-        "- `max.message.bytes` of at least that above.",
+        f"- `retention.ms` of at least the delay plus {_days(RETRY_LEAST_MS)} on a rung, at least "
+        f"{_days(DEAD_LEAST_MS)} on dead letters,",
+        "  and on replays as long as on dead letters;",
+        "- `max.message.bytes` of at least the value above.",
         "",
         "## Groups and transactional ids",
         "",
-        "For access control lists: a worker also needs these.",
+        "Access control lists must also allow these names.",
         "",
         *table(
             ("what", "name"),
