@@ -42,5 +42,5 @@ def test_a_bomb_is_neither_promoted_nor_served(kafka: Broker, name: str, tmp_pat
     assert not verdict.broken, str(verdict)
     assert verdict.counts == Counter(primary=N)
     assert {answer["version"] for answer in scored} == {1}
-    said = worker.log.read_text()
-    assert "a version cannot serve, trying the one before" in said and "needs more than 512 MB" in said
+    log = worker.log.read_text()
+    assert "a version cannot serve, trying the one before" in log and "needs more than 512 MB" in log

@@ -56,8 +56,8 @@ def test_an_event_that_kills_its_models_process_twice_is_poison(
         settlement.wait_final(N)
         memory = psutil.Process(worker.process.pid)
         before = memory.memory_info().rss
-        killer = (b"k", body(KILLER, x=KILLS), [], None)
-        pipeline.publish([*events(KILLER), killer, *events(N - KILLER - 1, start=KILLER + 1)])
+        poison = (b"k", body(KILLER, x=KILLS), [], None)
+        pipeline.publish([*events(KILLER), poison, *events(N - KILLER - 1, start=KILLER + 1)])
         settlement.wait_final(2 * N)
         assert worker.process.poll() is None, worker.tail()
         assert memory.memory_info().rss < before + 30_000_000

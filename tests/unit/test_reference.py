@@ -98,7 +98,8 @@ def test_each_variable_is_on_the_page() -> None:
             read |= set(re.findall(rf'environ[^"\n]*"({ENV}[A-Z_]+)"', path.read_text("utf-8")))
     assert read and read <= set(commands_page.ENVIRONMENT)
     assert all(
-        f"| `{name}` | {said} |" in commands_page.commands_page() for name, said in commands_page.ENVIRONMENT.items()
+        f"| `{name}` | {meaning} |" in commands_page.commands_page()
+        for name, meaning in commands_page.ENVIRONMENT.items()
     )
 
 
@@ -109,7 +110,7 @@ def test_each_header_says_what_it_means() -> None:
     for name, schema in (scored_headers_schema()["properties"] | written).items():
         assert _sentence(schema.get("description")), name
         assert f"| `{name}` |" in page
-    assert all(_sentence(said) and f"| `{name}` | {said} |" in page for name, said in READ.items())
+    assert all(_sentence(meaning) and f"| `{name}` | {meaning} |" in page for name, meaning in READ.items())
 
 
 def test_each_kind_says_what_it_means() -> None:
