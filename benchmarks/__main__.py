@@ -1,4 +1,4 @@
-"""The command line of the benchmark: rounds of every program, and what else is asked for; then tables, or a page."""
+"""The command line of the benchmark: runs every program in rounds, and prints tables or writes a page."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from benchmarks.cluster import Cluster
 from failsoft.topics.embedded.broker import Embedded
 
 QUICK_EVENTS = 20_000
-"""Enough to see every program work; far too few for figures to be quoted."""
+"""Enough to see that every program works; far too few for figures that may be quoted."""
 
 
 def main() -> int:
-    """0 when everything was measured."""
+    """Returns 0 when everything was measured."""
     given = _arguments()
     events, rounds = (QUICK_EVENTS, 1) if given.quick else (given.events, given.rounds)
     with opened(given.bootstrap) as bench:
@@ -32,36 +32,36 @@ def main() -> int:
         job = f"{events:,} events of 468 bytes, 4 partitions"
         if chosen := _chosen(given.only):
             found = compare(bench, source, events, rounds, chosen)
-            said = f"{job}, one process each, {rounds} rounds interleaved"
-            _tell(given, "rates", said, table.render(found))
+            subtitle = f"{job}, one process each, {rounds} rounds interleaved"
+            _report(given, "rates", subtitle, table.render(found))
             if given.write:
-                given.write.with_suffix(".svg").write_text(plot.bars(found, said), "utf-8")
+                given.write.with_suffix(".svg").write_text(plot.bars(found, subtitle), "utf-8")
         if given.latency:
             lasts = latency.SMOKE if given.quick else latency.LASTS
-            said = f"{lasts:.0f} s at each load, one process each, 4 partitions"
-            _tell(given, "latency", said, sweeps.by_load(bench, given.latency, lasts))
+            subtitle = f"{lasts:.0f} s at each load, one process each, 4 partitions"
+            _report(given, "latency", subtitle, sweeps.by_load(bench, given.latency, lasts))
         if given.batches:
-            said = f"{job}, one process, {rounds} rounds interleaved"
-            _tell(given, "batches", said, sweeps.by_batch(bench, source, events, given.batches, rounds))
+            subtitle = f"{job}, one process, {rounds} rounds interleaved"
+            _report(given, "batches", subtitle, sweeps.by_batch(bench, source, events, given.batches, rounds))
         if given.workers:
-            said = f"{job}, {rounds} rounds interleaved"
-            _tell(given, "workers", said, sweeps.by_workers(bench, source, events, given.workers, rounds))
+            subtitle = f"{job}, {rounds} rounds interleaved"
+            _report(given, "workers", subtitle, sweeps.by_workers(bench, source, events, given.workers, rounds))
         if given.backlog:
-            _tell(given, "memory", "one process, 4 partitions", sweeps.by_backlog(bench, given.backlog))
+            _report(given, "memory", "one process, 4 partitions", sweeps.by_backlog(bench, given.backlog))
     return 0
 
 
-def _tell(given: argparse.Namespace, section: str, said: str, text: str) -> None:
-    """To stdout, and with ``--write`` to the page."""
+def _report(given: argparse.Namespace, section: str, subtitle: str, text: str) -> None:
+    """Prints a section to stdout and, with ``--write``, writes it to the page."""
     command = shlex.join(["python", "-m", "benchmarks", *_options(sys.argv[1:])])
-    whole = f"{page.provenance(command)}. {said}.\n\n{text}"
+    whole = f"{page.provenance(command)}. {subtitle}.\n\n{text}"
     print(f"{whole}\n")
     if given.write:
         page.write(given.write, section, whole)
 
 
 def _options(arguments: Sequence[str]) -> Iterator[str]:
-    """The command line without the address of a cluster, which is nobody else's."""
+    """The command line without the address of a cluster, which only this machine can reach."""
     skip = False
     for argument in arguments:
         if skip or argument.startswith("--bootstrap"):
@@ -71,7 +71,7 @@ def _options(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _chosen(only: Sequence[str]) -> list[Candidate]:
-    """The candidates that run, in the table's order; a package that is not installed is said."""
+    """The candidates that run, in the table's order. Reports each that is left out because its package is missing."""
     chosen = []
     for candidate in ALL:
         if candidate.name not in only:
@@ -86,7 +86,9 @@ def _chosen(only: Sequence[str]) -> list[Candidate]:
 def compare(
     bench: Bench, source: str, events: int, rounds: int, chosen: Sequence[Candidate]
 ) -> dict[Candidate, list[Figures]]:
-    """Every program in turn, then again: a noisy minute meets all of them, and each round starts with another."""
+    """Runs every program in each round. Each round starts with another program, so that a noisy minute affects all
+    alike.
+    """
     found: dict[Candidate, list[Figures]] = {c: [] for c in chosen}
     for number in range(rounds):
         turn = number % len(chosen)
@@ -95,14 +97,14 @@ def compare(
             found[candidate].append(figures)
             batch = f", {figures.batch:,.0f} a transaction" if figures.batch else ""
             cpu = f"{1e6 * figures.cpu_per_answer:.3g} µs of CPU each"
-            said = f"round {number + 1}  {candidate.title:43} {figures.rate:10,.0f} events/s, {cpu}{batch}"
-            print(said, file=sys.stderr)
+            line = f"round {number + 1}  {candidate.title:43} {figures.rate:10,.0f} events/s, {cpu}{batch}"
+            print(line, file=sys.stderr)
     return found
 
 
 @contextlib.contextmanager
 def opened(bootstrap: str | None) -> Iterator[Bench]:
-    """A cluster and a folder with the model, for one run; ``bootstrap`` is of a Kafka that runs already."""
+    """A cluster and a folder with the model for one run; ``bootstrap`` is the address of a running Kafka, if any."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="failsoft-bench-")))
         print("training the model …", file=sys.stderr)
@@ -128,7 +130,7 @@ def _names(text: str) -> list[str]:
     wanted = [name for name in text.split(",") if name]
     for name in wanted:
         if name not in names:
-            raise argparse.ArgumentTypeError(f"{name!r} is no program; there are: {', '.join(names)}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not a program; choose from: {', '.join(names)}")
     return wanted
 
 
@@ -136,26 +138,32 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog="Only ratios of one run mean something: the broker and the programs share this machine's cores.",
+        epilog="Compare only ratios of one run: the broker and the programs share this machine's cores.",
     )
-    parser.add_argument("--events", type=int, default=200_000, help="how many events (200000)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each program runs (3); the table has medians")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: everything once, on few events")
+    parser.add_argument("--events", type=int, default=200_000, help="number of events (200000)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each program (3); the table shows medians")
+    parser.add_argument("--quick", action="store_true", help="a smoke run: one round on few events")
     parser.add_argument(
         "--only",
         type=_names,
         default=[c.name for c in ALL],
         metavar="NAME,NAME",
-        help=f"these programs, or '' for none (all: {', '.join(c.name for c in ALL)})",
+        help=f"programs to run, '' for none (default: all of {', '.join(c.name for c in ALL)})",
     )
     parser.add_argument(
-        "--latency", type=_numbers, default=[1_000], metavar="N,N", help="at N events a second each (1000); 0: not"
+        "--latency",
+        type=_numbers,
+        default=[1_000],
+        metavar="N,N",
+        help="latency at N events a second each (1000); 0 for none",
     )
-    parser.add_argument("--batches", type=_numbers, metavar="N,N", help="rates with batches of at most N each")
-    parser.add_argument("--workers", type=_numbers, metavar="N,N", help="rates of N workers each")
-    parser.add_argument("--backlog", type=_numbers, metavar="N,N", help="memory with N events behind each")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="between the page's markers, and a plot beside it")
-    parser.add_argument("--bootstrap", help="a Kafka that runs, instead of an embedded one")
+    parser.add_argument("--batches", type=_numbers, metavar="N,N", help="rates with batches of at most N records each")
+    parser.add_argument("--workers", type=_numbers, metavar="N,N", help="rates with N workers each")
+    parser.add_argument("--backlog", type=_numbers, metavar="N,N", help="memory with a backlog of N events each")
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="write between the page's markers, and a plot beside the page"
+    )
+    parser.add_argument("--bootstrap", help="address of a running Kafka; default: an embedded one")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Starts each program that is compared, in a process of its own, and checks that it did the whole work."""
+"""Starts each compared program in a process of its own and checks that it did the whole work."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from failsoft.workers.settings import wanted
 ROOT = Path(__file__).resolve().parent.parent
 
 STOP_WITHIN = 30.0
-"""Seconds from SIGTERM to the end; a program that takes longer is killed, for it is measured already."""
+"""Seconds from SIGTERM to the end; a slower program is killed, since it has been measured already."""
 
 LADDER = ("1h", "2h")
-"""No retry becomes due within a run: the ladder is written to, and never read."""
+"""No retry becomes due within a run: the ladder is written and never read."""
 
 REPOSITORIES = {"thread": "repository", "process": "repository-isolated"}
-"""Folders of one model each, by how its card says that it runs."""
+"""Folders with one repository each, by the primary's isolation."""
 
 _PIPELINE = """\
 name = "{name}"
@@ -55,7 +55,14 @@ repository = "{repository}"
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where a run takes place. ``folder`` holds the repository, the programs' files and their logs."""
+    """Where a run takes place.
+
+    Attributes:
+        cluster: the Kafka.
+        folder: holds the repositories, the programs' files and their logs.
+        onnx: the model's file.
+        prefix: the prefix of every topic of the run.
+    """
 
     cluster: Cluster
     folder: Path
@@ -65,11 +72,18 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One row of the table. ``module`` is the program; ``guarantee`` is failsoft's, None for the others.
+    """One row of the table.
 
-    ``name`` is for the command line. ``at_most``: how many events it is given time for, when it is far slower than the
-    rest. ``isolation`` is of failsoft's primary, and ``fallback`` tells of n events how many the fallback has to
-    answer. ``needs`` is a package that only the extra ``bench`` brings.
+    Attributes:
+        name: its name on the command line.
+        title: its name in the table.
+        module: the program in benchmarks.programs.
+        guarantee: failsoft's guarantee; None for other programs.
+        flags: further arguments.
+        at_most: the number of events that a far slower program gets time for; None for all.
+        isolation: the isolation of failsoft's primary.
+        fallback: given n events, how many of them the fallback must answer.
+        needs: a package that only the extra ``bench`` installs.
     """
 
     name: str
@@ -87,7 +101,7 @@ class Candidate:
         return self.guarantee is not None
 
     def installed(self) -> bool:
-        """Can it run here?"""
+        """Whether the program can run here."""
         return self.needs is None or importlib.util.find_spec(self.needs) is not None
 
 
@@ -136,18 +150,25 @@ ALL = OURS + PEERS
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one run of one program gave; ``sources`` counts answers by who gave them."""
+    """The figures of one run of one program.
+
+    Attributes:
+        rate: answers a second.
+        cpu_per_answer: CPU seconds.
+        sources: the number of answers by source.
+        rss: (answers so far, resident set in bytes).
+    """
 
     rate: float
     cpu_per_answer: float
     sources: Counter[str]
     rss: list[tuple[int, int]]
     batch: float
-    """Answers a transaction and partition, from the markers that transactions leave; 0 for programs without."""
+    """Answers per transaction and partition, computed from transaction markers; 0 for programs without transactions."""
 
 
 def run(bench: Bench, candidate: Candidate, source: str, events: int, label: str) -> Figures:
-    """Answer the ``events`` of ``source`` from its beginning. Raises RuntimeError if the program fell short."""
+    """Answers the ``events`` of ``source`` from its beginning. Raises RuntimeError if the program fell short."""
     name = f"{bench.prefix}{label}"
     with started(bench, candidate, name, source) as ((worker,), sink):
         wanted = min(events, candidate.at_most or events)
@@ -173,9 +194,9 @@ def run(bench: Bench, candidate: Candidate, source: str, events: int, label: str
 def started(
     bench: Bench, candidate: Candidate, name: str, source: str, workers: Sequence[Sequence[str]] = ((),)
 ) -> Iterator[tuple[list[psutil.Popen], str]]:
-    """The running program and its output topic; on leaving it is told to stop, and waited for.
+    """The running processes and their output topic; on leaving they are stopped, and awaited.
 
-    ``workers`` has the further arguments of each process, when there are several.
+    ``workers`` has further arguments for each process, if there are several.
     """
     if candidate.guarantee is None:
         sink = f"{name}.out"
@@ -207,7 +228,7 @@ def started(
 
 
 def stop(worker: psutil.Popen) -> None:
-    """SIGTERM, and SIGKILL for who does not end by it."""
+    """Sends SIGTERM, and SIGKILL if the process does not end in time."""
     if worker.poll() is None:
         worker.terminate()
         try:
@@ -239,7 +260,7 @@ def _pipeline(bench: Bench, candidate: Candidate, name: str, source: str) -> set
 
 
 def _check(bench: Bench, candidate: Candidate, name: str, answers: measure.Answers, events: int) -> None:
-    """A rate counts only if every event was answered, once, and by whom the row says."""
+    """Raises RuntimeError unless every event was answered once, and by the source that the candidate states."""
     found = len(answers.stamps_ms)
     if found != events:
         raise RuntimeError(f"{candidate.title}: {found:,} answers to {events:,} events")

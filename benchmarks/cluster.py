@@ -1,4 +1,4 @@
-"""The topics of a run: the input, filled once, and an output for each program, stamped by the broker's clock."""
+"""The topics of a run: the input, filled once, and an output for each program with the broker's timestamps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.events import EVENT_BYTES, events
 PARTITIONS = 4
 
 STAMPED = {"message.timestamp.type": "LogAppendTime"}
-"""The broker says when an answer arrived: one clock for all programs, and no reader that competes with them."""
+"""The broker records when an answer arrived. So all programs share one clock, and no reader competes with them."""
 
 _NOT_YET = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -41,23 +41,25 @@ ADMIN_WITHIN = 30.0
 
 
 class Cluster:
-    """A Kafka at ``bootstrap`` and what the benchmark wants of it."""
+    """A Kafka at ``bootstrap``, with the operations that the benchmark needs."""
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
-        quiet = {"bootstrap.servers": bootstrap, "log_level": 0}  # the broker goes before its clients do
+        quiet = {"bootstrap.servers": bootstrap, "log_level": 0}  # no log lines: the broker ends before its clients do
         self.admin = AdminClient(quiet)
         self._watcher = Consumer({**quiet, "group.id": "benchmarks"})
 
     def create(self, topic: str, stamped: bool = False) -> None:
-        """A topic of four partitions; ``stamped``: with the broker's timestamps. Returns when a client can use it."""
+        """Creates a topic of four partitions; ``stamped``: with the broker's timestamps. Returns when a client can use
+        it.
+        """
         new = NewTopic(topic, PARTITIONS, 1, config=STAMPED if stamped else {})
         for done in self.admin.create_topics([new], operation_timeout=ADMIN_WITHIN).values():
             done.result(ADMIN_WITHIN)
         self._until_led(topic)
 
     def stamp(self, topic: str) -> None:
-        """Puts the broker's timestamps on a topic that somebody else created."""
+        """Sets the broker's timestamps on an existing topic."""
         ((key, value),) = STAMPED.items()
         entry = ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
@@ -65,23 +67,23 @@ class Cluster:
             done.result(ADMIN_WITHIN)
 
     def delete(self, prefix: str) -> None:
-        """Removes the topics whose names begin so; a run leaves only the input for the next."""
+        """Deletes the topics with this prefix, so that the next run finds only the input."""
         doomed = [name for name in self.admin.list_topics(timeout=ADMIN_WITHIN).topics if name.startswith(prefix)]
         if doomed:
             for done in self.admin.delete_topics(doomed, operation_timeout=ADMIN_WITHIN).values():
                 try:
                     done.result(ADMIN_WITHIN)
                 except KafkaException as error:
-                    # The list may still hold a topic that was deleted a moment ago.
+                    # The list may still contain a topic that was just deleted.
                     if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise
 
     def fill(self, topic: str, n: int) -> None:
-        """``n`` events, spread over the partitions by their keys. Raises KafkaException when one is not taken."""
+        """Writes ``n`` events, spread over partitions by their keys. Raises KafkaException if one is not accepted."""
         print(f"publishing {n:,} events of {EVENT_BYTES} bytes …", file=sys.stderr)
         refused: list[str] = []
 
-        def seen(error: object, _message: object) -> None:
+        def delivered(error: object, _message: object) -> None:
             if error is not None:
                 refused.append(str(error))
 
@@ -91,7 +93,7 @@ class Cluster:
                 "linger.ms": 20,
                 "batch.size": 900_000,
                 "queue.buffering.max.messages": 100_000,
-                "on_delivery": seen,
+                "on_delivery": delivered,
                 "log_level": 0,
             }
         )
@@ -109,7 +111,7 @@ class Cluster:
             raise KafkaException(f"{topic} holds {self.written(topic):,} of {n:,} events: {refused[:1]}")
 
     def written(self, topic: str) -> int:
-        """Offsets used in all partitions (transaction markers count too)."""
+        """The offsets used in all partitions; transaction markers count too."""
         return sum(_patiently(functools.partial(self._end, topic, p)) for p in range(PARTITIONS))
 
     def _end(self, topic: str, partition: int) -> int:
@@ -119,7 +121,7 @@ class Cluster:
         return found[1]
 
     def committed(self, group: str, topic: str) -> int:
-        """How many records of ``topic`` the group has committed."""
+        """The number of records of ``topic`` that the group has committed."""
         wanted = [TopicPartition(topic, p) for p in range(PARTITIONS)]
         reader = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group, "log_level": 0})
         try:
@@ -128,7 +130,9 @@ class Cluster:
             reader.close()
 
     def until_joined(self, group: str, n: int, within: float) -> None:
-        """Returns when ``n`` members of ``group`` have partitions. Raises RuntimeError if they do not in time."""
+        """Waits until ``n`` members of ``group`` have partitions. Raises RuntimeError if that takes longer than
+        ``within``.
+        """
         deadline = time.monotonic() + within
         while True:
             found = self.admin.describe_consumer_groups([group])[group].result(ADMIN_WITHIN)
@@ -140,7 +144,7 @@ class Cluster:
             time.sleep(0.1)
 
     def close(self) -> None:
-        """Lets go of the connection."""
+        """Closes the connection."""
         self._watcher.close()
 
     def _until_led(self, topic: str) -> None:
@@ -155,7 +159,7 @@ class Cluster:
 
 
 def _patiently(ask: Callable[[], int]) -> int:
-    """A topic or group just created may not be known everywhere yet: ask again, for a while. Raises KafkaException."""
+    """Calls ``ask`` again while a new topic or group is not known everywhere. Raises KafkaException after a while."""
     deadline = time.monotonic() + ADMIN_WITHIN
     while True:
         try:

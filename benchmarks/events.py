@@ -9,10 +9,10 @@ import numpy as np
 FEATURES = tuple(f"feature_{j:04d}" for j in range(16))
 
 EVENT_BYTES = 468
-"""The size that docs and earlier measurements speak of; names and digits below are chosen to give it."""
+"""The size that docs and earlier measurements state; the names and digits below are chosen to give it."""
 
 DISTINCT = 10_000
-"""Feature rows that differ; then they come again under other ids. A million rows of text would take half a gigabyte."""
+"""Distinct feature rows; they repeat under other ids, because the text of a million rows would take half a gigabyte."""
 
 SEED = 7
 
@@ -23,7 +23,7 @@ def rows(n: int = DISTINCT) -> np.ndarray:
 
 
 def events(n: int) -> Iterator[tuple[bytes, bytes]]:
-    """``n`` events as (key, value); keys spread evenly over partitions, and ids are ``evt-00000000000`` and so on."""
+    """``n`` events as (key, value). Keys spread evenly over partitions; ids are ``evt-00000000000`` and so on."""
     texts = [",".join(f'"{name}":{x:.6f}' for name, x in zip(FEATURES, row, strict=True)) for row in rows()]
     for i in range(n):
         event_id = f"evt-{i:011d}"
@@ -43,13 +43,13 @@ def _odd() -> tuple[str, float]:
 
 
 ODD_OF = 100
-"""Of so many rows one is odd, for the programs whose model fails on some rows."""
+"""One row in ODD_OF is odd, for the programs whose model fails on some rows."""
 
 ODD = _odd()
-"""A feature, and the value under which a row is odd."""
+"""A feature, and the value below which a row is odd."""
 
 
 def odd_among(n: int) -> int:
-    """How many of the first ``n`` events are odd."""
+    """The number of odd events among the first ``n``."""
     odd = rows()[:, FEATURES.index(ODD[0])] < ODD[1]
     return n // DISTINCT * int(odd.sum()) + int(odd[: n % DISTINCT].sum())

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.fleet``: how long three workers take from one's tripped breaker to the fleet's, open on all.
+"""``python -m benchmarks.fleet``: the time from one worker's tripped breaker to the fleet breaker open on all three.
 
-Again and again the primary fails for everybody at once. A round begins with empty windows (an operator's reset) and a
-burst of events, so that all workers trip within their first batch or two. With good answers in the windows each would
-trip by its own share of them, and the time between would be the traffic's. Times are one machine's wall clock.
+In each round the primary fails on all workers at once. A round begins with empty windows (an operator's reset) and a
+burst of events, so that all workers trip within their first batch or two. With earlier successes in the windows, each
+worker would trip at another time, and the figures would measure the traffic. All times are one machine's wall clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from confluent_kafka import Producer
 
 from benchmarks import candidates, machine, model, moves
 from benchmarks.events import events
-from benchmarks.moves import Opening, Said
+from benchmarks.moves import Opening, WorkerLog
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.fleet.breaker import Action, Command
 from failsoft.topics import admin
@@ -36,29 +36,29 @@ from failsoft.workers.settings import wanted
 
 WORKERS = 3
 PARTITIONS = 3
-"""One a worker: in light traffic a lane commits as often as it can, and the broker works on the same cores."""
+"""One for each worker: with little traffic a lane commits as often as it can, and the broker shares its cores."""
 
 KEY = f"{model.PRIMARY}@1"
 
 RATE = 200
-"""Events a second: light, so that the time is the fleet's and not a busy worker's."""
+"""Events a second: few, so that the time measured is not that of a busy worker."""
 
 OPEN_FOR = "1s"
 
 BURST = 120
-"""Events at once when a round begins: twice ``minimum_calls`` for each worker."""
+"""Events published at once when a round begins: twice ``minimum_calls`` for each worker."""
 
 PAUSE = (0.1, 0.4)
-"""Seconds without traffic before a round, drawn anew each time: nothing may fall in step with the rounds."""
+"""Seconds without traffic before a round; random, so that no periodic task runs in step with the rounds."""
 
 WARM = 2
-"""Rounds that do not count: the fleet has just come together."""
+"""Rounds that do not count, because the fleet has just started."""
 
 WITHIN = 60.0
 """Seconds for the workers to start, and for each half of a round."""
 
 LOOK = 0.05
-"""Seconds between two looks at the logs; what is measured stands in them, and does not wait for a look."""
+"""Seconds between two reads of the logs. The lines have timestamps, so this does not affect the figures."""
 
 GOAL_MS = 100
 
@@ -74,14 +74,14 @@ time = "occurred_at"
 features = "features"
 partitions = {partitions}
 [retry]
-delays = ["1h", "2h"]               # nothing becomes due: probes are live events
+delays = ["1h", "2h"]               # no retry becomes due: probes are live events
 [models]
 repository = "{repository}"
 """
 
 
 def main() -> int:
-    """0 when every round opened the breaker on all three and closed it again; the goal is reported, not enforced."""
+    """Returns 0 when every round opened the breaker on all three and closed it again; the goal is only reported."""
     given = _arguments()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="failsoft-bench-")))
@@ -94,15 +94,15 @@ def main() -> int:
         for number in range(WARM + given.rounds):
             _round(fleet)
             print(f"round {number + 1 - WARM} of {given.rounds}", file=sys.stderr)
-        found = moves.openings(fleet.said, moves.rows(bootstrap, fleet.pipeline.names.breakers_changelog, KEY))
+        found = moves.openings(fleet.logs, moves.rows(bootstrap, fleet.pipeline.names.breakers_changelog, KEY))
         print(machine.describe())
-        print(f"{WORKERS} workers, {RATE} events/s, {given.rounds} rounds, one machine for all and the broker\n")
+        print(f"{WORKERS} workers, {RATE} events/s, {given.rounds} rounds, all on one machine with the broker\n")
         print(render(found[WARM:]))
     return 0
 
 
 def render(rounds: Sequence[Opening]) -> str:
-    """Markdown: milliseconds, over rounds."""
+    """The result as Markdown, in milliseconds over all rounds."""
     second = [r.obeyed - r.trips[1] for r in rounds if len(r.trips) > 1]
     parts = [
         ("a worker's own trip → the fleet's row obeyed by all", [r.obeyed - r.begin for r in rounds]),
@@ -121,7 +121,7 @@ def render(rounds: Sequence[Opening]) -> str:
     early = sum(not r.trips or r.trips[0] > r.decided for r in rounds)
     lines += ["", f"over the goal of {GOAL_MS} ms: {late} of {len(whole)} rounds"]
     if early:
-        lines += [f"in {early} the owner decided on reports before any worker tripped, and the time is from then"]
+        lines += [f"in {early} rounds the owner opened it before any worker tripped; their time starts at its decision"]
     return "\n".join(lines)
 
 
@@ -129,43 +129,43 @@ def render(rounds: Sequence[Opening]) -> str:
 class _Fleet:
     pipeline: settings.Settings
     switch: Path
-    """While this file is there, the primary fails for everybody."""
-    said: list[Said]
+    """While this file exists, the primary fails on all workers."""
+    logs: list[WorkerLog]
     running: list[psutil.Popen]
     traffic: Traffic
 
     def until(self, fact: Callable[[], bool], what: str) -> None:
-        """Looks at the logs until ``fact``. Raises RuntimeError when it takes too long, or a worker ended."""
+        """Reads the logs until ``fact`` holds. Raises RuntimeError if that takes too long or a worker ended."""
         deadline = time.monotonic() + WITHIN
         while True:
-            for worker in self.said:
-                worker.look()
+            for worker in self.logs:
+                worker.read()
             if fact():
                 return
             if time.monotonic() > deadline or any(p.poll() is not None for p in self.running):
                 tails = "\n".join(
                     f"--- {s.path.name}\n" + "\n".join(s.path.read_text(errors="replace").splitlines()[-8:])
-                    for s in self.said
+                    for s in self.logs
                 )
                 raise RuntimeError(f"waited for {what}; the workers' logs end with:\n{tails}")
             time.sleep(LOOK)
 
     def all(self, *states: BreakerState) -> bool:
-        """Does every worker obey the fleet's row, in one of these states?"""
-        return all(s.moves and s.moves[-1].by_fleet and s.moves[-1].to in states for s in self.said)
+        """Whether every worker obeys the fleet's row in one of these states."""
+        return all(s.moves and s.moves[-1].by_fleet and s.moves[-1].to in states for s in self.logs)
 
-    def heard(self) -> list[int]:
+    def generations(self) -> list[int]:
         """The generation of the fleet's row that each worker obeys."""
-        return [max((m.generation for m in s.moves if m.by_fleet), default=0) for s in self.said]
+        return [max((m.generation for m in s.moves if m.by_fleet), default=0) for s in self.logs]
 
 
 def _round(fleet: _Fleet) -> None:
-    """Empty windows, then failures until all three have the fleet's row, then good answers until it closes."""
+    """Runs one round: empty windows, failures until all three obey the open breaker, successes until it closes."""
     fleet.traffic.on.clear()
-    before = fleet.heard()
+    before = fleet.generations()
     why = Command(KEY, Action.RESET, "benchmarks.fleet", "a new round", int(time.time() * 1000))
     fleet.traffic.send(fleet.pipeline.names.control, why.to_bytes())
-    fleet.until(lambda: all(a > b for a, b in zip(fleet.heard(), before, strict=True)), "a reset breaker")
+    fleet.until(lambda: all(a > b for a, b in zip(fleet.generations(), before, strict=True)), "a reset breaker")
     fleet.switch.touch()
     time.sleep(random.uniform(*PAUSE))
     fleet.traffic.on.set()
@@ -176,7 +176,7 @@ def _round(fleet: _Fleet) -> None:
 
 @contextlib.contextmanager
 def _fleet(folder: Path, bootstrap: str) -> Iterator[_Fleet]:
-    """Three workers that have lanes and read the table, and traffic; on leaving all have ended."""
+    """Three workers with lanes that read the table, and traffic; on leaving all of them have ended."""
     file, name = folder / "pipeline.toml", f"bench-{random.randrange(16**6):06x}-fleet"
     source = f"{name}.events"
     file.write_text(
@@ -193,7 +193,7 @@ def _fleet(folder: Path, bootstrap: str) -> Iterator[_Fleet]:
     asyncio.run(admin.apply(pipeline.connection(), wanted(pipeline)))
     switch = folder / "down"
     with contextlib.ExitStack() as stack:
-        said, running = [], []
+        logs, running = [], []
         for number in range(WORKERS):
             log = folder / f"w{number}.log"
             out = stack.enter_context(log.open("wb"))
@@ -202,17 +202,17 @@ def _fleet(folder: Path, bootstrap: str) -> Iterator[_Fleet]:
             worker = psutil.Popen(command, cwd=candidates.ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
             stack.callback(candidates.stop, worker)
             running.append(worker)
-            said.append(Said(log, KEY))
+            logs.append(WorkerLog(log, KEY))
         traffic = Traffic(bootstrap, source)
         traffic.start()
         stack.callback(traffic.end)
-        fleet = _Fleet(pipeline, switch, said, running, traffic)
-        fleet.until(lambda: all(s.lanes and s.reads_table for s in said), "lanes, and the table")
+        fleet = _Fleet(pipeline, switch, logs, running, traffic)
+        fleet.until(lambda: all(s.lanes and s.reads_table for s in logs), "lanes, and the table")
         yield fleet
 
 
 class Traffic(threading.Thread):
-    """While ``on``: ``BURST`` events and then ``RATE`` a second, on a schedule that begins anew each time."""
+    """While ``on`` is set, publishes ``BURST`` events and then ``RATE`` a second; the schedule restarts each time."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         super().__init__(name="traffic", daemon=True)
@@ -221,7 +221,7 @@ class Traffic(threading.Thread):
         self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "log_level": 0})
 
     def run(self) -> None:
-        """Until ``end``."""
+        """Runs until ``end``."""
         each = events(10**9)
         while not self._over.is_set():
             if not self.on.wait(LOOK):
@@ -235,12 +235,12 @@ class Traffic(threading.Thread):
                 i += 1
 
     def send(self, topic: str, value: bytes) -> None:
-        """One record that is no event; returns when the broker has it."""
+        """Writes one record that is not an event; returns when the broker has it."""
         self._producer.produce(topic, value)
         self._producer.flush(WITHIN)
 
     def end(self) -> None:
-        """The last event is out."""
+        """Stops, and waits until the last event is sent."""
         self._over.set()
         self.on.clear()
         self.join()
@@ -251,10 +251,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.fleet",
         description=__doc__,
-        epilog="Workers, traffic and broker share this machine's cores: of a busy one the last tenth tells nothing.",
+        epilog="Workers, traffic and broker share this machine's cores: on a busy machine p90 to max mean nothing.",
     )
-    parser.add_argument("--rounds", type=int, default=30, help="how often it opens and closes (30)")
-    parser.add_argument("--bootstrap", help="a Kafka that runs, instead of an embedded one")
+    parser.add_argument("--rounds", type=int, default=30, help="number of rounds (30)")
+    parser.add_argument("--bootstrap", help="address of a running Kafka; default: an embedded one")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 """Latency at a steady rate: from an event's arrival in its topic to its answer at a read_committed reader.
 
-Beside it stands the whole way, from when the event was due to be published: a publisher on the same busy cores has its
-share in that.
+The table also shows the whole way, from the time the event was due to be published. That includes the publisher's
+delay on the same busy cores.
 """
 
 from __future__ import annotations
@@ -22,27 +22,35 @@ from benchmarks.cluster import PARTITIONS, assignment
 from benchmarks.events import events
 
 LASTS = 20.0
-"""Seconds of traffic: 20,000 samples at 1,000 a second, so that p99 stands on 200 of them."""
+"""Seconds of traffic: 20,000 samples at 1,000 a second, so that p99 rests on 200 of them."""
 
 SMOKE = 3.0
 
 WARM = 1.0
-"""Seconds at the start that do not count: the first batch meets a cold worker."""
+"""Seconds at the start that do not count, because the worker is still cold."""
 
 LINGER_MS = 5
-"""librdkafka's own default. With 0 each event is a request of its own, and the broker's cores measure that instead."""
+"""librdkafka's own default. With 0 each event would be a request of its own, and the figures would measure the broker.
+"""
 
 ANSWERED_WITHIN = 60.0
-"""Seconds that the reader waits for the worker's start, and for the last answers."""
+"""Seconds that the reader waits for the worker's start and for the last answers."""
 
 
 CELLS = ("p50 ms", "p90", "p99", "max", "whole p50", "whole p99")
-"""From the broker on; and the whole way, from when the event was due to be published."""
+"""The first four from the broker's timestamp; the ``whole`` ones from the time the event was due to be published."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds, of all answers after the warm-up; ``seconds`` from the broker on, ``whole`` from the schedule on."""
+    """The latencies of all answers after the warm-up.
+
+    Attributes:
+        title: the program.
+        rate: events a second.
+        seconds: from the broker's timestamp of the event to the reader (seconds).
+        whole: from the event's due time to the reader (seconds).
+    """
 
     title: str
     rate: int
@@ -50,17 +58,17 @@ class Latency:
     whole: np.ndarray
 
     def cells(self) -> tuple[str, ...]:
-        """Milliseconds, as CELLS names them."""
+        """The figures in milliseconds, in the order of CELLS."""
         found = (*np.percentile(self.seconds, (50, 90, 99)), self.seconds.max(), *np.percentile(self.whole, (50, 99)))
         return tuple(f"{1000 * x:,.0f}" for x in found)
 
     def __str__(self) -> str:
-        said = ", ".join(f"{name} {cell}" for name, cell in zip(CELLS, self.cells(), strict=True))
-        return f"latency at {self.rate:,} events/s, {self.title}: {said} ({len(self.seconds):,} events)"
+        figures = ", ".join(f"{name} {cell}" for name, cell in zip(CELLS, self.cells(), strict=True))
+        return f"latency at {self.rate:,} events/s, {self.title}: {figures} ({len(self.seconds):,} events)"
 
 
 def one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str) -> Latency:
-    """``candidate`` at ``rate`` events a second for ``lasts`` seconds. Raises RuntimeError when it falls short."""
+    """Measures ``candidate`` at ``rate`` events a second for ``lasts`` seconds. RuntimeError if it falls short."""
     name = f"{bench.prefix}{label}"
     source = f"{name}-events"
     bench.cluster.create(source, stamped=True)
@@ -78,19 +86,19 @@ def one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str)
 
 
 def _first(bench: Bench, producer: Producer, worker: psutil.Popen, source: str, group: str) -> None:
-    """An event each partition, so that the worker is known to be up before the clock runs."""
+    """Waits for one event in each partition to be processed, so that the worker is up before the measurement starts."""
     for partition, (key, value) in enumerate(events(PARTITIONS)):
         producer.produce(source, value.replace(b"evt-", b"wrm-"), key.replace(b"evt-", b"wrm-"), partition=partition)
     producer.flush()
     deadline = time.monotonic() + ANSWERED_WITHIN
     while bench.cluster.committed(group, source) < PARTITIONS:
         if worker.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("it did not get to its first events")
+            raise RuntimeError("it did not process its first events")
         time.sleep(0.1)
 
 
 def _publish(producer: Producer, source: str, rate: int, n: int) -> dict[str, float]:
-    """When each event was due (epoch seconds), by id. The schedule does not wait for a slow publisher."""
+    """Publishes ``n`` events; returns their due times (epoch seconds), by id. A slow send does not delay others."""
     due: dict[str, float] = {}
     begin = time.time()
     for i, (key, value) in enumerate(events(n)):
@@ -106,7 +114,7 @@ def _publish(producer: Producer, source: str, rate: int, n: int) -> dict[str, fl
 
 
 class _Reader(threading.Thread):
-    """Notes when each answer could be read; on a thread of its own, since the publisher has a schedule to keep."""
+    """Records when each answer could be read, on a thread of its own, since the publisher has a schedule to keep."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         super().__init__(name="reader", daemon=True)
@@ -127,7 +135,7 @@ class _Reader(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Until ``all`` has what it wants."""
+        """Runs until ``all`` has its answers."""
         while not self._over.is_set():
             message = self._consumer.poll(0.1)
             if message is None:
@@ -139,7 +147,7 @@ class _Reader(threading.Thread):
             self._arrived.setdefault(orjson.loads(message.value())["event_id"], now)
 
     def all(self, wanted: Set[str], worker: psutil.Popen) -> dict[str, float]:
-        """Arrival (epoch seconds) by id, once every one of ``wanted`` is there. Raises RuntimeError."""
+        """The arrival of each answer (epoch seconds), by id, once all ``wanted`` are there. Raises RuntimeError."""
         deadline = time.monotonic() + ANSWERED_WITHIN
         while not wanted <= self._arrived.keys():
             if self._failed or worker.poll() is not None or time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What the figures were taken on: a line on the machine, its load, and the versions that matter."""
+"""Describes the machine of a run: its processor, its load, and the versions that matter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PEERS = ("confluent-kafka", "faststream", "quixstreams")
 
 
 def describe() -> str:
-    """Two lines. The load tells how far others had the machine too."""
+    """Two lines of text. The load shows how much else the machine was doing."""
     load = " ".join(f"{x:.1f}" for x in os.getloadavg())
     versions = ", ".join(f"{name} {found}" for name in (*_PACKAGES, *_PEERS) if (found := _version(name)))
     return (

@@ -1,4 +1,4 @@
-"""A program's rate from the outside: when the broker got each answer that a read_committed reader sees."""
+"""Measures a program's rate from outside: when the broker got each answer that a read_committed reader sees."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Kaf
 from benchmarks.cluster import PARTITIONS, Cluster, assignment
 
 WARM_UP = 0.1
-"""The first tenth of the answers is not counted: batches are still growing, and caches cold."""
+"""The share of answers at the start that is not counted: batches are still growing, and caches are cold."""
 
 LOOK_EVERY = 0.1
-"""Seconds between two looks at a program's progress; each costs the broker four small requests."""
+"""Seconds between two checks of a program's progress; each costs the broker four small requests."""
 
 STALLED = 60.0
 """Seconds without a new answer after which a program has failed."""
@@ -25,7 +25,12 @@ STALLED = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a reader found: broker timestamps (ms, sorted), and how many answers each source gave ("" if untold)."""
+    """The answers that a reader found.
+
+    Attributes:
+        stamps_ms: broker timestamps, sorted (ms).
+        sources: the number of answers by source; "" for answers without one.
+    """
 
     stamps_ms: np.ndarray
     sources: Counter[str]
@@ -39,17 +44,22 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A process as it worked: CPU seconds (its models' processes' too) an answer, and its own memory in bytes."""
+    """A process at work.
+
+    Attributes:
+        cpu_per_answer: CPU seconds for an answer, including those of its models' processes.
+        rss: samples of its own memory.
+    """
 
     cpu_per_answer: float
     rss: list[tuple[int, int]]
-    """(answers so far, resident set)"""
+    """(answers so far, resident set in bytes)."""
 
 
 def watch(process: psutil.Popen, cluster: Cluster, sink: str, expected: int, done: Callable[[], bool]) -> Watched:
-    """Looks on until ``expected`` answers are written and ``done`` says so. Raises RuntimeError if they never are."""
+    """Watches until ``expected`` answers are written and ``done`` holds. Raises RuntimeError if that never happens."""
     samples: list[tuple[int, float, int]] = []
-    below: list[psutil.Process] = []  # models' own processes: looked for once, when there are answers
+    below: list[psutil.Process] = []  # processes of models: listed once, after the first answers
     last, since = -1, time.monotonic()
     while True:
         written = cluster.written(sink)
@@ -86,12 +96,12 @@ def read(bootstrap: str, topic: str) -> Answers:
 
 
 def arrivals(bootstrap: str, topic: str) -> dict[str, float]:
-    """When the broker got each record (epoch seconds), by its key."""
+    """The broker's time of each record (epoch seconds), by its key."""
     return {message.key().decode(): _stamp(message) / 1000 for message in _records(bootstrap, topic)}
 
 
 def count(bootstrap: str, topic: str) -> int:
-    """Committed records of ``topic``, whoever stamped them."""
+    """The number of committed records of ``topic``, with timestamps of any kind."""
     return sum(1 for _ in _records(bootstrap, topic))
 
 
@@ -122,8 +132,8 @@ def _records(bootstrap: str, topic: str) -> Iterator[Message]:
 
 
 def _stamp(message: Message) -> int:
-    """The broker's timestamp in ms. Raises RuntimeError for one that a program gave itself."""
+    """The broker's timestamp in ms. Raises RuntimeError if the record has its producer's."""
     kind, stamp = message.timestamp()
     if kind != TIMESTAMP_LOG_APPEND_TIME:
-        raise RuntimeError(f"{message.topic()} was not stamped by the broker")
+        raise RuntimeError(f"{message.topic()} does not have the broker's timestamps")
     return int(stamp)

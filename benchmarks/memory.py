@@ -1,4 +1,4 @@
-"""Memory of a worker with a long backlog behind it: its resident set, sampled while it works it off."""
+"""Memory of a worker with a long backlog: its resident set, sampled while it processes the backlog."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of a worker's resident set: at its greatest, and the greatest in each third of the work."""
+    """A worker's resident set.
+
+    Attributes:
+        title: the program.
+        events: the size of the backlog.
+        peak: its maximum (bytes).
+        thirds: its maximum in each third of the work (bytes).
+    """
 
     title: str
     events: int
@@ -22,13 +29,13 @@ class Memory:
     def __str__(self) -> str:
         thirds = ", ".join(f"{x / MEGABYTE:.0f}" for x in self.thirds)
         return (
-            f"memory with {self.events:,} events behind, {self.title}: "
+            f"memory with a backlog of {self.events:,} events,  {self.title}: "
             f"peak {self.peak / MEGABYTE:.0f} MB (by thirds of the work: {thirds} MB)"
         )
 
 
 def measure(bench: Bench, events: int) -> Memory:
-    """failsoft exactly once works off ``events``."""
+    """Runs failsoft exactly once over a backlog of ``events``."""
     source = f"{bench.prefix}backlog-{events}"
     bench.cluster.create(source)
     bench.cluster.fill(source, events)

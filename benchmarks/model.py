@@ -1,4 +1,4 @@
-"""The model that every program serves: gradient boosting, 100 trees, in a repository with a fallback of equal cost."""
+"""The model that every program serves: gradient boosting with 100 trees, and a fallback of equal cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAINED_ON = 2_000
 _CARD = """\
 [model]
 isolation = "{isolation}"
-deadline = "10s"    # rates are of a healthy primary: what else the machine does must not make it slow or late
+deadline = "10s"    # long: the machine's other load must not make a healthy primary late
 [output]
 kind = "binary"
 {features}
@@ -53,10 +53,10 @@ def train() -> bytes:
 
 
 def write(root: Path, open_for: str = "1h", isolation: str = "thread", content: bytes | None = None) -> Path:
-    """Fills the repository at ``root``; gives the path of the ONNX file, for the programs that know no repository.
+    """Fills the repository at ``root`` and returns the path of the ONNX file, for programs that use no repository.
 
-    ``open_for`` an hour: a primary that is down stays down for a run, without probes in between. ``isolation`` is the
-    primary's; ``content`` is the model, if it was trained already.
+    ``open_for``: with an hour, a primary that is down stays down for a run, without probes. ``isolation`` is the
+    primary's. ``content`` is the model, if it was trained already.
     """
     content = train() if content is None else content
     features = "".join(f'[[features]]\nname = "{name}"\ntype = "float"\n' for name in FEATURES)

@@ -1,4 +1,4 @@
-"""What three workers and their owner said of one breaker: the moves in the workers' logs, and the rows in the table."""
+"""Transitions of one breaker: those in the workers' logs, and those in the rows of the breaker table."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.fleet.breaker import BreakerRow
 
 READ_WITHIN = 10.0
-"""Seconds for the table's changelog, a few hundred rows."""
+"""Seconds to read the table's changelog of a few hundred rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A worker's breaker moved, at ``at`` (epoch seconds). ``generation`` is the row's, when the fleet moved it."""
+    """A transition of a worker's breaker.
+
+    Attributes:
+        at: the time (epoch seconds).
+        to: the new state.
+        generation: the generation of the fleet's row, if the fleet caused the transition.
+        by_fleet: whether the fleet caused it.
+    """
 
     at: float
     to: BreakerState
@@ -26,8 +33,14 @@ class Move:
     by_fleet: bool
 
 
-class Said:
-    """A worker's log, read on as it grows."""
+class WorkerLog:
+    """A worker's log, read on as it grows.
+
+    Attributes:
+        moves: the transitions so far.
+        lanes: the number of lanes opened so far.
+        reads_table: whether the worker has read the breaker table.
+    """
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self._key = path, key
@@ -38,26 +51,26 @@ class Said:
 
     @property
     def state(self) -> BreakerState:
-        """What the worker obeys, by its last move."""
+        """The state that the worker obeys, according to its last transition."""
         return self.moves[-1].to if self.moves else BreakerState.CLOSED
 
-    def look(self) -> None:
-        """Takes in what was written since the last look."""
+    def read(self) -> None:
+        """Reads what was written since the last call."""
         with self.path.open("rb") as log:
             log.seek(self._offset)
             for line in log:
                 if not line.endswith(b"\n"):
-                    return  # it is being written
+                    return  # an incomplete line that is still being written
                 self._offset += len(line)
                 if line.startswith(b"{"):
-                    self._hear(orjson.loads(line))
+                    self._add(orjson.loads(line))
 
-    def _hear(self, said: dict[str, str | int]) -> None:
-        event = said.get("event")
-        if event == "breaker moved" and f"{said['model']}@{said['version']}" == self._key:
-            at = datetime.fromisoformat(str(said["timestamp"])).timestamp()
-            by_fleet = said["by"] == "the fleet"
-            self.moves.append(Move(at, BreakerState(str(said["to"])), int(said["generation"]), by_fleet))
+    def _add(self, line: dict[str, str | int]) -> None:
+        event = line.get("event")
+        if event == "breaker moved" and f"{line['model']}@{line['version']}" == self._key:
+            at = datetime.fromisoformat(str(line["timestamp"])).timestamp()
+            by_fleet = line["by"] == "the fleet"
+            self.moves.append(Move(at, BreakerState(str(line["to"])), int(line["generation"]), by_fleet))
         elif event == "lane open":
             self.lanes += 1
         elif event == "the fleet's breakers are read":
@@ -66,10 +79,13 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One round: a closed breaker opened for the fleet. Epoch seconds; ``trips`` are workers' own, in order.
+    """One round: a closed breaker that opened for the fleet. All times are epoch seconds.
 
-    ``decided`` is when the owner folded the report that opened it, ``obeyed`` when the last worker had the row, and
-    ``quiet`` when the last one stopped asking the model, by its own breaker or the fleet's.
+    Attributes:
+        trips: when workers' local breakers tripped, in order.
+        decided: when the owner folded the report that opened the breaker.
+        obeyed: when the last worker had the row.
+        quiet: when the last worker stopped calling the model, by its local breaker or the fleet's.
     """
 
     trips: tuple[float, ...]
@@ -79,12 +95,12 @@ class Opening:
 
     @property
     def begin(self) -> float:
-        """The first trip; or the owner's decision, when reports of several workers sufficed before one tripped."""
+        """The first trip, or the owner's decision if reports of several workers sufficed before one of them tripped."""
         return min([*self.trips, self.decided])
 
 
-def openings(workers: list[Said], rows: list[BreakerRow]) -> list[Opening]:
-    """Each time that the fleet's breaker went from closed to open. Raises RuntimeError for one that somebody missed."""
+def openings(workers: list[WorkerLog], rows: list[BreakerRow]) -> list[Opening]:
+    """Each time the fleet breaker went from closed to open. Raises RuntimeError if a worker did not obey one."""
     found, closed = [], 0.0
     for before, row in zip([None, *rows], rows, strict=False):
         if before is not None and before.state == BreakerState.CLOSED and row.state == BreakerState.OPEN:
@@ -94,16 +110,18 @@ def openings(workers: list[Said], rows: list[BreakerRow]) -> list[Opening]:
     return found
 
 
-def _opening(workers: list[Said], row: BreakerRow, closed: float) -> Opening:
+def _opening(workers: list[WorkerLog], row: BreakerRow, closed: float) -> Opening:
     trips, obeyed, quiet = [], [], []
     for worker in workers:
-        heard = [m.at for m in worker.moves if m.by_fleet and m.generation == row.generation]
-        if not heard:
+        obeyed_at = [m.at for m in worker.moves if m.by_fleet and m.generation == row.generation]
+        if not obeyed_at:
             raise RuntimeError(f"{worker.path.name} did not obey generation {row.generation}")
-        own = [m.at for m in worker.moves if not m.by_fleet and m.to is BreakerState.OPEN and closed < m.at < heard[0]]
+        own = [
+            m.at for m in worker.moves if not m.by_fleet and m.to is BreakerState.OPEN and closed < m.at < obeyed_at[0]
+        ]
         trips += own[:1]
-        obeyed.append(heard[0])
-        quiet.append(min([*own, *heard]))
+        obeyed.append(obeyed_at[0])
+        quiet.append(min([*own, *obeyed_at]))
     return Opening(tuple(sorted(trips)), row.since_ms / 1000, max(obeyed), max(quiet))
 
 

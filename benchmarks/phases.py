@@ -1,7 +1,7 @@
-"""CPU time by phase: functions, coroutines and generators wrapped from outside, each charged with its own time only.
+"""CPU time by phase: wraps functions, coroutines and generators, and charges each with its own time only.
 
-It is counted for batches and not for events, a few clock readings each, so that measuring hardly changes what is
-measured: a tracing profiler's hook on each call would.
+It times batches and not events, with a few clock readings each, so that measuring hardly changes the result. The hook
+of a tracing profiler, which runs on each call, would change it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any
 
 
 class Phases:
-    """Nanoseconds of CPU by phase, over all threads. A phase within another is not charged to that one as well."""
+    """Nanoseconds of CPU by phase, over all threads. Time of an inner phase is not charged to the outer one."""
 
     def __init__(self) -> None:
-        self._counts: list[Counter[str]] = []  # one a thread: adding to one of another's is no atomic step
+        self._counts: list[Counter[str]] = []  # one for each thread: an addition is not atomic across threads
         self._here = _Here(self._counts)
 
     def spent(self) -> dict[str, int]:
-        """So far, by phase."""
+        """The time spent so far, by phase (ns)."""
         return dict(sum(self._counts, Counter()))
 
     def clear(self) -> None:
-        """Forgets all that was spent so far."""
+        """Resets the time spent so far."""
         for counts in self._counts:
             counts.clear()
 
     def function(self, owner: Any, name: str, phase: str) -> None:
-        """``owner.name`` is a function or a method: its calls are ``phase``."""
+        """Charges the calls of ``owner.name``, a function or method, to ``phase``."""
         inner = getattr(owner, name)
 
         @functools.wraps(inner)
@@ -47,7 +47,7 @@ class Phases:
         setattr(owner, name, timed)
 
     def coroutine(self, owner: Any, name: str, phase: str) -> None:
-        """``owner.name`` is a coroutine function: what it does between its awaits is ``phase``."""
+        """Charges ``owner.name``, a coroutine function, to ``phase``, without the time in which it awaits."""
         inner = getattr(owner, name)
 
         @functools.wraps(inner)
@@ -57,7 +57,7 @@ class Phases:
         setattr(owner, name, timed)
 
     def generator(self, owner: Any, name: str, phase: str) -> None:
-        """``owner.name`` is a generator function: what it does between its yields is ``phase``."""
+        """Charges ``owner.name``, a generator function, to ``phase``, without the time between its yields."""
         inner = getattr(owner, name)
 
         @functools.wraps(inner)
@@ -67,11 +67,11 @@ class Phases:
         setattr(owner, name, timed)
 
     def collector(self, phase: str) -> None:
-        """The cyclic garbage collector's time, wherever it strikes."""
+        """Charges the runs of the cyclic garbage collector to ``phase``."""
         gc.callbacks.append(lambda when, _info: self.enter(phase) if when == "start" else self.leave())
 
     def enter(self, phase: str) -> None:
-        """From now on this thread's time is ``phase``'s, until ``leave``."""
+        """Charges this thread's time to ``phase`` until ``leave``."""
         here, now = self._here, time.thread_time_ns()
         if here.stack:
             here.spent[here.stack[-1]] += now - here.mark
@@ -79,7 +79,7 @@ class Phases:
         here.mark = now
 
     def leave(self) -> None:
-        """Back to the phase before."""
+        """Returns to the phase before ``enter``."""
         here, now = self._here, time.thread_time_ns()
         here.spent[here.stack.pop()] += now - here.mark
         here.mark = now
@@ -89,7 +89,7 @@ class Phases:
         return (yield from self._driven(inner, phase))
 
     def _driven(self, inner: Any, phase: str) -> Generator[Any, Any, Any]:
-        """Hands on what ``inner`` yields and what it is sent or thrown, and times each step of it."""
+        """Passes on what ``inner`` yields, is sent and is thrown, and times each of its steps."""
         step: Callable[[Any], Any] = inner.send
         given: Any = None
         while True:
@@ -102,12 +102,12 @@ class Phases:
                 self.leave()
             try:
                 step, given = inner.send, (yield yielded)
-            except BaseException as error:  # noqa: BLE001  (a cancellation too: it is the inner one's to answer)
+            except BaseException as error:  # noqa: BLE001  (a cancellation too: ``inner`` must handle it)
                 step, given = inner.throw, error
 
 
 class _Here(threading.local):
-    """Where a thread is, and what it has spent."""
+    """A thread's stack of phases, and the time it has spent in each."""
 
     def __init__(self, counts: list[Counter[str]]) -> None:
         self.spent: Counter[str] = Counter()

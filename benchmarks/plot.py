@@ -1,4 +1,4 @@
-"""The rates as a picture: a bar a program, its median, and the spread of its rounds; SVG by hand, for one chart."""
+"""A bar chart of the rates: the median of each program and the spread of its rounds. The SVG is written by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import median
 from benchmarks.candidates import Candidate, Figures
 
 WIDTH, LEFT, RIGHT = 900, 330, 90
-"""Pixels: of the whole, of the names, and behind the longest bar for its figure."""
+"""Pixels: the whole width, the column of names, and the space behind the longest bar for its figure."""
 
 ROW, BAR, TOP = 28, 16, 46
 
@@ -18,8 +18,8 @@ OURS, OTHERS = "#2a78b5", "#9aa5b1"
 _STYLE = "font:13px system-ui,sans-serif;background:#fff"
 
 
-def bars(found: Mapping[Candidate, Sequence[Figures]], said: str) -> str:
-    """The chart as SVG, the fastest first; ``said`` is its second line."""
+def bars(found: Mapping[Candidate, Sequence[Figures]], subtitle: str) -> str:
+    """The chart as SVG, the fastest program first; ``subtitle`` is its second line."""
     rows = sorted(found.items(), key=lambda item: -median(f.rate for f in item[1]))
     most = max(f.rate for runs in found.values() for f in runs)
     scale = (WIDTH - LEFT - RIGHT) / most
@@ -29,7 +29,7 @@ def bars(found: Mapping[Candidate, Sequence[Figures]], said: str) -> str:
         f'style="{_STYLE}" role="img" aria-label="Events a second by program">',
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
         '<text x="12" y="18" font-weight="600" fill="#111">Events a second, one process each</text>',
-        f'<text x="12" y="35" font-size="11" fill="#555">{escape(said)}</text>',
+        f'<text x="12" y="35" font-size="11" fill="#555">{escape(subtitle)}</text>',
     ]
     for i, (candidate, runs) in enumerate(rows):
         rates = [f.rate for f in runs]

@@ -1,4 +1,4 @@
-"""How figures move with one thing: latency with load, rate with batch size and with workers, memory with backlog."""
+"""Sweeps over one parameter: latency by load, rate by batch size and by workers, memory by backlog."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.candidates import EXACTLY, HAND, Bench
 from benchmarks.table import markdown
 
 JOINED_WITHIN = 120.0
-"""Seconds for all workers of a run to be in their group: four that start at once on two cores take a while."""
+"""Seconds for all workers of a run to join their group; four that start at once on two cores take a while."""
 
 
 def by_load(bench: Bench, rates: Sequence[int], lasts: float) -> str:
-    """Milliseconds from the broker to a read_committed reader: failsoft exactly once, and the hand-written loop."""
+    """Milliseconds from the broker to a read_committed reader, for failsoft exactly once and the hand-written loop."""
     rows = []
     for rate in rates:
         for candidate in (EXACTLY, HAND):
@@ -27,7 +27,7 @@ def by_load(bench: Bench, rates: Sequence[int], lasts: float) -> str:
 
 
 def by_batch(bench: Bench, source: str, events: int, sizes: Sequence[int], rounds: int) -> str:
-    """failsoft exactly once with the largest batch a transaction and partition set to each of ``sizes``."""
+    """failsoft exactly once, with each of ``sizes`` as the largest batch of a transaction and partition (records)."""
     found: dict[int, list[candidates.Figures]] = {size: [] for size in sizes}
     for number in range(rounds):
         for size in sizes:
@@ -49,7 +49,7 @@ def by_batch(bench: Bench, source: str, events: int, sizes: Sequence[int], round
 
 
 def by_backlog(bench: Bench, backlogs: Sequence[int]) -> str:
-    """The resident set of failsoft exactly once while it works off each backlog, in megabytes."""
+    """The resident set of failsoft exactly once while it processes each backlog, in megabytes."""
     rows = []
     for events in backlogs:
         found = memory.measure(bench, events)
@@ -59,7 +59,7 @@ def by_backlog(bench: Bench, backlogs: Sequence[int]) -> str:
 
 
 def by_workers(bench: Bench, source: str, events: int, counts: Sequence[int], rounds: int) -> str:
-    """failsoft exactly once, as many processes as each of ``counts`` says, on the same four partitions."""
+    """failsoft exactly once with each of ``counts`` as the number of processes, on the same four partitions."""
     found: dict[int, list[float]] = {n: [] for n in counts}
     for number in range(rounds):
         for n in counts:
@@ -80,7 +80,7 @@ def by_workers(bench: Bench, source: str, events: int, counts: Sequence[int], ro
 
 
 def _together(bench: Bench, source: str, events: int, n: int, label: str) -> float:
-    """Events a second of ``n`` workers that begin at once. Raises RuntimeError if they fall short."""
+    """Events a second of ``n`` workers that start at once. Raises RuntimeError if they fall short."""
     name = f"{bench.prefix}{label}"
     gate = bench.folder / f"{name}.gate"
     each = [("--id", f"{name}-{i}", "--gate", str(gate)) for i in range(n)]

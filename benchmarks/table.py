@@ -1,4 +1,4 @@
-"""The tables of a run: rates with medians, spread and ratios; and plain rows of anything else."""
+"""The tables of a run: rates with medians, spread and ratios, and plain tables of other figures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from benchmarks.candidates import EXACTLY, HAND, Candidate, Figures
 
 
 def render(found: Mapping[Candidate, Sequence[Figures]]) -> str:
-    """Markdown. Each ratio is the median of the rounds' own ratios: within a round the machine was the same.
+    """The rates as Markdown. Each ratio is the median of the rounds' own ratios: within a round the machine was the
+    same.
 
-    The reference is the hand-written loop, or the first program when it did not run. The last column is the reference's
-    CPU time an event over the program's own: what the ratio of rates comes to when the process has a core to itself,
-    and hardly moved by what else the machine does.
+    The reference is the hand-written loop, or the first program if that did not run. The last column is the reference's
+    CPU time per event divided by the program's own. It is the ratio of rates that a process with a core of its own
+    would have, and the machine's other load hardly changes it.
     """
     reference = HAND if HAND in found else next(iter(found))
     base = found[reference]
@@ -40,7 +41,7 @@ def render(found: Mapping[Candidate, Sequence[Figures]]) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text, and the others numbers."""
+    """A table whose first column is text; the other columns are numbers."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = [
         "| " + " | ".join(_fit(cell, w, i) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) + " |"
@@ -56,7 +57,7 @@ def ratio(these: Sequence[Figures], those: Sequence[Figures]) -> float:
 
 
 def spread(these: Sequence[Figures], those: Sequence[Figures]) -> str:
-    """The median of the rounds' own ratios, and the least and the greatest."""
+    """The median of the rounds' own ratios, with the least and the greatest."""
     found = _ratios(these, those)
     return f"{median(found):.2f} ({min(found):.2f}..{max(found):.2f})"
 

@@ -1,1 +1,1 @@
-"""Tests; ``tests.kit`` has what several of them share."""
+"""Tests; ``tests.kit`` holds what several of them share."""

@@ -1,7 +1,7 @@
-"""Three real Kafka nodes for tests, each a broker and a controller, with replicas of everything.
+"""Three real Kafka nodes for tests, each a broker and a controller, with a replica of everything on each.
 
-Each broker listens twice: at one port for the test's own clients, and at another for clients who are told to come
-through a proxy (``tests.proxy``), so that a worker's network can fail while the test sees all.
+Each broker has two listeners: one for the test's own clients, and one that is advertised through a proxy
+(``tests.proxy``). So a worker's network can fail while the test still sees everything.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from tests.proxy import Proxy
 
 NODES = (1, 2, 3)
 HEAP = "512m"
-"""Of each node: three share a small machine, and their topics are small."""
+"""Heap of each node: three nodes share a small machine, and their topics are small."""
 
 READY_WITHIN = 120.0
-"""Seconds for three to start side by side; ten are usual on two idle cores."""
+"""Seconds for three nodes to start at once; ten are usual on two idle cores."""
 
 TRIES = 3
-"""A port that was free when it was chosen may be taken when it is used."""
+"""Attempts to start: a port that was free when chosen may be taken when it is used."""
 
 
 def settings(node: int, ports: Mapping[int, Mapping[str, int]]) -> dict[str, str]:
-    """What of a node's server.properties is different from a single one's (``topics.embedded.broker.properties``)."""
+    """The settings in which a node differs from a single one (``topics.embedded.broker.properties``)."""
     own = ports[node]
     replicas = {
         f"{topic}.replication.factor": "3"
@@ -50,13 +50,13 @@ def settings(node: int, ports: Mapping[int, Mapping[str, int]]) -> dict[str, str
         "min.insync.replicas": "2",
         "transaction.state.log.min.isr": "2",
         "share.coordinator.state.topic.min.isr": "2",
-        # Kafka's own default: here there is somebody to hand partitions to.
+        # Kafka's own default; the single broker disables it because it has no other broker to hand leadership to.
         "controlled.shutdown.enable": "true",
     }
 
 
 class Node(EmbeddedBroker):
-    """One of three."""
+    """One node of the three."""
 
     def __init__(self, cluster: str, data: Path, port: int, own: Mapping[str, str]) -> None:
         super().__init__(data, port, heap=HEAP, settings=own)
@@ -67,7 +67,7 @@ class Node(EmbeddedBroker):
 
 
 class Cluster:
-    """Three nodes and a proxy before each; ``with Cluster(folder) as cluster:``."""
+    """Three nodes with a proxy before each; use as ``with Cluster(folder) as cluster:``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -77,12 +77,12 @@ class Cluster:
 
     @property
     def bootstrap(self) -> str:
-        """For the test's own clients: past the proxies."""
+        """The addresses for the test's own clients, without proxies."""
         return ",".join(node.bootstrap for node in self.nodes.values())
 
     @property
     def proxied(self) -> str:
-        """For clients whose network may fail."""
+        """The addresses for clients whose network may fail, through the proxies."""
         return ",".join(f"{HOST}:{proxy.port}" for proxy in self.proxies.values())
 
     def __enter__(self) -> Self:
@@ -112,7 +112,7 @@ class Cluster:
         self.whole()
 
     def whole(self) -> None:
-        """Whatever was done to it is undone: networks healed, nodes started, every replica in sync."""
+        """Undoes all faults: heals networks, starts nodes, and waits until every replica is in sync."""
         for proxy in self.proxies.values():
             proxy.latency(0.0)
             proxy.heal()
@@ -127,7 +127,7 @@ class Cluster:
     # --- what a test asks ---
 
     def wait_in_sync(self, timeout: float = READY_WITHIN) -> None:
-        """Until each of the three is in service, and a replica in sync of every partition it has."""
+        """Waits until all three nodes are in service and every replica is in sync."""
         wait_for(lambda: not self._behind(), timeout, "every replica to be in sync")
 
     def _behind(self) -> list[str]:
@@ -145,7 +145,7 @@ class Cluster:
         ]
 
     def replicas(self, prefix: str = "") -> dict[str, int]:
-        """How many copies each topic has of its partitions, at least."""
+        """The least number of replicas of each topic's partitions."""
         return {
             name: min(len(p.replicas) for p in topic.partitions.values())
             for name, topic in self._metadata().topics.items()
@@ -153,15 +153,15 @@ class Cluster:
         }
 
     def leader(self, topic: str, partition: int) -> int:
-        """The node that leads a partition now; -1 is none."""
+        """The node that leads a partition now; -1 if none does."""
         return int(self._metadata().topics[topic].partitions[partition].leader)
 
     def coordinator_of_group(self, group: str) -> int:
-        """The node that leads the group's partition of __consumer_offsets: Kafka's rule (GroupMetadataManager)."""
+        """The node that leads the group's partition of __consumer_offsets, by Kafka's rule (GroupMetadataManager)."""
         return self._coordinator("__consumer_offsets", group)
 
     def coordinator_of_transactions(self, transactional_id: str) -> int:
-        """The node that leads the id's partition of __transaction_state: Kafka's rule (TransactionStateManager)."""
+        """The node that leads the id's partition of __transaction_state, by Kafka's rule (TransactionStateManager)."""
         return self._coordinator("__transaction_state", transactional_id)
 
     def _coordinator(self, topic: str, key: str) -> int:
@@ -172,12 +172,12 @@ class Cluster:
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 2}).list_topics(timeout=5)
 
     def lost_markers(self) -> list[str]:
-        """Of all brokers: the transactions whose markers they say that they gave up (docs/decisions/0008)."""
+        """The log lines of all brokers that report lost transaction markers (docs/decisions/0008)."""
         return [line for node in self.nodes.values() for line in node.lost_markers()]
 
 
 def _ports() -> dict[int, dict[str, int]]:
-    """Distinct ones for everything that listens."""
+    """Distinct ports for every listener and proxy."""
     names = ("PLAINTEXT", "PROXIED", "CONTROLLER", "proxy")
     taken: set[int] = set()
     while len(taken) < len(NODES) * len(names):

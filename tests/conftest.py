@@ -1,4 +1,4 @@
-"""What every test may ask for: a real Kafka, and a pipeline's name that no other test has."""
+"""Fixtures for all tests: a real Kafka, and a unique pipeline name."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hypothesis import HealthCheck, settings
 from failsoft.topics.embedded import broker as embedded
 from tests.kafka import Broker, broker_kind, start_broker
 
-# On a machine that stalls an example may take any time, and so may making it: that says nothing of what is tested.
+# On a stalling machine an example, or its generation, may take any time; that is no property of the code under test.
 settings.register_profile("shared", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
 SIDE_BY_SIDE = 8
-"""Runs of tests that choose ports apart from each other; more share them."""
+"""The number of port ranges; as many concurrent test processes have distinct ports."""
 
 
 def pytest_configure() -> None:
-    """Each process of pytest-xdist has ports of its own: none takes one that another has chosen and not bound yet.
+    """Gives each process of pytest-xdist its own port range, so that none takes a port that another has chosen.
 
-    And Ctrl-C reaches who is started here: what a shell starts with ``&`` ignores SIGINT, and so do all its children.
+    Also restores SIGINT: a shell starts ``&`` jobs with SIGINT ignored, and their children inherit that.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,12 +36,12 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--long`` runs what takes minutes too."""
+    """``--long`` also runs the tests that take minutes."""
     parser.addoption("--long", action="store_true", help="also the tests that take minutes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is marked ``long`` waits to be asked for."""
+    """Skips tests marked ``long`` unless ``--long`` is given."""
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):
@@ -49,22 +49,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_report_header() -> str:
-    """Which Kafka this run's integration tests would use."""
+    """Names the kind of Kafka that this run's integration tests use."""
     return f"kafka: {broker_kind()}"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_java_left() -> Iterator[None]:
-    """When the session ends, no Java process that it started is left."""
+    """Fails if a Java process that the session started is left at its end."""
     yield
     java = [p for p in psutil.Process().children(recursive=True) if "java" in _name(p)]
-    _, left = psutil.wait_procs(java, timeout=20)  # one may just be ending
+    _, left = psutil.wait_procs(java, timeout=20)  # a process may just be ending
     assert not left, f"still running: {left}"
 
 
 @pytest.fixture(scope="session")
 def kafka(no_java_left: None) -> Iterator[Broker]:
-    """One Kafka node for the whole session; a test that kills it starts it again."""
+    """One Kafka node for the whole session; a test that kills it must start it again."""
     broker = start_broker()
     yield broker
     broker.stop()
@@ -72,7 +72,7 @@ def kafka(no_java_left: None) -> Iterator[Broker]:
 
 @pytest.fixture
 def name() -> str:
-    """A pipeline's name: topics, groups and transactional ids that begin with it are this test's alone."""
+    """A unique pipeline name: topics, groups and transactional ids with this prefix belong to this test alone."""
     return f"t-{uuid.uuid4().hex[:12]}"
 
 

@@ -1,6 +1,6 @@
-"""A real Kafka for tests, and an independent client of it: nothing here but the broker itself is code of ours.
+"""A real Kafka for tests, and an independent client for it: only the broker's launcher is code of this project.
 
-The helpers block; a test that shares its event loop with a worker calls them through ``asyncio.to_thread``, and waits
+The helpers block. A test that shares its event loop with a worker calls them through ``asyncio.to_thread``, and waits
 with ``eventually`` rather than ``wait_for``.
 """
 
@@ -30,14 +30,14 @@ Headers = Sequence[tuple[str, bytes | None]]
 Record = tuple[bytes | None, bytes | None, Headers, int | None]
 
 POLL = 0.05
-"""Seconds between two looks at a fact."""
+"""Seconds between two checks of a fact."""
 
 READY_WITHIN = 120.0
-"""Seconds for a Kafka to answer, its image or its jars being there: three may start side by side on two cores."""
+"""Seconds for a Kafka to answer, with its image or jars present; three may start at once on two cores."""
 
 
 class Broker(Protocol):
-    """One Kafka node that tests may stop and start again: the same port and data."""
+    """One Kafka node that tests may stop and start again with the same port and data."""
 
     kind: str
 
@@ -51,11 +51,12 @@ class Broker(Protocol):
 
 
 LOST = "likely deleted already and hence can be skipped"
-"""What Kafka logs when it gives up the markers of a transaction (docs/decisions/0008-leaderless-markers.md)."""
+"""Part of the line that Kafka logs when it loses a transaction's markers (docs/decisions/0008-leaderless-markers.md).
+"""
 
 
 class EmbeddedBroker(Embedded):
-    """The one that ``failsoft demo`` uses."""
+    """The embedded broker of ``failsoft demo``."""
 
     kind = "embedded"
 
@@ -63,12 +64,12 @@ class EmbeddedBroker(Embedded):
         return super().start(within)
 
     def lost_markers(self) -> list[str]:
-        """The transactions whose markers this broker says that it gave up."""
+        """The lines of this broker's log that report lost transaction markers."""
         return [line for line in self.log.read_text(errors="replace").splitlines() if LOST in line]
 
 
 class ContainerBroker:
-    """Apache Kafka's own image, where a Docker engine answers. The host's port is fixed, or a restart would move it."""
+    """Apache Kafka's own image, if a Docker engine answers. The host port is fixed, so that it survives a restart."""
 
     kind = "testcontainers"
     image = f"apache/kafka:{KAFKA}"
@@ -132,9 +133,10 @@ class ContainerBroker:
 
 
 def start_broker(data: Path | None = None) -> Broker:
-    """A started Kafka of the kind that this machine has. ``FAILSOFT_TEST_KAFKA=embedded`` does not look for Docker.
+    """Starts a Kafka of the kind that this machine supports. ``FAILSOFT_TEST_KAFKA=embedded`` skips the search for
+    Docker.
 
-    ``data``: where an embedded one keeps its topics and its log afterwards; None keeps nothing.
+    ``data``: the folder in which an embedded broker keeps its topics and log; None keeps nothing.
     """
     broker = ContainerBroker() if broker_kind() == ContainerBroker.kind else EmbeddedBroker(data)
     broker.start()
@@ -144,8 +146,8 @@ def start_broker(data: Path | None = None) -> Broker:
 @cache
 def broker_kind() -> str:
     """ "testcontainers" when a Docker engine answers within two seconds, else "embedded"."""
-    if asked := os.environ.get("FAILSOFT_TEST_KAFKA"):
-        return asked
+    if chosen := os.environ.get("FAILSOFT_TEST_KAFKA"):
+        return chosen
     try:
         client = docker.from_env(timeout=2)
         try:
@@ -158,8 +160,10 @@ def broker_kind() -> str:
 
 
 def wait_for(fact: Callable[[], T], timeout: float, what: str) -> T:
-    """The first true value of ``fact``; AssertionError, saying what was awaited and what was seen last, after
-    ``timeout`` seconds."""
+    """Returns the first true value of ``fact``.
+
+    Raises AssertionError after ``timeout`` seconds, with ``what`` and the last value seen.
+    """
     deadline = time.monotonic() + timeout
     while not (seen := fact()):
         if time.monotonic() > deadline:
@@ -169,7 +173,7 @@ def wait_for(fact: Callable[[], T], timeout: float, what: str) -> T:
 
 
 async def eventually(fact: Callable[[], T | Awaitable[T]], timeout: float, what: str) -> T:
-    """``wait_for`` that leaves the event loop free; ``fact`` may be a coroutine function."""
+    """``wait_for`` without blocking the event loop; ``fact`` may be a coroutine function."""
     deadline = time.monotonic() + timeout
     while True:
         found = fact()
@@ -182,14 +186,14 @@ async def eventually(fact: Callable[[], T | Awaitable[T]], timeout: float, what:
 
 
 def create_topic(bootstrap: str, topic: str, partitions: int = 1, configs: dict[str, str] | None = None) -> None:
-    """Creates ``topic`` with the cluster's default of copies, and returns once each partition has a leader."""
+    """Creates ``topic`` with the cluster's default replication and returns once each partition has a leader."""
     admin = AdminClient(_client(bootstrap))
     admin.create_topics([NewTopic(topic, partitions, -1, config=configs or {})])[topic].result(timeout=30)
     wait_for(lambda: _partitions(admin, topic) == list(range(partitions)), 30, f"{partitions} leaders of {topic}")
 
 
 def produce(bootstrap: str, topic: str, records: Iterable[Record]) -> None:
-    """Writes (key, value, headers, partition or None) in order; returns when every one is acknowledged."""
+    """Writes (key, value, headers, partition or None) in order; returns when all records are acknowledged."""
     failures: list[KafkaError] = []
     producer = Producer(_client(bootstrap) | {"enable.idempotence": True, "linger.ms": 5})
 
@@ -203,7 +207,7 @@ def produce(bootstrap: str, topic: str, records: Iterable[Record]) -> None:
             try:
                 producer.produce(topic, value, key, headers=list(headers), on_delivery=delivered, **target)
                 break
-            except BufferError:  # its queue is full: let it write some
+            except BufferError:  # its queue is full: wait until it has sent some
                 producer.poll(1)
     left = producer.flush(60)
     assert not failures and not left, (
@@ -214,11 +218,11 @@ def produce(bootstrap: str, topic: str, records: Iterable[Record]) -> None:
 def read_all(
     bootstrap: str, topic: str, *, until: Callable[[list[Message]], bool] | None = None, timeout: float = 30.0
 ) -> list[Message]:
-    """What a careful reader of ``topic`` sees: every committed record, partition by partition in order.
+    """The committed records of ``topic``, partition by partition in order.
 
     Reads from the beginning (isolation.level=read_committed) until ``until(records)`` holds **and** every partition is
-    read to its end, so that a duplicate already written is among them. With no ``until``, what is there now. A topic
-    that does not exist yet is waited for. AssertionError after ``timeout`` seconds.
+    read to its end, so that a duplicate already written is included. Without ``until`` it reads to the present end. It
+    waits for a topic that does not exist yet. Raises AssertionError after ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
     admin = AdminClient(_client(bootstrap))
@@ -257,7 +261,7 @@ def read_all(
 
 
 def _client(bootstrap: str) -> dict[str, Any]:
-    # No log lines of a broker that a test has just killed; errors still reach the calls above.
+    # log_level 2: no log lines about a broker that a test has just killed; errors still reach the caller.
     return {"bootstrap.servers": bootstrap, "log_level": 2, "reconnect.backoff.max.ms": 500}
 
 
@@ -269,7 +273,7 @@ def _answers(bootstrap: str) -> bool:
 
 
 def _partitions(admin: AdminClient, topic: str) -> list[int]:
-    """Those that have a leader; none for a topic that does not exist."""
+    """The partitions that have a leader; none for a topic that does not exist."""
     try:
         found = admin.list_topics(topic, timeout=5).topics[topic]
     except KafkaException:

@@ -1,4 +1,4 @@
-"""Finds in a source what it uses of aiokafka's, Faust's and mode's insides."""
+"""Finds the private and undocumented names of aiokafka, Faust and mode that a source uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 FOREIGN = ("aiokafka", "faust", "mode")
 
-# What their documentation names. All else of them is an inside, however it is spelled.
+# The modules in their documentation. Everything else counts as private, with or without an underscore.
 DOCUMENTED = {
     "aiokafka",
     "aiokafka.admin",
@@ -31,7 +31,7 @@ STANDARD = {"_exit"}  # os._exit, which Python documents
 
 @dataclass(frozen=True)
 class Use:
-    """``name`` is "module:Name" where the module is known, else the bare private name."""
+    """One use of a private name; ``name`` is "module:Name" if the module is known, else the bare name."""
 
     file: str
     line: int
@@ -43,7 +43,7 @@ def _private(name: str) -> bool:
 
 
 def uses(file: str, source: str, ours: set[str]) -> Iterator[Use]:
-    """Insides that a source uses. ``ours`` are private names that our own classes define."""
+    """The private names that a source uses. ``ours`` are private names that this project's own classes define."""
     tree = ast.parse(source)
     modules: dict[str, str] = {}  # a local name -> the foreign module, or the "module:Name", that it is
     for node in ast.walk(tree):
@@ -90,7 +90,7 @@ def _attribute(file: str, node: ast.Attribute, modules: dict[str, str], own: set
 
 
 def _overrides(file: str, node: ast.ClassDef, modules: dict[str, str]) -> Iterator[Use]:
-    """What a class of ours that extends one of theirs defines or reads of its base's private names."""
+    """Private names of a foreign base class that a class of this project defines or reads."""
     bases = [_resolve(base, modules) for base in node.bases if _root(base) in modules]
     for inner in ast.walk(node):
         name = inner.attr if isinstance(inner, ast.Attribute) else getattr(inner, "name", None)
@@ -99,7 +99,7 @@ def _overrides(file: str, node: ast.ClassDef, modules: dict[str, str]) -> Iterat
 
 
 def _has(kind: Any, name: str) -> bool:
-    """Does ``kind`` have ``name``, as an attribute of the class or as one that its methods set?"""
+    """Whether ``kind`` has ``name``, as a class attribute or as an attribute that its methods set."""
     if hasattr(kind, name):
         return True
     methods = [m for base in kind.__mro__ for m in vars(base).values() if inspect.isfunction(m)]
@@ -107,7 +107,7 @@ def _has(kind: Any, name: str) -> bool:
 
 
 def defined(tree: ast.Module) -> set[str]:
-    """Private names that a file defines: of modules, classes, and of objects by ``self``."""
+    """The private names that a file defines: of modules, of classes, and of objects through ``self``."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

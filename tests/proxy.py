@@ -1,7 +1,7 @@
-"""A network that fails: TCP proxies on a thread of their own, between workers and a broker.
+"""A failing network for tests: TCP proxies on a thread of their own, between workers and a broker.
 
-What a network does to a connection: it is slow, it refuses, it resets, or it says nothing any more while both ends
-take the connection to be there (half-open: what a dead router or a firewall that forgot leaves behind).
+A proxy imitates what a network does to a connection. It delays it, refuses it, resets it, or passes nothing while both
+ends believe that it is open: a half-open connection, as behind a dead router or a firewall that lost its state.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ CHUNK = 65_536
 """Bytes read at once."""
 
 UNDERWAY = 64
-"""Chunks on their way in one direction: what a slow network holds before the sender has to wait."""
+"""Chunks under way in one direction: what a slow network holds before the sender has to wait."""
 
 WITHIN = 30.0
-"""Seconds for the proxy's thread to do what it is told; it takes milliseconds."""
+"""Seconds for an operation on the proxy's thread; it takes milliseconds."""
 
 
 class Way(StrEnum):
-    """What becomes of bytes and of new connections."""
+    """How the proxy treats bytes and new connections."""
 
     OPEN = "open"
-    CUT = "cut"  # nobody listens: new connections are refused
-    SILENT = "silent"  # connections are accepted, and what is sent is swallowed
+    CUT = "cut"  # the proxy does not listen: new connections are refused
+    SILENT = "silent"  # connections are accepted, and all bytes are dropped
 
 
 class Proxy:
-    """Listens on ``port`` for a server on ``target``; ``with Proxy(port, target):``.
+    """A proxy on ``port`` for a server on ``target``; use as ``with Proxy(port, target):``.
 
-    Connections from before a silence stay silent after it, for ever: nobody knows them any more, and nobody says so.
+    Connections that met a silence stay silent for ever, even after ``heal``, and neither end is notified.
     """
 
     def __init__(self, port: int, target: int) -> None:
@@ -73,27 +73,27 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many are open, silent ones too."""
+        """The number of open connections, silent ones included."""
         return len(self._links)
 
     def latency(self, seconds: float) -> None:
-        """Each chunk, in each direction, comes so much later: a round trip takes twice as long."""
+        """Delays each chunk in each direction by ``seconds``; a round trip takes twice as long."""
         self._latency = seconds
 
     def cut(self) -> None:
-        """Ends every connection, and refuses new ones."""
+        """Ends every connection and refuses new ones."""
         self._do(self._cut())
 
     def reset(self) -> None:
-        """Ends every connection with a TCP reset; new ones go through."""
+        """Ends every connection with a TCP reset; new ones are accepted."""
         self._do(self._reset())
 
     def silence(self) -> None:
-        """Connections, old and new, stay or come up, and nothing passes: half-open."""
+        """Keeps connections open, old and new, while nothing passes: half-open connections."""
         self._do(self._silence())
 
     def heal(self) -> None:
-        """New connections go through; see the class for those that were silent."""
+        """Lets new connections pass; connections that were silent stay so."""
         self._do(self._heal())
 
     # --- on its thread ---
@@ -155,7 +155,7 @@ class _Link:
         self._writers = [client]
 
     async def carry(self, reader: asyncio.StreamReader, target: int) -> None:
-        """Until either end closes it, or ``abort``."""
+        """Passes bytes until either end closes the connection, or ``abort``."""
         if self.silent:
             while await reader.read(CHUNK):
                 pass
@@ -188,12 +188,12 @@ class _Link:
             underway.task_done()
 
     def close(self) -> None:
-        """An orderly end, for both ends."""
+        """Closes both ends in order."""
         for writer in self._writers:
             writer.close()
 
     def abort(self) -> None:
-        """Both ends are told by a reset."""
+        """Resets both ends."""
         for writer in self._writers:
             sock = writer.get_extra_info("socket")
             if sock is not None and not writer.is_closing():
@@ -203,7 +203,7 @@ class _Link:
 
 
 async def _first(*work: Coroutine[Any, Any, None]) -> None:
-    """Until the first of them ends; the others end with it. Raises what it raised."""
+    """Waits until the first of them ends, then cancels the others. Raises what the first one raised."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

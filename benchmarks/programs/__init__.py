@@ -1,1 +1,1 @@
-"""The programs that are measured; each runs as a process of its own, and is told everything on its command line."""
+"""The measured programs; each runs in a process of its own with all settings on its command line."""

@@ -1,6 +1,6 @@
-"""The loop one writes by hand for speed on confluent-kafka: librdkafka fetches and sends on threads outside of Python.
+"""A hand-written loop for speed on confluent-kafka: librdkafka fetches and sends on threads outside of Python.
 
-As the hand-written aiokafka loop: it decodes, scores and answers in batches, at least once, and does nothing else.
+Like the hand-written aiokafka loop, it decodes, scores and answers in batches, at least once, and does nothing else.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from benchmarks.events import FEATURES
 
 BATCH = 4_000
-"""Records a round, as in the aiokafka loop."""
+"""Records in a round, as in the aiokafka loop."""
 
 
 def work(bootstrap: str, source: str, sink: str, group: str, model: Path) -> None:
-    """Runs until SIGTERM. Raises KafkaException when an answer is not taken."""
+    """Runs until SIGTERM. Raises KafkaException if an answer is not accepted."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
@@ -80,7 +80,7 @@ def work(bootstrap: str, source: str, sink: str, group: str, model: Path) -> Non
 
 
 def main() -> None:
-    """Parses the command line, and sets the garbage collector as the other hand-written loop does."""
+    """Parses the command line, sets the garbage collector like the other hand-written loop, and runs."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("bootstrap", "source", "sink", "group"):
         parser.add_argument(f"--{name}", required=True)

@@ -1,4 +1,4 @@
-"""A failsoft worker, as ``failsoft worker`` runs it, whose primary can be made to fail in ways that are measured."""
+"""A failsoft worker, as ``failsoft worker`` runs it, whose primary can fail in several ways for the measurement."""
 
 from __future__ import annotations
 
@@ -31,43 +31,43 @@ from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.telemetry import logs
 
 GATE_EVERY = 0.02
-"""Seconds between two looks whether the gate is open."""
+"""Seconds between two checks for the gate's file."""
 
 
 class Down:
-    """A primary of which every call fails."""
+    """A primary whose every call fails."""
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
-        """A failure for the whole batch; the runner splits it, as it would one of a model."""
+        """Fails the whole batch; the runner bisects it as with a real model."""
         return Failure(Kind.MODEL_ERROR, "down, for the benchmark")
 
 
 def fail_primary(session: Model) -> Runs:
-    """The primary is down; its fallback is not."""
+    """Replaces the primary by one that is down; its fallback still works."""
     return Down() if session.model == PRIMARY else session
 
 
 @dataclass(frozen=True, slots=True)
 class DownWhile:
-    """A primary that fails while ``switch`` is there."""
+    """A primary that fails while the file ``switch`` exists."""
 
     session: Model
     switch: Path
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
-        """A look at the file costs a microsecond or two."""
+        """Checks the file on each call, which costs a microsecond or two."""
         return (Down() if self.switch.exists() else self.session).run(columns, cancel)
 
 
 @dataclass(frozen=True, slots=True)
 class OddRows:
-    """A primary that fails the odd rows: in their own place, as a NaN does, or with the whole batch (``raises``)."""
+    """A primary that fails the odd rows: each one alone, as with a NaN, or the whole batch (``raises``)."""
 
     session: Model
     raises: bool
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
-        """An odd row fails by its features, whichever rows stand beside it."""
+        """A row is odd because of its own features, independently of the other rows."""
         name, below = ODD
         odd = np.flatnonzero(columns.values[name] < below).tolist()
         if odd and self.raises:
@@ -79,7 +79,7 @@ class OddRows:
 
 
 def force_open() -> None:
-    """The primary's breaker is as after ``failsoft breakers open``, from before the first event on."""
+    """Puts the primary's breaker in the state of ``failsoft breakers open`` before the first event."""
     serve = ServingRegistry.serve
 
     def opened(registry: ServingRegistry, served: Served, card: ModelCard) -> None:
@@ -91,7 +91,7 @@ def force_open() -> None:
 
 
 def wait_at(gate: Path) -> None:
-    """Lanes begin when ``gate`` is there: workers that are compared start together, however long each takes to join."""
+    """Lanes start when the file ``gate`` exists, so that compared workers start together however long joining takes."""
     run = Lane.run
 
     async def gated(lane: Lane) -> None:
@@ -106,14 +106,17 @@ def main() -> int:
     """Runs until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pipeline", type=Path)
-    parser.add_argument("--down", action="store_true", help="the primary fails each call")
+    parser.add_argument("--down", action="store_true", help="the primary fails every call")
     parser.add_argument(
-        "--down-while", type=Path, metavar="FILE", help="while it is there; the breakers' moves are told"
+        "--down-while",
+        type=Path,
+        metavar="FILE",
+        help="the primary fails while FILE exists; breaker transitions are logged",
     )
-    parser.add_argument("--odd-rows", choices=("bad", "raise"), help="a row in a hundred fails")
-    parser.add_argument("--breaker-open", action="store_true", help="nobody asks the primary")
-    parser.add_argument("--batch", type=int, metavar="N", help="at most N records a transaction")
-    parser.add_argument("--gate", type=Path, metavar="FILE", help="score nothing until it is there")
+    parser.add_argument("--odd-rows", choices=("bad", "raise"), help="one row in a hundred fails")
+    parser.add_argument("--breaker-open", action="store_true", help="the primary is not called")
+    parser.add_argument("--batch", type=int, metavar="N", help="at most N records per transaction and partition")
+    parser.add_argument("--gate", type=Path, metavar="FILE", help="score nothing until FILE exists")
     parser.add_argument("--id")
     given = parser.parse_args()
     logs.configure("info" if given.down_while else "warning")

@@ -1,7 +1,7 @@
-"""A FastStream batch subscriber: a list of events in, one inference, a published batch a partition.
+"""A FastStream batch subscriber: a list of events in, one inference, one published batch for each partition.
 
-Tuned where its documentation offers to: batches in and out, a decoder of its own for the whole batch, orjson, no
-validation of types, no log line a batch, uvloop. Offsets are committed after the handler, so at least once.
+It is tuned as its documentation suggests: batches in and out, its own decoder for the whole batch, orjson, no type
+validation, no log line for each batch, uvloop. Offsets are committed after the handler, so it is at least once.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from faststream.kafka import KafkaBroker, KafkaMessage, KafkaPublishMessage
 from benchmarks.events import FEATURES
 
 BATCH = 4_000
-"""Records a call, as in the hand-written loops."""
+"""Records in a call, as in the hand-written loops."""
 
 
 def build(bootstrap: str, source: str, sink: str, group: str, model: Path) -> FastStream:
-    """The app, its one subscriber in it."""
+    """The app with its one subscriber."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])

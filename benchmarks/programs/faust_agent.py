@@ -1,4 +1,4 @@
-"""A plain Faust agent: an event in, one inference, one send, as Faust's tutorial writes it."""
+"""A plain Faust agent as in Faust's tutorial: an event in, one inference, one send."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ mode.loop.use("uvloop")
 
 
 def build(bootstrap: str, source: str, sink: str, group: str, model: Path) -> faust.App:
-    """The app; group and client are called ``group``."""
+    """The app; ``group`` is its consumer group and client id."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])

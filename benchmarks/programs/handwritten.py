@@ -1,7 +1,7 @@
-"""The loop one writes by hand for speed: aiokafka, orjson, numpy, one ONNX batch, no guarantee but at least once.
+"""A hand-written loop for speed: aiokafka, orjson, numpy, one ONNX batch, at least once.
 
-It decodes, scores and answers, and nothing else: no validation, no failure of a model, no metrics. Fetch sizes,
-linger, batch limit, event loop and garbage collector are set as failsoft sets them, so that what differs is the work.
+It only decodes, scores and answers, without validation, handling of model failures or metrics. Fetch sizes, linger,
+batch limit, event loop and garbage collector are set as in failsoft, so that only the work differs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from benchmarks.events import FEATURES
 
 BATCH = 4_000
-"""Records a round, of all partitions together: more gained nothing."""
+"""Records in a round, of all partitions together; larger rounds gained nothing."""
 
 
 async def work(bootstrap: str, source: str, sink: str, group: str, model: Path) -> None:

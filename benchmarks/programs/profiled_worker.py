@@ -1,4 +1,4 @@
-"""A failsoft worker whose phases are timed; when it ends it writes them to a file, in nanoseconds an event."""
+"""A failsoft worker with timed phases; when it ends, it writes them to a file in nanoseconds per event."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OTHER = "other threads, the interpreter's waits"
 
 
 def patch(phases: Phases) -> None:
-    """Times the real functions where they are called."""
+    """Wraps the real functions where they are called."""
     phases.function(fetch_records._RecordBatch, "__iter__", "fetch: bytes to records")
     phases.function(fetch_records.Fetched, "getall", "fetch: aiokafka's ConsumerRecords")
     phases.coroutine(Lane, "_take", "fetch: which, and what is due")
@@ -53,7 +53,7 @@ def patch(phases: Phases) -> None:
 
 
 class Whole:
-    """The CPU of the loop's thread and of the process, from the first batch to the last, and the events between."""
+    """CPU time of the loop's thread and of the process from the first batch to the last, and the number of events."""
 
     def __init__(self, phases: Phases) -> None:
         self._begin: tuple[int, int] | None = None
@@ -75,8 +75,8 @@ class Whole:
         phases.coroutine(Lane, "_settle", "lane: the rest")
 
     def each(self) -> dict[str, float]:
-        """Nanoseconds an event by phase; the phases add up to the process's CPU time."""
-        assert self._begin is not None, "no batch was seen"
+        """Nanoseconds per event by phase; the phases add up to the process's CPU time."""
+        assert self._begin is not None, "no batch was processed"
         loop, whole = (b - a for a, b in zip(self._begin, self._end, strict=True))
         model = self._at_end.get(MODEL, 0)
         known = sum(self._at_end.values()) - model
@@ -85,7 +85,7 @@ class Whole:
 
 
 def main() -> int:
-    """Runs until SIGTERM, and then writes."""
+    """Runs until SIGTERM, then writes the phases."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pipeline", type=Path)
     parser.add_argument("--to", type=Path, required=True)

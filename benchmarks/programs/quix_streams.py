@@ -1,7 +1,7 @@
-"""A Quix Streams application: an event in, one inference, an answer out, as its documentation writes a pipeline.
+"""A Quix Streams application as in its documentation: an event in, one inference, an answer out.
 
-It has no way to hand a batch to a function and send the answers on: ``apply`` is called for each event. JSON is
-decoded and encoded by its own serializers, which are orjson.
+The library cannot pass a batch to a function and send the answers on: ``apply`` is called for each event. Its own
+serializers, which are orjson, decode and encode JSON.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def main() -> None:
         auto_offset_reset="earliest",
         auto_create_topics=False,
         processing_guarantee="exactly-once" if given.exactly_once else "at-least-once",
-        # Its default is 5 s: a run of seconds would end before its offsets are known. A commit a second costs little.
+        # The default is 5 s: a run of seconds would end before its offsets are committed. A commit a second costs
+        # little.
         commit_interval=1.0,
         producer_extra_config={"linger.ms": 20, "batch.size": 1_000_000},
         state_dir=tempfile.mkdtemp(prefix="failsoft-quix-", dir=given.model.parent),

@@ -1,1 +1,1 @@
-"""Fuzzing: what comes from outside, mutated, and what must hold of it whatever it is."""
+"""Fuzzing: mutated external input, and the rules that must hold for any input."""

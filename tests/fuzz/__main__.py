@@ -1,6 +1,7 @@
-"""`python -m tests.fuzz [TARGET ...] --seconds N --seed S`: each target for N seconds; what is found, made small.
+"""`python -m tests.fuzz [TARGET ...] --seconds N --seed S`: runs each target for N seconds and minimises failing
+inputs.
 
-A case goes to the folder ``.fuzz``; once it is fixed, it belongs into ``tests/fuzz/corpus`` with its reason.
+A failing input is written to the folder ``.fuzz``. Once it is fixed, move it to ``tests/fuzz/corpus`` with its reason.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS
 
 ROUND = 2_000
-"""Examples between two looks at the clock, and with one seed."""
+"""Examples that run with one seed; the time is checked after each such round."""
 
 FOUND = Path(".fuzz")
 
 
 def fuzz(target: Target, seconds: float, first_seed: int) -> tuple[int, int, list[str]]:
-    """Examples run, how many were more than refused, and a line for what was found: a target ends with its first case,
-    since others may be the same.
+    """Runs one target for ``seconds``.
+
+    Returns the number of examples, how many of them were accepted, and a line for the failing input, if any. A target
+    ends with its first failing input, because later ones may have the same cause.
     """
     ran, accepted, last, number = 0, 0, b"", first_seed
     end = time.monotonic() + seconds
@@ -40,7 +43,7 @@ def fuzz(target: Target, seconds: float, first_seed: int) -> tuple[int, int, lis
         def one(data: bytes) -> None:
             nonlocal ran, accepted, last
             if time.monotonic() > end + 60:
-                return  # long enough: a case that is being made small is small enough
+                return  # end the minimising: the case is small enough by now
             ran += 1
             try:
                 accepted += target.run(data)
@@ -54,28 +57,28 @@ def fuzz(target: Target, seconds: float, first_seed: int) -> tuple[int, int, lis
             FOUND.mkdir(exist_ok=True)
             path = FOUND / f"{target.name}-{hashlib.sha256(last).hexdigest()[:8]}"
             path.write_bytes(last)
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            told = f"{type(error).__name__}: {str(error)[:300]} ({Path(where.filename).name}:{where.lineno})"
-            return ran, accepted, [f"{path} (seed {number}, {len(last)} bytes): {told}"]
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            failure = f"{type(error).__name__}: {str(error)[:300]} ({Path(frame.filename).name}:{frame.lineno})"
+            return ran, accepted, [f"{path} (seed {number}, {len(last)} bytes): {failure}"]
         number += 1
     return ran, accepted, []
 
 
 def main() -> int:
-    """1 when something was found."""
+    """Returns 1 when a failing input was found, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all when left out")
-    parser.add_argument("--seconds", type=float, default=60.0, help="for each target")
-    parser.add_argument("--seed", type=int, default=1, help="of the first round; the next ones count on")
-    asked = parser.parse_args()
-    unknown = [name for name in asked.targets if name not in TARGETS]
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"any of {', '.join(TARGETS)}; all by default")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each target (60)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first round (1); each next round adds 1")
+    options = parser.parse_args()
+    unknown = [name for name in options.targets if name not in TARGETS]
     if unknown:
-        parser.error(f"no target {unknown[0]!r}: there are {', '.join(TARGETS)}")
+        parser.error(f"no target {unknown[0]!r}: choose from {', '.join(TARGETS)}")
     logging.disable()
     found: list[str] = []
-    for name in asked.targets or TARGETS:
-        ran, accepted, cases = fuzz(TARGETS[name], asked.seconds, asked.seed)
-        print(f"{name:<12} {ran:>9,} examples, {accepted:>9,} accepted  {'; '.join(cases) or 'held'}", flush=True)
+    for name in options.targets or TARGETS:
+        ran, accepted, cases = fuzz(TARGETS[name], options.seconds, options.seed)
+        print(f"{name:<12} {ran:>9,} examples, {accepted:>9,} accepted  {'; '.join(cases) or 'ok'}", flush=True)
         found += cases
     return 1 if found else 0
 

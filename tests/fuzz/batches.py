@@ -1,4 +1,4 @@
-"""The target that is a whole batch: through scoring and routing to the bytes that Kafka gets."""
+"""The target for a whole batch, from scoring and routing to the bytes that Kafka gets."""
 
 from __future__ import annotations
 
@@ -43,11 +43,12 @@ PLAN = plan(("model:lite", f"rule:{RULE}", "static"), 0.6, lambda values: values
 
 
 def every(nth: int, kind: Kind = Kind.TIMEOUT) -> Answer:
-    """A model that fails every ``nth`` row of a call, the first one too."""
+    """A model that fails every ``nth`` row of a call, beginning with the first."""
     return lambda call: failing(*range(0, len(call), nth), kind=kind)(call)
 
 
-# Behind the last record stands a byte that says which of these worlds it is for.
+# A byte after the last record of an input chooses one of these worlds: the models' behaviour and the breakers'
+# admissions.
 WORLDS: Sequence[tuple[Mapping[str, Answer], Mapping[str, int]]] = (
     ({}, {}),
     ({"m": broken}, {}),
@@ -60,8 +61,10 @@ WORLDS: Sequence[tuple[Mapping[str, Answer], Mapping[str, int]]] = (
 
 
 def batch(data: bytes) -> bool:
-    """Records between two good ones: each has one fate, the good ones theirs; what is written is as published, can be
-    read by whoever reads it next, and carries the evidence untouched.
+    """Any records between two good ones get one fate each, and the good ones are answered.
+
+    Each written record conforms to the published schemas, can be parsed by its next reader, and carries the evidence
+    unchanged.
     """
     *parts, world = data.split(b"\x1e\n")
     middle = [record(part, i) for i, part in enumerate(parts[:12])]
@@ -72,9 +75,9 @@ def batch(data: bytes) -> bool:
     done = run(records, PLAN, FakeBoard(admits=admits), models)
     _fates(records, done)
     if not models and not admits:
-        said = {s.record.offset: s for s in answers(done) if s.record in (first, last)}
-        assert {s.id for s in said.values()} == {"first", "last"}
-        assert all(s.source == "primary" and s.final and s.revision == 0 for s in said.values())
+        good = {s.record.offset: s for s in answers(done) if s.record in (first, last)}
+        assert {s.id for s in good.values()} == {"first", "last"}
+        assert all(s.source == "primary" and s.final and s.revision == 0 for s in good.values())
     for topic, rows in route(done.verdicts, Names("loans")):
         for key, value, headers in rows:
             _written(topic, value, headers)
@@ -86,7 +89,7 @@ def batch(data: bytes) -> bool:
     for letter, (key, value, headers) in zip(done.verdicts.dead, dead, strict=True):
         assert (key, value) == (letter.record.key, letter.record.value)
         _evidence(letter.record, [h for h in headers if not h[0].startswith("__dlq.errors.")], dead=True)
-    return any(said.id not in ("first", "last") for said in answers(done)) or bool(done.held)
+    return any(answer.id not in ("first", "last") for answer in answers(done)) or bool(done.held)
 
 
 def _fates(records: Sequence[Rec], done: Scored) -> None:
@@ -115,7 +118,7 @@ def _fates(records: Sequence[Rec], done: Scored) -> None:
 def _written(topic: str, value: bytes | None, headers: Sequence[Header]) -> None:
     text = {k: (v or b"").decode("utf-8", "replace") for k, v in headers}
     if topic == "loans.scored":
-        assert value is not None and len(value) < 32_768, "an answer's size does not follow the event's"
+        assert value is not None and len(value) < 32_768, "the size of an answer must not depend on the event's"
         ours = {k: v for k, v in text.items() if k not in ("traceparent", "tracestate")}
         found = hold_to_scored(value, ours)
         assert text["failsoft-source"] == found["source"]
@@ -136,7 +139,7 @@ def _evidence(one: Rec, headers: Sequence[Header], dead: bool = False) -> None:
 
 
 def _packed(rows: Sequence[tuple[bytes | None, bytes | None, list[Header]]]) -> None:
-    """Kafka's own format holds all of it, and gives it back."""
+    """Asserts that Kafka's own format holds every row and returns it unchanged."""
     batches = pack(
         lambda: BatchBuilder(2_000_000, 0, is_transactional=1), rows, NOW_MS, lambda: squeezed(2_000_000, True)
     )

@@ -1,4 +1,4 @@
-"""Targets that are files of the user's: whatever stands in one, it is used, or refused in words that name it."""
+"""Targets for files of the user: any content is either used, or refused with a message that names the file."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "repository" / "repayment"
 
-MOST_TOLD = 20_000
-"""Characters of a refusal: what a person can be asked to scroll, over a file of any size."""
+LONGEST_REFUSAL = 20_000
+"""Characters of a refusal: a bound on what a person has to read, for a file of any size."""
 
 
-def told(read: Callable[[], T], named: str) -> T | None:
-    """What ``read`` gives, or None where it is refused as it should be."""
+def read_or_refused(read: Callable[[], T], named: str) -> T | None:
+    """The result of ``read``; None if it raised a well-formed Refused whose file contains ``named``."""
     try:
         return read()
     except Refused as refused:
-        said = str(refused)
-        assert named in refused.file and said.startswith(refused.file)
+        message = str(refused)
+        assert named in refused.file and message.startswith(refused.file)
         assert refused.problems and all(problem.strip() for problem in refused.problems)
-        assert "Traceback" not in said and "set_int_max_str_digits" not in said
-        assert len(said) < MOST_TOLD, f"{len(said)} characters"
+        assert "Traceback" not in message and "set_int_max_str_digits" not in message
+        assert len(message) < LONGEST_REFUSAL, f"{len(message)} characters"
         return None
 
 
 def pipeline(data: bytes) -> bool:
-    """A pipeline file is settings from which topics follow, or Refused."""
+    """A pipeline file gives settings with valid topics, or Refused."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.toml"
         path.write_bytes(data)
-        found = told(lambda: settings.load(path, {}), "pipeline.toml")
+        found = read_or_refused(lambda: settings.load(path, {}), "pipeline.toml")
         if found is not None:
             assert isinstance(found.envelope, Envelope)
             topics = layout(found.names, found.input.topics, found.retry.rungs, 4, found.input.max_bytes)
             assert len({t.name for t in topics}) == len(topics)
             assert all(0 < len(t.name) <= 249 for t in topics)
-            dump = found.model_dump()  # the folder is the file's, and no setting
+            dump = found.model_dump()  # without the folder, which is not a setting
             assert settings.Settings.model_validate(dump).model_dump() == dump
         return found is not None
 
 
 def environment(data: bytes) -> bool:
-    """Variables, one a line, over a good file: the same."""
+    """Environment variables, one on each line, over a good file give settings, or Refused."""
     given = dict(
         line.partition("=")[::2] for line in data.decode("utf-8", "surrogateescape").split("\n") if "\0" not in line
     )
@@ -73,17 +73,17 @@ def environment(data: bytes) -> bool:
             return True
         except Refused as refused:
             assert refused.file in ("environment", str(path)) and all(p.strip() for p in refused.problems)
-            assert "set_int_max_str_digits" not in str(refused) and len(str(refused)) < MOST_TOLD
+            assert "set_int_max_str_digits" not in str(refused) and len(str(refused)) < LONGEST_REFUSAL
             return False
 
 
 def card(data: bytes) -> bool:
-    """A card is one with which an event can be read and answered, or Refused."""
+    """A card can be used to read and answer an event, or gives Refused."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "repayment" / "card.toml"
         path.parent.mkdir()
         path.write_bytes(data)
-        found = told(lambda: load_card(path), "card.toml")
+        found = read_or_refused(lambda: load_card(path), "card.toml")
         if found is None:
             return False
         made = columns([{}, {f.name: f.mode for f in found.features}], found.specs)
@@ -104,7 +104,7 @@ def card(data: bytes) -> bool:
 
 
 def version(data: bytes) -> bool:
-    """A version.toml is a version, whole or half copied, or Refused; the repository can be listed all the same."""
+    """A version.toml, whole or half copied, gives a version or Refused; the repository can be listed either way."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "repayment"
         (model / "3").mkdir(parents=True)
@@ -112,14 +112,14 @@ def version(data: bytes) -> bool:
         (model / "3" / "model.onnx").write_bytes(b"weights")
         (model / "3" / "version.toml").write_bytes(data)
         repository = Repository(Path(folder))
-        listed = told(lambda: repository.versions("repayment"), "version.toml")
+        listed = read_or_refused(lambda: repository.versions("repayment"), "version.toml")
         assert listed in (None, [], [3])
         if not listed:
             return False
         try:
-            found = told(lambda: repository.artifact("repayment", 3), "repayment")
+            found = read_or_refused(lambda: repository.artifact("repayment", 3), "repayment")
         except UnknownModel:
-            raise AssertionError("a version that is listed is there") from None
+            raise AssertionError("a listed version does not exist") from None
         if found is not None:
             loaded = repository.card("repayment")
             ready = impute(columns([{}], loaded.specs), loaded, found.statistics)
@@ -128,11 +128,11 @@ def version(data: bytes) -> bool:
 
 
 def vectors(data: bytes) -> bool:
-    """A golden.ndjson is vectors that can be fed to a model, or Refused with the line."""
+    """A golden.ndjson gives vectors that a model can run, or Refused with the line."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / golden.FILE
         path.write_bytes(data)
-        found = told(lambda: golden.read(path), golden.FILE)
+        found = read_or_refused(lambda: golden.read(path), golden.FILE)
         if found is None:
             return False
         loaded = load_card(MODEL / "card.toml")
@@ -199,7 +199,7 @@ features = [{ name = "n", type = "int", impute = "mean", mean = 3.5 },
 output = { kind = "anomaly", range = [-10, 10.0], threshold = 1 }
 rollback = { after_failed_probes = 1, hold = "5m" }
 """
-_VERSION = (MODEL / "1" / "version.toml").read_bytes().partition(b"\n")[2]  # its sha256 is another file's
+_VERSION = (MODEL / "1" / "version.toml").read_bytes().partition(b"\n")[2]  # sha256 left out: of another file
 _VERSION = _VERSION.replace(b"median = 22066.000000", b"median = 22066.000000\nmode = 22066.0")
 
 TARGETS = (

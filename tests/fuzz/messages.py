@@ -1,4 +1,4 @@
-"""Targets that are messages: between workers, beside offsets, from a model's process, and answers read back."""
+"""Targets for messages: between workers, offset metadata, answers of a model's process, scored records read back."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ POLICY = BreakerPolicy(0.5, 30.0, 20, 0.1, 0.8, 15.0, 300.0, 3)
 ROLLOUTS = rollout.RollbackPolicy(3, 1800.0)
 
 
-def told(made: Any, raw: bytes) -> Any:
-    """What ``made`` reads, which is written as it was read; None where it is Malformed."""
+def round_trip(kind: Any, raw: bytes) -> Any:
+    """Parses ``raw`` and asserts that the result survives a round trip; None if it is Malformed."""
     try:
-        found = made.parse(raw)
+        found = kind.parse(raw)
     except Malformed as e:
         assert 0 < len(str(e)) < 2000, str(e)
         return None
     written = wire.dumps(found.to_dict()) if isinstance(found, RolloutRow) else found.to_bytes()
     plain(written)
-    assert made.parse(written) == found
+    assert kind.parse(written) == found
     return found
 
 
 def fleet(data: bytes) -> bool:
-    """A report or a command after a row: each is itself or Malformed, and what an owner makes of them is a row that
-    it can read again.
+    """A breaker row with a report or command: each parses or is Malformed. The row that an owner folds from them can be
+    parsed again.
     """
     first, _, second = data.partition(b"\n")
-    row, messages = told(BreakerRow, first), (told(Report, second), told(Command, second))
-    accepted = any(each is not None for each in (told(Alert, first), row, *messages))
+    row, messages = round_trip(BreakerRow, first), (round_trip(Report, second), round_trip(Command, second))
+    accepted = any(each is not None for each in (round_trip(Alert, first), row, *messages))
     for message in messages:
         if message is None:
             continue
         key = message.key if isinstance(message, Report) else message.target
-        mine = row if row is not None and breakers.targets(key, [row.key]) else None
-        if mine is None and not key.rpartition("@")[0]:
+        own = row if row is not None and breakers.targets(key, [row.key]) else None
+        if own is None and not key.rpartition("@")[0]:
             continue
-        folded = breakers.fold(mine, message, POLICY, NOW_MS, 0.5)
+        folded = breakers.fold(own, message, POLICY, NOW_MS, 0.5)
         if folded.row is not None:
             assert BreakerRow.parse(folded.row.to_bytes()) == folded.row
             breakers.view(folded.row, "w1", NOW_MS)
@@ -70,9 +70,9 @@ def fleet(data: bytes) -> bool:
 
 
 def rollouts(data: bytes) -> bool:
-    """The same of versions."""
+    """A rollout row with a heartbeat or order: the same rule as for ``fleet``."""
     first, _, second = data.partition(b"\n")
-    row, messages = told(RolloutRow, first), (told(Heartbeat, second), told(Order, second))
+    row, messages = round_trip(RolloutRow, first), (round_trip(Heartbeat, second), round_trip(Order, second))
     for message in messages:
         if message is None:
             continue
@@ -89,12 +89,12 @@ def rollouts(data: bytes) -> bool:
 
 
 def verdict(data: bytes) -> bool:
-    """A verdict of the gate's process, or Malformed."""
-    return told(Vetting, data) is not None
+    """A verdict of the vetting process parses, or is Malformed."""
+    return round_trip(Vetting, data) is not None
 
 
 def mark(data: bytes) -> bool:
-    """Whatever stands beside an offset is a mark or nothing, and what a lane then writes there is a mark too."""
+    """Any offset metadata is a crash marker or none, and the metadata that a lane then writes is a crash marker too."""
     text = data.decode("utf-8", "replace")
     found = crash_marks.parse(text)
     assert found is None or crash_marks.parse(str(found)) == found
@@ -109,8 +109,8 @@ def mark(data: bytes) -> bool:
         for each in mode.marks.values():
             assert crash_marks.parse(str(each)) == each and len(str(each)) < 200
         committed = tracker.offset_metadata(mode, {place: offset}, {place: last + 1})
-        for _, beside in committed.values():
-            assert beside == "" or crash_marks.parse(beside) is not None, beside
+        for _, metadata in committed.values():
+            assert metadata == "" or crash_marks.parse(metadata) is not None, metadata
     return found is not None
 
 
@@ -118,7 +118,7 @@ ROWS = 3
 
 
 def answer(data: bytes) -> bool:
-    """What a model's process says is an answer that can be written for each row, failures that a model may have, or
+    """Any answer of a model's process gives predictions that can be written, failures that a model may have, or
     Damaged.
     """
     first, *blocks = data.split(b"\x1e\n")
@@ -127,7 +127,7 @@ def answer(data: bytes) -> bool:
     except Malformed:
         return False
     if not isinstance(about, dict):
-        return False  # isolated_session reads an object's keys: a TypeError there is its "out of its mind"
+        return False  # isolated_session reads an object's keys: it treats a TypeError there as a damaged answer
     try:
         found = codec.answer(about, [np.frombuffer(block, np.uint8) for block in blocks], ROWS)
     except Damaged as e:
@@ -152,7 +152,7 @@ def answer(data: bytes) -> bool:
 
 
 def known(data: bytes) -> bool:
-    """A scored record of whoever wrote it is an answer that can be given again, or forgotten."""
+    """Any scored record is an answer that can be given again as last known, or is ignored."""
     remembered = LastKnown(3600.0)
     source = [("failsoft-source", b"ensemble" if data[-1:] == b" " else b"primary")]
     _remember(remembered, [Rec(timestamp=NOW_MS, value=data, headers=source, key=b"k")], NOW_MS / 1000)

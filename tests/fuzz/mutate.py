@@ -1,4 +1,4 @@
-"""Seeds -> mutated bytes: a strategy of Hypothesis, so that what is found is made small and can be made again."""
+"""Mutates seeds, as a strategy of Hypothesis: so failing inputs are minimised and can be reproduced."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from hypothesis import strategies as st
 
 MOST = 200_000
-"""Bytes of an input: enough for what is quadratic or exponential to be noticed, and quick to read otherwise."""
+"""Bytes of an input: enough to notice quadratic or exponential time, and still quick to read otherwise."""
 
 _TOKEN = re.compile(rb'"(?:[^"\\\n]|\\.)*"|[-+\w.%]+|[^\s\w]')
-"""A string, a number or word, or a single sign: what JSON, TOML and headers are made of."""
+"""A string, a number or word, or a single character: the tokens of JSON, TOML and headers."""
 
 WORDS = (
     b"0", b"-1", b"1", b"1.5", b"true", b"null", b'""', b'"x"', b"[]", b"{}", b"[1]", b'{"a": 1}', b"1e999", b"-0.0",
@@ -21,7 +21,7 @@ WORDS = (
     b"%", b'"2018-10-30T18:00:00.123456+02:00"', b'"0001-01-01T00:00:00Z"', b'"9999-12-31T23:59:60Z"', b"2018-10-30",
     b"0x" + b"f" * 5000,
 )  # fmt: skip
-"""What programs trip over: limits of numbers, half characters, times at the edges, and every sign of the grammars."""
+"""Values that often break parsers: limits of numbers, invalid characters, extreme times, and each grammar's signs."""
 
 _TIMES = (2, 3, 40, 1200, 30_000)
 _OPENERS = ((b"[", b"]"), (b'{"a":', b"}"), (b"{a=", b"}"), (b"(", b")"))
@@ -30,7 +30,9 @@ _Op = Callable[[st.DrawFn, bytes, Sequence[bytes], Sequence[bytes]], bytes]
 
 
 def mutated(seeds: Sequence[bytes], words: Sequence[bytes] = ()) -> st.SearchStrategy[bytes]:
-    """One of ``seeds`` after up to five mutations; ``words`` are the target's own, put in as often as WORDS."""
+    """One of ``seeds`` after up to five mutations; each of the target's own ``words`` is twice as likely as one of
+    WORDS.
+    """
     return _mutated(tuple(seeds), (*WORDS, *words, *words))
 
 
@@ -51,7 +53,7 @@ def _at(draw: st.DrawFn, data: bytes) -> int:
 
 
 def _span(draw: st.DrawFn, data: bytes, longest: int = 60) -> tuple[int, int]:
-    """Of a token, or of any bytes."""
+    """The span of a token or of any bytes."""
     if draw(st.booleans()):
         tokens = [found.span() for found in _TOKEN.finditer(data[:20_000])]
         if tokens:
@@ -93,7 +95,7 @@ def _nest(draw: st.DrawFn, data: bytes, seeds: Sequence[bytes], words: Sequence[
 
 
 def _move(draw: st.DrawFn, data: bytes, seeds: Sequence[bytes], words: Sequence[bytes]) -> bytes:
-    """A part of it, or of another seed, to another place of it."""
+    """Replaces a part of the input by another part of it or of a seed."""
     source = draw(st.sampled_from((data, *seeds)))
     begin, end = _span(draw, source)
     over, until = _span(draw, data)
@@ -106,12 +108,12 @@ def _splice(draw: st.DrawFn, data: bytes, seeds: Sequence[bytes], words: Sequenc
 
 
 def _lines(draw: st.DrawFn, data: bytes, seeds: Sequence[bytes], words: Sequence[bytes]) -> bytes:
-    """One line gone, twice, or somewhere else."""
-    found = data.split(b"\n")
-    line = found.pop(draw(st.integers(0, len(found) - 1)))
+    """Removes one line, or inserts it once or twice elsewhere."""
+    lines = data.split(b"\n")
+    line = lines.pop(draw(st.integers(0, len(lines) - 1)))
     for _ in range(draw(st.integers(0, 2))):
-        found.insert(draw(st.integers(0, len(found))), line)
-    return b"\n".join(found)
+        lines.insert(draw(st.integers(0, len(lines))), line)
+    return b"\n".join(lines)
 
 
 _OPS: tuple[_Op, ...] = (_replace, _replace, _replace, _insert, _delete, _flip, _repeat, _nest, _move, _splice, _lines)

@@ -1,4 +1,4 @@
-"""What is written is JSON to a plain parser, and as published."""
+"""Checks that written bytes are plain JSON and conform to the published schemas."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _DEAD = jsonschema.Draft7Validator(interface.headers_schema(dead=True), format_c
 
 
 def _no(constant: str) -> None:
-    raise AssertionError(f"{constant} is no JSON")
+    raise AssertionError(f"{constant} is not JSON")
 
 
 def plain(raw: bytes) -> Any:
-    """As a reader in any other language would parse it: UTF-8, and no NaN or Infinity."""
+    """Parses ``raw`` as a reader in any other language would: UTF-8, without NaN or Infinity."""
     return json.loads(raw.decode("utf-8"), parse_constant=_no)
 
 
 def hold_to_scored(value: bytes, headers: dict[str, str] | None = None, reason: str | None = None) -> dict[str, Any]:
-    """An answer, with its headers if given; ``reason`` stands in for the one that it has."""
+    """Validates an answer, and its headers if given; ``reason`` replaces the answer's own. Returns it parsed."""
     found = plain(value)
     assert isinstance(found, dict)
     _SCORED.validate(found if reason is None else found | {"reason": reason})
@@ -36,5 +36,5 @@ def hold_to_scored(value: bytes, headers: dict[str, str] | None = None, reason: 
 
 
 def hold_to_control(headers: dict[str, str], dead: bool) -> None:
-    """The control headers of a retry, or of a dead letter."""
+    """Validates the control headers of a retry record or a dead letter."""
     (_DEAD if dead else _CONTROL).validate(headers)

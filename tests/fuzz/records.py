@@ -1,4 +1,4 @@
-"""Targets that are records: an event's bytes, headers, and whole batches through scoring."""
+"""Targets for records: an event's bytes and headers."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ ENVELOPES = (
     Envelope(),
 )
 LONGEST_ANSWER = 16_384
-"""Bytes that an event's id and time, as JSON, may add to its answer, whatever the event's size."""
+"""Bytes that an event's id and time, as JSON, may add to an answer, for an event of any size."""
 
 TOPICS = (INPUT, "loans.retry.5s", "loans.retry.1m", REPLAY)
 
 
 def record(form: bytes, offset: int) -> Rec:
-    """A record as this folder writes them down: its topic, a line for each header, an empty line, its value.
+    """Parses the notation for records in this folder: the topic, a line for each header, an empty line, the value.
 
-    ``name: value`` is a header, ``name`` alone one without a value, ``:key: k`` the record's key. A value of a single
-    line "(null)" is a tombstone.
+    ``name: value`` is a header, ``name`` alone a header without a value, and ``:key: k`` the record's key. The value
+    "(null)" is a tombstone.
     """
     head, _, value = form.partition(b"\n\n")
     first, *lines = head.split(b"\n")
@@ -54,7 +54,7 @@ def record(form: bytes, offset: int) -> Rec:
 
 
 def written(one: Rec) -> bytes:
-    """The inverse, for seeds."""
+    """Writes a record in the notation that ``record`` parses."""
     lines = [one.topic.encode(), *(k.encode() + (b"" if v is None else b": " + v) for k, v in one.headers)]
     return b"\n".join(lines) + b"\n\n" + (b"(null)" if one.value is None else one.value)
 
@@ -65,8 +65,10 @@ SPECS = load_card(MODEL / "card.toml").specs
 
 
 def event(data: bytes) -> bool:
-    """Bytes and headers are an event within its limits or MALFORMED, the same alone as among neighbours, who are none
-    the worse; its features are columns in which each cell that cannot be used has its reason.
+    """A record is an event within its limits, or MALFORMED; the result is the same in a batch, whose other events do
+    not change.
+
+    The event's features become columns in which each unusable cell has a reason.
     """
     one, accepted = record(data, 7), False
     for envelope in ENVELOPES:
@@ -94,7 +96,7 @@ def _columns(found: Event) -> None:
     made = columns([found.features, {}], SPECS)
     for spec in SPECS:
         bad = made.unusable.get(spec.name)
-        assert bad is not None and bad[1], "nothing is missing silently"
+        assert bad is not None and bad[1], "a missing feature must have a reason"
         there = spec.name in found.features
         why = reason(found.features[spec.name], spec) if there else "missing"
         assert bad[0] == (why is not None) and made.why.get((0, spec.name)) == why
@@ -110,7 +112,7 @@ LINES = (
     b'"20K - 40K \xe2\x82\xac", "debt_to_income_ratio": 0.6721834686006466, "loan_length": 20, '
     b'"repaid_loan_on_prev_car": null, "size_of_downpayment": "40%", "driver_tenure": 4.963102897846603}}',
 )
-"""Two of the demo's events (workers/demo/data), one of them as other programs would write it."""
+"""Two of the demo's events (workers/demo/data), the second in the notation of other programs."""
 
 GOOD = Rec(INPUT, 0, 3, NOW_MS, b"k", LINES[0], [])
 _CLOUD = b'{"specversion": "1.0", "id": "c-1", "time": "2018-10-30T18:00:00.5+02:00", "data": ' + LINES[0] + b"}"
@@ -126,12 +128,13 @@ EVENTS = (
 # --- headers ---
 
 MOST_ADDED = 4096
-"""Bytes of control headers that a record gets, names and values: the contract's."""
+"""Bytes of control headers that a record gets, names and values; the limit is the contract's."""
 
 
 def headers(data: bytes) -> bool:
-    """Headers are an attempt that can be written and read again, or BAD_HEADER of which something is salvaged; what is
-    added stays under 4 KiB, the hold reads the same due time, and no dead letter made of them is unreadable.
+    """Headers give an attempt that survives a round trip, or BAD_HEADER with what could be salvaged.
+
+    The headers added stay under 4 KiB, the hold reads the same due time, and a dead letter made of them can be read.
     """
     one = record(REPLAY.encode() + b"\n" + data + b"\n\n{}", 5)
     found = attempts.parse(one.headers)

@@ -1,4 +1,4 @@
-"""A target: seeds, a rule that must hold of whatever bytes come, and the time that it may take."""
+"""A fuzz target: its seeds, the rule that must hold for any input, and the time limit of one input."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from tests.fuzz.mutate import mutated
 CORPUS = Path(__file__).parent / "corpus"
 
 LONGEST = 3.0
-"""Seconds of this process's own time for one input, of which most take under a millisecond."""
+"""Seconds of this process's own CPU time for one input; most inputs take under a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``check`` takes an input and raises, an AssertionError or anything else, where the rule does not hold. It says
-    whether the input was something, not only refused: seeds are, and enough of what is made of them should be.
+    """A fuzz target.
+
+    Attributes:
+        name: the target's name.
+        check: takes an input and raises any exception if the rule does not hold; returns whether the input was
+            accepted.
+        seeds: inputs that are accepted.
+        words: values that mutations insert.
     """
 
     name: str
@@ -29,7 +35,7 @@ class Target:
     words: tuple[bytes, ...] = ()
 
     def run(self, data: bytes) -> bool:
-        """The rule, and that it took no longer than it may."""
+        """Checks the rule and the time limit; returns whether the input was accepted."""
         began = time.process_time()
         accepted = self.check(data)
         took = time.process_time() - began
@@ -38,9 +44,9 @@ class Target:
 
     @property
     def inputs(self) -> st.SearchStrategy[bytes]:
-        """Mutated seeds; what was found before is a seed too."""
+        """Mutated seeds; the corpus is part of the seeds."""
         return mutated((*self.seeds, *(found.read_bytes() for found in self.found())), self.words)
 
     def found(self) -> list[Path]:
-        """The corpus: inputs for which the rule did not hold once."""
+        """The corpus: inputs for which the rule once failed."""
         return sorted((CORPUS / self.name).glob("*"))

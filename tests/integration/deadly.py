@@ -1,6 +1,6 @@
-"""A worker whose primary kills it natively on one value of a feature, in the worker's own process.
+"""A worker whose primary aborts the worker's own process on one value of a feature.
 
-``python -m tests.integration.deadly PIPELINE CALM ID``: while the file CALM exists, such a row only fails.
+Run ``python -m tests.integration.deadly PIPELINE CALM ID``. While the file CALM exists, such a row only fails.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from failsoft.workers.process.composition import Options
 from failsoft.workers.telemetry import logs
 
 DEADLY = 13.0
-"""The value of ``x``."""
+"""The value of ``x`` that aborts the process."""
 
 
 @dataclass
 class Deadly:
-    """A session (workers.execution.runner.Runs) that a row with ``x`` = DEADLY ends, and its whole process with it."""
+    """A session (workers.execution.runner.Runs) that aborts its process on a row with ``x`` = DEADLY."""
 
     session: Session
     calm: Path

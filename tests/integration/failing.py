@@ -1,6 +1,6 @@
-"""Real ONNX models for the test pipeline: one fails by row in every way, each by a value of its own; one is a bomb.
+"""Real ONNX models for the test pipeline: one fails on certain values of a row, one needs 800 MB when it is loaded.
 
-What tests.integration.pipeline.save_model does for a ``row`` (7 raises, -1 loops without end) it does too.
+The first one keeps what tests.integration.pipeline.save_model does for a ``row`` (7 raises, -1 loops without end).
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from tests.isolated_models import LEAST
 from tests.onnx_models import node
 
 NAN = -0.5
-"""An ``x`` whose score is NaN, in its own row."""
+"""A value of ``x`` whose score is NaN, in that row only."""
 
 KILLS = 13.0
-"""An ``x`` that ends the process natively (SIGFPE), whoever runs beside it (tests.isolated_models.deadly)."""
+"""A value of ``x`` that ends the process natively (SIGFPE), with every row in it (tests.isolated_models.deadly)."""
 
 BOMB = 1e9
-"""An ``x`` for which a tensor of as many floats is filled, for the whole batch: 4 GB."""
+"""A value of ``x`` that makes the model fill a tensor of that many floats, 4 GB, for the whole batch."""
 
 RAISES, HANGS = 7, -1
-"""Values of ``row``: an out-of-range Gather, and a Loop that does not end."""
+"""Values of ``row``: an out-of-range Gather, and a Loop without end."""
 
 
 def save_failing(path: Path) -> None:
-    """Good rows score as ``save_model`` has it, but for rounding."""
+    """Writes a model that fails on NAN, KILLS, BOMB, RAISES and HANGS. Other rows score as with ``save_model``, up to
+    rounding."""
     model, graph = _extended(path)
     graph.node.extend(
         [
@@ -60,7 +61,8 @@ def save_failing(path: Path) -> None:
 
 
 def save_bomb(path: Path) -> None:
-    """A few hundred bytes more than ``save_model``, of which 800 MB unfold when it is loaded; else it answers alike."""
+    """Writes a model a few hundred bytes larger than ``save_model``'s that allocates 800 MB when loaded. Its scores are
+    the same."""
     model, graph = _extended(path)
     graph.node.extend(
         [
@@ -74,7 +76,7 @@ def save_bomb(path: Path) -> None:
 
 
 def _extended(path: Path) -> tuple[onnx.ModelProto, onnx.GraphProto]:
-    """What ``save_model`` makes, with its answer as ``plain``, for others to make ``score`` of it."""
+    """The model of ``save_model`` with its score renamed to ``plain``; the caller adds nodes that make ``score``."""
     save_model(path)
     model = onnx.load(path)
     model.graph.node[-1].output[0] = "plain"

@@ -1,4 +1,4 @@
-"""A fleet of three workers, as tests look at it: what each said of its breakers, and what the topics say."""
+"""Reads the state of a fleet of workers: their logs and metrics, the breaker table and the rollout table."""
 
 from __future__ import annotations
 
@@ -23,12 +23,18 @@ from tests.kafka import wait_for
 KEY = "test@1"
 
 TICK = 0.01
-"""Seconds between two looks at how the machine is."""
+"""Seconds between two measurements of the machine's delay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a worker's log; ``at`` is epoch seconds."""
+    """A line of a worker's log.
+
+    Attributes:
+        at: the line's time (epoch seconds).
+        event: the line's ``event``.
+        said: all fields of the line.
+    """
 
     at: float
     event: str
@@ -36,17 +42,17 @@ class Line:
 
 
 def lines(worker: Worker, event: str) -> list[Line]:
-    """What a worker has logged under ``event``."""
-    found = []
+    """The lines that a worker has logged with this ``event``."""
+    lines_found = []
     for text in worker.log.read_text(errors="replace").splitlines():
         if f'"event": "{event}"' in text and text.endswith("}"):
-            said = json.loads(text)
-            found.append(Line(datetime.fromisoformat(said["timestamp"]).timestamp(), said["event"], said))
-    return found
+            fields = json.loads(text)
+            lines_found.append(Line(datetime.fromisoformat(fields["timestamp"]).timestamp(), fields["event"], fields))
+    return lines_found
 
 
 def state(worker: Worker) -> str:
-    """The state of the breaker that a worker obeys, from its metrics; empty while it serves none."""
+    """The state of the primary's breaker in a worker's metrics; empty while the worker serves no version."""
     for labels, value in _samples(worker, "failsoft_breaker_state"):
         if value == 1 and 'model="test"' in labels:
             return re.search(r'state="(\w+)"', labels)[1]  # type: ignore[index]
@@ -59,10 +65,10 @@ def gauge(worker: Worker, name: str) -> float:
 
 
 def _samples(worker: Worker, name: str) -> list[tuple[str, float]]:
-    found = re.search(r"is ready:? (http://[\d.:]+)", worker.log.read_text(errors="replace"))
-    if found is None:
+    address = re.search(r"is ready:? (http://[\d.:]+)", worker.log.read_text(errors="replace"))
+    if address is None:
         return []
-    with urllib.request.urlopen(found[1] + "/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(address[1] + "/metrics", timeout=30) as answer:
         text = answer.read().decode()
     return [
         (line.rpartition(" ")[0], float(line.rpartition(" ")[2]))
@@ -73,7 +79,10 @@ def _samples(worker: Worker, name: str) -> list[tuple[str, float]]:
 
 @contextmanager
 def stalls() -> Iterator[list[float]]:
-    """How late this machine wakes who sleeps, at the worst: one number, of seconds, which grows meanwhile."""
+    """Yields the longest delay of a sleeping thread so far (seconds, in a list of one element).
+
+    It measures how late the machine wakes a thread, and updates the number until the block ends.
+    """
     worst, over = [0.0], threading.Event()
 
     def look() -> None:
@@ -92,24 +101,24 @@ def stalls() -> Iterator[list[float]]:
 
 
 def wait_fleet(workers: list[Worker]) -> None:
-    """Until each has lanes, and reads the fleet's breakers."""
+    """Waits until each worker has lanes and reads the breaker table."""
     for worker in workers:
         worker.wait_ready()
         wait_for(lambda w=worker: gauge(w, "failsoft_control_plane_up") == 1, 90, f"{worker.id} to read the table")
 
 
 def rows(pipeline: Pipeline) -> list[dict[str, Any]]:
-    """Every row that is written to the table of breakers by now, in order."""
+    """Every row written to the breaker table so far, in order."""
     return _written(pipeline, f"{pipeline.name}-breakers-changelog")
 
 
 def rollouts(pipeline: Pipeline) -> list[dict[str, Any]]:
-    """Every row that is written to the table of rollouts by now, in order."""
+    """Every row written to the rollout table so far, in order."""
     return _written(pipeline, f"{pipeline.name}-rollouts-changelog")
 
 
 def serves(worker: Worker) -> set[int]:
-    """The versions of the primary that a worker has loaded, from its metrics."""
+    """The versions of the primary that a worker has loaded, according to its metrics."""
     return {
         int(re.search(r'version="(\d+)"', labels)[1])  # type: ignore[index]
         for labels, _ in _samples(worker, "failsoft_model_info")
@@ -118,20 +127,20 @@ def serves(worker: Worker) -> set[int]:
 
 
 def workers(worker: Worker, version: int) -> float:
-    """How many workers serve a version of the primary, as ``worker``'s metrics say."""
-    found = _samples(worker, "failsoft_fleet_workers")
-    return sum(value for labels, value in found if 'model="test"' in labels and f'version="{version}"' in labels)
+    """The number of workers that serve a version of the primary, according to the metrics of ``worker``."""
+    samples = _samples(worker, "failsoft_fleet_workers")
+    return sum(value for labels, value in samples if 'model="test"' in labels and f'version="{version}"' in labels)
 
 
 def alerts(pipeline: Pipeline) -> list[dict[str, Any]]:
-    """Every alert by now."""
+    """Every alert written so far."""
     return _written(pipeline, f"{pipeline.name}.alerts")
 
 
 def _written(pipeline: Pipeline, topic: str) -> list[dict[str, Any]]:
-    """The topic's one partition up to its end as it is now: it may well grow faster than an end could be reached."""
+    """Reads the topic's single partition to its present end. The topic may grow faster than this can read it."""
     consumer = Consumer({"bootstrap.servers": pipeline.bootstrap, "group.id": "looks", "log_level": 2})
-    found: list[dict[str, Any]] = []
+    values: list[dict[str, Any]] = []
     try:
         place = TopicPartition(topic, 0, OFFSET_BEGINNING)
         low, end = watermarks(consumer, topic, 0)
@@ -143,14 +152,14 @@ def _written(pipeline: Pipeline, topic: str) -> list[dict[str, Any]]:
                 assert message.error() is None, message.error()
                 after = (message.offset() or 0) + 1
                 if message.value() is not None:
-                    found.append(json.loads(message.value() or b""))
+                    values.append(json.loads(message.value() or b""))
     finally:
         consumer.close()
-    return found
+    return values
 
 
 def owner(pipeline: Pipeline, workers: list[Worker]) -> Worker | None:
-    """The worker that owns the breakers, as Kafka's group has it."""
+    """The worker that owns the breakers, according to the assignment of the control plane's group."""
     admin = AdminClient({"bootstrap.servers": pipeline.bootstrap, "log_level": 2})
     group = f"{pipeline.name}.control-plane"
     described = admin.describe_consumer_groups([group])[group].result(timeout=30)

@@ -1,4 +1,4 @@
-"""A pipeline for tests: its file, a model that fails when told to, its topics, and workers as processes."""
+"""A pipeline for tests: its files, a model that fails on request, its topics, and workers in processes of their own."""
 
 from __future__ import annotations
 
@@ -72,9 +72,11 @@ repository = "models"
 
 
 def save_model(path: Path, factor: float = 1.0, megabytes: int = 0) -> None:
-    """The score is ``x`` times ``factor``: over 1 is a bad output. ``row`` 0 is looked up in a table of one, so 7
-    raises for its whole batch, and -1 (its last one) begins a loop that does not end. ``colour`` is taken and not used.
-    ``megabytes`` of weights weigh, and add nothing.
+    """Writes a model whose score is ``x`` times ``factor``; a score over 1 is a bad output.
+
+    ``row`` is looked up in a table of one element, so ``row`` = 7 raises for its whole batch. ``row`` = -1, which is
+    the table's last element, starts a loop that does not end. ``colour`` is read but not used. ``megabytes`` of zero
+    weights are stored and do not change the score.
     """
     scalar = helper.make_tensor_value_info
     body = helper.make_graph(
@@ -117,7 +119,7 @@ def save_model(path: Path, factor: float = 1.0, megabytes: int = 0) -> None:
 
 
 def body(i: int, **features: object) -> bytes:
-    """A good event's value; what is given replaces or adds features."""
+    """The value of a good event. ``features`` replace or add to its features."""
     given = {"x": 0.5 + (i % 100) / 400, "row": 0, "colour": "green"} | features
     return json.dumps({"id": f"e{i}", "at": "2018-10-30T18:00:00Z", "features": given}).encode()
 
@@ -126,7 +128,7 @@ Event = tuple[bytes | None, bytes | None, Sequence[Header], int | None]
 
 
 def events(n: int, start: int = 0, bad_every: int = 0) -> list[Event]:
-    """``n`` events; of each ``bad_every`` one has no answer from the model, ever."""
+    """``n`` events. If ``bad_every`` is set, the primary never answers one event in ``bad_every``."""
     return [
         (b"k%d" % (i % 997), body(i, x=2.0) if bad_every and i % bad_every == 3 else body(i), [], None)
         for i in range(start, start + n)
@@ -135,8 +137,14 @@ def events(n: int, start: int = 0, bad_every: int = 0) -> list[Event]:
 
 @dataclass
 class Worker:
-    """A worker's process, alone in a process group; what it says goes to ``log``, from ``begins`` on: the log of an id
-    that ran before is continued."""
+    """A worker's process, in a process group of its own.
+
+    Attributes:
+        id: the worker's id.
+        process: the process.
+        log: the file of its stdout and stderr; a worker with the same id as an earlier one appends to it.
+        begins: the offset in ``log`` at which this process began (bytes).
+    """
 
     id: str
     process: subprocess.Popen[bytes]
@@ -147,13 +155,13 @@ class Worker:
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        """kill -9 of the whole group, and its end."""
+        """Sends kill -9 to the whole group and waits for the process to end."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(60)
 
     def drain(self, timeout: float = 60.0) -> int:
-        """The exit code of SIGTERM, once it has begun (before that it is an interpreter that imports: 143)."""
+        """Sends SIGTERM and returns the exit code. Waits for the worker's start first: before it, SIGTERM gives 143."""
         self._wait_said("worker starts", timeout)
         with suppress(ProcessLookupError):
             self.process.terminate()
@@ -169,19 +177,24 @@ class Worker:
         return self.log.read_bytes()[self.begins :].decode(errors="replace")
 
     def _wait_said(self, words: str, timeout: float) -> None:
-        def said() -> bool:
+        def logged() -> bool:
             ended = self.process.poll()
             found = words in self._said()
             assert found or ended is None, f"{self.id} ended with {ended}:\n{self.tail()}"
             return found
 
-        wait_for(said, timeout, f'{self.id} to say "{words}"')
+        wait_for(logged, timeout, f'{self.id} to log "{words}"')
 
 
 @dataclass
 class Pipeline:
-    """A pipeline on a real Kafka; ``switch`` is a file: while it is there, the primary fails for every row. While
-    ``stuck`` is there, its runs do not come back.
+    """A pipeline on a real Kafka.
+
+    Attributes:
+        switch: a file; while it exists, the primary of a ``switched`` worker fails for every row.
+        stuck: a file; while it exists, the runs of that primary do not return.
+        workers: every worker that was started.
+        published: the number of records published.
     """
 
     folder: Path
@@ -192,13 +205,13 @@ class Pipeline:
     minimum_calls: int = 1_000_000  # the breaker stays closed unless a test is about it
     open_for: str = "1s"
     max_open: str = "2s"
-    after_failed_probes: int = 1_000_000  # no version is left unless a test is about it
+    after_failed_probes: int = 1_000_000  # no rollback unless a test is about it
     partitions: int = 4
     max_bytes: int = 100_000
-    deadline: str = "10s"  # a shared machine stalls: only what a test wants may fail
+    deadline: str = "10s"  # long: a stall of a shared machine must not fail a test
     inputs: Sequence[str] = ()
-    model_lines: str = ""  # more of the card's [model]
-    workers_bootstrap: str = ""  # where workers go instead, as through a network that fails
+    model_lines: str = ""  # more lines for [model] in the card
+    workers_bootstrap: str = ""  # the workers' brokers, such as a failing proxy
     workers: list[Worker] = field(default_factory=list)
     published: int = 0
 
@@ -238,7 +251,7 @@ class Pipeline:
         self.file.write_text(text)
 
     def create(self) -> Settlement:
-        """Input topics as a user makes them, the pipeline's own by ``failsoft topics apply``; who will judge them."""
+        """Creates the input topics directly and the pipeline's own with ``failsoft topics apply``."""
         for topic in self.inputs:
             create_topic(self.bootstrap, topic, self.partitions)
         done = self.run("topics", "apply")
@@ -255,7 +268,7 @@ class Pipeline:
         self.published += len(records)
 
     def start(self, id: str = "w0", *options: str, switched: bool = False, deadly: bool = False) -> Worker:
-        """A worker; ``switched`` makes its primary obey ``switch``, ``deadly`` kills it (tests.integration.deadly)."""
+        """Starts a worker. ``switched``: its primary obeys ``switch``. ``deadly``: it runs tests.integration.deadly."""
         if deadly:
             command = [sys.executable, "-m", "tests.integration.deadly", str(self.file), str(self.switch), id]
         elif switched:
@@ -265,7 +278,7 @@ class Pipeline:
         return self.spawn(id, [*command, *options])
 
     def spawn(self, id: str, command: Sequence[str]) -> Worker:
-        """A process of its own that logs as ``id``."""
+        """Starts ``command`` in a process of its own that logs to ``<id>.log``."""
         log = self.folder / f"{id}.log"
         with log.open("ab") as out:
             begins = out.tell()
@@ -283,7 +296,7 @@ class Pipeline:
         return worker
 
     def stop(self) -> None:
-        """No process of this pipeline is left, whatever the test came to."""
+        """Kills every worker of this pipeline, stopped ones too."""
         for worker in self.workers:
             with suppress(ProcessLookupError):
                 worker.signal(signal.SIGCONT)
@@ -298,7 +311,7 @@ class Pipeline:
 
 @contextmanager
 def running(pipeline: Pipeline) -> Iterator[Settlement]:
-    """The pipeline's topics, and who judges them; at the end no worker is left."""
+    """Creates the pipeline's topics and yields its settlement. At the end no worker is left."""
     settlement = pipeline.create()
     try:
         yield settlement
@@ -308,5 +321,5 @@ def running(pipeline: Pipeline) -> Iterator[Settlement]:
 
 
 def _environ() -> dict[str, str]:
-    """The test's own environment may not reconfigure the pipeline."""
+    """The environment without FAILSOFT_ variables, which would change the pipeline's settings."""
     return {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")}

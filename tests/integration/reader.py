@@ -1,4 +1,4 @@
-"""Reads topics as a careful user would: confluent-kafka, ``isolation.level=read_committed``, from the beginning."""
+"""Reads topics as a careful consumer does: confluent-kafka, ``isolation.level=read_committed``, from the beginning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILAB
 
 
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
-    """The first offset of a partition and its end. One that was just made may have no leader for a moment."""
+    """A partition's first offset and end offset. Retries up to 30 s: a new partition may have no leader yet."""
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -34,7 +34,7 @@ def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A record as it lies on a topic; ``headers`` in order, duplicates and all."""
+    """A record as stored on a topic; ``headers`` are in order and include duplicates."""
 
     topic: str
     partition: int
@@ -49,7 +49,7 @@ class Seen:
         return self.topic, self.partition, self.offset
 
     def header(self, name: str) -> str | None:
-        """A control header's text; None when it is not there exactly once."""
+        """The text of a control header; None unless the header occurs exactly once."""
         found = [v for k, v in self.headers if k == name]
         return (found[0] or b"").decode() if len(found) == 1 else None
 
@@ -59,7 +59,7 @@ class Seen:
 
 @dataclass
 class Reader:
-    """A careful reader of several topics from their beginning. ``records`` grows by ``poll``."""
+    """Reads several topics from their beginning; each poll adds to ``records``."""
 
     bootstrap: str
     topics: Sequence[str]
@@ -89,7 +89,7 @@ class Reader:
         self._consumer.close()
 
     def until(self, fact: Callable[[], object], timeout: float, what: str) -> None:
-        """Reads on until ``fact`` holds; AssertionError after ``timeout`` seconds, with what was read."""
+        """Reads until ``fact`` holds. Raises AssertionError after ``timeout`` seconds, with the counts read so far."""
         deadline = time.monotonic() + timeout
         while not fact():
             if time.monotonic() > deadline:
@@ -100,7 +100,7 @@ class Reader:
             self._poll()
 
     def _behind(self) -> dict[str, int]:
-        """Offsets that the broker has and this reader was not given: markers, or what an open transaction hides."""
+        """Offsets behind the last record read, by partition: markers, or records hidden by an open transaction."""
         last = {(r.topic, r.partition): r.offset for records in self.records.values() for r in records}
         found: dict[str, int] = {}
         for topic, partition in sorted(self._all):
@@ -109,17 +109,17 @@ class Reader:
         return {place: n for place, n in found.items() if n > 1}
 
     def to_the_end(self, timeout: float = 60.0) -> None:
-        """Reads every topic to its end as it is now: a duplicate that is written already is seen too.
+        """Reads every topic to its present end offset, so that a duplicate already written is read too.
 
-        That is the end of the log. What can be read of it by now may be less: the broker says that a transaction is
-        committed first, and writes its markers then, on one partition after the other.
+        This is the end of the log. A broker first reports a transaction as committed and then writes its markers,
+        partition by partition. So a committed reader may not be able to read up to that end yet.
         """
         self._ended.clear()
         self._ends = self._ends_now()
         after = dict.fromkeys(self._all, OFFSET_BEGINNING)
         for records in self.records.values():
             after.update({(r.topic, r.partition): r.offset + 1 for r in records})
-        # Assigned anew, because an end is told only once, when it is reached.
+        # Assign again: the consumer reports the end of a partition only once, when it reaches it.
         self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in sorted(after.items())])
         self.until(lambda: self._ended >= self._all, timeout, "the end of every topic")
 

@@ -1,6 +1,6 @@
-"""A worker whose primary fails for every row while a file exists, and never comes back while another does.
+"""A worker whose primary fails for every row while one file exists, and hangs while another one exists.
 
-``python -m tests.integration.switched PIPELINE SWITCH ID``; the other file is SWITCH with the suffix ``.stuck``.
+Run ``python -m tests.integration.switched PIPELINE SWITCH ID``. The second file is SWITCH with the suffix ``.stuck``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from failsoft.workers.telemetry import logs
 
 @dataclass
 class Switched:
-    """A session (workers.execution.runner.Runs) that one file turns off, and that another makes hang."""
+    """A session (workers.execution.runner.Runs) that fails while one file exists and hangs while another one exists."""
 
     session: Model
     switch: Path

@@ -1,4 +1,4 @@
-"""Topics created and verified on a real cluster."""
+"""Topics created and verified on a real Kafka broker."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from failsoft.topics.names import Names
 from tests.kafka import Broker, create_topic
 
 ANSWERS_WITHIN = 30.0
-"""Seconds; a bound for a machine that is busy, not a measure."""
+"""Seconds. Generous, so that a busy machine does not fail the test."""
 
 
 def wanted(name: str, partitions: int = 2, inputs: tuple[str, ...] = (".events",)) -> Wanted:
-    """A pipeline with two rungs; ``inputs`` are suffixes of its name."""
+    """The topology of a pipeline with two rungs; ``inputs`` are suffixes of its name."""
     return Wanted(Names(name), [name + i for i in inputs], [("5s", 5.0), ("1m", 60.0)], partitions)
 
 
@@ -30,25 +30,25 @@ def to(kafka: Broker) -> dict[str, Any]:
 
 
 def create(kafka: Broker, name: str, partitions: int = 2, **configs: str) -> None:
-    """A topic made by somebody else: by another client library; ``max_message_bytes`` is max.message.bytes."""
+    """Creates a topic with another client library; ``max_message_bytes`` stands for max.message.bytes."""
     create_topic(kafka.bootstrap, name, partitions, {k.replace("_", "."): v for k, v in configs.items()})
 
 
 def partition_counts(kafka: Broker, prefix: str) -> Mapping[str, int]:
-    """What another client library sees of a pipeline's topics."""
+    """The partition counts of a pipeline's topics, as another client library reads them."""
     topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=ANSWERS_WITHIN).topics
     return {n: len(t.partitions) for n, t in topics.items() if n.startswith(prefix)}
 
 
 def config_of(kafka: Broker, topic: str) -> Mapping[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    client = AdminClient({"bootstrap.servers": kafka.bootstrap})  # named: its results fail once it is collected
+    client = AdminClient({"bootstrap.servers": kafka.bootstrap})  # a variable: its results fail once it is collected
     found = client.describe_configs([resource])[resource].result(ANSWERS_WITHIN)
     return {k: e.value for k, e in found.items()}
 
 
 async def test_apply_creates_what_is_missing_once(kafka: Broker, name: str) -> None:
-    """The first apply creates the whole table, the second nothing; then a worker may start."""
+    """The first apply creates every topic, the second none; then a worker may start."""
     topology, created = await admin.apply(to(kafka), wanted(name))
     assert set(created) == {t.name for t in topology.topics}
     assert partition_counts(kafka, name) == {t.name: t.partitions for t in topology.topics}
@@ -60,14 +60,14 @@ async def test_apply_creates_what_is_missing_once(kafka: Broker, name: str) -> N
 
 
 async def test_a_topics_settings_are_those_of_the_table(kafka: Broker, name: str) -> None:
-    """Every setting in the table reaches the broker, as another client reads it."""
+    """The broker has every setting of the table, as another client reads it."""
     topology, _ = await admin.apply(to(kafka), wanted(name))
     for topic in topology.topics:
         assert topic.configs.items() <= config_of(kafka, topic.name).items(), topic.name
 
 
 async def test_the_inputs_that_exist_decide(kafka: Broker, name: str) -> None:
-    """Partition count and record size come from the user's own topic, not from the pipeline file."""
+    """Partition count and record size follow the user's existing input topic, not the pipeline file."""
     create(kafka, f"{name}.events", partitions=3, max_message_bytes="3000000")
     topology, created = await admin.apply(to(kafka), wanted(name, partitions=8, inputs=(".events", ".more")))
     counts = partition_counts(kafka, name)
@@ -77,19 +77,19 @@ async def test_the_inputs_that_exist_decide(kafka: Broker, name: str) -> None:
 
 
 async def test_apply_refuses_before_it_creates(kafka: Broker, name: str) -> None:
-    """Every problem is named, and nothing is created beside what has to be repaired first."""
+    """apply names every problem, and creates nothing until they are repaired."""
     create(kafka, f"{name}.events", partitions=2)
     create(kafka, f"{name}.dead", partitions=3, cleanup_policy="compact")
     with pytest.raises(TopologyRefused) as refused:
         await admin.apply(to(kafka), wanted(name))
-    said = "\n".join(refused.value.problems)
-    assert f"{name}.dead: has 3 partitions; it must have 2" in said
-    assert "cleanup.policy is 'compact'" in said
+    problems = "\n".join(refused.value.problems)
+    assert f"{name}.dead: has 3 partitions; it must have 2" in problems
+    assert "cleanup.policy is 'compact'" in problems
     assert set(partition_counts(kafka, name)) == {f"{name}.events", f"{name}.dead"}
 
 
 async def test_dead_letters_kept_longer_have_replays_kept_as_long(kafka: Broker, name: str) -> None:
-    """An operator's longer retention is followed by the topic that is created beside it."""
+    """A replay topic is created with the longer retention that an operator gave the dead letters."""
     ninety_days = str(90 * 86_400_000)
     create(kafka, f"{name}.dead", retention_ms=ninety_days, max_message_bytes="2000000")
     await admin.apply(to(kafka), wanted(name))
@@ -97,7 +97,7 @@ async def test_dead_letters_kept_longer_have_replays_kept_as_long(kafka: Broker,
 
 
 async def test_verify_names_each_missing_topic_and_the_cure(kafka: Broker, name: str) -> None:
-    """A worker does not start half a pipeline, and creates nothing itself."""
+    """verify names each missing topic and the command that creates it, and creates nothing itself."""
     create(kafka, f"{name}.events")
     with pytest.raises(TopologyRefused) as refused:
         await admin.verify(to(kafka), wanted(name))
@@ -107,7 +107,7 @@ async def test_verify_names_each_missing_topic_and_the_cure(kafka: Broker, name:
 
 
 async def test_two_applies_at_once_do_no_harm(kafka: Broker, name: str) -> None:
-    """Both succeed and agree, whoever created what."""
+    """Two applies at the same time both succeed and return the same topology."""
     both = await asyncio.gather(*(admin.apply(to(kafka), wanted(name)) for _ in range(2)))
     (first, _), (second, _) = both
     assert first.topics == second.topics
@@ -115,7 +115,7 @@ async def test_two_applies_at_once_do_no_harm(kafka: Broker, name: str) -> None:
 
 
 async def test_more_copies_than_brokers_are_refused(kafka: Broker, name: str) -> None:
-    """The broker's own reason is passed on."""
+    """A replication factor above the number of brokers is refused with the broker's own reason."""
     w = wanted(name)
     with pytest.raises(TopologyRefused, match=r"not created: .*replication") as refused:
         await admin.apply(to(kafka), Wanted(w.names, w.inputs, w.delays, w.partitions, replication=99))
@@ -124,24 +124,24 @@ async def test_more_copies_than_brokers_are_refused(kafka: Broker, name: str) ->
 
 
 async def test_nobody_listening_is_unreachable(name: str) -> None:
-    """A wrong address is told as such, with the address."""
-    with socket.socket() as unheard:
-        unheard.bind(("127.0.0.1", 0))
-        where = f"127.0.0.1:{unheard.getsockname()[1]}"
-        with pytest.raises(KafkaUnreachable, match=f"no Kafka answers at {where}"):
-            await admin.verify({"bootstrap_servers": where}, wanted(name), within=0.5)
+    """An address where nothing listens raises KafkaUnreachable with the address."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(KafkaUnreachable, match=f"no Kafka answers at {address}"):
+            await admin.verify({"bootstrap_servers": address}, wanted(name), within=0.5)
 
 
 async def test_a_server_that_never_answers_is_unreachable(name: str) -> None:
-    """Something accepts connections and is silent: not a reason to hang."""
+    """A server that accepts connections and never answers raises KafkaUnreachable within the limit."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        where = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(KafkaUnreachable, match=f"no Kafka answers at {where}"):
-            await admin.verify({"bootstrap_servers": where}, wanted(name), within=0.5)
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(KafkaUnreachable, match=f"no Kafka answers at {address}"):
+            await admin.verify({"bootstrap_servers": address}, wanted(name), within=0.5)
 
 
 async def test_a_broker_that_goes_in_the_middle_is_unreachable(kafka: Broker, name: str) -> None:
-    """Whatever the client raises then, the caller hears one thing."""
+    """Each client error after the broker has stopped becomes KafkaUnreachable."""
     await admin.apply(to(kafka), wanted(name))
     try:
         with pytest.raises(KafkaUnreachable, match=f"Kafka at {kafka.bootstrap} stopped answering"):

@@ -1,4 +1,6 @@
-"""Bad input on a real Kafka: each record ends as the contract's table says, and no neighbour in its batch suffers."""
+"""Bad input on a real Kafka: each bad record ends as the contract's table of failure kinds states.
+No other record of its batch is affected.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,16 @@ STRUCTURED = [("content-type", b"application/cloudevents+json; charset=utf-8")]
 
 @dataclass(frozen=True)
 class Case:
-    """One record; ``id`` is its answer's, where "*" stands for topic-partition-offset."""
+    """One record and its expected fate.
+
+    Attributes:
+        what: a description for the assertion messages.
+        value: the record's value.
+        fate: the fate that the verifier must find.
+        id: the event id of its answer; "*" stands for topic-partition-offset, None is not checked.
+        headers: the record's headers.
+        key: the record's key.
+    """
 
     what: str
     value: bytes | None
@@ -53,7 +64,7 @@ def _cloud(**changes: object) -> bytes:
 CASES = [
     Case("a tombstone", None, MALFORMED),
     Case("an empty value", b"", MALFORMED),
-    Case("bytes that are no text", b"\xff\xfe\x00{", MALFORMED),
+    Case("bytes that are not UTF-8", b"\xff\xfe\x00{", MALFORMED),
     Case("half a value", b'{"id": "i", "features": {"x": 0.5', MALFORMED),
     Case("text after the value", _event() + b"}", MALFORMED),
     Case("a list", b"[]", MALFORMED),
@@ -92,15 +103,15 @@ CASES = [
     Case("an empty id", _event(id=""), PRIMARY, "*"),
     Case("no id", _event(id=None), PRIMARY, "*"),
     Case("an id with a zero, a quote and a percent sign", _event(id='\0"%s%'), PRIMARY, '\0"%s%'),
-    Case("a time that is none", _event(at="yesterday"), PRIMARY, "i"),
+    Case("text that is not a time", _event(at="yesterday"), PRIMARY, "i"),
     Case("a time of another type", _event(at={"year": 2018}), PRIMARY, "i"),
     Case("a null key", _event(), PRIMARY, "i", key=None),
     Case("an empty key", _event(), PRIMARY, "i", key=b""),
-    Case("a key that is no text", b"\xff", MALFORMED, key=b"\xff\xfe"),
-    Case("a header that is no text", _event(), PRIMARY, "i", [("h", b"\xff"), ("h", None), ("h", b"")]),
+    Case("a key that is not UTF-8", b"\xff", MALFORMED, key=b"\xff\xfe"),
+    Case("a header value that is not UTF-8", _event(), PRIMARY, "i", [("h", b"\xff"), ("h", None), ("h", b"")]),
     Case("a header without a name", _event(), PRIMARY, "i", [("", b"v")]),
     Case("CloudEvents, binary mode", _event(), PRIMARY, "ce", [("ce_id", b"ce"), ("ce_specversion", b"1.0")]),
-    Case("a ce_id that is no text", _event(), PRIMARY, "i", [("ce_id", b"\xff")]),
+    Case("a ce_id that is not UTF-8", _event(), PRIMARY, "i", [("ce_id", b"\xff")]),
     Case("a ce_id without a value", _event(), PRIMARY, "i", [("ce_id", None)]),
     Case("CloudEvents, structured mode", _cloud(), PRIMARY, "c", STRUCTURED),
     Case("a structured CloudEvent without an id", _cloud(id=None), MALFORMED, None, STRUCTURED),
@@ -140,7 +151,9 @@ CASES = [
 def test_each_bad_record_ends_as_it_should_and_its_neighbours_are_answered(
     kafka: Broker, name: str, tmp_path: Path
 ) -> None:
-    """Every case between good events in one batch: its fate and id are the contract's, and the good are answered."""
+    """With each case between good events of one batch, its fate and id are the contract's. The good events are
+    answered.
+    """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, partitions=1)
     with running(pipeline) as settlement:
         pairs = [((c.key, c.value, list(c.headers), 0), events(1, start=i)[0]) for i, c in enumerate(CASES)]
@@ -164,7 +177,9 @@ def test_each_bad_record_ends_as_it_should_and_its_neighbours_are_answered(
 def test_a_record_at_the_topics_limit_reaches_the_rung_and_the_dead_letters(
     kafka: Broker, name: str, tmp_path: Path
 ) -> None:
-    """A value as large as its topic takes is retried and buried whole, though our headers make it larger."""
+    """A value of the topic's maximum size is retried and dead-lettered unchanged, although our headers enlarge the
+    record.
+    """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, partitions=1, max_bytes=2_000_000)
     with running(pipeline) as settlement:
         pipeline.publish(events(3))
@@ -179,10 +194,11 @@ def test_a_record_at_the_topics_limit_reaches_the_rung_and_the_dead_letters(
 
 
 def _publish_the_largest(bootstrap: str, topic: str) -> None:
-    """One record that fails, of the size that the topic takes to the byte."""
+    """Publishes one failing record of exactly the largest size that the topic accepts."""
     refused: list[object] = []
     producer = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 2_000_000})
-    # 1,048,588 bytes (Kafka's default max.message.bytes) less a batch's header of 61, and a record's own few.
+    # 1,048,588 bytes (Kafka's default max.message.bytes) less the batch header of 61 bytes and the record's own
+    # overhead.
     value = _features(row=7, blob="")
     value = value.replace(b'"blob": ""', b'"blob": "%s"' % (b"b" * (1_048_588 - 61 - 12 - len(value))))
     producer.produce(topic, value, b"k", partition=0, on_delivery=lambda error, _: refused.append(error))
@@ -195,7 +211,7 @@ def _by_offset(settlement: Settlement) -> dict[int, dict[str, object]]:
 
 
 def _control(topic: str, due: object = None, **changes: object) -> list[Header]:
-    """Control headers as a worker would write them, of an event at offset 0 of ``topic``."""
+    """Control headers as a worker writes them, of the event at offset 0 of ``topic``."""
     plain = {
         "attempt": 0,
         "due-ms": due,
@@ -219,14 +235,14 @@ def _control(topic: str, due: object = None, **changes: object) -> list[Header]:
 def test_forged_records_on_a_rung_and_on_replay_are_buried_and_never_hold_the_lane(
     kafka: Broker, name: str, tmp_path: Path
 ) -> None:
-    """Malformed control headers on our own topics end as bad_header, once; what is behind them is served."""
+    """Malformed control headers on own topics give one bad_header dead letter each. Records behind them are served."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, partitions=1)
     topic, rung, replay = pipeline.inputs[0], f"{name}.retry.1s", f"{name}.replay"
     now = int(time.time() * 1000)
     bad: list[tuple[str, list[Header]]] = [
         ("no headers", []),
         ("no due time", _control(topic)),
-        ("a due time that is no number", _control(topic, "soon")),
+        ("a due time that is not a number", _control(topic, "soon")),
         ("a negative due time", _control(topic, -5)),
         ("a due time in a century", _control(topic, now + 3_000_000_000_000)),
         ("a due time past 64 bits", _control(topic, 10**19)),
@@ -235,16 +251,16 @@ def test_forged_records_on_a_rung_and_on_replay_are_buried_and_never_hold_the_la
         ("two due times", [*_control(topic, 1), ("failsoft-due-ms", b"1")]),
         ("a due time without a value", [*_control(topic), ("failsoft-due-ms", None)]),
         ("a negative attempt", _control(topic, 1, attempt=-1)),
-        ("an attempt that is no text", _control(topic, 1, attempt=b"\xff")),
-        ("another partition's", _control(topic, 1, origin_partition=3)),
+        ("an attempt that is not UTF-8", _control(topic, 1, attempt=b"\xff")),
+        ("the origin of another partition", _control(topic, 1, origin_partition=3)),
         ("an unknown kind", _control(topic, 1, error_kind="tired")),
-        ("a topic that is no text", _control(topic, 1, origin_topic=b"\xff")),
+        ("a topic that is not UTF-8", _control(topic, 1, origin_topic=b"\xff")),
         ("no origin", _control(topic, 1, origin_offset=None)),
     ]
     with running(pipeline) as settlement:
         for where in (rung, replay):
             for what, headers in bad:
-                if where == rung or "due" not in what:  # a due time means nothing on replay
+                if where == rung or "due" not in what:  # a due time has no meaning on the replay topic
                     value = f"{where} {what}".encode()
                     settlement.forged.add(value)
                     pipeline.publish([(b"\xff", value, [("own", b"\xfe"), *headers], 0)], where)
@@ -258,9 +274,9 @@ def test_forged_records_on_a_rung_and_on_replay_are_buried_and_never_hold_the_la
         letters = settlement.reader.records[settlement.dead]
     assert not verdict.broken, str(verdict)
     assert verdict.counts == {PRIMARY: 20, "confirmed: model_error": 1}
-    mine = [r for r in letters if r.value in settlement.forged]
-    assert sorted(r.value or b"" for r in mine) == sorted(settlement.forged)
-    for letter in mine:
+    found = [r for r in letters if r.value in settlement.forged]
+    assert sorted(r.value or b"" for r in found) == sorted(settlement.forged)
+    for letter in found:
         assert _complaint(letter) == ("bad_header", b"\xff", [b"\xfe"]), letter
 
 
@@ -269,7 +285,7 @@ def _complaint(letter: Seen) -> tuple[str | None, bytes | None, list[bytes | Non
 
 
 def test_a_retry_written_by_other_hands_waits_for_its_time(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """A well-formed record on a rung is attempted when it is due, not before, and what is behind it waits too."""
+    """A well-formed record on a rung from another writer is retried when due, not before. Records behind it wait."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, partitions=1)
     rung = f"{name}.retry.1s"
     with running(pipeline) as settlement:
@@ -288,14 +304,16 @@ def test_a_retry_written_by_other_hands_waits_for_its_time(kafka: Broker, name: 
 
 
 def test_a_header_key_that_is_no_text_stops_nobody(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Kafka takes such a key, and client libraries raise at it: the event and its neighbours are answered."""
+    """A header key that is not UTF-8 makes client libraries raise; the event and its neighbours are answered all the
+    same.
+    """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, partitions=1)
     with running(pipeline) as settlement:
         pipeline.publish(events(2))
         asyncio.run(_publish_with_header_keys(kafka.bootstrap, pipeline.inputs[0], [_event(), b"{"]))
         pipeline.publish(events(2, start=2))
         worker = pipeline.start()
-        # The settlement is not asked: its own client cannot read the input topic any more.
+        # read_all and not the settlement: the settlement's client can no longer read the input topic.
         answers = read_all(kafka.bootstrap, settlement.scored, until=lambda found: len(found) >= 5, timeout=40)
         letters = read_all(kafka.bootstrap, settlement.dead, until=lambda found: len(found) >= 1)
         assert worker.drain() == 0, worker.tail()
@@ -306,7 +324,10 @@ def test_a_header_key_that_is_no_text_stops_nobody(kafka: Broker, name: str, tmp
 
 
 async def _publish_with_header_keys(bootstrap: str, topic: str, values: Sequence[bytes]) -> None:
-    """Each value with a header whose key is no UTF-8: written over a decent one, since no client would send it."""
+    """Publishes each value with a header key that is not UTF-8.
+
+    No client sends such a key, so it overwrites a valid key of the same length in the built batch.
+    """
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
     await producer.start()
     try:

@@ -1,4 +1,4 @@
-"""`failsoft breakers` on a real Kafka, without workers: the test is the owner, as far as the topics show one."""
+"""`failsoft breakers` on a real Kafka without workers: the test itself acts as the owner on the topics."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ POLICY = BreakerPolicy(
 )
 
 PATIENT = ("--wait", "60")
-"""The owner has to join its group first."""
+"""Long enough for the owner to join its group first."""
 
 
 @pytest.fixture
 def pipeline(kafka: Broker, name: str, tmp_path: Path) -> Pipeline:
-    """A pipeline without workers, which has the topics of its breakers."""
+    """A pipeline without workers that has the topics of its breakers."""
     made = Pipeline(tmp_path, kafka.bootstrap, name)
     for topic in (Names(name).control, Names(name).outcomes):
         create_topic(kafka.bootstrap, topic)
@@ -57,7 +57,7 @@ def _orders(pipeline: Pipeline) -> list[tuple[bytes | None, Command]]:
 
 @contextmanager
 def _owning(pipeline: Pipeline, worker: str) -> Iterator[None]:
-    """A member of the control plane's group, which has the reports' partition assigned."""
+    """Runs a member of the control plane's group that owns the partition of the reports."""
     settings = {"bootstrap.servers": pipeline.bootstrap, "client.id": worker, "log_level": 2}
     consumer = Consumer({**settings, "group.id": Names(pipeline.name).control_group})
     try:
@@ -70,7 +70,7 @@ def _owning(pipeline: Pipeline, worker: str) -> Iterator[None]:
 
 @contextmanager
 def _obeying(pipeline: Pipeline, *rows: BreakerRow) -> Iterator[None]:
-    """An owner of ``rows``: it folds each order that it reads into all of them, and writes them."""
+    """Runs an owner of ``rows``: it folds each order that it reads into each row, and writes the rows."""
     over = threading.Event()
     settings = {"bootstrap.servers": pipeline.bootstrap, "group.id": f"{pipeline.name}-test", "log_level": 2}
     consumer = Consumer({**settings, "auto.offset.reset": "earliest"})
@@ -99,7 +99,10 @@ def _obeying(pipeline: Pipeline, *rows: BreakerRow) -> Iterator[None]:
 
 
 def test_the_list_is_the_changelogs_last_rows_and_names_the_owner(pipeline: Pipeline) -> None:
-    """The newest of each version, none that was deleted, closed for a model that has none; `list` may be left out."""
+    """The list has the newest row of each version and names the owner. `list` may be left out.
+
+    A deleted row is not listed. A model without a row is listed as closed.
+    """
     (new,) = _run(pipeline)
     assert (new["breaker"], new["state"], new["generation"], new["owner"]) == ("test", "closed", 0, None)
 
@@ -123,7 +126,10 @@ def test_the_list_is_the_changelogs_last_rows_and_names_the_owner(pipeline: Pipe
 
 
 def test_an_order_is_written_and_the_rows_that_obey_it_are_shown(pipeline: Pipeline) -> None:
-    """One version or a model's every one; who and why travel with it, and the state before is shown beside the new."""
+    """An order applies to one version or to all versions of a model. It carries who and why.
+
+    The command shows each row's state before and after.
+    """
     rows = [BreakerRow("test@1"), BreakerRow("test@2", "disabled", 4)]
     _write(pipeline, *rows)
     with _obeying(pipeline, *rows):
@@ -151,7 +157,7 @@ def test_an_order_is_written_and_the_rows_that_obey_it_are_shown(pipeline: Pipel
 
 
 def test_without_an_owner_the_order_stands(pipeline: Pipeline) -> None:
-    """Exit 1 after the wait, saying that it is written; with --wait 0 that is all that was wanted."""
+    """Without an owner the command writes the order and exits 1 after the wait; with --wait 0 it exits 0."""
     done = pipeline.run("breakers", "disable", "test@1", "--wait", "0.5")
     assert done.returncode == 1 and done.stdout == b""
     assert b"is written to" in done.stderr and b"when a worker owns the breakers" in done.stderr
@@ -161,15 +167,15 @@ def test_without_an_owner_the_order_stands(pipeline: Pipeline) -> None:
 
 
 def test_what_there_is_not_is_not_ordered(pipeline: Pipeline) -> None:
-    """A model or a version that is misspelt is exit 2, and nothing is written."""
-    for target, told in (("tset", b"did you mean 'test'?"), ("test@9", b"there are: test@1")):
+    """An unknown model or version exits 2, and nothing is written."""
+    for target, message in (("tset", b"did you mean 'test'?"), ("test@9", b"there are: test@1")):
         done = pipeline.run("breakers", "open", target)
         assert done.returncode == 2, done.stderr.decode()
-        assert told in b" ".join(done.stderr.replace("│".encode(), b" ").split())
+        assert message in b" ".join(done.stderr.replace("│".encode(), b" ").split())
     assert not _orders(pipeline)
 
 
 def test_a_pipeline_without_topics_is_told_to_apply_them(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Exit 1, with the command that creates them."""
+    """Without topics, the command exits 1 and names the command that creates them."""
     done = Pipeline(tmp_path, kafka.bootstrap, name).run("breakers")
     assert done.returncode == 1 and b"failsoft topics apply" in done.stderr

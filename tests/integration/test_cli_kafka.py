@@ -1,4 +1,4 @@
-"""The commands on a real Kafka: an embedded one, topics, publish and tail, as a shell runs them."""
+"""The commands kafka, topics, publish and tail on a real Kafka, run as processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.kafka import Broker, create_topic, produce, read_all, wait_for
 
 @pytest.fixture
 def pipeline(kafka: Broker, name: str, tmp_path: Path) -> Pipeline:
-    """A pipeline of which nothing exists yet but its files."""
+    """A pipeline whose files exist and whose topics do not."""
     return Pipeline(tmp_path, kafka.bootstrap, name, partitions=3)
 
 
@@ -37,15 +37,15 @@ def _start(*arguments: str, stdin: int | None = subprocess.DEVNULL) -> subproces
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_kafka_runs_until_it_is_told_to_end(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    """It says where it listens, where its data is and what comes next; Ctrl-C is 130, SIGTERM 0; no Java is left."""
+    """``kafka`` prints its address, its data directory and the next commands. Ctrl-C gives 130, SIGTERM 0."""
     port = free_port()
     process = _start("kafka", "--port", str(port), "--data", str(tmp_path / "data"))
     try:
         assert process.stdout is not None
-        said = [process.stdout.readline().decode().rstrip() for _ in range(7)]
-        assert said[0] == f"Kafka listens on 127.0.0.1:{port}"
-        assert said[1] == f"its data is in {tmp_path / 'data'}"
-        assert [line.split()[0] for line in said[4:]] == ["failsoft"] * 3
+        lines = [process.stdout.readline().decode().rstrip() for _ in range(7)]
+        assert lines[0] == f"Kafka listens on 127.0.0.1:{port}"
+        assert lines[1] == f"its data is in {tmp_path / 'data'}"
+        assert [text.split()[0] for text in lines[4:]] == ["failsoft"] * 3
         create_topic(f"127.0.0.1:{port}", "one", 1)
         java = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
@@ -57,14 +57,14 @@ def test_kafka_runs_until_it_is_told_to_end(tmp_path: Path, number: signal.Signa
 
 
 def test_kafka_on_a_port_that_is_taken_fails_with_a_message(kafka: Broker, tmp_path: Path) -> None:
-    """Exit 1, no traceback."""
+    """A port in use gives exit code 1 and a message, and no traceback."""
     process = _start("kafka", "--port", kafka.bootstrap.rpartition(":")[2], "--data", str(tmp_path))
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 1 and b"is taken" in said and b"Traceback" not in said
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1 and b"is taken" in stderr and b"Traceback" not in stderr
 
 
 def test_topics_are_created_once_and_then_verified(pipeline: Pipeline) -> None:
-    """show exits 1 while something is missing and 0 afterwards; apply says what it created."""
+    """show exits 1 while a topic is missing and 0 afterwards; apply prints what it created."""
     before = pipeline.run("topics", "show")
     rows = [json.loads(line) for line in before.stdout.splitlines()]
     assert before.returncode == 1 and not any(row["present"] for row in rows)
@@ -80,7 +80,7 @@ def test_topics_are_created_once_and_then_verified(pipeline: Pipeline) -> None:
 
 
 def test_topics_that_would_break_the_promise_are_all_named(kafka: Broker, pipeline: Pipeline) -> None:
-    """apply refuses, creates nothing, and exits 1; show has the problems in its rows."""
+    """apply refuses topics that would break the promise: it creates nothing and exits 1. show lists the problems."""
     names = Names(pipeline.name)
     create_topic(kafka.bootstrap, pipeline.inputs[0], 3)
     create_topic(kafka.bootstrap, names.scored, 2)
@@ -94,7 +94,7 @@ def test_topics_that_would_break_the_promise_are_all_named(kafka: Broker, pipeli
 
 
 def test_ndjson_arrives_byte_for_byte_where_any_client_would_put_it(kafka: Broker, pipeline: Pipeline) -> None:
-    """Every line once, malformed ones too; keyed by the event's id, on the partition of Kafka's own hash."""
+    """Every line is published once, malformed ones too, keyed by the event's id and partitioned by Kafka's own hash."""
     topic, twin = pipeline.inputs[0], f"{pipeline.name}.twin"
     for each in (topic, twin):
         create_topic(kafka.bootstrap, each, 3)
@@ -121,7 +121,7 @@ def test_ndjson_arrives_byte_for_byte_where_any_client_would_put_it(kafka: Broke
 
 
 def test_csv_from_a_pipe_by_a_rate(kafka: Broker, pipeline: Pipeline) -> None:
-    """Rows become events of the pipeline's shape; --limit ends it, and no faster than --rate allows."""
+    """CSV rows become events of the pipeline's shape. --limit ends the run, and --rate bounds its speed."""
     create_topic(kafka.bootstrap, pipeline.inputs[0], 3)
     began = time.monotonic()
     process = _start(
@@ -132,9 +132,9 @@ def test_csv_from_a_pipe_by_a_rate(kafka: Broker, pipeline: Pipeline) -> None:
     rows = "".join(f"{n},2018-10-30 18:00:00,0.5,{'red' if n % 2 else ''}\n" for n in range(100))
     out, err = process.communicate(f"id,timestamp,x,colour\n{rows}".encode(), timeout=120)
     assert process.returncode == 0, err.decode()
-    told = json.loads(out)
-    assert told["published"] == 41
-    assert 1.0 <= told["seconds"] <= time.monotonic() - began  # the 41st is due a second after the first
+    summary = json.loads(out)
+    assert summary["published"] == 41
+    assert 1.0 <= summary["seconds"] <= time.monotonic() - began  # the 41st is due a second after the first
     records = read_all(kafka.bootstrap, pipeline.inputs[0])
     events = {e["id"]: (r.key(), e) for r in records for e in [json.loads(r.value() or b"")]}
     assert len(events) == 41
@@ -143,7 +143,7 @@ def test_csv_from_a_pipe_by_a_rate(kafka: Broker, pipeline: Pipeline) -> None:
 
 
 def test_an_interrupted_publish_says_how_many_arrived(kafka: Broker, pipeline: Pipeline) -> None:
-    """Ctrl-C is 130, and what it counts is what the broker has."""
+    """An interrupted publish exits 130, and the number that it reports is the number of records on the broker."""
     create_topic(kafka.bootstrap, pipeline.inputs[0], 3)
     file = pipeline.folder / "events.ndjson"
     file.write_bytes(b"".join(b'{"id":"%d"}\n' % n for n in range(10_000)))
@@ -155,8 +155,8 @@ def test_an_interrupted_publish_says_how_many_arrived(kafka: Broker, pipeline: P
     finally:
         process.kill()
     assert process.returncode == 130
-    told = re.search(r"interrupted: ([\d,]+) events were published", err.decode())
-    assert told and int(told[1].replace(",", "")) == len(read_all(kafka.bootstrap, pipeline.inputs[0]))
+    reported = re.search(r"interrupted: ([\d,]+) events were published", err.decode())
+    assert reported and int(reported[1].replace(",", "")) == len(read_all(kafka.bootstrap, pipeline.inputs[0]))
 
 
 def _end(kafka: Broker, topic: str) -> int:
@@ -168,7 +168,7 @@ def _end(kafka: Broker, topic: str) -> int:
 
 
 def test_a_bad_row_stops_the_rest_and_says_what_was_sent(kafka: Broker, pipeline: Pipeline) -> None:
-    """The rows before it are published, and counted; exit 1."""
+    """A bad row ends the run with exit code 1; the rows before it are published and counted."""
     create_topic(kafka.bootstrap, pipeline.inputs[0], 3)
     file = pipeline.folder / "events.csv"
     file.write_text("id,x\n1,1\n2,2\n3,3,3\n4,4\n")
@@ -179,7 +179,7 @@ def test_a_bad_row_stops_the_rest_and_says_what_was_sent(kafka: Broker, pipeline
 
 
 def test_an_unknown_topic_is_told_at_once(pipeline: Pipeline) -> None:
-    """Exit 1, before the client's patience runs out."""
+    """An unknown topic gives exit code 1 before the client's own timeout."""
     (pipeline.folder / "events.ndjson").write_text("{}\n")
     done = pipeline.run("publish", str(pipeline.folder / "events.ndjson"), "--topic", f"{pipeline.name}.nowhere")
     assert done.returncode == 1 and f"{pipeline.name}.nowhere: no such topic".encode() in done.stderr
@@ -190,7 +190,7 @@ def _answer(n: int, source: str) -> bytes:
 
 
 def test_tail_gives_answers_as_they_stand_in_the_topic(kafka: Broker, pipeline: Pipeline) -> None:
-    """From the beginning, filtered by header or by event, each value byte for byte."""
+    """tail prints each value byte for byte, from the beginning, filtered by header or by event."""
     scored = Names(pipeline.name).scored
     create_topic(kafka.bootstrap, scored, 3)
     answers = [(n, "static" if n % 3 == 0 else "primary") for n in range(30)]
@@ -206,7 +206,7 @@ def test_tail_gives_answers_as_they_stand_in_the_topic(kafka: Broker, pipeline: 
 
 
 def test_tail_follows_from_the_end_until_ctrl_c(kafka: Broker, pipeline: Pipeline) -> None:
-    """What was there before is not shown; what comes is, at once; then 130."""
+    """tail without --from skips older answers and prints new ones at once; Ctrl-C gives 130."""
     scored = Names(pipeline.name).scored
     create_topic(kafka.bootstrap, scored, 3)
     produce(kafka.bootstrap, scored, [(b"k", b"old", [], 0)])
@@ -216,7 +216,7 @@ def test_tail_follows_from_the_end_until_ctrl_c(kafka: Broker, pipeline: Pipelin
         os.set_blocking(process.stdout.fileno(), False)
 
         def seen() -> bytes | None:
-            # it says nothing when it has begun, so what comes is sent until it is seen
+            # tail prints nothing when it is ready, so publish until one record appears
             produce(kafka.bootstrap, scored, [(b"k", b"new", [], 1)])
             assert process.stdout is not None
             return process.stdout.readline() or None
@@ -230,7 +230,7 @@ def test_tail_follows_from_the_end_until_ctrl_c(kafka: Broker, pipeline: Pipelin
 
 
 def test_a_reader_that_has_enough_ends_tail_in_silence(kafka: Broker, pipeline: Pipeline) -> None:
-    """`failsoft tail | head -1`: no traceback, no complaint."""
+    """`failsoft tail | head -1` ends without a traceback or any other output on stderr."""
     scored = Names(pipeline.name).scored
     create_topic(kafka.bootstrap, scored, 1)
     produce(kafka.bootstrap, scored, [(b"k", b"x" * 1000, [], 0) for _ in range(2000)])

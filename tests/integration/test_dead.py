@@ -1,4 +1,7 @@
-"""Dead letters on a real Kafka: listed, shown, and each replayed once, whoever interrupts, repeats or races it."""
+"""Dead letters on a real Kafka: list and show, and replay, which replays each one once.
+
+That holds when a replay is killed, repeated, or run twice at the same time.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ Dead = tuple[bytes | None, bytes | None, Sequence[Header], int | None]
 
 @pytest.fixture
 def pipeline(kafka: Broker, name: str, tmp_path: Path) -> Pipeline:
-    """A pipeline without workers, whose dead and replay topics a test fills."""
+    """A pipeline without workers; each test fills its dead and replay topics."""
     made = Pipeline(tmp_path, kafka.bootstrap, name, partitions=PARTITIONS)
     for topic in (Names(name).dead, Names(name).replay):
         create_topic(kafka.bootstrap, topic, PARTITIONS)
@@ -39,7 +42,7 @@ def pipeline(kafka: Broker, name: str, tmp_path: Path) -> Pipeline:
 
 
 def _dead(n: int, name: str, own: Sequence[Header] = (), **changes: Any) -> Dead:
-    """The n-th dead letter: of partition n % P, where its event was too."""
+    """The n-th dead letter, on partition n % P as its event was."""
     partition = n % PARTITIONS
     given: dict[str, Any] = {
         "number": 3,
@@ -56,12 +59,12 @@ def _dead(n: int, name: str, own: Sequence[Header] = (), **changes: Any) -> Dead
 
 
 def _replayed(pipeline: Pipeline, least: int = 0) -> list[Message]:
-    """``least``: a commit is told to whoever asked for it before its records can be read."""
+    """The records on the replay topic. Waits for ``least``: a commit returns before its records can be read."""
     return read_all(pipeline.bootstrap, Names(pipeline.name).replay, until=lambda found: len(found) >= least)
 
 
 def _origins(records: Sequence[Message]) -> Counter[tuple[int, int]]:
-    """(offset of the origin, replays) of what was replayed."""
+    """The number of replayed records, by (offset of the origin, replays)."""
     found = [_attempt(r) for r in records]
     return Counter((a.origin.offset, a.replays) for a in found)
 
@@ -95,8 +98,10 @@ def _start(pipeline: Pipeline, *options: str) -> subprocess.Popen[bytes]:
 
 
 def test_a_replay_is_the_event_untouched_with_a_new_history(kafka: Broker, pipeline: Pipeline) -> None:
-    """Partition, key, value and own headers byte for byte (a tombstone, bytes that are no text, duplicates); attempt 0,
-    no due time, one replay more, and the replay's id.
+    """A replay keeps partition, key, value and own headers byte for byte. It has attempt 0 and no due time; ``replays``
+    is one higher, and the replay's id is set.
+
+    The cases include a tombstone, values that are not UTF-8, and duplicate headers.
     """
     name = pipeline.name
     own: list[Any] = [("a", b"1"), ("a", b"\xff\x00"), ("empty", b""), ("null", None), ("traceparent", b"00-a-b-01")]
@@ -120,7 +125,10 @@ def test_a_replay_is_the_event_untouched_with_a_new_history(kafka: Broker, pipel
 
 
 def test_the_second_time_there_is_nothing_to_do(kafka: Broker, pipeline: Pipeline) -> None:
-    """Whatever filters and ids were used before; a dry run changes nothing; a letter that died again is a new one."""
+    """A replayed dead letter is not replayed again under other filters or ids; a dry run changes nothing.
+
+    A dead letter of an event that failed again after its replay is a new one.
+    """
     name, dead = pipeline.name, Names(pipeline.name).dead
     produce(kafka.bootstrap, dead, [_dead(n, name) for n in range(30)])
 
@@ -142,7 +150,7 @@ def test_the_second_time_there_is_nothing_to_do(kafka: Broker, pipeline: Pipelin
 
 
 def test_a_replay_that_is_killed_goes_on_and_doubles_nothing(kafka: Broker, pipeline: Pipeline) -> None:
-    """kill -9 in the middle, three times; then the same command finishes, and each is there once."""
+    """After three kill -9 in the middle of a replay, the same command replays the rest and each letter once."""
     n = 20_000
     produce(kafka.bootstrap, Names(pipeline.name).dead, [_dead(i, pipeline.name) for i in range(n)])
     for _ in range(3):
@@ -154,17 +162,17 @@ def test_a_replay_that_is_killed_goes_on_and_doubles_nothing(kafka: Broker, pipe
             process.kill()
             process.communicate()
     before = len(_replayed(pipeline))
-    assert 0 < before < n, "it was to be killed in the middle"
+    assert 0 < before < n, "the replay was not killed in the middle"
 
     done = _replay(pipeline)
-    # The last commit that was asked for may have gone through after all.
+    # The last commit may have succeeded after the process was killed.
     assert done["already_replayed"] >= before
     assert (done["matched"], done["replayed"]) == (n, n - done["already_replayed"])
     assert _origins(_replayed(pipeline, n)) == Counter((i, 1) for i in range(n))
 
 
 def _written(pipeline: Pipeline) -> int:
-    """Offsets of the replay topic: records and the ends of transactions. A running replay is not read, but measured."""
+    """Offsets of the replay topic: records and transaction markers. Cheaper than reading while a replay runs."""
     consumer = Consumer({"bootstrap.servers": pipeline.bootstrap, "group.id": "watermarks"})
     try:
         topic = Names(pipeline.name).replay
@@ -174,7 +182,9 @@ def _written(pipeline: Pipeline) -> int:
 
 
 def test_of_two_replays_one_takes_over(kafka: Broker, pipeline: Pipeline) -> None:
-    """The second fences the first, which says so and fails; a dry run fences nobody; each is there once."""
+    """A second replay fences the first, which reports it and exits 1. A dry run fences none. Each letter is replayed
+    once.
+    """
     n = 5_000
     produce(kafka.bootstrap, Names(pipeline.name).dead, [_dead(i, pipeline.name) for i in range(n)])
     first = _start(pipeline, "--rate", "100/s")
@@ -183,31 +193,31 @@ def test_of_two_replays_one_takes_over(kafka: Broker, pipeline: Pipeline) -> Non
         assert _replay(pipeline, "--dry-run")["matched"] == n
         assert first.poll() is None
         second = _replay(pipeline)
-        _, said = first.communicate(timeout=40)
+        _, stderr = first.communicate(timeout=40)
     finally:
         first.kill()
-    assert first.returncode == 1 and b"took over" in said and b"Traceback" not in said, said.decode()
+    assert first.returncode == 1 and b"took over" in stderr and b"Traceback" not in stderr, stderr.decode()
     assert second["replayed"] == n - second["already_replayed"] > 0
     assert _origins(_replayed(pipeline, n)) == Counter((i, 1) for i in range(n))
 
 
 def test_an_interrupted_replay_says_how_far_it_came(kafka: Broker, pipeline: Pipeline) -> None:
-    """Ctrl-C is 130, and what it counts is what is committed."""
+    """An interrupted replay exits 130, and the number that it reports is the number committed."""
     produce(kafka.bootstrap, Names(pipeline.name).dead, [_dead(i, pipeline.name) for i in range(5_000)])
     process = _start(pipeline, "--rate", "50/s")
     try:
         wait_for(lambda: _written(pipeline) >= 20, 60, "some to be replayed")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=40)
+        _, stderr = process.communicate(timeout=40)
     finally:
         process.kill()
     assert process.returncode == 130
-    told = re.search(r" (\d+) replayed;", said.decode())
-    assert told and len(_replayed(pipeline, int(told[1]))) == int(told[1]), said.decode()
+    reported = re.search(r" (\d+) replayed;", stderr.decode())
+    assert reported and len(_replayed(pipeline, int(reported[1]))) == int(reported[1]), stderr.decode()
 
 
 def test_what_no_worker_wrote_is_counted_and_left(kafka: Broker, pipeline: Pipeline) -> None:
-    """The others are replayed, and the exit code says that something was not."""
+    """A dead letter that no worker wrote is counted and left; the others are replayed, and the exit code is 1."""
     dead = Names(pipeline.name).dead
     strange = (b"k", b"{}", [("failsoft-attempt", b"many")], 0)
     produce(kafka.bootstrap, dead, [_dead(0, pipeline.name), strange])
@@ -219,7 +229,7 @@ def test_what_no_worker_wrote_is_counted_and_left(kafka: Broker, pipeline: Pipel
 
 
 def test_list_groups_and_show_shows(kafka: Broker, pipeline: Pipeline) -> None:
-    """Counts by kind, model and version, with what was replayed; one in full by id, origin or place."""
+    """list counts by kind, model and version, with the number replayed. show finds one by id, origin or place."""
     name, dead = pipeline.name, Names(pipeline.name).dead
     produce(kafka.bootstrap, dead, [_dead(n, name, [("a", b"\xff")]) for n in range(12)])
     _replay(pipeline, "--event", "e0")
@@ -242,6 +252,6 @@ def test_list_groups_and_show_shows(kafka: Broker, pipeline: Pipeline) -> None:
 
 
 def test_a_pipeline_without_topics_is_told_to_apply_them(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Exit 1, with the command that creates them."""
+    """Without topics, replay exits 1 and names the command that creates them."""
     done = Pipeline(tmp_path, kafka.bootstrap, name).run("dead", "replay")
     assert done.returncode == 1 and b"failsoft topics apply" in done.stderr

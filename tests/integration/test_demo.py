@@ -1,4 +1,4 @@
-"""The demo, whole: as a process of its own, without a terminal, to its end and interrupted on the way."""
+"""The whole demo as a process without a terminal: run to its end, interrupted, and killed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ import psutil
 import pytest
 
 WITHIN = 270.0
-"""Seconds for the fast story: about 45 on a quiet machine."""
+"""Seconds for the fast demo; it takes about 45 on a quiet machine."""
 
 
 class Demo:
-    """A running ``failsoft demo --fast``, what it says on stderr, and the processes that it started."""
+    """A running ``failsoft demo --fast``.
+
+    Attributes:
+        process: the demo's process.
+        said: the lines of stderr read so far.
+        children: every process seen below the demo so far.
+    """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -37,7 +43,7 @@ class Demo:
         self._lines.put(None)
 
     def hear(self, what: str | None = None) -> None:
-        """Until it says ``what`` (or all it has to say); remembers every process that it had meanwhile."""
+        """Reads stderr until a line contains ``what``, or to its end; records the demo's processes at each line."""
         deadline = time.monotonic() + WITHIN
         while True:
             line = self._lines.get(timeout=deadline - time.monotonic())
@@ -50,7 +56,7 @@ class Demo:
                 return
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends it ``number``."""
+        """Records the demo's processes and sends the signal ``number``."""
         self._count()
         self.process.send_signal(number)
 
@@ -59,14 +65,14 @@ class Demo:
             self.children.update(psutil.Process(self.process.pid).children(recursive=True))
 
     def left(self) -> list[psutil.Process]:
-        """Its processes that do not go."""
+        """The demo's processes that still run after 60 seconds."""
         _, alive = psutil.wait_procs(self.children, timeout=60)
         return list(alive)
 
 
 @contextmanager
 def demo(*flags: str) -> Iterator[Demo]:
-    # A user's own cluster in the environment must not draw the demo's events.
+    # A cluster of the user's in the environment must not receive the demo's events.
     environment = os.environ | {"FAILSOFT_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1", "FAILSOFT_NAME": "in-earnest"}
     process = subprocess.Popen(
         [sys.executable, "-m", "failsoft.workers.cli", "demo", "--fast", *flags],
@@ -84,19 +90,23 @@ def demo(*flags: str) -> Iterator[Demo]:
 
 
 def test_the_demo_tells_its_story_and_adds_up() -> None:
-    """It exits 0, every chapter happened, the sums hold and are not empty, and no process is left."""
+    """The demo exits 0, every step of the scenario is reported, the sums add up and are not empty, and no process is
+    left.
+    """
     with demo() as playing:
         playing.hear()
         assert playing.process.stdout is not None
         sums = [orjson.loads(line) for line in playing.process.stdout]
-        code, said = playing.process.wait(WITHIN), "".join(playing.said)
-        assert code == 0, said
+        code, stderr = playing.process.wait(WITHIN), "".join(playing.said)
+        assert code == 0, stderr
         assert len(playing.children) >= 4  # Kafka's watcher, Kafka, two workers
         assert playing.left() == []
     for fact in ("closed → open", "open → half_open", "half_open → closed", "dead letters replayed", "It adds up"):
-        assert fact in said
-    assert "the fleet moves repayment: version 2 → 3 (promote by the demo: better on paper)" in said
-    assert "the fleet moves repayment: version 3 → 2 (automatic by failsoft: 2 half-open cycles of repayment@3" in said
+        assert fact in stderr
+    assert "the fleet moves repayment: version 2 → 3 (promote by the demo: better on paper)" in stderr
+    assert (
+        "the fleet moves repayment: version 3 → 2 (automatic by failsoft: 2 half-open cycles of repayment@3" in stderr
+    )
     assert all(s["holds"] and s["total"] == sum(s["parts"].values()) for s in sums)
     parts = {s["name"]: s["parts"] for s in sums if s["name"]}
     assert parts["published"]["first answers"] > 500
@@ -123,7 +133,7 @@ def test_the_demo_tells_its_story_and_adds_up() -> None:
     ],
 )
 def test_an_interrupted_demo_leaves_nothing(number: signal.Signals, moment: str) -> None:
-    """Ctrl-C, and what else ends a process, ends workers and broker too, early and late; the exit code is 130."""
+    """Ctrl-C and other signals end workers and broker at any stage, with exit code 130."""
     with demo() as playing:
         playing.hear(moment)
         playing.signal(number)
@@ -134,7 +144,7 @@ def test_an_interrupted_demo_leaves_nothing(number: signal.Signals, moment: str)
 
 
 def test_a_killed_demo_leaves_nothing() -> None:
-    """kill -9 of the demo ends workers and broker too."""
+    """kill -9 of the demo also ends its workers and broker."""
     with demo() as playing:
         playing.hear("The primary starts to fail")
         playing.signal(signal.SIGKILL)
@@ -144,7 +154,7 @@ def test_a_killed_demo_leaves_nothing() -> None:
 
 @pytest.mark.long
 def test_a_worker_that_dies_fails_the_demo() -> None:
-    """The story does not go on without one of its workers: exit code 1, and the reason."""
+    """The demo exits 1 and gives the reason when one of its workers ends."""
     with demo() as playing:
         playing.hear("The primary starts to fail")
         alive = {p.cmdline()[-1]: p for p in playing.children if p.is_running()}

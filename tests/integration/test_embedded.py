@@ -1,4 +1,4 @@
-"""The embedded Kafka: it serves, keeps what it should, says why it cannot start, and never outlives its parent."""
+"""The embedded Kafka: it starts, keeps its data, explains a failed start, and ends with its parent process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _gone(pid: int) -> bool:
 
 
 def _parent(*arguments: str) -> tuple[subprocess.Popen[str], int, Path, str]:
-    """A process that starts a broker and waits; it, and its broker's process id, data and address."""
+    """Starts a process that starts a broker and waits. Returns it and the broker's process id, data and address."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, *arguments],
         stdin=subprocess.PIPE,
@@ -77,7 +77,7 @@ def _end(parent: subprocess.Popen[str], how: signal.Signals) -> None:
 
 
 def test_a_restart_keeps_topics_records_and_port(kept: Embedded, name: str) -> None:
-    """After a clean restart the same address serves the same records."""
+    """After a clean restart the same address serves the same topics and records."""
     before = kept.bootstrap
     create_topic(kept.bootstrap, name, partitions=2)
     produce(kept.bootstrap, name, [(b"k", b"a", [("h", b"\xff")], 0), (None, None, [], 1)])
@@ -93,7 +93,7 @@ def test_a_restart_keeps_topics_records_and_port(kept: Embedded, name: str) -> N
 
 @pytest.mark.long
 def test_a_crash_loses_nothing_acknowledged(kept: Embedded, name: str) -> None:
-    """SIGKILL and a start: what was acknowledged is read, and new records follow it."""
+    """After SIGKILL and a start, acknowledged records can be read, and new records follow them."""
     create_topic(kept.bootstrap, name)
     produce(kept.bootstrap, name, [(None, b"before", [], None)])
     pid = kept.pid
@@ -106,7 +106,7 @@ def test_a_crash_loses_nothing_acknowledged(kept: Embedded, name: str) -> None:
 
 
 def test_data_given_outlives_the_object_and_the_port(tmp_path: Path, name: str) -> None:
-    """Another object, later and on other ports, finds the topics in a given directory; nothing is formatted anew."""
+    """A given data directory keeps its topics for another broker object on other ports, without a new format."""
     with Embedded(tmp_path, free_port()) as first:
         create_topic(first.bootstrap, name)
         produce(first.bootstrap, name, [(None, b"kept", [], None)])
@@ -118,7 +118,7 @@ def test_data_given_outlives_the_object_and_the_port(tmp_path: Path, name: str) 
 
 
 def test_started_means_that_it_serves(kept: Embedded, name: str) -> None:
-    """Start returns when Kafka answers with its data's cluster id, and starting twice changes nothing."""
+    """start() returns when Kafka answers with the cluster id of its data; a second start() changes nothing."""
     pid = kept.pid
     assert kept.start().pid == pid
     meta = (kept.data / "logs" / "meta.properties").read_text()
@@ -127,7 +127,7 @@ def test_started_means_that_it_serves(kept: Embedded, name: str) -> None:
 
 
 def test_a_taken_port_is_refused_by_name(kept: Embedded, tmp_path: Path) -> None:
-    """A port that somebody else listens on is named, and nothing is left running."""
+    """A port in use is named in the error, and no process is left."""
     port = int(kept.bootstrap.rpartition(":")[2])
     refused = Embedded(tmp_path / "data", port)
     with pytest.raises(KafkaFailed, match=f"port {port} is taken"):
@@ -136,7 +136,7 @@ def test_a_taken_port_is_refused_by_name(kept: Embedded, tmp_path: Path) -> None
 
 
 def test_a_failed_start_shows_the_end_of_the_log(tmp_path: Path) -> None:
-    """Kafka's own complaint is in the error, and temporary data is gone."""
+    """The error contains Kafka's own message, and the temporary data is removed."""
     broken = Embedded(settings={"log.retention.check.interval.ms": "soon"})
     with pytest.raises(KafkaFailed, match=r"(?s)Invalid value soon.*log\.retention\.check\.interval\.ms"):
         broken.start()
@@ -146,7 +146,7 @@ def test_a_failed_start_shows_the_end_of_the_log(tmp_path: Path) -> None:
 
 
 def test_data_in_use_is_refused(kept: Embedded, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two brokers on one directory: the second does not start, and the first, and what it keeps, take no harm."""
+    """A second broker on the same data directory does not start; the first and its data are unharmed."""
     monkeypatch.setattr(embedded, "DATA_FREE_WITHIN", 0.0)
     with pytest.raises(KafkaFailed, match="in use by another Kafka"):
         Embedded(kept.data).start()
@@ -159,7 +159,7 @@ def test_data_in_use_is_refused(kept: Embedded, name: str, monkeypatch: pytest.M
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_the_broker_ends_with_its_parent(how: signal.Signals) -> None:
-    """Whatever ends the parent, kill -9 included, neither Java nor temporary data is left."""
+    """However the parent ends, kill -9 included, neither Java nor temporary data is left."""
     parent, pid, data, _ = _parent()
     assert data.is_dir() and not _gone(pid)
     _end(parent, how)
@@ -170,19 +170,19 @@ def test_the_broker_ends_with_its_parent(how: signal.Signals) -> None:
 @pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_given_data_outlives_a_killed_parent(tmp_path: Path, name: str) -> None:
-    """After kill -9 of the parent its successor on the same directory waits, starts, and finds everything."""
+    """After kill -9 of the parent, a second broker on the directory waits for the first to end and finds its data."""
     parent, pid, _, bootstrap = _parent(str(tmp_path))
     create_topic(bootstrap, name)
     produce(bootstrap, name, [(None, b"kept", [], None)])
     _end(parent, signal.SIGKILL)
-    with Embedded(tmp_path) as successor:  # at once: it waits for the other to end
+    with Embedded(tmp_path) as successor:  # no wait here: start() itself waits for the first to end
         assert _gone(pid)
         assert _values(successor, name, 1) == [b"kept"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux signals the death of a parent")
 def test_the_broker_ends_with_its_watcher(tmp_path: Path) -> None:
-    """Even kill -9 of the watcher leaves no Java behind, and the object knows that its broker is gone."""
+    """kill -9 of the watcher also ends Java, and the object reports that its broker has ended."""
     broker = Embedded(tmp_path).start()
     try:
         pid = broker.pid
@@ -198,13 +198,13 @@ def test_the_broker_ends_with_its_watcher(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
 def test_the_terminals_interrupt_does_not_reach_the_broker(kept: Embedded) -> None:
-    """Java runs in a session of its own: Ctrl-C goes to the parent, which may still have to drain."""
+    """Java runs in a session of its own. Ctrl-C reaches only the parent, which may still need the broker to drain."""
     assert kept.pid is not None
     assert os.getsid(kept.pid) != os.getsid(0) and os.getpgid(kept.pid) != os.getpgid(0)
 
 
 def test_the_stopped_leave_nothing(name: str) -> None:
-    """Stop removes temporary data and the process; stopping twice is harmless."""
+    """stop() removes the process and temporary data; a second stop() is harmless."""
     broker = Embedded().start()
     pid, data = broker.pid, broker.data
     broker.stop()
@@ -213,17 +213,17 @@ def test_the_stopped_leave_nothing(name: str) -> None:
 
 
 def test_someone_elses_port_does_not_count_as_kafka() -> None:
-    """A port that accepts connections, answers nonsense or hangs up is not a Kafka."""
+    """A port whose server answers nonsense and hangs up is not a Kafka."""
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(cluster_at, "127.0.0.1", server.getsockname()[1])
+        result = pool.submit(cluster_at, "127.0.0.1", server.getsockname()[1])
         connection, _ = server.accept()
         connection.sendall(b"\x00\x00\x00\x04HTTP")
         connection.close()
-        assert asked.result(60) is None
+        assert result.result(60) is None
 
 
 def test_a_first_use_by_many_fills_the_cache_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several that find the cache empty one downloads, all get the same whole jars, and no scrap is left."""
+    """When several callers find the cache empty, one downloads, all get the same jars, and no partial file is left."""
     downloads: list[Path] = []
 
     def fetch(repository: Path) -> list[Path]:
@@ -244,7 +244,7 @@ def test_a_first_use_by_many_fills_the_cache_once(tmp_path: Path, monkeypatch: p
 
 
 def test_a_damaged_download_is_never_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A jar cut short is refused with a reason, and the next use starts from an empty cache."""
+    """A truncated jar is refused with a reason, and the cache stays empty."""
 
     def fetch(repository: Path) -> list[Path]:
         repository.mkdir()
@@ -258,7 +258,7 @@ def test_a_damaged_download_is_never_cached(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_settings_that_one_node_needs(tmp_path: Path) -> None:
-    """Every internal topic can exist on one node: no replication factor or minimum in sync above 1."""
+    """Every internal topic fits on one node: no replication factor or in-sync minimum exceeds 1."""
     settings = properties(tmp_path, 9092, 9093)
     of_replicas = {k: v for k, v in settings.items() if k.endswith(("replication.factor", "min.isr"))}
     assert len(of_replicas) == 5 and set(of_replicas.values()) == {"1"}
@@ -266,7 +266,7 @@ def test_the_settings_that_one_node_needs(tmp_path: Path) -> None:
 
 
 async def test_waiting_says_what_was_awaited() -> None:
-    """Both ways of waiting return the first true value, and fail with the awaited fact and the last value seen."""
+    """Both wait functions return the first true value. On timeout they name the fact and the last value seen."""
     facts = iter([0, "", "found"])
     assert wait_for(lambda: next(facts), 60, "a fact") == "found"
     with pytest.raises(AssertionError, match=r"waited 0 s for a fact; last seen: \[\]"):

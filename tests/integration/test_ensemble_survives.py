@@ -1,4 +1,4 @@
-"""An ensemble on a real Kafka: one member fails, by rows and then altogether, and the answers stay and say so."""
+"""An ensemble on a real Kafka: when one member fails, answers come from the other member and state the reason."""
 
 from __future__ import annotations
 
@@ -49,8 +49,10 @@ max_open = "2s"
 
 
 def _repository(models: Path) -> None:
-    """The pipeline's model "test" becomes an ensemble: ``left`` is what it was (``row`` 7 raises, for its whole batch),
-    ``right`` looks ``z`` up in a table of one, and 7 raises there.
+    """Turns the pipeline's model "test" into an ensemble of ``left`` and ``right``.
+
+    ``left`` is the former model: ``row`` = 7 raises for its whole batch. ``right`` looks up ``z`` in a table of one
+    element, so ``z`` = 7 raises there.
     """
     (models / "test").rename(models / "left")
     (models / "test").mkdir()
@@ -76,8 +78,10 @@ def _answers(settlement: Settlement) -> Iterator[dict[str, Any]]:
 
 
 def test_one_member_fails_and_the_answers_stay(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """First for some rows, then for all, until its breaker opens: each event has its one final answer by the other
-    member, marked with who spoke and why not both; what nobody can answer climbs the ladder; at the end both are back.
+    """While one member fails, for some rows and then for all until its breaker opens, each event gets one final answer.
+
+    The other member answers, and the answer names it and the reason. Rows that neither can answer go up the ladder. At
+    the end both members answer again.
     """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     _repository(tmp_path / "models")
@@ -113,10 +117,10 @@ def test_one_member_fails_and_the_answers_stay(kafka: Broker, name: str, tmp_pat
     assert not verdict.broken, str(verdict)
     assert verdict.counts["ensemble"] >= 400 and verdict.counts["ensemble: model_error"] >= 10, verdict.counts
     assert verdict.counts["ensemble: invalid"] == 5 and verdict.counts["ensemble: breaker_open"] >= 1, verdict.counts
-    assert verdict.counts["confirmed: model_error"] == 3, "what neither could answer"
+    assert verdict.counts["confirmed: model_error"] == 3, "the rows that neither member can answer"
     assert sum(n for fate, n in verdict.counts.items() if not fate.startswith("ensemble")) == 3, verdict.counts
-    who = Counter((tuple(a["members"]), a["degraded"]) for a in _answers(settlement) if a["source"] == "ensemble")
-    assert set(who) == {(("left@1", "right@1"), False), (("left@1",), True)}
+    spoken = Counter((tuple(a["members"]), a["degraded"]) for a in _answers(settlement) if a["source"] == "ensemble")
+    assert set(spoken) == {(("left@1", "right@1"), False), (("left@1",), True)}
     assert {json.loads(line)["model"] for line in listed.stdout.splitlines()} == {"left", "right"}, (
         listed.stderr.decode()
     )

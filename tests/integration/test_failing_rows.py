@@ -1,5 +1,6 @@
-"""Rows that fail their model in every way, on a real Kafka: their neighbours are answered by the primary, each of them
-by the fallback, the promise is kept, and the worker lives and does not grow.
+"""Rows that fail their model in every way, on a real Kafka. Other rows are answered by the primary.
+
+Failing rows are answered by the fallback, the promise is kept, and the worker neither ends nor grows.
 """
 
 from __future__ import annotations
@@ -22,14 +23,21 @@ GOOD = 500
 ROUNDS = 3
 
 GROWTH = 30_000_000
-"""Bytes that a worker may grow by while rows fail: not all buffers reach their size in the first round. A bomb of 4 GB
-would show, and so would runs that stay."""
+"""Bytes that a worker may grow by while rows fail. Some buffers reach their full size only after the first round. A
+bomb of 4 GB or runs that never end would exceed this.
+"""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """How the model runs: its card, the rows that fail it, their dead letters' kinds, and how many of
-    them a lane first fail for which reason."""
+    """How the model runs.
+
+    Attributes:
+        card: lines of the card's [model].
+        rows: the features of each failing row.
+        letters: the kind of each row's dead letter.
+        first: the failing rows of a lane, by the reason of their first answer.
+    """
 
     card: str
     rows: tuple[dict[str, float], ...]
@@ -44,7 +52,7 @@ THREAD = Mode(
     {"bad_output": 1, "model_error": 1, "timeout": 1},
 )
 PROCESS = Mode(
-    # A replica a lane: each lane has a row that hangs, and nobody is to wait for another's.
+    # One replica for each lane: each lane has a row that hangs, and no lane may wait for another lane's row.
     f'isolation = "process"\nreplicas = {LANES}\nmemory = "512MB"',
     (*THREAD.rows, {"x": KILLS}, {"x": BOMB}),
     (*THREAD.letters, "poison", "model_error"),
@@ -53,7 +61,7 @@ PROCESS = Mode(
 
 
 def _round(mode: Mode, start: int) -> list[Event]:
-    """Good events, and amid them one of each failing row a lane, side by side."""
+    """Good events, and between them each failing row once in each lane."""
     bad = [
         (b"bad", body(start + GOOD + LANES * i + lane, **row), [], lane)
         for i, row in enumerate(mode.rows)
@@ -64,9 +72,12 @@ def _round(mode: Mode, start: int) -> list[Event]:
 
 @pytest.mark.parametrize("mode", [THREAD, PROCESS], ids=["thread", "process"])
 def test_rows_that_fail_cost_their_own_answer_only(kafka: Broker, name: str, tmp_path: Path, mode: Mode) -> None:
-    """NaN, an index out of range, a loop without end; in a process also a native crash, and 4 GB: three rounds of each
-    in each lane at once. Neighbours are answered by the primary at once, the row is provisional with its reason, and
-    ends as a dead letter. The worker is the same process and has not grown, and so have those of its model.
+    """A failing row costs only its own answer, in a thread and in a process.
+
+    Rows give NaN, an index out of range or an endless loop; in a process also a native crash and 4 GB. Each lane gets
+    each of them in three rounds. The primary answers the other rows at once. A failing row gets a provisional answer
+    with its reason, then a dead letter. The worker is still the same process, and neither it nor its model's processes
+    have grown.
     """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, partitions=LANES, deadline="1s", model_lines=mode.card)
     save_failing(tmp_path / "models" / "test" / "1" / "model.onnx")
@@ -81,7 +92,7 @@ def test_rows_that_fail_cost_their_own_answer_only(kafka: Broker, name: str, tmp
             sizes.append(memory.memory_info().rss)
         children = processes(worker.process.pid)
         assert worker.process.poll() is None, worker.tail()
-        assert most(worker.process.pid) < sizes[0] + 2 * GROWTH, "for a moment it was larger"
+        assert most(worker.process.pid) < sizes[0] + 2 * GROWTH, "the worker's peak memory was larger"
         assert all(child.memory_info().rss < 512_000_000 for child in children)
         assert worker.drain() == 0, worker.tail()
         wait_for(lambda: all(map(ended, children)), 30, "the model's processes to end")

@@ -1,4 +1,4 @@
-"""The worker that Faust's own command starts, on a real Kafka."""
+"""The worker started by Faust's own command, on a real Kafka."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.kafka import Broker
 
 
 def test_faust_starts_the_same_worker(tmp_path: Path, kafka: Broker, name: str) -> None:
-    """`faust -A failsoft.workers.app worker` answers events, with all that it needs from the environment."""
+    """`faust -A failsoft.workers.app worker` answers events with settings from the environment."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline) as settlement:
         environment = [f"FAILSOFT_PIPELINE={pipeline.file}", f"FAILSOFT_WORKER_ID={name}"]

@@ -1,4 +1,6 @@
-"""One breaker for three workers, on a real Kafka: opened together, kept over its owner's death, not by one alone."""
+"""The fleet breaker of three workers on a real Kafka: it opens everywhere, survives its owner, and ignores one worker
+that fails alone.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,13 @@ from tests.integration.verifier import Settlement
 from tests.kafka import Broker, produce, wait_for
 
 WITHIN = 0.5
-"""Seconds from the first failing batch to *open* on all three; ``python -m benchmarks.fleet`` has the distribution."""
+"""Seconds from the first failing batch to *open* on all three; ``python -m benchmarks.fleet`` shows the distribution.
+"""
 
 WAKES = 4
-"""Who has to be woken on the way, one after the other: the broker with a report, the owner, the broker with its row,
-the workers. Each as late as the machine is just then."""
+"""Processes that have to wake up one after the other: the broker with a report, the owner, the broker with its row, the
+workers. Each may be as late as the machine's worst stall.
+"""
 
 
 @pytest.fixture
@@ -44,11 +48,12 @@ def _attempts(settlement: Settlement) -> set[str | None]:
 
 
 def test_an_outage_opens_all_three_and_burns_no_attempt(pipeline: Pipeline, settlement: Settlement) -> None:
-    """From the first failing batches to open everywhere: milliseconds. Then nothing is tried in vain, and all is made
-    good once: each held record is corrected, by its first retry.
+    """An outage opens the breaker on all workers within milliseconds of the first failing batches.
+
+    While it is open, no attempt is used up. Afterwards each held record is corrected by its first retry.
     """
     workers = _three(pipeline)
-    pipeline.publish(events(60))  # few: what went well lately has to be outweighed before a rate says anything
+    pipeline.publish(events(60))  # few: recent successes delay the failure rate's rise
     settlement.wait_answered(60)
     with fleet.stalls() as worst:
         pipeline.switch.touch()
@@ -59,7 +64,7 @@ def test_an_outage_opens_all_three_and_burns_no_attempt(pipeline: Pipeline, sett
     first = min(line.at for w in workers for line in fleet.lines(w, "answer degraded"))
     opened = [min(m.at for m in fleet.lines(w, "breaker moved") if m.said["to"] == "open") for w in workers]
     assert max(opened) - first < WITHIN + WAKES * worst[0], ([at - first for at in opened], worst)
-    # Long enough for several cycles of waiting and probing: open_for is 1 s, and each failed probe doubles it.
+    # Several cycles of waiting and probing: open_for is 1 s, and each failed probe doubles it.
     wait_for(lambda: max(r["reopenings"] for r in fleet.rows(pipeline)) >= 3, 60, "three failed half-open cycles")
     pipeline.switch.unlink()
     settlement.wait_final(3_600)
@@ -67,14 +72,16 @@ def test_an_outage_opens_all_three_and_burns_no_attempt(pipeline: Pipeline, sett
     verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)
     assert not [fate for fate in verdict.counts if fate.startswith("confirmed")], verdict.counts
-    assert _attempts(settlement) == {"0"}, "a record went a rung further while the model was known to be down"
+    assert _attempts(settlement) == {"0"}, "a record used up a rung while the breaker was open"
     assert {a["to"] for a in fleet.alerts(pipeline) if a["name"] == "breaker"} >= {"open", "half_open", "closed"}
     for worker in workers:
         assert worker.drain() == 0, worker.tail()
 
 
 def test_the_owner_dies_while_the_breaker_is_open(pipeline: Pipeline, settlement: Settlement) -> None:
-    """kill -9: another owns it within the session's timeout, nobody leaves the open state, and probes go on."""
+    """After kill -9 of the owner, another worker takes over within the session timeout. The breaker stays open and
+    probing continues.
+    """
     workers = _three(pipeline)
     pipeline.switch.touch()
     pipeline.publish(events(1_200))
@@ -95,7 +102,7 @@ def test_the_owner_dies_while_the_breaker_is_open(pipeline: Pipeline, settlement
 
 
 def test_orders_that_come_in_a_burst_are_all_obeyed(pipeline: Pipeline, settlement: Settlement) -> None:
-    """An owner's writes come back to it from Kafka a little later, and take back nothing that it wrote meanwhile."""
+    """Every order of a burst is obeyed: an owner's older writes that return from Kafka do not undo its newer ones."""
     worker = pipeline.start("w0", switched=True)
     fleet.wait_fleet([worker])
     actions = [Action.DISABLE, Action.CLOSE] * 20
@@ -112,7 +119,7 @@ def _generations(worker: Worker) -> list[int]:
 
 
 def test_one_sick_worker_does_not_open_the_fleet(pipeline: Pipeline, settlement: Settlement, tmp_path: Path) -> None:
-    """One of three fails alone: it answers from the fallback, is called sick, and the others answer as before."""
+    """One worker of three that fails alone answers from the fallback and is reported; the others are unaffected."""
     switch, pipeline.switch = pipeline.switch, tmp_path / "fail alone"
     sick = pipeline.start("w0", switched=True)
     pipeline.switch = switch
@@ -128,8 +135,8 @@ def test_one_sick_worker_does_not_open_the_fleet(pipeline: Pipeline, settlement:
         published += 300
         return any(a["name"] == "node_sick" and a["to"] == "sick" for a in fleet.alerts(pipeline))
 
-    wait_for(alerted, 60, "an alert of a sick node")
-    wait_for(lambda: fleet.gauge(sick, "failsoft_node_sick") == 1, 30, "the sick node's own metric")
+    wait_for(alerted, 60, "the node_sick alert")
+    wait_for(lambda: fleet.gauge(sick, "failsoft_node_sick") == 1, 30, "the sick worker's own metric")
     settlement.wait_answered(published)
     alert = next(a for a in fleet.alerts(pipeline) if a["name"] == "node_sick")
     assert alert["worker"] == "w0" and alert["key"] == fleet.KEY

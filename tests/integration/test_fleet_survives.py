@@ -1,4 +1,4 @@
-"""The fleet's breaker outlives its workers, and the workers outlive their control plane."""
+"""The fleet breaker outlives its workers, and workers go on without their control plane."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HELD = ("open", "half_open")
 
 
 def test_an_open_breaker_stays_open_until_its_time(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """All workers killed and started: the same opening, until the time that its row has; then it closes."""
+    """After every worker is killed and replaced, the breaker stays open until the time in its row; then it closes."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, minimum_calls=20, open_for="15s", max_open="15s")
     with running(pipeline) as settlement:
         workers = [pipeline.start(f"w{i}", switched=True) for i in range(2)]
@@ -33,7 +33,7 @@ def test_an_open_breaker_stays_open_until_its_time(kafka: Broker, name: str, tmp
         assert later[0]["state"] == "half_open" and later[0]["since_ms"] >= opened["until_ms"]
         assert later[-1]["state"] == "closed"
         moves = [fleet.lines(w, "breaker moved") for w in workers]
-        # Who starts so late that all is over has nothing to move.
+        # A worker that starts after the breaker has closed reports no transition.
         assert any(moves) and all(m[0].said["to"] in HELD for m in moves if m), "the breaker open in new workers"
         verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)
@@ -41,7 +41,7 @@ def test_an_open_breaker_stays_open_until_its_time(kafka: Broker, name: str, tmp
 
 
 def test_an_order_outlives_the_fleet(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Forced open by command, with who and why; so it is after every worker was replaced, and until it is reset."""
+    """A breaker forced open by command stays so, with who and why, after all workers are replaced, until a reset."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, minimum_calls=20)
     with running(pipeline) as settlement:
         worker = pipeline.start("w0", switched=True)
@@ -54,7 +54,7 @@ def test_an_order_outlives_the_fleet(kafka: Broker, name: str, tmp_path: Path) -
         worker.kill()
         worker = pipeline.start("w1", switched=True)
         fleet.wait_fleet([worker])
-        wait_for(lambda: fleet.state(worker) == "forced_open", 40, "the order remembered")
+        wait_for(lambda: fleet.state(worker) == "forced_open", 40, "the order in the new worker")
         listed = pipeline.run("breakers").stdout.decode()
         assert "forced_open" in listed and "ann" in listed and "bad features since noon" in listed, listed
         assert pipeline.run("breakers", "reset", "test", "--why", "mended", "--who", "ann").returncode == 0
@@ -70,8 +70,9 @@ def _primary_first(record: object) -> bool:
 
 
 def test_without_a_control_plane_workers_go_by_their_own(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """The topic of reports is gone: events are scored, a failing primary is left alone and tried again by each worker
-    by itself; when the topic is back, so is the fleet.
+    """Without the topic of reports, events are scored and each worker uses its own local breaker.
+
+    When the topic is back, the workers obey the fleet breaker again.
     """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, minimum_calls=20)
     with running(pipeline) as settlement:
@@ -90,7 +91,7 @@ def test_without_a_control_plane_workers_go_by_their_own(kafka: Broker, name: st
         pipeline.switch.unlink()
         settlement.wait_final(600)
         assert fleet.state(worker) == "closed"
-        wait_for(lambda: fleet.gauge(worker, "failsoft_control_plane_up") == 0, 60, "the worker to miss its fleet")
+        wait_for(lambda: fleet.gauge(worker, "failsoft_control_plane_up") == 0, 60, "the control plane reported down")
         done = pipeline.run("topics", "apply")
         assert done.returncode == 0, done.stderr.decode()
         ordered = pipeline.run("breakers", "disable", "test", "--why", "is anybody there?", "--wait", "60", timeout=120)

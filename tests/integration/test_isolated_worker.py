@@ -1,4 +1,4 @@
-"""A worker whose primary runs in a process of its own, on the real Kafka: a row that kills that process."""
+"""A worker whose primary runs in a process of its own, on a real Kafka: rows that kill that process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.kafka import Broker, wait_for
 from tests.onnx_models import node, onnx_model
 
 KILLS = 4
-"""Rows that kill the model's process, whoever runs beside them."""
+"""Rows that kill the model's process, with every other row of the call."""
 
 
 def _deadly(path: Path) -> None:
-    """The score is ``x``; ``row`` = -1 ends the process (tests.isolated_models.deadly)."""
+    """Writes a model whose score is ``x``; ``row`` = -1 ends its process (tests.isolated_models.deadly)."""
     model = onnx_model(
         [("x", "float", ["n", 1]), ("row", "int64", ["n", 1]), ("colour", "string", ["n", 1])],
         [("score", "float", ["n", 1])],
@@ -40,8 +40,10 @@ def _deadly(path: Path) -> None:
 
 
 def test_a_row_that_kills_its_model_costs_its_own_answer_only(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Its neighbours are answered by the primary, the row by the fallback, with the reason; the worker lives through
-    every crash, the promise is kept, and when the worker has drained no process is left.
+    """A row that kills the model's process costs only its own answer.
+
+    The other rows are answered by the primary, the row by the fallback with the reason. The worker survives every crash
+    and keeps the promise. After its drain no process is left.
     """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, model_lines='isolation = "process"\nmemory = "1GB"')
     _deadly(tmp_path / "models" / "test" / "1" / "model.onnx")
@@ -71,7 +73,7 @@ def test_a_row_that_kills_its_model_costs_its_own_answer_only(kafka: Broker, nam
 
 
 def test_a_worker_killed_leaves_no_process_of_its_model(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """kill -9 of the worker alone: its model's processes notice by themselves."""
+    """After kill -9 of the worker alone, the processes of its model end by themselves."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, model_lines='isolation = "process"\nreplicas = 2')
     with running(pipeline):
         worker = pipeline.start("w0")
@@ -85,7 +87,7 @@ def test_a_worker_killed_leaves_no_process_of_its_model(kafka: Broker, name: str
 
 
 def _crashes(worker: Worker) -> float:
-    """What the worker's metrics say of its model's processes."""
+    """The number of restarts after a crash in the worker's metrics."""
     (address,) = set(re.findall(r"http://[0-9.]+:[0-9]+", worker.log.read_text()))
     page = urllib.request.urlopen(f"{address}/metrics", timeout=30).read().decode()
     found = re.findall(r'failsoft_model_restarts_total\{.*why="crashed".*\} ([0-9.e+]+)', page)

@@ -1,4 +1,4 @@
-"""A version that unfolds to 800 MB when it is loaded, beside a good one, on a real Kafka: nobody takes the memory."""
+"""A version that allocates 800 MB when loaded, beside a good one, on a real Kafka: no process takes that memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ N = 200
 
 @pytest.mark.parametrize("card", ["", 'isolation = "process"\nmemory = "512MB"'], ids=["thread", "process"])
 def test_a_bomb_is_neither_promoted_nor_served(kafka: Broker, name: str, tmp_path: Path, card: str) -> None:
-    """``models promote`` refuses it and says why. A worker that finds it as the newest version passes it over for the
-    one before, loudly, and stays small; so does a process of its model.
+    """A version that needs too much memory is neither promoted nor served.
+
+    ``models promote`` refuses it with the reason. A worker whose newest version it is logs that and serves the version
+    before. The worker and its model's processes stay small.
     """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, model_lines=card)
     save_bomb(tmp_path / "models" / "test" / "2" / "model.onnx")
@@ -40,5 +42,5 @@ def test_a_bomb_is_neither_promoted_nor_served(kafka: Broker, name: str, tmp_pat
     assert not verdict.broken, str(verdict)
     assert verdict.counts == Counter(primary=N)
     assert {answer["version"] for answer in scored} == {1}
-    said = worker.log.read_text()
-    assert "a version cannot serve, trying the one before" in said and "needs more than 512 MB" in said
+    log = worker.log.read_text()
+    assert "a version cannot serve, trying the one before" in log and "needs more than 512 MB" in log

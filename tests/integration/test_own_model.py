@@ -1,4 +1,4 @@
-"""A pipeline of one's own: `failsoft init`, another ONNX model, two files edited."""
+"""A user's own pipeline: `failsoft init`, another ONNX model, and two edited files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _environ() -> dict[str, str]:
 
 
 def test_another_model_answers_after_two_files_are_edited(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """pipeline.toml and card.toml are all that a user edits beside the model's own file."""
+    """A user edits only pipeline.toml and card.toml beside adding the model's own file."""
     made = tmp_path / "prices"
 
     def run(*arguments: str) -> str:

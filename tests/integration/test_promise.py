@@ -1,4 +1,4 @@
-"""The six promises of CONTRACT.md on a real Kafka, while the primary fails: judged by an independent reader."""
+"""The six promises of CONTRACT.md on a real Kafka while the primary fails, judged by an independent reader."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ODD_HEADERS = [
     ("failsoft-attempt", b"99"),
     ("failsoft-due-ms", b"1"),
 ]
-"""Headers of the event's own that must survive to the byte, and two forged ones that must not."""
+"""Headers of the event's own, which must be kept byte for byte, and two forged control headers, which must not."""
 
 
 def _failing() -> list[Event]:
-    """Sixty events that the model never answers (some raise, some answer out of range), in every odd shape."""
+    """Sixty events that the model never answers (half raise, half are out of range), with unusual keys and headers."""
     failing: list[Event] = []
     for i in range(60):
         value = body(100_000 + i, x=2.0) if i % 2 else body(100_000 + i, row=7)
@@ -33,7 +33,9 @@ def _failing() -> list[Event]:
 
 
 def test_rows_that_always_fail_are_retried_confirmed_and_buried_once(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Each row that the primary cannot answer: provisional, every rung in its time, confirmed and dead; once each."""
+    """A row that the primary never answers gets a provisional answer, each rung when due, a confirmed answer and one
+    dead letter; each exactly once.
+    """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline) as settlement:
         mixed = [*events(500), *_failing(), *events(500, start=500)]
@@ -49,7 +51,7 @@ def test_rows_that_always_fail_are_retried_confirmed_and_buried_once(kafka: Brok
 
 
 def test_an_outage_is_bridged_and_then_corrected(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """While the primary is down all get a provisional answer; when it is back, each gets one correction by it."""
+    """While the primary is down, every event gets a provisional answer; afterwards each gets one correction by it."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, minimum_calls=20)
     with running(pipeline) as settlement:
         pipeline.switch.touch()

@@ -1,4 +1,4 @@
-"""Versions while the control plane moves and workers end, on a real Kafka."""
+"""Rollouts while the owner dies and while a worker ends, on a real Kafka."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tests.isolated_models import cmdline, ended
 from tests.kafka import Broker, produce, wait_for
 
 REFUSED = "the version that the fleet wants cannot serve here"
-"""What a worker says when a vetting has come to its end."""
+"""The log message of a worker when a vetting has failed."""
 
 
 def order(pipeline: Pipeline, version: int) -> None:
-    """As the command line writes it, which would vet the version first."""
+    """Writes the order directly; the command line would vet the version first."""
     sent = Order(f"test@{version}", Direction.PROMOTE, "a test", "", int(time.time() * 1000)).to_bytes()
     produce(pipeline.bootstrap, f"{pipeline.name}.control", [(b"test", sent, [], 0)])
 
 
 def served(worker: Worker) -> list[int]:
-    """The versions that a worker moved to, in order."""
+    """The versions that a worker switched to, in order."""
     return [line.said["version"] for line in fleet.lines(worker, "a version serves")]
 
 
 def test_moves_are_not_made_again_when_the_owner_dies(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """The next one reads the table's whole history, and so does everybody; a worker follows what is new."""
+    """A new owner reads the table's whole history and repeats no earlier switch; workers follow new orders only."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     for version in (2, 3):
         pipeline.save_version(version, factor=1.0 / version)
@@ -59,7 +59,7 @@ def test_moves_are_not_made_again_when_the_owner_dies(kafka: Broker, name: str, 
 
 
 def test_a_worker_ends_while_it_vets(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """SIGTERM is not kept waiting for a version that takes a minute to fail, and no process is left behind."""
+    """SIGTERM does not wait for a vetting that takes a minute to fail, and no process is left."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline) as settlement:
         worker = pipeline.start()
@@ -77,8 +77,8 @@ def test_a_worker_ends_while_it_vets(kafka: Broker, name: str, tmp_path: Path) -
         (child,) = wait_for(vetting, 60, "the vetting to be under way")
         pipeline.publish(events(50))
         settlement.wait_final(50)
-        assert not ended(child), "it was to be under way"
+        assert not ended(child), "the vetting ended too early"
         assert worker.drain(30) == 0, worker.tail()
-        assert not fleet.lines(worker, REFUSED), "it waited for the vetting"
+        assert not fleet.lines(worker, REFUSED), "the worker waited for the vetting"
         wait_for(lambda: ended(child), 30, "the vetting's process to end")
         assert settlement.verdict().counts == {"primary": 50}

@@ -1,4 +1,4 @@
-"""Versions of a model under three workers, on a real Kafka: promoted together, left by themselves, swapped for free."""
+"""Versions of a model on several workers and a real Kafka: promotion, automatic rollback, and repeated switches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.kafka import Broker, wait_for
 
 @contextmanager
 def traffic(pipeline: Pipeline, at_once: int = 100, every: float = 0.1) -> Iterator[None]:
-    """Events come all the while, from the first on."""
+    """Publishes ``at_once`` events every ``every`` seconds until the block ends."""
     over = threading.Event()
 
     def publish() -> None:
@@ -36,7 +36,7 @@ def traffic(pipeline: Pipeline, at_once: int = 100, every: float = 0.1) -> Itera
 
 
 def models(pipeline: Pipeline, *arguments: str) -> list[dict[str, Any]]:
-    """What ``failsoft models`` says, a line each."""
+    """The lines that ``failsoft models`` prints."""
     done = pipeline.run("models", *arguments)
     assert done.returncode == 0, done.stderr.decode()
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -47,7 +47,7 @@ def _listed(pipeline: Pipeline) -> dict[int, dict[str, Any]]:
 
 
 def judged(settlement: Settlement, pipeline: Pipeline, timeout: float = 120.0) -> Any:
-    """The verdict, once every event has its last word."""
+    """The verdict, once every event has its final answer."""
     settlement.wait_final(pipeline.published, timeout)
     verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)
@@ -55,8 +55,10 @@ def judged(settlement: Settlement, pipeline: Pipeline, timeout: float = 120.0) -
 
 
 def test_a_bad_version_under_live_traffic_rolls_itself_back(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """It passes what it has to prove, and fails on real events: the breaker opens, probes fail, the owner goes back,
-    all three follow, and each event of that time ends with one final answer by the version that works.
+    """A version that passes vetting and fails on real events is rolled back automatically.
+
+    The breaker opens, probes fail, and the owner rolls back. All three workers follow, and each event gets one final
+    answer by the working version.
     """
     pipeline = Pipeline(
         tmp_path, kafka.bootstrap, name, minimum_calls=20, partitions=6, after_failed_probes=2, open_for="500ms"
@@ -69,7 +71,7 @@ def test_a_bad_version_under_live_traffic_rolls_itself_back(kafka: Broker, name:
             settlement.wait_answered(300)
             (promoted,) = models(pipeline, "promote", "test@2", "--why", "better on paper", "--who", "ann")
             assert (promoted["from"], promoted["to"]) == (1, 2)
-            wait_for(lambda: fleet.rollouts(pipeline)[-1]["active"] == 1, 120, "the owner to go back")
+            wait_for(lambda: fleet.rollouts(pipeline)[-1]["active"] == 1, 120, "the owner to roll back")
             wait_for(lambda: all(fleet.serves(w) == {1} for w in workers), 60, "all three to serve version 1")
             settlement.wait_answered(pipeline.published + 300)
         verdict = judged(settlement, pipeline)
@@ -86,7 +88,7 @@ def test_a_bad_version_under_live_traffic_rolls_itself_back(kafka: Broker, name:
         moves = [(a["name"], a["key"]) for a in fleet.alerts(pipeline) if a["name"] in ("promotion", "rollback")]
         assert moves == [("promotion", "test@2"), ("rollback", "test@1")]
         assert sum(fleet.gauge(w, "failsoft_rollbacks_total") for w in workers) == 1
-        wait_for(lambda: _listed(pipeline)[1]["workers"] == 3, 60, "all three to have said what they serve")
+        wait_for(lambda: _listed(pipeline)[1]["workers"] == 3, 60, "the reports of all three workers")
         listed = _listed(pipeline)
         assert (listed[1]["role"], listed[2]["role"]) == ("active", "left")
         assert listed[1]["calls"] > 0 and listed[1]["failures"] == 0 and listed[1]["confidence"] > 0.5
@@ -95,8 +97,10 @@ def test_a_bad_version_under_live_traffic_rolls_itself_back(kafka: Broker, name:
 
 
 def test_an_order_is_followed_by_all_and_outlives_them(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Within moments; a worker that starts later serves what the fleet serves, and not the newest. What cannot serve is
-    not promoted, and a rollback without a name goes to the version before.
+    """All workers follow an order within seconds, and workers that start later follow it too.
+
+    A later worker serves the fleet's version and not the newest. A version that cannot serve is not promoted. A
+    rollback without a version goes to the one before.
     """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, partitions=6)
     with running(pipeline) as settlement:
@@ -113,22 +117,22 @@ def test_an_order_is_followed_by_all_and_outlives_them(kafka: Broker, name: str,
         wait_for(lambda: all(fleet.serves(w) == {2} for w in workers), 60, "all three to serve version 2")
         models(pipeline, "rollback", "test", "--why", "a drill")
         wait_for(lambda: all(fleet.serves(w) == {1} for w in workers), 60, "all three to serve version 1")
-        assert min(took(workers, version) for version in (1, 2)) < 5.0, "a machine that stalls does so once"
-        wait_for(lambda: skew(workers) == {1: 3.0}, 60, "the skew to be gone")
+        assert min(took(workers, version) for version in (1, 2)) < 5.0, "a stall of the machine delays one switch only"
+        wait_for(lambda: skew(workers) == {1: 3.0}, 60, "all three to report version 1")
         for worker in workers:
             assert worker.drain() == 0, worker.tail()
         late = pipeline.start("w3")
         late.wait_ready()
-        assert fleet.serves(late) == {1}, "the newest is not what the fleet serves"
+        assert fleet.serves(late) == {1}, "the late worker must serve the fleet's version, not the newest"
         pipeline.publish(events(60))
         judged(settlement, pipeline)
-        nowhere = pipeline.run("models", "rollback", "test")
-        assert nowhere.returncode == 1 and b"name one" in nowhere.stderr, nowhere.stderr.decode()
+        rolled_back = pipeline.run("models", "rollback", "test")
+        assert rolled_back.returncode == 1 and b"name one" in rolled_back.stderr, rolled_back.stderr.decode()
         assert late.drain() == 0, late.tail()
 
 
 def test_twenty_swaps_under_load_cost_no_answer_and_no_memory(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Two versions of 20 MB in turn: every event is answered by the primary, and memory is back to within a fifth."""
+    """Twenty switches between two versions of 20 MB cost no primary answer, and memory grows by at most a fifth."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     pipeline.save_version(1, megabytes=20)
     pipeline.save_version(2, megabytes=20)
@@ -136,11 +140,11 @@ def test_twenty_swaps_under_load_cost_no_answer_and_no_memory(kafka: Broker, nam
         worker = pipeline.start()
         fleet.wait_fleet([worker])
         memory = psutil.Process(worker.process.pid)
-        pipeline.publish(events(12_000))  # a worker that falls behind takes more at once, and keeps what that took
+        pipeline.publish(events(12_000))  # a backlog first: it enlarges the batches, and their memory is kept
         settlement.wait_answered(12_000)
         with traffic(pipeline):
             settlement.wait_answered(14_000)
-            swap(pipeline, worker, 1)  # the first swap allocates what later ones use again
+            swap(pipeline, worker, 1)  # the first switches allocate memory that later ones reuse
             swap(pipeline, worker, 2)
             before = memory.memory_info().rss
             for i in range(20):
@@ -153,7 +157,7 @@ def test_twenty_swaps_under_load_cost_no_answer_and_no_memory(kafka: Broker, nam
 
 
 def swap(pipeline: Pipeline, worker: Worker, version: int) -> None:
-    """An order as the command line writes it, without starting the command line each time."""
+    """Writes the order of ``models promote`` directly, without starting the command line each time."""
     from failsoft.schemas.fleet.rollout import Direction, Order
     from tests.kafka import produce
 
@@ -168,7 +172,7 @@ def answers(settlement: Settlement) -> list[dict[str, Any]]:
 
 
 def took(workers: list[Worker], version: int) -> float:
-    """Seconds from the owner's last move to ``version`` to the last worker that serves it."""
+    """Seconds from the owner's last switch to ``version`` until the last worker serves it."""
     served = [
         line.at for w in workers for line in fleet.lines(w, "a version serves") if line.said["version"] == version
     ]
@@ -182,5 +186,5 @@ def took(workers: list[Worker], version: int) -> float:
 
 
 def skew(workers: list[Worker]) -> dict[int, float]:
-    """How many workers serve each version, as the first one's metrics say."""
+    """The number of workers that serve each version, according to the first worker's metrics."""
     return {v: n for v in (1, 2) if (n := fleet.workers(workers[0], v))}

@@ -1,4 +1,4 @@
-"""The verifier itself: each way to break a promise, done to records that keep it, is noticed and named."""
+"""The verifier itself: each breach, applied to records that keep the promise, is found and named."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _moved(topic: str, offset: int, at: int, attempt: int, due: int | None, kind
 
 
 def _kept() -> Records:
-    """Four events: answered, corrected after a retry, given up on after two, and malformed."""
+    """Records of four events: answered, corrected after a retry, given up after two retries, and malformed."""
     due_1, due_2 = T0 + 1010, T0 + 3020
     return {
         INPUT: [Seen(INPUT, 0, i, T0, b"k", b"v%d" % i, tuple(OWN)) for i in range(4)],
@@ -69,7 +69,7 @@ def _judged(records: Records) -> tuple[set[str], list[str]]:
 
 
 def test_what_keeps_the_promise_is_found_to_keep_it() -> None:
-    """Nothing is broken, and each event's fate has its name."""
+    """Records that keep the promise break nothing, and each event has the right fate."""
     assert _judged(_kept()) == (set(), ["primary", "corrected", "confirmed: bad_output", "dead: malformed"])
 
 
@@ -129,7 +129,7 @@ BREACHES: list[tuple[str, Callable[[Records], None]]] = [
 
 @pytest.mark.parametrize(("promise", "breach"), BREACHES, ids=[f"{i}-{p}" for i, (p, _) in enumerate(BREACHES)])
 def test_each_breach_is_noticed(promise: str, breach: Callable[[Records], None]) -> None:
-    """One record dropped, doubled or changed breaks the promise that it broke."""
+    """One record dropped, doubled or changed breaks the promise that this change breaches."""
     records = _kept()
     breach(records)
     broken, _ = _judged(records)

@@ -1,4 +1,4 @@
-"""``failsoft models list|history|promote|rollback`` where there is little to list or to move: output and exit codes."""
+"""``failsoft models list|history|promote|rollback`` without workers or versions to use: output and exit codes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tests.kafka import Broker
 
 
 def test_commands_before_any_worker_ran(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """What is on disk is listed, a version with a mistaken file too; nothing can be moved yet, and why is said."""
+    """Without a worker, list shows the versions on disk and names a bad version file; other commands give a reason."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     pipeline.save_version(2)
     pipeline.save_version(3)
     (tmp_path / "models" / "test" / "3" / "version.toml").write_text('sha265 = "12"\n')
 
-    def exits(code: int, said: str, *arguments: str) -> bytes:
+    def exits(code: int, message: str, *arguments: str) -> bytes:
         done = pipeline.run("models", *arguments)
-        heard = " ".join(done.stderr.decode().replace("│", " ").split())  # mistakes in usage come in a box
-        assert done.returncode == code and said in heard, (arguments, done)
+        stderr = " ".join(done.stderr.decode().replace("│", " ").split())  # usage errors are printed in a box
+        assert done.returncode == code and message in stderr, (arguments, done)
         assert b"\x1b[" not in done.stdout + done.stderr and b"Traceback" not in done.stderr
         return done.stdout
 
@@ -48,7 +48,7 @@ def test_commands_before_any_worker_ran(kafka: Broker, name: str, tmp_path: Path
 
 
 def test_commands_without_a_kafka(name: str, tmp_path: Path) -> None:
-    """Exit 4, and where it was looked for; what is used wrongly is told without one."""
+    """Without a Kafka the exit code is 4, with the address; usage errors are found without one."""
     pipeline = Pipeline(tmp_path, "127.0.0.1:1", name)
     done = pipeline.run("models", "rollback", "test")
     assert done.returncode == 4 and b"127.0.0.1:1" in done.stderr, done

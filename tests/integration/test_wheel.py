@@ -1,4 +1,4 @@
-"""The wheel beside a project that has packages of the same names, on a real Kafka."""
+"""The wheel in a project that has packages of the same names, on a real Kafka."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RULE = 'def half(features):\n    return {"score": 0.5, "label": 0}\n'
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that nothing is left in the repository."""
+    """The wheel, built from a copy so that the repository stays clean."""
     copy = tmp_path_factory.mktemp("source")
     for file in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / file, copy)
@@ -46,7 +46,7 @@ def _run(*command: str, cwd: Path | None = None) -> str:
 
 
 def test_the_wheel_brings_one_package(wheel: Path) -> None:
-    """Its top level is `failsoft` and its metadata; the files that the commands read are in it."""
+    """The wheel's only package is `failsoft`; it contains the files that the commands read."""
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"failsoft"} and len(tops) == 2
@@ -55,7 +55,7 @@ def test_the_wheel_brings_one_package(wheel: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site-packages of an environment that has the wheel, and the dependencies of this one."""
+    """The site-packages of an environment with the wheel and the dependencies of this one."""
     environment = tmp_path_factory.mktemp("environment")
     _run(sys.executable, "-m", "venv", "--without-pip", str(environment))
     own = Path(_run(str(environment / "bin" / "python"), "-c", "import site; print(site.getsitepackages()[0])").strip())
@@ -70,7 +70,7 @@ def _python(installed: Path) -> str:
 
 @pytest.mark.parametrize("folders", [(), FOLDERS], ids=["elsewhere", "beside its own packages"])
 def test_init_writes_the_wheels_templates(tmp_path: Path, installed: Path, folders: tuple[str, ...]) -> None:
-    """`failsoft init` works in any folder, also in one whose `workers` is another package."""
+    """`failsoft init` works in any folder, also beside other packages named `workers`, `models` and so on."""
     for folder in folders:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "__init__.py").write_text("")
@@ -80,7 +80,7 @@ def test_init_writes_the_wheels_templates(tmp_path: Path, installed: Path, folde
 
 
 def test_a_project_keeps_its_own_packages(tmp_path: Path, kafka: Broker, name: str, installed: Path) -> None:
-    """A pipeline runs beside `models`, `schemas`, `workers` and `topics` of the user's, with a rule from there."""
+    """A pipeline runs beside the user's own `models`, `schemas`, `workers` and `topics`, with a rule from these."""
     pipeline = Pipeline(tmp_path / "project", kafka.bootstrap, name)
     for folder in FOLDERS:
         (pipeline.folder / folder).mkdir(exist_ok=True)
@@ -98,6 +98,6 @@ def test_a_project_keeps_its_own_packages(tmp_path: Path, kafka: Broker, name: s
         pipeline.publish(events(40, bad_every=10))
         settlement.wait_answered(40)
         scored = [json.loads(r.value or b"") for r in settlement.reader.records[settlement.scored]]
-        assert str(installed) in worker.log.read_text(), "the worker runs what the wheel brought"
+        assert str(installed) in worker.log.read_text(), "the worker must run the code of the wheel"
     given = {answer["model"] for answer in scored if answer["source"] == "rule"}
     assert given == {"workers.rules:half"}, scored[:5]

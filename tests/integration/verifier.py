@@ -1,7 +1,7 @@
-"""Settles every event that was published: what became of it, and which promise of CONTRACT.md was broken if any.
+"""Settles every published event: its fate, and each promise of CONTRACT.md that was broken.
 
-An independent reading of the contract: it reads with confluent-kafka (``isolation.level=read_committed``), and nothing
-here is imported from the packages under test.
+This is an independent reading of the contract. It reads with confluent-kafka (``isolation.level=read_committed``) and
+imports nothing from the packages under test.
 """
 
 from __future__ import annotations
@@ -22,15 +22,21 @@ ADDED_AT_MOST = 4096
 """Bytes of headers that failsoft may add to a record."""
 
 ROUNDING_MS = 2
-"""A due time is rounded to a millisecond, and so is the time that it is reckoned from."""
+"""Milliseconds. A due time and the time it is computed from are each rounded to a millisecond."""
 
 
 @dataclass
 class Settlement:
-    """Everything that a pipeline wrote, held against everything that its input topics hold.
+    """Compares everything that a pipeline wrote with everything on its input topics.
 
-    ``delays`` are the ladder's, as the pipeline file writes them; ``jitter`` likewise. ``forged`` are values that a
-    test wrote on the pipeline's own topics by itself.
+    Attributes:
+        bootstrap: the brokers' addresses.
+        name: the pipeline's name.
+        inputs: its input topics.
+        delays: the delays of the retry ladder, written as in the pipeline file.
+        jitter: the jitter of these delays, as in the pipeline file.
+        partitions: partitions of each topic.
+        forged: values that a test itself wrote to the pipeline's own topics; they are not judged.
     """
 
     bootstrap: str
@@ -53,7 +59,7 @@ class Settlement:
     # --- while it runs ---
 
     def answered(self) -> int:
-        """First answers and events that never get one, as far as they were read."""
+        """The number of first answers, and of events that never get one, among the records read so far."""
         return sum(1 for r in self.reader.records[self.scored] if r.header("failsoft-revision") == "0") + sum(
             1 for r in self.reader.records[self.dead] if r.header("failsoft-error-kind") in NEVER_ANSWERED
         )
@@ -62,7 +68,7 @@ class Settlement:
         self.reader.until(lambda: self.answered() >= n, timeout, f"{n} first answers")
 
     def wait_final(self, n: int, timeout: float = 120.0) -> None:
-        """Until ``n`` events have their last word."""
+        """Waits until ``n`` events have their final answer, or a dead letter in place of any answer."""
         self.reader.until(lambda: self._final() >= n, timeout, f"{n} final answers")
 
     def _final(self) -> int:
@@ -73,14 +79,20 @@ class Settlement:
     # --- the verdict ---
 
     def verdict(self) -> Verdict:
-        """Reads to the end, and judges each event."""
+        """Reads each topic to its end and judges each event."""
         self.reader.to_the_end()
         return judge(self.reader.records, self.inputs, self.name, self.delays, self.jitter, self.forged)
 
 
 @dataclass
 class Verdict:
-    """``broken`` has, by promise, what broke it; ``fates`` what became of each event; ``ids`` who is where."""
+    """The result of a settlement.
+
+    Attributes:
+        broken: for each broken promise, one line for each breach.
+        fates: the fate of each event, by its place.
+        ids: the event id of each answered event, by its place.
+    """
 
     broken: dict[str, list[str]]
     fates: dict[Place, str]
@@ -91,8 +103,8 @@ class Verdict:
         return Counter(self.fates.values())
 
     def __str__(self) -> str:
-        said = [f"{k}: {len(v)}, such as {v[:3]}" for k, v in self.broken.items()]
-        return "\n".join(said) or f"kept: {dict(self.counts)}"
+        lines = [f"{k}: {len(v)}, such as {v[:3]}" for k, v in self.broken.items()]
+        return "\n".join(lines) or f"kept: {dict(self.counts)}"
 
 
 def judge(
@@ -103,7 +115,7 @@ def judge(
     jitter: float,
     forged: Container[bytes] = (),
 ) -> Verdict:
-    """What became of each event, and what of the promise was broken, by all records of the topics."""
+    """Judges all records of the topics: returns the fate of each event and each broken promise."""
     return _Judge(records, inputs, name, delays, jitter, forged).verdict()
 
 
@@ -137,11 +149,11 @@ class _Judge:
     def _ours(self, records: Iterable[Seen]) -> Iterable[Seen]:
         return (r for r in records if (r.value or b"") not in self.forged)
 
-    def _file(self, into: dict[Place, list[Any]], place: Place, record: Seen, what: object) -> None:
+    def _file(self, into: dict[Place, list[Any]], place: Place, record: Seen, item: object) -> None:
         if place not in self.events:
             self.say("stray", place, f"{record.topic} has a record of an event that is on no input topic")
             return
-        into[place].append(what)
+        into[place].append(item)
 
     def say(self, promise: str, place: Place, text: str) -> None:
         self.broken[promise].append(f"{place[0]}-{place[1]}-{place[2]}: {text}")
@@ -166,9 +178,9 @@ class _Judge:
         self._ladder(place, event, steps, answers, letters)
         revisions = Counter(body["revision"] for _, body in answers)
         kinds = [r.header("failsoft-error-kind") or "?" for r in letters]
-        for what, n in (("revision 0", revisions[0]), ("revision 1", revisions[1]), ("dead letter", len(letters))):
+        for item, n in (("revision 0", revisions[0]), ("revision 1", revisions[1]), ("dead letter", len(letters))):
             if n > 1:
-                self.say("doubled", place, f"{n} times {what}")
+                self.say("doubled", place, f"{n} times {item}")
         if revisions.keys() - {0, 1}:
             self.say("doubled", place, f"revisions {sorted(revisions)}")
         unanswered = bool(kinds) and kinds[0] in NEVER_ANSWERED and not steps
@@ -200,14 +212,14 @@ class _Judge:
         if exhausted and kinds and kinds[0] not in AT_ONCE and len(steps) != len(self.delays):
             self.say("inconsistent", place, f"given up after {len(steps)} of {len(self.delays)} retries")
         if first["final"]:
-            who = first["source"] if by_primary else "fallback"
-            return who if first["reason"] is None else f"{who}: {first['reason']}"
+            source = first["source"] if by_primary else "fallback"
+            return source if first["reason"] is None else f"{source}: {first['reason']}"
         if not steps:
             self.say("inconsistent", place, "a provisional answer, and no retry")
         return "corrected" if by_primary else f"confirmed: {last['reason']}"
 
     def _answer(self, place: Place, event: Seen, record: Seen, body: dict[str, Any]) -> None:
-        """Promise 5, and what the contract says of the scored record."""
+        """Checks promise 5, and what the contract says about the scored record."""
         if record.partition != place[1]:
             self.say("wrong partition", place, f"{record.topic} {record.partition}")
         if record.key != event.key:
@@ -220,12 +232,15 @@ class _Judge:
             self.say("silent", place, f"source {body['source']}, degraded {body['degraded']}, reason {body['reason']}")
         if (body["source"] == "ensemble") is not bool(body.get("members")):
             self.say("silent", place, f"source {body['source']}, members {body.get('members')}")
-        told = (record.header("content-type"), record.header("failsoft-revision"), record.header("failsoft-source"))
-        if told != ("application/json", str(body["revision"]), body["source"]):
-            self.say("inconsistent", place, f"headers {told}")
+        headers = (record.header("content-type"), record.header("failsoft-revision"), record.header("failsoft-source"))
+        if headers != ("application/json", str(body["revision"]), body["source"]):
+            self.say("inconsistent", place, f"headers {headers}")
 
     def _evidence(self, place: Place, event: Seen, record: Seen) -> None:
-        """Promise 6: the record carries the event's key, value and own headers byte for byte, and little else."""
+        """Checks promise 6: the record carries the event's key, value and own headers byte for byte.
+
+        Also checks that the control headers are few: at most ADDED_AT_MOST bytes, each header once.
+        """
         if record.partition != place[1]:
             self.say("wrong partition", place, f"{record.topic} {record.partition}")
         if (record.key, record.value) != (event.key, event.value):
@@ -253,7 +268,7 @@ class _Judge:
         answers: list[tuple[Seen, dict[str, Any]]],
         letters: list[Seen],
     ) -> None:
-        """Promise 4: nothing is written about a retry before its due time, and each rung is climbed once."""
+        """Checks promise 4: no result of a retry is written before its due time. Each rung is used once, in order."""
         attempts = [(r.topic, r.number("failsoft-attempt")) for r in steps]
         expected = [(topic, i) for i, topic in enumerate(self.rungs)][: len(steps)]
         if attempts != expected:
@@ -272,12 +287,12 @@ class _Judge:
             next_times = [steps[i + 1].timestamp] if i + 1 < len(steps) else after
             for moment in next_times:
                 if moment < due:
-                    self.say("early", place, f"{step.topic}: due {due}, something came of it {due - moment} ms before")
+                    self.say("early", place, f"{step.topic}: due {due}, its result came {due - moment} ms before")
             begun = due
 
 
 def origin_of(r: Seen) -> Place:
-    """The place of the event that a retry or a dead letter is about."""
+    """The place of the event that a retry record or dead letter belongs to."""
     return (
         r.header("failsoft-origin-topic") or "?",
         int(r.header("failsoft-origin-partition") or -1),
@@ -286,7 +301,7 @@ def origin_of(r: Seen) -> Place:
 
 
 def _own(r: Seen, letter: bool) -> list[Header]:
-    """The event's own headers. On a dead letter Kafka's names of its history are not the event's either."""
+    """The event's own headers. On a dead letter this also excludes the headers of KIP-1191."""
     ours = ("failsoft-", "__dlq.errors.") if letter else ("failsoft-",)
     return [(k, v) for k, v in r.headers if not k.startswith(ours)]
 

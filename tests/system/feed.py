@@ -1,4 +1,4 @@
-"""Live events: published at a rate by a thread of its own, for as long as a test breaks things."""
+"""Publishes live events at a rate from a thread of its own while a test injects faults."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from tests.kafka import wait_for
 SLICES_A_SECOND = 5
 
 PUBLISHED_WITHIN = 120.0
-"""Seconds for what remains when a test has done its worst."""
+"""Seconds to publish the remaining events after a test's last fault."""
 
 
 class Feed:
-    """Publishes at least ``least`` events at ``rate`` a second, and goes on until the end of ``with Feed(…) as feed:``.
+    """Publishes at least ``least`` events at ``rate`` a second, and continues until the end of ``with Feed(…) as
+    feed:``.
 
-    One in ``bad_every`` has no answer from the model. Each slice is acknowledged by every replica in sync before the
-    next, so a cluster that refuses to write delays the rest, and loses none.
+    The primary never answers one event in ``bad_every``. Every in-sync replica acknowledges a slice before the next one
+    is sent. So a cluster that refuses writes delays the rest and loses no event.
     """
 
     def __init__(self, pipeline: Pipeline, least: int, rate: float, bad_every: int) -> None:
@@ -45,7 +46,7 @@ class Feed:
             raise self._error
 
     def wait_more(self, n: int) -> None:
-        """Until so many more are published."""
+        """Waits until ``n`` more events are published, or publishing has failed."""
         until = self._pipeline.published + n
         wait_for(lambda: self._error or self._pipeline.published >= until, 60, f"{n} more events published")
 
@@ -58,5 +59,5 @@ class Feed:
                 if self._stop.wait(max(0.0, begun + (at - first) / self._rate - time.monotonic())):
                     return
                 self._pipeline.publish(events(size, start=at, bad_every=self._bad_every))
-        except BaseException as error:  # noqa: BLE001 - it is the test's thread that has to hear of it
+        except BaseException as error:  # noqa: BLE001 - raised again in the test's thread
             self._error = error

@@ -1,4 +1,4 @@
-"""When lanes answer again after something was broken, how long they did not, and what is to come of it all."""
+"""Recovery after a fault: when each lane answers again, the longest stall, and the expected fates."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from collections import defaultdict
 from tests.integration.verifier import Settlement, Verdict
 
 STALL = 40.0
-"""Seconds. A commit that hangs is given up after 20 (workers.lanes.transaction), a worker that ended starts again
-within a second, and may then wait for its group; whatever a broker does, each lane has answers again after this."""
+"""Seconds until each lane answers again after any broker fault.
+
+A commit that hangs is given up after 20 s (workers.lanes.transaction). A worker that has ended starts again within a
+second, and may then wait for its group.
+"""
 
 
 def answered_everywhere(settlement: Settlement, within: float = STALL) -> None:
-    """Waits until each lane has a first answer that it had not: whatever was broken, each has recovered."""
+    """Waits until each lane has written a new first answer, which means that it has recovered."""
 
     def ends() -> dict[int, int]:
-        found = dict.fromkeys(range(settlement.partitions), -1)
+        last = dict.fromkeys(range(settlement.partitions), -1)
         for r in settlement.reader.records[settlement.scored]:
-            found[r.partition] = max(found[r.partition], r.offset)
-        return found
+            last[r.partition] = max(last[r.partition], r.offset)
+        return last
 
     before = ends()
     settlement.reader.until(lambda: all(ends()[p] > before[p] for p in before), within, "an answer in each lane")
 
 
 def longest_stall(settlement: Settlement) -> float:
-    """Seconds: the longest time in which a lane gave no first answer, between its first and its last one."""
+    """The longest time between two first answers of one lane (seconds)."""
     times: dict[int, list[int]] = defaultdict(list)
     for answer in settlement.reader.records[settlement.scored]:
         if answer.header("failsoft-revision") == "0":
@@ -35,7 +38,7 @@ def longest_stall(settlement: Settlement) -> float:
 
 
 def kept(verdict: Verdict, published: int, failing: int) -> None:
-    """The promise, for each of ``published`` events, of which one in ``failing`` the primary never answers."""
+    """Asserts the promise for each of ``published`` events; the primary never answers one in ``failing``."""
     assert not verdict.broken, str(verdict)
     bad = len(range(3, published, failing))  # tests.integration.pipeline.events
     assert verdict.counts == {"primary": published - bad, "confirmed: bad_output": bad}

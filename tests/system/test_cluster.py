@@ -1,6 +1,6 @@
-"""Brokers of a cluster of three killed and restarted under two workers: nothing is lost, doubled, early or forgotten.
+"""Three brokers killed and restarted under two workers: nothing is lost, doubled, early or never final.
 
-Here nothing is excused: with replicas there is always a leader to send a transaction's markers to
+Unlike with one broker, lost transaction markers are no excuse: with replicas a leader always receives the markers
 (docs/decisions/0008-leaderless-markers.md).
 """
 
@@ -25,26 +25,26 @@ pytestmark = pytest.mark.long  # three brokers fill two cores for minutes: make 
 N = 20_000
 RATE = 800.0
 FAILING = 200
-"""One event in so many is never answered by the primary: the ladder is in use while brokers die."""
+"""The primary never answers one event in FAILING, so that the ladder is in use while brokers die."""
 
 Disturb = Callable[[Settlement], None]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One cluster for the file."""
+    """One cluster for all tests of this file."""
     with Cluster(tmp_path_factory.mktemp("cluster")) as started:
         yield started
 
 
 @pytest.fixture(autouse=True)
 def whole(cluster: Cluster) -> None:
-    """Each test begins with all three."""
+    """Each test begins with three brokers in sync and a working network."""
     cluster.whole()
 
 
 def test_topics_have_a_copy_on_each_broker(cluster: Cluster, name: str, tmp_path: Path) -> None:
-    """``failsoft topics apply`` needs no telling; and a worker makes no topic beside those."""
+    """``failsoft topics apply`` gives each topic three replicas by default; a worker creates no other topic."""
     pipeline = Pipeline(tmp_path, cluster.bootstrap, name)
     with running(pipeline) as settlement:
         worker = pipeline.start()
@@ -58,8 +58,11 @@ def test_topics_have_a_copy_on_each_broker(cluster: Cluster, name: str, tmp_path
 
 
 async def test_offsets_are_asked_of_whoever_coordinates_the_group(cluster: Cluster, name: str) -> None:
-    """A broker that is not the coordinator (any more) answers with an error and no partitions: that is not a group
-    without offsets."""
+    """Offsets are read from the group's coordinator.
+
+    A broker that is not the coordinator answers with an error and no partitions. That must not be read as a group
+    without offsets.
+    """
     create_topic(cluster.bootstrap, name)
     produce(cluster.bootstrap, name, [(None, b"a", [], 0)])
     offset_fetch.install()
@@ -80,8 +83,9 @@ async def test_offsets_are_asked_of_whoever_coordinates_the_group(cluster: Clust
 
 
 def test_the_coordinators_brokers_are_killed_and_come_back(cluster: Cluster, name: str, tmp_path: Path) -> None:
-    """kill -9 of the broker that coordinates the workers' group, and of the one that coordinates a lane's transactions:
-    workers go on with the two that are left."""
+    """After kill -9 of the group coordinator and of a transaction coordinator, workers go on with the other two
+    brokers.
+    """
 
     def disturb(settlement: Settlement) -> None:
         _kill(cluster, cluster.coordinator_of_group(name), settlement)
@@ -91,7 +95,9 @@ def test_the_coordinators_brokers_are_killed_and_come_back(cluster: Cluster, nam
 
 
 def test_a_rolling_restart_of_all_brokers(cluster: Cluster, name: str, tmp_path: Path) -> None:
-    """Each of the three is stopped as operators do (a controlled shutdown) and started, the next when it is in sync."""
+    """Workers survive a rolling restart: each broker is shut down in order, and the next one follows when it is in
+    sync.
+    """
 
     def disturb(settlement: Settlement) -> None:
         for node in NODES:
@@ -102,7 +108,7 @@ def test_a_rolling_restart_of_all_brokers(cluster: Cluster, name: str, tmp_path:
 
 @pytest.mark.timeout(1800)
 def test_every_broker_is_killed_and_restarted_twice(cluster: Cluster, name: str, tmp_path: Path) -> None:
-    """The same for minutes: six kills and six controlled restarts under 60,000 live events or more."""
+    """Workers survive six kills and six controlled restarts of brokers under at least 60,000 live events."""
 
     def disturb(settlement: Settlement) -> None:
         for node in (*NODES, *NODES):
@@ -126,7 +132,7 @@ def _roll(cluster: Cluster, node: int, settlement: Settlement) -> None:
 
 
 def _under_load(cluster: Cluster, name: str, folder: Path, disturb: Disturb, n: int = N) -> None:
-    """``n`` live events or more, and two supervised workers, while ``disturb`` breaks things; then each is settled."""
+    """Runs ``disturb`` under at least ``n`` live events and two supervised workers; then settles each event."""
     pipeline = Pipeline(folder, cluster.bootstrap, name)
     with running(pipeline) as settlement:
         supervisor = pipeline.start("w", "--processes", "2")

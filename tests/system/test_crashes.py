@@ -1,6 +1,6 @@
-"""Workers killed, stopped and cut off in the middle of 20,000 events: nothing is lost, doubled, early or forgotten.
+"""Workers killed, stopped and cut off during 20,000 events: nothing is lost, doubled, early or never final.
 
-Each test publishes first and then breaks things at facts (so many answers are committed), never after so many seconds.
+Each test publishes first. A fault starts after a number of committed answers, never after a number of seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.kafka import Broker, start_broker, wait_for
 
 N = 20_000
 FAILING = 200
-"""One event in so many is never answered by the primary: the ladder is in use while workers die."""
+"""The primary never answers one event in FAILING, so that the ladder is in use while workers die."""
 
 
 def _all_kept(verdict: Verdict, published: int) -> None:
@@ -32,7 +32,7 @@ def _all_kept(verdict: Verdict, published: int) -> None:
 
 
 def test_kill_9_again_and_again(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Two workers, killed in turn with events unanswered each time: every event is settled, once."""
+    """Two workers killed in turn, each with events unanswered, still settle every event once."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline) as settlement:
         pipeline.publish(events(N, bad_every=FAILING))
@@ -45,7 +45,8 @@ def test_kill_9_again_and_again(kafka: Broker, name: str, tmp_path: Path) -> Non
             outstanding.append(N - settlement.answered())
             workers[victim] = pipeline.start(victim)
         settlement.wait_final(N)
-        # Some of the kills came while much was under way; when a machine is quick, the last may come late.
+        # At least two kills must come with many events unanswered; on a quick machine the later kills may come too
+        # late.
         assert sum(n > N / 10 for n in outstanding) >= 2, outstanding
         for worker in workers.values():
             assert worker.drain() == 0, worker.tail()
@@ -54,11 +55,11 @@ def test_kill_9_again_and_again(kafka: Broker, name: str, tmp_path: Path) -> Non
 
 
 def test_kill_9_of_the_only_worker_while_retries_wait(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Retries that a dead worker left on the rungs are attempted by its successor, in their time."""
+    """A new worker attempts the retries that a killed worker left on the rungs, when they are due."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline) as settlement:
         for i in range(3):
-            # Some more each time: what there was may all have gone up the ladder before the kill.
+            # More events each time: the earlier ones may all have left the ladder before the kill.
             pipeline.publish(events(100, start=100 * i, bad_every=4))
             seen = _on_rungs(settlement)
             worker = pipeline.start()
@@ -78,7 +79,7 @@ def _on_rungs(settlement: Settlement) -> int:
 
 
 def test_at_least_once_loses_nothing_to_kill_9(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """With guarantee = "at_least_once" a crash may double answers, and loses none."""
+    """With guarantee = "at_least_once", kill -9 may double answers and loses none."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, guarantee="at_least_once")
     with running(pipeline) as settlement:
         pipeline.publish(events(N))
@@ -99,7 +100,7 @@ def _answered_ids(settlement: Settlement) -> set[str]:
 
 
 def test_a_stopped_worker_comes_back_after_others_took_its_lanes(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """SIGSTOP past the session's timeout, SIGCONT after the takeover: the zombie's transaction is never seen."""
+    """A worker stopped past its session timeout and continued after the takeover commits nothing that readers see."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline) as settlement:
         zombie, other = pipeline.start("w0"), pipeline.start("w1")
@@ -108,7 +109,7 @@ def test_a_stopped_worker_comes_back_after_others_took_its_lanes(kafka: Broker, 
         pipeline.publish(events(N // 2, bad_every=FAILING))
         settlement.wait_answered(N // 20)
         zombie.signal(signal.SIGSTOP)
-        settlement.wait_final(N // 2)  # the session is 6 s, so half of the lanes wait for the takeover
+        settlement.wait_final(N // 2)  # half of the lanes wait for the takeover: the session timeout is 6 s
         pipeline.publish(events(N // 4, start=N // 2, bad_every=FAILING))
         settlement.wait_answered(N // 2 + N // 40)
         zombie.signal(signal.SIGCONT)
@@ -121,18 +122,18 @@ def test_a_stopped_worker_comes_back_after_others_took_its_lanes(kafka: Broker, 
 
 
 def test_a_rolling_restart(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Workers join and leave by SIGTERM in the middle: each drains, exits 0, and nothing is settled twice."""
+    """Workers that join, and that leave by SIGTERM, drain and exit 0; every event is settled once."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline) as settlement:
         first = pipeline.start("w0")
         first.wait_ready()
         pipeline.publish(events(N // 2, bad_every=FAILING))
         settlement.wait_answered(N // 20)
-        second = pipeline.start("w1")  # joins: half of the lanes move
+        second = pipeline.start("w1")  # it joins: half of the lanes move to it
         second.wait_ready()
         pipeline.publish(events(N // 2, start=N // 2, bad_every=FAILING))
         settlement.wait_answered(N // 2 + N // 20)
-        assert first.drain() == 0, first.tail()  # leaves: they move again
+        assert first.drain() == 0, first.tail()  # it leaves: its lanes move again
         third = pipeline.start("w0")
         third.wait_ready()
         settlement.wait_final(N)
@@ -144,14 +145,14 @@ def test_a_rolling_restart(kafka: Broker, name: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def own_kafka() -> Iterator[Broker]:
-    """A broker that a test may restart without disturbing others."""
+    """A broker of the test's own, which it may restart."""
     broker = start_broker()
     yield broker
     broker.stop()
 
 
 def test_a_broker_restarts_and_crashes(own_kafka: Broker, name: str, tmp_path: Path) -> None:
-    """The broker is restarted, and then killed, under supervised workers, which go on by themselves."""
+    """Supervised workers recover by themselves from a restart and a kill of the only broker."""
     pipeline = Pipeline(tmp_path, own_kafka.bootstrap, name)
     with running(pipeline) as settlement:
         pipeline.publish(events(N, bad_every=FAILING))
@@ -178,13 +179,15 @@ def test_a_broker_restarts_and_crashes(own_kafka: Broker, name: str, tmp_path: P
 
 
 def _excuse(broker: Broker) -> None:
-    """A broker that says itself that it gave up a transaction's markers has broken the promise, and not the workers."""
+    """Marks the test as expected to fail if the broker logged lost transaction markers: then Kafka, not a worker,
+    failed.
+    """
     if lost := broker.lost_markers():
         pytest.xfail(f"Kafka lost the markers of {len(lost)} transactions (docs/decisions/0008): {lost[0]}")
 
 
 def test_a_supervised_worker_is_replaced_after_kill_9(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """``failsoft worker --processes 2``: a killed process is started again, and the events are settled once."""
+    """``failsoft worker --processes 2`` starts a killed process again, and every event is settled once."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline) as settlement:
         pipeline.publish(events(N, bad_every=FAILING))

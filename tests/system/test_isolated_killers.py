@@ -1,4 +1,4 @@
-"""A model in a process of its own that really dies, hangs, and is being restarted: poison end to end, and SIGTERM."""
+"""A model in a process of its own that crashes, hangs or is being restarted: poison records, and SIGTERM."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _pipeline(folder: Path, kafka: Broker, name: str, deadline: str = "10s", car
 
 
 def _up(worker: Worker, n: int) -> list[psutil.Process]:
-    """The ``n`` processes of the worker's models."""
+    """The ``n`` processes of the worker's models, once they run."""
     return wait_for(lambda: len(found := processes(worker.process.pid)) == n and found, 90, f"{n} processes") or []
 
 
 def _term(worker: Worker, children: list[psutil.Process]) -> None:
-    """SIGTERM ends it in order, and in time for whoever would kill it (30 s, as Kubernetes waits); no child is left."""
+    """Drains the worker within 30 s, Kubernetes' default grace period, and checks that no child process is left."""
     children += processes(worker.process.pid)
     assert worker.drain(30) == 0, worker.tail()
     wait_for(lambda: all(map(ended, children)), 30, "the model's processes to end")
@@ -41,9 +41,11 @@ def _term(worker: Worker, children: list[psutil.Process]) -> None:
 def test_an_event_that_kills_its_models_process_twice_is_poison(
     kafka: Broker, name: str, tmp_path: Path, replicas: int
 ) -> None:
-    """Among 2,400: its neighbours are answered by the primary at once; it is answered by the fallback, provisional,
-    tried once more in a call of its own, and a dead letter after that, its answer confirmed. The worker lives through
-    it and does not grow, and leaves no process.
+    """An event that kills its model's process twice becomes a dead letter of kind ``poison``.
+
+    The primary answers the other 2,399 events at once. The event gets a provisional answer from the fallback, is
+    retried in a call of its own, and is then a dead letter with its answer confirmed. The worker survives, does not
+    grow, and leaves no process.
     """
     pipeline = _pipeline(tmp_path, kafka, name, card=f"{CARD}replicas = {replicas}")
     with running(pipeline) as settlement:
@@ -54,8 +56,8 @@ def test_an_event_that_kills_its_models_process_twice_is_poison(
         settlement.wait_final(N)
         memory = psutil.Process(worker.process.pid)
         before = memory.memory_info().rss
-        killer = (b"k", body(KILLER, x=KILLS), [], None)
-        pipeline.publish([*events(KILLER), killer, *events(N - KILLER - 1, start=KILLER + 1)])
+        poison = (b"k", body(KILLER, x=KILLS), [], None)
+        pipeline.publish([*events(KILLER), poison, *events(N - KILLER - 1, start=KILLER + 1)])
         settlement.wait_final(2 * N)
         assert worker.process.poll() is None, worker.tail()
         assert memory.memory_info().rss < before + 30_000_000
@@ -78,8 +80,10 @@ def test_an_event_that_kills_its_models_process_twice_is_poison(
 
 
 def test_sigterm_while_an_isolated_model_hangs(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """With a loop that does not end in each lane: what is under way ends by its deadlines, and the rest waits for the
-    next owner. Two workers under a supervisor end the same way.
+    """A worker with an endless loop in each lane drains on SIGTERM: running calls end by their deadlines, and the rest
+    waits for the next worker.
+
+    The same holds for two workers under a supervisor.
     """
     pipeline = _pipeline(tmp_path, kafka, name, deadline="1s", card=f"{CARD}replicas = 2")
     with running(pipeline) as settlement:
@@ -98,16 +102,14 @@ def test_sigterm_while_an_isolated_model_hangs(kafka: Broker, name: str, tmp_pat
         _term(after, [])
         verdict = settlement.verdict()
     assert not verdict.broken, str(verdict)
-    # One process for all lanes: who waits for it as long as the row before hangs is not asked in time.
+    # One process serves all lanes: a row whose lane waits for a hanging row of another lane runs out of time unasked.
     assert verdict.counts.keys() <= {"confirmed: timeout", "confirmed: unavailable"} and verdict.counts.total() == 4
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("which", [0, 1], ids=["forkserver", "replica"])
 def test_sigterm_while_a_model_is_being_restarted(kafka: Broker, name: str, tmp_path: Path, which: int) -> None:
-    """Killed from outside while events come, and the worker told to end at once: it does, and nobody is left behind,
-    be it the process that has not loaded yet.
-    """
+    """A worker whose model process was just killed drains on SIGTERM and leaves no process, loading ones included."""
     pipeline = _pipeline(tmp_path, kafka, name)
     with running(pipeline) as settlement:
         worker = pipeline.start()

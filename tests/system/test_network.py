@@ -1,6 +1,6 @@
-"""A network that fails between workers and a cluster of three: slow, reset, cut, and silent for longer than a session.
+"""A failing network between workers and a cluster of three: slow, reset, cut, and silent past the session timeout.
 
-The workers go through a proxy before each broker (tests.proxy), and the test's own clients do not: it sees all.
+The workers reach each broker through a proxy (tests.proxy). The test's own clients do not, so they see everything.
 """
 
 from __future__ import annotations
@@ -24,34 +24,39 @@ RATE = 500.0
 FAILING = 200
 
 TAKEN_OVER = 30.0
-"""Seconds from the silence until the other worker has answered in every lane: the session is 6, and the rest is a
-rebalance and the fencing of lanes, on a busy machine."""
+"""Seconds from the silence until the other worker has answered in every lane. The session timeout is 6; the rest is a
+rebalance and the fencing of lanes on a busy machine.
+"""
 
 GIVEN_UP = 35.0
-"""Seconds from the silence until a worker that was in a commit has ended: 20 for it (workers.lanes.transaction),
-at most 5 to end (workers.process.composition), and what a busy machine adds."""
+"""Seconds from the silence until a worker in a commit has ended: 20 for the commit (workers.lanes.transaction), at most
+5 to end (workers.process.composition), and a margin for a busy machine.
+"""
 
 BACK = 60.0
-"""Seconds from the healing until one that only fetched is back: what it asked is given up after 40 (aiokafka's own
-bound for a request), and its connections are made anew."""
+"""Seconds from the healing until a worker that was only fetching is back. Its requests time out after 40 (aiokafka's
+own limit), and its connections are opened again.
+"""
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One cluster for the file."""
+    """One cluster for all tests of this file."""
     with Cluster(tmp_path_factory.mktemp("network")) as started:
         yield started
 
 
 @pytest.fixture(autouse=True)
 def whole(cluster: Cluster) -> None:
-    """Each test begins with a network that works."""
+    """Each test begins with three brokers in sync and a working network."""
     cluster.whole()
 
 
 def test_a_worker_cut_off_for_longer_than_its_session(cluster: Cluster, name: str, tmp_path: Path) -> None:
-    """Its connections stay up and nothing passes. Another worker takes its lanes over; what it had begun is never
-    seen; it ends by itself or comes back, within a bound."""
+    """A worker silenced past its session timeout loses its lanes to another worker, and what it began is never visible.
+
+    Its connections stay up while nothing passes. Within a bound it ends by itself or joins again.
+    """
     pipeline = Pipeline(tmp_path / "cut", cluster.bootstrap, name, workers_bootstrap=cluster.proxied)
     beside = Pipeline(tmp_path / "beside", cluster.bootstrap, name)
     with running(pipeline) as settlement:
@@ -62,7 +67,7 @@ def test_a_worker_cut_off_for_longer_than_its_session(cluster: Cluster, name: st
             with Feed(pipeline, N, RATE, FAILING):
                 settlement.wait_answered(N // 10)
                 lanes = _opened(cut)
-                assert lanes, "it has lanes to lose"
+                assert lanes, "the worker has no lane to lose"
                 for proxy in cluster.proxies.values():
                     proxy.silence()
                 silent = time.monotonic()
@@ -73,7 +78,7 @@ def test_a_worker_cut_off_for_longer_than_its_session(cluster: Cluster, name: st
             settlement.wait_answered(pipeline.published, 90)  # by the other worker alone
             for proxy in cluster.proxies.values():
                 proxy.heal()
-            wait_for(lambda: _ended(cut) or _opened(cut) > lanes, BACK, "the end or the return of the worker")
+            wait_for(lambda: _ended(cut) or _opened(cut) > lanes, BACK, "the worker to end or join again")
             print(
                 f"lanes taken over after {taken:.1f} s; "
                 f"the worker {'ended' if _ended(cut) else 'went on'}, {hung:.1f} s"
@@ -101,8 +106,9 @@ def _opened(worker: Worker) -> int:
 
 
 def test_slow_reset_and_cut(cluster: Cluster, name: str, tmp_path: Path) -> None:
-    """A round trip of 200 ms for a while, then resets of every connection, then no network at all for three seconds:
-    the workers are slower, and go on."""
+    """Workers go on, only slower, through round trips of 200 ms, resets of every connection, and three seconds without
+    a network.
+    """
     pipeline = Pipeline(tmp_path, cluster.bootstrap, name, workers_bootstrap=cluster.proxied)
     with running(pipeline) as settlement:
         supervisor = pipeline.start("w", "--processes", "2")

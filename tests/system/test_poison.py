@@ -1,4 +1,4 @@
-"""An event that kills its worker, in a worker's own process, on a real Kafka: it is found, and nobody else pays."""
+"""A poison record that kills its worker's own process, on a real Kafka: it is found, and all others are answered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _deadly(i: int) -> Event:
 
 
 class Restarted:
-    """A worker that is started again each time it has died; ``deaths`` says how often that was."""
+    """A worker that is started again after each death; ``deaths`` is their number."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline, self.deaths, self.starts = pipeline, 0, 0
@@ -30,7 +30,7 @@ class Restarted:
         if self.worker.process.poll() is not None:
             self.starts += 1
             assert self.starts < 10, self.worker.tail(40)
-            # One that stalled for longer than its session may have left by itself: that is no death.
+            # A worker stalled past its session timeout may have ended by itself: that is not a death.
             self.deaths += self.worker.process.returncode < 0
             self.worker = self.pipeline.start(deadly=True)
 
@@ -43,13 +43,15 @@ class Restarted:
 
 
 def _poison(settlement: Settlement) -> list[dict[str, object]]:
-    """The answers whose reason is poison."""
+    """The answers with reason poison."""
     found = [json.loads(r.value or b"") for r in settlement.reader.records[settlement.scored]]
     return [answer for answer in found if answer["reason"] == "poison"]
 
 
 def _convicted(settlement: Settlement, verdict: Verdict, i: int, crashes: int) -> None:
-    """Event ``i``, and nobody else: one final answer of the fallback, and one dead letter that says why."""
+    """Asserts that only event ``i`` is poison: it has one final answer of the fallback and one dead letter with the
+    reason.
+    """
     assert not verdict.broken, str(verdict)
     (answer,) = _poison(settlement)
     assert (answer["event_id"], answer["source"], answer["final"]) == (f"e{i}", "static", True)
@@ -62,7 +64,11 @@ def _convicted(settlement: Settlement, verdict: Verdict, i: int, crashes: int) -
 def test_an_event_that_kills_its_worker_is_found_in_four_deaths(
     kafka: Broker, name: str, tmp_path: Path, lanes: int
 ) -> None:
-    """In the first batch after a start, among 64, and alone twice: a dead letter then, and all others are answered."""
+    """A poison record is dead-lettered after four deaths: in the first batch after a start, among 64 records, and alone
+    twice.
+
+    All other events are answered by the primary.
+    """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name, partitions=lanes)
     with running(pipeline) as settlement:
         pipeline.publish([*events(N // 2), _deadly(N // 2), *events(N // 2 - 1, start=N // 2 + 1)])
@@ -77,7 +83,7 @@ def test_an_event_that_kills_its_worker_is_found_in_four_deaths(
 
 @pytest.mark.long
 def test_one_that_comes_in_the_middle_costs_one_death_more(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """A worker that has caught up marks nothing, so the first death counts for nobody."""
+    """A poison record in mid-run costs a fifth death: a worker that has caught up writes no crash markers."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline) as settlement:
         pipeline.publish(events(400))
@@ -93,7 +99,7 @@ def test_one_that_comes_in_the_middle_costs_one_death_more(kafka: Broker, name: 
 
 
 def test_a_retry_that_kills_its_worker_is_confirmed_by_the_fallback(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Its provisional answer is settled, though it was never corrected, and the rungs go on."""
+    """A retry that kills its worker is poison: its provisional answer is confirmed, and the ladder goes on."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline) as settlement:
         pipeline.switch.touch()
@@ -106,7 +112,7 @@ def test_a_retry_that_kills_its_worker_is_confirmed_by_the_fallback(kafka: Broke
             restarted.look()
             return bool(_poison(settlement))
 
-        settlement.reader.until(settled, 200, "the verdict")
+        settlement.reader.until(settled, 200, "an answer with reason poison")
         assert restarted.worker.drain() == 0, restarted.worker.tail()
         verdict = settlement.verdict()
     _convicted(settlement, verdict, 0, 4)

@@ -1,4 +1,4 @@
-"""A worker does not start where it would break the promise: exit code 1, and what is wrong by topic and key."""
+"""A worker refuses to start where it would break the promise: exit code 1, and each problem by topic and key."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from tests.kafka import Broker, create_topic
 def _set(bootstrap: str, topic: str, key: str, value: str) -> None:
     entry = ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": bootstrap})  # named: it takes its requests with it when it is collected
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # a variable: its requests are dropped once it is collected
     admin.incremental_alter_configs([resource])[resource].result(timeout=30)
 
 
 def test_a_worker_refuses_topics_that_break_the_promise(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """A compacted rung, retention that is too short or by size, and too small a limit, all named at once; exit 1."""
+    """A worker exits 1 and names every wrong setting: a compacted rung, short or size-based retention, a small size
+    limit.
+    """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     wrong = [
         (f"{name}.retry.1s", "cleanup.policy", "compact"),
@@ -37,15 +39,17 @@ def test_a_worker_refuses_topics_that_break_the_promise(kafka: Broker, name: str
         for topic, key, value in wrong:
             _set(kafka.bootstrap, topic, key, value)
         done = pipeline.run("worker")
-    said = done.stderr.decode()
-    assert done.returncode == 1, said
+    stderr = done.stderr.decode()
+    assert done.returncode == 1, stderr
     for topic, key, _ in wrong:
-        assert any(topic in line and key in line for line in said.splitlines()), (topic, key, said)
-    assert "Traceback" not in said
+        assert any(topic in line and key in line for line in stderr.splitlines()), (topic, key, stderr)
+    assert "Traceback" not in stderr
 
 
 def test_a_worker_refuses_inputs_of_unequal_partition_counts(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Lanes need one count: a second input of another count is refused by ``apply`` and by the worker alike."""
+    """An input with another partition count is refused by ``topics apply`` and by the worker: a lane needs equal
+    counts.
+    """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline):
         create_topic(kafka.bootstrap, f"{name}.more", 3)
@@ -53,24 +57,24 @@ def test_a_worker_refuses_inputs_of_unequal_partition_counts(kafka: Broker, name
         pipeline.write()
         applied, worked = pipeline.run("topics", "apply"), pipeline.run("worker")
     for done in (applied, worked):
-        said = done.stderr.decode()
-        assert done.returncode == 1, said
-        assert f"{name}.more" in said and "3 partitions" in said, said
+        stderr = done.stderr.decode()
+        assert done.returncode == 1, stderr
+        assert f"{name}.more" in stderr and "3 partitions" in stderr, stderr
 
 
 def test_a_worker_refuses_to_start_without_its_topics(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Without ``topics apply`` the worker says which topics are missing, and what to run."""
+    """Without ``topics apply`` the worker exits 1, and names the missing topics and the command to run."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     done = pipeline.run("worker")
-    said = done.stderr.decode()
-    assert done.returncode == 1, said
+    stderr = done.stderr.decode()
+    assert done.returncode == 1, stderr
     for topic in (f"{name}.events", f"{name}.scored", f"{name}.retry.1s", f"{name}.retry.2s", f"{name}.dead"):
-        assert topic in said
-    assert "failsoft topics apply" in said
+        assert topic in stderr
+    assert "failsoft topics apply" in stderr
 
 
 def test_a_second_worker_of_one_id_is_refused(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Two with one id would evict each other for ever: the second exits with 2, and the first does not notice."""
+    """A second worker with an id in use exits 2, and the first goes on; they would evict each other for ever."""
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline):
         worker = pipeline.start("w0")

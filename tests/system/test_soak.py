@@ -1,4 +1,4 @@
-"""A short soak in the tests' time, and its teeth: the verifier finds a lane protocol that is broken on purpose."""
+"""A short soak, and a check of the soak itself: the verifier finds a lane protocol that is broken on purpose."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ DELAYS = ("1s", "2s")
 
 
 def test_a_short_soak_keeps_the_promise(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """Two workers, a kill, a zombie with a batch in its hands, and a model that raises and says NaN: every event is
-    settled once, and each fault was made.
+    """A short soak with two workers makes each of its faults and settles every event once.
+
+    The faults are a kill, a worker stopped before a commit, and a model that raises and gives NaN.
     """
     options = Options(events=2_400, minutes=0.2, workers=2, partitions=4, brokers=1)
     report = soak(options, SHORT, tmp_path, kafka, name, delays=DELAYS)
@@ -40,8 +41,10 @@ def test_a_short_soak_keeps_the_promise(kafka: Broker, name: str, tmp_path: Path
 
 @pytest.mark.long
 def test_offsets_read_before_fencing_are_found_out(tmp_path: Path) -> None:
-    """A zombie commits after its successor has read where to go on, and is fenced only then: the batch is answered
-    twice, and the verifier names each event of it. By the command that the docs give, as its exit code is promised.
+    """With offsets read before fencing, a batch is answered twice, and the verifier names each of its events.
+
+    A stopped worker commits after its successor has read the offsets, and is fenced only then. The test runs the
+    command of the docs and checks its exit code.
     """
     found = tmp_path / "report.json"
     command = [sys.executable, "-m", "tests.system.soak", "--break", BROKEN, "--json", str(found)]

@@ -1,4 +1,4 @@
-"""What the benchmark writes, and what it counts by: no Kafka, no program run."""
+"""The benchmark's pages, tables, plot and phase timer, without Kafka and without running a program."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOUND = {EXACTLY: [figures(50), figures(80)], HAND: [figures(100), figures(100)]
 
 
 def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:
-    """A person's text around the figures stays as it is, and a second run replaces the first."""
+    """Writing a section keeps the text around the markers, and a second write replaces the first."""
     path = tmp_path / "page.md"
     path.write_text("before\n<!-- begin: rates -->\nold\n<!-- end: rates -->\nafter <!-- begin: memory -->\n")
     for text in ("first", "second"):
@@ -39,7 +39,7 @@ def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> Non
 
 
 def test_a_page_without_a_place_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """The message names the lines that are missing; half a pair is no place."""
+    """A page without both markers is left unchanged, and the error names the missing lines."""
     path = tmp_path / "page.md"
     path.write_text("<!-- begin: rates -->\n")
     with pytest.raises(ValueError, match=re.escape("<!-- end: rates -->")):
@@ -48,20 +48,20 @@ def test_a_page_without_a_place_is_refused_and_left_alone(tmp_path: Path) -> Non
 
 
 def test_ratios_are_of_the_same_round() -> None:
-    """The median of the rounds' own ratios, with their spread: not the ratio of two medians."""
+    """A ratio is the median of the rounds' own ratios, with their spread, and not the ratio of two medians."""
     text = table.render(FOUND)
     assert "exactly once / hand-written aiokafka loop: 0.65 (0.50..0.80)" in text
     assert re.search(r"\| failsoft, exactly once +\| +65 \| +50\.\.80 \|", text)
 
 
 def test_the_table_does_without_a_program_that_did_not_run() -> None:
-    """With a choice of programs that lacks the hand-written loop, ratios are to the first."""
+    """Without the hand-written loop, ratios refer to the first program."""
     text = table.render({EXACTLY: [figures(50)], FAUST: [figures(2)]})
     assert "of exactly" in text and "exactly once / Faust agent, one send an event: 25.00" in text
 
 
 def test_the_plot_has_a_bar_a_program_and_the_fastest_first() -> None:
-    """It is well-formed SVG, and longer bars are greater rates."""
+    """The plot is well-formed SVG: a bar for each program, the fastest first, in proportion to its rate."""
     root = ET.fromstring(plot.bars(FOUND, "a & b"))
     space = "{http://www.w3.org/2000/svg}"
     texts = [e.text for e in root.iter(f"{space}text")]
@@ -71,7 +71,7 @@ def test_the_plot_has_a_bar_a_program_and_the_fastest_first() -> None:
 
 
 def test_one_event_in_a_hundred_is_odd() -> None:
-    """As many as a run is checked for, read from the events' own bytes."""
+    """One event in a hundred is odd, counted from the events' own bytes and by the function that checks runs."""
     name, below = ODD
     odd = [wire.loads(value, 1000)["features"][name] < below for _, value in events(12_345)]
     assert sum(odd[:10_000]) == odd_among(10_000) == 100
@@ -79,15 +79,15 @@ def test_one_event_in_a_hundred_is_odd() -> None:
 
 
 def test_a_program_that_there_is_not_is_refused_by_name() -> None:
-    """And the message lists those that there are; each has a name of its own."""
-    with pytest.raises(Exception, match="'fast' is no program; there are: exactly, "):
+    """An unknown program is refused with a list of all programs; each program has a unique name."""
+    with pytest.raises(Exception, match="'fast' is not a program; choose from: exactly, "):
         _names("exactly,fast")
     assert len({c.name for c in ALL}) == len(ALL)
 
 
 @pytest.mark.parametrize("given", [["--bootstrap", "here:1", "--rounds", "2"], ["--bootstrap=here:1", "--rounds", "2"]])
 def test_the_command_on_the_page_names_nobodys_cluster(given: list[str]) -> None:
-    """What is left can be run by anyone."""
+    """The command on the page leaves out the address of a cluster."""
     assert list(_options(given)) == ["--rounds", "2"]
 
 
@@ -98,7 +98,7 @@ def burn(seconds: float) -> None:
 
 
 def test_a_phase_is_charged_with_its_own_time_only() -> None:
-    """What an inner phase spends is not the outer's, in functions, generators and coroutines."""
+    """Time of an inner phase is not charged to the outer one, in functions, generators and coroutines."""
     phases, own = Phases(), SimpleNamespace()
 
     def inner() -> None:

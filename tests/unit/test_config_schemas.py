@@ -1,4 +1,4 @@
-"""The JSON Schemas of pipeline.toml and card.toml: valid, as strict as the loaders, and true of every key's example."""
+"""The JSON Schemas of pipeline.toml and card.toml: valid, as strict as the loaders, with examples that load."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCHEMAS = {name: json.loads(published(document)) for name, document in DOCUMENTS
 KEYS = [(name, key) for name, document in DOCUMENTS.items() for part in parts(document) for key in part.keys]
 CARD = test_card.LEAST
 
-# What else a file says where a key is given: by the key's path, or its section's.
+# The other keys that a card needs beside a given one: by the key's path, or its section's.
 CARDS_BESIDE: dict[str, dict[str, Any]] = {
     "model.kind": tomllib.loads(test_ensemble_cards.CARD) | {"features": []},
     "model.replicas": {"model": {"isolation": "process"}},
@@ -46,7 +46,7 @@ CARDS_BESIDE: dict[str, dict[str, Any]] = {
 
 
 def _loads(kind: str, folder: Path, text: str) -> bool:
-    """Does the program itself take the file?"""
+    """Whether the program's own loader accepts the file."""
     path = folder / "repayment" / f"{kind}.toml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, "utf-8")
@@ -63,7 +63,7 @@ def _fits(kind: str, text: str) -> bool:
 
 
 def _with(kind: str, key: Key, value: Any) -> str:
-    """The least file that has ``value`` at ``key``."""
+    """The smallest file with ``value`` at ``key``."""
     made = tomllib.loads(LEAST if kind == "pipeline" else CARD)
     dotted = ".".join(key.path)
     for where in (key.path[0], dotted) if value != "model" else ():
@@ -78,7 +78,7 @@ def _with(kind: str, key: Key, value: Any) -> str:
 
 
 def _toml(made: dict[str, Any]) -> str:
-    """JSON is TOML's inline syntax but for the colons."""
+    """Writes TOML: its inline syntax is that of JSON but for the colons."""
 
     def value(each: Any) -> str:
         if isinstance(each, dict):
@@ -92,7 +92,7 @@ def _toml(made: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("kind", SCHEMAS)
 def test_a_schema_is_valid_by_the_draft_that_it_names(kind: str) -> None:
-    """Draft 7, as the other published schemas; no unknown words, no reference, no null and no password."""
+    """Each schema is valid Draft 7, forbids unknown keys, and contains no reference, null or password."""
     assert SCHEMAS[kind]["$schema"] == "http://json-schema.org/draft-07/schema#"
     jsonschema.Draft7Validator.check_schema(SCHEMAS[kind])
     text = published(DOCUMENTS[kind])
@@ -114,7 +114,7 @@ def _objects(node: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize(("kind", "key"), KEYS, ids=lambda each: ".".join(each.path) if isinstance(each, Key) else each)
 def test_examples_and_defaults_are_what_the_program_takes(kind: str, key: Key, tmp_path: Path) -> None:
-    """Each example, and the default as the page has it, by the loader of the whole file and by the schema."""
+    """The loader and the schema accept each example, and each default as the page shows it."""
     values = key.schema["examples"] + ([key.schema["default"]] if "default" in key.schema else [])
     for value in values:
         if key.path == ("features", "impute") and isinstance(value, dict):
@@ -164,7 +164,7 @@ GOOD = [("pipeline", *each) for each in _pipelines()] + [("card", *each) for eac
 
 @pytest.mark.parametrize(("kind", "where", "text"), GOOD, ids=[f"{kind}: {where}" for kind, where, _ in GOOD])
 def test_every_file_of_ours_fits(kind: str, where: str, text: str, tmp_path: Path) -> None:
-    """The repository's files, those that `failsoft init` makes, and those of the tests."""
+    """The schema and the loader accept the repository's files, those of `failsoft init`, and those of the tests."""
     errors = [e.message for e in jsonschema.Draft7Validator(SCHEMAS[kind]).iter_errors(tomllib.loads(text))]
     assert not errors
     assert _loads(kind, tmp_path, text)
@@ -220,6 +220,6 @@ def test_every_file_of_ours_fits(kind: str, where: str, text: str, tmp_path: Pat
     ],
 )
 def test_a_mistake_is_refused_by_both(kind: str, text: str, tmp_path: Path) -> None:
-    """An editor marks what the program refuses: a wrong type, an unknown key, a bad duration, a missing key."""
+    """The schema refuses what the loader refuses: a wrong type, an unknown key, a bad duration, a missing key."""
     assert not _fits(kind, text)
     assert not _loads(kind, tmp_path, text)

@@ -1,4 +1,4 @@
-"""The generated pages: in the repository as the code would write them, and complete."""
+"""The generated pages in the repository are up to date and complete."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from failsoft.workers.telemetry.metrics import TABLE
 
 @pytest.mark.parametrize("path", pages.PAGES)
 def test_the_page_in_the_repository_is_fresh(path: str) -> None:
-    """A page that no longer says what the code does fails here; `python -m docs` writes it."""
+    """Each generated page equals what `python -m docs` writes."""
     assert path not in pages.stale(), f"{path} is stale: run `python -m docs`"
 
 
 def test_an_edited_page_is_found_and_rewritten(tmp_path: Path) -> None:
-    """A missing page and an edited one are stale; writing makes them fresh, and then touches nothing."""
+    """A missing or edited page is stale; writing makes it fresh, and a second write changes nothing."""
     assert pages.write(tmp_path) == list(pages.PAGES)
     assert pages.stale(tmp_path) == []
     page = tmp_path / "docs/metrics.md"
@@ -31,7 +31,7 @@ def test_an_edited_page_is_found_and_rewritten(tmp_path: Path) -> None:
 
 
 def test_the_metrics_page_has_every_metric_and_value() -> None:
-    """Each metric's name, help and label values are on the page."""
+    """The metrics page has each metric's name, help and label values."""
     page = pages.metrics_page()
     for d in TABLE:
         assert f"| `{d.name}` | {d.type} |" in page
@@ -40,7 +40,7 @@ def test_the_metrics_page_has_every_metric_and_value() -> None:
 
 
 def test_the_diagram_has_every_transition() -> None:
-    """Each arrow of the table is in the diagram, and no other."""
+    """The diagram has each transition of the table, and no other."""
     page = pages.breaker_page()
     diagram = page.split("```")[1].splitlines()
     arrows = [line.split(":")[0].strip() for line in diagram if line.startswith("    ") and "[*]" not in line]
@@ -50,7 +50,7 @@ def test_the_diagram_has_every_transition() -> None:
 
 
 def test_every_order_is_on_the_breakers_page() -> None:
-    """Each command of `failsoft breakers` that gives an order, with what it makes of the breaker."""
+    """The breakers page has each order of `failsoft breakers` with its effect."""
     page = pages.breaker_page()
     orders = {command.name or command.callback.__name__ for command in breakers.app.registered_commands} - {"list"}  # type: ignore[union-attr]
     assert orders == {"open", "close", "disable", "reset"}
@@ -58,7 +58,7 @@ def test_every_order_is_on_the_breakers_page() -> None:
 
 
 def test_the_index_has_every_page() -> None:
-    """A page that the index does not link is found by nobody; a link leads somewhere."""
+    """The index links every page, and each of its links leads to a file."""
     folder = Path(pages.__file__).parent
     links = set(re.findall(r"\]\(([^)#]+)\)", (folder / "README.md").read_text("utf-8")))
     assert {page.name for page in folder.glob("*.md")} - {"README.md"} <= links

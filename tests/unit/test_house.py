@@ -1,4 +1,4 @@
-"""The rules of the house (DESIGN.md): what may import what, and what every file and test has."""
+"""The project's structural rules (DESIGN.md): imports, file length, docstrings, and forbidden constructs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "workers": set(PACKAGES),
 }
 
-# Bottom up: a folder imports itself and what stands before it.
+# Bottom up: a folder may import itself and the folders before it.
 FOLDERS = (
     "schemas/config",
     "schemas",
@@ -48,23 +48,23 @@ FOLDERS = (
     "workers/demo",
 )
 
-# Of these packages everything else is pure.
+# The impure files of schemas, topics and models; all others in these packages are pure.
 SHELLS = {
-    "topics/admin.py",  # talks to the cluster
-    "topics/embedded/broker.py",  # starts a broker,
-    "topics/embedded/filelock.py",  # whose data only one may use,
-    "topics/embedded/jars.py",  # fetches it,
-    "topics/embedded/probe.py",  # asks it whether it is there,
-    "topics/embedded/watcher.py",  # and ends with its parent
-    "models/runtime/session.py",  # runs ONNX models,
-    "models/runtime/parent_death.py",  # ends their processes with the parent,
-    "models/vetting/gate.py",  # tries them in a subprocess,
-    "models/vetting/cache.py",  # remembers on disk which passed,
-    "models/isolation/isolated_session.py",  # runs them in processes of their own,
-    "models/isolation/forkserver.py",  # which are these,
-    "models/isolation/supervisor.py",  # started and started again by that,
-    "models/isolation/replica.py",  # each of which is one of these,
-    "models/isolation/transport.py",  # and reached by this
+    "topics/admin.py",  # calls the cluster
+    "topics/embedded/broker.py",  # starts a broker
+    "topics/embedded/filelock.py",  # locks a broker's data
+    "topics/embedded/jars.py",  # downloads Kafka
+    "topics/embedded/probe.py",  # checks whether a broker answers
+    "topics/embedded/watcher.py",  # ends the broker with its parent
+    "models/runtime/session.py",  # runs ONNX models
+    "models/runtime/parent_death.py",  # ends a model's process with its parent
+    "models/vetting/gate.py",  # vets versions in a subprocess
+    "models/vetting/cache.py",  # stores passed vettings on disk
+    "models/isolation/isolated_session.py",  # runs models in processes of their own
+    "models/isolation/forkserver.py",  # forks these processes
+    "models/isolation/supervisor.py",  # starts and restarts them
+    "models/isolation/replica.py",  # one such process
+    "models/isolation/transport.py",  # the channel to it
 }
 PURE_WORKERS = {
     "workers/lanes/batch_size.py",
@@ -88,22 +88,22 @@ ONLY = {
     "aiokafka.admin": {"topics/admin.py"},
     "aiokafka": {
         "topics/admin.py",
-        "workers/kafka/clients.py",  # makes the clients that lanes are given
-        "workers/settings.py",  # the TLS context, in aiokafka's own words
+        "workers/kafka/clients.py",  # creates the clients of the lanes
+        "workers/settings.py",  # builds aiokafka's TLS context
         "workers/lanes/lane.py",
-        "workers/lanes/transaction.py",  # writes what a lane has decided
+        "workers/lanes/transaction.py",  # writes a lane's transaction
         "workers/lanes/assignment.py",
-        "workers/fleet/sync.py",  # sends reports, whatever Faust is doing
+        "workers/fleet/sync.py",  # sends reports independently of Faust
         "workers/lanes/restore.py",
-        "workers/kafka/consumer_insides.py",  # asks what it has no call for
-        "workers/kafka/fetch_records.py",  # reads what aiokafka cannot
-        "workers/kafka/offset_fetch.py",  # hears what aiokafka does not
-        "workers/kafka/produce_batches.py",  # fills its batches
+        "workers/kafka/consumer_insides.py",  # reads what aiokafka has no method for
+        "workers/kafka/fetch_records.py",  # decodes what aiokafka cannot
+        "workers/kafka/offset_fetch.py",  # handles errors that aiokafka ignores
+        "workers/kafka/produce_batches.py",  # fills aiokafka's batches
         "workers/operations/replay.py",
         "workers/operations/publish.py",
         "workers/kafka/topic_reader.py",
-        "workers/fleet/rollouts.py",  # a start that goes on without it
-        "workers/demo/watch.py",  # reads the demo's answers, as a user would
+        "workers/fleet/rollouts.py",  # catches its errors so that a start goes on
+        "workers/demo/watch.py",  # reads the demo's answers as a user would
     },
 }
 
@@ -118,7 +118,7 @@ def _files(*folders: str) -> list[str]:
 
 
 def _imports(file: str) -> Iterator[str]:
-    """Dotted names that ``file`` imports anywhere in it, in functions and for type checking too."""
+    """The dotted names that ``file`` imports anywhere, including in functions and for type checking."""
     for node in ast.walk(_tree(ROOT / file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -139,7 +139,7 @@ PURE = [
 
 @pytest.mark.parametrize("file", OURS)
 def test_layers_import_downwards_only(file: str) -> None:
-    """schemas imports nothing of ours, topics and models import schemas and never each other, workers all three."""
+    """schemas imports no other package; topics and models import schemas, not each other; workers imports all three."""
     layer = file.split("/")[0]
     ours = {name.removeprefix("failsoft.").split(".")[0] for name in _imports(file)} & {
         *PACKAGES,
@@ -151,44 +151,44 @@ def test_layers_import_downwards_only(file: str) -> None:
 
 @pytest.mark.parametrize("file", [f for f in OURS if str(Path(f).parent) in FOLDERS])
 def test_folders_import_downwards_only(file: str) -> None:
-    """A folder imports itself and the folders below it, in the order of FOLDERS."""
+    """A folder imports only itself and the folders below it, in the order of FOLDERS."""
     own = FOLDERS.index(str(Path(file).parent))
     above = {name for name in _imports(file) if _place(name) > own}
     assert not above, f"{file} imports {sorted(above)}, above its own folder"
 
 
 def _place(name: str) -> int:
-    """Where the folder of a dotted name stands in FOLDERS; -1 for what is in none."""
+    """The index in FOLDERS of a dotted name's folder; -1 if it is in none."""
     parts = name.removeprefix("failsoft.").split(".")
     found = [folder for folder in ("/".join(parts[:2]), parts[0]) if folder in FOLDERS]
     return FOLDERS.index(found[0]) if found and name.startswith("failsoft.") else -1
 
 
 def test_every_folder_has_its_place() -> None:
-    """A new folder is put into FOLDERS, or the rule of order would not hold it."""
+    """Each folder is in FOLDERS; otherwise the order would not be checked for it."""
     found = {str(Path(f).parent) for f in OURS if Path(f).name != "__init__.py"}
     assert found <= {*FOLDERS, "workers"}, found - {*FOLDERS, "workers"}
 
 
 @pytest.mark.parametrize("file", PURE)
 def test_a_pure_file_knows_no_world(file: str) -> None:
-    """No clock, chance, process, log, Kafka, model runtime or metrics: they are passed in, or are the shells'."""
+    """A pure file imports no clock, randomness, process, log, Kafka, model runtime or metrics."""
     assert not {name.split(".")[0] for name in _imports(file)} & IMPURE
 
 
 @pytest.mark.parametrize("package", ONLY)
 def test_a_foreign_package_has_its_border(package: str) -> None:
-    """Each is imported in the few files that own the border to it."""
+    """A foreign package is imported only by the files that own the border to it."""
     users = {f for f in OURS if any(n == package or n.startswith(f"{package}.") for n in _imports(f))}
     assert users <= ONLY[package], f"{package} is imported by {sorted(users - ONLY[package])}"
 
 
 @pytest.mark.parametrize("file", OURS + _files("tests", "benchmarks"))
 def test_a_file_is_one_idea_and_says_which(file: str) -> None:
-    """A first line that says what it owns, at most 400 lines, and annotations that are not evaluated."""
+    """Each file's docstring says what it owns; it has at most 400 lines and postponed annotations."""
     tree, lines = _tree(ROOT / file), (ROOT / file).read_text("utf-8").splitlines()
-    said = ast.get_docstring(tree)
-    assert said and said.splitlines()[0].strip(), f"{file} does not say what it owns"
+    docstring = ast.get_docstring(tree)
+    assert docstring and docstring.splitlines()[0].strip(), f"{file} does not say what it owns"
     assert len(lines) <= MOST_LINES
     imports = any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body)
     assert not imports or "from __future__ import annotations" in lines, f"{file} lacks the __future__ import"
@@ -196,7 +196,7 @@ def test_a_file_is_one_idea_and_says_which(file: str) -> None:
 
 @pytest.mark.parametrize("file", [f for f in _files("tests") if Path(f).name.startswith("test_")])
 def test_each_test_states_its_rule(file: str) -> None:
-    """Its docstring is the rule that it holds; a test asserts something and does not sleep."""
+    """Each test has a docstring with its rule, and no test sleeps."""
     for node in ast.walk(_tree(ROOT / file)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_"):
             assert ast.get_docstring(node), f"{file}: {node.name} states no rule"
@@ -208,11 +208,11 @@ def test_each_test_states_its_rule(file: str) -> None:
 
 @pytest.mark.parametrize("file", OURS)
 def test_no_failure_is_swallowed(file: str) -> None:
-    """Nothing catches every exception only to pass or to log it."""
+    """No handler catches every exception only to pass or to log it."""
     for node in ast.walk(_tree(ROOT / file)):
         if isinstance(node, ast.ExceptHandler) and _catches_all(node):
             only = all(isinstance(s, ast.Pass) or _is_log(s) for s in node.body)
-            assert not only, f"{file}:{node.lineno} swallows whatever happens"
+            assert not only, f"{file}:{node.lineno} swallows every exception"
 
 
 def _catches_all(node: ast.ExceptHandler) -> bool:
@@ -228,13 +228,13 @@ def _is_log(statement: ast.stmt) -> bool:
 
 @pytest.mark.parametrize("package", ONLY)
 def test_a_border_has_no_file_that_needs_none(package: str) -> None:
-    """A file that stopped importing it loses the right to, or the rule slowly allows everything."""
+    """A file that no longer imports a foreign package loses its entry in ONLY."""
     users = {f for f in OURS if any(n == package or n.startswith(f"{package}.") for n in _imports(f))}
     assert not ONLY[package] - users
 
 
 def test_the_rules_see_what_they_should() -> None:
-    """The files that the rules are about are there: a rule over no file holds nothing."""
+    """The rules cover the files that they are about: a rule over no file checks nothing."""
     assert {"schemas/event.py", "topics/routing.py", "models/breaker/breaker.py", "workers/scoring/score.py"} <= set(
         PURE
     )

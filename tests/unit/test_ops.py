@@ -1,4 +1,4 @@
-"""The files for operators agree with the code."""
+"""The files for operators (compose, Prometheus, alerts, Kubernetes) agree with the code."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ MANIFESTS = ["docker-compose.yml", "ops/prometheus.yml", "ops/alerts.yml", "ops/
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_a_manifest_is_valid_yaml(name: str) -> None:
-    """Each file parses, and holds a mapping."""
+    """Each manifest is valid YAML and holds mappings."""
     documents = list(yaml.safe_load_all((ROOT / name).read_text()))
     assert documents and all(isinstance(d, dict) for d in documents)
 
 
 def kubernetes() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The service and the StatefulSet."""
+    """The Service and the StatefulSet of the Kubernetes manifest."""
     service, workers = yaml.safe_load_all((ROOT / "ops/kubernetes/worker.yaml").read_text())
     return service, workers
 
 
 def test_kubernetes_keeps_ids_and_probes_as_the_contract_says() -> None:
-    """Stable ids, topics before workers, liveness by /livez only, and time to drain."""
+    """Ids are stable, topics precede workers, the manifest checks liveness by /livez only, and allows time to drain."""
     service, workers = kubernetes()
     pod = workers["spec"]["template"]
     [topics], [worker] = pod["spec"]["initContainers"], pod["spec"]["containers"]
@@ -47,13 +47,13 @@ def test_kubernetes_keeps_ids_and_probes_as_the_contract_says() -> None:
 
 
 def test_kafkas_topics_are_on_the_volume() -> None:
-    """A broker that keeps its topics elsewhere loses them with its container."""
+    """Kafka's topics are on the volume; otherwise they would be lost with the container."""
     kafka = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["kafka"]
     assert kafka["volumes"] == [f"kafka:{kafka['environment']['KAFKA_LOG_DIRS']}"]
 
 
 def test_alerts_name_metrics_that_exist() -> None:
-    """An alert on a metric that nobody writes would never fire."""
+    """Each alert uses only metrics that exist; otherwise it would never fire."""
     known = {d.name for d in TABLE}
     rules = yaml.safe_load((ROOT / "ops/alerts.yml").read_text())["groups"][0]["rules"]
     named = {name for rule in rules for name in re.findall(r"failsoft_[a-z_]+", rule["expr"])}
@@ -62,13 +62,13 @@ def test_alerts_name_metrics_that_exist() -> None:
 
 
 def test_low_confidence_has_an_alert_of_its_own() -> None:
-    """The contract's table gives it a rate and an alert: it counts against no breaker."""
+    """low_confidence has an alert of its own, as the contract requires: it counts against no breaker."""
     rules = yaml.safe_load((ROOT / "ops/alerts.yml").read_text())["groups"][0]["rules"]
     assert [rule["alert"] for rule in rules if 'reason="low_confidence"' in rule["expr"]] == ["FailsoftLowConfidence"]
 
 
 def test_compose_starts_commands_that_exist_in_order() -> None:
-    """The worker waits for the topology, and the topology for a broker that answers."""
+    """The worker starts after the topics are applied, and these after the broker answers."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     assert set(services) == {"kafka", "topics", "worker", "prometheus"}
     assert services["topics"]["command"] == ["topics", "apply"]
@@ -78,7 +78,7 @@ def test_compose_starts_commands_that_exist_in_order() -> None:
 
 
 def test_the_port_of_the_probes_is_one_everywhere() -> None:
-    """Compose, Prometheus, Kubernetes and the image agree on where a worker listens."""
+    """Compose, Prometheus, Kubernetes and the image use the same port of a worker."""
     worker = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["worker"]
     port = worker["command"][worker["command"].index("--metrics-port") + 1]
     scrape = yaml.safe_load((ROOT / "ops/prometheus.yml").read_text())["scrape_configs"][0]
@@ -91,7 +91,7 @@ def test_the_port_of_the_probes_is_one_everywhere() -> None:
 
 
 def test_the_pipeline_of_the_manifests_is_accepted() -> None:
-    """The pipeline file that compose and Kubernetes point to is a valid one, with the environment that they set."""
+    """The pipeline file of compose and Kubernetes is valid with the environment that they set."""
     environment = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["worker"]["environment"]
     pipeline = settings.load(
         ROOT / "ops/pipeline.toml", {k: v for k, v in environment.items() if k != "FAILSOFT_PIPELINE"}

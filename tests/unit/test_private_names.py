@@ -1,7 +1,7 @@
-"""Every inside of aiokafka and Faust that failsoft uses: that it is there, that it means what we rely on, and that no
-file but the borders uses one.
+"""The private names of aiokafka and Faust that failsoft uses: each exists, works as expected, and is used only in the
+border files.
 
-An upgrade that moves one of them fails here, by name, and not in a worker.
+If an upgrade changes one of them, a test fails with its name, rather than a worker.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TP = aiokafka.TopicPartition("t", 0)
 
 
 def test_documented_modules_are_there() -> None:
-    """A module that is gone is not allowed by its old name."""
+    """Each documented module exists; a removed module must leave the list."""
     assert all(importlib.import_module(name) for name in DOCUMENTED)
 
 
@@ -46,12 +46,12 @@ def test_documented_modules_are_there() -> None:
 
 
 def _takes(function: Any, *names: str) -> bool:
-    """Has ``function`` exactly these parameters?"""
+    """Whether ``function`` has exactly these parameters."""
     return list(inspect.signature(function).parameters) == list(names)
 
 
 def _reads(function: Any, name: str) -> bool:
-    """Does ``function`` read ``name`` when it runs, as a global or as an attribute?"""
+    """Whether ``function`` reads ``name`` when it runs, as a global or as an attribute."""
     return name in inspect.unwrap(function).__code__.co_names
 
 
@@ -71,7 +71,7 @@ def _raw() -> bytes:
 
 
 def _result(records: Any = None) -> tuple[Any, list[int]]:
-    """aiokafka's fetched partition, and the positions that it notes."""
+    """aiokafka's fetch result, and the list of positions that it reports."""
     noted: list[int] = []
     state = SimpleNamespace(paused=False, position=0, consumed_to=noted.append)
     assignment = SimpleNamespace(active=True, state_value=lambda tp: state)
@@ -80,7 +80,7 @@ def _result(records: Any = None) -> tuple[Any, list[int]]:
 
 
 def _bare(kind: Any, **fields: Any) -> Any:
-    """An object of ``kind`` that was not started."""
+    """An object of ``kind`` without its ``__init__``."""
     found = kind.__new__(kind)
     vars(found).update(fields)
     return found
@@ -104,15 +104,15 @@ def _decompresses() -> bool:
 
 
 def _dies() -> bool:
-    said: list[bool] = []
+    dead: list[bool] = []
     coordinator = _bare(GroupCoordinator, coordinator_id=3, group_id="g", _coordinator_dead_fut=None)
-    coordinator._coordinator_dead_fut = SimpleNamespace(done=lambda: False, set_result=lambda _: said.append(True))
+    coordinator._coordinator_dead_fut = SimpleNamespace(done=lambda: False, set_result=lambda _: dead.append(True))
     coordinator.coordinator_dead()
     return coordinator.coordinator_id is None
 
 
 def _tells_errors() -> bool:
-    """The error that ended the group's task, and the one that waits for a fetch."""
+    """check_errors raises the error that ended the group's task, and the one that is pending."""
     broken = SimpleNamespace(done=lambda: True, result=lambda: 1 / 0)
     running = SimpleNamespace(done=lambda: False)
     for task, pending in ((broken, None), (running, ZeroDivisionError())):
@@ -128,7 +128,7 @@ def _tells_errors() -> bool:
 
 
 def _consumer_keeps(name: str, kind: Any) -> bool:
-    """Does a started consumer with a group keep a ``kind`` under ``name``?"""
+    """Whether a started consumer with a group has a ``kind`` in its attribute ``name``."""
     start = inspect.getsource(aiokafka.AIOKafkaConsumer.start)
     return f"self.{name} = {kind.__name__}(" in start and hasattr(aiokafka.AIOKafkaConsumer, name) is False
 
@@ -263,15 +263,15 @@ INSIDES: dict[str, Holds] = {
 
 @pytest.mark.parametrize("name", INSIDES)
 def test_an_inside_means_what_we_rely_on(name: str) -> None:
-    """It is there, it takes what we give it, and aiokafka or Faust still uses it as they did."""
+    """A private name exists, takes the arguments that we pass, and is still used by aiokafka or Faust as we expect."""
     assert INSIDES[name]()
 
 
-# --- who uses one -----------------------------------------------------------------------------------------------------
+# --- where they are used ----------------------------------------------------------------------------------------------
 
 BORDERS = ("workers/kafka/", "workers/fleet/faust_app.py")
 ELSEWHERE = {
-    # topics may not import workers, and aiokafka's admin client gives a member's assignment as bytes.
+    # topics must not import workers, and aiokafka's admin client returns a member's assignment as bytes.
     ("topics/admin.py", "aiokafka.coordinator.protocol:ConsumerProtocolMemberAssignment"),
 }
 
@@ -287,21 +287,21 @@ USES = [use for file, source in SOURCES.items() for use in uses(file, source, OU
 
 
 def test_only_the_borders_use_insides() -> None:
-    """workers/kafka holds the files that touch aiokafka's, faust_app.py is the one that touches Faust's."""
+    """Only workers/kafka uses private names of aiokafka, and only faust_app.py those of Faust."""
     outside = [u for u in USES if not u.file.startswith(BORDERS) and (u.file, u.name) not in ELSEWHERE]
     assert not outside
-    assert {(u.file, u.name) for u in USES} >= ELSEWHERE, "an exception that nobody needs"
+    assert {(u.file, u.name) for u in USES} >= ELSEWHERE, "an exception that is no longer needed"
 
 
 def test_an_inside_that_is_used_is_listed() -> None:
-    """With what we rely on: else an upgrade could change it unseen."""
+    """Each private name in use is in INSIDES; otherwise an upgrade could change it unnoticed."""
     parts = {part for name in INSIDES for part in _parts(name)}
     assert not [u for u in USES if u.name not in (INSIDES if ":" in u.name else parts)]
 
 
 @pytest.mark.parametrize("name", INSIDES)
 def test_an_inside_that_is_listed_is_used(name: str) -> None:
-    """What nobody uses any more leaves the list."""
+    """Each name in INSIDES is still used."""
     assert _parts(name)[-1] in SPELLED
 
 
@@ -341,5 +341,5 @@ SPELLED = set().union(*(_spelled(SOURCES[u.file]) for u in USES))
     ],
 )
 def test_the_search_sees_what_it_should(source: str, found: set[str]) -> None:
-    """Reads, writes, overrides, imports; and what is our own or documented is none."""
+    """The search finds reads, writes, overrides and imports, and skips our own and documented names."""
     assert {use.name for use in uses("a.py", source, defined(ast.parse(source)))} == found

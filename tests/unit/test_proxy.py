@@ -1,4 +1,4 @@
-"""The network that fails for tests fails as it is told to, and not otherwise."""
+"""The tests' failing network: each kind of failure has its effect, and no other."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.kafka import wait_for
 from tests.proxy import HOST, Proxy
 
 SILENT_FOR = 0.3
-"""Seconds that a test waits for what must not come."""
+"""Seconds that a test waits for bytes that must not arrive."""
 
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """A server that sends back what it gets; its port."""
+    """The port of a server that returns what it receives."""
     with socket.create_server((HOST, 0)) as server:
         threading.Thread(target=_serve, args=(server,), daemon=True).start()
         yield int(server.getsockname()[1])
@@ -64,7 +64,7 @@ def _said(client: socket.socket, text: bytes, timeout: float = 30.0) -> bytes:
 
 
 def test_open_passes_everything(proxy: Proxy) -> None:
-    """In order, in both directions, however much; and an end is passed on."""
+    """An open proxy passes all bytes in order, in both directions, and passes on the end of a connection."""
     text = bytes(range(256)) * 4000
     client = _connect(proxy)
     sender = threading.Thread(target=client.sendall, args=(text,))
@@ -79,7 +79,7 @@ def test_open_passes_everything(proxy: Proxy) -> None:
 
 
 def test_latency_is_added_in_each_direction(proxy: Proxy) -> None:
-    """A round trip takes twice as long; chunks under way do not wait for one another."""
+    """A latency delays each direction, and chunks under way do not delay each other."""
     with _connect(proxy) as client:
         proxy.latency(0.1)
         began = time.monotonic()
@@ -90,7 +90,7 @@ def test_latency_is_added_in_each_direction(proxy: Proxy) -> None:
 
 
 def test_a_reset_ends_connections_and_new_ones_pass(proxy: Proxy) -> None:
-    """The client is told by an error, at once."""
+    """After a reset the client gets an error at once, and new connections work."""
     with _connect(proxy) as client:
         assert _said(client, b"x") == b"x"
         proxy.reset()
@@ -102,7 +102,7 @@ def test_a_reset_ends_connections_and_new_ones_pass(proxy: Proxy) -> None:
 
 
 def test_a_cut_refuses_until_it_is_healed(proxy: Proxy) -> None:
-    """Connections end, and nobody listens."""
+    """A cut ends connections and refuses new ones until ``heal``."""
     with _connect(proxy) as client:
         assert _said(client, b"x") == b"x"
         proxy.cut()
@@ -117,7 +117,7 @@ def test_a_cut_refuses_until_it_is_healed(proxy: Proxy) -> None:
 
 
 def test_silence_swallows_and_outlasts_itself_for_the_connections_it_met(proxy: Proxy) -> None:
-    """Old and new connections stay up, and nothing passes; healed, new ones pass and the old ones hear nothing."""
+    """During a silence connections stay open and nothing passes. After ``heal`` only new connections work."""
     with _connect(proxy) as old:
         assert _said(old, b"x") == b"x"
         proxy.silence()

@@ -1,4 +1,4 @@
-"""The reference pages: each key, command, option, header, kind and topic is there, and says what it means."""
+"""The reference pages contain each key, command, option, header, kind and topic, with its meaning."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _sentence(text: str | None) -> bool:
 
 @pytest.mark.parametrize("name", FILES)
 def test_each_key_says_what_it_means(name: str) -> None:
-    """A meaning, an example, and what holds without it; a default of nothing is said in words."""
+    """Each key has a meaning, an example and a default; a default of no value is described in words."""
     document, _ = FILES[name]
     for part in keys_page.parts(document):
         assert _sentence(part.meaning), part.head
@@ -44,16 +44,16 @@ def test_each_key_says_what_it_means(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_each_key_of_the_program_is_on_the_page(name: str) -> None:
-    """Nothing that the loader takes is left out, and the page has one row a key."""
+    """Each key that the loader accepts has one row on the page."""
     document, model = FILES[name]
-    told = {key.path for part in keys_page.parts(document) for key in part.keys}
-    assert {path for path in _keys(model, ()) if path[-1] not in ("sasl_password", "ssl_password")} == told
+    documented = {key.path for part in keys_page.parts(document) for key in part.keys}
+    assert {path for path in _keys(model, ()) if path[-1] not in ("sasl_password", "ssl_password")} == documented
     page = pages.PAGES[f"docs/reference/{name}.md"]()
-    assert len(re.findall(r"^\| `[a-z_]+` \|", page, re.MULTILINE)) == len(told)
+    assert len(re.findall(r"^\| `[a-z_]+` \|", page, re.MULTILINE)) == len(documented)
 
 
 def _keys(model: type[BaseModel], path: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The paths of the values in ``model``; a feature's ``impute`` is one, whatever it is made into."""
+    """The paths of the values in ``model``; a feature's ``impute`` counts as one value, whatever its form."""
     found: list[tuple[str, ...]] = []
     for name, field in model.model_fields.items():
         section = None if name == "impute" else _section(field.annotation)
@@ -69,7 +69,7 @@ def _section(annotation: object) -> type[BaseModel] | None:
 
 
 def test_passwords_are_told_apart_from_keys() -> None:
-    """Their variables are on the page; a row of the file's tables they have not."""
+    """The page lists the variables of the passwords, and no row for them among the file's keys."""
     page = keys_page.pipeline_page()
     assert all(f"| `{name}` | {_meaning(name)} |" in page for name in SECRETS)
     assert "| `sasl_password` |" not in page and "| `ssl_password` |" not in page
@@ -80,7 +80,7 @@ def _meaning(variable: str) -> str:
 
 
 def test_each_command_and_option_says_what_it_means() -> None:
-    """A command has a help text with an example, an argument or option a line; each is on the page."""
+    """Each command has a help text with an example, each argument and option a meaning, and each is on the page."""
     page = commands_page.commands_page()
     for words, command in commands_page.commands():
         assert f"## {words}\n" in page
@@ -91,29 +91,30 @@ def test_each_command_and_option_says_what_it_means() -> None:
 
 
 def test_each_variable_is_on_the_page() -> None:
-    """A variable with our prefix that the code reads and no key stands for."""
+    """Each variable with our prefix that the code reads, and that is not a key's, is on the page."""
     read = set()
     for folder in ("schemas", "topics", "models", "workers"):
         for path in (ROOT / folder).rglob("*.py"):
             read |= set(re.findall(rf'environ[^"\n]*"({ENV}[A-Z_]+)"', path.read_text("utf-8")))
     assert read and read <= set(commands_page.ENVIRONMENT)
     assert all(
-        f"| `{name}` | {said} |" in commands_page.commands_page() for name, said in commands_page.ENVIRONMENT.items()
+        f"| `{name}` | {meaning} |" in commands_page.commands_page()
+        for name, meaning in commands_page.ENVIRONMENT.items()
     )
 
 
 def test_each_header_says_what_it_means() -> None:
-    """Of events, answers, retries, dead letters and replays."""
+    """Each header of events, answers, retries, dead letters and replays is on the page with its meaning."""
     page = headers_page.headers_page()
     written: dict[str, Document] = {name: schema for name, schema, _ in control_headers()}
     for name, schema in (scored_headers_schema()["properties"] | written).items():
         assert _sentence(schema.get("description")), name
         assert f"| `{name}` |" in page
-    assert all(_sentence(said) and f"| `{name}` | {said} |" in page for name, said in READ.items())
+    assert all(_sentence(meaning) and f"| `{name}` | {meaning} |" in page for name, meaning in READ.items())
 
 
 def test_each_kind_says_what_it_means() -> None:
-    """And what follows: retried, counted, dead."""
+    """Each failure kind is on the page with its meaning."""
     page = pages.PAGES["docs/reference/failure-kinds.md"]()
     for kind in Kind:
         assert _sentence(kind.meaning)
@@ -121,7 +122,7 @@ def test_each_kind_says_what_it_means() -> None:
 
 
 def test_each_topic_says_what_it_is_for() -> None:
-    """By the AsyncAPI document's own words."""
+    """Each topic is on the page with the meaning that the AsyncAPI document gives it."""
     page = topics_page.topics_page()
     for topic in topics_page.topics():
         assert _sentence(topics_page.meaning(topic)), topic.name
@@ -129,7 +130,7 @@ def test_each_topic_says_what_it_is_for() -> None:
 
 
 def test_the_index_has_the_reference() -> None:
-    """Each page is linked, is in the repository, and its own links lead somewhere."""
+    """Each reference page is linked from the index, and its own links lead to files."""
     index = (ROOT / "docs/README.md").read_text("utf-8")
     assert {p.name for p in (ROOT / "docs/reference").glob("*.md")} == {Path(path).name for path in REFERENCE}
     for path in REFERENCE:

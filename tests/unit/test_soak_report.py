@@ -1,4 +1,4 @@
-"""The soak's report: what it counts as recovery, as a stall, and as a promise kept."""
+"""The soak's report: what counts as recovery, as a stall, and as a kept promise."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tests.system.soak.schedule import Kind
 
 
 def _answers() -> list[Answer]:
-    """Two lanes, an event a second, answered half a second later by the primary, but: lane 1's of the moments 3 to 5
-    are written and read at 8.25 by another, and one of lane 0 that was made at 4 by the primary at 6.25.
+    """Two lanes with an event a second; the primary answers each after half a second, with these exceptions.
+
+    In lane 1 a fallback answers the events of 3 to 7 at 8.25. In lane 0 the primary answers the event of 4 at 6.25.
     """
     even = [Answer(lane, float(t), t + 0.4, t + 0.5, True) for lane in (0, 1) for t in range(12)]
     late = {(1, 3.0): 8.25, (1, 4.0): 8.25, (1, 5.0): 8.25, (1, 6.0): 8.25, (1, 7.0): 8.25, (0, 4.0): 6.25}
@@ -40,7 +41,9 @@ def _report(**changes: Any) -> Report:
 
 
 def test_recovery_is_the_next_answer_of_each_lane_that_was_hit() -> None:
-    """By when it could be read. One that was written before and read after the fault does not count."""
+    """Recovery is the time until the next answer of each hit lane can be read; answers written before the fault do not
+    count.
+    """
     rows = _report().as_json()["faults"]
     kill = rows["kill -9"]
     assert kill["times"] == 1 and kill["max"] == pytest.approx(8.25 - 2.45)
@@ -52,8 +55,10 @@ def test_recovery_is_the_next_answer_of_each_lane_that_was_hit() -> None:
 
 
 def test_a_broker_counts_as_down_until_it_answers() -> None:
-    """What a lone one still commits while it stops is no recovery; the time runs from when it was told to stop. Of
-    three, two are there.
+    """A lone broker counts as down from the order to stop until it answers again; what it commits while stopping is no
+    recovery.
+
+    With three brokers the other two answer.
     """
     down = Done(Kind.BROKER_RESTART, 0.2, 2.6, [0])
     rows = _report(faults=[down]).as_json()["faults"]
@@ -63,14 +68,14 @@ def test_a_broker_counts_as_down_until_it_answers() -> None:
 
 
 def test_a_stall_is_the_longest_time_without_an_answer() -> None:
-    """Of all lanes together, and of the worst one."""
+    """A stall is the longest time between two answers: of all lanes together, and of the worst lane."""
     stalls = _report().as_json()["longest_stall"]
     assert stalls["anywhere"] == pytest.approx(5.5 - 3.5)
     assert stalls["of_a_lane"] == pytest.approx(8.25 - 2.5)
 
 
 def test_only_a_worker_that_was_killed_counts_as_killed() -> None:
-    """One that ended by itself is among the ends, with its code."""
+    """Only killed workers count as kills; a worker that ended by itself is listed with its exit code."""
     report = _report()
     assert report.kills == 1
     assert report.as_json()["ends"] == {"kill -9 → -9": 1, "by itself → 1": 1}
@@ -80,7 +85,9 @@ def test_only_a_worker_that_was_killed_counts_as_killed() -> None:
     "changes", [{"broken": {"doubled": ["t-0-7: 2 times revision 0"]}}, {"failed": ["it"]}, {"trouble": ["it"]}]
 )
 def test_what_is_broken_or_undone_is_not_kept(changes: dict[str, Any]) -> None:
-    """A fault that could not be made is no proof either; the events of a broken promise are named."""
+    """A broken promise, a fault that could not be made and other trouble each mean NOT KEPT; breaches name their
+    events.
+    """
     good, bad = _report(), _report(**changes)
     assert good.kept and not bad.kept
     assert good.as_json()["verdict"] == dict.fromkeys(PROMISES, 0)

@@ -12,22 +12,22 @@ from tests.system.soak.schedule import CALM, MODELS, TRACKS, Kind, Options, plan
 
 
 def test_the_same_seed_is_the_same_schedule() -> None:
-    """A failing run can be repeated, and another seed is another run."""
+    """The same seed gives the same schedule, and another seed another one."""
     assert plan(Options(seed=7)) == plan(Options(seed=7))
     assert plan(Options(seed=7)) != plan(Options(seed=8))
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_long_run_has_every_kind_and_thirty_kills(seed: int) -> None:
-    """Whatever the seed: each kind at least twice, and ``kill -9`` forty times."""
+    """For any seed the long run has each kind at least twice, and ``kill -9`` at least forty times."""
     counts = Counter(fault.kind for fault in plan(Options(seed=seed)))
     assert set(counts) == set(Kind) and min(counts.values()) >= 2
-    assert counts[Kind.KILL] >= 40, "so that a slow machine, which is late with them, makes thirty"
+    assert counts[Kind.KILL] >= 40, "a slow machine is late and must still make thirty"
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_track_has_one_fault_at_a_time_and_ends_in_calm(seed: int) -> None:
-    """No fault begins before the last of its track is over, none is under way at the end, and each has a victim."""
+    """A track's faults do not overlap, all end before the calm at the end, and every worker is a victim."""
     options = Options(seed=seed, minutes=3, workers=2)
     faults = plan(options)
     assert list(faults) == sorted(faults, key=lambda f: f.at)
@@ -40,7 +40,7 @@ def test_a_track_has_one_fault_at_a_time_and_ends_in_calm(seed: int) -> None:
 
 
 def test_a_kind_that_is_left_out_does_not_come() -> None:
-    """Of a track that is left out whole nothing comes, and the others do not change by it."""
+    """A kind that is left out does not occur; leaving out a whole track does not change the other tracks."""
     options = Options(seed=3)
     without = plan(replace(options, without=frozenset(MODELS)))
     assert without == tuple(f for f in plan(options) if f.kind not in MODELS)

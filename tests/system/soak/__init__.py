@@ -1,1 +1,1 @@
-"""The soak: workers under a seeded schedule of faults, and a verifier that settles every event afterwards."""
+"""The soak test: workers under a seeded schedule of faults, and a verifier that settles every event afterwards."""

@@ -1,4 +1,4 @@
-"""The soak's command line: ``python -m tests.system.soak``."""
+"""The command line of the soak test: ``python -m tests.system.soak``."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tests.system.soak.schedule import Fault, Kind, Options, plan
 from tests.system.soak.worker import BROKEN
 
 TEETH = Options(events=2_400, minutes=0.4, workers=2, partitions=2, brokers=1)
-"""With the lane protocol broken: one zombie is enough."""
+"""The options of a run with a broken lane protocol: one stopped worker suffices to show it."""
 
 
 def teeth(at: float = 3.0) -> tuple[Fault, ...]:
-    """A worker that is stopped before a commit, past its session, and goes on when others have its lanes."""
+    """One fault: a worker is stopped before a commit, past its session timeout, and continued after the takeover."""
     return (Fault(at, Kind.STOP_AT_COMMIT, 7.0, 0),)
 
 
 def main() -> int:
-    """0 when the promise was kept and every fault was made, else 1."""
+    """Returns 0 when the promise was kept and every fault was made, else 1."""
     given = _arguments()
     if given.breaks:
         options, schedule = TEETH, teeth()
@@ -47,7 +47,7 @@ def main() -> int:
     if given.schedule:
         print("\n".join(f"{f.at:7.1f} s  {f.kind}, {f.lasts:.1f} s, w{f.victim}" for f in schedule))
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no worker and no broker is left
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # run the clean-up, so that no worker or broker is left
     with contextlib.ExitStack() as stack:
         folder = Path(given.keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="failsoft-soak-")))
         _say("starting Kafka …")
@@ -79,24 +79,26 @@ def _say(text: str) -> None:
 def _arguments() -> argparse.Namespace:
     plain = Options()
     parser = argparse.ArgumentParser(prog="python -m tests.system.soak", description=__doc__)
-    parser.add_argument("--events", type=int, default=plain.events, help=f"how many ({plain.events})")
-    parser.add_argument("--minutes", type=float, default=plain.minutes, help=f"over how long ({plain.minutes:g})")
-    parser.add_argument("--workers", type=int, default=plain.workers, help=f"processes ({plain.workers})")
+    parser.add_argument("--events", type=int, default=plain.events, help=f"number of events ({plain.events})")
+    parser.add_argument(
+        "--minutes", type=float, default=plain.minutes, help=f"duration of the load ({plain.minutes:g})"
+    )
+    parser.add_argument("--workers", type=int, default=plain.workers, help=f"worker processes ({plain.workers})")
     parser.add_argument("--partitions", type=int, default=plain.partitions, help=f"lanes ({plain.partitions})")
-    of = "1 or 3 of Kafka's; a single one cannot keep its own promises over its own death (docs/decisions/0008)"
+    of = "1 or 3 Kafka brokers; a single one may lose transaction markers when it dies (docs/decisions/0008)"
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=plain.brokers, help=f"{of} ({plain.brokers})")
-    parser.add_argument("--seed", type=int, default=plain.seed, help=f"of the schedule ({plain.seed})")
+    parser.add_argument("--seed", type=int, default=plain.seed, help=f"seed of the schedule ({plain.seed})")
     kinds = [kind.value for kind in Kind]
     parser.add_argument("--without", action="append", default=[], choices=kinds, metavar="KIND", help=", ".join(kinds))
-    parser.add_argument("--schedule", action="store_true", help="print the faults, and do nothing")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the report, for programs")
+    parser.add_argument("--schedule", action="store_true", help="print the faults and exit")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     parser.add_argument(
         "--keep",
         type=Path,
         metavar="FOLDER",
-        help="logs, pipeline and an embedded Kafka's data stay there",
+        help="keep logs, pipeline and the embedded Kafka's data in this folder",
     )
-    help = "break the lane protocol on purpose, under one zombie: the verifier must say so, and the exit code is 1"
+    help = "break the lane protocol on purpose and stop one worker: the verifier must find it; exit code 1"
     parser.add_argument("--break", dest="breaks", choices=[BROKEN], help=help)
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Three brokers that the soak treats as one: what is done to it is done to the next of them, one at a time."""
+"""A cluster of three brokers with the interface of one: each kill or restart applies to the next broker in turn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.cluster import NODES, READY_WITHIN, Cluster, Node
 
 
 class Three:
-    """A ``tests.kafka.Broker``. One that was killed or restarted is in sync again before the next one is touched."""
+    """A ``tests.kafka.Broker`` of three nodes. A killed or restarted node is in sync before the next is touched."""
 
     kind = "three embedded brokers"
 
@@ -23,7 +23,7 @@ class Three:
         return self._cluster.bootstrap
 
     def start(self) -> Three:
-        """All three, or the one that was killed."""
+        """Starts all three, or the node that was killed."""
         if self._killed is None:
             self._cluster.__enter__()
         else:
@@ -37,7 +37,7 @@ class Three:
         self._killed.kill()
 
     def restart(self) -> Three:
-        """With a controlled shutdown, as operators do it."""
+        """Restarts the next node by a controlled shutdown, as operators do."""
         self._cluster.nodes[next(self._turn)].restart()
         self._cluster.wait_in_sync()
         return self

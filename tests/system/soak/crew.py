@@ -1,4 +1,4 @@
-"""The workers of a soak: started again when they end, by whoever's hand; each end is noted."""
+"""The workers of a soak test: starts them again when they end, and records each end."""
 
 from __future__ import annotations
 
@@ -14,33 +14,46 @@ from tests.integration.pipeline import Pipeline, Worker
 from tests.system.soak.worker import BROKEN
 
 LOOK = 0.1
-"""Seconds between two looks at who has ended."""
+"""Seconds between two checks for ended workers."""
 
 BACK_AFTER = 0.5
-"""Seconds before a worker is started again, as the supervisor does the first time."""
+"""Seconds before a worker is started again; equal to the supervisor's first delay."""
 
 DRAIN_WITHIN = 60.0
-"""Seconds; ``failsoft worker --processes`` gives 45, and this machine stalls."""
+"""Seconds. ``failsoft worker --processes`` allows 45; a stalling machine needs more."""
 
 ASSIGNED, REVOKED = '"event": "lanes assigned"', '"event": "lanes revoked"'
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A worker's process that ended, at ``at`` (epoch seconds); ``code`` is negative for a signal."""
+    """The end of a worker's process.
+
+    Attributes:
+        at: the time (epoch seconds).
+        id: the worker's id.
+        code: the exit code; negative for a signal.
+    """
 
     at: float
     id: str
     code: int
     asked: str
-    """What the soak had done to it, empty if nothing."""
+    """The fault of the soak that ended it; empty if none did."""
     said: str
-    """Its last words, if it was not asked."""
+    """The last lines of its log if no fault ended it."""
 
 
 @dataclass
 class Crew:
-    """Workers ``w0`` to ``w<n-1>`` of a pipeline. ``broken``: their lanes' protocol is."""
+    """Workers ``w0`` to ``w<n-1>`` of a pipeline.
+
+    Attributes:
+        broken: their lanes run the broken protocol.
+        workers: the present worker of each id.
+        ends: every end so far.
+        starts: the number of starts so far.
+    """
 
     pipeline: Pipeline
     n: int
@@ -63,7 +76,7 @@ class Crew:
         self._keeper.start()
 
     def spawn(self, id: str) -> Worker:
-        """One more worker, which nobody starts again unless it is of the crew."""
+        """Starts one more worker; it is started again only if its id is one of the crew's."""
         self.starts += 1
         options = [BROKEN] if self.broken else []
         where = [str(self.pipeline.file), str(self.pipeline.folder), id]
@@ -78,11 +91,11 @@ class Crew:
             return list(self.workers.values())
 
     def asked(self, worker: Worker, what: str) -> None:
-        """Its end will be put down to ``what``."""
+        """Records that the worker's next end is due to ``what``."""
         self._asked[worker.process.pid] = what
 
     def kill(self, worker: Worker, what: str = "kill -9") -> bool:
-        """Was it alive to be killed?"""
+        """Kills the worker; returns whether it was alive."""
         alive = worker.process.poll() is None
         if alive:
             self.asked(worker, what)
@@ -90,7 +103,7 @@ class Crew:
         return alive
 
     def drain(self, worker: Worker, what: str = "SIGTERM") -> None:
-        """SIGTERM, and its end; one that does not end in time is killed, which its code says."""
+        """Sends SIGTERM and waits for the end. A worker that does not end in time is killed; its code shows that."""
         if worker.process.poll() is not None:
             return
         self.asked(worker, what)
@@ -102,7 +115,7 @@ class Crew:
             worker.kill()
 
     def stop(self) -> None:
-        """Drains all, and starts nobody again."""
+        """Drains all workers and starts none again."""
         self._over.set()
         self._keeper.join()
         threads = [threading.Thread(target=self.drain, args=(w, "the end")) for w in self.workers.values()]
@@ -114,7 +127,7 @@ class Crew:
             self.note(worker)
 
     def note(self, worker: Worker) -> None:
-        """Puts its end down."""
+        """Adds the worker's end to ``ends``."""
         asked = self._asked.pop(worker.process.pid, "")
         code = worker.process.returncode
         self.ends.append(End(time.time(), worker.id, code, asked, "" if asked else worker.tail(8)))
@@ -135,12 +148,12 @@ class Crew:
 
 
 def said(worker: Worker) -> str:
-    """What this process of the worker's has logged."""
+    """What this process of the worker has logged."""
     return worker.log.read_bytes()[worker.begins :].decode(errors="replace")
 
 
 def lanes(worker: Worker) -> list[int]:
-    """The lanes that a worker was last given and did not give up, by its log."""
+    """The lanes that were last assigned to a worker and not revoked, according to its log."""
     found: list[int] = []
     for line in said(worker).splitlines():
         if ASSIGNED in line:
@@ -153,5 +166,5 @@ def lanes(worker: Worker) -> list[int]:
 def _lanes(line: str) -> list[int]:
     try:
         return [int(i) for i in json.loads(line)["lanes"]]
-    except ValueError:  # the end of a line that is being written
+    except ValueError:  # an incomplete line that is still being written
         return []

@@ -1,4 +1,4 @@
-"""Does what the schedule says to the workers, the broker and the model, and notes what was done and to which lanes."""
+"""Carries out the scheduled faults on workers, broker and model, and records each with the lanes it hit."""
 
 from __future__ import annotations
 
@@ -33,39 +33,47 @@ MOOD = {
 }
 
 FREEZES_WITHIN = 20.0
-"""Seconds for a worker that is to stop before a commit to come to one."""
+"""Seconds for a worker that is to stop before a commit to reach one."""
 
 STOPS_WITHIN = 5.0
-"""Seconds from the order's being obeyed to the process's having stopped."""
+"""Seconds between the removal of the order's file and the process's stop."""
 
 STOPS, READ, WENT = "stops before a commit of lane ", "has read the offsets of lane {}\n", "went through"
-"""What workers of tests.system.soak.worker say."""
+"""Lines that tests.system.soak.worker prints."""
 
 OWNED_WITHIN = 60.0
-"""Seconds for the control plane to have an owner, whose last one may just have been killed."""
+"""Seconds for the control plane to have an owner; the last one may just have been killed."""
 
 STARTS_WITHIN = 120.0
-"""Seconds for a worker to be ready again, and for an order to be obeyed, on a machine that is very busy."""
+"""Seconds for a worker to be ready again, and for an order to be obeyed, on a busy machine."""
 
 HAS_LANES_WITHIN = 15.0
-"""Seconds for a victim to come to lanes, before it is a victim without."""
+"""Seconds to wait for a victim to have lanes; after that it is hit without lanes."""
 
 COMMITS_WITHIN = 8.0
-"""Seconds that a zombie has to commit or to end, once it goes on."""
+"""Seconds for a continued worker to commit or to end."""
 
 MET_WITHIN = 20.0
-"""Seconds for an event to meet a model's fault, longer than it lasts if it must: workers may just have been killed."""
+"""Seconds for an event to meet a model's fault. The fault lasts longer if needed: workers may just have been killed."""
 
 LEAVES_WITHIN = 60.0
-"""Seconds for the fleet to leave a bad version by itself: two half-open cycles, and whatever else goes on meanwhile."""
+"""Seconds for the fleet to roll back a bad version: two half-open cycles under all other faults."""
 
 MEMBERS = 2
-"""Workers that join and leave in a rebalance storm, each three times."""
+"""Workers that join and leave in one round of a rebalance storm; there are three rounds."""
 
 
 @dataclass
 class Done:
-    """A fault as it came to be. Times are epoch seconds; ``lanes`` are those that it hit."""
+    """A fault as it was made.
+
+    Attributes:
+        kind: the kind of fault.
+        began: its start (epoch seconds).
+        ended: its end (epoch seconds).
+        lanes: the lanes it hit.
+        note: details for the report.
+    """
 
     kind: Kind
     began: float
@@ -75,7 +83,7 @@ class Done:
 
 
 class Faults:
-    """A thread for each track of the schedule; each does its next fault when it is due and the last is over."""
+    """Runs a thread for each track. A fault starts when it is due and the track's last fault has ended."""
 
     def __init__(
         self,
@@ -103,7 +111,7 @@ class Faults:
             thread.start()
 
     def stop(self) -> None:
-        """Begins nothing new, and waits for what is being done: on a slow machine the schedule comes late."""
+        """Starts no new fault and waits for those that run: on a slow machine the schedule is late."""
         self._over.set()
         for thread in self._threads:
             if thread.ident is not None:
@@ -130,7 +138,7 @@ class Faults:
     # --- processes ---
 
     def _ready(self, fault: Fault) -> Worker:
-        """The victim, once it has lanes: one that just starts has little to lose. Not waited for very long."""
+        """The victim. Waits up to HAS_LANES_WITHIN for its lanes: a worker that is starting has little to lose."""
         with suppress(AssertionError):
             wait_for(lambda: lanes(self._crew[fault.victim]), HAS_LANES_WITHIN, "a victim with lanes")
         return self._crew[fault.victim]
@@ -156,7 +164,7 @@ class Faults:
         try:
             wait_for(look, OWNED_WITHIN, "an owner of the breakers")
         except AssertionError:
-            done.kind = Kind.KILL  # nobody owns them just now: it is not claimed that the owner was killed
+            done.kind = Kind.KILL  # no worker owns them now: the report must not claim that an owner was killed
             found = [self._ready(fault)]
         self._kill_one(found[0], done)
 
@@ -172,21 +180,24 @@ class Faults:
                 worker.signal(signal.SIGCONT)
 
     def _stop_at_commit(self, fault: Fault, done: Done) -> None:
-        """The zombie wakes up with a scored batch in its hands. Where lanes are broken, others hold the offsets from
-        before it by then, and fence it only when it has committed (tests.system.soak.worker)."""
+        """Stops a worker between scoring a batch and committing it, and continues it after the takeover.
+
+        With the broken lane protocol, the other workers have read the offsets by then. They fence the stopped worker
+        only after its commit (tests.system.soak.worker).
+        """
         worker = self._ready(fault)
         freeze, gate = (self._pipeline.folder / name for name in (f"freeze.{worker.id}", "gate"))
         freeze.touch()
         with suppress(AssertionError):
             wait_for(lambda: not freeze.exists(), FREEZES_WITHIN, "a commit to stop before")
         try:
-            freeze.unlink()  # whoever removes it has the say: from here on the worker does not stop
-            done.note = f"{worker.id} came to no commit"
+            freeze.unlink()  # removed before the worker did so: it will not stop
+            done.note = f"{worker.id} reached no commit"
             return
         except FileNotFoundError:
             with suppress(AssertionError):
                 wait_for(lambda: _stopped(self._crew[fault.victim]), STOPS_WITHIN, "it to stop")
-        worker = self._crew[fault.victim]  # it may have been killed before, and its successor has obeyed
+        worker = self._crew[fault.victim]  # it may have been killed and its successor stopped instead
         if not _stopped(worker):
             done.note = f"{worker.id} was killed first"
             return
@@ -229,7 +240,7 @@ class Faults:
         return now is not worker and ("is ready" in said(now) or now.process.poll() is not None)
 
     def _storm(self, fault: Fault, done: Done) -> None:
-        """Two more workers, one that leaves in order and one that does not, again and again."""
+        """Three times, two more workers join; one leaves in order and the other is killed."""
         done.lanes = self._all
         for turn in range(3):
             extra = [self._crew.spawn(f"x{i}") for i in range(MEMBERS)]
@@ -271,7 +282,10 @@ class Faults:
         mood.unlink()
 
     def _bad_version(self, fault: Fault, done: Done) -> None:
-        """It passes its vetting and fails on real events; the fleet goes back by itself, or else is told to."""
+        """Promotes a version that passes its vetting and fails on real events.
+
+        The fleet rolls back automatically. If it does not in time, the soak orders the rollback.
+        """
         done.lanes = self._all
         self._version += 1
         version = self._version
@@ -280,12 +294,10 @@ class Faults:
         done.began = time.time()
         try:
             wait_for(lambda: self._active() not in (None, version), LEAVES_WITHIN, "a rollback")
-            done.note = f"version {version} left by itself after {time.time() - done.began:.1f} s"
+            done.note = f"version {version} rolled back automatically after {time.time() - done.began:.1f} s"
         except AssertionError:
-            told = self._pipeline.run("models", "rollback", "test", "--why", "the soak goes on")
-            done.note = (
-                f"version {version} not left after {LEAVES_WITHIN:.0f} s, rolled back by hand: {told.returncode}"
-            )
+            ordered = self._pipeline.run("models", "rollback", "test", "--why", "the soak goes on")
+            done.note = f"version {version} not rolled back after {LEAVES_WITHIN:.0f} s; order: {ordered.returncode}"
 
     def _promoted(self, version: int) -> bool:
         with suppress(subprocess.TimeoutExpired):
@@ -294,7 +306,7 @@ class Faults:
         return self._active() == version
 
     def _active(self) -> int | None:
-        """The version that the fleet wants; None while nobody can be asked."""
+        """The fleet's active version; None while it cannot be read."""
         try:
             return int(fleet.rollouts(self._pipeline)[-1]["active"])
         except (KafkaException, AssertionError, IndexError):
@@ -302,7 +314,7 @@ class Faults:
 
 
 def _stopped(worker: Worker) -> bool:
-    """Has it stopped itself? What it says comes before that."""
+    """Has the process stopped? It prints its line before it stops."""
     try:
         return bool(psutil.Process(worker.process.pid).status() == psutil.STATUS_STOPPED)
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""What a soak came to: the faults, how long answers stayed away after each, what became of every event, the verdict."""
+"""The report of a soak test: faults, recovery times, the fates of all events, and the verdict."""
 
 from __future__ import annotations
 
@@ -26,15 +26,24 @@ PROMISES = (
     "untraced",
     "inconsistent",
 )
-"""What the verifier may find broken, each of which is to be nought."""
+"""The verifier's promises; the report must show 0 breaches of each."""
 
 NAMED = 5
-"""Events of a broken promise that are named."""
+"""The number of breaches of a promise that the report names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer: of which lane, when its event was made, when it was written and when it could be read (epoch s)."""
+    """An answer.
+
+    Attributes:
+        lane: the answer's lane.
+        event: when its event was created (epoch seconds).
+        written: when it was written (epoch seconds).
+        read: when it could be read (epoch seconds).
+        primary: whether the primary gave it.
+        first: whether it is the event's first answer.
+    """
 
     lane: int
     event: float
@@ -46,7 +55,22 @@ class Answer:
 
 @dataclass
 class Report:
-    """All figures of a run; times are in seconds."""
+    """All figures of a run.
+
+    Attributes:
+        about: the options of the run.
+        events: the number of events.
+        seconds: the duration of the load (seconds).
+        faults: the faults that were made.
+        ends: the ends of workers.
+        answers: the answers that were read live.
+        fates: the number of events by fate.
+        broken: the breaches by promise.
+        lost_markers: transactions whose markers Kafka lost.
+        failed: the faults that could not be made.
+        skipped: the number of faults that were due after the load's end.
+        trouble: other problems of the run.
+    """
 
     about: Mapping[str, Any]
     events: int
@@ -63,16 +87,16 @@ class Report:
 
     @property
     def kept(self) -> bool:
-        """The promise was kept for every event, and everything that was to be done was done."""
+        """Whether the promise was kept for every event, every fault could be made, and nothing else went wrong."""
         return not any(self.broken.values()) and not self.failed and not self.trouble
 
     @property
     def kills(self) -> int:
-        """Live workers that SIGKILL ended."""
+        """The number of live workers that were ended with SIGKILL."""
         return sum(end.code == -9 and bool(end.asked) for end in self.ends)
 
     def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The report as ``--json`` writes it."""
         table = {row[0]: dict(zip(COLUMNS[1:], row[1:], strict=True)) for row in self._rows()}
         return {
             **self.about,
@@ -85,7 +109,7 @@ class Report:
             "latency": self._latency(),
             "fates": dict(self.fates),
             "verdict": {promise: len(self.broken.get(promise, ())) for promise in _promises(self.broken)},
-            "broken": {promise: list(found[:NAMED]) for promise, found in self.broken.items()},
+            "broken": {promise: list(breaches[:NAMED]) for promise, breaches in self.broken.items()},
             "lost_markers": list(self.lost_markers),
             "failed": list(self.failed),
             "skipped": self.skipped,
@@ -94,7 +118,7 @@ class Report:
         }
 
     def render(self) -> str:
-        """Markdown."""
+        """The report as Markdown."""
         about = ", ".join(f"{name} {value}" for name, value in self.about.items())
         latency = self._latency()
         lines = [f"{about}; {self.events:,} events in {self.seconds:.0f} s", ""]
@@ -108,27 +132,28 @@ class Report:
             "from an event to its first answer: "
             + ", ".join(f"{name} {1000 * s:,.0f} ms" for name, s in latency.items()),
             "",
-            "what became of the events: " + ", ".join(f"{fate} {n:,}" for fate, n in sorted(self.fates.items())),
-            "the verifier: " + ", ".join(f"{p} {len(self.broken.get(p, ()))}" for p in _promises(self.broken)),
+            "fates of the events: " + ", ".join(f"{fate} {n:,}" for fate, n in sorted(self.fates.items())),
+            "breaches that the verifier found: "
+            + ", ".join(f"{p} {len(self.broken.get(p, ()))}" for p in _promises(self.broken)),
         ]
-        lines += [f"  {promise}: {text}" for promise, found in self.broken.items() for text in found[:NAMED]]
+        lines += [f"  {promise}: {text}" for promise, breaches in self.broken.items() for text in breaches[:NAMED]]
         if self.lost_markers:
-            lines.append(f"Kafka gave up the markers of {len(self.lost_markers)} transactions (docs/decisions/0008)")
+            lines.append(f"Kafka lost the markers of {len(self.lost_markers)} transactions (docs/decisions/0008)")
         if self.skipped:
             lines.append(f"the last {self.skipped} faults of the schedule came too late to be made under load")
-        lines += [f"not done: {text}" for text in self.failed]
+        lines += [f"failed fault: {text}" for text in self.failed]
         lines += [f"trouble: {text}" for text in self.trouble]
         lines += ["", "the promise was kept" if self.kept else "NOT KEPT"]
         return "\n".join(lines)
 
     def _rows(self) -> list[tuple[Any, ...]]:
-        """By kind, and all together."""
+        """The rows of the table: one for each kind of fault, and one for all."""
         by_lane = _Lanes(self.answers)
         waits: dict[str, list[float]] = defaultdict(list)
         again: dict[str, list[float]] = defaultdict(list)
         times = Counter(done.kind for done in self.faults)
         for done in self.faults:
-            # While a lone broker stops it still commits: an answer counts from when it is there again.
+            # A lone broker still commits while it stops, so only answers after its restart count as recovery.
             since = done.ended if done.kind in BROKER and self.about["brokers"] == 1 else done.began
             for lane in done.lanes:
                 if (read := by_lane.answered_after(lane, since)) is not None:
@@ -168,28 +193,28 @@ COLUMNS = ("fault", "times", "next answer, s: p50", "p99", "max", "the primary a
 
 
 def stall(answers: Iterable[Answer]) -> float:
-    """The longest time between two answers that could be read one after the other."""
+    """The longest time between two successive answers, by the time they could be read (seconds)."""
     times = np.sort(np.array([a.read for a in answers]))
     return float(np.diff(times).max()) if len(times) > 1 else 0.0
 
 
 class _Lanes:
-    """For each lane: of the answers written after a moment, when the first could be read."""
+    """For each lane, the earliest time at which an answer written after a given moment could be read."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self._any, self._primary = _earliest(answers), _earliest([a for a in answers if a.primary])
 
     def answered_after(self, lane: int, moment: float) -> float | None:
-        """None if none was written after it."""
+        """The time of the next answer in the lane; None if none was written after ``moment``."""
         return _after(self._any, lane, moment)
 
     def primary_after(self, lane: int, moment: float) -> float | None:
-        """The same, by the primary."""
+        """The same for answers by the primary."""
         return _after(self._primary, lane, moment)
 
 
 Earliest = Mapping[int, tuple[Sequence[float], Sequence[float]]]
-"""By lane: when answers were written, ascending, and when the first of that one and all later ones was read."""
+"""By lane: the times at which answers were written, ascending; for each, the earliest read time from it onwards."""
 
 
 def _earliest(answers: Iterable[Answer]) -> Earliest:
@@ -213,7 +238,7 @@ def _after(earliest: Earliest, lane: int, moment: float) -> float | None:
 
 
 def _spread(seconds: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """p50, p99 and max."""
+    """p50, p99 and maximum; None without values."""
     if not seconds:
         return None, None, None
     p50, p99, most = np.percentile(seconds, (50, 99, 100))

@@ -1,4 +1,4 @@
-"""One soak from the first event to the verdict."""
+"""Runs one soak test from the first event to the verdict."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from tests.system.soak.watch import Watch
 DELAYS = ("1s", "3s", "6s")
 
 FINAL_WITHIN = 300.0
-"""Seconds after the last event and the last fault for everything to have its last word: a breaker may be open for two
-of them, the ladder takes ten, and a quarter of a lane's time at the least is its own."""
+"""Seconds after the last event and the last fault until every event must be final. A breaker may be open for two of
+them and the ladder takes ten; the rest allows for a busy machine that gives a lane a quarter of the time.
+"""
 
 READ_WITHIN = 60.0
-"""Seconds to read the rest of what was published."""
+"""Seconds to read the rest of the published events."""
 
 
 class SoakPipeline(Pipeline):
-    """The tests' pipeline, with a breaker that opens and versions that are left, again and again."""
+    """The tests' pipeline with a short hold, so that versions can be rolled back repeatedly."""
 
     def card(self) -> str:
         return super().card() + 'hold = "5s"\n'
@@ -46,7 +47,7 @@ def soak(
     delays: Sequence[str] = DELAYS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Runs it, and settles every event. ``broken``: with lanes whose protocol is. Files are in ``folder``."""
+    """Runs a soak test and settles every event. ``broken``: run the broken lane protocol. Files are in ``folder``."""
     pipeline = SoakPipeline(
         folder,
         broker.bootstrap,
@@ -72,7 +73,7 @@ def soak(
             published = traffic.wait()
             faults.stop()
             took = time.time() - traffic.begun
-            say(f"{published:,} events published in {took:.0f} s; waiting for the last words")
+            say(f"{published:,} events published in {took:.0f} s; waiting for final answers")
             trouble = _settle(watch, traffic, published)
             published = traffic.sent
         finally:
@@ -83,7 +84,7 @@ def soak(
         say("the verifier reads to the end")
         verdict = settlement.verdict()
         if len(verdict.fates) < published:
-            trouble.append(f"{published:,} events were published, and {len(verdict.fates):,} are on the topic")
+            trouble.append(f"{published:,} events were published, but only {len(verdict.fates):,} are on the topic")
         return Report(
             about={
                 "seed": options.seed,
@@ -106,24 +107,25 @@ def soak(
 
 
 def _settle(watch: Watch, traffic: Traffic, published: int) -> list[str]:
-    """Waits for every last word, while a few events trickle in, and for theirs. What it waited for in vain is the
-    verifier's to name.
+    """Waits until every event is final, while a few more events are published, and then for those.
+
+    On a timeout it only reports the count; the verifier names the events.
     """
     try:
-        wait_for(lambda: watch.error or watch.published >= published, READ_WITHIN, "the events themselves")
+        wait_for(lambda: watch.error or watch.published >= published, READ_WITHIN, "all published events")
         of = watch.only_these()
         traffic.trickle()
-        wait_for(lambda: watch.error or watch.settled >= of, FINAL_WITHIN, "every last word")
+        wait_for(lambda: watch.error or watch.settled >= of, FINAL_WITHIN, "every final answer")
         sent = traffic.enough()
-        wait_for(lambda: watch.error or watch.published >= sent, READ_WITHIN, "the events after them")
-        wait_for(lambda: watch.error or watch.final >= watch.published, FINAL_WITHIN, "their last words")
+        wait_for(lambda: watch.error or watch.published >= sent, READ_WITHIN, "the additional events")
+        wait_for(lambda: watch.error or watch.final >= watch.published, FINAL_WITHIN, "their final answers")
     except AssertionError as e:
-        return [f"{e}: {watch.final:,} of {watch.published:,} events have theirs"]
+        return [f"{e}: {watch.final:,} of {watch.published:,} events are final"]
     return []
 
 
 def _odd(crew: Crew) -> list[str]:
-    """Ends that no fault explains: a worker that takes its pipeline for a mistake, or that does not drain."""
+    """Ends that no fault explains: a worker that refuses its pipeline file or usage, or that does not drain."""
     found = [f"{e.id} ended with {e.code}: {e.said}" for e in crew.ends if e.code in (2, 3)]
     return found + [f"{e.id} did not drain ({e.asked})" for e in crew.ends if e.asked in DRAINED and e.code == -9]
 
@@ -136,7 +138,7 @@ def _lacking(verdict: Verdict) -> list[str]:
 
 
 def _answers(settlement: Settlement, watch: Watch) -> Iterable[Answer]:
-    """Those that were read live, with their events' times."""
+    """The answers that were read live, with the times of their events."""
     made = {r.place: r.timestamp / 1000 for topic in settlement.inputs for r in settlement.reader.records[topic]}
     for record, read in zip(settlement.reader.records[settlement.scored], watch.arrived, strict=False):
         body: dict[str, Any] = json.loads(record.value or b"")

@@ -1,8 +1,8 @@
-"""Which fault comes when: a pure function of the seed and the options, so that a run can be repeated.
+"""The schedule of faults: a pure function of the seed and the options, so that a run can be repeated.
 
-Three tracks run side by side, each one fault at a time: kills, what else happens to processes and the broker, and what
-happens to the model. So a worker is killed while the broker restarts, while another one is a zombie, while the model
-fails, or while a bad version is rolled back.
+Three tracks run at the same time, each with one fault at a time: kills; other faults of processes and the broker; and
+faults of the model. So a worker may be killed while the broker restarts, while another worker is stopped, while the
+model fails, or while a bad version is rolled back.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What is done to the fleet."""
+    """The kinds of fault."""
 
     KILL = "kill -9"
     STOP = "SIGSTOP anywhere"
@@ -36,8 +36,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """At ``at`` seconds from the first event on, for ``lasts`` seconds; ``victim`` is a worker's number, where one is
-    meant."""
+    """One fault.
+
+    Attributes:
+        at: seconds after the first event.
+        kind: the kind of fault.
+        lasts: its duration (seconds).
+        victim: the number of the worker that it hits, for kinds that hit one worker.
+    """
 
     at: float
     kind: Kind
@@ -47,7 +53,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``minutes`` of ``events`` evenly spread; ``brokers`` are Kafka's; ``without`` are kinds that are left out."""
+    """The options of a run.
+
+    Attributes:
+        events: the number of events, published evenly.
+        minutes: the duration of the load (minutes).
+        workers: worker processes.
+        partitions: lanes.
+        seed: the seed of the schedule.
+        brokers: Kafka brokers, 1 or 3.
+        without: kinds that are left out.
+    """
 
     events: int = 300_000
     minutes: float = 12.0
@@ -63,12 +79,12 @@ class Options:
 
 
 Deck = Mapping[Kind, tuple[float, float]]
-"""The kinds of a track, and how many seconds each lasts (or is reckoned to take), from and to."""
+"""The kinds of a track, each with the least and the longest duration (seconds; estimated for some)."""
 
 KILLS: Deck = {Kind.KILL: (0.0, 0.0)}
 PROCESSES: Deck = {
     Kind.OWNER: (0.0, 0.0),
-    Kind.STOP: (7.0, 9.0),  # past the session, which is 6 s
+    Kind.STOP: (7.0, 9.0),  # longer than the session timeout of 6 s
     Kind.STOP_AT_COMMIT: (9.0, 11.0),
     Kind.ROLLING: (8.0, 8.0),
     Kind.STORM: (8.0, 8.0),
@@ -91,14 +107,16 @@ TRACKS: Mapping[str, tuple[Deck, tuple[float, float]]] = {
     "processes": (PROCESSES, (2.0, 8.0)),
     "models": (MODELS, (4.0, 12.0)),
 }
-"""Each with the seconds between two of its faults: a worker starts in two to five, when the machine is quiet."""
+"""By name: the track's deck, and the least and the longest gap between its faults (seconds). A worker needs two to five
+seconds to start on a quiet machine.
+"""
 
 CALM = 15.0
-"""Seconds at the end without a new fault: the load still runs, and recovery is seen under it."""
+"""Seconds at the end without a new fault, so that recovery is seen under load."""
 
 
 def plan(options: Options) -> tuple[Fault, ...]:
-    """The faults of a run, by time. A track goes through its deck in random order, again and again."""
+    """The faults of a run in order of time. A track goes through its deck in random order, repeatedly."""
     faults = [f for name in TRACKS for f in _track(options, *TRACKS[name], random.Random(f"{options.seed}-{name}"))]
     return tuple(sorted(faults, key=lambda f: f.at))
 

@@ -1,4 +1,4 @@
-"""Live events at a set rate, good ones and a few of every bad kind, from a publisher that outlives the broker."""
+"""Publishes live events at a set rate, good ones and some of every bad kind, and waits out broker outages."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ EVERY = 0.05
 """Seconds between two bursts."""
 
 TRICKLE = 20
-"""Events a second, good ones, that go on after the last until ``enough``. While a breaker is open only they can tell
-a sound model from one that fails, if what is left to ask about is what no model can answer (docs/breaker.md)."""
+"""Good events a second that follow the last event until ``enough``. A breaker needs them to close: rows that no model
+can answer do not tell a working model from a failing one (docs/breaker.md).
+"""
 
 GIVES_UP_MS = 300_000
-"""An outage that the publisher waits out: far longer than any that the soak makes."""
+"""Milliseconds of an outage that the publisher waits out; far longer than any outage of the soak."""
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-%016x-01"
 
 
 def event(i: int) -> tuple[bytes, bytes | None, list[Header]]:
-    """Key, value and headers of event ``i``: a function of ``i`` alone."""
+    """Key, value and headers of event ``i``; they depend on ``i`` alone."""
     key = b"k%d" % (i % 9973)
     headers: list[Header] = [("own", b"%d" % i)]
     if i % 3 == 0:
@@ -34,25 +35,30 @@ def event(i: int) -> tuple[bytes, bytes | None, list[Header]]:
         headers += [("own", b"\xff\x00"), ("empty", None)]
     match i % 1000:
         case 111:
-            return key, body(i, x=2.0), headers  # out of range, whoever asks
+            return key, body(i, x=2.0), headers  # always out of range
         case 222:
             return key, body(i, row=7), headers  # raises for its whole batch
         case 333:
             return key, b'{"id": ', headers
         case 444:
-            return key, body(i, x=None), headers  # nothing to impute it from
+            return key, body(i, x=None), headers  # missing, and the card does not impute it
         case 555:
             return key, None, headers
-    return key, body(i, row=-1) if i % 20_000 == 7_777 else body(i), headers  # that one hangs
+    return key, body(i, row=-1) if i % 20_000 == 7_777 else body(i), headers  # row = -1 hangs
 
 
 class Traffic:
-    """A thread that publishes ``events`` at ``rate`` a second, evenly over ``partitions``."""
+    """A thread that publishes ``events`` at ``rate`` a second, evenly over ``partitions``.
+
+    Attributes:
+        sent: the number of events published.
+        begun: when publishing started (epoch seconds).
+    """
 
     def __init__(self, bootstrap: str, topic: str, partitions: int, events: int, rate: float) -> None:
         self._topic, self._partitions, self._events, self._rate = topic, partitions, events, rate
-        # Not idempotent: that gives up for good after some crashes of a broker. An event written twice is two events
-        # to the verifier, which goes by what is on the topic.
+        # Not idempotent: an idempotent producer fails for good after some broker crashes. An event written twice counts
+        # as two events, because the verifier reads the topic.
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -77,27 +83,27 @@ class Traffic:
         self._thread.start()
 
     def poison(self) -> None:
-        """The next event kills whoever asks its model about it."""
+        """Makes the next event a poison record (``x`` = DEADLY)."""
         self._deadly += 1
 
     def wait(self) -> int:
-        """How many were published, once all are acknowledged. Raises RuntimeError if some were refused."""
+        """Waits for all acknowledgements; returns the number of published events. RuntimeError if some were refused."""
         self._thread.join()
         self._acknowledged()
         return self.sent
 
     def trickle(self) -> None:
-        """Goes on with a few good events, until ``enough``."""
+        """Publishes a few more good events until ``enough``."""
         self._thread = threading.Thread(target=self._trickle, name="trickle", daemon=True)
         self._thread.start()
 
     def enough(self) -> int:
-        """Ends the trickle; how many were published altogether. Raises as ``wait`` does."""
+        """Ends ``trickle`` and returns how many events were published in all. Raises as ``wait`` does."""
         self._enough.set()
         return self.wait()
 
     def stop(self) -> None:
-        """Gives up what was not published yet."""
+        """Stops publishing at once."""
         self._over.set()
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""Reads along while the soak runs: when each answer could be read, and how many have their last word."""
+"""Reads the topics while the soak runs: when each answer could be read, and how many events are final."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from tests.integration.verifier import NEVER_ANSWERED, Settlement, origin_of
 
 
 class Watch:
-    """A thread that owns the settlement's reader until ``stop``; ``arrived`` is parallel to the scored records."""
+    """A thread that uses the settlement's reader until ``stop``.
+
+    Attributes:
+        arrived: when each scored record was read (epoch seconds), in the order of the scored records.
+        settled: the number of final events, limited to those of ``only_these`` once it was called.
+        error: what reading raised, if anything.
+    """
 
     def __init__(self, settlement: Settlement) -> None:
         self._settlement = settlement
@@ -21,7 +27,7 @@ class Watch:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.arrived = array("d")
-        self._final: set[Place] = set()  # places and not a number: a doubled answer must not pass for another's
+        self._final: set[Place] = set()  # places, not a count: a doubled answer must not count as another event's
         self._ends: dict[tuple[str, int], int] = {}
         self.settled = 0
         self.error: BaseException | None = None
@@ -30,7 +36,7 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
-        """The reader is the caller's again. Raises what reading came to."""
+        """Ends the thread; the caller may use the reader again. Raises what reading raised."""
         self._over.set()
         self._thread.join()
         if self.error is not None:
@@ -38,16 +44,16 @@ class Watch:
 
     @property
     def published(self) -> int:
-        """Events on the input topics, as far as read."""
+        """The number of events on the input topics that were read so far."""
         return sum(len(self._settlement.reader.records[topic]) for topic in self._settlement.inputs)
 
     @property
     def final(self) -> int:
-        """Events that have their last word."""
+        """The number of final events."""
         return len(self._final)
 
     def only_these(self) -> int:
-        """From now on ``settled`` counts the last words of the events read so far, of which this is the number."""
+        """Limits ``settled`` from now on to the events read so far; returns their number."""
         ends: dict[tuple[str, int], int] = {}
         for topic in self._settlement.inputs:
             for record in self._settlement.reader.records[topic]:

@@ -1,9 +1,9 @@
-"""A worker whose model and whose commits can be made to go wrong by files in a folder.
+"""A worker whose model and commits fail on request, by files in a folder.
 
-``python -m tests.system.soak.worker PIPELINE FOLDER ID [offsets-before-fencing]``. A mood (``mood``, or ``mood.ID`` for
-one worker) changes what the real model is asked, so that what follows are ONNX Runtime's own failures. ``freeze.ID``
-makes the worker stop itself (SIGSTOP) between scoring a batch and committing it. With ``offsets-before-fencing`` its
-lanes read their offsets before they fence the owner before: the order that the soak must find out.
+Run ``python -m tests.system.soak.worker PIPELINE FOLDER ID [offsets-before-fencing]``. A mood (``mood``, or ``mood.ID``
+for one worker) changes the input of the real model, so that the failures are ONNX Runtime's own. ``freeze.ID`` makes
+the worker stop itself (SIGSTOP) between scoring a batch and committing it. With ``offsets-before-fencing`` its lanes
+read their offsets before they fence the former owner. This is the wrong order, which the soak must detect.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ MOODS: Mapping[str, tuple[str, float]] = {
     "raises": ("row", 7),
     "hangs": ("row", -1),
 }
-"""What every row's feature becomes (tests.integration.pipeline.save_model says what the model makes of it)."""
+"""The feature that a mood overwrites in every row, and its value (see tests.integration.pipeline.save_model)."""
 
 DEAF = "deaf"
-"""The run does not come back while this is the mood, whatever its deadline."""
+"""While this is the mood, a run does not return, whatever its deadline."""
 
 
 SEEN = "mood.seen"
-"""A file that is there once a mood was met by events."""
+"""A file that exists once events have met the mood."""
 
 
 @dataclass
 class Moody:
-    """A session (failsoft.workers.execution.runner.Runs) of changing moods."""
+    """A session (failsoft.workers.execution.runner.Runs) that fails according to the mood."""
 
     session: Model
     folder: Path
@@ -85,7 +85,7 @@ class Moody:
 
 
 class Freezing(Lane):
-    """Stops its own process before a commit when told to: the zombie has a scored batch in its hands."""
+    """A lane that stops its own process before a commit on request, with a scored batch not yet committed."""
 
     folder: Path
     id: str
@@ -98,7 +98,7 @@ class Freezing(Lane):
         return True
 
     async def _prepare(self) -> None:
-        """Nothing: it stops as it is."""
+        """Does nothing; a subclass prepares the stop here."""
 
     async def _commit(self, routed: Sequence[tuple[str, list[Row]]], offsets: Mapping[TopicPartition, Noted]) -> None:
         stops = bool(routed) and self._told_to_stop()
@@ -112,7 +112,7 @@ class Freezing(Lane):
 
 
 class Hasty(Freezing):
-    """Broken on purpose: where to read on is asked before the former owner is fenced, who may commit in between."""
+    """Broken on purpose: reads the offsets before it fences the former owner, which may commit in between."""
 
     async def _open(self) -> None:
         await super()._seek([*self._live, *sorted(self._ladder)])
@@ -122,11 +122,14 @@ class Hasty(Freezing):
         await super()._open()
 
     async def _seek(self, tps: list[TopicPartition]) -> None:
-        """Already done."""
+        """Does nothing: ``_open`` has read the offsets."""
 
     async def _prepare(self) -> None:
-        """As a zombie it does not ask its group where it stands: that would move the lanes once more, and whether the
-        successor is done before is chance."""
+        """Stops the heartbeat before the process stops.
+
+        Otherwise the continued worker would rejoin its group. That would move the lanes again and make the order of
+        commit and fencing a matter of chance.
+        """
         await self._consumer._coordinator._stop_heartbeat_task()
 
 
