@@ -112,7 +112,7 @@ def test_a_message_is_cut_between_characters(message: str) -> None:
         ("failsoft-origin-topic", b"\xff", "not UTF-8"),
         ("failsoft-origin-topic", b"t" * 301, "301 bytes"),
         ("failsoft-origin-offset", b"1.5", "not a decimal number"),
-        ("failsoft-error-kind", b"mood", "is no failure kind"),
+        ("failsoft-error-kind", b"mood", "is not a failure kind"),
         ("failsoft-error-message", None, "missing"),
         ("failsoft-model-version", b"two", "not a decimal number"),
         ("failsoft-next-revision", b"-1", "out of range"),
