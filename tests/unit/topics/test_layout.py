@@ -86,7 +86,7 @@ def test_a_rung_outlasts_its_delay_and_a_long_outage() -> None:
 def test_a_topic_of_another_count_is_refused(name: str) -> None:
     """Index i of every topic belongs to one lane: counts must be equal."""
     [said] = problems(REQUIRED, changed(name, partitions=P + 1))
-    assert said == f"{name}: has 5 partitions; it must have 4, as the inputs have"
+    assert said == f"{name}: has 5 partitions; it must have 4, like the inputs"
 
 
 @pytest.mark.parametrize("name", [t.name for t in REQUIRED if t.partitions == 1])
