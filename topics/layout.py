@@ -179,7 +179,7 @@ def _topic_problems(
     if topic.role is Role.REPLAY:
         dead = next((existing[t.name] for t in required if t.role is Role.DEAD and t.name in existing), None)
         if dead is not None and _retention(there) < _retention(dead):
-            add(f"retention.ms is shorter than that of {dead.name}; raise it, or letters are replayed twice")
+            add(f"retention.ms is shorter than that of {dead.name}; raise it, or dead letters may be replayed twice")
     wanted = topic.configs.get("max.message.bytes")
     have = there.configs.get("max.message.bytes")
     if wanted is not None and have is not None and int(have) < int(wanted):
