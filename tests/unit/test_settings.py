@@ -35,16 +35,16 @@ jitter = 0.1
 [models]
 repository = "models/repository"
 """
-SMALLEST = 'name = "p"\nmodel = "m"\n[input]\ntopics = ["in"]\n'
+LEAST = 'name = "p"\nmodel = "m"\n[input]\ntopics = ["in"]\n'
 
 
-def _load(tmp_path: Path, text: str = SMALLEST, environ: Mapping[str, str] | None = None, **flags: object) -> Settings:
+def _load(tmp_path: Path, text: str = LEAST, environ: Mapping[str, str] | None = None, **flags: object) -> Settings:
     file = tmp_path / "pipeline.toml"
     file.write_text(text)
     return load(file, environ or {}, {k.replace("__", "."): v for k, v in flags.items()})
 
 
-def _refusal(tmp_path: Path, text: str = SMALLEST, environ: Mapping[str, str] | None = None) -> str:
+def _refusal(tmp_path: Path, text: str = LEAST, environ: Mapping[str, str] | None = None) -> str:
     with pytest.raises(Refused) as caught:
         _load(tmp_path, text, environ)
     return str(caught.value).replace(f"{tmp_path / 'pipeline.toml'}: ", "")
@@ -70,12 +70,12 @@ def test_the_smallest_file_has_the_contracts_defaults(tmp_path: Path) -> None:
 def test_a_relative_repository_is_relative_to_the_files_folder(tmp_path: Path) -> None:
     """A relative repository path is relative to the pipeline file's folder; an absolute path is unchanged."""
     assert _load(tmp_path).models.repository == str(tmp_path / "models/repository")
-    assert _load(tmp_path, SMALLEST + '[models]\nrepository = "/elsewhere"\n').models.repository == "/elsewhere"
+    assert _load(tmp_path, LEAST + '[models]\nrepository = "/elsewhere"\n').models.repository == "/elsewhere"
 
 
 def test_flag_over_environment_over_file(tmp_path: Path) -> None:
     """A flag overrides the environment, which overrides the file; a flag that was not given (None) has no effect."""
-    text = SMALLEST + '[kafka]\nbootstrap_servers = "file:1"\n'
+    text = LEAST + '[kafka]\nbootstrap_servers = "file:1"\n'
     environ = {"FAILSOFT_KAFKA__BOOTSTRAP_SERVERS": "env:1"}
     assert _load(tmp_path, text).kafka.bootstrap_servers == "file:1"
     assert _load(tmp_path, text, environ).kafka.bootstrap_servers == "env:1"
@@ -102,52 +102,52 @@ def test_a_variable_is_read_by_the_type_of_its_key(
     tmp_path: Path, name: str, text: str, section: str, key: str, value: object
 ) -> None:
     """A variable for a text key stays text; numbers are parsed; lists are TOML or comma-separated."""
-    assert getattr(getattr(_load(tmp_path, SMALLEST, {name: text}), section), key) == value
+    assert getattr(getattr(_load(tmp_path, LEAST, {name: text}), section), key) == value
 
 
 def test_other_variables_are_ignored(tmp_path: Path) -> None:
     """Variables without our prefix, and ours that are not keys of the file, do not change the settings."""
-    assert _load(tmp_path, SMALLEST, {"PATH": "x", "FAILSOFT_WORKER_ID": "w", "FAILSOFT_PIPELINE": "y"}).name == "p"
+    assert _load(tmp_path, LEAST, {"PATH": "x", "FAILSOFT_WORKER_ID": "w", "FAILSOFT_PIPELINE": "y"}).name == "p"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('model = "m"\n[input]\ntopics = ["in"]', "name: missing"),
-        (SMALLEST + "topic = []", "input.topic: no such key (did you mean 'topics'?)"),
-        (SMALLEST + "[retri]", "retri: no such key (did you mean 'retry'?)"),
-        (SMALLEST.replace('"p"', '"-p"'), "'-p' cannot prefix topics"),
-        (SMALLEST.replace('"m"', '" "'), "model: must not be empty"),
-        (SMALLEST.replace('["in"]', "[]"), "input.topics: "),
-        (SMALLEST.replace('["in"]', '["p.scored"]'), "'p.scored' is one of the pipeline's own topics"),
-        (SMALLEST.replace('["in"]', '["p.retry.9h"]'), "'p.retry.9h' is one of the pipeline's own topics"),
-        (SMALLEST.replace('["in"]', '["in", "in"]'), "a topic is named twice"),
-        (SMALLEST + "[kafka]\nreplication = -1", "kafka.replication: "),
-        (SMALLEST + "max_bytes = 0", "input.max_bytes: "),
-        (SMALLEST + 'max_bytes = "5"', "input.max_bytes: "),
-        (SMALLEST + 'format = "avro"', "input.format: Input should be 'json'"),
-        (SMALLEST.replace('["in"]', '["in", "a b"]'), "input.topics[1]: 'a b' is not a topic name"),
-        (SMALLEST.replace('["in"]', '[".."]'), "input.topics[0]: '..' is not a topic name"),
+        (LEAST + "topic = []", "input.topic: no such key (did you mean 'topics'?)"),
+        (LEAST + "[retri]", "retri: no such key (did you mean 'retry'?)"),
+        (LEAST.replace('"p"', '"-p"'), "'-p' cannot prefix topics"),
+        (LEAST.replace('"m"', '" "'), "model: must not be empty"),
+        (LEAST.replace('["in"]', "[]"), "input.topics: "),
+        (LEAST.replace('["in"]', '["p.scored"]'), "'p.scored' is one of the pipeline's own topics"),
+        (LEAST.replace('["in"]', '["p.retry.9h"]'), "'p.retry.9h' is one of the pipeline's own topics"),
+        (LEAST.replace('["in"]', '["in", "in"]'), "a topic is named twice"),
+        (LEAST + "[kafka]\nreplication = -1", "kafka.replication: "),
+        (LEAST + "max_bytes = 0", "input.max_bytes: "),
+        (LEAST + 'max_bytes = "5"', "input.max_bytes: "),
+        (LEAST + 'format = "avro"', "input.format: Input should be 'json'"),
+        (LEAST.replace('["in"]', '["in", "a b"]'), "input.topics[1]: 'a b' is not a topic name"),
+        (LEAST.replace('["in"]', '[".."]'), "input.topics[0]: '..' is not a topic name"),
         (
-            SMALLEST + '[kafka]\nbootstrap_servers = "a:1, b:no"',
+            LEAST + '[kafka]\nbootstrap_servers = "a:1, b:no"',
             "kafka.bootstrap_servers: 'b:no' is not a broker address",
         ),
-        (SMALLEST + '[kafka]\nbootstrap_servers = "a b:1"', "kafka.bootstrap_servers: 'a b:1' is not a broker address"),
-        (SMALLEST + '[kafka]\nbootstrap_servers = "a:1,"', "kafka.bootstrap_servers: '' is not a broker address"),
+        (LEAST + '[kafka]\nbootstrap_servers = "a b:1"', "kafka.bootstrap_servers: 'a b:1' is not a broker address"),
+        (LEAST + '[kafka]\nbootstrap_servers = "a:1,"', "kafka.bootstrap_servers: '' is not a broker address"),
         (
-            SMALLEST + '[kafka]\nbootstrap_servers = "a:70000"',
+            LEAST + '[kafka]\nbootstrap_servers = "a:70000"',
             "kafka.bootstrap_servers: 'a:70000' is not a broker address",
         ),
-        (SMALLEST + '[kafka]\nsecurity_protocol = "SASLSSL"', "(did you mean 'SASL_SSL'?)"),
-        (SMALLEST + '[retry]\ndelays = ["5s", "1x"]', "retry.delays[1]: '1x' is not a duration"),
-        (SMALLEST + '[retry]\ndelays = ["5s", "5000ms"]', "retry.delays: delays must rise"),
-        (SMALLEST + f'[retry]\ndelays = ["5.{"0" * 60}s"]', None),
-        (SMALLEST.replace('"p"', f'"{"p" * 180}"') + f'[retry]\ndelays = ["5.{"0" * 60}s"]', "longer than Kafka's 249"),
-        (SMALLEST + "[retry]\njitter = 1.0", "retry.jitter: "),
-        ('guarantee = "exactly-once"\n' + SMALLEST, "(did you mean 'exactly_once'?)"),
-        ('guarantee = "maybe"\n' + SMALLEST, "guarantee: Input should be 'exactly_once' or 'at_least_once'"),
-        (SMALLEST + '[kafka]\nsasl_password = "x"', "kafka.sasl_password: a password must not be in a file"),
-        ("kafka = 5\n" + SMALLEST, "kafka: "),
+        (LEAST + '[kafka]\nsecurity_protocol = "SASLSSL"', "(did you mean 'SASL_SSL'?)"),
+        (LEAST + '[retry]\ndelays = ["5s", "1x"]', "retry.delays[1]: '1x' is not a duration"),
+        (LEAST + '[retry]\ndelays = ["5s", "5000ms"]', "retry.delays: delays must rise"),
+        (LEAST + f'[retry]\ndelays = ["5.{"0" * 60}s"]', None),
+        (LEAST.replace('"p"', f'"{"p" * 180}"') + f'[retry]\ndelays = ["5.{"0" * 60}s"]', "longer than Kafka's 249"),
+        (LEAST + "[retry]\njitter = 1.0", "retry.jitter: "),
+        ('guarantee = "exactly-once"\n' + LEAST, "(did you mean 'exactly_once'?)"),
+        ('guarantee = "maybe"\n' + LEAST, "guarantee: Input should be 'exactly_once' or 'at_least_once'"),
+        (LEAST + '[kafka]\nsasl_password = "x"', "kafka.sasl_password: a password must not be in a file"),
+        ("kafka = 5\n" + LEAST, "kafka: "),
         ("name = ", "not TOML"),
     ],
 )
@@ -161,10 +161,10 @@ def test_a_mistake_in_the_file_is_refused_by_its_key(tmp_path: Path, text: str, 
 
 def test_a_mistake_in_the_environment_is_refused_by_its_name(tmp_path: Path) -> None:
     """An unknown variable with our prefix is refused as a spelling mistake, and a wrong value names its variable."""
-    message = _refusal(tmp_path, SMALLEST, {"FAILSOFT_KAFKA__BOOTSTRAP_SERVER": "x"})
+    message = _refusal(tmp_path, LEAST, {"FAILSOFT_KAFKA__BOOTSTRAP_SERVER": "x"})
     assert "FAILSOFT_KAFKA__BOOTSTRAP_SERVER: no such setting" in message
     assert "did you mean 'FAILSOFT_KAFKA__BOOTSTRAP_SERVERS'?" in message
-    message = _refusal(tmp_path, SMALLEST, {"FAILSOFT_INPUT__MAX_BYTES": "many"})
+    message = _refusal(tmp_path, LEAST, {"FAILSOFT_INPUT__MAX_BYTES": "many"})
     assert message.startswith("input.max_bytes: ") and message.endswith("(set by FAILSOFT_INPUT__MAX_BYTES)")
     assert message.count("set by") == 1
 
@@ -173,7 +173,7 @@ def test_the_file_is_found_by_flag_environment_or_folder(tmp_path: Path) -> None
     """The file is that of the flag, else of the environment, else of the folder; the error for none says what to do."""
     for name in ("flag", "env", "here"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "pipeline.toml").write_text(SMALLEST.replace('"p"', f'"{name}"'))
+        (tmp_path / name / "pipeline.toml").write_text(LEAST.replace('"p"', f'"{name}"'))
     environ = {"FAILSOFT_PIPELINE": str(tmp_path / "env" / "pipeline.toml")}
     here = tmp_path / "here"
     assert load(tmp_path / "flag", environ, cwd=here).name == "flag"
@@ -185,13 +185,13 @@ def test_the_file_is_found_by_flag_environment_or_folder(tmp_path: Path) -> None
 
 def test_replication_is_the_files_or_depends_on_the_cluster(tmp_path: Path) -> None:
     """A configured replication is used; without one it is None, and topics.admin takes three or one per broker."""
-    assert wanted(_load(tmp_path, SMALLEST + "[kafka]\nreplication = 2")).replication == 2
+    assert wanted(_load(tmp_path, LEAST + "[kafka]\nreplication = 2")).replication == 2
     assert wanted(_load(tmp_path)).replication is None
 
 
 def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> None:
     """The Kafka client gets the password; printed settings do not contain it."""
-    text = SMALLEST + '[kafka]\nsecurity_protocol = "SASL_PLAINTEXT"\nsasl_username = "u"\n'
+    text = LEAST + '[kafka]\nsecurity_protocol = "SASL_PLAINTEXT"\nsasl_username = "u"\n'
     found = _load(tmp_path, text, {"FAILSOFT_KAFKA__SASL_PASSWORD": "s3cret"})
     assert found.connection()["sasl_plain_password"] == "s3cret"
     assert "s3cret" not in repr(found) and "s3cret" not in found.model_dump_json()
@@ -202,7 +202,7 @@ def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> 
 )
 def test_broker_addresses_are_those_that_the_client_accepts(tmp_path: Path, servers: str) -> None:
     """Host names and IP addresses, with or without a port, are accepted; a space after a comma is removed."""
-    found = _load(tmp_path, SMALLEST + f'[kafka]\nbootstrap_servers = "{servers}"').kafka.bootstrap_servers
+    found = _load(tmp_path, LEAST + f'[kafka]\nbootstrap_servers = "{servers}"').kafka.bootstrap_servers
     assert found == servers.replace(" ", "")
     assert collect_hosts(found)
 
@@ -218,7 +218,7 @@ def test_broker_addresses_are_those_that_the_client_accepts(tmp_path: Path, serv
 )
 def test_credentials_are_checked_when_kafka_is_used(tmp_path: Path, keys: str, message: str) -> None:
     """Missing credentials are refused by their key when connecting, not when loading: vetting a model needs none."""
-    found = _load(tmp_path, SMALLEST + f"[kafka]\n{keys.format(file=tmp_path / 'pipeline.toml')}")
+    found = _load(tmp_path, LEAST + f"[kafka]\n{keys.format(file=tmp_path / 'pipeline.toml')}")
     with pytest.raises(Refused) as caught:
         found.connection()
     assert message in str(caught.value)
