@@ -1,1 +1,1 @@
-"""What a record is: pure, and imports nothing of ours."""
+"""What a record is. Pure code; imports no other package of failsoft."""

@@ -1,6 +1,6 @@
-"""What retry, replay and dead-letter records carry in their headers, written and read back.
+"""Writes and reads the control headers of retry, replay and dead-letter records.
 
-Headers are untrusted input: only the pipeline's own topics may bring them, and there too each is checked.
+Headers are untrusted input. They are accepted only on the pipeline's own topics, and each one is checked there too.
 """
 
 from __future__ import annotations
@@ -12,21 +12,32 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import CONTROL_PREFIX, Header, Origin, Record, own_headers
 
 MAX_MESSAGE = 500
-"""Bytes of an error's message; all headers added stay under 4 KiB with topic names at Kafka's limit of 249."""
+"""Bytes of an error message. With it, all added headers stay under 4 KiB even with topic names of 249 characters."""
 
 _MAX_NUMBER = 2**63 - 1
 _MAX_TEXT = 300
-"""Bytes: a topic has at most 249, a model's name is a folder's. Twice a topic and two others are under 4 KiB."""
+"""Bytes of one text header. A topic name has at most 249; a model's name is a folder name, at most 255. A dead letter
+carries the topic twice and two other texts, which stays under 4 KiB."""
 _Headers = dict[str, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The history of an event that has no final answer yet, as its records carry it.
+    """The failure history of an event that has no final answer yet. Its retry, replay and dead records carry it.
 
-    ``number`` counts the retries made so far. ``next_revision`` is the revision that the next answer takes: 0 when
-    none was given (the event was malformed or invalid), 1 when a provisional one was, more when a final one was.
-    ``crashes`` counts the times that the model's process died with it in flight. Times are epoch milliseconds.
+    Attributes:
+        number: retries made so far.
+        origin: the record that first carried the event.
+        first_failed_ms: time of the first failure (epoch milliseconds).
+        failure: the newest failure.
+        model: the model that failed.
+        version: the version that failed; None when no version was called.
+        next_revision: revision of the next answer: 0 if none was written (malformed or invalid event), 1 after a
+            provisional answer, higher after a final answer.
+        replays: how often the event was replayed.
+        replay_id: the replay that wrote this record, if one did.
+        due_ms: the retry is not attempted before this time (epoch milliseconds).
+        crashes: how often the model's process died while this event was in flight.
     """
 
     number: int
@@ -43,20 +54,20 @@ class Attempt:
 
     @property
     def provisional(self) -> bool:
-        """The newest answer awaits a correction or a confirmation."""
+        """True when the newest answer is provisional: a correction or a confirmation will follow."""
         return self.next_revision == 1
 
     def failed(self, failure: Failure, model: str, version: int | None, next_revision: int) -> Attempt:
-        """The same history after one more failure, of ``model`` (a pipeline's primary may be another by now)."""
+        """The same history after one more failure, of ``model``: the pipeline's primary may have changed since."""
         return replace(self, failure=failure, model=model, version=version, next_revision=next_revision, due_ms=None)
 
     def crashed(self) -> Attempt:
-        """The same history after one more death with it in flight."""
+        """The same history after the model's process died once more with the event in flight."""
         return replace(self, crashes=self.crashes + 1)
 
     def headers(self) -> list[Header]:
-        """The control headers, in the contract's order. ``failsoft-crashes`` is absent at 0, which nearly all have."""
-        found: list[Header] = [
+        """The control headers, in the contract's order. ``failsoft-crashes`` is omitted at 0, the usual value."""
+        result: list[Header] = [
             ("failsoft-attempt", _count(self.number)),
             ("failsoft-origin-topic", self.origin.topic.encode()),
             ("failsoft-origin-partition", b"%d" % self.origin.partition),
@@ -70,17 +81,17 @@ class Attempt:
             ("failsoft-replays", _count(self.replays)),
         ]
         if self.due_ms is not None:
-            found.insert(1, ("failsoft-due-ms", b"%d" % self.due_ms))
+            result.insert(1, ("failsoft-due-ms", b"%d" % self.due_ms))
         if self.version is not None:
-            found.append(("failsoft-model-version", b"%d" % self.version))
+            result.append(("failsoft-model-version", b"%d" % self.version))
         if self.replay_id is not None:
-            found.append(("failsoft-replay-id", self.replay_id.encode()))
+            result.append(("failsoft-replay-id", self.replay_id.encode()))
         if self.crashes:
-            found.append(("failsoft-crashes", _count(self.crashes)))
-        return found
+            result.append(("failsoft-crashes", _count(self.crashes)))
+        return result
 
     def dead_headers(self, group: str) -> list[Header]:
-        """The control headers of a dead letter, and beside them Kafka's own names for the same (KIP-1191)."""
+        """The control headers of a dead letter, plus the same facts under Kafka's own names (KIP-1191)."""
         return [
             *replace(self, due_ms=None).headers(),
             ("__dlq.errors.topic", self.origin.topic.encode()),
@@ -93,48 +104,51 @@ class Attempt:
 
 
 def shortened(message: str) -> bytes:
-    """At most MAX_MESSAGE bytes of UTF-8, cut between characters."""
+    """``message`` as at most MAX_MESSAGE bytes of UTF-8, cut between characters."""
     return message.encode("utf-8", "replace")[:MAX_MESSAGE].decode("utf-8", "ignore").encode()
 
 
 def parse(headers: Sequence[Header]) -> Attempt | Failure:
-    """The attempt that a record of the pipeline's own topics carries, or a BAD_HEADER failure that names the header.
+    """Read the attempt from the headers of a record on one of the pipeline's own topics.
 
-    Control headers must be there once each: a duplicate would leave open which is true.
+    Returns a BAD_HEADER failure that names the header when one is missing or invalid. Each control header must occur
+    once: with two values, neither could be trusted.
     """
-    found: _Headers = {}
+    values: _Headers = {}
     for key, value in headers:
         if key.startswith(CONTROL_PREFIX):
-            if key in found:
+            if key in values:
                 return Failure(Kind.BAD_HEADER, f"{key}: given twice")
-            found[key] = value
+            values[key] = value
     try:
-        kind = _kind(found)
+        kind = _kind(values)
         return Attempt(
-            number=_number(found, "failsoft-attempt"),
-            due_ms=_number(found, "failsoft-due-ms") if "failsoft-due-ms" in found else None,
-            origin=_origin(found),
-            first_failed_ms=_number(found, "failsoft-first-failed-ms"),
-            failure=Failure(kind, _message(found)),
-            model=_text(found, "failsoft-model"),
-            version=_number(found, "failsoft-model-version") if "failsoft-model-version" in found else None,
-            next_revision=_next_revision(found, kind),
-            replays=_number(found, "failsoft-replays"),
-            replay_id=_text(found, "failsoft-replay-id") if "failsoft-replay-id" in found else None,
-            # A worker of an older version neither writes nor keeps it, and both versions run side by side.
-            crashes=_number(found, "failsoft-crashes") if "failsoft-crashes" in found else 0,
+            number=_number(values, "failsoft-attempt"),
+            due_ms=_number(values, "failsoft-due-ms") if "failsoft-due-ms" in values else None,
+            origin=_origin(values),
+            first_failed_ms=_number(values, "failsoft-first-failed-ms"),
+            failure=Failure(kind, _message(values)),
+            model=_text(values, "failsoft-model"),
+            version=_number(values, "failsoft-model-version") if "failsoft-model-version" in values else None,
+            next_revision=_next_revision(values, kind),
+            replays=_number(values, "failsoft-replays"),
+            replay_id=_text(values, "failsoft-replay-id") if "failsoft-replay-id" in values else None,
+            # Optional: workers of an older version neither write nor keep it, and both versions may run together.
+            crashes=_number(values, "failsoft-crashes") if "failsoft-crashes" in values else 0,
         )
     except _BadHeader as e:
         return Failure(Kind.BAD_HEADER, str(e))
 
 
 def salvage(headers: Sequence[Header], failure: Failure, fallback: Origin, model: str, now_ms: int) -> Attempt:
-    """The attempt of a record whose headers are in ``failure``: what can be read of them, and for the rest the record
-    itself as origin and one answer given, so that a replay finds its event again.
+    """Build an attempt from headers that ``parse`` refused with ``failure``.
+
+    Readable headers are kept. Unreadable ones get defaults: the record itself (``fallback``) as origin, and next
+    revision 1. With an origin and a revision the dead letter can still be replayed.
     """
-    found = dict(reversed([h for h in headers if h[0].startswith(CONTROL_PREFIX)]))
+    values = dict(reversed([h for h in headers if h[0].startswith(CONTROL_PREFIX)]))
     number, replays, first, crashes = (
-        _or(_number, found, name, default)
+        _or(_number, values, name, default)
         for name, default in (
             ("failsoft-attempt", 0),
             ("failsoft-replays", 0),
@@ -143,7 +157,7 @@ def salvage(headers: Sequence[Header], failure: Failure, fallback: Origin, model
         )
     )
     try:
-        origin = _origin(found)
+        origin = _origin(values)
     except _BadHeader:
         origin = fallback
     return Attempt(
@@ -153,7 +167,7 @@ def salvage(headers: Sequence[Header], failure: Failure, fallback: Origin, model
         failure=failure,
         model=model,
         version=None,
-        next_revision=_or(_number, found, "failsoft-next-revision", 1),
+        next_revision=_or(_number, values, "failsoft-next-revision", 1),
         replays=replays,
         crashes=crashes,
     )
@@ -167,8 +181,9 @@ def first_headers(
     version: int | None,
     now_ms: int,
 ) -> list[list[Header]]:
-    """The headers of records that failed for the first time, all for one reason and each with a provisional answer:
-    own headers and then ``Attempt(...).headers()``, with what they share rendered once.
+    """The headers of records that failed for the first time, with one common failure and a provisional answer each.
+
+    Each list is the record's own headers followed by ``Attempt(...).headers()``. The common headers are rendered once.
     """
     if not records:
         return []
@@ -202,35 +217,35 @@ class _BadHeader(ValueError):
 
 
 def _count(number: int) -> bytes:
-    """A count that only a forged header can bring to its limit stays there: one more could not be read back."""
+    """A count as decimal text, capped at int64. Only a forged header can reach the cap; ``parse`` refuses more."""
     return b"%d" % min(number, _MAX_NUMBER)
 
 
-def _or(read: Callable[[_Headers, str], int], found: _Headers, name: str, default: int) -> int:
+def _or(read: Callable[[_Headers, str], int], values: _Headers, name: str, default: int) -> int:
     try:
-        return read(found, name)
+        return read(values, name)
     except _BadHeader:
         return default
 
 
-def _origin(found: _Headers) -> Origin:
+def _origin(values: _Headers) -> Origin:
     return Origin(
-        _text(found, "failsoft-origin-topic"),
-        _number(found, "failsoft-origin-partition"),
-        _number(found, "failsoft-origin-offset"),
-        _number(found, "failsoft-origin-timestamp-ms", lowest=-_MAX_NUMBER),  # -1 is Kafka's "absent"
+        _text(values, "failsoft-origin-topic"),
+        _number(values, "failsoft-origin-partition"),
+        _number(values, "failsoft-origin-offset"),
+        _number(values, "failsoft-origin-timestamp-ms", lowest=-_MAX_NUMBER),  # -1 is Kafka's "absent"
     )
 
 
-def _raw(found: _Headers, name: str) -> bytes:
-    value = found.get(name)
+def _raw(values: _Headers, name: str) -> bytes:
+    value = values.get(name)
     if value is None:
         raise _BadHeader(f"{name}: missing")
     return value
 
 
-def _number(found: _Headers, name: str, lowest: int = 0) -> int:
-    raw = _raw(found, name)
+def _number(values: _Headers, name: str, lowest: int = 0) -> int:
+    raw = _raw(values, name)
     digits = raw[1:] if raw[:1] == b"-" else raw
     if not (0 < len(digits) <= 19 and digits.isdigit()):
         raise _BadHeader(f"{name}: not a decimal number")
@@ -240,8 +255,8 @@ def _number(found: _Headers, name: str, lowest: int = 0) -> int:
     return number
 
 
-def _text(found: _Headers, name: str) -> str:
-    raw = _raw(found, name)
+def _text(values: _Headers, name: str) -> str:
+    raw = _raw(values, name)
     try:
         text = raw.decode()
     except UnicodeDecodeError:
@@ -251,20 +266,20 @@ def _text(found: _Headers, name: str) -> str:
     return text
 
 
-def _message(found: _Headers) -> str:
-    return _raw(found, "failsoft-error-message")[:MAX_MESSAGE].decode("utf-8", "replace")
+def _message(values: _Headers) -> str:
+    return _raw(values, "failsoft-error-message")[:MAX_MESSAGE].decode("utf-8", "replace")
 
 
-def _kind(found: _Headers) -> Kind:
-    text = _text(found, "failsoft-error-kind")
+def _kind(values: _Headers) -> Kind:
+    text = _text(values, "failsoft-error-kind")
     try:
         return Kind(text)
     except ValueError:
-        raise _BadHeader(f"failsoft-error-kind: {text[:40]!r} is no failure kind") from None
+        raise _BadHeader(f"failsoft-error-kind: {text[:40]!r} is not a failure kind") from None
 
 
-def _next_revision(found: _Headers, kind: Kind) -> int:
-    """A record made by other hands may lack it: then what the kind implies, the fewest answers that it allows."""
-    if "failsoft-next-revision" in found:
-        return _number(found, "failsoft-next-revision")
+def _next_revision(values: _Headers, kind: Kind) -> int:
+    """The header's value. Records not written by failsoft may lack it: then the lowest revision the kind allows."""
+    if "failsoft-next-revision" in values:
+        return _number(values, "failsoft-next-revision")
     return 0 if kind in (Kind.MALFORMED, Kind.INVALID) else 1

@@ -1,8 +1,8 @@
-"""What an event is: its id, its time and its features, read from a record's bytes and headers.
+"""Decodes events: reads id, time and features from a record's bytes and headers.
 
-The id, in order: ``ce_id`` (CloudEvents, binary mode), the configured JSON field, ``<topic>-<partition>-<offset>``
-of the record that first carried the event. A value whose ``content-type`` begins with ``application/cloudevents`` is
-a structured CloudEvent: its ``id``, ``time`` and ``data`` are used.
+The id is the first of: the ``ce_id`` header (CloudEvents, binary mode), the configured JSON field, and
+``<topic>-<partition>-<offset>`` of the record that first carried the event. A value whose ``content-type`` begins with
+``application/cloudevents`` is a structured CloudEvent: its ``id``, ``time`` and ``data`` are used.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Origin, Record
 
 MAX_ID = 1024
-"""Characters. An id is copied into every answer, so its size bounds theirs; UUIDs and URNs are far shorter."""
+"""Characters of an id. The id is copied into every answer, so this limits the answer's size. UUIDs and URNs are far
+shorter."""
 
 _STRUCTURED = b"application/cloudevents"
-# Nanoseconds are nine digits. The time is copied into the answer, whose size must not follow a longer fraction's.
+# At most nine digits (nanoseconds): the time is copied into the answer, whose size must stay bounded.
 _FORM = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z"
 _RFC_3339 = re.compile(_FORM, re.ASCII)
 _RFC_3339_LINES = re.compile(f"{_FORM}(?:\n{_FORM})*", re.ASCII)
@@ -31,7 +32,15 @@ _MINUTE = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Where an event's parts are. ``features`` is the object that holds the features, "" the event itself."""
+    """Where an event's parts are in its JSON.
+
+    Attributes:
+        id: field with the id; None: the event has no such field.
+        time: field with the time; None: the event has no such field.
+        features: field whose object holds the features; "" means the event itself.
+        max_bytes: largest value accepted (bytes).
+        max_depth: deepest nesting accepted (levels).
+    """
 
     id: str | None = None
     time: str | None = None
@@ -51,7 +60,14 @@ class Event:
 
 @dataclass(slots=True)
 class Events:
-    """A batch in columns, one row an index. A row in ``failures`` has an id (the best known) and empty features."""
+    """A batch of decoded events in columns; index i is row i.
+
+    Attributes:
+        ids: one id per row; for a failed row the best id that could be read.
+        times: one RFC 3339 time per row.
+        features: one mapping per row; empty for a failed row.
+        failures: the failed rows, by row index.
+    """
 
     ids: list[str]
     times: list[str]
@@ -60,9 +76,9 @@ class Events:
 
 
 def decode(records: Sequence[Record], origins: Mapping[int, Origin], envelope: Envelope) -> Events:
-    """A batch of records as events. ``origins`` has the rows that were first read elsewhere (retries and replays).
+    """Decode a batch of records. ``origins`` has the origin of each row that is a retry or a replay, by row index.
 
-    Never raises for what a record holds: a row that cannot be read is a MALFORMED failure.
+    Never raises because of a record's content: a row that cannot be read becomes a MALFORMED failure.
     """
     batch = _decode_all(records, envelope)
     if batch is None:
@@ -71,7 +87,7 @@ def decode(records: Sequence[Record], origins: Mapping[int, Origin], envelope: E
 
 
 def decode_one(record: Record, origin: Origin, envelope: Envelope) -> Event | Failure:
-    """One record by itself, and what is wrong with it if it cannot be read."""
+    """Decode one record; a MALFORMED failure that says why, if it cannot be read."""
     ce = _cloud(record)
     try:
         body = wire.loads(record.value, envelope.max_bytes, envelope.max_depth)
@@ -87,19 +103,17 @@ def decode_one(record: Record, origin: Origin, envelope: Envelope) -> Event | Fa
 
 
 def fallback_id(origin: Origin) -> str:
-    """The id of an event that brings none: unique, and the same on every retry and replay."""
+    """The id of an event that carries none. It is unique, and the same on every retry and replay."""
     return f"{origin.topic}-{origin.partition}-{origin.offset}"
 
 
 def origin_of(record: Record) -> Origin:
-    """The record itself, as an origin."""
+    """The origin of an event that is read for the first time: the record itself."""
     return Origin(record.topic, record.partition, record.offset, record.timestamp)
 
 
 def iso(ms: int) -> str:
-    """Epoch milliseconds as RFC 3339 in UTC; the epoch itself for a timestamp that Kafka calls absent or that no
-    calendar holds.
-    """
+    """Epoch milliseconds as RFC 3339 in UTC. An absent timestamp (-1) or one beyond the calendar gives the epoch."""
     try:
         moment = datetime.fromtimestamp(max(ms, 0) / 1000, UTC)
     except (OverflowError, ValueError, OSError):
@@ -108,8 +122,10 @@ def iso(ms: int) -> str:
 
 
 def _decode_all(records: Sequence[Record], envelope: Envelope) -> Events | None:
-    """The batch by columns when every row is plain (no CloudEvent, and an id, a time and features as configured), else
-    None: list comprehensions over whole columns cost a fifth of a call a row.
+    """Decode the batch by columns, or return None when any row needs ``_decode_each``.
+
+    Every row must be plain: no CloudEvent, and id, time and features as configured. List comprehensions over whole
+    columns cost a fifth of one call per row.
     """
     if envelope.id is None or envelope.time is None or any(r.headers and _cloud(r) != _PLAIN for r in records):
         return None
@@ -149,7 +165,7 @@ def _decode_each(records: Sequence[Record], origins: Mapping[int, Origin], envel
 
 
 def _best_id(record: Record, origin: Origin, envelope: Envelope) -> str:
-    """The id of an event that cannot be read whole: a retry of it confirms an answer, which must have the same id."""
+    """The best id of an event that cannot be decoded. A retry confirms an earlier answer and must carry the same id."""
     ce = _cloud(record)
     try:
         if ce.id and not ce.structured:
@@ -173,7 +189,7 @@ _CLOUD_HEADERS = frozenset({"ce_id", "ce_time", "content-type"})
 
 
 def _cloud(record: Record) -> _Cloud:
-    """What the headers say, as CloudEvents binary mode has it; the last of duplicates wins."""
+    """The CloudEvents attributes in the headers (binary mode). Of duplicate headers the last one counts."""
     if not record.headers:
         return _PLAIN
     found = {name: v for k, v in record.headers if (name := k.lower()) in _CLOUD_HEADERS}
@@ -187,7 +203,7 @@ def _cloud(record: Record) -> _Cloud:
 
 
 def _text(raw: bytes | None) -> str | None:
-    """A header's value as text; one that is not UTF-8 names nothing."""
+    """A header's value as text; None when it is empty or not UTF-8."""
     try:
         return raw.decode() or None if raw else None
     except UnicodeDecodeError:
@@ -232,7 +248,7 @@ def _features(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _times(column: list[str]) -> list[str] | None:
-    """``_time`` of a column, or None when one is no time; where all are RFC 3339, that is proved at half the price."""
+    """``_time`` of a whole column, or None when one value is not a time. A column of RFC 3339 costs half as much."""
     if _RFC_3339_LINES.fullmatch("\n".join(column)):
         try:
             deque(map(datetime.fromisoformat, column), maxlen=0)
@@ -244,19 +260,19 @@ def _times(column: list[str]) -> list[str] | None:
 
 
 def _time(value: object) -> str | None:
-    """An ISO 8601 time as RFC 3339, one without a zone taken as UTC; None for anything else."""
+    """An ISO 8601 time as RFC 3339; a time without a zone is UTC. None for anything else."""
     if not isinstance(value, str):
         return None
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return None
-    if _RFC_3339.fullmatch(value):  # fromisoformat takes much else (weeks, a comma, digits and letters after them)
+    if _RFC_3339.fullmatch(value):  # fromisoformat also accepts other forms: weeks, a decimal comma, no separators
         return value
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     elif moment.utcoffset() % _MINUTE:  # type: ignore[operator]
-        return None  # RFC 3339 has no seconds in an offset
+        return None  # RFC 3339 offsets have no seconds
     return moment.isoformat().replace("+00:00", "Z")
 
 

@@ -1,4 +1,7 @@
-"""Why a record has no answer from the primary: the contract's table of failure kinds, and a failure as a value."""
+"""Failure kinds, and a failure as a value: why a record has no answer from the primary.
+
+The kinds and their properties are the contract's table of failure kinds.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """A failure kind; its value is what headers, answers, metrics and logs carry."""
+    """A failure kind. Headers, answers, metrics and logs carry its value."""
 
     MALFORMED = "malformed"
     INVALID = "invalid"
@@ -24,38 +27,38 @@ class Kind(StrEnum):
 
     @property
     def meaning(self) -> str:
-        """A sentence for the reference page."""
+        """One sentence that describes the kind, for the reference page."""
         return _MEANINGS[self]
 
     @property
     def retried(self) -> bool:
-        """A later attempt may succeed, so the record goes on the ladder."""
+        """True when a later attempt may succeed: the record goes to the retry ladder."""
         return self in _RETRIED
 
     @property
     def trips_breaker(self) -> bool:
-        """The model is to blame, so the call counts against its breaker."""
+        """True when the model caused the failure: the call counts against its breaker."""
         return self in _TRIPS
 
     @property
     def dead_at_once(self) -> bool:
-        """No attempt can help, so the record goes to the dead letters without one."""
+        """True when no attempt can succeed: the record goes to the dead letters at once."""
         return self in _DEAD
 
 
 _MEANINGS = {
-    Kind.MALFORMED: "The event is not the declared format, or over the limit of size or depth.",
+    Kind.MALFORMED: "The event is not in the declared format, or exceeds the limit of size or depth.",
     Kind.INVALID: "A feature is missing or unusable, and the card does not impute it.",
     Kind.MODEL_ERROR: "The model raised an error.",
     Kind.TIMEOUT: "The model did not answer within its deadline.",
-    Kind.BAD_OUTPUT: "The model answered NaN, infinity, a score out of range, or a wrong shape.",
-    Kind.CRASHED: "The process that the model runs in died.",
-    Kind.BREAKER_OPEN: "The model's breaker is open, so it was not asked.",
-    Kind.UNAVAILABLE: "Nobody could ask the model: no version is loaded, or no thread or process was free.",
-    Kind.DEPENDENCY: "Reserved for a source that the event needs and that is down; nothing in this version gives it.",
-    Kind.LOW_CONFIDENCE: "The model was less sure than the card's `min_confidence`; the fallback's answer is final.",
-    Kind.BAD_HEADER: "A record on one of the pipeline's own topics has a control header that is missing or wrong.",
-    Kind.POISON: "The event crashed its worker, or its model's process, again when it was tried alone.",
+    Kind.BAD_OUTPUT: "The model returned NaN, infinity, a score out of range, or a wrong shape.",
+    Kind.CRASHED: "The process that runs the model died.",
+    Kind.BREAKER_OPEN: "The model's breaker is open, so the model was not called.",
+    Kind.UNAVAILABLE: "The model could not be called: no version is loaded, or no thread or process was free.",
+    Kind.DEPENDENCY: "Reserved for a feature source that the event needs and that is down; this version never sets it.",
+    Kind.LOW_CONFIDENCE: "The model's confidence was below the card's `min_confidence`. The fallback answer is final.",
+    Kind.BAD_HEADER: "A record on one of the pipeline's own topics has a missing or invalid control header.",
+    Kind.POISON: "The event crashed its worker, or its model's process, again when it was attempted alone.",
 }
 
 _TRIPS = frozenset({Kind.MODEL_ERROR, Kind.TIMEOUT, Kind.BAD_OUTPUT, Kind.CRASHED})
@@ -65,7 +68,7 @@ _DEAD = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER, Kind.POISON})
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One row's failure. ``message`` is for people: it names what was wrong, never a secret or a whole payload."""
+    """One row's failure. ``message`` is for people: it says what was wrong, without secrets or whole payloads."""
 
     kind: Kind
     message: str

@@ -1,4 +1,4 @@
-"""A batch's feature columns, and which of their cells are unusable and why."""
+"""Reads a batch's feature columns from JSON objects, and marks each unusable cell with a reason."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 Column = NDArray[Any]
 Mask = NDArray[np.bool_]
 
-# Models compute in float32: a number beyond its range would reach them as infinity.
+# Models compute in float32: a number beyond its range would become infinity.
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-# A message quotes a value so that it can be recognised, not so that it can fill a header or a log.
+# Characters of a value that a message quotes: enough to recognise it, too few to fill a header or a log.
 QUOTED = 40
 
 
 class FeatureType(StrEnum):
-    """What a feature's JSON value must be. No type takes another's: ``"1"`` is not a number, nor is ``true``."""
+    """The JSON type that a feature's value must have. Nothing is converted: ``"1"`` and ``true`` are not numbers."""
 
     FLOAT = "float"
     INT = "int"
@@ -33,7 +33,13 @@ class FeatureType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One feature as a model wants it. ``categories`` None takes any string; else a string outside is unusable."""
+    """One feature that a model requires.
+
+    Attributes:
+        name: key of the feature in the event.
+        type: JSON type of its value.
+        categories: accepted strings; None accepts any string.
+    """
 
     name: str
     type: FeatureType
@@ -42,12 +48,17 @@ class Spec:
 
 @dataclass(slots=True)
 class Columns:
-    """``size`` rows of features in columns.
+    """Feature columns of a batch.
 
-    ``values`` maps each name to an array of shape (size,): float64, int64, bool, or object (str). ``matrix``, when
-    every spec is FLOAT, is the same numbers as one C-ordered (size, len(specs)) float64 array, and ``values`` are
-    views of its columns. ``unusable`` has a mask for each name with a cell that cannot be used (a placeholder, 0,
-    false or "", stands there), and ``why`` a reason for each such cell, by (row, name).
+    Attributes:
+        specs: the features, in the model's order.
+        size: number of rows.
+        values: one array of shape (size,) per name: float64, int64, bool, or object (str). An unusable cell holds a
+            placeholder: 0, false or "".
+        matrix: when every spec is FLOAT, the same numbers as one C-ordered (size, len(specs)) float64 array, of which
+            ``values`` are column views; else None.
+        unusable: a mask of shape (size,) for each name that has an unusable cell.
+        why: the reason for each unusable cell, by (row, name).
     """
 
     specs: tuple[Spec, ...]
@@ -58,7 +69,7 @@ class Columns:
     why: dict[tuple[int, str], str] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.intp]) -> Columns:
-        """The given rows, in that order, as columns of their own (copies)."""
+        """Copy the given rows, in that order, into new columns."""
         if self.matrix is not None:
             taken = _of_matrix(self.specs, self.matrix[rows])
         else:
@@ -72,7 +83,7 @@ class Columns:
         return taken
 
     def row(self, i: int) -> dict[str, object]:
-        """Row ``i`` as Python values, None where a cell is unusable: what a rule reads."""
+        """Row ``i`` as Python values, None for an unusable cell. Rules receive this."""
         values: dict[str, object] = {name: column.item(i) for name, column in self.values.items()}
         for name, mask in self.unusable.items():
             if mask[i]:
@@ -81,11 +92,11 @@ class Columns:
 
 
 def columns(events: Sequence[Mapping[str, object]], specs: Sequence[Spec]) -> Columns:
-    """The columns that ``specs`` name, out of decoded JSON objects; keys that no spec names are ignored.
+    """Build the columns that ``specs`` name from decoded JSON objects. Other keys of an event are ignored.
 
-    Nothing is raised for what an event holds: a cell that is missing, null, of another type, not finite, beyond
-    float32 (or int64), or of an unseen category is ``unusable``, with its ``why``. Types are proved by one C-speed
-    pass over a batch; only a column where that finds something is looked at value by value.
+    Never raises because of an event's content. A cell is ``unusable``, with its ``why``, when it is missing, null, of
+    another type, not finite, beyond float32 (or int64), or of an unseen category. One pass at C speed checks the types
+    of a whole batch; only a column that fails this check is read value by value.
     """
     specs = tuple(specs)
     rows = _rows(events, specs)
@@ -101,7 +112,7 @@ def columns(events: Sequence[Mapping[str, object]], specs: Sequence[Spec]) -> Co
 
 
 def reason(value: object, spec: Spec) -> str | None:
-    """Why ``value`` cannot be this feature, or None if it can."""
+    """Why ``value`` is unusable for this feature, or None if it is usable."""
     if value is _MISSING:
         return "missing"
     if value is None:
@@ -126,17 +137,17 @@ def reason(value: object, spec: Spec) -> str | None:
 
 
 class _Missing:
-    """Stands where an event lacks a key: no JSON value is one."""
+    """Marks a key that an event lacks. No JSON value has this type."""
 
 
 _MISSING = _Missing()
 _NAN = float("nan")
-# np.array turns None into NaN when told float64, so a null costs a batch nothing.
+# With dtype float64, np.array turns None into NaN, so nulls need no separate pass.
 _FLOATS: frozenset[type] = frozenset({float, int, type(None)})
 
 
 def _rows(events: Sequence[Mapping[str, object]], specs: tuple[Spec, ...]) -> list[tuple[object, ...]]:
-    """A tuple an event, in the order of ``specs``. A missing float is NaN, so that its column still converts whole."""
+    """One tuple per event, in the order of ``specs``. A missing float is NaN, so its column still converts at once."""
     if not specs:
         return []
     names = [spec.name for spec in specs]
@@ -158,7 +169,7 @@ def _rows(events: Sequence[Mapping[str, object]], specs: tuple[Spec, ...]) -> li
 
 def _getter(names: list[str]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
     if len(names) == 1:
-        (name,) = names  # itemgetter of one key returns the bare value
+        (name,) = names  # itemgetter with one key returns the value, not a tuple
         return lambda event: (event[name],)
     return itemgetter(*names)
 
@@ -168,7 +179,7 @@ def _all_float(
 ) -> Columns:
     matrix = None
     if set(map(type, chain.from_iterable(rows))) <= _FLOATS:
-        with suppress(OverflowError):  # some integer is beyond float64: find which, below
+        with suppress(OverflowError):  # an integer is beyond float64: found column by column below
             matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(specs))
     if matrix is None:
         by_column = [_floats(raw, spec) for spec, raw in zip(specs, zip(*rows, strict=True), strict=True)]
@@ -192,22 +203,22 @@ def _mark(made: Columns, events: Sequence[Mapping[str, object]], spec: Spec, bad
     made.unusable[spec.name] = bad
     for i in np.flatnonzero(bad).tolist():
         why = reason(events[i].get(spec.name, _MISSING), spec)
-        assert why is not None, "a cell is masked only for a reason"
+        assert why is not None, "every masked cell has a reason"
         made.why[i, spec.name] = why
 
 
 def _beyond(numbers: NDArray[np.float64]) -> Mask:
-    """NaN compares false, so one comparison finds NaN, infinities and what float32 cannot hold."""
+    """Mask of NaN, infinities and numbers beyond float32. One comparison finds all: NaN compares false."""
     return np.asarray(~(np.abs(numbers) <= FLOAT32_MAX))
 
 
 def _floats(raw: tuple[object, ...], spec: Spec) -> NDArray[np.float64]:
-    """The numbers, with NaN where there is none (other unusable numbers may stay: see ``_beyond``)."""
+    """The column as numbers, NaN for values that are not numbers. ``_beyond`` finds the other unusable numbers."""
     if set(map(type, raw)) <= _FLOATS:
         try:
             return np.array(raw, dtype=np.float64)
         except OverflowError:
-            pass  # some integer is beyond float64: find which
+            pass  # an integer is beyond float64: found value by value below
     numbers = [value if type(value) in _FLOATS or reason(value, spec) is None else _NAN for value in raw]
     try:
         return np.array(numbers, dtype=np.float64)
@@ -227,7 +238,7 @@ def _read_ints(raw: tuple[object, ...], spec: Spec) -> tuple[Column, Mask | None
         try:
             return np.array(raw, dtype=np.int64), None
         except OverflowError:
-            pass  # some value is beyond int64: find which
+            pass  # a value is beyond int64: found value by value below
     return _checked(raw, spec, _INT64, int, np.int64)
 
 
@@ -246,9 +257,9 @@ def _read_strings(raw: tuple[object, ...], spec: Spec) -> tuple[Column, Mask | N
 def _checked(
     raw: tuple[object, ...], spec: Spec, known: Container[Any], exact: type, dtype: Any
 ) -> tuple[Column, Mask]:
-    """Value by value. One of type ``exact`` and in ``known`` is usable without more ado; only the others are judged."""
+    """Read a column value by value. ``reason`` checks only values that are not of type ``exact`` and in ``known``."""
     bad = [(type(value) is not exact or value not in known) and reason(value, spec) is not None for value in raw]
-    usable = [exact() if off else exact(value) for value, off in zip(raw, bad, strict=True)]
+    usable = [exact() if unusable else exact(value) for value, unusable in zip(raw, bad, strict=True)]
     return np.array(usable, dtype=dtype), np.array(bad, dtype=np.bool_)
 
 
@@ -268,7 +279,7 @@ _READERS: dict[FeatureType, Callable[[tuple[object, ...], Spec], tuple[Column, M
 
 
 def _kind(value: object) -> str:
-    """A JSON value's type in words."""
+    """The JSON type of ``value`` in words."""
     match value:
         case bool():
             return "true" if value else "false"

@@ -1,6 +1,6 @@
-"""JSON Schemas of what users write and read: events, answers, and the headers of both and of what is in between.
+"""JSON Schemas of events, answers and the headers of the pipeline's records.
 
-Draft 7, because that is what AsyncAPI 3.0 takes without further ado. ``failsoft.schemas.publish`` makes files of them.
+They use draft 7, which AsyncAPI 3.0 accepts directly. ``failsoft.schemas.publish`` writes them to files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from failsoft.schemas.prediction import Source
 Document = dict[str, Any]
 
 EXAMPLE = Envelope(id="event_id", time="occurred_at", features="features")
-"""The envelope of the published event schema: a pipeline's own names are in its pipeline file."""
+"""The envelope of the published event schema. A pipeline's own key names are in its pipeline file."""
 
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 _INT64: Document = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
@@ -23,36 +23,36 @@ _COUNT: Document = {"type": "integer", "minimum": 0}
 _TIME: Document = {
     "type": "string",
     "format": "date-time",
-    # for validators that do not look at formats, which is the default of most
+    # Most validators ignore "format" by default; the pattern covers those.
     "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$",
 }
 
 
 def event_schema(envelope: Envelope = EXAMPLE) -> Document:
-    """An event's value on an input topic, as ``envelope`` names its parts."""
+    """The schema of an event's value on an input topic, with the key names of ``envelope``."""
     features: Document = {
         "type": "object",
-        "description": "One value a feature, as the model's card names and types it. Others are ignored.",
+        "description": "One value per feature, with the name and type in the model's card. Other keys are ignored.",
     }
     properties: Document = {}
     if envelope.id is not None:
         properties[envelope.id] = {
-            "description": f"The event's id, the same on every answer. Without it: the `ce_id` header before, and "
-            f"`<topic>-<partition>-<offset>` after. At most {MAX_ID} characters.",
+            "description": f"The event's id, the same on every answer. A `ce_id` header takes precedence. Without "
+            f"both, the id is `<topic>-<partition>-<offset>`. At most {MAX_ID} characters.",
             "anyOf": [{"type": "string", "maxLength": MAX_ID}, _INT64, {"type": "null"}],
         }
     if envelope.time is not None:
         properties[envelope.time] = {
-            "description": "When it happened, ISO 8601; without a zone it is UTC. Without a time that can be read, the "
-            "record's timestamp."
+            "description": "When the event happened, in ISO 8601; a time without a zone is UTC. If it is missing or "
+            "unreadable, the record's timestamp is used."
         }
     if envelope.features:
         properties[envelope.features] = features
     return {
         "$schema": _DRAFT,
         "title": "Event",
-        "description": "What failsoft reads from an input topic. The names of the keys are the pipeline file's "
-        "`[input]`; these are the example's. A value that does not fit is `malformed`.",
+        "description": "An event on an input topic. `[input]` of the pipeline file sets the key names; these are the "
+        "example's. A value that does not match is `malformed`.",
         "type": "object",
         "properties": properties,
         "required": [envelope.features] if envelope.features else [],
@@ -60,18 +60,18 @@ def event_schema(envelope: Envelope = EXAMPLE) -> Document:
 
 
 def cloud_event_schema(envelope: Envelope = EXAMPLE) -> Document:
-    """A structured CloudEvent, read when a record's content-type begins with application/cloudevents."""
+    """The schema of a structured CloudEvent: a record whose content-type begins with application/cloudevents."""
     data = {k: v for k, v in event_schema(Envelope(features=envelope.features)).items() if k in ("type", "required")}
     data["properties"] = event_schema(Envelope(features=envelope.features))["properties"]
     return {
         "$schema": _DRAFT,
         "title": "Structured CloudEvent",
-        "description": "An event whose `content-type` begins with `application/cloudevents`: its id, time and data "
-        "are used, whatever the pipeline file names.",
+        "description": "An event whose `content-type` begins with `application/cloudevents`. Its id, time and data "
+        "are used; the pipeline file's `id` and `time` do not apply.",
         "type": "object",
         "properties": {
             "id": {"anyOf": [{"type": "string", "minLength": 1, "maxLength": MAX_ID}, _INT64]},
-            "time": {"description": "RFC 3339; else the record's timestamp."},
+            "time": {"description": "RFC 3339. Otherwise the record's timestamp is used."},
             "data": data,
         },
         "required": ["id", "data"],
@@ -79,37 +79,43 @@ def cloud_event_schema(envelope: Envelope = EXAMPLE) -> Document:
 
 
 def scored_schema() -> Document:
-    """An answer's value on `<name>.scored`."""
+    """The schema of an answer's value on `<name>.scored`."""
     properties: Document = {
         "event_id": {"type": "string", "minLength": 1, "maxLength": MAX_ID},
         "score": {"type": "number"},
         "label": {"type": ["integer", "string", "null"]},
         "probabilities": {"type": ["array", "null"], "items": {"type": "number"}, "minItems": 1},
         "confidence": {"type": ["number", "null"]},
-        "source": {"description": "Who answered.", "enum": [str(source) for source in Source]},
+        "source": {"description": "What gave the answer.", "enum": [str(source) for source in Source]},
         "model": {
-            "description": "The model that answered, or the rule; null when the static answer was given.",
+            "description": "The model or the rule that answered; null for the static answer.",
             "type": ["string", "null"],
         },
-        "version": {"description": "Null where a rule, an ensemble or nobody answered.", "type": ["integer", "null"]},
+        "version": {
+            "description": "The model's version; null for the answer of a rule, an ensemble or the static answer.",
+            "type": ["integer", "null"],
+        },
         "members": {
-            "description": "Of an ensemble, and only there: who spoke, as model@version.",
+            "description": "Only in an ensemble's answer: the members that answered, as model@version.",
             "type": "array",
             "items": {"type": "string", "pattern": "^.+@[1-9][0-9]*$"},
             "minItems": 1,
             "uniqueItems": True,
         },
         "degraded": {
-            "description": "Somebody other than the primary answered, or an ensemble without some member.",
+            "description": "True when the primary did not answer, or an ensemble answered without a member.",
             "type": "boolean",
         },
         "reason": {
-            "description": "The failure kind that kept the primary (or a member of it) away, or null.",
+            "description": "The failure kind that kept the primary (or a member of it) from answering, or null.",
             "enum": [None, *(str(kind) for kind in Kind if kind is not Kind.BAD_HEADER)],
         },
-        "revision": {"description": "Of an event's answers the highest counts.", **_COUNT},
-        "final": {"description": "No correction will follow by itself.", "type": "boolean"},
-        "imputed": {"description": "Features that were made up for.", "type": "array", "items": {"type": "string"}},
+        "revision": {"description": "Of an event's answers, the one with the highest revision counts.", **_COUNT},
+        "final": {
+            "description": "True when no correction follows, unless an operator replays the event.",
+            "type": "boolean",
+        },
+        "imputed": {"description": "Features that were imputed.", "type": "array", "items": {"type": "string"}},
         "origin": {
             "description": "The record that first carried the event.",
             "type": "object",
@@ -128,7 +134,7 @@ def scored_schema() -> Document:
     return {
         "$schema": _DRAFT,
         "title": "Scored",
-        "description": "An answer. To have one an event, keep the record of the highest revision for each event_id.",
+        "description": "An answer. To keep one per event, take the record of the highest revision for each event_id.",
         "type": "object",
         "properties": properties,
         "required": [name for name in properties if name != "members"],
@@ -144,7 +150,7 @@ def scored_schema() -> Document:
 
 
 def headers_schema(*, due: bool = False, dead: bool = False) -> Document:
-    """The control headers of a retry (``due``), dead-letter (``dead``) or replay record, as text."""
+    """The schema of the control headers of a retry (``due``), dead-letter (``dead``) or replay record, as text."""
     number: Document = {"type": "string", "pattern": "^[0-9]{1,19}$"}
     text: Document = {"type": "string", "minLength": 1}
     message: Document = {
@@ -160,7 +166,7 @@ def headers_schema(*, due: bool = False, dead: bool = False) -> Document:
         "failsoft-origin-timestamp-ms": {
             "type": "string",
             "pattern": "^-?[0-9]{1,19}$",
-            "description": "That record's timestamp (epoch milliseconds); -1 where it has none.",
+            "description": "That record's timestamp (epoch milliseconds); -1 if it has none.",
         },
         "failsoft-first-failed-ms": {**number, "description": "When the event first failed (epoch milliseconds)."},
         "failsoft-error-kind": {
@@ -171,48 +177,54 @@ def headers_schema(*, due: bool = False, dead: bool = False) -> Document:
         "failsoft-model": {**text, "description": "The model that the event was meant for."},
         "failsoft-next-revision": {
             **number,
-            "description": "The revision of the next answer: 0 when none was given, 1 after a provisional one, "
-            "2 after a final one.",
+            "description": "The revision of the next answer: 0 if there is no answer yet, 1 after a provisional "
+            "answer, 2 after a final one.",
         },
-        "failsoft-replays": {**number, "description": "How often it was replayed."},
+        "failsoft-replays": {**number, "description": "How often the event was replayed."},
     }
     if due:
-        required["failsoft-due-ms"] = {**number, "description": "Not attempted before (epoch milliseconds)."}
+        required["failsoft-due-ms"] = {
+            **number,
+            "description": "The record is not attempted before this time (epoch milliseconds).",
+        }
     if dead:  # KIP-1191's names
         required |= {
             "__dlq.errors.topic": {**text, "description": "The same as failsoft-origin-topic."},
             "__dlq.errors.partition": {**number, "description": "The same as failsoft-origin-partition."},
             "__dlq.errors.offset": {**number, "description": "The same as failsoft-origin-offset."},
             "__dlq.errors.group": {**text, "description": "The consumer group of the pipeline's workers."},
-            "__dlq.errors.delivery.count": {**number, "description": "Attempts: the retries and the first."},
+            "__dlq.errors.delivery.count": {**number, "description": "All attempts: the first one and the retries."},
             "__dlq.errors.message": message,
         }
     optional: Document = {
-        "failsoft-model-version": {**number, "description": "The version that failed; absent where none was asked."},
-        "failsoft-replay-id": {**text, "description": "The replay that sent it: `failsoft dead replay --replay-id`."},
-        "failsoft-crashes": {**number, "description": "Deaths of its model's process with it in flight; absent is 0."},
+        "failsoft-model-version": {**number, "description": "The version that failed; absent if none was called."},
+        "failsoft-replay-id": {**text, "description": "The replay that wrote it: `failsoft dead replay --replay-id`."},
+        "failsoft-crashes": {
+            **number,
+            "description": "How often the model's process died with the event in flight; absent means 0.",
+        },
     }
     return {
         "type": "object",
-        "description": "Beside the event's own headers, which are untouched. Each is there at most once, in UTF-8.",
+        "description": "Added to the event's own headers, which are unchanged. Each occurs at most once, in UTF-8.",
         "properties": required | optional,
         "required": list(required),
     }
 
 
 def scored_headers_schema() -> Document:
-    """The headers of an answer, by which a reader may filter without parsing."""
+    """The schema of an answer's headers. A reader can filter by them without parsing the value."""
     properties: Document = {
         "content-type": {"const": "application/json", "description": "How the answer is encoded."},
         "failsoft-revision": {
             "type": "string",
             "pattern": "^[0-9]{1,19}$",
-            "description": "Of an event's answers the highest counts.",
+            "description": "Of an event's answers, the one with the highest revision counts.",
         },
-        "failsoft-source": {"enum": [str(source) for source in Source], "description": "Who answered."},
+        "failsoft-source": {"enum": [str(source) for source in Source], "description": "What gave the answer."},
     }
     trace: Document = {
-        name: {"type": "string", "description": "The event's own (W3C Trace Context)."}
+        name: {"type": "string", "description": "Copied from the event (W3C Trace Context)."}
         for name in ("traceparent", "tracestate")
     }
     return {"type": "object", "properties": properties | trace, "required": list(properties)}

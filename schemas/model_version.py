@@ -1,11 +1,11 @@
-"""One version of a model, and its text form ``model@version``: the key of its breaker, session and metrics."""
+"""A model version and its text form ``model@version``, the key of its breaker, session and metrics."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 _DIGITS = 18
-"""An int64 holds every number of 18 digits."""
+"""Most digits of a version number: an int64 holds every number of 18 digits."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -20,9 +20,9 @@ class ModelVersion:
 
     @classmethod
     def parse(cls, text: str) -> ModelVersion | None:
-        """The version that ``text`` names; None when it names none.
+        """The version that ``text`` names, or None.
 
-        Only the text that ``str`` writes is taken: ``m@02`` would be a second key for ``m@2``.
+        Accepts only text that ``str`` writes: ``m@02`` would be a second key for ``m@2``.
         """
         model, _, number = text.rpartition("@")
         if not (model and number.isascii() and number.isdigit() and len(number) <= _DIGITS):
@@ -32,14 +32,14 @@ class ModelVersion:
 
     @classmethod
     def of_key(cls, key: str) -> ModelVersion:
-        """The version that a key made by ``str`` names. Raises ValueError for any other text."""
+        """The version that ``key``, a text made by ``str``, names. Raises ValueError for any other text."""
         found = cls.parse(key)
         if found is None:
-            raise ValueError(f"{key!r} names no model version: it must be MODEL@VERSION")
+            raise ValueError(f"{key!r} is not a model version: it must be MODEL@VERSION")
         return found
 
 
 def model_of(key: str) -> str | None:
-    """The model of a key; None when the key names no version."""
+    """The model that ``key`` names, or None when the key is not ``model@version``."""
     found = ModelVersion.parse(key)
     return None if found is None else found.model

@@ -1,4 +1,4 @@
-"""What a model says of a row, who said it, and the same for a batch in columns."""
+"""Predictions and their sources: one row's answer, and a batch of answers in columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 class Source(StrEnum):
-    """Who gave an answer."""
+    """What gave an answer."""
 
     PRIMARY = "primary"
     FALLBACK_MODEL = "fallback_model"
@@ -27,7 +27,14 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row's answer: ``score`` is finite; the rest is None where the output kind has no such thing."""
+    """One row's answer. Fields that the model's output kind does not have are None.
+
+    Attributes:
+        score: a finite number.
+        label: the model's own label.
+        probabilities: one number per class.
+        confidence: the model's confidence.
+    """
 
     score: float
     label: Label | None = None
@@ -37,10 +44,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """A batch's answers, one row an index.
+    """A batch's answers in columns; index i is row i. A column is None when no row has the field.
 
-    ``scores`` is (n,) float32 or float64; ``labels`` n integers or strings (None where a row has none), or None;
-    ``probabilities`` (n, classes), or None; ``confidences`` (n,), NaN where a row has none, or None.
+    Attributes:
+        scores: shape (n,), float32 or float64.
+        labels: n integers or strings; None for a row without a label.
+        probabilities: shape (n, classes).
+        confidences: shape (n,); NaN for a row without a confidence.
     """
 
     scores: Floats
@@ -52,7 +62,7 @@ class Predictions:
         return len(self.scores)
 
     def row(self, i: int) -> Prediction:
-        """Row ``i`` by itself, as Python numbers (the shortest decimals that give the same float back)."""
+        """Row ``i`` as Python numbers: the shortest decimals that convert back to the same float."""
         confidence = None if self.confidences is None else _decimal(self.confidences[i])
         return Prediction(
             score=_decimal(self.scores[i]),
@@ -62,7 +72,7 @@ class Predictions:
         )
 
     def take(self, rows: NDArray[np.intp]) -> Predictions:
-        """These rows alone, in this order."""
+        """The given rows, in that order."""
         return Predictions(
             scores=self.scores[rows],
             labels=None if self.labels is None else [self.labels[i] for i in rows.tolist()],
@@ -72,7 +82,7 @@ class Predictions:
 
     @classmethod
     def of(cls, rows: Sequence[Prediction]) -> Predictions:
-        """Columns of single answers that all have probabilities (of one length) or all have none."""
+        """Columns of single answers. Either all have probabilities (of one length) or none has."""
         nan = float("nan")
         return cls(
             scores=np.array([p.score for p in rows], np.float64),

@@ -1,6 +1,6 @@
-"""The published interface as files: the JSON Schemas, and an AsyncAPI 3.0 document of a pipeline's topics.
+"""Builds the published interface files: the JSON Schemas, and an AsyncAPI 3.0 document of a pipeline's topics.
 
-``python -m docs`` writes them to schemas/published; tests hold real output against them.
+``python -m docs`` writes them to schemas/published. Tests validate real output against them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from failsoft.schemas.interface import (
 
 _PIPELINE: Document = {"description": "The pipeline's name, `name` in pipeline.toml."}
 
-# channel: address, role, description, cleanup policy, messages. One partition where the description says so.
+# channel: (address, role, description, cleanup policy, messages).
 _CHANNELS: Mapping[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "input": (
         "{topic}",
         "input",
-        "A topic of the user's, `input.topics` in pipeline.toml. All have one partition count, P.",
+        "One of the user's topics, `input.topics` in pipeline.toml. All have the same number of partitions, P.",
         "delete",
         ("event", "cloudEvent"),
     ),
     "scored": (
         "{pipeline}.scored",
         "scored",
-        "Answers: P partitions, each answer on its event's. Read with isolation.level=read_committed.",
+        "Answers, P partitions. An answer has its event's partition. Read with isolation.level=read_committed.",
         "delete",
         ("answer",),
     ),
@@ -45,28 +45,28 @@ _CHANNELS: Mapping[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "dead": (
         "{pipeline}.dead",
         "dead",
-        "Dead letters, P partitions: events that no attempt can help, or none did.",
+        "Dead letters, P partitions: events whose retries are exhausted, or that no attempt can answer.",
         "delete",
         ("deadLetter",),
     ),
     "replay": (
         "{pipeline}.replay",
         "replay",
-        "Replayed dead letters, P partitions: they never go back through the user's own topic.",
+        "Replayed dead letters, P partitions. They are never written to the user's own topics.",
         "delete",
         ("replay",),
     ),
     "outcomes": (
         "{pipeline}.outcomes",
         "outcomes",
-        "One partition, between workers: summaries of windows, for the owner of the breakers. Not for others.",
+        "One partition, internal: the workers' window summaries, which the owner of the breakers reads.",
         "delete",
         ("internal",),
     ),
     "control": (
         "{pipeline}.control",
         "control",
-        "One partition, between the command line and workers: operators' commands. Not for others.",
+        "One partition, internal: operators' commands, from the command line to the workers.",
         "delete",
         ("internal",),
     ),
@@ -74,14 +74,14 @@ _CHANNELS: Mapping[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "breakersChangelog": (
         "{pipeline}-breakers-changelog",
         "changelog",
-        "One partition, Faust's: the table of breakers. Not for others.",
+        "One partition, internal: the changelog of Faust's table of breakers.",
         "compact",
         ("internal",),
     ),
     "rolloutsChangelog": (
         "{pipeline}-rollouts-changelog",
         "changelog",
-        "One partition, Faust's: the table of rollouts. Not for others.",
+        "One partition, internal: the changelog of Faust's table of rollouts.",
         "compact",
         ("internal",),
     ),
@@ -93,27 +93,27 @@ _PARAMETERS: Mapping[str, Document] = {
     "delay": {"description": "One of `retry.delays`, as pipeline.toml spells it.", "examples": ["5s", "1m", "1h"]},
 }
 
-# operation: what the pipeline does ("receive" or "send"), on which channel, in words.
+# operation: ("receive" or "send" from the pipeline's side, channel, summary).
 _OPERATIONS: Mapping[str, tuple[str, str, str]] = {
-    "scoreEvents": ("receive", "input", "Each event gets one first and one final answer."),
+    "scoreEvents": ("receive", "input", "Events to score. Each gets one first and one final answer."),
     "answer": ("send", "scored", "Answers, corrections and confirmations."),
-    "climb": ("send", "retry", "What failed and may succeed later."),
-    "tryAgain": ("receive", "retry", "A retry, once it is due and the breaker admits it."),
-    "bury": ("send", "dead", "What is malformed, invalid, poison or exhausted."),
-    "scoreReplays": ("receive", "replay", "What an operator replays (`failsoft dead replay`)."),
+    "climb": ("send", "retry", "Events that failed and may succeed later."),
+    "tryAgain": ("receive", "retry", "Retries that are due and that the breaker admits."),
+    "bury": ("send", "dead", "Events that are malformed, invalid or poison, or whose retries are exhausted."),
+    "scoreReplays": ("receive", "replay", "Dead letters that an operator replays (`failsoft dead replay`)."),
     "summarise": ("send", "outcomes", "Counts of calls, failures and slow calls."),
-    "foldSummaries": ("receive", "outcomes", "The owner of the breakers reads them all."),
+    "foldSummaries": ("receive", "outcomes", "The counts of all workers, read by the owner of the breakers."),
     "obey": ("receive", "control", "Operators' commands."),
-    "alert": ("send", "alerts", "What an operator should look at."),
+    "alert": ("send", "alerts", "Conditions that an operator should look at."),
     "writeBreakers": ("send", "breakersChangelog", "The breakers' newest state."),
-    "readBreakers": ("receive", "breakersChangelog", "Every worker follows it."),
+    "readBreakers": ("receive", "breakersChangelog", "The breakers' newest state, read by every worker."),
     "writeRollouts": ("send", "rolloutsChangelog", "The rollouts' newest state."),
-    "readRollouts": ("receive", "rolloutsChangelog", "Every worker follows it."),
+    "readRollouts": ("receive", "rolloutsChangelog", "The rollouts' newest state, read by every worker."),
 }
 
 
 def asyncapi() -> Document:
-    """A pipeline's topics and what is on them, seen from the pipeline."""
+    """The AsyncAPI document: a pipeline's topics, their messages, and the operations from the pipeline's side."""
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -135,7 +135,7 @@ def _channel(name: str) -> Document:
         "address": address,
         "title": role,
         "description": description,
-        "parameters": {p: said for p, said in _PARAMETERS.items() if f"{{{p}}}" in address},
+        "parameters": {name: text for name, text in _PARAMETERS.items() if f"{{{name}}}" in address},
         "messages": {message: {"$ref": f"#/components/messages/{message}"} for message in messages},
         "bindings": {"kafka": {"topicConfiguration": {"cleanup.policy": [policy]}, "bindingVersion": "0.5.0"}},
     }
@@ -152,8 +152,8 @@ def _operation(action: str, channel: str, summary: str) -> Document:
 
 
 def _messages() -> Document:
-    kept = "The event's value, byte for byte (a tombstone too)."
-    key: Document = {"kafka": {"key": {"description": "The event's key, as it came."}, "bindingVersion": "0.5.0"}}
+    kept = "The event's value, byte for byte, tombstones included."
+    key: Document = {"kafka": {"key": {"description": "The event's key, unchanged."}, "bindingVersion": "0.5.0"}}
 
     def message(title: str, payload: Document, headers: Document | None = None, **more: object) -> Document:
         found: Document = {"title": title, "payload": payload, **more}
@@ -172,7 +172,7 @@ def _messages() -> Document:
         "replay": message("A replayed dead letter", {"description": kept}, headers_schema()),
         "alert": message("An alert", {"type": "object"}),
         "internal": message(
-            "A message between workers", {"description": "Not an interface: it may change in any version."}
+            "An internal message between workers", {"description": "Not an interface: it may change in any version."}
         ),
     }
 
@@ -183,9 +183,9 @@ DOCUMENTS: Mapping[str, Callable[[], Document]] = {
     "scored.schema.json": scored_schema,
     "asyncapi.json": asyncapi,
 }
-"""The documents by the name of their file."""
+"""The function that builds each document, by file name."""
 
 
 def text(name: str) -> str:
-    """The document ``name`` as it is written to its file."""
+    """The content of the file ``name``."""
     return json.dumps(DOCUMENTS[name](), indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""A Kafka record as failsoft reads and writes it: what the pure core knows of Kafka."""
+"""A Kafka record as failsoft reads and writes it. The pure core knows nothing else of Kafka."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Header = tuple[str, bytes | None]
-"""Kafka allows a header without a value."""
+"""Name and value. Kafka allows a header without a value."""
 
 CONTROL_PREFIX = "failsoft-"
-"""Reserved: on the pipeline's own topics these are ours, and on an input topic they are stripped as forged."""
+"""Prefix of control headers. On the pipeline's own topics failsoft writes them; on an input topic they are stripped,
+because they can only be forged."""
 
 KIP_1191_PREFIX = "__dlq.errors."
-"""Kafka's own names for a dead letter's origin, written on dead letters beside ours."""
+"""Prefix of Kafka's own names for a dead letter's origin. Dead letters carry them besides the control headers."""
 
 _TRACE = frozenset({"traceparent", "tracestate"})
 
 
 class Record(Protocol):
-    """What is read of a consumed record (aiokafka's ConsumerRecord has it); ``timestamp`` is in epoch milliseconds."""
+    """The fields of a consumed record that failsoft reads. aiokafka's ConsumerRecord satisfies it.
+
+    ``timestamp`` is in epoch milliseconds.
+    """
 
     @property
     def topic(self) -> str: ...
@@ -39,7 +43,7 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an event was first read; ``timestamp`` is in epoch milliseconds."""
+    """The record that first carried an event. ``timestamp`` is in epoch milliseconds; -1 means it has none."""
 
     topic: str
     partition: int
@@ -48,15 +52,15 @@ class Origin:
 
 
 def own_headers(headers: Sequence[Header], *, dead_letter: bool = False) -> list[Header]:
-    """The event's own headers, in order, duplicates and all: what is left when the control headers are taken away.
+    """The event's own headers: all but the control headers, in order, duplicates included.
 
-    On a dead letter Kafka's own names are control headers too; elsewhere they are the event's own, brought from
-    somebody else's dead-letter topic.
+    On a dead letter (``dead_letter``) the KIP-1191 headers are control headers too. Elsewhere they belong to the
+    event, which may come from another system's dead-letter topic.
     """
     control = (CONTROL_PREFIX, KIP_1191_PREFIX) if dead_letter else (CONTROL_PREFIX,)
     return [h for h in headers if not h[0].startswith(control)]
 
 
 def trace_headers(headers: Sequence[Header]) -> list[Header]:
-    """The W3C trace context, which travels to every record derived from the event."""
+    """The W3C trace context headers. Every record derived from the event carries them."""
     return [h for h in headers if h[0] in _TRACE]

@@ -1,7 +1,7 @@
-"""The scored record: an answer as bytes and headers, a batch at a time.
+"""Encodes scored records: a batch of answers as JSON bytes and headers.
 
-A record is a fixed text with seven columns in it, so each column is encoded by one call and the text is filled in;
-a test holds the outcome to the JSON Schema and to a plain encoder.
+A record is a fixed text with up to nine varying columns. Each column is encoded by one call and inserted into the text,
+which is faster than encoding each record. Tests compare the result with the JSON Schema and with a plain encoder.
 """
 
 from __future__ import annotations
@@ -17,10 +17,21 @@ from failsoft.schemas.record import Header
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers that share who gave them and why; the columns have one entry a row.
+    """A batch of answers with one common source, reason and revision.
 
-    ``imputed`` names the features that were imputed, by row (rows without any are left out). ``scored_at`` is RFC 3339.
-    ``members`` are those of an ensemble that spoke, as model@version; only an ensemble's answer has them.
+    Attributes:
+        source: what gave the answers.
+        model: the model or rule that answered; None for the static answer.
+        version: the model's version, if the source has one.
+        reason: the failure kind that kept the primary from answering, if any.
+        revision: 0 for a first answer, higher for a correction or confirmation.
+        final: no correction will follow.
+        ids, times, predictions, topics, offsets: one entry per row; ``times`` are RFC 3339, ``topics`` and ``offsets``
+            are the origin's.
+        partition: the origin's partition, common to all rows.
+        imputed: names of the imputed features, by row; rows without any are omitted.
+        scored_at: RFC 3339.
+        members: the ensemble's members that answered, as model@version; None unless the source is an ensemble.
     """
 
     source: Source
@@ -41,14 +52,15 @@ class Answers:
 
     @property
     def degraded(self) -> bool:
-        """Somebody other than the primary answered, or an ensemble without some member."""
+        """True when the primary did not answer, or an ensemble answered without a member."""
         return self.source is not Source.PRIMARY and (self.source is not Source.ENSEMBLE or self.reason is not None)
 
 
 def encode(answers: Answers) -> list[bytes]:
-    """One JSON object a row, keys in the contract's order.
+    """One JSON object per row, keys in the contract's order.
 
-    The text that the rows share is made once; a column goes into it only where its rows may differ.
+    The text common to all rows is built once, as a template. Only fields that may differ between rows are columns.
+    Raises ValueError when columns have different lengths.
     """
     n = len(answers.ids)
     if n == 0:
@@ -93,7 +105,7 @@ def encode(answers: Answers) -> list[bytes]:
 
 
 def headers(answers: Answers) -> list[Header]:
-    """What a reader may filter by without parsing."""
+    """The headers of every answer in the batch. A reader can filter by them without parsing the value."""
     return [
         ("content-type", b"application/json"),
         ("failsoft-revision", b"%d" % answers.revision),
@@ -102,7 +114,7 @@ def headers(answers: Answers) -> list[Header]:
 
 
 def _constant(value: object) -> bytes:
-    """JSON that stands in a template: its own percent signs are doubled."""
+    """``value`` as JSON for the template. Its percent signs are doubled, because the template is %-formatted."""
     return wire.dumps(value).replace(b"%", b"%%")
 
 

@@ -1,4 +1,4 @@
-"""Bytes and objects: the only import of orjson, and the limits that a value must keep."""
+"""Encodes and decodes JSON, and limits the size and depth of values. The only module that imports orjson."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import orjson
 from numpy.typing import NDArray
 
 MAX_DEPTH = 32
-"""Levels of nesting; events are flat or nearly so, and a bomb is thousands deep (orjson itself stops at 1,024)."""
+"""Levels of nesting. Events are flat or nearly so; hostile values are thousands of levels deep. orjson's own limit is
+1,024."""
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-"""A string, ended or not."""
+"""A JSON string, with or without its closing quote."""
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b"{[}]"))
 
 
 class Malformed(ValueError):
-    """A value that is not the declared format, or over a limit; the text says how, without quoting the value."""
+    """A value is not in the declared format or exceeds a limit. The text says how, without quoting the value."""
 
 
 def loads(raw: bytes | None, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
-    """One JSON value. Raises Malformed for a tombstone, a value over the limits, and anything RFC 8259 does not allow
-    (NaN and Infinity among them). Of duplicate keys the last wins; integers past 64 bits become floats.
+    """Decode one JSON value of at most ``max_bytes`` bytes and ``max_depth`` levels.
+
+    Of duplicate keys the last one counts. Integers beyond 64 bits become floats. Raises Malformed for a tombstone, a
+    value over a limit, and anything that RFC 8259 does not allow, such as NaN and Infinity.
     """
     if raw is None:
         raise Malformed("the value is null (a tombstone)")
@@ -40,33 +43,37 @@ def loads(raw: bytes | None, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
 
 
 def loads_all(values: Sequence[Any], max_bytes: int) -> list[Any] | None:
-    """Every value at once, or None when any one needs ``loads`` to say what is wrong. Depth is ``all_shallow``'s."""
+    """Decode all values, or return None when any is bad: ``loads`` then says what is wrong.
+
+    Checks the size, but not the depth: call ``all_shallow`` for that.
+    """
     try:
         if max(map(len, values), default=0) > max_bytes:
             return None
         return list(map(orjson.loads, values))
-    except (orjson.JSONDecodeError, TypeError):  # TypeError: len(None), a tombstone
+    except (orjson.JSONDecodeError, TypeError):  # TypeError: len(None), from a tombstone
         return None
 
 
 def all_shallow(values: Sequence[bytes], least: int, max_depth: int = MAX_DEPTH) -> bool:
-    """Is none of ``values``, each of which has at least ``least`` openers, nested deeper than allowed?
+    """True when no value is nested deeper than ``max_depth``. Each value must have at least ``least`` open brackets.
 
-    If all together have hardly more openers than they must, no one can have many. One pass over the bytes settles that.
+    One pass over all bytes counts the open brackets. If their total hardly exceeds the required minimum, no value can
+    have many, and no value is scanned by itself.
     """
     whole = np.frombuffer(b"".join(values), np.uint8)
-    openers = np.count_nonzero((whole & 0xDF) == ord("["))  # the mask makes a "{" a "[", and nothing else one
+    openers = np.count_nonzero((whole & 0xDF) == ord("["))  # the mask turns "{", and no other byte, into "["
     if openers - least * len(values) <= max_depth - least:
         return True
     return not any(too_deep(v, max_depth) for v in values)
 
 
 def too_deep(raw: bytes, max_depth: int) -> bool:
-    """Is ``raw`` nested deeper than allowed? Counting openers settles nearly every event without a scan."""
+    """True when ``raw`` is nested deeper than ``max_depth``. For nearly all events, counting open brackets suffices."""
     if raw.count(b"{") + raw.count(b"[") <= max_depth:
         return False
     depth = 0
-    # Strings and all but brackets go at C speed: a megabyte byte by byte takes 100 ms.
+    # Remove strings and all bytes but brackets at C speed: a Python loop over a megabyte takes 100 ms.
     for bracket in _STRING.sub(b"", raw).translate(None, _NO_BRACKETS):
         if bracket in b"{[":
             depth += 1
@@ -78,24 +85,25 @@ def too_deep(raw: bytes, max_depth: int) -> bool:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact JSON."""
+    """``value`` as compact JSON."""
     return orjson.dumps(value)
 
 
 def strings(column: Sequence[str]) -> list[bytes]:
-    """What stands between the quotes of each string's JSON, by one call for the column: where nothing is escaped,
-    ``","`` stands between two strings only, and the array splits there without being parsed.
+    """Each string as JSON, without its quotes. One call encodes the whole column.
+
+    In an array without escapes, ``","`` occurs only between two strings, so the array is split there without parsing.
     """
     if not column:
         return []
     whole = orjson.dumps(list(column))
-    if b"\\" in whole:  # a string may end in an escaped quote and a comma, which would look like a seam
+    if b"\\" in whole:  # an escaped quote and a comma at a string's end would look like a boundary between two strings
         return [orjson.dumps(text)[1:-1] for text in column]
     return whole[2:-2].split(b'","')
 
 
 def numbers(column: NDArray[np.floating[Any]] | NDArray[np.integer[Any]]) -> list[bytes]:
-    """Each number as JSON, in the fewest digits that give it back; NaN is null."""
+    """Each number as JSON, with the fewest digits that convert back to it. NaN becomes null."""
     if not len(column):
         return []
     return orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
@@ -110,5 +118,5 @@ def vectors(rows: NDArray[np.floating[Any]]) -> list[bytes]:
 
 
 def lines(values: Iterable[Any]) -> bytes:
-    """NDJSON."""
+    """``values`` as NDJSON: one JSON value per line, each line ended."""
     return b"".join(orjson.dumps(v, option=orjson.OPT_APPEND_NEWLINE) for v in values)

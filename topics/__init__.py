@@ -1,1 +1,1 @@
-"""Where a record goes: names, ladder, routing and layout are pure; admin and embedded are shells."""
+"""Where a record goes. names, ladder, hold, routing and layout are pure; admin and embedded do I/O."""

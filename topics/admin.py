@@ -1,4 +1,4 @@
-"""Creates and verifies a pipeline's topics: the only import of aiokafka.admin."""
+"""Creates and verifies a pipeline's topics. The only module that imports aiokafka.admin."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ from failsoft.topics.layout import (
 )
 
 BROKER_MAX_BYTES = 1_048_588
-"""Kafka's default message.max.bytes, for an input topic that does not exist yet."""
+"""Kafka's default message.max.bytes, used for an input topic that does not exist yet."""
 
 UNREACHABLE_AFTER = 15.0
-"""Seconds until a cluster that does not answer counts as unreachable; a broker that restarts takes about five."""
+"""Seconds until a cluster that does not answer counts as unreachable. A restarting broker needs about five."""
 
 COORDINATOR_WITHIN = 5.0
-"""Seconds: a cluster's first question about a group makes its topic of groups, and a broker that restarts reads it."""
+"""Seconds to wait for a group's coordinator. A new cluster first creates its offsets topic, and a restarting broker
+first loads it."""
 
 _GONE = (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError, TimeoutError)
-"""What the client raises when a broker is not there, or went while it was asked."""
+"""Errors that the client raises when a broker is unreachable, or stops during a request."""
 
 _NO_COORDINATOR = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
-"""What is answered while a group has no coordinator that knows it."""
+"""Errors that the cluster answers while a group has no coordinator that has loaded it."""
 
 
 class KafkaUnreachable(Exception):
@@ -57,20 +58,20 @@ class KafkaUnreachable(Exception):
 
 
 class TopologyRefused(Exception):
-    """The topics that exist would break the promise, or are missing. Exit code 1; ``problems`` has a line each."""
+    """Topics are missing, or existing ones would break the promise. Exit code 1. ``problems`` has one line for each."""
 
-    def __init__(self, found: Sequence[str]) -> None:
-        self.problems = tuple(found)
-        super().__init__("\n".join(found))
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.problems = tuple(lines)
+        super().__init__("\n".join(lines))
 
 
 @asynccontextmanager
 async def connect(
     connection: Mapping[str, Any], within: float = UNREACHABLE_AFTER
 ) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An admin client of a cluster that has a broker in service.
+    """An admin client, connected to a cluster with at least one broker in service.
 
-    Raises KafkaUnreachable when none answers ``within`` seconds, or they stop to.
+    Raises KafkaUnreachable when no broker answers within ``within`` seconds, or when the brokers stop answering later.
     """
     where = connection["bootstrap_servers"]
     client = AIOKafkaAdminClient(**connection, request_timeout_ms=round(1000 * min(10.0, within)))
@@ -87,7 +88,7 @@ async def _reach(client: AIOKafkaAdminClient, where: object, deadline: float) ->
     while True:
         try:
             await client.start()
-            # A broker that has just started may answer before any broker, itself too, is in service.
+            # A broker that has just started can answer before any broker, including itself, is in service.
             if (await client.describe_cluster())["brokers"]:
                 return
         except _GONE as e:
@@ -100,7 +101,7 @@ async def _reach(client: AIOKafkaAdminClient, where: object, deadline: float) ->
 
 
 async def describe(client: AIOKafkaAdminClient, wanted: Wanted) -> Topology:
-    """The topics that ``wanted`` names, as they must be and as they are."""
+    """The topics that ``wanted`` needs, as required and as they exist."""
     names = [t.name for t in layout(wanted.names, wanted.inputs, wanted.delays, 1, BROKER_MAX_BYTES)]
     existing = await _existing(client, names)
     partitions = input_partitions(wanted.inputs, existing) or wanted.partitions
@@ -112,43 +113,47 @@ async def describe(client: AIOKafkaAdminClient, wanted: Wanted) -> Topology:
 
 
 async def verify(connection: Mapping[str, Any], wanted: Wanted, within: float = UNREACHABLE_AFTER) -> Topology:
-    """The topology, if it is whole and keeps the promise. Raises TopologyRefused or KafkaUnreachable."""
+    """The topology, checked. Raises TopologyRefused when topics are missing or wrong, or KafkaUnreachable."""
     async with connect(connection, within) as client:
         found = await describe(client, wanted)
-    said = [
+    lines = [
         f"{t.name}: no such topic; create it with: failsoft topics apply" for t in missing(found.topics, found.existing)
     ]
-    said += problems(found.topics, found.existing)
-    if said:
-        raise TopologyRefused(said)
+    lines += problems(found.topics, found.existing)
+    if lines:
+        raise TopologyRefused(lines)
     return found
 
 
 async def apply(
     connection: Mapping[str, Any], wanted: Wanted, within: float = UNREACHABLE_AFTER
 ) -> tuple[Topology, list[str]]:
-    """Create what is missing, verify the rest; the topology, and the names that were created.
+    """Create missing topics and verify existing ones. Returns the topology and the names of the topics created.
 
-    Nothing is created when something that exists has to be refused. Two at once do no harm.
+    Creates nothing when an existing topic is refused. Concurrent calls are safe. Raises TopologyRefused or
+    KafkaUnreachable.
     """
     async with connect(connection, within) as client:
         before = await describe(client, wanted)
-        said = problems(before.topics, before.existing)
-        if said:
-            raise TopologyRefused(said)
+        lines = problems(before.topics, before.existing)
+        if lines:
+            raise TopologyRefused(lines)
         new = missing(before.topics, before.existing)
         if new:
             await _create(client, new, wanted.replication)
             await _wait_until_led(client, [t.name for t in new])
         after = await describe(client, wanted)
-        said = problems(after.topics, after.existing)
-        if said:
-            raise TopologyRefused(said)
+        lines = problems(after.topics, after.existing)
+        if lines:
+            raise TopologyRefused(lines)
     return after, [t.name for t in new]
 
 
 async def assigned(client: AIOKafkaAdminClient, group: str, topic: str, partition: int) -> str | None:
-    """The client id of the member of ``group`` that reads a partition; None when none does, as in a rebalance."""
+    """The client id of the member of ``group`` that reads the partition; None when no member does, as in a rebalance.
+
+    Raises one of ``_NO_COORDINATOR`` when the group has no coordinator within COORDINATOR_WITHIN seconds.
+    """
     deadline = time.monotonic() + COORDINATOR_WITHIN
     while True:
         try:
@@ -185,7 +190,7 @@ async def _existing(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[s
 async def _create(client: AIOKafkaAdminClient, topics: Sequence[Topic], replication: int | None) -> None:
     cluster = await client.describe_cluster()
     factor = replication or min(3, len(cluster["brokers"]))
-    # With three copies, two must have a record before it counts: one broker may be lost, and no answer is.
+    # With three replicas, two must store a record before it counts: then the loss of one broker loses no answer.
     safe = {"min.insync.replicas": "2"} if factor >= 3 else {}
     new = [NewTopic(t.name, t.partitions, factor, topic_configs={**t.configs, **safe}) for t in topics]
     response = await client.create_topics(new, timeout_ms=30_000)
@@ -198,7 +203,7 @@ async def _create(client: AIOKafkaAdminClient, topics: Sequence[Topic], replicat
 
 
 async def _wait_until_led(client: AIOKafkaAdminClient, names: Sequence[str]) -> None:
-    """Until each partition has a leader; before that a first produce fails."""
+    """Wait until each partition has a leader: before that, a first produce fails. Raises KafkaError after 30 s."""
     deadline = time.monotonic() + 30
     while True:
         described = await client.describe_topics(list(names))

@@ -1,4 +1,8 @@
-"""Is the head of a rung due? A rung is a queue in the order of writing, so its head speaks for what is behind it."""
+"""Decides whether the records at the head of a rung are due.
+
+A rung is a queue in write order, and all its records have nearly the same delay. So a head that is not due holds back
+all records behind it.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,23 @@ from collections.abc import Sequence
 from failsoft.schemas.record import Header
 
 SLACK_MS = 60_000
-"""How far past twice its delay a due time may lie before it is taken for forged; clocks of one fleet differ less."""
+"""Milliseconds that a due time may lie beyond twice its delay. A later one counts as forged: clocks within a fleet
+differ by less."""
 
 
 def due_ms(headers: Sequence[Header]) -> int | None:
-    """The due time that a record carries (epoch milliseconds), or None when it has none that can be read.
+    """The due time in a record's headers (epoch milliseconds), or None when it is missing or unreadable.
 
-    Only whoever attempts the record judges its headers whole; a rung is read by this one alone.
+    Reads this one header only. The other headers are checked when the record is attempted.
     """
     found = [value or b"" for key, value in headers if key == "failsoft-due-ms"]
     return int(found[0]) if len(found) == 1 and found[0].isdigit() and len(found[0]) <= 19 else None
 
 
 def due_count(due_ms: Sequence[int | None], now_ms: int) -> int:
-    """How many records from the head on may be taken: those before the first that is not due yet.
+    """How many records may be taken from the head of the rung: all before the first one that is not due.
 
-    A record without a due time that can be read (None) may be taken: it is not attempted, it goes to the dead letters.
+    A record without a readable due time (None) may be taken: it goes to the dead letters without an attempt.
     """
     for i, due in enumerate(due_ms):
         if due is not None and due > now_ms:
@@ -31,12 +36,13 @@ def due_count(due_ms: Sequence[int | None], now_ms: int) -> int:
 
 
 def wait_seconds(due_ms: int, now_ms: int) -> float:
-    """How long the head has to wait, in seconds; 0 when it is ready."""
+    """Seconds until the head is due; 0 when it is due already. Both arguments are epoch milliseconds."""
     return max(0.0, (due_ms - now_ms) / 1000)
 
 
 def plausible(due_ms: int, written_ms: int, delay: float) -> bool:
-    """Could a worker have written this due time on a rung of ``delay`` seconds at ``written_ms``? One far ahead would
-    hold the rung for ever.
+    """True when a worker can have written this due time at ``written_ms`` to a rung of ``delay`` seconds.
+
+    A forged due time far in the future would block the rung for ever. Times are epoch milliseconds.
     """
     return due_ms <= written_ms + 2000 * delay + SLACK_MS

@@ -1,4 +1,4 @@
-"""Which rung of the retry ladder a failed record goes to, and when it is due there."""
+"""Decides which rung of the retry ladder a failed record goes to, and when it is due there."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from failsoft.schemas.failure import Failure
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """A step of the ladder. ``delay`` is as the pipeline file writes it ("5s"): it names the rung's topic.
-    ``due_ms`` is epoch milliseconds; the record is not attempted before.
+    """The rung chosen for one record.
+
+    Attributes:
+        delay: the rung's delay as the pipeline file writes it ("5s"); it names the rung's topic.
+        due_ms: the record is not attempted before this time (epoch milliseconds).
     """
 
     delay: str
@@ -22,9 +25,9 @@ class Rung:
 def next_rung(
     attempt: int, failure: Failure, now_ms: int, u: float, delays: Sequence[tuple[str, float]], jitter: float
 ) -> Rung | None:
-    """The rung for a record that has had ``attempt`` retries, or None: it is dead.
+    """The next rung for a record with ``attempt`` retries so far; None when it must go to the dead letters.
 
-    ``delays`` are (name, seconds), rising.
+    ``delays`` are the rungs as (name, seconds), rising. ``jitter`` is a share of the delay; ``u`` in [0, 1) draws it.
     """
     if not failure.retried or attempt >= len(delays):
         return None
@@ -33,7 +36,9 @@ def next_rung(
 
 
 def wait_ms(delay: float, jitter: float, u: Draw) -> Draw:
-    """Milliseconds on a rung of ``delay`` seconds: ± ``jitter`` of it, ``u`` in [0, 1) deciding, so that what failed
-    together does not come back together. Full jitter would break the order that lets a rung be held by its head alone.
+    """Milliseconds that a record waits on a rung of ``delay`` seconds: ± ``jitter`` of the delay, by ``u`` in [0, 1).
+
+    Jitter spreads records that failed together. It is small, because full jitter would break the order in which the
+    head of a rung is due first.
     """
     return jittered(1000 * delay, jitter, u)

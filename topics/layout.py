@@ -1,4 +1,4 @@
-"""The table of topics that a pipeline needs, and what of the topics that exist would break its promise."""
+"""The topics that a pipeline needs, and the checks for existing topics that would break its promise."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from failsoft.topics.names import Names
 DAY_MS = 86_400_000
 
 RETRY_KEPT_MS = 14 * DAY_MS
-"""Beyond a rung's delay. The ladder waits while a breaker is open, and an outage may last over a holiday."""
+"""Retention of a rung beyond its delay. The ladder waits while a breaker is open; an outage may last over a holiday."""
 
 RETRY_LEAST_MS = DAY_MS
 DEAD_KEPT_MS = 30 * DAY_MS
 DEAD_LEAST_MS = DAY_MS
 SCORED_KEPT_MS = 7 * DAY_MS
-"""Kafka's own default, written out: an answer's readers are the user's, and so is how long they may lag."""
+"""Kafka's own default, set explicitly. The readers of answers are the user's; the user decides how far they may lag."""
 
 CHANGELOG_SEGMENT_MS = 600_000
-"""Ten minutes; Kafka compacts no segment that is still written to, by default for a week."""
+"""Ten minutes. Kafka does not compact the segment that it writes to, which lasts a week by default."""
 
 HEADROOM = 65_536
-"""Bytes. We add at most 4 KiB of headers to a record that may already be at its topic's limit; a write that cannot
-succeed would crash the worker for ever."""
+"""Bytes by which the pipeline's topics exceed the inputs' record limit. failsoft adds at most 4 KiB of headers, and a
+record that is too large to write would crash its worker again and again."""
 
 
 class Role(StrEnum):
-    """What a topic is to the pipeline."""
+    """The role of a topic in the pipeline."""
 
     INPUT = "input"
     SCORED = "scored"
@@ -43,7 +43,15 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it has to be. ``delay`` (seconds) is a rung's."""
+    """A topic as the pipeline requires it.
+
+    Attributes:
+        name: its name.
+        role: its role in the pipeline.
+        partitions: required number of partitions.
+        configs: topic settings at creation.
+        delay: the delay of a rung (seconds); 0 for other topics.
+    """
 
     name: str
     role: Role
@@ -54,7 +62,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """A topic as the cluster has it; ``configs`` has every setting, defaults too."""
+    """A topic as it exists in the cluster. ``configs`` has all its settings, defaults included."""
 
     name: str
     partitions: int
@@ -69,10 +77,11 @@ def layout(
     max_message_bytes: int,
     replay_ms: int = DEAD_KEPT_MS,
 ) -> list[Topic]:
-    """Every topic of the pipeline. ``partitions`` is P, that of the inputs; ``max_message_bytes`` the inputs' largest;
-    ``replay_ms`` is ``replay_kept_ms`` of a cluster whose dead letters are kept in another way than ours.
+    """Every topic that the pipeline requires.
 
-    ``delays`` are (name, seconds).
+    ``delays`` are the rungs as (name, seconds). ``partitions`` is P, the number of partitions of the inputs.
+    ``max_message_bytes`` is the largest limit of the inputs. ``replay_ms`` is the retention of the replay topic:
+    ``replay_kept_ms`` of a cluster whose dead topic has another retention than the default.
     """
     room = {"max.message.bytes": str(max_message_bytes + HEADROOM)}
 
@@ -83,7 +92,7 @@ def layout(
     def single(name: str, role: Role, **configs: str) -> Topic:
         return Topic(name, role, 1, configs)
 
-    # A table that is written several times a second, and read whole by whoever starts: kept short.
+    # A table is written several times a second and read completely by each worker that starts, so it is kept short.
     compacted = {
         "cleanup.policy": "compact",
         "segment.ms": str(CHANGELOG_SEGMENT_MS),
@@ -104,25 +113,25 @@ def layout(
 
 
 def input_partitions(inputs: Sequence[str], existing: Mapping[str, Existing]) -> int | None:
-    """P, if any input topic exists; ``problems`` says so when they differ."""
+    """P: the number of partitions of the first input topic that exists, or None. ``problems`` reports other counts."""
     return next((existing[name].partitions for name in inputs if name in existing), None)
 
 
 def input_max_bytes(inputs: Sequence[str], existing: Mapping[str, Existing], default: int) -> int:
-    """The largest record that an input topic may bring."""
+    """The largest record limit (bytes) of the input topics that exist; ``default`` for none."""
     found = [int(existing[n].configs.get("max.message.bytes", default)) for n in inputs if n in existing]
     return max(found, default=default)
 
 
 def replay_kept_ms(names: Names, existing: Mapping[str, Existing]) -> int:
-    """Retention for a ``replay`` still to be created: at least that of the dead letters that exist; -1 is for ever."""
+    """Retention (ms) for a replay topic to be created: at least that of an existing dead topic. -1 means for ever."""
     dead = existing.get(names.dead)
     kept = _retention(dead) if dead is not None else DEAD_KEPT_MS
     return -1 if kept == float("inf") else max(DEAD_KEPT_MS, int(kept))
 
 
 def problems(required: Sequence[Topic], existing: Mapping[str, Existing]) -> list[str]:
-    """What of the existing topics would break the promise; each says what would be right. Missing ones are not here."""
+    """What is wrong with existing topics, and what would be right; one line each. Missing topics are not reported."""
     found: list[str] = []
     for topic in required:
         there = existing.get(topic.name)
@@ -132,50 +141,50 @@ def problems(required: Sequence[Topic], existing: Mapping[str, Existing]) -> lis
 
 
 def missing(required: Sequence[Topic], existing: Mapping[str, Existing]) -> list[Topic]:
-    """What is still to be created."""
+    """The required topics that do not exist yet."""
     return [topic for topic in required if topic.name not in existing]
 
 
 def _topic_problems(
     topic: Topic, there: Existing, existing: Mapping[str, Existing], required: Sequence[Topic]
 ) -> list[str]:
-    said: list[str] = []
+    lines: list[str] = []
 
-    def say(text: str) -> None:
-        said.append(f"{topic.name}: {text}")
+    def add(text: str) -> None:
+        lines.append(f"{topic.name}: {text}")
 
     if there.partitions != topic.partitions:
         if topic.role is Role.INPUT:
-            say(f"has {there.partitions} partitions, another input has {topic.partitions}; all inputs need one count")
+            add(f"has {there.partitions} partitions, another input has {topic.partitions}; all inputs need one count")
         elif topic.partitions == 1:
-            say(f"has {there.partitions} partitions; it must have 1, for one reader to see all of it in order")
+            add(f"has {there.partitions} partitions; it must have 1, so that one reader gets all records in order")
         else:
-            say(f"has {there.partitions} partitions; it must have {topic.partitions}, as the inputs have")
+            add(f"has {there.partitions} partitions; it must have {topic.partitions}, like the inputs")
     if topic.role is Role.INPUT:
-        return said
+        return lines
     policy = there.configs.get("cleanup.policy", "delete")
     if topic.role is Role.CHANGELOG:
         if policy != "compact":
-            say(f"cleanup.policy is {policy!r}; it must be 'compact', or the fleet forgets its state")
-        return said
+            add(f"cleanup.policy is {policy!r}; it must be 'compact', or the fleet loses its state")
+        return lines
     if "compact" in policy:
-        say(f"cleanup.policy is {policy!r}; it must be 'delete': compaction drops records that were not read yet")
+        add(f"cleanup.policy is {policy!r}; it must be 'delete': compaction deletes records that were not read yet")
     if topic.role in (Role.RETRY, Role.DEAD, Role.REPLAY):
         if there.configs.get("retention.bytes", "-1") != "-1":
-            say("retention.bytes is set; it must be -1: retention by size deletes records that were not read yet")
+            add("retention.bytes is set; it must be -1: retention by size deletes records that were not read yet")
         least = RETRY_LEAST_MS + round(1000 * topic.delay) if topic.role is Role.RETRY else DEAD_LEAST_MS
         kept = _retention(there)
         if kept < least:
-            say(f"retention.ms is {kept:.0f}; it must be at least {least} ({_days(least)})")
+            add(f"retention.ms is {kept:.0f}; it must be at least {least} ({_days(least)})")
     if topic.role is Role.REPLAY:
         dead = next((existing[t.name] for t in required if t.role is Role.DEAD and t.name in existing), None)
         if dead is not None and _retention(there) < _retention(dead):
-            say(f"retention.ms is shorter than that of {dead.name}: what was replayed is read back from here")
+            add(f"retention.ms is shorter than that of {dead.name}; raise it, or dead letters may be replayed twice")
     wanted = topic.configs.get("max.message.bytes")
     have = there.configs.get("max.message.bytes")
     if wanted is not None and have is not None and int(have) < int(wanted):
-        say(f"max.message.bytes is {have}; it must be at least {wanted}: the inputs' limit and room for our headers")
-    return said
+        add(f"max.message.bytes is {have}; it must be at least {wanted}: the inputs' limit and room for headers")
+    return lines
 
 
 def _retention(topic: Existing) -> float:
@@ -189,9 +198,14 @@ def _days(ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a pipeline asks of its cluster. ``delays`` are (name, seconds); ``partitions`` is for inputs to be created.
+    """The topics that a pipeline needs from its cluster.
 
-    ``replication`` None is 3, or as many as there are brokers.
+    Attributes:
+        names: the pipeline's topic names.
+        inputs: names of the input topics.
+        delays: the rungs as (name, seconds).
+        partitions: number of partitions for input topics to be created.
+        replication: replicas per topic; None means 3, or one per broker if there are fewer.
     """
 
     names: Names
@@ -203,9 +217,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What there is: ``topics`` as they must be, ``existing`` as they are, by name.
+    """A pipeline's topics in its cluster.
 
-    ``strays`` are rungs of this pipeline that no delay names any more: what is left on them nobody reads.
+    Attributes:
+        topics: the topics as required.
+        existing: the topics as they exist, by name.
+        strays: rungs of this pipeline whose delay is no longer configured; no worker reads their records.
     """
 
     topics: Sequence[Topic]
@@ -214,5 +231,5 @@ class Topology:
 
     @property
     def partitions(self) -> int:
-        """P."""
+        """P, the number of partitions of the input topics."""
         return next(t.partitions for t in self.topics if t.role is Role.INPUT)

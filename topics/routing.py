@@ -1,4 +1,4 @@
-"""A verdict -> outgoing records: the only place that decides a destination."""
+"""Turns verdicts into outgoing records. The only module that decides a record's destination."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from failsoft.schemas.scored import Answers
 from failsoft.topics.names import Names
 
 Row = tuple[bytes | None, bytes | None, list[Header]]
-"""A record to write: key, value, headers (a list, as aiokafka's batch builder wants it)."""
+"""A record to write: key, value, headers. Headers are a list, which aiokafka's batch builder requires."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerBatch:
-    """Answers, and the records that they answer, row by row; ``rows`` are the records' places in the batch."""
+    """Answers and the records that they answer.
+
+    Attributes:
+        answers: one answer per record.
+        records: the answered records, in the same order.
+        rows: the index of each record in the lane's batch.
+    """
 
     answers: Answers
     records: Sequence[Record]
@@ -27,7 +33,14 @@ class AnswerBatch:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """Records for one rung, with all their headers; ``rows`` are the records' places in the batch."""
+    """Records for one rung.
+
+    Attributes:
+        delay: the rung's delay as the pipeline file writes it.
+        records: the records to retry.
+        headers: all headers of each record.
+        rows: the index of each record in the lane's batch.
+    """
 
     delay: str
     records: Sequence[Record]
@@ -37,7 +50,7 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """A record that no attempt can help, or none did."""
+    """A record for the dead letters: no attempt can answer it, or its retries are exhausted."""
 
     record: Record
     attempt: Attempt
@@ -45,7 +58,13 @@ class Dead:
 
 @dataclass(slots=True)
 class Verdicts:
-    """What became of a batch. One record may be in several lists: a provisional answer has its retry beside it."""
+    """The results of a batch. A record may be in several lists: with a provisional answer it also has a retry.
+
+    Attributes:
+        given: the answers.
+        retries: the records for the rungs.
+        dead: the records for the dead letters.
+    """
 
     given: list[AnswerBatch] = field(default_factory=list)
     retries: list[Retries] = field(default_factory=list)
@@ -53,9 +72,9 @@ class Verdicts:
 
 
 def route(verdicts: Verdicts, names: Names) -> list[tuple[str, list[Row]]]:
-    """(topic, rows) for everything to be written, in the order of writing.
+    """The records to write as (topic, rows), in write order.
 
-    The partition is not decided here: everything of lane i goes to partition i.
+    The partition is not decided here: lane i writes everything to partition i.
     """
     out: list[tuple[str, list[Row]]] = []
     if verdicts.given:
@@ -71,13 +90,13 @@ def route(verdicts: Verdicts, names: Names) -> list[tuple[str, list[Row]]]:
 
 
 def dead_letter(dead: Dead, group: str) -> Row:
-    """The event untouched, and beside its own headers the history of its failure."""
+    """The event with key, value and own headers unchanged, plus the headers with the history of its failure."""
     own = own_headers(dead.record.headers, dead_letter=True)
     return dead.record.key, dead.record.value, [*own, *dead.attempt.dead_headers(group)]
 
 
 def _in_order(groups: Sequence[tuple[Sequence[int], list[Row]]]) -> list[Row]:
-    """The rows of all groups as the batch had them, so that a key's answers come in the order of its events."""
+    """The rows of all groups, sorted in batch order: the answers of one key keep the order of its events."""
     if len(groups) == 1:
         return groups[0][1]
     placed = [pair for rows, written in groups for pair in zip(rows, written, strict=True)]

@@ -1,4 +1,4 @@
-"""What `faust -A failsoft.workers.app worker` starts."""
+"""The entry point of `faust -A failsoft.workers.app worker`."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from failsoft.workers.telemetry import logs
 
 @functools.cache
 def standalone_app() -> composition.App:
-    """The app as ``faust -A failsoft.workers.app worker`` wants it: everything from the environment.
+    """The app for ``faust -A failsoft.workers.app worker``, configured by the environment only.
 
-    Faust asks for it more than once, and a second worker of one id is refused: it is built once.
+    The result is cached: Faust asks for it more than once, and a second build would claim the same worker id again.
+    Raises Refused, DuplicateId, InvalidId, KafkaUnreachable or TopologyRefused.
     """
     logs.configure()
     pipeline = settings.load(None, os.environ)
     identity: Identity = claim(pipeline.name, os.environ.get("FAILSOFT_WORKER_ID"))
 
-    async def look() -> tuple[Topology, dict[str, int]]:
+    async def read_cluster() -> tuple[Topology, dict[str, int]]:
         return await admin.verify(pipeline.connection(), wanted(pipeline)), await rollouts.active(pipeline)
 
-    topology, active = asyncio.run(look())
+    topology, active = asyncio.run(read_cluster())
     app = composition.build(pipeline, composition.Options(worker_id=identity.id), topology, active)
     app.identity = identity
     return app
 
 
 def __getattr__(name: str) -> Any:
-    """``faust -A failsoft.workers.app`` asks for ``app``: it is built then, and not when this module is imported."""
+    """Build ``app`` when Faust gets this attribute, and not when this module is imported."""
     if name != "app":
         raise AttributeError(name)
     return standalone_app()

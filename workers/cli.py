@@ -1,4 +1,4 @@
-"""The console script: ``failsoft COMMAND``. It knows which commands there are; each group's file knows the rest."""
+"""The console script ``failsoft``. It registers the command groups; each group is defined in its own module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     cls=RootGroup,
     rich_markup_mode="markdown",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # a bug's traceback as Python prints it: the other one shows local values
+    pretty_exceptions_enable=False,  # typer's own tracebacks show the values of local variables
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -37,33 +37,33 @@ def root(
         Path | None,
         typer.Option("--pipeline", metavar="PATH", help="The pipeline file, or its folder.", show_default=False),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an expected error too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of expected errors too.")] = False,
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Score Kafka events with ONNX models, and keep answering, honestly, while parts of it fail.
+    """Score Kafka events with ONNX models. While parts fail, events still get answers, marked as degraded.
 
     **Exit codes**: 0 done, 1 failed, 2 used wrongly, 3 the pipeline file or a card is refused, 4 Kafka cannot
     be reached, 130 interrupted.
 
-    **To begin**: `failsoft demo`
+    **Start here**: `failsoft demo`
     """
     ctx.obj = Flags(pipeline, debug)
 
 
 for group in (kafka, init, topics, worker, publish, tail, dead, breakers, models):
     group.register(app)
-# The demo brings its own command; without its folder the rest works.
+# The demo's folder is optional: without it there is no demo command.
 if find_spec("failsoft.workers.demo.command") is not None:
     importlib.import_module("failsoft.workers.demo.command").register(app)
 
 
 def main() -> None:
-    """The console script's entry."""
+    """The entry point of the console script."""
     try:
         app(prog_name="failsoft")
-    except KeyboardInterrupt:  # before a command began, or after it ended
+    except KeyboardInterrupt:  # Ctrl-C before a command started or after it ended
         sys.exit(INTERRUPTED)
 
 

@@ -1,7 +1,8 @@
-"""Who a worker is: an id that is the same after a restart, and that no other living worker on this machine has.
+"""Claims a worker's id: stable over restarts, and unique among the running workers of this machine.
 
-The id is the group's static member id, so two workers with one id evict each other for ever. A file lock refuses the
-second on one machine; between machines the default id has the host's name in it.
+The id is the worker's static member id in the consumer group, so two workers with the same id would evict each other
+for ever. On one machine a file lock refuses the second worker. Between machines the host name in the default id
+differs.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ _SLOTS = 1024
 
 
 class DuplicateId(Exception):
-    """Another worker of this pipeline runs under that id. Exit code 2."""
+    """Another worker of this pipeline is running with the same id. Exit code 2."""
 
 
 class InvalidId(ValueError):
-    """An id that Kafka would not take. Exit code 2."""
+    """Kafka would refuse the id. Exit code 2."""
 
 
 @dataclass(slots=True)
 class Identity:
-    """An id, held until ``release`` or the end of the process (even by ``kill -9``: the lock is the kernel's)."""
+    """A claimed id, held until ``release`` or the end of the process. After ``kill -9`` the kernel frees its lock."""
 
     id: str
     _lock: IO[str]
@@ -39,24 +40,24 @@ class Identity:
 
 
 def claim(pipeline: str, worker_id: str | None) -> Identity:
-    """The id asked for, or ``<host>-<n>`` with the first n that is free. Raises DuplicateId or InvalidId."""
+    """Claim ``worker_id``, or ``<host>-<n>`` with the first free n when it is None. Raises DuplicateId or InvalidId."""
     if worker_id is not None:
         if not _VALID.fullmatch(worker_id):
             raise InvalidId(f"--id {worker_id!r}: use 1 to 200 letters, digits, '.', '_' and '-'")
         found = _try(pipeline, worker_id)
         if found is None:
-            raise DuplicateId(f"a worker of {pipeline} with --id {worker_id} is running on this machine already")
+            raise DuplicateId(f"a worker of {pipeline} with --id {worker_id} is already running on this machine")
         return found
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:180] or "worker"
     for n in range(_SLOTS):
         found = _try(pipeline, f"{host}-{n}")
         if found is not None:
             return found
-    raise DuplicateId(f"{_SLOTS} workers of {pipeline} run on this machine; give --id")
+    raise DuplicateId(f"{_SLOTS} workers of {pipeline} are running on this machine; choose an id with --id")
 
 
 def own_folder() -> Path:
-    """This user's folder for what workers of one machine share: one, so that no crash leaves another behind."""
+    """This user's folder for files shared by the workers of one machine. It is fixed, so crashes leave no others."""
     folder = Path(tempfile.gettempdir()) / f"failsoft-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder

@@ -1,4 +1,4 @@
-"""The sections of a pipeline file: their keys, what each means, its default, and what it may be."""
+"""The sections of a pipeline file: the meaning, default and allowed values of each key."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def _no_blank(text: str) -> str:
     return text
 
 
-# As aiokafka reads them: a name, a number or an IPv6 address, and a port unless it is Kafka's own.
+# The forms that aiokafka accepts: a host name, an IPv4 or an IPv6 address, with an optional port.
 _SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(?::(\d{1,5}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
 
 
 def _servers(text: str) -> str:
-    """A client that met these would end in an error that names no key."""
+    """Check broker addresses here, because the client's own error would not name the key."""
     _no_blank(text)
     servers = [part.strip() for part in text.split(",")]
     for server in servers:
         found = _SERVER.fullmatch(server)
         if found is None or not 0 < int(found[1] or 9092) < 65536:
-            raise ValueError(f"{server!r} is no broker: write HOST:PORT, several with commas between")
+            raise ValueError(f"{server!r} is not a broker address: write HOST:PORT, separated by commas")
     return ",".join(servers)
 
 
@@ -48,10 +48,10 @@ Duration = Annotated[str, AfterValidator(lambda length: (seconds(length), length
 
 
 class Kafka(Section):
-    """How to reach the brokers; the names are aiokafka's and librdkafka's. Passwords come from the environment only."""
+    """How to reach the brokers. Keys are named as in aiokafka and librdkafka. Set passwords in the environment only."""
 
     bootstrap_servers: Annotated[
-        Servers, means("The brokers to ask first, as HOST:PORT, with commas between.", "kafka-1:9092,kafka-2:9092")
+        Servers, means("The brokers to connect to first, as HOST:PORT, comma-separated.", "kafka-1:9092,kafka-2:9092")
     ] = "127.0.0.1:9092"
     security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
@@ -62,21 +62,21 @@ class Kafka(Section):
         means("How the client logs in. Only with SASL.", "SCRAM-SHA-512"),
     ] = "PLAIN"
     sasl_username: Annotated[
-        str | None, means("Who logs in.", "scoring", left_out="nobody; SASL is refused without it")
+        str | None, means("The user name for SASL.", "scoring", left_out="none; SASL is refused without it")
     ] = None
     sasl_password: Annotated[
         SecretStr | None, means("The password of `sasl_username`.", "…", left_out="SASL is refused without it")
     ] = None
     ssl_cafile: Annotated[
         str | None,
-        means("The certificates that a broker's is checked with, a PEM file.", "ca.pem", left_out="the system's"),
+        means("A PEM file with the certificates to verify brokers with.", "ca.pem", left_out="the system's"),
     ] = None
     ssl_certfile: Annotated[
-        str | None, means("The client's own certificate, a PEM file.", "client.pem", left_out="the client shows none")
+        str | None, means("A PEM file with the client's own certificate.", "client.pem", left_out="no certificate")
     ] = None
     ssl_keyfile: Annotated[
         str | None,
-        means("The key of `ssl_certfile`, a PEM file.", "client.key", left_out="it is in `ssl_certfile`"),
+        means("A PEM file with the key of `ssl_certfile`.", "client.key", left_out="the key is in `ssl_certfile`"),
     ] = None
     ssl_password: Annotated[
         SecretStr | None, means("The password of `ssl_keyfile`.", "…", left_out="the key is not encrypted")
@@ -84,23 +84,23 @@ class Kafka(Section):
     replication: Annotated[
         int,
         Field(ge=0, le=32_767),
-        means("Copies of each topic that `failsoft topics apply` creates. 0: three, or one a broker if fewer.", 3),
+        means("Replicas of each topic that `failsoft topics apply` creates. 0: three, or one per broker if fewer.", 3),
     ] = 0
 
 
 class Input(Section):
-    """What an event looks like, and where events come from."""
+    """Where events come from, and their format."""
 
     topics: Annotated[
         list[Topic],
         Field(min_length=1),
-        means("The topics with the events. All have the same number of partitions.", ["car-loans.events"]),
+        means("The topics with the events. All must have the same number of partitions.", ["car-loans.events"]),
     ]
     format: Annotated[Literal["json"], means("How an event's value is encoded.", "json")] = "json"
     id: Annotated[
         Text | None,
         means(
-            "The field with an event's id. The `ce_id` header comes before it.",
+            "The field with an event's id. A `ce_id` header takes precedence.",
             "event_id",
             left_out="`<topic>-<partition>-<offset>` is the id",
         ),
@@ -108,16 +108,18 @@ class Input(Section):
     time: Annotated[
         Text | None,
         means(
-            "The field with an event's time, as ISO 8601. The `ce_time` header comes before it.",
+            "The field with an event's time, in ISO 8601. A `ce_time` header takes precedence.",
             "occurred_at",
             left_out="the record's timestamp is the time",
         ),
     ] = None
     features: Annotated[
-        str, means('The field whose object holds the features. `""`: they are in the event itself.', "payload", "")
+        str, means('The field whose object holds the features. `""`: the event itself holds them.', "payload", "")
     ] = "features"
     max_bytes: Annotated[
-        int, Field(ge=1, le=16_000_000), means("Bytes of an event's value; a larger one is `malformed`.", 200_000)
+        int,
+        Field(ge=1, le=16_000_000),
+        means("Most bytes of an event's value. A larger event is `malformed`.", 200_000),
     ] = 1_000_000
     partitions: Annotated[
         int, Field(ge=1, le=10_000), means("Partitions of an input topic that `failsoft topics apply` creates.", 12)
@@ -125,18 +127,18 @@ class Input(Section):
 
 
 class Retry(Section):
-    """The ladder: one topic a delay."""
+    """The retry ladder. Each delay is a rung with its own topic."""
 
     delays: Annotated[
         list[Duration],
         means(
-            "How long a failed event waits for each retry, rising; a topic each. Empty: no retries.",
+            "How long a failed event waits before each retry, rising. Each delay has its own topic. Empty: no retries.",
             ["1m", "10m", "1h"],
             [],
         ),
     ] = ["5s", "30s", "5m"]
-    # A tenth each way spreads what failed together, and is small enough for a rung to stay nearly in due order.
-    jitter: Annotated[float, Field(ge=0, lt=1), means("How far chance moves each wait: 0.1 is ±10 %.", 0.05)] = 0.1
+    # A tenth each way spreads events that failed together, and is small enough to keep a rung nearly in due order.
+    jitter: Annotated[float, Field(ge=0, lt=1), means("Random variation of each wait: 0.1 is ±10 %.", 0.05)] = 0.1
 
     @field_validator("delays")
     @classmethod
@@ -148,25 +150,29 @@ class Retry(Section):
 
     @property
     def rungs(self) -> tuple[tuple[str, float], ...]:
-        """(name, seconds) a rung."""
+        """The rungs as (name, seconds)."""
         return tuple((d, seconds(d)) for d in self.delays)
 
 
 class Models(Section):
-    """Where the model repository is, and what proving a version may take."""
+    """The model repository, and the limits of vetting a version."""
 
     repository: Annotated[
         Text,
         means(
-            "The folder of the model repository. A relative path starts at this file's folder.", "../models/repository"
+            "The folder of the model repository. A relative path is relative to this file's folder.",
+            "../models/repository",
         ),
     ] = "models/repository"
-    # failsoft.models.vetting.gate.Limits has the reasons for these two.
+    # failsoft.models.vetting.gate.Limits explains these two defaults.
     vetting_memory_mb: Annotated[
         int,
         Field(ge=1),
-        means("Megabytes for proving a version, beside the runtime and six times the model's file.", 2048),
+        means(
+            "Megabytes for vetting a version, in addition to the runtime and six times the size of the model file.",
+            2048,
+        ),
     ] = 512
     vetting_time: Annotated[
-        Duration, means("How long proving a version may take; half of it on the processor.", "2m")
+        Duration, means("How long vetting a version may take. At most half of it may be CPU time.", "2m")
     ] = "60s"

@@ -1,7 +1,7 @@
-"""pipeline.toml + environment + flags -> frozen Settings, read once.
+"""Reads the settings once, from flags, environment and pipeline.toml, into a frozen Settings.
 
-Precedence: flag, environment (``FAILSOFT_KAFKA__BOOTSTRAP_SERVERS`` style), file. A mistake is refused with the key,
-what it may be, and the nearest spelling, before anything else happens.
+Flags override the environment (``FAILSOFT_KAFKA__BOOTSTRAP_SERVERS`` style), which overrides the file. A mistake is
+refused before anything else happens. The error names the key, its allowed values and the nearest spelling.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ FILE = "pipeline.toml"
 SECRETS = ("FAILSOFT_KAFKA__SASL_PASSWORD", "FAILSOFT_KAFKA__SSL_PASSWORD")
 
 OTHER_ENV = {
-    "FAILSOFT_PIPELINE": "The pipeline file, or its folder, where `--pipeline` is not given.",
-    "FAILSOFT_WORKER_ID": "The worker's id, where `--id` is not given.",
-    "FAILSOFT_CACHE": "Where the embedded Kafka is kept once it is downloaded. Else the user's cache folder.",
+    "FAILSOFT_PIPELINE": "The pipeline file, or its folder. Used when `--pipeline` is not given.",
+    "FAILSOFT_WORKER_ID": "The worker's id. Used when `--id` is not given.",
+    "FAILSOFT_CACHE": "The folder for the downloaded embedded Kafka. Default: the user's cache folder.",
 }
-"""Variables with our prefix that are not keys of the pipeline file, and what each means."""
+"""Environment variables with the prefix ENV that are not keys of the pipeline file, and the meaning of each."""
 
 
 class Settings(Section):
-    """A pipeline, as its file and the environment describe it."""
+    """The settings of one pipeline."""
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
@@ -44,10 +44,13 @@ class Settings(Section):
         written(NAME_PATTERN),
         means("The pipeline's name. It prefixes every topic, group and transactional id of the pipeline.", "car-loans"),
     ]
-    model: Annotated[Text, means("The primary: a folder of the model repository.", "repayment")]
+    model: Annotated[Text, means("The primary model: the name of a folder in the model repository.", "repayment")]
     guarantee: Annotated[
         Literal["exactly_once", "at_least_once"],
-        means("`at_least_once` has less latency, and duplicates after a crash. Neither loses events.", "at_least_once"),
+        means(
+            "`at_least_once` has less latency, but may write duplicates after a crash. Neither loses events.",
+            "at_least_once",
+        ),
     ] = "exactly_once"
     kafka: Kafka = Kafka()
     input: Input
@@ -58,17 +61,19 @@ class Settings(Section):
     def _own_topics_are_not_inputs(self) -> Settings:
         owned = [t for t in self.input.topics if self.names.owns(t)]
         if owned:
-            raise ValueError(f"input.topics: {owned[0]!r} is one of the pipeline's own topics; an event would circle")
+            raise ValueError(f"input.topics: {owned[0]!r} is one of the pipeline's own topics; events would loop")
         if len(set(self.input.topics)) < len(self.input.topics):
             raise ValueError("input.topics: a topic is named twice")
         long = [t for t in map(self.names.retry, self.retry.delays) if len(t) > LONGEST_TOPIC]
         if long:
-            raise ValueError(f"retry.delays: {long[0]!r} is longer than Kafka's {LONGEST_TOPIC} characters for a topic")
+            raise ValueError(
+                f"retry.delays: {long[0]!r} is longer than Kafka's {LONGEST_TOPIC} characters for a topic name"
+            )
         return self
 
     @property
     def folder(self) -> Path:
-        """The pipeline file's folder: what the file names, and a card's rules, are found there."""
+        """The pipeline file's folder. A relative repository path and a card's rule modules are looked up there."""
         return self._folder
 
     @property
@@ -81,16 +86,18 @@ class Settings(Section):
         return Envelope(i.id, i.time, i.features, i.max_bytes)
 
     def connection(self) -> dict[str, Any]:
-        """Keyword arguments that every aiokafka client of this pipeline takes. Raises Refused: only here, since what
-        needs no Kafka needs no password and no certificate.
+        """Keyword arguments for every aiokafka client of this pipeline.
+
+        Raises Refused for missing credentials or certificates. They are checked only here, because commands that do not
+        use Kafka need none.
         """
         k = self.kafka
         found: dict[str, Any] = {"bootstrap_servers": k.bootstrap_servers, "security_protocol": k.security_protocol}
         if k.security_protocol.startswith("SASL"):
             if not k.sasl_username:
-                raise Refused(FILE, [f"kafka.sasl_username: missing, and {k.security_protocol} needs one"])
+                raise Refused(FILE, [f"kafka.sasl_username: missing; {k.security_protocol} needs a user name"])
             if k.sasl_password is None:
-                raise Refused("environment", [f"{SECRETS[0]}: missing, and {k.security_protocol} needs a password"])
+                raise Refused("environment", [f"{SECRETS[0]}: missing; {k.security_protocol} needs a password"])
             found |= {
                 "sasl_mechanism": k.sasl_mechanism,
                 "sasl_plain_username": k.sasl_username,
@@ -118,9 +125,10 @@ class Settings(Section):
 def load(
     flag: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None, cwd: Path | None = None
 ) -> Settings:
-    """The settings of the pipeline file at ``flag``, else FAILSOFT_PIPELINE, else in the working directory.
+    """Load the settings.
 
-    ``overrides`` are flags by dotted key. Raises Refused.
+    The pipeline file is ``flag``, else FAILSOFT_PIPELINE of ``environ``, else pipeline.toml in ``cwd`` (default: the
+    working directory). ``overrides`` are flags by dotted key; None means not given. Raises Refused.
     """
     path = flag or Path(environ.get("FAILSOFT_PIPELINE") or (cwd or Path()) / FILE)
     if path.is_dir():
@@ -128,7 +136,7 @@ def load(
     try:
         raw = toml(str(path), path.read_text("utf-8"))
     except FileNotFoundError:
-        hint = "give --pipeline, set FAILSOFT_PIPELINE, or make one with: failsoft init my-pipeline"
+        hint = "give --pipeline, set FAILSOFT_PIPELINE, or create one with: failsoft init my-pipeline"
         raise Refused(str(path), [f"no such file; {hint}"]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise Refused(str(path), [f"not TOML: {e}"]) from None
@@ -142,8 +150,8 @@ def load(
     try:
         settings = Settings.model_validate(raw)
     except ValidationError as e:
-        told = refuse(str(path), e, Settings).problems
-        raise Refused(str(path), [problem + _source(problem, overlaid) for problem in told]) from None
+        problems = refuse(str(path), e, Settings).problems
+        raise Refused(str(path), [problem + _source(problem, overlaid) for problem in problems]) from None
     settings._folder = path.resolve().parent
     root = Path(settings.models.repository)
     if not root.is_absolute():
@@ -155,12 +163,13 @@ def _refuse_secrets(file: str, raw: Mapping[str, Any]) -> None:
     kafka = raw.get("kafka")
     for key in ("sasl_password", "ssl_password"):
         if isinstance(kafka, dict) and key in kafka:
-            raise Refused(file, [f"kafka.{key}: a password does not belong in a file; set {ENV}KAFKA__{key.upper()}"])
+            raise Refused(file, [f"kafka.{key}: a password must not be in a file; set {ENV}KAFKA__{key.upper()}"])
 
 
 def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
-    """Put FAILSOFT_SECTION__KEY over ``raw``; the variables that were, by key. Text is read as TOML where the key wants
-    something else than text.
+    """Set the keys in ``raw`` that ``environ`` has as FAILSOFT_SECTION__KEY. Returns the variables used, by dotted key.
+
+    For a key that is not text, the variable's text is parsed as TOML. Raises Refused for an unknown variable.
     """
     known = _variables()
     overlaid = {}
@@ -176,7 +185,7 @@ def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _source(problem: str, overlaid: Mapping[str, str]) -> str:
-    """Where to mend a value that the file does not have."""
+    """A note that names the environment variable of a refused value, if one set it."""
     key = re.split(r"[:\[]", problem)[0]
     return f" (set by {overlaid[key]})" if key in overlaid else ""
 
@@ -187,8 +196,8 @@ def _variables() -> dict[str, tuple[list[str], bool]]:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             for inner, inner_field in section.model_fields.items():
-                of = inner_field.annotation
-                is_text = of not in (int, float) and get_origin(of) is not list
+                kind = inner_field.annotation
+                is_text = kind not in (int, float) and get_origin(kind) is not list
                 found[f"{ENV}{key.upper()}__{inner.upper()}"] = ([key, inner], is_text)
         else:
             found[f"{ENV}{key.upper()}"] = ([key], True)
@@ -196,7 +205,7 @@ def _variables() -> dict[str, tuple[list[str], bool]]:
 
 
 def _toml_value(name: str, text: str) -> Any:
-    """A number or a list as TOML writes it; a bare word or a comma-separated list as shells write them."""
+    """Parse a variable as a TOML value, or else as a comma-separated list of bare words, as shells write it."""
     try:
         return toml("environment", f"{name} = {text}")[name]
     except tomllib.TOMLDecodeError:
@@ -211,13 +220,13 @@ def _set(raw: dict[str, Any], path: list[str], value: Any) -> None:
     for part in path[:-1]:
         inner = here.setdefault(part, {})
         if not isinstance(inner, dict):
-            return  # a section that is no table: validation says so with the file's own words
+            return  # the section is not a table; validation reports it
         here = inner
     here[path[-1]] = value
 
 
 def wanted(pipeline: Settings) -> Wanted:
-    """What this pipeline asks of its cluster."""
+    """The topics that this pipeline needs from its cluster."""
     i = pipeline.input
-    copies = pipeline.kafka.replication or None
-    return Wanted(pipeline.names, i.topics, pipeline.retry.rungs, i.partitions, copies)
+    replication = pipeline.kafka.replication or None
+    return Wanted(pipeline.names, i.topics, pipeline.retry.rungs, i.partitions, replication)

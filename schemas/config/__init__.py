@@ -1,1 +1,1 @@
-"""What people write in files: durations, sizes, and the refusal of a mistake."""
+"""Values in configuration files: durations, sizes, the meaning of keys, and the refusal of mistakes."""

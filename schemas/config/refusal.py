@@ -1,4 +1,4 @@
-"""A file of the user's that is refused: which file, which key, what it may be, and the nearest spelling."""
+"""Refuses a user's file: the error names the file, the key, the allowed values and the nearest spelling."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 
 
 MOST_PROBLEMS = 20
-"""Of a file, in one refusal: who has more begins with these."""
+"""Problems of one file that a refusal lists. A user with more can start with these."""
 
 DEEPEST = 32
-"""Levels of tables and arrays in a file, of which ours have four. Deep ones end in Python's own limit."""
+"""Levels of tables and arrays in a file. Valid files have at most four; very deep ones reach Python's recursion
+limit."""
 
 _LONGEST = 500
-"""Characters of a problem, and a tenth of it of a key in it: the file may hold a slip of a megabyte."""
+"""Characters of one problem's text; a key in it gets a fifth of that. The file may hold a megabyte by mistake."""
 
 
 class Refused(Exception):
-    """A pipeline file or a card that cannot be used as it stands; nothing has been read or changed. Exit code 3."""
+    """A pipeline file or a card is unusable as it is. Nothing has been read from it or changed. Exit code 3."""
 
     def __init__(self, file: str, problems: Sequence[str]) -> None:
         self.file = file
@@ -35,14 +36,17 @@ class Refused(Exception):
 
 
 def refuse(file: str, error: ValidationError, schema: type[BaseModel]) -> Refused:
-    """``error``, met when ``file`` was read as ``schema``, in words that name each key."""
+    """Translate ``error``, raised when ``file`` was validated as ``schema``, into a refusal that names each key."""
     problems = [_problem(e["loc"], e["type"], e["msg"] + _nearest(e), schema) for e in error.errors()]
     more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
     return Refused(file, [shortened(problem) for problem in problems[:MOST_PROBLEMS]] + more)
 
 
 def toml(file: str, text: str) -> dict[str, Any]:
-    """What the TOML ``text`` of ``file`` says. Raises TOMLDecodeError, and Refused for what no file of ours can be."""
+    """Parse ``text``, the content of ``file``, as TOML.
+
+    Raises TOMLDecodeError for a syntax error, and Refused for nesting or numbers beyond the limits.
+    """
     if _DOTTED.search(text):
         raise Refused(file, [_TOO_DEEP])
     try:
@@ -51,21 +55,21 @@ def toml(file: str, text: str) -> dict[str, Any]:
         raise
     except RecursionError:
         raise Refused(file, [_TOO_DEEP]) from None
-    except ValueError:  # Python's limit of digits
-        raise Refused(file, ["a number of thousands of digits; TOML's have 64 bits"]) from None
+    except ValueError:  # Python's limit on the digits of an integer
+        raise Refused(file, ["a number of thousands of digits; TOML integers have at most 64 bits"]) from None
     problems = list(_faults(found))
     if problems:
         raise Refused(file, problems[:MOST_PROBLEMS])
     return found
 
 
-# tomllib walks a dotted key from its beginning for each dot: one of twenty thousand took half a minute.
+# tomllib needs quadratic time for a dotted key: one with twenty thousand dots took half a minute.
 _DOTTED = re.compile(rf"(?:^|[\[{{,])[ \t]*+(?:[^\s.=\[\]{{}},:]++[ \t]*+\.[ \t]*+){{{DEEPEST}}}", re.MULTILINE)
-_TOO_DEEP = f"nested deeper than {DEEPEST} levels: a bracket, or a dot in a key, that is there by mistake?"
+_TOO_DEEP = f"nested deeper than {DEEPEST} levels; is there a bracket, or a dot in a key, by mistake?"
 
 
 def _faults(found: dict[str, Any]) -> Iterator[str]:
-    """What of a TOML file would be met later as an error that names nothing."""
+    """Problems of a parsed TOML file that would otherwise cause a later error without the key's name."""
     level: list[tuple[str, Any]] = list(found.items())
     depth = 1
     while level:
@@ -79,29 +83,29 @@ def _faults(found: dict[str, Any]) -> Iterator[str]:
             elif isinstance(value, list):
                 inner += [(f"{key}[{i}]", each) for i, each in enumerate(value)]
             elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-                yield f"{spelled(key)}: a whole number of {value.bit_length()} bits; TOML's have 64"
+                yield f"{spelled(key)}: a whole number of {value.bit_length()} bits; TOML integers have at most 64"
         level, depth = inner, depth + 1
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:
-    """At most ``longest`` characters of ``text``."""
+    """``text`` cut to at most ``longest`` characters."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def spelled(key: str) -> str:
-    """A key as an error can show it: not longer than a key of ours ever is, and no sign that moves a cursor."""
+    """``key`` as an error message can show it: cut to a bounded length, without control characters."""
     short = shortened(key, _LONGEST // 5)
     return short if short.isprintable() else repr(short)
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """``" (did you mean 'x'?)"`` when something known is spelled nearly so, else nothing."""
+    """``" (did you mean 'x'?)"`` when a known word has a similar spelling, else ""."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
 def _nearest(error: ErrorDetails) -> str:
-    """Of the words that a key may be, the one that was meant."""
+    """A hint at the allowed word that is spelled most like the given one."""
     given = error["input"]
     if error["type"] != "literal_error" or not isinstance(given, str):
         return ""
@@ -117,12 +121,12 @@ def _problem(loc: tuple[int | str, ...], kind: str, message: str, schema: type[B
         return f"{key}: no such key{near(shortened(str(loc[-1])), names)}{known}"
     if kind == "missing":
         return f"{key}: missing, and it has no default"
-    told = message.removeprefix("Value error, ")
-    return f"{key}: {told}" if key else told
+    text = message.removeprefix("Value error, ")
+    return f"{key}: {text}" if key else text
 
 
 def _keys(schema: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    """The keys that ``schema`` knows at ``path``."""
+    """The keys that ``schema`` accepts at ``path``."""
     here: type[BaseModel] | None = schema
     for part in path:
         if isinstance(part, int):

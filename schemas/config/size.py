@@ -1,4 +1,4 @@
-"""Sizes as people write them ("512MB", "2GB", "1.5GiB") and as programs count them (bytes)."""
+"""Converts sizes between text ("512MB", "2GB", "1.5GiB") and bytes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ _UNITS = {
     "TiB": 1024**4,
 }
 _MOST = 2**50
-"""Bytes: more is a slip of the pen on any machine, and 64 bits hold it with room to spare."""
+"""Bytes: a pebibyte. On any machine more is a typing mistake; 64 bits hold it easily."""
 
 PATTERN = rf"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.[0-9]*[1-9][0-9]*)({'|'.join(_UNITS)})$"
-"""The same for JSON Schemas, which know no more than a pattern."""
+"""The same rule for JSON Schemas, which can only express a pattern (so without the upper limit)."""
 
 _FORM = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(_UNITS)})", re.ASCII)
 
 
 def bytes_of(text: str) -> int:
-    """``"512MB"`` -> 512,000,000; ``"512MiB"`` -> 536,870,912. Raises ValueError, with what would be right, for
-    anything but a positive number and a unit, and for more than a pebibyte.
+    """``"512MB"`` -> 512,000,000; ``"512MiB"`` -> 536,870,912.
+
+    Raises ValueError, which says what would be right, unless ``text`` is a positive number and a unit, at most a
+    pebibyte.
     """
     found = _FORM.fullmatch(text) if isinstance(text, str) else None
     if found is None or not 1 <= float(found[1]) * _UNITS[found[2]] <= _MOST:
@@ -34,9 +36,7 @@ def bytes_of(text: str) -> int:
 
 
 def text(size: int) -> str:
-    """``size`` bytes in the largest unit of which it is a whole number, or else in MB: the inverse of ``bytes_of``
-    for what people write.
-    """
+    """``size`` bytes in the largest unit that gives a whole number, else in MB. The inverse of ``bytes_of``."""
     whole = [(amount, unit) for unit, amount in _UNITS.items() if size >= amount and size % amount == 0]
     if whole:
         amount, unit = max(whole)

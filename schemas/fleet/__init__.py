@@ -1,1 +1,1 @@
-"""Messages between the workers of one pipeline: breakers and rollouts."""
+"""Messages between the workers of one pipeline, about breakers and rollouts."""

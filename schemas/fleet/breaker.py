@@ -1,7 +1,7 @@
-"""Messages between workers of a fleet: reports and commands to a breaker's owner, its rows and alerts to everyone.
+"""Breaker messages: workers' reports and operators' commands to the owner, and the owner's rows and alerts.
 
-Who reads one did not write it: ``parse`` and ``from_dict`` give a value within its limits, or raise Malformed. Fields
-that a reader does not know are ignored, so that workers of two versions can run side by side.
+A reader cannot trust the writer, so ``parse`` and ``from_dict`` check every limit and raise Malformed. Unknown fields
+are ignored, so that workers of two versions can run together.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.fleet.fields import Count, Epoch, Key, Target, Text, Who, Why, Worker, checked
 
 MAX_MESSAGE = 65_536
-"""Bytes of a report, a command or an alert: they have under one thousand, and reasons of people some more."""
+"""Bytes of a report, a command or an alert. Usual ones have under 1,000; an operator's reason can add some more."""
 
 MAX_ROW = 1_000_000
-"""Bytes of a row, which has some 150 a worker: as large as Kafka takes a record by default."""
+"""Bytes of a breaker row: about Kafka's default limit of a record. A row has some 150 bytes per worker."""
 
 _StateName = Literal[
     "closed", "open", "half_open", "forced_open", "disabled"
-]  # failsoft.models.breaker.rules.State; a test compares
+]  # the values of failsoft.models.breaker.rules.BreakerState; a test compares them
 
 
 class ReportKind(StrEnum):
-    """What a worker tells."""
+    """The kinds of a worker's report."""
 
-    WINDOW = "window"  # its counts: every 250 ms when there are some, at once when its own breaker opens
-    ASK = "ask"  # it has something to probe with, and by its row it is time
-    PROBED = "probed"  # what became of the probes that it was lent
+    WINDOW = "window"  # its counts: every 250 ms if there are any, at once when its local breaker opens
+    ASK = "ask"  # a request for probes: it has records to probe with, and the breaker row says that probes are due
+    PROBED = "probed"  # results of the probes of its lease
 
 
 class Action(StrEnum):
-    """What an operator orders."""
+    """An operator's command to a breaker."""
 
     FORCE_OPEN = "force_open"
     CLOSE = "close"
@@ -45,12 +45,12 @@ class Action(StrEnum):
 
     @property
     def command(self) -> str:
-        """The command under ``failsoft breakers`` that gives this order."""
+        """The subcommand of ``failsoft breakers`` that sends this action."""
         return self.value.removeprefix("force_")
 
 
 def _without_runs(given: object) -> object:
-    """In a message ``runs`` left out are none, and not one a call: nothing is slow that nobody measured."""
+    """A message without ``runs`` has 0 runs, not one per call: slowness that was not measured must not count."""
     return {"runs": 0, **given} if isinstance(given, dict) else given
 
 
@@ -59,7 +59,13 @@ _Counts = Annotated[Counts, BeforeValidator(_without_runs)]
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """Outcomes of one lease so far, in rows: TOTALS, so that a repeat adds nothing. ``slow`` are some of ``passed``."""
+    """Results of one lease so far. They are totals, so a repeated report adds nothing.
+
+    Attributes:
+        passed: rows whose probe passed.
+        failed: rows whose probe failed.
+        slow: those of ``passed`` that were slow.
+    """
 
     passed: Count = 0
     failed: Count = 0
@@ -72,13 +78,22 @@ class Probes:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A worker to the owner, about one breaker, under the generation of the row that the worker last saw.
+    """A report of one worker to the owner, about one breaker.
 
-    ``counts`` are the TOTALS of the worker's rolling window, which its own breaker's trips do not empty: of two reports
-    the newer replaces the older, so repeats and late ones are harmless. ``sequence`` grows within ``worker``, over its
-    restarts too (begin at the wall clock in milliseconds). ``tripped``: its own breaker keeps it from calling, so that
-    it fails although it has no fresh counts; as long as it does, it goes on reporting. ``want`` (of an ASK): how many
-    probes it has something for.
+    Counts are totals, so the newer of two reports replaces the older: repeated and late reports are harmless.
+
+    Attributes:
+        key: the breaker, ``model@version``.
+        worker: id of the reporting worker.
+        sequence: grows with each report of the worker, also over its restarts: it starts at the wall clock (ms).
+        at_ms: when it was sent (epoch milliseconds).
+        generation: generation of the breaker row that the worker read last.
+        kind: the kind of the report.
+        counts: totals of the worker's rolling window. A trip of its local breaker does not clear them.
+        probes: totals of the worker's lease (PROBED).
+        want: how many probes the worker has records for (ASK).
+        tripped: its local breaker stops its calls. The worker counts as failing although its counts do not grow, and it
+            keeps reporting while this holds.
     """
 
     key: Key
@@ -103,7 +118,15 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An operator to the owner. ``target`` is a model (each of its versions) or one ``model@version``."""
+    """An operator's command to the owner.
+
+    Attributes:
+        target: one ``model@version``, or a model, which means each of its versions.
+        action: the command.
+        who: the operator.
+        why: the operator's reason.
+        at_ms: when it was sent (epoch milliseconds).
+    """
 
     target: Target
     action: Action
@@ -122,9 +145,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class WorkerWindow:
-    """The last that a worker reported of its window; ``at_ms`` is never in the owner's future.
+    """A worker's latest report, as the breaker row keeps it.
 
-    ``failing_ms`` is since when, on the owner's clock, it fails by itself; None when it does not.
+    Attributes:
+        sequence: sequence of that report.
+        at_ms: its time (epoch milliseconds), at most the owner's clock at that moment.
+        counts: totals of the worker's rolling window.
+        tripped: the worker's local breaker stops its calls.
+        failing_ms: since when the worker fails by its own report, on the owner's clock (epoch milliseconds); None when
+            it does not fail.
     """
 
     sequence: Count
@@ -136,7 +165,16 @@ class WorkerWindow:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """``probes`` lent to ``worker`` until ``expires_ms``, and how many of them passed (and passed slowly) so far."""
+    """Probes granted to one worker for a limited time.
+
+    Attributes:
+        worker: the worker that may probe.
+        probes: number of rows that it may probe with.
+        granted_ms: when the lease was granted (epoch milliseconds).
+        expires_ms: when it ends (epoch milliseconds).
+        passed: probes that passed so far.
+        slow: those of ``passed`` that were slow.
+    """
 
     worker: Worker
     probes: Count
@@ -148,10 +186,24 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class BreakerRow:
-    """One breaker as the fleet knows it: a value of the table ``breakers``. Times are the owner's wall clock.
+    """The fleet's state of one breaker: a row of the table ``breakers``. Times are the owner's wall clock (epoch ms).
 
-    ``passed`` and ``slow`` are the probes of this half-open spell that passed under leases before the one in ``lease``.
-    ``commands`` names the last few commands obeyed, so that one which is read twice is obeyed once.
+    Attributes:
+        key: the breaker, ``model@version``.
+        state: the breaker's state.
+        generation: grows with every transition and every lease; reports of another generation are dropped.
+        since_ms: time of the last transition.
+        until_ms: from when an open breaker may become half-open; None in every other state.
+        reopenings: failed half-open periods in a row; the open time doubles with each.
+        reason: why the state changed last.
+        changed_by: the worker or operator that caused the change.
+        lease: the current lease of a half-open breaker.
+        passed: probes that passed in this half-open period under earlier leases.
+        slow: those of ``passed`` that were slow.
+        windows: the latest report of each worker, by worker id.
+        sick: workers that fail by their own reports while the fleet's breaker stays closed; each has a ``node_sick``
+            alert.
+        commands: names of the last few commands applied; a command that is read again is ignored.
     """
 
     key: Key
@@ -171,12 +223,12 @@ class BreakerRow:
 
     def __post_init__(self) -> None:
         if (self.until_ms is None) is (self.state == "open"):
-            raise ValueError("an open breaker has a time, and no other has")
+            raise ValueError("an open breaker must have until_ms, and no other state may")
         if self.lease is not None and self.state != "half_open":
-            raise ValueError("only a half-open breaker lends probes")
+            raise ValueError("only a half-open breaker may have a lease")
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON can hold; ``from_dict`` gives the row back."""
+        """The row as JSON types; the inverse of ``from_dict``."""
         return {**asdict(self), "sick": [*self.sick], "commands": [*self.commands]}
 
     @classmethod
@@ -195,10 +247,17 @@ class BreakerRow:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something that a person may want to know, as an event on the topic of alerts; in JSON ``from_`` is ``from``.
+    """An alert for operators, written to the alerts topic.
 
-    ``name`` is ``breaker`` (a transition between states) or ``node_sick`` (of ``worker``, between ``well`` and
-    ``sick``). ``worker`` is whose message brought it about, if one did.
+    Attributes:
+        name: ``breaker`` (a transition between states) or ``node_sick`` (a worker's change between ``well``, ``sick``
+            and ``unknown``).
+        key: the breaker, ``model@version``.
+        at_ms: when it happened (epoch milliseconds).
+        from_: the old state; ``from`` in JSON.
+        to: the new state.
+        reason: why it changed.
+        worker: the worker or operator whose message caused the change, if any; for ``node_sick`` the worker concerned.
     """
 
     name: str

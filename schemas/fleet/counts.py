@@ -1,4 +1,4 @@
-"""How many calls failed and how many runs were slow: what workers count, report and add up."""
+"""Counts of calls, failures, runs and slow runs, which workers report and the owner adds up."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from failsoft.schemas.fleet.fields import Count
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many calls there were and how many failed; how many runs they took and how many of those were slow.
+    """Counts of one model version's calls and runs. A call is one row; a run answers a batch of rows at once.
 
-    A call is a row. A run answers a batch of rows at once, and a run is slow or not: were its rows counted, one stall
-    of a large batch would be thousands of slow calls and open the breaker of a healthy model. ``runs`` left out is one
-    a call. Raises ValueError when a number is negative, or when more failed or were slow than there were.
+    Slowness is counted per run, not per row: else one slow run of a large batch would count as thousands of slow calls
+    and open the breaker of a healthy model. Raises ValueError when a number is negative, failures exceed calls, slow
+    runs exceed runs, or runs exceed calls.
+
+    Attributes:
+        calls: rows.
+        failures: rows that failed.
+        slow: runs that were slow.
+        runs: runs; when left out, one per call.
     """
 
     calls: Count = 0
@@ -37,10 +43,10 @@ class Counts:
 
     @property
     def failure_rate(self) -> float:
-        """Failures by calls, 0 when there were no calls."""
+        """Failures divided by calls; 0 when there were no calls."""
         return self.failures / self.calls if self.calls else 0.0
 
     @property
     def slow_rate(self) -> float:
-        """Slow runs by runs, 0 when there were none."""
+        """Slow runs divided by runs; 0 when there were no runs."""
         return self.slow / self.runs if self.runs else 0.0

@@ -1,4 +1,4 @@
-"""Types of fields that messages between workers share, and how a value from outside becomes one of their classes."""
+"""Field types of the messages between workers, and the validation of messages from outside."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from failsoft.schemas.wire import Malformed
 T = TypeVar("T")
 
 _LONGEST_PLACE = 200
-"""Characters of a field's place in an error: a worker's name, which is a key in it, has so many."""
+"""Characters of a field's path in an error. A worker's id, which can be a key in the path, has up to 200."""
 
-# Past 2**53 other readers' JSON numbers are not exact. Strict: true is no 1, and "1" is none either.
+# At most 2**53: beyond it, many JSON readers lose precision. Strict: true and "1" are not accepted as 1.
 Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 Epoch = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 Key = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+@[0-9]{1,18}$", max_length=300)]
 Target = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=300)]
-Worker = Annotated[str, Field(min_length=1, max_length=200)]  # as workers' ids are
+Worker = Annotated[str, Field(min_length=1, max_length=200)]  # the limits of a worker's id
 Text = Annotated[str, Field(max_length=2_000)]
-Who = Annotated[str, Field(max_length=200)]  # who and why make a row's reason, which has a limit of its own
+Who = Annotated[str, Field(max_length=200)]  # who and why together become a row's reason, which must fit into Text
 Why = Annotated[str, Field(max_length=1_000)]
 
 
 def checked(schema: TypeAdapter[T], given: object) -> T:
-    """``given`` as ``schema`` has it. Raises Malformed, naming the field."""
+    """Validate ``given`` with ``schema``. Raises Malformed, which names the invalid field."""
     if not isinstance(given, dict):
-        raise Malformed("not a JSON object")  # otherwise an instance, of which nothing is checked, would pass
+        raise Malformed("not a JSON object")  # pydantic would accept an instance of the class without checking it
     try:
         return schema.validate_python(given)
     except ValidationError as e:
         first = e.errors(include_url=False, include_input=False)[0]
-        at = ".".join(map(str, first["loc"]))[:_LONGEST_PLACE] or "the whole"
+        at = ".".join(map(str, first["loc"]))[:_LONGEST_PLACE] or "the message"
         raise Malformed(f"{at}: {first['msg']}") from None

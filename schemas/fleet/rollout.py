@@ -1,7 +1,7 @@
-"""Messages about versions: what each worker serves, orders to move, and the fleet's row of one model.
+"""Rollout messages: workers' heartbeats, orders to change a model's version, and the fleet's row of one model.
 
-Who reads one did not write it: ``parse`` and ``from_dict`` give a value within its limits, or raise Malformed. Fields
-that a reader does not know are ignored, so that workers of two versions can run side by side.
+A reader cannot trust the writer, so ``parse`` and ``from_dict`` check every limit and raise Malformed. Unknown fields
+are ignored, so that workers of two versions can run together.
 """
 
 from __future__ import annotations
@@ -19,35 +19,40 @@ from failsoft.schemas.fleet.fields import Count, Epoch, Target, Text, Who, Why, 
 
 _Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=280)]
 VERSIONS = range(1, 10**9)
-"""Which numbers name a version: the folders that failsoft.models.catalog.repository takes for one."""
+"""Valid version numbers: failsoft.models.catalog.repository accepts folders with these names as versions."""
 
 _Version = Annotated[int, Field(strict=True, ge=VERSIONS.start, lt=VERSIONS.stop)]
-_NUMBER = re.compile("[0-9]{1,9}")  # no more: int() raises for thousands of digits
+_NUMBER = re.compile("[0-9]{1,9}")  # limited, because int() raises for thousands of digits
 _Sum = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Direction(StrEnum):
-    """What an order asks for."""
+    """The direction of an order."""
 
     PROMOTE = "promote"
     ROLLBACK = "rollback"
 
 
 class Trigger(StrEnum):
-    """What brought a change about; the label of ``failsoft_rollbacks_total`` for the last two."""
+    """The cause of a version change. The last two are labels of ``failsoft_rollbacks_total``."""
 
-    FIRST = "first"  # a worker served it, and there was no row yet
+    FIRST = "first"  # a worker served the model before a row existed
     PROMOTE = "promote"
-    OPERATOR = "operator"  # a person's rollback
-    AUTOMATIC = "automatic"  # the owner's, because of failed probes
+    OPERATOR = "operator"  # a rollback that an operator ordered
+    AUTOMATIC = "automatic"  # a rollback that the owner decided, because probes failed
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What became of a version's calls in one worker, over a rolling window (``failsoft.models.rollout.health.SPAN``).
+    """Health of one version in one worker, over a rolling window (``failsoft.models.rollout.health.SPAN``).
 
-    ``seconds`` is the sum over ``runs`` (batches) of how long each took; ``sure`` the sum of the confidences of
-    ``judged`` answers, of outputs that have one.
+    Attributes:
+        calls: rows.
+        failures: rows that failed.
+        runs: batches.
+        seconds: total duration of the runs (seconds).
+        judged: answers that have a confidence.
+        sure: sum of those confidences.
     """
 
     calls: Count = 0
@@ -70,9 +75,15 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A worker to the owner: the version of ``model`` that it serves (None: none is loaded).
+    """A worker's heartbeat to the owner, about one model.
 
-    ``problem`` is why that is not the one that the fleet's row wants. ``health`` is by version.
+    Attributes:
+        worker: id of the worker.
+        model: the model.
+        serving: the version that the worker serves; None when none is loaded.
+        at_ms: when it was sent (epoch milliseconds).
+        problem: why the worker does not serve the row's active version; None when it does.
+        health: health of each version, by version number.
     """
 
     worker: Worker
@@ -88,15 +99,20 @@ class Heartbeat:
     @classmethod
     def parse(cls, raw: bytes | None) -> Heartbeat:
         """Raises Malformed."""
-        return checked(_PRESENCE, _numbered(wire.loads(raw, MAX_MESSAGE)))
+        return checked(_HEARTBEAT, _numbered(wire.loads(raw, MAX_MESSAGE)))
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Somebody to the owner: move a model to another version.
+    """An order to the owner to change a model's version.
 
-    ``target`` is ``model@version``, or for a rollback also the model alone: to the last good version then.
-    ``failing`` is set by an automatic rollback: the version that failed; it is obeyed only while that one is active.
+    Attributes:
+        target: ``model@version``; for a rollback also the model alone, which means its last good version.
+        order: promotion or rollback.
+        who: the operator, or the owner for an automatic rollback.
+        why: the reason.
+        at_ms: when it was sent (epoch milliseconds).
+        failing: for an automatic rollback, the version that failed. The order is ignored unless that one is active.
     """
 
     target: Target
@@ -108,7 +124,7 @@ class Order:
 
     @property
     def name(self) -> str:
-        """What tells it from others: a row keeps the names of the last few."""
+        """Identifies the order. A row keeps the names of the last few, so that an order is applied once."""
         return f"{self.at_ms} {self.order} {self.who}"
 
     def to_bytes(self) -> bytes:
@@ -122,7 +138,16 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One move of a model from a version to another."""
+    """One change of a model's active version.
+
+    Attributes:
+        at_ms: when (epoch milliseconds).
+        from_: the version that was active before; None for the first.
+        to: the version that is active since.
+        who: the operator, the worker that first served the model, or the owner.
+        why: the reason.
+        trigger: the cause.
+    """
 
     at_ms: Epoch
     from_: _Version | None
@@ -134,7 +159,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """What a worker said last of itself; ``at_ms`` is never in the owner's future."""
+    """A worker's latest heartbeat, as the rollout row keeps it.
+
+    Attributes:
+        version: the version that the worker serves; None when none is loaded.
+        at_ms: time of the heartbeat (epoch milliseconds), at most the owner's clock at that moment.
+        problem: why the worker does not serve the active version; None when it does.
+        health: health of each version, by version number.
+    """
 
     version: _Version | None
     at_ms: Epoch
@@ -144,7 +176,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class OrderResult:
-    """An order, by its name, and why it was refused (None: it was obeyed)."""
+    """The result of one order: its name, and why it was refused; None means it was applied."""
 
     order: Text
     refused: Text | None = None
@@ -152,12 +184,18 @@ class OrderResult:
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """One model as the fleet knows it: a value of the table ``rollouts``. Times are the owner's wall clock.
+    """The fleet's state of one model: a row of the table ``rollouts``. Times are the owner's wall clock (epoch ms).
 
-    ``active`` is the version that every worker is to serve, ``previous`` the one that was active before it. ``moves``
-    counts the changes of ``active``, so that a row which is read again is known to be an old one.
-    ``history`` is in order, the oldest first, the last ``models.rollout.CHANGES_KEPT`` of them. No automatic rollback
-    before ``held_until_ms``.
+    Attributes:
+        model: the model.
+        active: the version that every worker must serve.
+        previous: the version that was active before.
+        moves: number of changes of ``active``; a reader recognises an old row by its lower number.
+        since_ms: time of the last change.
+        held_until_ms: no automatic rollback happens before this time.
+        history: the last ``models.rollout.CHANGES_KEPT`` changes, oldest first.
+        workers: the latest heartbeat of each worker, by worker id.
+        orders: results of the last few orders.
     """
 
     model: _Name
@@ -171,7 +209,7 @@ class RolloutRow:
     orders: tuple[OrderResult, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON can hold; ``from_dict`` gives the row back."""
+        """The row as JSON types; the inverse of ``from_dict``."""
         found = asdict(self)
         found["history"] = [*found["history"]]
         found["orders"] = [*found["orders"]]
@@ -194,13 +232,13 @@ class RolloutRow:
 
 
 def _numbered(given: Any) -> Any:
-    """JSON's names are text; versions are numbers, and what is none of them stays as it is, to be refused."""
+    """Convert the keys of ``health`` from JSON text to version numbers. Other keys stay, so validation refuses them."""
     if isinstance(given, dict) and isinstance(given.get("health"), dict):
         health = {int(v) if _NUMBER.fullmatch(v) else v: h for v, h in given["health"].items()}
         return {**given, "health": health}
     return given
 
 
-_PRESENCE = TypeAdapter(Heartbeat)
+_HEARTBEAT = TypeAdapter(Heartbeat)
 _ORDER = TypeAdapter(Order)
 _ROW = TypeAdapter(RolloutRow)

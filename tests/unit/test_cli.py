@@ -1,4 +1,4 @@
-"""The command line's promises: help with examples, exit codes by one table, and what goes where."""
+"""The command line: help with examples, exit codes, and what is written to stdout and stderr."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ def _raising(error: BaseException) -> typer.Typer:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_each_commands_help_has_an_example(command: list[str]) -> None:
-    """What it does, and a line to copy."""
+    """Each command's help has an example to copy."""
     done = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"})
     assert done.exit_code == 0
     assert f"Example: failsoft {' '.join(command)}" in done.stdout
 
 
-def test_help_waits_for_no_client_and_no_runtime() -> None:
-    """--help imports neither Kafka's client, Faust, a model runtime nor numpy."""
+def test_help_imports_no_client_and_no_runtime() -> None:
+    """--help imports neither Kafka's client, Faust, a model runtime nor numpy, so that it is fast."""
     script = (
         "import sys; from typer.testing import CliRunner; from failsoft.workers.cli import app; "
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0; "
@@ -98,15 +98,15 @@ def test_help_waits_for_no_client_and_no_runtime() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_each_order_to_a_breaker_has_its_command() -> None:
-    """By the word that `Action` has for it, which the breaker's page prints too."""
+def test_each_breaker_action_has_its_command() -> None:
+    """Each `Action` has a command of the name that `Action.command` gives, which the breaker's page prints too."""
     found = {command.name or command.callback.__name__ for command in breakers.app.registered_commands}
     assert found == {"list", *(action.command for action in Action)}
 
 
 @pytest.mark.parametrize("module", ["workers.commands.topics", "workers.operations.breakers", "topics.admin"])
-def test_a_look_at_the_cluster_loads_no_runtime(module: str) -> None:
-    """`topics` and `breakers` need neither Faust nor ONNX Runtime."""
+def test_reading_the_cluster_imports_no_runtime(module: str) -> None:
+    """The code of `topics` and `breakers` imports neither Faust nor ONNX Runtime."""
     script = (
         f"import sys, failsoft.{module}; from failsoft.workers.settings import wanted; "
         "print([m for m in ('faust', 'onnxruntime') if m in sys.modules])"
@@ -116,8 +116,8 @@ def test_a_look_at_the_cluster_loads_no_runtime(module: str) -> None:
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_the_table_names_classes_that_there_are(name: str) -> None:
-    """It goes by name, so a class that moved would fall out of it unseen."""
+def test_the_table_of_exit_codes_names_existing_classes(name: str) -> None:
+    """Every class name in the table exists: a class that was moved would silently lose its exit code."""
     module, _, cls = name.rpartition(".")
     assert issubclass(getattr(importlib.import_module(module), cls), Exception)
 
@@ -145,7 +145,7 @@ def _errors() -> list[tuple[BaseException, int]]:
 
 @pytest.mark.parametrize(("error", "code"), _errors(), ids=lambda v: type(v).__name__ if not isinstance(v, int) else "")
 def test_an_expected_error_is_a_message_and_a_code(error: BaseException, code: int) -> None:
-    """Every line of it on stderr, nothing on stdout, and no traceback."""
+    """An expected error writes every line of its message to stderr, nothing to stdout, and no traceback."""
     done = CliRunner().invoke(_raising(error), ["go"])
     assert (done.exit_code, done.stdout) == (code, "")
     assert "Traceback" not in done.stderr
@@ -154,27 +154,27 @@ def test_an_expected_error_is_a_message_and_a_code(error: BaseException, code: i
         assert all(line in done.stderr for line in str(error).splitlines())
 
 
-def test_debug_shows_where_an_expected_error_comes_from() -> None:
-    """The traceback, and the same code."""
+def test_debug_shows_the_traceback_of_an_expected_error() -> None:
+    """With --debug an expected error also shows its traceback; the exit code is the same."""
     done = CliRunner().invoke(_raising(CommandFailed("no such thing")), ["--debug", "go"])
     assert done.exit_code == 1 and "Traceback" in done.stderr and "failsoft: no such thing" in done.stderr
 
 
-def test_a_bug_is_not_dressed_up() -> None:
-    """What the table does not know keeps its traceback."""
+def test_an_unexpected_error_keeps_its_traceback() -> None:
+    """An exception that is not in the table is raised, with its traceback."""
     done = CliRunner().invoke(_raising(ZeroDivisionError("oops")), ["go"])
     assert isinstance(done.exception, ZeroDivisionError) and code_of(done.exception) is None
 
 
-def test_a_fenced_producer_is_told_in_words() -> None:
-    """Kafka's own message does not say who took over."""
+def test_a_fenced_producer_has_a_clear_message() -> None:
+    """A fenced producer's message says that another one took over, which Kafka's own message does not."""
     from aiokafka.errors import ProducerFenced
 
     assert "took over" in message(ProducerFenced())
 
 
-def test_no_pipeline_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    """Exit 3; the flag counts before the command and after it."""
+def test_a_missing_pipeline_file_is_refused_with_a_hint(tmp_path: Path) -> None:
+    """A missing pipeline file is exit 3; --pipeline is accepted before and after the command."""
     for arguments in (["--pipeline", str(tmp_path), "dead", "list"], ["dead", "list", "--pipeline", str(tmp_path)]):
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 3
@@ -182,7 +182,7 @@ def test_no_pipeline_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_key_is_refused_with_its_near_spelling(tmp_path: Path) -> None:
-    """The pipeline file's own words, exit 3."""
+    """A misspelt key of the pipeline file is exit 3, and the error suggests the near spelling."""
     (tmp_path / "pipeline.toml").write_text('nam = "x"\nmodel = "m"\n[input]\ntopics = ["t"]\n')
     done = CliRunner().invoke(app, ["topics", "show", "--pipeline", str(tmp_path)])
     assert done.exit_code == 3 and "did you mean 'name'?" in done.stderr
@@ -209,15 +209,15 @@ def test_a_misspelt_key_is_refused_with_its_near_spelling(tmp_path: Path) -> Non
     ],
     ids=" ".join,
 )
-def test_a_wrong_use_is_exit_2(tmp_path: Path, arguments: list[str]) -> None:
-    """Whatever is wrong with the flags, and before anything is asked of Kafka."""
+def test_wrong_usage_is_exit_2(tmp_path: Path, arguments: list[str]) -> None:
+    """Wrong flags or arguments are exit 2, before any request to Kafka."""
     (tmp_path / "pipeline.toml").write_text('name = "x"\nmodel = "m"\n[input]\ntopics = ["t"]\n')
     done = CliRunner().invoke(app, ["--pipeline", str(tmp_path), *arguments])
     assert done.exit_code == 2, done.output
 
 
-def test_no_kafka_is_exit_4(tmp_path: Path) -> None:
-    """With its address, and without the client's own log lines."""
+def test_an_unreachable_kafka_is_exit_4(tmp_path: Path) -> None:
+    """An unreachable Kafka is exit 4; the message has its address, and the client's own log lines are not shown."""
     (tmp_path / "pipeline.toml").write_text('name = "x"\nmodel = "m"\n[input]\ntopics = ["t"]\n')
     done = _run("dead", "list", "--pipeline", str(tmp_path), FAILSOFT_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert done.returncode == 4
@@ -226,26 +226,26 @@ def test_no_kafka_is_exit_4(tmp_path: Path) -> None:
 
 
 def test_the_version_is_shown() -> None:
-    """One line, exit 0."""
+    """--version prints one line and exits with 0."""
     done = CliRunner().invoke(app, ["--version"])
     assert done.exit_code == 0 and done.stdout.startswith("failsoft ")
 
 
 @pytest.mark.parametrize(("text", "per_second"), [("500/s", 500.0), ("500", 500.0), ("0.5/s", 0.5)])
 def test_a_rate_is_events_a_second(text: str, per_second: float) -> None:
-    """With or without its unit."""
+    """A rate is in events per second, with or without its unit."""
     assert rate(text) == per_second
 
 
 @pytest.mark.parametrize("text", ["", "/s", "-1", "0", "nan", "inf", "5/m"])
-def test_what_is_no_rate_is_refused(text: str) -> None:
-    """Positive and finite, or nothing."""
+def test_an_invalid_rate_is_refused(text: str) -> None:
+    """A rate that is not positive and finite is refused."""
     with pytest.raises(typer.BadParameter):
         rate(text)
 
 
 def test_data_into_a_pipe_is_ndjson(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """One object a line, with every key, also those that the table has no column for."""
+    """Piped data is one JSON object per line, with every key, also those without a column in the table."""
     output.rows([{"a": 1, "b": [True]}, {"a": None, "b": []}], ["a"], as_json=False)
     out, err = capfdbinary.readouterr()
     assert [json.loads(line) for line in out.splitlines()] == [{"a": 1, "b": [True]}, {"a": None, "b": []}]
@@ -256,12 +256,12 @@ def test_data_into_a_pipe_is_ndjson(capfdbinary: pytest.CaptureFixture[bytes]) -
     ("value", "shown"), [(None, ""), (True, "yes"), (0.123456, "0.1235"), (12, "12"), (["a", "b"], "a, b")]
 )
 def test_a_cell_is_short(value: Any, shown: str) -> None:
-    """For people; programs get the value itself."""
+    """A table cell shows a short form of its value; JSON output has the value itself."""
     assert output.cell(value) == shown
 
 
-def test_no_progress_bar_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -> None:
-    """stderr that is no terminal stays clean."""
-    with output.progress("working", "things") as tell:
-        tell(1, 2)
+def test_no_progress_bar_without_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """A stderr that is not a terminal gets no progress bar."""
+    with output.progress("working", "things") as on_progress:
+        on_progress(1, 2)
     assert capfd.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""Settings: the pipeline file, the environment over it, and flags over both; mistakes are refused by their key."""
+"""Settings: flags over environment over pipeline file, and the refusal of mistakes by their key."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _refusal(tmp_path: Path, text: str = LEAST, environ: Mapping[str, str] | Non
 
 
 def test_the_contracts_file_is_read(tmp_path: Path) -> None:
-    """Every key of the example, and what is made of it."""
+    """The contract's example is accepted, and its keys have the expected effect."""
     found = _load(tmp_path, CONTRACT)
     assert (found.name, found.model, found.guarantee) == ("car-loans", "repayment", "exactly_once")
     assert found.envelope == Envelope("event_id", "occurred_at", "features", 1_000_000)
@@ -60,21 +60,21 @@ def test_the_contracts_file_is_read(tmp_path: Path) -> None:
     assert found.connection() == {"bootstrap_servers": "127.0.0.1:9092", "security_protocol": "PLAINTEXT"}
 
 
-def test_the_least_file_has_the_contracts_defaults(tmp_path: Path) -> None:
-    """What may be left out is as the contract's example has it."""
+def test_the_smallest_file_has_the_contracts_defaults(tmp_path: Path) -> None:
+    """The default of an optional key is the value in the contract's example."""
     found = _load(tmp_path)
     assert found.guarantee == "exactly_once" and found.retry.delays == ["5s", "30s", "5m"]
     assert found.input.max_bytes == 1_000_000 and found.input.id is None
 
 
-def test_a_relative_repository_starts_at_the_files_folder(tmp_path: Path) -> None:
-    """Wherever the command is run from; an absolute one stays."""
+def test_a_relative_repository_is_relative_to_the_files_folder(tmp_path: Path) -> None:
+    """A relative repository path is relative to the pipeline file's folder; an absolute path is unchanged."""
     assert _load(tmp_path).models.repository == str(tmp_path / "models/repository")
     assert _load(tmp_path, LEAST + '[models]\nrepository = "/elsewhere"\n').models.repository == "/elsewhere"
 
 
 def test_flag_over_environment_over_file(tmp_path: Path) -> None:
-    """The contract's precedence; a flag that was not given (None) says nothing."""
+    """A flag overrides the environment, which overrides the file; a flag that was not given (None) has no effect."""
     text = LEAST + '[kafka]\nbootstrap_servers = "file:1"\n'
     environ = {"FAILSOFT_KAFKA__BOOTSTRAP_SERVERS": "env:1"}
     assert _load(tmp_path, text).kafka.bootstrap_servers == "file:1"
@@ -98,20 +98,20 @@ def test_flag_over_environment_over_file(tmp_path: Path) -> None:
         ("FAILSOFT_KAFKA__REPLICATION", "2", "kafka", "replication", 2),
     ],
 )
-def test_the_environment_is_read_as_its_key_wants(
+def test_a_variable_is_read_by_the_type_of_its_key(
     tmp_path: Path, name: str, text: str, section: str, key: str, value: object
 ) -> None:
-    """Text stays text, numbers are numbers, and lists are TOML's or comma-separated."""
+    """A variable for a text key stays text; numbers are parsed; lists are TOML or comma-separated."""
     assert getattr(getattr(_load(tmp_path, LEAST, {name: text}), section), key) == value
 
 
-def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
-    """Without our prefix, and ours that are no keys of the file."""
+def test_other_variables_are_ignored(tmp_path: Path) -> None:
+    """Variables without our prefix, and ours that are not keys of the file, do not change the settings."""
     assert _load(tmp_path, LEAST, {"PATH": "x", "FAILSOFT_WORKER_ID": "w", "FAILSOFT_PIPELINE": "y"}).name == "p"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('model = "m"\n[input]\ntopics = ["in"]', "name: missing"),
         (LEAST + "topic = []", "input.topic: no such key (did you mean 'topics'?)"),
@@ -126,12 +126,18 @@ def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
         (LEAST + "max_bytes = 0", "input.max_bytes: "),
         (LEAST + 'max_bytes = "5"', "input.max_bytes: "),
         (LEAST + 'format = "avro"', "input.format: Input should be 'json'"),
-        (LEAST.replace('["in"]', '["in", "a b"]'), "input.topics[1]: 'a b' is no topic"),
-        (LEAST.replace('["in"]', '[".."]'), "input.topics[0]: '..' is no topic"),
-        (LEAST + '[kafka]\nbootstrap_servers = "a:1, b:no"', "kafka.bootstrap_servers: 'b:no' is no broker"),
-        (LEAST + '[kafka]\nbootstrap_servers = "a b:1"', "kafka.bootstrap_servers: 'a b:1' is no broker"),
-        (LEAST + '[kafka]\nbootstrap_servers = "a:1,"', "kafka.bootstrap_servers: '' is no broker"),
-        (LEAST + '[kafka]\nbootstrap_servers = "a:70000"', "kafka.bootstrap_servers: 'a:70000' is no broker"),
+        (LEAST.replace('["in"]', '["in", "a b"]'), "input.topics[1]: 'a b' is not a topic name"),
+        (LEAST.replace('["in"]', '[".."]'), "input.topics[0]: '..' is not a topic name"),
+        (
+            LEAST + '[kafka]\nbootstrap_servers = "a:1, b:no"',
+            "kafka.bootstrap_servers: 'b:no' is not a broker address",
+        ),
+        (LEAST + '[kafka]\nbootstrap_servers = "a b:1"', "kafka.bootstrap_servers: 'a b:1' is not a broker address"),
+        (LEAST + '[kafka]\nbootstrap_servers = "a:1,"', "kafka.bootstrap_servers: '' is not a broker address"),
+        (
+            LEAST + '[kafka]\nbootstrap_servers = "a:70000"',
+            "kafka.bootstrap_servers: 'a:70000' is not a broker address",
+        ),
         (LEAST + '[kafka]\nsecurity_protocol = "SASLSSL"', "(did you mean 'SASL_SSL'?)"),
         (LEAST + '[retry]\ndelays = ["5s", "1x"]', "retry.delays[1]: '1x' is not a duration"),
         (LEAST + '[retry]\ndelays = ["5s", "5000ms"]', "retry.delays: delays must rise"),
@@ -140,31 +146,31 @@ def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
         (LEAST + "[retry]\njitter = 1.0", "retry.jitter: "),
         ('guarantee = "exactly-once"\n' + LEAST, "(did you mean 'exactly_once'?)"),
         ('guarantee = "maybe"\n' + LEAST, "guarantee: Input should be 'exactly_once' or 'at_least_once'"),
-        (LEAST + '[kafka]\nsasl_password = "x"', "kafka.sasl_password: a password does not belong in a file"),
+        (LEAST + '[kafka]\nsasl_password = "x"', "kafka.sasl_password: a password must not be in a file"),
         ("kafka = 5\n" + LEAST, "kafka: "),
         ("name = ", "not TOML"),
     ],
 )
-def test_a_mistake_in_the_file_is_refused_by_its_key(tmp_path: Path, text: str, said: str | None) -> None:
-    """With what it may be; None here stands for a file that is right."""
-    if said is None:
+def test_a_mistake_in_the_file_is_refused_by_its_key(tmp_path: Path, text: str, message: str | None) -> None:
+    """A mistake is refused with its key and the allowed values; None in the cases means a valid file."""
+    if message is None:
         assert _load(tmp_path, text)
     else:
-        assert said in _refusal(tmp_path, text)
+        assert message in _refusal(tmp_path, text)
 
 
 def test_a_mistake_in_the_environment_is_refused_by_its_name(tmp_path: Path) -> None:
-    """A variable with our prefix that is no setting is a spelling mistake, not a stranger."""
-    said = _refusal(tmp_path, LEAST, {"FAILSOFT_KAFKA__BOOTSTRAP_SERVER": "x"})
-    assert "FAILSOFT_KAFKA__BOOTSTRAP_SERVER: no such setting" in said
-    assert "did you mean 'FAILSOFT_KAFKA__BOOTSTRAP_SERVERS'?" in said
-    said = _refusal(tmp_path, LEAST, {"FAILSOFT_INPUT__MAX_BYTES": "many"})
-    assert said.startswith("input.max_bytes: ") and said.endswith("(set by FAILSOFT_INPUT__MAX_BYTES)")
-    assert said.count("set by") == 1
+    """An unknown variable with our prefix is refused as a spelling mistake, and a wrong value names its variable."""
+    message = _refusal(tmp_path, LEAST, {"FAILSOFT_KAFKA__BOOTSTRAP_SERVER": "x"})
+    assert "FAILSOFT_KAFKA__BOOTSTRAP_SERVER: no such setting" in message
+    assert "did you mean 'FAILSOFT_KAFKA__BOOTSTRAP_SERVERS'?" in message
+    message = _refusal(tmp_path, LEAST, {"FAILSOFT_INPUT__MAX_BYTES": "many"})
+    assert message.startswith("input.max_bytes: ") and message.endswith("(set by FAILSOFT_INPUT__MAX_BYTES)")
+    assert message.count("set by") == 1
 
 
 def test_the_file_is_found_by_flag_environment_or_folder(tmp_path: Path) -> None:
-    """In that order; a folder stands for the file in it, and a missing one says what to do."""
+    """The file is that of the flag, else of the environment, else of the folder; the error for none says what to do."""
     for name in ("flag", "env", "here"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "pipeline.toml").write_text(LEAST.replace('"p"', f'"{name}"'))
@@ -177,14 +183,14 @@ def test_the_file_is_found_by_flag_environment_or_folder(tmp_path: Path) -> None
         load(None, {}, cwd=tmp_path)
 
 
-def test_the_copies_of_topics_are_the_files_or_the_clusters(tmp_path: Path) -> None:
-    """What is given is asked for; without it the cluster decides (topics.admin: three, or as many as it can)."""
+def test_replication_is_the_files_or_depends_on_the_cluster(tmp_path: Path) -> None:
+    """A configured replication is used; without one it is None, and topics.admin takes three or one per broker."""
     assert wanted(_load(tmp_path, LEAST + "[kafka]\nreplication = 2")).replication == 2
     assert wanted(_load(tmp_path)).replication is None
 
 
 def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> None:
-    """The client gets the password; whoever prints the settings does not."""
+    """The Kafka client gets the password; printed settings do not contain it."""
     text = LEAST + '[kafka]\nsecurity_protocol = "SASL_PLAINTEXT"\nsasl_username = "u"\n'
     found = _load(tmp_path, text, {"FAILSOFT_KAFKA__SASL_PASSWORD": "s3cret"})
     assert found.connection()["sasl_plain_password"] == "s3cret"
@@ -194,15 +200,15 @@ def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "servers", ["a", "a:1", "a.b-c:1, 10.0.0.1:2", "[::1]:9092", "::1", "fe80::1", "kafka_0:65535"]
 )
-def test_brokers_are_written_as_their_client_reads_them(tmp_path: Path, servers: str) -> None:
-    """Names and addresses, with a port or Kafka's own; a space behind a comma is nobody's mistake."""
+def test_broker_addresses_are_those_that_the_client_accepts(tmp_path: Path, servers: str) -> None:
+    """Host names and IP addresses, with or without a port, are accepted; a space after a comma is removed."""
     found = _load(tmp_path, LEAST + f'[kafka]\nbootstrap_servers = "{servers}"').kafka.bootstrap_servers
     assert found == servers.replace(" ", "")
     assert collect_hosts(found)
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ('security_protocol = "SASL_SSL"', "kafka.sasl_username: missing"),
         ('security_protocol = "SASL_SSL"\nsasl_username = "u"', "FAILSOFT_KAFKA__SASL_PASSWORD: missing"),
@@ -210,9 +216,9 @@ def test_brokers_are_written_as_their_client_reads_them(tmp_path: Path, servers:
         ('security_protocol = "SSL"\nssl_cafile = "{file}"', "cannot be used"),
     ],
 )
-def test_credentials_are_asked_for_when_kafka_is(tmp_path: Path, keys: str, said: str) -> None:
-    """By their key; not before, since vetting a model needs none."""
+def test_credentials_are_checked_when_kafka_is_used(tmp_path: Path, keys: str, message: str) -> None:
+    """Missing credentials are refused by their key when connecting, not when loading: vetting a model needs none."""
     found = _load(tmp_path, LEAST + f"[kafka]\n{keys.format(file=tmp_path / 'pipeline.toml')}")
     with pytest.raises(Refused) as caught:
         found.connection()
-    assert said in str(caught.value)
+    assert message in str(caught.value)

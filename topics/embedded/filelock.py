@@ -1,4 +1,4 @@
-"""A lock on an open file: one process at a time, freed by the system when its holder dies."""
+"""Locks an open file for one process at a time. The system frees the lock when the process dies."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import time
 from typing import IO
 
 LOOK_EVERY = 0.1
-"""Seconds between two attempts; neither system's blocking call takes a deadline."""
+"""Seconds between two attempts. The blocking calls of POSIX and Windows take no deadline, so ``lock`` polls."""
 
 
 def lock(handle: IO[bytes], within: float) -> bool:
-    """True once this open file is locked, False if somebody else holds it for ``within`` seconds more.
+    """True when the file is locked; False if another process still holds the lock after ``within`` seconds.
 
-    Where the system is POSIX, a child process that inherits the file holds the lock too: it is free when the last of
-    them has closed it.
+    On POSIX a child process that inherits the open file holds the lock too. The lock is free when all have closed it.
     """
     deadline = time.monotonic() + within
     while not _locked(handle):

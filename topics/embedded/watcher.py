@@ -1,12 +1,13 @@
-"""A process that runs a command and sees to it that the command ends with whoever started this process.
+"""Runs a command in a watcher process, which ends the command when the watcher's parent ends.
 
-Started by path, as ``python -I -S watcher.py PARENT DOOMED LOG FILES COMMAND…``: it imports nothing but the standard
-library, so that it is small and cannot fail for the reasons that its parent fails. It prints the command's process id,
-then obeys the lines on its standard input: ``stop`` (SIGTERM) and ``kill`` (SIGKILL). The end of that input means that
-the parent is gone, however it went: kernels close a dead process's pipes, even after ``kill -9``.
+It is started by path, as ``python -I -S watcher.py PARENT DOOMED LOG FILES COMMAND…``. It imports only the standard
+library, so it is small and does not fail for the same reasons as its parent. It prints the command's process id and
+then reads orders from its standard input: ``stop`` (SIGTERM) and ``kill`` (SIGKILL). The end of the input means that
+the parent is gone: kernels close a dead process's pipes, even after ``kill -9``.
 
-``DOOMED`` is a directory to remove when the parent is gone, or empty: then what the command keeps is worth a clean end.
-``FILES`` are the open files that the command inherits, as numbers with commas: the lock on its data.
+``DOOMED`` is a directory to remove when the parent is gone. When it is empty, the command has data to keep and is
+stopped cleanly. ``FILES`` are the numbers of open files that the command inherits, separated by commas: the lock on its
+data.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 GRACE = 10.0
-"""Seconds that a command with data to keep gets to end by itself. An idle broker needs about one."""
+"""Seconds for a clean stop of a command with data to keep. An idle broker needs about one."""
 
 POLL = 0.2
-"""Seconds between two looks at the command and at the parent: what a restart may wait for nothing."""
+"""Seconds between two checks of the command and the parent. A restart may wait this long without need."""
 
 PARENT_GONE = b""
 # Also in models/runtime/parent_death.py, which topics may not import.
@@ -33,7 +34,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code (128 + the signal that ended it, as shells do)."""
+    """Run the command. Returns its exit code, or 128 plus the number of the signal that ended it, like a shell."""
     parent, doomed, log, files, *command = argv
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     signal.signal(signal.SIGTERM, lambda *_: orders.put(PARENT_GONE))
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
         try:
             order = orders.get(timeout=POLL)
         except queue.Empty:
-            # A fork of the parent's may hold the pipe open after the parent died: then only the parent's id tells.
+            # A fork of the parent may keep the pipe open after the parent's death. Then only the parent's id shows it.
             if os.name != "posix" or os.getppid() == int(parent):
                 continue
             order = PARENT_GONE
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def _listen(orders: queue.SimpleQueue[bytes]) -> None:
-    # Not through sys.stdin: its lock, held by this thread while it waits, would break the interpreter's exit.
+    # Not sys.stdin: this thread would hold its lock while waiting, which breaks the interpreter's exit.
     with open(0, "rb", buffering=0, closefd=False) as orders_in:
         for line in orders_in:
             orders.put(line.strip())
@@ -85,9 +86,10 @@ def _end(child: subprocess.Popen[bytes], doomed: str) -> None:
 
 
 def _death_signal() -> Callable[[], None] | None:
-    """Linux kills the command when this process dies, so that ``kill -9`` of the watcher leaves no orphan either.
+    """A function that makes Linux kill the command when this process dies, so ``kill -9`` leaves no orphan; else None.
 
-    Not set by the parent itself: the signal comes when the *thread* that forked ends, and a parent's thread may.
+    The parent does not set it itself: Linux sends the signal when the *thread* that forked ends, and a thread of the
+    parent may end early.
     """
     if not sys.platform.startswith("linux"):
         return None

@@ -1,4 +1,4 @@
-"""Round trips: what is encoded can be read back, whatever it holds."""
+"""Round trips: every encoded value is read back unchanged."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ ATTEMPTS = st.builds(
 
 
 @given(ATTEMPTS)
-def test_an_attempt_comes_back_as_it_was_written(written: Attempt) -> None:
-    """Every field, the message cut to its limit; and the hold reads the same due time."""
+def test_an_attempt_is_read_back_as_it_was_written(written: Attempt) -> None:
+    """Every field is read back, with the message cut to its limit; the hold reads the same due time."""
     found = attempts.parse(written.headers())
     assert isinstance(found, Attempt)
     cut = Failure(written.failure.kind, shortened(written.failure.message).decode())
@@ -55,8 +55,8 @@ def test_an_attempt_comes_back_as_it_was_written(written: Attempt) -> None:
 @given(st.lists(st.tuples(st.sampled_from([k for k, _ in attempts.Attempt(
     0, Origin("t", 0, 0, 0), 0, Failure(Kind.TIMEOUT, ""), "m", 1, 1, 0, "r", 1
 ).headers()]), st.none() | st.binary(max_size=25)), max_size=16))  # fmt: skip
-def test_no_headers_raise_and_the_hold_lets_nothing_pass_early(headers: list[tuple[str, bytes | None]]) -> None:
-    """Whatever stands there is an attempt or a bad header; without a readable due time it is no attempt of a rung."""
+def test_no_headers_raise_and_the_hold_reads_the_same_due_time(headers: list[tuple[str, bytes | None]]) -> None:
+    """Any headers give an attempt or a bad_header failure, and the hold reads an attempt's due time: no early retry."""
     found = attempts.parse(headers)
     due = hold.due_ms(headers)
     if isinstance(found, Attempt):
@@ -68,22 +68,22 @@ def test_no_headers_raise_and_the_hold_lets_nothing_pass_early(headers: list[tup
 
 
 @given(st.lists(TEXT, max_size=8))
-def test_strings_come_back(column: list[str]) -> None:
-    """A column at one stroke is what each string is by itself."""
+def test_strings_are_read_back(column: list[str]) -> None:
+    """A column encoded by one call gives the JSON of each string."""
     assert [json.loads(b'"%b"' % s) for s in wire.strings(column)] == column
 
 
 @given(arrays(np.float32, st.integers(0, 8), elements=FLOATS))
-def test_float32_numbers_come_back(column: np.ndarray) -> None:  # type: ignore[type-arg]
-    """To the same float32."""
+def test_float32_numbers_are_read_back(column: np.ndarray) -> None:  # type: ignore[type-arg]
+    """A float32 read back is the same float32."""
     found = [np.float32(json.loads(n)) for n in wire.numbers(column)]
     assert found == column.tolist()
 
 
 @settings(max_examples=60)
 @given(st.data())
-def test_scored_records_come_back(data: st.DataObject) -> None:
-    """Any batch of answers is the JSON that a plain encoder gives."""
+def test_scored_records_are_read_back(data: st.DataObject) -> None:
+    """Any batch of answers gives the same JSON values as a plain encoder."""
     n = data.draw(st.integers(0, 5))
 
     def column(of: st.SearchStrategy) -> list:  # type: ignore[type-arg]
@@ -97,7 +97,7 @@ def test_scored_records_come_back(data: st.DataObject) -> None:
         data.draw(st.none() | st.just(scores)),
     )
     source = data.draw(st.sampled_from(Source))
-    # Without one are the primary's answers, and an ensemble's that is whole.
+    # Only answers of the primary, or of a complete ensemble, have no reason.
     reasons = {Source.PRIMARY: st.none(), Source.ENSEMBLE: st.none() | st.sampled_from(Kind)}
     answers = Answers(
         source=source,
@@ -144,10 +144,10 @@ CLOUD_HEADERS = st.sampled_from([[("ce_id", b"c")], [("content-type", b"applicat
     | st.lists(st.tuples(PLAIN | EVENTS | JSON, OTHER_HEADERS | CLOUD_HEADERS), max_size=4),
     st.sampled_from([Envelope(id="id", time="at"), Envelope(), Envelope(features="")]),
 )
-def test_a_batch_reads_what_each_record_would(
+def test_a_batch_decodes_like_single_records(
     parts: list[tuple[object, list[tuple[str, bytes]]]], envelope: Envelope
 ) -> None:
-    """The short cut by columns gives the same events and failures, one by one or together."""
+    """Decoding by columns gives the same events and failures as decoding record by record."""
     records = [Rec(offset=i, value=json.dumps(v).encode(), headers=h) for i, (v, h) in enumerate(parts)]
     batch = decode(records, {}, envelope)
     for i, record in enumerate(records):
@@ -160,7 +160,7 @@ def test_a_batch_reads_what_each_record_would(
 
 @given(JSON, st.integers(1, 6))
 def test_depth_is_the_deepest_nesting(value: object, limit: int) -> None:
-    """As a walk of the decoded value counts it."""
+    """The depth of JSON text equals that of a recursive walk over the decoded value."""
 
     def depth(v: object) -> int:
         inner = v.values() if isinstance(v, dict) else v if isinstance(v, list) else None

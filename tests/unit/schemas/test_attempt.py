@@ -1,4 +1,4 @@
-"""Attempts: the headers of retry, replay and dead-letter records, written and read back."""
+"""Attempts: writing and reading the headers of retry, replay and dead-letter records."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def _parsed(headers: list[Header]) -> Attempt:
     return found
 
 
-def test_what_is_written_is_read_back() -> None:
-    """With every field set and with every optional one left out."""
+def test_written_headers_are_read_back() -> None:
+    """Headers read back give the same attempt, with every field set and with every optional field left out."""
     full = attempt(number=3, replays=2, replay_id="r-1", version=4, next_revision=2, crashes=1)
     bare = attempt(version=None, due_ms=None)
     assert _parsed(full.headers()) == full and _parsed(bare.headers()) == bare
     assert "failsoft-due-ms" not in dict(bare.headers())
 
 
-def test_headers_are_the_contracts() -> None:
-    """Their names, each once, numbers in decimal."""
+def test_header_names_are_those_of_the_contract() -> None:
+    """Each header of the contract occurs once, and numbers are decimal."""
     found = attempt(replay_id="r", crashes=1).headers()
     assert {k for k, _ in found} == {
         f"failsoft-{name}"
@@ -54,8 +54,8 @@ def test_headers_are_the_contracts() -> None:
     assert dict(found)["failsoft-origin-offset"] == b"77" and dict(found)["failsoft-error-kind"] == b"model_error"
 
 
-def test_a_dead_letter_also_has_kafkas_names() -> None:
-    """KIP-1191's headers say the same, and a dead letter is due at no time."""
+def test_a_dead_letter_also_has_kafkas_header_names() -> None:
+    """A dead letter repeats the facts under KIP-1191's names, and has no due time."""
     found = attempt(number=2).dead_headers("loans")
     assert found[-6:] == [
         ("__dlq.errors.topic", INPUT.encode()),
@@ -69,7 +69,7 @@ def test_a_dead_letter_also_has_kafkas_names() -> None:
 
 
 def test_the_headers_added_take_at_most_4_kib() -> None:
-    """With topic, group and model names as long as they may be, and the longest message."""
+    """All added headers fit into 4 KiB, even with topic, group and model names and the message at their limits."""
     longest = attempt(
         number=2**31,
         origin=Origin("t" * 249, 2**31 - 1, 2**63 - 1, 2**63 - 1),
@@ -83,13 +83,13 @@ def test_the_headers_added_take_at_most_4_kib() -> None:
         crashes=2**31,
     )
     for headers in (longest.headers(), longest.dead_headers("g" * 180)):
-        # a header is its name, its value, and a length of at most 2 bytes for each
+        # a header has its name, its value, and a length field of at most 2 bytes for each
         assert sum(len(k) + len(v or b"") + 4 for k, v in headers) <= 4096
 
 
 @pytest.mark.parametrize("message", ["x" * 600, "€" * 200, "", "\ud800 alone", "é" * 251])
 def test_a_message_is_cut_between_characters(message: str) -> None:
-    """At most 500 bytes, and always UTF-8."""
+    """A shortened message has at most 500 bytes and is valid UTF-8."""
     short = attempts.shortened(message)
     assert len(short) <= MAX_MESSAGE
     assert message.encode("utf-8", "replace").decode().startswith(short.decode())
@@ -112,7 +112,7 @@ def test_a_message_is_cut_between_characters(message: str) -> None:
         ("failsoft-origin-topic", b"\xff", "not UTF-8"),
         ("failsoft-origin-topic", b"t" * 301, "301 bytes"),
         ("failsoft-origin-offset", b"1.5", "not a decimal number"),
-        ("failsoft-error-kind", b"mood", "is no failure kind"),
+        ("failsoft-error-kind", b"mood", "is not a failure kind"),
         ("failsoft-error-message", None, "missing"),
         ("failsoft-model-version", b"two", "not a decimal number"),
         ("failsoft-next-revision", b"-1", "out of range"),
@@ -122,16 +122,16 @@ def test_a_message_is_cut_between_characters(message: str) -> None:
         ("failsoft-crashes", None, "missing"),
     ],
 )
-def test_a_header_that_cannot_be_believed_is_named(name: str, value: bytes | None, why: str) -> None:
-    """The failure is bad_header, with the header's name and what is wrong with it."""
+def test_an_invalid_header_is_a_bad_header_failure(name: str, value: bytes | None, why: str) -> None:
+    """The failure is bad_header, and its message has the header's name and what is wrong with it."""
     headers = [(k, v) for k, v in attempt(replay_id="r").headers() if k != name]
     found = attempts.parse([*headers, (name, value)])
     assert isinstance(found, Failure) and found.kind is Kind.BAD_HEADER
     assert found.message.startswith(f"{name}: ") and why in found.message
 
 
-def test_every_required_header_must_be_there() -> None:
-    """Without any one of them the record is refused by that name; the optional ones may be away."""
+def test_every_required_header_must_be_present() -> None:
+    """A record without a required header is refused with that header's name; optional headers may be absent."""
     headers = attempt(replay_id="r", crashes=1).headers()
     optional = {"failsoft-due-ms", "failsoft-model-version", "failsoft-replay-id", "failsoft-next-revision"}
     optional |= {"failsoft-crashes"}
@@ -141,7 +141,7 @@ def test_every_required_header_must_be_there() -> None:
 
 
 def test_a_control_header_given_twice_is_bad() -> None:
-    """A duplicate leaves open which is true, the same value or not; the event's own duplicates are its own."""
+    """A duplicate control header is refused, even with the same value; the event's own headers may be duplicated."""
     headers = attempt().headers()
     assert attempts.parse([*headers, headers[0]]) == Failure(Kind.BAD_HEADER, "failsoft-attempt: given twice")
     assert isinstance(attempts.parse([("own", b"1"), *headers, ("own", b"1")]), Attempt)
@@ -149,25 +149,25 @@ def test_a_control_header_given_twice_is_bad() -> None:
 
 @pytest.mark.parametrize(("kind", "revision"), [(Kind.MALFORMED, 0), (Kind.INVALID, 0), (Kind.TIMEOUT, 1)])
 def test_without_a_next_revision_the_kind_implies_it(kind: Kind, revision: int) -> None:
-    """A record made by other hands: the fewest answers that its failure allows."""
+    """A record without next revision, not written by failsoft, gets the lowest one that its failure kind allows."""
     headers = [h for h in attempt(failure=Failure(kind, "")).headers() if h[0] != "failsoft-next-revision"]
     assert _parsed(headers).next_revision == revision
 
 
-def test_a_record_without_a_timestamp_can_come_back() -> None:
-    """Kafka's -1, and stranger ones, are read as they were written: a retry is no bad header for them."""
+def test_a_negative_timestamp_is_read_back() -> None:
+    """Kafka's -1 and other negative timestamps are read back unchanged: they do not make a retry a bad header."""
     for timestamp in (-1, -5):
         origin = Origin(INPUT, 0, 1, timestamp)
         assert _parsed(attempt(origin=origin).headers()).origin == origin
 
 
-def test_provisional_is_one_answer_given() -> None:
-    """Only revision 0 awaits a correction or a confirmation."""
+def test_provisional_means_one_answer_so_far() -> None:
+    """An attempt is provisional when exactly revision 0 was written: only that awaits a correction or confirmation."""
     assert [attempt(next_revision=n).provisional for n in (0, 1, 2)] == [False, True, False]
 
 
-def test_another_failure_is_the_newest_models() -> None:
-    """What failed last is what the record says, under the model and version that failed; the history stays."""
+def test_another_failure_replaces_the_last_one() -> None:
+    """The attempt names the newest failure with its model and version; the rest of the history stays."""
     before = attempt(number=1)
     after = before.failed(Failure(Kind.TIMEOUT, "late"), "m2", 9, 2)
     assert after == replace(
@@ -175,8 +175,8 @@ def test_another_failure_is_the_newest_models() -> None:
     )
 
 
-def test_what_can_be_read_of_bad_headers_is_saved() -> None:
-    """A dead letter with one bad header still says where its event came from."""
+def test_readable_parts_of_bad_headers_are_salvaged() -> None:
+    """A dead letter with one bad header still carries its event's origin."""
     why = Failure(Kind.BAD_HEADER, "failsoft-attempt: not a decimal number")
     elsewhere = Origin("loans.retry.5s", 0, 3, NOW_MS)
     headers = [(k, b"x" if k == "failsoft-attempt" else v) for k, v in attempt(replays=1, next_revision=2).headers()]
@@ -188,8 +188,8 @@ def test_what_can_be_read_of_bad_headers_is_saved() -> None:
     assert isinstance(attempts.parse(saved.headers()), Attempt)
 
 
-def test_first_headers_are_those_of_an_attempt_each() -> None:
-    """Rendering what a group shares once gives the very headers that each record's own attempt would."""
+def test_first_headers_equal_those_of_single_attempts() -> None:
+    """Rendering common headers once gives the same headers as rendering each record's own attempt."""
     failure = Failure(Kind.TIMEOUT, "late")
     records = [
         Rec(INPUT, 0, 5, NOW_MS - 3, headers=[("own", b"\xff"), ("own", None), ("failsoft-attempt", b"9")]),

@@ -1,4 +1,4 @@
-"""Events: where their id, time and features come from, and what is refused."""
+"""Events: the sources of id, time and features, and malformed values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.kit import INPUT, NOW_MS, Rec
 
 ENVELOPE = Envelope(id="id", time="at")
 AT = "2027-01-15T07:59:59.000Z"
-PLACE = f"{INPUT}-0-5"
+ORIGIN_ID = f"{INPUT}-0-5"
 
 
 def _record(value: Any, *headers: Header) -> Rec:
@@ -47,41 +47,41 @@ def _event(value: Any, *headers: Header, envelope: Envelope = ENVELOPE) -> Event
         ("json", [("ce_id", b"\xff")], "json"),
         ("json", [], "json"),
         (12, [], "12"),
-        (None, [], PLACE),
-        ("", [], PLACE),
+        (None, [], ORIGIN_ID),
+        ("", [], ORIGIN_ID),
     ],
 )
-def test_an_id_is_the_header_the_field_or_the_place(id: object, headers: list[Header], found: str) -> None:
-    """In the contract's order: ce_id, the configured field, topic-partition-offset."""
+def test_an_id_is_the_header_the_field_or_the_origin(id: object, headers: list[Header], found: str) -> None:
+    """The id is, in the contract's order: ce_id, the configured field, topic-partition-offset."""
     assert _event({"id": id, "features": {}}, *headers).id == found
 
 
-def test_without_a_configured_field_the_place_is_the_id() -> None:
-    """A field that happens to be called id is not looked at."""
-    assert _event({"id": "x", "features": {}}, envelope=Envelope()).id == PLACE
+def test_without_a_configured_field_the_origin_is_the_id() -> None:
+    """A field that happens to be called id is ignored when no id field is configured."""
+    assert _event({"id": "x", "features": {}}, envelope=Envelope()).id == ORIGIN_ID
 
 
 @pytest.mark.parametrize("id", [True, 1.5, 2**70, [], {}, "x" * (MAX_ID + 1)])
-def test_an_id_that_is_none_is_malformed(id: object) -> None:
-    """No id is guessed from something else, and none may be without bound."""
+def test_an_unusable_id_is_malformed(id: object) -> None:
+    """An id of another type or beyond the length limit is malformed: no id is guessed in its place."""
     failure = _read({"id": id, "features": {}})
     assert isinstance(failure, Failure) and failure.kind is Kind.MALFORMED and "id" in failure.message
 
 
 def test_the_id_of_a_retry_is_its_origins() -> None:
-    """The place is that of the first reading, wherever the record is read now."""
+    """The id topic-partition-offset is that of the origin, not that of the retry record."""
     record = Rec("loans.retry.5s", offset=9, value=b'{"features": {}}', headers=[("a", b"b")])
     origin = Origin(INPUT, 0, 5, NOW_MS)
     batch = decode([record], {0: origin}, ENVELOPE)
-    assert batch.ids == [fallback_id(origin)] == [PLACE]
+    assert batch.ids == [fallback_id(origin)] == [ORIGIN_ID]
 
 
 # --- CloudEvents ---
 
 
 @pytest.mark.parametrize("content_type", [b"application/cloudevents+json", b" Application/CloudEvents; charset=utf-8"])
-def test_a_structured_cloud_event_brings_its_own_parts(content_type: bytes) -> None:
-    """Its id, time and data are used, and within data the configured object of features."""
+def test_a_structured_cloud_event_has_its_own_fields(content_type: bytes) -> None:
+    """A structured CloudEvent's id, time and data are used, and the configured features object within data."""
     value = {"specversion": "1.0", "id": "c1", "time": "2020-01-01T00:00:00Z", "data": {"features": {"x": 1}}}
     assert _event(value, ("content-type", content_type)) == Event("c1", "2020-01-01T00:00:00Z", {"x": 1})
 
@@ -95,14 +95,14 @@ def test_a_structured_cloud_event_brings_its_own_parts(content_type: bytes) -> N
         ([], "an array, not an object"),
     ],
 )
-def test_a_structured_cloud_event_in_pieces_is_malformed(value: object, why: str) -> None:
-    """What calls itself a CloudEvent has to be one."""
+def test_an_incomplete_structured_cloud_event_is_malformed(value: object, why: str) -> None:
+    """A value with a CloudEvent's content type must be a valid CloudEvent."""
     failure = _read(value, ("content-type", b"application/cloudevents+json"))
     assert isinstance(failure, Failure) and why in failure.message
 
 
-def test_a_binary_cloud_event_brings_its_time_too() -> None:
-    """ce_time comes before the configured field; the value is the data itself."""
+def test_a_binary_cloud_events_time_is_used() -> None:
+    """A ce_time header takes precedence over the configured field; the value is the data itself."""
     event = _event({"at": "2020-01-01T00:00:00Z", "features": {}}, ("ce_time", b"2021-01-01T00:00:00Z"))
     assert event.time == "2021-01-01T00:00:00Z"
 
@@ -130,7 +130,7 @@ def test_a_binary_cloud_event_brings_its_time_too() -> None:
     ],
 )
 def test_a_time_is_rfc_3339_or_the_records_own(given: object, found: str) -> None:
-    """ISO 8601 is brought into form, a missing zone is UTC, and what is no time gives way to the record's timestamp."""
+    """ISO 8601 becomes RFC 3339, a missing zone means UTC, and an invalid time gives the record's timestamp."""
     value = {"id": "e", "at": given, "features": {}}
     assert _event(value).time == found
     assert decode([_record(value)], {}, ENVELOPE).times == [found]
@@ -146,7 +146,7 @@ def test_a_time_is_rfc_3339_or_the_records_own(given: object, found: str) -> Non
     ],
 )
 def test_a_timestamp_is_written_in_utc(ms: int, text: str) -> None:
-    """One that Kafka calls absent, or that no calendar holds, is the epoch."""
+    """A timestamp becomes RFC 3339 in UTC; an absent one, or one beyond the calendar, becomes the epoch."""
     assert iso(ms) == text
 
 
@@ -165,19 +165,19 @@ def test_a_timestamp_is_written_in_utc(ms: int, text: str) -> None:
     ],
 )
 def test_an_event_without_features_is_malformed(value: object, why: str) -> None:
-    """One by one and as a batch, and the message does not quote the value."""
+    """An event that is not an object, or lacks a features object, is malformed, alone and in a batch."""
     failure = _read(value)
     assert isinstance(failure, Failure) and failure.kind is Kind.MALFORMED and why in failure.message
     assert decode([_record(value)], {}, ENVELOPE).failures == {0: failure}
 
 
 def test_the_event_itself_may_be_the_features() -> None:
-    """With features = "" the whole object is looked at."""
+    """With features = "" the whole event holds the features."""
     assert _event({"id": "e", "x": 1}, envelope=Envelope(id="id", features="")).features == {"id": "e", "x": 1}
 
 
-def test_one_bad_row_leaves_the_others_as_they_are() -> None:
-    """A batch with a bad row gives what the good rows would have given alone, and a failure in its place."""
+def test_one_bad_row_does_not_change_the_others() -> None:
+    """A batch with a bad row gives the same good rows as without it, and a failure for the bad row."""
     good = [_record({"id": f"e{i}", "at": "2018-10-30T18:00:00Z", "features": {"x": i}}) for i in range(3)]
     plain = decode(good, {}, ENVELOPE)
     mixed = decode([good[0], _record(b"{"), good[1], good[2]], {}, ENVELOPE)
@@ -185,7 +185,7 @@ def test_one_bad_row_leaves_the_others_as_they_are() -> None:
     assert [mixed.ids[i] for i in (0, 2, 3)] == plain.ids
     assert [mixed.times[i] for i in (0, 2, 3)] == plain.times
     assert [mixed.features[i] for i in (0, 2, 3)] == plain.features
-    assert mixed.features[1] == {} and mixed.ids[1] == PLACE
+    assert mixed.features[1] == {} and mixed.ids[1] == ORIGIN_ID
 
 
 @pytest.mark.parametrize(
@@ -194,12 +194,12 @@ def test_one_bad_row_leaves_the_others_as_they_are() -> None:
         (b"{", [("ce_id", b"c")], "c"),
         (b'{"id": "e"}', [], "e"),
         (b'{"id": "c"}', [("content-type", b"application/cloudevents+json"), ("ce_id", b"other")], "c"),
-        (b'{"id": true}', [], PLACE),
-        (b"[1]", [], PLACE),
+        (b'{"id": true}', [], ORIGIN_ID),
+        (b"[1]", [], ORIGIN_ID),
     ],
 )
-def test_an_event_that_fails_keeps_the_id_that_can_be_read(value: bytes, headers: list[Header], id: str) -> None:
-    """A retry's confirmation must carry the id of the answer that it confirms."""
+def test_a_malformed_event_keeps_its_readable_id(value: bytes, headers: list[Header], id: str) -> None:
+    """A malformed event keeps an id that can be read: a retry's confirmation must carry the id of its first answer."""
     batch = decode([_record(value, *headers)], {}, ENVELOPE)
     assert batch.ids == [id] and list(batch.failures) == [0]
 
@@ -218,8 +218,8 @@ def test_an_event_that_fails_keeps_the_id_that_can_be_read(value: bytes, headers
         "text",
     ],
 )
-def test_the_batch_reads_what_one_record_would(value: object) -> None:
-    """Reading by columns is a short cut, never another answer."""
+def test_a_batch_decodes_like_single_records(value: object) -> None:
+    """Decoding by columns gives the same events and failures as decoding record by record."""
     one = _read(value)
     batch = decode([_record(value)], {}, ENVELOPE)
     if isinstance(one, Failure):
@@ -229,7 +229,7 @@ def test_the_batch_reads_what_one_record_would(value: object) -> None:
 
 
 def test_an_event_over_the_limits_is_malformed() -> None:
-    """Bytes and depth are bounded by the pipeline's settings."""
+    """An event over the envelope's limit of bytes or depth is malformed."""
     big = _read({"id": "e", "features": {"x": "y" * 100}}, envelope=Envelope(id="id", max_bytes=50))
     deep = _read({"id": "e", "features": {"x": [[[]]]}}, envelope=Envelope(id="id", max_depth=4))
     assert isinstance(big, Failure) and "over the limit of 50" in big.message

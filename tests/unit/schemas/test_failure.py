@@ -1,4 +1,4 @@
-"""Failure kinds against the contract's table."""
+"""Failure kinds, compared with the contract's table."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CONTRACT = {
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_each_kind_is_what_the_contract_says(kind: Kind) -> None:
-    """Retried, counted and dead at once, as the table of failure kinds has it; a failure is as its kind."""
+def test_each_kind_has_the_contracts_properties(kind: Kind) -> None:
+    """Each kind is retried, counted and dead at once as in the contract's table; so is a failure of that kind."""
     assert (kind.retried, kind.trips_breaker, kind.dead_at_once) == CONTRACT[kind]
     failure = Failure(kind, "why")
     assert (failure.retried, failure.trips_breaker) == CONTRACT[kind][:2]
 
 
-def test_the_table_is_whole() -> None:
-    """No kind is missing in the contract, and none there is unknown here."""
+def test_the_kinds_are_those_of_the_contract() -> None:
+    """The code and the contract's table have the same kinds."""
     assert set(CONTRACT) == set(Kind)

@@ -1,4 +1,4 @@
-"""Feature columns: what is usable, what is not, and why."""
+"""Feature columns: usable and unusable values, and the reasons."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read(spec: Spec, *values: object) -> Columns:
 )
 @pytest.mark.parametrize("company", [(), (FLOAT, INT, BOOL, STRING)], ids=["alone", "in company"])
 def test_unusable(spec: Spec, value: object, why: str, company: tuple[Spec, ...]) -> None:
-    """A value of another type, range or category is unusable, says why, and spoils no other cell."""
+    """A value of another type, range or category is unusable, has a reason, and changes no other cell."""
     good = {"float": 1.5, "int": 2, "bool": True, "string": "s", "colour": "red"}
     specs = [*(s for s in company if s.name != spec.name), spec]
     made = columns([good, {**good, spec.name: value}, good], specs)
@@ -69,7 +69,7 @@ def test_unusable(spec: Spec, value: object, why: str, company: tuple[Spec, ...]
     ],
 )
 def test_usable(spec: Spec, given: list[object], kept: list[object], dtype: type) -> None:
-    """Usable values arrive unchanged, in the column type that the spec's type stands for."""
+    """Usable values are unchanged, in a column whose dtype matches the spec's type."""
     made = read(spec, *given)
     assert made.values[spec.name].tolist() == kept
     assert made.values[spec.name].dtype == dtype
@@ -77,7 +77,7 @@ def test_usable(spec: Spec, given: list[object], kept: list[object], dtype: type
 
 
 def test_missing_keys() -> None:
-    """A key that an event lacks is missing in that row, whatever the types of its neighbours."""
+    """A key that an event lacks is missing in that row, whatever the other rows hold."""
     made = columns([{"float": 1.0}, {"string": "s", "int": 3}, {}], [FLOAT, INT, STRING])
     assert made.why == {
         (0, "int"): "missing",
@@ -91,24 +91,24 @@ def test_missing_keys() -> None:
 
 
 def test_parsed_overflow() -> None:
-    """A JSON number too large for a double is not finite, and so unusable."""
+    """A JSON number too large for a double becomes infinity and is therefore unusable."""
     assert read(FLOAT, json.loads("1e999")).why == {(0, "float"): "not finite"}
 
 
 def test_unused_keys_are_ignored() -> None:
-    """What no spec names is not looked at."""
+    """Keys of an event that no spec names are ignored."""
     made = columns([{"float": 1.0, "more": object()}], [FLOAT])
     assert list(made.values) == ["float"] and not made.why
 
 
 def test_why_is_bounded() -> None:
-    """A reason quotes a value's beginning only, so that no payload reaches a header or a log."""
+    """A reason quotes only the beginning of a value, so that no payload reaches a header or a log."""
     (why,) = read(COLOUR, "x" * 10_000).why.values()
     assert len(why) < QUOTED + 30 and why.endswith("…'")
 
 
 def test_matrix_and_views() -> None:
-    """When every spec is a float there is one C-ordered matrix, and the columns are views of it."""
+    """When every spec is a float, the values are one C-ordered matrix and the columns are views of it."""
     specs = [Spec("a", FeatureType.FLOAT), Spec("b", FeatureType.FLOAT)]
     made = columns([{"a": 1, "b": 2.5}, {"a": 3}, {"a": "x", "b": 4}], specs)
     assert made.matrix is not None and made.matrix.flags.c_contiguous
@@ -120,7 +120,7 @@ def test_matrix_and_views() -> None:
 
 @pytest.mark.parametrize("specs", [(FLOAT,), (FLOAT, COLOUR, INT)])
 def test_take(specs: tuple[Spec, ...]) -> None:
-    """Taken rows keep their values, masks and reasons under their new numbers, in the order asked for."""
+    """Taken rows are in the given order and keep their values, masks and reasons under their new indices."""
     events = [{"float": 0.0, "colour": "red", "int": 0}, {"colour": "mauve"}, {"float": 2.0, "int": 2}, {"float": 3.0}]
     order = [3, 1, 0]
     taken = columns(events, specs).take(np.array(order, dtype=np.intp))
@@ -131,13 +131,13 @@ def test_take(specs: tuple[Spec, ...]) -> None:
     assert {n: m.tolist() for n, m in taken.unusable.items()} == {n: m.tolist() for n, m in again.unusable.items()}
 
 
-def test_take_forgets_masks_without_a_row() -> None:
-    """A mask none of whose rows is taken is gone, so that a clean part costs nothing to impute."""
+def test_take_drops_masks_without_an_unusable_row() -> None:
+    """A mask without an unusable row among those taken is dropped, so that no imputation is tried for it."""
     assert read(FLOAT, 1.0, None).take(np.array([0], dtype=np.intp)).unusable == {}
 
 
 @pytest.mark.parametrize("specs", [(FLOAT,), (FLOAT, COLOUR), ()])
 def test_empty_batch(specs: tuple[Spec, ...]) -> None:
-    """No events make columns of no rows."""
+    """An empty batch gives empty columns."""
     made = columns([], specs)
     assert made.size == 0 and [len(column) for column in made.values.values()] == [0] * len(specs)

@@ -1,4 +1,4 @@
-"""The published interface: fresh, valid, and true of what is really written and read."""
+"""The published interface: up to date, valid, and consistent with what the code writes and reads."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ SCORED = _validator(interface.scored_schema())
 
 
 @pytest.mark.parametrize("name", publish.DOCUMENTS)
-def test_the_file_in_the_repository_is_fresh(name: str) -> None:
-    """`python -m docs` writes it anew."""
+def test_the_file_in_the_repository_is_up_to_date(name: str) -> None:
+    """Each published file equals what `python -m docs` writes."""
     assert f"schemas/published/{name}" in pages.PAGES
     assert f"schemas/published/{name}" not in pages.stale(), "stale: run `python -m docs`"
 
 
 @pytest.mark.parametrize("name", [n for n in publish.DOCUMENTS if n.endswith(".schema.json")])
-def test_a_schema_is_a_schema(name: str) -> None:
-    """Valid by its own draft's metaschema."""
+def test_a_schema_is_a_valid_schema(name: str) -> None:
+    """Each schema is valid by the metaschema of its draft."""
     document = json.loads(publish.text(name))
     assert document["$schema"] == "http://json-schema.org/draft-07/schema#"
     jsonschema.Draft7Validator.check_schema(document)
@@ -67,7 +67,7 @@ def test_a_schema_is_a_schema(name: str) -> None:
 
 
 def test_the_contracts_example_is_an_answer() -> None:
-    """Its keys are the schema's, in the contract's order."""
+    """The contract's example is valid, and its keys are those of the schema, in the same order."""
     SCORED.validate(CONTRACT_EXAMPLE)
     schema = interface.scored_schema()
     assert schema["required"] == list(CONTRACT_EXAMPLE)
@@ -99,19 +99,19 @@ def test_the_contracts_example_is_an_answer() -> None:
         {"source": "static", "version": None, "reason": "timeout", "degraded": True, "members": ["a@1"]},
     ],
 )
-def test_the_schema_refuses_what_is_no_answer(change: dict[str, Any]) -> None:
-    """A schema that takes anything would hold nothing."""
+def test_the_schema_refuses_invalid_answers(change: dict[str, Any]) -> None:
+    """An answer with one wrong or contradictory field is not valid."""
     assert not SCORED.is_valid(CONTRACT_EXAMPLE | change)
 
 
 @pytest.mark.parametrize("change", [{}, {"degraded": True, "reason": "timeout"}])
-def test_an_ensembles_answer_is_one(change: dict[str, Any]) -> None:
-    """Whole or without a member; who spoke stands in it, and each has its version."""
+def test_an_ensembles_answer_is_valid(change: dict[str, Any]) -> None:
+    """An ensemble's answer, complete or without a member, names the members that answered, each with its version."""
     SCORED.validate(CONTRACT_EXAMPLE | {"source": "ensemble", "version": None, "members": ["a@1", "b@12"]} | change)
 
 
 def _real_answers() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
-    """Answers as they are written, value and headers: by each link, provisional, corrected and confirmed."""
+    """Value and headers of real answers: of each link, provisional, corrected and confirmed."""
     chain = ["model:lite", f"rule:{RULE}", "static"]
     trace = [("traceparent", b"00-a-b-01")]
     records = [
@@ -124,15 +124,15 @@ def _real_answers() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     ]
     several = {"score": 0.7, "label": "yes", "confidence": 0.6, "probabilities": [0.3, 0.7]}
     for models in ({}, {"m": broken}, {"m": broken, "lite": broken}, {"m": lambda call: result([0.55] * len(call))}):
-        for said in (several, None):
-            done = run(records, plan(chain, 0.6, lambda values, said=said: said), models=models)
+        for answer in (several, None):
+            done = run(records, plan(chain, 0.6, lambda values, answer=answer: answer), models=models)
             for topic, rows in route(done.verdicts, Names("loans")):
                 for _, value, headers in rows if topic == "loans.scored" else ():
                     yield json.loads(value or b""), {k: (v or b"").decode() for k, v in headers}
 
 
-def test_real_answers_are_as_published() -> None:
-    """Whoever answers, at whatever revision; their headers too."""
+def test_real_answers_match_the_schema() -> None:
+    """Answers and their headers match the schemas for every source and revision."""
     headers = _validator(interface.scored_headers_schema())
     seen: set[tuple[str, int, bool]] = set()
     for value, found in _real_answers():
@@ -154,14 +154,14 @@ def test_real_answers_are_as_published() -> None:
 
 
 def test_every_source_and_every_reason_is_published() -> None:
-    """But bad_header, which gets no answer."""
+    """The schema lists every source, and every failure kind except bad_header, which gets no answer."""
     properties = interface.scored_schema()["properties"]
     assert set(properties["source"]["enum"]) == set(Source)
     assert set(properties["reason"]["enum"]) == {None, *Kind} - {Kind.BAD_HEADER}
 
 
-def test_an_encoded_batch_without_optional_parts_is_as_published() -> None:
-    """A regression's answer: no label, no confidence, nothing imputed."""
+def test_an_answer_without_optional_fields_matches_the_schema() -> None:
+    """A static answer with no confidence, no model and nothing imputed matches the schema."""
     done = run(events(1), registry=FakeBoard(admits={"m@2": 0}))
     (value,) = encode(done.verdicts.given[0].answers)
     SCORED.validate(json.loads(value))
@@ -190,8 +190,8 @@ def test_an_encoded_batch_without_optional_parts_is_as_published() -> None:
         None,
     ],
 )
-def test_the_event_schema_takes_what_is_read(value: object) -> None:
-    """A value that fits is an event, and one that does not is malformed."""
+def test_the_event_schema_accepts_what_the_decoder_accepts(value: object) -> None:
+    """A value that matches the event schema is decoded, and any other value is malformed."""
     record = Rec(value=json.dumps(value).encode())
     read = decode_one(record, origin_of(record), interface.EXAMPLE)
     fits = _validator(interface.event_schema()).is_valid(value)
@@ -213,8 +213,8 @@ def test_the_event_schema_takes_what_is_read(value: object) -> None:
         [],
     ],
 )
-def test_the_cloud_event_schema_takes_what_is_read(value: object) -> None:
-    """The same for a structured CloudEvent."""
+def test_the_cloud_event_schema_accepts_what_the_decoder_accepts(value: object) -> None:
+    """A structured CloudEvent matches its schema exactly when it is decoded."""
     headers = [("content-type", b"application/cloudevents+json")]
     record = Rec(value=json.dumps(value).encode(), headers=headers)
     read = decode_one(record, origin_of(record), interface.EXAMPLE)
@@ -225,7 +225,7 @@ def test_the_cloud_event_schema_takes_what_is_read(value: object) -> None:
 
 
 def test_the_topics_are_an_asyncapi_3_document() -> None:
-    """Its version, and every reference in it leads somewhere: to a part of it, or to a published file."""
+    """The document has AsyncAPI's version 3.0.0, and each reference resolves to a part of it or to a published file."""
     document = json.loads(publish.text("asyncapi.json"))
     assert document["asyncapi"] == "3.0.0" and document["info"]["title"] and document["info"]["version"]
     for reference in _references(document):
@@ -257,7 +257,7 @@ def _references(part: Any) -> Iterator[str]:
 
 
 def test_every_topic_of_a_pipeline_has_its_channel() -> None:
-    """Address, role and cleanup policy are those of the topics that `topics apply` creates."""
+    """The channels have the address, role and cleanup policy of the topics that `topics apply` creates."""
     channels = publish.asyncapi()["channels"].values()
     topics = layout(Names("loans"), ["loans.events"], [("5s", 5.0)], 4, 1_000_000)
     published = {
@@ -272,8 +272,8 @@ def test_every_topic_of_a_pipeline_has_its_channel() -> None:
     assert {c["title"] for c in channels} == set(Role)
 
 
-def test_control_headers_are_as_published() -> None:
-    """What retry, dead-letter and replay records really carry fits, and nothing is carried that is not published."""
+def test_control_headers_match_the_schema() -> None:
+    """The headers of retry, dead-letter and replay records match their schemas, which list every header."""
     for full in (attempt(replay_id="r"), attempt(version=None)):
         for schema, headers in (
             (interface.headers_schema(due=True), full.headers()),

@@ -1,4 +1,4 @@
-"""Records: which headers are the event's own."""
+"""Records: the event's own headers, and control headers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ HEADERS: list[Header] = [
 ]
 
 
-def test_the_events_own_headers_are_what_is_not_ours() -> None:
-    """In order, duplicates, missing values and non-UTF-8 ones included; the reserved prefix is taken away."""
+def test_own_headers_are_all_but_control_headers() -> None:
+    """Own headers keep their order, duplicates, missing and non-UTF-8 values; headers with our prefix are removed."""
     own = [h for h in HEADERS if not h[0].startswith("failsoft-")]
     assert own_headers(HEADERS) == own and own_headers([]) == []
 
 
 def test_on_a_dead_letter_kafkas_names_are_control_headers_too() -> None:
-    """They are written anew there, so the ones before are replaced, not kept beside."""
+    """On a dead letter KIP-1191's headers are removed, because new ones replace them."""
     assert ("__dlq.errors.topic", b"theirs") in own_headers(HEADERS)
     assert [k for k, _ in own_headers(HEADERS, dead_letter=True)] == [
         "own",
@@ -36,6 +36,6 @@ def test_on_a_dead_letter_kafkas_names_are_control_headers_too() -> None:
     ]
 
 
-def test_the_trace_is_w3cs_two_headers() -> None:
-    """Unchanged, and nothing else."""
+def test_trace_headers_are_the_two_of_w3c() -> None:
+    """The trace context is traceparent and tracestate, unchanged."""
     assert trace_headers(HEADERS) == [("traceparent", b"00-a-b-01"), ("tracestate", b"x=1")]

@@ -1,4 +1,4 @@
-"""The scored record: columns filled into a fixed text, against a plain encoder."""
+"""The scored record: the template encoder, compared with a plain encoder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PLAIN = Answers(
 
 
 def plainly(a: Answers) -> list[dict[str, Any]]:
-    """The same records, the plainest way."""
+    """The same records, built without template and columns."""
     rows = [a.predictions.row(i) for i in range(len(a.ids))]
     return [
         {
@@ -75,28 +75,28 @@ def plainly(a: Answers) -> list[dict[str, Any]]:
         {"source": Source.ENSEMBLE, "version": None, "members": ("a@1",), "reason": Kind.TIMEOUT},
     ],
 )
-def test_the_text_is_what_a_plain_encoder_gives(changes: dict[str, Any]) -> None:
-    """For every source, with and without each optional part, percent signs and quotes in every text; keys in order."""
+def test_the_text_equals_that_of_a_plain_encoder(changes: dict[str, Any]) -> None:
+    """Values and key order are the same for every source and optional field, and with percent signs and quotes."""
     answers = replace(PLAIN, **changes)
     found = [json.loads(raw) for raw in encode(answers)]
     assert found == plainly(answers)
     assert [list(one) for one in found] == [list(one) for one in plainly(answers)]
 
 
-def test_a_batch_of_none_is_empty() -> None:
-    """No rows, no records."""
+def test_an_empty_batch_gives_no_records() -> None:
+    """A batch without rows gives no records."""
     nothing = Predictions(SCORES[:0], [], None, SCORES[:0])
     assert encode(replace(PLAIN, ids=[], times=[], topics=[], offsets=[], imputed={}, predictions=nothing)) == []
 
 
-def test_columns_of_different_lengths_are_a_mistake() -> None:
-    """Nothing is cut short in silence."""
+def test_columns_of_different_lengths_are_an_error() -> None:
+    """Columns of different lengths raise ValueError instead of dropping rows."""
     with pytest.raises(ValueError, match="argument"):
         encode(replace(PLAIN, offsets=[17]))
 
 
 def test_headers_let_a_reader_filter() -> None:
-    """Content type, revision and source, as the contract has them."""
+    """An answer's headers are content type, revision and source, as in the contract."""
     assert headers(replace(PLAIN, revision=1, source=Source.LAST_KNOWN)) == [
         ("content-type", b"application/json"),
         ("failsoft-revision", b"1"),
@@ -106,11 +106,11 @@ def test_headers_let_a_reader_filter() -> None:
 
 @pytest.mark.parametrize("source", [s for s in Source if s is not Source.ENSEMBLE])
 def test_all_but_the_primary_are_degraded(source: Source) -> None:
-    """An answer says itself whether somebody stood in."""
+    """An answer of any source but the primary (or an ensemble) is marked as degraded."""
     assert replace(PLAIN, source=source).degraded is (source is not Source.PRIMARY)
 
 
 @pytest.mark.parametrize("reason", [None, Kind.BREAKER_OPEN])
 def test_an_ensemble_is_degraded_where_a_member_is_missing(reason: Kind | None) -> None:
-    """Whole, it is the primary."""
+    """An ensemble's answer is degraded only when a member is missing."""
     assert replace(PLAIN, source=Source.ENSEMBLE, reason=reason).degraded is (reason is not None)

@@ -1,4 +1,4 @@
-"""Bytes and objects: what is refused, and columns that are encoded at one stroke."""
+"""JSON: refused values, and the encoding of whole columns."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from failsoft.schemas import wire
         (b"[" * 5 + b"]" * 5, "nested deeper than 4"),
     ],
 )
-def test_what_is_not_json_or_over_a_limit_is_malformed(raw: bytes | None, why: str) -> None:
-    """The message says what is wrong and never quotes the value; a batch with such a value is read one by one."""
+def test_invalid_json_and_values_over_a_limit_are_malformed(raw: bytes | None, why: str) -> None:
+    """The error says what is wrong without quoting the value; a batch with such a value must be read one by one."""
     with pytest.raises(wire.Malformed, match=why):
         wire.loads(raw, 100, 4)
     together = wire.loads_all([b"{}", raw], 100)
     assert together is None or not wire.all_shallow([b"{}", raw or b""], 0, 4)
 
 
-def test_the_last_of_duplicate_keys_wins() -> None:
-    """As orjson, Python's json and Jackson agree."""
+def test_the_last_of_duplicate_keys_counts() -> None:
+    """Of duplicate keys the last one counts, as in orjson, Python's json and Jackson."""
     assert wire.loads(b'{"a": 1, "a": 2}', 100) == {"a": 2}
 
 
 def test_an_integer_past_64_bits_becomes_a_float() -> None:
-    """No digits are kept that a number could not."""
+    """An integer that does not fit into 64 bits is read as a float."""
     assert wire.loads(b"18446744073709551616", 100) == 2.0**64
 
 
 def test_values_at_the_limits_pass() -> None:
-    """A limit is the most that is allowed."""
+    """A value exactly at a limit is accepted."""
     assert wire.loads(b"[[1]]", 5, 2) == [[1]]
     assert wire.loads_all([b"[[1]]", b"2"], 5) == [[[1]], 2]
     assert wire.loads_all([], 5) == []
@@ -65,12 +65,12 @@ def test_values_at_the_limits_pass() -> None:
     ],
 )
 def test_depth_counts_brackets_outside_of_strings(raw: bytes, deep: bool) -> None:
-    """More than two levels at once are too deep; brackets inside a string, escaped quotes or not, are text."""
+    """Depth counts nested brackets only; brackets inside strings, also behind escaped quotes, are text."""
     assert wire.too_deep(raw, 2) is deep
 
 
-def test_a_bomb_is_refused_before_it_is_parsed() -> None:
-    """A hundred thousand levels are no recursion error."""
+def test_extreme_nesting_is_refused_before_parsing() -> None:
+    """A hundred thousand levels are malformed and cause no recursion error."""
     with pytest.raises(wire.Malformed, match="deeper"):
         wire.loads(b"[" * 100_000, 1_000_000)
 
@@ -86,14 +86,14 @@ def test_a_bomb_is_refused_before_it_is_parsed() -> None:
         ["ü€😀", "\n\t\x00", "a,b"],
     ],
 )
-def test_strings_are_encoded_as_each_by_itself(column: list[str]) -> None:
-    """The column's one call gives what a call a string would."""
+def test_a_column_of_strings_is_encoded_like_each_string(column: list[str]) -> None:
+    """One call for the column gives the same JSON as one call per string."""
     assert [json.loads(b'"%b"' % s) for s in wire.strings(column)] == column
     assert wire.strings(column) == [wire.dumps(s)[1:-1] for s in column]
 
 
-def test_numbers_are_the_shortest_that_give_the_same_back() -> None:
-    """float32 keeps its own digits, and NaN is null."""
+def test_numbers_have_the_fewest_digits() -> None:
+    """A number has the fewest digits that convert back to it, in its own precision; NaN is null."""
     assert wire.numbers(np.array([0.1, 1.0, float("nan")], np.float32)) == [b"0.1", b"1.0", b"null"]
     assert wire.numbers(np.array([0.1, 1e300])) == [b"0.1", b"1e+300"]
     assert wire.numbers(np.array([1, -2])) == [b"1", b"-2"]
@@ -101,8 +101,8 @@ def test_numbers_are_the_shortest_that_give_the_same_back() -> None:
     assert wire.numbers(np.arange(6, dtype=np.float32)[::2]) == [b"0.0", b"2.0", b"4.0"]
 
 
-def test_vectors_are_a_row_each() -> None:
-    """A matrix gives an array a row, whatever its layout in memory."""
+def test_a_matrix_gives_one_array_per_row() -> None:
+    """A matrix gives one JSON array per row, whatever its memory layout."""
     rows = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
     assert wire.vectors(rows) == [b"[0.25,0.75]", b"[1.0,0.0]"]
     assert wire.vectors(np.asfortranarray(rows)) == wire.vectors(rows)
@@ -110,12 +110,12 @@ def test_vectors_are_a_row_each() -> None:
 
 
 def test_lines_are_ndjson() -> None:
-    """One value a line, the last one ended too."""
+    """Each value is one line, and the last line is ended too."""
     assert wire.lines([{"a": 1}, [2]]) == b'{"a":1}\n[2]\n'
 
 
-def test_a_column_of_ordinary_values_is_shallow_and_one_bomb_among_them_is_found() -> None:
-    """However many values stand beside it, and whatever their strings hold."""
+def test_one_deep_value_among_many_shallow_ones_is_found() -> None:
+    """A deep value is found among any number of shallow ones; brackets in strings do not count."""
     flat = [b'{"a":{"b":1}}'] * 1000
     assert wire.all_shallow(flat, 2, 4)
     assert wire.all_shallow([*flat, b'{"a":{"b":"[[[[[{{{{{"}}'], 2, 4)

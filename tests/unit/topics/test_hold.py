@@ -1,4 +1,4 @@
-"""The hold: is the head of a rung due?"""
+"""The hold: when the head of a rung is due."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ DUE = "failsoft-due-ms"
         ([(DUE, b"9" * 5000)], None),
     ],
 )
-def test_a_due_time_is_read_or_it_is_none(headers: list[Header], due: int | None) -> None:
-    """No header of anybody's raises here."""
+def test_an_unreadable_due_time_is_none(headers: list[Header], due: int | None) -> None:
+    """A missing, duplicate or invalid due time is None; no header raises."""
     assert due_ms(headers) == due
 
 
 @pytest.mark.parametrize("raw", [None, b"", b"-5", b"x", b"9" * 20])
-def test_what_has_no_due_time_is_not_attempted(raw: bytes | None) -> None:
-    """Whatever the hold cannot read, and so lets pass, is a bad header to whoever would attempt it: never early."""
+def test_a_record_without_due_time_is_not_attempted(raw: bytes | None) -> None:
+    """The hold lets a record with an unreadable due time pass, and parsing refuses it: it is never attempted early."""
     headers = [(k, raw if k == DUE else v) for k, v in attempt().headers()]
     assert due_ms(headers) is None and isinstance(attempts.parse(headers), Failure)
 
@@ -44,17 +44,17 @@ def test_what_has_no_due_time_is_not_attempted(raw: bytes | None) -> None:
     ("due", "taken"),
     [([], 0), ([10], 1), ([11], 0), ([9, 10, 11, 9], 2), ([None, 11], 1), ([11, None], 0), ([None, None], 2)],
 )
-def test_the_head_speaks_for_what_is_behind_it(due: list[int | None], taken: int) -> None:
-    """Taken is what is due at 10, up to the first that is not; a record without a due time holds nobody."""
+def test_records_are_taken_up_to_the_first_that_is_not_due(due: list[int | None], taken: int) -> None:
+    """At time 10 all records before the first one not due are taken; a record without a due time blocks no other."""
     assert due_count(due, 10) == taken
 
 
-def test_the_wait_is_what_is_left() -> None:
-    """In seconds, and never negative."""
+def test_the_wait_is_the_time_until_due() -> None:
+    """The wait is the time until the due time in seconds, and never negative."""
     assert wait_seconds(1500, 1000) == 0.5 and wait_seconds(1000, 1000) == wait_seconds(1, 1000) == 0
 
 
 def test_a_due_time_far_ahead_is_not_plausible() -> None:
-    """Twice the delay and a minute of clocks that differ: one further off would hold its rung for ever."""
+    """A due time beyond twice the delay plus a minute of clock difference is forged: it would block its rung."""
     edge = 1000 + 2 * 5000 + SLACK_MS
     assert plausible(edge, 1000, 5.0) and not plausible(edge + 1, 1000, 5.0) and plausible(0, 1000, 5.0)

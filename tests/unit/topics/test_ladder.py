@@ -1,4 +1,4 @@
-"""The ladder: which rung is next, and when it is due."""
+"""The ladder: the next rung of a failed record, and its due time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ NOW = 1_800_000_000_000
 FAILED = Failure(Kind.TIMEOUT, "late")
 
 
-def test_each_attempt_climbs_one_rung_and_then_it_is_dead() -> None:
-    """As many retries as there are rungs; with no rungs, none."""
+def test_each_retry_takes_the_next_rung_until_none_is_left() -> None:
+    """A record is retried once per rung and then goes to the dead letters; without rungs it is not retried."""
     assert [next_rung(n, FAILED, NOW, 0.5, DELAYS, 0.1) for n in range(4)] == [
         Rung("5s", NOW + 5_000),
         Rung("1m", NOW + 60_000),
@@ -24,12 +24,12 @@ def test_each_attempt_climbs_one_rung_and_then_it_is_dead() -> None:
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_only_what_may_succeed_later_climbs(kind: Kind) -> None:
-    """The kind decides; its message does not."""
+def test_only_retried_kinds_get_a_rung(kind: Kind) -> None:
+    """The failure kind alone decides whether a record is retried."""
     assert (next_rung(0, Failure(kind, ""), NOW, 0.5, DELAYS, 0.1) is not None) is kind.retried
 
 
 @pytest.mark.parametrize(("u", "jitter", "wait"), [(0, 0.1, 4500), (0.5, 0.1, 5000), (0.75, 0.1, 5250), (0.9, 0, 5000)])
 def test_the_draw_spreads_the_wait(u: float, jitter: float, wait: int) -> None:
-    """From a tenth under the delay to a tenth over it, evenly."""
+    """The wait varies evenly with the draw, within the jitter on both sides of the delay."""
     assert next_rung(0, FAILED, NOW, u, DELAYS, jitter) == Rung("5s", NOW + wait)

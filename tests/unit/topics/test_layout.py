@@ -1,4 +1,4 @@
-"""The table of topics, and what of existing ones is refused."""
+"""The required topics, and the checks of existing ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WHOLE = {
 
 
 def changed(name: str, partitions: int | None = None, **configs: str) -> Mapping[str, Existing]:
-    """A whole topology but for one topic; in ``configs``, ``retention_ms`` is retention.ms."""
+    """A valid topology with one topic changed; in ``configs``, ``retention_ms`` stands for retention.ms."""
     was = WHOLE[name]
     settings = dict(was.configs) | {key.replace("_", "."): value for key, value in configs.items()}
     return WHOLE | {name: Existing(name, was.partitions if partitions is None else partitions, settings)}
@@ -45,8 +45,8 @@ def of_role(role: Role) -> list[Topic]:
     return [t for t in REQUIRED if t.role is role]
 
 
-def test_the_table_is_the_contracts() -> None:
-    """Every topic of the contract, with its partition count."""
+def test_the_topics_are_those_of_the_contract() -> None:
+    """The layout has every topic of the contract, with its number of partitions."""
     assert [(t.name, t.role, t.partitions) for t in REQUIRED] == [
         ("loans.events", Role.INPUT, P),
         ("loans.more", Role.INPUT, P),
@@ -64,48 +64,48 @@ def test_the_table_is_the_contracts() -> None:
     assert all(t.configs["cleanup.policy"] == "compact" for t in of_role(Role.CHANGELOG))
 
 
-def test_what_we_create_we_accept() -> None:
-    """A topology fresh from the table has no problem and nothing missing."""
+def test_created_topics_are_accepted() -> None:
+    """A topology created from the layout has no problems and no missing topics."""
     assert problems(REQUIRED, WHOLE) == []
     assert missing(REQUIRED, WHOLE) == []
 
 
-def test_nothing_there_is_nothing_wrong() -> None:
-    """Missing topics are created, not refused."""
+def test_missing_topics_are_not_problems() -> None:
+    """Missing topics are reported as missing, not as problems."""
     assert problems(REQUIRED, {}) == []
     assert missing(REQUIRED, {}) == REQUIRED
 
 
 def test_a_rung_outlasts_its_delay_and_a_long_outage() -> None:
-    """The ladder waits while a breaker is open, so a rung keeps two weeks more than its delay."""
+    """A rung's retention is two weeks longer than its delay, because the ladder waits while a breaker is open."""
     kept = [int(t.configs["retention.ms"]) for t in of_role(Role.RETRY)]
     assert kept == [14 * DAY_MS + 5_000, 14 * DAY_MS + 3_600_000]
 
 
 @pytest.mark.parametrize("name", ["loans.scored", "loans.retry.5s", "loans.dead", "loans.replay"])
-def test_a_topic_of_another_count_is_refused(name: str) -> None:
-    """Index i of every topic belongs to one lane: counts must be equal."""
-    [said] = problems(REQUIRED, changed(name, partitions=P + 1))
-    assert said == f"{name}: has 5 partitions; it must have 4, as the inputs have"
+def test_another_number_of_partitions_is_refused(name: str) -> None:
+    """All topics of a lane must have the inputs' number of partitions: partition i of each belongs to lane i."""
+    [line] = problems(REQUIRED, changed(name, partitions=P + 1))
+    assert line == f"{name}: has 5 partitions; it must have 4, like the inputs"
 
 
 @pytest.mark.parametrize("name", [t.name for t in REQUIRED if t.partitions == 1])
 def test_a_single_topic_with_more_partitions_is_refused(name: str) -> None:
-    """What has one reader has one partition."""
-    [said] = problems(REQUIRED, changed(name, partitions=2))
-    assert said.startswith(f"{name}: has 2 partitions; it must have 1")
+    """A topic with one reader must have one partition."""
+    [line] = problems(REQUIRED, changed(name, partitions=2))
+    assert line.startswith(f"{name}: has 2 partitions; it must have 1")
 
 
 def test_unequal_inputs_are_refused() -> None:
-    """All inputs have one count; the first that exists gives it."""
+    """All inputs must have the same number of partitions as the first one that exists."""
     existing = changed("loans.more", partitions=6)
     assert input_partitions(INPUTS, existing) == P
-    [said] = problems(REQUIRED, existing)
-    assert said.startswith("loans.more: has 6 partitions, another input has 4")
+    [line] = problems(REQUIRED, existing)
+    assert line.startswith("loans.more: has 6 partitions, another input has 4")
 
 
-def test_the_count_comes_from_an_input_that_exists() -> None:
-    """None exists: the count is the pipeline file's."""
+def test_the_number_of_partitions_comes_from_an_existing_input() -> None:
+    """P is that of an existing input; without one it is None, and the pipeline file decides."""
     assert input_partitions(INPUTS, {}) is None
     assert input_partitions(INPUTS, {"loans.more": Existing("loans.more", 7, {})}) == 7
 
@@ -113,54 +113,54 @@ def test_the_count_comes_from_an_input_that_exists() -> None:
 @pytest.mark.parametrize("policy", ["compact", "compact,delete"])
 @pytest.mark.parametrize("name", ["loans.scored", "loans.retry.1h", "loans.dead", "loans.replay"])
 def test_compaction_of_records_is_refused(name: str, policy: str) -> None:
-    """A compacted rung loses a retry when its key comes again."""
-    [said] = problems(REQUIRED, changed(name, cleanup_policy=policy))
-    assert said.startswith(f"{name}: cleanup.policy is {policy!r}; it must be 'delete'")
+    """A compacted rung is refused, because it loses a retry when the same key is written again."""
+    [line] = problems(REQUIRED, changed(name, cleanup_policy=policy))
+    assert line.startswith(f"{name}: cleanup.policy is {policy!r}; it must be 'delete'")
 
 
 @pytest.mark.parametrize("policy", ["compact", "compact,delete", "delete"])
 def test_the_users_input_may_be_compacted(policy: str) -> None:
-    """How the user's topics are cleaned is the user's affair."""
+    """The cleanup policy and retention of input topics are not checked: they are the user's choice."""
     assert problems(REQUIRED, changed("loans.events", cleanup_policy=policy, retention_ms="1000")) == []
 
 
 @pytest.mark.parametrize("policy", ["delete", "compact,delete"])
-def test_a_changelog_that_forgets_is_refused(policy: str) -> None:
-    """A breaker's or a rollout's row must last until it is replaced."""
-    [said] = problems(REQUIRED, changed("loans-breakers-changelog", cleanup_policy=policy))
-    assert said.startswith("loans-breakers-changelog: cleanup.policy") and "'compact'" in said
+def test_a_changelog_without_pure_compaction_is_refused(policy: str) -> None:
+    """A changelog must only be compacted: a breaker or rollout row must stay until it is replaced."""
+    [line] = problems(REQUIRED, changed("loans-breakers-changelog", cleanup_policy=policy))
+    assert line.startswith("loans-breakers-changelog: cleanup.policy") and "'compact'" in line
 
 
 @pytest.mark.parametrize(
     ("name", "least"),
     [("loans.retry.5s", DAY_MS + 5_000), ("loans.retry.1h", DAY_MS + 3_600_000), ("loans.dead", DAY_MS)],
 )
-def test_retention_has_a_floor(name: str, least: int) -> None:
-    """At the floor it is taken, a millisecond below it is refused, with the number that would do."""
+def test_retention_has_a_minimum(name: str, least: int) -> None:
+    """The minimum retention is accepted; a millisecond less is refused with the minimum in the message."""
     assert problems(REQUIRED, changed(name, retention_ms=str(least))) == []
-    [said] = problems(REQUIRED, changed(name, retention_ms=str(least - 1)))
-    assert said.startswith(f"{name}: retention.ms is {least - 1}; it must be at least {least}")
+    [line] = problems(REQUIRED, changed(name, retention_ms=str(least - 1)))
+    assert line.startswith(f"{name}: retention.ms is {least - 1}; it must be at least {least}")
 
 
 @pytest.mark.parametrize("name", ["loans.retry.5s", "loans.replay"])
-def test_retention_for_ever_is_taken(name: str) -> None:
-    """-1 is for ever, not a short time."""
+def test_retention_for_ever_is_accepted(name: str) -> None:
+    """A retention of -1 means for ever and is accepted."""
     assert problems(REQUIRED, changed(name, retention_ms="-1")) == []
 
 
 @pytest.mark.parametrize("kept", [str(DEAD_KEPT_MS + 1), "-1"])
 def test_replay_outlasts_dead(kept: str) -> None:
-    """What was replayed is read back from replay: forgetting it would replay a letter twice."""
-    [said] = problems(REQUIRED, changed("loans.dead", retention_ms=kept))
-    assert said.startswith("loans.replay: retention.ms is shorter than that of loans.dead")
+    """The replay topic must keep records at least as long as the dead topic, or a dead letter may be replayed twice."""
+    [line] = problems(REQUIRED, changed("loans.dead", retention_ms=kept))
+    assert line.startswith("loans.replay: retention.ms is shorter than that of loans.dead")
 
 
 @pytest.mark.parametrize(
     ("dead", "wanted"),
     [(str(90 * DAY_MS), 90 * DAY_MS), ("-1", -1), (str(2 * DAY_MS), DEAD_KEPT_MS), (None, DEAD_KEPT_MS)],
 )
-def test_a_replay_topic_to_be_created_follows_the_dead_one_that_exists(dead: str | None, wanted: int) -> None:
-    """Creating it shorter would be refused in the next breath."""
+def test_a_new_replay_topic_keeps_records_as_long_as_the_dead_topic(dead: str | None, wanted: int) -> None:
+    """A replay topic is created with at least the dead topic's retention, because a shorter one is refused."""
     existing = {} if dead is None else {NAMES.dead: changed(NAMES.dead, retention_ms=dead)[NAMES.dead]}
     kept = replay_kept_ms(NAMES, existing)
     assert kept == wanted
@@ -171,21 +171,21 @@ def test_a_replay_topic_to_be_created_follows_the_dead_one_that_exists(dead: str
 
 @pytest.mark.parametrize("name", ["loans.retry.5s", "loans.dead", "loans.replay"])
 def test_retention_by_size_is_refused(name: str) -> None:
-    """Size knows nothing of what was read."""
-    [said] = problems(REQUIRED, changed(name, retention_bytes="1000000"))
-    assert said.startswith(f"{name}: retention.bytes is set; it must be -1")
+    """Retention by size is refused, because it deletes records that were not read yet."""
+    [line] = problems(REQUIRED, changed(name, retention_bytes="1000000"))
+    assert line.startswith(f"{name}: retention.bytes is set; it must be -1")
 
 
 @pytest.mark.parametrize("name", ["loans.scored", "loans.retry.5s", "loans.dead", "loans.replay"])
-def test_the_largest_event_and_our_headers_fit(name: str) -> None:
-    """A write that cannot succeed would crash the worker for ever."""
+def test_the_largest_event_with_our_headers_must_fit(name: str) -> None:
+    """A topic must accept the inputs' largest record plus our headers: else a write crashes its worker for ever."""
     assert problems(REQUIRED, changed(name, max_message_bytes=str(LARGEST + HEADROOM))) == []
-    [said] = problems(REQUIRED, changed(name, max_message_bytes=str(LARGEST + HEADROOM - 1)))
-    assert said.startswith(f"{name}: max.message.bytes is") and str(LARGEST + HEADROOM) in said
+    [line] = problems(REQUIRED, changed(name, max_message_bytes=str(LARGEST + HEADROOM - 1)))
+    assert line.startswith(f"{name}: max.message.bytes is") and str(LARGEST + HEADROOM) in line
 
 
 def test_the_largest_input_decides() -> None:
-    """Inputs that exist say how large; for one that does not, the broker's default does."""
+    """The largest record limit of the existing inputs counts; without inputs, the broker's default."""
     existing = {
         "loans.events": Existing("loans.events", P, {"max.message.bytes": "2000000"}),
         "loans.more": Existing("loans.more", P, {"max.message.bytes": "5000000"}),
@@ -194,8 +194,8 @@ def test_the_largest_input_decides() -> None:
     assert input_max_bytes(INPUTS, {}, LARGEST) == LARGEST
 
 
-def test_every_problem_is_said_at_once() -> None:
-    """An operator repairs a topology in one go."""
+def test_every_problem_is_reported_at_once() -> None:
+    """All problems are reported together, so that an operator can repair them in one go."""
     broken = dict(changed("loans.dead", partitions=3, cleanup_policy="compact", retention_bytes="1", retention_ms="1"))
     broken["loans.control"] = Existing("loans.control", 2, WHOLE["loans.control"].configs)
     assert len(problems(REQUIRED, broken)) == 5

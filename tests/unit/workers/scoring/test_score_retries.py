@@ -131,7 +131,7 @@ def test_a_replay_that_is_still_bad_is_dead_again_and_unanswered() -> None:
         ({"failsoft-due-ms": b"soon"}, "failsoft-due-ms: not a decimal number"),
         ({"failsoft-due-ms": b"%d" % (NOW_MS + 10**9)}, "too far after"),
         ({"failsoft-origin-partition": b"3"}, "failsoft-origin-partition: 3, on partition 0"),
-        ({"failsoft-error-kind": b"mood"}, "'mood' is no failure kind"),
+        ({"failsoft-error-kind": b"mood"}, "'mood' is not a failure kind"),
     ],
 )
 def test_a_bad_header_is_dead_at_once(changes: Mapping[str, bytes | None], why: str) -> None:
