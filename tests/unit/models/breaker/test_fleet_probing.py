@@ -257,7 +257,7 @@ def test_a_command_means_each_version_of_a_model_or_one() -> None:
 
 def test_a_message_for_another_row_is_refused() -> None:
     """Whoever hands it over has made a mistake, and no row is made of it."""
-    with pytest.raises(ValueError, match="none for"):
+    with pytest.raises(ValueError, match="does not belong to"):
         fold(BreakerRow("other@1"), Report(KEY, "a", 1, T0, 0, ReportKind.WINDOW, counts=BAD), POLICY, T0, 0.5)
     with pytest.raises(ValueError, match="names no version"):
         fold(None, Command("repayment", Action.DISABLE, "ann", "", T0), POLICY, T0, 0.5)
