@@ -107,7 +107,7 @@ def test_a_rollback_goes_to_the_last_good_version() -> None:
     desk.back(), desk.back()
     assert desk.row.active == 1 and good(desk.row) == []
     desk.back()
-    assert desk.row.active == 1 and "name one" in (desk.refusals[-1] or "")
+    assert desk.row.active == 1 and "name a version" in (desk.refusals[-1] or "")
 
 
 def test_a_rollback_to_a_named_version_and_one_that_names_nothing() -> None:
@@ -196,7 +196,7 @@ def test_failed_half_open_cycles_send_the_active_version_back(state: str) -> Non
     """As many as the card says, of the version that is active, to the last good one first."""
     desk = Desk(1, 2, 3)
     found = desk.verdict(3, 3, state)
-    assert isinstance(found, Rollback) and found.candidates == (2, 1) and "3 half-open cycles of m@3" in found.why
+    assert isinstance(found, Rollback) and found.candidates == (2, 1) and "3 half-open periods of m@3" in found.why
     assert desk.verdict(3, 2, state) is None
     assert desk.verdict(2, 9, state) is None
 
