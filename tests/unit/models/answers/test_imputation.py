@@ -103,7 +103,7 @@ def test_last_known() -> None:
     assert made.columns.values["x"].tolist()[0] == 4.5
     assert made.imputed == {0: ("x",)}
     assert set(made.invalid) == {1, 2}
-    assert made.invalid[1].message == "feature 'x': missing; no last known value is at hand"
+    assert made.invalid[1].message == "feature 'x': missing; no last known value is available"
 
 
 def test_a_missing_statistic_is_a_mistake() -> None:
