@@ -88,9 +88,9 @@ def test_the_pages_card_is_one(tmp_path: Path) -> None:
         ),
         ('"weighted_mean"', '"wheighted_mean"', "ensemble.combine: 'wheighted_mean' is none of"),
         ('"weighted_mean"', '"wheighted_mean"', "(did you mean 'weighted_mean'?)"),
-        ('"weighted_mean"', '"mean"', "members: 'text' has a weight, and combine = \"mean\" uses none"),
-        ("quorum = 2", "quorum = 0", "ensemble: quorum: 0, and there are 3 members: it may be 1 to 3"),
-        ("quorum = 2", "quorum = 4", "ensemble: quorum: 4, and there are 3 members"),
+        ('"weighted_mean"', '"mean"', "members: 'text' has a weight, but combine = \"mean\" uses none"),
+        ("quorum = 2", "quorum = 0", "ensemble: quorum: 0, but there are 3 members: it may be 1 to 3"),
+        ("quorum = 2", "quorum = 4", "ensemble: quorum: 4, but there are 3 members"),
         ("quorum = 2", "quorum = 2.0", "ensemble.quorum"),
         ("quorum = 2", "", "ensemble.quorum: missing"),
         ("quorum", "quorom", "ensemble.quorom: no such key (did you mean 'quorum'?)"),
@@ -126,7 +126,7 @@ def test_refused(tmp_path: Path, old: str, new: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("output", "combine", "told"),
     [
-        ('kind = "regression"', "vote", "ensemble.combine: numbers have no vote"),
+        ('kind = "regression"', "vote", "ensemble.combine: regression outputs cannot vote"),
         ('kind = "anomaly"', "vote", "output.threshold: missing"),
         ('kind = "multiclass"', "mean", "output.classes: missing"),
     ],
@@ -157,8 +157,8 @@ def test_a_pipeline_takes_the_cards_of_the_members(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "told"),
     [
-        (MEMBER.replace("binary", "anomaly"), "'image': its output is anomaly, and this ensemble's is binary"),
-        (CARD.replace("image", "other"), "'image' is an ensemble itself, and members are models"),
+        (MEMBER.replace("binary", "anomaly"), "'image': its output is anomaly, but this ensemble's is binary"),
+        (CARD.replace("image", "other"), "'image' is an ensemble itself, but members must be models"),
         (MEMBER + 'impute = "last_known"\n', 'impute = "last_known" is not supported yet'),
     ],
 )
@@ -175,7 +175,7 @@ def test_members_have_the_ensembles_classes_in_its_order(tmp_path: Path) -> None
     text = CARD.replace('kind = "binary"\nmin_confidence = 0.6', classes)
     member = MEMBER.replace('kind = "binary"', classes)
     members = dict.fromkeys(NAMES, member) | {"image": member.replace('"a", "b"', '"b", "a"')}
-    with pytest.raises(Refused, match=r"'image' has \['b', 'a'\], and this ensemble has the classes \['a', 'b'\]"):
+    with pytest.raises(Refused, match=r"'image' has \['b', 'a'\], but this ensemble has the classes \['a', 'b'\]"):
         cards(pipeline(tmp_path, text, **members))
 
 

@@ -53,7 +53,7 @@ def test_a_half_copied_version_is_never_served(tmp_path: Path) -> None:
     folder = version(tmp_path, "risk", 2, whole[:9], f'sha256 = "{digest(whole)}"')
     repository = Repository(tmp_path)
     assert repository.versions("risk") == [1]
-    with pytest.raises(UnknownModel, match=r"risk@2: model\.onnx is not what version\.toml's sha256 says.*versions: 1"):
+    with pytest.raises(UnknownModel, match=r"risk@2: model\.onnx does not match version\.toml's sha256.*versions: 1"):
         repository.artifact("risk", 2)
     (folder / "model.onnx").write_bytes(whole)
     assert repository.versions("risk") == [2, 1]
@@ -88,7 +88,7 @@ def test_unknown_models_and_versions(tmp_path: Path) -> None:
     """What is not there is told with a near spelling and with what there is; a path is no name."""
     version(tmp_path, "repayment", 1)
     repository = Repository(tmp_path)
-    with pytest.raises(UnknownModel, match=r"no model 'repaymnt'.*did you mean 'repayment'.*there: repayment"):
+    with pytest.raises(UnknownModel, match=r"no model 'repaymnt'.*did you mean 'repayment'.*available: repayment"):
         repository.card("repaymnt")
     with pytest.raises(UnknownModel, match="no model"):
         repository.versions("../" + tmp_path.name + "/repayment")
