@@ -187,9 +187,9 @@ def _update_sick(row: BreakerRow, policy: BreakerPolicy, now_ms: int) -> FoldedB
     ]
     for name in row.sick:
         if name not in reasons:
-            heard = name in row.windows
-            why = "its rates are under the thresholds" if heard else f"no report for {policy.window:g} s"
-            to = "well" if heard else "unknown"
+            reported = name in row.windows
+            why = "its rates are under the thresholds" if reported else f"no report for {policy.window:g} s"
+            to = "well" if reported else "unknown"
             alerts.append(Alert("node_sick", row.key, now_ms, "sick", to, why, name))
     return FoldedBreaker(replace(row, sick=tuple(sorted(reasons))), tuple(alerts))
 

@@ -67,11 +67,11 @@ class Model:
         if r.kind == "window" and self.state in ("closed", "disabled"):
             self.window(r, now)
         elif r.kind == "ask" and r.want:
-            lent, passed = self.lease, self.passed
+            lease, passed = self.lease, self.passed
             if (self.state == "open" and over(self.since, self.length, now)) or (
-                self.state == "half_open" and (lent is None or over(lent[2], 5_000, now))
+                self.state == "half_open" and (lease is None or over(lease[2], 5_000, now))
             ):
-                passed += lent[3] if lent is not None else 0
+                passed += lease[3] if lease is not None else 0
                 self.to("half_open", now)
                 self.passed, self.lease = passed, [r.worker, min(r.want, 3 - passed), now, 0]
         elif r.kind == "probed" and self.lease is not None and self.lease[0] == r.worker:
@@ -132,9 +132,9 @@ class Worker:
         """Makes up to ``n`` probes; returns their number and the report."""
         may = self.may(now)
         passed, failed = self.outcomes.get(may.generation, (0, 0))
-        lent = may.probes_granted if may.state is BreakerState.HALF_OPEN and may.generation - 1 in self.asked else 0
-        assert lent is not None
-        n = max(0, min(n, lent - passed - failed))  # after an expiry it may have made more than is allowed now
+        leased = may.probes_granted if may.state is BreakerState.HALF_OPEN and may.generation - 1 in self.asked else 0
+        assert leased is not None
+        n = max(0, min(n, leased - passed - failed))  # after an expiry it may have made more than is allowed now
         passed, failed = passed + n * well, failed + n * (not well)
         self.outcomes[may.generation] = passed, failed
         return n, self.report(ReportKind.PROBED, now, probes=Probes(passed, failed))

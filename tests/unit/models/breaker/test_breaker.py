@@ -294,8 +294,8 @@ def test_lost_probes_are_granted_again() -> None:
     assert breaker.admit(3, 45.9).granted == 0
     fresh = breaker.admit(3, 46.0)
     assert fresh.granted == 3
-    [anew] = breaker.report(lost.generation, BAD, 46.1, MIDDLE)
-    assert (anew.from_, anew.to) == (BreakerState.HALF_OPEN, BreakerState.HALF_OPEN)
+    [renewed] = breaker.report(lost.generation, BAD, 46.1, MIDDLE)
+    assert (renewed.from_, renewed.to) == (BreakerState.HALF_OPEN, BreakerState.HALF_OPEN)
     assert breaker.state is BreakerState.HALF_OPEN
     assert [t.to for t in breaker.report(fresh.generation, Counts(3, 0, 0), 46.2, MIDDLE)] == [BreakerState.CLOSED]
 
