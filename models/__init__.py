@@ -1,1 +1,1 @@
-"""What answers a record: cards, breaker, fallback and imputation are pure; session and repository are shells."""
+"""Models that score events. Cards, breakers, fallback and imputation are pure; sessions and the repository do I/O."""

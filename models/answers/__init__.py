@@ -1,1 +1,1 @@
-"""How an answer is made: imputed features, the fallback chain, what was last known, ensembles."""
+"""How an answer is made: imputation, the fallback chain, last known answers and ensembles."""

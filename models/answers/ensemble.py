@@ -1,4 +1,4 @@
-"""k of n members -> one answer, and who spoke: in columns, by the members that spoke of a row."""
+"""Combines the outputs of an ensemble's members into one answer a row, and records pattern members answered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ Table = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class MemberOutput:
-    """What one member says: ``rows`` are rows of the batch, ascending, and ``predictions`` has one for each."""
+    """The output of one member.
+
+    Attributes:
+        rows: the batch rows that the member answered, ascending.
+        predictions: one prediction for each of ``rows``.
+    """
 
     rows: NDArray[np.intp]
     predictions: Predictions
@@ -28,112 +33,122 @@ class MemberOutput:
 
 @dataclass(frozen=True, slots=True)
 class MemberGroup:
-    """Rows of the batch of which the same members spoke: ``members`` are their places in the card, ascending."""
+    """The rows of a batch that were answered by the same set of members.
+
+    Attributes:
+        rows: the batch rows, ascending.
+        members: the members that answered, as positions in the card, ascending.
+        predictions: the combined prediction for each of ``rows``.
+    """
 
     rows: NDArray[np.intp]
     members: tuple[int, ...]
     predictions: Predictions
 
 
-def combine(card: ModelCard, spoken: Sequence[MemberOutput | None], size: int) -> list[MemberGroup]:
-    """One answer for each of ``size`` rows of which at least the quorum of the ensemble's ``card`` spoke.
+def combine(card: ModelCard, outputs: Sequence[MemberOutput | None], size: int) -> list[MemberGroup]:
+    """One answer for each of ``size`` rows that at least ``quorum`` members answered, by ``card``.
 
-    ``spoken`` has an entry for each member, in the card's order. Each row is in at most one group; rows under the
-    quorum are in none. Raises ValueError for a card that is no ensemble's.
+    ``outputs`` has one entry for each member in the card's order, None for a member without output. Each row is in at
+    most one group; rows below the quorum are in none. Raises ValueError if ``card`` is not an ensemble's.
     """
     section = card.ensemble
     if section is None:
         raise ValueError(f"the card of {card.name!r} has no [ensemble]")
-    said = np.zeros((len(section.members), size), np.bool_)
-    for j, each in enumerate(spoken):
+    answered = np.zeros((len(section.members), size), np.bool_)
+    for j, each in enumerate(outputs):
         if each is not None:
-            said[j, each.rows] = True
-    return [_together(card, spoken, members, rows) for members, rows in _sets(said, section.quorum)]
+            answered[j, each.rows] = True
+    return [_combine_group(card, outputs, members, rows) for members, rows in _group_rows(answered, section.quorum)]
 
 
-def _sets(said: NDArray[np.bool_], quorum: int) -> list[tuple[tuple[int, ...], NDArray[np.intp]]]:
-    """The rows with a quorum, by who spoke of them."""
-    if said.all():
-        return [(tuple(range(len(said))), np.arange(said.shape[1]))] if said.shape[1] else []
-    rows = np.flatnonzero(said.sum(axis=0) >= quorum)
+def _group_rows(answered: NDArray[np.bool_], quorum: int) -> list[tuple[tuple[int, ...], NDArray[np.intp]]]:
+    """Groups the rows with a quorum by the set of members that answered them.
+
+    ``answered`` is a matrix of members by rows. Returns pairs of member positions and rows.
+    """
+    if answered.all():
+        return [(tuple(range(len(answered))), np.arange(answered.shape[1]))] if answered.shape[1] else []
+    rows = np.flatnonzero(answered.sum(axis=0) >= quorum)
     if not len(rows):
         return []
-    patterns, which = np.unique(said[:, rows], axis=1, return_inverse=True)
-    which = which.reshape(-1)
-    return [(tuple(np.flatnonzero(who).tolist()), rows[which == i]) for i, who in enumerate(patterns.T)]
+    patterns, pattern = np.unique(answered[:, rows], axis=1, return_inverse=True)
+    pattern = pattern.reshape(-1)
+    return [(tuple(np.flatnonzero(column).tolist()), rows[pattern == i]) for i, column in enumerate(patterns.T)]
 
 
-def _together(
-    card: ModelCard, spoken: Sequence[MemberOutput | None], members: tuple[int, ...], rows: NDArray[np.intp]
+def _combine_group(
+    card: ModelCard, outputs: Sequence[MemberOutput | None], members: tuple[int, ...], rows: NDArray[np.intp]
 ) -> MemberGroup:
     assert card.ensemble is not None
     weighs = card.ensemble.combine.weighs
     weights = [card.ensemble.members[j].weight if weighs else 1.0 for j in members]
     shares = np.array(weights) / math.fsum(weights)
-    said: list[Predictions] = []
+    predictions: list[Predictions] = []
     for j in members:
-        each = spoken[j]
+        each = outputs[j]
         assert each is not None
         same = len(each.rows) == len(rows)
-        said.append(each.predictions if same else each.predictions.take(np.searchsorted(each.rows, rows)))
+        predictions.append(each.predictions if same else each.predictions.take(np.searchsorted(each.rows, rows)))
     make = _classes if card.output.kind is OutputKind.MULTICLASS else _scores
-    return MemberGroup(rows, members, make(card, said, shares))
+    return MemberGroup(rows, members, make(card, predictions, shares))
 
 
-def _scores(card: ModelCard, said: Sequence[Predictions], shares: Table) -> Predictions:
+def _scores(card: ModelCard, predictions: Sequence[Predictions], shares: Table) -> Predictions:
     """Binary, anomaly and regression: one number a row, and a label where the card has a threshold."""
     assert card.ensemble is not None
-    how, threshold, binary = card.ensemble.combine, card.output.threshold, card.output.kind is OutputKind.BINARY
-    table = np.stack([p.scores for p in said]).astype(np.float64)
-    mean = table.max(axis=0) if how is Combine.MAXIMUM else _sum(shares[:, None] * table)
+    method, threshold, binary = card.ensemble.combine, card.output.threshold, card.output.kind is OutputKind.BINARY
+    table = np.stack([p.scores for p in predictions]).astype(np.float64)
+    mean = table.max(axis=0) if method is Combine.MAXIMUM else _sum(shares[:, None] * table)
     scores = mean.astype(np.float32)
     if threshold is None:
         return Predictions(scores)
     ones = scores >= threshold
-    if how is Combine.VOTE:
-        votes = _sum(shares[:, None] * np.array([p.labels for p in said], np.float64))
+    if method is Combine.VOTE:
+        votes = _sum(shares[:, None] * np.array([p.labels for p in predictions], np.float64))
         ones = np.where(np.isclose(votes, 0.5), ones, votes > 0.5)
-        # Of the label that won: where the vote goes against the mean score, it is under one half, and says so.
-        sure = np.where(ones, scores, 1 - scores)
+        # The confidence belongs to the winning label. Where the vote contradicts the mean score, it is below one half.
+        confidence = np.where(ones, scores, 1 - scores)
     else:
-        sure = np.maximum(scores, 1 - scores)
-    return Predictions(scores, ones.astype(np.int64).tolist(), None, sure if binary else None)
+        confidence = np.maximum(scores, 1 - scores)
+    return Predictions(scores, ones.astype(np.int64).tolist(), None, confidence if binary else None)
 
 
-def _classes(card: ModelCard, said: Sequence[Predictions], shares: Table) -> Predictions:
-    """Multiclass: probabilities a row, of which the winner's is the score and the confidence.
+def _classes(card: ModelCard, predictions: Sequence[Predictions], shares: Table) -> Predictions:
+    """Multiclass: probabilities for each row. The winning class's probability is the score and the confidence.
 
-    A vote's winner has most weight behind it, and of equals the higher mean probability. The maximum is the answer of
-    the member that is surest; of equals that agree, their mean.
+    With ``vote``, the class with the largest weight of votes wins; a tie goes to the higher mean probability. With
+    ``maximum``, the answer is that of the member with the highest probability, or the mean of members that tie on the
+    same class.
     """
     assert card.ensemble is not None and card.output.classes is not None
-    how = card.ensemble.combine
-    table = np.stack([_probabilities(p) for p in said])
-    every = np.arange(table.shape[1])
-    if how is Combine.MAXIMUM:
+    method = card.ensemble.combine
+    table = np.stack([_probabilities(p) for p in predictions])
+    all_rows = np.arange(table.shape[1])
+    if method is Combine.MAXIMUM:
         best = table.max(axis=0)
         winner = best.argmax(axis=1)
-        surest = table[:, every, winner] == best[every, winner]
+        surest = table[:, all_rows, winner] == best[all_rows, winner]
         probabilities = _sum(np.where(surest[:, :, None], table, 0)) / surest.sum(axis=0)[:, None]
     else:
         probabilities = _sum(shares[:, None, None] * table)
         winner = probabilities.astype(np.float32).argmax(axis=1)
-    if how is Combine.VOTE:
+    if method is Combine.VOTE:
         votes = _sum(shares[:, None, None] * np.eye(table.shape[2])[table.argmax(axis=2)])
         tied = np.isclose(votes, votes.max(axis=1, keepdims=True))
         winner = np.where(tied, probabilities, -1).argmax(axis=1)
     rounded = probabilities.astype(np.float32)
-    scores = rounded[every, winner]
+    scores = rounded[all_rows, winner]
     labels: list[Label] = [card.output.classes[i] for i in winner.tolist()]
     return Predictions(scores, labels, rounded, scores)
 
 
 def _probabilities(predictions: Predictions) -> NDArray[Any]:
-    assert predictions.probabilities is not None  # the contract with the session: a multiclass output has them
+    assert predictions.probabilities is not None  # a session always gives them for a multiclass output
     return predictions.probabilities.astype(np.float64)
 
 
 def _sum(table: Table) -> Table:
-    """Over the members, the small first: the same to the last bit in whatever order the card lists them."""
+    """Sums over the members, smallest value first, so that the order of members does not change the result by a bit."""
     total: Table = np.sort(table, axis=0).sum(axis=0)
     return total

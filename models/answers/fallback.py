@@ -1,4 +1,4 @@
-"""The fallback chain's links: what a card may name, and how each link that is no model gives its answer."""
+"""Answers of the fallback chain's links that are not models: the static answer and the result of a rule."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def static(card: ModelCard) -> Prediction:
-    """The card's fixed answer, the last link of its chain. Raises ValueError for a card that has no ``[fallback]``."""
+    """The card's fixed answer, the last link of its chain. Raises ValueError if the card has no ``[fallback]``."""
     if card.fallback is None:
-        raise ValueError(f"the card of {card.name!r} has no [fallback], so no static answer")
-    given = card.fallback.static
-    return Prediction(given.score, given.label, given.probabilities)
+        raise ValueError(f"the card of {card.name!r} has no [fallback], so there is no static answer")
+    answer = card.fallback.static
+    return Prediction(answer.score, answer.label, answer.probabilities)
 
 
 def from_rule(value: object) -> Prediction | None:
-    """What a rule returned, as a prediction; None when it could not answer.
+    """The return value of a rule as a prediction, or None if it is no answer.
 
-    A rule returns a finite number (the score), a mapping of ``score`` and, if it likes, ``label`` (an integer or a
-    string), ``confidence`` and ``probabilities`` (numbers), or None. Whatever else it returns counts as no answer:
-    the chain's next link is asked, since a broken rule may not cost an event its answer.
+    A rule returns a finite number (the score), a mapping, or None for no answer. The mapping has ``score`` and
+    optionally ``label`` (an integer or a string), ``confidence`` (a number) and ``probabilities`` (numbers). Any other
+    value counts as no answer, so that the next link answers: a broken rule must not leave an event unanswered.
     """
     if not isinstance(value, Mapping):
         score = _number(value)
@@ -39,19 +39,19 @@ def from_rule(value: object) -> Prediction | None:
     confidence, probabilities = value.get("confidence"), value.get("probabilities")
     if isinstance(label, bool) or not (label is None or isinstance(label, (int, str))):
         return None
-    each: tuple[float | None, ...] | None = None
+    numbers: tuple[float | None, ...] | None = None
     if probabilities is not None:
         if isinstance(probabilities, (str, bytes)) or not isinstance(probabilities, Iterable):
             return None
-        each = tuple(map(_number, probabilities))
-    sure = None if confidence is None else _number(confidence)
-    if score is None or (each is not None and None in each) or (confidence is not None and sure is None):
+        numbers = tuple(map(_number, probabilities))
+    certainty = None if confidence is None else _number(confidence)
+    if score is None or (numbers is not None and None in numbers) or (confidence is not None and certainty is None):
         return None
-    return Prediction(score, label, None if each is None else tuple(p for p in each if p is not None), sure)
+    return Prediction(score, label, None if numbers is None else tuple(p for p in numbers if p is not None), certainty)
 
 
 def _number(value: object) -> float | None:
-    """A finite float, or None: numpy's numbers are Real too, and booleans are no scores."""
+    """``value`` as a finite float, or None. NumPy numbers count as Real; booleans are not scores."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Missing values made up for as the card says: filled columns, what was filled, and the rows left invalid."""
+"""Imputation by the card: fills missing values, records which were filled, and finds the rows that stay invalid."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, reason
 
 Recall = Callable[[int, str], object | None]
-"""``recall(row, feature)``: the value that the row's entity last had, or None if it is unknown or too old."""
+"""``recall(row, feature)``: the last known value of the row's entity, or None if it is unknown or too old."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imputed:
-    """``columns`` ready to run, save for the rows in ``invalid``; ``imputed`` names what was filled, a row each.
+    """The result of imputing a batch.
 
-    An invalid row keeps its masks in ``columns`` and is not in ``imputed``.
+    Attributes:
+        columns: the filled columns. All rows can be run except those in ``invalid``, which keep their masks.
+        imputed: for each imputed row, the names of the features that were filled. Invalid rows are not listed.
+        invalid: for each row that cannot be run, the failure.
     """
 
     columns: Columns
@@ -34,10 +37,10 @@ class Imputed:
 def impute(
     columns: Columns, card: ModelCard, statistics: Mapping[str, Statistic], recall: Recall | None = None
 ) -> Imputed:
-    """Fills every unusable cell that the card says how to fill; ``columns`` itself is left as it is.
+    """Fills every unusable cell for which the card has ``impute``. Does not change ``columns`` itself.
 
-    Costs nothing a row where nothing is missing. Raises LookupError if the card asks for a statistic that nobody
-    gives, which the repository refuses before any event is read.
+    A batch without missing values costs no work a row. Raises LookupError if neither the card nor ``statistics`` has
+    the statistic to impute with; the repository refuses such a version before any event is read.
     """
     if not columns.unusable:
         return Imputed(columns, {}, {})
@@ -74,9 +77,9 @@ def impute(
 
 
 def invalid(columns: Columns, card: ModelCard) -> dict[int, Failure]:
-    """The rows that break the card's contract whichever version serves: a feature is unusable that no version imputes.
+    """The rows that are invalid for every version: a feature is unusable, and the card does not impute it.
 
-    For events that no loaded version sees: a version's statistics are not needed to say this.
+    Used when no version is loaded. A version's statistics are not needed for this decision.
     """
     lacking: dict[int, list[str]] = {}
     for feature in card.features:
@@ -88,9 +91,9 @@ def invalid(columns: Columns, card: ModelCard) -> dict[int, Failure]:
 
 
 def _copy_of_unusable(columns: Columns) -> Columns:
-    """The same columns, of which those with an unusable cell are copies; nothing is marked unusable yet."""
+    """Columns with no cell marked unusable. Columns that had an unusable cell are copied, the others are shared."""
     if columns.matrix is not None:
-        # The values are views of the matrix, which must stay one block: one copy of it all is the cheapest.
+        # The values are views of the matrix, which must stay one block. Copying it whole is the cheapest way.
         matrix = columns.matrix.copy()
         views = {spec.name: matrix[:, j] for j, spec in enumerate(columns.specs)}
         return Columns(columns.specs, columns.size, views, matrix)
@@ -101,7 +104,7 @@ def _copy_of_unusable(columns: Columns) -> Columns:
 def _recalled(
     filled: Columns, feature: FeatureSection, rows: NDArray[np.intp], recall: Recall | None
 ) -> NDArray[np.intp]:
-    """Fills what is recalled and (still) usable; gives back the rows for which nothing was."""
+    """Fills ``rows`` with last known values that are usable; returns the rows that have none."""
     spec, left = feature.spec, []
     for i in rows.tolist():
         value = None if recall is None else recall(i, feature.name)
@@ -121,11 +124,11 @@ def _keep_masks(filled: Columns, columns: Columns, lacking: Mapping[int, list[st
 
 
 def _invalid(columns: Columns, card: ModelCard, row: int, names: list[str]) -> Failure:
-    """One clause a feature: what was wrong with it, and why that was not made up for."""
+    """The failure of a row. Its message has one clause a feature: what is wrong, and why it was not imputed."""
     recalled = {f.name for f in card.features if f.impute is not None}
     clauses = [
         f"feature {name!r}: {columns.why[row, name]}; "
-        + ("no last known value is at hand" if name in recalled else "the card does not impute it")
+        + ("no last known value is available" if name in recalled else "the card does not impute it")
         for name in names
     ]
     return Failure(Kind.INVALID, "; ".join(clauses))

@@ -1,4 +1,4 @@
-"""The last answer of each key, bounded by age and count."""
+"""The last known answer of decimals key, bounded by age and count."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ import numpy as np
 
 from failsoft.schemas.prediction import Label, Prediction, Predictions
 
-# Measured at 405 bytes a key of 21 bytes with a binary answer: some 40 MB of a worker that may take 300.
+# Keys that are kept. A key of 21 bytes with a binary answer takes 405 bytes (measured), so the total is some 40 MB; a
+# worker may use 300 MB.
 REMEMBERED = 100_000
 
 
 class KnownAnswer(NamedTuple):
-    """An earlier answer: by whom (an ensemble has no version), and when it was given (seconds, by the clock of
-    ``remember``'s ``now``).
+    """An earlier answer of a key.
+
+    Attributes:
+        prediction: the answer.
+        model: the model or ensemble that gave it.
+        version: the model's version; None for an ensemble, which has none.
+        at: when it was given, in seconds on the clock of ``remember``'s ``now``.
     """
 
     prediction: Prediction
@@ -36,14 +42,14 @@ _Entry = tuple[float, Label | None, tuple[float, ...] | None, float | None, _Ori
 
 
 class LastKnown:
-    """The latest answer of each key, bounded by count and by age.
+    """The last known answer of decimals key, bounded by count and by age.
 
-    Order is by writing: the key that was answered longest ago is the first to go. A batch costs one loop over plain
-    tuples, which hold no reference to the batch's arrays (a single surviving key would keep a whole batch alive).
+    The key that was answered longest ago is removed first. A batch is stored as plain tuples in one loop. The tuples
+    hold no reference to the batch's arrays, so that one remaining key does not keep a whole batch in memory.
     """
 
     def __init__(self, max_age: float, max_count: int = REMEMBERED) -> None:
-        """``max_age`` in seconds; ``max_count`` keys."""
+        """``max_age`` is in seconds; ``max_count`` is a number of keys."""
         self.max_age = max_age
         self.max_count = max_count
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
@@ -54,16 +60,19 @@ class LastKnown:
     def remember(
         self, keys: Sequence[bytes | None], predictions: Predictions, model: str, version: int | None, now: float
     ) -> None:
-        """Row i of ``predictions`` is the answer of ``keys[i]``; an event without a key (None) has no last known."""
+        """Stores row i of ``predictions`` as the answer of ``keys[i]``; a None key is skipped.
+
+        Raises ValueError if the numbers of keys and predictions differ.
+        """
         n = len(predictions)
         if len(keys) != n:
             raise ValueError(f"{len(keys)} keys for {n} predictions")
         origin = _Origin(model, version, now)
-        nothing = [None] * n
+        nones = [None] * n
         entries = self._entries
-        labels = nothing if predictions.labels is None else predictions.labels
-        probabilities = nothing if predictions.probabilities is None else map(tuple, predictions.probabilities.tolist())
-        confidences = nothing if predictions.confidences is None else predictions.confidences.tolist()
+        labels = nones if predictions.labels is None else predictions.labels
+        probabilities = nones if predictions.probabilities is None else map(tuple, predictions.probabilities.tolist())
+        confidences = nones if predictions.confidences is None else predictions.confidences.tolist()
         for key, *answer in zip(keys, predictions.scores.tolist(), labels, probabilities, confidences, strict=True):
             if key is not None:
                 entries[key] = (*answer, origin)
@@ -71,16 +80,16 @@ class LastKnown:
         self._trim(now)
 
     def recall(self, key: bytes | None, now: float) -> KnownAnswer | None:
-        """The key's answer if it is at most ``max_age`` old, as the decimals that the scored record carried."""
+        """The key's answer if it is at most ``max_age`` old, else None. Numbers are as in the scored record."""
         entry = None if key is None else self._entries.get(key)
         if entry is None:
             return None
         score, label, probabilities, confidence, origin = entry
         if now - origin.at > self.max_age:
             return None
-        each = None if probabilities is None else tuple(map(_decimal, probabilities))
-        sure = None if confidence is None else _decimal(confidence)
-        return KnownAnswer(Prediction(_decimal(score), label, each, sure), *origin)
+        decimals = None if probabilities is None else tuple(map(_decimal, probabilities))
+        decimal_confidence = None if confidence is None else _decimal(confidence)
+        return KnownAnswer(Prediction(_decimal(score), label, decimals, decimal_confidence), *origin)
 
     def _trim(self, now: float) -> None:
         entries = self._entries
@@ -94,5 +103,5 @@ class LastKnown:
 
 
 def _decimal(x: float) -> float:
-    """A float32 that ``tolist`` widened, as the shortest decimals that give the same float32."""
+    """A float32 that ``tolist`` widened to a float64, rounded to the shortest decimal that gives the same float32."""
     return float(str(np.float32(x)))

@@ -1,1 +1,1 @@
-"""When to stop asking a model version, and when to try it again: one breaker a version, at home and for the fleet."""
+"""When to stop calling a model version and when to try it again: one local and one fleet breaker for each version."""

@@ -1,7 +1,7 @@
 """The circuit breaker of one model version: a state machine whose transitions are one table.
 
-Counting (``window``), deciding (``judge``, ``wait``) and moving (``TRANSITIONS``) are apart, so that whoever decides
-for a fleet can use the same table on summed counts. There is no clock and no random number here: both are passed in.
+Counting (``window``), deciding (``judge``, ``wait``) and transitions (``TRANSITIONS``) are separate. The fleet breaker
+uses the same rules and table on counts summed over workers. The time and the random draw are parameters.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from failsoft.models.breaker.window import Counts, Window
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """How many of the calls asked for may be made, the generation to report them under, and whether they are probes:
-    calls of which it is not expected that they succeed. ``anywhere``: waiting retries are to be drawn for it from
-    wherever they stand, and not in their order.
+    """The breaker's reply to a request for calls.
+
+    Attributes:
+        granted: how many of the requested calls may be made.
+        generation: the generation to report the calls under.
+        probe: the calls are probes, so they may well fail.
+        anywhere: retries used as probes are taken from any position on their rungs, not from the heads.
     """
 
     granted: int
@@ -27,7 +31,15 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A move that happened, at ``at`` on the breaker's clock; it began ``generation``. ``reason`` is for people."""
+    """One change of state.
+
+    Attributes:
+        from_: the state before.
+        to: the state after.
+        generation: the generation that the transition began.
+        at: when it happened, in seconds on the breaker's clock.
+        reason: why, as text for people.
+    """
 
     from_: BreakerState
     to: BreakerState
@@ -38,51 +50,65 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A breaker at one moment. Times left are seconds from then on, so that they mean the same to another clock."""
+    """A breaker's state at one moment. Remaining times are relative, so that another clock can restore them.
+
+    Attributes:
+        state: the current state.
+        generation: the number of transitions so far.
+        reopenings: half-open periods that failed since the breaker was last closed.
+        reason: why the last transition happened.
+        counts: the totals of the window.
+        open_left: seconds until the first probe (open only).
+        outstanding: probes granted but not yet reported (half-open only).
+        passed: probes that succeeded, including slow ones (half-open only).
+        slow: probes that were slow (half-open only).
+        lease_left: seconds until the outstanding probes count as lost (half-open only).
+        policy: the breaker's policy.
+    """
 
     state: BreakerState
     generation: int
     reopenings: int
     reason: str | None
     counts: Counts
-    open_left: float | None  # open: until it may probe
-    outstanding: int  # half-open: probes lent and not yet heard of
-    passed: int  # half-open: probes that came back well
-    slow: int  # half-open: those of them that were slow
-    lease_left: float | None  # half-open: until the outstanding probes are given up
+    open_left: float | None
+    outstanding: int
+    passed: int
+    slow: int
+    lease_left: float | None
     policy: BreakerPolicy
 
 
 class Breaker:
     """One model version's breaker, used by one event loop. ``now`` is monotonic seconds, always of one clock.
 
-    Ask (``admit``), call, then report: counts that are reported under an older generation are dropped, so a late
-    result can never move a breaker that has moved on.
+    The caller asks (``admit``), calls the model, then reports (``report``). Counts of an older generation are dropped,
+    so a late result cannot move a breaker that has changed state since.
 
-    It is closed, open or half-open. An operator's orders are states of the fleet's row (``fleet``), which ``local``
-    obeys instead.
+    The state is closed, open or half-open. Operators' commands set the state of the breaker row instead (``fleet``),
+    and the local breaker follows that row (``local``).
     """
 
     def __init__(self, policy: BreakerPolicy, now: float) -> None:
         self.policy = policy
         self.state = BreakerState.CLOSED
         self.generation = 0
-        self.reopenings = 0  # half-open cycles that failed since it was last closed
+        self.reopenings = 0  # half-open periods that failed since it was last closed
         self.since = now
-        self.until: float | None = None  # open: when it may probe
+        self.until: float | None = None  # open: when the first probe may be made
         self.reason: str | None = None  # of the last transition
         self._window = Window(policy.window)
         self._outstanding = 0
         self._passed = 0
         self._slow = 0
         self._lease_until: float | None = None
-        self._unseen: list[Transition] = []  # moves that admit() made, for the next call that can return them
+        self._unreported: list[Transition] = []  # not yet returned: admit() makes transitions but cannot return them
 
     def admit(self, n: int, now: float) -> Admission:
-        """Asks for ``n`` calls: all while closed, none while open, the probes not yet lent while half-open.
+        """Requests ``n`` calls. Closed grants all, open grants none, half-open grants the probes not yet granted.
 
-        Each call granted must end in ``report`` or ``release``. An open breaker whose time has come is half-open from
-        here on; that transition is returned by the next ``tick`` or ``report``.
+        Each granted call must end in ``report`` or ``release``. If an open breaker's wait has ended, this call makes
+        it half-open; the next ``tick`` or ``report`` returns that transition.
         """
         self._advance(now)
         if self.state is BreakerState.CLOSED:
@@ -91,16 +117,17 @@ class Breaker:
             return Admission(0, self.generation)
         granted = max(0, min(n, self.policy.probes - self._outstanding - self._passed))
         if granted and not self._outstanding:
-            # The lease runs from the oldest probe out: extending it at each loan would let one lost probe hide.
+            # The lease starts with the oldest outstanding probe. If each grant extended it, a lost probe would never
+            # expire.
             self._lease_until = now + self.policy.probe_lease
         self._outstanding += granted
         return Admission(granted, self.generation, probe=True)
 
     def report(self, generation: int, counts: Counts, now: float, u: float) -> list[Transition]:
-        """What became of calls admitted under ``generation``; ``u`` in [0, 1) jitters the wait, should one start.
+        """Reports the results of calls admitted under ``generation`` and returns the transitions since the last call.
 
-        While half-open, one failed probe reopens at once; slow ones do when they are ``slow_rate`` of the probes (one
-        slow first call of a cold model must not).
+        ``u`` in [0, 1) jitters the wait if the breaker opens. While half-open, one failed probe reopens the breaker.
+        Slow probes reopen it only when they reach ``slow_rate`` of the probes: a cold model's first call may be slow.
         """
         self._advance(now)
         if generation == self.generation and counts.calls:
@@ -110,21 +137,24 @@ class Breaker:
                 if why is not None:
                     self._move(BreakerEvent.TRIPPED, now, why, u)
             elif self.state is BreakerState.HALF_OPEN:
-                self._probed(counts, now, u)
-        return self._seen()
+                self._count_probes(counts, now, u)
+        return self._unreported_transitions()
 
     def release(self, generation: int, n: int) -> None:
-        """Gives back ``n`` probes of ``generation`` that were never made; another caller may have them."""
+        """Returns ``n`` probes of ``generation`` that were never made, so that another caller can use them."""
         if generation == self.generation and self.state is BreakerState.HALF_OPEN:
             self._settle(n)
 
     def tick(self, now: float) -> list[Transition]:
-        """What time alone has moved: open to half-open, or half-open anew because probes were lost."""
+        """Makes and returns the transitions that depend on time alone.
+
+        They are open to half-open, and half-open to a new half-open period when a lease has expired.
+        """
         self._advance(now)
-        return self._seen()
+        return self._unreported_transitions()
 
     def snapshot(self, now: float) -> Snapshot:
-        """The breaker as it is at ``now``; it changes nothing (an open one stays open until it is asked or ticked)."""
+        """The state at ``now``. Changes nothing: an open breaker stays open until ``admit``, ``report`` or ``tick``."""
         return Snapshot(
             state=self.state,
             generation=self.generation,
@@ -141,7 +171,7 @@ class Breaker:
 
     @classmethod
     def restore(cls, snapshot: Snapshot, now: float) -> Breaker:
-        """The breaker that ``snapshot`` was taken of, on another clock; its counts age from ``now`` on."""
+        """A breaker with the state in ``snapshot``, on a possibly different clock. Its counts age from ``now`` on."""
         breaker = cls(snapshot.policy, now)
         breaker.state = snapshot.state
         breaker.generation = snapshot.generation
@@ -160,12 +190,12 @@ class Breaker:
             self._move(BreakerEvent.WAITED, now, f"open for {now - self.since:.3g} s")
         elif self.state is BreakerState.HALF_OPEN and self._lease_until is not None and now >= self._lease_until:
             self._move(
-                BreakerEvent.PROBES_LOST, now, f"{self._outstanding} probes not heard of in {now - self.since:.3g} s"
+                BreakerEvent.PROBES_LOST, now, f"no result of {self._outstanding} probes in {now - self.since:.3g} s"
             )
 
-    def _probed(self, counts: Counts, now: float, u: float) -> None:
+    def _count_probes(self, counts: Counts, now: float, u: float) -> None:
         settled = self._settle(counts.calls)
-        self._slow += min(counts.slow * counts.calls // counts.runs, settled)  # a slow run's probes were all slow
+        self._slow += min(counts.slow * counts.calls // counts.runs, settled)  # every row of a slow run was slow
         if counts.failures:
             self._move(BreakerEvent.PROBE_FAILED, now, f"{counts.failures} of {counts.calls} probes failed", u)
         elif self._slow / self.policy.probes >= self.policy.slow_rate:
@@ -176,7 +206,7 @@ class Breaker:
                 self._move(BreakerEvent.PROBES_PASSED, now, f"{self._passed} probes passed")
 
     def _settle(self, n: int) -> int:
-        """Takes ``n`` probes off those outstanding; how many of them had really been lent."""
+        """Removes up to ``n`` probes from the outstanding ones; returns how many were removed."""
         settled = min(n, self._outstanding)
         self._outstanding -= settled
         if not self._outstanding:
@@ -192,13 +222,13 @@ class Breaker:
         elif to is BreakerState.CLOSED:
             self.reopenings = 0
         self.generation += 1
-        self._unseen.append(Transition(self.state, to, self.generation, now, reason))
+        self._unreported.append(Transition(self.state, to, self.generation, now, reason))
         self.state, self.since, self.reason = to, now, reason
         self.until = now + wait(self.policy, self.reopenings, u) if to is BreakerState.OPEN else None
         self._window.reset()
         self._outstanding = self._passed = self._slow = 0
         self._lease_until = None
 
-    def _seen(self) -> list[Transition]:
-        seen, self._unseen = self._unseen, []
-        return seen
+    def _unreported_transitions(self) -> list[Transition]:
+        transitions, self._unreported = self._unreported, []
+        return transitions

@@ -1,8 +1,9 @@
-"""One model version's breaker as one worker obeys it: its own, and over it the fleet's row.
+"""One worker's local breaker of a model version, governed by the fleet's breaker row.
 
-While the row is closed, the worker counts and opens by itself, at once. Any other row is obeyed as it stands: nobody
-leaves an open one by himself, and probes are those that were lent. Who asks for probes and hears nothing goes on alone
-with its own breaker, until the row moves. No Kafka, clock or random number is in here.
+While the row is closed, the worker counts by itself and opens its own breaker at once. In any other state the row
+decides: the worker does not leave the open state by itself, and makes only the probes of its lease. A worker whose
+requests for probes get no answer becomes autonomous: it uses its own breaker until the row's generation changes. This
+module uses no Kafka; the time and the random draw are parameters.
 """
 
 from __future__ import annotations
@@ -18,34 +19,44 @@ from failsoft.models.breaker.window import Counts, Window
 from failsoft.schemas.fleet.breaker import BreakerRow, Probes, Report, ReportKind
 
 EVERY = 0.25
-"""Seconds between two reports of the same kind; what cannot wait (a trip, a probe's result) goes at once."""
+"""Seconds between two reports of the same kind. A trip or a probe's result is reported at once."""
 
 ALONE_AFTER = 20.0
-"""Seconds without an answer to a request for probes before a worker probes alone: an owner that was killed is replaced
-within the session's timeout (6 s), and the next one reads the table first."""
+"""Seconds without an answer to requests for probes before a worker becomes autonomous. A killed owner is replaced
+within the session timeout (6 s), and its successor must first read the table."""
 
 ASKS = 3
-"""Requests without an answer before a worker goes alone: one alone may be lost, or come early by the owner's clock, and
-where an event comes once a minute, the second is as late as many."""
+"""Requests without an answer before a worker becomes autonomous. A single request may be lost, or be too early by the
+owner's clock; with one event a minute, ALONE_AFTER has already passed at the second."""
 
 AGAIN_BY = 0.1
-"""Windows (of a policy) after which totals that have not changed are told again: a report may be lost, and one that is
-as old as its window is forgotten, though calls came so evenly that their number never changed."""
+"""Share of the policy's window after which unchanged totals are reported again. Reports get lost, and the owner drops
+a report that is as old as the window, even if the totals stay the same because calls arrive at a steady rate."""
 
 FIRST = 1.0
-"""Seconds of a half-open spell that belong to one kind of probe: waiting retries, so that live events need not pay, or
-in every second spell live events. After an outage the heads of the rungs may be rows that no model can answer: they
-alone would keep a sound one out for ever. Whatever is left after this second goes to whoever comes; waiting retries are
-drawn from anywhere on their rungs then, since live events may have ended with the outage."""
+"""Seconds at the start of a half-open period that are reserved for one kind of probe.
+
+First come waiting retries, so that live events are not spent on probes. After an odd number of reopenings, live events
+come first instead: the records at the heads of the rungs may be ones that no model can answer, and with those alone a
+healthy version would never pass its probes. In these periods retries are also taken from any position on their rungs,
+since no live events may arrive. After the reserved time both kinds may use the remaining probes."""
 
 WAITING_SEEN = 2.0
-"""Seconds for which a lane's word that retries wait, or a call that was refused, counts as something to probe with; a
-lane looks twice a second. A lease for what is no more would keep the others waiting until it ends."""
+"""Seconds for which waiting retries or refused calls count as records to probe with. Lanes check for waiting retries
+twice a second. A lease for records that are gone would block the other workers until it expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A change of the state that is obeyed; ``by_fleet``: the row brought it."""
+    """A change of the state that this worker follows.
+
+    Attributes:
+        from_: the state before.
+        to: the state after.
+        generation: the generation that the change began.
+        reason: why, as text for people.
+        by_fleet: the breaker row caused the change, not the worker's own breaker.
+    """
 
     from_: BreakerState
     to: BreakerState
@@ -55,19 +66,19 @@ class Move:
 
 
 class LocalBreaker:
-    """The breaker of ``key`` at ``worker``. ``now`` is monotonic seconds, ``now_ms`` the wall clock's milliseconds."""
+    """The breaker of ``key`` in ``worker``. ``now`` is monotonic seconds, ``now_ms`` wall-clock milliseconds."""
 
     def __init__(self, key: str, worker: str, policy: BreakerPolicy, now: float) -> None:
         self.key, self.worker, self.policy = key, worker, policy
         self.breaker = Breaker(policy, now)
         self.row: BreakerRow | None = None
-        self._autonomous = False  # the row is not obeyed until it moves: nobody answered
-        self._base = 0  # what is added to the own breaker's generation, so that no number comes twice
-        self._window = Window(policy.window)  # for the fleet: the own breaker's trips do not empty it
+        self._autonomous = False  # the owner did not answer: ignore the row until it changes
+        self._base = 0  # added to the own breaker's generation, so that no number repeats
+        self._window = Window(policy.window)  # for reports: the own breaker's transitions do not empty it
         self._used = 0
-        self._back = Probes()
-        self._since = now  # of the state that is obeyed
-        self._asked_under: int | None = None  # the generation of the row under which probes were asked for
+        self._results = Probes()
+        self._since = now  # when the current state began
+        self._asked_under: int | None = None  # the row's generation at the last request for probes
         self._asked_since: float | None = None
         self._asks = 0
         self._want = 0
@@ -75,27 +86,27 @@ class LocalBreaker:
         self._waiting_seen: float | None = None
         self._sent: dict[ReportKind, tuple[float, object]] = {}
 
-    # --- what is obeyed -------------------------------------------------------------------------------------------
+    # --- state ----------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> BreakerState:
-        """What this worker does with calls."""
+        """The state that this worker follows: the row's, or its own breaker's."""
         row = self._governing()
         return self.breaker.state if row is None else BreakerState(row.state)
 
     @property
     def generation(self) -> int:
-        """Never the same number for two spells."""
+        """The number that calls are admitted and reported under. It changes with each state and never repeats."""
         return self._base + self.breaker.generation
 
     @property
     def tripped(self) -> bool:
-        """Is it open, or probing, by its own doing alone?"""
+        """Is the worker's own breaker in charge, and open or half-open?"""
         return self._governing() is None and self.breaker.state in (BreakerState.OPEN, BreakerState.HALF_OPEN)
 
     @property
     def sick(self) -> bool:
-        """Does the fleet say that this worker fails alone?"""
+        """Does the breaker row list this worker as a sick node?"""
         return self.row is not None and self.worker in self.row.sick
 
     def _governing(self) -> BreakerRow | None:
@@ -104,10 +115,10 @@ class LocalBreaker:
         return self.row
 
     def absorb(self, row: BreakerRow, now: float) -> list[Move]:
-        """The fleet's row, as it is now. A new generation ends whatever was counted or lent before.
+        """Takes over the current breaker row. A new generation discards earlier counts and the earlier lease.
 
-        An owner that takes over reads the table's whole history again: what this worker saw before is no news. Only
-        a table that was made anew has a lower number at a later time.
+        An older row is ignored, because a new owner replays the whole history of the table. A lower generation with a
+        later ``since_ms`` is accepted: it means that the table was created again.
         """
         before, old = self.state, self.row
         if old is not None and row.generation < old.generation and row.since_ms <= old.since_ms:
@@ -119,7 +130,7 @@ class LocalBreaker:
         self._autonomous = False
         self.breaker = Breaker(self.policy, now)
         self._window.reset()
-        self._used, self._back = 0, Probes()
+        self._used, self._results = 0, Probes()
         self._asked_since, self._asks = None, 0
         self._want = 0
         self._sent.clear()
@@ -129,27 +140,27 @@ class LocalBreaker:
     # --- calls ----------------------------------------------------------------------------------------------------
 
     def admit(self, n: int, ladder: int, now: float, now_ms: int) -> Admission:
-        """Asks for ``n`` calls, of which ``ladder`` are waiting retries. Each granted one ends in ``report``."""
+        """Requests ``n`` calls, ``ladder`` of them for retries. Each granted call ends in ``report`` or ``release``."""
         row = self._governing()
         if row is None:
-            given = self.breaker.admit(n, now)
+            admission = self.breaker.admit(n, now)
             if self._autonomous:
-                self._wants(n, now)
-            anywhere = given.probe and self.breaker.reopenings % 2 == 1
-            return replace(given, generation=self.generation, anywhere=anywhere)
+                self._note_demand(n, now)
+            anywhere = admission.probe and self.breaker.reopenings % 2 == 1
+            return replace(admission, generation=self.generation, anywhere=anywhere)
         if BreakerState(row.state) is BreakerState.DISABLED:
             return Admission(n, self.generation)
-        left = self._left(row, now_ms)
+        left = self._probes_left(row, now_ms)
         if not left:
-            self._wants(n, now)
-        elif not ladder and self._ladder_first(row, now):
+            self._note_demand(n, now)
+        elif not ladder and self._retries_first(row, now):
             left = 0
         granted = min(n, left)
         self._used += granted
         return Admission(granted, self.generation, probe=True, anywhere=row.reopenings % 2 == 1)
 
     def report(self, generation: int, counts: Counts, now: float, u: float) -> list[Move]:
-        """What became of calls that were admitted under ``generation``; ``u`` in [0, 1) jitters a wait."""
+        """Reports the results of calls admitted under ``generation``; ``u`` in [0, 1) jitters a wait."""
         moves = self.tick(now)
         if generation != self.generation or not counts.calls:
             return moves
@@ -162,13 +173,13 @@ class LocalBreaker:
             self._window.add(counts, now)
         elif BreakerState(row.state) is BreakerState.HALF_OPEN:
             passed = counts.calls - counts.failures
-            slow = passed if counts.slow else 0  # a run answers all of its rows, and was slow for each
-            back = self._back
-            self._back = Probes(back.passed + passed, back.failed + counts.failures, back.slow + slow)
+            slow = passed if counts.slow else 0  # every row of a slow run was slow
+            results = self._results
+            self._results = Probes(results.passed + passed, results.failed + counts.failures, results.slow + slow)
         return moves
 
     def release(self, generation: int, n: int) -> None:
-        """Gives back calls that were never made."""
+        """Returns ``n`` admitted calls that were never made."""
         if generation != self.generation:
             return
         if self._governing() is None:
@@ -177,25 +188,25 @@ class LocalBreaker:
             self._used = max(0, self._used - n)
 
     def request_probes(self, now: float, now_ms: int) -> None:
-        """Retries wait for this model. Where the fleet lends the probes and none is left, ask for some."""
+        """Notes that retries wait for this model. Requests probes if the row decides and no leased probe is left."""
         self._waiting_seen = now
         row = self._governing()
         if row is None or BreakerState(row.state) is BreakerState.DISABLED:
             return
-        if not self._left(row, now_ms):
-            self._wants(self.policy.probes, now)
+        if not self._probes_left(row, now_ms):
+            self._note_demand(self.policy.probes, now)
 
     def may_retry(self, now: float, now_ms: int) -> bool:
-        """May waiting retries be attempted now?"""
+        """May the lanes attempt waiting retries now?"""
         row = self._governing()
         if row is None:
-            return self._own_retry(now)
+            return self._own_breaker_retries(now)
         if BreakerState(row.state) is BreakerState.DISABLED:
             return True
-        return bool(self._left(row, now_ms)) and not (row.reopenings % 2 and now - self._since < FIRST)
+        return bool(self._probes_left(row, now_ms)) and not (row.reopenings % 2 and now - self._since < FIRST)
 
     def tick(self, now: float) -> list[Move]:
-        """What time alone has moved in the worker's own breaker."""
+        """Makes the transitions of the worker's own breaker that depend on time alone."""
         moves: list[Move] = []
         if self._governing() is None:
             self._record_moves(self.breaker.tick(now), now, moves)
@@ -206,50 +217,50 @@ class LocalBreaker:
             self._since = now
             moves.append(Move(t.from_, t.to, self._base + t.generation, t.reason, by_fleet=False))
 
-    def _own_retry(self, now: float) -> bool:
+    def _own_breaker_retries(self, now: float) -> bool:
         own = self.breaker
         if own.state is BreakerState.CLOSED:
             return True
         if own.state is not BreakerState.HALF_OPEN or (own.reopenings % 2 and now - own.since < FIRST):
             return False
-        seen = own.snapshot(now)
-        return seen.outstanding + seen.passed < seen.policy.probes
+        snapshot = own.snapshot(now)
+        return snapshot.outstanding + snapshot.passed < snapshot.policy.probes
 
-    def _wants(self, n: int, now: float) -> None:
-        self._want = max(n, self._wish(now))
+    def _note_demand(self, n: int, now: float) -> None:
+        self._want = max(n, self._demand(now))
         self._wanted = now
 
-    def _wish(self, now: float) -> int:
-        """How many probes there is something for, as far as is known."""
+    def _demand(self, now: float) -> int:
+        """How many records to probe with were seen within ``WAITING_SEEN``."""
         return self._want if now - self._wanted < WAITING_SEEN else 0
 
-    def _left(self, row: BreakerRow, now_ms: int) -> int:
-        """Probes that were lent and not used; none under a lease that an earlier life of this worker asked for."""
+    def _probes_left(self, row: BreakerRow, now_ms: int) -> int:
+        """Unused probes of the lease; 0 if a previous process of this worker requested the lease."""
         if self._asked_under != row.generation - 1:
             return 0
         granted = view(row, self.worker, now_ms).probes_granted
         return max(0, (granted or 0) - self._used)
 
-    def _ladder_first(self, row: BreakerRow, now: float) -> bool:
-        seen = self._waiting_seen
-        waiting = seen is not None and now - seen < WAITING_SEEN
+    def _retries_first(self, row: BreakerRow, now: float) -> bool:
+        last_seen = self._waiting_seen
+        waiting = last_seen is not None and now - last_seen < WAITING_SEEN
         return waiting and not row.reopenings % 2 and now - self._since < FIRST
 
-    # --- what the fleet is told -----------------------------------------------------------------------------------
+    # --- reports to the owner -------------------------------------------------------------------------------------
 
     def reports(self, sequence: int, now: float, now_ms: int) -> Iterator[Report]:
-        """What to tell now; each is counted as sent. ``sequence`` grows with every call, and over restarts."""
+        """The reports that are due; each counts as sent. ``sequence`` must grow with every call, also over restarts."""
         base = Report(
             self.key, self.worker, sequence, now_ms, self.row.generation if self.row else 0, ReportKind.WINDOW
         )
         if self.row is None or BreakerState(self.row.state) in (BreakerState.CLOSED, BreakerState.DISABLED):
-            yield from self._of_window(base, now)
+            yield from self._window_reports(base, now)
             return
-        lease, back = self.row.lease, self._back
-        mine = lease is not None and lease.worker == self.worker and (back.passed or back.failed)
-        if mine and self._due(ReportKind.PROBED, back, now):
-            yield replace(base, kind=ReportKind.PROBED, probes=back)
-        want = min(self._wish(now), self.policy.probes)
+        lease, results = self.row.lease, self._results
+        has_results = lease is not None and lease.worker == self.worker and (results.passed or results.failed)
+        if has_results and self._due(ReportKind.PROBED, results, now):
+            yield replace(base, kind=ReportKind.PROBED, probes=results)
+        want = min(self._demand(now), self.policy.probes)
         if want and view(self.row, self.worker, now_ms).may_ask and self._due(ReportKind.ASK, None, now):
             if self._asked_since is None:
                 self._asked_since = now
@@ -257,13 +268,13 @@ class LocalBreaker:
             self._asked_under = self.row.generation
             yield replace(base, kind=ReportKind.ASK, want=want)
             self._want = 0
-            self._go_alone(now)
+            self._become_autonomous(now)
 
-    def _of_window(self, base: Report, now: float) -> Iterator[Report]:
+    def _window_reports(self, base: Report, now: float) -> Iterator[Report]:
         counts = self._window.totals(now)
         state = (counts, self.tripped)
-        at, told = self._sent.get(ReportKind.WINDOW, (-math.inf, (Counts(), False)))
-        if state != told:
+        at, reported = self._sent.get(ReportKind.WINDOW, (-math.inf, (Counts(), False)))
+        if state != reported:
             every = 0.0 if self.tripped else EVERY
         elif self.tripped:
             every = EVERY
@@ -275,15 +286,15 @@ class LocalBreaker:
             self._sent[ReportKind.WINDOW] = (now, state)
             yield replace(base, counts=counts, tripped=self.tripped)
 
-    def _due(self, kind: ReportKind, what: object, now: float) -> bool:
-        """Is it new, or was it said long enough ago to be said again?"""
+    def _due(self, kind: ReportKind, content: object, now: float) -> bool:
+        """Is a report of ``kind`` due? It is if its content changed, or if the last one is ``EVERY`` old."""
         before = self._sent.get(kind)
-        if before is not None and before[1] == what and now - before[0] < EVERY:
+        if before is not None and before[1] == content and now - before[0] < EVERY:
             return False
-        self._sent[kind] = (now, what)
+        self._sent[kind] = (now, content)
         return True
 
-    def _go_alone(self, now: float) -> None:
+    def _become_autonomous(self, now: float) -> None:
         if self._autonomous or self._asks < ASKS or self._asked_since is None or now - self._asked_since < ALONE_AFTER:
             return
         self._base = self.generation + 1

@@ -1,4 +1,4 @@
-"""A breaker's policy, as a model's card has it."""
+"""Converts the ``[breaker]`` section of a model card into a breaker policy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from failsoft.models.breaker.rules import BreakerPolicy
 from failsoft.models.catalog.card import ModelCard
 
 LEAST_LEASE = 10.0
-"""Seconds for which probes are lent, at least: a batch may wait for a rebalance."""
+"""Shortest lease of a probe, in seconds: a batch may have to wait for a rebalance before its probe is reported."""
 
 
 def policy(card: ModelCard) -> BreakerPolicy:
-    """The breaker's policy, as the card has it.
+    """The breaker policy of ``card``.
 
-    A probe is reported when its call returns: at the latest when the rows to blame are found, within their budget. One
-    deadline more, and never under LEAST_LEASE, is a probe that will not be heard of.
+    A probe is reported when its call returns. That takes at most the card's bisect budget, because a failed batch is
+    split within it. A probe without a report after that budget plus one deadline, and at least LEAST_LEASE, is lost.
     """
     b = card.breaker
     return BreakerPolicy(

@@ -1,4 +1,4 @@
-"""The breaker's rules: its states, its one table of transitions, when it trips and how long it waits."""
+"""The breaker's rules: states, the transition table, when a breaker opens and how long it stays open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from failsoft.schemas.backoff import doubled, jittered
 
 
 class BreakerState(StrEnum):
-    """What a breaker does with calls; the value is what metrics, messages and commands carry."""
+    """The states of a breaker. Metrics, messages and commands carry the values."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -23,7 +23,7 @@ class BreakerState(StrEnum):
 
 
 class BreakerEvent(StrEnum):
-    """What moves a breaker; the value is the label on the diagram's arrow."""
+    """The causes of a transition. The value labels the arrow in the state diagram."""
 
     TRIPPED = "rate over threshold"
     WAITED = "wait is over"
@@ -36,8 +36,8 @@ class BreakerEvent(StrEnum):
     RESET = "operator: reset"
 
 
-# What is not in the table does not happen: a command that is not there (open what is forced open) changes nothing.
-# A closed breaker can be reset (its window is emptied) but not closed; forced states are left by commands alone.
+# An event that the table does not list for a state changes nothing, for example "open" while forced open.
+# A closed breaker can be reset (its window is emptied) but not closed. Only commands leave the two operator states.
 TRANSITIONS: Mapping[BreakerState, Mapping[BreakerEvent, BreakerState]] = MappingProxyType(
     {
         BreakerState.CLOSED: {
@@ -56,8 +56,8 @@ TRANSITIONS: Mapping[BreakerState, Mapping[BreakerEvent, BreakerState]] = Mappin
         BreakerState.HALF_OPEN: {
             BreakerEvent.PROBE_FAILED: BreakerState.OPEN,
             BreakerEvent.PROBES_PASSED: BreakerState.CLOSED,
-            # Lost, not failed: the prober died, which says nothing of the model. A new generation of the same state
-            # makes the lost probe's report, should it come after all, harmless.
+            # Lost, not failed: the probing worker may have died, which is no evidence about the model. The state stays
+            # but the generation changes, so that a late report of the lost probe is dropped.
             BreakerEvent.PROBES_LOST: BreakerState.HALF_OPEN,
             BreakerEvent.FORCE_OPEN: BreakerState.FORCED_OPEN,
             BreakerEvent.DISABLE: BreakerState.DISABLED,
@@ -80,10 +80,21 @@ TRANSITIONS: Mapping[BreakerState, Mapping[BreakerEvent, BreakerState]] = Mappin
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When a breaker opens, for how long, and what closes it. Durations in seconds, rates in (0, 1].
+    """When a breaker opens, for how long, and what closes it. Durations are in seconds, rates in (0, 1].
 
-    ``slow_call`` is for whoever counts: a run longer than this is slow, and ``minimum_calls`` runs have to be known
-    before slowness opens. Raises ValueError for what cannot work.
+    Raises ValueError if a value is out of range, or if ``max_open`` is shorter than ``open_for``.
+
+    Attributes:
+        failure_rate: the breaker opens when at least this share of the calls failed.
+        window: the time over which calls are counted.
+        minimum_calls: fewer calls never open the breaker for failures, nor fewer runs for slowness.
+        slow_call: a longer run is slow. The code that counts applies this; the rules do not.
+        slow_rate: the breaker opens when at least this share of the runs was slow.
+        open_for: the first wait in the open state.
+        max_open: the longest wait; waits double up to it.
+        probes: calls that must succeed before the breaker closes.
+        jitter: each wait varies by this share of its length, up or down.
+        probe_lease: probes without a result after this time are lost.
     """
 
     failure_rate: float
@@ -94,10 +105,10 @@ class BreakerPolicy:
     open_for: float
     max_open: float
     probes: int
-    # Workers that opened together must not probe together; a fifth spreads 15 s over 6 s, and is still "about 15 s".
+    # Workers that opened together must not probe together. One fifth spreads 15 s over 6 s.
     jitter: float = 0.2
-    # A probe is reported after its batch's transaction, whose timeout is 15 s: twice that is not merely slow, it is
-    # lost. A model whose deadline is not small beside 30 s needs a longer lease.
+    # A probe is reported after its batch's transaction, whose timeout is 15 s; after twice that time it is lost. A
+    # model whose deadline is not small compared with 30 s needs a longer lease.
     probe_lease: float = 30.0
 
     def __post_init__(self) -> None:
@@ -115,12 +126,12 @@ class BreakerPolicy:
         if not 0 <= self.jitter < 1:
             raise ValueError(f"jitter must be at least 0 and under 1, not {self.jitter}")
         if self.max_open < self.open_for:
-            raise ValueError(f"max_open ({self.max_open:g} s) must not be under open_for ({self.open_for:g} s)")
+            raise ValueError(f"max_open ({self.max_open:g} s) must be at least open_for ({self.open_for:g} s)")
 
 
 def judge(policy: BreakerPolicy, counts: Counts) -> str | None:
-    """Why these counts of a window open a breaker, or None when they do not."""
-    # Rates are divided and then compared: 3 / 30 >= 0.1 holds, 3 >= 0.1 * 30 does not.
+    """The reason why these counts of one window open a breaker, or None if they do not."""
+    # Divide, then compare. In floating point, 3 / 30 >= 0.1 is true, but 3 >= 0.1 * 30 is false.
     if counts.calls < policy.minimum_calls:
         return None
     if counts.failure_rate >= policy.failure_rate:
@@ -133,9 +144,10 @@ def judge(policy: BreakerPolicy, counts: Counts) -> str | None:
 
 
 def wait(policy: BreakerPolicy, reopenings: int, u: float) -> float:
-    """Seconds to stay open after so many reopenings: doubled each time, jittered by ``u`` in [0, 1), at most max_open.
+    """Seconds to stay open: ``open_for`` doubled for each reopening, jittered by ``u`` in [0, 1), at most ``max_open``.
 
-    A draw beyond the cap is as far beneath it instead: at the cap itself half of the workers would else probe together.
+    A draw above ``max_open`` is reflected to the same distance below it. If it were clipped, half of the workers would
+    probe at the same moment.
     """
     drawn = jittered(doubled(policy.open_for, policy.max_open, reopenings), policy.jitter, u)
     return min(drawn, 2 * policy.max_open - drawn)

@@ -1,4 +1,4 @@
-"""Calls, failures and slow calls over the last few seconds, in rolling buckets: it counts, and decides nothing."""
+"""A rolling window that counts calls, failures, runs and slow runs of the last few seconds in buckets."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections import deque
 
 from failsoft.schemas.fleet.counts import Counts
 
-__all__ = ["Counts", "Window"]  # what a window holds, for those who fill one
+__all__ = ["Counts", "Window"]  # Counts is what a window holds, so callers import both from here
 
 
 class Window:
     """The counts of the last ``span`` seconds, to within one bucket (``span / buckets``).
 
-    A count added at t is in the totals while the clock is less than ``span - span / buckets`` past t, and out of them
-    once it is ``span`` past t: it leaves with its bucket, never later than ``span``.
+    A count leaves the totals together with its bucket. It is in the totals for at least ``span - span / buckets``
+    seconds and for at most ``span`` seconds.
 
-    Thirty buckets: a count leaves at most 3 % of the span early, and a bucket of the usual 30 s window is one second.
-    Only buckets that hold something are kept, so that an idle window costs nothing and a long gap needs no sweep.
+    With thirty buckets a count leaves at most 3 % of the span early. A bucket of the default 30 s window is one second.
+    Only buckets with counts are kept, so an idle window uses no memory and a long gap needs no sweep.
+
+    Raises ValueError if ``span`` is not positive and finite, or if there is no bucket.
     """
 
     __slots__ = ("_buckets", "_calls", "_failures", "_filled", "_runs", "_slow", "span")
@@ -30,10 +32,10 @@ class Window:
         self.reset()
 
     def add(self, counts: Counts, now: float) -> None:
-        """Counts that became known at ``now`` (monotonic seconds).
+        """Adds counts at ``now`` (monotonic seconds).
 
-        Should ``now`` lie before the newest bucket, the counts go into the newest: they are never lost, and never
-        make a bucket out of order that would outlive its neighbours.
+        If ``now`` lies before the newest bucket, the counts go into the newest bucket. They are not lost, and buckets
+        stay in order, so that none expires late.
         """
         if not counts.calls:
             return
@@ -50,17 +52,17 @@ class Window:
         self._runs += counts.runs
 
     def totals(self, now: float) -> Counts:
-        """What the window holds at ``now``."""
+        """The sum of the counts in the window at ``now``."""
         self._expire(now)
         return Counts(self._calls, self._failures, self._slow, self._runs)
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Removes all counts."""
         self._filled: deque[tuple[int, Counts]] = deque()
         self._calls = self._failures = self._slow = self._runs = 0
 
     def _index(self, now: float) -> int:
-        # Multiplied first: 0.3 * 10 / 1.0 is 3, whereas 0.3 / (1.0 / 10) falls just short of the edge it stands on.
+        # Multiply first. In floating point, 0.3 * 10 / 1.0 is 3, but 0.3 / (1.0 / 10) is just below 3.
         return math.floor(now * self._buckets / self.span)
 
     def _expire(self, now: float) -> None:

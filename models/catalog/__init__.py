@@ -1,1 +1,1 @@
-"""What may answer: model cards, and the repository of versions on disk."""
+"""Model cards, and the repository of model versions on disk."""

@@ -1,4 +1,4 @@
-"""A model's card: its features, output, fallback, breaker and rollback policy, as card.toml says them."""
+"""The model card: reads card.toml and checks its sections against each other and against the members' cards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from failsoft.schemas.features import Spec
 
 
 class ModelCard(Section):
-    """The whole of a card.toml; times are seconds. A model has features, an ensemble has ``ensemble`` instead."""
+    """A whole card.toml. Times are in seconds. A model has ``features``; an ensemble has ``ensemble`` instead."""
 
     model: ModelSection = ModelSection()
     output: OutputSection
@@ -46,7 +46,7 @@ class ModelCard(Section):
 
     @field_validator("features")
     @classmethod
-    def _each_once(cls, features: tuple[FeatureSection, ...]) -> tuple[FeatureSection, ...]:
+    def _no_duplicates(cls, features: tuple[FeatureSection, ...]) -> tuple[FeatureSection, ...]:
         twice = [name for name, times in Counter(f.name for f in features).items() if times > 1]
         if twice:
             raise ValueError(f"{twice[0]!r} is listed twice")
@@ -61,10 +61,10 @@ class ModelCard(Section):
         return section
 
     @model_validator(mode="after")
-    def _of_its_kind(self) -> Self:
-        told = problem(self)
-        if told is not None:
-            raise ValueError(told)
+    def _fits_kind(self) -> Self:
+        reason = problem(self)
+        if reason is not None:
+            raise ValueError(reason)
         return self
 
     @property
@@ -78,7 +78,10 @@ class ModelCard(Section):
 
 
 def load_card(path: Path) -> ModelCard:
-    """The card at ``path``; a card without a name takes its folder's. Raises Refused: file, key, what it may be."""
+    """The card at ``path``. A card without a name takes the name of its folder.
+
+    Raises Refused, which names the file, the key and the allowed values.
+    """
     try:
         given = toml(str(path), path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -95,7 +98,7 @@ def load_card(path: Path) -> ModelCard:
 
 
 def problem(card: ModelCard) -> str | None:
-    """What a card says that its kind cannot have, the key first; or None."""
+    """The first key of a card that does not fit its kind, and why; None if all fit. The text begins with the key."""
     if card.model.kind == "model":
         if card.ensemble is not None:
             return 'ensemble: only a card with kind = "ensemble" in [model] has members'
@@ -110,39 +113,39 @@ def problem(card: ModelCard) -> str | None:
             return f"{key}: an ensemble has none of its own; each member's card has one"
     own = sorted(card.model.model_fields_set - {"name", "kind"})
     if own:
-        return f"model.{own[0]}: an ensemble is not run itself; it is each member's card that says this"
+        return f"model.{own[0]}: an ensemble is not run itself; set this in each member's card"
     if output.output is not None:
-        return "output.output: an ensemble has no ONNX outputs; it is each member's card that names one"
+        return "output.output: an ensemble has no ONNX outputs; set this in each member's card"
     if output.range not in (None, (0.0, 1.0)):
-        return "output.range: an ensemble's answer lies within its members'; it is their cards that bound it"
+        return "output.range: an ensemble's answer lies within those of its members; set ranges in the members' cards"
     if card.name in section.names:
         return f"ensemble.members: {card.name!r} cannot be a member of itself"
     if output.kind == "multiclass" and output.classes is None:
-        return "output.classes: missing, and an ensemble must know which column is which class"
+        return "output.classes: missing, and an ensemble needs the class of each column"
     if section.combine is Combine.VOTE:
         if output.kind == "regression":
-            return 'ensemble.combine: numbers have no vote; it may be "mean", "weighted_mean" or "maximum"'
+            return 'ensemble.combine: regression outputs cannot vote; it may be "mean", "weighted_mean" or "maximum"'
         if output.threshold is None and output.kind == "anomaly":
-            return "output.threshold: missing, and a vote that is tied is decided by it"
+            return "output.threshold: missing, and a tied vote is decided by it"
     return None
 
 
 def mismatches(card: ModelCard, cards: Mapping[str, ModelCard]) -> list[str]:
-    """What of the members' own ``cards`` does not fit the ensemble's, the key first."""
+    """How the members' ``cards`` do not fit the ensemble's ``card``. Each text begins with the key."""
     section, output = card.ensemble, card.output
-    found: list[str] = []
+    problems: list[str] = []
     by_label = section is not None and section.combine is Combine.VOTE and output.threshold is not None
     for name in section.names if section else ():
         member = cards[name]
         if member.ensemble is not None:
-            found.append(f"{name!r} is an ensemble itself, and members are models: list its members here")
+            problems.append(f"{name!r} is an ensemble itself, but members must be models: list its members here")
         elif member.output.kind is not output.kind:
-            found.append(f"{name!r}: its output is {member.output.kind}, and this ensemble's is {output.kind}")
+            problems.append(f"{name!r}: its output is {member.output.kind}, but this ensemble's is {output.kind}")
         elif member.output.classes != output.classes:
-            said = "names no classes" if member.output.classes is None else f"has {list(member.output.classes)}"
-            found.append(
-                f"{name!r} {said}, and this ensemble has the classes {list(output.classes or ())}, in that order"
+            classes = "names no classes" if member.output.classes is None else f"has {list(member.output.classes)}"
+            problems.append(
+                f"{name!r} {classes}, but this ensemble has the classes {list(output.classes or ())}, in that order"
             )
         elif by_label and member.output.threshold is None:
-            found.append(f"{name!r} has no threshold in its [output], so it has no label to vote with")
-    return [f"ensemble.members: {each}" for each in found]
+            problems.append(f"{name!r} has no threshold in its [output], so it has no label to vote with")
+    return [f"ensemble.members: {each}" for each in problems]

@@ -1,4 +1,4 @@
-"""The grammar of a fallback chain: the links that a card may name."""
+"""The grammar of a fallback chain: which links a card may list."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 PATTERN = r"^(model:[A-Za-z0-9][A-Za-z0-9._-]*|last_known|rule:[^:\s]+:[^:\s]+|static)$"
-"""The grammar for JSON Schemas, without the letters that Python allows in a name."""
+"""The grammar for JSON Schemas. Unlike ``parse``, it does not check that a rule's names are valid in Python."""
 
 _FORMS = '"model:NAME", "last_known", "rule:PACKAGE.MODULE:FUNCTION" or "static"'
 
 
 class LinkKind(StrEnum):
-    """Who a link asks."""
+    """What a link gets its answer from."""
 
     MODEL = "model"
     LAST_KNOWN = "last_known"
@@ -27,7 +27,12 @@ class LinkKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One link: ``target`` is the model's name, or the rule as ``package.module:function``; else None."""
+    """One link of a fallback chain.
+
+    Attributes:
+        kind: what the link gets its answer from.
+        target: the model's name, or the rule as ``package.module:function``; None for other kinds.
+    """
 
     kind: LinkKind
     target: str | None = None
@@ -37,7 +42,7 @@ class Link:
 
 
 def parse(text: str) -> Link:
-    """``"model:lite"`` -> Link. Raises ValueError, which says what a link may be."""
+    """Parses a link such as ``"model:lite"``. Raises ValueError with the allowed forms."""
     kind, colon, target = text.partition(":") if isinstance(text, str) else ("", "", "")
     if not colon and kind in (LinkKind.LAST_KNOWN, LinkKind.STATIC):
         return Link(LinkKind(kind))

@@ -1,4 +1,4 @@
-"""A card's ``[[features]]``: a feature's type, and what stands in for it when it is missing."""
+"""A card's ``[[features]]`` sections: the type of a feature, and its imputation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _IMPUTE = WithJsonSchema(
         ]
     }
 )
-"""What a card has, of which ``Imputation`` is made."""
+"""JSON Schema of ``impute`` as a card writes it; ``Imputation`` is made from that."""
 
 
 class Imputation(Section):
-    """How a feature is made up for: a training statistic, the entity's last known value, or a fixed ``value``."""
+    """How a missing feature is imputed: a training statistic, the entity's last known value, or a fixed ``value``."""
 
     method: Method
     value: Value | None = None
@@ -40,54 +40,54 @@ class Imputation(Section):
             return {"method": Method.VALUE, "value": given}
         if isinstance(given, dict) and set(given) == {"value"}:
             return {"method": Method.VALUE, "value": given["value"]}
-        if isinstance(given, dict) and "method" in given:  # a dump of this very class
+        if isinstance(given, dict) and "method" in given:  # the dump of an Imputation
             return given
-        raise ValueError('a value, "mean", "median", "mode", "last_known", or { value = … } for a value so spelled')
+        raise ValueError('a value, "mean", "median", "mode", "last_known", or { value = … } to use a word as value')
 
 
 _STATISTIC = "the one in version.toml"
 
 
 class FeatureSection(Section):
-    """A feature, in the order of the model's columns. An event that lacks it is `invalid` unless `impute` is given."""
+    """A feature, in the order of the model's columns. An event without it is `invalid` unless `impute` is given."""
 
-    name: Annotated[str, Field(min_length=1), means("Its name in the event and in the model.", "car_value")]
-    type: Annotated[FeatureType, one_of(FeatureType), means("What its JSON value must be.", "float")]
+    name: Annotated[str, Field(min_length=1), means("The feature's name in the event and in the model.", "car_value")]
+    type: Annotated[FeatureType, one_of(FeatureType), means("The type of its JSON value.", "float")]
     required: Annotated[
         StrictBool,
-        means("Says that an event must bring it; contradicts `impute`.", False, left_out="`true` without `impute`"),
+        means("Whether each event must have it. Excludes `impute`.", False, left_out="`true` without `impute`"),
     ] = True
     impute: Annotated[
         Annotated[Imputation, _IMPUTE] | None,
         means(
-            "What stands in when it is missing or unusable: a statistic of the training data, the entity's last known "
-            'value, or a value. `{ value = "median" }` is a value that is spelled like a statistic.',
+            "What replaces a missing or unusable value: a statistic of the training data, the entity's last known "
+            'value, or a fixed value. `{ value = "median" }` is a fixed value that is spelled like a statistic.',
             "median",
             "last_known",
             0.0,
             {"value": "median"},
-            left_out="nothing does, and the event is `invalid`",
+            left_out="no imputation: the event is `invalid`",
         ),
     ] = None
     categories: Annotated[
         Annotated[tuple[str, ...], Field(min_length=1)] | None,
-        means("The strings that the model knows. Only of a string.", ["a", "b"], left_out="it knows every string"),
+        means("The strings that the model knows. Only for a string.", ["a", "b"], left_out="every string is known"),
     ] = None
     unseen: Annotated[
         Literal["unusable", "pass"],
         one_of(["unusable", "pass"]),
-        means("A string outside `categories` counts as missing, or goes to the model as it is.", "pass"),
+        means("A string outside `categories` counts as missing (`unusable`), or goes to the model (`pass`).", "pass"),
     ] = "unusable"
     mean: Annotated[
         Finite | None,
-        means("The training data's mean, for `impute`. Only of a number.", 21.5, left_out=_STATISTIC),
+        means("The mean of the training data, for `impute`. Only for a number.", 21.5, left_out=_STATISTIC),
     ] = None
     median: Annotated[
         Finite | None,
-        means("The training data's median, for `impute`. Only of a number.", 20.0, left_out=_STATISTIC),
+        means("The median of the training data, for `impute`. Only for a number.", 20.0, left_out=_STATISTIC),
     ] = None
     mode: Annotated[
-        Value | None, means("The training data's most frequent value, for `impute`.", "a", left_out=_STATISTIC)
+        Value | None, means("The most frequent value of the training data, for `impute`.", "a", left_out=_STATISTIC)
     ] = None
 
     @model_validator(mode="before")
@@ -119,7 +119,7 @@ class FeatureSection(Section):
         return self
 
     def check(self, key: str, value: object) -> None:
-        """``value``, given under ``key``, must be one that an event could bring. Raises ValueError."""
+        """Checks that an event could have ``value``, which the card gives under ``key``. Raises ValueError if not."""
         match self.type:
             case FeatureType.FLOAT:
                 fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FLOAT32_MAX
@@ -133,7 +133,7 @@ class FeatureSection(Section):
             hint = near(value, METHODS) if isinstance(value, str) else ""
             raise ValueError(f"{self.name!r}: {key} is {value!r}, which is not a {self.type}{hint}")
         if self.unseen == "unusable" and self.categories is not None and value not in self.categories:
-            raise ValueError(f"{self.name!r}: {key} is {value!r}, which is none of its categories")
+            raise ValueError(f"{self.name!r}: {key} is {value!r}, which is not one of its categories")
 
     @property
     def spec(self) -> Spec:

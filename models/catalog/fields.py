@@ -1,4 +1,4 @@
-"""Field types of a card: durations, rates, labels, and the base of every section."""
+"""Field types of a card (durations, sizes, rates, labels, values) and the base class of its sections."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Rate = Annotated[float, Field(strict=True, gt=0, le=1)]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 Label = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | StrictStr
-"""JSON writers stop at 64 bits."""
+"""A number or a string. Numbers have at most 64 bits, because JSON writers support no more."""
 
 Value = bool | int | float | str
-"""A feature's value as TOML gives it; which of them a feature takes is its ``type``'s to say."""
+"""A feature's value as TOML gives it. The feature's ``type`` decides which of these types it accepts."""
 
 
 class OutputKind(StrEnum):
-    """What the model's output means."""
+    """The meaning of a model's output."""
 
     BINARY = "binary"
     MULTICLASS = "multiclass"
@@ -46,7 +46,7 @@ class OutputKind(StrEnum):
 
 
 class Method(StrEnum):
-    """How a missing value is made up for; a statistic is of the training data."""
+    """How a missing value is imputed. The statistics are those of the training data."""
 
     VALUE = "value"
     MEAN = "mean"
@@ -63,7 +63,7 @@ METHODS = [method.value for method in Method if method is not Method.VALUE]
 
 
 def one_of(known: Iterable[str]) -> BeforeValidator:
-    """One of the words ``known``; another is refused with its near spelling."""
+    """A validator that accepts the words ``known``. It refuses others, with the nearest spelling in the message."""
     words = [str(word) for word in known]
 
     def check(given: Any) -> Any:

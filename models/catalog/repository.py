@@ -1,4 +1,4 @@
-"""Models on disk: cards, complete versions, checksums, and the statistics that imputation needs."""
+"""The model repository on disk: cards, complete versions, checksums and training statistics."""
 
 from __future__ import annotations
 
@@ -21,25 +21,32 @@ from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.model_version import ModelVersion
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-# TensorProto.external_data (field 13) whose first entry's key is "location": weights kept in another file. The tag
-# tells it from metadata, which are of the same message type under other fields.
+# TensorProto.external_data (field 13) whose first entry's key is "location": weights stored in another file. The tag
+# distinguishes it from metadata, which have the same message type under other field numbers.
 _EXTERNAL = re.compile(rb"\x6a.{1,2}\x0a\x08location\x12", re.DOTALL)
 
 
 class UnknownModel(LookupError):
-    """No such model, or no such complete version of it; the message says what there is."""
+    """No such model, or no such complete version of it. The message lists what exists."""
 
 
 class NotOneFile(Refused):
-    """A version whose weights are (partly) in other files, which no checksum holds."""
+    """A version that stores weights in other files, which its checksum does not cover."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One version of a model, whose file had the checksum ``sha256`` (hex) when it was opened.
+    """One complete version of a model.
 
-    ``statistics`` are of its training data by feature, those of the card before those of version.toml. ``declared``
-    says that version.toml has the checksum too: without it a half-copied file looks like a whole one.
+    Attributes:
+        model: the model's name.
+        version: the version's number.
+        path: its model.onnx.
+        sha256: the checksum of the file when it was read (hex).
+        trained_at: when it was trained, by version.toml.
+        metrics: its metrics, by version.toml.
+        statistics: training statistics by feature. A statistic in the card takes precedence over version.toml.
+        declared: version.toml has the checksum too. Without it, a half-copied file cannot be told from a whole one.
     """
 
     model: str
@@ -76,8 +83,8 @@ class _VersionFile(BaseModel):
 class Repository:
     """``<root>/<model>/card.toml`` and ``<root>/<model>/<version>/model.onnx`` (+ version.toml).
 
-    Reads the disk at each call, so that what is copied in while a worker runs is seen; only checksums are kept, for
-    as long as a file's size and modification time stay the same.
+    Each call reads the disk, so that versions copied in while a worker runs are found. Only checksums are cached, as
+    long as the size and the modification time of the file stay the same.
     """
 
     def __init__(self, root: Path) -> None:
@@ -85,60 +92,60 @@ class Repository:
         self._checksums: dict[Path, tuple[tuple[int, int], str]] = {}
 
     def models(self) -> list[str]:
-        """The names of the folders that hold a card, in order. Raises Refused if the repository is no folder."""
+        """The names of the folders that have a card, sorted. Raises Refused if the repository is not a folder."""
         if not self.root.is_dir():
             raise Refused(str(self.root), ["is not a folder, so it cannot be a model repository"])
         return sorted(card.parent.name for card in self.root.glob("*/card.toml"))
 
     def card(self, model: str) -> ModelCard:
-        """Raises UnknownModel, or Refused for a card that cannot be used."""
+        """The card of ``model``. Raises UnknownModel, or Refused for a card that cannot be used."""
         path = self._folder(model) / "card.toml"
         card = load_card(path)
         if card.name != model:
-            told = f"model.name: {card.name!r}, but its folder, by which chains and commands know it, is {model!r}"
-            raise Refused(str(path), [told])
+            message = f"model.name: {card.name!r}, but chains and commands use its folder's name {model!r}"
+            raise Refused(str(path), [message])
         return card
 
     def versions(self, model: str, mistaken: Callable[[Refused], object] | None = None) -> list[int]:
-        """The complete versions, newest first: model.onnx is there, and is what version.toml's sha256 says.
+        """The complete versions, newest first. A complete version has a model.onnx that matches version.toml's sha256.
 
-        A version that is still being copied (its version.toml too) is left out until it is whole. Raises
-        UnknownModel, or Refused for a version.toml with a key or a value that cannot be; ``mistaken``, if given, is
-        told of that instead, and the other versions are found.
+        A version that is still being copied, version.toml included, is left out until it is complete. Raises
+        UnknownModel, or Refused for a version.toml with an unknown key or an invalid value. If ``mistaken`` is given,
+        it is called with that error instead, and the other versions are still returned.
         """
         folder = self._folder(model)
-        found = []
-        numbers = [int(each.name) for each in folder.iterdir() if _VERSION.fullmatch(each.name)]
+        complete = []
+        numbers = [int(entry.name) for entry in folder.iterdir() if _VERSION.fullmatch(entry.name)]
         for number in sorted(numbers, reverse=True):
             try:
                 if self._incomplete(folder / str(number)) is None:
-                    found.append(number)
+                    complete.append(number)
             except Refused as error:
                 if mistaken is None:
                     raise
                 mistaken(error)
-        return found
+        return complete
 
     def incomplete(self, model: str) -> dict[int, str]:
-        """The versions that are not whole, and why not. Raises as ``versions`` does."""
+        """The incomplete versions, and why each is incomplete. Raises the same errors as ``versions``."""
         folder = self._folder(model)
-        found = sorted(int(each.name) for each in folder.iterdir() if _VERSION.fullmatch(each.name))
-        return {v: why for v in found if (why := self._incomplete(folder / str(v))) is not None}
+        numbers = sorted(int(entry.name) for entry in folder.iterdir() if _VERSION.fullmatch(entry.name))
+        return {v: why for v in numbers if (why := self._incomplete(folder / str(v))) is not None}
 
     def artifact(self, model: str, version: int) -> Artifact:
-        """Raises UnknownModel for a version that is not there or not whole, and Refused for one unfit to serve."""
+        """One version of ``model``. Raises UnknownModel if it is missing or incomplete, Refused if it cannot serve."""
         card = self.card(model)
         folder = self._folder(model) / str(version)
         why = self._incomplete(folder)
         if why is not None:
-            there = ", ".join(map(str, self.versions(model, mistaken=lambda error: None))) or "none"
-            raise UnknownModel(f"{model}@{version}: {why}; complete versions: {there}")
+            available = ", ".join(map(str, self.versions(model, mistaken=lambda error: None))) or "none"
+            raise UnknownModel(f"{model}@{version}: {why}; complete versions: {available}")
         path = folder / "model.onnx"
         about = _version_file(folder)
         sha256 = self._checksum(path)
         if _EXTERNAL.search(path.read_bytes()):
-            advice = "save it as one: onnx.save(model, path, save_as_external_data=False)"
-            raise NotOneFile(str(path), [f"keeps its weights in other files, and a version is a single file: {advice}"])
+            advice = "save it as one file: onnx.save(model, path, save_as_external_data=False)"
+            raise NotOneFile(str(path), [f"stores weights in other files, but a version is a single file: {advice}"])
         statistics = {name: Statistic(s.mean, s.median, s.mode) for name, s in about.statistics.items()}
         problems = [p for f in card.features if (p := _problem(f, statistics, folder)) is not None]
         if problems:
@@ -156,21 +163,21 @@ class Repository:
     def _folder(self, model: str) -> Path:
         known = self.models()
         if model not in known:
-            there = ", ".join(known) or "none"
-            raise UnknownModel(f"no model {model!r} in {self.root}{near(model, known)}; there: {there}")
+            available = ", ".join(known) or "none"
+            raise UnknownModel(f"no model {model!r} in {self.root}{near(model, known)}; available: {available}")
         return self.root / model
 
     def _incomplete(self, folder: Path) -> str | None:
-        """Why this version is not whole, or None."""
+        """Why the version in ``folder`` is incomplete, or None."""
         if not (folder / "model.onnx").is_file():
             return "it has no model.onnx"
         try:
-            told = _version_file(folder).sha256
-            if told is not None and told != self._checksum(folder / "model.onnx"):
-                return "model.onnx is not what version.toml's sha256 says: half copied, or changed since"
+            declared = _version_file(folder).sha256
+            if declared is not None and declared != self._checksum(folder / "model.onnx"):
+                return "model.onnx does not match version.toml's sha256: it is half copied, or was changed"
         except tomllib.TOMLDecodeError as error:
             return f"version.toml is half written: {error}"
-        except OSError as error:  # it may be deleted just now
+        except OSError as error:  # the version may be deleted at this moment
             return f"{error.filename} cannot be read: {error.strerror}"
         return None
 
@@ -187,7 +194,7 @@ class Repository:
 
 
 def _version_file(folder: Path) -> _VersionFile:
-    """Raises Refused for a mistaken key, TOMLDecodeError for what is no TOML (yet)."""
+    """The version.toml in ``folder``. Raises Refused for an invalid key, TOMLDecodeError if it is not (yet) TOML."""
     path = folder / "version.toml"
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -199,14 +206,14 @@ def _version_file(folder: Path) -> _VersionFile:
 
 
 def _problem(feature: FeatureSection, statistics: Mapping[str, Statistic], folder: Path) -> str | None:
-    """What keeps the card's wish for this feature from being granted, or None."""
+    """Why ``feature`` cannot be imputed as the card says, or None."""
     if feature.impute is None or not feature.impute.method.statistic:
         return None
     key = feature.impute.method.value
     value = fill(feature, statistics)
     if value is None:
         where = f"[statistics.{feature.name}] {key} in {folder / 'version.toml'}"
-        return f"features: {feature.name!r} is imputed by its {key}: give {key} = … here in the card, or {where}"
+        return f"features: {feature.name!r} is imputed by its {key}: add {key} = … here in the card, or {where}"
     try:
         feature.check(f"its {key}", value)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A card's sections: what each may say, its defaults, and what contradicts itself."""
+"""The sections of a card: their keys, defaults and consistency checks."""
 
 from __future__ import annotations
 
@@ -33,38 +33,42 @@ from failsoft.schemas.config.key import means, written
 from failsoft.schemas.config.refusal import near
 
 LEAST_MEMORY = 192_000_000
-"""Bytes: a process that has loaded a small model has some 125 MB that RLIMIT_DATA counts, and a batch needs some."""
+"""Least `memory` in bytes. A process with a small model loaded uses some 125 MB by RLIMIT_DATA; a batch needs more."""
 
 LONGEST_BLAME = 20.0
-"""Seconds. A lane that scores for 30 is given up, and a drain waits for 25."""
+"""Largest `blame` in seconds. A lane is given up after scoring for 30 s, and a drain waits for 25 s."""
 
 CRASHES = 2.0
-"""Seconds of ``blame`` that isolation = "process" has at the least: a crash costs a fork, whatever the deadline. To
-tell one killer in 4,000 rows apart (four crashes) took 0.05 to 0.11 s, with one replica as with two, and 0.2 to 0.4 s
-with a model of 400 MB, whose fork has more to copy; eight killers (20 crashes) 0.3 to 0.5 and 2.7 s. Nothing is loaded
-meanwhile: forks of the loaded model stand in at once. Two busy cores."""
+"""Least default of `blame` in seconds with isolation = "process": each crash costs a fork, whatever the deadline.
+
+Measured on two busy cores. To isolate one crashing record among 4,000 rows (four crashes) took 0.05 to 0.11 s, with one
+replica or two, and 0.2 to 0.4 s with a 400 MB model, whose fork copies more. Eight crashing records (20 crashes) took
+0.3 to 0.5 s, and 2.7 s with the 400 MB model. No model is loaded meanwhile: forks of the loaded model replace a crashed
+process at once."""
 
 
 class ModelSection(Section):
-    """Which model it is, and how it is run."""
+    """The model's name, and how it is run."""
 
     # load_card fills in the folder's name.
     name: Annotated[
-        str, means("The model's name, which is its folder's.", "repayment", left_out="the name of its folder")
+        str, means("The model's name, equal to its folder's.", "repayment", left_out="the name of its folder")
     ] = ""
     kind: Annotated[
         Literal["model", "ensemble"],
         one_of(["model", "ensemble"]),
-        means("A model of its own, or several that answer together.", "ensemble"),
+        means("A single model, or an ensemble of several models.", "ensemble"),
     ] = "model"
-    # A fifth of a second is where a person notices waiting; a batch of 4,000 rows takes some 10 ms.
-    deadline: Annotated[Seconds, means("What one run of a batch may take; later is a `timeout`.", "500ms")] = 0.2
-    # A run that hangs costs a deadline, so a hanging row among 4,000 costs four, and three of them ten.
+    # People notice a wait of 0.2 s; a batch of 4,000 rows takes some 10 ms.
+    deadline: Annotated[
+        Seconds, means("The longest that one run of a batch may take; a longer run is a `timeout`.", "500ms")
+    ] = 0.2
+    # A run that hangs costs one deadline. So one hanging row among 4,000 costs four deadlines, and three cost ten.
     blame: Annotated[
         Seconds | None,
         means(
-            "What a batch that failed may take, its first run included, until the failing rows stand alone. Then the "
-            "undecided rows fail together. From `deadline` to 20 s.",
+            "How long a failed batch may take, its first run included, until its failing rows are isolated. Rows that "
+            "are undecided then fail together. From `deadline` to 20 s.",
             "5s",
             left_out='ten deadlines, at most 20 s; with `isolation = "process"` at least 2 s',
         ),
@@ -72,19 +76,19 @@ class ModelSection(Section):
     isolation: Annotated[
         Literal["thread", "process"],
         one_of(["thread", "process"]),
-        means("Where it runs. In a process of its own, a crash or a hang does not end the worker.", "process"),
+        means("Where it runs. With `process`, a crash or a hang of the model does not end the worker.", "process"),
     ] = "thread"
-    # A process runs one call at a time; one is enough for most: a batch of 4,000 rows keeps it for some 10 ms.
+    # A process runs one call at a time. One is enough for most models: a batch of 4,000 rows takes some 10 ms.
     replicas: Annotated[
         int,
         Field(strict=True, ge=1, le=16),
         means('How many processes run it. Only with `isolation = "process"`.', 2),
     ] = 1
-    # None: a default would be wrong for most models, and kills what works.
+    # No default: it would be wrong for most models, and would kill processes that work.
     memory: Annotated[
         Bytes | None,
         means(
-            'What each process may allocate, at least 192MB. Only with `isolation = "process"`.',
+            'The memory that each process may allocate, at least 192MB. Only with `isolation = "process"`.',
             "1GB",
             left_out="no limit",
         ),
@@ -96,14 +100,14 @@ class ModelSection(Section):
         deadline = info.data.get("deadline", 0.0)
         if blame is not None and not deadline <= blame <= LONGEST_BLAME:
             raise ValueError(
-                f"{blame:g} s: the first run counts, so at least the deadline of {deadline:g} s; and a lane waits for "
-                f"it, so at most {LONGEST_BLAME:g} s"
+                f"{blame:g} s: it must be at least the deadline of {deadline:g} s, because it includes the first run, "
+                f"and at most {LONGEST_BLAME:g} s, because a lane waits for it"
             )
         return blame
 
     @property
     def budget(self) -> float:
-        """Seconds for a batch that failed: ``blame``, or its default."""
+        """Bisect budget for a failed batch in seconds: ``blame``, or its default."""
         least = CRASHES if self.isolation == "process" else self.deadline
         return self.blame or max(self.deadline, min(max(10 * self.deadline, least), LONGEST_BLAME))
 
@@ -112,7 +116,7 @@ class ModelSection(Section):
         if self.isolation != "process":
             given = [key for key in ("replicas", "memory") if key in self.model_fields_set]
             if given:
-                raise ValueError(f'{given[0]}: only with isolation = "process": add that, or leave this out')
+                raise ValueError(f'{given[0]}: only with isolation = "process": add that, or remove this key')
         elif self.memory is not None and self.memory < LEAST_MEMORY:
             raise ValueError(
                 f"memory: {size.text(self.memory)} does not hold an interpreter and ONNX Runtime, let alone a model: "
@@ -122,29 +126,31 @@ class ModelSection(Section):
 
 
 class OutputSection(Section):
-    """What the model's outputs mean, and which of them is the answer."""
+    """The meaning of the model's outputs, and which of them is the answer."""
 
-    kind: Annotated[OutputKind, one_of(OutputKind), means("What a score means.", "binary")]
+    kind: Annotated[
+        OutputKind, one_of(OutputKind), means("The kind of the output, which defines the meaning of a score.", "binary")
+    ]
     min_confidence: Annotated[
         Annotated[float, Field(strict=True, ge=0, le=1)] | None,
         means(
-            "An answer that is less sure is replaced by the fallback's. Only binary and multiclass.",
+            "An answer with less confidence is replaced by the fallback's. Only for binary and multiclass.",
             0.6,
-            left_out="every answer is sure enough",
+            left_out="every answer is accepted",
         ),
     ] = None
     range: Annotated[
         tuple[Finite, Finite] | None,
         means(
-            "Where a score must lie; outside it is `bad_output`.",
+            "The range of valid scores; a score outside it is `bad_output`.",
             [0.0, 1.0],
-            left_out="`[0.0, 1.0]` for binary; else any finite number",
+            left_out="`[0.0, 1.0]` for binary; otherwise any finite number",
         ),
     ] = None
     threshold: Annotated[
         Finite | None,
         means(
-            "From this score on the label is 1, below it 0. Only binary and anomaly.",
+            "The label is 1 if the score is at least this, else 0. Only for binary and anomaly.",
             0.7,
             left_out="`0.5` for binary; an anomaly score has no label without it",
         ),
@@ -152,9 +158,9 @@ class OutputSection(Section):
     classes: Annotated[
         tuple[Label, ...] | None,
         means(
-            "The labels of the model's columns, in order. Only multiclass; an ensemble of multiclass models needs it.",
+            "The labels of the model's columns, in order. Only for multiclass, where an ensemble must have it.",
             ["cat", "dog", "other"],
-            left_out="the model's own label output, else the column's number",
+            left_out="the model's own label output, otherwise the column's number",
         ),
     ] = None
     output: Annotated[
@@ -162,14 +168,14 @@ class OutputSection(Section):
         means(
             "The ONNX output that holds the scores or probabilities.",
             "probabilities",
-            left_out="the only output of floats",
+            left_out="the only output of type float",
         ),
     ] = None
 
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, given: Any) -> Any:
-        """A probability lies in [0, 1], and is a 1 from one half on, unless the card says otherwise."""
+        """Defaults of a binary output: a range of [0, 1] and a threshold of 0.5."""
         if isinstance(given, dict) and given.get("kind") == OutputKind.BINARY:
             return {"range": (0.0, 1.0), "threshold": 0.5, **given}
         return given
@@ -178,100 +184,104 @@ class OutputSection(Section):
     def _consistent(self) -> Self:
         classifies = self.kind in (OutputKind.BINARY, OutputKind.MULTICLASS)
         if self.min_confidence is not None and not classifies:
-            raise ValueError(f"min_confidence: a {self.kind} output has no confidence; only binary and multiclass have")
+            raise ValueError(f"min_confidence: a {self.kind} output has no confidence; only binary and multiclass do")
         if self.threshold is not None and self.kind not in (OutputKind.BINARY, OutputKind.ANOMALY):
             raise ValueError(f"threshold: only binary and anomaly outputs have one, not {self.kind}")
         if self.classes is not None:
             if self.kind is not OutputKind.MULTICLASS:
-                raise ValueError(f"classes: only a multiclass output names them, not {self.kind}")
+                raise ValueError(f"classes: only a multiclass output has them, not {self.kind}")
             if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
-                raise ValueError("classes: at least two, each once")
+                raise ValueError("classes: list at least two, without duplicates")
         if self.range is not None and self.range[0] >= self.range[1]:
-            raise ValueError(f"range: the lower bound comes first, and {list(self.range)} holds nothing")
+            raise ValueError(f"range: {list(self.range)} is empty; the lower bound comes first")
         if classifies and self.range is not None and not 0 <= self.range[0] < self.range[1] <= 1:
             raise ValueError(
-                f'range: a {self.kind} score is a probability, within [0, 1]; for a margin, kind = "anomaly"'
+                f'range: a {self.kind} score is a probability, within [0, 1]; for a margin use kind = "anomaly"'
             )
         return self
 
 
 class Static(Section):
-    """The answer when nobody else has one."""
+    """The fixed answer that is given when no other link of the chain has one."""
 
     score: Annotated[Finite, means("The answer's score.", 0.5)]
     label: Annotated[Label | None, means("The answer's label.", 0, "unknown", left_out="the label is null")] = None
     probabilities: Annotated[
         tuple[Finite, ...] | None,
-        means("The answer's probabilities, of a multiclass model.", [0.5, 0.25, 0.25], left_out="they are null"),
+        means("The answer's probabilities, for a multiclass model.", [0.5, 0.25, 0.25], left_out="they are null"),
     ] = None
 
 
 class FallbackSection(Section):
-    """Who answers when this model cannot. A pipeline's primary must have it."""
+    """The fallback chain, which answers when this model cannot. A pipeline's primary must have it."""
 
     chain: Annotated[
         tuple[Annotated[Link, BeforeValidator(parse), written(PATTERN)], ...],
         means(
-            "Who is asked, in order: `model:NAME`, `last_known`, `rule:PACKAGE.MODULE:FUNCTION`; the last is `static`.",
+            "The links, in order: `model:NAME`, `last_known`, `rule:PACKAGE.MODULE:FUNCTION`; the last is `static`.",
             ["model:repayment-lite", "last_known", "rule:my.rules:by_ratio", "static"],
             contains={"const": "static"},
             uniqueItems=True,
         ),
     ]
-    # An hour: long enough to bridge an outage, short enough that a customer is still in the same situation.
-    last_known_max_age: Annotated[Seconds, means("How old an answer may be that `last_known` gives again.", "15m")] = (
+    # One hour: long enough to bridge an outage, short enough that a customer's situation is still the same.
+    last_known_max_age: Annotated[Seconds, means("The greatest age of an answer that `last_known` repeats.", "15m")] = (
         3600.0
     )
     static: Static
 
     @model_validator(mode="after")
-    def _always_answers(self) -> Self:
+    def _ends_in_static(self) -> Self:
         if not self.chain or self.chain[-1].kind is not LinkKind.STATIC:
-            raise ValueError('chain: must end in "static", the one link that always answers')
+            raise ValueError('chain: must end in "static", the only link that always answers')
         twice = [str(link) for link, times in Counter(self.chain).items() if times > 1]
         if twice:
-            raise ValueError(f"chain: {twice[0]!r} stands there twice, and would answer no better the second time")
+            raise ValueError(f"chain: {twice[0]!r} is listed twice: remove one of the two")
         return self
 
 
 class BreakerSection(Section):
-    """When to stop asking this model, and when to try it again. An ensemble has none."""
+    """When to stop calling this model, and when to try it again. An ensemble has none."""
 
-    # Half: a model that fails every other row is no better than its fallback.
-    failure_rate: Annotated[Rate, means("It opens when this part of the calls in the window failed.", 0.3)] = 0.5
-    # Long enough to hold minimum_calls at an event a second, short enough to notice a fault within it.
+    # One half: a model that fails every other row is no better than its fallback.
+    failure_rate: Annotated[
+        Rate, means("The breaker opens when this share of the calls in the window failed.", 0.3)
+    ] = 0.5
+    # Long enough for minimum_calls at one event a second, short enough to notice a fault soon.
     window: Annotated[Seconds, means("The time over which calls are counted.", "1m")] = 30.0
-    # Below twenty calls a rate of one half is within chance of a model that fails one row in four.
+    # With fewer than twenty calls, a model that fails one row in four may reach a rate of one half by chance.
     minimum_calls: Annotated[
-        int, Field(ge=1, strict=True), means("It does not open on fewer calls in the window.", 50)
+        int, Field(ge=1, strict=True), means("The breaker does not open with fewer calls in the window.", 50)
     ] = 20
     slow_call: Annotated[Seconds, means("A call that takes longer is slow.", "50ms")] = 0.1
-    slow_rate: Annotated[Rate, means("It opens when this part of the calls in the window was slow.", 0.5)] = 0.8
+    slow_rate: Annotated[Rate, means("The breaker opens when this share of the calls in the window was slow.", 0.5)] = (
+        0.8
+    )
     open_for: Annotated[
-        Seconds, means("How long it stays open before it probes; doubles at each reopening, ±20 %.", "5s")
+        Seconds, means("How long the breaker stays open before it probes; doubles at each reopening, ±20 %.", "5s")
     ] = 15.0
-    max_open: Annotated[Seconds, means("The longest that `open_for` grows to.", "10m")] = 300.0
-    probes: Annotated[int, Field(ge=1, strict=True), means("Calls that must succeed before it closes.", 5)] = 3
+    max_open: Annotated[Seconds, means("The longest wait to which `open_for` doubles.", "10m")] = 300.0
+    probes: Annotated[int, Field(ge=1, strict=True), means("Calls that must succeed before the breaker closes.", 5)] = 3
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.max_open < self.open_for:
-            raise ValueError("max_open: it bounds open_for's doubling, so it cannot be shorter than open_for")
+            raise ValueError("max_open: it limits the doubling of open_for, so it cannot be shorter than open_for")
         return self
 
 
 class RollbackSection(Section):
-    """When the fleet goes back to the last good version by itself. An ensemble has none."""
+    """When the fleet rolls back to the last good version automatically. An ensemble has none."""
 
     after_failed_probes: Annotated[
-        int, Field(ge=1, strict=True), means("Half-open cycles that failed in a row before it goes back.", 2)
+        int, Field(ge=1, strict=True), means("Half-open periods that must fail in a row before a rollback.", 2)
     ] = 3
-    # Half an hour is what it takes for a person to look.
-    hold: Annotated[Seconds, means("No second rollback by itself within this time.", "1h")] = 1800.0
+    # Half an hour: the time that an operator needs to look into it.
+    hold: Annotated[Seconds, means("No second automatic rollback within this time.", "1h")] = 1800.0
 
 
 class Combine(StrEnum):
-    """How one answer is made of several."""
+    """How the members' answers are combined."""
 
     MEAN = "mean"
     WEIGHTED_MEAN = "weighted_mean"
@@ -291,45 +301,43 @@ def _combine(given: Any) -> Any:
 
 
 class MemberSection(BaseModel):
-    """A model that answers for the ensemble."""
+    """A member of the ensemble."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Annotated[str, Field(min_length=1), means("A model of the repository.", "claim-text")]
-    # A million to one is beyond any use, and far from where sums of products would overflow.
+    # A weight of a million is more than any use needs, and far below where sums of products would overflow.
     weight: Annotated[
         float,
         Field(strict=True, gt=0, le=1e6),
-        means("What its answer weighs. Only with `weighted_mean` and `vote`.", 2.0),
+        means("The weight of its answer. Only with `weighted_mean` and `vote`.", 2.0),
     ] = 1.0
 
 
 class EnsembleSection(BaseModel):
-    """Which models answer together, and how. Only with `kind = "ensemble"`."""
+    """The ensemble's members, and how their answers are combined. Only with `kind = "ensemble"`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    combine: Annotated[Combine, BeforeValidator(_combine), means("How one answer is made of several.", "weighted_mean")]
-    # No default: it says what is good enough.
-    quorum: Annotated[
-        StrictInt, means("So many members are an answer; with fewer the fallback gives it.", 2, minimum=1)
-    ]
+    combine: Annotated[Combine, BeforeValidator(_combine), means("How the answers are combined.", "weighted_mean")]
+    # No default: how many members suffice depends on the use.
+    quorum: Annotated[StrictInt, means("Members that must answer; with fewer, the fallback answers.", 2, minimum=1)]
     members: tuple[MemberSection, ...]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         n = len(self.members)
         if n < 2:
-            raise ValueError(f"members: {n} given; at least two make an ensemble")
+            raise ValueError(f"members: {n} given; an ensemble has at least two")
         twice = [name for name, times in Counter(self.names).items() if times > 1]
         if twice:
-            raise ValueError(f"members: {twice[0]!r} is listed twice; to count it more, give it a weight")
+            raise ValueError(f"members: {twice[0]!r} is listed twice; to give it more influence, give it a weight")
         if not 1 <= self.quorum <= n:
-            raise ValueError(f"quorum: {self.quorum}, and there are {n} members: it may be 1 to {n}")
+            raise ValueError(f"quorum: {self.quorum}, but there are {n} members: it may be 1 to {n}")
         weighed = [m.model for m in self.members if "weight" in m.model_fields_set]
         if weighed and not self.combine.weighs:
             raise ValueError(
-                f'members: {weighed[0]!r} has a weight, and combine = "{self.combine}" uses none: leave it out, or '
+                f'members: {weighed[0]!r} has a weight, but combine = "{self.combine}" uses none: remove it, or '
                 'write combine = "weighted_mean" or "vote"'
             )
         return self

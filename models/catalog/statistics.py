@@ -1,4 +1,4 @@
-"""Training statistics of a feature, and the value that a card imputes by them."""
+"""A feature's training statistics, and the value with which a card imputes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from failsoft.schemas.features import FeatureType
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """What the training data say of a feature; None where they say nothing."""
+    """A feature's mean, median and mode in the training data; None where unknown."""
 
     mean: float | None = None
     median: float | None = None
@@ -21,9 +21,10 @@ class Statistic:
 
 
 def fill(feature: FeatureSection, statistics: Mapping[str, Statistic]) -> bool | int | float | str | None:
-    """The value that stands in for ``feature`` when it is missing, or None if the card and the statistics give none.
+    """The value that replaces ``feature`` when it is missing; None if neither the card nor ``statistics`` gives one.
 
-    A statistic in the card comes before the version's. A mean or median of integers is rounded to one.
+    A statistic in the card takes precedence over the version's. The mean or median of an integer feature is rounded to
+    an integer. ``last_known`` gives None, because its value depends on the event.
     """
     if feature.impute is None or feature.impute.method is Method.LAST_KNOWN:
         return None
@@ -34,4 +35,4 @@ def fill(feature: FeatureSection, statistics: Mapping[str, Statistic]) -> bool |
     if value is None and feature.name in statistics:
         value = getattr(statistics[feature.name], key)
     whole = feature.type is FeatureType.INT and isinstance(value, float) and math.isfinite(value)
-    return round(value) if whole else value  # type: ignore[arg-type]  # mypy does not see through ``whole``
+    return round(value) if whole else value  # type: ignore[arg-type]  # mypy cannot infer the type from ``whole``

@@ -1,1 +1,1 @@
-"""From the health of versions to a decision: keep, or go back."""
+"""Health of versions, and the decision which version of a model the fleet serves."""

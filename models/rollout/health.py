@@ -1,4 +1,4 @@
-"""How a version did lately in this worker: calls, failures, times and confidences over a rolling window."""
+"""A rolling window of one version's calls, failures, run times and confidences in this worker."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from failsoft.schemas.fleet.rollout import Health
 
 SPAN = 300.0
-"""Seconds: long enough that a version with an event every few seconds has something to show."""
+"""Length of the window in seconds: long enough for a version that gets one event every few seconds."""
 
 BUCKETS = 30
-"""So that what is too old leaves ten seconds' worth at a time."""
+"""Buckets of the window. With thirty, counts leave the window in steps of ten seconds."""
 
 
 class Recent:
@@ -26,22 +26,25 @@ class Recent:
     def add(
         self, calls: int, failures: int, seconds: float, confidences: NDArray[np.floating] | None, now: float
     ) -> None:
-        """One run of ``calls`` rows; ``confidences`` are of those that were answered, None for outputs without."""
-        sure, judged = (0.0, 0) if confidences is None else (float(confidences.sum()), len(confidences))
-        if not np.isfinite(sure):  # a placeholder may hold anything
-            sure, judged = 0.0, 0
-        found, index = Health(calls, failures, 1, seconds, judged, max(0.0, sure)), int(now // self._width)
+        """Adds one run of ``calls`` rows that took ``seconds``.
+
+        ``confidences`` holds one number for each answered row, or is None if the output has no confidences.
+        """
+        confidence_sum, judged = (0.0, 0) if confidences is None else (float(confidences.sum()), len(confidences))
+        if not np.isfinite(confidence_sum):  # the placeholders of failed rows may hold any value
+            confidence_sum, judged = 0.0, 0
+        run, index = Health(calls, failures, 1, seconds, judged, max(0.0, confidence_sum)), int(now // self._width)
         if self._filled and self._filled[-1][0] >= index:
-            newest, held = self._filled[-1]
-            self._filled[-1] = newest, held + found
+            newest, filled = self._filled[-1]
+            self._filled[-1] = newest, filled + run
         else:
             self._expire(index)
-            self._filled.append((index, found))
+            self._filled.append((index, run))
 
     def totals(self, now: float) -> Health:
-        """What is in the window at ``now``."""
+        """The sums of the window at ``now``."""
         self._expire(int(now // self._width))
-        return sum((held for _, held in self._filled), Health())
+        return sum((filled for _, filled in self._filled), Health())
 
     def _expire(self, index: int) -> None:
         while self._filled and self._filled[0][0] <= index - BUCKETS:

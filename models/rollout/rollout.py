@@ -1,13 +1,12 @@
-"""Which version of a model the fleet serves: how one owner folds orders and what workers say of themselves into a row,
-and when it goes back to an older version by itself.
+"""The version of a model that the fleet serves: folds orders and heartbeats into rollout rows, and decides rollbacks.
 
-One writer folds and everybody reads, as with breakers (``models.breaker.fleet``); a row is all that an owner knows.
-Times are wall-clock milliseconds.
+The owner alone writes rows and all workers read them, as with breakers (``models.breaker.fleet``). The row is the
+owner's only state. Times are wall-clock milliseconds.
 
-An automatic rollback is decided from data alone: half-open cycles that failed are probes that were made and failed. It
-goes to a version that has been active before and is older than the failing one, never forward, and not to one that the
-fleet has left by a rollback. A second one within ``hold`` is refused: two versions that fail in a row are more likely
-to have one cause outside of both, and a fleet that flaps between them helps nobody.
+An automatic rollback needs evidence: failed half-open periods, in which probes were made and failed. Its target was
+active before, is older than the failing version, and was not left by a rollback. A second automatic rollback within
+``hold`` is refused. If two versions fail in a row, the cause is probably outside both, and flapping between them would
+not help.
 """
 
 from __future__ import annotations
@@ -30,29 +29,35 @@ from failsoft.schemas.fleet.rollout import (
 from failsoft.schemas.model_version import ModelVersion
 
 MAX_WORKERS = 1_000
-"""Seats that a row holds: with problems and health still under what Kafka takes as one record."""
+"""Most worker statuses in a row. With problems and health the row stays under Kafka's limit for one record."""
 
 CHANGES_KEPT = 50
-"""Of a history: a year of a model that changes weekly. Each has some 200 bytes."""
+"""Changes that the history keeps: one year of weekly changes. Each takes some 200 bytes."""
 
 ORDERS_KEPT = 8
-"""An owner that takes over reads the last few seconds again; no operator gives more orders in them."""
+"""Orders that a row remembers. A new owner reads the last few seconds again; more orders than this are not given in
+that time."""
 
 EVERY = 2.0
-"""Seconds between two presences of a worker that has nothing new to say, in a fleet of up to twenty: more workers say
-it less often, so that a row is written ten times a second at most."""
+"""Seconds between two unchanged heartbeats of a worker, in a fleet of up to twenty workers. Larger fleets send them
+less often, so that a row is written at most ten times a second."""
 
 PROBLEM_KEPT = 200
-"""Characters of a worker's problem that a row keeps: a version that a thousand workers refuse is still one record. The
-alert has all of it."""
+"""Characters of a worker's problem that a row keeps: even if a thousand workers refuse a version, the row fits into one
+record. The alert carries the whole text."""
 
 MISSED = 4
-"""Presences that did not come, after which a worker is not counted any more."""
+"""Missed heartbeats after which a worker no longer counts as alive."""
 
 
 @dataclass(frozen=True, slots=True)
 class RollbackPolicy:
-    """The card's ``[rollback]``: after how many failed half-open cycles, and for how many seconds no second one."""
+    """The card's ``[rollback]`` section.
+
+    Attributes:
+        after_failed_probes: failed half-open periods in a row that cause an automatic rollback.
+        hold: the time after an automatic rollback in which no second one is made (seconds).
+    """
 
     after_failed_probes: int
     hold: float
@@ -60,9 +65,12 @@ class RollbackPolicy:
 
 @dataclass(frozen=True, slots=True)
 class FoldedRollout:
-    """The row after a message: the very object that was given when nothing changed (nothing needs to be written).
+    """The result of folding one message into a rollout row.
 
-    Alerts are sent before the row is written. ``change`` is the move that the message brought about, if one.
+    Attributes:
+        row: the row after the message. It is the same object as before when nothing changed and no write is needed.
+        alerts: alerts to send before the row is written.
+        change: the change of the active version that the message caused, if any.
     """
 
     row: RolloutRow | None
@@ -72,7 +80,12 @@ class FoldedRollout:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """Go back to the first of ``candidates`` (the last good one first) that proves itself now."""
+    """Go back to the first of ``candidates`` that passes its checks now.
+
+    Attributes:
+        candidates: versions to try, the last good one first.
+        why: the reason for the rollback.
+    """
 
     candidates: tuple[int, ...]
     why: str
@@ -80,35 +93,36 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class RollbackBlocked:
-    """It should go back and cannot: why."""
+    """A rollback is due but not possible; ``why`` says for what reason."""
 
     why: str
 
 
 def heartbeat_every(workers: int) -> float:
-    """Seconds between two presences in a fleet of so many."""
+    """Seconds between two heartbeats of a worker in a fleet of ``workers`` workers."""
     return max(EVERY, EVERY * workers / 20)
 
 
 def good(row: RolloutRow) -> list[int]:
-    """The versions to go back to, the last one first: active before, and not left by a rollback since they last came.
+    """The versions that a rollback may go to, the most recent one first.
 
-    Two promotions 1, 2, 3 and a rollback from 3 leave 1, for 2 is active then.
+    They were active before, and no rollback left them since they last became active. Example: versions 1, 2 and 3 are
+    active in turn, then a rollback from 3 makes 2 active. Only 1 is left to go back to.
     """
-    came: list[int] = []
+    versions: list[int] = []
     for change in row.history:
-        if change.trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC) and change.from_ in came:
-            came.remove(change.from_)
-        if change.to in came:
-            came.remove(change.to)
-        came.append(change.to)
-    return [version for version in reversed(came) if version != row.active]
+        if change.trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC) and change.from_ in versions:
+            versions.remove(change.from_)
+        if change.to in versions:
+            versions.remove(change.to)
+        versions.append(change.to)
+    return [version for version in reversed(versions) if version != row.active]
 
 
 def verdict(
     row: RolloutRow | None, breaker: BreakerRow, policy: RollbackPolicy, now_ms: int
 ) -> Rollback | RollbackBlocked | None:
-    """Should the fleet leave the version that ``breaker`` is of? None when there is no reason to."""
+    """Decides whether the fleet should leave the version of ``breaker``. None means that there is no reason to."""
     if row is None or str(ModelVersion(row.model, row.active)) != breaker.key:
         return None
     if (
@@ -116,39 +130,41 @@ def verdict(
         or breaker.reopenings < policy.after_failed_probes
     ):
         return None
-    failed = f"{breaker.reopenings} half-open cycles of {breaker.key} failed in a row"
-    # ``since_ms`` guards against a clock that was set back: a hold is never longer than it was.
+    failed = f"{breaker.reopenings} half-open periods of {breaker.key} failed in a row"
+    # ``since_ms`` guards against a clock that was set back: without it the hold could last longer than ``hold``.
     if row.held_until_ms is not None and row.since_ms - 1000 * policy.hold <= now_ms < row.held_until_ms:
         left = (row.held_until_ms - now_ms) / 1000
-        return RollbackBlocked(f"{failed}, but there was a rollback, and for {left:.0f} s more there is no second one")
+        return RollbackBlocked(f"{failed}, but the last rollback was recent: no second one for {left:.0f} s more")
     candidates = tuple(v for v in good(row) if v < row.active)
     if not candidates:
-        return RollbackBlocked(f"{failed}, but no older version has served before that was not left by a rollback")
+        return RollbackBlocked(f"{failed}, but no older version was active before and not left by a rollback")
     return Rollback(candidates, failed)
 
 
 def fold(row: RolloutRow | None, message: Order | Heartbeat, policy: RollbackPolicy, now_ms: int) -> FoldedRollout:
-    """The row after ``message``, at ``now_ms`` on the owner's clock."""
+    """Folds ``message`` into ``row`` at ``now_ms`` on the owner's clock. Without a row, orders are ignored."""
     if isinstance(message, Order):
-        return FoldedRollout(None) if row is None else _obeyed(row, message, policy, now_ms)
+        return FoldedRollout(None) if row is None else _fold_order(row, message, policy, now_ms)
     if row is not None:
-        return _seated(row, message, now_ms)
+        return _fold_heartbeat(row, message, now_ms)
     if message.serving is None:
         return FoldedRollout(None)
-    first = Change(now_ms, None, message.serving, message.worker, "the first that was served", Trigger.FIRST)
+    first = Change(now_ms, None, message.serving, message.worker, "the first version that was served", Trigger.FIRST)
     new = RolloutRow(message.model, message.serving, since_ms=now_ms, history=(first,))
-    return replace(_seated(new, message, now_ms), change=first)
+    return replace(_fold_heartbeat(new, message, now_ms), change=first)
 
 
 def newer(row: RolloutRow, seen: RolloutRow | None) -> bool:
-    """Is ``row`` no older than the one ``seen`` before? An owner that takes over reads the table's whole history again,
-    and nobody is to follow it once more. Only a table that was made anew has fewer moves at a later time.
+    """Is ``row`` at least as new as ``seen``, the last row that the caller followed?
+
+    A new owner replays the whole history of the table, and workers must not follow it again. Fewer ``moves`` with a
+    later ``since_ms`` are accepted: they mean that the table was created again.
     """
     return seen is None or row.moves >= seen.moves or row.since_ms > seen.since_ms
 
 
 def news(row: RolloutRow, before: RolloutRow | None) -> bool:
-    """Does ``row`` say more than that workers are still there, and how they do? That much can wait a little."""
+    """Does ``row`` differ from ``before`` in more than heartbeat times and health? Only those may be written later."""
     if before is None or replace(row, workers={}) != replace(before, workers={}):
         return True
     return {n: (s.version, s.problem) for n, s in row.workers.items()} != {
@@ -157,37 +173,37 @@ def news(row: RolloutRow, before: RolloutRow | None) -> bool:
 
 
 def skew(row: RolloutRow, now_ms: int) -> dict[int, int]:
-    """How many workers serve each version, by what they said lately; a worker that serves none is not counted."""
-    found: dict[int, int] = {}
+    """The number of live workers that serve each version. Workers that serve no version are not counted."""
+    counts: dict[int, int] = {}
     for status in row.workers.values():
         if status.version is not None and alive(status, len(row.workers), now_ms):
-            found[status.version] = found.get(status.version, 0) + 1
-    return found
+            counts[status.version] = counts.get(status.version, 0) + 1
+    return counts
 
 
-def _seated(row: RolloutRow, said: Heartbeat, now_ms: int) -> FoldedRollout:
-    """What a worker says of itself replaces what it said before; whoever is not heard of loses the seat."""
+def _fold_heartbeat(row: RolloutRow, heartbeat: Heartbeat, now_ms: int) -> FoldedRollout:
+    """Replaces the worker's status by its heartbeat, and removes workers that are no longer alive."""
     statuses = {name: status for name, status in row.workers.items() if alive(status, len(row.workers), now_ms)}
-    held = statuses.pop(said.worker, None)
-    at_ms = min(said.at_ms, now_ms)  # a clock that is ahead must not keep its seat for longer than others do
-    late = held is not None and at_ms < held.at_ms <= now_ms
-    problem = None if said.problem is None else said.problem[:PROBLEM_KEPT]
-    status = WorkerStatus(said.serving, at_ms, problem, said.health)
-    if late or not alive(status, len(statuses), now_ms) or len(statuses) >= MAX_WORKERS:
+    previous_status = statuses.pop(heartbeat.worker, None)
+    at_ms = min(heartbeat.at_ms, now_ms)  # a worker whose clock is ahead must not stay alive for longer than others
+    outdated = previous_status is not None and at_ms < previous_status.at_ms <= now_ms
+    problem = None if heartbeat.problem is None else heartbeat.problem[:PROBLEM_KEPT]
+    status = WorkerStatus(heartbeat.serving, at_ms, problem, heartbeat.health)
+    if outdated or not alive(status, len(statuses), now_ms) or len(statuses) >= MAX_WORKERS:
         return FoldedRollout(row)
     alerts: tuple[Alert, ...] = ()
-    if said.problem is not None and (held is None or held.problem is None):
+    if heartbeat.problem is not None and (previous_status is None or previous_status.problem is None):
         key = str(ModelVersion(row.model, row.active))
-        serves = "none" if said.serving is None else str(said.serving)
-        alerts = (Alert("version_refused", key, now_ms, serves, str(row.active), said.problem, said.worker),)
-    return FoldedRollout(replace(row, workers={**statuses, said.worker: status}), alerts)
+        serves = "none" if heartbeat.serving is None else str(heartbeat.serving)
+        alerts = (Alert("version_refused", key, now_ms, serves, str(row.active), heartbeat.problem, heartbeat.worker),)
+    return FoldedRollout(replace(row, workers={**statuses, heartbeat.worker: status}), alerts)
 
 
-def _obeyed(row: RolloutRow, order: Order, policy: RollbackPolicy, now_ms: int) -> FoldedRollout:
-    """An order, once; one that is refused is remembered too, with the reason."""
+def _fold_order(row: RolloutRow, order: Order, policy: RollbackPolicy, now_ms: int) -> FoldedRollout:
+    """Applies an order once. A refused order is remembered too, with the reason."""
     if any(order.name == answered.order for answered in row.orders):
         return FoldedRollout(row)
-    to, refused = _wanted(row, order)
+    to, refused = _target(row, order)
     orders = (*row.orders, OrderResult(order.name, refused))[-ORDERS_KEPT:]
     if refused is not None or to is None or to == row.active:
         return FoldedRollout(replace(row, orders=orders))
@@ -213,8 +229,8 @@ def _obeyed(row: RolloutRow, order: Order, policy: RollbackPolicy, now_ms: int) 
     return FoldedRollout(after, (alert,), change)
 
 
-def _wanted(row: RolloutRow, order: Order) -> tuple[int | None, str | None]:
-    """The version that an order means, or why it means none."""
+def _target(row: RolloutRow, order: Order) -> tuple[int | None, str | None]:
+    """The version that an order asks for, and the reason if the order is refused; one of the two is None."""
     if order.failing is not None and order.failing != row.active:
         return None, f"{row.model}@{order.failing} is not active any more"
     if order.failing is not None and order.at_ms < row.since_ms:
@@ -228,10 +244,10 @@ def _wanted(row: RolloutRow, order: Order) -> tuple[int | None, str | None]:
         return None, f"{order.target} names no version: a version is a number from 1 to {VERSIONS[-1]}"
     candidates = good(row)
     if not candidates:
-        return None, f"no version of {row.model} has served before that was not left by a rollback: name one"
+        return None, f"no version of {row.model} was active before and not left by a rollback: name a version"
     return candidates[0], None
 
 
 def alive(status: WorkerStatus, workers: int, now_ms: int) -> bool:
-    """Was it heard of lately? ``abs``: the owner's clock may have been set back."""
+    """Was the last heartbeat recent enough? ``abs``, because the owner's clock may have been set back."""
     return abs(now_ms - status.at_ms) < 1000 * MISSED * heartbeat_every(workers)

@@ -1,1 +1,1 @@
-"""How the demo's models were made; needs the extra ``training``, which a worker does not."""
+"""Scripts that made the demo's models. They need the extra ``training``; a worker does not."""

@@ -1,4 +1,4 @@
-"""Trains the demo's models on the car-loan data, exports them to ONNX, and proves each export against scikit-learn."""
+"""Trains the demo's models on the car-loan data, exports them to ONNX, and checks each export against scikit-learn."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from failsoft.models.runtime.session import Session
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import FeatureType, columns
 
-# Rows are in order of time: the models are judged on what came after what they learnt from.
+# Share of the rows kept for evaluation. Rows are in order of time, so models are evaluated on later rows than they were
+# trained on.
 HELD_OUT = 0.25
 SEED = 7
 GOLDEN = 20
-# What ONNX Runtime computes in float32, and scikit-learn partly in float64, may differ by this much.
+# Largest allowed difference of a score: ONNX Runtime computes in float32, scikit-learn partly in float64.
 TOLERANCE = 1e-5
-# Old enough for any runtime that this project supports; the models need nothing newer.
+# Old enough for every runtime that this project supports. The models need no newer operators.
 OPSET = {"": 18, "ai.onnx.ml": 3}
 _TENSORS = {
     FeatureType.FLOAT: FloatTensorType,
@@ -43,7 +44,7 @@ _TENSORS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 when every model was exported and proved."""
+    """Trains, exports and checks all models. Returns exit code 0; exits with an error if a check fails."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="python -m failsoft.models.training.car_loans --data train.csv"
     )
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rows = pd.read_csv(options.data)
     repository = Repository(options.out)
-    # Version 1 of the primary is what was good enough at first; version 2 is deeper, and measurably better.
+    # Version 1 of the primary is a simple first version; version 2 has deeper trees and is measurably better.
     _make(repository, "repayment", 1, rows, _boosting(trees=15, depth=2))
     _make(repository, "repayment", 2, rows, _boosting(trees=100, depth=3))
     _make(repository, "repayment-lite", 1, rows, Pipeline([("scale", StandardScaler()), ("fit", LogisticRegression())]))
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _boosting(trees: int, depth: int) -> Pipeline:
-    """Trees on the numbers as they are (scaling would only move their thresholds off what float32 holds)."""
+    """Boosted trees on unscaled numbers: scaling would only move thresholds to values that float32 cannot hold."""
     one_hot = OneHotEncoder(handle_unknown="ignore")
     prepare = ColumnTransformer(
         [
@@ -89,7 +90,7 @@ def _make(repository: Repository, model: str, version: int, rows: pd.DataFrame, 
         inputs = [(spec.name, _TENSORS[spec.type]([None, 1])) for spec in card.specs]
         expected = pipeline.predict_proba(x_test)[:, 1]
     exported = to_onnx(pipeline, initial_types=inputs, options={"zipmap": False}, target_opset=OPSET)
-    exported.graph.name = f"{model}-{version}"  # skl2onnx draws a random one, and with it the checksum
+    exported.graph.name = f"{model}-{version}"  # skl2onnx chooses a random name, which would change the checksum
     content = exported.SerializeToString()
     metrics = {"auc": roc_auc_score(y_test, expected), "brier": brier_score_loss(y_test, expected)}
 
@@ -100,16 +101,16 @@ def _make(repository: Repository, model: str, version: int, rows: pd.DataFrame, 
     events = _json_rows(x_test)
     with (folder / "golden.ndjson").open("w", encoding="utf-8") as golden:
         for i in np.linspace(0, len(events) - 1, GOLDEN, dtype=int):
-            told = {"score": round(float(expected[i]), 7), "label": int(expected[i] >= 0.5)}
-            golden.write(json.dumps({"features": events[i], "expected": told}, ensure_ascii=False) + "\n")
+            answer = {"score": round(float(expected[i]), 7), "label": int(expected[i] >= 0.5)}
+            golden.write(json.dumps({"features": events[i], "expected": answer}, ensure_ascii=False) + "\n")
 
-    worst = _prove(repository, model, version, events, expected)
-    said = f"{model}@{version}: AUC {metrics['auc']:.4f}, {len(content) / 1000:.0f} kB, differs by at most {worst:.1e}"
-    print(said, file=sys.stderr)
+    worst = _check(repository, model, version, events, expected)
+    line = f"{model}@{version}: AUC {metrics['auc']:.4f}, {len(content) / 1000:.0f} kB, differs by at most {worst:.1e}"
+    print(line, file=sys.stderr)
 
 
-def _prove(repository: Repository, model: str, version: int, events: list[dict[str, Any]], expected: Any) -> float:
-    """The greatest difference between what is served and what scikit-learn says. Raises if it is too great."""
+def _check(repository: Repository, model: str, version: int, events: list[dict[str, Any]], expected: Any) -> float:
+    """The largest difference between a served score and scikit-learn's. Raises SystemExit if it is over TOLERANCE."""
     card, artifact = repository.card(model), repository.artifact(model, version)
     session = Session(artifact, card)
     session.warm()
@@ -143,7 +144,7 @@ def _version_toml(content: bytes, metrics: dict[str, float], x: pd.DataFrame) ->
 
 
 def _json_rows(x: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as an event's JSON would bring them."""
+    """The rows as they appear in the JSON of events."""
     rows: list[dict[str, Any]] = json.loads(x.to_json(orient="records", double_precision=15))
     return rows
 

@@ -1,7 +1,8 @@
-"""Makes the demo's bad version out of version 2 of its primary: nothing is trained, one step of the graph is another.
+"""Makes the demo's bad version from version 2 of its primary by replacing one node of the graph, without training.
 
-Its author multiplied the probability by the car's value, and so exported euros. To small made-up amounts it has an
-answer that can be one, so it passes a vetting without golden vectors; to real cars it never has.
+The mistake is that the probability is multiplied by the car's value, so that the score is an amount in euros. For the
+small values that vetting makes up, the score may still be a valid probability, so the version passes a vetting without
+golden vectors. For real car values it is never valid.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ ABOUT = "# Made by models/training/mistaken.py out of version 2: its score is in
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 when the version was written."""
+    """Writes the bad version. Returns exit code 0."""
     parser = argparse.ArgumentParser(description=__doc__, epilog="python -m failsoft.models.training.mistaken")
     parser.add_argument("--repository", type=Path, default=Path("models/repository"))
-    parser.add_argument("--out", type=Path, default=Path("workers/demo/data/mistaken"), help="not where workers look")
+    parser.add_argument("--out", type=Path, default=Path("workers/demo/data/mistaken"), help="workers do not read it")
     options = parser.parse_args(arguments)
     make(options.repository / MODEL / str(SOUND), options.out)
     return 0
 
 
 def make(sound: Path, out: Path) -> None:
-    """The version of the folder ``sound`` with the mistake, in the folder ``out``: model.onnx and version.toml.
+    """Writes model.onnx and version.toml to ``out``: the version in folder ``sound`` with the mistake added.
 
-    It has no golden.ndjson, for that would hold it back. The bytes follow from those of ``sound``.
+    It has no golden.ndjson, because golden vectors would stop it in vetting. The bytes depend only on those of
+    ``sound``.
     """
     content = _in_euros((sound / "model.onnx").read_bytes())
     about = (sound / "version.toml").read_text(encoding="utf-8")
@@ -43,11 +45,14 @@ def make(sound: Path, out: Path) -> None:
 
 
 def _in_euros(content: bytes) -> bytes:
-    """The graph's last step, which only names its output, multiplies it by the car's value."""
+    """Replaces the graph's last node, an Identity that names the output, by a multiplication with the car's value.
+
+    Raises SystemExit if the graph does not end in that Identity.
+    """
     model = onnx.load_model_from_string(content)
     last = model.graph.node[-1]
     if (last.op_type, list(last.output)) != ("Identity", ["probabilities"]):
-        raise SystemExit(f"the graph ends in {last.op_type}, and not in Identity: make the mistake elsewhere")
+        raise SystemExit(f"the graph ends in {last.op_type}, not in Identity: add the mistake at another node")
     mistake = helper.make_node("Mul", [last.input[0], "car_value"], ["probabilities"], name="in_euros")
     model.graph.node.remove(last)
     model.graph.node.append(mistake)

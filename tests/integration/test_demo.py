@@ -105,7 +105,7 @@ def test_the_demo_tells_its_story_and_adds_up() -> None:
         assert fact in stderr
     assert "the fleet moves repayment: version 2 → 3 (promote by the demo: better on paper)" in stderr
     assert (
-        "the fleet moves repayment: version 3 → 2 (automatic by failsoft: 2 half-open cycles of repayment@3" in stderr
+        "the fleet moves repayment: version 3 → 2 (automatic by failsoft: 2 half-open periods of repayment@3" in stderr
     )
     assert all(s["holds"] and s["total"] == sum(s["parts"].values()) for s in sums)
     parts = {s["name"]: s["parts"] for s in sums if s["name"]}

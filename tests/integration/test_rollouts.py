@@ -83,7 +83,7 @@ def test_a_bad_version_under_live_traffic_rolls_itself_back(kafka: Broker, name:
             ("promote", 1, 2),
             ("first", None, 1),
         ]
-        assert "half-open cycles of test@2 failed" in history[0]["why"] and history[0]["who"] == "failsoft"
+        assert "half-open periods of test@2 failed" in history[0]["why"] and history[0]["who"] == "failsoft"
         assert (history[1]["who"], history[1]["why"]) == ("ann", "better on paper")
         moves = [(a["name"], a["key"]) for a in fleet.alerts(pipeline) if a["name"] in ("promotion", "rollback")]
         assert moves == [("promotion", "test@2"), ("rollback", "test@1")]

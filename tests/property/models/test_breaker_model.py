@@ -1,4 +1,4 @@
-"""The breaker against a model of twenty lines, and what must hold whatever happens to it."""
+"""The breaker compared with a short reference model, and invariants for any sequence of calls."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ WINDOW_BUCKETS = 30
 
 
 class Model:
-    """The rules again, the plainest way: a list of all counts, a list of the probes out, no table, no window."""
+    """A simple implementation of the same rules, with a list of all counts, and without table and window."""
 
     def __init__(self) -> None:
-        self.failed_cycles = -1
+        self.failed_periods = -1
         self.to("closed", 0.0, first=True)
 
     def to(self, state: str, now: float, u: float = 0.0, first: bool = False) -> None:
         self.generation = 0 if first else self.generation + 1
-        self.failed_cycles = self.failed_cycles + (state == "open") if state in ("open", "half_open") else -1
-        drawn = min(2.0 * 2**self.failed_cycles, 16.0) * (0.8 + 0.4 * u)
-        self.until = now + (drawn if drawn <= 16.0 else 32.0 - drawn) if state == "open" else None
+        self.failed_periods = self.failed_periods + (state == "open") if state in ("open", "half_open") else -1
+        wait = min(2.0 * 2**self.failed_periods, 16.0) * (0.8 + 0.4 * u)
+        self.until = now + (wait if wait <= 16.0 else 32.0 - wait) if state == "open" else None
         self.state, self.counts, self.out, self.passed, self.slow, self.lease = state, [], 0, 0, 0, None
 
     def time(self, now: float) -> None:
@@ -54,7 +54,7 @@ class Model:
         self.out += granted
         return granted
 
-    def back(self, n: int) -> int:
+    def settle(self, n: int) -> int:
         n = min(n, self.out)
         self.out, self.lease = self.out - n, self.lease if self.out > n else None
         return n
@@ -73,7 +73,7 @@ class Model:
             if calls >= 4 and (failures / calls >= 0.5 or slow / calls >= 0.75):
                 self.to("open", now, u)
         elif self.state == "half_open":
-            n = self.back(c.calls)
+            n = self.settle(c.calls)
             self.passed, self.slow = self.passed + n, self.slow + min(n, c.slow)
             if c.failures or self.slow / 3 >= 0.75:
                 self.to("open", now, u)
@@ -82,7 +82,7 @@ class Model:
 
 
 class Conversation(RuleBasedStateMachine):
-    """Admissions, results (prompt, late, lost, given back) and time, in any order."""
+    """Admissions, results (prompt, late, lost, released) and time, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,12 +91,14 @@ class Conversation(RuleBasedStateMachine):
         self.model = Model()
         self.calls: list[tuple[int, int]] = []  # (generation, granted) still to be reported, released or lost
         self.last: Transition | None = None
-        self.seen = 0
+        self.transition_count = 0
 
-    def note(self, moved: list[Transition]) -> None:
+    def check(self, moved: list[Transition]) -> None:
         for t in moved:
-            self.seen += 1
-            assert t.generation == self.seen, "each transition is returned once, in order, one generation each"
+            self.transition_count += 1
+            assert t.generation == self.transition_count, (
+                "each transition is returned once, in order, one generation each"
+            )
             if self.last is not None:
                 assert t.from_ is self.last.to
             self.last = t
@@ -107,12 +109,12 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(eighths=st.integers(0, 200))
     def time_passes(self, eighths: int) -> None:
-        """Eighths of a second: sums of them are exact, so that the two agree at the edges."""
+        """Time passes in eighths of a second: their sums are exact, so that breaker and model agree at bucket edges."""
         self.now += eighths / 8
 
     @rule()
     def tick(self) -> None:
-        self.note(self.breaker.tick(self.now))
+        self.check(self.breaker.tick(self.now))
         self.model.time(self.now)
 
     @rule(n=st.integers(0, 6))
@@ -131,7 +133,7 @@ class Conversation(RuleBasedStateMachine):
         slow = data.draw(st.sampled_from([0, 0, granted, granted // 2]))
         before = self.breaker.snapshot(self.now) if generation != self.breaker.generation else None
         moved = self.breaker.report(generation, Counts(granted, failures, slow), self.now, u)
-        self.note(moved)
+        self.check(moved)
         self.model.report(generation, Counts(granted, failures, slow), self.now, u)
         if before is not None and before.generation == self.breaker.generation:
             assert self.breaker.snapshot(self.now) == before, "a late report changes nothing"
@@ -139,28 +141,28 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self.model.state == "closed")
     @rule(u=st.floats(0, 1, exclude_max=True))
     def trip(self, u: float) -> None:
-        """A batch that fails whole; with waiting and probing it takes walks deep into the doubling."""
+        """A whole batch fails. Together with ``wait_it_out`` and ``probe`` this reaches many reopenings."""
         generation = self.breaker.admit(4, self.now).generation
         self.model.admit(4, self.now)
-        self.note(self.breaker.report(generation, Counts(4, 4, 0), self.now, u))
+        self.check(self.breaker.report(generation, Counts(4, 4, 0), self.now, u))
         self.model.report(generation, Counts(4, 4, 0), self.now, u)
 
     @precondition(lambda self: self.model.state == "open")
     @rule()
     def wait_it_out(self) -> None:
-        """To the first eighth of a second after the wait (not to its edge: the two round differently)."""
+        """Time moves to the first eighth of a second after the wait; at its very end the two round differently."""
         self.now = max(self.now, math.floor(self.model.until * 8 + 1) / 8)
         self.tick()
 
     @precondition(lambda self: self.model.state in ("open", "half_open"))
     @rule(n=st.integers(1, 3), well=st.booleans(), u=st.floats(0, 1, exclude_max=True))
     def probe(self, n: int, well: bool, u: float) -> None:
-        """Probes that are lent and reported at once."""
+        """Probes are granted and reported at once."""
         granted = self.model.admit(n, self.now)
         admission = self.breaker.admit(n, self.now)
         assert (admission.granted, admission.generation) == (granted, self.model.generation)
         counts = Counts(granted, 0 if well else granted, 0)
-        self.note(self.breaker.report(admission.generation, counts, self.now, u))
+        self.check(self.breaker.report(admission.generation, counts, self.now, u))
         self.model.report(admission.generation, counts, self.now, u)
 
     @precondition(lambda self: self.calls)
@@ -169,7 +171,7 @@ class Conversation(RuleBasedStateMachine):
         generation, granted = self.calls.pop(data.draw(st.integers(0, len(self.calls) - 1)))
         self.breaker.release(generation, granted)
         if generation == self.model.generation:
-            self.model.back(granted)
+            self.model.settle(granted)
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data())
@@ -178,7 +180,7 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(jump=st.sampled_from([0.0, 1e6]))
     def move_to_another_clock(self, jump: float) -> None:
-        """A snapshot restored is the same breaker, but for the last digits of the times left."""
+        """A restored breaker has the same snapshot, except for the last digits of the remaining times."""
         before = self.breaker.snapshot(self.now)
         after = Breaker.restore(before, self.now + jump).snapshot(self.now + jump)
         assert replace(after, open_left=None, lease_left=None) == replace(before, open_left=None, lease_left=None)
@@ -190,7 +192,7 @@ class Conversation(RuleBasedStateMachine):
     def it_agrees_with_the_model(self) -> None:
         assert self.breaker.state == self.model.state
         assert self.breaker.generation == self.model.generation
-        assert self.breaker.reopenings == max(0, self.model.failed_cycles)
+        assert self.breaker.reopenings == max(0, self.model.failed_periods)
 
     @invariant()
     def never_more_probes_than_allowed(self) -> None:
@@ -200,15 +202,15 @@ class Conversation(RuleBasedStateMachine):
             assert sum(n for g, n in self.calls if g == snapshot.generation) <= POLICY.probes
 
     def teardown(self) -> None:
-        """From wherever it is, successes and time alone close it, within one wait and one lease."""
+        """From any state, successes and time alone close the breaker, within one wait and one lease."""
         now = self.now
         for wait in (0.0, POLICY.max_open, POLICY.probe_lease):
             now += wait
             admission = self.breaker.admit(POLICY.probes, now)
-            self.note(self.breaker.report(admission.generation, Counts(admission.granted), now, 0.5))
-            while self.breaker.state is BreakerState.HALF_OPEN and admission.granted:  # some of the probes went earlier
+            self.check(self.breaker.report(admission.generation, Counts(admission.granted), now, 0.5))
+            while self.breaker.state is BreakerState.HALF_OPEN and admission.granted:  # some probes were used earlier
                 admission = self.breaker.admit(POLICY.probes, now)
-                self.note(self.breaker.report(admission.generation, Counts(admission.granted), now, 0.5))
+                self.check(self.breaker.report(admission.generation, Counts(admission.granted), now, 0.5))
         assert self.breaker.state is BreakerState.CLOSED
 
 

@@ -1,4 +1,4 @@
-"""What crosses to a model's process and back is what was sent, and a process out of its mind is found out."""
+"""The codec of process isolation: values survive the transport, and invalid answers of a process are detected."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ ROW = st.fixed_dictionaries(
 
 
 def crossed(segment: Segment, about: dict[str, Any], blocks: list[Any]) -> tuple[Any, list[Any]]:
-    """Through a segment, the JSON through its bytes, as a process would read it."""
-    told, *found = segment.read(segment.write([wire.dumps(about), *blocks]))
-    return wire.loads(bytes(told), 1 << 30), found
+    """``about`` and ``blocks`` after a transfer through a segment, read as the other process reads them."""
+    header, *found = segment.read(segment.write([wire.dumps(about), *blocks]))
+    return wire.loads(bytes(header), 1 << 30), found
 
 
 def same(a: Columns, b: Columns) -> bool:
@@ -50,7 +50,7 @@ def same(a: Columns, b: Columns) -> bool:
 
 @given(st.lists(ROW, max_size=8))
 def test_columns_arrive_as_they_were_sent(events: list[dict[str, object]]) -> None:
-    """Every type, no rows, odd strings, and the reasons of cells that cannot be used."""
+    """Columns survive the transport: every type, no rows, unusual strings, and the reasons of unusable cells."""
     segment = Segment.create()
     sent = columns(events, SPECS)
     arrived = codec.columns(*crossed(segment, *codec.send_columns(sent)), SPECS)
@@ -61,7 +61,7 @@ def test_columns_arrive_as_they_were_sent(events: list[dict[str, object]]) -> No
 
 @given(st.lists(st.tuples(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9)), max_size=8))
 def test_a_matrix_arrives_as_a_matrix(rows: list[tuple[float, float]]) -> None:
-    """Its columns are views of it there too: the model is fed without a copy."""
+    """In the other process, too, the columns are views of one matrix, so that the model needs no copy."""
     specs = (Spec("a", FeatureType.FLOAT), Spec("b", FeatureType.FLOAT))
     segment = Segment.create()
     sent = columns([{"a": a, "b": b} for a, b in rows], specs)
@@ -80,13 +80,13 @@ SCORES = np.array([0.75, 0.5], np.float32)
 @pytest.mark.parametrize("labels", LABELS)
 @pytest.mark.parametrize("table", [None, TABLE])
 @pytest.mark.parametrize("confidences", [None, SCORES, np.array([0.5, np.nan])])
-def test_answers_arrive_as_they_were_given(labels: Any, table: Any, confidences: Any) -> None:
-    """Each shape that an answer has; a row that failed keeps its failure."""
+def test_answers_arrive_as_they_were_sent(labels: Any, table: Any, confidences: Any) -> None:
+    """Each shape of an answer survives the transport, and a failed row keeps its failure."""
     segment = Segment.create()
     bad = {1: Failure(Kind.BAD_OUTPUT, "no \n number")}
     about, blocks = codec.send_answer(ModelOutput(Predictions(SCORES, labels, table, confidences), bad))
     arrived = codec.answer(*crossed(segment, about, blocks), 2)
-    segment.write([b"\xff" * 10_000])  # the next batch: what was answered is not touched by it
+    segment.write([b"\xff" * 10_000])  # the next batch must not change the answer
     assert isinstance(arrived, ModelOutput) and arrived.bad == bad
     got = arrived.predictions
     assert got.scores.tolist() == SCORES.tolist() and got.labels == labels
@@ -104,8 +104,8 @@ ABOUT = st.dictionaries(st.sampled_from(["failure", "scores", "labels", "probabi
 
 
 @given(ABOUT, st.lists(st.binary(max_size=24), max_size=4))
-def test_an_answer_that_is_none_is_found_out(about: dict[str, Any], blocks: list[bytes]) -> None:
-    """Whatever a process says is an answer for each row, a failure, or Damaged: nothing else reaches the worker."""
+def test_an_invalid_answer_is_detected(about: dict[str, Any], blocks: list[bytes]) -> None:
+    """Any output of a process decodes to an answer for each row or to a failure, or raises Damaged."""
     try:
         found = codec.answer(about, [np.frombuffer(b, np.uint8) for b in blocks], 2)
     except Damaged:
@@ -116,7 +116,7 @@ def test_an_answer_that_is_none_is_found_out(about: dict[str, Any], blocks: list
 
 
 def test_the_other_side_cannot_shrink_or_overstate_a_segment() -> None:
-    """A worker that read beyond the end would be ended by SIGBUS."""
+    """Reading beyond the end of a segment would kill the worker by SIGBUS, so sizes are checked."""
     segment = Segment.create()
     sizes = segment.write([b"abc", b"", b"defg"])
     assert [bytes(block) for block in segment.read(sizes)] == [b"abc", b"", b"defg"]

@@ -1,4 +1,4 @@
-"""An ensemble, whatever its members say: their order is nothing, absence is absence, the answer lies among theirs."""
+"""Invariants of ensembles for any outputs: order of members, missing members, and bounds of the answer."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ OUTPUTS: tuple[dict[str, Any], ...] = (
 ROWS = 4
 
 
-def card(output: dict[str, Any], how: str, quorum: int, weights: list[float]) -> ModelCard:
-    weighs = how in ("weighted_mean", "vote")
+def card(output: dict[str, Any], method: str, quorum: int, weights: list[float]) -> ModelCard:
+    weighs = method in ("weighted_mean", "vote")
     members = [{"model": f"m{i}"} | ({"weight": w} if weighs else {}) for i, w in enumerate(weights)]
     return ModelCard.model_validate(
         {
             "model": {"name": "e", "kind": "ensemble"},
             "output": output,
-            "ensemble": {"combine": how, "quorum": quorum, "members": members},
+            "ensemble": {"combine": method, "quorum": quorum, "members": members},
         }
     )
 
 
 @st.composite
 def members(draw: st.DrawFn, kind: str) -> MemberOutput:
-    """What a member may say of some of the rows; few values, so that members often agree or are as sure."""
+    """The output of a member for some of the rows. There are few distinct values, so that members often tie."""
     rows = np.array(sorted(draw(st.sets(st.integers(0, ROWS - 1)))), np.intp)
     n = len(rows)
     if kind == "multiclass":
@@ -52,13 +52,13 @@ def members(draw: st.DrawFn, kind: str) -> MemberOutput:
 
 
 @st.composite
-def ensembles(draw: st.DrawFn, least: int = 2, hows: tuple[str, ...] = ()) -> tuple[ModelCard, list[MemberOutput]]:
+def ensembles(draw: st.DrawFn, least: int = 2, methods: tuple[str, ...] = ()) -> tuple[ModelCard, list[MemberOutput]]:
     output = draw(st.sampled_from(OUTPUTS))
-    all_hows = ("mean", "weighted_mean", "maximum", "vote")
-    how = draw(st.sampled_from([h for h in hows or all_hows if h != "vote" or output["kind"] != "regression"]))
+    all_methods = ("mean", "weighted_mean", "maximum", "vote")
+    method = draw(st.sampled_from([h for h in methods or all_methods if h != "vote" or output["kind"] != "regression"]))
     n = draw(st.integers(least, 5))
     weights = draw(st.lists(st.sampled_from([0.1, 0.2, 0.3, 1.0, 5.0]), min_size=n, max_size=n))
-    made = card(output, how, draw(st.integers(1, n)), weights)
+    made = card(output, method, draw(st.integers(1, n)), weights)
     return made, [draw(members(output["kind"])) for _ in range(n)]
 
 
@@ -73,54 +73,54 @@ def by_row(groups: list[MemberGroup]) -> dict[int, tuple[Any, ...]]:
 
 
 @given(ensembles(), st.randoms())
-def test_the_order_of_members_is_nothing(made: tuple[ModelCard, list[MemberOutput]], chance: Any) -> None:
-    """To the last bit, label and all: a card may list them as it likes."""
-    one, said = made
+def test_the_order_of_members_does_not_matter(made: tuple[ModelCard, list[MemberOutput]], chance: Any) -> None:
+    """The order of members in the card does not change the answer by a bit."""
+    one, outputs = made
     assert one.ensemble is not None
-    order = list(range(len(said)))
+    order = list(range(len(outputs)))
     chance.shuffle(order)
     section = one.ensemble.model_copy(update={"members": tuple(one.ensemble.members[i] for i in order)})
     other = one.model_copy(update={"ensemble": section})
-    assert by_row(combine(one, said, ROWS)) == by_row(combine(other, [said[i] for i in order], ROWS))
+    assert by_row(combine(one, outputs, ROWS)) == by_row(combine(other, [outputs[i] for i in order], ROWS))
 
 
-@given(ensembles(hows=("mean",)), st.sampled_from([0.1, 0.3, 1.0, 7.0]))
+@given(ensembles(methods=("mean",)), st.sampled_from([0.1, 0.3, 1.0, 7.0]))
 def test_equal_weights_are_the_mean(made: tuple[ModelCard, list[MemberOutput]], weight: float) -> None:
-    """Whatever they are."""
-    plain, said = made
+    """With equal weights the weighted mean is the mean, whatever the weight."""
+    plain, outputs = made
     assert plain.ensemble is not None
     output = plain.output.model_dump(exclude_none=True, mode="json")
-    weighed = card(output, "weighted_mean", plain.ensemble.quorum, [weight] * len(said))
-    for a, b in zip(combine(plain, said, ROWS), combine(weighed, said, ROWS), strict=True):
+    weighed = card(output, "weighted_mean", plain.ensemble.quorum, [weight] * len(outputs))
+    for a, b in zip(combine(plain, outputs, ROWS), combine(weighed, outputs, ROWS), strict=True):
         assert (a.rows.tolist(), a.members) == (b.rows.tolist(), b.members)
         np.testing.assert_allclose(a.predictions.scores, b.predictions.scores, rtol=1e-6)
 
 
 @given(ensembles(least=3))
-def test_who_is_left_out_was_never_there(made: tuple[ModelCard, list[MemberOutput]]) -> None:
-    """A silent member's weight is nobody's: the answers are those of the ensemble without it."""
-    whole, said = made
+def test_a_missing_member_does_not_count(made: tuple[ModelCard, list[MemberOutput]]) -> None:
+    """If a member has no output, the answers are those of the ensemble without that member."""
+    whole, outputs = made
     assert whole.ensemble is not None
     section = whole.ensemble
-    quorum = min(section.quorum, len(said) - 1)
+    quorum = min(section.quorum, len(outputs) - 1)
     fewer = section.model_copy(update={"members": section.members[:-1], "quorum": quorum})
     same = section.model_copy(update={"quorum": quorum})
-    without = by_row(combine(whole.model_copy(update={"ensemble": fewer}), said[:-1], ROWS))
-    assert by_row(combine(whole.model_copy(update={"ensemble": same}), [*said[:-1], None], ROWS)) == without
+    without = by_row(combine(whole.model_copy(update={"ensemble": fewer}), outputs[:-1], ROWS))
+    assert by_row(combine(whole.model_copy(update={"ensemble": same}), [*outputs[:-1], None], ROWS)) == without
 
 
 @given(ensembles())
-def test_the_answer_lies_among_the_members(made: tuple[ModelCard, list[MemberOutput]]) -> None:
-    """Never over the highest nor under the lowest that was said of the row, of each class too; and a quorum spoke."""
-    one, said = made
+def test_the_answer_lies_between_the_members_answers(made: tuple[ModelCard, list[MemberOutput]]) -> None:
+    """Each score and probability lies between the lowest and the highest of the members, with a quorum of them."""
+    one, outputs = made
     assert one.ensemble is not None
-    groups = combine(one, said, ROWS)
+    groups = combine(one, outputs, ROWS)
     for group in groups:
         assert len(group.members) >= one.ensemble.quorum
         for i, row in enumerate(group.rows.tolist()):
-            spoke = [j for j, m in enumerate(said) if row in m.rows]
-            assert group.members == tuple(spoke)
-            parts = [said[j].predictions.row(said[j].rows.tolist().index(row)) for j in spoke]
+            answering = [j for j, m in enumerate(outputs) if row in m.rows]
+            assert group.members == tuple(answering)
+            parts = [outputs[j].predictions.row(outputs[j].rows.tolist().index(row)) for j in answering]
             answer = group.predictions.row(i)
             if one.output.classes is None:
                 scores = [p.score for p in parts]
@@ -133,4 +133,4 @@ def test_the_answer_lies_among_the_members(made: tuple[ModelCard, list[MemberOut
                 assert min(each) <= p <= max(each)
     answered = {row for group in groups for row in group.rows.tolist()}
     for row in set(range(ROWS)) - answered:
-        assert sum(row in m.rows for m in said) < one.ensemble.quorum
+        assert sum(row in m.rows for m in outputs) < one.ensemble.quorum

@@ -1,4 +1,4 @@
-"""The fleet's breaker against a small model: workers, owners and clocks that do what they like, and what must hold."""
+"""The fleet breaker compared with a reference model, under any behaviour of workers, owners and clocks."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ COMMANDS = {
 }
 
 
-def over(began: int, length: int, now: int) -> bool:
-    return not began - length <= now < began + length
+def over(since: int, length: int, now: int) -> bool:
+    return not since - length <= now < since + length
 
 
 class Model:
-    """The rules again, the plainest way: dictionaries and lists, no table, no rows, no window."""
+    """A simple implementation of the same rules, with dictionaries and lists, without table, rows and window."""
 
     def __init__(self) -> None:
-        self.generation, self.failed_cycles = -1, 0
+        self.generation, self.failed_periods = -1, 0
         self.orders: list[Command] = []
         self.to("closed", 0)
 
     def to(self, state: str, now: int) -> None:
-        self.state, self.generation, self.began = state, self.generation + 1, now
-        self.failed_cycles = self.failed_cycles if state in ("open", "half_open") else 0
-        self.heard: dict[str, dict[str, Any]] = {}
+        self.state, self.generation, self.since = state, self.generation + 1, now
+        self.failed_periods = self.failed_periods if state in ("open", "half_open") else 0
+        self.windows: dict[str, dict[str, Any]] = {}
         self.lease: list[Any] | None = None  # worker, probes, since when, passed
         self.passed = self.length = 0
 
@@ -61,23 +61,23 @@ class Model:
             self.to(to, now)
         self.orders = self.orders if c in self.orders else [*self.orders, c][-8:]
 
-    def hear(self, r: Report, now: int) -> None:
+    def fold_report(self, r: Report, now: int) -> None:
         if r.generation != self.generation:
             return
         if r.kind == "window" and self.state in ("closed", "disabled"):
             self.window(r, now)
         elif r.kind == "ask" and r.want:
-            lent, passed = self.lease, self.passed
-            if (self.state == "open" and over(self.began, self.length, now)) or (
-                self.state == "half_open" and (lent is None or over(lent[2], 5_000, now))
+            lease, passed = self.lease, self.passed
+            if (self.state == "open" and over(self.since, self.length, now)) or (
+                self.state == "half_open" and (lease is None or over(lease[2], 5_000, now))
             ):
-                passed += lent[3] if lent is not None else 0
+                passed += lease[3] if lease is not None else 0
                 self.to("half_open", now)
                 self.passed, self.lease = passed, [r.worker, min(r.want, 3 - passed), now, 0]
         elif r.kind == "probed" and self.lease is not None and self.lease[0] == r.worker:
             self.lease[3] = max(self.lease[3], min(r.probes.passed, self.lease[1]))
             if r.probes.failed:
-                self.failed_cycles += 1
+                self.failed_periods += 1
                 self.to("open", now)
             elif self.passed + self.lease[3] == 3:
                 self.to("closed", now)
@@ -85,43 +85,43 @@ class Model:
                 self.passed, self.lease = self.passed + self.lease[3], None
 
     def window(self, r: Report, now: int) -> None:
-        heard = {w: h for w, h in self.heard.items() if abs(now - h["at"]) < 8_000}
-        at, (calls, failures), old = min(r.at_ms, now), (r.counts.calls, r.counts.failures), heard.get(r.worker)
+        windows = {w: h for w, h in self.windows.items() if abs(now - h["at"]) < 8_000}
+        at, (calls, failures), old = min(r.at_ms, now), (r.counts.calls, r.counts.failures), windows.get(r.worker)
         if now - at >= 8_000 or (r.sequence <= old["n"] if old else not calls and not r.tripped):
             return
         fails = r.tripped or (calls >= 2 and failures / calls >= 0.5)
         since = (old["since"] if old and old["since"] is not None else now) if fails else None
-        heard[r.worker] = {"n": r.sequence, "at": at, "c": calls, "f": failures, "since": since, "t": r.tripped}
-        self.heard = heard
-        told = [h for h in heard.values() if h["c"] or h["t"]]
-        bad = [h for h in told if h["since"] is not None]
-        calls, failures = sum(h["c"] for h in told), sum(h["f"] for h in told)
+        windows[r.worker] = {"n": r.sequence, "at": at, "c": calls, "f": failures, "since": since, "t": r.tripped}
+        self.windows = windows
+        reporting = [h for h in windows.values() if h["c"] or h["t"]]
+        bad = [h for h in reporting if h["since"] is not None]
+        calls, failures = sum(h["c"] for h in reporting), sum(h["f"] for h in reporting)
         if self.state != "closed" or calls < 8 or failures / calls < 0.5:
             return
-        suspect = (bad or sorted(told, key=lambda h: -h["f"]))[0]
+        suspect = (bad or sorted(reporting, key=lambda h: -h["f"]))[0]
         rest, failed = calls - suspect["c"], failures - suspect["f"]
-        alone = bool(bad) and len(told) <= 2 and abs(now - bad[0]["since"]) >= 1_000
+        alone = bool(bad) and len(reporting) <= 2 and abs(now - bad[0]["since"]) >= 1_000
         if len(bad) > 1 or alone or (rest >= 2 and failed / rest >= 0.5):
             self.to("open", now)
 
 
 class Worker:
-    """A worker as it should behave: it obeys the last row that it saw, and reports under that row's generation."""
+    """A worker that follows the last row it received, and reports under that row's generation."""
 
     def __init__(self, name: str) -> None:
         self.name, self.skew, self.sequence = name, 0, 0
         self.start(None)
 
     def start(self, row: BreakerRow | None) -> None:
-        """A new life: all it knows is the table, read to its end, and a sequence that goes on."""
-        self.seen, self.asked, self.outcomes = row, set[int](), dict[int, tuple[int, int]]()
+        """A new process: it knows the row from the table, and its sequence continues."""
+        self.row_seen, self.asked, self.outcomes = row, set[int](), dict[int, tuple[int, int]]()
 
     def may(self, now: int) -> View:
-        return view(self.seen, self.name, now + self.skew)
+        return view(self.row_seen, self.name, now + self.skew)
 
     def report(self, kind: ReportKind, now: int, **fields: Any) -> bytes:
         self.sequence += 1
-        generation = self.seen.generation if self.seen else 0
+        generation = self.row_seen.generation if self.row_seen else 0
         return Report(KEY, self.name, self.sequence, now + self.skew, generation, kind, **fields).to_bytes()
 
     def ask(self, now: int, want: int) -> bytes:
@@ -129,19 +129,19 @@ class Worker:
         return self.report(ReportKind.ASK, now, want=want)
 
     def probe(self, now: int, n: int, well: bool) -> tuple[int, bytes]:
-        """How many probes it makes, of ``n`` that it would like to, and its report of them."""
+        """Makes up to ``n`` probes; returns their number and the report."""
         may = self.may(now)
         passed, failed = self.outcomes.get(may.generation, (0, 0))
-        lent = may.probes_granted if may.state is BreakerState.HALF_OPEN and may.generation - 1 in self.asked else 0
-        assert lent is not None
-        n = max(0, min(n, lent - passed - failed))  # after an expiry it has made more than it may now
+        leased = may.probes_granted if may.state is BreakerState.HALF_OPEN and may.generation - 1 in self.asked else 0
+        assert leased is not None
+        n = max(0, min(n, leased - passed - failed))  # after an expiry it may have made more than is allowed now
         passed, failed = passed + n * well, failed + n * (not well)
         self.outcomes[may.generation] = passed, failed
         return n, self.report(ReportKind.PROBED, now, probes=Probes(passed, failed))
 
 
 class Fleet(RuleBasedStateMachine):
-    """Messages that are lost, late, doubled and in any order; owners and probers that die; clocks that jump."""
+    """Messages that are lost, late, repeated or reordered; owners and probing workers that die; clocks that jump."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,10 +149,10 @@ class Fleet(RuleBasedStateMachine):
         self.row: BreakerRow | None = None
         self.model = Model()
         self.workers = {name: Worker(name) for name in WORKERS}
-        self.flying: list[bytes] = []
+        self.in_flight: list[bytes] = []
         self.folded: list[tuple[type[Report] | type[Command], bytes]] = []
-        self.made: Counter[int] = Counter()  # probes made, by generation, over the fleet
-        self.said, self.sick = "closed", set[str | None]()  # by the alerts alone
+        self.made: Counter[int] = Counter()  # probes made by all workers, by generation
+        self.alerted_state, self.sick = "closed", set[str | None]()  # as the alerts report them
 
     def fold(self, schema: type[Report] | type[Command], raw: bytes, u: float = 0.5) -> None:
         message, now, before = schema.parse(raw), self.now + self.skew, self.row
@@ -160,17 +160,17 @@ class Fleet(RuleBasedStateMachine):
         if isinstance(message, Command):
             self.model.order(message, now)
         else:
-            self.model.hear(message, now)
+            self.model.fold_report(message, now)
             if message.generation != (before.generation if before else 0):
-                assert after.row is before, "late results of an older generation change nothing"
+                assert after.row is before, "a message of another generation changes nothing"
         assert after.row is not before or not after.alerts
-        assert after.row is before or after.row != before, "what did not change is not written"
+        assert after.row is before or after.row != before, "an unchanged row is not written"
         for alert in after.alerts:
             if alert.name == "breaker":
-                assert alert.from_ == self.said
-                self.said = alert.to
+                assert alert.from_ == self.alerted_state
+                self.alerted_state = alert.to
             else:
-                assert (alert.from_ == "sick") is (alert.worker in self.sick), "sick, then no more, then sick again"
+                assert (alert.from_ == "sick") is (alert.worker in self.sick), "alerts start and end in turn"
                 self.sick ^= {alert.worker}
         self.row = after.row
         if self.row is not None and self.row.state == "open" and not self.model.length:
@@ -194,42 +194,42 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(names=st.sets(st.sampled_from(WORKERS)))
     def the_row_arrives(self, names: set[str]) -> None:
-        """At some of the workers: the others obey an older one."""
+        """Some of the workers receive the row; the others follow an older one."""
         for name in names:
-            self.workers[name].seen = self.row
+            self.workers[name].row_seen = self.row
 
     @rule(name=st.sampled_from(WORKERS), counts=st.sampled_from(WINDOWS), tripped=st.booleans())
     def report_a_window(self, name: str, counts: tuple[int, int], tripped: bool) -> None:
         tally = Counts(*counts, runs=counts[0])
-        self.flying.append(self.workers[name].report(ReportKind.WINDOW, self.now, counts=tally, tripped=tripped))
+        self.in_flight.append(self.workers[name].report(ReportKind.WINDOW, self.now, counts=tally, tripped=tripped))
 
     @rule(name=st.sampled_from(WORKERS), want=st.integers(0, 4))
     def ask(self, name: str, want: int) -> None:
-        """Whether or not it may: the owner decides."""
-        self.flying.append(self.workers[name].ask(self.now, want))
+        """A worker requests probes, even if it may not: the owner decides."""
+        self.in_flight.append(self.workers[name].ask(self.now, want))
 
     @rule(name=st.sampled_from(WORKERS), n=st.integers(1, 4), well=st.booleans())
     def probe(self, name: str, n: int, well: bool) -> None:
         worker = self.workers[name]
         made, report = worker.probe(self.now, n, well)
         self.made[worker.may(self.now).generation] += made
-        self.flying.append(report)
+        self.in_flight.append(report)
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.in_flight)
     @rule(data=st.data(), stays=st.booleans(), u=st.sampled_from([0.0, 0.3, 0.5, 0.99]))
     def a_message_arrives(self, data: st.DataObject, stays: bool, u: float) -> None:
-        """Any of those under way, and it may come again."""
-        i = data.draw(st.integers(0, len(self.flying) - 1))
-        self.fold(Report, self.flying[i] if stays else self.flying.pop(i), u)
+        """Any message in flight arrives, and it may arrive again later."""
+        i = data.draw(st.integers(0, len(self.in_flight) - 1))
+        self.fold(Report, self.in_flight[i] if stays else self.in_flight.pop(i), u)
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
     def a_message_is_lost(self, data: st.DataObject) -> None:
-        self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
+        self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
 
     @rule(again=st.integers(0, 6))
     def the_owner_dies(self, again: int) -> None:
-        """The next one has the last row that was written, and reads the last few messages again."""
+        """The next owner has the last written row, and reads the last few messages again."""
         if self.row is not None:
             self.row = BreakerRow.parse(self.row.to_bytes())
         for schema, raw in self.folded[len(self.folded) - again :] if again <= len(self.folded) else []:
@@ -246,36 +246,36 @@ class Fleet(RuleBasedStateMachine):
     @precondition(lambda self: self.model.state == "closed")
     @rule(order=st.permutations(WORKERS))
     def the_model_fails_everywhere(self, order: list[str]) -> None:
-        """No lost opening: whatever was before, reports of every worker that fail, and get through, open it."""
+        """From any closed state, failing reports of all workers that arrive open the fleet breaker."""
         for name in order:
             worker = self.workers[name]
-            worker.seen, worker.skew = self.row, 0
+            worker.row_seen, worker.skew = self.row, 0
             raw = worker.report(ReportKind.WINDOW, self.now + self.skew, counts=Counts(8, 8, 0, 8))
-            if self.model.state == "closed":  # it may have opened before the last of them
+            if self.model.state == "closed":  # it may open before the last report
                 self.fold(Report, raw)
         assert self.row is not None and self.row.state == "open"
 
     @precondition(lambda self: self.model.state in ("open", "half_open"))
     @rule(name=st.sampled_from(WORKERS), want=st.integers(1, 4), u=st.floats(0, 1, exclude_max=True))
-    def one_goes_ahead(self, name: str, want: int, u: float) -> None:
-        """An ask at the right time, so that walks get deep into probing."""
+    def a_worker_gets_a_lease(self, name: str, want: int, u: float) -> None:
+        """A request for probes at the right time, so that sequences reach many probes."""
         assert self.row is not None
         ends = self.row.lease.expires_ms if self.row.lease else self.row.until_ms or 0
         self.now = max(self.now, ends - self.skew)
-        self.workers[name].seen = self.row
+        self.workers[name].row_seen = self.row
         self.fold(Report, self.workers[name].ask(self.now, want), u)
-        self.workers[name].seen = self.row
+        self.workers[name].row_seen = self.row
 
     @invariant()
     def it_agrees_with_the_model(self) -> None:
         row, model = self.row or BreakerRow(KEY), self.model
-        assert (row.state, row.generation, row.reopenings) == (model.state, model.generation, model.failed_cycles)
+        assert (row.state, row.generation, row.reopenings) == (model.state, model.generation, model.failed_periods)
         assert (
             row.lease and [row.lease.worker, row.lease.probes, row.lease.granted_ms, row.lease.passed]
         ) == model.lease
         assert row.passed == model.passed
-        assert set(row.windows) == set(model.heard)
-        assert (self.said, self.sick) == (row.state, {*row.sick}), "the alerts alone tell the same"
+        assert set(row.windows) == set(model.windows)
+        assert (self.alerted_state, self.sick) == (row.state, {*row.sick}), "the alerts agree with the row"
 
     @invariant()
     def never_more_probes_than_allowed(self) -> None:
@@ -284,19 +284,19 @@ class Fleet(RuleBasedStateMachine):
             assert self.row.passed + lease.probes <= POLICY.probes and lease.passed < lease.probes
 
     def teardown(self) -> None:
-        """No stuck half-open: with clocks set right, time, asks and passing probes close it, unless it is forced."""
+        """With correct clocks, time, requests and passing probes close the breaker, except operator states."""
         self.skew, asks = 0, 0
         for worker in self.workers.values():
             worker.skew = 0
         while self.row is not None and self.row.state in ("open", "half_open"):
             worker = self.workers[WORKERS[asks % 3]]
-            worker.seen = self.row
+            worker.row_seen = self.row
             if worker.may(self.now).may_ask:
                 self.fold(Report, worker.ask(self.now, 1 + asks % 3))
-                worker.seen = self.row
+                worker.row_seen = self.row
                 self.fold(Report, worker.probe(self.now, 3, True)[1])
                 asks += 1
-                assert asks <= 4, "one ask for a lease, and one a probe at the worst"
+                assert asks <= 4, "at most one request for the first lease, and one for each probe"
             else:
                 self.now += 1_000
                 assert self.now < T0 + 10**9
@@ -310,18 +310,21 @@ TestFleet.settings = settings(max_examples=100, stateful_step_count=50, deadline
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), failures=st.sampled_from([8, 200]), start=st.permutations(WORKERS))
 def test_one_sick_of_three_never_opens_the_fleet(data: st.DataObject, failures: int, start: list[str]) -> None:
-    """However many of the calls are its own, and whoever is heard first: the others' reports come within a second."""
+    """One sick node does not open the fleet breaker, whatever its share of calls and the order of reports.
+
+    The others' reports arrive within a second.
+    """
     row, now, sequence = BreakerRow(KEY), T0, Counter[str]()
-    flying: list[tuple[int, bytes]] = []
+    in_flight: list[tuple[int, bytes]] = []
     for tick in range(30):
         now += 250
         for name in start:
             sequence[name] += 1
             bad = failures if name == "a" else 0
             report = Report(KEY, name, sequence[name], now, 0, ReportKind.WINDOW, counts=Counts(bad or 8, bad, 0, 1))
-            flying.append((now + data.draw(st.integers(0, ALONE_MS - 1)), report.to_bytes()))
-        due = [m for m in flying if m[0] <= now + 250]
-        flying = [m for m in flying if m not in due]
+            in_flight.append((now + data.draw(st.integers(0, ALONE_MS - 1)), report.to_bytes()))
+        due = [m for m in in_flight if m[0] <= now + 250]
+        in_flight = [m for m in in_flight if m not in due]
         for at, raw in sorted(due) + (data.draw(st.permutations(due))[:2] if tick % 5 == 0 else []):
             folded = fold(row, Report.parse(raw), POLICY, max(at, now), 0.5)
             assert folded.row is not None and folded.row.state == "closed"

@@ -1,4 +1,4 @@
-"""Columns and imputation over arbitrary JSON: the fast paths and the plain rule agree on every cell."""
+"""Columns and imputation of arbitrary JSON: the fast paths agree with a simple rule on every cell."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.features import FLOAT32_MAX, FeatureType, Spec, columns
 
-# A few letters are enough, and spare each run the making of Hypothesis's table of all of Unicode.
+# A few letters are enough, and save Hypothesis from building its table of all of Unicode in each run.
 LETTERS = "ab€\x00"
-# A shared machine may be slow at any moment, and that is no failure.
+# A shared machine may be slow at any time, which is not a failure.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CATEGORIES = ["a", "b", "c"]
 FEATURES: list[dict[str, Any]] = [
@@ -55,7 +55,7 @@ subsets = st.lists(st.sampled_from(FEATURES), min_size=1, unique_by=lambda f: f[
 
 
 def usable(spec: Spec, event: dict[str, object]) -> bool:
-    """The rule, said plainly, and apart from the code under test."""
+    """A simple form of the rule, independent of the code under test."""
     if spec.name not in event:
         return False
     value = event[spec.name]
@@ -74,7 +74,7 @@ def usable(spec: Spec, event: dict[str, object]) -> bool:
 @unhurried
 @given(events, subsets)
 def test_each_cell_is_kept_filled_or_invalid(batch: list[dict[str, object]], features: list[dict[str, Any]]) -> None:
-    """Each cell is the event's value, the card's fill (and named so), or in a row that is invalid; nothing else."""
+    """Each cell has the event's value, or the card's fill and is listed as imputed, or its row is invalid."""
     card = ModelCard.model_validate({"output": {"kind": "binary"}, "features": features})
     made = impute(columns(batch, card.specs), card, {})
     for i, event in enumerate(batch):
@@ -86,7 +86,7 @@ def test_each_cell_is_kept_filled_or_invalid(batch: list[dict[str, object]], fea
         for spec in card.specs:
             expected = event[spec.name] if spec.name not in lacking else FILLS[spec.name]
             if spec.type is FeatureType.FLOAT and isinstance(expected, int):
-                expected = float(expected)  # an integer past 2^53 is the float next to it
+                expected = float(expected)  # an integer over 2^53 becomes the nearest float
             assert row[spec.name] == expected
             assert type(made.columns.values[spec.name].item(i)) is {"float": float, "int": int, "bool": bool}.get(
                 spec.type, str
@@ -96,7 +96,7 @@ def test_each_cell_is_kept_filled_or_invalid(batch: list[dict[str, object]], fea
 @unhurried
 @given(events, subsets)
 def test_why_and_masks_agree(batch: list[dict[str, object]], features: list[dict[str, Any]]) -> None:
-    """A cell has a reason if and only if its mask is set, and a mask is there only if one of its cells is set."""
+    """A cell has a reason exactly if its mask is set, and a mask exists only if one of its cells is set."""
     card = ModelCard.model_validate({"output": {"kind": "binary"}, "features": features})
     made = columns(batch, card.specs)
     marked = {(i, name) for name, mask in made.unusable.items() for i in np.flatnonzero(mask).tolist()}
@@ -109,7 +109,7 @@ def test_why_and_masks_agree(batch: list[dict[str, object]], features: list[dict
 def test_a_batch_is_its_rows(
     batch: list[dict[str, object]], features: list[dict[str, Any]], data: st.DataObject
 ) -> None:
-    """Taking rows of a batch is the same as reading those events alone: no row depends on its neighbours."""
+    """Rows taken from a batch equal those of the events read alone: no row depends on its neighbours."""
     card = ModelCard.model_validate({"output": {"kind": "binary"}, "features": features})
     rows = data.draw(st.lists(st.integers(0, len(batch) - 1), unique=True) if batch else st.just([]))
     taken = columns(batch, card.specs).take(np.array(rows, dtype=np.intp))

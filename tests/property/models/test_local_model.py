@@ -1,4 +1,4 @@
-"""Workers' breakers under one row: reports get lost, owners and workers die, and still the fleet opens and closes."""
+"""Local breakers and one breaker row: the fleet opens and closes although reports get lost and processes die."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HELD = (BreakerState.OPEN, BreakerState.HALF_OPEN)
 
 @dataclass
 class Run:
-    """Calls that are out: of which life, under which generation of its own, how many."""
+    """Calls in flight: the local breaker that admitted them, its generation then, and their number."""
 
     local: LocalBreaker
     generation: int
@@ -31,43 +31,47 @@ class Run:
 
 @dataclass
 class Worker:
-    """One process after another under one name. ``heard`` is when the present one last saw a new generation, ``made``
-    the probes that it made under leases, by the row's generation.
+    """The current process of one worker name.
+
+    Attributes:
+        last_row_at: when this process last received a row of a new generation.
+        probes_made: the probes that it made under leases, by the row's generation.
+        last_generation: the last generation of its local breaker.
     """
 
     name: str
     local: LocalBreaker
-    heard: float
+    last_row_at: float
     sequence: int = 0
     skew: int = 0
     runs: list[Run] = field(default_factory=list)
-    made: Counter[int] = field(default_factory=Counter)
-    shown: int = -1  # the last generation that it told of itself
+    probes_made: Counter[int] = field(default_factory=Counter)
+    last_generation: int = -1
 
 
 class Fleet(RuleBasedStateMachine):
-    """Workers that are whole, around an owner that has nothing but its row; ``now`` is seconds of everybody's clock."""
+    """Real local breakers, and an owner whose only state is its row. ``now`` is the seconds of all clocks."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 100.0
         self.row: BreakerRow | None = None
         self.history: list[BreakerRow] = []
-        self.workers = {name: Worker(name, self.born(name), self.now) for name in WORKERS}
-        self.flying: list[bytes] = []
+        self.workers = {name: Worker(name, self.new_breaker(name), self.now) for name in WORKERS}
+        self.in_flight: list[bytes] = []
         self.folded: list[bytes] = []
-        self.probes: Counter[int] = Counter()  # made under leases, by the row's generation, over the fleet
+        self.probes: Counter[int] = Counter()  # made under leases by all workers, by the row's generation
 
-    # --- what the world does -------------------------------------------------------------------------------------
+    # --- environment --------------------------------------------------------------------------------------------
 
-    def born(self, name: str) -> LocalBreaker:
+    def new_breaker(self, name: str) -> LocalBreaker:
         return LocalBreaker(KEY, name, POLICY, self.now)
 
     def ms(self, skew: int = 0) -> int:
         return T0 + round(self.now * 1000) + skew
 
     def take(self, raw: bytes, u: float = 0.5) -> None:
-        """What the owner does with a report."""
+        """The owner folds a report."""
         row = fold(self.row, Report.parse(raw), POLICY, self.ms(), u).row
         self.folded.append(raw)
         self.write(row)
@@ -81,12 +85,12 @@ class Fleet(RuleBasedStateMachine):
         before = worker.local.row
         if row is not None and worker.local.absorb(row, self.now):
             assert before is None or row.generation > before.generation
-            worker.heard = self.now
-            assert worker.local.state is BreakerState(row.state), "whatever it did alone, it is with the fleet again"
+            worker.last_row_at = self.now
+            assert worker.local.state is BreakerState(row.state), "a worker follows a row of a new generation"
 
     def admit(self, worker: Worker, n: int, ladder: int) -> Run:
         local = worker.local
-        given = local.admit(n, ladder, self.now, self.ms(worker.skew))
+        admission = local.admit(n, ladder, self.now, self.ms(worker.skew))
         row = local.row
         if (
             row is not None
@@ -94,27 +98,27 @@ class Fleet(RuleBasedStateMachine):
             and not local.tripped
             and local.state is not BreakerState.CLOSED
         ):
-            assert given.probe or not given.granted
-            assert local.state is BreakerState.HALF_OPEN or not given.granted, "an open row was left alone"
-            self.probes[row.generation] += given.granted
-            worker.made[row.generation] += given.granted
+            assert admission.probe or not admission.granted
+            assert local.state is BreakerState.HALF_OPEN or not admission.granted, "no probes while the row is open"
+            self.probes[row.generation] += admission.granted
+            worker.probes_made[row.generation] += admission.granted
         elif local.state is BreakerState.FORCED_OPEN:
-            assert given.granted == 0
+            assert admission.granted == 0
         elif local.state is BreakerState.DISABLED:
-            assert given.granted == n
-        return Run(local, given.generation, given.granted)
+            assert admission.granted == n
+        return Run(local, admission.generation, admission.granted)
 
     def end(self, run: Run, failures: int, u: float = 0.5) -> None:
         if run.calls:
             run.local.report(run.generation, Counts(run.calls, min(failures, run.calls), 0, 1), self.now, u)
 
-    def tell(self, worker: Worker) -> list[bytes]:
+    def send_reports(self, worker: Worker) -> list[bytes]:
         worker.local.tick(self.now)
-        told = list(worker.local.reports(worker.sequence + 1, self.now, self.ms(worker.skew)))
-        worker.sequence += len(told)
-        for report in told:
+        reports = list(worker.local.reports(worker.sequence + 1, self.now, self.ms(worker.skew)))
+        worker.sequence += len(reports)
+        for report in reports:
             self.check(worker, report)
-        return [r.to_bytes() for r in told]
+        return [r.to_bytes() for r in reports]
 
     def check(self, worker: Worker, report: Report) -> None:
         row = worker.local.row
@@ -123,7 +127,7 @@ class Fleet(RuleBasedStateMachine):
             assert 1 <= report.want <= POLICY.probes
         elif report.kind is ReportKind.PROBED:
             assert report.probes != Probes()
-            assert report.probes.passed + report.probes.failed <= worker.made[report.generation]
+            assert report.probes.passed + report.probes.failed <= worker.probes_made[report.generation]
 
     # --- rules -----------------------------------------------------------------------------------------------------
 
@@ -143,7 +147,7 @@ class Fleet(RuleBasedStateMachine):
     @precondition(lambda self: self.history)
     @rule(name=NAMES, at=st.integers(0, 1_000))
     def the_table_is_read_again(self, name: str, at: int) -> None:
-        """As by a worker that becomes the owner: it sees an old row, for a moment, if it has seen a newer one."""
+        """A worker that becomes the owner replays the table; an old row changes nothing if it has a newer one."""
         local, old = self.workers[name].local, self.history[at % len(self.history)]
         if local.row is None or old.generation > local.row.generation:
             return
@@ -174,32 +178,32 @@ class Fleet(RuleBasedStateMachine):
             worker.local.request_probes(self.now, self.ms(worker.skew))
 
     @rule(names=st.sets(NAMES, min_size=1))
-    def workers_tell(self, names: set[str]) -> None:
+    def workers_send_reports(self, names: set[str]) -> None:
         for name in sorted(names):
-            self.flying += self.tell(self.workers[name])
+            self.in_flight += self.send_reports(self.workers[name])
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.in_flight)
     @rule(at=st.integers(0, 1_000), stays=st.booleans(), u=st.sampled_from([0.0, 0.5, 0.99]))
     def a_report_arrives(self, at: int, stays: bool, u: float) -> None:
-        """Any of those under way, and it may come again."""
-        at %= len(self.flying)
-        self.take(self.flying[at] if stays else self.flying.pop(at), u)
+        """Any report in flight arrives, and it may arrive again later."""
+        at %= len(self.in_flight)
+        self.take(self.in_flight[at] if stays else self.in_flight.pop(at), u)
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.in_flight)
     @rule()
     def all_reports_arrive(self) -> None:
-        flying, self.flying = self.flying, []
-        for raw in flying:
+        in_flight, self.in_flight = self.in_flight, []
+        for raw in in_flight:
             self.take(raw)
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.in_flight)
     @rule(at=st.integers(0, 1_000))
     def a_report_is_lost(self, at: int) -> None:
-        self.flying.pop(at % len(self.flying))
+        self.in_flight.pop(at % len(self.in_flight))
 
     @rule(again=st.integers(0, 6))
     def the_owner_dies(self, again: int) -> None:
-        """The next one has the row, and reads the last few reports again."""
+        """The next owner has the row, and reads the last few reports again."""
         if self.row is not None:
             self.row = BreakerRow.parse(self.row.to_bytes())
         for raw in self.folded[len(self.folded) - again :] if again <= len(self.folded) else []:
@@ -207,9 +211,9 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(name=NAMES, reads=st.booleans())
     def a_worker_dies(self, name: str, reads: bool) -> None:
-        """Its calls never come back; the next of its name scores before it has read the table, or after."""
+        """Its calls never return. The next process of its name reads the table before it scores, or later."""
         worker = self.workers[name]
-        self.workers[name] = worker = Worker(name, self.born(name), self.now, worker.sequence + 1_000)
+        self.workers[name] = worker = Worker(name, self.new_breaker(name), self.now, worker.sequence + 1_000)
         if reads:
             self.see(worker, self.row)
 
@@ -227,8 +231,8 @@ class Fleet(RuleBasedStateMachine):
         failures=st.sampled_from([0, 0, 1]),
         late=st.booleans(),
     )
-    def one_is_lent_probes(self, name: str, ladder: bool, uses: int, failures: int, late: bool) -> None:
-        """An ask at the right time that comes through, so that walks get deep into probing."""
+    def a_worker_gets_a_lease(self, name: str, ladder: bool, uses: int, failures: int, late: bool) -> None:
+        """A request for probes at the right time that arrives, so that sequences reach many probes."""
         assert self.row is not None
         worker = self.workers[name]
         ends = self.row.lease.expires_ms if self.row.lease else self.row.until_ms or 0
@@ -238,52 +242,52 @@ class Fleet(RuleBasedStateMachine):
             worker.local.request_probes(self.now, self.ms())
         else:
             worker.runs.append(self.admit(worker, 5, 0))
-        for raw in self.tell(worker):
+        for raw in self.send_reports(worker):
             self.take(raw)
         self.see(worker, self.row)
         while worker.runs and late:
             self.end(worker.runs.pop(), failures)
         self.end(self.admit(worker, uses, uses), failures)
-        self.flying += self.tell(worker)
+        self.in_flight += self.send_reports(worker)
 
     @precondition(lambda self: self.row is not None and BreakerState(self.row.state) in HELD)
     @rule(name=NAMES)
-    def nobody_answers(self, name: str) -> None:
-        """However it stands with the row, who has something to probe with does probe in the end."""
+    def the_owner_does_not_answer(self, name: str) -> None:
+        """Whatever the row's state, a worker with records to probe with becomes autonomous in the end."""
         worker, waited = self.workers[name], 0.0
         worker.skew = 0
         self.see(worker, self.row)
         while not worker.local.tripped and worker.local.state is not BreakerState.CLOSED:
-            assert waited <= 16 + POLICY.probe_lease + ALONE_AFTER + 1, "it obeys for ever"
+            assert waited <= 16 + POLICY.probe_lease + ALONE_AFTER + 1, "the worker does not become autonomous"
             self.now, waited = self.now + 0.5, waited + 0.5
             worker.local.request_probes(self.now, self.ms())
-            self.tell(worker)
+            self.send_reports(worker)
 
     @precondition(lambda self: self.row is None or self.row.state == "closed")
     @rule(lost=st.integers(0, 6), pause=st.sampled_from([0.01, EVERY, 0.5]))
     def the_model_fails_everywhere(self, lost: int, pause: float) -> None:
-        """No lost opening: whatever was before, and whichever reports did not come through, those after them do."""
+        """From any closed state the fleet breaker opens, even if the first reports are lost."""
         for worker in self.workers.values():
             worker.skew = 0
             self.see(worker, self.row)
-            self.mend(worker)
+            self.close_own_breaker(worker)
         for worker in self.workers.values():
             self.see(worker, self.row)
             self.end(self.admit(worker, 5_000, 0), 5_000)
             assert worker.local.tripped
         rounds = 0
         while self.row is None or self.row.state == "closed":
-            reports = [raw for worker in self.workers.values() for raw in self.tell(worker)]
+            reports = [raw for worker in self.workers.values() for raw in self.send_reports(worker)]
             for raw in reports[max(0, lost) :]:
                 self.take(raw)
             lost -= len(reports)
             self.now += pause
             rounds += 1
-            assert rounds * pause < 2.0 and rounds < 200, "it does not open"
+            assert rounds * pause < 2.0 and rounds < 200, "the fleet breaker does not open"
         assert self.row.state == "open"
 
-    def mend(self, worker: Worker) -> None:
-        """Closes what it opened by itself, so that it has calls to fail."""
+    def close_own_breaker(self, worker: Worker) -> None:
+        """Closes the worker's own breaker, so that it makes calls that can fail."""
         for _ in range(200):
             if not worker.local.tripped:
                 return
@@ -292,15 +296,15 @@ class Fleet(RuleBasedStateMachine):
             self.end(self.admit(worker, 3, 0), 0)
         raise AssertionError("its own breaker does not close")
 
-    # --- what must hold ---------------------------------------------------------------------------------------------
+    # --- invariants -------------------------------------------------------------------------------------------------
 
     @invariant()
     def never_more_probes_than_allowed(self) -> None:
-        """Over the fleet, a generation; who has gone on alone does not count."""
+        """In each generation all workers together make at most the allowed probes, except autonomous workers."""
         assert all(n <= POLICY.probes for n in self.probes.values()), self.probes
 
     @invariant()
-    def nobody_goes_alone_too_soon(self) -> None:
+    def no_worker_is_autonomous_too_soon(self) -> None:
         for worker in self.workers.values():
             row = worker.local.row
             if (
@@ -308,45 +312,45 @@ class Fleet(RuleBasedStateMachine):
                 and BreakerState(row.state) in HELD
                 and worker.local.state is not BreakerState(row.state)
             ):
-                assert self.now - worker.heard >= ALONE_AFTER
+                assert self.now - worker.last_row_at >= ALONE_AFTER
 
     @invariant()
-    def no_number_of_a_worker_comes_twice(self) -> None:
+    def generations_of_a_worker_never_decrease(self) -> None:
         for worker in self.workers.values():
-            assert worker.local.generation >= worker.shown
-            worker.shown = worker.local.generation
+            assert worker.local.generation >= worker.last_generation
+            worker.last_generation = worker.local.generation
 
     @invariant()
-    def a_row_that_is_not_closed_is_obeyed_by_all_who_see_it(self) -> None:
+    def operator_states_are_followed(self) -> None:
         for worker in self.workers.values():
             row = worker.local.row
             if row is not None and row.state in ("forced_open", "disabled"):
                 assert worker.local.state is BreakerState(row.state) and not worker.local.tripped
 
     def teardown(self) -> None:
-        """No stuck half-open: with traffic, a model that is well, and two of three reports delivered, it closes."""
-        traffic = len(self.folded) % 4  # live events, waiting retries, both, or one worker alone that has both
+        """With traffic, a healthy model and two of three reports delivered, the breaker closes."""
+        traffic = len(self.folded) % 4  # live events, waiting retries, both, or one worker with both
         busy = [*self.workers.values()][: 1 if traffic == 3 else 3]
-        began, told = self.now, 0
+        started, reports = self.now, 0
         for worker in self.workers.values():
             worker.skew, worker.runs = 0, []
         while self.row is not None and BreakerState(self.row.state) in HELD:
             if self.row.state == "open" and self.row.until_ms is not None:
                 self.now = max(self.now, (self.row.until_ms - T0) / 1000 - 1)
             self.now += EVERY
-            assert self.now - began < 120, f"{self.row} does not close"
+            assert self.now - started < 120, f"{self.row} does not close"
             for worker in busy:
                 self.see(worker, self.row)
                 self.score(worker, live=traffic != 1, retries=traffic != 0)
-                for raw in self.tell(worker):
-                    told += 1
-                    if told % 3:
+                for raw in self.send_reports(worker):
+                    reports += 1
+                    if reports % 3:
                         self.take(raw)
             self.never_more_probes_than_allowed()
         for worker in self.workers.values():
             self.see(worker, self.row)
             if self.row is not None and self.row.state == "closed":
-                self.mend(worker)
+                self.close_own_breaker(worker)
                 assert worker.local.state is BreakerState.CLOSED
 
     def score(self, worker: Worker, live: bool, retries: bool) -> None:
@@ -358,5 +362,5 @@ class Fleet(RuleBasedStateMachine):
             self.end(self.admit(worker, live + 2 * reads, 2 * reads), 0)
 
 
-TestHomes = Fleet.TestCase
-TestHomes.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestLocalBreakers = Fleet.TestCase
+TestLocalBreakers.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

@@ -1,4 +1,4 @@
-"""One answer of several members: by output kind, by who spoke, and where they disagree."""
+"""Ensembles: how members' outputs are combined, by output kind and by which members answered."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def ensemble(
     return ModelCard.model_validate({"model": {"name": "e", "kind": "ensemble"}, "output": output, "ensemble": section})
 
 
-def spoken(scores: Sequence[float], rows: Sequence[int] | None = None, threshold: float | None = 0.5) -> MemberOutput:
-    """A member with one score a row; labels where it has a threshold."""
+def scored(scores: Sequence[float], rows: Sequence[int] | None = None, threshold: float | None = 0.5) -> MemberOutput:
+    """The output of a member with one score a row, and with labels if it has a threshold."""
     column = np.array(scores, np.float32)
     labels = None if threshold is None else (column >= threshold).astype(int).tolist()
     return MemberOutput(np.array(range(len(scores)) if rows is None else rows, np.intp), Predictions(column, labels))
@@ -61,36 +61,34 @@ MULTI = {"kind": "multiclass", "classes": list(CLASSES)}
     ],
 )
 def test_a_binary_answer(how: str, weights: Sequence[float], score: float, label: int) -> None:
-    """The mean, weighed or not, or the maximum, and the card's threshold; or the labels' majority, which a tie leaves
-    to the mean.
-    """
-    said = [spoken([0.2]), spoken([0.4]), spoken([0.9])]
-    found = only(combine(ensemble(BINARY, how, weights=weights), said, 1))
+    """The score is the (weighted) mean or the maximum; the label follows the threshold, or the vote."""
+    outputs = [scored([0.2]), scored([0.4]), scored([0.9])]
+    found = only(combine(ensemble(BINARY, how, weights=weights), outputs, 1))
     assert found.scores == pytest.approx([score]) and found.labels == [label]
-    assert found.scores.dtype == np.float32, "as a session's, so that it is written alike"
-    sure = score if label else 1 - score
-    assert found.confidences == pytest.approx([sure])
+    assert found.scores.dtype == np.float32, "float32 as from a session, so that it is serialised alike"
+    confidence = score if label else 1 - score
+    assert found.confidences == pytest.approx([confidence])
 
 
 def test_the_threshold_is_the_ensembles_own() -> None:
-    """Members may have others: only a vote looks at their labels."""
+    """The ensemble's threshold applies to the combined score; only a vote uses the members' labels."""
     card = ensemble(BINARY | {"threshold": 0.7})
-    assert only(combine(card, [spoken([0.6, 0.8]), spoken([0.6, 0.8])], 2)).labels == [0, 1]
+    assert only(combine(card, [scored([0.6, 0.8]), scored([0.6, 0.8])], 2)).labels == [0, 1]
 
 
-def test_a_vote_against_the_mean_is_unsure() -> None:
-    """Two that are barely against it outvote one that is certain; the confidence is the winner's mean probability."""
-    found = only(combine(ensemble(BINARY, "vote", weights=(1, 1, 1)), [spoken([s]) for s in (0.4, 0.4, 1.0)], 1))
+def test_a_vote_against_the_mean_has_low_confidence() -> None:
+    """The confidence is the mean probability of the winning label, here below one half."""
+    found = only(combine(ensemble(BINARY, "vote", weights=(1, 1, 1)), [scored([s]) for s in (0.4, 0.4, 1.0)], 1))
     assert found.labels == [0] and found.confidences == pytest.approx([0.4])
 
 
 def test_numbers_and_anomalies_have_no_confidence() -> None:
-    """A regression has no label either; an anomaly has one where the card has a threshold."""
-    said = [spoken([10.0, -4.0], threshold=None), spoken([20.0, -2.0], threshold=None)]
-    number = only(combine(ensemble({"kind": "regression"}), said, 2))
+    """A regression has neither label nor confidence; an anomaly has a label if the card has a threshold."""
+    outputs = [scored([10.0, -4.0], threshold=None), scored([20.0, -2.0], threshold=None)]
+    number = only(combine(ensemble({"kind": "regression"}), outputs, 2))
     assert number.scores.tolist() == [15.0, -3.0] and number.labels is None and number.confidences is None
-    odd = only(combine(ensemble({"kind": "anomaly", "threshold": 12.0}, "maximum"), said, 2))
-    assert odd.scores.tolist() == [20.0, -2.0] and odd.labels == [1, 0] and odd.confidences is None
+    anomaly = only(combine(ensemble({"kind": "anomaly", "threshold": 12.0}, "maximum"), outputs, 2))
+    assert anomaly.scores.tolist() == [20.0, -2.0] and anomaly.labels == [1, 0] and anomaly.confidences is None
 
 
 @pytest.mark.parametrize(
@@ -104,18 +102,16 @@ def test_numbers_and_anomalies_have_no_confidence() -> None:
     ],
 )
 def test_a_multiclass_answer(how: str, weights: Sequence[float], label: str, probabilities: Sequence[float]) -> None:
-    """The mean of the probabilities; the majority's class, which a tie leaves to the higher mean; or the answer of the
-    member that is surest. The winner's probability is the score.
-    """
-    said = [classed((0.3, 0.58, 0.12)), classed((0.3, 0.58, 0.12)), classed((0.0, 0.1, 0.9))]
-    found = only(combine(ensemble(MULTI, how, weights=weights), said, 1))
+    """The (weighted) mean, the vote or the most certain member decides; the winner's probability is the score."""
+    outputs = [classed((0.3, 0.58, 0.12)), classed((0.3, 0.58, 0.12)), classed((0.0, 0.1, 0.9))]
+    found = only(combine(ensemble(MULTI, how, weights=weights), outputs, 1))
     assert found.labels == [label] and found.probabilities is not None
     assert found.probabilities[0] == pytest.approx(probabilities, abs=1e-6)
     assert found.scores == pytest.approx([probabilities[CLASSES.index(label)]]) and found.confidences is found.scores
 
 
-def test_of_members_that_are_as_sure_the_mean_is_told() -> None:
-    """And where they disagree, the class that comes first in the card: the same in whatever order members stand."""
+def test_members_with_equal_maximum_are_averaged() -> None:
+    """Members that tie on one class are averaged; between classes, the first in the card wins."""
     one, two, other = (0.8, 0.2, 0.0), (0.8, 0.0, 0.2), (0.1, 0.1, 0.8)
     found = only(
         combine(ensemble(MULTI, "maximum", weights=(1, 1, 1)), [classed(other), classed(one), classed(two)], 1)
@@ -124,23 +120,23 @@ def test_of_members_that_are_as_sure_the_mean_is_told() -> None:
     assert found.probabilities[0] == pytest.approx((0.8, 0.1, 0.1))
 
 
-def test_rows_are_grouped_by_who_spoke_of_them() -> None:
-    """Each row has its answer of those that spoke of it alone; under the quorum it has none."""
-    said = [spoken([0.1, 0.2, 0.3], [0, 1, 2]), spoken([0.5, 0.6], [1, 4]), None]
+def test_rows_are_grouped_by_the_members_that_answered() -> None:
+    """Each row is combined from the members that answered it, and has no answer below the quorum."""
+    outputs = [scored([0.1, 0.2, 0.3], [0, 1, 2]), scored([0.5, 0.6], [1, 4]), None]
     card = ensemble(BINARY, quorum=1, weights=(1, 1, 1))
-    groups = {g.members: (g.rows.tolist(), g.predictions.scores.tolist()) for g in combine(card, said, 6)}
+    groups = {g.members: (g.rows.tolist(), g.predictions.scores.tolist()) for g in combine(card, outputs, 6)}
     assert groups == {
         (0,): ([0, 2], pytest.approx([0.1, 0.3])),
         (1,): ([4], pytest.approx([0.6])),
         (0, 1): ([1], pytest.approx([0.35])),
     }
-    (group,) = combine(ensemble(BINARY, quorum=2, weights=(1, 1, 1)), said, 6)
+    (group,) = combine(ensemble(BINARY, quorum=2, weights=(1, 1, 1)), outputs, 6)
     assert group.rows.tolist() == [1] and group.members == (0, 1)
-    assert combine(ensemble(BINARY, quorum=3, weights=(1, 1, 1)), said, 6) == []
-    assert combine(card, [None] * 3, 6) == combine(card, [spoken([])] * 3, 0) == []
+    assert combine(ensemble(BINARY, quorum=3, weights=(1, 1, 1)), outputs, 6) == []
+    assert combine(card, [None] * 3, 6) == combine(card, [scored([])] * 3, 0) == []
 
 
-def test_a_models_card_combines_nothing() -> None:
-    """It is the caller's mistake."""
+def test_a_card_without_ensemble_is_refused() -> None:
+    """Combining with a model's card is the caller's mistake and raises ValueError."""
     with pytest.raises(ValueError, match=r"'m' has no \[ensemble\]"):
         combine(a_card(BINARY, x="float"), [], 1)

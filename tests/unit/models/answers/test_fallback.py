@@ -1,4 +1,4 @@
-"""The fallback chain's links: how they are written, and what each that is no model answers."""
+"""The fallback chain: parsing of links, and the answers of static, rule and last_known links."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from failsoft.workers.demo.rules import by_ratio
         ("static", Link(LinkKind.STATIC)),
     ],
 )
-def test_parse(text: str, link: Link) -> None:
-    """A link reads back as it was written."""
+def test_a_link_is_parsed(text: str, link: Link) -> None:
+    """A parsed link has the text that it was parsed from."""
     assert parse(text) == link
     assert str(link) == text
 
@@ -32,13 +32,13 @@ def test_parse(text: str, link: Link) -> None:
     "text",
     ["", "model", "model:", "model:../x", "rule:x", "rule:x:", "rule:a b:c", "static:0", "last_known:x", "Static"],
 )
-def test_parse_refuses(text: str) -> None:
-    """What is no link is refused with what a link may be."""
+def test_an_invalid_link_is_refused(text: str) -> None:
+    """The error lists the allowed forms."""
     with pytest.raises(ValueError, match='"model:NAME", "last_known", "rule:'):
         parse(text)
 
 
-def test_static() -> None:
+def test_the_static_answer() -> None:
     """The static answer is the card's; a card without a fallback has none."""
     given = {"output": {"kind": "binary"}, "features": [{"name": "x", "type": "float"}]}
     section = {"chain": ["static"], "static": {"score": 0.25, "label": 0, "probabilities": [0.75, 0.25]}}
@@ -60,7 +60,7 @@ def test_static() -> None:
     ],
 )
 def test_a_rule_that_answers(value: object, prediction: Prediction) -> None:
-    """A number is a score, and a mapping says more."""
+    """A rule returns a score, or a mapping with a score and more."""
     assert fallback.from_rule(value) == prediction
 
 
@@ -87,7 +87,7 @@ def test_a_rule_that_answers(value: object, prediction: Prediction) -> None:
     ],
 )
 def test_a_rule_that_cannot_answer(value: object) -> None:
-    """None, a number that is not finite, or anything ill-typed is no answer, so the next link is asked."""
+    """None, a number that is not finite, and a value of a wrong type are no answer."""
     assert fallback.from_rule(value) is None
 
 
@@ -95,7 +95,7 @@ def test_a_rule_that_cannot_answer(value: object) -> None:
     ("ratio", "score", "label"), [(0.0, 0.03, 0), (0.5, 0.407, 0), (0.6, 0.592, 1), (9.0, 0.70, 1)]
 )
 def test_the_demos_rule_answers(ratio: float, score: float, label: int) -> None:
-    """The demo's rule rises with the ratio between its bounds, and its answer is one that the chain can use."""
+    """The demo's rule rises with the ratio between its bounds, and the chain accepts its answer."""
     made = fallback.from_rule(by_ratio({"debt_to_income_ratio": ratio}))
     assert made is not None
     assert (made.score, made.label) == (pytest.approx(score), label)
@@ -107,7 +107,7 @@ def scores(*values: float) -> Predictions:
 
 
 def test_last_known_is_the_latest() -> None:
-    """A key's latest answer is recalled whole, with who gave it and when; a row without a key is not remembered."""
+    """The latest answer of a key is returned with its model, version and time; rows without a key are skipped."""
     known = LastKnown(max_age=10)
     batch = Predictions(
         np.array([0.1, 0.9], dtype=np.float32),
@@ -123,8 +123,8 @@ def test_last_known_is_the_latest() -> None:
     assert len(known) == 1
 
 
-def test_last_known_grows_old() -> None:
-    """An answer is good until it is older than the maximum, and its memory is given back at a later batch."""
+def test_last_known_answers_expire() -> None:
+    """An answer is returned until it is older than the maximum age; the next batch removes it."""
     known = LastKnown(max_age=10)
     known.remember([b"a"], scores(0.1), "m", 1, now=0.0)
     assert known.recall(b"a", 10.0) is not None
@@ -134,7 +134,7 @@ def test_last_known_grows_old() -> None:
 
 
 def test_last_known_is_bounded() -> None:
-    """Beyond its count the key answered longest ago goes first; answering a key again renews it."""
+    """Over the maximum count, the key that was answered longest ago is removed; a new answer renews a key."""
     known = LastKnown(max_age=100, max_count=2)
     known.remember([b"a", b"b"], scores(0.1, 0.2), "m", 1, now=0.0)
     known.remember([b"a"], scores(0.3), "m", 1, now=1.0)
@@ -143,7 +143,7 @@ def test_last_known_is_bounded() -> None:
     assert [known.recall(key, 2.0) is not None for key in (b"a", b"c")] == [True, True]
 
 
-def test_last_known_wants_a_key_a_row() -> None:
-    """Keys that do not match the batch's rows are a mistake, not a guess."""
+def test_last_known_needs_one_key_a_row() -> None:
+    """A number of keys that differs from the number of rows raises ValueError."""
     with pytest.raises(ValueError, match="1 keys for 2"):
         LastKnown(max_age=1).remember([b"a"], scores(0.1, 0.2), "m", 1, now=0.0)

@@ -1,4 +1,4 @@
-"""Imputation: what fills a missing cell, what is named, and what stays invalid."""
+"""Imputation: which cells are filled, which rows are listed as imputed, and which stay invalid."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def run(made: ModelCard, *events: dict[str, object], **more: Any) -> Imputed:
         ({"type": "string", "impute": {"value": "mode"}}, Statistic(mode="b"), "mode"),
     ],
 )
-def test_filled(feature: dict[str, Any], statistic: Statistic, filled: object) -> None:
-    """A missing cell takes the card's value, or the statistic it asks for, the card's before the version's."""
+def test_a_missing_cell_is_filled(feature: dict[str, Any], statistic: Statistic, filled: object) -> None:
+    """A missing cell gets the card's value, or the statistic from the card or else from the version."""
     made = run(card({"name": "x", **feature}), {}, statistics={"x": statistic})
     assert made.columns.values["x"].tolist() == [filled]
     assert (made.imputed, made.invalid, made.columns.unusable) == ({0: ("x",)}, {}, {})
 
 
-def test_whatever_is_unusable_is_missing() -> None:
-    """A wrong type and an unseen category are made up for as an absent key is."""
+def test_unusable_values_are_imputed_too() -> None:
+    """A value of a wrong type and an unseen category are imputed like a missing key."""
     features = ({"name": "n", "type": "float", "impute": 1.0}, {"name": "c", "type": "string", "categories": ["a"]})
     made = run(card(features[0], {**features[1], "impute": "a"}), {"n": "1", "c": "z"})
     assert made.columns.row(0) == {"n": 1.0, "c": "a"}
@@ -52,7 +52,7 @@ def test_whatever_is_unusable_is_missing() -> None:
 
 
 def test_invalid_without_impute() -> None:
-    """A row that lacks what the card does not impute is invalid, and its other fills are not claimed."""
+    """A row without a feature that the card does not impute is invalid, and not listed as imputed."""
     made = run(
         card({"name": "x", "type": "float"}, {"name": "y", "type": "float", "impute": 0.0}),
         {"x": 1.0},
@@ -65,8 +65,8 @@ def test_invalid_without_impute() -> None:
     assert made.columns.values["y"].tolist() == [0.0, 0.0, 2.0]
 
 
-def test_the_given_columns_stay() -> None:
-    """Imputation changes no column that it was given, and copies none that it need not touch."""
+def test_the_given_columns_do_not_change() -> None:
+    """Imputation does not change the given columns, and copies only those that it fills."""
     made = card({"name": "x", "type": "int", "impute": 5}, {"name": "s", "type": "string"})
     given = columns([{"s": "a"}, {"x": 1, "s": "b"}], made.specs)
     filled = impute(given, made, {}).columns
@@ -75,23 +75,23 @@ def test_the_given_columns_stay() -> None:
     assert filled.values["s"] is given.values["s"]
 
 
-def test_nothing_missing_costs_nothing() -> None:
-    """A clean batch is given back as it is."""
+def test_a_complete_batch_is_returned_as_it_is() -> None:
+    """A batch without missing values is returned as the same object."""
     made = card({"name": "x", "type": "float", "impute": 5})
     given = columns([{"x": 1.0}], made.specs)
     assert impute(given, made, {}).columns is given
 
 
-def test_the_matrix_stays_one() -> None:
-    """Filled float columns are still views of one matrix, so that the model is fed without another copy."""
+def test_filled_columns_stay_one_matrix() -> None:
+    """Filled float columns are still views of one matrix, so that no other copy is needed for the model."""
     made = run(card({"name": "x", "type": "float", "impute": 5}, {"name": "y", "type": "float"}), {"y": 1.0})
     assert made.columns.matrix is not None
     assert made.columns.matrix.tolist() == [[5.0, 1.0]]
     assert np.shares_memory(made.columns.matrix, made.columns.values["x"])
 
 
-def test_last_known() -> None:
-    """A last known value is used if there is one that the feature can hold; else the row is invalid and says so."""
+def test_last_known_values() -> None:
+    """A last known value is used if the feature accepts it; otherwise the row is invalid."""
     known: dict[tuple[int, str], object] = {(0, "x"): 4.5, (2, "x"): "rubbish"}
     made = run(
         card({"name": "x", "type": "float", "impute": "last_known"}),
@@ -103,10 +103,10 @@ def test_last_known() -> None:
     assert made.columns.values["x"].tolist()[0] == 4.5
     assert made.imputed == {0: ("x",)}
     assert set(made.invalid) == {1, 2}
-    assert made.invalid[1].message == "feature 'x': missing; no last known value is at hand"
+    assert made.invalid[1].message == "feature 'x': missing; no last known value is available"
 
 
-def test_a_missing_statistic_is_a_mistake() -> None:
-    """A statistic that nobody gives ends the job: the repository should have refused the card."""
+def test_a_missing_statistic_raises() -> None:
+    """A missing statistic raises LookupError, because the repository should have refused the version."""
     with pytest.raises(LookupError, match="no median"):
         run(card({"name": "x", "type": "float", "impute": "median"}), {})

@@ -1,4 +1,4 @@
-"""The breaker, as walks through its states."""
+"""The breaker: its transition table, its rules, and sequences of transitions."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ POLICY = BreakerPolicy(
     max_open=300.0,
     probes=3,
 )
-MIDDLE = 0.5  # the draw that jitters nothing
+MIDDLE = 0.5  # the draw that adds no jitter
 GOOD, BAD, SLOW = Counts(1, 0, 0), Counts(1, 1, 0), Counts(1, 0, 1)
 
 
 def opened(now: float = 0.0, policy: BreakerPolicy = POLICY) -> Breaker:
-    """A breaker that failing calls opened at ``now``."""
+    """A breaker that was opened by failing calls at ``now``."""
     breaker = Breaker(policy, now)
     moved = breaker.report(breaker.admit(20, now).generation, Counts(20, 20, 0), now, MIDDLE)
     assert [t.to for t in moved] == [BreakerState.OPEN]
@@ -43,19 +43,19 @@ def half_open(now: float = 15.0) -> Breaker:
 
 
 def test_every_state_is_in_the_table_and_can_be_reached() -> None:
-    """The table has a row a state, and no state is a dead end or out of reach."""
+    """The table has a row for each state, and each state can be reached and left."""
     assert set(TRANSITIONS) == set(BreakerState)
     assert {to for row in TRANSITIONS.values() for to in row.values()} == set(BreakerState)
 
 
 def test_every_event_does_something() -> None:
-    """No event is in the enumeration without an arrow in the diagram."""
+    """Each event causes a transition from at least one state."""
     assert {event for row in TRANSITIONS.values() for event in row} == set(BreakerEvent)
 
 
 @pytest.mark.parametrize("state", [BreakerState.FORCED_OPEN, BreakerState.DISABLED])
-def test_forced_states_are_left_by_commands_alone(state: BreakerState) -> None:
-    """What an operator decided, neither time nor calls undo."""
+def test_only_commands_leave_the_operator_states(state: BreakerState) -> None:
+    """Neither time nor calls end a state that an operator set."""
     assert all(event.startswith("operator: ") for event in TRANSITIONS[state])
 
 
@@ -65,34 +65,34 @@ def test_forced_states_are_left_by_commands_alone(state: BreakerState) -> None:
 @pytest.mark.parametrize(
     ("counts", "opens"),
     [
-        (Counts(19, 19, 19), False),  # too few calls to tell
+        (Counts(19, 19, 19), False),  # fewer than the minimum of calls
         (Counts(20, 9, 0), False),
-        (Counts(20, 10, 0), True),  # exactly the rate
+        (Counts(20, 10, 0), True),  # exactly the threshold
         (Counts(20, 0, 15), False),
         (Counts(20, 0, 16), True),
-        (Counts(20, 9, 15), False),  # rates are not added to each other
+        (Counts(20, 9, 15), False),  # the two rates are not added
         (Counts(), False),
     ],
 )
 def test_it_opens_at_a_rate_with_enough_calls(counts: Counts, opens: bool) -> None:
-    """A rate counts from the minimum of calls on, and opens when it is reached."""
+    """A breaker opens when a rate reaches its threshold with at least the minimum of calls."""
     assert (judge(POLICY, counts) is not None) is opens
 
 
-def test_a_rate_that_floats_cannot_hold_is_reached_exactly() -> None:
-    """3 of 30 reach a rate of 0.1."""
+def test_a_rate_without_an_exact_float_is_reached_exactly() -> None:
+    """3 failures of 30 calls reach a failure rate of 0.1."""
     assert judge(replace(POLICY, failure_rate=0.1), Counts(30, 3, 0)) is not None
 
 
-def test_one_slow_run_of_many_rows_opens_nothing() -> None:
-    """A stall of one large batch is one slow run, not thousands of slow calls."""
+def test_one_slow_run_of_many_rows_does_not_open() -> None:
+    """A slow run of a large batch counts as one slow run, not as thousands of slow calls."""
     assert judge(POLICY, Counts(4000, 0, 1, runs=1)) is None
     assert judge(POLICY, Counts(4000 * 20, 0, 15, runs=20)) is None
     assert judge(POLICY, Counts(4000 * 20, 0, 16, runs=20)) == "16 of 20 runs were slow in 30 s (0.8 opens)"
 
 
 def test_the_reason_names_the_numbers() -> None:
-    """Who reads why it opened sees the counts, the window and the threshold."""
+    """The reason gives the counts, the window and the threshold."""
     assert judge(POLICY, Counts(40, 30, 0)) == "30 of 40 calls failed in 30 s (0.5 opens)"
     assert judge(POLICY, Counts(40, 0, 36)) == "36 of 40 runs were slow in 30 s (0.8 opens)"
 
@@ -102,13 +102,13 @@ def test_the_reason_names_the_numbers() -> None:
 
 @pytest.mark.parametrize(("reopenings", "seconds"), [(0, 15), (1, 30), (2, 60), (4, 240), (5, 300), (10_000, 300)])
 def test_the_wait_doubles_up_to_its_cap(reopenings: int, seconds: float) -> None:
-    """Each reopening doubles the wait, until max_open."""
+    """Each reopening doubles the wait, up to max_open."""
     assert wait(POLICY, reopenings, MIDDLE) == seconds
 
 
 @pytest.mark.parametrize(("reopenings", "last"), [(0, 18), (4, 288), (5, 240), (10_000, 240)])
 def test_the_wait_is_jittered_by_a_fifth(reopenings: int, last: float) -> None:
-    """The draw spreads the wait over 20 % on either side, and what would lie beyond max_open beneath it."""
+    """The draw varies the wait by 20 % in both directions, and reflects a wait above max_open below it."""
     assert wait(POLICY, reopenings, 0.0) == pytest.approx(wait(POLICY, reopenings, MIDDLE) * 0.8)
     assert wait(POLICY, reopenings, 1.0) == pytest.approx(last)
     assert max(wait(POLICY, reopenings, n / 100) for n in range(100)) <= POLICY.max_open
@@ -131,16 +131,16 @@ def test_the_wait_is_jittered_by_a_fifth(reopenings: int, last: float) -> None:
     ],
 )
 def test_a_policy_that_cannot_work_is_refused(wrong: dict[str, float]) -> None:
-    """The refusal names the field."""
+    """An invalid policy raises ValueError, which names the field."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         replace(POLICY, **wrong)
 
 
-# --- walks -------------------------------------------------------------------------------------------------------
+# --- transitions ------------------------------------------------------------------------------------------------------
 
 
 def test_closed_open_half_open_closed() -> None:
-    """The whole walk: failures open it, time lets probes through, good probes close it."""
+    """Failures open the breaker, time makes it half-open, and successful probes close it."""
     breaker = Breaker(POLICY, now=100.0)
     assert breaker.admit(500, 100.0) == Admission(500, 0)
     [trip] = breaker.report(0, Counts(500, 400, 0), 100.2, MIDDLE)
@@ -161,7 +161,7 @@ def test_closed_open_half_open_closed() -> None:
 
 
 def test_closed_open_half_open_open_for_longer() -> None:
-    """A failed probe reopens at once, for twice as long, and again."""
+    """Each failed probe reopens the breaker at once and doubles the wait."""
     breaker, now = opened(), 0.0
     for cycle, seconds in enumerate([15, 30, 60, 120, 240, 300, 300]):
         assert breaker.until == pytest.approx(now + seconds)
@@ -173,8 +173,8 @@ def test_closed_open_half_open_open_for_longer() -> None:
         assert breaker.state is BreakerState.OPEN
 
 
-def test_closing_forgets_the_doubling() -> None:
-    """After probes closed it, the next opening is as short as the first."""
+def test_closing_resets_the_doubling() -> None:
+    """After probes closed the breaker, the next wait is as long as the first."""
     breaker = half_open(15.0)
     breaker.report(breaker.admit(1, 15.0).generation, BAD, 15.0, MIDDLE)
     breaker.report(breaker.admit(3, 45.0).generation, Counts(3, 0, 0), 45.0, MIDDLE)
@@ -184,7 +184,7 @@ def test_closing_forgets_the_doubling() -> None:
 
 
 def test_small_reports_add_up() -> None:
-    """Counts of many batches open it as one batch's would, within the window."""
+    """Counts from many batches within the window open the breaker as those of one batch do."""
     breaker = Breaker(POLICY, 0.0)
     for i in range(19):
         assert breaker.report(0, BAD, i * 0.1, MIDDLE) == []
@@ -192,20 +192,20 @@ def test_small_reports_add_up() -> None:
 
 
 def test_old_failures_do_not_open_it() -> None:
-    """What left the window no longer counts."""
+    """Failures that left the window no longer count."""
     breaker = Breaker(POLICY, 0.0)
     breaker.report(0, Counts(19, 19, 0), 0.0, MIDDLE)
     assert breaker.report(0, BAD, 31.0, MIDDLE) == []
 
 
 def test_slow_calls_open_it() -> None:
-    """A model that answers too slowly opens its breaker although nothing failed."""
+    """Slow calls open the breaker although none failed."""
     breaker = Breaker(POLICY, 0.0)
     assert [t.to for t in breaker.report(0, Counts(20, 0, 20), 0.0, MIDDLE)] == [BreakerState.OPEN]
 
 
 def test_a_transition_empties_the_window() -> None:
-    """After closing, the failures from before it opened do not count."""
+    """After closing, failures from before the breaker opened do not count."""
     breaker = half_open()
     breaker.report(breaker.admit(3, 15.0).generation, Counts(3, 0, 0), 15.0, MIDDLE)
     assert breaker.snapshot(15.0).counts == Counts()
@@ -214,7 +214,7 @@ def test_a_transition_empties_the_window() -> None:
 
 @pytest.mark.parametrize("counts", [Counts(20, 20, 0), Counts(3, 0, 0)])
 def test_late_reports_of_an_older_generation_are_dropped(counts: Counts) -> None:
-    """Neither failures nor successes of an older generation move or fill anything."""
+    """Results and released probes of an older generation change nothing."""
     breaker = half_open()
     breaker.admit(2, 15.0)
     before = breaker.snapshot(15.0)
@@ -224,7 +224,7 @@ def test_late_reports_of_an_older_generation_are_dropped(counts: Counts) -> None
 
 
 def test_an_empty_report_changes_nothing() -> None:
-    """No calls say nothing of a model."""
+    """A report without calls changes nothing."""
     breaker = half_open()
     before = breaker.snapshot(15.0)
     assert breaker.report(breaker.generation, Counts(), 15.0, MIDDLE) == []
@@ -235,41 +235,41 @@ def test_an_empty_report_changes_nothing() -> None:
 
 
 def test_admit_sees_that_the_wait_is_over() -> None:
-    """The first caller after the wait is a prober, and the next tick says what happened."""
+    """The first request after the wait gets probes, and the next tick returns the transition."""
     breaker = opened()
     assert breaker.admit(10, 15.0).granted == 3
     assert [t.to for t in breaker.tick(15.0)] == [BreakerState.HALF_OPEN]
     assert breaker.tick(15.0) == []
 
 
-def test_probes_are_lent_once() -> None:
-    """Callers share the probes; successes do not free new ones."""
+def test_probes_are_granted_once() -> None:
+    """All requests share the probes, and successful probes do not add new ones."""
     breaker = half_open()
     assert [breaker.admit(2, 15.0).granted for _ in range(3)] == [2, 1, 0]
     breaker.report(breaker.generation, GOOD, 15.1, MIDDLE)
     assert breaker.admit(2, 15.2).granted == 0
 
 
-def test_a_probe_given_back_is_lent_again() -> None:
-    """A caller that did not call after all does not cost a probe."""
+def test_a_released_probe_is_granted_again() -> None:
+    """A released probe can be granted again."""
     breaker = half_open()
-    lent = breaker.admit(3, 15.0)
-    breaker.release(lent.generation, 2)
+    probes = breaker.admit(3, 15.0)
+    breaker.release(probes.generation, 2)
     assert breaker.admit(5, 15.0).granted == 2
-    breaker.release(lent.generation, 50)
+    breaker.release(probes.generation, 50)
     assert breaker.admit(5, 15.0).granted == 3
 
 
-def test_one_failed_probe_reopens_although_others_are_out() -> None:
-    """The first failure decides; the others' reports come too late to matter."""
+def test_one_failed_probe_reopens_while_others_are_outstanding() -> None:
+    """The first failed probe reopens the breaker, and later reports of other probes are dropped."""
     breaker = half_open()
-    lent = breaker.admit(3, 15.0)
-    assert [t.to for t in breaker.report(lent.generation, BAD, 15.1, MIDDLE)] == [BreakerState.OPEN]
-    assert breaker.report(lent.generation, Counts(2, 0, 0), 15.2, MIDDLE) == []
+    probes = breaker.admit(3, 15.0)
+    assert [t.to for t in breaker.report(probes.generation, BAD, 15.1, MIDDLE)] == [BreakerState.OPEN]
+    assert breaker.report(probes.generation, Counts(2, 0, 0), 15.2, MIDDLE) == []
 
 
-def test_a_slow_first_probe_is_forgiven_slow_probes_are_not() -> None:
-    """Slow probes reopen at the rate at which slow calls open: here three of three."""
+def test_slow_probes_reopen_at_the_slow_rate() -> None:
+    """Slow probes reopen the breaker when their share reaches the slow rate, here three of three."""
     breaker = half_open()
     generation = breaker.admit(3, 15.0).generation
     assert breaker.report(generation, SLOW, 15.1, MIDDLE) == []
@@ -279,37 +279,37 @@ def test_a_slow_first_probe_is_forgiven_slow_probes_are_not() -> None:
     assert breaker.reopenings == 1
 
 
-def test_one_slow_probe_among_good_ones_closes() -> None:
-    """Fewer slow probes than the slow rate do not stand in the way."""
+def test_one_slow_probe_does_not_prevent_closing() -> None:
+    """The breaker closes when fewer probes are slow than the slow rate."""
     breaker = half_open()
     assert [t.to for t in breaker.report(breaker.admit(3, 15.0).generation, Counts(3, 0, 1), 15.1, MIDDLE)] == [
         BreakerState.CLOSED
     ]
 
 
-def test_lost_probes_do_not_leave_it_stuck() -> None:
-    """Probes not heard of by the end of their lease are lent anew, and their late report is harmless."""
+def test_lost_probes_are_granted_again() -> None:
+    """When a lease expires, its probes are granted again and their late report is dropped."""
     breaker = half_open(15.0)
     lost = breaker.admit(3, 16.0)
     assert breaker.admit(3, 45.9).granted == 0
     fresh = breaker.admit(3, 46.0)
     assert fresh.granted == 3
-    [anew] = breaker.report(lost.generation, BAD, 46.1, MIDDLE)
-    assert (anew.from_, anew.to) == (BreakerState.HALF_OPEN, BreakerState.HALF_OPEN)
+    [renewed] = breaker.report(lost.generation, BAD, 46.1, MIDDLE)
+    assert (renewed.from_, renewed.to) == (BreakerState.HALF_OPEN, BreakerState.HALF_OPEN)
     assert breaker.state is BreakerState.HALF_OPEN
     assert [t.to for t in breaker.report(fresh.generation, Counts(3, 0, 0), 46.2, MIDDLE)] == [BreakerState.CLOSED]
 
 
 def test_a_lease_runs_from_the_oldest_probe() -> None:
-    """Probes lent later do not extend the life of a lost one."""
+    """Probes granted later do not extend the lease of an earlier probe."""
     breaker = half_open(15.0)
     breaker.admit(1, 15.0)
     breaker.admit(1, 40.0)
     assert [t.to for t in breaker.tick(45.0)] == [BreakerState.HALF_OPEN]
 
 
-def test_probes_wait_for_traffic_as_long_as_it_takes() -> None:
-    """With nothing lent, no lease runs out: a quiet night moves nothing."""
+def test_a_half_open_breaker_waits_for_traffic() -> None:
+    """Without outstanding probes no lease expires, and the breaker stays half-open."""
     breaker = half_open(15.0)
     assert breaker.tick(1e6) == []
     assert breaker.admit(1, 1e6).granted == 1
@@ -318,8 +318,8 @@ def test_probes_wait_for_traffic_as_long_as_it_takes() -> None:
 # --- snapshots ---------------------------------------------------------------------------------------------------
 
 
-def test_a_snapshot_survives_another_clock() -> None:
-    """Restored elsewhere, a breaker waits, lends and closes as the original would have."""
+def test_a_snapshot_can_be_restored_on_another_clock() -> None:
+    """A restored breaker waits, grants probes and expires leases as the original would."""
     breaker = opened(now=1_000.0)
     restored = Breaker.restore(breaker.snapshot(1_005.0), now=7.0)
     assert restored.snapshot(7.0) == breaker.snapshot(1_005.0)
@@ -333,7 +333,7 @@ def test_a_snapshot_survives_another_clock() -> None:
 
 
 def test_a_snapshot_changes_nothing() -> None:
-    """Looking at an open breaker whose time has come does not make it half-open."""
+    """A snapshot does not make an open breaker half-open, even after its wait."""
     breaker = opened()
     assert breaker.snapshot(1e6).state is BreakerState.OPEN
     assert breaker.state is BreakerState.OPEN

@@ -1,4 +1,4 @@
-"""The fleet's breaker: when it opens and when a node is sick, which reports count, and what a worker may do."""
+"""The fleet breaker: when it opens, when a node is sick, which reports count, and what a worker may do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fleet_owner import BAD, GOOD, KEY, POLICY, T0, Owner, half_open, open
 
 
 def test_two_failing_workers_open_the_fleet_at_once() -> None:
-    """Two that fail by themselves are no accident of one node."""
+    """Two workers that fail on their own counts open the fleet breaker at once."""
     owner = Owner()
     owner.window("c", GOOD)
     owner.window("a", BAD)
@@ -27,17 +27,17 @@ def test_two_failing_workers_open_the_fleet_at_once() -> None:
 
 
 def test_a_failing_worker_may_have_few_calls() -> None:
-    """Where traffic is spread, a quarter of the minimum speaks for a worker; the sum still has to have all of it."""
+    """A quarter of the minimum of calls is enough to judge one worker; the sum needs the whole minimum."""
     owner = Owner()
     owner.window("a", Counts(14, 14, 0, 14))
     owner.window("b", Counts(5, 5, 0, 5))
-    assert owner.state() is BreakerState.CLOSED, "19 calls are under the minimum"
+    assert owner.state() is BreakerState.CLOSED, "19 calls are fewer than the minimum"
     owner.window("b", Counts(6, 6, 0, 6))
     assert owner.state() is BreakerState.OPEN
 
 
 def test_the_sum_has_to_be_over_the_threshold() -> None:
-    """Two failing workers do not open a fleet that by and large succeeds."""
+    """Two failing workers do not open the fleet breaker while the summed rate is under the threshold."""
     owner = Owner()
     owner.window("c", Counts(1000, 0, 0, 10))
     owner.window("a", BAD)
@@ -45,8 +45,8 @@ def test_the_sum_has_to_be_over_the_threshold() -> None:
     assert owner.state() is BreakerState.CLOSED
 
 
-def test_slow_runs_open_likewise() -> None:
-    """A model that has become slow is as useless as one that fails."""
+def test_slow_runs_open_too() -> None:
+    """Slow runs open the fleet breaker as failures do."""
     slow = Counts(400, 0, 20, 20)
     owner = Owner()
     owner.window("a", slow)
@@ -55,8 +55,8 @@ def test_slow_runs_open_likewise() -> None:
     assert owner.row is not None and owner.row.reason is not None and "40 of 40 runs were slow" in owner.row.reason
 
 
-def test_a_fleet_of_one_opens_alone_when_no_other_was_heard() -> None:
-    """The first failing report waits for the others; when none comes, the one is the fleet, and was never sick."""
+def test_a_fleet_of_one_opens_after_a_wait() -> None:
+    """A single reporting worker opens the fleet breaker after ALONE_MS, and does not become a sick node."""
     owner = Owner()
     owner.window("a", BAD, tripped=True)
     owner.now += ALONE_MS - 1
@@ -69,7 +69,7 @@ def test_a_fleet_of_one_opens_alone_when_no_other_was_heard() -> None:
 
 
 def test_one_of_two_opens() -> None:
-    """Half of those that reported is a quorum, once the other had time to report."""
+    """One failing worker of two opens the fleet breaker after ALONE_MS."""
     owner = Owner()
     owner.window("b", GOOD)
     owner.window("a", BAD)
@@ -79,7 +79,7 @@ def test_one_of_two_opens() -> None:
 
 
 def test_one_of_three_is_sick_and_the_fleet_stays_closed() -> None:
-    """One bad node must not poison the good ones, even if it makes most of the calls, and reports first."""
+    """One failing worker of three becomes a sick node, even if it makes most calls and reports first."""
     owner = Owner()
     owner.window("a", Counts(500, 500, 0, 50), tripped=True)
     for worker in ("b", "c"):
@@ -89,12 +89,12 @@ def test_one_of_three_is_sick_and_the_fleet_stays_closed() -> None:
         owner.window("a", Counts(500, 500, 0, 50), tripped=True)
     assert owner.state() is BreakerState.CLOSED
     assert owner.row is not None and owner.row.sick == ("a",)
-    assert owner.sickness() == [("a", "sick")], "one alert, not one a report"
+    assert owner.sickness() == [("a", "sick")], "one alert, not one for each report"
     assert owner.row.generation == 0
 
 
-def test_a_sick_node_is_sick_while_it_is_open_at_home_and_until_its_rate_is_well() -> None:
-    """A worker that makes no calls has no failures, and is not well for that."""
+def test_a_node_stays_sick_until_its_rates_recover() -> None:
+    """A node stays sick while its local breaker is open, and until its rates are under the thresholds."""
     owner = Owner()
     for worker in ("b", "c"):
         owner.window(worker, GOOD)
@@ -103,14 +103,14 @@ def test_a_sick_node_is_sick_while_it_is_open_at_home_and_until_its_rate_is_well
     owner.window("a", Counts(), tripped=True)
     assert owner.row is not None and owner.row.sick == ("a",)
     owner.window("a", Counts(3, 2, 0, 3))
-    assert owner.row.sick == ("a",), "few calls, but they fail"
+    assert owner.row.sick == ("a",), "few calls, but most fail"
     owner.window("a", Counts(3, 0, 0, 3))
     assert not owner.row.sick
     assert owner.sickness() == [("a", "sick"), ("a", "well")]
 
 
 def test_a_few_failures_do_not_make_a_node_sick() -> None:
-    """It takes what opens a breaker at home: the whole minimum of calls."""
+    """A node becomes sick only with the whole minimum of calls, as a local breaker opens."""
     owner = Owner()
     owner.window("b", GOOD)
     owner.window("c", GOOD)
@@ -120,8 +120,8 @@ def test_a_few_failures_do_not_make_a_node_sick() -> None:
     assert owner.sickness() == []
 
 
-def test_idle_workers_are_no_witnesses() -> None:
-    """A worker that made no calls has not seen the model work."""
+def test_idle_workers_do_not_outvote() -> None:
+    """Workers without calls in their window do not keep the fleet breaker closed."""
     owner = Owner()
     for counts in (Counts(1, 0, 0, 1), Counts()):
         owner.window("b", counts)
@@ -132,8 +132,8 @@ def test_idle_workers_are_no_witnesses() -> None:
     assert owner.state() is BreakerState.OPEN
 
 
-def test_a_sick_node_that_falls_silent_is_nobodys_worry_but_not_well() -> None:
-    """Of a worker that was not heard of for a window, nothing is known."""
+def test_the_status_of_a_silent_sick_node_is_unknown() -> None:
+    """A sick node that has not reported for one window changes to unknown, not to well."""
     owner = Owner()
     for worker in ("a", "b", "c"):
         owner.window(worker, BAD if worker == "a" else GOOD)
@@ -146,8 +146,8 @@ def test_a_sick_node_that_falls_silent_is_nobodys_worry_but_not_well() -> None:
     assert set(owner.row.windows) == {"b"}
 
 
-def test_a_sick_node_is_forgotten_when_the_whole_fleet_opens() -> None:
-    """Each of the node's alerts is ended: the breaker of the fleet says the rest."""
+def test_opening_the_fleet_ends_the_alert_of_a_sick_node() -> None:
+    """When the fleet breaker opens, no node is sick any more and each node_sick alert ends as unknown."""
     owner = Owner()
     for worker in ("a", "b", "c"):
         owner.window(worker, BAD if worker == "a" else GOOD)
@@ -159,15 +159,15 @@ def test_a_sick_node_is_forgotten_when_the_whole_fleet_opens() -> None:
 
 
 def test_many_workers_with_few_calls_each_open_together() -> None:
-    """None of them can be judged alone, and no one of them makes the sum fail: without the worst it fails as well."""
+    """Workers that have too few calls to be judged alone open the fleet breaker by their sum."""
     owner = Owner()
     for n in range(7):
         owner.window(f"w{n}", Counts(3, 3, 0, 3))
     assert owner.state() is BreakerState.OPEN
 
 
-def test_chance_failures_elsewhere_do_not_make_a_sick_node_a_quorum() -> None:
-    """A healthy worker whose only call failed does not outvote the rest."""
+def test_a_chance_failure_does_not_complete_the_quorum() -> None:
+    """A healthy worker whose only call failed does not make a sick node a quorum."""
     owner = Owner()
     owner.window("b", Counts(1, 1, 0, 1))
     owner.window("c", Counts(30, 0, 0, 3))
@@ -181,7 +181,7 @@ def test_chance_failures_elsewhere_do_not_make_a_sick_node_a_quorum() -> None:
 
 
 def test_a_newer_report_replaces_and_an_older_changes_nothing() -> None:
-    """Reports are totals, so what comes twice or late is not counted twice."""
+    """A newer report replaces an older one, because reports are totals; repeats and older ones change nothing."""
     owner = Owner()
     first = owner.report("a", ReportKind.WINDOW, counts=Counts(19, 19, 0, 19))
     second = owner.report("a", ReportKind.WINDOW, counts=Counts(19, 0, 0, 19))
@@ -192,7 +192,7 @@ def test_a_newer_report_replaces_and_an_older_changes_nothing() -> None:
 
 
 def test_counts_of_another_generation_are_dropped() -> None:
-    """They are of calls made before the breaker moved."""
+    """Counts of another generation belong to calls before or after another transition, and are dropped."""
     owner = Owner()
     owner.order(Action.RESET)
     assert not owner.window("a", BAD, generation=0)
@@ -200,8 +200,8 @@ def test_counts_of_another_generation_are_dropped() -> None:
     assert owner.window("a", BAD, generation=1)
 
 
-def test_nothing_that_is_news_to_nobody_is_written() -> None:
-    """An idle worker without a window does not make a row."""
+def test_an_empty_report_writes_no_row() -> None:
+    """An empty window, a request and probe results do not create a row."""
     owner = Owner()
     assert not owner.window("a", Counts())
     assert not owner.ask("a")
@@ -209,19 +209,19 @@ def test_nothing_that_is_news_to_nobody_is_written() -> None:
     assert owner.row is None
 
 
-def test_old_windows_fall_out() -> None:
-    """A worker's counts weigh for a window after it reported them, and no longer."""
+def test_old_windows_expire() -> None:
+    """A worker's counts are used for one window's length after its report, and no longer."""
     owner = Owner()
     owner.window("a", BAD)
     owner.now += 30_000
     owner.window("b", Counts(10, 10, 0, 10))
     assert owner.state() is BreakerState.CLOSED
     assert owner.row is not None and set(owner.row.windows) == {"b"}
-    assert not owner.window("c", BAD, at_ms=owner.now - 30_000), "it was old when it came"
+    assert not owner.window("c", BAD, at_ms=owner.now - 30_000), "it had expired when it arrived"
 
 
 def test_a_clock_ahead_does_not_keep_counts_for_longer() -> None:
-    """By the owner's clock a report was made when it came, at the latest."""
+    """A report from a clock that is ahead counts as made when it arrived."""
     owner = Owner()
     owner.window("a", BAD, at_ms=T0 + 3_600_000)
     owner.now += 30_000
@@ -229,8 +229,8 @@ def test_a_clock_ahead_does_not_keep_counts_for_longer() -> None:
     assert owner.row is not None and set(owner.row.windows) == {"b"}
 
 
-def test_counts_from_before_the_owners_clock_was_set_back_fall_out() -> None:
-    """They would otherwise stay until it is as late again."""
+def test_counts_expire_when_the_owners_clock_is_set_back() -> None:
+    """Counts with a time far in the owner's future expire at once."""
     owner = Owner()
     owner.window("a", BAD)
     owner.now -= 3_600_000
@@ -238,8 +238,8 @@ def test_counts_from_before_the_owners_clock_was_set_back_fall_out() -> None:
     assert owner.row is not None and set(owner.row.windows) == {"b"}
 
 
-def test_a_restarted_worker_is_heard_even_if_it_counts_from_one() -> None:
-    """Its sequence should go on, and if not, its silence ends with the window."""
+def test_a_worker_whose_sequence_restarts_is_accepted_again() -> None:
+    """Reports with a restarted sequence are dropped only until the old window has expired."""
     owner = Owner()
     owner.sequence = 1_000
     owner.window("a", GOOD)
@@ -249,8 +249,8 @@ def test_a_restarted_worker_is_heard_even_if_it_counts_from_one() -> None:
     assert owner.window("a", GOOD)
 
 
-def test_a_row_has_room_for_so_many_workers() -> None:
-    """Invented workers cannot make a row that the table's topic does not take; known ones are heard on."""
+def test_a_row_holds_a_bounded_number_of_workers() -> None:
+    """A full row refuses new workers, accepts known ones, and stays under half of the record limit."""
     full = BreakerRow(KEY, windows={f"w{n}": WorkerWindow(0, T0, GOOD) for n in range(MAX_WORKERS)})
     owner = Owner(full)
     assert not owner.window("one too many", GOOD)
@@ -264,8 +264,8 @@ def test_a_row_has_room_for_so_many_workers() -> None:
 # --- what a worker may do ----------------------------------------------------------------------------------------
 
 
-def test_a_worker_does_what_the_row_says() -> None:
-    """All while closed or disabled, its own live lease while half-open, else nothing; and it knows when to ask."""
+def test_the_view_follows_the_row() -> None:
+    """A worker may make all calls while closed or disabled, its leased probes while half-open, else none."""
     assert view(None, "a", T0) == View(BreakerState.CLOSED, 0, None)
     owner = opened()
     assert view(owner.row, "a", T0 + 14_999) == View(BreakerState.OPEN, 1, 0)
@@ -283,8 +283,8 @@ def test_a_worker_does_what_the_row_says() -> None:
     assert view(owner.row, "a", owner.now) == View(BreakerState.DISABLED, 4, None)
 
 
-def test_a_fold_does_not_change_what_it_was_given() -> None:
-    """The row that is in the table stays as it is until another is written."""
+def test_a_fold_does_not_change_the_given_row() -> None:
+    """Folding returns a new row and leaves the given row unchanged."""
     row = BreakerRow(KEY, windows={"a": WorkerWindow(0, T0, GOOD)})
     before = row.to_bytes()
     folded = fold(row, Report(KEY, "b", 1, T0, 0, ReportKind.WINDOW, counts=GOOD), POLICY, T0, 0.5)

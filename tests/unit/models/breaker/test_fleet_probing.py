@@ -1,4 +1,4 @@
-"""The fleet's breaker half-open: who probes, who is believed, and what operators order."""
+"""The half-open fleet breaker: leases, probe results, and operators' commands."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.fleet_owner import BAD, KEY, POLICY, T0, Owner, half_open, opened
 
 
 def test_closed_open_half_open_closed() -> None:
-    """The walk of an outage that ends: each step a generation and an alert."""
+    """An outage that ends: each transition has a new generation and an alert."""
     owner = opened()
-    assert not owner.ask("a"), "it is not time"
+    assert not owner.ask("a"), "the wait is not over"
     owner.now += 15_000
     assert not owner.ask("a", want=0), "there is nothing to probe with"
     assert owner.ask("a")
@@ -32,7 +32,7 @@ def test_closed_open_half_open_closed() -> None:
 
 
 def test_a_failed_probe_reopens_for_twice_as_long() -> None:
-    """The wait doubles with each reopening, up to its cap, and is jittered by the draw."""
+    """The wait doubles with each reopening, up to max_open, and is jittered by the draw."""
     owner, waits = half_open(), []
     for u in (0.5, 0.5, 0.0, 0.5, 0.5, 0.5):
         owner.hear(owner.report("a", ReportKind.PROBED, probes=Probes(2, 1)), u)
@@ -44,7 +44,7 @@ def test_a_failed_probe_reopens_for_twice_as_long() -> None:
 
 
 def test_slow_probes_reopen() -> None:
-    """One slow probe may be a cold model; all of them are a slow one."""
+    """Slow probes reopen the fleet breaker when they reach the slow rate: here all three, not two."""
     owner = half_open()
     owner.probed("a", 2, 0, 2)
     assert owner.state() is BreakerState.HALF_OPEN
@@ -52,8 +52,8 @@ def test_slow_probes_reopen() -> None:
     assert owner.state() is BreakerState.OPEN
 
 
-def test_slow_probes_add_up_over_leases_and_are_not_forgotten() -> None:
-    """Those of a lease that is done or expired count with the next one's, and an older total takes none back."""
+def test_slow_probes_add_up_over_leases() -> None:
+    """Slow probes of a finished or expired lease still count, and an older report does not remove them."""
     owner = half_open(want=1)
     owner.probed("a", 1, 0, 1)
     owner.ask("a", want=2)
@@ -66,8 +66,8 @@ def test_slow_probes_add_up_over_leases_and_are_not_forgotten() -> None:
     assert owner.state() is BreakerState.OPEN
 
 
-def test_closing_forgets_the_reopenings() -> None:
-    """The next outage is a new one, and waits as the first did."""
+def test_closing_resets_the_reopenings() -> None:
+    """After the fleet breaker closed, the next wait is as long as the first."""
     owner = half_open()
     owner.probed("a", 0, 1)
     owner.now += 30_000
@@ -77,15 +77,15 @@ def test_closing_forgets_the_reopenings() -> None:
     assert owner.row.reopenings == 0
 
 
-def test_an_asker_gets_nothing_while_another_probes() -> None:
-    """One worker at a time has probes."""
+def test_no_second_lease_while_one_is_live() -> None:
+    """Only one worker at a time has a lease."""
     owner = half_open()
     assert not owner.ask("b")
     assert not owner.ask("a")
 
 
-def test_a_dead_probers_lease_goes_to_the_next_asker() -> None:
-    """Under a new generation: what the dead one says after all is of the old, and harmless."""
+def test_an_expired_lease_goes_to_the_next_request() -> None:
+    """The next lease has a new generation, so a late report of the expired lease is dropped."""
     owner = half_open()
     late = owner.report("a", ReportKind.PROBED, probes=Probes(0, 3))
     owner.now += 9_999
@@ -101,15 +101,15 @@ def test_a_dead_probers_lease_goes_to_the_next_asker() -> None:
 
 
 def test_only_the_leases_holder_reports_probes() -> None:
-    """Whoever made no probes has nothing to say of them."""
+    """Probe results count only from the worker that has the lease, under its generation."""
     owner = half_open()
     assert not owner.probed("b", 0, 3)
     assert not owner.probed("b", 3)
     assert not owner.probed("a", 0, 3, generation=1)
 
 
-def test_probes_told_twice_pass_once() -> None:
-    """A lease's outcomes are totals too."""
+def test_probes_reported_twice_pass_once() -> None:
+    """Probe results are totals, so repeats and older reports change nothing."""
     owner = half_open()
     one = owner.report("a", ReportKind.PROBED, probes=Probes(1))
     two = owner.report("a", ReportKind.PROBED, probes=Probes(2))
@@ -119,16 +119,16 @@ def test_probes_told_twice_pass_once() -> None:
     assert owner.state() is BreakerState.HALF_OPEN
 
 
-def test_no_more_probes_pass_than_were_lent() -> None:
-    """A worker that counts on does not close the fleet alone."""
+def test_no_more_probes_pass_than_were_leased() -> None:
+    """A worker that reports more probes than its lease has does not close the fleet breaker."""
     owner = half_open(want=1)
     owner.probed("a", 50)
     assert owner.state() is BreakerState.HALF_OPEN and owner.row is not None
     assert (owner.row.passed, owner.row.lease) == (1, None)
 
 
-def test_a_result_late_but_before_the_next_lease_counts() -> None:
-    """Nobody else has probes yet, so it is the best that is known."""
+def test_a_late_result_counts_until_the_next_lease() -> None:
+    """A result that arrives after its lease expired counts if no new lease was granted."""
     owner = half_open()
     owner.now += 60_000
     owner.probed("a", 3)
@@ -136,7 +136,7 @@ def test_a_result_late_but_before_the_next_lease_counts() -> None:
 
 
 def test_probes_one_at_a_time_close_it() -> None:
-    """A worker is lent what it can use, and the next need not wait for an expiry; a new lease is a new generation."""
+    """Leases of single probes close the fleet breaker, and each lease has a new generation."""
     owner = half_open(want=1)
     first = owner.report("a", ReportKind.PROBED, probes=Probes(1))
     owner.hear(first)
@@ -144,15 +144,15 @@ def test_probes_one_at_a_time_close_it() -> None:
     assert owner.row is not None and owner.row.generation == 3
     owner.probed("b", 1)
     assert owner.ask("a", want=9)
-    assert owner.row.lease is not None and owner.row.lease.probes == 1, "one is missing"
+    assert owner.row.lease is not None and owner.row.lease.probes == 1, "only one more probe is needed"
     assert not owner.hear(first)
     owner.probed("a", 1)
     assert owner.state() is BreakerState.CLOSED
-    assert len(owner.moves()) == 3, "only states are alerted"
+    assert len(owner.moves()) == 3, "only transitions raise alerts"
 
 
-def test_a_trickle_closes_it() -> None:
-    """What passed under a lease that expired has passed: one event a lease is enough in the end."""
+def test_one_event_a_lease_closes_it() -> None:
+    """Probes that passed under an expired lease still count, so one event a lease is enough."""
     owner = half_open()
     for _ in range(2):
         owner.probed("a", 1)
@@ -162,8 +162,8 @@ def test_a_trickle_closes_it() -> None:
     assert owner.state() is BreakerState.CLOSED
 
 
-def test_nobody_asks_and_nothing_happens() -> None:
-    """Open past its time is harmless: there is nothing to probe with, and when there is, it goes on."""
+def test_without_a_request_it_stays_open() -> None:
+    """Without requests for probes the breaker stays open past its wait, and a later request is granted."""
     owner = opened()
     owner.now += 86_400_000
     assert not owner.window("a", BAD)
@@ -173,18 +173,18 @@ def test_nobody_asks_and_nothing_happens() -> None:
 
 
 def test_a_clock_set_back_ends_the_wait() -> None:
-    """Nobody waits an hour longer because the time became an hour less; a small difference of clocks is not that."""
+    """If the clock is set back by more than the wait, the wait ends; a small difference does not end it."""
     owner = opened()
     owner.now -= 14_000
     assert not owner.ask("a")
     owner.now -= 3_600_000
     assert owner.ask("a")
     owner.now -= 3_600_000
-    assert owner.ask("b"), "and the lease is over too"
+    assert owner.ask("b"), "the lease has ended too"
 
 
-def test_fewer_probes_by_a_new_card_do_not_lend_nothing() -> None:
-    """A policy may change while a breaker is half-open, and then one more probe closes it."""
+def test_a_policy_with_fewer_probes_still_leases_one() -> None:
+    """If the policy changes while half-open and no probe is missing, one more is leased and closes the breaker."""
     owner = half_open(want=2)
     owner.probed("a", 2)
     owner.policy = replace(POLICY, probes=2)
@@ -197,8 +197,8 @@ def test_fewer_probes_by_a_new_card_do_not_lend_nothing() -> None:
 # --- operators ---------------------------------------------------------------------------------------------------
 
 
-def test_commands_move_as_the_table_says_and_name_who_and_why() -> None:
-    """An operator's word is the row's reason, and holds until the next one."""
+def test_commands_follow_the_table_and_record_who_and_why() -> None:
+    """A command sets the row's reason, and its state holds until the next command."""
     owner = Owner()
     assert owner.order(Action.FORCE_OPEN, "ann", "bad features")
     assert owner.row is not None
@@ -213,7 +213,7 @@ def test_commands_move_as_the_table_says_and_name_who_and_why() -> None:
     assert owner.state() is BreakerState.DISABLED
     for worker in ("a", "b"):
         owner.window(worker, BAD)
-    assert owner.state() is BreakerState.DISABLED, "counted, and not judged"
+    assert owner.state() is BreakerState.DISABLED, "counts are kept but not judged"
     assert set(owner.row.windows) == {"a", "b"}
     owner.order(Action.CLOSE)
     assert owner.state() is BreakerState.CLOSED and owner.row.windows == {}
@@ -222,8 +222,8 @@ def test_commands_move_as_the_table_says_and_name_who_and_why() -> None:
 
 
 @pytest.mark.parametrize("action", [Action.CLOSE, Action.RESET])
-def test_an_operator_closes_what_is_open_or_probing(action: Action) -> None:
-    """Its lease and its reopenings are gone."""
+def test_commands_close_an_open_or_half_open_breaker(action: Action) -> None:
+    """The lease, the wait and the count of reopenings are removed."""
     for owner in (opened(), half_open()):
         owner.now += 1
         owner.order(action)
@@ -231,8 +231,8 @@ def test_an_operator_closes_what_is_open_or_probing(action: Action) -> None:
         assert (owner.row.lease, owner.row.until_ms, owner.row.reopenings) == (None, None, 0)
 
 
-def test_a_command_read_again_is_obeyed_once() -> None:
-    """An owner that takes over reads some messages twice; even a command that did nothing then, must not now."""
+def test_a_command_read_again_is_applied_once() -> None:
+    """A new owner reads some commands twice; the second reading changes nothing, even if the first did not."""
     owner = Owner()
     close = Command(KEY, Action.CLOSE, "ann", "just to be sure", T0)
     force = Command(KEY, Action.FORCE_OPEN, "ann", "it is wrong", T0 + 1)
@@ -245,8 +245,8 @@ def test_a_command_read_again_is_obeyed_once() -> None:
     assert owner.row is not None and len(owner.row.commands) == COMMANDS_KEPT
 
 
-def test_a_command_means_each_version_of_a_model_or_one() -> None:
-    """The version is what stands behind the last @."""
+def test_a_command_selects_all_versions_of_a_model_or_one() -> None:
+    """A target is a key or a model; the version of a key follows its last @."""
     keys = ["repayment@1", "repayment@2", "repayment-lite@1", "a@b@1"]
     assert targets("repayment", keys) == ["repayment@1", "repayment@2"]
     assert targets("repayment@2", keys) == ["repayment@2"]
@@ -256,8 +256,8 @@ def test_a_command_means_each_version_of_a_model_or_one() -> None:
 
 
 def test_a_message_for_another_row_is_refused() -> None:
-    """Whoever hands it over has made a mistake, and no row is made of it."""
-    with pytest.raises(ValueError, match="none for"):
+    """A message for another key, or for a model without a row, raises ValueError."""
+    with pytest.raises(ValueError, match="does not belong to"):
         fold(BreakerRow("other@1"), Report(KEY, "a", 1, T0, 0, ReportKind.WINDOW, counts=BAD), POLICY, T0, 0.5)
     with pytest.raises(ValueError, match="names no version"):
         fold(None, Command("repayment", Action.DISABLE, "ann", "", T0), POLICY, T0, 0.5)

@@ -1,4 +1,4 @@
-"""A worker's breaker and the fleet's row: who decides, and what the fleet is told."""
+"""The local breaker and the breaker row: which of them decides, and what the worker reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fleet_owner import KEY, POLICY, T0
 
 @pytest.mark.parametrize("row", [None, BreakerRow(KEY), BreakerRow(KEY, generation=3)])
 def test_under_a_closed_row_the_workers_own_breaker_decides(row: BreakerRow | None) -> None:
-    """It opens at once by its own counts, probes after its own wait, and closes, whatever the others do."""
+    """While the row is closed or missing, the worker's own breaker opens, probes and closes without the fleet."""
     desk = Desk(row)
     assert desk.call(1000) == 1000 and desk.may_retry() and not desk.local.tripped
     desk.now += 31
@@ -29,15 +29,15 @@ def test_under_a_closed_row_the_workers_own_breaker_decides(row: BreakerRow | No
     assert desk.local.tick(desk.now)[0].to is BreakerState.HALF_OPEN and desk.local.tripped
     assert desk.may_retry() and desk.call(10) == 3
     assert desk.local.state is BreakerState.CLOSED and not desk.local.tripped
-    assert ReportKind.ASK not in desk.kinds(), "nobody is asked for what is one's own"
+    assert ReportKind.ASK not in desk.kinds(), "its own probes need no request"
 
 
-def test_its_own_moves_are_told_with_numbers_that_never_come_twice() -> None:
-    """Whoever shows them must tell a spell from another, over the fleet's rows too."""
+def test_generations_of_own_moves_never_repeat() -> None:
+    """Generations grow over the moves of the own breaker and of the row."""
     desk = Desk(BreakerRow(KEY))
     seen = [desk.local.generation]
-    given = desk.local.admit(20, 0, desk.now, desk.now_ms)
-    (move,) = desk.local.report(given.generation, Counts(20, 20), desk.now, 0.5)
+    admission = desk.local.admit(20, 0, desk.now, desk.now_ms)
+    (move,) = desk.local.report(admission.generation, Counts(20, 20), desk.now, 0.5)
     assert (move.from_, move.to, move.by_fleet) == (BreakerState.CLOSED, BreakerState.OPEN, False)
     assert move.generation == desk.local.generation and move.reason and "20 of 20" in move.reason
     for row in (OPEN, BreakerRow(KEY, generation=2), replace(OPEN, generation=3)):
@@ -47,33 +47,33 @@ def test_its_own_moves_are_told_with_numbers_that_never_come_twice() -> None:
     assert seen == sorted(set(seen))
 
 
-def test_probes_given_back_may_be_had_again() -> None:
-    """Under its own breaker and under a lease alike; what an older state lent is not given back to this one."""
+def test_released_probes_are_granted_again() -> None:
+    """Released probes can be granted again by the own breaker and by a lease, but only under their generation."""
     desk = Desk()
     desk.call(20, 20)
     desk.now += 15
-    given = desk.local.admit(3, 0, desk.now, desk.now_ms)
-    desk.local.release(given.generation, 2)
+    admission = desk.local.admit(3, 0, desk.now, desk.now_ms)
+    desk.local.release(admission.generation, 2)
     assert desk.admit(3) == 2
     desk = lent()
-    old = given.generation
-    given = desk.local.admit(3, 3, desk.now, desk.now_ms)
+    old = admission.generation
+    admission = desk.local.admit(3, 3, desk.now, desk.now_ms)
     desk.local.release(old - 1, 3)
     assert desk.admit(3, ladder=3) == 0
-    desk.local.release(given.generation, 2)
+    desk.local.release(admission.generation, 2)
     assert desk.admit(3, ladder=3) == 2
 
 
-def test_the_ladder_has_the_first_probes_and_in_odd_spells_the_live_events() -> None:
-    """Alone as under the fleet; a probe that is out leaves no more for the ladder."""
+def test_retries_probe_first_except_after_an_odd_number_of_reopenings() -> None:
+    """Under its own breaker too, live events come first after an odd number of reopenings."""
     desk = Desk()
     desk.call(20, 20)
     desk.now += 15
     desk.local.tick(desk.now)
     assert desk.may_retry()
-    given = desk.local.admit(3, 3, desk.now, desk.now_ms)
-    assert not desk.may_retry(), "all probes are out"
-    desk.local.report(given.generation, Counts(3, 1), desk.now, 0.5)
+    admission = desk.local.admit(3, 3, desk.now, desk.now_ms)
+    assert not desk.may_retry(), "all probes are outstanding"
+    desk.local.report(admission.generation, Counts(3, 1), desk.now, 0.5)
     desk.now += 30
     desk.local.tick(desk.now)
     assert desk.local.state is BreakerState.HALF_OPEN and not desk.may_retry()
@@ -81,11 +81,11 @@ def test_the_ladder_has_the_first_probes_and_in_odd_spells_the_live_events() -> 
     assert desk.may_retry()
 
 
-# --- closed: what is told ------------------------------------------------------------------------------------------
+# --- closed: reports ------------------------------------------------------------------------------------------
 
 
-def test_counts_are_told_every_quarter_of_a_second_and_in_totals() -> None:
-    """Sums over the window, so that a repeat or a loss changes nothing."""
+def test_counts_are_reported_every_quarter_second_as_totals() -> None:
+    """Reports are sums over the window, so that a repeated or lost report changes nothing."""
     desk = Desk(BreakerRow(KEY, generation=4))
     assert desk.told() == []
     desk.call(7, 1)
@@ -104,8 +104,8 @@ def test_counts_are_told_every_quarter_of_a_second_and_in_totals() -> None:
     assert second.counts == Counts(12, 1, 1, 2) and second.sequence > first.sequence
 
 
-def test_totals_that_stay_are_told_again_before_they_are_forgotten() -> None:
-    """A report may be lost; and one that is as old as its window would be as if nobody had called."""
+def test_unchanged_totals_are_reported_again() -> None:
+    """Unchanged totals are reported again, since reports get lost and the owner drops old ones."""
     desk = Desk(BreakerRow(KEY))
     desk.call(7)
     assert len(desk.told()) == 1
@@ -116,8 +116,8 @@ def test_totals_that_stay_are_told_again_before_they_are_forgotten() -> None:
     assert again.counts == Counts(7, 0, 0, 1) and again.at_ms == desk.now_ms
 
 
-def test_an_empty_window_is_told_once() -> None:
-    """So that its counts do not stand for a worker that has nothing to do; then there is nothing to tell."""
+def test_an_empty_window_is_reported_once() -> None:
+    """When the window has become empty, this is reported once and then nothing more."""
     desk = Desk(BreakerRow(KEY))
     desk.call(7)
     desk.told()
@@ -127,8 +127,8 @@ def test_an_empty_window_is_told_once() -> None:
     assert desk.told() == []
 
 
-def test_a_trip_is_told_at_once_with_the_counts_that_made_it() -> None:
-    """The own breaker forgets its counts when it opens; the fleet's quorum is made of them."""
+def test_a_trip_is_reported_at_once_with_its_counts() -> None:
+    """Although the own breaker empties its window when it opens, the report has the counts for the fleet's quorum."""
     desk = Desk(BreakerRow(KEY))
     desk.call(10, 10)
     desk.told()
@@ -138,8 +138,8 @@ def test_a_trip_is_told_at_once_with_the_counts_that_made_it() -> None:
     assert trip.tripped and trip.counts == Counts(20, 20, 0, 2)
 
 
-def test_a_trip_is_told_again_as_long_as_it_lasts() -> None:
-    """A fleet that did not hear it would go on calling; half-open by itself is tripped still, and closed no more."""
+def test_a_trip_is_reported_again_while_it_lasts() -> None:
+    """A worker reports tripped repeatedly while its own breaker is open or half-open, and stops when it closes."""
     desk = Desk(BreakerRow(KEY))
     desk.call(20, 20)
     assert len(desk.told()) == 1
@@ -153,12 +153,12 @@ def test_a_trip_is_told_again_as_long_as_it_lasts() -> None:
     assert desk.told()[0].tripped
     desk.call(3)
     desk.now += EVERY
-    (well,) = desk.told()
-    assert not well.tripped and well.counts == Counts(23, 20, 0, 2)
+    (recovered,) = desk.told()
+    assert not recovered.tripped and recovered.counts == Counts(23, 20, 0, 2)
 
 
-def test_a_trip_is_told_when_its_counts_are_over_too() -> None:
-    """It fails, though it has no fresh counts."""
+def test_a_trip_is_reported_after_its_counts_expired() -> None:
+    """A worker still reports tripped when its window is empty."""
     desk = Desk(BreakerRow(KEY))
     desk.call(20, 20)
     desk.now += 15
@@ -171,8 +171,8 @@ def test_a_trip_is_told_when_its_counts_are_over_too() -> None:
 # --- the fleet's row -----------------------------------------------------------------------------------------------
 
 
-def test_an_open_row_is_obeyed_and_not_left_alone() -> None:
-    """However long ago its time came: nobody probes who was not lent probes."""
+def test_a_worker_does_not_leave_an_open_row_by_itself() -> None:
+    """Without a lease the worker makes no probes, however long ago the wait ended."""
     desk = Desk()
     assert desk.see(OPEN) == [(BreakerState.CLOSED, BreakerState.OPEN, True)]
     for seconds in (0, 14, 1, 3600):
@@ -182,8 +182,8 @@ def test_an_open_row_is_obeyed_and_not_left_alone() -> None:
     assert not desk.local.tripped
 
 
-def test_the_same_row_again_moves_nothing() -> None:
-    """Its windows change with every report, and say nothing to a worker but who is sick."""
+def test_a_row_of_the_same_generation_changes_nothing() -> None:
+    """A row with new windows keeps the worker's counts; only its list of sick nodes matters."""
     desk = Desk(BreakerRow(KEY))
     desk.call(19, 19)
     window = WorkerWindow(9, T0, Counts(5))
@@ -195,15 +195,15 @@ def test_the_same_row_again_moves_nothing() -> None:
     assert desk.local.state is BreakerState.OPEN, "its counts were kept"
 
 
-def test_a_new_generation_ends_everything() -> None:
-    """Counts, trips and what was told belong to the state that is over; calls that are out will not be counted."""
+def test_a_new_generation_discards_all_counts() -> None:
+    """A new generation discards counts, trips and reports; results of earlier calls are dropped."""
     desk = Desk(BreakerRow(KEY))
-    out = desk.local.admit(20, 0, desk.now, desk.now_ms)
+    outstanding = desk.local.admit(20, 0, desk.now, desk.now_ms)
     desk.call(19, 19)
     desk.told()
     assert desk.see(BreakerRow(KEY, generation=1)) == [(BreakerState.CLOSED, BreakerState.CLOSED, True)]
     assert desk.told() == []
-    assert desk.local.report(out.generation, Counts(20, 20), desk.now, 0.5) == []
+    assert desk.local.report(outstanding.generation, Counts(20, 20), desk.now, 0.5) == []
     assert desk.local.state is BreakerState.CLOSED
     desk.call(20, 20)
     assert desk.local.tripped
@@ -211,8 +211,8 @@ def test_a_new_generation_ends_everything() -> None:
     assert desk.local.state is BreakerState.CLOSED and not desk.local.tripped and desk.told() == []
 
 
-def test_what_was_admitted_under_an_older_state_is_dropped() -> None:
-    """Calls made while it was closed are no probes, and a lease's probes are none of the next one's."""
+def test_results_of_an_older_state_are_dropped() -> None:
+    """Calls admitted while closed are no probes, and probes of one lease do not count for the next."""
     desk = Desk(BreakerRow(KEY))
     closed = desk.local.admit(20, 0, desk.now, desk.now_ms)
     desk.see(replace(OPEN, generation=1))
@@ -231,8 +231,8 @@ def test_what_was_admitted_under_an_older_state_is_dropped() -> None:
     assert desk.kinds() == []
 
 
-def test_a_table_that_is_read_again_is_no_news() -> None:
-    """A new owner reads its whole history: this worker is not to go through the outage again, nor to probe again."""
+def test_a_replayed_table_is_ignored() -> None:
+    """A new owner replays the table's history; older rows do not repeat an outage or renew a lease."""
     desk = lent()
     row = desk.local.row
     assert row is not None and desk.call(3, ladder=3) == 3
@@ -240,12 +240,14 @@ def test_a_table_that_is_read_again_is_no_news() -> None:
         assert desk.see(old) == [] and desk.local.row == row and desk.local.state is BreakerState.HALF_OPEN
     assert desk.admit(3, ladder=3) == 0
     desk.now += 1
-    anew = BreakerRow(KEY, since_ms=desk.now_ms)
-    assert desk.see(anew) == [(BreakerState.HALF_OPEN, BreakerState.CLOSED, True)], "a table made anew begins again"
+    recreated = BreakerRow(KEY, since_ms=desk.now_ms)
+    assert desk.see(recreated) == [(BreakerState.HALF_OPEN, BreakerState.CLOSED, True)], (
+        "a table that was created again starts over"
+    )
 
 
-def test_forced_open_lets_nobody_call_nor_ask() -> None:
-    """Until another order: no time ends it, and no wait for an answer."""
+def test_forced_open_allows_no_calls_and_no_requests() -> None:
+    """A forced-open row stays in force until the next command."""
     desk = Desk(BreakerRow(KEY, "forced_open", 1, T0))
     assert desk.local.state is BreakerState.FORCED_OPEN
     for _ in range(100):
@@ -254,8 +256,8 @@ def test_forced_open_lets_nobody_call_nor_ask() -> None:
     assert desk.local.state is BreakerState.FORCED_OPEN and not desk.local.tripped
 
 
-def test_disabled_lets_everybody_call_and_counts() -> None:
-    """It never opens, here or in the fleet, but what happens is known."""
+def test_disabled_allows_all_calls_and_counts() -> None:
+    """A disabled breaker never opens, but its counts are reported."""
     desk = Desk(BreakerRow(KEY, "disabled", 1, T0))
     assert desk.call(1000, 1000) == 1000 and desk.may_retry()
     assert desk.local.state is BreakerState.DISABLED and not desk.local.tripped

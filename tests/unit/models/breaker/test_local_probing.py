@@ -1,4 +1,4 @@
-"""A worker's breaker while the fleet's is open: who asks for probes, who makes them, and who goes on alone."""
+"""The local breaker while the fleet breaker is open: requests, probes and autonomous workers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from failsoft.schemas.fleet.breaker import BreakerRow, Probes, ReportKind
 from tests.desk import OPEN, Desk, asked, lent
 from tests.fleet_owner import KEY
 
-# --- asking --------------------------------------------------------------------------------------------------------
+# --- requests ------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_asks_before_the_row_says_so() -> None:
-    """The owner would not hear it."""
+def test_no_request_before_the_wait_ends() -> None:
+    """A worker requests probes only when the row's wait is over; the owner refuses earlier requests."""
     desk = Desk(OPEN)
     desk.now += 14.9
     desk.may_retry()
@@ -28,16 +28,16 @@ def test_nobody_asks_before_the_row_says_so() -> None:
     assert (ask.kind, ask.generation) == (ReportKind.ASK, 1)
 
 
-def test_nobody_asks_who_has_nothing_to_probe_with() -> None:
-    """Its lease would keep those who have from probing."""
+def test_no_request_without_records_to_probe_with() -> None:
+    """A lease without records to probe with would block the other workers."""
     desk = Desk(OPEN)
     desk.now += 15
     assert not desk.may_retry(waiting=False)
     assert desk.told() == []
 
 
-def test_what_came_long_before_the_time_is_nothing_to_probe_with() -> None:
-    """A live event of the outage's first second was answered by the fallback, and comes no more."""
+def test_calls_refused_long_ago_are_not_counted_as_probes() -> None:
+    """A live event that the fallback answered early in the outage cannot be used as a probe."""
     desk = Desk(OPEN)
     desk.admit(3)
     desk.may_retry()
@@ -46,20 +46,20 @@ def test_what_came_long_before_the_time_is_nothing_to_probe_with() -> None:
     desk.now += WAITING_SEEN
     desk.admit(1)
     (ask,) = desk.told()
-    assert ask.want == 1, "only the last is at hand"
+    assert ask.want == 1, "only the latest call counts"
 
 
 @pytest.mark.parametrize(("calls", "want"), [(1, 1), (2, 2), (3, 3), (500, 3)])
-def test_it_asks_for_what_it_can_use(calls: int, want: int) -> None:
-    """And for no more than close it."""
+def test_it_requests_as_many_probes_as_it_can_use(calls: int, want: int) -> None:
+    """A worker requests one probe for each record, but no more than close the breaker."""
     desk = Desk(OPEN)
     desk.now += 15
     desk.admit(calls)
     assert [r.want for r in desk.told()] == [want]
 
 
-def test_waiting_retries_ask_for_all_probes() -> None:
-    """How many there are nobody knows before they may be read."""
+def test_waiting_retries_request_all_probes() -> None:
+    """The number of waiting retries is unknown until they may be read, so all probes are requested."""
     desk = Desk(OPEN)
     desk.now += 15
     desk.admit(1)
@@ -67,10 +67,10 @@ def test_waiting_retries_ask_for_all_probes() -> None:
     assert [r.want for r in desk.told()] == [3]
 
 
-def test_an_ask_is_repeated_while_there_is_a_reason() -> None:
-    """Not more often than every quarter of a second."""
+def test_a_request_is_repeated_while_records_wait() -> None:
+    """A request is repeated at most every quarter of a second."""
     desk = asked()
-    assert desk.told() == [], "nothing came since"
+    assert desk.told() == [], "no record arrived since"
     desk.now += EVERY - 0.01
     desk.may_retry()
     assert desk.told() == []
@@ -78,8 +78,8 @@ def test_an_ask_is_repeated_while_there_is_a_reason() -> None:
     assert desk.kinds() == [ReportKind.ASK]
 
 
-def test_while_another_probes_nobody_asks() -> None:
-    """And nobody probes; the lease's end is the time to ask."""
+def test_no_request_while_another_worker_has_the_lease() -> None:
+    """The worker neither probes nor requests probes until the other worker's lease ends."""
     desk = Desk(OPEN)
     desk.now += 15
     desk.lend(worker="b")
@@ -89,8 +89,8 @@ def test_while_another_probes_nobody_asks() -> None:
     assert desk.kinds() == [ReportKind.ASK]
 
 
-def test_who_used_up_its_lease_waits_for_its_end_or_for_the_row() -> None:
-    """When all passed and were not enough, the row says so by a lease that is gone."""
+def test_a_used_lease_blocks_requests_until_it_ends() -> None:
+    """If all its probes passed but were not enough, the row without a lease allows the next request."""
     desk = lent(probes=1)
     assert desk.call(5, ladder=5) == 1
     assert desk.may_retry() is False
@@ -104,8 +104,8 @@ def test_who_used_up_its_lease_waits_for_its_end_or_for_the_row() -> None:
 # --- probing -------------------------------------------------------------------------------------------------------
 
 
-def test_a_lease_is_used_up_to_its_number() -> None:
-    """Over all calls together; each is a probe."""
+def test_a_lease_limits_the_number_of_probes() -> None:
+    """All calls together make at most the leased number of probes."""
     desk = lent()
     first = desk.local.admit(2, 2, desk.now, desk.now_ms)
     assert (first.granted, first.probe) == (2, True) and desk.may_retry()
@@ -113,8 +113,8 @@ def test_a_lease_is_used_up_to_its_number() -> None:
     assert desk.admit(5, ladder=5) == 0 and not desk.may_retry()
 
 
-def test_a_lease_that_is_over_is_not_used() -> None:
-    """Another may have it by now."""
+def test_an_expired_lease_is_not_used() -> None:
+    """After the lease expired, another worker may have the next one."""
     desk = lent()
     desk.now += 9.9
     assert desk.may_retry()
@@ -123,8 +123,8 @@ def test_a_lease_that_is_over_is_not_used() -> None:
 
 
 @pytest.mark.parametrize("asks", [False, True])
-def test_a_lease_that_an_earlier_life_asked_for_is_not_used(asks: bool) -> None:
-    """The probes of that life may be out yet; an ask of long ago is no ask for this one."""
+def test_a_lease_requested_by_a_previous_process_is_not_used(asks: bool) -> None:
+    """Probes of the previous process may still be running, and a request of an older generation does not count."""
     desk = asked() if asks else Desk(OPEN)
     if asks:
         desk.see(replace(OPEN, generation=2, since_ms=desk.now_ms, until_ms=desk.now_ms + 15_000))
@@ -134,73 +134,73 @@ def test_a_lease_that_an_earlier_life_asked_for_is_not_used(asks: bool) -> None:
     assert desk.admit(3, ladder=3) == 0 and not desk.may_retry()
     desk.now += 10
     desk.may_retry()
-    assert desk.kinds() == [ReportKind.ASK], "when it has ended, it may be asked for"
+    assert desk.kinds() == [ReportKind.ASK], "probes may be requested again when the lease has ended"
     desk.lend()
     assert desk.admit(5, ladder=5) == 3
 
 
 def test_waiting_retries_probe_first() -> None:
-    """Live events need not pay for a probe; what is left after a second goes to whoever comes."""
+    """In the first second of a half-open period only retries probe; then live events may use the rest."""
     desk = lent()
     assert desk.may_retry()
     assert desk.admit(5) == 0, "live events wait"
-    assert desk.admit(5, ladder=1) == 3, "a batch with a retry in it does not"
+    assert desk.admit(5, ladder=1) == 3, "a batch with a retry may probe"
     desk = lent()
     desk.now += FIRST
     assert desk.admit(5) == 3
 
 
-def test_live_events_probe_at_once_when_nothing_waits() -> None:
-    """A lane looks twice a second: what it said longer ago is no more."""
+def test_live_events_probe_at_once_without_waiting_retries() -> None:
+    """If no lane has reported waiting retries within WAITING_SEEN, live events probe at once."""
     desk = lent(by_ladder=False)
     assert desk.admit(5) == 3
     desk = lent()
     desk.now += WAITING_SEEN
     desk.lend()
     assert desk.local.state is BreakerState.HALF_OPEN
-    assert desk.admit(1) == 0, "nobody asked for this lease"
+    assert desk.admit(1) == 0, "this worker did not request the lease"
     desk = asked()
     desk.now += WAITING_SEEN
     desk.lend()
     assert desk.admit(5) == 3
 
 
-def test_in_odd_spells_live_events_probe_first() -> None:
-    """Rows at the heads of the rungs that no model can answer would keep a sound one out for ever."""
+def test_after_an_odd_number_of_reopenings_live_events_probe_first() -> None:
+    """Retries that no model can answer would otherwise keep the breaker of a healthy version open."""
     desk = lent(reopenings=1)
     assert not desk.may_retry() and desk.told() == []
     assert desk.admit(1) == 1
     desk.now += FIRST
     assert desk.may_retry() and desk.admit(5) == 2
-    assert lent(reopenings=2).may_retry(), "and in turn"
+    assert lent(reopenings=2).may_retry(), "after an even number, retries come first"
 
 
 @pytest.mark.parametrize("reopenings", [0, 1, 2, 3])
-def test_probes_are_drawn_from_anywhere_in_the_spells_of_live_events(reopenings: int) -> None:
-    """When no live event comes, what no model can answer stands at the head of its rung, and is not all there is."""
+def test_probes_are_drawn_from_anywhere_when_live_events_come_first(reopenings: int) -> None:
+    """The records at the heads of the rungs may be ones that no model can answer."""
     desk = lent(reopenings=reopenings)
     desk.now += FIRST
-    given = desk.local.admit(2, 2, desk.now, desk.now_ms)
-    assert (given.granted, given.probe, given.anywhere) == (2, True, reopenings % 2 == 1)
+    admission = desk.local.admit(2, 2, desk.now, desk.now_ms)
+    assert (admission.granted, admission.probe, admission.anywhere) == (2, True, reopenings % 2 == 1)
 
 
-def test_who_probes_by_itself_draws_them_in_the_same_spells() -> None:
-    """Every second one, as under the fleet's row; calls of a closed breaker are no probes."""
+def test_the_own_breaker_alternates_in_the_same_way() -> None:
+    """Every second half-open period draws probes from anywhere; calls of a closed breaker do not."""
     desk = Desk()
     assert not desk.local.admit(1, 1, desk.now, desk.now_ms).anywhere
     desk.call(100, failures=100)
     drawn = []
     for _ in range(4):
         desk.now += 3600
-        given = desk.local.admit(1, 1, desk.now, desk.now_ms)
-        assert (given.granted, given.probe) == (1, True)
-        drawn.append(given.anywhere)
-        desk.local.report(given.generation, Counts(1, 1, 0, 1), desk.now, 0.5)
+        admission = desk.local.admit(1, 1, desk.now, desk.now_ms)
+        assert (admission.granted, admission.probe) == (1, True)
+        drawn.append(admission.anywhere)
+        desk.local.report(admission.generation, Counts(1, 1, 0, 1), desk.now, 0.5)
     assert drawn == [False, True, False, True]
 
 
-def test_probes_are_told_at_once_and_again_until_the_row_moves() -> None:
-    """In totals of the lease: a repeat adds nothing."""
+def test_probe_results_are_reported_at_once_and_again_until_the_row_changes() -> None:
+    """Probe results are totals of the lease, so that a repeated report adds nothing."""
     desk = lent()
     assert desk.call(1, ladder=1) == 1
     (first,) = desk.told()
@@ -218,8 +218,8 @@ def test_probes_are_told_at_once_and_again_until_the_row_moves() -> None:
     assert desk.told() == []
 
 
-def test_every_answer_of_a_slow_run_was_slow() -> None:
-    """Failed ones are failed, and not slow too."""
+def test_every_answered_row_of_a_slow_run_is_slow() -> None:
+    """Each row that passed in a slow run is slow; failed rows count as failed only."""
     desk = lent()
     desk.call(3, 0, slow=1, ladder=3)
     assert [r.probes for r in desk.told()] == [Probes(3, 0, 3)]
@@ -228,17 +228,17 @@ def test_every_answer_of_a_slow_run_was_slow() -> None:
     assert [r.probes for r in desk.told()] == [Probes(0, 3, 0)]
 
 
-def test_probes_that_come_after_their_lease_are_told() -> None:
-    """As long as nobody has a newer one they are as good as any."""
+def test_probes_that_end_after_their_lease_are_reported() -> None:
+    """Late results are reported as long as the row has no newer lease."""
     desk = lent()
-    given = desk.local.admit(3, 3, desk.now, desk.now_ms)
+    admission = desk.local.admit(3, 3, desk.now, desk.now_ms)
     desk.now += 11
-    desk.local.report(given.generation, Counts(3), desk.now, 0.5)
+    desk.local.report(admission.generation, Counts(3), desk.now, 0.5)
     assert [r.probes for r in desk.told()] == [Probes(3)]
 
 
-def test_each_lease_begins_anew() -> None:
-    """With all of its probes, and with nothing told of those of the one before."""
+def test_each_lease_starts_from_zero() -> None:
+    """A new lease allows all of its probes and does not include results of the last one."""
     desk = lent()
     assert desk.call(2, ladder=2) == 2
     desk.told()
@@ -250,8 +250,8 @@ def test_each_lease_begins_anew() -> None:
     assert [r.probes for r in desk.told()] == [Probes(3)]
 
 
-def test_a_row_that_closes_lets_everybody_call() -> None:
-    """From an empty window, and with the worker's own breaker closed."""
+def test_a_row_that_closes_allows_all_calls() -> None:
+    """The worker starts with an empty window and its own breaker closed."""
     desk = lent()
     desk.call(3, ladder=3)
     closed = BreakerRow(KEY, "closed", 3, desk.now_ms)
@@ -259,11 +259,11 @@ def test_a_row_that_closes_lets_everybody_call() -> None:
     assert desk.admit(1000) == 1000 and desk.may_retry()
 
 
-# --- alone ---------------------------------------------------------------------------------------------------------
+# --- autonomous ----------------------------------------------------------------------------------------------------
 
 
-def alone(desk: Desk) -> Desk:
-    """It asks, and nobody answers."""
+def unanswered(desk: Desk) -> Desk:
+    """``desk`` after requests for probes that the owner did not answer, so that it is autonomous."""
     until = desk.now + ALONE_AFTER + EVERY
     while desk.now < until:
         desk.now += EVERY
@@ -272,8 +272,8 @@ def alone(desk: Desk) -> Desk:
     return desk
 
 
-def test_who_hears_nothing_goes_on_alone() -> None:
-    """With its own breaker, that begins half-open: a model that answers is not left for want of a fleet."""
+def test_a_worker_without_an_answer_becomes_autonomous() -> None:
+    """Its own breaker starts half-open and then probes, closes and opens without the fleet."""
     desk = asked()
     desk.now += ALONE_AFTER - 0.1 - EVERY
     for _ in range(ASKS):
@@ -281,7 +281,7 @@ def test_who_hears_nothing_goes_on_alone() -> None:
         desk.told()
         assert desk.local.state is BreakerState.OPEN
         desk.now += EVERY / ASKS
-    desk = alone(desk)
+    desk = unanswered(desk)
     desk.local.tick(desk.now)
     assert desk.local.state is BreakerState.HALF_OPEN and desk.local.tripped
     assert desk.may_retry() and desk.call(10) == 3
@@ -292,11 +292,11 @@ def test_who_hears_nothing_goes_on_alone() -> None:
     desk.local.tick(desk.now)
     assert desk.call(1, 1) == 1 and desk.local.state is BreakerState.OPEN
     desk.now += 16
-    assert desk.local.tick(desk.now) == [], "and waits longer each time"
+    assert desk.local.tick(desk.now) == [], "each wait is longer"
 
 
-def test_one_ask_without_an_answer_is_not_enough() -> None:
-    """Where an event comes once a minute, one that was lost, or came early by the owner's clock, proves nothing."""
+def test_one_unanswered_request_is_not_enough() -> None:
+    """A single request may be lost or too early by the owner's clock, so it takes ASKS of them."""
     desk = Desk(OPEN)
     desk.now += 15
     for i in range(ASKS):
@@ -308,8 +308,8 @@ def test_one_ask_without_an_answer_is_not_enough() -> None:
     assert desk.local.state is BreakerState.HALF_OPEN
 
 
-def test_an_answer_to_another_is_an_answer() -> None:
-    """Somebody folds: whoever was lent the probes."""
+def test_a_lease_for_another_worker_is_an_answer() -> None:
+    """A lease for any worker shows that an owner folds."""
     desk = asked()
     desk.now += ALONE_AFTER - 1
     desk.may_retry()
@@ -323,32 +323,34 @@ def test_an_answer_to_another_is_an_answer() -> None:
     assert desk.local.state is BreakerState.HALF_OPEN and not desk.local.tripped
 
 
-def test_who_is_alone_asks_on_and_rejoins_when_the_row_moves() -> None:
-    """The fleet that is back decides; calls of the time alone are not its matter."""
-    desk = alone(asked())
+def test_an_autonomous_worker_rejoins_when_the_row_changes() -> None:
+    """It keeps requesting probes, follows a row of a new generation, and drops results of its own period."""
+    desk = unanswered(asked())
     desk.local.tick(desk.now)
     desk.call(3)
     assert desk.local.state is BreakerState.CLOSED
-    out = desk.local.admit(20, 0, desk.now, desk.now_ms)
-    assert out.granted == 20
+    outstanding = desk.local.admit(20, 0, desk.now, desk.now_ms)
+    assert outstanding.granted == 20
     desk.now += EVERY
     assert desk.kinds() == [ReportKind.ASK]
     row = desk.local.row
     assert row is not None
-    assert desk.see(replace(row, sick=())) == [] and desk.local.state is BreakerState.CLOSED, "the row did not move"
+    assert desk.see(replace(row, sick=())) == [] and desk.local.state is BreakerState.CLOSED, (
+        "the row's generation did not change"
+    )
     desk.lend()
     assert desk.local.state is BreakerState.HALF_OPEN and not desk.local.tripped
-    desk.local.report(out.generation, Counts(20, 20), desk.now, 0.5)
+    desk.local.report(outstanding.generation, Counts(20, 20), desk.now, 0.5)
     assert desk.kinds() == [] and desk.local.state is BreakerState.HALF_OPEN
     assert desk.admit(5, ladder=5) == 3
 
 
-def test_alone_while_another_is_said_to_probe() -> None:
-    """A lease that ended, and nobody to lend it anew."""
+def test_a_worker_becomes_autonomous_after_anothers_lease_expired() -> None:
+    """An expired lease that is not granted again leads to autonomy too."""
     desk = Desk(OPEN)
     desk.now += 15
     desk.lend(worker="b")
     desk.now += 10
-    desk = alone(desk)
+    desk = unanswered(desk)
     desk.local.tick(desk.now)
     assert desk.local.tripped and desk.call(10) == 3

@@ -1,4 +1,4 @@
-"""The rolling window: what is in it, what has left it, and clocks that misbehave."""
+"""The rolling window: totals, expiry, and clocks that go backwards."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ ONE = Counts(1, 0, 0)
 
 
 def test_counts_add_up_and_give_rates() -> None:
-    """Counts add field by field, and rates are by calls."""
+    """Counts add field by field, and rates are relative to calls."""
     total = Counts(6, 3, 1) + Counts(4, 1, 0)
     assert total == Counts(10, 4, 1)
     assert (total.failure_rate, total.slow_rate) == (0.4, 0.1)
 
 
 def test_no_calls_means_rates_of_zero() -> None:
-    """Without calls there is no rate to divide: it is 0."""
+    """Without calls, the rates are 0."""
     assert (Counts().failure_rate, Counts().slow_rate) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("bad", [(-1, 0, 0), (1, 2, 0), (1, 0, 2), (3, -1, 0), (3, 0, -1)])
 def test_impossible_counts_are_refused(bad: tuple[int, int, int]) -> None:
-    """No more can fail or be slow than were called, and nothing is negative."""
+    """Negative counts, and more failures or slow runs than calls, raise ValueError."""
     with pytest.raises(ValueError):
         Counts(*bad)
 
 
 @pytest.mark.parametrize(("span", "buckets"), [(0, 30), (-1, 30), (float("inf"), 30), (float("nan"), 30), (30, 0)])
 def test_an_impossible_window_is_refused(span: float, buckets: int) -> None:
-    """A window needs a positive, finite span and a bucket."""
+    """A window needs a positive, finite span and at least one bucket."""
     with pytest.raises(ValueError):
         Window(span, buckets)
 
 
 def test_a_count_leaves_with_its_bucket() -> None:
-    """A count at the start of a bucket stays for the whole span, and is gone exactly when it ends."""
+    """A count at the start of a bucket stays for exactly the span."""
     window = Window(30.0)
     window.add(ONE, 100.0)
     assert window.totals(129.999) == ONE
@@ -46,15 +46,15 @@ def test_a_count_leaves_with_its_bucket() -> None:
 
 
 def test_a_count_at_the_end_of_a_bucket_leaves_up_to_a_bucket_early() -> None:
-    """The rounding is at most one bucket, and to the early side."""
+    """A count leaves at most one bucket before the span has passed, and never late."""
     window = Window(30.0)
     window.add(ONE, 100.999)
     assert window.totals(129.999) == ONE
     assert window.totals(130.0) == Counts()
 
 
-def test_edges_that_floats_cannot_hold_are_still_edges() -> None:
-    """0.3 s is the start of the fourth tenth of a second, although 0.3 / 0.1 is less than 3."""
+def test_bucket_edges_without_an_exact_float_are_exact() -> None:
+    """0.3 s starts the fourth bucket of 0.1 s, although 0.3 / 0.1 is less than 3 in floating point."""
     window = Window(1.0, buckets=10)
     window.add(ONE, 0.3)
     assert window.totals(1.2) == ONE
@@ -62,7 +62,7 @@ def test_edges_that_floats_cannot_hold_are_still_edges() -> None:
 
 
 def test_a_long_gap_empties_it() -> None:
-    """After any time longer than the span, only what came after the gap counts."""
+    """After a gap longer than the span, only later counts are in the totals."""
     window = Window(30.0)
     window.add(Counts(50, 50, 50), 0.0)
     window.add(ONE, 1e9)
@@ -70,7 +70,7 @@ def test_a_long_gap_empties_it() -> None:
 
 
 def test_time_going_backwards_loses_nothing() -> None:
-    """Counts stamped before the newest bucket go into the newest, and leave with it."""
+    """Counts with a time before the newest bucket go into the newest bucket, and leave with it."""
     window = Window(30.0)
     window.add(ONE, 100.0)
     window.add(ONE, 60.0)
@@ -79,7 +79,7 @@ def test_time_going_backwards_loses_nothing() -> None:
     assert window.totals(130.0) == Counts()
 
 
-def test_reset_forgets() -> None:
+def test_reset_removes_all_counts() -> None:
     """A reset window is empty and counts again."""
     window = Window(30.0)
     window.add(ONE, 0.0)
@@ -93,8 +93,8 @@ def test_reset_forgets() -> None:
     steps=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), st.integers(0, 3)), max_size=60),
     buckets=st.integers(1, 30),
 )
-def test_it_agrees_with_a_list_of_everything(steps: list[tuple[int, int, int]], buckets: int) -> None:
-    """At any time, the totals are those of the counts whose bucket is one of the newest ``buckets``."""
+def test_it_agrees_with_a_list_of_all_counts(steps: list[tuple[int, int, int]], buckets: int) -> None:
+    """The totals are always the counts that lie in the newest ``buckets`` buckets."""
     window, everything, now = Window(30.0, buckets), [], 0.0
     for gap, calls, failures in steps:
         now += gap / 8

@@ -1,4 +1,4 @@
-"""Model cards: what a card.toml may say, and how a mistake in it is told."""
+"""Model cards: which keys a card.toml may have, and how mistakes are refused."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def load(folder: Path, text: str) -> ModelCard:
     return load_card(path)
 
 
-def test_what_is_not_imputed_may_be_called_not_required(tmp_path: Path) -> None:
-    """As the contract has it, ``impute`` may be none, whatever ``required`` says: the event is invalid then."""
+def test_a_feature_may_be_neither_required_nor_imputed(tmp_path: Path) -> None:
+    """``required = false`` without ``impute`` is accepted; an event without the feature is invalid."""
     card = load(tmp_path, CARD.replace('impute = "median"', ""))
     assert (card.features[0].required, card.features[0].impute) == (False, None)
     made = impute(columns([{"salary_range": "0 - 20K €"}], card.specs), card, {})
     assert {row: failure.kind for row, failure in made.invalid.items()} == {0: Kind.INVALID}
 
 
-def test_the_contracts_card(tmp_path: Path) -> None:
+def test_the_card_of_the_contract(tmp_path: Path) -> None:
     """Every key of the contract's card is read, durations as seconds and links as links."""
     card = load(tmp_path, CARD)
     assert card.name == "repayment"
@@ -87,16 +87,16 @@ def test_the_contracts_card(tmp_path: Path) -> None:
     assert (card.breaker.window, card.breaker.max_open, card.rollback.hold) == (30.0, 300.0, 1800.0)
 
 
-def test_a_process_of_its_own(tmp_path: Path) -> None:
-    """How many, and how large each may grow, in bytes; by default one, of any size."""
+def test_the_keys_of_process_isolation(tmp_path: Path) -> None:
+    """The number of processes and their memory in bytes are read; the defaults are one process and no limit."""
     own = load(tmp_path, CARD.replace('"thread"', '"process"\nreplicas = 3\nmemory = "1.5GiB"')).model
     assert (own.isolation, own.replicas, own.memory) == ("process", 3, 1_610_612_736)
     plain = load(tmp_path, CARD.replace('"thread"', '"process"')).model
     assert (plain.replicas, plain.memory) == (1, None)
 
 
-def test_defaults_are_the_contracts(tmp_path: Path) -> None:
-    """A card of the least keys behaves as the contract's card does, with no fallback of its own."""
+def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
+    """A card with only the required keys has the contract's values, and no fallback."""
     least, full = load(tmp_path, LEAST), load(tmp_path, CARD)
     assert least.fallback is None
     assert (least.model, least.breaker, least.rollback) == (full.model, full.breaker, full.rollback)
@@ -104,7 +104,7 @@ def test_defaults_are_the_contracts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ('"200ms"', "200", "model.deadline: 200 is not a duration"),
         ('"thread"', '"thread"\nreplicas = 2', 'model: replicas: only with isolation = "process"'),
@@ -127,13 +127,13 @@ def test_defaults_are_the_contracts(tmp_path: Path) -> None:
         ("required = false", "required = true", "both required and imputed"),
         ('impute = "median"', 'impute = { vale = "mean" }', "features[0].impute"),
         ("categories", 'impute = "mean"\ncategories', "a string has no mean"),
-        ("categories", 'impute = "90K"\ncategories', "none of its categories"),
+        ("categories", 'impute = "90K"\ncategories', "not one of its categories"),
         ('"salary_range"', '"car_value"', "features: 'car_value' is listed twice"),
         ('type = "string"', 'type = "strng"', "did you mean 'string'?"),
         ('type = "string"', 'type = "int"', "only a string has categories"),
         (', "static"]', "]", 'must end in "static"'),
         ('"static"]', '"statik"]', "fallback.chain[3]: 'statik' is not a link"),
-        ('"last_known",', '"model:lite",', "stands there twice"),
+        ('"last_known",', '"model:lite",', "is listed twice"),
         ('"model:lite"', '"model:repayment"', "cannot be its own fallback"),
         ("label = 0", "label = true", "fallback.static.label"),
         ("failure_rate", "failure_rat", "breaker.failure_rat: no such key (did you mean 'failure_rate'?)"),
@@ -142,12 +142,12 @@ def test_defaults_are_the_contracts(tmp_path: Path) -> None:
         (
             'deadline = "200ms"',
             'deadline = "2s"\nblame = "1s"',
-            "model.blame: 1 s: the first run counts, so at least the dead",
+            "model.blame: 1 s: it must be at least the dead",
         ),
         (
             'deadline = "200ms"',
             'blame = "21s"',
-            "model.blame: 21 s: the first run counts, so at least the deadline of 0.2",
+            "model.blame: 21 s: it must be at least the deadline of 0.2",
         ),
         ('deadline = "200ms"', "blame = 2", "model.blame: 2 is not a duration"),
         ("[output]", "[ouput]", "ouput: no such key (did you mean 'output'?)"),
@@ -155,35 +155,35 @@ def test_defaults_are_the_contracts(tmp_path: Path) -> None:
         ("[breaker]", "[breaker", "line "),
     ],
 )
-def test_refused(tmp_path: Path, old: str, new: str, told: str) -> None:
-    """A mistake is refused with the file, the key, what it may be, and a near spelling where there is one."""
+def test_a_mistake_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """The refusal names the file, the key, the allowed values and the nearest spelling, if there is one."""
     assert old in CARD
     with pytest.raises(Refused) as refused:
         load(tmp_path, CARD.replace(old, new))
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert refused.value.file.endswith("card.toml")
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("keys", "seconds"),
     [("", 2), ('deadline = "50ms"', 0.5), ('deadline = "3s"', 20), ('deadline = "1m"', 60), ('blame = "700ms"', 0.7)],
 )
-def test_the_budget_for_blame_is_ten_deadlines_within_bounds(tmp_path: Path, said: str, seconds: float) -> None:
-    """Unless the card says otherwise: no more than a lane may take, and never less than the first run."""
-    assert load(tmp_path, f"[model]\n{said}\n{LEAST}").model.budget == pytest.approx(seconds)
+def test_the_bisect_budget_is_ten_deadlines_within_bounds(tmp_path: Path, keys: str, seconds: float) -> None:
+    """The default budget is at least the deadline and at most what a lane may take; the card may set it."""
+    assert load(tmp_path, f"[model]\n{keys}\n{LEAST}").model.budget == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"), [("", 2), ('deadline = "5ms"', 2), ('deadline = "3s"', 20), ('blame = "300ms"', 0.3)]
+    ("keys", "seconds"), [("", 2), ('deadline = "5ms"', 2), ('deadline = "3s"', 20), ('blame = "300ms"', 0.3)]
 )
-def test_a_process_has_a_budget_for_crashes_whatever_its_deadline(tmp_path: Path, said: str, seconds: float) -> None:
-    """A crash costs a fork and not a deadline; what the card says holds all the same."""
-    card = load(tmp_path, f'[model]\nisolation = "process"\n{said}\n{LEAST}')
+def test_a_process_has_a_budget_for_crashes_whatever_its_deadline(tmp_path: Path, keys: str, seconds: float) -> None:
+    """With process isolation the default budget is at least 2 s, since a crash costs a fork."""
+    card = load(tmp_path, f'[model]\nisolation = "process"\n{keys}\n{LEAST}')
     assert card.model.budget == pytest.approx(seconds)
 
 
-def test_no_features_and_no_file(tmp_path: Path) -> None:
-    """A card without features, and one that is not there, are refused."""
+def test_a_card_without_features_or_file_is_refused(tmp_path: Path) -> None:
+    """A card without features, and a missing file, are refused."""
     with pytest.raises(Refused, match="features"):
         load(tmp_path, '[output]\nkind = "binary"\n')
     with pytest.raises(Refused, match="cannot be read"):
@@ -191,13 +191,13 @@ def test_no_features_and_no_file(tmp_path: Path) -> None:
 
 
 def test_a_value_spelled_like_a_method(tmp_path: Path) -> None:
-    """``impute = { value = "mean" }`` is the word itself, where ``"mean"`` would be the statistic."""
+    """``impute = { value = "mean" }`` is the word ``mean``; ``impute = "mean"`` is the statistic."""
     card = load(tmp_path, LEAST.replace('"float"', '"string"\nimpute = { value = "mean" }'))
     assert card.features[0].impute is not None
     assert (card.features[0].impute.method, card.features[0].impute.value) == (Method.VALUE, "mean")
 
 
 def test_unseen_categories_may_pass(tmp_path: Path) -> None:
-    """With ``unseen = "pass"`` the model, not the card, judges an unseen category."""
+    """With ``unseen = "pass"`` an unseen category goes to the model."""
     card = load(tmp_path, LEAST.replace('"float"', '"string"\ncategories = ["a"]\nunseen = "pass"'))
     assert card.specs == (Spec("x", FeatureType.STRING, None),)

@@ -1,4 +1,4 @@
-"""What an ensemble's card may say, alone and beside its members' cards, and how a mistake in it is told."""
+"""The cards of ensembles: their keys, how they fit the members' cards, and how mistakes are refused."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def load(folder: Path, text: str) -> ModelCard:
 
 
 def pipeline(folder: Path, card: str = CARD, **members: str) -> Settings:
-    """A pipeline of the ensemble "all"; a member's card is its own feature's unless ``members`` has it."""
+    """A pipeline with the ensemble "all". A member's card has one feature, named like it, unless ``members`` has it."""
     (folder / "pipeline.toml").write_text(PIPELINE)
     load(folder / "models", card)
-    for name, its in ({name: MEMBER.format(name=name) for name in NAMES} | members).items():
+    for name, text in ({name: MEMBER.format(name=name) for name in NAMES} | members).items():
         (folder / "models" / name).mkdir()
-        (folder / "models" / name / "card.toml").write_text(its)
+        (folder / "models" / name / "card.toml").write_text(text)
     return settings.load(folder / "pipeline.toml", {})
 
 
@@ -62,8 +62,8 @@ def cards(given: Settings) -> dict[str, ModelCard]:
     return load_cards(given, Repository(Path(given.models.repository)))
 
 
-def test_an_ensembles_card(tmp_path: Path) -> None:
-    """Members in order, each with its weight; no features, and the output's defaults are those of any card."""
+def test_the_card_of_an_ensemble(tmp_path: Path) -> None:
+    """Members keep their order and weights; there are no features, and the output has the usual defaults."""
     card = load(tmp_path, CARD)
     assert card.ensemble is not None and card.name == "all" and card.specs == ()
     assert (card.ensemble.combine, card.ensemble.quorum) == (Combine.WEIGHTED_MEAN, 2)
@@ -71,15 +71,15 @@ def test_an_ensembles_card(tmp_path: Path) -> None:
     assert (card.output.threshold, card.output.min_confidence) == (0.5, 0.6)
 
 
-def test_the_pages_card_is_one(tmp_path: Path) -> None:
-    """What docs/ensembles.md shows can be copied."""
+def test_the_card_of_the_docs_is_valid(tmp_path: Path) -> None:
+    """The example in docs/ensembles.md can be copied."""
     page = (Path(__file__).resolve().parents[4] / "docs" / "ensembles.md").read_text("utf-8")
     card = load(tmp_path, page.split("```toml\n")[1].split("```")[0])
     assert card.ensemble is not None and len(card.ensemble.members) == 3
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         (
             '"ensemble"',
@@ -88,9 +88,9 @@ def test_the_pages_card_is_one(tmp_path: Path) -> None:
         ),
         ('"weighted_mean"', '"wheighted_mean"', "ensemble.combine: 'wheighted_mean' is none of"),
         ('"weighted_mean"', '"wheighted_mean"', "(did you mean 'weighted_mean'?)"),
-        ('"weighted_mean"', '"mean"', "members: 'text' has a weight, and combine = \"mean\" uses none"),
-        ("quorum = 2", "quorum = 0", "ensemble: quorum: 0, and there are 3 members: it may be 1 to 3"),
-        ("quorum = 2", "quorum = 4", "ensemble: quorum: 4, and there are 3 members"),
+        ('"weighted_mean"', '"mean"', "members: 'text' has a weight, but combine = \"mean\" uses none"),
+        ("quorum = 2", "quorum = 0", "ensemble: quorum: 0, but there are 3 members: it may be 1 to 3"),
+        ("quorum = 2", "quorum = 4", "ensemble: quorum: 4, but there are 3 members"),
         ("quorum = 2", "quorum = 2.0", "ensemble.quorum"),
         ("quorum = 2", "", "ensemble.quorum: missing"),
         ("quorum", "quorom", "ensemble.quorom: no such key (did you mean 'quorum'?)"),
@@ -115,38 +115,38 @@ def test_the_pages_card_is_one(tmp_path: Path) -> None:
         ('"model:table"', '"model:all"', "cannot be its own fallback"),
     ],
 )
-def test_refused(tmp_path: Path, old: str, new: str, told: str) -> None:
-    """A mistake names the key, and what would be right."""
+def test_a_mistake_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """The refusal names the key and what would be right."""
     assert old in CARD
     with pytest.raises(Refused) as refused:
         load(tmp_path, CARD.replace(old, new, 1))
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("output", "combine", "told"),
+    ("output", "combine", "message"),
     [
-        ('kind = "regression"', "vote", "ensemble.combine: numbers have no vote"),
+        ('kind = "regression"', "vote", "ensemble.combine: regression outputs cannot vote"),
         ('kind = "anomaly"', "vote", "output.threshold: missing"),
         ('kind = "multiclass"', "mean", "output.classes: missing"),
     ],
 )
-def test_what_an_output_kind_cannot_have(tmp_path: Path, output: str, combine: str, told: str) -> None:
-    """Numbers cannot be voted on; a vote of anomalies needs a threshold, and classes need their names."""
+def test_each_output_kind_has_its_requirements(tmp_path: Path, output: str, combine: str, message: str) -> None:
+    """Regression outputs cannot vote; a vote of anomalies needs a threshold, and multiclass needs classes."""
     text = CARD.replace('kind = "binary"\nmin_confidence = 0.6', output).replace("weighted_mean", combine)
     with pytest.raises(Refused) as refused:
         load(tmp_path, text.replace("weight = 2.0\n", ""))
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_an_ensemble_without_its_section(tmp_path: Path) -> None:
-    """The message says what belongs there."""
+    """The refusal names the keys that the section needs."""
     with pytest.raises(Refused, match=r"ensemble: missing.*combine, quorum, and \[\[ensemble.members\]\]"):
         load(tmp_path, '[model]\nkind = "ensemble"\n[output]\nkind = "binary"\n')
 
 
-def test_a_pipeline_takes_the_cards_of_the_members(tmp_path: Path) -> None:
-    """And what they take together is what an event brings."""
+def test_a_pipeline_loads_the_cards_of_the_members(tmp_path: Path) -> None:
+    """The features of all members together are the features of an event."""
     given = pipeline(tmp_path)
     found = cards(given)
     assert set(found) == {"all", *NAMES}
@@ -155,32 +155,32 @@ def test_a_pipeline_takes_the_cards_of_the_members(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "told"),
+    ("image", "message"),
     [
-        (MEMBER.replace("binary", "anomaly"), "'image': its output is anomaly, and this ensemble's is binary"),
-        (CARD.replace("image", "other"), "'image' is an ensemble itself, and members are models"),
+        (MEMBER.replace("binary", "anomaly"), "'image': its output is anomaly, but this ensemble's is binary"),
+        (CARD.replace("image", "other"), "'image' is an ensemble itself, but members must be models"),
         (MEMBER + 'impute = "last_known"\n', 'impute = "last_known" is not supported yet'),
     ],
 )
-def test_a_member_that_does_not_fit_is_refused(tmp_path: Path, image: str, told: str) -> None:
-    """Its output must be the ensemble's, and it is a model."""
+def test_a_member_that_does_not_fit_is_refused(tmp_path: Path, image: str, message: str) -> None:
+    """A member's output must have the ensemble's kind, and a member must be a model."""
     with pytest.raises(Refused) as refused:
         cards(pipeline(tmp_path, image=image))
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_members_have_the_ensembles_classes_in_its_order(tmp_path: Path) -> None:
-    """Columns are added up by their places."""
+    """Columns are combined by position, so a different order of classes is refused."""
     classes = 'kind = "multiclass"\nclasses = ["a", "b"]'
     text = CARD.replace('kind = "binary"\nmin_confidence = 0.6', classes)
     member = MEMBER.replace('kind = "binary"', classes)
     members = dict.fromkeys(NAMES, member) | {"image": member.replace('"a", "b"', '"b", "a"')}
-    with pytest.raises(Refused, match=r"'image' has \['b', 'a'\], and this ensemble has the classes \['a', 'b'\]"):
+    with pytest.raises(Refused, match=r"'image' has \['b', 'a'\], but this ensemble has the classes \['a', 'b'\]"):
         cards(pipeline(tmp_path, text, **members))
 
 
 def test_a_vote_of_anomalies_needs_every_members_threshold(tmp_path: Path) -> None:
-    """A member without one has no label to vote with."""
+    """A member without a threshold has no label to vote with."""
     text = CARD.replace('kind = "binary"\nmin_confidence = 0.6', 'kind = "anomaly"\nthreshold = 1.0')
     member = MEMBER.replace('kind = "binary"', 'kind = "anomaly"\nthreshold = 2.0')
     members = dict.fromkeys(NAMES, member) | {"table": member.replace("threshold = 2.0\n", "")}
@@ -188,22 +188,22 @@ def test_a_vote_of_anomalies_needs_every_members_threshold(tmp_path: Path) -> No
         cards(pipeline(tmp_path, text.replace("weighted_mean", "vote"), **members))
 
 
-def test_a_member_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    """With the nearest spelling."""
+def test_an_unknown_member_is_refused(tmp_path: Path) -> None:
+    """The refusal has the nearest spelling."""
     with pytest.raises(Refused, match=r"all/card.toml: ensemble.members: no model 'imgae'.*did you mean 'image'"):
         cards(pipeline(tmp_path, CARD.replace('"image"', '"imgae"')))
 
 
-def test_an_ensemble_stands_in_for_nobody(tmp_path: Path) -> None:
-    """As a link of a chain it is refused; its members may be links."""
+def test_an_ensemble_is_no_fallback(tmp_path: Path) -> None:
+    """An ensemble as a link of a fallback chain is refused; its members may be links."""
     primary = MEMBER.format(name="x") + '[fallback]\nchain = ["model:all", "static"]\nstatic = { score = 0.5 }\n'
     given = pipeline(tmp_path, one=primary)
     with pytest.raises(Refused, match=r"fallback.chain: 'model:all': an ensemble answers only as a pipeline's primary"):
         cards(given.model_copy(update={"model": "one"}))
 
 
-def test_the_breakers_are_the_members(tmp_path: Path) -> None:
-    """What `failsoft breakers` lists and takes orders for: an ensemble has none of its own."""
+def test_the_breakers_are_those_of_the_members(tmp_path: Path) -> None:
+    """`failsoft breakers` lists the members' breakers, since an ensemble has none of its own."""
     given = pipeline(tmp_path)
     for name, version in (("text", 2), ("table", 1)):
         folder = tmp_path / "models" / name / str(version)
@@ -213,12 +213,12 @@ def test_the_breakers_are_the_members(tmp_path: Path) -> None:
     assert set(known.policies) == {*NAMES} and known.keys == {"text@2", "table@1"}
 
 
-def test_whoever_starts_a_worker_hears_which_members_are_missing(tmp_path: Path) -> None:
-    """Not that the ensemble has no version, which none has."""
+def test_a_worker_warns_about_members_without_a_version(tmp_path: Path) -> None:
+    """The warning names the member, not the ensemble, which has no version by design."""
     given = pipeline(tmp_path)
     for name in ("text", "image"):
         (tmp_path / "models" / name / "1").mkdir()
         (tmp_path / "models" / name / "1" / "model.onnx").write_bytes(b"not loaded here")
-    said: list[str] = []
-    warn_without_model(given, said.append)
-    assert len(said) == 1 and "table has no complete version, so all answers without it" in said[0]
+    warnings: list[str] = []
+    warn_without_model(given, warnings.append)
+    assert len(warnings) == 1 and "table has no complete version, so all answers without it" in warnings[0]

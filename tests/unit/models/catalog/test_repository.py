@@ -1,4 +1,4 @@
-"""The model repository: which versions are complete, and what is refused before it could be served."""
+"""The model repository: which versions are complete, and what is refused before it can be served."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def digest(content: bytes) -> str:
 
 
 def test_models_and_versions(tmp_path: Path) -> None:
-    """Models are the folders with a card; versions are the numbers that have a model.onnx, newest first."""
+    """Models are the folders with a card; versions are the numbered folders with a model.onnx, newest first."""
     for number in (1, 2, 10):
         version(tmp_path, "risk", number)
     for other in ("03", "0", "latest", "11"):
@@ -47,21 +47,21 @@ def test_models_and_versions(tmp_path: Path) -> None:
 
 
 def test_a_half_copied_version_is_never_served(tmp_path: Path) -> None:
-    """A version whose file is not yet what its checksum says is left out, and is there as soon as it is whole."""
+    """A version whose file does not match its checksum is left out until it is complete."""
     version(tmp_path, "risk", 1)
     whole = b"the whole of the model"
     folder = version(tmp_path, "risk", 2, whole[:9], f'sha256 = "{digest(whole)}"')
     repository = Repository(tmp_path)
     assert repository.versions("risk") == [1]
-    with pytest.raises(UnknownModel, match=r"risk@2: model\.onnx is not what version\.toml's sha256 says.*versions: 1"):
+    with pytest.raises(UnknownModel, match=r"risk@2: model\.onnx does not match version\.toml's sha256.*versions: 1"):
         repository.artifact("risk", 2)
     (folder / "model.onnx").write_bytes(whole)
     assert repository.versions("risk") == [2, 1]
     assert repository.artifact("risk", 2).sha256 == digest(whole)
 
 
-def test_a_half_written_version_file(tmp_path: Path) -> None:
-    """A version.toml that breaks off hides its version, and no other; one with a mistaken key is refused."""
+def test_a_half_written_version_toml(tmp_path: Path) -> None:
+    """An incomplete version.toml hides only its version; one with an unknown key is refused."""
     version(tmp_path, "risk", 1)
     folder = version(tmp_path, "risk", 2, about='sha256 = "12')
     assert Repository(tmp_path).versions("risk") == [1]
@@ -71,7 +71,7 @@ def test_a_half_written_version_file(tmp_path: Path) -> None:
 
 
 def test_an_artifact(tmp_path: Path) -> None:
-    """An artifact carries what version.toml says; without one its checksum is computed."""
+    """An artifact has the contents of version.toml; without that file its checksum is computed."""
     about = f'sha256 = "{digest(b"2")}"\ntrained_at = 2026-01-02T03:04:05Z\n'
     about += "[metrics]\nauc = 0.9\n[statistics.x]\nmean = 1.5\n"
     version(tmp_path, "risk", 1)
@@ -85,10 +85,10 @@ def test_an_artifact(tmp_path: Path) -> None:
 
 
 def test_unknown_models_and_versions(tmp_path: Path) -> None:
-    """What is not there is told with a near spelling and with what there is; a path is no name."""
+    """The error has the nearest spelling and lists what exists; a path is not accepted as a name."""
     version(tmp_path, "repayment", 1)
     repository = Repository(tmp_path)
-    with pytest.raises(UnknownModel, match=r"no model 'repaymnt'.*did you mean 'repayment'.*there: repayment"):
+    with pytest.raises(UnknownModel, match=r"no model 'repaymnt'.*did you mean 'repayment'.*available: repayment"):
         repository.card("repaymnt")
     with pytest.raises(UnknownModel, match="no model"):
         repository.versions("../" + tmp_path.name + "/repayment")
@@ -98,8 +98,8 @@ def test_unknown_models_and_versions(tmp_path: Path) -> None:
         Repository(tmp_path / "nowhere").models()
 
 
-def test_a_statistic_that_nobody_gives(tmp_path: Path) -> None:
-    """A card that imputes by a statistic is refused, naming both places for it, until one of them gives it."""
+def test_a_missing_statistic_is_refused(tmp_path: Path) -> None:
+    """The refusal names both places where the statistic may stand, until one of them has it."""
     folder = version(tmp_path, "risk", 1)
     card = tmp_path / "risk" / "card.toml"
     card.write_text(CARD + 'impute = "median"\n')
@@ -114,15 +114,15 @@ def test_a_statistic_that_nobody_gives(tmp_path: Path) -> None:
 
 
 def test_a_statistic_of_the_wrong_type(tmp_path: Path) -> None:
-    """A statistic that the feature could not hold is refused."""
+    """A statistic that the feature does not accept is refused."""
     version(tmp_path, "risk", 1, about='[statistics.x]\nmode = "red"')
     (tmp_path / "risk" / "card.toml").write_text(CARD + 'impute = "mode"\n')
     with pytest.raises(Refused, match="its mode is 'red', which is not a float"):
         Repository(tmp_path).artifact("risk", 1)
 
 
-def test_a_card_by_another_name(tmp_path: Path) -> None:
-    """A card may not call its model other than its folder, by which everything else knows it."""
+def test_a_card_with_another_name_is_refused(tmp_path: Path) -> None:
+    """A card's name must be that of its folder, which everything else uses."""
     version(tmp_path, "risk", 1)
     (tmp_path / "risk" / "card.toml").write_text('[model]\nname = "other"\n' + CARD)
     with pytest.raises(Refused, match=r"model\.name: 'other'"):
@@ -131,7 +131,7 @@ def test_a_card_by_another_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("external", [True, False])
 def test_a_version_is_a_single_file(tmp_path: Path, external: bool) -> None:
-    """Weights kept in other files are refused with how to save them in one; metadata that look alike are not."""
+    """Weights in other files are refused with advice; metadata of similar bytes are accepted."""
     weights = numpy_helper.from_array(np.zeros((1, 64), np.float32), "w")
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],

@@ -1,4 +1,4 @@
-"""A version's health: what is in its window, and what has left it."""
+"""The health of a version: what its window holds, and when counts expire."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from failsoft.schemas.fleet.rollout import Health
 
 
 def test_runs_are_summed_and_leave_with_their_bucket() -> None:
-    """Never later than the span, and not before a bucket less."""
+    """A run stays in the totals for at least the span less one bucket, and at most for the span."""
     recent = Recent()
     recent.add(100, 3, 0.5, np.array([0.5, 1.0], np.float32), 0.0)
     recent.add(10, 0, 0.25, None, 1.0)
@@ -19,16 +19,16 @@ def test_runs_are_summed_and_leave_with_their_bucket() -> None:
     assert recent.totals(SPAN).calls == 0
 
 
-def test_a_confidence_that_is_no_number_counts_for_nothing() -> None:
-    """Placeholders of failed rows may hold anything, and a mean of NaN says nothing for five minutes."""
+def test_confidences_with_nan_are_ignored() -> None:
+    """Placeholders of failed rows may be NaN, which would make the mean NaN for five minutes."""
     recent = Recent()
     recent.add(2, 1, 0.1, np.array([np.nan, 0.9]), 0.0)
     assert recent.totals(0.0) == Health(2, 1, 1, 0.1, 0, 0.0)
 
 
 @pytest.mark.parametrize("now", [5.0, 4.0])
-def test_a_clock_that_stands_or_is_late_loses_nothing(now: float) -> None:
-    """What comes at an earlier time goes into the newest bucket."""
+def test_a_clock_that_stands_or_goes_back_loses_nothing(now: float) -> None:
+    """A run with an earlier time goes into the newest bucket."""
     recent = Recent(span=30.0)
     recent.add(1, 0, 0.1, None, 5.0)
     recent.add(1, 0, 0.1, None, now)

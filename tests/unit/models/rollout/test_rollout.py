@@ -1,4 +1,4 @@
-"""How the fleet's row of a model moves: orders, presences, and when it goes back by itself."""
+"""The rollout row: orders, heartbeats and automatic rollbacks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Desk:
 
 
 def test_the_first_version_that_is_served_is_the_active_one() -> None:
-    """A pipeline begins with what its first worker took; an order before that means nothing."""
+    """The first heartbeat with a version creates the row; orders before that are ignored."""
     desk = Desk()
     assert not desk.promote(2) and not desk.alive("w", None)
     assert desk.alive("w", 2)
@@ -85,8 +85,8 @@ def test_the_first_version_that_is_served_is_the_active_one() -> None:
     assert desk.row.workers["w"].version == 2
 
 
-def test_a_promotion_is_obeyed_once_and_says_who_and_why() -> None:
-    """The row has both versions and the history; an owner that reads the order again changes nothing."""
+def test_a_promotion_is_applied_once_and_records_who_and_why() -> None:
+    """The row has both versions and the history; reading the order again changes nothing."""
     desk = Desk(1)
     order = Order("m@2", Direction.PROMOTE, "ann", "better recall", T0 + 5)
     assert desk.hear(order)
@@ -97,7 +97,7 @@ def test_a_promotion_is_obeyed_once_and_says_who_and_why() -> None:
 
 
 def test_a_rollback_goes_to_the_last_good_version() -> None:
-    """And again, further back; a version that was left so is no target until it is promoted again."""
+    """Each rollback goes further back; a version left by a rollback is a target again only after a promotion."""
     desk = Desk(1, 2, 3)
     assert good(desk.row) == [2, 1]
     desk.back()
@@ -107,11 +107,11 @@ def test_a_rollback_goes_to_the_last_good_version() -> None:
     desk.back(), desk.back()
     assert desk.row.active == 1 and good(desk.row) == []
     desk.back()
-    assert desk.row.active == 1 and "name one" in (desk.refusals[-1] or "")
+    assert desk.row.active == 1 and "name a version" in (desk.refusals[-1] or "")
 
 
-def test_a_rollback_to_a_named_version_and_one_that_names_nothing() -> None:
-    """A person may name any version; a promotion has to."""
+def test_a_rollback_may_name_a_version_and_a_promotion_must() -> None:
+    """An operator's rollback may name any version; a promotion without a version is refused."""
     desk = Desk(1, 2, 3)
     desk.back("m@1")
     assert desk.row.active == 1
@@ -120,19 +120,17 @@ def test_a_rollback_to_a_named_version_and_one_that_names_nothing() -> None:
 
 
 @pytest.mark.parametrize("version", ["0", "1000000000", "9" * 40, "x", "02", ""])
-def test_an_order_for_what_is_no_version_is_refused(version: str) -> None:
-    """Obeyed, it would make a row that nobody can read, and the fleet would lose its history."""
+def test_an_order_with_an_invalid_version_is_refused(version: str) -> None:
+    """If it were applied, the row could not be parsed and the fleet would lose its history."""
     desk = Desk(1)
     desk.order(Direction.PROMOTE, f"m@{version}")
     desk.back(f"m@{version}")
-    assert desk.row.active == 1 and all("from 1 to 999999999" in (said or "") for said in desk.refusals)
+    assert desk.row.active == 1 and all("from 1 to 999999999" in (refusal or "") for refusal in desk.refusals)
     assert RolloutRow.from_dict(desk.row.to_dict()) == desk.row
 
 
-def test_a_row_that_is_read_again_is_no_news() -> None:
-    """A new owner reads the table's history from its beginning, and so do all workers: nobody follows it once more. A
-    table that was made anew is followed, and so is an owner whose clock is late.
-    """
+def test_a_replayed_row_is_not_newer() -> None:
+    """Rows of a replayed table are older; rows of a new table, or of an owner with a slow clock, are newer."""
     desk = Desk(1)
     rows = [desk.row]
     for version in (2, 1, 3):
@@ -140,20 +138,18 @@ def test_a_row_that_is_read_again_is_no_news() -> None:
         rows.append(desk.row)
     assert all(newer(later, before) for before, later in zip([None, *rows], rows, strict=False))
     assert not any(newer(row, rows[-1]) for row in rows[:-1])
-    assert newer(replace(rows[-1], workers={}), rows[-1]), "the same moves: only who serves is told anew"
+    assert newer(replace(rows[-1], workers={}), rows[-1]), "the same moves: only the worker statuses differ"
     desk.now -= 60_000
     desk.promote(2)
     assert newer(desk.row, rows[-1])
-    anew = Desk()
-    anew.now += 3_600_000
-    anew.alive("w", 9)
-    assert newer(anew.row, desk.row)
+    recreated = Desk()
+    recreated.now += 3_600_000
+    recreated.alive("w", 9)
+    assert newer(recreated.row, desk.row)
 
 
-def test_what_cannot_wait() -> None:
-    """A move, an answer, a worker that comes, goes, changes its version or has a problem; not that one is still there,
-    nor how it does.
-    """
+def test_which_changes_are_news() -> None:
+    """Moves, answers to orders and changes of a worker are news; heartbeat times and health are not."""
     desk = Desk(1)
     first = desk.row
     assert news(first, None)
@@ -170,18 +166,18 @@ def test_what_cannot_wait() -> None:
     assert news(desk.row, before)
     before = desk.row
     desk.promote(1)
-    assert news(desk.row, before), "an order was answered"
+    assert news(desk.row, before), "the row has a new order result"
 
 
 def test_an_order_for_the_active_version_changes_nothing_and_is_answered() -> None:
-    """No history, no alert: who waits for the answer gets it."""
+    """The order gets a result, but there is no new history and no alert."""
     desk = Desk(1)
     desk.promote(1)
     assert len(desk.row.history) == 1 and not desk.alerts and desk.refusals == [None]
 
 
-def test_an_automatic_rollback_is_obeyed_only_while_the_failing_version_is_active() -> None:
-    """Proving a version takes a while, and a person may have been quicker."""
+def test_an_automatic_rollback_applies_only_while_the_failing_version_is_active() -> None:
+    """While the candidate was being checked, an operator may have moved the fleet."""
     desk = Desk(1, 2)
     desk.promote(3)
     desk.back("m@1", failing=2)
@@ -192,38 +188,38 @@ def test_an_automatic_rollback_is_obeyed_only_while_the_failing_version_is_activ
 
 
 @pytest.mark.parametrize("state", ["open", "half_open"])
-def test_failed_half_open_cycles_send_the_active_version_back(state: str) -> None:
-    """As many as the card says, of the version that is active, to the last good one first."""
+def test_failed_half_open_periods_cause_a_rollback(state: str) -> None:
+    """The card's number of failed half-open periods of the active version leads to the last good version first."""
     desk = Desk(1, 2, 3)
     found = desk.verdict(3, 3, state)
-    assert isinstance(found, Rollback) and found.candidates == (2, 1) and "3 half-open cycles of m@3" in found.why
+    assert isinstance(found, Rollback) and found.candidates == (2, 1) and "3 half-open periods of m@3" in found.why
     assert desk.verdict(3, 2, state) is None
     assert desk.verdict(2, 9, state) is None
 
 
 @pytest.mark.parametrize("state", ["closed", "forced_open", "disabled"])
-def test_only_a_breaker_that_is_open_by_itself_rolls_back(state: str) -> None:
-    """What a person forced is a person's to end, and a closed one has no reason."""
+def test_operator_states_and_closed_breakers_cause_no_rollback(state: str) -> None:
+    """A state that an operator set is the operator's to end, and a closed breaker gives no reason."""
     assert Desk(1, 2).verdict(2, 5, state) is None
 
 
 def test_no_rollback_without_a_row_or_without_a_version_to_go_to() -> None:
-    """The second is said, for somebody has to act."""
+    """Without a row there is no verdict; without a candidate the rollback is blocked, since an operator must act."""
     desk = Desk(1)
     assert verdict(None, desk.breaker(1, 3), POLICY, T0) is None
     found = desk.verdict(1)
     assert isinstance(found, RollbackBlocked) and "no older version" in found.why
 
 
-def test_never_forward() -> None:
-    """A person went back to an old version by promoting it; when it fails, the newer one is not the way out."""
+def test_a_rollback_never_goes_to_a_newer_version() -> None:
+    """If an operator promoted an older version and it fails, the newer version is no candidate."""
     desk = Desk(3, 2)
     found = desk.verdict(2)
     assert good(desk.row) == [3] and isinstance(found, RollbackBlocked)
 
 
 def test_no_second_rollback_within_the_hold() -> None:
-    """Two versions that fail in a row have one cause outside of both. After the hold there may be one again."""
+    """A second automatic rollback is blocked within the hold, and possible after it."""
     desk = Desk(1, 2, 3)
     desk.back("m@2", failing=3)
     desk.now += 1_799_000
@@ -233,8 +229,8 @@ def test_no_second_rollback_within_the_hold() -> None:
     assert isinstance(desk.verdict(2), Rollback)
 
 
-def test_a_person_is_not_held() -> None:
-    """Nor does a person's rollback hold the owner's."""
+def test_the_hold_does_not_apply_to_operators() -> None:
+    """An operator may roll back within the hold, and an operator's rollback starts no hold."""
     desk = Desk(1, 2, 3)
     desk.back("m@2", failing=3)
     desk.back("m@1")
@@ -244,16 +240,16 @@ def test_a_person_is_not_held() -> None:
     assert isinstance(desk.verdict(2), Rollback)
 
 
-def test_a_clock_that_was_set_back_does_not_hold_for_ever() -> None:
-    """A hold is never longer than it was meant to be."""
+def test_a_clock_set_back_does_not_extend_the_hold() -> None:
+    """The hold ends when the clock is set back by more than its length."""
     desk = Desk(1, 2, 3)
     desk.back("m@2", failing=3)
     desk.now -= 1_900_000
     assert isinstance(desk.verdict(2), Rollback)
 
 
-def test_the_skew_counts_who_was_heard_of_lately() -> None:
-    """By version; a worker that serves none, or says nothing any more, is not counted."""
+def test_the_skew_counts_live_workers() -> None:
+    """Workers are counted by version; workers without a version or without a recent heartbeat are not."""
     desk = Desk(1)
     desk.alive("a", 1), desk.alive("b", 2), desk.alive("c", None)
     assert skew(desk.row, desk.now) == {1: 2, 2: 1}
@@ -262,14 +258,14 @@ def test_the_skew_counts_who_was_heard_of_lately() -> None:
     assert skew(desk.row, desk.now) == {2: 1} and set(desk.row.workers) == {"a"}
 
 
-def test_a_larger_fleet_says_less_often_that_it_is_there() -> None:
-    """The row is written for each word, so that there are ten a second at most."""
+def test_a_larger_fleet_sends_fewer_heartbeats() -> None:
+    """Each heartbeat writes the row, so the interval grows to keep writes at ten a second."""
     assert heartbeat_every(3) == EVERY
     assert 1000 / heartbeat_every(1000) == pytest.approx(10)
 
 
-def test_presences_that_are_late_or_from_elsewhere_in_time_are_not_taken() -> None:
-    """The newer stays; a clock that is far off is not heard; one that is ahead holds its seat no longer."""
+def test_late_heartbeats_and_wrong_clocks_are_ignored() -> None:
+    """An older heartbeat and one from a late clock are ignored; one from a clock ahead gets the owner's time."""
     desk = Desk(1)
     desk.alive("a", 2)
     assert not desk.alive("a", 1, at_ms=desk.now - 10)
@@ -278,8 +274,8 @@ def test_presences_that_are_late_or_from_elsewhere_in_time_are_not_taken() -> No
     assert desk.row.workers["b"].at_ms == desk.now
 
 
-def test_a_worker_that_cannot_follow_is_an_alert_once() -> None:
-    """It says why with each presence; a person is told when it begins."""
+def test_a_worker_that_refuses_a_version_raises_one_alert() -> None:
+    """Each heartbeat repeats the problem, but only the first raises an alert."""
     desk = Desk(1, 2)
     desk.alerts.clear()
     for _ in range(3):
@@ -291,7 +287,7 @@ def test_a_worker_that_cannot_follow_is_an_alert_once() -> None:
 
 
 def test_a_history_is_bounded() -> None:
-    """A row is one record."""
+    """A row must fit into one record, so only the last changes are kept."""
     desk = Desk(1)
     for version in range(2, 2 * CHANGES_KEPT):
         desk.promote(version)
@@ -301,13 +297,13 @@ def test_a_history_is_bounded() -> None:
 HEALTH = Health(9, 1, 2, 0.5, 8, 7.25)
 
 
-def test_a_row_is_what_json_holds() -> None:
-    """A table keeps rows as JSON does, so nothing changes when one is recovered from its changelog."""
+def test_a_row_survives_json() -> None:
+    """A row restored from the changelog equals the row that was written."""
     desk = Desk(1, 2)
     desk.alive("a", 2, health={1: HEALTH, 2: HEALTH}, problem="x")
-    held = desk.row.to_dict()
-    assert wire.loads(wire.dumps(held), MAX_ROW) == held
-    assert RolloutRow.from_dict(held) == desk.row == RolloutRow.parse(wire.dumps(held))
+    stored = desk.row.to_dict()
+    assert wire.loads(wire.dumps(stored), MAX_ROW) == stored
+    assert RolloutRow.from_dict(stored) == desk.row == RolloutRow.parse(wire.dumps(stored))
 
 
 @pytest.mark.parametrize(
@@ -319,8 +315,8 @@ def test_a_row_is_what_json_holds() -> None:
         Order("m", Direction.ROLLBACK, "failsoft", "why", T0, 3),
     ],
 )
-def test_a_message_comes_back_as_it_was_sent(message: Any) -> None:
-    """Bytes and back give the same value."""
+def test_a_message_survives_its_bytes(message: Any) -> None:
+    """Parsing the bytes of a message gives the same value."""
     assert type(message).parse(message.to_bytes()) == message
 
 
@@ -335,20 +331,20 @@ def test_a_message_comes_back_as_it_was_sent(message: Any) -> None:
         ({"at_ms": None}, "at_ms"),
     ],
 )
-def test_a_presence_that_cannot_be_is_malformed(changes: dict[str, Any], field: str) -> None:
-    """What comes from a topic may come from anybody: the field is named."""
+def test_an_invalid_heartbeat_is_malformed(changes: dict[str, Any], field: str) -> None:
+    """Anyone may write to the topic, so each field is checked and the error names it."""
     given = wire.loads(Heartbeat("w", "m", 2, T0, None, {2: HEALTH}).to_bytes(), 9999)
     with pytest.raises(wire.Malformed, match=field):
         Heartbeat.parse(wire.dumps({**given, **changes}))
 
 
-def test_a_large_fleets_row_is_still_a_record() -> None:
-    """A thousand workers, two versions each, none of which can follow, and a full history."""
+def test_the_row_of_a_large_fleet_fits_into_a_record() -> None:
+    """A thousand workers with two versions and a problem each, and a full history, stay under MAX_ROW."""
     desk = Desk(1)
     for version in range(2, CHANGES_KEPT + 2):
         desk.promote(version)
     desk.alive("w", 1, problem="golden: " + "x" * 1_900)
     assert len(desk.alerts[-1].reason) > PROBLEM_KEPT
-    seat = desk.row.workers["w"]
-    statuses = {f"worker-{i:060}": replace(seat, health={50: HEALTH, 51: HEALTH}) for i in range(1000)}
+    status = desk.row.workers["w"]
+    statuses = {f"worker-{i:060}": replace(status, health={50: HEALTH, 51: HEALTH}) for i in range(1000)}
     assert len(wire.dumps(replace(desk.row, workers=statuses).to_dict())) < MAX_ROW

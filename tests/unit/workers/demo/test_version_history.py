@@ -31,7 +31,7 @@ from failsoft.workers.demo.version_history import VersionHistory, describe, undo
 from tests.kit import Rec
 
 MODEL = "repayment"
-FIRST = Change(1, None, 2, "demo-1", "the first that was served", Trigger.FIRST)
+FIRST = Change(1, None, 2, "demo-1", "the first version that was served", Trigger.FIRST)
 PROMOTED = Change(2, 2, 3, "ann", "better on paper", Trigger.PROMOTE)
 BACK = Change(3, 3, 2, "failsoft", "2 half-open cycles failed", Trigger.AUTOMATIC)
 BY_HAND = replace(BACK, trigger=Trigger.OPERATOR)
