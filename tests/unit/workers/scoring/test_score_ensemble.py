@@ -188,7 +188,7 @@ def test_under_the_quorum_the_fallback_answers_and_the_ladder_tries_again() -> N
     told = dict(headers)
     assert (rung, record.offset, told["failsoft-model"], told["failsoft-error-kind"]) == ("5s", 1, b"m", b"timeout")
     assert "failsoft-model-version" not in told
-    assert told["failsoft-error-message"] == b"b@2: timeout it was (2 of 3 members did not speak)"
+    assert told["failsoft-error-message"] == b"b@2: timeout it was (2 of 3 members did not answer)"
     assert done.outcomes == {(INPUT, "answered"): 2, (INPUT, "provisional"): 1}
 
 
