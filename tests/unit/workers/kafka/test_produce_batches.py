@@ -83,5 +83,5 @@ def test_a_record_that_no_batch_takes_is_an_error() -> None:
         class _builder:
             append = staticmethod(lambda *_: None)
 
-    with pytest.raises(RuntimeError, match="3 bytes fits no batch"):
+    with pytest.raises(RuntimeError, match="3 bytes does not fit"):
         pack(Full, [(b"k", b"abc", [])], 5, _none)  # type: ignore[arg-type]
