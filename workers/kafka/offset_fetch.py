@@ -29,7 +29,7 @@ def install() -> None:
 async def _checked(coordinator: GroupCoordinator, request: Any) -> Any:
     response = await _send(coordinator, request)
     if isinstance(request, OffsetFetchRequest):
-        error = for_code(getattr(response, "error_code", 0))  # OffsetFetch v1 has no such field
+        error = for_code(getattr(response, "error_code", 0))  # OffsetFetch before v2 has no such field
         if error is NotCoordinatorForGroupError:
             coordinator.coordinator_dead()
         if error is not NoError:

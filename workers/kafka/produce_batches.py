@@ -25,7 +25,7 @@ refuse it.
 
 
 def squeezed(size: int, transactional: bool) -> Batch:
-    """A batch of at most ``size`` bytes that is compressed with gzip when it is closed."""
+    """A batch of at most ``size`` bytes, which is compressed with gzip when it is sent."""
     return BatchBuilder(size, GZIP, is_transactional=int(transactional))
 
 
