@@ -88,6 +88,11 @@ class Lane:
 
     ``run`` returns after ``close`` was called. Any error that it raises must end the worker: the next owner starts
     from the last commit.
+
+    Attributes:
+        index: the partition index.
+        stage: what the lane is doing now.
+        since: when the stage, or its current call of a model, began (monotonic seconds).
     """
 
     def __init__(
@@ -207,14 +212,15 @@ class Lane:
         self._enter(Stage.FETCHING)
         readable, wait = self._readable()
         limit = self._batch_size.limit
-        if chosen := self._crashes.choose(readable):
+        if chosen := self._crashes.choose(readable):  # a suspected partition is read by itself, in small batches
             readable, limit = [chosen[0]], chosen[1]
         fetched = await self._unless_closed(
             self._consumer.getmany(*readable, timeout_ms=round(1000 * wait), max_records=limit)
         )
         if fetched is None:
             return []
-        if chosen and not fetched and self._consumer.highwater(chosen[0]) is not None:  # the broker has answered
+        # The broker answered and returned nothing: the suspected records do not exist any more.
+        if chosen and not fetched and self._consumer.highwater(chosen[0]) is not None:
             self._crashes.gone(chosen[0])
         records: list[Record] = []
         self._fetched.clear()
@@ -228,7 +234,7 @@ class Lane:
                 self._fetched[tp] = batch[-1].offset, len(batch)
         if not records:
             self._d.reporter.idle()
-        if len(records) < limit:
+        if len(records) < limit:  # else a partition may be missing only because the batch was full
             empty = [tp for tp in readable if tp in self.ladder and not fetched.get(tp)]
             self._schedule.drained(empty, self._consumer.highwater)
         return records
@@ -264,18 +270,23 @@ class Lane:
             await self._settle(records, mode, started)
 
     async def _settle(self, records: list[Record], mode: BatchMode[TopicPartition], started: float) -> None:
-        """Write the crash markers, score the batch, commit its outputs and offsets, then count what was done."""
+        """Mark, score and commit one batch, and record what was done."""
         d = self._d
+        # 1. Write the crash markers. If the worker crashes from here on, the next owner reads them.
         await self._mark(mode.marks)
+        # 2. Score.
         self._enter(Stage.SCORING)
         scored, inference = await self._score(records, mode.poison)
+        # 3. A record that ran alone is no longer in flight: a commit that fails must not count as its crash.
         if mode.alone:
             await self._mark(self._crashes.ran(mode))
+        # 4. Commit outputs and offsets. A batch that is held as a whole commits too, to replace its markers.
         offsets = await self._offsets(records, scored.held)
         began = d.clock()
         if offsets or mode.marks:
             offset_metadata = self._crashes.offset_metadata(mode, self._committed, offsets)
             await self._commit(route(scored.verdicts, d.names), offset_metadata)
+        # 5. Only now, after the commit: remember the answers and report the batch.
         if offsets:
             self._committed.update(offsets)
             wrote = [tp for tp in self.ladder if d.names.delay_of(tp.topic) in scored.retried]
@@ -290,6 +301,7 @@ class Lane:
                 high = self._consumer.highwater(tp)
                 done = self._schedule.is_held(tp) or (high is not None and high <= self._committed[tp])
                 self._crashes.passed(tp, self._fetched[tp][1], done)
+        # 6. Adapt the share of the ladder and the size of the next batch to the time that this one took.
         now = d.clock()
         self._schedule.spent(len(records), self._retries, now - started, now)
         slow = min(d.plan.cards[model].breaker.slow_call for model in d.plan.asked)

@@ -107,7 +107,8 @@ class _Batch:
     # --- the primary ----------------------------------------------------------------------------------------------
 
     def ask_primary(self) -> Generator[Call, CallResult, None]:
-        """Call the primary (or its members) for the rows that can be read and that its breaker admits."""
+        """Call the primary, or its members, for the rows that can be read and that its breaker admits."""
+        # 1. The rows to run. A row is suspected if its model's process crashed with it in flight.
         served = self.registry.serving(self.plan.primary)
         self.version = None if served is None else served.version
         rows = calls.without(range(len(self.records)), self.failures)
@@ -117,16 +118,19 @@ class _Batch:
         if waiting := too_many(rows, self.attempts, deadline):
             self._refuse(waiting, Failure(Kind.UNAVAILABLE, "a batch runs only a few suspected records"))
             rows = calls.without(rows, self.held)
+        # 2. An ensemble: its members each prepare and admit the rows themselves.
         if self.card.ensemble is not None:
             for part in isolate(rows, self.attempts):
                 yield from self._ask_members(calls.without(part, self.held) if self.held else part)
             return
+        # 3. No version: the event can still be checked against the card.
         if served is None:
             invalid = calls.invalid(self.events.features, rows, self.card)
             self.failures.update(invalid)
             waiting = calls.without(rows, invalid)
             self._refuse(waiting, Failure(Kind.UNAVAILABLE, f"no version of {self.plan.primary} is loaded"))
             return
+        # 4. Prepare the feature columns, and ask the breaker.
         rows, ready = self._prepare(rows, served)
         self.imputed = ready.imputed
         if not rows:
@@ -136,6 +140,7 @@ class _Batch:
             self._refuse(refused, Failure(Kind.BREAKER_OPEN, f"the breaker of {served.key} is open"))
             if not granted:
                 return
+        # 5. Call the model: once for all rows, and once for each suspected row. Report all calls together.
         counts = Counts()
         for part in isolate(granted, self.attempts):
             result = yield calls.call(served, among(ready.columns, rows, part), self.card)
