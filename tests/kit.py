@@ -223,7 +223,7 @@ def run(
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class GivenAnswer:
     """One answer: its record, and how it is written."""
 
     record: Rec
@@ -235,10 +235,10 @@ class Said:
     score: float
 
 
-def answers(scored: Scored) -> list[Said]:
+def answers(scored: Scored) -> list[GivenAnswer]:
     """Every answer of a batch, in the order of writing."""
     return [
-        Said(record, a.ids[i], a.source, a.reason, a.revision, a.final, a.predictions.row(i).score)  # type: ignore[arg-type]
+        GivenAnswer(record, a.ids[i], a.source, a.reason, a.revision, a.final, a.predictions.row(i).score)  # type: ignore[arg-type]
         for a, records in ((g.answers, g.records) for g in scored.verdicts.given)
         for i, record in enumerate(records)
     ]

@@ -22,9 +22,10 @@ class BatchSize:
     def adapt(self, records: int, inference: float, total: float, slow_call: float) -> None:
         """Adapt the limit to a finished batch. All times are seconds.
 
-        A batch is one call of the model, and a slow call counts against the breaker. So the limit is halved when a call
-        took over half of ``slow_call``. It is doubled when a full batch was committed within LONGEST and its slowest
-        call took under a quarter of ``slow_call``.
+        A batch is one call of the model, and a slow call counts against the breaker. So when a call took over half of
+        ``slow_call``, the limit becomes half of the batch's records, or half of the limit if that is less. The limit is
+        doubled when a full batch was committed within LONGEST and its slowest call took under a quarter of
+        ``slow_call``.
 
         Args:
             records: the number of records of the batch.

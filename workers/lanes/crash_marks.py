@@ -25,7 +25,7 @@ WATCHED = LARGEST
 """Records of each partition that run with a crash marker after a lane opens. The previous owner's last batch cannot
 have been larger."""
 
-_MOST = 999
+_MOST = 999  # crashes that a marker can count: the pattern below takes three digits
 _MARK = re.compile(r"failsoft/1 (suspect|among|alone|again) deaths=([0-9]{1,3}) until=([0-9]{1,19}) of=([0-9]{1,19})")
 
 

@@ -189,8 +189,8 @@ class _Batch:
         """Hold the waiting retries whose probe failed: the breaker has counted the failure, and no attempt is used.
 
         After a crash of the model's process nothing is held. A held record is not written, and neither is its crash
-        count, so the record would be a probe and crash the process again without end. A crashed probe that is already
-        held behind an earlier record is counted when it is run in its turn.
+        count, so the record would be a probe and crash the process again without end. A probe that crashed while
+        an earlier record of its topic is held anyway is counted when it runs in its turn.
         """
         failed = {row: self.failures[row] for row in probes if row in self.failures}
         if any(f.kind in (Kind.CRASHED, Kind.POISON) for f in failed.values()):

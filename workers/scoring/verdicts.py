@@ -93,7 +93,7 @@ class BatchOutcome:
 
 
 def conclude(batch: BatchOutcome) -> Scored:
-    """The verdicts of a batch."""
+    """Decide the verdicts of a batch, and count them for the metrics."""
     return _Conclusion(batch).result()
 
 
@@ -171,7 +171,7 @@ class _Conclusion:
 
     def _failed_again(self, row: int, failure: Failure, attempt: Attempt) -> None:
         """The verdict of an event from a rung or from the replay topic that failed again: a retry on the next rung, or
-        a dead letter. An event of low confidence gets neither, and its last answer stands.
+        a dead letter. An event of low confidence gets neither: the fallback's answer is final.
         """
         b, plan, u = self.b, self.b.plan, float(self.b.u[row])
         self.final[row] = True
