@@ -75,9 +75,9 @@ class Lanes(Service):  # type: ignore[misc]
         self.ends: dict[TopicPartition, int] = {}
         self._joined = False
         self._draining = False
-        self._dying = False
+        self._failed = False
         self._beat = deps.clock()
-        self._guard: threading.Thread | None = None
+        self._watchdog: threading.Thread | None = None
 
     # --- Service --------------------------------------------------------------------------------------------------
 
@@ -86,14 +86,14 @@ class Lanes(Service):  # type: ignore[misc]
         self._consumer = self._make_consumer()
         self._consumer.subscribe(topics=list(self._topics), listener=_Listener(self))
         await self._consumer.start()
-        self._guard = threading.Thread(target=self._guard_loop, name="failsoft-watchdog", daemon=True)
-        self._guard.start()
+        self._watchdog = threading.Thread(target=self._watchdog_loop, name="failsoft-watchdog", daemon=True)
+        self._watchdog.start()
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _watch(self) -> None:
         """Watch the lanes, and record that the event loop still runs, for the watchdog thread."""
         while not self.should_stop:
-            self._listen()
+            self._check_consumer()
             now = self._deps.clock()
             self._beat = now
             for lane in list(self.lanes.values()):
@@ -114,11 +114,11 @@ class Lanes(Service):  # type: ignore[misc]
             self._observe(self)
             await self.sleep(LOOK)
 
-    def _listen(self) -> None:
+    def _check_consumer(self) -> None:
         """Poll the consumer for errors. aiokafka reports them only to a pending fetch, and an idle worker (one without
         lanes) fetches nothing: without this check it would never notice that its consumer failed.
         """
-        if self._consumer is None or self._draining or self._dying:
+        if self._consumer is None or self._draining or self._failed:
             return
         try:
             if not still_fetches(self._consumer):
@@ -168,10 +168,10 @@ class Lanes(Service):  # type: ignore[misc]
     def assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """Start a lane for each partition index. It must not await: no heartbeat is sent until the listener returns.
 
-        Raises Fatal if the worker was not given an index of every topic.
+        Raises Fatal if the group did not assign that partition of every topic.
         """
         assert self._consumer is not None
-        if self._dying or self._draining:
+        if self._failed or self._draining:
             return  # the worker is about to leave: lanes opened now would be cut off, or idle until the session ends
         by_index: dict[int, list[TopicPartition]] = {}
         for tp in partitions:
@@ -223,8 +223,8 @@ class Lanes(Service):  # type: ignore[misc]
 
     def fatal(self, error: BaseException) -> None:
         """Report the first fatal error to the app, which leaves the group and exits. The supervisor restarts it."""
-        if not self._dying:
-            self._dying = True
+        if not self._failed:
+            self._failed = True
             self._on_fatal(error)
 
     async def leave(self) -> None:
@@ -246,7 +246,7 @@ class Lanes(Service):  # type: ignore[misc]
         elif not stopping.cancelled() and (error := stopping.exception()) is not None:
             log.warning("the consumer did not stop cleanly", error=str(error))
 
-    def _guard_loop(self) -> None:
+    def _watchdog_loop(self) -> None:
         """The watchdog of the event loop. It runs on a thread, because a stuck event loop cannot watch itself."""
         while not self._draining:
             silent = self._deps.clock() - self._beat

@@ -147,10 +147,10 @@ async def test_a_worker_without_lanes_notices_that_its_group_refused_it(
     lanes: Lanes, fatal: list[BaseException]
 ) -> None:
     """aiokafka reports the error only to a pending fetch. A worker without lanes fetches nothing, so it must poll."""
-    lanes._listen()
+    lanes._check_consumer()
     assert not fatal
     lanes._consumer.error = KafkaError("FencedInstanceId")
-    lanes._listen()
+    lanes._check_consumer()
     assert [str(e) for e in fatal] == ["KafkaError: FencedInstanceId"]
 
 
@@ -163,7 +163,7 @@ async def test_a_consumer_that_has_stopped_fetching_is_fatal(
         lanes._consumer.fetching.set_result(None)
     else:
         lanes._consumer.fetching.set_exception(error)
-    lanes._listen()
+    lanes._check_consumer()
     assert len(fatal) == 1
 
 
