@@ -1,4 +1,4 @@
-"""One worker's breaker on a desk: a clock that is moved by hand, and rows of the fleet that are laid before it."""
+"""One worker's local breaker with a clock that the test moves and rows of the fleet that the test passes in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPEN = BreakerRow(KEY, "open", 1, T0, T0 + 15_000, windows={})
 
 
 class Desk:
-    """One worker, "a", and a clock that is moved by hand; rows are laid before it."""
+    """The local breaker of worker "a", and a clock that the test moves."""
 
     def __init__(self, row: BreakerRow | None = None) -> None:
         self.now, self.sequence = 100.0, 0
@@ -27,13 +27,15 @@ class Desk:
         return T0 + round((self.now - 100) * 1000)
 
     def see(self, row: BreakerRow) -> list[tuple[BreakerState, BreakerState, bool]]:
+        """Absorb a row of the fleet. Returns the transitions as (from, to, by the fleet)."""
         return [(m.from_, m.to, m.by_fleet) for m in self.local.absorb(row, self.now)]
 
     def admit(self, n: int, ladder: int = 0) -> int:
+        """Request ``n`` calls, ``ladder`` of them waiting retries. Returns how many are admitted."""
         return self.local.admit(n, ladder, self.now, self.now_ms).granted
 
     def call(self, calls: int, failures: int = 0, slow: int = 0, ladder: int = 0) -> int:
-        """Admitted calls that come back at once; how many there were."""
+        """Request calls that return at once and are reported. Returns how many were admitted."""
         given = self.local.admit(calls, ladder, self.now, self.now_ms)
         if given.granted:
             counts = Counts(given.granted, min(failures, given.granted), slow, 1)
@@ -41,11 +43,13 @@ class Desk:
         return given.granted
 
     def may_retry(self, waiting: bool = True) -> bool:
+        """Whether waiting retries may be attempted. With ``waiting`` probes are requested first."""
         if waiting:
             self.local.request_probes(self.now, self.now_ms)
         return self.local.may_retry(self.now, self.now_ms)
 
     def told(self) -> list[Report]:
+        """The reports that are due now, as the owner reads them."""
         found = []
         for report in self.local.reports(self.sequence + 1, self.now, self.now_ms):
             self.sequence += 1
@@ -53,10 +57,11 @@ class Desk:
         return found
 
     def kinds(self) -> list[ReportKind]:
+        """The kinds of the reports that are due now."""
         return [r.kind for r in self.told()]
 
     def lend(self, probes: int = 3, worker: str = "a", reopenings: int = 0) -> None:
-        """What the owner answers to an ask, whoever's it was."""
+        """The owner's row that grants ``probes`` to ``worker``."""
         row = self.local.row
         assert row is not None
         lease = Lease(worker, probes, self.now_ms, self.now_ms + 10_000)
@@ -64,7 +69,7 @@ class Desk:
 
 
 def asked(reopenings: int = 0, by_ladder: bool = True) -> Desk:
-    """A worker whose row is open and past its time, and which has just asked for probes."""
+    """A worker whose row is open and past its wait, and which has just asked for probes."""
     desk = Desk(replace(OPEN, reopenings=reopenings))
     desk.now += 15
     if by_ladder:
@@ -76,6 +81,7 @@ def asked(reopenings: int = 0, by_ladder: bool = True) -> Desk:
 
 
 def lent(probes: int = 3, reopenings: int = 0, by_ladder: bool = True) -> Desk:
+    """The same worker after the owner granted it ``probes``."""
     desk = asked(reopenings, by_ladder)
     desk.now += 0.05
     desk.lend(probes, reopenings=reopenings)

@@ -1,4 +1,4 @@
-"""What tests of the pure core share: records, a small card, a plan, a board that admits as told, made-up results."""
+"""Shared by the tests of the pure core: records, a small card, a plan, a fake registry, and results of models."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RULE = "tests.kit:rule"
 
 @dataclass(frozen=True, slots=True)
 class Rec:
-    """A record as Kafka would hand it over."""
+    """A record as the consumer returns it."""
 
     topic: str = INPUT
     partition: int = 0
@@ -45,7 +45,7 @@ class Rec:
 
 
 def body(id: str | None = "e1", **features: Any) -> bytes:
-    """An event's value: the features are ``x`` (must be there) and ``y`` (imputed when missing)."""
+    """An event's value. The features are ``x`` (required) and ``y`` (imputed when missing)."""
     event: dict[str, Any] = {"at": "2018-10-30T18:00:00Z", "features": {"x": 0.25, "y": 1.0} | features}
     if id is not None:
         event["id"] = id
@@ -53,12 +53,12 @@ def body(id: str | None = "e1", **features: Any) -> bytes:
 
 
 def events(n: int, start: int = 0, **features: Any) -> list[Rec]:
-    """``n`` good events of the input topic, at offsets from ``start``."""
+    """``n`` valid events of the input topic, at offsets from ``start``."""
     return [Rec(offset=i, key=b"k%d" % i, value=body(f"e{i}", **features), headers=()) for i in range(start, start + n)]
 
 
 def attempt(**changes: Any) -> Attempt:
-    """An attempt that waits on the first rung with a provisional answer given, unless ``changes`` say otherwise."""
+    """An attempt on the first rung whose provisional answer is given; ``changes`` replace its fields."""
     plain: dict[str, Any] = {
         "number": 0,
         "origin": Origin(INPUT, 0, 77, NOW_MS - 9000),
@@ -73,7 +73,7 @@ def attempt(**changes: Any) -> Attempt:
 
 
 def waiting(topic: str = "loans.retry.5s", offset: int = 0, value: bytes | None = None, **changes: Any) -> Rec:
-    """A record of a rung (or of replay), due."""
+    """A record of a rung (or of the replay topic) that is due."""
     if topic == REPLAY:
         changes = {"due_ms": None} | changes
     headers = [("own", b"1"), *attempt(**changes).headers()]
@@ -102,7 +102,7 @@ def plan(
     rungs: Mapping[str, float] | None = None,
     envelope: Envelope | None = None,
 ) -> Plan:
-    """A pipeline "loans" whose primary is "m" and whose fallback model, if the chain has one, is "lite"."""
+    """The pipeline "loans". Its primary is "m", and its fallback model, if the chain has one, is "lite"."""
     rungs = RUNGS if rungs is None else rungs
     primary = card("m", min_confidence, chain)
     assert primary.fallback is not None
@@ -120,7 +120,7 @@ def plan(
 
 
 def member(name: str, *features: str, **output: Any) -> ModelCard:
-    """A member that takes these numbers; ``y`` is imputed."""
+    """A member of an ensemble that takes these numbers; ``y`` is imputed."""
     columns = [{"name": f, "type": "float"} | ({"impute": 0.5} if f == "y" else {}) for f in features or ("x",)]
     return ModelCard.model_validate(
         {"model": {"name": name}, "output": {"kind": "binary"} | output, "features": columns}
@@ -134,7 +134,7 @@ def trio(
     cards: Mapping[str, ModelCard] | None = None,
     rule: Rule | None = None,
 ) -> Plan:
-    """The pipeline of ``plan``, whose primary is the mean of "a", "b" and "c"."""
+    """The pipeline of ``plan`` with an ensemble as its primary: the mean of "a", "b" and "c"."""
     output: dict[str, Any] = {"kind": "binary"}
     if min_confidence is not None:
         output["min_confidence"] = min_confidence
@@ -154,7 +154,9 @@ def trio(
 
 @dataclass(slots=True)
 class FakeBoard:
-    """Admits ``admits`` calls of a key each time it is asked (all, where it has no entry), and notes what is told."""
+    """A fake registry. It admits ``admits`` calls of a key at each request (all, if the key has no entry), and keeps
+    the requests and reports that it receives.
+    """
 
     versions: Mapping[str, int] = field(default_factory=lambda: {"m": 2, "lite": 1})
     admits: Mapping[str, int] = field(default_factory=dict)
@@ -181,11 +183,11 @@ Answer = Callable[[Call], CallResult]
 
 
 def result(scores: Sequence[float], bad: Mapping[int, Failure] | None = None, seconds: float = 0.001) -> CallResult:
-    """What a binary model gives: ``scores`` with their confidences, and failures by row."""
+    """The result of a binary model: ``scores`` with their confidences, and failures by row."""
     column = np.array(scores, np.float32)
     predictions = Predictions(column, (column >= 0.5).astype(int).tolist(), None, np.maximum(column, 1 - column))
-    whole = bad is not None and len(bad) == len(scores)
-    return CallResult(None if whole else predictions, bad or {}, seconds)
+    all_bad = bad is not None and len(bad) == len(scores)
+    return CallResult(None if all_bad else predictions, bad or {}, seconds)
 
 
 def fine(call: Call) -> CallResult:
@@ -207,7 +209,7 @@ def run(
     u: float | Sequence[float] = 0.5,
     poison: PoisonRecord | None = None,
 ) -> Scored:
-    """Drives ``score`` to its end; a model without an entry in ``models`` is ``fine``."""
+    """Run ``score`` to its end. A model without an entry in ``models`` is ``fine``."""
     answers = dict(models or {})
     draws = np.full(len(records), u)
     steps = score(records, the_plan or plan(), registry or FakeBoard(), known, NOW_MS, draws, poison)
@@ -221,8 +223,8 @@ def run(
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One answer: to which record, and what it is called."""
+class GivenAnswer:
+    """One answer: its record, and how it is written."""
 
     record: Rec
     id: str
@@ -233,10 +235,10 @@ class Said:
     score: float
 
 
-def answers(scored: Scored) -> list[Said]:
+def answers(scored: Scored) -> list[GivenAnswer]:
     """Every answer of a batch, in the order of writing."""
     return [
-        Said(record, a.ids[i], a.source, a.reason, a.revision, a.final, a.predictions.row(i).score)  # type: ignore[arg-type]
+        GivenAnswer(record, a.ids[i], a.source, a.reason, a.revision, a.final, a.predictions.row(i).score)  # type: ignore[arg-type]
         for a, records in ((g.answers, g.records) for g in scored.verdicts.given)
         for i, record in enumerate(records)
     ]
@@ -252,16 +254,16 @@ def retried(scored: Scored) -> list[tuple[str, Rec, list[Header]]]:
 
 
 def by_topic(records: Iterable[Rec]) -> dict[str, list[int]]:
-    """Offsets by topic, in the order given."""
-    found: dict[str, list[int]] = defaultdict(list)
+    """Offsets by topic, in the given order."""
+    offsets: dict[str, list[int]] = defaultdict(list)
     for record in records:
-        found[record.topic].append(record.offset)
-    return dict(found)
+        offsets[record.topic].append(record.offset)
+    return dict(offsets)
 
 
 async def with_a_thread(runner: Runner, call: Call) -> CallResult:
-    """What a run of ``call`` comes to. Where a machine stalls no thread may begin within a short deadline: it is asked
-    again, for that is not the model's doing, which a test is about.
+    """The result of a run of ``call``. On a busy machine no thread may be free before a short deadline. That is not the
+    model's failure, which the tests are about, so the run is repeated.
     """
     while True:
         result = await runner.run(call)

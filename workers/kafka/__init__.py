@@ -1,1 +1,1 @@
-"""The only files that touch aiokafka's insides."""
+"""The Kafka clients of a worker, and the only files that use private parts of aiokafka."""

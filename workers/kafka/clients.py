@@ -1,4 +1,4 @@
-"""The Kafka clients of a worker, and the reason for each setting."""
+"""Creates the Kafka clients of a worker, with the reason for each setting."""
 
 from __future__ import annotations
 
@@ -13,22 +13,30 @@ from failsoft.workers.kafka.produce_batches import BATCH_BYTES
 from failsoft.workers.settings import Settings
 
 FETCH_BYTES = 3 * 1_048_576
-"""Of one partition, by one fetch. A lane has one live partition, so this is also the most that a batch of it can hold:
-4,000 events of half a kilobyte take 2 MiB, and at the usual 1 MiB batches stayed under 2,000."""
+"""The most bytes that one fetch returns of a partition. A lane has one live partition for each input topic, so this
+also bounds its batches: 4,000 events of half a kilobyte take 2 MiB. With aiokafka's default of 1 MiB batches stayed
+under 2,000."""
 
 MARKER_BACKOFF = 0.002
-"""Seconds. A transaction that begins while the broker still writes the markers of the lane's last one is asked to come
-again; aiokafka waits 20 ms for that, which was half of an event's latency in light traffic. Markers take 1 to 5 ms."""
+"""Seconds until a transaction is begun again that the broker refused, because it still writes the markers of the lane's
+last transaction. aiokafka waits 20 ms, which was half of an event's latency in light traffic. Markers take 1 to 5
+ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The Kafka clients of a worker; each setting's reason is in docs/decisions/0002-lanes.md."""
+    """Creates the Kafka clients of one worker. docs/decisions/0002-lanes.md has the reasons for the other settings.
+
+    Attributes:
+        pipeline: the pipeline's settings.
+        worker_id: the worker's id, which is also its static member id in the group.
+    """
 
     pipeline: Settings
     worker_id: str
 
     def consumer(self) -> AIOKafkaConsumer:
+        """The worker's consumer, shared by its lanes."""
         fetch_records.install()
         offset_fetch.install()
         return AIOKafkaConsumer(
@@ -38,8 +46,8 @@ class Clients:
             client_id=self.worker_id,
             partition_assignment_strategy=(RangePartitionAssignor,),
             enable_auto_commit=False,
-            auto_offset_reset="none",  # never skip in silence: lanes seek by themselves
-            # Off: a spare fetches nothing, and aiokafka would take it out of the group after five minutes, for ever.
+            auto_offset_reset="none",  # never skip records silently: lanes seek themselves
+            # Off: an idle worker fetches nothing, so aiokafka would remove it from the group for good after 5 minutes.
             max_poll_interval_ms=2**31 - 1,
             isolation_level="read_committed",
             session_timeout_ms=6_000,
@@ -50,6 +58,7 @@ class Clients:
         )
 
     def producer(self, lane: int) -> AIOKafkaProducer:
+        """The producer of one lane; transactional if the pipeline's guarantee is exactly once."""
         sender.BACKOFF_OVERRIDE = MARKER_BACKOFF
         exactly_once = self.pipeline.guarantee == "exactly_once"
         return AIOKafkaProducer(
@@ -63,15 +72,17 @@ class Clients:
         )
 
     def reporter(self) -> AIOKafkaProducer:
+        """The producer of the worker's reports to the owner."""
         return AIOKafkaProducer(
             **self.pipeline.connection(),
             client_id=f"{self.worker_id}.fleet",
             linger_ms=0,
             request_timeout_ms=3_000,
-            metadata_max_age_ms=5_000,  # within which a topic that is gone is missed
+            metadata_max_age_ms=5_000,  # a deleted topic is noticed within this time
         )
 
     def reader(self) -> AIOKafkaConsumer:
+        """A consumer without a group, with which a lane restores the answers for ``last_known``."""
         return AIOKafkaConsumer(
             **self.pipeline.connection(),
             client_id=f"{self.worker_id}.restore",

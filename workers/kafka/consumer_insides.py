@@ -1,4 +1,4 @@
-"""What an aiokafka consumer knows and has no public call for: offsets with their metadata, and its own failure."""
+"""Reads state of an aiokafka consumer that has no public call: committed offsets with metadata, and its failure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from aiokafka import AIOKafkaConsumer, OffsetAndMetadata, TopicPartition
 async def committed(
     consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, OffsetAndMetadata]:
-    """The group's offsets, with the metadata that ``consumer.committed`` drops. A partition without one is left out."""
-    found: dict[TopicPartition, OffsetAndMetadata] = await consumer._coordinator.fetch_committed_offsets(partitions)
-    return found
+    """The group's committed offsets, with the metadata that ``consumer.committed`` drops.
+
+    A partition without a committed offset is left out.
+    """
+    offsets: dict[TopicPartition, OffsetAndMetadata] = await consumer._coordinator.fetch_committed_offsets(partitions)
+    return offsets
 
 
 def still_fetches(consumer: AIOKafkaConsumer) -> bool:
-    """False when its fetch task has ended. Raises the error of that task, or the one that its group gave.
+    """False when the consumer's fetch task has ended. Raises the error of that task or of the group.
 
-    aiokafka reports these errors only to a pending fetch, so a consumer that nobody fetches from has to be asked.
+    aiokafka reports these errors only to a pending fetch, so a worker that does not fetch must poll for them.
     """
     fetching = consumer._fetcher.error_future
     if fetching.done():

@@ -1,8 +1,8 @@
-"""Fetched bytes -> records: in fewer steps than aiokafka takes, and also where a header's key is no UTF-8, where it
-raises, for ever and for the lane.
+"""Unpacks fetched bytes into records, faster than aiokafka does, and also when a header's key is not UTF-8.
 
-Kafka's protocol calls a header's key a string and the broker does not check, so one producer's mistake would be a
-record that no worker can get past. Java clients read such a key with U+FFFD in it; so do we. Values are bytes anyway.
+Kafka's protocol defines a header's key as a string, but the broker does not check it. aiokafka raises
+UnicodeDecodeError for a key that is not UTF-8, so one mistake of a producer would stop the lane at that record for
+ever. Java clients read such a key with U+FFFD in it; so does this module. Header values are bytes and need no decoding.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
 _LENGTH = struct.Struct(">i")
-_LENGTH_AT = 8  # behind the base offset; it counts what follows it
+_LENGTH_AT = 8  # the length follows the base offset, and counts the bytes after itself
 _BEFORE = _LENGTH_AT + _LENGTH.size
 
 
 def install() -> None:
-    """From now on this process's consumers read such records. aiokafka is pinned below 0.15, and a test holds this."""
+    """Patch aiokafka: from now on all consumers of this process use the classes below.
+
+    aiokafka is pinned below 0.15, and a test checks that the patched names exist.
+    """
     fetcher.MemoryRecords = Records
     fetcher.PartitionRecords = Unpacked
     fetcher.FetchResult = Fetched
 
 
 class Unpacked(fetcher.PartitionRecords):  # type: ignore[misc]
-    """aiokafka's records of a partition, with half the steps an event where nothing is deserialized."""
+    """aiokafka's records of a partition, with half the steps for each record when there is no deserializer."""
 
     def _consumer_record(self, tp: TopicPartition, record: Any) -> ConsumerRecord[Any, Any]:
         if self._key_deserializer or self._value_deserializer:
@@ -52,7 +55,7 @@ class Unpacked(fetcher.PartitionRecords):  # type: ignore[misc]
 
 
 class Fetched(fetcher.FetchResult):  # type: ignore[misc]
-    """aiokafka's fetched partition, whose records are taken by one call for a batch."""
+    """aiokafka's fetched partition, from which one call takes all records of a batch."""
 
     def getall(self, max_records: int | None = None) -> list[Any]:
         if not self.check_assignment(self._topic_partition) or not self.has_more():
@@ -61,12 +64,12 @@ class Fetched(fetcher.FetchResult):  # type: ignore[misc]
         found = list(islice(records._records_iterator, max_records))
         self._update_position()
         if max_records is None or len(found) < max_records:
-            self._partition_records = records._records_iterator = None  # the cycle between them broken
+            self._partition_records = records._records_iterator = None  # breaks their reference cycle
         return found
 
 
 class Records:
-    """aiokafka's MemoryRecords, batch by batch the same but for what this module is about."""
+    """aiokafka's MemoryRecords, except that its batches accept any bytes as a header's key."""
 
     def __init__(self, raw: bytes) -> None:
         self._records = MemoryRecords(raw)
@@ -89,7 +92,7 @@ class Records:
 
 
 class _RecordBatch:
-    """A batch that is unpacked at C speed, and a second time in Python if that cannot be done."""
+    """A record batch. It is unpacked by aiokafka's C code; only if a header's key is not UTF-8, again in Python."""
 
     __slots__ = ("_batch", "_raw")
 
@@ -106,11 +109,13 @@ class _RecordBatch:
             return iter(list(_Lenient(self._raw)))
 
     def __next__(self) -> Any:
-        """The next record of a control batch, which is how aiokafka looks for a transaction's abort."""
+        """The next record of a control batch. aiokafka calls this to see whether a transaction was aborted."""
         return next(self._batch)
 
 
 class _Lenient(_DefaultRecordBatchPy):  # type: ignore[misc]
+    """aiokafka's Python implementation of a record batch, over a buffer that decodes any bytes."""
+
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()
         buffer: Any = self._buffer  # type: ignore[has-type]
@@ -118,7 +123,7 @@ class _Lenient(_DefaultRecordBatchPy):  # type: ignore[misc]
 
 
 class _Text(bytearray):
-    """Bytes whose slices decode whatever they hold."""
+    """Bytes whose slices decode without an error: each invalid sequence becomes U+FFFD."""
 
     def __getitem__(self, at: Any) -> Any:
         found = super().__getitem__(at)

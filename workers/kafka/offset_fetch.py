@@ -1,9 +1,9 @@
-"""Committed offsets, also while a group's coordinator moves: aiokafka takes "not here" for "there are none".
+"""Fixes how aiokafka reads committed offsets while a group's coordinator moves to another broker.
 
-Since OffsetFetch v2 a broker that is no longer the group's coordinator, or that still reads its log, says so once for
-the whole response, and lists no partitions. aiokafka 0.14 looks at the partitions only: it returns no offsets, without
-an error, and a lane that is opened in that moment begins at the beginning and answers everything a second time. It was
-seen in a rolling restart of three brokers (docs/decisions/0008-leaderless-markers.md).
+Since OffsetFetch v2, a broker that is no longer the group's coordinator, or that is still loading, returns one error
+code for the whole response and lists no partitions. aiokafka 0.14 checks the error codes of the partitions only. It
+returns no offsets and no error, so a lane that opens at that moment starts at the beginning and answers every event a
+second time. This happened in a rolling restart of three brokers (docs/decisions/0008-leaderless-markers.md).
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ _send = GroupCoordinator._send_req
 
 
 def install() -> None:
-    """From now on this process's consumers, Faust's too, raise such an error; aiokafka then finds the coordinator and
-    asks again, as it does for one that stands beside a partition. It is pinned below 0.15, and a test holds this.
+    """Patch aiokafka: from now on all consumers of this process, also Faust's, raise the error of the whole response.
+
+    aiokafka then finds the coordinator and retries, as it does for the error of a partition. It is pinned below 0.15,
+    and a test checks that the patched name exists.
     """
     GroupCoordinator._send_req = _checked
 
@@ -27,7 +29,7 @@ def install() -> None:
 async def _checked(coordinator: GroupCoordinator, request: Any) -> Any:
     response = await _send(coordinator, request)
     if isinstance(request, OffsetFetchRequest):
-        error = for_code(getattr(response, "error_code", 0))  # the oldest version has none
+        error = for_code(getattr(response, "error_code", 0))  # OffsetFetch before v2 has no such field
         if error is NotCoordinatorForGroupError:
             coordinator.coordinator_dead()
         if error is not NoError:

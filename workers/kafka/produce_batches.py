@@ -1,4 +1,4 @@
-"""Outgoing records -> produce batches, at the price of one call a record."""
+"""Packs outgoing records into produce batches, with one call of aiokafka for each record."""
 
 from __future__ import annotations
 
@@ -10,30 +10,41 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from failsoft.topics.routing import Row
 
 Batch: TypeAlias = BatchBuilder
-"""What a producer makes and sends; aiokafka does not export its type."""
+"""A produce batch, as ``AIOKafkaProducer.create_batch`` returns it. aiokafka does not export this type."""
 
 GZIP = 1
+"""Kafka's number of the gzip compression."""
 
 BATCH_BYTES = 1_000_000
-"""A produce batch's limit, under the broker's default of 1,048,588: `send_batch` does not check it. Only a record alone
-is larger, and is compressed: a topic's limit counts a batch as it is written, so an event that came compressed may be
-many times as large as its topic allows, and written plain it would be refused for ever."""
+"""The most bytes of a produce batch, below the broker's default limit of 1,048,588, which `send_batch` does not check.
+
+A single record may be larger; its batch is then compressed. A topic's limit applies to the batch as it is written, so
+an event that arrived compressed may be many times larger than its topic allows. Uncompressed, the broker would always
+refuse it.
+"""
 
 
 def squeezed(size: int, transactional: bool) -> Batch:
-    """A batch that is compressed when it is sent."""
+    """A batch of at most ``size`` bytes, which is compressed with gzip when it is sent."""
     return BatchBuilder(size, GZIP, is_transactional=int(transactional))
 
 
 def pack(
     make: Callable[[], Batch], rows: Sequence[Row], timestamp_ms: int, squeeze: Callable[[], Batch]
 ) -> list[Batch]:
-    """``rows`` in as many closed batches as they need, in order. Raises RuntimeError for a record that fits none.
+    """Pack ``rows`` into as many closed batches as they need, in order.
 
-    ``squeeze`` makes the batch of a record over BATCH_BYTES.
+    ``BatchBuilder.append`` checks for serializers and makes three calls for each record, so this calls its inner
+    builder directly. aiokafka is pinned below 0.15, and a test checks that both give the same bytes.
 
-    ``BatchBuilder.append`` looks for serializers and makes three calls a record; this goes to the builder behind it
-    (aiokafka is pinned below 0.15, and a test holds the two to the same bytes).
+    Args:
+        make: makes an empty batch.
+        rows: the records, as (key, value, headers).
+        timestamp_ms: the timestamp of all records (epoch milliseconds).
+        squeeze: makes the compressed batch of a single record over BATCH_BYTES.
+
+    Raises:
+        RuntimeError: if a record does not fit into an empty batch.
     """
     batches: list[Batch] = []
     start = 0
@@ -43,10 +54,10 @@ def pack(
         count = 0
         for key, value, headers in rows[start:] if start else rows:
             if append(count, timestamp_ms, key, value, headers) is None:
-                break  # full, and this record is not in it: losing that None would lose the record
+                break  # the batch is full, and this record is not in it: the next batch takes it
             count += 1
         if not count:
-            raise RuntimeError(f"a record of {len(rows[start][1] or b'')} bytes fits no batch")
+            raise RuntimeError(f"a record of {len(rows[start][1] or b'')} bytes does not fit into an empty batch")
         if count == 1 and batch._builder.size() > BATCH_BYTES:
             batch = squeeze()
             batch._builder.append(0, timestamp_ms, *rows[start])

@@ -1,1 +1,1 @@
-"""A lane: fetch, score, one transaction."""
+"""Lanes: each fetches, scores and commits the records of one partition index."""

@@ -1,4 +1,4 @@
-"""The consumer: assignment, revocation, and who runs which lane. What nobody expects ends the process."""
+"""The worker's consumer and its lanes: assignment, revocation, draining and watchdogs. Unexpected errors are fatal."""
 
 from __future__ import annotations
 
@@ -19,29 +19,38 @@ from failsoft.workers.lanes.transaction import COMMIT_TIMEOUT
 log = structlog.get_logger("failsoft.lanes")
 
 STUCK = 30.0
-"""Seconds without progress, while there is something to do, after which a lane or the event loop is given up: longer
-than a commit may take (20), shorter than anybody waits for an answer."""
+"""Seconds without progress, while there is work to do, after which a lane or the event loop counts as stuck. Longer
+than a commit may take (20 s), shorter than callers wait for an answer."""
 
 LOOK = 2.0
-"""Seconds between two looks at the length of the rungs, and how long one may take: a gauge is scraped less often."""
+"""Seconds between two measurements of the rungs' lengths, and the timeout of one. Gauges are scraped less often."""
 
 DRAIN = COMMIT_TIMEOUT + 5.0
-"""Seconds that a drain or a revocation waits for open transactions; they are bounded themselves."""
+"""Seconds that a drain or a revocation waits for open transactions, which end within COMMIT_TIMEOUT themselves."""
 
 LEAVE = 5.0
-"""Seconds that the consumer has to stop in a drain. It may sit in a rebalance that lasts longer, or look for a broker
-that is gone; the lanes are closed by then, and a static member's departure is not told to the group anyway."""
+"""Seconds that the consumer has to stop in a drain. It may be in a longer rebalance, or try to reach a broker that is
+gone. Cutting it off is safe: the lanes are closed by then, and a static member does not leave the group anyway."""
 
 TICK = 0.5
-"""Seconds between two looks of the watchdog."""
+"""Seconds between two checks of each watchdog."""
 
 
 class Fatal(RuntimeError):
-    """This worker is not fit to go on; the next owner starts from the last commit."""
+    """This worker must end. The next owner of its lanes starts from the last commit."""
 
 
 class Lanes(Service):  # type: ignore[misc]
-    """Runs a lane for each partition index that the group gives this worker."""
+    """Runs a lane for each partition index that the group assigns to this worker.
+
+    Args:
+        topics: every topic that the pipeline reads.
+        partitions: their partition count.
+        make_consumer: makes the worker's consumer.
+        deps: what the lanes share.
+        on_fatal: called once, with the error that must end the worker.
+        observe: called every LOOK seconds, after ``ends`` was updated.
+    """
 
     def __init__(
         self,
@@ -66,25 +75,25 @@ class Lanes(Service):  # type: ignore[misc]
         self.ends: dict[TopicPartition, int] = {}
         self._joined = False
         self._draining = False
-        self._dying = False
+        self._failed = False
         self._beat = deps.clock()
-        self._guard: threading.Thread | None = None
+        self._watchdog: threading.Thread | None = None
 
     # --- Service --------------------------------------------------------------------------------------------------
 
     async def on_start(self) -> None:
-        """Joins the group; lanes start when it has assigned partitions."""
+        """Join the group and start the watchdog thread. Lanes start when the group assigns partitions."""
         self._consumer = self._make_consumer()
         self._consumer.subscribe(topics=list(self._topics), listener=_Listener(self))
         await self._consumer.start()
-        self._guard = threading.Thread(target=self._guard_loop, name="failsoft-watchdog", daemon=True)
-        self._guard.start()
+        self._watchdog = threading.Thread(target=self._watchdog_loop, name="failsoft-watchdog", daemon=True)
+        self._watchdog.start()
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _watch(self) -> None:
-        """The watchdog of the lanes, and the pulse that the watchdog of the loop listens to."""
+        """Watch the lanes, and record that the event loop still runs, for the watchdog thread."""
         while not self.should_stop:
-            self._listen()
+            self._check_consumer()
             now = self._deps.clock()
             self._beat = now
             for lane in list(self.lanes.values()):
@@ -94,49 +103,49 @@ class Lanes(Service):  # type: ignore[misc]
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _measure(self) -> None:
-        """How long the rungs are: asked of the broker, since a rung that waits is not fetched, and so not heard of."""
+        """Ask the broker for the rungs' end offsets. A paused rung is not fetched, so no fetch reports them."""
         while not self.should_stop:
             ladder = [tp for lane in self.lanes.values() for tp in lane.ladder]
             if ladder and self._consumer is not None:
                 try:
                     self.ends = await asyncio.wait_for(self._consumer.end_offsets(ladder), LOOK)
                 except (KafkaError, TimeoutError) as e:
-                    log.info("the rungs' lengths are not known now", why=str(e))  # the gauges keep their last values
+                    log.info("cannot measure the rungs now", why=str(e))  # the gauges keep their last values
             self._observe(self)
             await self.sleep(LOOK)
 
-    def _listen(self) -> None:
-        """Asks the consumer whether it failed. aiokafka tells only who fetches, and a worker without lanes fetches
-        nothing: it would sit there, alive and idle, for ever.
+    def _check_consumer(self) -> None:
+        """Poll the consumer for errors. aiokafka reports them only to a pending fetch, and an idle worker (one without
+        lanes) fetches nothing: without this check it would never notice that its consumer failed.
         """
-        if self._consumer is None or self._draining or self._dying:
+        if self._consumer is None or self._draining or self._failed:
             return
         try:
             if not still_fetches(self._consumer):
-                raise Fatal("the consumer fetches no more")
+                raise Fatal("the consumer has stopped fetching")
         except Exception as e:  # noqa: BLE001
             self.fatal(e)
 
     async def drain(self) -> None:
-        """Finish the batches that are being worked on, commit them, and leave the group. Nothing is read any more."""
+        """Finish and commit the current batches, then stop the consumer. No further records are read."""
         if self._draining:
             return
         self._draining = True
         try:
             await self._close()
         except Exception as e:
-            self.fatal(e)  # a thread that does not come back would keep the process from ending
+            self.fatal(e)  # else a thread that never returns would keep the process from ending
             raise
         await self._stop_consumer(LEAVE)
 
     async def on_stop(self) -> None:
-        """Drains, unless the app has done so."""
+        """Drain, unless the app has done so."""
         await self.drain()
 
-    # --- what the probes ask, from another thread -----------------------------------------------------------------
+    # --- liveness and readiness, called from another thread -------------------------------------------------------
 
     def not_live(self) -> str | None:
-        """Why the process should be restarted, or None. Never for a broker, a breaker or lag."""
+        """Why the process should be restarted, or None. A broker, a breaker or lag is never a reason."""
         now = self._deps.clock()
         if self._consumer is not None and now - self._beat > STUCK:
             return f"the event loop has made no progress for {now - self._beat:.0f} s"
@@ -146,7 +155,7 @@ class Lanes(Service):  # type: ignore[misc]
         return None
 
     def not_ready(self) -> str | None:
-        """Why this worker should not be counted on yet, or None."""
+        """Why this worker is not ready, or None."""
         if self._draining:
             return "draining"
         if not self._joined:
@@ -157,19 +166,22 @@ class Lanes(Service):  # type: ignore[misc]
     # --- assignment -----------------------------------------------------------------------------------------------
 
     def assigned(self, partitions: Iterable[TopicPartition]) -> None:
-        """Start a lane for each index. No awaits: heartbeats wait for the listener."""
+        """Start a lane for each partition index. It must not await: no heartbeat is sent until the listener returns.
+
+        Raises Fatal if the group did not assign that partition of every topic.
+        """
         assert self._consumer is not None
-        if self._dying or self._draining:
-            return  # about to leave: lanes opened now would sit idle until the session ends, or be cut off
+        if self._failed or self._draining:
+            return  # the worker is about to leave: lanes opened now would be cut off, or idle until the session ends
         by_index: dict[int, list[TopicPartition]] = {}
         for tp in partitions:
             by_index.setdefault(tp.partition, []).append(tp)
             self._consumer.pause(tp)
-        for index, found in by_index.items():
-            missing = set(self._topics) - {tp.topic for tp in found}
+        for index, tps in by_index.items():
+            missing = set(self._topics) - {tp.topic for tp in tps}
             if missing:
                 raise Fatal(f"lane {index} was assigned without partition {index} of {', '.join(sorted(missing))}")
-            lane = Lane(index, found, self._consumer, self._deps)
+            lane = Lane(index, tps, self._consumer, self._deps)
             self.lanes[index] = lane
             task = asyncio.get_running_loop().create_task(lane.run(), name=f"lane-{index}")
             task.add_done_callback(self._lane_ended)
@@ -178,13 +190,15 @@ class Lanes(Service):  # type: ignore[misc]
         log.info("lanes assigned", lanes=sorted(by_index))
 
     async def revoked(self) -> None:
-        """Every lane ends its transaction and gives up its producer; the group waits for that, bounded."""
+        """Close every lane: it ends its transaction and stops its producer. The rebalance waits for that, at most 2 x
+        DRAIN. Raises Fatal or TimeoutError if it takes longer.
+        """
         if self.lanes:
             log.info("lanes revoked", lanes=sorted(self.lanes))
         await self._close()
 
     async def _close(self) -> None:
-        """All lanes. A revocation in the middle of a drain waits for it: until then the partitions are ours."""
+        """Close all lanes. A revocation during a drain waits for the drain: until then the partitions are ours."""
         async with self._one_close:
             lanes, tasks = list(self.lanes.values()), list(self._runs.values())
             self.lanes.clear()
@@ -208,19 +222,20 @@ class Lanes(Service):  # type: ignore[misc]
     # --- the end --------------------------------------------------------------------------------------------------
 
     def fatal(self, error: BaseException) -> None:
-        """Say why and leave: the group hears of it at once, and a supervisor restarts with backoff."""
-        if not self._dying:
-            self._dying = True
+        """Report the first fatal error to the app, which leaves the group and exits. The supervisor restarts it."""
+        if not self._failed:
+            self._failed = True
             self._on_fatal(error)
 
     async def leave(self) -> None:
-        """Tell the group, for at most a second; nothing is finished and nothing is committed."""
+        """Stop the consumer, within a second. No batch is finished and nothing is committed."""
         await self._stop_consumer(1.0)
 
     async def _stop_consumer(self, within: float) -> None:
-        """It does not call the listener; whoever asks has closed the lanes, or leaves them to the next owner.
+        """Stop the consumer in at most ``within`` seconds.
 
-        In a task of its own: without a broker it ends as cancelled, which must not be taken for our own end.
+        Stopping does not call the rebalance listener: the caller has closed the lanes, or leaves them to the next
+        owner. It runs in its own task: without a broker it ends as cancelled, which must not cancel the caller.
         """
         if self._consumer is None:
             return
@@ -231,8 +246,8 @@ class Lanes(Service):  # type: ignore[misc]
         elif not stopping.cancelled() and (error := stopping.exception()) is not None:
             log.warning("the consumer did not stop cleanly", error=str(error))
 
-    def _guard_loop(self) -> None:
-        """On a thread: an event loop that is stuck cannot watch itself."""
+    def _watchdog_loop(self) -> None:
+        """The watchdog of the event loop. It runs on a thread, because a stuck event loop cannot watch itself."""
         while not self._draining:
             silent = self._deps.clock() - self._beat
             if silent > STUCK:
@@ -242,7 +257,7 @@ class Lanes(Service):  # type: ignore[misc]
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """aiokafka swallows what a listener raises, so it is made fatal here."""
+    """Passes assignments to the lanes. aiokafka only logs a listener's errors, so they are made fatal here."""
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes

@@ -1,27 +1,37 @@
-"""How many records a batch may hold: few when a model is slow, thousands when there is a backlog."""
+"""The most records that a batch may hold: few when a model is slow, thousands when there is a backlog."""
 
 from __future__ import annotations
 
 FIRST = 500
 SMALLEST = 16
 LARGEST = 4000
-"""Measured: 250 a transaction gave 55,000 events/s, 1,000 64,000, 4,000 86,000; beyond, only the latency grows."""
+"""The largest limit. Measured: 250 records a transaction gave 55,000 events/s, 1,000 gave 64,000, 4,000 gave 86,000.
+Larger batches only raise the latency."""
 
 LONGEST = 1.0
-"""Seconds a batch may take from fetch to commit before it stops growing: a rebalance waits for it. The other lanes of
-the process have their turn within it, so a quarter of a second kept batches small just when there was a backlog."""
+"""Seconds from fetch to commit. A batch that takes longer does not raise the limit, because a rebalance waits for it.
+The time includes waiting for the other lanes of the process: with 0.25 s batches stayed small during a backlog."""
 
 
 class BatchSize:
-    """The limit of the next fetch. In light traffic a fetch returns what is there, so only a backlog meets it."""
+    """The limit of the next fetch, in records. In light traffic a fetch returns fewer, so only a backlog reaches it."""
 
     def __init__(self) -> None:
         self.limit = FIRST
 
     def adapt(self, records: int, inference: float, total: float, slow_call: float) -> None:
-        """A batch of ``records`` took ``total`` seconds, its slowest call ``inference``; ``slow_call`` is the card's.
+        """Adapt the limit to a finished batch. All times are seconds.
 
-        A batch is one call, and a slow call counts against the breaker: the batch must stay well below it.
+        A batch is one call of the model, and a slow call counts against the breaker. So when a call took over half of
+        ``slow_call``, the limit becomes half of the batch's records, or half of the limit if that is less. The limit is
+        doubled when a full batch was committed within LONGEST and its slowest call took under a quarter of
+        ``slow_call``.
+
+        Args:
+            records: the number of records of the batch.
+            inference: the time of its slowest call.
+            total: the time from fetch to commit.
+            slow_call: the card's threshold of a slow call.
         """
         if inference > slow_call / 2:
             self.limit = max(SMALLEST, min(self.limit, records) // 2)

@@ -1,8 +1,9 @@
-"""Pure: records that may have killed a worker or a model's process: who is tried alone, and when it is enough.
+"""Pure: which records one lane suspects of having crashed a worker, and how it reads and runs them.
 
-A model's process that dies leaves its worker alive, so the count travels with the record (``failsoft-crashes``). A
-worker that dies leaves nothing but what is in Kafka: before it runs a batch it puts a mark beside the committed
-offsets, and the next owner finds it. docs/decisions/0014-poison.md has the protocol and the attacks on it.
+When a model's own process crashes, the worker survives, and the crash count travels with the record in the header
+``failsoft-crashes`` (failsoft.workers.scoring.poison). When a worker crashes, only Kafka survives. So before a lane
+runs a batch, it writes a crash marker into the metadata of its committed offsets, and the next owner of the partition
+reads the marker. docs/decisions/0014-poison.md has the protocol and the attacks on it.
 """
 
 from __future__ import annotations
@@ -17,40 +18,42 @@ from failsoft.workers.lanes.batch_size import LARGEST
 from failsoft.workers.scoring.poison import ENOUGH, PoisonRecord
 
 CAREFUL = 64
-"""Records a batch after one death. The square root of the largest batch, 4,000: as many batches as then records."""
+"""The most records of a batch of suspected records after one crash. It is about the square root of the largest batch
+(4,000): the search then takes about as many batches as it later takes single records."""
 
 WATCHED = LARGEST
-"""Records of a topic, after a lane opens, that are marked before they run: no batch of the owner before was larger."""
+"""Records of each partition that run with a crash marker after a lane opens. The previous owner's last batch cannot
+have been larger."""
 
-_MOST = 999
+_MOST = 999  # crashes that a marker can count: the pattern below takes three digits
 _MARK = re.compile(r"failsoft/1 (suspect|among|alone|again) deaths=([0-9]{1,3}) until=([0-9]{1,19}) of=([0-9]{1,19})")
 
 
-# --- a model's process died: the count travels with the record --------------------------------------------------------
-
-
-# --- a worker died: the mark beside the committed offset --------------------------------------------------------------
-
-
 class MarkerState(StrEnum):
-    """What a mark says of the records from the committed offset to its ``until``."""
+    """What a crash marker states about the records from the committed offset to its ``until``."""
 
-    SUSPECT = "suspect"  # not in flight: they were in an earlier death, and have not been tried since
-    AMONG = "among"  # in flight, with others
-    ALONE = "alone"  # one record, in flight, and nothing else in the process
-    AGAIN = "again"  # the same one, once more: a plug that is pulled twice in the same few milliseconds is no chance
+    SUSPECT = "suspect"  # not in flight: an earlier crash made them suspected, and they have not run since
+    AMONG = "among"  # in flight in one batch, other lanes may run batches too
+    ALONE = "alone"  # one record, in flight, and nothing else runs in the process
+    AGAIN = "again"  # the same record alone a second time: two crashes are no coincidence
 
 
 _ALONE = {MarkerState.ALONE: 1, MarkerState.AGAIN: 2}
-"""Deaths of a record by itself, by the mark that was found."""
+"""Crashes with one record alone in flight, by the state of the marker that the next owner reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrashMarker:
-    """``deaths`` of workers that are known of, with these records in flight; ``until`` is the offset after them.
+    """A crash marker, as a lane writes it beside a committed offset.
 
-    They are some ``of`` (an offset too) those that were suspected before them: the death of a worker may be another
-    lane's doing, and then the killer is still among the rest.
+    A crash may be caused by a batch of another lane. Then the crashing record is not below ``until`` but still among
+    the records up to ``of``, so the marker keeps both.
+
+    Attributes:
+        state: whether the records are in flight, and with what else.
+        deaths: worker crashes so far with these records in flight.
+        until: the offset after the last record that the marker is about.
+        of: the offset after the last record that was suspected before ``until`` was narrowed to a smaller batch.
     """
 
     state: MarkerState
@@ -63,9 +66,9 @@ class CrashMarker:
 
 
 def parse(metadata: str | None) -> CrashMarker | None:
-    """The mark in an offset's metadata; None for whatever else stands there, which anybody may have written."""
-    found = _MARK.fullmatch(metadata or "")
-    return None if found is None else CrashMarker(MarkerState(found[1]), int(found[2]), int(found[3]), int(found[4]))
+    """The crash marker in an offset's metadata. None for any other text: other programs may write metadata too."""
+    match = _MARK.fullmatch(metadata or "")
+    return None if match is None else CrashMarker(MarkerState(match[1]), int(match[2]), int(match[3]), int(match[4]))
 
 
 P = TypeVar("P", bound=tuple[str, int])
@@ -74,7 +77,13 @@ P = TypeVar("P", bound=tuple[str, int])
 
 @dataclass(frozen=True, slots=True)
 class BatchMode(Generic[P]):
-    """How a batch is run: the marks to write before, whether nothing else may run, and whether it is run at all."""
+    """How the lane runs one batch.
+
+    Attributes:
+        marks: the crash markers to write before the run, by partition.
+        alone: whether no other batch may run in the process meanwhile.
+        poison: set when the only record of the batch is poison and must not run.
+    """
 
     marks: Mapping[P, CrashMarker]
     alone: bool = False
@@ -82,106 +91,140 @@ class BatchMode(Generic[P]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Suspicion:
+class _Suspects:
+    """The suspected records of one partition: those from the committed offset to ``until``.
+
+    Attributes:
+        deaths: worker crashes with these records in flight.
+        until: the offset after the last suspected record.
+        of: as in CrashMarker.
+        alone: how many of the crashes had only the record before ``until`` in flight.
+    """
+
     deaths: int
     until: int
     of: int
-    alone: int = 0  # deaths with the record before ``until`` in flight, and nothing else
+    alone: int = 0
 
     @property
     def is_poison(self) -> bool:
         return self.alone >= ENOUGH
 
     @property
-    def standing(self) -> CrashMarker:
-        """The mark while nothing is in flight: the same suspicion, or the same verdict, for the next owner."""
+    def idle_marker(self) -> CrashMarker:
+        """The marker while nothing is in flight. The next owner that reads it gets exactly these suspects.
+
+        The states ALONE and AGAIN count as one crash when they are read, so ``deaths`` is written one lower.
+        """
         if self.alone:
             return CrashMarker(
                 MarkerState.AGAIN if self.is_poison else MarkerState.ALONE, self.deaths - 1, self.until, self.of
             )
         return CrashMarker(MarkerState.SUSPECT, self.deaths, self.until, self.of)
 
-    def at(self, position: int) -> _Suspicion | None:
-        """What is left of it. Past ``until`` the rest is suspected as it was before; a conviction clears it."""
+    def after(self, position: int) -> _Suspects | None:
+        """The records still suspected once ``position`` is committed; None if there are none.
+
+        Past ``until``, the last crash has nothing to do with the records up to ``of``: they are suspected with one
+        crash less. Once a poison record was dead-lettered, the cause is known and nothing is suspected any more.
+        """
         if position < self.until:
             return self
         if position >= self.of or self.is_poison:
             return None
-        return _Suspicion(self.deaths - 1, self.of, self.of)
+        return _Suspects(self.deaths - 1, self.of, self.of)
 
 
 class CrashTracker(Generic[P]):
-    """What one lane suspects, partition by partition.
+    """The crash bookkeeping of one lane, by partition. The lane reads and writes the markers; this class decides.
 
-    One is *watched* until the records that an owner before may have had in flight are behind: its batches are marked.
-    One is *suspected* from a mark that is found to its ``until``: it is read by itself, in small batches after one
-    death, and one record at a time, alone in the process, after two. Who was alone twice is convicted.
+    A partition is *watched* after the lane opens, until all records that the previous owner may have had in flight
+    are committed. Its batches run with a crash marker.
+
+    A partition is *suspected* from the committed offset to the ``until`` of a marker that the lane reads when it
+    opens. The lane reads a suspected partition by itself: after one crash in batches of at most CAREFUL records, after
+    two crashes one record at a time, with nothing else running in the process. A record that was alone in flight in
+    two crashes is poison.
     """
 
     def __init__(self) -> None:
-        self._suspects: dict[P, _Suspicion] = {}
-        self._passed: dict[P, int] = {}  # records since the lane opened, while the partition is watched
+        self._suspects: dict[P, _Suspects] = {}
+        self._passed: dict[P, int] = {}  # records committed since the lane opened, while the partition is watched
 
-    def opened(self, place: P, offset: int, metadata: str | None) -> CrashMarker | None:
-        """What stands beside a committed offset; the mark, if it says anything of what lies ahead."""
+    def opened(self, partition: P, offset: int, metadata: str | None) -> CrashMarker | None:
+        """Read the metadata of a committed offset. Returns the marker if it concerns records from ``offset`` on.
+
+        A marker with records in flight means that the previous owner crashed, and counts as one crash more. SUSPECT
+        does not: a rebalance or a drain passes the suspicion on unchanged.
+        """
         mark = parse(metadata)
         if mark is None or mark.until <= offset:
             return None
-        died = mark.state is not MarkerState.SUSPECT
-        self._suspects[place] = _Suspicion(mark.deaths + died, mark.until, mark.of, _ALONE.get(mark.state, 0))
+        crashed = mark.state is not MarkerState.SUSPECT
+        self._suspects[partition] = _Suspects(mark.deaths + crashed, mark.until, mark.of, _ALONE.get(mark.state, 0))
         return mark
 
     def choose(self, readable: Sequence[P]) -> tuple[P, int] | None:
-        """The one partition to read from now, and at most how many records; None: all of them, as ever.
+        """The one partition to read next, and the most records to read. None: read all ``readable`` as usual.
 
-        A suspected one that may not be read now (of a rung, while the breaker is open) keeps nobody waiting.
+        A suspected partition that may not be read now (a rung, while the breaker is open) does not delay the others.
         """
-        found = [(s.alone, s.deaths, place) for place, s in self._suspects.items() if place in readable]
-        if not found:
+        candidates = [
+            (suspects.alone, suspects.deaths, partition)
+            for partition, suspects in self._suspects.items()
+            if partition in readable
+        ]
+        if not candidates:
             return None
-        _, deaths, place = max(found)
-        return place, 1 if deaths >= ENOUGH else CAREFUL
+        _, deaths, partition = max(candidates)
+        return partition, 1 if deaths >= ENOUGH else CAREFUL
 
     def mode(self, last: Mapping[P, int]) -> BatchMode[P]:
-        """How to run a batch, whose last offsets are ``last``. It was read as ``choose`` said."""
-        for place, offset in last.items():
-            suspicion = self._suspects.get(place)
-            if suspicion is not None:
-                alone = suspicion.deaths >= ENOUGH
-                same = suspicion.alone > 0 and offset == suspicion.until - 1
-                guilty = suspicion.is_poison and same
-                of = suspicion.of if alone else suspicion.until
+        """How to run a batch that was read as ``choose`` decided. ``last`` has its last offset of each partition."""
+        for partition, offset in last.items():
+            suspects = self._suspects.get(partition)
+            if suspects is not None:
+                alone = suspects.deaths >= ENOUGH
+                same = suspects.alone > 0 and offset == suspects.until - 1
+                is_poison = suspects.is_poison and same
+                of = suspects.of if alone else suspects.until
                 state = MarkerState.AGAIN if same else MarkerState.ALONE if alone else MarkerState.AMONG
-                mark = CrashMarker(state, suspicion.deaths, offset + 1, of)
-                return BatchMode({place: mark}, alone, PoisonRecord(suspicion.deaths) if guilty else None)
+                mark = CrashMarker(state, suspects.deaths, offset + 1, of)
+                return BatchMode({partition: mark}, alone, PoisonRecord(suspects.deaths) if is_poison else None)
         watched = [(p, at + 1) for p, at in last.items() if self._passed.get(p, 0) < WATCHED]
         return BatchMode({p: CrashMarker(MarkerState.AMONG, 0, until, until) for p, until in watched})
 
     def ran(self, mode: BatchMode[P]) -> dict[P, CrashMarker]:
-        """The marks after a run alone: it is over, so a commit that fails now, and ends the worker, convicts nobody."""
-        return {place: self._suspects[place].standing for place in mode.marks}
+        """The markers to write after a record ran alone, before its commit.
+
+        The run is over. If the commit fails and ends the worker, that must not count as a crash of the record.
+        """
+        return {partition: self._suspects[partition].idle_marker for partition in mode.marks}
 
     def offset_metadata(
         self, mode: BatchMode[P], committed: Mapping[P, int], moved: Mapping[P, int]
     ) -> dict[P, tuple[int, str]]:
-        """The offsets that a batch commits, and what is to stand beside each: nothing, or what is suspected still.
+        """The offsets that a batch commits, each with its metadata: the marker of what is still suspected, or "".
 
-        Every mark of ``mode`` is replaced, where the offset has not ``moved`` too.
+        ``moved`` has the offsets that the batch advances. The other markers of ``mode`` are replaced too, at their
+        ``committed`` offset, since the batch is no longer in flight.
         """
-        offsets = {place: committed[place] for place in mode.marks} | {**moved}
-        return {place: (at, self._after(place, at)) for place, at in offsets.items()}
+        offsets = {partition: committed[partition] for partition in mode.marks} | {**moved}
+        return {partition: (offset, self._metadata(partition, offset)) for partition, offset in offsets.items()}
 
-    def _after(self, place: P, position: int) -> str:
-        suspicion = self._suspects.pop(place, None)
-        if suspicion is None or (left := suspicion.at(position)) is None:
+    def _metadata(self, partition: P, position: int) -> str:
+        suspects = self._suspects.pop(partition, None)
+        if suspects is None or (left := suspects.after(position)) is None:
             return ""
-        self._suspects[place] = left
-        return str(left.standing)
+        self._suspects[partition] = left
+        return str(left.idle_marker)
 
-    def passed(self, place: P, records: int, all_there_were: bool) -> None:
-        """So many records were committed; ``all_there_were``: nothing that could be read is left."""
-        self._passed[place] = WATCHED if all_there_were else self._passed.get(place, 0) + records
+    def passed(self, partition: P, records: int, all_there_were: bool) -> None:
+        """``records`` more were committed. ``all_there_were``: the partition has no further record to read now, so it
+        is watched no longer.
+        """
+        self._passed[partition] = WATCHED if all_there_were else self._passed.get(partition, 0) + records
 
-    def gone(self, place: P) -> None:
-        """What was suspected is not there any more (retention, compaction): nobody waits for it."""
-        self._suspects.pop(place, None)
+    def gone(self, partition: P) -> None:
+        """Retention or compaction removed the suspected records, so the lane must not wait for them."""
+        self._suspects.pop(partition, None)

@@ -1,7 +1,7 @@
-"""Who may run models in this process now: every lane at once, or one that runs a suspect, alone.
+"""A shared and exclusive lock on running models in this worker: all lanes at once, or one lane alone.
 
-A worker that dies takes every run in it along. Were others in flight beside a record that is tried alone, one of them
-might be the killer, and an innocent would be convicted in its place.
+A lane runs a suspected record alone. If another lane's batch were in flight too and crashed the worker, the suspected
+record would be taken for the cause and dead-lettered as poison.
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ from contextlib import asynccontextmanager
 
 
 class ExclusiveLock:
-    """Shared by the lanes of a worker, on one event loop. While nobody is alone it is a counter: nothing waits."""
+    """The lock that all lanes of a worker share, on one event loop. Without an exclusive holder no lane waits."""
 
     def __init__(self) -> None:
-        self._inside = 0
-        self._closed = False  # somebody is alone, or waits until those inside have left
+        self._inside = 0  # lanes that hold the lock
+        self._closed = False  # a lane holds the lock exclusively, or waits for the others to release it
         self._waiting: list[asyncio.Future[None]] = []
 
     @asynccontextmanager
     async def hold(self, alone: bool) -> AsyncIterator[None]:
-        """Inside with others, or with nobody. Whoever wants to be alone is not overtaken by those who do not."""
+        """Hold the lock: exclusively if ``alone``, else shared.
+
+        A waiting exclusive request comes before later shared ones, which wait until it is done.
+        """
         while self._closed:
-            await self._change()
+            await self._wait_for_change()
         if alone:
             self._closed = True
         try:
             while alone and self._inside:
-                await self._change()
+                await self._wait_for_change()
             self._inside += 1
             try:
                 yield
@@ -40,13 +43,13 @@ class ExclusiveLock:
             if self._waiting:
                 self._wake()
 
-    async def _change(self) -> None:
+    async def _wait_for_change(self) -> None:
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         await waiting
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            if not each.done():
-                each.set_result(None)
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)

@@ -1,4 +1,4 @@
-"""What `last_known` knows when a lane opens: the pipeline's own answers are the changelog, so their tail is read."""
+"""Restores the memory of the fallback ``last_known`` when a lane opens, from the pipeline's own scored topic."""
 
 from __future__ import annotations
 
@@ -15,21 +15,29 @@ from failsoft.schemas import wire
 from failsoft.schemas.prediction import Prediction, Predictions, Source
 
 TAIL = 20_000
-"""Answers of a partition that are read back: a second or two of work, and more keys than most lanes see in an hour."""
+"""Answers read back from a partition. Reading them takes a second or two, and they hold more keys than most lanes see
+in an hour."""
 
 MAX_ANSWER = 1_000_000
-"""Bytes; an answer has a few hundred, and with many classes some thousands."""
+"""The largest answer that is read, in bytes. An answer has a few hundred, and with many classes some thousands."""
 
 PATIENCE = 20.0
-"""Seconds. A tail that cannot be read by then is given up on: the chain has other links, and lanes must open."""
+"""Seconds after which the lane opens with the answers read so far. The chain has other links, and lanes must open."""
 
 
 async def restore(
     make_consumer: Callable[[], AIOKafkaConsumer], topic: str, partition: int, max_age: float, wall: Callable[[], float]
 ) -> LastKnown:
-    """The last primary answer of each key in the tail of ``topic``, by age in seconds.
+    """Read the last answer by the primary of each key, from the last TAIL answers of a partition.
 
-    The previous owner was fenced before this is called, so nothing is still being added to the partition.
+    The lane has fenced the previous owner before it calls this, so no more answers are written meanwhile.
+
+    Args:
+        make_consumer: makes a consumer without a group, which is stopped at the end.
+        topic: the topic of scored answers.
+        partition: the lane's index.
+        max_age: the age in seconds up to which an answer is remembered.
+        wall: the wall clock (epoch seconds).
     """
     known = LastKnown(max_age)
     tp = TopicPartition(topic, partition)
@@ -49,8 +57,11 @@ async def restore(
 
 
 def _remember(known: LastKnown, records: Iterable[Any], now: float) -> None:
-    """Answers of one transaction share their time and mostly their version, so they are remembered together."""
-    together: dict[tuple[str, int | None, int, int], tuple[list[bytes | None], list[Prediction]]] = {}
+    """Add the primary's answers among ``records`` to ``known``; ``now`` is epoch seconds.
+
+    Answers of one transaction share their time and mostly their version, so they are added together.
+    """
+    batches: dict[tuple[str, int | None, int, int], tuple[list[bytes | None], list[Prediction]]] = {}
     primary, ensemble = [("failsoft-source", source.encode()) for source in (Source.PRIMARY, Source.ENSEMBLE)]
     for record in records:
         if record.key is None or now - record.timestamp / 1000 > known.max_age:
@@ -62,13 +73,13 @@ def _remember(known: LastKnown, records: Iterable[Any], now: float) -> None:
             answer = from_rule({name: a[name] for name in ("score", "label", "confidence", "probabilities")})
             model, version = a["model"], a["version"]
         except (wire.Malformed, KeyError, TypeError):
-            continue  # written by other hands: nothing that we ever answered
-        told = int if primary in record.headers else NoneType  # of several members nobody has the version
-        if answer is None or type(model) is not str or type(version) is not told:
-            continue  # by other hands too; what it holds could not be written again
+            continue  # another program wrote this record: it is no answer of this pipeline
+        expected = int if primary in record.headers else NoneType  # an ensemble has no version of its own
+        if answer is None or type(model) is not str or type(version) is not expected:
+            continue  # from another program too: these values could not be written as an answer again
         by = (model, version, record.timestamp, len(answer.probabilities or ()))
-        keys, given = together.setdefault(by, ([], []))
+        keys, given = batches.setdefault(by, ([], []))
         keys.append(record.key)
         given.append(answer)
-    for (model, version, ms, _), (keys, given) in together.items():
+    for (model, version, ms, _), (keys, given) in batches.items():
         known.remember(keys, Predictions.of(given), model, version, ms / 1000)

@@ -1,4 +1,4 @@
-"""One commit of a lane: outputs, offsets and what stands beside them, together or not at all."""
+"""One commit of a lane: writes outputs, offsets and the offsets' metadata in one transaction."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from failsoft.topics.routing import Row
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, pack, squeezed
 
 COMMIT_TIMEOUT = 20.0
-"""Seconds from begin to commit. The transaction's own timeout is 15: past it the broker has aborted anyway, and a
-commit can hang for ever when a coordinator leaves (aiokafka #1145)."""
+"""Seconds from begin to commit. The broker aborts the transaction after 15 s, so waiting much longer is useless.
+Without a bound, a commit can hang for ever when a coordinator leaves (aiokafka #1145)."""
 
 
 Noted = tuple[int, str]
-"""An offset, and its metadata: mostly empty, else a mark (failsoft.workers.lanes.crash_marks)."""
+"""An offset and its metadata. The metadata is "" or a crash marker (failsoft.workers.lanes.crash_marks)."""
 
 
 async def commit(
@@ -28,10 +28,19 @@ async def commit(
     offsets: dict[TopicPartition, Noted],
     now_ms: int,
 ) -> None:
-    """Writes ``routed`` to partition ``index`` of its topics, and the offsets. Raises whatever aiokafka does.
+    """Write records and offsets. Any error of aiokafka is raised.
 
-    In a transaction, with the offsets of ``group``; without one (None: at least once) the consumer commits them, after
-    all is written.
+    With a group, both are written in one transaction. With ``group`` None (at least once), the consumer commits the
+    offsets after all records are written.
+
+    Args:
+        producer: the lane's producer.
+        consumer: the consumer that commits the offsets if there is no transaction.
+        group: the consumer group of the offsets, or None.
+        index: the partition that the records are written to.
+        routed: topics, each with its records.
+        offsets: the offsets to commit, with their metadata.
+        now_ms: the timestamp of the written records (epoch milliseconds).
     """
     if group is not None:
         await producer.begin_transaction()
@@ -39,7 +48,7 @@ async def commit(
     for topic, rows in routed:
         for batch in pack(producer.create_batch, rows, now_ms, lambda: _squeezed(group is not None)):
             futures.append(await producer.send_batch(batch, topic, partition=index))
-    # Every future, before the offsets: aiokafka commits a transaction although a batch in it failed.
+    # Await every future before the offsets: aiokafka commits a transaction although a batch in it failed.
     await asyncio.gather(*futures)
     if group is not None:
         await producer.send_offsets_to_transaction(offsets, group)

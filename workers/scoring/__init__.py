@@ -1,1 +1,1 @@
-"""A batch of records becomes calls to models, and then verdicts. Pure."""
+"""Scoring: turns a batch of records into calls to models, and their results into verdicts. Pure."""

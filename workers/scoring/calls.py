@@ -1,4 +1,4 @@
-"""Pure: what goes before and after a call to a model: rows made ready and admitted, what counts, what is believed."""
+"""Pure: the steps before and after a call to a model: prepare rows, ask the breaker, count the result, pick answers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ from failsoft.workers.scoring.plan import Call, CallResult, Registry, Served
 def prepare(
     features: Sequence[Mapping[str, object]], rows: list[int], card: ModelCard, served: Served
 ) -> tuple[list[int], Imputed]:
-    """The rows of the batch that keep ``card``'s contract, and their columns; all else is by row of the batch too."""
-    every = len(rows) == len(features)
-    found = columns(features if every else [features[row] for row in rows], card.specs)
-    ready = impute(found, card, served.statistics)
-    if every and not ready.invalid:
+    """Make the feature columns of ``rows`` for one model, with missing values imputed.
+
+    ``features`` has the features of each row of the batch. Returns the rows that keep ``card``'s contract, and their
+    columns in the same order; ``imputed`` and ``invalid`` are keyed by row of the batch.
+    """
+    all_rows = len(rows) == len(features)
+    raw = columns(features if all_rows else [features[row] for row in rows], card.specs)
+    ready = impute(raw, card, served.statistics)
+    if all_rows and not ready.invalid:
         return rows, ready
     imputed = {rows[i]: names for i, names in ready.imputed.items()}
     if not ready.invalid:
@@ -36,21 +40,26 @@ def prepare(
 
 
 def invalid(features: Sequence[Mapping[str, object]], rows: Sequence[int], card: ModelCard) -> dict[int, Failure]:
-    """The rows of the batch that break ``card``'s contract, by row, where no version is loaded to prepare them for."""
-    found = imputation.invalid(columns([features[row] for row in rows], card.specs), card)
-    return {rows[i]: failure for i, failure in found.items()}
+    """The failures of ``rows`` that break ``card``'s contract, by row. For a model without a loaded version, which has
+    no statistics to prepare the rows with.
+    """
+    failures = imputation.invalid(columns([features[row] for row in rows], card.specs), card)
+    return {rows[i]: failure for i, failure in failures.items()}
 
 
 def admit(
     registry: Registry, key: str, rows: list[int], ladder: Mapping[int, Attempt], u: NDArray[np.float64]
 ) -> tuple[Admission, list[int], list[int]]:
-    """What the breaker says, the rows that it admits, in the batch's order, and those that it does not, in any.
+    """Ask the breaker of ``key`` to admit ``rows``. Returns its admission, the admitted rows in the batch's order, and
+    the refused rows in any order.
 
-    Waiting retries (rows in ``ladder``) are the probes when there are any: live events need not pay. Those with the
-    fewest attempts come first: what a sound model cannot answer has climbed, and the last rungs may hold nothing else.
-    Where the breaker says ``anywhere`` they are drawn by ``u`` (in [0, 1), one for each row of the batch). The breaker
-    learns from one that is asked before another that stands ahead of it on its topic, but its answer is not given
-    before its turn.
+    If only some rows are admitted, waiting retries (rows in ``ladder``) come before live events, so that live events
+    need not be probes. Among the retries, those with the fewest attempts come first: records that even a healthy model
+    cannot answer have climbed, and the last rungs may hold nothing else. If the admission has ``anywhere``, the retries
+    come in random order instead, by ``u`` (one draw in [0, 1) for each row of the batch).
+
+    A retry may then run before an earlier one of its topic. The breaker counts the result at once; the answer is given
+    only when the record's turn comes.
     """
     retries = [row for row in rows if row in ladder] if ladder else []
     admission = registry.admit(key, len(rows), len(retries))
@@ -62,13 +71,14 @@ def admit(
 
 
 def call(served: Served, ready: Columns, card: ModelCard) -> Call:
-    """The call of a version, within the bounds that its card sets."""
+    """The call that runs the columns ``ready`` on ``served``, with the deadline and bisect budget of its card."""
     return Call(served.key, ready, card.model.deadline, card.model.budget)
 
 
 def counts(card: ModelCard, calls: int, result: CallResult) -> Counts:
-    """What the breaker is told of a call of so many rows. One that nobody ran is no call: as a success it would close a
-    breaker.
+    """The counts for the breaker of one call of ``calls`` rows: one call a row, and one run for all of them.
+
+    Rows that could not be run (UNAVAILABLE) are not counted: counted as successes they would close a breaker.
     """
     failed = sum(1 for f in result.bad.values() if f.trips_breaker)
     calls -= sum(1 for f in result.bad.values() if f.kind is Kind.UNAVAILABLE)
@@ -79,9 +89,9 @@ def counts(card: ModelCard, calls: int, result: CallResult) -> Counts:
 
 
 def report(registry: Registry, key: str, admission: Admission, counts: Counts) -> None:
-    """Tell the breaker what became of the calls that it admitted, and give back the probes that nobody ran.
+    """Report the admitted calls to the breaker, and release the probes that were not run.
 
-    A probe that is neither told nor given back is lost until its lease ends, and nothing probes meanwhile.
+    A probe that is neither reported nor released blocks further probes until its lease expires.
     """
     registry.report(key, admission.generation, counts)
     if admission.probe and counts.calls < admission.granted:
@@ -91,7 +101,11 @@ def report(registry: Registry, key: str, admission: Admission, counts: Counts) -
 def usable(
     card: ModelCard, rows: Sequence[int], result: CallResult, failures: dict[int, Failure] | None
 ) -> Sequence[int]:
-    """Indexes of the rows whose answer may be given; rows of low confidence are noted in ``failures``."""
+    """The indexes in ``rows`` of the rows whose prediction is the answer.
+
+    Rows that failed are left out, and so are rows under the card's ``min_confidence``. The latter get a LOW_CONFIDENCE
+    failure in ``failures``, by row of the batch, unless it is None.
+    """
     assert result.predictions is not None
     least, confidences = card.output.min_confidence, result.predictions.confidences
     unsure: set[int] = set()
@@ -99,13 +113,13 @@ def usable(
         unsure = set(np.flatnonzero(confidences < least).tolist()) - set(result.bad)
     if failures is not None:
         for i in unsure:
-            said = f"confidence {float(confidences[i]):.4g} is under {least}"  # type: ignore[index]
-            failures[rows[i]] = Failure(Kind.LOW_CONFIDENCE, said)
+            message = f"confidence {float(confidences[i]):.4g} is under {least}"  # type: ignore[index]
+            failures[rows[i]] = Failure(Kind.LOW_CONFIDENCE, message)
     if not unsure and not result.bad:
         return range(len(rows))
     return [i for i in range(len(rows)) if i not in unsure and i not in result.bad]
 
 
 def without(rows: Iterable[int], excluded: Container[int]) -> list[int]:
-    """The rows that are not excluded, in order."""
+    """The rows that are not in ``excluded``, in order."""
     return [row for row in rows if row not in excluded]

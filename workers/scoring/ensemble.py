@@ -1,8 +1,9 @@
-"""Pure: an ensemble's members asked one after the other, and what is made of those that spoke.
+"""Pure: calls the members of an ensemble one after the other, and combines their answers row by row.
 
-A member that fails, is refused by its breaker or has no version is left out of the rows concerned. Rows of which a
-quorum spoke are answered, for good; the others fail as a primary would (docs/decisions/0010-ensembles.md). An event
-that breaks a member's contract is invalid for that member, whether or not a version of it is loaded.
+A member is missing for a row if it fails, its breaker refuses the row, or no version of it is loaded. A row that at
+least a quorum of members answered gets a final answer. Any other row fails as a single primary's row does
+(docs/decisions/0010-ensembles.md). An event that breaks a member's contract is invalid for that member, whether or not
+a version of it is loaded.
 """
 
 from __future__ import annotations
@@ -25,8 +26,13 @@ from failsoft.workers.scoring.verdicts import AnsweredRows
 
 @dataclass(slots=True)
 class EnsembleResult:
-    """What became of the rows: ``failures`` of those under the quorum; ``waiting`` ones are from the ladder, and were
-    put to fewer members than that; ``missing`` is why a member is missing from an answer.
+    """The result of an ensemble for its rows.
+
+    Attributes:
+        answered: the answers of rows that a quorum of members answered.
+        failures: why a row with fewer answers failed, by row.
+        missing: the failure of the first member that is missing from an answer, by row.
+        waiting: rows of the ladder for which fewer members than a quorum could be called. They use no attempt.
     """
 
     answered: list[AnsweredRows] = field(default_factory=list)
@@ -37,8 +43,16 @@ class EnsembleResult:
 
 @dataclass(slots=True)
 class _Member:
-    """One member's part: ``rows`` it answered, why not others, and those that were not put to it: its breaker or its
-    absence kept them away, or they probed on the fleet's behalf and failed.
+    """One member's result.
+
+    Attributes:
+        key: the version as ``model@version``, or the model's name if no version is loaded.
+        rows: the rows that it answered.
+        predictions: one for each of ``rows``, or None.
+        failures: why it did not answer a row, by row.
+        unasked: rows for which it does not count as called: its breaker refused them, no version is loaded, or they
+            were probes that failed.
+        imputed: the features that were imputed for it, by row.
     """
 
     key: str
@@ -57,14 +71,20 @@ def ask(
     ladder: Mapping[int, Attempt],
     u: NDArray[np.float64],
 ) -> Generator[Call, CallResult, EnsembleResult]:
-    """Ask every member of the plan's primary for ``rows`` (ascending) of the batch whose features are ``features``.
+    """Call every member of the plan's primary for ``rows``, and combine the answers.
 
-    ``ladder`` has the rows that come from a rung or from replay, ``u`` a draw in [0, 1) for each row of the batch.
+    Args:
+        plan: the pipeline's models.
+        registry: the versions that serve here, and their breakers.
+        features: the features of each row of the batch.
+        rows: the rows to answer, ascending.
+        ladder: the attempts of rows that come from a rung or from the replay topic.
+        u: one random draw in [0, 1) for each row of the batch.
     """
     asked = []
     for name in plan.asked:
         asked.append((yield from _ask(name, plan.cards[name], registry, features, rows, ladder, u)))
-    return _Settled(plan.cards[plan.primary], rows, asked, ladder).result
+    return _Combined(plan.cards[plan.primary], rows, asked, ladder).result
 
 
 def _ask(
@@ -76,6 +96,7 @@ def _ask(
     ladder: Mapping[int, Attempt],
     u: NDArray[np.float64],
 ) -> Generator[Call, CallResult, _Member]:
+    """Call one member, the model ``name``, for ``rows``. The other parameters are those of ``ask``."""
     served = registry.serving(name)
     if served is None:
         invalid = calls.invalid(features, rows, card)
@@ -98,35 +119,37 @@ def _ask(
     calls.report(registry, served.key, admission, calls.counts(card, len(granted), result))
     for i, failure in result.bad.items():
         member.failures[granted[i]] = failure
-        # A crash is counted in what is written of its row, and a row that waits is not written.
+        # A failed probe does not count as a call, so its row waits. A crash does count: the crash count is written only
+        # with the row's next record, and a row that waits is not written.
         if admission.probe and failure.trips_breaker and failure.kind is not Kind.CRASHED:
             member.unasked.add(granted[i])
     if result.predictions is not None:
         good = calls.usable(card, granted, result, member.failures)
-        whole = len(good) == len(granted)
-        member.rows = granted if whole else [granted[i] for i in good]
-        member.predictions = result.predictions if whole else result.predictions.take(np.array(good, np.intp))
+        all_good = len(good) == len(granted)
+        member.rows = granted if all_good else [granted[i] for i in good]
+        member.predictions = result.predictions if all_good else result.predictions.take(np.array(good, np.intp))
     return member
 
 
-class _Settled:
-    """The rows, after each member was asked."""
+class _Combined:
+    """Combines the members' results. ``result`` is complete when the constructor returns."""
 
     def __init__(self, card: ModelCard, rows: list[int], asked: list[_Member], ladder: Collection[int]) -> None:
         assert card.ensemble is not None
         self.card, self.asked, self.ladder = card, asked, ladder
         self.quorum, self.result = card.ensemble.quorum, EnsembleResult()
-        self._worded: dict[tuple[int, int, int], Failure] = {}
+        self._failures: dict[tuple[int, int, int], Failure] = {}
         batch = np.array(rows, np.intp)
-        groups = combine(card, [_spoken(member, batch) for member in asked], len(rows))
-        left = np.ones(len(rows), np.bool_)
+        groups = combine(card, [_output(member, batch) for member in asked], len(rows))
+        unanswered = np.ones(len(rows), np.bool_)
         for group in groups:
-            left[group.rows] = False
+            unanswered[group.rows] = False
             self._answer(batch[group.rows].tolist(), group)
-        for row in batch[left].tolist():
+        for row in batch[unanswered].tolist():
             self._fail(row)
 
     def _answer(self, rows: list[int], group: MemberGroup) -> None:
+        """Add the answers of ``rows``, which the same members answered, split by the reason why another is missing."""
         missing = [j for j in range(len(self.asked)) if j not in group.members]
         by_kind: dict[Kind | None, list[int]] = {}
         if not missing:
@@ -135,15 +158,15 @@ class _Settled:
             first = self.asked[missing[0]].failures
             for i, row in enumerate(rows):
                 by_kind.setdefault(first[row].kind, []).append(i)
-                self.result.missing[row] = self._words(missing[0], first[row], len(missing))
+                self.result.missing[row] = self._failure(missing[0], first[row], len(missing))
         imputed = self._imputed(group.members)
-        for kind, places in by_kind.items():
-            which, predictions = rows, group.predictions
-            if len(places) < len(rows):
-                which, predictions = [rows[i] for i in places], predictions.take(np.array(places, np.intp))
-            self._give(which, predictions, group, kind, imputed)
+        for kind, indexes in by_kind.items():
+            same_kind, predictions = rows, group.predictions
+            if len(indexes) < len(rows):
+                same_kind, predictions = [rows[i] for i in indexes], predictions.take(np.array(indexes, np.intp))
+            self._add_answers(same_kind, predictions, group, kind, imputed)
 
-    def _give(
+    def _add_answers(
         self,
         rows: list[int],
         predictions: Predictions,
@@ -151,14 +174,14 @@ class _Settled:
         reason: Kind | None,
         imputed: Mapping[int, tuple[str, ...]],
     ) -> None:
-        """Answers of one kind, save those of which the ensemble as a whole is unsure."""
+        """Add answers with one reason. Rows under the ensemble's own ``min_confidence`` fail instead."""
         good = calls.usable(self.card, rows, CallResult(predictions, {}, 0.0), self.result.failures)
         if len(good) < len(rows):
             predictions = predictions.take(np.array(good, np.intp))
             unsure = set(rows) - {rows[i] for i in good}
             rows = [rows[i] for i in good]
             for row in unsure:
-                self.result.missing.pop(row, None)  # its failure is told, and that is the ensemble's
+                self.result.missing.pop(row, None)  # the row fails, and its failure is the ensemble's own
         if rows:
             members = tuple(self.asked[j].key for j in group.members)
             self.result.answered.append(
@@ -166,39 +189,46 @@ class _Settled:
             )
 
     def _imputed(self, members: Sequence[int]) -> dict[int, tuple[str, ...]]:
-        """What was imputed for any of those that spoke, by row."""
-        found: dict[int, tuple[str, ...]] = {}
+        """The features that were imputed for any of ``members``, by row, each once."""
+        imputed: dict[int, tuple[str, ...]] = {}
         for j in members:
             for row, names in self.asked[j].imputed.items():
-                found[row] = tuple(dict.fromkeys((*found.get(row, ()), *names)))
-        return found
+                imputed[row] = tuple(dict.fromkeys((*imputed.get(row, ()), *names)))
+        return imputed
 
     def _fail(self, row: int) -> None:
-        """Too few spoke. What no attempt can help decides only if without it there can be no quorum."""
+        """Fail a row that fewer members than the quorum answered, or let it wait.
+
+        If a retry can still reach the quorum, the failure is the first one that is retried. A row of the ladder then
+        waits, without using an attempt, if fewer members than the quorum were called. If no retry can reach the quorum,
+        the failure is one that is not retried: one for which the event is dead-lettered at once, if those alone make
+        the quorum impossible, else low confidence.
+        """
         n = len(self.asked)
         missing = [(j, member.failures[row]) for j, member in enumerate(self.asked) if row in member.failures]
-        hopeless = [(j, failure) for j, failure in missing if not failure.retried]
-        if n - len(hopeless) >= self.quorum:
-            j, why = next(each for each in missing if each[1].retried)
-            tried = n - sum(row in member.unasked for member in self.asked)
-            if row in self.ladder and tried < self.quorum:
+        not_retried = [(j, failure) for j, failure in missing if not failure.retried]
+        if n - len(not_retried) >= self.quorum:
+            j, failure = next(pair for pair in missing if pair[1].retried)
+            called = n - sum(row in member.unasked for member in self.asked)
+            if row in self.ladder and called < self.quorum:
                 self.result.waiting.append(row)
                 return
         else:
-            dead = [each for each in hopeless if each[1].kind.dead_at_once]
-            j, why = (dead if n - len(dead) < self.quorum else [each for each in hopeless if each not in dead])[0]
-        self.result.failures[row] = self._words(j, why, len(missing))
+            dead = [pair for pair in not_retried if pair[1].kind.dead_at_once]
+            j, failure = (dead if n - len(dead) < self.quorum else [p for p in not_retried if p not in dead])[0]
+        self.result.failures[row] = self._failure(j, failure, len(missing))
 
-    def _words(self, j: int, failure: Failure, missing: int) -> Failure:
-        """A member's failure as the ensemble's. One object for all rows that share it, as the member's own is."""
-        known = self._worded.get((j, id(failure), missing))
+    def _failure(self, j: int, failure: Failure, missing: int) -> Failure:
+        """The failure of member ``j`` as the ensemble's. Rows that share the member's Failure object share one here."""
+        known = self._failures.get((j, id(failure), missing))
         if known is None:
-            said = f"{self.asked[j].key}: {failure.message} ({missing} of {len(self.asked)} members did not speak)"
-            known = self._worded[j, id(failure), missing] = Failure(failure.kind, said)
+            message = f"{self.asked[j].key}: {failure.message} ({missing} of {len(self.asked)} members did not answer)"
+            known = self._failures[j, id(failure), missing] = Failure(failure.kind, message)
         return known
 
 
-def _spoken(member: _Member, batch: NDArray[np.intp]) -> MemberOutput | None:
+def _output(member: _Member, batch: NDArray[np.intp]) -> MemberOutput | None:
+    """The member's predictions, with its rows as indexes in ``batch``; None if it answered no row."""
     if member.predictions is None or not member.rows:
         return None
     return MemberOutput(np.searchsorted(batch, np.array(member.rows, np.intp)), member.predictions)

@@ -1,4 +1,4 @@
-"""Pure: the fallback chain of a batch: each link is asked for the rows that the links before it did not answer."""
+"""Pure: runs the fallback chain for a batch. Each link gets the rows that the links before it did not answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ from failsoft.workers.scoring.verdicts import AnsweredRows
 
 
 class Fallbacks:
-    """Answers of one batch by the chain. ``answered`` and ``rule_errors`` hold what came of it."""
+    """Answers rows of one batch by the fallback chain.
+
+    Attributes:
+        answered: the answers so far, by link.
+        rule_errors: errors that rules raised, by rule and name of the error.
+    """
 
     def __init__(
         self,
@@ -35,8 +40,17 @@ class Fallbacks:
         prepared: tuple[list[int], Columns | None] = ([], None),
         imputed: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
-        """``prepared``: the rows that the primary got, and their columns; ``imputed``: what was filled in them. A rule
-        reads a row as the primary got it.
+        """Take what the links need of the batch.
+
+        Args:
+            plan: the pipeline's models, chain and rules.
+            registry: the versions that serve here, and their breakers.
+            known: the memory of ``last_known``, or None.
+            now_ms: the wall clock (epoch milliseconds).
+            records: the records of the batch.
+            events: their decoded events.
+            prepared: the rows that were prepared for the primary, and their columns. A rule reads a row's values there.
+            imputed: the features that were imputed in those columns, by row.
         """
         self.plan, self.registry, self.known, self.now_ms = plan, registry, known, now_ms
         self.records, self.events = records, events
@@ -45,7 +59,7 @@ class Fallbacks:
         self.prepared, self.imputed = prepared, imputed
 
     def ask(self, links: Sequence[Link], pending: list[int]) -> Generator[Call, CallResult, None]:
-        """Walk ``links`` with the rows that need an answer; the last link, ``static``, always gives one."""
+        """Pass the rows ``pending`` down ``links``. The last link, ``static``, answers every row that is left."""
         for link in links:
             if not pending:
                 return
@@ -56,9 +70,9 @@ class Fallbacks:
             elif link.kind is LinkKind.RULE:
                 pending = self._ask_rule(str(link.target), pending)
             else:
-                given = static(self.plan.cards[self.plan.primary])
-                answer = Predictions.of([given]).take(np.zeros(len(pending), np.intp))
-                self._answer(pending, answer, Source.STATIC, None, {})
+                prediction = static(self.plan.cards[self.plan.primary])
+                predictions = Predictions.of([prediction]).take(np.zeros(len(pending), np.intp))
+                self._answer(pending, predictions, Source.STATIC, None, {})
                 pending = []
 
     def _answer(
@@ -74,7 +88,10 @@ class Fallbacks:
         self.answered.append(AnsweredRows(rows, predictions, source, model, version, imputed))
 
     def _ask_model(self, model: str, pending: list[int]) -> Generator[Call, CallResult, list[int]]:
-        """The rows that ``model`` could not answer."""
+        """Call the fallback model ``model`` for ``pending``. Returns the rows that it did not answer.
+
+        Its breaker counts the call. A row that fails here has no failure of its own: the next link answers it.
+        """
         served, card = self.registry.serving(model), self.plan.cards[model]
         if served is None:
             return pending
@@ -101,54 +118,62 @@ class Fallbacks:
         return pending if not answered else calls.without(pending, set(answered))
 
     def _recall(self, pending: list[int]) -> list[int]:
+        """Answer rows by the last answer of their key. Returns the rows without one."""
         if self.known is None:
             return pending
-        found: dict[tuple[str, int | None], dict[int, Prediction]] = {}
+        recalled: dict[tuple[str, int | None], dict[int, Prediction]] = {}
         for row in pending:
             key = self.records[row].key
             memory = None if key is None else self.known.recall(key, self.now_ms / 1000)
             if memory is not None:
-                found.setdefault((memory.model, memory.version), {})[row] = memory.prediction
-        for (model, version), given in found.items():
-            for rows, predictions in _in_columns(given):
+                recalled.setdefault((memory.model, memory.version), {})[row] = memory.prediction
+        for (model, version), by_row in recalled.items():
+            for rows, predictions in _in_columns(by_row):
                 self.answered.append(AnsweredRows(rows, predictions, Source.LAST_KNOWN, model, version, {}))
-        return calls.without(pending, {row for given in found.values() for row in given})
+        return calls.without(pending, {row for by_row in recalled.values() for row in by_row})
 
     def _ask_rule(self, target: str, pending: list[int]) -> list[int]:
-        """The rows that the user's rule could not answer. A rule is foreign code: whatever it raises is its 'no'."""
+        """Answer rows by the user's rule ``target``. Returns the rows that it did not answer.
+
+        A rule is the user's code and may raise anything. An error is counted, and the next link answers the row.
+        """
         rule = self.plan.rules[target]
-        given: dict[int, Prediction] = {}
+        by_row: dict[int, Prediction] = {}
         for row, values in self._rule_values(pending):
             try:
-                said = from_rule(rule(values))
+                prediction = from_rule(rule(values))
             except Exception as e:  # noqa: BLE001
                 self.rule_errors[target, type(e).__name__] += 1
                 continue
-            if said is not None and _writable(said):
-                given[row] = said
-        for rows, predictions in _in_columns(given):
+            if prediction is not None and _writable(prediction):
+                by_row[row] = prediction
+        for rows, predictions in _in_columns(by_row):
             self._answer(rows, predictions, Source.RULE, None, self.imputed, name=target)
-        return calls.without(pending, given)
+        return calls.without(pending, by_row)
 
     def _rule_values(self, pending: Sequence[int]) -> Iterator[tuple[int, dict[str, object]]]:
-        """What a rule reads of each row that can be read: the values that the primary got or would have got, and
-        where no version was there to impute (or the row is invalid, or an ensemble's, of which each member imputes for
-        itself), the event's own, None where one is unusable.
+        """The feature values that a rule is called with, for each row that could be decoded.
+
+        A row that was prepared for the primary has the primary's values, with imputed ones. Any other row has the
+        event's own values, None where a value is unusable: no version was loaded, the row is invalid, or the primary
+        is an ensemble, whose members each impute for themselves.
         """
-        kept, prepared = self.prepared
-        place = {row: i for i, row in enumerate(kept)}
-        other = [row for row in pending if row not in place and row not in self.events.failures]
+        prepared_rows, prepared = self.prepared
+        prepared_index = {row: i for i, row in enumerate(prepared_rows)}
+        other = [row for row in pending if row not in prepared_index and row not in self.events.failures]
         plain = columns([self.events.features[row] for row in other], self.plan.specs) if other else None
-        plain_place = {row: i for i, row in enumerate(other)}
+        plain_index = {row: i for i, row in enumerate(other)}
         for row in pending:
-            if prepared is not None and row in place:
-                yield row, prepared.row(place[row])
-            elif plain is not None and row in plain_place:
-                yield row, plain.row(plain_place[row])
+            if prepared is not None and row in prepared_index:
+                yield row, prepared.row(prepared_index[row])
+            elif plain is not None and row in plain_index:
+                yield row, plain.row(plain_index[row])
 
 
 def _writable(prediction: Prediction) -> bool:
-    """Can the answer be written as JSON? A label past 64 bits or of half a character would end the worker instead."""
+    """Whether the answer can be written as JSON. If not (a label over 64 bits, half of a surrogate pair), writing it
+    would end the worker.
+    """
     try:
         wire.dumps(prediction.label)
     except TypeError:
@@ -156,10 +181,13 @@ def _writable(prediction: Prediction) -> bool:
     return True
 
 
-def _in_columns(given: Mapping[int, Prediction]) -> Iterator[tuple[list[int], Predictions]]:
-    """Single answers as columns: those with as many probabilities (a rule may give them to some rows only) together."""
+def _in_columns(by_row: Mapping[int, Prediction]) -> Iterator[tuple[list[int], Predictions]]:
+    """Turn single predictions into columns: rows and their Predictions.
+
+    Predictions with the same number of probabilities form one group, since a rule may give them for some rows only.
+    """
     groups: dict[int, dict[int, Prediction]] = {}
-    for row, prediction in given.items():
+    for row, prediction in by_row.items():
         groups.setdefault(len(prediction.probabilities or ()), {})[row] = prediction
     for group in groups.values():
         yield list(group), Predictions.of(list(group.values()))

@@ -1,4 +1,4 @@
-"""Pure: the attempts that records of the pipeline's own topics carry, and which of their headers are not believed."""
+"""Pure: reads the attempts from the headers of records on the pipeline's own topics, and rejects invalid headers."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from failsoft.workers.scoring.plan import Plan
 
 
 def attempts_of(records: Sequence[Record], plan: Plan, now_ms: int) -> tuple[dict[int, Attempt], dict[int, Failure]]:
-    """By row: the attempt of each record of a rung or of replay, and BAD_HEADER where its headers are not believed.
+    """The attempt of each record of a rung or of the replay topic, and BAD_HEADER failures, both by row.
 
-    A record of a rung counts as one attempt more. What can be read of bad headers is kept for the dead letter.
+    Reading a record from a rung counts as one more attempt. If the headers are invalid, the attempt has what can be
+    read of them, for the dead letter. Headers on an input topic are never read: anyone may write them.
     """
-    found: dict[int, Attempt] = {}
+    read_attempts: dict[int, Attempt] = {}
     failures: dict[int, Failure] = {}
     own = {t for t in {r.topic for r in records} if t in plan.rungs or t == plan.replay}
     for row, record in enumerate(records) if own else ():
         if record.topic not in own:
             continue
-        read = attempts.parse(record.headers)
-        if isinstance(read, Attempt):
-            wrong = implausible(record, read, plan)
-            if wrong is None:
-                found[row] = replace(read, number=read.number + (1 if record.topic in plan.rungs else 0))
+        parsed = attempts.parse(record.headers)
+        if isinstance(parsed, Attempt):
+            problem = implausible(record, parsed, plan)
+            if problem is None:
+                read_attempts[row] = replace(parsed, number=parsed.number + (1 if record.topic in plan.rungs else 0))
                 continue
-            read = Failure(Kind.BAD_HEADER, wrong)
-        failures[row] = read
-        found[row] = attempts.salvage(record.headers, read, origin_of(record), plan.primary, now_ms)
-    return found, failures
+            parsed = Failure(Kind.BAD_HEADER, problem)
+        failures[row] = parsed
+        read_attempts[row] = attempts.salvage(record.headers, parsed, origin_of(record), plan.primary, now_ms)
+    return read_attempts, failures
 
 
 def implausible(record: Record, attempt: Attempt, plan: Plan) -> str | None:
-    """Why no worker wrote these headers on this record, or None."""
+    """Why no worker can have written these headers on this record, or None if one can."""
     if attempt.origin.partition != record.partition:
         return f"failsoft-origin-partition: {attempt.origin.partition}, on partition {record.partition}"
     delay = plan.rungs.get(record.topic)

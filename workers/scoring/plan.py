@@ -1,4 +1,4 @@
-"""What scoring is told and what it tells: a pipeline's plan, calls to models and their results, a batch's outcome."""
+"""The inputs and outputs of scoring: a pipeline's plan, calls to models and their results, a batch's verdicts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ from failsoft.schemas.prediction import Predictions
 from failsoft.topics.routing import Verdicts
 
 Rule = Callable[[Mapping[str, object]], object]
+"""A user's fallback rule: called with a row's feature values, it returns an answer or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The version of a model that answers now, and the statistics of its training."""
+    """The version of a model that answers now.
+
+    Attributes:
+        model: the model's name.
+        version: the version's number.
+        statistics: training statistics by feature, for imputation.
+    """
 
     model: str
     version: int
@@ -37,7 +44,7 @@ class Served:
 
 
 class Registry(Protocol):
-    """What scoring asks of the worker's view of breakers and versions."""
+    """The part of the worker's ServingRegistry that scoring uses. Its methods are documented there."""
 
     def serving(self, model: str) -> Served | None: ...
     def admit(self, key: str, n: int, ladder: int = 0) -> Admission: ...
@@ -47,7 +54,19 @@ class Registry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a pipeline does with an event. ``delays`` are (name, seconds); ``rungs`` maps a rung's topic to seconds."""
+    """What a pipeline does with an event.
+
+    Attributes:
+        primary: the name of the model that the events are meant for.
+        cards: the card of each model in use, by name.
+        chain: the links of the fallback chain, in order.
+        rules: the users' rules, by link target.
+        envelope: how an event's id, time and features are found.
+        delays: the ladder in order: each rung's delay as (name, seconds).
+        jitter: the share of a delay by which it is varied at random.
+        rungs: the delay of each retry topic (seconds), by topic.
+        replay: the replay topic.
+    """
 
     primary: str
     cards: Mapping[str, ModelCard]
@@ -61,19 +80,19 @@ class Plan:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The models whose calls make the primary's answer: itself, or its members if it is an ensemble."""
+        """The models that are called for the primary's answer: itself, or its members if it is an ensemble."""
         ensemble = self.cards[self.primary].ensemble
         return (self.primary,) if ensemble is None else ensemble.names
 
     @property
     def quorum(self) -> int:
-        """How many of ``asked`` an answer takes."""
+        """How many of the models ``asked`` must answer a row, so that it counts as answered by the primary."""
         ensemble = self.cards[self.primary].ensemble
         return 1 if ensemble is None else ensemble.quorum
 
     @property
     def specs(self) -> tuple[Spec, ...]:
-        """The features that ``asked`` take, each once: where members differ, as the first of them has it."""
+        """The features of the models ``asked``, each once. If members differ, the first member's card decides."""
         by_name: dict[str, Spec] = {}
         for model in self.asked:
             for spec in self.cards[model].specs:
@@ -82,14 +101,19 @@ class Plan:
 
     @property
     def remembers(self) -> bool:
-        """Is each key's last answer wanted?"""
+        """Whether the chain has the link ``last_known``, so that answers are remembered by key."""
         return any(link.kind is LinkKind.LAST_KNOWN for link in self.chain)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Rows for one model version, ready to run. ``deadline`` is a run's, in seconds; ``bisect_budget`` is for finding
-    the failing rows of a batch, in seconds, the first run included.
+    """Rows for one model version, ready to run.
+
+    Attributes:
+        key: the version, as ``model@version``.
+        columns: the feature columns of the rows.
+        deadline: of one run (seconds).
+        bisect_budget: for all runs that find the failing rows of a batch, the first run included (seconds).
     """
 
     key: str
@@ -103,8 +127,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """What a call gave: a prediction a row (a placeholder where the row is in ``bad``; None when every row is), and
-    how many seconds its longest run took.
+    """The result of a call.
+
+    Attributes:
+        predictions: one for each row, a placeholder where the row failed; None if every row failed.
+        bad: the failures, by row of the call.
+        seconds: how long its longest run took (seconds).
     """
 
     predictions: Predictions | None
@@ -114,12 +142,24 @@ class CallResult:
 
 @dataclass(slots=True)
 class Scored:
-    """A batch's verdicts, and what else it has to tell.
+    """A batch's verdicts, and what the lane needs besides them. A row is a record's index in the batch.
 
-    ``held`` rows have no verdict: they wait, and are to be read again. ``failures`` are by row, and so are
-    ``attempts``, which has the rows that came from a rung or from replay; the counters are for
-    metrics, labelled as these are; ``known`` is what the fallback ``last_known`` may say later: keys, answers, version
-    (None of an ensemble). ``missing`` is what kept a member from an answer that an ensemble gave without it, by row.
+    Attributes:
+        events: the decoded events.
+        held: rows without a verdict: the lane reads their records again later.
+        failures: why the primary gave no answer, by row.
+        rule_errors: errors that rules raised, by rule and name of the error.
+        version: the primary's version that served; None if none was loaded, or for an ensemble.
+        attempts: the attempts of rows that came from a rung or from the replay topic.
+        missing: the failure of a member that is missing from an ensemble's answer, by row.
+        verdicts: the outgoing answers, retries and dead letters.
+        outcomes: counts of ``failsoft_events_total``, by its labels.
+        answers: counts of ``failsoft_answers_total``, by its labels.
+        retried: counts of ``failsoft_retries_total``, by rung.
+        dead: counts of ``failsoft_dead_total``, by kind.
+        replayed: counts of ``failsoft_replayed_total``, by result.
+        imputed: counts of ``failsoft_imputed_total``, by feature.
+        known: the primary's answers, for ``last_known``: keys, predictions, version (None for an ensemble).
     """
 
     events: Events

@@ -1,4 +1,4 @@
-"""Records that crashed a process: which are tried alone, and when one is poison."""
+"""Poison records: which records run in a call of their own after a crash, and when a record is poison."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 
 ENOUGH = 2
-"""Deaths after which a record is tried no more, or, when a worker died, only alone: the contract's number."""
+"""The number of crashes that makes a record poison (CONTRACT: "crashed its worker or model process twice").
+
+When the model's process crashed, the record does not run again after this many crashes. When the worker crashed, the
+suspected records then run alone, one at a time, and only crashes of a record that ran alone make it poison."""
 
 FEW, LONGEST = 4, 10.0
-"""Suspects that one batch tries, each alone, and the seconds that their deadlines may add up to: a lane that scores for
-30 s is taken for stuck."""
+"""The most suspected records that one batch runs, each in its own call, and the most seconds that their deadlines may
+add up to. The watchdog takes a lane that scores for 30 s as stuck."""
 
 
 def too_many(rows: Iterable[int], attempts: Mapping[int, Attempt], deadline: float) -> list[int]:
-    """The suspects among ``rows`` that have to wait for a later batch; ``deadline`` is a call's, in seconds."""
+    """The suspected rows among ``rows`` that wait for a later batch. ``deadline`` is that of one call, in seconds."""
     return _suspects(rows, attempts)[max(1, min(FEW, int(LONGEST / deadline))) :]
 
 
 def isolate(rows: list[int], attempts: Mapping[int, Attempt]) -> list[list[int]]:
-    """``rows`` as calls: the innocent together, and each suspect by itself, after them."""
+    """Split ``rows`` into calls: first all other rows in one call, then each suspected row in a call of its own."""
     suspects = _suspects(rows, attempts)
     if not suspects:
         return [rows]
@@ -35,18 +38,19 @@ def isolate(rows: list[int], attempts: Mapping[int, Attempt]) -> list[list[int]]
 
 
 def among(columns: Columns, rows: list[int], part: list[int]) -> Columns:
-    """The columns of ``part``, out of those of ``rows``; both ascend."""
+    """The feature columns of the rows ``part``, taken from the ``columns`` of ``rows``. Both lists ascend."""
     return columns if len(part) == len(rows) else columns.take(np.searchsorted(rows, part))
 
 
 def _suspects(rows: Iterable[int], attempts: Mapping[int, Attempt]) -> list[int]:
+    """The rows that were in flight when their model's process crashed before."""
     return [row for row in rows if row in attempts and attempts[row].crashes] if attempts else []
 
 
 def record_crash(row: int, failure: Failure, attempts: MutableMapping[int, Attempt]) -> Failure:
-    """What a death of the model's process makes of ``row``: it is noted in its attempt, and the last one is poison.
+    """Count a crash of the model's process in the attempt of ``row``. Returns ``failure``, or POISON at ENOUGH crashes.
 
-    An event that has no attempt yet gets one with its retry, and the count with it.
+    A row that was read for the first time has no attempt yet: its retry gets the attempt, with one crash counted.
     """
     attempt = attempts.get(row)
     if attempt is None:
@@ -54,32 +58,41 @@ def record_crash(row: int, failure: Failure, attempts: MutableMapping[int, Attem
     attempts[row] = attempt = attempt.crashed()
     if attempt.crashes < ENOUGH:
         return failure
-    said = f"its model's process died {attempt.crashes} times with it in flight: {failure.message}"
-    return Failure(Kind.POISON, said)
+    message = f"its model's process died {attempt.crashes} times with it in flight: {failure.message}"
+    return Failure(Kind.POISON, message)
 
 
 @dataclass(frozen=True, slots=True)
 class PoisonRecord:
-    """The only record of a batch, which is not to be tried: it was alone in flight when its worker died, twice."""
+    """The only record of a batch, which no model may run: its worker crashed twice with only this record in flight.
+
+    Attributes:
+        deaths: all crashes of workers with the record in flight.
+    """
 
     deaths: int
 
     @property
     def failure(self) -> Failure:
-        """Why it goes to the dead letters."""
-        said = f"its worker died {self.deaths} times with it in flight, the last two with nothing else in flight"
-        return Failure(Kind.POISON, said)
+        """The failure with which the record goes to the dead letters."""
+        message = f"its worker died {self.deaths} times with it in flight, the last two with nothing else in flight"
+        return Failure(Kind.POISON, message)
 
     def mark_poison(self, failures: MutableMapping[int, Failure], attempts: MutableMapping[int, Attempt]) -> None:
-        """Of the only row, unless it failed already: what cannot be read was never tried, and stays what it is."""
+        """Set the POISON failure of row 0, the only row. A failure that it already has stays: a record that cannot be
+        read never ran on a model.
+        """
         failures.setdefault(0, self.failure)
         if 0 in attempts:
             attempts[0] = replace(attempts[0], crashes=self.deaths)
 
     @property
     def links(self) -> frozenset[LinkKind]:
-        """Who may answer it. A fallback model ran in the same process, and may be what killed it. A worker that died
-        once more, while the record was being buried, was not killed by a model: then a rule is not asked either.
+        """The links of the fallback chain that may answer the record.
+
+        Fallback models are left out: they run in the same process, and one of them may be the cause of the crashes.
+        If the worker crashed once more while the record was being dead-lettered, no model was the cause, so rules are
+        left out too.
         """
-        quiet = frozenset({LinkKind.LAST_KNOWN, LinkKind.STATIC})
-        return quiet if self.deaths > 2 * ENOUGH else quiet | {LinkKind.RULE}
+        safe = frozenset({LinkKind.LAST_KNOWN, LinkKind.STATIC})
+        return safe if self.deaths > 2 * ENOUGH else safe | {LinkKind.RULE}

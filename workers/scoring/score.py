@@ -1,7 +1,7 @@
-"""Pure: a batch of records -> calls to make -> verdicts.
+"""Pure: the scoring of one batch, from records to calls of models to verdicts.
 
-``score`` is a generator: it yields each call to a model and is sent its result, so that whoever drives it owns the
-only I/O in the middle. It knows no Kafka, clock or model runtime; ``now`` and random draws are passed in.
+``score`` is a generator. It yields each call to a model and receives the result, so the caller does all I/O. It uses no
+Kafka, clock or model runtime: the time and the random draws are parameters.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Record
 from failsoft.topics.ladder import next_rung
 from failsoft.workers.scoring import calls, intake
-from failsoft.workers.scoring import ensemble as quorum
+from failsoft.workers.scoring import ensemble as ensembles
 from failsoft.workers.scoring.fallbacks import Fallbacks
 from failsoft.workers.scoring.plan import Call, CallResult, Plan, Registry, Scored, Served
 from failsoft.workers.scoring.poison import PoisonRecord, among, isolate, record_crash, too_many
 from failsoft.workers.scoring.verdicts import AnsweredRows, BatchOutcome, conclude
 
 UNANSWERED = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
-"""What nobody answers: the event cannot be read, or the record is not believed."""
+"""Failures without any answer: the event cannot be read or breaks the card's contract, or its headers are not valid."""
 
 
 def score(
@@ -41,10 +41,18 @@ def score(
     u: NDArray[np.float64],
     poison: PoisonRecord | None = None,
 ) -> Generator[Call, CallResult, Scored]:
-    """Score ``records``, all of one partition index. ``u`` holds a draw in [0, 1) for each record; with ``poison``
-    there is only one, and it is not tried.
+    """Score ``records``: yield the calls to make, receive their results, and return the verdicts.
 
-    Records of rungs must be due. Rows in the result's ``held`` have no verdict: they are to be read again later.
+    Rows in the result's ``held`` have no verdict: the lane reads their records again later.
+
+    Args:
+        records: records of one partition index, in offset order within each topic. Records of rungs must be due.
+        plan: the pipeline's models, fallback chain and ladder.
+        registry: the versions that serve here, and their breakers.
+        known: the memory of the fallback ``last_known``, or None.
+        now_ms: the wall clock (epoch milliseconds).
+        u: one uniform random draw in [0, 1) for each record.
+        poison: set if the only record of the batch is poison: no model runs it, and it is dead-lettered.
     """
     batch = _Batch(records, plan, registry, known, now_ms, u, poison)
     yield from batch.ask_primary()
@@ -53,7 +61,20 @@ def score(
 
 
 class _Batch:
-    """The state of one batch on its way: who answered which rows, what failed, what waits."""
+    """The state of one batch while it is scored. A row is a record's index in the batch.
+
+    Attributes:
+        attempts: the attempt of each row that comes from a rung or from the replay topic.
+        failures: why a row has no answer from the primary.
+        held: rows that wait: they have no verdict, and the lane reads them again.
+        answered: the answers so far, by group of rows.
+        version: the primary's version that serves; None if none is loaded, or for an ensemble.
+        imputed: the features that were imputed for the primary, by row.
+        rule_errors: how often a rule raised an error, by rule and error.
+        missing: why an ensemble's member is missing from an answer, by row.
+        primary_columns: the rows prepared for the primary, and their feature columns.
+        events: the decoded events.
+    """
 
     def __init__(
         self,
@@ -86,6 +107,8 @@ class _Batch:
     # --- the primary ----------------------------------------------------------------------------------------------
 
     def ask_primary(self) -> Generator[Call, CallResult, None]:
+        """Call the primary, or its members, for the rows that can be read and that its breaker admits."""
+        # 1. The rows to run. A row is suspected if its model's process crashed with it in flight.
         served = self.registry.serving(self.plan.primary)
         self.version = None if served is None else served.version
         rows = calls.without(range(len(self.records)), self.failures)
@@ -93,18 +116,21 @@ class _Batch:
             return
         deadline = sum(self.plan.cards[model].model.deadline for model in self.plan.asked)
         if waiting := too_many(rows, self.attempts, deadline):
-            self._refuse(waiting, Failure(Kind.UNAVAILABLE, "suspects are tried a few at a time"))
+            self._refuse(waiting, Failure(Kind.UNAVAILABLE, "a batch runs only a few suspected records"))
             rows = calls.without(rows, self.held)
+        # 2. An ensemble: its members each prepare and admit the rows themselves.
         if self.card.ensemble is not None:
             for part in isolate(rows, self.attempts):
                 yield from self._ask_members(calls.without(part, self.held) if self.held else part)
             return
+        # 3. No version: the event can still be checked against the card.
         if served is None:
             invalid = calls.invalid(self.events.features, rows, self.card)
             self.failures.update(invalid)
             waiting = calls.without(rows, invalid)
             self._refuse(waiting, Failure(Kind.UNAVAILABLE, f"no version of {self.plan.primary} is loaded"))
             return
+        # 4. Prepare the feature columns, and ask the breaker.
         rows, ready = self._prepare(rows, served)
         self.imputed = ready.imputed
         if not rows:
@@ -114,6 +140,7 @@ class _Batch:
             self._refuse(refused, Failure(Kind.BREAKER_OPEN, f"the breaker of {served.key} is open"))
             if not granted:
                 return
+        # 5. Call the model: once for all rows, and once for each suspected row. Report all calls together.
         counts = Counts()
         for part in isolate(granted, self.attempts):
             result = yield calls.call(served, among(ready.columns, rows, part), self.card)
@@ -124,26 +151,27 @@ class _Batch:
             self._hold_failed_probes(granted)
 
     def _ask_members(self, rows: list[int]) -> Generator[Call, CallResult, None]:
-        """An ensemble: what its members say together, and what becomes of the rows of which too few spoke."""
+        """Call the members of an ensemble, and take the answers and failures that they add up to."""
         if not rows:
             return
-        result = yield from quorum.ask(self.plan, self.registry, self.events.features, rows, self.attempts, self.u)
+        result = yield from ensembles.ask(self.plan, self.registry, self.events.features, rows, self.attempts, self.u)
         self.answered += result.answered
         self._fail(result.failures)
         self.missing |= result.missing
-        self._refuse(result.waiting, Failure(Kind.BREAKER_OPEN, "too few members are asked"))
+        self._refuse(result.waiting, Failure(Kind.BREAKER_OPEN, "too few members could be called"))
 
     def _prepare(self, rows: list[int], served: Served) -> tuple[list[int], Imputed]:
-        """Feature columns of ``rows`` for the primary; the rows that break its contract fail."""
+        """Make the primary's feature columns of ``rows``. Rows that break its contract fail as invalid."""
         kept, ready = calls.prepare(self.events.features, rows, self.card, served)
         self.failures.update(ready.invalid)
         self.primary_columns = (kept, ready.columns) if kept else None
         return kept, ready
 
     def _refuse(self, rows: Iterable[int], failure: Failure) -> None:
-        """Rows that the primary will not see now: live ones get a fallback, the ladder waits and burns no attempt.
+        """Keep ``rows`` from the primary for now. Live rows fail with ``failure`` and get a fallback's answer; rows of
+        the ladder are held, which uses no attempt.
 
-        A rung is read in order, so what is behind a waiting record of its topic waits too.
+        A rung is read in offset order, so all later rows of the same topic are held too.
         """
         waiting: dict[str, int] = {}
         for row in rows:
@@ -158,21 +186,25 @@ class _Batch:
                     self.held.add(row)
 
     def _hold_failed_probes(self, probes: Sequence[int]) -> None:
-        """Waiting retries that were probes, and failed: the breaker learned from them, and they wait as before. Not
-        when one killed its model's process: who waits, or stands behind one that does, is not written, nor its count
-        (one that was drawn from behind others is counted when its turn comes).
+        """Hold the waiting retries whose probe failed: the breaker has counted the failure, and no attempt is used.
+
+        After a crash of the model's process nothing is held. A held record is not written, and neither is its crash
+        count, so the record would be a probe and crash the process again without end. A probe that crashed while
+        an earlier record of its topic is held anyway is counted when it runs in its turn.
         """
         failed = {row: self.failures[row] for row in probes if row in self.failures}
         if any(f.kind in (Kind.CRASHED, Kind.POISON) for f in failed.values()):
             return
-        spared = [row for row, f in failed.items() if f.trips_breaker and row in self.attempts]
-        self._refuse(spared, Failure(Kind.BREAKER_OPEN, "its probe failed"))
+        held = [row for row, f in failed.items() if f.trips_breaker and row in self.attempts]
+        self._refuse(held, Failure(Kind.BREAKER_OPEN, "its probe failed"))
 
     def _fail(self, failures: Mapping[int, Failure]) -> None:
+        """Record failures by row. A crash is counted in the row's attempt, and the last allowed one makes it poison."""
         for row, failure in failures.items():
             self.failures[row] = record_crash(row, failure, self.attempts) if failure.kind is Kind.CRASHED else failure
 
     def _take_primary(self, rows: list[int], result: CallResult, served: Served) -> None:
+        """Take the answers and failures of one call of the primary for ``rows``."""
         self._fail({rows[i]: failure for i, failure in result.bad.items()})
         if result.predictions is None:
             return
@@ -184,13 +216,13 @@ class _Batch:
             self._answer([rows[i] for i in good], kept, served)
 
     def _answer(self, rows: Sequence[int], predictions: Predictions, served: Served) -> None:
-        given = AnsweredRows(rows, predictions, Source.PRIMARY, served.model, served.version, self.imputed)
-        self.answered.append(given)
+        answer = AnsweredRows(rows, predictions, Source.PRIMARY, served.model, served.version, self.imputed)
+        self.answered.append(answer)
 
     # --- the fallbacks --------------------------------------------------------------------------------------------
 
     def ask_fallbacks(self) -> Generator[Call, CallResult, None]:
-        """Walk the chain with the rows that need an answer; its last link, ``static``, always gives one."""
+        """Pass the rows that need an answer down the fallback chain. Its last link, ``static``, answers every row."""
         if self.attempts:
             pending = [row for row, failure in self.failures.items() if self._needs_answer(row, failure)]
         else:
@@ -208,6 +240,9 @@ class _Batch:
         self.rule_errors = fallbacks.rule_errors
 
     def _needs_answer(self, row: int, failure: Failure) -> bool:
+        """Whether a failed row needs an answer of the fallback chain: it has none yet, or it has a provisional one and
+        no rung is left, so that the fallback's answer becomes final.
+        """
         attempt = self.attempts.get(row)
         if row in self.held or failure.kind is Kind.BAD_HEADER:
             return False
@@ -219,6 +254,7 @@ class _Batch:
         return rung is None
 
     def outcome(self) -> BatchOutcome:
+        """The state of the batch after all calls, for the verdicts."""
         return BatchOutcome(
             records=self.records,
             plan=self.plan,

@@ -1,4 +1,4 @@
-"""Pure: who answered and what failed -> what each answer is called, what is retried, what is dead."""
+"""Pure: decides the verdicts of a batch: each answer's revision and finality, each retry, each dead letter."""
 
 from __future__ import annotations
 
@@ -21,17 +21,25 @@ from failsoft.topics.routing import AnswerBatch, Dead, Retries
 from failsoft.workers.scoring.plan import Plan, Scored
 
 FINAL_GIVEN = 2
-"""The next revision of an event whose final answer stands already: only an operator's replay can add to it."""
+"""The next revision of an event that has its final answer. Only an operator's replay can still add an answer."""
 
 Class = tuple[Kind | None, int, bool]
-"""Reason, revision, final: what answers must share to be written as one group."""
+"""(reason, revision, final): answers that share these are written as one group."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnsweredRows:
-    """Rows that the primary or a link of the chain answered; ``imputed`` is by row of the batch.
+    """Rows that the primary or one link of the fallback chain answered.
 
-    An ensemble's answer has the ``members`` that spoke, as model@version, and the ``reason`` why others did not.
+    Attributes:
+        rows: rows of the batch.
+        predictions: one prediction for each of ``rows``.
+        source: the kind of model or link that answered.
+        model: the name of the model or rule; None for ``static``.
+        version: the model's version; None for an ensemble, a rule or ``static``.
+        imputed: the names of imputed features, by row of the batch.
+        members: of an ensemble: the members that answered, as ``model@version``.
+        reason: of an ensemble: the failure kind of the first member that is missing; None if none is.
     """
 
     rows: Sequence[int]
@@ -45,13 +53,29 @@ class AnsweredRows:
 
     @property
     def by_primary(self) -> bool:
-        """Is it what the event was meant for? Then it is final, whatever it lacks."""
+        """Whether the primary (a model or an ensemble) answered. Such an answer is final, even with members missing."""
         return self.source in (Source.PRIMARY, Source.ENSEMBLE)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchOutcome:
-    """A batch after all models were asked. ``attempts`` has the rows that come from a rung or from replay."""
+    """A batch after all calls. A row is a record's index in the batch.
+
+    Attributes:
+        records: the records of the batch.
+        plan: the pipeline's models, fallback chain and ladder.
+        events: the decoded events.
+        attempts: the attempt of each row that comes from a rung or from the replay topic.
+        failures: why the primary gave no answer, by row.
+        held: rows that get no verdict.
+        answered: the answers of the primary and of the fallback chain.
+        rule_errors: errors that rules raised, by rule and name of the error.
+        version: the primary's version, or None.
+        now_ms: the wall clock (epoch milliseconds).
+        u: one random draw in [0, 1) for each row.
+        missing: the failure of a member that is missing from an ensemble's answer, by row.
+        deaths: worker crashes with the batch's only record in flight, if it is poison and was not run; else 0.
+    """
 
     records: Sequence[Record]
     plan: Plan
@@ -65,15 +89,23 @@ class BatchOutcome:
     now_ms: int
     u: NDArray[np.float64]
     missing: Mapping[int, Failure] = field(default_factory=dict)
-    deaths: int = 0  # of workers, with the only record of this batch in flight: it was not tried
+    deaths: int = 0
 
 
 def conclude(batch: BatchOutcome) -> Scored:
-    """The verdicts of a batch."""
+    """Decide the verdicts of a batch, and count them for the metrics."""
     return _Conclusion(batch).result()
 
 
 class _Conclusion:
+    """Builds the verdicts of a batch.
+
+    Attributes:
+        labels: the ``outcome`` label of ``failsoft_events_total``, by row; a row without one is "answered".
+        final: whether a fallback's answer is final, by row that failed.
+        dead: rows that go to the dead letters.
+    """
+
     def __init__(self, batch: BatchOutcome) -> None:
         self.b = batch
         failures = {row: f for row, f in batch.failures.items() if row not in batch.held}
@@ -84,23 +116,26 @@ class _Conclusion:
         self.dead: set[int] = set()
 
     def result(self) -> Scored:
-        for failure, rows in self._fresh().items():
-            self._first_time(failure, rows)
+        # Failures come first: they decide whether a fallback's answer is provisional or final.
+        for failure, rows in self._first_failures().items():
+            self._failed_first(failure, rows)
         for row, attempt in self.b.attempts.items():
-            again = self.out.failures.get(row)
-            if again is not None:
-                self._again(row, again, attempt)
+            next_failure = self.out.failures.get(row)
+            if next_failure is not None:
+                self._failed_again(row, next_failure, attempt)
         for answered in self.b.answered:
-            for kind, places in self._classes(answered).items():
-                self._give(answered, kind, places)
-        self._tally()
+            for kind, indexes in self._classes(answered).items():
+                self._add_answers(answered, kind, indexes)
+        self._count()
         return self.out
 
     # --- failures ---
 
-    def _fresh(self) -> dict[Failure, list[int]]:
-        """The rows that failed for the first time, by what failed. Rows that failed together share one object, and
-        comparing identities first spares a hash of its text for each.
+    def _first_failures(self) -> dict[Failure, list[int]]:
+        """The rows that failed when they were first read, by failure.
+
+        Rows that failed together share one Failure object. Grouping by identity first avoids hashing its message once
+        for each row.
         """
         same: dict[int, list[int]] = {}
         attempts = self.b.attempts
@@ -112,8 +147,10 @@ class _Conclusion:
             equal.setdefault(self.out.failures[rows[0]], []).extend(rows)
         return equal
 
-    def _first_time(self, failure: Failure, rows: list[int]) -> None:
-        """Events that failed when they were first read: a group that shares the failure."""
+    def _failed_first(self, failure: Failure, rows: list[int]) -> None:
+        """Verdicts of events that failed when they were first read and share ``failure``: retries on the first rung, or
+        dead letters. An event of low confidence gets neither: the fallback's answer is final.
+        """
         b, plan = self.b, self.b.plan
         if failure.retried and plan.delays:
             name, delay = plan.delays[0]
@@ -130,31 +167,34 @@ class _Conclusion:
         for row in rows:
             origin = origin_of(b.records[row])
             attempt = Attempt(0, origin, b.now_ms, failure, plan.primary, b.version, 0 if unanswered else FINAL_GIVEN)
-            self._bury(row, replace(attempt, crashes=1 if failure.kind is Kind.CRASHED else b.deaths))
+            self._dead_letter(row, replace(attempt, crashes=1 if failure.kind is Kind.CRASHED else b.deaths))
 
-    def _again(self, row: int, failure: Failure, attempt: Attempt) -> None:
-        """An event that failed before, on a rung or as a dead letter, and failed again."""
+    def _failed_again(self, row: int, failure: Failure, attempt: Attempt) -> None:
+        """The verdict of an event from a rung or from the replay topic that failed again: a retry on the next rung, or
+        a dead letter. An event of low confidence gets neither: the fallback's answer is final.
+        """
         b, plan, u = self.b, self.b.plan, float(self.b.u[row])
         self.final[row] = True
         if failure.kind is Kind.LOW_CONFIDENCE:
             self.labels[row] = "unchanged"
             return
         if failure.kind is Kind.BAD_HEADER:
-            self._bury(row, attempt)
+            self._dead_letter(row, attempt)
             return
         rung = next_rung(attempt.number, failure, b.now_ms, u, plan.delays, plan.jitter)
         if rung is not None:
             self.final[row] = False
             self.labels[row] = "retried"
-            ahead = replace(
+            next_attempt = replace(
                 attempt.failed(failure, plan.primary, b.version, max(1, attempt.next_revision)), due_ms=rung.due_ms
             )
-            self._retry(rung.delay, [row], [self._own(row, ahead)])
+            self._retry(rung.delay, [row], [self._headers(row, next_attempt)])
             return
         unanswered = failure.kind in (Kind.MALFORMED, Kind.INVALID) and attempt.next_revision == 0
-        self._bury(row, attempt.failed(failure, plan.primary, b.version, 0 if unanswered else FINAL_GIVEN))
+        self._dead_letter(row, attempt.failed(failure, plan.primary, b.version, 0 if unanswered else FINAL_GIVEN))
 
-    def _own(self, row: int, attempt: Attempt) -> list[Header]:
+    def _headers(self, row: int, attempt: Attempt) -> list[Header]:
+        """The event's own headers, then the control headers of ``attempt``."""
         return [*own_headers(self.b.records[row].headers), *attempt.headers()]
 
     def _retry(self, delay: str, rows: list[int], headers: list[list[Header]]) -> None:
@@ -162,7 +202,7 @@ class _Conclusion:
         self.out.verdicts.retries.append(Retries(delay, records, headers, rows))
         self.out.retried[delay] += len(rows)
 
-    def _bury(self, row: int, attempt: Attempt) -> None:
+    def _dead_letter(self, row: int, attempt: Attempt) -> None:
         self.labels[row] = "dead"
         self.dead.add(row)
         self.out.verdicts.dead.append(Dead(self.b.records[row], attempt))
@@ -171,16 +211,17 @@ class _Conclusion:
     # --- answers ---
 
     def _classes(self, answered: AnsweredRows) -> dict[Class, list[int]]:
-        """The places of ``answered.rows`` by what the answer is called."""
+        """Group the rows of ``answered``: for each class, the indexes in ``answered.rows``. Held rows are left out."""
         b = self.b
         primary = answered.by_primary
         if not b.attempts:
             kinds = {answered.reason} if primary else {b.failures[row].kind for row in answered.rows}
-            if len(kinds) == 1:  # all of a kind, and first seen now: then they are final or not together
+            # One reason for all rows, all read for the first time: then all are final or all are provisional.
+            if len(kinds) == 1:
                 final = primary or self.final[answered.rows[0]]
                 return {(kinds.pop(), 0, final): list(range(len(answered.rows)))}
-        found: dict[Class, list[int]] = {}
-        for place, row in enumerate(answered.rows):
+        classes: dict[Class, list[int]] = {}
+        for index, row in enumerate(answered.rows):
             if row in b.held:
                 continue
             attempt = b.attempts.get(row)
@@ -188,26 +229,27 @@ class _Conclusion:
             kind: Class = (
                 (answered.reason, revision, True) if primary else (b.failures[row].kind, revision, self.final[row])
             )
-            found.setdefault(kind, []).append(place)
-        return found
+            classes.setdefault(kind, []).append(index)
+        return classes
 
-    def _give(self, answered: AnsweredRows, kind: Class, places: list[int]) -> None:
+    def _add_answers(self, answered: AnsweredRows, kind: Class, indexes: list[int]) -> None:
+        """Add the answers of one class: the rows at ``indexes`` of ``answered``."""
         b = self.b
         reason, revision, final = kind
-        rows = answered.rows if len(places) == len(answered.rows) else [answered.rows[i] for i in places]
+        rows = answered.rows if len(indexes) == len(answered.rows) else [answered.rows[i] for i in indexes]
         predictions = answered.predictions
         if len(rows) < len(answered.rows):
-            predictions = predictions.take(np.array(places, np.intp))
+            predictions = predictions.take(np.array(indexes, np.intp))
         records = b.records if len(rows) == len(b.records) else [b.records[row] for row in rows]
         imputed: dict[int, tuple[str, ...]] = {}
         if answered.imputed:
             imputed = {i: answered.imputed[row] for i, row in enumerate(rows) if row in answered.imputed}
             for names in imputed.values():
                 self.out.imputed.update(names)
-        moved = {i: b.attempts[row].origin for i, row in enumerate(rows) if row in b.attempts} if b.attempts else {}
+        origins = {i: b.attempts[row].origin for i, row in enumerate(rows) if row in b.attempts} if b.attempts else {}
         topics = [r.topic for r in records]
         offsets = [r.offset for r in records]
-        for i, origin in moved.items():
+        for i, origin in origins.items():
             topics[i], offsets[i] = origin.topic, origin.offset
         answers = Answers(
             source=answered.source,
@@ -237,14 +279,16 @@ class _Conclusion:
 
     # --- counts ---
 
-    def _tally(self) -> None:
+    def _count(self) -> None:
+        """Count the outcome of each record, and the result of each replayed one."""
         b = self.b
         if not b.held and not b.attempts:
+            # The usual batch: nearly every row is "answered", so only the others are counted one by one.
             by_topic = Counter([r.topic for r in b.records])
-            other = Counter([(b.records[row].topic, label) for row, label in self.labels.items()])
-            for (topic, _), n in other.items():
+            labelled = Counter([(b.records[row].topic, label) for row, label in self.labels.items()])
+            for (topic, _), n in labelled.items():
                 by_topic[topic] -= n
-            self.out.outcomes.update(other)
+            self.out.outcomes.update(labelled)
             self.out.outcomes.update({(topic, "answered"): n for topic, n in by_topic.items() if n})
             return
         for row, record in enumerate(b.records):
@@ -256,13 +300,14 @@ class _Conclusion:
                 self.out.replayed[self._replay_result(row, label)] += 1
 
     def _replay_result(self, row: int, label: str) -> str:
+        """The ``result`` label of ``failsoft_replayed_total``."""
         if row in self.dead:
             return "dead"
         return {"provisional": "retried", "confirmed": "unchanged"}.get(label, label)
 
 
 def _label(answered: AnsweredRows, revision: int, final: bool) -> str:
-    """What an answer is, for ``failsoft_events_total{outcome}``."""
+    """The ``outcome`` label of ``failsoft_events_total`` for an answer."""
     if revision == 0:
         return "answered" if final else "provisional"
     return "corrected" if answered.by_primary else "confirmed"

@@ -1,1 +1,1 @@
-"""Metrics, logs, reports of a batch, and the HTTP endpoints."""
+"""Metrics, logs, batch reports and the HTTP endpoints of a worker."""

@@ -1,4 +1,4 @@
-"""A worker's /metrics, /livez and /readyz, served by threads of their own: a stuck event loop must be able to show."""
+"""Serves a worker's /metrics, /livez and /readyz on threads of its own, since the event loop may be stuck."""
 
 from __future__ import annotations
 
@@ -18,17 +18,27 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 Check = Callable[[], str | None]
+"""A check of the worker: returns None when all is well, else the reason."""
+
 _TEXT = "text/plain; charset=utf-8"
 
 
 class PortTaken(Exception):
-    """Another program listens where the worker's web server should."""
+    """Another program listens on the port of the worker's web server."""
 
 
 class Web:
-    """The server. ``live`` and ``ready`` say None when all is well, else why not (a 503 with that text).
+    """A worker's web server.
 
-    They are called on the server's threads, possibly while the event loop is stuck, so they may only read.
+    ``live`` and ``ready`` are called on the server's threads, possibly while the event loop is stuck, so they may only
+    read state.
+
+    Args:
+        registry: the Prometheus registry behind /metrics.
+        live: the check behind /livez. The reason that it returns is the text of a 503.
+        ready: the check behind /readyz, in the same way.
+        host: the address to listen on.
+        port: the port to listen on; 0 takes any that is free.
     """
 
     def __init__(
@@ -42,7 +52,7 @@ class Web:
         self._thread: threading.Thread | None = None
 
     def start(self) -> int:
-        """Begins to listen; the port it listens on (a free one if it was to be 0). Raises PortTaken."""
+        """Start to listen. Returns the port that it listens on. Raises PortTaken, or OSError for any other failure."""
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
             server = _Server((self._host, self._port), family)
@@ -54,14 +64,14 @@ class Web:
                 "choose one with --metrics-port (0 takes any that is free)"
             ) from error
         server.set_app(self._answer)
-        # Daemons: a scrape under way must not keep the process from exiting.
+        # A daemon thread: a running scrape must not keep the process from exiting.
         self._thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="web", daemon=True)
         self._server = server
         self._thread.start()
         return int(server.server_address[1])
 
     def stop(self) -> None:
-        """Stops listening; harmless when it does not."""
+        """Stop listening. Does nothing if the server is not running."""
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()
@@ -77,7 +87,7 @@ class Web:
             return _reply(environ, start, "200 OK", encode(self._registry), type_=content_type)
         check = self._checks.get(path)
         if check is None:
-            return _reply(environ, start, "404 Not Found", "here are /metrics, /livez and /readyz\n")
+            return _reply(environ, start, "404 Not Found", "not found; this server has /metrics, /livez and /readyz\n")
         why_not = check()
         if why_not is None:
             return _reply(environ, start, "200 OK", "ok\n")
@@ -100,11 +110,11 @@ def _reply(
 
 
 class _Handler(WSGIRequestHandler):
-    # A client that connects and says nothing gives its thread back; scrapers send their request at once.
+    # Seconds. A client that connects and sends nothing must not keep a thread; scrapers send their request at once.
     timeout = 10
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A scrape every few seconds is not news."""
+        """Log nothing: there is a scrape every few seconds."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -115,13 +125,13 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # Not HTTPServer's: that one asks DNS for the machine's name, which can hang a worker's start.
+        # Not HTTPServer's method: it asks DNS for the machine's name, which can hang the start of a worker.
         TCPServer.server_bind(self)
         self.server_name = str(self.server_address[0])
         self.server_port = int(self.server_address[1])
         self.setup_environ()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that hung up or never spoke is its own affair; anything else is a fault of ours, and is shown.
+        # A client that closed the connection or sent nothing is no error of the server. Any other error is shown.
         if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)

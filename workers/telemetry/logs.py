@@ -1,4 +1,4 @@
-"""How a worker logs: one JSON object a line (or, on a terminal, for people), and failures at a bounded rate."""
+"""Sets up a worker's log (JSON lines, or readable text on a terminal), and limits the rate of failures in it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,34 @@ import structlog
 from structlog.typing import Processor
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-# A message is for people; a model's exception can quote a tensor, and thousands of lines a minute add up. As long as
-# the header that carries the same message.
+# Characters. A model's error can quote a whole tensor, and thousands of such lines a minute add up. The header
+# failsoft-error-message has the same limit.
 _LONGEST_MESSAGE = 500
 
 
 FOREIGN = ("aiokafka", "faust", "mode", "asyncio")
-"""Libraries whose lines are not ours: in an outage of 20 s they wrote 41,000 of them."""
+"""Libraries whose log lines are limited. In an outage of 20 s they wrote 41,000 lines."""
 
 
 def configure(level: str = "info", stream: IO[str] | None = None, terminal: bool | None = None) -> None:
-    """Sends structlog's and the standard library's records, through the same processors, to ``stream`` (stderr).
+    """Send the log records of structlog and of the standard library, through the same processors, to one stream.
 
-    ``terminal`` says whether a person reads along; by default the stream is asked. Colours are left out when
-    ``NO_COLOR`` is set. Called once, before anything logs; called again, it starts afresh. Raises ValueError for a
-    level that does not exist.
+    Call it once, before anything logs. A second call replaces the first one's setup. Colours are left out when the
+    environment variable ``NO_COLOR`` is set.
+
+    Args:
+        level: debug, info, warning, error or critical.
+        stream: the stream to write to; stderr if None.
+        terminal: write for a person instead of JSON; if None, whether the stream is a terminal decides.
+
+    Raises:
+        ValueError: if there is no such level.
     """
     out = sys.stderr if stream is None else stream
     people = out.isatty() if terminal is None else terminal
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
-        raise ValueError(f"no log level is called {level!r}: debug, info, warning, error or critical")
+        raise ValueError(f"{level!r} is not a log level: use debug, info, warning, error or critical")
 
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -48,7 +55,7 @@ def configure(level: str = "info", stream: IO[str] | None = None, terminal: bool
     if people:
         finish = [structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))]
     else:
-        # A traceback is part of its line: a second line would not be JSON.
+        # A traceback becomes a field of its line: further lines would not be JSON.
         finish = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
 
     handler = logging.StreamHandler(out)
@@ -65,7 +72,7 @@ def configure(level: str = "info", stream: IO[str] | None = None, terminal: bool
     root.setLevel(number)
     handler.addFilter(_Foreign())
     for library in FOREIGN:
-        # At info they tell of every step that they take, some forty lines a start.
+        # At info these libraries log each of their steps, about forty lines at a start.
         logging.getLogger(library).setLevel(logging.NOTSET if number <= logging.DEBUG else max(number, logging.WARNING))
     structlog.configure(
         processors=[
@@ -76,12 +83,12 @@ def configure(level: str = "info", stream: IO[str] | None = None, terminal: bool
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,  # a module's logger may be used before this is called, and must then obey it
+        cache_logger_on_first_use=False,  # a logger that was used before this call must follow it afterwards
     )
 
 
 def news(text: str, **fields: object) -> None:
-    """A line of the log that no level holds back: what a worker has to say of itself once. After ``configure``."""
+    """Log a line whatever the level is, for facts that a worker reports once. Call it after ``configure``."""
     root = logging.getLogger()
     record = root.makeRecord("failsoft.worker", logging.INFO, __file__, 0, text, (), None, extra=fields)
     for handler in root.handlers:
@@ -89,16 +96,24 @@ def news(text: str, **fields: object) -> None:
 
 
 def trace_id(traceparent: bytes | None) -> str | None:
-    """The trace of a W3C ``traceparent`` header, or None when there is none or it is not one."""
-    found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
-    return found[1].decode() if found else None
+    """The trace id of a W3C ``traceparent`` header, or None if the header is absent or not valid."""
+    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    return match[1].decode() if match else None
 
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """A failure that changed one event's answer, as it is logged. No feature's value is among the fields.
+    """A failure that changed one event's answer, as it is logged. No field holds a feature's value.
 
-    ``origin`` is ``<topic>-<partition>-<offset>``; ``attempt`` counts retries (0 is the first try).
+    Attributes:
+        event_id: the event's id.
+        origin: where the event was first read, as ``<topic>-<partition>-<offset>``.
+        model: the primary's name.
+        version: the primary's version, or None.
+        kind: the failure kind.
+        attempt: the number of retries so far; 0 at the first try.
+        trace_id: the W3C trace id, or None.
+        message: the failure's message.
     """
 
     event_id: str
@@ -112,17 +127,17 @@ class FailureRecord:
 
 
 class Log(Protocol):
-    """As much of a structlog logger as is used here."""
+    """The part of a structlog logger that this module uses."""
 
     def warning(self, event: str, **fields: object) -> object: ...
 
 
 class FailureLog:
-    """One line a failure, but of each (model, kind) at most ``per_second`` a second; the rest are counted.
+    """Logs one line for each failure, at most ``per_second`` lines a second for each (model, kind).
 
-    Five: enough to see what is wrong and with which events, and no more than 430,000 lines a day from a model that is
-    broken all day. The count, ``held_back``, is on the next line of the same model and kind that is let through;
-    ``flush`` writes what is still held. Time is passed in (monotonic seconds).
+    The lines held back are counted. The next line of the same model and kind has the count as ``held_back``, and
+    ``flush`` writes the counts that are left. The default of 5 shows what is wrong and with which events, and bounds a
+    model that is broken all day to 430,000 lines. Raises ValueError if ``per_second`` is not positive.
     """
 
     def __init__(self, log: Log, per_second: float = 5.0) -> None:
@@ -130,11 +145,11 @@ class FailureLog:
             raise ValueError(f"per_second must be positive, not {per_second}")
         self._log = log
         self._rate = per_second
-        self._burst = max(1.0, per_second)  # a second's worth at once: failures come in batches
-        self._buckets: dict[tuple[str, str], _Bucket] = {}  # one a model and kind: a few dozen at most
+        self._burst = max(1.0, per_second)  # the lines of one second may come at once: failures come in batches
+        self._buckets: dict[tuple[str, str], _Bucket] = {}  # one for each (model, kind): a few dozen at most
 
     def failures(self, rows: Iterable[FailureRecord], now: float) -> None:
-        """A batch's failures."""
+        """Log the failures of a batch; ``now`` is monotonic seconds."""
         for row in rows:
             key = (row.model, row.kind)
             bucket = self._buckets.get(key)
@@ -158,11 +173,11 @@ class FailureLog:
             )
 
     def hold(self, model: str, kind: str, n: int) -> None:
-        """``n`` more failures that were not even offered, of a (model, kind) that ``failures`` has seen."""
+        """Count ``n`` more failures as held back. ``failures`` must have had a failure of this (model, kind)."""
         self._buckets[model, kind].held += n
 
     def flush(self) -> None:
-        """Says how many lines are still held back, one line a model and kind: at the end, or now and then."""
+        """Log the counts of lines held back, one line for each (model, kind). Call it at the end, or periodically."""
         for (model, kind), bucket in self._buckets.items():
             if bucket.held:
                 held, bucket.held = bucket.held, 0
@@ -170,14 +185,14 @@ class FailureLog:
 
 
 class FewLines:
-    """A warning that may come hundreds of times a second: at most ``per_second``, the next says how many were held."""
+    """Logs at most ``per_second`` warnings a second. The next one has the count of those held back, ``held_back``."""
 
     def __init__(self, log: Log, per_second: float = 5.0) -> None:
         self._log, self._rate = log, per_second
         self._bucket: _Bucket | None = None
 
     def warning(self, event: str, now: float, **fields: object) -> None:
-        """``now`` is monotonic seconds."""
+        """Log ``event``, or hold it back; ``now`` is monotonic seconds."""
         bucket = self._bucket
         if bucket is None:
             bucket = self._bucket = _Bucket(self._rate, now)
@@ -189,8 +204,10 @@ class FewLines:
 
 
 class _Foreign(logging.Filter):
-    """Lets through one line a second of each kind (logger and text before its values are filled in), after the first
-    five, and says on the next how many were held back.
+    """Limits the lines of FOREIGN libraries: of each kind, five at once and then one a second.
+
+    A kind is the logger and the text before its values are filled in. The next line of the kind has the count of those
+    held back.
     """
 
     def __init__(self) -> None:
@@ -198,7 +215,7 @@ class _Foreign(logging.Filter):
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Is this record written?"""
+        """Whether this record is written."""
         if record.name.partition(".")[0] not in FOREIGN or not isinstance(record.msg, str):
             return True
         now = time.monotonic()
@@ -213,7 +230,7 @@ class _Foreign(logging.Filter):
 
 
 class _Bucket:
-    """A token bucket: so many lines may be written now, and so many are held back."""
+    """A token bucket, and the count of lines that were held back (``held``)."""
 
     __slots__ = ("_at", "_tokens", "held")
 
@@ -223,6 +240,7 @@ class _Bucket:
         self._at = now
 
     def take(self, now: float, rate: float, burst: float) -> bool:
+        """Whether a line may be written at ``now`` (seconds): refills ``rate`` tokens a second, at most ``burst``."""
         self._tokens = min(burst, self._tokens + max(0.0, now - self._at) * rate)
         self._at = max(self._at, now)
         if self._tokens < 1:

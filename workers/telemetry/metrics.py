@@ -1,4 +1,4 @@
-"""The metrics, as one table: it makes the series that Prometheus reads, and the page that explains them."""
+"""The metrics, as one table. The Prometheus series and the page docs/metrics.md are made from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from failsoft.schemas.prediction import Source
 
 
 class MetricType(StrEnum):
-    """Prometheus's metric types, those that we use. An info is a gauge that is always 1: its labels are the news."""
+    """The Prometheus metric types in use. An info is a gauge that is always 1: its labels carry the information."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -37,7 +37,17 @@ class MetricType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One row of the table. ``values`` lists what a label may be, where that is a closed set."""
+    """One metric.
+
+    Attributes:
+        name: the name of the series.
+        type: the metric type.
+        help: the text that Prometheus shows.
+        labels: the names of the labels.
+        unit: the unit, or "".
+        buckets: of a histogram: the upper bounds of the buckets, but for +Inf.
+        values: the possible values of a label, by label, for labels with a closed set of values.
+    """
 
     name: str
     type: MetricType
@@ -48,50 +58,51 @@ class Definition:
     values: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-# A row of `failsoft_events_total` each: what reading one record came to.
+# The label `outcome` of `failsoft_events_total`: the outcome of reading one record.
 OUTCOMES = ("answered", "provisional", "corrected", "confirmed", "dead", "unchanged")
-# A row of `failsoft_replayed_total` each: what a replayed dead letter came to.
+# The label `result` of `failsoft_replayed_total`: the result of replaying one dead letter.
 REPLAYED = ("answered", "corrected", "retried", "dead", "unchanged")
-NO_REASON = "none"  # a label's value: Prometheus takes an empty one for a missing label
+NO_REASON = "none"  # the label `reason` when there is none: Prometheus treats an empty label as a missing one
 
 _KINDS = tuple(Kind)
 _STATES = tuple(BreakerState)
 # Dense around the goals (60 ms at the 99th percentile; commits of 9, 32 and 75 ms were measured), sparse up to the
-# 15 s after which a transaction is given up.
+# 15 s after which the broker aborts a transaction.
 _COMMIT = (0.002, 0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
-# A batch takes under a millisecond in a small model; deadlines are some hundred milliseconds, at most seconds.
+# A small model takes under a millisecond for a batch. Deadlines are some hundred milliseconds, at most seconds.
 _INFERENCE = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0)
-# From one event, in light traffic, to the largest batch that was worth its latency (4,000), and one beyond.
+# From one event, in light traffic, to the largest batch (4,000), and one bucket above it.
 _BATCH = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 4000, 8000)
 
 TABLE: tuple[Definition, ...] = (
     Definition(
         "failsoft_events_total",
         MetricType.COUNTER,
-        "Records read, by what became of them: answered (first answer, final), provisional (first answer, a correction "
-        "may follow), corrected (a second answer, by the primary), confirmed (the provisional answer made final), dead "
-        "(a dead letter without a second answer), unchanged (on to the next rung, or nothing left to say).",
+        "Records read, by outcome: answered (first answer, final), provisional (first answer, a correction may "
+        "follow), corrected (a second answer, by the primary), confirmed (the provisional answer made final), dead "
+        "(a dead letter without a second answer), unchanged (moved to the next rung, or no further answer).",
         ("topic", "outcome"),
         values={"outcome": OUTCOMES},
     ),
     Definition(
         "failsoft_answers_total",
         MetricType.COUNTER,
-        'Answers written, by who gave them and by the failure that kept the primary away ("none" if nothing did).',
+        'Answers written, by source and by the failure kind because of which the primary did not answer ("none" if it '
+        "did).",
         ("source", "reason"),
         values={"source": tuple(Source), "reason": (NO_REASON, *_KINDS)},
     ),
     Definition(
         "failsoft_event_latency_seconds",
         MetricType.HISTOGRAM,
-        "From an event read to its answer committed.",
+        "Time from reading an event to committing its answer.",
         unit="seconds",
         buckets=_COMMIT,
     ),
     Definition(
         "failsoft_inference_seconds",
         MetricType.HISTOGRAM,
-        "A call of a model, one observation a batch.",
+        "Time of a call of a model, one observation for each batch.",
         ("model", "version"),
         unit="seconds",
         buckets=_INFERENCE,
@@ -99,38 +110,39 @@ TABLE: tuple[Definition, ...] = (
     Definition(
         "failsoft_inference_failures_total",
         MetricType.COUNTER,
-        "Rows that a model failed, by kind.",
+        "Rows that a model failed to answer, by failure kind.",
         ("model", "version", "kind"),
         values={"kind": _KINDS},
     ),
     Definition(
         "failsoft_model_threads_lost_total",
         MetricType.COUNTER,
-        "Runs that ignored their deadline, so that their thread was given up.",
+        "Runs that ignored their deadline, so that their thread was lost.",
         ("model", "version"),
     ),
     Definition(
         "failsoft_threads_lost",
         MetricType.GAUGE,
-        "Threads given up and not yet back; one more than there are threads for models, and the worker restarts.",
+        "Threads lost to runs that ignored their deadline and have not returned. The worker restarts when there are "
+        "more of them than threads for models.",
     ),
     Definition(
         "failsoft_model_restarts_total",
         MetricType.COUNTER,
-        'Processes of models with isolation = "process" that died, and were started again: crashed (a signal, or an '
-        "exit that nobody asked for), memory (over the card's limit), timeout (killed, since it did not stop at its "
-        "deadline), load (it could not be started or loaded again).",
+        'Restarts of processes of models with isolation = "process", by cause: crashed (a signal, or an unexpected '
+        "exit), memory (over the card's limit), timeout (killed, because a run did not stop at its deadline), load (it "
+        "could not be started or loaded again).",
         ("model", "version", "why"),
         values={"why": ("crashed", "memory", "timeout", "load")},
     ),
-    Definition("failsoft_retries_total", MetricType.COUNTER, "Records put on a rung of the ladder.", ("rung",)),
+    Definition("failsoft_retries_total", MetricType.COUNTER, "Records written to a rung of the ladder.", ("rung",)),
     Definition(
-        "failsoft_retry_waiting", MetricType.GAUGE, "Records on a rung, not yet read again (its lag).", ("rung",)
+        "failsoft_retry_waiting", MetricType.GAUGE, "Records on a rung that are not read yet (its lag).", ("rung",)
     ),
     Definition(
         "failsoft_retry_overdue_seconds",
         MetricType.GAUGE,
-        "How long a rung's oldest record has been due; 0 when none is.",
+        "For how long a rung's first record has been due; 0 if it is not due.",
         ("rung",),
         unit="seconds",
     ),
@@ -138,8 +150,8 @@ TABLE: tuple[Definition, ...] = (
     Definition(
         "failsoft_replayed_total",
         MetricType.COUNTER,
-        "Replayed dead letters, by what became of them: answered (a first answer), corrected (a second, by the "
-        "primary), retried (back on the ladder), dead (again), unchanged (it had its final answer).",
+        "Replayed dead letters, by result: answered (a first answer), corrected (a second answer, by the primary), "
+        "retried (written to the ladder again), dead (a dead letter again), unchanged (it had its final answer).",
         ("result",),
         values={"result": REPLAYED},
     ),
@@ -153,27 +165,27 @@ TABLE: tuple[Definition, ...] = (
     Definition(
         "failsoft_breaker_transitions_total",
         MetricType.COUNTER,
-        "Moves of this worker's breaker (half_open to half_open: probes were lost).",
+        "Transitions of this worker's breaker (half_open to half_open: probes were lost).",
         ("model", "version", "from", "to"),
         values={"from": _STATES, "to": _STATES},
     ),
     Definition(
         "failsoft_node_sick",
         MetricType.GAUGE,
-        "1 while the fleet finds that this worker fails alone with a model that others answer with.",
+        "1 while only this worker fails with a model version that other workers run without failures.",
         ("model", "version"),
     ),
     Definition(
         "failsoft_control_plane_up",
         MetricType.GAUGE,
-        "1 while this worker reads the fleet's breakers, 0 while it goes by its own alone.",
+        "1 while this worker reads the fleet's breakers, 0 while it uses its local breakers only.",
     ),
-    Definition("failsoft_imputed_total", MetricType.COUNTER, "Missing values that were filled in.", ("feature",)),
+    Definition("failsoft_imputed_total", MetricType.COUNTER, "Missing values that were imputed.", ("feature",)),
     Definition(
         "failsoft_fleet_workers",
         MetricType.GAUGE,
-        "Workers of the fleet that serve a version, as the fleet's row has it: more than one version of a model for "
-        "longer than a move takes is a skew.",
+        "Workers of the fleet that serve a version, by the fleet's rollout row. Several versions of one model for "
+        "longer than a switch takes are a version skew.",
         ("model", "version"),
     ),
     Definition(
@@ -182,14 +194,14 @@ TABLE: tuple[Definition, ...] = (
     Definition(
         "failsoft_rollbacks_total",
         MetricType.COUNTER,
-        "Rollbacks to another version, by what ordered them; counted by the worker that owns the table.",
+        "Rollbacks to another version, by trigger; counted by the owner.",
         ("model", "trigger"),
         values={"trigger": (Trigger.AUTOMATIC, Trigger.OPERATOR)},
     ),
     Definition(
         "failsoft_transaction_seconds",
         MetricType.HISTOGRAM,
-        "From a transaction's begin to its commit.",
+        "Time from the begin of a transaction to its commit.",
         unit="seconds",
         buckets=_COMMIT,
     ),
@@ -197,13 +209,14 @@ TABLE: tuple[Definition, ...] = (
     Definition(
         "failsoft_last_progress_timestamp_seconds",
         MetricType.GAUGE,
-        "Unix time of the last commit, or of the last look that found nothing to do.",
+        "Unix time of the last commit, or of the last fetch without records to score.",
         unit="seconds",
     ),
     Definition("failsoft_build_info", MetricType.INFO, "The program that is running.", ("version", "python")),
 )
 
-# Counters with few, known labels exist from the start: a rate over one that appears at 1 misses its first event.
+# A counter with at most this many possible label values has all its series from the start, at 0. The rate of a series
+# that first appears at 1 would miss its first event.
 _BORN_AT_ZERO = 20
 
 Labels = tuple[str, ...]
@@ -211,7 +224,7 @@ Read = Callable[[], Iterable[tuple[Mapping[str, str], float]]]
 
 
 class _Histogram:
-    """One histogram's series: counts a bucket (the last one is +Inf), and the sum."""
+    """One series of a histogram: a count for each bucket (the last one is +Inf), and the sum."""
 
     __slots__ = ("counts", "total")
 
@@ -221,11 +234,11 @@ class _Histogram:
 
 
 class Metrics(Collector):
-    """The table's series in ``registry``. Every method may be called from any thread.
+    """The series of all metrics, registered with ``registry``. Every method may be called from any thread.
 
-    Written a batch at a time (``n`` events in one call), and kept in plain dicts: Prometheus's own histogram observes
-    one value a call, and a batch's events all share one. Raises KeyError for a name that is not in the table and
-    ValueError for a method or labels that are not the metric's: those are mistakes in code, met by the first call.
+    One call counts a whole batch (``n`` events), so the series are kept in plain dicts: the Prometheus client's own
+    histogram takes one observation a call. Methods raise KeyError for a name that is not in the table, and ValueError
+    for a wrong metric type or wrong labels. These are mistakes in code, and the first call finds them.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -243,7 +256,7 @@ class Metrics(Collector):
         registry.register(self)
 
     def add(self, name: str, n: float = 1, /, **labels: str) -> None:
-        """``n`` more of a counter. (A label named ``from`` is passed as ``**{"from": …}``.)"""
+        """Add ``n`` to a counter. (A label named ``from`` is passed as ``**{"from": …}``.)"""
         if not n >= 0:
             raise ValueError(f"{name} only goes up: {n} cannot be added")
         key = self._key(name, MetricType.COUNTER, labels)
@@ -252,7 +265,7 @@ class Metrics(Collector):
             series[key] = series.get(key, 0.0) + n
 
     def observe(self, name: str, value: float, n: int = 1, /, **labels: str) -> None:
-        """``n`` observations of ``value`` in a histogram."""
+        """Add ``n`` observations of ``value`` to a histogram."""
         key = self._key(name, MetricType.HISTOGRAM, labels)
         buckets = self._definitions[name].buckets
         series = self._histograms[name]
@@ -264,35 +277,36 @@ class Metrics(Collector):
             histogram.total += value * n
 
     def set(self, name: str, value: float, /, **labels: str) -> None:
-        """A gauge's value."""
+        """Set a gauge."""
         key = self._key(name, MetricType.GAUGE, labels)
         with self._lock:
             self._values[name][key] = value
 
     def inform(self, name: str, /, **labels: str) -> None:
-        """An info's labels: ``failsoft_model_info`` of a version that was loaded."""
+        """Set an info to 1 with these labels, for example ``failsoft_model_info`` of a loaded version."""
         key = self._key(name, MetricType.INFO, labels)
         with self._lock:
             self._values[name][key] = 1.0
 
     def read(self, name: str, read: Read, /) -> None:
-        """A gauge asked for at each scrape: ``read()`` gives (labels, value) pairs, on the web server's thread."""
+        """Read a gauge at each scrape: ``read()`` returns (labels, value) pairs. It runs on the web server's thread."""
         if self._definitions[name].type is not MetricType.GAUGE:
             raise ValueError(f"{name} is a {self._definitions[name].type}, not a gauge")
         self._reads[name] = read
 
     def breaker(self, model: str, version: str, state: BreakerState) -> None:
-        """The state that a breaker is in: 1 for it, 0 for every other."""
-        for each in BreakerState:
-            self.set("failsoft_breaker_state", float(each is state), model=model, version=version, state=each)
+        """Set the state of a breaker: 1 for ``state``, 0 for every other."""
+        for other in BreakerState:
+            self.set("failsoft_breaker_state", float(other is state), model=model, version=version, state=other)
 
     def forget(self, **labels: str) -> None:
-        """Drops every gauge and info that carries all these labels: of a version unloaded, of a rung that is gone.
+        """Drop the gauges and infos with all these labels, for example of a version that was unloaded.
 
-        Counters and histograms stay: Prometheus would take their return for a restart.
+        Counters and histograms stay: if they were dropped and came back, Prometheus would take that for a restart.
+        Raises ValueError if no labels are given.
         """
         if not labels:
-            raise ValueError("what should be forgotten? no labels were given")
+            raise ValueError("forget needs the labels of the series to drop, and none were given")
         for d in TABLE:
             if d.type in (MetricType.GAUGE, MetricType.INFO) and set(labels) <= set(d.labels):
                 at = [(d.labels.index(label), value) for label, value in labels.items()]
@@ -301,11 +315,11 @@ class Metrics(Collector):
                         del self._values[d.name][key]
 
     def describe(self) -> Iterable[Metric]:
-        """The families without their series; a registry asks for them once, so that a name is not taken twice."""
+        """The families without series. A registry calls this once, to find names that are registered twice."""
         return [_family(d, (), ()) for d in TABLE]
 
     def collect(self) -> Iterator[Metric]:
-        """The families with the series they have now."""
+        """The families with their current series."""
         for d in TABLE:
             read = [(self._key(d.name, d.type, labels), v) for labels, v in self._reads.get(d.name, tuple)()]
             with self._lock:
@@ -322,14 +336,14 @@ class Metrics(Collector):
         except KeyError as missing:
             raise ValueError(f"{name} needs the label {missing}; its labels: {', '.join(d.labels)}") from None
         if len(labels) != len(key):
-            raise ValueError(f"{name} has the labels {d.labels}, and was given {tuple(labels)}")
+            raise ValueError(f"{name} has the labels {d.labels}, and was called with {tuple(labels)}")
         return key
 
 
 def _initial(d: Definition) -> list[Labels]:
-    """The label values that a metric's series exist for before anything has happened."""
+    """The label values of the series that a metric has from the start."""
     if not d.labels:
-        return [()] if d.type is not MetricType.GAUGE else []  # an unset gauge is unknown, not 0
+        return [()] if d.type is not MetricType.GAUGE else []  # a gauge that was never set is unknown, not 0
     if d.type is not MetricType.COUNTER or not set(d.labels) <= set(d.values):
         return []
     if math.prod(len(d.values[label]) for label in d.labels) > _BORN_AT_ZERO:

@@ -1,4 +1,4 @@
-"""What a batch has to tell, told: metrics by batch, and a line for each failure that changes an answer."""
+"""Reports a committed batch: updates the metrics, and logs each failure that changed an answer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,20 @@ from failsoft.workers.telemetry.metrics import NO_REASON, Metrics
 log = structlog.get_logger("failsoft.report")
 
 LISTED = 6
-"""Failures of one kind in a batch that become log lines; the log lets through fewer still, the rest are counted."""
+"""The most failures of one kind in a batch that are passed to the failure log, whose rate limit lets fewer through. The
+others are only counted."""
 
 
 class Reporter:
-    """Shared by the lanes of a worker. ``wall`` is epoch seconds, ``clock`` monotonic."""
+    """Reports the batches of all lanes of a worker.
+
+    Args:
+        metrics: the worker's metrics.
+        failures: the rate-limited log of failures.
+        model: the primary's name.
+        wall: the wall clock (epoch seconds).
+        clock: the monotonic clock (seconds).
+    """
 
     def __init__(
         self, metrics: Metrics, failures: FailureLog, model: str, wall: Callable[[], float], clock: Callable[[], float]
@@ -28,11 +37,11 @@ class Reporter:
         self._metrics, self._failures, self._model, self._wall, self._clock = metrics, failures, model, wall, clock
 
     def idle(self) -> None:
-        """A lane looked and found nothing to do: that is progress too."""
+        """A lane's fetch returned nothing to score. That counts as progress too."""
         self._metrics.set("failsoft_last_progress_timestamp_seconds", self._wall())
 
     def committed(self, records: Sequence[Record], scored: Scored, started: float, began: float) -> None:
-        """A batch read at ``started`` was committed by a transaction begun at ``began`` (monotonic seconds)."""
+        """Report a batch that was read at ``started``, and whose transaction began at ``began`` (monotonic seconds)."""
         now, m = self._clock(), self._metrics
         done = len(records) - len(scored.held)
         m.observe("failsoft_event_latency_seconds", now - started, done)
@@ -57,14 +66,15 @@ class Reporter:
             log.warning("a rule raised", rule=rule, error=error, rows=n)
 
     def _log(self, records: Sequence[Record], scored: Scored, now: float) -> None:
-        seen: Counter[str] = Counter()
+        """Log the failures of a batch, at most LISTED of each kind; ``now`` is monotonic seconds."""
+        counts: Counter[str] = Counter()
         lines: list[FailureRecord] = []
         for row, failure in (*scored.failures.items(), *scored.missing.items()):
-            seen[failure.kind] += 1
-            if seen[failure.kind] > LISTED:
+            counts[failure.kind] += 1
+            if counts[failure.kind] > LISTED:
                 continue
             record = records[row]
-            attempt = scored.attempts.get(row)  # never from the headers: on an input topic anybody may write them
+            attempt = scored.attempts.get(row)  # never from the headers: on an input topic anyone may write them
             origin = origin_of(record) if attempt is None else attempt.origin
             lines.append(
                 FailureRecord(
@@ -79,6 +89,6 @@ class Reporter:
                 )
             )
         self._failures.failures(lines, now)
-        for kind, n in seen.items():
+        for kind, n in counts.items():
             if n > LISTED:
                 self._failures.hold(self._model, kind, n - LISTED)

@@ -1,4 +1,6 @@
-"""Whatever rows are bad, and whatever their runs cost: each row ends once, and no good row is blamed in time."""
+"""Bisecting a batch: whatever rows fail and whatever their runs cost, each row ends once, and no good row fails in
+time.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +19,27 @@ KINDS = st.sampled_from([Kind.TIMEOUT, Kind.CRASHED, Kind.MODEL_ERROR, Kind.BAD_
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[int, dict[int, Kind]]:
-    """A size, and at least one bad row of it with the kind that it fails a run with."""
+    """A batch's size, and at least one bad row of it with the kind of failure that it causes."""
     n = draw(st.integers(1, 300))
     return n, draw(st.dictionaries(st.integers(0, n - 1), KINDS, min_size=1, max_size=n))
 
 
-def _why(bad: dict[int, Kind], rows: list[int]) -> Failure | None:
-    """The first bad row is the one that a run meets."""
-    met = next((row for row in rows if row in bad), None)
-    return None if met is None else Failure(bad[met], f"because of {met}")
+def _failure(bad: dict[int, Kind], rows: list[int]) -> Failure | None:
+    """The failure of a run of ``rows``: that of its first bad row."""
+    bad_row = next((row for row in rows if row in bad), None)
+    return None if bad_row is None else Failure(bad[bad_row], f"because of {bad_row}")
 
 
 @given(batches(), st.floats(0.0, 30.0), st.lists(st.floats(0.0, 2.0), max_size=40), st.integers(0, 3))
-def test_each_row_ends_once_and_no_good_row_is_blamed_in_time(
+def test_each_row_ends_once_and_no_good_row_fails_in_time(
     batch: tuple[int, dict[int, Kind]], budget: float, costs: list[float], refused: int
 ) -> None:
-    """Answered by the model, or failed; while the budget lasts only bad rows fail, each with its own failure. The runs
-    are no more than one a row, one a piece that holds a bad row, and those that nobody could make.
+    """Each row is answered by the model or failed. While the budget lasts, only bad rows fail, each with its own
+    failure. The number of runs is bounded by one for each row, one for each piece with a bad row, and the runs that
+    were refused.
     """
     n, bad = batch
-    why = _why(bad, list(range(n)))
+    why = _failure(bad, list(range(n)))
     assert why is not None
     bisection = Bisection(n, why, DEADLINE, budget, budget)
     now, runs, answered = 0.0, 0, np.zeros(n, int)
@@ -46,7 +49,7 @@ def test_each_row_ends_once_and_no_good_row_is_blamed_in_time(
         assert rows and not set(rows) & set(bisection.bad)
         cost = costs[runs % len(costs)] if costs else 0.0
         runs += 1
-        failure = _why(bad, rows)
+        failure = _failure(bad, rows)
         if failure is None and cost > piece.deadline:
             cost = 0.0  # a good row is good in every piece without a bad one
         now += piece.deadline if failure is not None and failure.kind is Kind.TIMEOUT else min(cost, piece.deadline)

@@ -1,7 +1,8 @@
-"""Workers that die, against a log with killers in it: each killer is convicted soon, and nobody else ever is.
+"""Workers that crash, against a log with crashing records: each of these becomes poison soon, and no other does.
 
-A world of lanes that share a process, step by step in any order: a lane reads, writes its marks, runs, and commits. The
-process dies of a run with a killer in it, and by chance anywhere. What a new process knows is what stands in Kafka.
+The model has lanes that share a process. Each reads, writes its markers, runs and commits, step by step, in any order.
+The process crashes when a crashing record runs, and is killed at random steps. A new process knows only what is stored
+in Kafka.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from hypothesis import strategies as st
 
 from failsoft.workers.lanes.crash_marks import CrashTracker
 
-Place = tuple[str, int]
-Record = tuple[Place, int]
+Partition = tuple[str, int]
+Record = tuple[Partition, int]
 BATCH = 150
-"""Records of a batch when nobody is careful: several batches of CAREFUL."""
+"""The most records of a batch without suspicion: several times CAREFUL."""
 
-DEATHS_EACH = 4
-"""Among all that was in the batch, among few, and alone."""
+CRASHES_EACH = 4
+"""The crashes that one crashing record may cause: in a large batch, in a small one, and twice alone."""
 
 
-class Death(Exception):
+class Crash(Exception):
     """The process ends."""
 
 
@@ -33,27 +34,37 @@ ENTER, ALONE, ON = "enter", "enter alone", "on"
 
 @dataclass
 class World:
-    """``ends`` has each partition's length; ``stored`` is what is committed, and beside it the metadata."""
+    """The log, the committed offsets and the current process.
 
-    ends: dict[Place, int]
-    killers: set[Record]
-    stored: dict[Place, tuple[int, str]] = field(default_factory=dict)
+    Attributes:
+        ends: the length of each partition.
+        crashing: the records that crash the process when they run.
+        stored: the committed offset of each partition, with its metadata.
+        is_poison: the records that lanes took for poison.
+        unlucky: the records that were alone in flight when the process was killed.
+        inside: the number of lanes that hold the lock.
+        alone: the record that runs alone.
+    """
+
+    ends: dict[Partition, int]
+    crashing: set[Record]
+    stored: dict[Partition, tuple[int, str]] = field(default_factory=dict)
     is_poison: list[Record] = field(default_factory=list)
-    unlucky: set[Record] = field(default_factory=set)  # alone in flight when somebody pulled the plug
+    unlucky: set[Record] = field(default_factory=set)
     inside: int = 0
     alone: Record | None = None
 
-    def lane(self, places: list[Place]) -> Iterator[str]:
-        """One life of a lane; yields what it will do next."""
-        tracker: CrashTracker[Place] = CrashTracker()
-        at = {p: self.stored.get(p, (0, ""))[0] for p in places}
-        for p in places:
+    def lane(self, partitions: list[Partition]) -> Iterator[str]:
+        """One lane from its opening to the end of the process. Yields its next step."""
+        tracker: CrashTracker[Partition] = CrashTracker()
+        at = {p: self.stored.get(p, (0, ""))[0] for p in partitions}
+        for p in partitions:
             tracker.opened(p, *self.stored.get(p, (0, "")))
-        while readable := [p for p in places if at[p] < self.ends[p]]:
+        while readable := [p for p in partitions if at[p] < self.ends[p]]:
             chosen, left = tracker.choose(readable), BATCH
             if chosen:
                 readable, left = [chosen[0]], chosen[1]
-            batch: dict[Place, int] = {}
+            batch: dict[Partition, int] = {}
             for p in readable:
                 n = min(left, self.ends[p] - at[p])
                 left -= n
@@ -66,8 +77,8 @@ class World:
                 (self.alone,) = rows
             self.stored |= {p: (at[p], str(mark)) for p, mark in mode.marks.items()}
             yield ON
-            if mode.poison is None and rows & self.killers:
-                raise Death
+            if mode.poison is None and rows & self.crashing:
+                raise Crash
             yield ON
             if mode.alone:
                 self.stored |= {p: (at[p], str(mark)) for p, mark in tracker.ran(mode).items()}
@@ -78,10 +89,10 @@ class World:
             self.is_poison += rows if mode.poison else ()
             self.inside, self.alone = self.inside - 1, None
 
-    def life(self, lanes: list[list[Place]], pick: Random, plug: int) -> bool:
-        """One process; True if it did all there was. The plug is pulled after so many steps (0: never)."""
+    def run_process(self, lanes: list[list[Partition]], pick: Random, kill_after: int) -> bool:
+        """Run one process. True if it read everything. It is killed after ``kill_after`` steps (0: never)."""
         self.inside, self.alone = 0, None
-        running = [self.lane(places) for places in lanes]
+        running = [self.lane(partitions) for partitions in lanes]
         try:
             plans = {i: step for i, lane in enumerate(running) if (step := next(lane, None))}
             while plans:
@@ -89,11 +100,11 @@ class World:
                 i = pick.choice(ready)
                 step = next(running[i], None)
                 plans = {j: s for j, s in plans.items() if j != i} | ({i: step} if step else {})
-                plug -= 1
-                if plug == 0:
+                kill_after -= 1
+                if kill_after == 0:
                     self.unlucky |= {self.alone} if self.alone else set()
                     return False
-        except Death:
+        except Crash:
             return False
         return True
 
@@ -108,24 +119,25 @@ class World:
     st.lists(st.integers(1, 60), max_size=6),
     st.randoms(use_true_random=False),
 )
-def test_killers_are_convicted_and_nobody_else(
-    lengths: list[list[int]], shots: list[int], plugs: list[int], pick: Random
+def test_crashing_records_become_poison_and_no_others(
+    lengths: list[list[int]], positions: list[int], kills: list[int], pick: Random
 ) -> None:
-    """In at most four deaths each, whatever else ends the process. Only who is alone in flight when plugs are pulled
-    can be taken for a killer; and without such a thing each killer is convicted, once, and all is read.
+    """Each crashing record costs at most four crashes, whatever else ends the process. Only a record that is alone in
+    flight when a process is killed can be taken for a crashing one. Without such kills each crashing record becomes
+    poison exactly once, and everything is read.
     """
     lanes = [[(f"topic{j}", i) for j, _ in enumerate(ends)] for i, ends in enumerate(lengths)]
     ends = {(f"topic{j}", i): n for i, found in enumerate(lengths) for j, n in enumerate(found)}
-    everything = [(place, offset) for place, n in ends.items() for offset in range(n)]
-    killers = {everything[shot % len(everything)] for shot in shots} if everything else set()
-    world = World(ends, killers)
-    for plug in plugs:
-        world.life(lanes, pick, plug)
-    deaths = 0
-    while not world.life(lanes, pick, 0):
-        deaths += 1
-        assert deaths <= DEATHS_EACH * len(killers)
+    everything = [(partition, offset) for partition, n in ends.items() for offset in range(n)]
+    crashing = {everything[position % len(everything)] for position in positions} if everything else set()
+    world = World(ends, crashing)
+    for kill_after in kills:
+        world.run_process(lanes, pick, kill_after)
+    crashes = 0
+    while not world.run_process(lanes, pick, 0):
+        crashes += 1
+        assert crashes <= CRASHES_EACH * len(crashing)
     assert sorted(world.is_poison) == sorted(set(world.is_poison)), "once"
-    assert killers <= {*world.is_poison} <= killers | world.unlucky
+    assert crashing <= {*world.is_poison} <= crashing | world.unlucky
     assert {p: at for p, (at, _) in world.stored.items()} == {p: n for p, n in ends.items() if n}
-    assert not any(said for _, said in world.stored.values()), "nobody is suspected any more"
+    assert not any(metadata for _, metadata in world.stored.values()), "no record is suspected any more"

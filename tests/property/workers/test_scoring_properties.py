@@ -1,4 +1,4 @@
-"""Scoring, whatever comes: each record not held has exactly one fate, the contract's, and its evidence is untouched."""
+"""Scoring any batch: each record that is not held has the one outcome of the contract, and its bytes are unchanged."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ HISTORIES = st.builds(
 
 @st.composite
 def _record(draw: st.DrawFn, topic: str, offset: int) -> Rec:
-    """Any record that may lie on ``topic``: good or bad value, any own headers, history good, bad or forged."""
+    """Any record that may be on ``topic``: good or bad value, any own headers, a valid, invalid or forged history."""
     headers: list[Header] = draw(OWN)
     history = draw(HISTORIES)
     if topic != INPUT or draw(st.booleans()):
@@ -75,7 +75,7 @@ def _record(draw: st.DrawFn, topic: str, offset: int) -> Rec:
 
 @st.composite
 def _batch(draw: st.DrawFn) -> list[Rec]:
-    """Records in order within each topic, as a fetch gives them."""
+    """Records in order within each topic, as a fetch returns them."""
     records: list[Rec] = []
     for topic in draw(st.permutations(TOPICS)):
         start = draw(st.integers(0, 100))
@@ -85,8 +85,9 @@ def _batch(draw: st.DrawFn) -> list[Rec]:
 
 @dataclass(frozen=True)
 class World:
-    """What the models and breakers do: ``fails`` has each model's failing rows, by number modulo 5; ``draw`` in [0, 1)
-    is where the rows' draws begin."""
+    """The behaviour of models and breakers. ``fails`` has each model's failing rows, by number modulo 5; the rows'
+    random draws start at ``draw`` in [0, 1).
+    """
 
     versions: dict[str, int]
     admits: dict[str, int]
@@ -143,7 +144,7 @@ PLANS = SINGLES | ENSEMBLES
 
 def _run(records: list[Rec], the_plan: Plan, world: World) -> Scored:
     registry = FakeBoard(world.versions, world.admits, anywhere=world.anywhere)
-    u = [(world.draw + 0.618 * row) % 1 for row in range(len(records))]  # any draw may be the least, and no two are one
+    u = [(world.draw + 0.618 * row) % 1 for row in range(len(records))]  # no two are equal, any may be the smallest
     done = run(records, the_plan, registry, {name: world.model(name) for name in world.fails}, u=u)
     granted, asked = Counter[str](), Counter[str]()  # a member that is in the chain too may be asked twice
     for key, _, counts in registry.reports:
@@ -155,7 +156,7 @@ def _run(records: list[Rec], the_plan: Plan, world: World) -> Scored:
 
 
 def _history(record: Rec) -> Attempt | None:
-    """What scoring may believe of a record's past."""
+    """The attempt that scoring may read from a record's headers."""
     if record.topic == INPUT:
         return None
     found = attempts.parse(record.headers)
@@ -164,8 +165,10 @@ def _history(record: Rec) -> Attempt | None:
 
 @settings(max_examples=150, deadline=None)
 @given(_batch(), PLANS, WORLDS)
-def test_each_record_has_exactly_one_fate(records: list[Rec], the_plan: Plan, world: World) -> None:
-    """As the contract's table has it: answered, retried and dead, each at most once, none of them contradicting."""
+def test_each_record_has_exactly_one_outcome(records: list[Rec], the_plan: Plan, world: World) -> None:
+    """By the contract's table a record is answered, retried or dead-lettered, each at most once and without
+    contradiction.
+    """
     done = _run(records, the_plan, world)
     ensemble = the_plan.cards["m"].ensemble is not None
     given_ = {(s.record.topic, s.record.offset): s for s in answers(done)}
@@ -181,18 +184,18 @@ def test_each_record_has_exactly_one_fate(records: list[Rec], the_plan: Plan, wo
             assert row not in done.failures and row not in done.missing
             event("held")
             continue
-        failure, before, said = done.failures.get(row), _history(record), given_.get(at)
+        failure, before, answer = done.failures.get(row), _history(record), given_.get(at)
         if failure is None:
             event("by the primary")
-            assert said is not None and said.final and said.source == ("ensemble" if ensemble else "primary")
-            assert said.reason == (done.missing[row].kind if row in done.missing else None)
-            assert said.revision == (0 if before is None else before.next_revision)
+            assert answer is not None and answer.final and answer.source == ("ensemble" if ensemble else "primary")
+            assert answer.reason == (done.missing[row].kind if row in done.missing else None)
+            assert answer.revision == (0 if before is None else before.next_revision)
             assert at not in again and at not in dead
             continue
         assert row not in done.missing
         event(f"{'fresh' if record.topic == INPUT else 'again'}: {failure.kind}")
         if failure.kind is Kind.BAD_HEADER:
-            assert record.topic != INPUT and said is None and at in dead and at not in again
+            assert record.topic != INPUT and answer is None and at in dead and at not in again
             continue
         number = 0 if before is None else before.number + (record.topic != REPLAY)
         revision = 0 if before is None else before.next_revision
@@ -201,10 +204,10 @@ def test_each_record_has_exactly_one_fate(records: list[Rec], the_plan: Plan, wo
         assert (at in dead) is (not climbs and failure.kind is not Kind.LOW_CONFIDENCE)
         unanswerable = failure.kind in (Kind.MALFORMED, Kind.INVALID) and revision == 0
         owed = revision == 0 or (revision == 1 and not climbs)
-        assert (said is not None) is (owed and not unanswerable)
-        if said is not None:
-            assert said.source not in ("primary", "ensemble") and said.reason == failure.kind
-            assert said.revision == revision and said.final is (not climbs)
+        assert (answer is not None) is (owed and not unanswerable)
+        if answer is not None:
+            assert answer.source not in ("primary", "ensemble") and answer.reason == failure.kind
+            assert answer.revision == revision and answer.final is (not climbs)
         if climbs:
             rung, headers = again[at]
             assert rung == the_plan.delays[number][0] and headers["failsoft-attempt"] == b"%d" % number
@@ -216,8 +219,8 @@ def test_each_record_has_exactly_one_fate(records: list[Rec], the_plan: Plan, wo
 
 @settings(max_examples=60, deadline=None)
 @given(_batch(), PLANS, WORLDS)
-def test_each_fresh_event_is_answered_or_dead_once(records: list[Rec], the_plan: Plan, world: World) -> None:
-    """Conservation: first answers and unanswered dead letters together are the events read from input topics."""
+def test_each_new_event_is_answered_or_dead_once(records: list[Rec], the_plan: Plan, world: World) -> None:
+    """First answers and unanswered dead letters together are exactly the events that were read from input topics."""
     done = _run(records, the_plan, world)
     fresh = [r for r in records if r.topic == INPUT]
     first = [s for s in answers(done) if s.record.topic == INPUT]
@@ -225,10 +228,10 @@ def test_each_fresh_event_is_answered_or_dead_once(records: list[Rec], the_plan:
     assert {s.revision for s in first} <= {0}
     assert len(first) + len(unanswered) == len(fresh)
     read = Counter(r.topic for row, r in enumerate(records) if row not in done.held)
-    told: Counter[str] = Counter()
+    counted: Counter[str] = Counter()
     for (topic, _), n in done.outcomes.items():
-        told[topic] += n
-    assert told == read, "each record read is counted once"
+        counted[topic] += n
+    assert counted == read, "each record read is counted once"
     assert done.replayed.total() == read[REPLAY]
     assert done.answers.total() == len(answers(done))
     assert done.dead.total() == len(done.verdicts.dead) and done.retried.total() == len(retried(done))
@@ -236,8 +239,12 @@ def test_each_fresh_event_is_answered_or_dead_once(records: list[Rec], the_plan:
 
 @settings(max_examples=60, deadline=None)
 @given(_batch(), PLANS, WORLDS)
-def test_evidence_is_untouched_and_control_headers_are_whole(records: list[Rec], the_plan: Plan, world: World) -> None:
-    """Retries and dead letters carry key, value and own headers byte for byte, and a history that can be read back."""
+def test_own_bytes_are_unchanged_and_control_headers_are_complete(
+    records: list[Rec], the_plan: Plan, world: World
+) -> None:
+    """Retries and dead letters have the event's key, value and own headers byte for byte, and an attempt that can be
+    parsed.
+    """
     done = _run(records, the_plan, world)
     for _, record, headers in retried(done):
         assert headers[: len(own_headers(record.headers))] == own_headers(record.headers)
@@ -255,8 +262,10 @@ def test_evidence_is_untouched_and_control_headers_are_whole(records: list[Rec],
 
 @settings(max_examples=60, deadline=None)
 @given(_batch(), PLANS, WORLDS)
-def test_order_is_kept_and_what_is_held_is_a_tail(records: list[Rec], the_plan: Plan, world: World) -> None:
-    """Within a group of answers or retries rows keep their order; of each topic only a suffix waits."""
+def test_order_is_kept_and_held_rows_are_the_end_of_their_topic(
+    records: list[Rec], the_plan: Plan, world: World
+) -> None:
+    """Within a group of answers or retries rows keep their order, and of each topic only the last rows are held."""
     done = _run(records, the_plan, world)
     for group in [*done.verdicts.given, *done.verdicts.retries]:
         for offsets in by_topic(group.records).values():  # type: ignore[arg-type]
@@ -269,8 +278,8 @@ def test_order_is_kept_and_what_is_held_is_a_tail(records: list[Rec], the_plan: 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(VALUES, OWN), max_size=6), WORLDS)
-def test_splitting_a_batch_changes_no_ones_fate(parts: list[tuple[bytes | None, list[Header]]], world: World) -> None:
-    """With models that do not look at their place in the batch, records fare alone as they do together."""
+def test_splitting_a_batch_changes_no_outcome(parts: list[tuple[bytes | None, list[Header]]], world: World) -> None:
+    """If models do not depend on a row's place in the batch, records have the same outcome alone as together."""
     all_or_none = {m: dict.fromkeys(range(5), f[0]) if 0 in f else {} for m, f in world.fails.items()}
     whole = replace(world, fails=all_or_none, admits={})
     records = [Rec(offset=i, value=value, headers=headers) for i, (value, headers) in enumerate(parts)]

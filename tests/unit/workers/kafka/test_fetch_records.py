@@ -1,4 +1,4 @@
-"""Records are unpacked as aiokafka does it, also where a header's key is no UTF-8."""
+"""Records are unpacked as aiokafka does, and also when a header's key is not UTF-8."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from aiokafka.record.util import calc_crc32c
 
 from failsoft.workers.kafka.fetch_records import Records
 
-PLACE = b"QQQQ"
+PLACEHOLDER = b"QQQQ"
 HEADERS: list[tuple[str, bytes | None]] = [("own", b"\xff"), ("none", None)]
 
 
 def _batch(compression: int, base: int, *, odd: bool) -> bytes:
-    """Three records; with ``odd`` the second has a header whose key is no UTF-8."""
+    """A batch of three records. With ``odd`` the second has a header whose key is not UTF-8."""
     builder = DefaultRecordBatchBuilder(
         magic=2,
         compression_type=compression,
@@ -29,14 +29,14 @@ def _batch(compression: int, base: int, *, odd: bool) -> bytes:
         batch_size=100_000,
     )
     for i in range(3):
-        extra = [(PLACE.decode(), b"v")] if odd and i == 1 else []
+        extra = [(PLACEHOLDER.decode(), b"v")] if odd and i == 1 else []
         builder.append(i, 1000 + i, b"k%d" % i if i else None, b"v%d" % i, [*HEADERS, *extra])
     raw = bytearray(builder.build())
     body = bytes(raw[61:])
     if compression:
-        body = gzip.compress(gzip.decompress(body).replace(PLACE, b"\xff\xfeQQ"))
+        body = gzip.compress(gzip.decompress(body).replace(PLACEHOLDER, b"\xff\xfeQQ"))
     else:
-        body = body.replace(PLACE, b"\xff\xfeQQ")
+        body = body.replace(PLACEHOLDER, b"\xff\xfeQQ")
     raw[61:] = body
     raw[0:12] = struct.pack(">qi", base, len(raw) - 12)
     raw[17:21] = struct.pack(">I", calc_crc32c(bytes(raw[21:])))
@@ -53,16 +53,16 @@ def _all(records: Any) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("compression", [0, 1], ids=["plain", "gzip"])
-def test_batches_of_text_are_unpacked_as_aiokafka_does_it(compression: int) -> None:
-    """Offsets, times, keys, values and headers are the same, batch after batch."""
+def test_valid_batches_are_unpacked_as_aiokafka_does(compression: int) -> None:
+    """Offsets, timestamps, keys, values and headers are the same, batch after batch."""
     raw = _batch(compression, 0, odd=False) + _batch(compression, 3, odd=False)
     assert _all(Records(raw)) == _all(MemoryRecords(raw))
     assert Records(raw).size_in_bytes() == len(raw)
 
 
 @pytest.mark.parametrize("compression", [0, 1], ids=["plain", "gzip"])
-def test_a_header_key_that_is_no_text_is_read_with_replacement(compression: int) -> None:
-    """Where aiokafka raises, the key has U+FFFD, and all else of it and of its neighbours is as it was."""
+def test_a_header_key_that_is_not_utf8_is_decoded_with_replacement(compression: int) -> None:
+    """aiokafka raises an error. Here the key has U+FFFD, and the rest of the record and its neighbours are the same."""
     raw = _batch(compression, 0, odd=False) + _batch(compression, 3, odd=True) + _batch(compression, 6, odd=False)
     with pytest.raises(UnicodeDecodeError):
         _all(MemoryRecords(raw))
@@ -73,15 +73,15 @@ def test_a_header_key_that_is_no_text_is_read_with_replacement(compression: int)
     assert [found[3], found[5]] == [plain[0], plain[2]]
 
 
-def test_half_a_batch_at_the_end_waits_for_the_rest() -> None:
-    """A fetch may cut its last batch: it is not read, as with aiokafka."""
+def test_an_incomplete_batch_at_the_end_is_not_read() -> None:
+    """A fetch may cut its last batch. aiokafka does not read it either."""
     raw = _batch(0, 0, odd=True)
     assert len(_all(Records(raw + raw[:-1]))) == 3
 
 
 def test_a_control_batch_gives_its_marker() -> None:
-    """aiokafka asks a control batch itself for its first record."""
+    """aiokafka calls ``next`` on a control batch for its first record."""
     raw = _batch(0, 0, odd=False)
-    ours, theirs = Records(raw).next_batch(), MemoryRecords(raw).next_batch()
-    assert ours is not None
-    assert next(ours).value == next(theirs).value == b"v0"
+    patched, original = Records(raw).next_batch(), MemoryRecords(raw).next_batch()
+    assert patched is not None
+    assert next(patched).value == next(original).value == b"v0"

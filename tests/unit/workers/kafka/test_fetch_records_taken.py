@@ -1,4 +1,4 @@
-"""Fetched records are taken from aiokafka as its own code takes them, in fewer steps."""
+"""The patched classes return fetched records as aiokafka's own classes do."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from aiokafka.record.memory_records import MemoryRecords
 from failsoft.workers.kafka.fetch_records import Fetched, Records, Unpacked
 
 TP = TopicPartition("events", 3)
-THEIRS: tuple[Any, ...] = (fetcher.PartitionRecords, fetcher.FetchResult, MemoryRecords)
-OURS: tuple[Any, ...] = (Unpacked, Fetched, Records)
+ORIGINAL: tuple[Any, ...] = (fetcher.PartitionRecords, fetcher.FetchResult, MemoryRecords)
+PATCHED: tuple[Any, ...] = (Unpacked, Fetched, Records)
 
 
 def _raw(n: int, base: int = 0) -> bytes:
@@ -46,8 +46,8 @@ def _fetched(kinds: tuple[Any, ...], raw: bytes, start: int = 0, upper: Any = No
     return result(TP, assignment=assignment, partition_records=held, backoff=0.0), state
 
 
-def _walk(kinds: tuple[Any, ...], most: int | None, start: int, upper: Any = None) -> list[Any]:
-    """What each call returns, where it leaves the position, and whether it says that there is more."""
+def _calls(kinds: tuple[Any, ...], most: int | None, start: int, upper: Any = None) -> list[Any]:
+    """For each call of ``getall``: the records, the position after it, and whether there is more."""
     result, state = _fetched(kinds, _raw(5) + _raw(4, base=7), start, upper)
     seen = []
     while result.has_more():
@@ -59,28 +59,28 @@ def _walk(kinds: tuple[Any, ...], most: int | None, start: int, upper: Any = Non
 @pytest.mark.parametrize("start", [0, 2, 5, 8])
 @pytest.mark.parametrize("most", [None, 1, 2, 4, 5, 9, 100])
 def test_the_same_records_positions_and_ends(most: int | None, start: int) -> None:
-    """For every size of a batch, from the middle of a produce batch too, and over the gap that compaction leaves."""
-    assert _walk(OURS, most, start) == _walk(THEIRS, most, start)
+    """That holds for every batch size, from the middle of a produce batch, and across a gap that compaction leaves."""
+    assert _calls(PATCHED, most, start) == _calls(ORIGINAL, most, start)
 
 
-def test_a_deserializer_is_still_asked() -> None:
-    """For whoever else in the process has one."""
-    assert _walk(OURS, None, 0, repr) == _walk(THEIRS, None, 0, repr)
+def test_a_deserializer_is_still_used() -> None:
+    """Other consumers of the process may have one."""
+    assert _calls(PATCHED, None, 0, repr) == _calls(ORIGINAL, None, 0, repr)
 
 
-def test_nothing_is_taken_from_where_the_consumer_is_no_longer() -> None:
-    """After a seek back, or paused: what was fetched is let go, as aiokafka does it."""
+def test_no_records_are_taken_after_a_seek_or_a_pause() -> None:
+    """After a seek back or a pause the fetched records are dropped, as aiokafka does."""
     for change in ({"position": 3}, {"paused": True}):
-        result, state = _fetched(OURS, _raw(5))
+        result, state = _fetched(PATCHED, _raw(5))
         vars(state).update(change)
         assert result.getall(2) == [] and not result.has_more()
 
 
 def test_a_damaged_batch_is_refused() -> None:
-    """The checksum is looked at as before, and the position stays in front of it."""
+    """The checksum is verified as before, and the position stays before the batch."""
     raw = bytearray(_raw(5))
     raw[-1] ^= 1
-    result, state = _fetched(OURS, bytes(raw))
+    result, state = _fetched(PATCHED, bytes(raw))
     with pytest.raises(fetcher.Errors.CorruptRecordException):
         result.getall(10)
     assert state.position == 0

@@ -1,4 +1,4 @@
-"""A coordinator that does not answer for a group is asked again, and never taken for one that has no offsets."""
+"""A coordinator that returns an error is asked again, and the error is never taken for a group without offsets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from aiokafka.protocol.commit import OffsetFetchResponse_v1, OffsetFetchResponse
 from failsoft.workers.kafka import offset_fetch
 
 TP = TopicPartition("in", 0)
-THERE = [("in", [(0, 500, "", 0)])]
+COMMITTED = [("in", [(0, 500, "", 0)])]
 NONE_YET = [("in", [(0, -1, "", 0)])]
 
 
 class Client:
-    """Gives one response after the other, as brokers would."""
+    """Returns one response after the other, as brokers would."""
 
     def __init__(self, *responses: Any) -> None:
         self.responses = list(responses)
@@ -35,7 +35,7 @@ class Client:
 
 @pytest.fixture(autouse=True)
 def installed() -> Iterator[None]:
-    """As in a worker; other tests get aiokafka as it is."""
+    """Patch aiokafka as a worker does; other tests get it unpatched."""
     before = GroupCoordinator._send_req
     offset_fetch.install()
     yield
@@ -43,8 +43,9 @@ def installed() -> Iterator[None]:
 
 
 def _coordinator(*responses: Any) -> Any:
-    """aiokafka's own, without a cluster: only what asks for offsets is there. ``lookups`` is how often it had to find
-    the coordinator."""
+    """aiokafka's coordinator without a cluster, with only the parts that fetch offsets. ``lookups`` counts how often it
+    looked for the coordinator.
+    """
     coordinator = GroupCoordinator.__new__(GroupCoordinator)
     coordinator._client = Client(*responses)
     coordinator.group_id = "g"
@@ -70,28 +71,28 @@ def _coordinator(*responses: Any) -> Any:
     [(NotCoordinatorForGroupError, 1), (GroupLoadInProgressError, 0), (GroupCoordinatorNotAvailableError, 0)],
 )
 async def test_a_coordinator_that_moves_is_asked_again(error: Any, lookups: int) -> None:
-    """The whole response says the error once, and lists no partition: the offset comes from the next answer."""
-    coordinator = _coordinator(OffsetFetchResponse_v3(0, [], error.errno), OffsetFetchResponse_v3(0, THERE, 0))
+    """The response has one error for all and lists no partition, so the offset comes from the next response."""
+    coordinator = _coordinator(OffsetFetchResponse_v3(0, [], error.errno), OffsetFetchResponse_v3(0, COMMITTED, 0))
     found = await coordinator.fetch_committed_offsets([TP])
     assert found[TP].offset == 500
     assert coordinator.lookups == lookups
 
 
-async def test_what_no_retry_mends_is_raised() -> None:
-    """A group that may not be read is no group without offsets."""
+async def test_an_error_that_no_retry_can_fix_is_raised() -> None:
+    """A group that may not be read is not a group without offsets."""
     coordinator = _coordinator(OffsetFetchResponse_v3(0, [], GroupAuthorizationFailedError.errno))
     with pytest.raises(GroupAuthorizationFailedError):
         await coordinator.fetch_committed_offsets([TP])
 
 
 @pytest.mark.parametrize("response", [OffsetFetchResponse_v3(0, NONE_YET, 0), OffsetFetchResponse_v1(NONE_YET)])
-async def test_a_partition_without_an_offset_is_still_one(response: Any) -> None:
-    """A group that never committed begins at the beginning, whatever version the broker speaks."""
+async def test_a_partition_without_an_offset_is_left_out(response: Any) -> None:
+    """A group that never committed starts at the beginning, whatever protocol version the broker has."""
     assert await _coordinator(response).fetch_committed_offsets([TP]) == {}
 
 
-async def test_aiokafka_by_itself_takes_it_for_none() -> None:
-    """The day that this fails, ``failsoft.workers.kafka.offset_fetch`` can go."""
+async def test_unpatched_aiokafka_returns_no_offsets() -> None:
+    """When this test fails, ``failsoft.workers.kafka.offset_fetch`` is no longer needed."""
     GroupCoordinator._send_req = offset_fetch._send
     moved = OffsetFetchResponse_v3(0, [], NotCoordinatorForGroupError.errno)
     assert await _coordinator(moved).fetch_committed_offsets([TP]) == {}

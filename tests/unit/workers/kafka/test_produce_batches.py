@@ -1,4 +1,4 @@
-"""Produce batches: every record in one, in order, the same bytes as aiokafka's own way."""
+"""Produce batches: every record is in one, in order, with the same bytes as aiokafka's own ``append`` gives."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _read(batch: BatchBuilder) -> list[tuple[object, ...]]:
 
 
 def test_every_record_is_in_one_batch_in_order() -> None:
-    """A batch that is full is closed and another begun; the record that did not fit begins it."""
+    """A full batch is closed, and the record that did not fit is the first of the next batch."""
     batches = pack(lambda: _make(2_000), ROWS, 1_795_550_568_368, _none)
     assert len(batches) > 5 and all(b.closed() for b in batches)
     assert sum(b.record_count() for b in batches) == len(ROWS)
@@ -39,13 +39,13 @@ def test_every_record_is_in_one_batch_in_order() -> None:
 
 
 def test_the_bytes_are_those_of_aiokafkas_own_append() -> None:
-    """What is bypassed is Python around the builder, not the builder."""
-    theirs = _make(1_000_000)
+    """Only Python code around aiokafka's inner builder is bypassed."""
+    own_way = _make(1_000_000)
     for key, value, headers in ROWS:
-        assert theirs.append(timestamp=5, key=key, value=value, headers=headers) is not None
-    (ours,) = pack(lambda: _make(1_000_000), ROWS, 5, _none)
-    assert bytes(ours._build()) == bytes(theirs._build())
-    assert ours.record_count() == theirs.record_count()
+        assert own_way.append(timestamp=5, key=key, value=value, headers=headers) is not None
+    (packed,) = pack(lambda: _make(1_000_000), ROWS, 5, _none)
+    assert bytes(packed._build()) == bytes(own_way._build())
+    assert packed.record_count() == own_way.record_count()
 
 
 def test_nothing_to_write_is_no_batch() -> None:
@@ -53,14 +53,16 @@ def test_nothing_to_write_is_no_batch() -> None:
     assert pack(lambda: _make(100), [], 5, _none) == []
 
 
-def test_a_record_larger_than_a_batch_is_a_batch_alone() -> None:
-    """The builder takes any first record; the topic's limit decides."""
+def test_a_record_larger_than_a_batch_has_a_batch_of_its_own() -> None:
+    """The builder accepts any first record; the topic's limit decides."""
     big: Row = (b"k", b"v" * 5_000, [])
     assert [b.record_count() for b in pack(lambda: _make(1_000), [big, big], 5, _none)] == [1, 1]
 
 
 def test_a_record_over_the_limit_is_compressed_and_its_neighbours_are_not() -> None:
-    """An event that came compressed may be larger than its topic's limit: written plain it is refused for ever."""
+    """An event that arrived compressed may be larger than its topic's limit. Uncompressed, the broker would always
+    refuse it.
+    """
     big: Row = (b"k", b" " * (3 * BATCH_BYTES), [("h", b"1"), ("h", None)])
     small: Row = (b"k", b"v", [])
     batches = pack(lambda: _make(BATCH_BYTES), [small, big, small], 5, lambda: squeezed(BATCH_BYTES, True))
@@ -76,12 +78,12 @@ def test_a_record_over_the_limit_is_compressed_and_its_neighbours_are_not() -> N
     assert max(len(b._build()) for b in batches) < BATCH_BYTES / 10
 
 
-def test_a_record_that_no_batch_takes_is_an_error() -> None:
-    """It must not be skipped in silence."""
+def test_a_record_that_does_not_fit_into_any_batch_is_an_error() -> None:
+    """It must not be skipped silently."""
 
     class Full:
         class _builder:
             append = staticmethod(lambda *_: None)
 
-    with pytest.raises(RuntimeError, match="3 bytes fits no batch"):
+    with pytest.raises(RuntimeError, match="3 bytes does not fit"):
         pack(Full, [(b"k", b"abc", [])], 5, _none)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Who runs which lane when a drain, a rebalance and a dying consumer meet; and that a dying process does die."""
+"""Lanes and consumer when a drain, a rebalance and a failing consumer coincide; and the exit of a failing worker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ASSIGNED = [TopicPartition(t, 0) for t in TOPICS]
 
 
 class Consumer:
-    """One that has joined; ``error`` is what its group told it, ``fetching`` its fetcher's task."""
+    """A consumer that has joined its group. ``error`` is the group's error, ``fetching`` the task of its fetcher."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -50,7 +50,7 @@ class Consumer:
 
 
 class SlowLane:
-    """A lane whose batch ends when it is told to."""
+    """A lane whose batch ends when ``done`` is set."""
 
     def __init__(self, index: int, *_: Any) -> None:
         self.index = index
@@ -84,7 +84,9 @@ async def lanes(monkeypatch: pytest.MonkeyPatch, fatal: list[BaseException]) -> 
 async def test_a_rebalance_in_a_drain_waits_for_its_lanes_and_starts_none(
     lanes: Lanes, fatal: list[BaseException]
 ) -> None:
-    """Their partitions stay ours until the last batch is committed; new lanes would be cut off with an error."""
+    """A revocation during a drain waits until the last batches are committed, and no lane starts after it: it would be
+    cut off with an error.
+    """
     lanes.assigned(ASSIGNED)
     lane = cast(Any, lanes.lanes[0])
     draining = asyncio.create_task(lanes.drain())
@@ -102,7 +104,9 @@ async def test_a_rebalance_in_a_drain_waits_for_its_lanes_and_starts_none(
 async def test_a_drain_that_does_not_end_is_fatal(
     lanes: Lanes, fatal: list[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that hangs holds a thread, and a thread holds the process."""
+    """A drain that takes longer than DRAIN is fatal: a model that hangs holds a thread, which would keep the process
+    alive.
+    """
     monkeypatch.setattr(module, "DRAIN", 0.01)
     lanes.assigned(ASSIGNED)
     with pytest.raises(Fatal, match="1 lanes did not end"):
@@ -110,8 +114,8 @@ async def test_a_drain_that_does_not_end_is_fatal(
     assert [type(e) for e in fatal] == [Fatal]
 
 
-async def test_a_drain_does_not_wait_for_a_group_that_is_gone(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the lanes closed there is nothing to lose by going."""
+async def test_a_drain_does_not_wait_for_an_unreachable_group(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drain cuts the consumer off after LEAVE: the lanes are closed, so nothing is lost."""
     monkeypatch.setattr(module, "LEAVE", 0.01)
 
     asked: list[str] = []
@@ -127,7 +131,9 @@ async def test_a_drain_does_not_wait_for_a_group_that_is_gone(lanes: Lanes, monk
 
 
 async def test_a_consumer_that_ends_as_cancelled_does_not_cancel_the_drain(lanes: Lanes) -> None:
-    """aiokafka's does when there is no broker: SIGTERM would end with the exit code of Ctrl-C."""
+    """Without a broker aiokafka's ``stop`` ends as cancelled. That must not end a drain on SIGTERM with the exit code
+    of Ctrl-C.
+    """
 
     async def cancelled() -> None:
         raise asyncio.CancelledError
@@ -137,45 +143,47 @@ async def test_a_consumer_that_ends_as_cancelled_does_not_cancel_the_drain(lanes
     assert lanes.not_ready() == "draining"
 
 
-async def test_a_worker_without_lanes_hears_that_its_group_refused_it(lanes: Lanes, fatal: list[BaseException]) -> None:
-    """aiokafka tells whoever fetches, and a worker without lanes fetches nothing: it would sit there for ever."""
-    lanes._listen()
+async def test_a_worker_without_lanes_notices_that_its_group_refused_it(
+    lanes: Lanes, fatal: list[BaseException]
+) -> None:
+    """aiokafka reports the error only to a pending fetch. A worker without lanes fetches nothing, so it must poll."""
+    lanes._check_consumer()
     assert not fatal
     lanes._consumer.error = KafkaError("FencedInstanceId")
-    lanes._listen()
+    lanes._check_consumer()
     assert [str(e) for e in fatal] == ["KafkaError: FencedInstanceId"]
 
 
 @pytest.mark.parametrize("error", [None, KafkaError("unexpected")])
-async def test_a_consumer_that_fetches_no_more_is_fatal(
+async def test_a_consumer_that_has_stopped_fetching_is_fatal(
     lanes: Lanes, fatal: list[BaseException], error: Exception | None
 ) -> None:
-    """Its lanes would find nothing to do, for ever, and that looks like health."""
+    """Otherwise its lanes would never get records again, and the worker would look healthy."""
     if error is None:
         lanes._consumer.fetching.set_result(None)
     else:
         lanes._consumer.fetching.set_exception(error)
-    lanes._listen()
+    lanes._check_consumer()
     assert len(fatal) == 1
 
 
 async def test_a_lane_that_was_cancelled_is_fatal(lanes: Lanes, fatal: list[BaseException]) -> None:
-    """Nobody here cancels a lane, and its partitions would be read by none."""
+    """The worker never cancels a lane, so a cancelled one means that its partitions are no longer read."""
     lanes.assigned(ASSIGNED)
     lanes._runs[0].cancel()
-    await eventually(lambda: fatal, 10, "somebody to notice")
+    await eventually(lambda: fatal, 10, "the fatal error")
     assert "lane-0 was cancelled" in str(fatal[0])
 
 
-async def test_a_spare_stays_in_its_group() -> None:
-    """A worker without partitions fetches nothing, which must not count as being stuck."""
+async def test_an_idle_worker_stays_in_its_group() -> None:
+    """A worker without partitions fetches nothing, which must not count as stuck."""
     pipeline = SimpleNamespace(connection=dict, names=SimpleNamespace(group="g"))
     consumer = Clients(cast(Any, pipeline), "w").consumer()
     assert consumer._max_poll_interval_ms / 1000 > 86_400 * 7
 
 
-def test_a_dying_worker_ends_though_leaving_does_not() -> None:
-    """Exit code 1, whatever the consumer waits for."""
+def test_a_failing_worker_exits_although_leaving_the_group_hangs() -> None:
+    """It exits with code 1 even if stopping the consumer never returns."""
     program = """
 import asyncio
 from types import SimpleNamespace
@@ -197,10 +205,12 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-async def test_a_worker_that_waits_for_its_group_can_be_ended(
+async def test_a_worker_that_is_joining_its_group_can_be_ended(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
-    """Joining takes as long as a rebalance, or as Kafka is away."""
+    """SIGTERM and Ctrl-C drain the worker while it joins: joining takes as long as a rebalance, or as Kafka is
+    unreachable.
+    """
     began = asyncio.Event()
     drained = []
 
@@ -230,6 +240,6 @@ async def test_a_worker_that_waits_for_its_group_can_be_ended(
     try:
         assert await asyncio.wait_for(serving, 10) == code
     finally:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().remove_signal_handler(each)
+        for handled in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(handled)
     assert drained

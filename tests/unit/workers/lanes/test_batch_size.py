@@ -1,4 +1,4 @@
-"""BatchSize: how many records a batch may hold."""
+"""The limit of a lane's batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from failsoft.workers.lanes.batch_size import FIRST, LARGEST, LONGEST, SMALLEST,
 
 
 def test_a_backlog_doubles_the_batch_up_to_the_largest() -> None:
-    """Full batches that were quick let the next be twice as large."""
+    """A full batch that was quick doubles the limit, up to LARGEST."""
     size = BatchSize()
     seen = []
     for _ in range(5):
@@ -16,14 +16,16 @@ def test_a_backlog_doubles_the_batch_up_to_the_largest() -> None:
 
 
 def test_light_traffic_changes_nothing() -> None:
-    """A batch that was not full says nothing of what a full one would take."""
+    """A batch that was not full does not change the limit: it does not show how long a full batch takes."""
     size = BatchSize()
     size.adapt(FIRST - 1, 0.001, 0.05, 0.1)
     assert size.limit == FIRST
 
 
 def test_a_slow_model_halves_the_batch_down_to_the_smallest() -> None:
-    """A call over half of slow_call: half of what it held, or of the limit, whichever is less."""
+    """A call over half of ``slow_call`` sets the limit to half of the batch's records or of the limit, whichever is
+    less, down to SMALLEST.
+    """
     size = BatchSize()
     size.adapt(200, 0.06, 0.1, 0.1)
     assert size.limit == 100
@@ -32,8 +34,8 @@ def test_a_slow_model_halves_the_batch_down_to_the_smallest() -> None:
     assert size.limit == SMALLEST
 
 
-def test_a_long_batch_or_a_model_near_its_limit_does_not_grow() -> None:
-    """Other lanes and a rebalance wait for a batch; a call may not come near slow_call."""
+def test_a_long_batch_or_a_call_near_slow_call_does_not_raise_the_limit() -> None:
+    """Other lanes and a rebalance wait for a batch, and a call must stay well below ``slow_call``."""
     size = BatchSize()
     size.adapt(FIRST, 0.001, LONGEST, 0.1)
     size.adapt(FIRST, 0.025, 0.05, 0.1)

@@ -1,4 +1,4 @@
-"""Suspects: marks as text, and what a lane does from death to death."""
+"""Crash markers: their text, and how a lane reads and runs suspected records after each crash."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ A, B = ("loans.events", 0), ("loans.retry.5s", 0)
 
 
 def _crashes(*marks: tuple[tuple[str, int], int, str]) -> CrashTracker[tuple[str, int]]:
-    """A lane that opens with these (partition, committed offset, metadata)."""
+    """The tracker of a lane that opens with these (partition, committed offset, metadata)."""
     tracker: CrashTracker[tuple[str, int]] = CrashTracker()
     for place, offset, metadata in marks:
         tracker.opened(place, offset, metadata)
@@ -30,8 +30,8 @@ def _crashes(*marks: tuple[tuple[str, int], int, str]) -> CrashTracker[tuple[str
 
 
 @pytest.mark.parametrize("state", MarkerState)
-def test_a_mark_is_read_as_it_was_written(state: MarkerState) -> None:
-    """Its text is short: Kafka takes at most 4,096 bytes."""
+def test_a_crash_marker_is_parsed_as_it_was_written(state: MarkerState) -> None:
+    """The text is short: Kafka takes at most 4,096 bytes of metadata."""
     mark = CrashMarker(state, 2, 2**63 - 1, 2**63 - 1)
     assert parse(str(mark)) == mark and len(str(mark)) < 100
 
@@ -52,20 +52,20 @@ def test_a_mark_is_read_as_it_was_written(state: MarkerState) -> None:
         "{" * 4096,
     ],
 )
-def test_whatever_else_stands_there_is_as_if_nothing_did(metadata: str | None) -> None:
-    """Metadata is untrusted: it suspects nobody, and ends no worker."""
+def test_other_metadata_is_ignored(metadata: str | None) -> None:
+    """Metadata is untrusted input: text that is no crash marker causes no suspicion and no error."""
     assert parse(metadata) is None
     tracker: CrashTracker[tuple[str, int]] = CrashTracker()
     assert tracker.opened(A, 0, metadata) is None and tracker.choose([A]) is None
 
 
-def test_deaths_are_counted_to_999() -> None:
-    """A number that does not end would end as no mark at all, and the count would begin anew."""
+def test_crashes_are_counted_up_to_999() -> None:
+    """A longer number would not parse, and the count would start again at 0."""
     assert parse(str(CrashMarker(MarkerState.ALONE, 10**6, 7, 7))) == CrashMarker(MarkerState.ALONE, 999, 7, 7)
 
 
 def test_the_first_batches_after_a_start_are_marked_and_no_others() -> None:
-    """Until as many records are behind as a batch of the owner before can have held, or all there were."""
+    """A partition is watched until WATCHED records are committed, or no further record can be read."""
     tracker = _crashes()
     assert tracker.mode({A: 499}) == BatchMode({A: CrashMarker(MarkerState.AMONG, 0, 500, 500)})
     tracker.passed(A, WATCHED - 1, False)
@@ -78,8 +78,10 @@ def test_the_first_batches_after_a_start_are_marked_and_no_others() -> None:
     assert tracker.mode({A: 9000, B: 9}) == BatchMode({})
 
 
-def test_after_one_death_batches_are_small_until_what_was_in_flight_is_behind() -> None:
-    """Only the suspected partition is read; each batch narrows the mark, and each commit keeps the suspicion."""
+def test_after_one_crash_suspected_records_are_read_in_small_batches() -> None:
+    """Only the suspected partition is read. Each batch narrows the marker, and each commit keeps what is still
+    suspected.
+    """
     tracker = _crashes((A, 100, "failsoft/1 among deaths=0 until=300 of=300"), (B, 5, ""))
     assert tracker.choose([A, B]) == (A, CAREFUL)
     mode = tracker.mode({A: 163})
@@ -91,8 +93,8 @@ def test_after_one_death_batches_are_small_until_what_was_in_flight_is_behind() 
     assert tracker.choose([A, B]) is None
 
 
-def test_after_two_deaths_each_is_tried_alone() -> None:
-    """Marked as alone before, and as a mere suspect again once the run is over: a commit that fails kills nobody."""
+def test_after_two_crashes_each_suspected_record_runs_alone() -> None:
+    """The marker is ALONE before the run and SUSPECT after it, so a commit that fails does not count as a crash."""
     tracker = _crashes((A, 100, "failsoft/1 among deaths=1 until=103 of=103"))
     assert tracker.choose([A]) == (A, 1)
     mode = tracker.mode({A: 100})
@@ -103,8 +105,8 @@ def test_after_two_deaths_each_is_tried_alone() -> None:
     }
 
 
-def test_past_the_few_the_rest_is_suspected_as_before() -> None:
-    """The second death may have been another lane's doing: the killer of the first is still to come."""
+def test_past_the_narrowed_range_the_rest_is_suspected_as_before() -> None:
+    """Another lane may have caused the second crash. Then the record that caused the first one is still ahead."""
     tracker = _crashes((A, 100, "failsoft/1 among deaths=1 until=101 of=300"))
     mode = tracker.mode({A: 100})
     assert tracker.offset_metadata(mode, {A: 100}, {A: 101}) == {
@@ -113,8 +115,8 @@ def test_past_the_few_the_rest_is_suspected_as_before() -> None:
     assert tracker.choose([A]) == (A, CAREFUL)
 
 
-def test_who_was_alone_in_flight_when_its_worker_died_is_tried_alone_again() -> None:
-    """Somebody may have pulled the plug just then; if it lives, the rest is suspected as before."""
+def test_a_record_alone_in_flight_in_a_crash_runs_alone_again() -> None:
+    """One crash may be a coincidence. If the second run succeeds, the rest is suspected as before."""
     tracker = _crashes((A, 101, "failsoft/1 alone deaths=2 until=102 of=300"))
     assert tracker.choose([A]) == (A, 1)
     mode = tracker.mode({A: 101})
@@ -127,8 +129,8 @@ def test_who_was_alone_in_flight_when_its_worker_died_is_tried_alone_again() -> 
     }
 
 
-def test_who_was_alone_in_flight_when_its_worker_died_twice_is_convicted() -> None:
-    """It is marked once more while it is buried; then the partition is like any other."""
+def test_a_record_alone_in_flight_in_two_crashes_is_poison() -> None:
+    """Its marker stays while it is dead-lettered; after that the partition is like any other."""
     tracker = _crashes(
         (A, 100, "failsoft/1 again deaths=3 until=102 of=300"), (B, 0, "failsoft/1 among deaths=1 until=9 of=9")
     )
@@ -142,30 +144,30 @@ def test_who_was_alone_in_flight_when_its_worker_died_twice_is_convicted() -> No
     assert tracker.choose([A]) is None and tracker.choose([A, B]) == (B, 1)
 
 
-def test_only_the_record_that_was_in_flight_is_convicted() -> None:
-    """If it is not there any more, whoever comes in its place is tried."""
+def test_only_the_record_that_was_in_flight_is_poison() -> None:
+    """If it does not exist any more, the record that follows it runs."""
     tracker = _crashes((A, 100, "failsoft/1 again deaths=3 until=102 of=102"))
     mode = tracker.mode({A: 105})
     assert mode.poison is None and mode.alone
 
 
 @pytest.mark.parametrize("offset", [300, 301])
-def test_a_mark_that_lies_behind_says_nothing(offset: int) -> None:
-    """Somebody committed past it."""
+def test_a_marker_before_the_committed_offset_is_ignored(offset: int) -> None:
+    """The offset was committed past the marker's records."""
     tracker: CrashTracker[tuple[str, int]] = CrashTracker()
     assert tracker.opened(A, offset, "failsoft/1 alone deaths=2 until=300 of=300") is None
     assert tracker.choose([A]) is None
 
 
-def test_a_suspicion_does_not_count_as_a_death() -> None:
-    """A lane that moves or drains in the middle of its care hands it on as it is, however often."""
+def test_a_suspect_marker_does_not_count_as_a_crash() -> None:
+    """A rebalance or drain passes the suspicion on unchanged, however often."""
     tracker = _crashes((A, 100, "failsoft/1 suspect deaths=1 until=300 of=300"))
     assert tracker.choose([A]) == (A, CAREFUL)
     assert tracker.mode({A: 120}).marks == {A: CrashMarker(MarkerState.AMONG, 1, 121, 300)}
 
 
-def test_a_suspect_that_may_not_be_read_keeps_nobody_waiting() -> None:
-    """A rung while the breaker is open: the others are read as ever, and the mark stays where it is."""
+def test_a_suspected_partition_that_may_not_be_read_does_not_delay_others() -> None:
+    """A rung is not read while the breaker is open: the other partitions are read as usual, and the marker stays."""
     tracker = _crashes((B, 3, "failsoft/1 among deaths=1 until=9 of=9"))
     assert tracker.choose([A]) is None
     assert tracker.mode({A: 7}) == BatchMode({A: CrashMarker(MarkerState.AMONG, 0, 8, 8)})
@@ -175,22 +177,22 @@ def test_a_suspect_that_may_not_be_read_keeps_nobody_waiting() -> None:
     }
 
 
-def test_what_is_gone_is_not_waited_for() -> None:
-    """Retention took it: the partition is read as ever."""
+def test_suspected_records_that_are_gone_are_not_waited_for() -> None:
+    """Retention removed them, so the partition is read as usual."""
     tracker = _crashes((A, 100, "failsoft/1 among deaths=1 until=300 of=300"))
     tracker.gone(A)
     assert tracker.choose([A]) is None
 
 
-def test_a_convict_is_answered_by_what_cannot_have_killed() -> None:
-    """No fallback model; nor a rule, if its worker died once more while it was buried."""
+def test_a_poison_record_is_answered_by_links_that_cannot_have_caused_the_crash() -> None:
+    """No fallback model answers it, and no rule if the worker crashed once more while it was dead-lettered."""
     assert PoisonRecord(4).links == {LinkKind.LAST_KNOWN, LinkKind.RULE, LinkKind.STATIC}
     assert PoisonRecord(5).links == {LinkKind.LAST_KNOWN, LinkKind.STATIC}
     assert PoisonRecord(3).failure.kind is Kind.POISON and "died 3 times" in PoisonRecord(3).failure.message
 
 
-def test_the_second_death_of_the_models_process_is_the_last() -> None:
-    """The first is counted and retried; a row without an attempt gets the count with its retry."""
+def test_the_second_crash_of_the_models_process_makes_a_record_poison() -> None:
+    """The first crash is counted and the record is retried. A row without an attempt gets the count with its retry."""
     crash = Failure(Kind.CRASHED, "signal 11")
     attempts = {0: attempt(), 1: attempt(crashes=1)}
     assert record_crash(0, crash, attempts) == crash and attempts[0].crashes == 1
@@ -201,7 +203,7 @@ def test_the_second_death_of_the_models_process_is_the_last() -> None:
 
 
 @pytest.mark.parametrize(("deadline", "tried"), [(0.2, 4), (4.0, 2), (60.0, 1)])
-def test_a_batch_tries_few_suspects(deadline: float, tried: int) -> None:
-    """Their deadlines must not add up to a lane that seems stuck; one is always tried."""
+def test_a_batch_runs_few_suspected_records(deadline: float, tried: int) -> None:
+    """Their deadlines must not add up to the time after which the lane counts as stuck. At least one always runs."""
     attempts = {row: attempt(crashes=row % 2) for row in range(20)}
     assert too_many(range(20), attempts, deadline) == list(range(1, 20, 2))[tried:]

@@ -1,4 +1,4 @@
-"""The turnstile: many inside at once, or one alone."""
+"""The shared and exclusive lock: many holders at once, or one alone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from failsoft.workers.lanes.exclusive import ExclusiveLock
 from tests.kafka import eventually
 
 
-class Visitor:
-    """Somebody who enters and stays until told to leave."""
+class Holder:
+    """Holds the lock in a task, until ``leave`` is called."""
 
     def __init__(self, exclusive: ExclusiveLock, alone: bool = False) -> None:
         self.inside = False
         self._leave = asyncio.Event()
-        self.task = asyncio.create_task(self._visit(exclusive, alone))
+        self.task = asyncio.create_task(self._hold(exclusive, alone))
 
-    async def _visit(self, exclusive: ExclusiveLock, alone: bool) -> None:
+    async def _hold(self, exclusive: ExclusiveLock, alone: bool) -> None:
         async with exclusive.hold(alone):
             self.inside = True
             try:
@@ -31,17 +31,17 @@ class Visitor:
         await self.task
 
 
-async def _turn_around() -> None:
-    """Every task that can go on has gone on."""
+async def _run_ready_tasks() -> None:
+    """Let every task that is ready run."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def test_while_nobody_is_alone_nobody_waits() -> None:
-    """Entering does not even give the event loop a turn."""
+async def test_without_an_exclusive_holder_no_lane_waits() -> None:
+    """Taking the shared lock does not even yield to the event loop."""
     exclusive = ExclusiveLock()
-    other = Visitor(exclusive)
-    await _turn_around()
+    other = Holder(exclusive)
+    await _run_ready_tasks()
     entered = exclusive.hold(False).__aenter__()
     with pytest.raises(StopIteration):
         entered.send(None)
@@ -49,45 +49,45 @@ async def test_while_nobody_is_alone_nobody_waits() -> None:
     await other.leave()
 
 
-async def test_who_is_alone_is_alone() -> None:
-    """It waits until the others have left, and they wait until it has, and so does the next one to be alone."""
+async def test_an_exclusive_holder_is_the_only_one() -> None:
+    """It waits until the others have released the lock, and later requests of both kinds wait until it is done."""
     exclusive = ExclusiveLock()
-    first = Visitor(exclusive)
-    await _turn_around()
-    alone, second, later = Visitor(exclusive, alone=True), Visitor(exclusive, alone=True), Visitor(exclusive)
-    await _turn_around()
+    first = Holder(exclusive)
+    await _run_ready_tasks()
+    alone, second, later = Holder(exclusive, alone=True), Holder(exclusive, alone=True), Holder(exclusive)
+    await _run_ready_tasks()
     assert [v.inside for v in (first, alone, second, later)] == [True, False, False, False]
     await first.leave()
-    await eventually(lambda: alone.inside, 10, "the first alone")
+    await eventually(lambda: alone.inside, 10, "the first exclusive request")
     assert not second.inside and not later.inside
     await alone.leave()
     await eventually(lambda: second.inside or later.inside, 10, "the next")
     assert second.inside != later.inside
-    for each in (second, later) if second.inside else (later, second):
-        await eventually(lambda each=each: each.inside, 10, "each in its turn")
-        await each.leave()
+    for holder in (second, later) if second.inside else (later, second):
+        await eventually(lambda holder=holder: holder.inside, 10, "each request in its turn")
+        await holder.leave()
 
 
-async def test_whoever_gives_up_waiting_bars_nobody() -> None:
-    """A lane that is cancelled while it waits to be alone leaves the turnstile open."""
+async def test_a_cancelled_exclusive_request_blocks_no_other() -> None:
+    """A lane that is cancelled while it waits for the exclusive lock lets the waiting ones proceed."""
     exclusive = ExclusiveLock()
-    first = Visitor(exclusive)
-    await _turn_around()
-    alone, later = Visitor(exclusive, alone=True), Visitor(exclusive)
-    await _turn_around()
+    first = Holder(exclusive)
+    await _run_ready_tasks()
+    alone, later = Holder(exclusive, alone=True), Holder(exclusive)
+    await _run_ready_tasks()
     assert not later.inside
     alone.task.cancel()
-    await eventually(lambda: later.inside, 10, "the turnstile to be open again")
+    await eventually(lambda: later.inside, 10, "the shared request")
     await first.leave()
     await later.leave()
 
 
-async def test_an_error_inside_opens_the_gate() -> None:
-    """The worker ends of it, but it may have to finish others first."""
+async def test_an_error_releases_the_exclusive_lock() -> None:
+    """The error ends the worker, but other lanes may have to finish first."""
     exclusive = ExclusiveLock()
     with pytest.raises(RuntimeError):
         async with exclusive.hold(alone=True):
             raise RuntimeError
-    later = Visitor(exclusive)
-    await eventually(lambda: later.inside, 10, "the turnstile to be open")
+    later = Holder(exclusive)
+    await eventually(lambda: later.inside, 10, "the lock")
     await later.leave()

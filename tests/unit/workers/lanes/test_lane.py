@@ -1,4 +1,4 @@
-"""A lane against a consumer made of lists: what it holds back, where it reads on from, and that it can be closed."""
+"""A lane against a consumer made of lists: which records it holds, from where it reads on, and how it is closed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ TPS = [TopicPartition(t, 0) for t in (INPUT, REPLAY, *RUNGS)]
 
 
 class Log(dict[TopicPartition, list[Any]]):
-    """Partitions as lists of records, where None is a transaction's marker; a consumer of them.
-
-    ``stored`` is what the group has committed: offset and metadata.
+    """A consumer over partitions that are lists of records; None is a transaction marker. ``stored`` has the group's
+    committed offsets and their metadata.
     """
 
     def __init__(
@@ -69,8 +68,8 @@ class Log(dict[TopicPartition, list[Any]]):
 
 
 class Ledger:
-    """A producer that notes which offsets were committed, and what stands beside them; with ``opens`` unset it never
-    starts. ``offsets`` are those of batches, ``notes`` of all commits, those of marks too.
+    """A producer that keeps the committed offsets and their metadata. ``offsets`` are those of batches, ``notes`` those
+    of all commits, also of crash markers. With ``opens`` False it never starts.
     """
 
     def __init__(self, opens: bool = True) -> None:
@@ -103,7 +102,7 @@ class Ledger:
 
     async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, tuple[int, str]], group: str) -> None:
         self.notes.append(dict(offsets))
-        if not any("among" in said or "alone" in said for _, said in offsets.values()):
+        if not any("among" in metadata or "alone" in metadata for _, metadata in offsets.values()):
             self.offsets.append({tp: at for tp, (at, _) in offsets.items()})
 
     async def commit_transaction(self) -> None: ...
@@ -142,7 +141,7 @@ def lane(log: Log, ledger: Ledger) -> Lane:
 
 
 async def test_offsets_are_committed_past_a_transactions_marker() -> None:
-    """At a marker they would be out of range once retention has emptied the rung, though nothing was lost."""
+    """A committed offset at a marker goes out of range when retention empties the rung, although no record is lost."""
     log = Log({RUNG: [waiting(offset=0), waiting(offset=1), None], TopicPartition(REPLAY, 0): [None, None]})
     ledger = Ledger()
     tested = lane(log, ledger)
@@ -153,7 +152,7 @@ async def test_offsets_are_committed_past_a_transactions_marker() -> None:
     assert ledger.offsets == [{RUNG: 3, TopicPartition(REPLAY, 0): 2}]
 
 
-async def test_what_is_not_due_is_neither_scored_nor_committed() -> None:
+async def test_a_record_that_is_not_due_is_neither_scored_nor_committed() -> None:
     """The rung is read on from its first record that is not due."""
     log = Log({RUNG: [waiting(offset=0), waiting(offset=1, due_ms=NOW_MS + 500), waiting(offset=2), None]})
     ledger = Ledger()
@@ -166,8 +165,8 @@ async def test_what_is_not_due_is_neither_scored_nor_committed() -> None:
     assert log.paused == {RUNG} and tested.overdue == {RUNG.topic: NOW_MS + 500}
 
 
-async def test_a_rung_is_not_looked_at_again_at_once() -> None:
-    """Where a record is due each millisecond, each look would fetch all that waits behind it too."""
+async def test_a_rung_is_not_fetched_again_at_once() -> None:
+    """If a record is due each millisecond, each fetch would also return all records that wait after it."""
     log = Log({RUNG: [waiting(offset=0), waiting(offset=1, due_ms=NOW_MS + 1), None]})
     ledger = Ledger()
     tested = lane(log, ledger)
@@ -178,8 +177,10 @@ async def test_a_rung_is_not_looked_at_again_at_once() -> None:
     assert tested.overdue == {RUNG.topic: NOW_MS + LEAST_WAIT_MS}
 
 
-async def test_any_number_of_forged_due_times_are_passed_and_the_first_true_one_holds() -> None:
-    """They go to the dead letters; a recursion a record ended the worker at a thousand of them, again and again."""
+async def test_any_number_of_forged_due_times_are_skipped_and_the_first_true_one_holds() -> None:
+    """Records with a forged due time go to the dead letters. A recursive version failed at a thousand of them, at every
+    restart.
+    """
     forged = [waiting(offset=i, due_ms=NOW_MS + 10**10) for i in range(3000)]
     log = Log({RUNG: [*forged, waiting(offset=3000), waiting(offset=3001, due_ms=NOW_MS + 1)]})
     ledger = Ledger()
@@ -192,7 +193,7 @@ async def test_any_number_of_forged_due_times_are_passed_and_the_first_true_one_
 
 
 async def test_a_lane_that_is_opening_can_be_closed() -> None:
-    """A rebalance, or SIGTERM, does not wait for a broker that does not answer."""
+    """A rebalance or SIGTERM does not wait for a broker that does not answer."""
     ledger = Ledger(opens=False)
     log = Log({TopicPartition(INPUT, 0): cast(list[Rec], events(1))})
     tested = lane(log, ledger)
@@ -205,7 +206,7 @@ async def test_a_lane_that_is_opening_can_be_closed() -> None:
 
 
 async def test_a_lane_that_was_closed_before_it_ran_does_nothing() -> None:
-    """It is not opened, so it fences nobody."""
+    """It is not opened, so it fences no other owner."""
     ledger = Ledger()
     tested = lane(Log({TopicPartition(INPUT, 0): cast(list[Rec], events(1))}), ledger)
     tested.close()

@@ -1,4 +1,4 @@
-"""What a lane writes beside its offsets before it runs a batch, and how it reads after it found a mark there."""
+"""Which crash markers a lane writes before it runs a batch, and how it reads after it found a marker when it opened."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHER = TopicPartition(next(reversed(RUNGS)), 0)
 
 
 class Backlog(Log):
-    """A consumer that returns no more than it is asked for, and notes how much that was."""
+    """A consumer that returns at most ``max_records``, and notes how many it returned."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -48,7 +48,7 @@ class Failing(Ledger):
 
 async def _ran(tested: Lane, until: Any) -> None:
     running = asyncio.create_task(tested.run())
-    await eventually(until, 10, "the lane to have got so far")
+    await eventually(until, 10, "the lane's progress")
     tested.close()
     await running
 
@@ -57,24 +57,24 @@ def _deps(tested: Lane) -> Any:
     return cast(Any, tested)._d
 
 
-async def test_the_first_batch_is_marked_before_it_runs_and_the_commit_replaces_the_mark() -> None:
-    """What the next owner would find: the same offset, and how far the batch reaches."""
+async def test_the_first_batch_is_marked_before_it_runs_and_the_commit_replaces_the_marker() -> None:
+    """The marker has the same committed offset, and the end of the batch."""
     log, ledger = Log({LIVE: [*events(3)]}), Ledger()
     await _ran(lane(log, ledger), lambda: ledger.offsets)
     assert ledger.notes == [{LIVE: (0, "failsoft/1 among deaths=0 until=3 of=3")}, {LIVE: (3, "")}]
 
 
 async def test_a_lane_that_has_caught_up_marks_nothing_more() -> None:
-    """Marks cost a transaction: the hot path has none."""
+    """A marker costs a transaction, so batches on the hot path have none."""
     log, ledger = Log({LIVE: [*events(3)]}), Ledger()
     tested = lane(log, ledger)
     consumer = cast(Any, tested)._consumer
     waits = consumer.getmany
 
-    async def fed(*tps: TopicPartition, **how: Any) -> Mapping[TopicPartition, list[Any]]:
+    async def fed(*tps: TopicPartition, **kwargs: Any) -> Mapping[TopicPartition, list[Any]]:
         if len(ledger.offsets) == 1 and len(log[LIVE]) == 3:
             log[LIVE] += events(2, start=3)
-        return cast(Mapping[TopicPartition, list[Any]], await waits(*tps, **how))
+        return cast(Mapping[TopicPartition, list[Any]], await waits(*tps, **kwargs))
 
     consumer.getmany = fed
     await _ran(tested, lambda: len(ledger.offsets) == 2)
@@ -82,7 +82,7 @@ async def test_a_lane_that_has_caught_up_marks_nothing_more() -> None:
 
 
 async def test_a_lane_that_has_nothing_to_do_writes_nothing() -> None:
-    """However often it is restarted: it was not in flight with anything."""
+    """A lane without records in flight writes no marker, however often it is restarted."""
     log, ledger = Backlog({}), Ledger()
     idle: list[int] = []
     tested = lane(log, ledger)
@@ -91,8 +91,10 @@ async def test_a_lane_that_has_nothing_to_do_writes_nothing() -> None:
     assert ledger.notes == []
 
 
-async def test_after_one_death_the_suspects_are_read_in_small_batches_and_nothing_beside_them() -> None:
-    """Each is marked, and the suspicion stands beside each offset until they are behind; then all is read as ever."""
+async def test_after_one_crash_only_suspected_records_are_read_in_small_batches() -> None:
+    """Each batch has a marker, and each commit keeps the suspicion until the suspected records are committed. Then all
+    partitions are read again.
+    """
     log = Backlog({LIVE: [*events(200)], RUNG: [waiting()]}, {LIVE: (0, "failsoft/1 among deaths=0 until=100 of=100")})
     ledger = Ledger()
     await _ran(lane(log, ledger), lambda: ledger.offsets and ledger.offsets[-1].get(RUNG) == 1)
@@ -105,8 +107,10 @@ async def test_after_one_death_the_suspects_are_read_in_small_batches_and_nothin
     ]
 
 
-async def test_after_two_deaths_each_record_is_alone_in_the_process() -> None:
-    """Marked as alone, run, a suspect again, committed; and another lane's batch is not in flight meanwhile."""
+async def test_after_two_crashes_each_suspected_record_is_alone_in_the_process() -> None:
+    """Its marker is ALONE, then it runs, then the marker is SUSPECT, then it is committed. No other lane's batch is in
+    flight meanwhile.
+    """
     log = Backlog({LIVE: [*events(3)]}, {LIVE: (0, "failsoft/1 among deaths=1 until=2 of=2")})
     ledger = Ledger()
     tested = lane(log, ledger)
@@ -133,8 +137,8 @@ async def test_after_two_deaths_each_record_is_alone_in_the_process() -> None:
     ]
 
 
-async def test_a_convict_is_not_run() -> None:
-    """It is committed past; whoever stands behind it is run as ever."""
+async def test_a_poison_record_is_not_run() -> None:
+    """Its offset is committed, and the records after it run as usual."""
     log = Backlog({LIVE: [*events(3)]}, {LIVE: (0, "failsoft/1 again deaths=3 until=1 of=1")})
     ledger, rows = Ledger(), list[int]()
     tested = lane(log, ledger)
@@ -149,8 +153,8 @@ async def test_a_convict_is_not_run() -> None:
     assert rows == [2] and ledger.notes[0] == {LIVE: (0, "failsoft/1 again deaths=4 until=1 of=1")}
 
 
-async def test_a_write_that_fails_after_a_run_alone_convicts_nobody() -> None:
-    """The run is over, and what stands in Kafka says so before the commit is tried."""
+async def test_a_write_that_fails_after_a_run_alone_does_not_count_as_a_crash() -> None:
+    """The run is over, and the marker in Kafka was changed to SUSPECT before the commit was tried."""
     log = Backlog({LIVE: [*events(2)]}, {LIVE: (0, "failsoft/1 among deaths=1 until=2 of=2")})
     ledger = Failing()
     with pytest.raises(OSError, match="no broker"):
@@ -158,8 +162,8 @@ async def test_a_write_that_fails_after_a_run_alone_convicts_nobody() -> None:
     assert ledger.notes[-1] == {LIVE: (0, "failsoft/1 suspect deaths=2 until=2 of=2")}
 
 
-async def test_a_batch_that_is_held_whole_leaves_no_mark() -> None:
-    """It was not in flight, or is not any more: a later death is not its."""
+async def test_a_batch_that_is_held_as_a_whole_leaves_no_marker() -> None:
+    """It is not in flight any more, so a later crash has nothing to do with it."""
     log, ledger = Backlog({RUNG: [waiting()]}), Ledger()
     tested = lane(log, ledger)
     _deps(tested).registry.serving = lambda model: None
@@ -167,8 +171,8 @@ async def test_a_batch_that_is_held_whole_leaves_no_mark() -> None:
     assert ledger.notes[:2] == [{RUNG: (0, "failsoft/1 among deaths=0 until=1 of=1")}, {RUNG: (0, "")}]
 
 
-async def test_a_suspected_rung_that_is_held_keeps_no_live_event_waiting() -> None:
-    """While the breaker is open nothing of the ladder is read, and live events are read as ever."""
+async def test_a_suspected_rung_that_is_held_does_not_delay_live_events() -> None:
+    """While the breaker is open no rung is read, and live events are read as usual."""
     log = Backlog({LIVE: [*events(3)], RUNG: [waiting()]}, {RUNG: (0, "failsoft/1 among deaths=1 until=1 of=1")})
     ledger = Ledger()
     tested = lane(log, ledger)
@@ -177,24 +181,24 @@ async def test_a_suspected_rung_that_is_held_keeps_no_live_event_waiting() -> No
     assert ledger.notes == [{LIVE: (0, "failsoft/1 among deaths=0 until=3 of=3")}, {LIVE: (3, "")}]
 
 
-async def test_suspects_that_are_gone_are_not_waited_for() -> None:
-    """Retention or compaction took them; the other partitions are read as soon as that is seen."""
+async def test_a_lane_does_not_wait_for_suspected_records_that_are_gone() -> None:
+    """Retention or compaction removed them. The other partitions are read as soon as a fetch returns nothing."""
     log = Backlog({OTHER: [], RUNG: [waiting()]}, {OTHER: (0, "failsoft/1 among deaths=0 until=9 of=9")})
     ledger = Ledger()
     await _ran(lane(log, ledger), lambda: ledger.offsets)
     assert ledger.offsets == [{RUNG: 1}]
 
 
-async def test_metadata_of_others_means_nothing() -> None:
-    """A tool that resets offsets may write what it likes, or nothing at all."""
+async def test_metadata_of_other_programs_is_ignored() -> None:
+    """A tool that resets offsets may write any metadata, or none."""
     log = Backlog({LIVE: [*events(3)]}, {LIVE: (0, "\x00{" * 100), RUNG: (0, None)})
     ledger = Ledger()
     await _ran(lane(log, ledger), lambda: ledger.offsets)
     assert log.sizes == [3] and ledger.offsets == [{LIVE: 3}]
 
 
-async def test_at_least_once_marks_by_the_consumer() -> None:
-    """There is no transaction; the group's generation keeps a zombie out."""
+async def test_at_least_once_the_consumer_commits_the_markers() -> None:
+    """There is no transaction. The group's generation keeps a worker that lost its partitions from committing."""
     log, ledger = Log({LIVE: [*events(3)]}), Ledger()
     noted: list[Mapping[TopicPartition, tuple[int, str]]] = []
 
@@ -208,8 +212,8 @@ async def test_at_least_once_marks_by_the_consumer() -> None:
     assert noted == [{LIVE: (0, "failsoft/1 among deaths=0 until=3 of=3")}, {LIVE: (3, "")}] and ledger.notes == []
 
 
-async def test_what_is_held_is_not_behind() -> None:
-    """It is read again, so it does not count towards the end of the watch, nor does what was read with it."""
+async def test_a_batch_with_held_rows_does_not_count_as_passed() -> None:
+    """It is read again, so none of its records count towards the end of watching."""
     log, ledger = Backlog({LIVE: [*events(2)], RUNG: [waiting()]}), Ledger()
     tested = lane(log, ledger)
     _deps(tested).registry.serving = lambda model: None

@@ -1,4 +1,6 @@
-"""What `last_known` is restored from: the pipeline's own primary answers, and nothing that others wrote beside them."""
+"""Restoring ``last_known``: the pipeline's own primary answers are remembered, and records of other programs are
+skipped.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def _answer(key: bytes | None, score: object, age: float = 10.0, **other: object
 
 
 def test_the_newest_primary_answer_of_a_key_is_known() -> None:
-    """With who gave it and when; an answer that is too old, of a fallback or without a key is not."""
+    """The newest answer is remembered with its model, version and time. An answer that is too old, by a fallback or
+    without a key is not.
+    """
     known = LastKnown(max_age=60.0)
     fallback = Rec(key=b"f", value=_answer(b"f", 0.1).value, headers=[("failsoft-source", b"static")])
     records = [
@@ -38,11 +42,11 @@ def test_the_newest_primary_answer_of_a_key_is_known() -> None:
     assert len(known) == 1
 
 
-def test_an_ensembles_answer_is_the_primarys() -> None:
-    """It has no version of its own."""
+def test_an_ensembles_answer_counts_as_the_primarys() -> None:
+    """An ensemble has no version of its own."""
     known = LastKnown(max_age=60.0)
-    said = _answer(b"a", 0.2, model="both", version=None, members=["x@1", "y@2"])
-    _remember(known, [replace(said, headers=[("failsoft-source", b"ensemble")])], NOW)
+    answer = _answer(b"a", 0.2, model="both", version=None, members=["x@1", "y@2"])
+    _remember(known, [replace(answer, headers=[("failsoft-source", b"ensemble")])], NOW)
     found = known.recall(b"a", NOW)
     assert found is not None and (found.prediction.score, found.model, found.version) == (0.2, "both", None)
 
@@ -64,8 +68,8 @@ def test_an_ensembles_answer_is_the_primarys() -> None:
         _answer(b"x", 0.5, model=None).value,
     ],
 )
-def test_what_is_no_answer_is_passed_over(value: bytes | None) -> None:
-    """Somebody else's record on the topic must not keep a lane from opening."""
+def test_a_record_that_is_no_answer_is_skipped(value: bytes | None) -> None:
+    """A record that another program wrote to the topic must not keep a lane from opening."""
     known = LastKnown(max_age=60.0)
     stray = Rec(key=b"x", value=value, headers=PRIMARY, timestamp=int(NOW * 1000))
     _remember(known, [stray, _answer(b"a", 0.2)], NOW)

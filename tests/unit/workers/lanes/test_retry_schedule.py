@@ -1,4 +1,4 @@
-"""The retry schedule by itself: what of the ladder is read, what is paused, and for how long."""
+"""The retry schedule by itself: which partitions of the ladder are read, which are paused, and for how long."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from failsoft.workers.lanes.retry_schedule import (
 )
 from tests.kit import NOW_MS, REPLAY, RUNGS, waiting
 
-Place = tuple[str, int]
+Partition = tuple[str, int]
 RUNG, NEXT, AGAIN = ((topic, 0) for topic in (*RUNGS, REPLAY))
 NOW = 100.0
 
 
-def _opened(*ladder: Place) -> RetrySchedule[Place]:
+def _opened(*ladder: Partition) -> RetrySchedule[Partition]:
     """A schedule whose partitions are read from their beginning."""
     schedule = RetrySchedule(ladder, RUNGS)
-    for place in ladder:
-        schedule.opened(place, 0)
+    for partition in ladder:
+        schedule.opened(partition, 0)
     return schedule
 
 
-def _held(due_ms: int) -> RetrySchedule[Place]:
+def _held(due_ms: int) -> RetrySchedule[Partition]:
     """A schedule of one rung, whose first record is due at ``due_ms``."""
     schedule = _opened(RUNG)
     assert schedule.take(RUNG, [waiting(due_ms=due_ms)], NOW_MS) == Taken(0, 0)
@@ -44,7 +44,7 @@ def test_a_new_ladder_is_read_at_once() -> None:
 
 
 def test_the_records_before_the_first_that_is_not_due_are_taken() -> None:
-    """The lane seeks to the first that is not due; a record behind it that is due waits too."""
+    """The lane seeks to the first record that is not due. Due records after it wait too."""
     found = [waiting(offset=7), waiting(offset=8, due_ms=NOW_MS + 500), waiting(offset=9)]
     schedule = _opened(RUNG)
     assert schedule.take(RUNG, found, NOW_MS) == Taken(1, 8)
@@ -52,7 +52,7 @@ def test_the_records_before_the_first_that_is_not_due_are_taken() -> None:
 
 
 def test_a_rung_that_is_not_due_is_left_out_until_it_is_due_and_resumed_then() -> None:
-    """The fetch of the other partitions waits no longer than until then."""
+    """Until then, the fetch of the other partitions waits at most until the rung is due."""
     schedule = _held(NOW_MS + 200)
     assert schedule.readable(NOW_MS, NOW, True) == Readable([], 0.2, [], [])
     assert schedule.readable(NOW_MS + 200, NOW, True) == Readable([RUNG], IDLE_FETCH, [RUNG], [])
@@ -66,14 +66,14 @@ def test_a_rung_is_held_for_a_least_time() -> None:
 
 
 def test_the_wait_is_never_zero_and_never_longer_than_idle() -> None:
-    """A due time far ahead does not make the lane blind to other partitions."""
+    """A due time far in the future does not delay the fetch of other partitions."""
     assert _held(NOW_MS + 5_000).readable(NOW_MS, NOW, True).wait_seconds == IDLE_FETCH
     schedule = _held(NOW_MS + 200)
     assert schedule.readable(NOW_MS + 199, NOW, True).wait_seconds == pytest.approx(0.001)
 
 
-def test_a_due_time_that_no_worker_wrote_is_passed() -> None:
-    """The record is taken now, and the first plausible due time behind it holds the rung."""
+def test_a_due_time_that_no_worker_wrote_is_skipped() -> None:
+    """The record is taken now, and the first plausible due time after it holds the rung."""
     far = NOW_MS + 2 * SLACK_MS
     found = [waiting(offset=0, due_ms=far), waiting(offset=1), waiting(offset=2, due_ms=NOW_MS + 500)]
     assert _opened(RUNG).take(RUNG, found, NOW_MS) == Taken(2, 2)
@@ -82,12 +82,12 @@ def test_a_due_time_that_no_worker_wrote_is_passed() -> None:
 
 
 def test_replay_has_no_due_times() -> None:
-    """Whatever its headers say, every record of it is taken."""
+    """Every record of the replay topic is taken, whatever its headers are."""
     assert _opened(AGAIN).take(AGAIN, [waiting(due_ms=NOW_MS + 500)] * 3, NOW_MS) == Taken(3)
 
 
 def test_while_the_breaker_is_open_the_ladder_is_paused_once_and_resumed_after() -> None:
-    """Paused, and not only left out: a consumer fetches ahead from what is not paused."""
+    """Leaving the rung out of the fetch is not enough: a consumer prefetches every partition that is not paused."""
     schedule = _opened(RUNG)
     assert schedule.readable(NOW_MS, NOW, False) == Readable([], IDLE_FETCH, [], [RUNG])
     assert schedule.readable(NOW_MS, NOW, False) == Readable([], IDLE_FETCH, [], [])
@@ -95,7 +95,7 @@ def test_while_the_breaker_is_open_the_ladder_is_paused_once_and_resumed_after()
 
 
 def test_a_rung_that_becomes_due_while_the_breaker_is_open_stays_paused() -> None:
-    """It is resumed once, when both let it go."""
+    """It is resumed once, when it is due and the breaker allows retries."""
     schedule = _held(NOW_MS + 200)
     assert schedule.readable(NOW_MS + 300, NOW, False).resume == []
     assert schedule.is_held(RUNG)
@@ -103,7 +103,9 @@ def test_a_rung_that_becomes_due_while_the_breaker_is_open_stays_paused() -> Non
 
 
 def test_the_ladder_rests_for_its_part_of_a_batch_with_live_events() -> None:
-    """It rests LADDER_RESTS seconds for each second that its records took; nothing is paused or resumed meanwhile."""
+    """The ladder rests LADDER_RESTS seconds for each second that its records took. Nothing is paused or resumed
+    meanwhile.
+    """
     schedule = _opened(RUNG)
     schedule.spent(records=20, retries=5, seconds=0.4, now=NOW)
     rest = LADDER_RESTS * 0.4 * 5 / 20
@@ -112,7 +114,7 @@ def test_the_ladder_rests_for_its_part_of_a_batch_with_live_events() -> None:
 
 
 @pytest.mark.parametrize(("since", "rests"), [(LIVE_SEEN - 0.01, True), (LIVE_SEEN, False)])
-def test_the_ladder_rests_only_while_live_events_come(since: float, rests: bool) -> None:
+def test_the_ladder_rests_only_while_live_events_arrive(since: float, rests: bool) -> None:
     """A live event counts for LIVE_SEEN seconds after its batch."""
     schedule = _opened(RUNG)
     schedule.spent(records=3, retries=0, seconds=0.1, now=NOW)
@@ -122,27 +124,27 @@ def test_the_ladder_rests_only_while_live_events_come(since: float, rests: bool)
 
 
 def test_a_schedule_without_live_events_never_rests() -> None:
-    """Also right after the start, whatever the monotonic clock shows."""
+    """That also holds right after the start, whatever the monotonic clock's value is."""
     schedule = _opened(RUNG)
     schedule.spent(records=3, retries=3, seconds=5.0, now=0.0)
     assert schedule.readable(NOW_MS, 0.0, True).partitions == [RUNG]
 
 
 @pytest.mark.parametrize(("end", "expected"), [(None, True), (0, False), (1, True)])
-def test_a_record_waits_where_the_end_is_further_on_or_not_known(end: int | None, expected: bool) -> None:
-    """Unknown counts as waiting: the breaker then asks for probes."""
+def test_a_rung_may_hold_a_record_if_its_end_is_further_on_or_unknown(end: int | None, expected: bool) -> None:
+    """An unknown end counts as a waiting record: the breaker then requests probes."""
     assert _opened(RUNG).waits(NOW_MS, {RUNG: end}.get) is expected
 
 
 def test_a_rung_that_is_not_due_does_not_wait_and_one_that_became_due_does() -> None:
-    """Its record can be no probe before its time, whatever the end says."""
+    """A record cannot be a probe before its due time, whatever the end offset is."""
     schedule = _held(NOW_MS + 200)
     assert not schedule.waits(NOW_MS, {RUNG: 9}.get)
     assert schedule.waits(NOW_MS + 200, {RUNG: 0}.get)
 
 
 def test_a_rung_that_this_lane_wrote_to_waits_until_it_is_drained() -> None:
-    """A paused rung is not fetched, so its highwater mark is old."""
+    """A paused rung is not fetched, so its end offset is out of date."""
     schedule = _opened(RUNG)
     schedule.committed({}, [RUNG])
     assert schedule.waits(NOW_MS, {RUNG: 0}.get)
@@ -150,8 +152,8 @@ def test_a_rung_that_this_lane_wrote_to_waits_until_it_is_drained() -> None:
     assert not schedule.waits(NOW_MS, {RUNG: 0}.get)
 
 
-def test_a_drained_rung_is_read_up_to_its_highwater_mark() -> None:
-    """Transaction markers at its end are no records; the position never goes back; an unknown end changes nothing."""
+def test_a_drained_rung_is_read_up_to_its_end_offset() -> None:
+    """Transaction markers at the end are no records. The position never goes back; an unknown end changes nothing."""
     schedule = _opened(RUNG)
     schedule.drained([RUNG], {RUNG: 9}.get)
     schedule.drained([RUNG], {RUNG: 4}.get)
@@ -160,13 +162,13 @@ def test_a_drained_rung_is_read_up_to_its_highwater_mark() -> None:
     assert schedule.waits(NOW_MS, {RUNG: 10}.get)
 
 
-def test_lag_is_what_is_written_and_not_read() -> None:
-    """Only of ladder partitions that were opened and whose end is known; never negative."""
+def test_lag_counts_records_that_are_written_and_not_read() -> None:
+    """The lag covers only ladder partitions that were opened and whose end is known, and is never negative."""
     schedule = RetrySchedule([RUNG, NEXT, AGAIN], RUNGS)
     assert schedule.lag({RUNG: 5}) == {}
     live = ("loans", 0)
-    for place in (RUNG, NEXT, live):
-        schedule.opened(place, 3)
+    for partition in (RUNG, NEXT, live):
+        schedule.opened(partition, 3)
     schedule.committed({RUNG: 4, live: 9}, [])
     assert schedule.lag({RUNG: 10, NEXT: 1, AGAIN: 7, live: 20}) == {RUNG[0]: 6, NEXT[0]: 0}
     assert schedule.lag({RUNG: 10}) == {RUNG[0]: 6}

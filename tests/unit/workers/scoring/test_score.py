@@ -1,4 +1,4 @@
-"""Scoring: what is asked of whom, and who answers, waits or fails."""
+"""Scoring a batch: which rows are put to which model, and which are answered, held or failed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.kit import (
 
 
 def test_a_healthy_batch_is_one_call_and_one_group_of_answers() -> None:
-    """Good events cost one call, and get final answers of revision 0 by the primary."""
+    """Valid events take one call, and get final answers of revision 0 by the primary."""
     registry = FakeBoard()
     done = run(events(3), registry=registry)
     (given,) = done.verdicts.given
@@ -49,7 +49,7 @@ def test_a_healthy_batch_is_one_call_and_one_group_of_answers() -> None:
 
 
 def test_imputed_features_are_named_in_the_answer() -> None:
-    """A missing feature that the card imputes is filled, and named for its row alone."""
+    """A missing feature that the card imputes is imputed, and named for its row only."""
     seen: list[list[float]] = []
 
     def look(call: Call) -> CallResult:
@@ -62,14 +62,14 @@ def test_imputed_features_are_named_in_the_answer() -> None:
 
 
 def test_imputed_features_stay_with_their_row_when_others_are_left_out() -> None:
-    """A malformed row ahead is not in the call, and shifts nobody's names."""
+    """A malformed row before it is not in the call, and does not shift the names to another row."""
     done = run([Rec(value=b"{"), *events(1, 1), Rec(offset=2, value=body("e2", y=None))])
     (given,) = done.verdicts.given
     assert given.answers.ids == ["e1", "e2"] and given.answers.imputed == {1: ("y",)}
 
 
-def test_a_slow_call_counts_all_its_rows_as_slow() -> None:
-    """A batch is one call: when it took longer than slow_call, each of its rows did."""
+def test_a_call_over_slow_call_counts_as_one_slow_run() -> None:
+    """The call is one run for all of its rows, so it counts as one slow run and not as one for each row."""
     registry = FakeBoard()
     run(events(2), registry=registry, models={"m": lambda call: result([0.9] * 2, seconds=0.2)})
     assert registry.reports == [("m@2", 7, Counts(2, 0, 1, 1))]
@@ -84,7 +84,7 @@ def test_a_slow_call_counts_all_its_rows_as_slow() -> None:
     ids=["not JSON", "tombstone", "a required feature is null"],
 )
 def test_bad_input_is_dead_at_once_and_unanswered(value: bytes | None, kind: Kind) -> None:
-    """Malformed and invalid events go to the dead letters, once, with no answer and no call spent on them."""
+    """Malformed and invalid events go to the dead letters once, without an answer and without a call."""
     registry = FakeBoard()
     bad = Rec(offset=5, value=value)
     done = run([*events(1), bad, *events(1, 6)], registry=registry)
@@ -98,7 +98,7 @@ def test_bad_input_is_dead_at_once_and_unanswered(value: bytes | None, kind: Kin
 
 
 def test_a_batch_of_bad_input_makes_no_call() -> None:
-    """With nothing left to score, no breaker and no model is asked."""
+    """If no row is left to score, neither a breaker nor a model is asked."""
     registry = FakeBoard()
     done = run([Rec(value=b"{"), Rec(offset=1, value=body(x=None))], registry=registry)
     assert registry.asked == [] and len(done.verdicts.dead) == 2
@@ -107,8 +107,8 @@ def test_a_batch_of_bad_input_makes_no_call() -> None:
 # --- the primary fails ---
 
 
-def test_one_failing_row_costs_its_batch_nothing() -> None:
-    """The failing row gets a provisional answer by the fallback and a retry; the others are answered finally."""
+def test_one_failing_row_does_not_affect_the_others() -> None:
+    """The failing row gets a provisional answer by the fallback and a retry; the others get final answers."""
     registry = FakeBoard()
     done = run(events(3), registry=registry, models={"m": failing(1)})
     assert {(s.id, s.source, s.reason, s.revision, s.final) for s in answers(done)} == {
@@ -126,7 +126,7 @@ def test_one_failing_row_costs_its_batch_nothing() -> None:
 
 @pytest.mark.parametrize("kind", [Kind.MODEL_ERROR, Kind.TIMEOUT, Kind.BAD_OUTPUT, Kind.CRASHED])
 def test_the_models_failures_are_retried_and_counted(kind: Kind) -> None:
-    """Each kind that is the model's fault puts the event on the ladder and counts against the breaker."""
+    """Each kind of failure of the model puts the event on the ladder and counts against the breaker."""
     registry = FakeBoard()
     done = run(events(1), registry=registry, models={"m": failing(0, kind=kind)})
     assert answers(done)[0].reason == kind and len(retried(done)) == 1
@@ -134,7 +134,9 @@ def test_the_models_failures_are_retried_and_counted(kind: Kind) -> None:
 
 
 def test_an_event_that_only_the_session_finds_invalid_is_dead_and_not_counted() -> None:
-    """A value that the model's types cannot hold is the event's fault: dead at once, no answer, no breaker."""
+    """A value that the model's types cannot hold is an error of the event: a dead letter at once, no answer, no breaker
+    count.
+    """
     registry = FakeBoard()
     done = run(events(2), registry=registry, models={"m": failing(0, kind=Kind.INVALID)})
     assert [s.id for s in answers(done)] == ["e1"]
@@ -143,14 +145,16 @@ def test_an_event_that_only_the_session_finds_invalid_is_dead_and_not_counted() 
 
 
 def test_the_due_time_has_its_jitter_from_the_draw() -> None:
-    """The wait is the delay, a tenth less at draw 0 and a tenth more just under 1."""
+    """The wait is the delay, minus a tenth at draw 0 and plus a tenth just below draw 1."""
     for u, wait in ((0.0, 4500), (0.5, 5000), (0.999, 5499)):
         ((_, _, headers),) = retried(run(events(1), models={"m": broken}, u=u))
         assert dict(headers)["failsoft-due-ms"] == b"%d" % (NOW_MS + wait)
 
 
 def test_low_confidence_is_answered_finally_by_the_fallback() -> None:
-    """An unsure primary is no failure: the fallback answers for good, nothing is retried, dead or counted."""
+    """Low confidence is no failure of the model: the fallback's answer is final, and nothing is retried, dead-lettered
+    or counted.
+    """
     registry = FakeBoard()
     done = run(
         events(2),
@@ -166,18 +170,18 @@ def test_low_confidence_is_answered_finally_by_the_fallback() -> None:
     assert registry.reports == [("m@2", 7, Counts(2, 0, 0, 1))]
 
 
-def test_a_failed_row_is_not_called_unsure() -> None:
-    """What stands in for the answer of a failing row has no confidence to judge."""
+def test_a_failed_row_is_not_low_confidence() -> None:
+    """The placeholder of a failed row has no confidence to judge."""
     failed = {1: Failure(Kind.BAD_OUTPUT, "a score of nan")}
     done = run(events(2), plan(min_confidence=0.8), models={"m": lambda call: result([0.9, 0.5], failed)})
     assert [s.reason for s in answers(done)] == [None, "bad_output"] and len(retried(done)) == 1
 
 
 def test_without_rungs_a_failure_is_final_and_dead() -> None:
-    """A pipeline without a ladder gives the fallback's answer as final, beside a dead letter."""
+    """Without a ladder the fallback's answer is final, and the event is also dead-lettered."""
     done = run(events(1), plan(rungs={}), models={"m": broken})
-    (said,) = answers(done)
-    assert (said.revision, said.final, said.source) == (0, True, "static")
+    (answer,) = answers(done)
+    assert (answer.revision, answer.final, answer.source) == (0, True, "static")
     assert [(d.attempt.failure.kind, d.attempt.next_revision) for d in done.verdicts.dead] == [(Kind.MODEL_ERROR, 2)]
 
 
@@ -185,7 +189,7 @@ def test_without_rungs_a_failure_is_final_and_dead() -> None:
 
 
 def test_an_open_breaker_makes_no_call_for_live_events() -> None:
-    """While the breaker admits nothing, live events get the fallback and a retry, and no call is made."""
+    """While the breaker admits nothing, live events get the fallback's answer and a retry, and no call is made."""
     called: list[Call] = []
 
     def model(call: Call) -> CallResult:
@@ -199,10 +203,12 @@ def test_an_open_breaker_makes_no_call_for_live_events() -> None:
 
 
 def test_the_ladder_waits_while_the_breaker_is_open() -> None:
-    """Records of rungs and of replay have no verdict and burn no attempt; what is behind them of their topic too."""
+    """Records of rungs and of the replay topic have no verdict and use no attempt. Later records of their topic wait
+    too.
+    """
     records = [
         waiting(offset=0),
-        replace(waiting(offset=1), headers=[("failsoft-attempt", b"x")]),  # bad, but behind a held one
+        replace(waiting(offset=1), headers=[("failsoft-attempt", b"x")]),  # bad, but after a held record
         waiting("loans.retry.1m", offset=4, number=1),
         waiting(REPLAY, offset=9),
         *events(1),
@@ -215,15 +221,17 @@ def test_the_ladder_waits_while_the_breaker_is_open() -> None:
     assert done.outcomes == {(INPUT, "provisional"): 1} and not done.replayed
 
 
-def test_what_is_before_a_held_row_gets_its_verdict() -> None:
-    """A bad header ahead of a held row is dead now: only the tail of a topic is held."""
+def test_a_row_before_a_held_row_gets_its_verdict() -> None:
+    """A record with a bad header before a held row is dead-lettered now: only the end of a topic is held."""
     bad = replace(waiting(offset=0), headers=[("failsoft-attempt", b"x")])
     done = run([bad, waiting(offset=1)], registry=FakeBoard(admits={"m@2": 0}))
     assert done.held == {1} and [d.record.offset for d in done.verdicts.dead] == [0]
 
 
 def test_probes_are_taken_from_waiting_retries_first() -> None:
-    """Of a half-open breaker's few calls the ladder's head gets them, so live events need not pay."""
+    """The few calls of a half-open breaker go to the first records of the ladder, so that live events need not be
+    probes.
+    """
     records = [*events(2), waiting(offset=0), waiting(offset=1), waiting("loans.retry.1m", offset=0, number=1)]
     done = run(records, registry=FakeBoard(admits={"m@2": 1}))
     assert [(s.record.topic, s.record.offset) for s in answers(done) if s.source == "primary"] == [
@@ -233,7 +241,7 @@ def test_probes_are_taken_from_waiting_retries_first() -> None:
     assert {s.reason for s in answers(done) if s.record.topic == INPUT} == {"breaker_open"}
 
 
-def test_live_events_probe_when_nothing_waits() -> None:
+def test_live_events_are_probes_when_no_retry_waits() -> None:
     """Without retries the first live events are the probes, with their own columns."""
     seen: list[list[float]] = []
 
@@ -248,7 +256,9 @@ def test_live_events_probe_when_nothing_waits() -> None:
 
 
 def test_an_invalid_event_is_dead_at_once_without_a_version_too() -> None:
-    """Whether an event keeps the card's contract does not depend on a loaded version; an imputed feature may lack."""
+    """Whether an event keeps the card's contract does not depend on a loaded version. A feature that is imputed may be
+    missing.
+    """
     wrong, imputed = Rec(offset=0, value=body("wrong", x="text")), Rec(offset=1, value=body("imputed", y=None))
     done = run([wrong, imputed], registry=FakeBoard(versions={}))
     (dead,) = done.verdicts.dead
@@ -258,7 +268,7 @@ def test_an_invalid_event_is_dead_at_once_without_a_version_too() -> None:
 
 
 def test_no_loaded_version_is_unavailable() -> None:
-    """Without a version live events get the fallback and a retry, and the ladder waits."""
+    """Without a version live events get the fallback's answer and a retry, and the ladder waits."""
     done = run([*events(1), waiting()], registry=FakeBoard(versions={}))
     assert [(s.reason, s.source, s.final) for s in answers(done)] == [("unavailable", "static", False)]
     assert done.held == {1} and done.version is None

@@ -1,4 +1,4 @@
-"""Scoring by the fallback chain: who is asked, in which order, for which rows."""
+"""Scoring with the fallback chain: which links are asked, in which order, for which rows."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from tests.kit import (
 )
 
 
-def test_the_chain_is_asked_in_order_for_what_is_left() -> None:
-    """A fallback model answers what it can; the next link gets the rest; static always answers."""
+def test_each_link_gets_the_rows_that_are_left() -> None:
+    """A fallback model answers what it can, the next link gets the other rows, and ``static`` always answers."""
     asked: list[object] = []
 
     def rule(values: Mapping[str, object]) -> object:
@@ -55,7 +55,7 @@ def test_the_chain_is_asked_in_order_for_what_is_left() -> None:
 
 
 def test_a_fallback_model_has_a_breaker_of_its_own() -> None:
-    """It is asked for the rows that its breaker admits, and its failures count against it."""
+    """It is called for the rows that its breaker admits, and its failures count against that breaker."""
     registry = FakeBoard(admits={"lite@1": 2})
     done = run(events(3), plan(chain=["model:lite", "static"]), registry, models={"m": broken, "lite": failing(0)})
     assert sorted((s.id, s.source) for s in answers(done)) == [
@@ -66,8 +66,8 @@ def test_a_fallback_model_has_a_breaker_of_its_own() -> None:
     assert registry.reports == [("m@2", 7, Counts(3, 3, 0, 1)), ("lite@1", 7, Counts(2, 1, 0, 1))]
 
 
-def test_a_broken_rule_costs_no_event_its_answer() -> None:
-    """Whatever a rule raises is its 'no', and is counted."""
+def test_an_error_of_a_rule_leaves_the_row_to_the_next_link() -> None:
+    """The errors are counted."""
 
     def rule(values: Mapping[str, object]) -> object:
         raise ZeroDivisionError
@@ -77,8 +77,8 @@ def test_a_broken_rule_costs_no_event_its_answer() -> None:
     assert done.rule_errors == {(RULE, "ZeroDivisionError"): 2}
 
 
-def test_a_held_row_is_nobodys_to_answer() -> None:
-    """An invalid retry behind a waiting one is read again later: no link is asked about it now."""
+def test_a_held_row_is_not_answered_by_the_chain() -> None:
+    """An invalid retry after a waiting one is read again later, so no link is asked for it now."""
     asked: list[object] = []
     the_plan = plan(chain=[f"rule:{RULE}", "static"], rule=lambda values: asked.append(values["x"]))
     records = [waiting(offset=0), waiting(offset=1, value=body("w", x=None))]
@@ -88,7 +88,7 @@ def test_a_held_row_is_nobodys_to_answer() -> None:
 
 @pytest.mark.parametrize("label", [2**64, "\ud800"])
 def test_a_label_that_cannot_be_written_is_no_answer(label: object) -> None:
-    """A rule's slip may not end the worker: the next link is asked."""
+    """A mistake in a rule must not end the worker: the next link is asked."""
     the_plan = plan(chain=[f"rule:{RULE}", "static"], rule=lambda values: {"score": 0.5, "label": label})
     done = run(events(1), the_plan, models={"m": broken})
     assert [s.source for s in answers(done)] == ["static"]
@@ -96,7 +96,7 @@ def test_a_label_that_cannot_be_written_is_no_answer(label: object) -> None:
 
 
 def test_a_rule_may_give_probabilities_to_some_rows_only() -> None:
-    """Answers of different shapes are told apart, and each keeps its own."""
+    """Answers with and without probabilities form separate groups."""
 
     def rule(values: Mapping[str, object]) -> object:
         several = {"score": 0.7, "probabilities": [0.3, 0.7]}
@@ -110,7 +110,7 @@ def test_a_rule_may_give_probabilities_to_some_rows_only() -> None:
 
 
 def test_a_rule_answers_when_no_version_is_loaded() -> None:
-    """Nobody can impute without a version: the rule reads the event's own values, None where one is missing."""
+    """Nothing is imputed without a version: the rule reads the event's own values, None where one is missing."""
     asked: list[Mapping[str, object]] = []
 
     def rule(values: Mapping[str, object]) -> object:
@@ -127,7 +127,7 @@ def test_a_rule_answers_when_no_version_is_loaded() -> None:
 
 
 def test_last_known_answers_by_key() -> None:
-    """The key's last primary answer, with who gave it; a key never seen goes on along the chain."""
+    """It gives the key's last primary answer, with its model and version. A new key is left to the next link."""
     known = LastKnown(max_age=3600)
     remembering = plan(chain=["last_known", "static"])
     before = run([replace(events(1)[0], key=b"seen")], remembering, models={"m": lambda call: result([0.75])})
@@ -143,8 +143,8 @@ def test_last_known_answers_by_key() -> None:
     assert (done.verdicts.given[0].answers.model, done.verdicts.given[0].answers.version) == ("m", 2)
 
 
-def test_only_the_primarys_answers_are_known_later() -> None:
-    """What a fallback said is not remembered as an answer of its own; nothing is where no link asks for it."""
+def test_only_the_primarys_answers_are_remembered() -> None:
+    """A fallback's answer is not remembered, and nothing is without a link ``last_known``."""
     remembering = plan(chain=["last_known", "static"])
     assert run(events(1), remembering, models={"m": broken}).known == []
     assert run(events(2)).known == []
@@ -153,7 +153,7 @@ def test_only_the_primarys_answers_are_known_later() -> None:
 
 
 def test_a_fallback_model_gets_columns_of_its_own() -> None:
-    """What it is given are the features of its own card, in its order."""
+    """Its columns are the features of its own card, in the card's order."""
     names: list[tuple[str, ...]] = []
 
     def look(call: Call) -> CallResult:
@@ -164,7 +164,7 @@ def test_a_fallback_model_gets_columns_of_its_own() -> None:
     assert names == [("x", "y")]
 
 
-def test_scoring_nothing_gives_nothing() -> None:
+def test_an_empty_batch_gives_nothing() -> None:
     """An empty batch is no error, whatever the envelope."""
     for envelope in (Envelope(id="id", time="at"), Envelope()):
         done = run([], plan(envelope=envelope))

@@ -1,4 +1,4 @@
-"""Scoring while probes are lent: waiting retries make them, and pay no attempt for one that fails."""
+"""Scoring in a half-open period: waiting retries are the probes, and a failed probe uses no attempt."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ RUNG, NEXT = "loans.retry.5s", "loans.retry.1m"
 
 
 def held(records: list[Rec], rows: set[int]) -> dict[str, list[int]]:
+    """The offsets of the rows, by topic."""
     return by_topic(records[row] for row in sorted(rows))
 
 
 def probing(n: int = 3, anywhere: bool = False) -> FakeBoard:
-    """Lends ``n`` probes of the primary; other models are as they please."""
+    """A board that admits ``n`` probes of the primary, and any number of calls of other models."""
     return FakeBoard(admits={"m@2": n}, anywhere=anywhere)
 
 
 def test_a_probe_from_the_ladder_that_failed_waits_as_before() -> None:
-    """The breaker learned from it, and it has its attempt yet: no retry, no answer, no dead letter."""
+    """The breaker counted the failure. The record keeps its attempt: no retry, no answer, no dead letter."""
     records = [waiting(offset=5)]
     registry = probing()
     done = run(records, registry=registry, models={"m": broken})
@@ -34,9 +35,9 @@ def test_a_probe_from_the_ladder_that_failed_waits_as_before() -> None:
     assert not done.outcomes
 
 
-def test_probes_are_drawn_from_anywhere_where_the_breaker_says_so() -> None:
-    """It learns from rows that stand behind what no model can answer. Their answers wait for their turn, and so does
-    what failed: no attempt is burned.
+def test_probes_are_drawn_at_random_if_the_breaker_asks_for_it() -> None:
+    """The first records may be ones that no model can answer. A probe behind other records waits for its turn, whether
+    it passed or failed, and no attempt is used.
     """
     records = [waiting(offset=i) for i in range(4)] + [waiting(NEXT, offset=9, number=1)]
     registry = probing(2, anywhere=True)
@@ -48,8 +49,10 @@ def test_probes_are_drawn_from_anywhere_where_the_breaker_says_so() -> None:
 
 @pytest.mark.parametrize("u", [*permutations([0.1, 0.3, 0.5, 0.7, 0.9])][::7])
 @pytest.mark.parametrize("n", [1, 2, 4])
-def test_whoever_is_drawn_nothing_is_passed_over(u: tuple[float, ...], n: int) -> None:
-    """What is not held has a verdict, and what is held is the end of its topic: no offset goes further than that."""
+def test_a_random_draw_skips_no_record(u: tuple[float, ...], n: int) -> None:
+    """Every row has a verdict or is held, and the held rows are the end of their topic, so no offset is committed past
+    them.
+    """
     records = [waiting(offset=i) for i in range(3)] + [waiting(NEXT, offset=i, number=1) for i in range(2)]
     done = run(records, registry=probing(n, anywhere=True), models={"m": failing(0)}, u=u)
     settled = by_topic([a.record for a in answers(done)] + [r for _, r, _ in retried(done)])
@@ -59,24 +62,26 @@ def test_whoever_is_drawn_nothing_is_passed_over(u: tuple[float, ...], n: int) -
     assert len(done.held) >= len(records) - n
 
 
-def test_what_was_drawn_in_its_turn_is_answered() -> None:
-    """The head of its rung, if chance has it."""
+def test_a_drawn_probe_at_the_head_of_its_rung_is_answered() -> None:
+    """Only the first records of a rung can be answered now."""
     records = [waiting(offset=i) for i in range(3)]
     done = run(records, registry=probing(2, anywhere=True), u=[0.1, 0.9, 0.2])
     assert by_topic(a.record for a in answers(done)) == {RUNG: [0]}
     assert held(records, done.held) == {RUNG: [1, 2]}
 
 
-def test_the_first_rungs_probe_first() -> None:
-    """In whatever order they were read: the last rung may hold nothing but what no model can answer."""
+def test_probes_come_from_the_first_rungs_first() -> None:
+    """That holds in whatever order they were read: the last rung may hold only records that no model can answer."""
     records = [waiting(NEXT, offset=i, number=1) for i in range(3)] + [waiting(offset=i) for i in range(3)]
     done = run(records, registry=probing(4))
     assert by_topic(a.record for a in answers(done)) == {RUNG: [0, 1, 2], NEXT: [0]}
     assert held(records, done.held) == {NEXT: [1, 2]}
 
 
-def test_what_is_behind_a_failed_probe_on_its_topic_waits_too() -> None:
-    """A topic is read in order: those before it are answered, those behind are read again, though they passed."""
+def test_records_after_a_failed_probe_on_its_topic_wait_too() -> None:
+    """A topic is read in order: the records before the probe are answered, those after it are read again although they
+    passed.
+    """
     records = [waiting(offset=i) for i in range(5)] + [waiting(NEXT, offset=9, number=1)]
     done = run(records, registry=probing(6), models={"m": failing(2)})
     assert held(records, done.held) == {RUNG: [2, 3, 4]}
@@ -86,7 +91,7 @@ def test_what_is_behind_a_failed_probe_on_its_topic_waits_too() -> None:
 
 
 def test_each_topic_waits_from_its_own_first_failure_on() -> None:
-    """A probe of another rung, or of replay, is not held for it."""
+    """A probe of another rung or of the replay topic is not held."""
     records = [
         waiting(offset=0),
         waiting(offset=1),
@@ -100,14 +105,14 @@ def test_each_topic_waits_from_its_own_first_failure_on() -> None:
 
 
 def test_a_replayed_probe_that_failed_is_held_too() -> None:
-    """An operator's replay burns no attempt on a model that is known to be down either."""
+    """A replay by an operator uses no attempt either while the model is known to be down."""
     records = [waiting(REPLAY, offset=3, number=0, next_revision=2)]
     done = run(records, registry=probing(), models={"m": broken})
     assert held(records, done.held) == {REPLAY: [3]} and not done.replayed and retried(done) == []
 
 
-def test_what_cannot_be_read_behind_a_failed_probe_waits_with_it() -> None:
-    """It would be dead before those that are ahead of it were looked at again, and be read with them once more."""
+def test_an_unreadable_record_after_a_failed_probe_waits_too() -> None:
+    """Otherwise it would be dead-lettered now, and read and dead-lettered again together with the records before it."""
     records = [waiting(offset=0), waiting(offset=1, value=b"{")]
     done = run(records, registry=probing(), models={"m": broken})
     assert held(records, done.held) == {RUNG: [0, 1]} and not done.verdicts.dead and answers(done) == []
@@ -117,7 +122,7 @@ def test_what_cannot_be_read_behind_a_failed_probe_waits_with_it() -> None:
 
 
 def test_live_events_of_the_batch_are_answered() -> None:
-    """Probes are the retries; the live ones get the fallback at once, and wait on the first rung."""
+    """The retries are the probes. Live events get the fallback's answer at once, and wait on the first rung."""
     records = [*events(4), waiting(offset=0), waiting(offset=1)]
     done = run(records, registry=probing(2), models={"m": broken})
     assert held(records, done.held) == {RUNG: [0, 1]}
@@ -129,7 +134,7 @@ def test_live_events_of_the_batch_are_answered() -> None:
 
 
 def test_live_probes_that_fail_are_answered_and_retried() -> None:
-    """They are not read again: somebody waits for an answer, and the first attempt was the probe."""
+    """They are not read again, because a live event must be answered at once. The probe was the first attempt."""
     records = [*events(3), waiting(offset=0)]
     done = run(records, registry=probing(4), models={"m": broken})
     assert held(records, done.held) == {RUNG: [0]}
@@ -141,7 +146,7 @@ def test_live_probes_that_fail_are_answered_and_retried() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_the_ladder_is_granted_first_and_the_rest_waits(n: int) -> None:
-    """However the rows are mixed; what was granted passed and is answered, what was not is held."""
+    """That holds for any order of rows. Admitted retries that passed are answered, and the others are held."""
     records = [waiting(offset=0), *events(2), waiting(offset=1), waiting(offset=2)]
     done = run(records, registry=probing(n))
     assert held(records, done.held) == ({RUNG: list(range(n, 3))})
@@ -152,7 +157,7 @@ def test_the_ladder_is_granted_first_and_the_rest_waits(n: int) -> None:
 
 @pytest.mark.parametrize("kind", [Kind.POISON, Kind.DEPENDENCY, Kind.INVALID])
 def test_a_failure_that_is_not_the_models_is_no_failed_probe(kind: Kind) -> None:
-    """It goes on as ever, to the next rung or to the dead letters, and nobody waits for it."""
+    """The record goes to the next rung or to the dead letters as usual, and holds no other record."""
     records = [waiting(offset=0), waiting(offset=1)]
     registry = probing()
     done = run(records, registry=registry, models={"m": failing(0, kind=kind)})
@@ -161,28 +166,28 @@ def test_a_failure_that_is_not_the_models_is_no_failed_probe(kind: Kind) -> None
     assert len(retried(done)) + len(done.verdicts.dead) == 1
 
 
-def test_without_probes_a_retry_that_fails_has_had_its_attempt() -> None:
+def test_without_probes_a_failed_retry_uses_its_attempt() -> None:
     """A closed breaker's calls are expected to succeed."""
     done = run([waiting(offset=0)], models={"m": broken})
     assert not done.held and [delay for delay, _, _ in retried(done)] == ["1m"]
 
 
-def test_the_board_is_told_how_many_are_from_the_ladder() -> None:
-    """Rows that cannot be asked for are none, wherever they come from."""
-    told: list[tuple[int, int]] = []
+def test_the_breaker_receives_how_many_rows_are_from_the_ladder() -> None:
+    """Rows that cannot be run do not count, wherever they come from."""
+    received: list[tuple[int, int]] = []
 
     class Board(FakeBoard):
         def admit(self, key: str, n: int, ladder: int = 0) -> Admission:
-            told.append((n, ladder))
+            received.append((n, ladder))
             return FakeBoard.admit(self, key, n, ladder)
 
     run([*events(3), waiting(offset=0), waiting(REPLAY, number=0), waiting(value=b"{")], registry=Board())
     run(events(2), registry=Board())
-    assert told == [(5, 2), (2, 0)]
+    assert received == [(5, 2), (2, 0)]
 
 
-def test_a_row_that_nobody_ran_is_no_probe_that_passed() -> None:
-    """The breaker hears of calls that were made: those that were not would close it."""
+def test_a_row_that_was_not_run_is_no_passed_probe() -> None:
+    """Only calls that were made are reported: others, counted as successes, would close the breaker."""
     registry = probing()
     run([waiting(offset=i) for i in range(3)], registry=registry, models={"m": failing(0, 1, 2, kind=Kind.UNAVAILABLE)})
     assert registry.reports[0][2] == Counts()
@@ -191,8 +196,8 @@ def test_a_row_that_nobody_ran_is_no_probe_that_passed() -> None:
     assert some.reports[0][2] == Counts(calls=2, failures=0, slow=0, runs=1)
 
 
-def test_a_probe_that_nobody_ran_is_given_back() -> None:
-    """The next batch may probe at once: a lease of probes that nobody runs would keep everybody waiting for its end."""
+def test_a_probe_that_was_not_run_is_released() -> None:
+    """The next batch may probe at once. A lease with unused probes would block all probes until it expires."""
     registry = probing()
     run([waiting(offset=i) for i in range(3)], registry=registry, models={"m": failing(0, 2, kind=Kind.UNAVAILABLE)})
     assert registry.released == [("m@2", 2)]

@@ -1,4 +1,4 @@
-"""Scoring of records that come from a rung or from replay: corrected, confirmed, retried, dead."""
+"""Scoring of records from a rung or from the replay topic: they are corrected, confirmed, retried or dead-lettered."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from tests.kit import (
 
 
 def test_a_retry_that_succeeds_corrects() -> None:
-    """The primary's late answer is revision 1, final, with the event's own origin and id."""
+    """The primary's late answer is revision 1 and final, and has the event's own origin and id."""
     done = run([waiting(origin=Origin(INPUT, 0, 77, NOW_MS - 9000))])
-    (said,) = answers(done)
-    assert (said.id, said.source, said.revision, said.final, said.reason) == ("w", "primary", 1, True, None)
+    (answer,) = answers(done)
+    assert (answer.id, answer.source, answer.revision, answer.final, answer.reason) == ("w", "primary", 1, True, None)
     given = done.verdicts.given[0].answers
     assert (given.topics, given.offsets) == ([INPUT], [77])
     assert done.outcomes == {("loans.retry.5s", "corrected"): 1}
@@ -39,13 +39,13 @@ def test_a_retry_that_succeeds_corrects() -> None:
 
 
 def test_an_event_without_an_id_keeps_the_id_of_its_origin() -> None:
-    """The id made of topic, partition and offset is that of the first reading, on retries too."""
+    """The id made of topic, partition and offset is that of the first reading, also on retries."""
     done = run([waiting(value=body(None), origin=Origin(INPUT, 0, 77, NOW_MS))])
     assert answers(done)[0].id == f"{INPUT}-0-77"
 
 
-def test_a_retry_that_fails_goes_to_the_next_rung_in_silence() -> None:
-    """With a rung left there is no second provisional answer; the attempt counts on."""
+def test_a_retry_that_fails_goes_to_the_next_rung_without_an_answer() -> None:
+    """While a rung is left there is no second provisional answer, and the attempt number grows."""
     record = waiting(number=0)
     done = run([record], models={"m": broken})
     assert answers(done) == []
@@ -58,10 +58,10 @@ def test_a_retry_that_fails_goes_to_the_next_rung_in_silence() -> None:
 
 
 def test_an_exhausted_retry_is_confirmed_and_dead() -> None:
-    """At the last rung's failure the fallback's answer is confirmed (revision 1, final), beside one dead letter."""
+    """After the last rung the fallback's answer is confirmed (revision 1, final), and there is one dead letter."""
     done = run([waiting("loans.retry.1m", number=1)], models={"m": broken})
-    (said,) = answers(done)
-    assert (said.source, said.revision, said.final, said.reason) == ("static", 1, True, "model_error")
+    (answer,) = answers(done)
+    assert (answer.source, answer.revision, answer.final, answer.reason) == ("static", 1, True, "model_error")
     (dead,) = done.verdicts.dead
     assert (dead.attempt.number, dead.attempt.next_revision, dead.attempt.version) == (2, 2, 2)
     assert not done.verdicts.retries and done.dead == {Kind.MODEL_ERROR: 1}
@@ -69,35 +69,35 @@ def test_an_exhausted_retry_is_confirmed_and_dead() -> None:
 
 @pytest.mark.parametrize("value", [b"{", None, body("w", x="three")], ids=["malformed", "tombstone", "invalid"])
 def test_a_retry_that_cannot_be_read_any_more_is_confirmed_and_dead(value: bytes | None) -> None:
-    """A provisional answer is always settled, whatever the event turns into."""
+    """A provisional answer always gets a final one, even if the event cannot be read any more."""
     done = run([replace(waiting(), value=value)])
-    (said,) = answers(done)
-    assert (said.source, said.revision, said.final) == ("static", 1, True)
+    (answer,) = answers(done)
+    assert (answer.source, answer.revision, answer.final) == ("static", 1, True)
     assert len(done.verdicts.dead) == 1 and done.verdicts.dead[0].attempt.next_revision == 2
 
 
 def test_the_confirmed_answer_of_an_unreadable_event_keeps_its_id() -> None:
-    """An event whose features are gone still says its id, so the confirmation supersedes the answer before."""
+    """An event without features still has its id, so the confirmation supersedes its provisional answer."""
     done = run([replace(waiting(), value=b'{"id": "w"}')])
     assert [(s.id, s.revision) for s in answers(done)] == [("w", 1)]
 
 
-def test_an_unsure_retry_is_confirmed_by_the_fallback() -> None:
-    """Low confidence on a retry settles it: the fallback's answer, final, and no dead letter."""
+def test_a_retry_of_low_confidence_is_confirmed_by_the_fallback() -> None:
+    """The fallback's answer is final, and there is no dead letter."""
     done = run([waiting()], plan(min_confidence=0.8), models={"m": lambda call: result([0.6])})
     assert [(s.source, s.reason, s.revision, s.final) for s in answers(done)] == [("static", "low_confidence", 1, True)]
     assert not done.verdicts.retries and not done.verdicts.dead
 
 
 def test_a_replay_that_succeeds_corrects_a_final_answer() -> None:
-    """An operator's replay of an exhausted dead letter gives revision 2, final."""
+    """A replayed dead letter whose retries were exhausted gets revision 2, final."""
     done = run([waiting(REPLAY, number=0, next_revision=2)])
     assert [(s.source, s.revision, s.final) for s in answers(done)] == [("primary", 2, True)]
     assert done.replayed == {"corrected": 1}
 
 
-def test_a_replay_that_fails_after_a_final_answer_says_nothing_more() -> None:
-    """It climbs the ladder again and ends dead again, without any further answer."""
+def test_a_replay_that_fails_after_a_final_answer_adds_no_answer() -> None:
+    """It goes up the ladder again and is dead-lettered again."""
     first = run([waiting(REPLAY, number=0, next_revision=2)], models={"m": broken})
     assert answers(first) == [] and [rung for rung, _, _ in retried(first)] == ["5s"]
     assert dict(retried(first)[0][2])["failsoft-next-revision"] == b"2" and first.replayed == {"retried": 1}
@@ -106,7 +106,7 @@ def test_a_replay_that_fails_after_a_final_answer_says_nothing_more() -> None:
 
 
 def test_a_replay_of_an_unanswered_event_gets_its_first_answer() -> None:
-    """What was malformed and is good now is answered with revision 0; what fails now gets a provisional one."""
+    """An event that was malformed and is valid now gets revision 0. If it fails now, that answer is provisional."""
     good = run([waiting(REPLAY, next_revision=0, failure=Failure(Kind.INVALID, "x"))])
     assert [(s.source, s.revision, s.final) for s in answers(good)] == [("primary", 0, True)]
     assert good.replayed == {"answered": 1}
@@ -135,7 +135,7 @@ def test_a_replay_that_is_still_bad_is_dead_again_and_unanswered() -> None:
     ],
 )
 def test_a_bad_header_is_dead_at_once(changes: Mapping[str, bytes | None], why: str) -> None:
-    """A control header that cannot be believed: a dead letter that names it, no answer, no attempt."""
+    """An invalid control header causes a dead letter that names it, without an answer and without an attempt."""
     record = waiting()
     registry = FakeBoard()
     headers = [(k, changes.get(k, v)) for k, v in record.headers]
@@ -146,14 +146,14 @@ def test_a_bad_header_is_dead_at_once(changes: Mapping[str, bytes | None], why: 
 
 
 def test_a_rung_without_a_due_time_is_a_bad_header() -> None:
-    """On a rung the due time must be there; on replay there is none."""
+    """A record of a rung must have a due time; a record of the replay topic has none."""
     record = waiting()
     done = run([replace(record, headers=[h for h in record.headers if h[0] != "failsoft-due-ms"])])
     assert [d.attempt.failure.message for d in done.verdicts.dead] == ["failsoft-due-ms: missing"]
 
 
-def test_control_headers_on_an_input_topic_are_not_believed() -> None:
-    """Forged history on a live event changes nothing, and is stripped from its retry."""
+def test_control_headers_on_an_input_topic_are_ignored() -> None:
+    """Control headers that a producer wrote change nothing, and are removed from the event's retry."""
     forged = replace(events(1)[0], headers=[("mine", b"\xff"), *attempt(number=1, next_revision=2).headers()])
     done = run([forged], models={"m": broken})
     assert [(s.revision, s.final) for s in answers(done)] == [(0, False)]

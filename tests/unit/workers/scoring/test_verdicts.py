@@ -1,4 +1,4 @@
-"""Verdicts: from what failed and who answered to what is written, kind by kind."""
+"""Verdicts: which answers, retries and dead letters follow from failures and answers, for each failure kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from failsoft.workers.telemetry.metrics import OUTCOMES, REPLAYED
 from tests.kit import INPUT, NOW_MS, REPLAY, Rec, answers, attempt, events, plan, retried, waiting
 
 RETRIED = [k for k in Kind if k.retried]
-NEVER_FRESH = {Kind.BAD_HEADER}  # only a record of our own topics has headers that we believe
+NEVER_FRESH = {Kind.BAD_HEADER}  # only records of the pipeline's own topics have headers that are read
 
 
 def _outcome(
@@ -55,7 +55,7 @@ def _by_primary(*rows: int) -> AnsweredRows:
 
 
 def _one(kind: Kind, the_plan: Plan | None = None, before: Attempt | None = None, answered: bool = True) -> Scored:
-    """The verdict on one event that failed as ``kind``: fresh, or with ``before`` behind it."""
+    """The verdict on one event that failed with ``kind``: a new event, or one with the attempt ``before``."""
     record = events(1)[0] if before is None else waiting()
     attempts = {} if before is None else {0: before}
     given = [_by_static(0)] if answered else []
@@ -64,7 +64,9 @@ def _one(kind: Kind, the_plan: Plan | None = None, before: Attempt | None = None
 
 @pytest.mark.parametrize("kind", [k for k in Kind if k not in NEVER_FRESH])
 def test_a_fresh_failure_is_retried_dead_or_neither_as_the_contract_says(kind: Kind) -> None:
-    """Retried kinds: a provisional answer and the first rung. Others: final; dead at once, save low confidence."""
+    """A retried kind gets a provisional answer and the first rung. Any other gets a final answer and, except low
+    confidence, a dead letter.
+    """
     unanswered = kind in (Kind.MALFORMED, Kind.INVALID)
     done = _one(kind, answered=not unanswered)
     assert len(retried(done)) == (1 if kind.retried else 0)
@@ -77,7 +79,7 @@ def test_a_fresh_failure_is_retried_dead_or_neither_as_the_contract_says(kind: K
 
 @pytest.mark.parametrize("kind", RETRIED)
 def test_without_a_ladder_a_retried_kind_is_exhausted_at_once(kind: Kind) -> None:
-    """One final answer and one dead letter that says so."""
+    """There is one final answer and one dead letter with the failure."""
     done = _one(kind, plan(rungs={}))
     assert [(s.revision, s.final) for s in answers(done)] == [(0, True)] and not done.verdicts.retries
     assert [(d.attempt.number, d.attempt.next_revision) for d in done.verdicts.dead] == [(0, 2)]
@@ -87,7 +89,7 @@ def test_without_a_ladder_a_retried_kind_is_exhausted_at_once(kind: Kind) -> Non
 @pytest.mark.parametrize("kind", RETRIED)
 @pytest.mark.parametrize(("number", "rung"), [(1, "1m"), (2, None)])
 def test_a_retry_that_failed_climbs_or_is_confirmed(kind: Kind, number: int, rung: str | None) -> None:
-    """While a rung is left it says nothing; afterwards the answer is confirmed, beside the dead letter."""
+    """While a rung is left there is no answer. After that the answer is confirmed, and there is a dead letter."""
     done = _one(kind, before=attempt(number=number), answered=rung is None)
     if rung is not None:
         assert [r for r, _, _ in retried(done)] == [rung] and not done.verdicts.dead
@@ -96,8 +98,8 @@ def test_a_retry_that_failed_climbs_or_is_confirmed(kind: Kind, number: int, run
         assert [d.attempt.number for d in done.verdicts.dead] == [number] and not retried(done)
 
 
-def test_bad_header_buries_what_was_saved_as_it_is() -> None:
-    """No answer is added, and the next revision stays what the header said."""
+def test_a_bad_header_dead_letters_the_salvaged_attempt_unchanged() -> None:
+    """No answer is added, and the next revision stays that of the header."""
     saved = attempt(failure=Failure(Kind.BAD_HEADER, "which"), next_revision=1, due_ms=None)
     done = conclude(_outcome([waiting()], {0: saved.failure}, attempts={0: saved}))
     assert [d.attempt for d in done.verdicts.dead] == [saved]
@@ -105,7 +107,7 @@ def test_bad_header_buries_what_was_saved_as_it_is() -> None:
 
 
 def test_a_held_row_has_no_verdict() -> None:
-    """Neither its failure nor anything else of it is told."""
+    """Neither its failure nor anything else of it is reported."""
     done = conclude(
         _outcome([waiting(), *events(1)], {0: Failure(Kind.MALFORMED, "")}, [_by_primary(1)], {0: attempt()}, held={0})
     )
@@ -113,8 +115,8 @@ def test_a_held_row_has_no_verdict() -> None:
     assert done.outcomes == {(INPUT, "answered"): 1}
 
 
-def test_answers_that_share_all_are_one_group() -> None:
-    """Fresh and retried rows of one source: a group for each revision, rows in order, the origins the events' own."""
+def test_answers_that_share_their_class_are_one_group() -> None:
+    """New and retried rows of one source form a group for each revision, in order, with the events' own origins."""
     records = [*events(2), waiting(offset=5), waiting(REPLAY, offset=6)]
     origin = Origin("other.events", 0, 40, NOW_MS)
     attempts = {2: attempt(origin=origin), 3: attempt(next_revision=2)}
@@ -125,8 +127,8 @@ def test_answers_that_share_all_are_one_group() -> None:
     assert done.replayed == {"corrected": 1} and done.answers == {("primary", "none"): 4}
 
 
-def test_failures_alike_share_a_group_of_retries() -> None:
-    """What is shared is rendered once; rows of another failure have their own message."""
+def test_equal_failures_share_a_group_of_retries() -> None:
+    """Shared headers are written once, and rows with another failure have their own message."""
     same, other = Failure(Kind.TIMEOUT, "late"), Failure(Kind.MODEL_ERROR, "broke")
     done = conclude(_outcome(events(3), {0: same, 1: other, 2: same}, [_by_static(0, 1, 2)]))
     assert [[r.offset for r in group.records] for group in done.verdicts.retries] == [[0, 2], [1]]
@@ -134,8 +136,8 @@ def test_failures_alike_share_a_group_of_retries() -> None:
     assert [(s.id, s.reason) for s in answers(done)] == [("e0", "timeout"), ("e2", "timeout"), ("e1", "model_error")]
 
 
-def test_a_retry_says_what_failed_last() -> None:
-    """Kind, message, model and version are the newest; the first failure's time and the origin stay."""
+def test_a_retry_has_the_latest_failure() -> None:
+    """Kind, message, model and version are the newest ones. The time of the first failure and the origin stay."""
     before = attempt(number=1, model="old", version=1)
     done = conclude(_outcome([waiting()], {0: Failure(Kind.TIMEOUT, "late")}, attempts={0: before}))
     ((_, _, headers),) = retried(done)
@@ -146,7 +148,7 @@ def test_a_retry_says_what_failed_last() -> None:
 
 
 def test_every_outcome_is_a_metrics_label() -> None:
-    """The table of metrics knows each outcome of a row and each result of a replay."""
+    """The table of metrics has each outcome of a record and each result of a replay."""
     for kind in Kind:
         for before in (None, attempt(number=1), attempt(number=2), attempt(number=2, next_revision=2)):
             if kind in NEVER_FRESH and before is None:

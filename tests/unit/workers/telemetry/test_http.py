@@ -1,4 +1,4 @@
-"""The worker's web server: its three pages, and that it answers whatever the event loop does."""
+"""The worker's web server: its three pages, and that it answers when the event loop is stuck."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from failsoft.workers.telemetry.metrics import Metrics
 
 
 class Worker:
-    """A web server and the two states that it reports."""
+    """A web server, and the reasons that its two checks return."""
 
     def __init__(self) -> None:
         self.live: str | None = None
@@ -43,8 +43,8 @@ def worker() -> Iterator[Worker]:
     worker.web.stop()
 
 
-def test_livez_and_readyz_are_two_questions(worker: Worker) -> None:
-    """Each answers for itself: 200, or 503 with the reason in words."""
+def test_livez_and_readyz_are_separate_checks(worker: Worker) -> None:
+    """Each returns 200, or 503 with the reason as text."""
     assert worker.get("/livez")[::2] == (200, "ok\n")
     assert worker.get("/readyz")[::2] == (503, "models are loading\n")
     worker.live, worker.ready = "lane 3 has made no progress for 31 s", None
@@ -53,7 +53,7 @@ def test_livez_and_readyz_are_two_questions(worker: Worker) -> None:
 
 
 def test_metrics_are_text_or_openmetrics(worker: Worker) -> None:
-    """The scraper chooses the format by what it accepts."""
+    """The scraper's Accept header decides the format."""
     worker.metrics.add("failsoft_dead_total", 7, kind="poison")
     status, type_, body = worker.get("/metrics")
     assert (status, type_.split(";")[0]) == (200, "text/plain")
@@ -71,31 +71,31 @@ def test_other_pages_and_methods_are_refused(worker: Worker) -> None:
 
 
 def test_head_has_no_body(worker: Worker) -> None:
-    """A HEAD request is answered by the status alone."""
+    """A HEAD request gets the status without the body."""
     assert worker.get("/readyz", method="HEAD")[::2] == (503, "")
 
 
 async def test_it_answers_while_the_event_loop_is_stuck() -> None:
-    """A loop that does not turn can still be seen from outside: here the request itself blocks it."""
+    """A stuck event loop must be visible from outside. Here the request itself blocks the loop."""
     worker = Worker()
-    turned: list[bool] = []
-    asyncio.get_running_loop().call_soon(turned.append, True)
+    ran: list[bool] = []
+    asyncio.get_running_loop().call_soon(ran.append, True)
     worker.live = "the event loop is stuck"
     try:
         assert worker.get("/livez")[0] == 503  # blocking, on the loop's thread
-        assert not turned, "the loop turned meanwhile, so this showed nothing"
+        assert not ran, "the loop was not blocked, so the test shows nothing"
     finally:
         worker.web.stop()
 
 
 def test_a_silent_client_does_not_hold_up_the_others(worker: Worker) -> None:
-    """A connection that says nothing has a thread of its own."""
+    """A connection that sends nothing has a thread of its own."""
     with socket.create_connection(("127.0.0.1", worker.port)):
         assert worker.get("/livez")[0] == 200
 
 
 def test_requests_are_not_logged(worker: Worker, capfd: pytest.CaptureFixture[str]) -> None:
-    """Scrapes, refusals and clients that hang up leave nothing on stderr."""
+    """Scrapes, refused requests and clients that close the connection write nothing to stderr."""
     worker.get("/metrics")
     worker.get("/nothing")
     connection = socket.create_connection(("127.0.0.1", worker.port))
@@ -106,15 +106,15 @@ def test_requests_are_not_logged(worker: Worker, capfd: pytest.CaptureFixture[st
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_taken_port_is_named_with_the_way_out(worker: Worker) -> None:
-    """The refusal says which port, and which flag chooses another."""
+def test_a_taken_port_is_named_with_the_option_that_changes_it(worker: Worker) -> None:
+    """The error names the port and the option that chooses another."""
     second = Web(CollectorRegistry(), lambda: None, lambda: None, port=worker.port)
     with pytest.raises(PortTaken, match=rf"port {worker.port} of 127\.0\.0\.1 .*--metrics-port"):
         second.start()
 
 
-def test_a_stopped_server_gives_its_port_back() -> None:
-    """After stop, another server can have the port at once; stopping twice is harmless."""
+def test_a_stopped_server_releases_its_port() -> None:
+    """After ``stop`` another server can use the port at once. A second ``stop`` does nothing."""
     first = Worker()
     first.get("/livez")
     first.web.stop()

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line whoever logs, text for people, and failures at a bounded rate."""
+"""Logs: one JSON object a line for all libraries, text on a terminal, and failures at a limited rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from failsoft.workers.telemetry.logs import FailureLog, FailureRecord, FewLines,
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """A stream to log to; afterwards, logging is as pytest had it."""
+    """A stream to log to. Afterwards pytest's logging is restored."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield io.StringIO()
@@ -39,7 +39,7 @@ def test_each_line_is_one_json_object(stream: io.StringIO) -> None:
 
 
 def test_libraries_log_the_same_way(stream: io.StringIO) -> None:
-    """Records of the standard library (Faust, aiokafka) pass through the same processors, arguments filled in."""
+    """Records of the standard library (Faust, aiokafka) pass the same processors, with their arguments filled in."""
     configure(stream=stream)
     logging.getLogger("aiokafka").warning("node %d is gone", 3, extra={"broker": "b"})
     [line] = lines(stream)
@@ -48,7 +48,7 @@ def test_libraries_log_the_same_way(stream: io.StringIO) -> None:
 
 
 def test_a_traceback_is_part_of_its_line(stream: io.StringIO) -> None:
-    """An exception does not break the rule of one object a line."""
+    """An error with a traceback is still one object on one line."""
     configure(stream=stream)
     try:
         raise RuntimeError("boom")
@@ -58,16 +58,16 @@ def test_a_traceback_is_part_of_its_line(stream: io.StringIO) -> None:
     assert ["RuntimeError: boom" in line["exception"] for line in lines(stream)] == [True, True]
 
 
-def test_what_json_does_not_know_is_written_as_text(stream: io.StringIO) -> None:
-    """An odd value in a field does not lose the line."""
+def test_a_value_that_json_cannot_hold_is_written_as_text(stream: io.StringIO) -> None:
+    """Such a value does not lose the line."""
     configure(stream=stream)
     structlog.get_logger().info("odd", value={1, 2}, raw=b"\xff")
     [line] = lines(stream)
     assert (line["value"], line["raw"]) == ("{1, 2}", "b'\\xff'")
 
 
-def test_the_level_is_obeyed_by_both(stream: io.StringIO) -> None:
-    """Less than the level is not written, whoever logs it; an unknown level is refused."""
+def test_the_level_applies_to_structlog_and_the_standard_library(stream: io.StringIO) -> None:
+    """Records below the level are not written, and an unknown level is refused."""
     configure("warning", stream=stream)
     structlog.get_logger().info("no")
     logging.getLogger("x").info("no")
@@ -78,15 +78,15 @@ def test_the_level_is_obeyed_by_both(stream: io.StringIO) -> None:
 
 
 def test_configuring_again_does_not_double(stream: io.StringIO) -> None:
-    """Each record is written once, however often this is set up."""
+    """Each record is written once, however often ``configure`` is called."""
     configure(stream=stream)
     configure(stream=stream)
     logging.getLogger("x").warning("once")
     assert len(lines(stream)) == 1
 
 
-def test_people_get_text(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal a line is for reading; NO_COLOR leaves the colours out."""
+def test_a_terminal_gets_text(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR leaves the colours out."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     configure(stream=stream, terminal=True)
     structlog.get_logger("lane").info("opened", lane=3)
@@ -100,8 +100,8 @@ def test_people_get_text(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -
     assert "\x1b[" not in plain.getvalue()
 
 
-def test_news_is_a_line_that_no_level_holds_back(stream: io.StringIO) -> None:
-    """That a worker is ready is one JSON object among the others, also where only errors are logged."""
+def test_news_is_written_at_any_level(stream: io.StringIO) -> None:
+    """That a worker is ready is logged as a JSON object even if only errors are logged."""
     configure("error", stream)
     structlog.get_logger("x").info("not this")
     news("worker a is ready", kafka="k:1", next=["failsoft tail"])
@@ -122,12 +122,12 @@ def test_news_is_a_line_that_no_level_holds_back(stream: io.StringIO) -> None:
     ],
 )
 def test_the_trace_is_read_from_traceparent(header: bytes | None, trace: str | None) -> None:
-    """A W3C header gives its trace id; anything else gives none, and no error."""
+    """A valid W3C header gives its trace id; anything else gives None and no error."""
     assert trace_id(header) == trace
 
 
 class Recorder:
-    """A log that keeps what it is told."""
+    """A log that keeps its lines."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, object]] = []
@@ -140,8 +140,8 @@ def failed(i: int = 0, model: str = "m", kind: str = "timeout", message: str = "
     return FailureRecord(f"e{i}", f"in-0-{i}", model, 2, kind, 1, "ab" * 16, message)
 
 
-def test_a_failure_is_one_line_with_its_coordinates() -> None:
-    """Who reads it can find the event, the model, the attempt and the trace."""
+def test_a_failure_is_one_line_with_its_event_model_attempt_and_trace() -> None:
+    """A reader of the line can find the event, the model, the attempt and the trace."""
     log = Recorder()
     FailureLog(log).failures([failed(7)], now=0.0)
     assert log.lines == [
@@ -160,8 +160,8 @@ def test_a_failure_is_one_line_with_its_coordinates() -> None:
     ]
 
 
-def test_more_than_the_rate_is_held_back_and_counted() -> None:
-    """Of a burst, a second's worth is written; the next line let through says how many were not."""
+def test_lines_over_the_rate_are_held_back_and_counted() -> None:
+    """Of a burst, the lines of one second are written. The next line has the count of those held back."""
     log = Recorder()
     failures = FailureLog(log, per_second=4)
     failures.failures((failed(i) for i in range(1000)), now=10.0)
@@ -172,16 +172,18 @@ def test_more_than_the_rate_is_held_back_and_counted() -> None:
     assert (log.lines[-1]["event_id"], log.lines[-1]["held_back"]) == ("e1001", 997)
 
 
-def test_one_models_noise_does_not_hide_anothers() -> None:
-    """The limit is a model's and a kind's."""
+def test_one_models_failures_do_not_hide_anothers() -> None:
+    """Each model and kind has a limit of its own."""
     log = Recorder()
     failures = FailureLog(log, per_second=1)
     failures.failures([failed(1), failed(2), failed(3, kind="bad_output"), failed(4, model="n")], now=0.0)
     assert [line["event_id"] for line in log.lines] == ["e1", "e3", "e4"]
 
 
-def test_an_hour_of_a_broken_model_is_bounded_and_nothing_uncounted() -> None:
-    """Lines are at most the rate times the time (and one burst); lines and counts add up to the failures."""
+def test_an_hour_of_failures_is_limited_and_all_are_counted() -> None:
+    """There are at most as many lines as the rate times the time and one burst. Lines and counts add up to all
+    failures.
+    """
     log = Recorder()
     failures = FailureLog(log, per_second=5)
     for second in range(3600):
@@ -192,8 +194,8 @@ def test_an_hour_of_a_broken_model_is_bounded_and_nothing_uncounted() -> None:
     assert len(written) + sum(int(str(line["held_back"])) for line in log.lines) == 20 * 3600
 
 
-def test_flush_says_what_is_still_held() -> None:
-    """At the end nothing is held in silence, and nothing is said twice."""
+def test_flush_logs_the_counts_that_are_left() -> None:
+    """Afterwards no count is left, and none is logged twice."""
     log = Recorder()
     failures = FailureLog(log, per_second=1)
     failures.failures([failed(i) for i in range(4)], now=0.0)
@@ -204,7 +206,7 @@ def test_flush_says_what_is_still_held() -> None:
 
 
 def test_a_slow_rate_still_writes() -> None:
-    """Less than one line a second is one line now and then, not none."""
+    """With a rate below one line a second, a line is still written from time to time."""
     log = Recorder()
     failures = FailureLog(log, per_second=0.125)
     for second in range(17):
@@ -215,7 +217,7 @@ def test_a_slow_rate_still_writes() -> None:
 
 
 def test_a_warning_that_repeats_is_held_back() -> None:
-    """Five a second, and the next that is written says how many were not."""
+    """Five lines a second are written, and the next one has the count of those held back."""
     log = Recorder()
     few = FewLines(log)
     for n in range(100):
@@ -226,14 +228,14 @@ def test_a_warning_that_repeats_is_held_back() -> None:
 
 
 def test_a_long_message_is_cut() -> None:
-    """An exception that quotes a tensor does not fill the log."""
+    """An error that quotes a tensor does not fill the log."""
     log = Recorder()
     FailureLog(log).failures([failed(message="x" * 10_000)], now=0.0)
     assert len(str(log.lines[0]["message"])) == 500
 
 
 def test_a_degraded_answer_is_json_too(stream: io.StringIO) -> None:
-    """The whole way: a failure through the real logger is one object, with the message in its own field."""
+    """A failure through the real logger is one object, with the message in its own field."""
     configure(stream=stream)
     FailureLog(structlog.get_logger("scoring")).failures([failed(1)], now=0.0)
     [line] = lines(stream)
@@ -241,7 +243,7 @@ def test_a_degraded_answer_is_json_too(stream: io.StringIO) -> None:
 
 
 def test_a_library_that_repeats_itself_is_held_back() -> None:
-    """In an outage a library writes thousands of lines of one kind: five pass, the rest are counted."""
+    """In an outage a library logs thousands of lines of one kind: five are written, and the others are counted."""
     out = io.StringIO()
     configure("info", out, terminal=False)
     for n in range(1000):
@@ -253,7 +255,7 @@ def test_a_library_that_repeats_itself_is_held_back() -> None:
 
 
 def test_libraries_are_quiet_below_a_warning() -> None:
-    """Every step of a library is no news at info, and is at debug."""
+    """A library's info lines are not written at info, but they are at debug."""
     for level, seen in (("info", False), ("debug", True)):
         out = io.StringIO()
         configure(level, out, terminal=False)

@@ -1,4 +1,4 @@
-"""The metrics: the names that the contract promises, and what a scrape of them says."""
+"""The metrics: the names that the contract promises, and the content of a scrape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.failure import Kind
 from failsoft.workers.telemetry.metrics import OUTCOMES, REPLAYED, TABLE, Metrics, MetricType
 
-# The contract's list, label by label; what dashboards, alerts and other people's scripts are written against.
+# The contract's list, with labels: users' dashboards, alerts and scripts depend on it.
 PROMISED = {
     "failsoft_events_total": ("topic", "outcome"),
     "failsoft_answers_total": ("source", "reason"),
@@ -54,7 +54,7 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 
 
 def test_the_table_is_the_contracts_list() -> None:
-    """Every promised metric is there under its name and labels, and no other (build_info's labels are free)."""
+    """The table has exactly the promised metrics with their labels (the labels of build_info are free)."""
     table = {d.name: d.labels for d in TABLE}
     assert table.pop("failsoft_build_info")
     assert table == PROMISED
@@ -62,7 +62,7 @@ def test_the_table_is_the_contracts_list() -> None:
 
 
 def test_names_follow_the_conventions() -> None:
-    """Counters end in _total and nothing else does; a unit is in the name; every metric says what it is."""
+    """Only counters end in _total, a unit is part of the name, and every metric has a help text."""
     for d in TABLE:
         assert d.name.endswith("_total") is (d.type is MetricType.COUNTER)
         assert d.name.endswith("_info") is (d.type is MetricType.INFO)
@@ -74,13 +74,13 @@ def test_names_follow_the_conventions() -> None:
 
 
 def test_no_label_grows_with_traffic() -> None:
-    """No label can hold an event's id, an offset, an exception's text or a worker's id."""
+    """No label can hold an event's id, an offset, an error's text or a worker's id."""
     labels = {label for d in TABLE for label in d.labels}
     assert not labels & {"event", "event_id", "key", "offset", "partition", "message", "error", "worker", "trace_id"}
 
 
 def test_a_batch_is_counted_at_once(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Counts of batches add up, one series a combination of labels."""
+    """The counts of batches add up, in one series for each combination of labels."""
     metrics.add("failsoft_answers_total", 250, source="primary", reason="none")
     metrics.add("failsoft_answers_total", 50, source="primary", reason="none")
     metrics.add("failsoft_answers_total", source="static", reason="timeout")
@@ -90,7 +90,7 @@ def test_a_batch_is_counted_at_once(metrics: Metrics, registry: CollectorRegistr
 
 
 def test_a_histogram_takes_many_observations_at_once(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """n events that share a value count n times, in its bucket and all above, and n times in the sum."""
+    """n events with one value count n times in its bucket and all above, and n times in the sum."""
     name = "failsoft_event_latency_seconds"
     metrics.observe(name, 0.02, 1000)  # exactly an edge: le means at most
     metrics.observe(name, 0.021, 10)
@@ -112,7 +112,7 @@ def test_histograms_have_labels_too(metrics: Metrics, registry: CollectorRegistr
 
 
 def test_exactly_one_breaker_state_is_1(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """A breaker that moved leaves no state behind at 1."""
+    """After a transition the former state is 0."""
     metrics.breaker("m", "2", BreakerState.OPEN)
     metrics.breaker("m", "2", BreakerState.HALF_OPEN)
     values = {
@@ -123,7 +123,7 @@ def test_exactly_one_breaker_state_is_1(metrics: Metrics, registry: CollectorReg
 
 
 def test_a_gauge_can_be_read_at_the_scrape(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """A gauge with a callback shows what is so when it is asked."""
+    """A gauge with a callback has the value at the time of the scrape."""
     waiting = {"5s": 3.0}
     metrics.read("failsoft_retry_waiting", lambda: [({"rung": r}, n) for r, n in waiting.items()])
     waiting["5s"] = 4.0
@@ -131,21 +131,21 @@ def test_a_gauge_can_be_read_at_the_scrape(metrics: Metrics, registry: Collector
 
 
 def test_an_unset_gauge_is_absent(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """What is not known is not shown as 0: an alert on the last progress would fire at every start."""
+    """An unknown value is not 0: otherwise an alert on the last progress would fire at every start."""
     assert registry.get_sample_value("failsoft_last_progress_timestamp_seconds") is None
     metrics.set("failsoft_last_progress_timestamp_seconds", 1.7e9)
     assert registry.get_sample_value("failsoft_last_progress_timestamp_seconds") == 1.7e9
 
 
 def test_counters_with_few_known_labels_start_at_zero(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """The first dead letter of a kind is a step from 0 to 1, which a rate can see."""
+    """The first dead letter of a kind is a step from 0 to 1, which a rate shows."""
     assert [registry.get_sample_value("failsoft_dead_total", {"kind": k}) for k in Kind] == [0.0] * len(Kind)
     assert [registry.get_sample_value("failsoft_replayed_total", {"result": r}) for r in REPLAYED] == [0.0] * 5
     assert len(OUTCOMES) == 6
 
 
 def test_an_unloaded_version_is_forgotten(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Gauges and infos of a version go when it is unloaded; its counters stay."""
+    """The gauges and infos of a version are dropped when it is unloaded; its counters stay."""
     for version in ("1", "2"):
         metrics.inform("failsoft_model_info", model="m", version=version, sha256="ab")
         metrics.breaker("m", version, BreakerState.CLOSED)
@@ -164,13 +164,13 @@ def test_an_unloaded_version_is_forgotten(metrics: Metrics, registry: CollectorR
     "labels", [{}, {"source": "primary"}, {"source": "primary", "reason": "none", "worker": "7"}, {"sauce": "x"}]
 )
 def test_wrong_labels_are_refused(metrics: Metrics, labels: dict[str, str]) -> None:
-    """A missing, misspelled or further label is a mistake in code, and does not make a series."""
+    """A missing, misspelled or unknown label is a mistake in code, and creates no series."""
     with pytest.raises(ValueError, match="failsoft_answers_total"):
         metrics.add("failsoft_answers_total", 1, **labels)
 
 
 def test_wrong_names_types_and_amounts_are_refused(metrics: Metrics) -> None:
-    """Only what is in the table exists, each metric has its own method, and counters never go down."""
+    """Only metrics of the table exist, each with the method of its type, and counters never go down."""
     with pytest.raises(KeyError):
         metrics.add("failsoft_unknown_total")
     with pytest.raises(ValueError, match="gauge, not a counter"):
@@ -184,14 +184,14 @@ def test_wrong_names_types_and_amounts_are_refused(metrics: Metrics) -> None:
 
 
 def test_a_label_named_from_can_be_given(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """``from`` is a word of Python's, and still a label."""
+    """``from`` is a Python keyword, and still a label."""
     labels = {"model": "m", "version": "2", "from": "closed", "to": "open"}
     metrics.add("failsoft_breaker_transitions_total", **labels)
     assert registry.get_sample_value("failsoft_breaker_transitions_total", labels) == 1
 
 
 def test_the_openmetrics_text_is_valid(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """A strict OpenMetrics parser reads the exposition back, every family of it."""
+    """A strict OpenMetrics parser reads every family of the exposition."""
     metrics.inform("failsoft_build_info", version="1.0", python="3.11")
     metrics.inform("failsoft_model_info", model="m", version="1", sha256="ab")
     metrics.set("failsoft_last_progress_timestamp_seconds", 1.7e9)
@@ -201,14 +201,14 @@ def test_the_openmetrics_text_is_valid(metrics: Metrics, registry: CollectorRegi
     assert {f.name for f in families} == {d.name.removesuffix("_total").removesuffix("_info") for d in TABLE}
 
 
-def test_a_name_cannot_be_taken_twice(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Two sets of metrics in one registry would be two truths; the second is refused."""
+def test_a_name_cannot_be_registered_twice(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """A second set of metrics in one registry is refused, since each name must have one source."""
     with pytest.raises(ValueError, match="Duplicated"):
         Metrics(registry)
 
 
 def test_threads_lose_no_count(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Batches counted on several threads, while another scrapes, all arrive."""
+    """Counts from several threads all arrive, also while another thread scrapes."""
 
     def count() -> None:
         for i in range(500):

@@ -1,4 +1,4 @@
-"""What a batch has to tell: metrics by batch, and lines that believe nothing of an input topic's headers."""
+"""Reporting a batch: metrics for the whole batch, and log lines that do not trust the headers of an input topic."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from failsoft.workers.telemetry.report import LISTED, Reporter
 from tests.kit import INPUT, NOW_MS, FakeBoard, Rec, attempt, broken, events, failing, run, trio, waiting
 
 
-def _told(records: list[Rec]) -> tuple[CollectorRegistry, list[structlog.typing.EventDict]]:
-    """What is measured and logged of a batch whose primary fails."""
+def _report(records: list[Rec]) -> tuple[CollectorRegistry, list[structlog.typing.EventDict]]:
+    """The metrics and log lines of a batch whose primary fails."""
     registry = CollectorRegistry()
     with structlog.testing.capture_logs() as lines:
         log = FailureLog(structlog.get_logger("test"))
@@ -26,22 +26,22 @@ def _told(records: list[Rec]) -> tuple[CollectorRegistry, list[structlog.typing.
 
 
 def test_a_line_names_the_event_and_its_origin() -> None:
-    """Of a retry, the place where the event was first read, and how often it was retried."""
-    _, (fresh, again) = _told([*events(1), waiting(number=0)])
+    """For a retry the origin is where the event was first read, and the attempt is the number of retries."""
+    _, (fresh, again) = _report([*events(1), waiting(number=0)])
     assert (fresh["event_id"], fresh["origin"], fresh["attempt"]) == ("e0", f"{INPUT}-0-0", 0)
     assert (again["event_id"], again["origin"], again["attempt"]) == ("w", f"{INPUT}-0-77", 1)
 
 
 @pytest.mark.parametrize("value", [None, b"\xff", b"5", b"9" * 5000])
-def test_forged_headers_are_not_believed_and_break_nothing(value: bytes | None) -> None:
-    """An input topic's control headers are anybody's: the first attempt is the first."""
+def test_forged_headers_are_ignored_and_cause_no_error(value: bytes | None) -> None:
+    """Any producer may write control headers to an input topic, so a live event always has attempt 0."""
     headers: list[Header] = [("failsoft-attempt", value), *attempt(number=3).headers(), ("traceparent", value)]
-    _, (line,) = _told([replace(events(1)[0], headers=headers)])
+    _, (line,) = _report([replace(events(1)[0], headers=headers)])
     assert (line["attempt"], line["trace_id"]) == (0, None)
 
 
-def test_what_an_ensemble_lacks_is_told() -> None:
-    """Its answer is degraded: a line names the event, and the member in its message."""
+def test_a_member_missing_from_an_answer_is_logged() -> None:
+    """The answer is degraded: one line has the event's id, and the member in its message."""
     with structlog.testing.capture_logs() as lines:
         log = FailureLog(structlog.get_logger("test"))
         reporter = Reporter(Metrics(CollectorRegistry()), log, "m", lambda: NOW_MS / 1000, lambda: 10.0)
@@ -55,7 +55,7 @@ def test_what_an_ensemble_lacks_is_told() -> None:
 
 def test_a_batch_is_measured_whole() -> None:
     """Events, answers, retries and latency are counted for each record of the batch."""
-    registry, _ = _told(events(LISTED + 4))
+    registry, _ = _report(events(LISTED + 4))
     for name, labels in (
         ("failsoft_events_total", {"topic": INPUT, "outcome": "provisional"}),
         ("failsoft_answers_total", {"source": "static", "reason": "model_error"}),
