@@ -1,4 +1,4 @@
-"""What crosses to a model's process and back is what was sent, and a process out of its mind is found out."""
+"""What crosses to a model's process and back is what was sent, and an invalid reply from a process is detected."""
 
 from __future__ import annotations
 

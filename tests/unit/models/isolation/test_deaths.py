@@ -260,7 +260,7 @@ def test_an_answer_that_is_none_counts_as_a_crash(start: Start, monkeypatch: pyt
         spoiled.setattr(codec, "answer", lambda about, blocks, n: read(about, blocks, n + 1))
         failure = ask(isolated, (1, 0.5))
     assert isinstance(failure, Failure) and failure.kind is Kind.CRASHED
-    assert "out of its mind: 1 numbers where 2 are right" in failure.message
+    assert "an invalid reply: 1 numbers instead of 2" in failure.message
     assert isinstance(ask(isolated, (1, 0.5)), ModelOutput)
     wait_for(lambda: [d.why for d in deaths] == ["crashed"], 30, "the report of the death")
     assert f"m@3: {deaths[0].message}" == failure.message

@@ -195,7 +195,7 @@ def test_a_call_that_finds_all_processes_busy_waits_and_says_so_at_its_deadline(
     timer = threading.Timer(0.1, second.set)
     timer.start()
     failure = isolated.run(rows(isolated.card, (1, 0.5)), second)
-    assert isinstance(failure, Failure) and failure.kind is Kind.UNAVAILABLE and "more replicas" in failure.message
+    assert isinstance(failure, Failure) and failure.kind is Kind.UNAVAILABLE and "add replicas" in failure.message
     first.set()
     callers[0].join(60)
     assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), ModelOutput)
