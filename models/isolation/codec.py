@@ -180,7 +180,7 @@ def _failure(kind: str, message: str) -> Failure:
 
 
 def _text(column: Sequence[Any]) -> list[Block]:
-    """Encodes strings as lengths in characters and the joined text: two calls a column, for any content."""
+    """Encodes strings as lengths in characters and the joined text: two calls per column, for any content."""
     lengths = np.fromiter(map(len, column), np.int64, len(column))
     return [lengths, "".join(column).encode("utf-8", "surrogatepass")]
 

@@ -5,7 +5,7 @@ The first process, the *forkserver*, never runs a batch of the worker. It loads 
 each time the worker asks for one. A fork takes milliseconds and shares the model's memory until it is written. The
 forkserver reports to the worker how each replica ended.
 
-A fork copies only one thread. That is safe here: a session with one thread a call has no thread pool (ONNX Runtime
+A fork copies only one thread. That is safe here: a session with one thread per call has no thread pool (ONNX Runtime
 starts one thread at import, which only waits to send telemetry). If a lock is copied while it is held, the replica
 hangs. Then it is stopped at its deadline like any model that hangs, and replaced by a new fork.
 """

@@ -133,7 +133,7 @@ class ChannelClosed(Exception):
 
 
 class Channel:
-    """Sends and receives messages, one JSON object a line, over a socket. The channel owns the socket from now on."""
+    """Sends and receives messages, one JSON object per line, over a socket. The channel owns the socket from now on."""
 
     def __init__(self, connection: socket.socket, tick: float | None = None) -> None:
         """``tick``: seconds after which ``receive`` returns without a message; None waits without a limit."""

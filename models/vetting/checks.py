@@ -130,7 +130,7 @@ def _made_up(artifact: Artifact, card: ModelCard, i: int) -> dict[str, object]:
 
 
 def _output(answers: Sequence[ModelOutput | Failure], origin: str, memory: str) -> Check:
-    """Checks one answer a row. Made-up values may be outside the model's domain, so some answers may be missing, but
+    """Checks one answer per row. Made-up values may be outside the model's domain, so some answers may be missing, but
     not all.
     """
     raised = [a for a in answers if isinstance(a, Failure)]
@@ -201,7 +201,7 @@ _UNASKED = Failure(Kind.UNAVAILABLE, "not asked")
 
 
 def _each(session: Session, rows: Columns) -> list[Prediction | Failure]:
-    """One answer a row. If a batch fails as a whole, its rows are run one by one."""
+    """One answer per row. If a batch fails as a whole, its rows are run one by one."""
     answer = session.run(rows)
     if isinstance(answer, ModelOutput):
         return [answer.bad.get(i) or answer.predictions.row(i) for i in range(rows.size)]
@@ -211,7 +211,7 @@ def _each(session: Session, rows: Columns) -> list[Prediction | Failure]:
 
 
 def _nan(session: Session, row: Columns) -> Check:
-    """Tries a NaN in each float feature, one feature a row. An answer is only noted: live, imputation comes first."""
+    """Tries a NaN in each float feature, one feature per row. An answer is only noted: live, imputation comes first."""
     names = [spec.name for spec in session.card.specs if spec.type is FeatureType.FLOAT]
     if not names:
         return Check("nan", CheckResult.SKIPPED, "no float feature")
