@@ -7,8 +7,8 @@ forked at once.
 ``memory`` limits each process with RLIMIT_DATA, on Linux only. The limit covers the interpreter and ONNX Runtime (about
 125 MB), the model, and all that a run allocates. It does not cover shared memory (batches in transit) and code mapped
 from files. An allocation beyond the limit fails. ONNX Runtime mostly turns that into an error of the run, and the
-process survives. RLIMIT_AS is not used: it counts reserved addresses that are never used, of which glibc makes 64 MB per
-thread. Watching the resident set would be too late: a single operator fills memory faster than any poll.
+process survives. RLIMIT_AS is not used: it counts reserved addresses that are never used, of which glibc makes 64 MB
+per thread. Watching the resident set would be too late: a single operator fills memory faster than any poll.
 """
 
 from __future__ import annotations

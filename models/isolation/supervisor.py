@@ -27,7 +27,7 @@ LOAD_WITHIN = 120.0
 """Seconds that loading and warming a model may take before the process counts as hanging. Loading gigabytes from a slow
 disk takes about a minute."""
 
-_SAID = 200  # characters kept of the last line on stderr
+_LONGEST_LINE = 200  # characters kept of the last line on stderr
 
 
 def idle_for(now: float, due: float, load_until: float | None, missing: bool) -> float | None:
@@ -47,7 +47,7 @@ def fate(code: int, stderr: str, memory: int | None) -> Death:
     ``code`` is negative for a signal; ``stderr`` is the text that the process wrote; ``memory`` is in bytes, None for
     no limit.
     """
-    last_line = stderr.splitlines()[-1][:_SAID] if stderr else ""
+    last_line = stderr.splitlines()[-1][:_LONGEST_LINE] if stderr else ""
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     if memory is not None and out_of_memory(stderr):
         return Death("memory", f"its process was over its memory limit of {size.text(memory)} ({how})")

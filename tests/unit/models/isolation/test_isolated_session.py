@@ -116,7 +116,7 @@ def test_columns_of_another_card_are_the_callers_mistake(start: Start) -> None:
     [
         (b"no model", {}, "not an ONNX file"),
         (same(), {"types": {"a": "float", "b": "float", "c": "float"}}, "has 2 columns, and the card lists 3"),
-        (same(), {"types": {"a": "float", "b": "float"}}, "no regression output"),
+        (same(), {"types": {"a": "float", "b": "float"}}, "not those of a regression output"),
     ],
 )
 def test_what_a_session_refuses_is_refused(tmp_path: Path, model: Any, card: dict[str, Any], told: str) -> None:
@@ -150,7 +150,7 @@ def test_a_version_over_its_cards_memory_is_refused(tmp_path: Path) -> None:
     and the message has the limit.
     """
     isolated = Isolated(artifact(tmp_path, bomb(100_000_000)), a_card(memory="256MB", types={"x": "float"}))
-    with pytest.raises(Unloadable, match=r"memory is refused for 1 made-up rows: .*its card's memory is 256MB"):
+    with pytest.raises(Unloadable, match=r"not enough memory for 1 made-up rows: .*its card's memory is 256MB"):
         isolated.warm()
     assert not processes()
 

@@ -82,7 +82,7 @@ def test_bad_rows_spoil_no_others(tmp_path: Path) -> None:
     assert outcome.predictions.scores[[0, 4]].tolist() == [0.25, 0.75]
     assert np.isfinite(outcome.predictions.scores).all()
     assert {i: f.kind for i, f in outcome.bad.items()} == dict.fromkeys([1, 2, 3], Kind.BAD_OUTPUT)
-    assert outcome.bad[3].message == "a score of 1.25, where [0, 1] is right"
+    assert outcome.bad[3].message == "a score of 1.25; the range is [0, 1]"
 
 
 def test_not_finite_is_bad_without_a_range(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_logits_are_no_probabilities(tmp_path: Path) -> None:
     session = load(tmp_path, same(2), a_card({"kind": "multiclass"}, a="float", b="float"))
     outcome = answer(session, (0.5, 0.5), (2, 3), (-1, 2), (0.5, 0.75))
     assert sorted(outcome.bad) == [1, 2, 3]
-    assert outcome.bad[1].message == "probabilities that are none: they sum to 5"
+    assert outcome.bad[1].message == "invalid probabilities: they sum to 5"
 
 
 def test_wrong_width_fails_the_batch(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_wrong_width_fails_the_batch(tmp_path: Path) -> None:
     )
     session = load(tmp_path, model, a_card({"kind": "binary"}, a="float", b="float"))
     outcome = session.run(rows(session.card, (0, 1)))
-    assert outcome == Failure(Kind.BAD_OUTPUT, "output 'y' is 1×4, which is no binary output")
+    assert outcome == Failure(Kind.BAD_OUTPUT, "output 'y' is 1×4, which does not fit a binary output")
 
 
 def test_one_tensor_a_feature_of_mixed_types(tmp_path: Path) -> None:
@@ -198,11 +198,11 @@ ABC = {**AB, "c": "float"}
         (one_row(), {}, AB, "batches of exactly 1: export it with a dynamic first dimension"),
         (added("ratio", "b"), {}, {"raito": "float", "b": "float"}, "'ratio' (did you mean 'raito'?)"),
         (added("a", "b"), {}, ABC, "features that the model does not take: 'c'"),
-        (same(3), {}, ABC, "has 3 columns: no binary output"),
-        (same(3), {"kind": "multiclass", "classes": ["p", "q"]}, ABC, "no multiclass output of 2 classes"),
+        (same(3), {}, ABC, "has 3 columns, not those of a binary output"),
+        (same(3), {"kind": "multiclass", "classes": ["p", "q"]}, ABC, "not those of a multiclass output of 2 classes"),
         (deep(), {}, AB, "output 'y' has 3 dimensions"),
         (same(2, "int64"), {}, {"a": "int", "b": "int"}, "no output is a float tensor"),
-        (same(2), {"output": "z"}, AB, "output 'z' is none of the model's: ['y']"),
+        (same(2), {"output": "z"}, AB, "output 'z' is not an output of the model, which has ['y']"),
         (two_outputs(), {}, A, "several float outputs ('y', 'z'): say in the card's [output] which answers"),
         (b"not a model", {}, A, "not an ONNX file, or a damaged one"),
     ],

@@ -1,4 +1,4 @@
-"""Telling rows apart: in which order, at what cost, and what is said of rows that were not told apart."""
+"""Telling rows apart: in which order, at what cost, and the message of rows that were not tried alone."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_past_the_budget_the_undecided_rows_fail_with_what_happened_to_them() ->
     """Each says how many they were, and how long it was tried; what was told apart before stays so."""
     bisection = Bisection(32, SLOW, 0.2, 0.5, 0.5)
     pieces = walk(bisection, {0, 31}, SLOW, now=0.2, cost=0.2)
-    said = Failure(Kind.TIMEOUT, "it hung (one of 4 rows that were not told apart within 0.5 s)")
+    said = Failure(Kind.TIMEOUT, "it hung (one of 4 rows that were not tried alone within 0.5 s)")
     assert bisection.bad == dict.fromkeys((0, 1, 30, 31), said)
     assert scores(bisection) == list(range(2, 30))
     assert pieces[-1].deadline == pytest.approx(0.1), "the last one was cut short by the budget's end"
@@ -92,7 +92,7 @@ def test_a_piece_that_the_budget_cut_short_is_not_blamed() -> None:
     assert first is not None and first.deadline == pytest.approx(0.1)
     bisection.record_outcome(first, SLOW)
     assert bisection.next(0.299) is None
-    assert bisection.bad[0].message == "it hung (one of 2 rows that were not told apart within 0.3 s)"
+    assert bisection.bad[0].message == "it hung (one of 2 rows that were not tried alone within 0.3 s)"
 
 
 def test_what_nobody_could_run_is_tried_again() -> None:
@@ -128,7 +128,9 @@ def test_a_model_that_fails_everything_is_not_asked_about_every_row() -> None:
     pieces = walk(bisection, set(range(4000)), BROKEN)
     assert len(pieces) == FRUITLESS - 1
     assert len(bisection.bad) == 4000 and bisection.predictions is None
-    assert bisection.bad[0].message.endswith(f"rows that were not told apart after {FRUITLESS} runs without an answer)")
+    assert bisection.bad[0].message.endswith(
+        f"rows that were not tried alone after {FRUITLESS} runs without an answer)"
+    )
 
 
 @pytest.mark.parametrize("shape", [lambda n: {"labels": list(range(n))}, lambda n: {"confidences": np.arange(n) / n}])

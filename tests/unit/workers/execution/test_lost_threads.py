@@ -126,7 +126,7 @@ async def test_splitting_ends_when_more_threads_are_lost_than_one_row_costs(mode
     result = await with_a_thread(desk.runner, call(*[9.0] * 40))
     assert desk.runner.lost == LOST_TO_SPLIT + 1
     assert set(kinds(result).values()) == {Kind.TIMEOUT} and len(result.bad) == 40
-    assert result.bad[39].message.endswith(f"not told apart while {LOST_TO_SPLIT + 1} threads are lost)")
+    assert result.bad[39].message.endswith(f"not tried alone while {LOST_TO_SPLIT + 1} threads are lost)")
     model.ran.clear()
     await with_a_thread(desk.runner, call(9, 1))
     assert model.ran == [2], "a batch that fails meanwhile is not split at all"

@@ -108,7 +108,7 @@ async def test_a_row_that_hangs_costs_the_budget_and_not_its_neighbours(tmp_path
     result = await with_a_thread(tested, call(column(session, 2000, {1234: 9}), deadline=0.3, bisection=SOON))
     assert time.monotonic() - began < SOON, "the budget"
     answered_but(result, 2000, 1234)
-    assert kinds(result) == {1234: Kind.TIMEOUT} and "not told apart" not in result.bad[1234].message
+    assert kinds(result) == {1234: Kind.TIMEOUT} and "not tried alone" not in result.bad[1234].message
     assert result.seconds >= 0.3, "a run that timed out is a slow one"
     assert tested.lost == 0
 
@@ -120,7 +120,7 @@ async def test_past_the_budget_the_undecided_rows_fail_together_and_say_so(tmp_p
     result = await with_a_thread(runner(session), hanging)
     assert result.predictions is None and set(kinds(result).values()) == {Kind.TIMEOUT}
     assert len(result.bad) == 160
-    assert result.bad[80].message.endswith("(one of 160 rows that were not told apart within 0.45 s)")
+    assert result.bad[80].message.endswith("(one of 160 rows that were not tried alone within 0.45 s)")
 
 
 async def test_a_run_that_is_too_late_fails_although_it_succeeded(tmp_path: Path) -> None:
