@@ -26,7 +26,7 @@ from failsoft.workers.telemetry.metrics import Metrics
 log = structlog.get_logger("failsoft.runner")
 
 GRACE = 0.25
-"""Seconds that a run has to return after it was told to end. Between two operators that takes a millisecond, and
+"""Seconds that a run has to return after it was terminated. Between two operators that takes a millisecond, and
 killing a process some tens of milliseconds. The rest is for a machine whose cores are all busy."""
 
 LOST_TO_SPLIT = 4
