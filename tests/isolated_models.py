@@ -40,7 +40,7 @@ def deadly() -> onnx.ModelProto:
 
 
 def hanging() -> onnx.ModelProto:
-    """Answers ``y`` after a loop with as many turns as the largest ``x``. Each turn is short, so the loop can be
+    """Answers ``y`` after a loop of as many turns as the largest ``x``. Each turn is short, so the loop can be
     stopped.
     """
     body = helper.make_graph(
@@ -61,7 +61,7 @@ def hanging() -> onnx.ModelProto:
 
 
 def heavy() -> onnx.ModelProto:
-    """Answers ``y`` after squaring a matrix with as many rows as the largest ``x``: one operator, which cannot be
+    """Answers ``y`` after squaring a matrix with the largest ``x`` as its side: one operator, which cannot be
     stopped.
     """
     return onnx_model(

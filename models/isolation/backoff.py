@@ -1,5 +1,5 @@
-"""Owns the back-off of an isolated model's restarts: none while a batch is bisected, longer waits when no restart
-helps.
+"""Owns the back-off of an isolated model's restarts: none at first, as bisecting a batch needs it, then longer
+waits.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ FIRST = 0.1
 """Seconds of the first wait. Without it a process that dies at every start would keep a core busy."""
 
 LONGEST = 10.0
-"""Seconds of the longest wait. The missing resource (mostly memory) may be back at any time, and a try costs a
-second."""
+"""Seconds of the longest wait. A missing resource (mostly memory) may be back at any time, and a try costs a second."""
 
 HEALTHY = 30.0
 """Seconds without a death after which the next death counts as the first. It is three times the longest wait."""

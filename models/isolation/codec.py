@@ -35,7 +35,7 @@ class Damaged(ValueError):
 
 
 def send_columns(columns: Columns) -> tuple[About, list[Block]]:
-    """Encodes a batch for the model. A matrix is one block, a column of numbers one, a column of strings two (lengths,
+    """Encodes a batch for the model. A matrix or a column of numbers is one block, a column of strings two (lengths,
     text).
     """
     about: About = {"rows": columns.size, "matrix": columns.matrix is not None}
@@ -107,8 +107,8 @@ def send_answer(answer: ModelOutput | Failure) -> tuple[About, list[Block]]:
 
 
 def answer(about: Mapping[str, Any], blocks: Sequence[Bytes], n: int) -> ModelOutput | Failure:
-    """Decodes the answers to a batch of ``n`` rows, copied out of ``blocks``. Raises Damaged for an answer that no
-    session gives.
+    """Decodes the answers to ``n`` rows, copied out of ``blocks``. Raises Damaged for an answer that no session
+    gives.
     """
     try:
         if "failure" in about:

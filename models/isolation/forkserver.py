@@ -40,8 +40,7 @@ FAILED = 70
 """Exit code of a replica that ended with an unexpected exception. The traceback is on stderr."""
 
 MOST = 1 << 30
-"""Largest JSON header of a batch or an answer, in bytes. An answer lists each failed row with a message, so it can be
-long."""
+"""Largest JSON header of a batch or an answer, in bytes. An answer lists each failed row with a message."""
 
 _FDS = 3  # file descriptors sent for one fork: socket, stop pipe, segment
 

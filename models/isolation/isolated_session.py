@@ -59,9 +59,7 @@ class Isolated:
         clock: Clock = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """Starts to load the model; ``warm`` waits for it. ``on_death`` is called on another thread, once for each
-        process that died.
-        """
+        """Starts to load the model; ``warm`` waits for it. ``on_death`` is called on another thread, once per death."""
         self.artifact = artifact
         self.card = card
         self.key = artifact.key
@@ -88,7 +86,7 @@ class Isolated:
         Returns within 100 ms of ``cancel.set``, even if the model does not stop.
         """
         if columns.specs != self._specs:
-            raise ValueError(f"{self.key} wants the columns of its card, and got {[s.name for s in columns.specs]}")
+            raise ValueError(f"{self.key} needs the columns of its card, and got {[s.name for s in columns.specs]}")
         stop = _Stop()
         if cancel is not None and not cancel.begin(stop):
             return late(self.key, self.card)

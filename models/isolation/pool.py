@@ -75,9 +75,7 @@ class Replicas:
                 shared.changed.wait(TICK)
 
     def give_back(self, replica: Replica, answered: bool) -> None:
-        """Makes the process free for the next call. ``answered``: the call got an answer, which resets the restart
-        back-off.
-        """
+        """Makes the process free for the next call. ``answered``: the call got an answer; that resets the back-off."""
         shared = self._shared
         with shared.changed:
             replica.busy = False

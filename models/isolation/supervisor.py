@@ -24,8 +24,8 @@ from failsoft.schemas import wire
 from failsoft.schemas.config import size
 
 LOAD_WITHIN = 120.0
-"""Seconds that loading and warming a model may take before the process counts as hanging. Loading gigabytes from a slow
-disk takes about a minute."""
+"""Seconds that loading and warming may take before the process counts as hanging. Gigabytes from a slow disk take about
+a minute."""
 
 _LONGEST_LINE = 200  # characters kept of the last line on stderr
 
@@ -244,9 +244,7 @@ class ReplicaSupervisor:
         self._forkserver, self._loaded = None, False
 
     def _refuse_or_wait(self, death: Death) -> None:
-        """Refuses the model if it never loaded. A model that loaded before may load again, so it is retried after the
-        back-off.
-        """
+        """Refuses a model that never loaded. A model that loaded before is retried after the back-off."""
         if self._forkserver is not None:
             self._forkserver.wait()
             self._drop_forkserver()
@@ -277,9 +275,7 @@ class ReplicaSupervisor:
             self._shared.last = death.message
 
     def _end_all(self) -> None:
-        """Ends the forkserver by closing its socket; its replicas end with it. Waits for it, so that no process is
-        left.
-        """
+        """Ends the forkserver by closing its socket, and its replicas with it. Waits, so that no process is left."""
         if self._forkserver is not None:
             for replica in list(self._shared.alive.values()):
                 self._reap(replica, Death("unloaded", f"{self._key} is unloaded"))

@@ -23,8 +23,7 @@ FIRST = 1 << 18
 """Bytes of a new segment. It holds some hundred events, and its size doubles as batches grow."""
 
 MOST = 1 << 32
-"""Largest size in bytes that an answer may claim. A batch is a few megabytes, so a larger claim comes from a damaged
-process."""
+"""Largest size in bytes that an answer may claim. A batch is a few megabytes; only a damaged process claims more."""
 
 _ALIGNED = 64
 """Blocks begin at multiples of a cache line (bytes), which is more than any number type needs."""
@@ -147,9 +146,7 @@ class Channel:
             )
 
     def send(self, message: About) -> None:
-        """Sends one message. Raises ChannelClosed. A message is far smaller than the socket's buffer, so this does not
-        wait.
-        """
+        """Sends one message without waiting: it is far smaller than the socket's buffer. Raises ChannelClosed."""
         try:
             self.socket.sendall(wire.dumps(message) + b"\n")
         except OSError as error:
@@ -177,9 +174,7 @@ class Channel:
         return message
 
     def feed(self, chunk: bytes) -> None:
-        """Adds bytes that were received elsewhere, together with file descriptors. Raises Damaged for a message over
-        the limit.
-        """
+        """Adds bytes that were received together with file descriptors. Raises Damaged for a message over the limit."""
         self._got += chunk
         if len(self._got) > _FRAME:
             raise Damaged(f"a message of over {_FRAME} bytes")

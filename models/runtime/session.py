@@ -136,7 +136,7 @@ class Session:
         ValueError if the columns are not those of the card, which is a mistake of the caller.
         """
         if columns.specs != self._specs:
-            raise ValueError(f"{self.key} wants the columns of its card, and got {[s.name for s in columns.specs]}")
+            raise ValueError(f"{self.key} needs the columns of its card, and got {[s.name for s in columns.specs]}")
         session = self._session
         if session is None:
             return Failure(Kind.UNAVAILABLE, f"{self.key} is unloaded")
@@ -179,9 +179,7 @@ def late(key: str, card: ModelCard) -> Failure:
 
 
 def _options(warns: bool = False) -> ort.SessionOptions:
-    """One thread per call, without spinning: lanes and processes give parallelism, and other processes share the
-    cores.
-    """
+    """One thread per call, without spinning: parallelism comes from lanes and processes, which share the cores."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -125,7 +125,7 @@ def _by_name(inputs: Sequence[Port], specs: Sequence[Spec]) -> Feeds:
     missing = [f"{name!r}{near(name, by_feature)}" for name in wanted if name not in by_feature]
     unused = [f"{name!r}{near(name, wanted)}" for name in by_feature if name not in wanted]
     if missing:
-        raise Mismatch(f"the model wants features that the card does not list: {', '.join(missing)}")
+        raise Mismatch(f"the model takes features that the card does not list: {', '.join(missing)}")
     if unused:
         raise Mismatch(f"the card lists features that the model does not take: {', '.join(unused)}")
     plan = []
@@ -177,9 +177,7 @@ class OutputReader:
         return [self.scores] if self.label is None else [self.scores, self.label]
 
     def read(self, tensors: Sequence[Tensor], n: int) -> ModelOutput | Failure:
-        """Reads the tensors of a batch of ``n`` rows, in the order of ``names``. A wrong shape fails the whole
-        batch.
-        """
+        """Reads the tensors of ``n`` rows, in the order of ``names``. A wrong shape fails the whole batch."""
         raw = np.asarray(tensors[0])
         shape = "×".join(map(str, raw.shape)) or "scalar"
         if raw.ndim not in (1, 2) or raw.shape[0] != n:
@@ -253,10 +251,10 @@ def answers(outputs: Sequence[Port], card: ModelCard) -> OutputReader:
                 'to_onnx(model, …, options={"zipmap": False})'
             )
         types = ", ".join(f"{port.name!r}: {port.type}" for port in outputs)
-        raise Mismatch(f"no output is a float tensor ({types}): export scores or probabilities, not labels alone")
+        raise Mismatch(f"no output is a float tensor ({types}): export scores or probabilities, not only labels")
     if len(floats) > 1:
         names = ", ".join(repr(port.name) for port in floats)
-        raise Mismatch(f'several float outputs ({names}): say in the card\'s [output] which answers, output = "…"')
+        raise Mismatch(f'several float outputs ({names}): choose one in the card\'s [output], output = "…"')
     (scores,) = floats
     if len(scores.shape) > 2:
         raise Mismatch(f"output {scores.name!r} has {len(scores.shape)} dimensions; it may have one or two")

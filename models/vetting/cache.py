@@ -36,9 +36,7 @@ class VettingCache:
             return None
 
     def remember(self, key: str, vetting: Vetting) -> None:
-        """Keeps a pass under ``key`` (hex) and drops the oldest passes beyond MOST. Raises ValueError for a failed
-        vetting.
-        """
+        """Keeps a pass under ``key`` (hex) and drops the oldest beyond MOST. Raises ValueError for a failed vetting."""
         if not vetting.passed:
             raise ValueError(f"{vetting.key} did not pass: {vetting.describe()}")
         if not _own(self._folder):

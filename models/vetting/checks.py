@@ -20,8 +20,7 @@ from failsoft.schemas.features import Columns, FeatureType, columns
 from failsoft.schemas.prediction import Prediction
 
 Step = str | Check
-"""Either the name of a check that begins or a finished check. After a crash the reader knows which check was
-running."""
+"""The name of a check that begins, or a finished check. After a crash the reader knows which check was running."""
 
 SAMPLE = 16
 """Rows that are tried one by one: enough to include each category of a small set, and few enough for the time limits at
@@ -84,7 +83,7 @@ def run_checks(artifact: Artifact, card: ModelCard, memory: str, clock: Callable
 
 def _checksum(artifact: Artifact) -> Check:
     if artifact.declared:
-        return Check("checksum", CheckResult.PASSED, f"sha256 {artifact.sha256[:12]}…, as version.toml says")
+        return Check("checksum", CheckResult.PASSED, f"sha256 {artifact.sha256[:12]}…, as in version.toml")
     message = f'no sha256 in version.toml, so an incomplete copy is not detected: add sha256 = "{artifact.sha256}"'
     return Check("checksum", CheckResult.SKIPPED, message)
 
@@ -110,9 +109,7 @@ def _sample(artifact: Artifact, card: ModelCard, vectors: Sequence[Golden] | Non
 
 
 def _made_up(artifact: Artifact, card: ModelCard, i: int) -> dict[str, object]:
-    """One made-up row. Row 0 has zeros and first categories, row 1 the training data's typical values; the others
-    vary.
-    """
+    """One made-up row: row 0 has zeros and first categories, row 1 typical values of the training data, others vary."""
     row: dict[str, object] = {}
     for j, feature in enumerate(card.features):
         known = artifact.statistics.get(feature.name)
@@ -130,8 +127,8 @@ def _made_up(artifact: Artifact, card: ModelCard, i: int) -> dict[str, object]:
 
 
 def _output(answers: Sequence[ModelOutput | Failure], origin: str, memory: str) -> Check:
-    """Checks one answer per row. Made-up values may be outside the model's domain, so some answers may be missing, but
-    not all.
+    """Checks one answer per row. Some answers may be missing, since made-up values may be outside the model's
+    domain.
     """
     raised = [a for a in answers if isinstance(a, Failure)]
     for failure in raised:
@@ -169,8 +166,10 @@ def _batch(session: Session, sample: Columns, good: np.ndarray[tuple[int], np.dt
         expected = np.resize(np.array(single_scores), n)
         off = np.abs(answer.predictions.scores - expected)
         if (off > golden.ABSOLUTE + golden.RELATIVE * np.abs(expected)).any() or answer.bad:
-            message = f"a row's answer in a batch of {n} is up to {off.max():.2g} off its answer alone: rows are mixed"
-            return Check("batch", CheckResult.NOTE, f"{message}, or chance is part of the model")
+            message = (
+                f"a row's answer in a batch of {n} is up to {off.max():.2g} off its answer alone: the model mixes rows"
+            )
+            return Check("batch", CheckResult.NOTE, f"{message}, or is random")
     return Check("batch", CheckResult.PASSED, f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]} rows")
 
 
@@ -248,8 +247,10 @@ def _time(
 
     one = quickest(1)
     if one > deadline:
-        message = f"a single row takes {_ms(one)}, and the card's deadline is {_ms(deadline)}: every call would be late"
-        return Check("time", CheckResult.FAILED, f"{message}; give it more time, or make the model smaller")
+        message = (
+            f"a single row takes {_ms(one)}, and the card's deadline is {_ms(deadline)}: every call would time out"
+        )
+        return Check("time", CheckResult.FAILED, f"{message}; raise the deadline, or make the model smaller")
     many = quickest(BATCHES[-1])
     message = (
         f"first run {_ms(first)}, then {_ms(one)} a row and {_ms(many)} for {BATCHES[-1]}; deadline {_ms(deadline)}"

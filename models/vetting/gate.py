@@ -165,16 +165,14 @@ def _verdict(model: str, version: int, sha256: str, check: Check) -> Vetting:
 
 
 def _environment() -> dict[str, str]:
-    """The variables that the subprocess needs to start. The others are left out: Kafka's passwords are in the
-    environment.
-    """
+    """Only the variables that the subprocess needs to start: Kafka's passwords are in the environment."""
     path = os.pathsep.join(str(Path(each).resolve()) for each in sys.path)
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, **_ONE_THREAD, "PYTHONPATH": path, "PYTHONUTF8": "1"}
 
 
 def _read(out: bytes) -> tuple[list[Check], str | None]:
-    """The checks that were done, and the name of the check that was running when the subprocess ended; None if it
+    """The finished checks, and the name of the check that was running when the subprocess ended; None if it
     finished.
     """
     checks: list[Check] = []
@@ -236,8 +234,8 @@ def _mb(size: int) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs in the subprocess: PATH SHA256 CARD MEMORY CPU WALL PARENT. Writes a line of JSON for each step, and a last
-    one at the end.
+    """Runs in the subprocess with PATH SHA256 CARD MEMORY CPU WALL PARENT. Writes a line of JSON per step, and an end
+    line.
     """
     path, sha256, card, memory, cpu, wall, parent = arguments
     out = os.dup(1)

@@ -70,9 +70,7 @@ class Golden:
 
 
 def read(path: Path) -> list[Golden] | None:
-    """The vectors at ``path``, or None if the file does not exist. Raises Refused with the line, the key and what it
-    may be.
-    """
+    """The vectors at ``path``, None without the file. Raises Refused with the line, the key and what it may be."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise Refused(str(path), [f"over {MAX_BYTES // 1_000_000} MB: a few dozen lines are enough"])

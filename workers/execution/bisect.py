@@ -1,5 +1,4 @@
-"""Owns the search for the failing rows of a batch, as a pure class: it takes the outcomes of runs and gives the next
-run.
+"""Owns the search for the failing rows of a batch, as a pure class: it takes outcomes of runs and gives the next run.
 
 A model may raise, hang or crash for a whole batch because of one row. The batch is split into pieces, and each failing
 piece is split again, until every failing row stands alone. Large pieces run first, so that most good rows are answered
@@ -25,8 +24,7 @@ DEAR = frozenset({Kind.TIMEOUT, Kind.CRASHED})
 """Failures that are expensive each time: they cost a deadline or the restart of a process."""
 
 WAYS = 16
-"""Number of pieces after an expensive failure. 4,000 rows become 250, 16 and 1 in three levels; halves take twelve
-levels."""
+"""Pieces after an expensive failure. 4,000 rows become 250, 16 and 1 in three levels; halves take twelve levels."""
 
 FRUITLESS = 1_000
 """Runs without any answer after which the model itself is taken to be broken, not its input.
@@ -75,9 +73,7 @@ class Bisection:
         self._split(np.arange(n), why)
 
     def next(self, now: float) -> Piece | None:
-        """The next piece to run, or None when every row is answered or failed. After the budget the undecided rows
-        fail.
-        """
+        """The next piece to run; None when every row is decided. After the budget the undecided rows fail."""
         if self._over or now >= self._until:
             self.give_up(f"within {self._budget:g} s")
         elif self._runs >= FRUITLESS and not self._answers:
@@ -113,9 +109,7 @@ class Bisection:
 
     @property
     def predictions(self) -> Predictions | None:
-        """The answers as one batch of ``n`` rows, with placeholders for rows in ``bad``. None if no row was
-        answered.
-        """
+        """The answers as one batch of ``n`` rows, with placeholders for rows in ``bad``; None without any answer."""
         return _joined(self._answers, self._n)
 
     def _split(self, rows: Rows, why: Failure) -> None:

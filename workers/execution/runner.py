@@ -105,8 +105,8 @@ class Runner:
         return self._run(model, call)
 
     def add(self, key: str, session: Runs) -> None:
-        """Runs calls for ``key`` on ``session`` from now on. Raises ValueError if the key is in use: retire it
-        first.
+        """Runs calls for ``key`` on ``session`` from now on. Raises ValueError if the key is in use (retire it
+        first).
         """
         if key in self._models:
             raise ValueError(f"{key} is in use")
@@ -208,9 +208,7 @@ class Runner:
 
 
 class _Run:
-    """One run with its timer, on the event loop. The timer checks the run at its deadline and at the end of the
-    grace.
-    """
+    """One run with its timer, on the event loop. The timer checks it at its deadline and at the end of the grace."""
 
     __slots__ = ("_cancel", "_deadline", "_job", "_loop", "_lost", "_model", "_runner", "_timer", "ended")
 
@@ -227,9 +225,7 @@ class _Run:
         )
 
     def leave(self) -> None:
-        """Called when the caller stops waiting. If the caller was cancelled before the run ended, the run is cancelled
-        too.
-        """
+        """Called when the caller stops waiting. If the caller was cancelled, the run is cancelled too."""
         if self.ended.cancelled():
             self._cancel.set()
         else:
@@ -276,8 +272,9 @@ class _Run:
 
 
 async def _refused(call: Call) -> CallResult:
-    """The result for a key that is not in use: the version was retired between the plan and the call. It is not the
-    model's failure, so it is not counted.
+    """The result for a key that is not in use, because its version was retired between the plan and the call.
+
+    It is not the model's failure, so it is not counted.
     """
     return CallResult(
         None, dict.fromkeys(range(len(call)), Failure(Kind.UNAVAILABLE, f"{call.key} is not loaded")), 0.0

@@ -139,9 +139,7 @@ def first(
 
 
 def prove(repository: Repository, card: ModelCard, version: int, within: Limits | None = None) -> str | None:
-    """Why this version may not serve now, or None; blocks. It is always vetted anew: a remembered pass does not
-    count.
-    """
+    """Why this version may not serve now, or None; blocks. It is vetted anew: a remembered pass does not count."""
     try:
         with _files_of(card.name, version):
             vetting = vet(repository, card, version, within, anew=True)

@@ -57,9 +57,7 @@ def _members(where: str, card: ModelCard, repository: Repository) -> dict[str, M
 
 
 def _refuse_unkept(where: str, card: ModelCard) -> None:
-    """Refuses ``impute = "last_known"`` for features: workers do not keep features yet, so such events would be
-    invalid.
-    """
+    """Refuses ``impute = "last_known"``: workers do not keep features yet, so such events would be invalid."""
     asking = [f.name for f in card.features if f.impute is not None and f.impute.method is Method.LAST_KNOWN]
     if asking:
         advice = 'give a value, "mean", "median" or "mode"'

@@ -1,5 +1,5 @@
-"""Owns this worker's view of versions and breakers: which version serves, which calls are admitted, and which reports
-the fleet gets.
+"""Owns this worker's view of versions and breakers: what serves, what is admitted, and what is reported to the
+fleet.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class ServingRegistry:
         self._breakers[key].release(generation, n)
 
     def may_retry(self, model: str) -> bool:
-        """True if retries of ``model`` may be attempted now. While a model is known to be down, retries wait and use no
+        """True if retries of ``model`` may be attempted now. While the model is down, retries wait and use no
         attempt.
         """
         served = self._serving.get(model)
@@ -105,9 +105,7 @@ class ServingRegistry:
         return local.may_retry(self._clock(), self._now_ms())
 
     def request_probes(self, model: str) -> None:
-        """Called when retries of ``model`` wait. If none may be attempted, its breaker asks the fleet breaker for
-        probes.
-        """
+        """Called while retries of ``model`` wait. If none may be attempted, its breaker asks the owner for probes."""
         served = self._serving.get(model)
         if served is None or not self.knows_fleet:
             return
@@ -116,9 +114,7 @@ class ServingRegistry:
             self.on_news()
 
     def absorb(self, row: BreakerRow) -> None:
-        """Takes the fleet's row of one breaker. The row of a version that is not loaded here is kept until it is
-        loaded.
-        """
+        """Takes the fleet's row of one breaker. The row of a version that is not loaded here is kept for later."""
         self._rows[row.key] = row
         local = self._breakers.get(row.key)
         if local is None:

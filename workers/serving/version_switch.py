@@ -1,6 +1,4 @@
-"""Owns the switch between versions: loads the version that the fleet's row wants, serves it, and reports to the
-fleet.
-"""
+"""Owns the switch between versions: loads and serves the version that the fleet's row wants, and sends heartbeats."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ log = structlog.get_logger("failsoft.versions")
 
 AGAIN = (1.0, 30.0)
 """Seconds before a version that could not serve is tried again: the first wait and the longest. Its files may still be
-on their way to this machine."""
+copied to this machine."""
 
 LOOK = 0.5
 """Seconds between two checks whether a version is to be tried again."""
@@ -123,8 +121,8 @@ class Versions(Service):  # type: ignore[misc]
         loaded.recent.add(len(call), failures, result.seconds, confidences, self._clock())
 
     def absorb(self, row: RolloutRow) -> None:
-        """Takes the fleet's row of one model. A row that is not newer, or of a model that this pipeline does not have,
-        is ignored.
+        """Takes the fleet's row of one model. Ignores a row that is not newer, or of a model that is not in this
+        pipeline.
         """
         model = self._models.get(row.model)
         if model is None or not newer(row, model.row):
@@ -227,9 +225,7 @@ class Versions(Service):  # type: ignore[misc]
         await asyncio.to_thread(loaded.opened.close)
 
     def unload_all(self) -> None:
-        """Closes all loaded versions at shutdown, when no more calls are made. Blocks until runs under way have
-        returned.
-        """
+        """Closes all loaded versions at shutdown, when no more calls are made. Blocks until the runs have ended."""
         for loaded in self._loaded.values():
             loaded.opened.close()
 

@@ -8,9 +8,7 @@ from failsoft.models.isolation.backoff import AT_ONCE, FIRST, HEALTHY, LONGEST, 
 
 
 def test_the_deaths_of_a_bisection_are_not_waited_after() -> None:
-    """The deaths that bisecting the largest batch takes in four lanes at once are followed by a restart at once; later
-    deaths are followed by a wait.
-    """
+    """As many deaths as bisecting takes in four lanes at once are not waited after; later deaths are."""
     restarts = Restarts()
     assert [restarts.after(i / 10, 0.999) for i in range(AT_ONCE)] == [0.0] * AT_ONCE
     assert 2 ** (AT_ONCE // 4 - 1) >= 4000

@@ -116,9 +116,7 @@ def test_a_native_crash_fails_its_batch_and_the_next_is_answered(start: Start) -
 
 
 def test_a_crashing_row_is_found_by_halving(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All crashes needed to find one row of the largest batch are followed by a restart at once; further deaths by a
-    wait.
-    """
+    """The crashes needed to find one row of the largest batch cause no wait; further deaths do."""
     isolated = start(deadly())
     batch = [(i, 0.25) for i in range(4000)]
     batch[1234] = (-1, 0.25)
@@ -156,9 +154,7 @@ def test_a_loop_that_does_not_end_is_stopped_and_its_process_goes_on(
 
 
 def test_an_operator_that_does_not_end_is_killed_at_its_deadline(start: Start) -> None:
-    """Inside one operator a process cannot be stopped, so it is killed. The call returns soon, and another process
-    answers the next call.
-    """
+    """Inside one operator a process cannot be stopped, so it is killed, and another process answers the next call."""
     deaths = Deaths()
     isolated = start(heavy(), deaths)
     (before,) = _all_up(isolated)
@@ -181,9 +177,7 @@ def test_a_cancel_that_came_before_its_run_is_obeyed(start: Start) -> None:
 
 
 def test_a_run_over_the_memory_limit_fails_alone(start: Start) -> None:
-    """A row that takes 4 GB fails under a limit of 512 MB and names the limit; process and worker go on and have not
-    grown.
-    """
+    """A row that takes 4 GB fails under a limit of 512 MB; process and worker go on and have not grown."""
     isolated = start(greedy(), memory="512MB")
     before = _all_up(isolated)
     failure = ask(isolated, (10**9, 0.5))
@@ -223,9 +217,7 @@ def test_a_process_that_runs_out_of_memory_names_the_limit(start: Start) -> None
 
 
 def test_a_process_killed_between_calls_costs_no_answer(start: Start) -> None:
-    """After kill -9 of an idle process, the next call goes to another process, because the dead one had not begun
-    it.
-    """
+    """After kill -9 of an idle process, another process takes the next call: the dead one had not begun it."""
     isolated = start(deadly(), Deaths())
     for _ in range(5):
         (process,) = _all_up(isolated)
@@ -250,9 +242,7 @@ def test_a_process_killed_within_a_call_fails_that_call(start: Start) -> None:
 
 
 def test_an_invalid_reply_counts_as_a_crash(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an invalid reply the process is killed and reported as crashed, not as a timeout; another process answers
-    the next call.
-    """
+    """The process is killed and reported as crashed, not as a timeout; another process answers the next call."""
     deaths = Deaths()
     isolated = start(deadly(), deaths)
     (before,) = _all_up(isolated)

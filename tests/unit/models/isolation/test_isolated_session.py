@@ -73,9 +73,7 @@ EVENTS: list[dict[str, object]] = [
 
 @pytest.mark.parametrize(("model", "card"), CASES)
 def test_answers_are_those_of_a_session(tmp_path: Path, start: Start, model: Any, card: dict[str, Any]) -> None:
-    """Scores, labels, probabilities, confidences and failures of rows are equal, for one row, many rows, and few after
-    many.
-    """
+    """Scores, labels, probabilities, confidences and failures are equal, for one row, many rows, and few after many."""
     for event in EVENTS:
         event.setdefault("b", 0.75)
     isolated = start(model(), **card)
@@ -109,7 +107,7 @@ def test_a_run_that_raises_is_a_value_and_the_process_lives(start: Start) -> Non
 
 def test_columns_of_another_card_are_the_callers_mistake(start: Start) -> None:
     """They raise ValueError in the caller, as in a session, and no process is asked."""
-    with pytest.raises(ValueError, match="wants the columns of its card"):
+    with pytest.raises(ValueError, match="needs the columns of its card"):
         start(deadly()).run(columns([{"z": 1.0}], a_card(types={"z": "float"}).specs))
 
 
@@ -150,9 +148,7 @@ def test_a_model_that_crashes_in_its_warm_up_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_version_over_its_cards_memory_is_refused(tmp_path: Path) -> None:
-    """A version that unfolds to 400 MB, which a vetting allows, is refused under the card's 256 MB; the message has the
-    limit.
-    """
+    """A version that unfolds to 400 MB, which a vetting allows, is refused under the card's 256 MB, with the limit."""
     isolated = Isolated(artifact(tmp_path, bomb(100_000_000)), a_card(memory="256MB", types={"x": "float"}))
     with pytest.raises(Unloadable, match=r"not enough memory for 1 made-up rows: .*its card's memory is 256MB"):
         isolated.warm()

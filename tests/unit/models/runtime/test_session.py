@@ -159,7 +159,7 @@ def test_other_columns_are_a_mistake(tmp_path: Path) -> None:
     """Columns of another card raise ValueError: their values would get the wrong names."""
     session = load(tmp_path, same(), a_card({"kind": "binary"}, a="float", b="float"))
     swapped: list[Spec] = list(reversed(session.card.specs))
-    with pytest.raises(ValueError, match="wants the columns of its card"):
+    with pytest.raises(ValueError, match="needs the columns of its card"):
         session.run(columns([{"a": 0, "b": 1}], swapped))
 
 

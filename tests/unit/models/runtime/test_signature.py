@@ -203,7 +203,7 @@ ABC = {**AB, "c": "float"}
         (deep(), {}, AB, "output 'y' has 3 dimensions"),
         (same(2, "int64"), {}, {"a": "int", "b": "int"}, "no output is a float tensor"),
         (same(2), {"output": "z"}, AB, "output 'z' is not an output of the model, which has ['y']"),
-        (two_outputs(), {}, A, "several float outputs ('y', 'z'): say in the card's [output] which answers"),
+        (two_outputs(), {}, A, "several float outputs ('y', 'z'): choose one in the card's [output]"),
         (b"not a model", {}, A, "not an ONNX file, or a damaged one"),
     ],
 )

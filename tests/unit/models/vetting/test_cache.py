@@ -73,9 +73,7 @@ def test_a_pass_is_for_these_files(tmp_path: Path, passes: VettingCache, started
 def test_a_pass_is_for_these_limits_and_programs(
     tmp_path: Path, passes: VettingCache, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other limits, another ONNX Runtime or another failsoft may give another verdict, so the version is vetted
-    again.
-    """
+    """With other limits, another ONNX Runtime or another failsoft the version is vetted again."""
     put(tmp_path, double(), [GOLDEN])
     examined(tmp_path, passes=passes)
     examined(tmp_path, Limits(wall=50), passes=passes)

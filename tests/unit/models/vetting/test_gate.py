@@ -35,9 +35,7 @@ GOLDEN = [{"features": {"x": 2.0}, "expected": {"score": 4.0}}, {"features": {},
 
 
 def test_a_good_version_passes(tmp_path: Path) -> None:
-    """Each check runs and is named; golden vectors are imputed as in live scoring (the second line lacks its
-    feature).
-    """
+    """Each check runs and is named; golden vectors are imputed as in live scoring (the second line needs it)."""
     model = double().SerializeToString()
     put(tmp_path, model, GOLDEN, about=f'sha256 = "{hashlib.sha256(model).hexdigest()}"', deadline="10s")
     vetting = examined(tmp_path)
@@ -84,9 +82,7 @@ def test_a_corrupt_file_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["taken", "never-taken"])
 def test_a_memory_bomb_is_bounded(tmp_path: Path, hidden: bool) -> None:
-    """A file of 200 bytes that unfolds to 800 MB fails, also if ONNX Runtime under a limit loads it without
-    unfolding.
-    """
+    """200 bytes that unfold to 800 MB fail, even if ONNX Runtime under a limit loads them without unfolding."""
     folder = put(tmp_path, bomb(200_000_000, hidden))
     assert (folder / "model.onnx").stat().st_size < 1000
     before = psutil.Process().memory_info().rss
@@ -158,7 +154,7 @@ def test_rows_that_mix_are_noted(tmp_path: Path) -> None:
     """An answer that depends on the other rows is a note: such a model answers differently after a batch is split."""
     put(tmp_path, onnx_model([X], [Y], node("ReduceSum", ["x"], ["sum"], keepdims=0), node("Add", ["x", "sum"], ["y"])))
     batch = check(examined(tmp_path), "batch")
-    assert batch.result is CheckResult.NOTE and "rows are mixed" in batch.message
+    assert batch.result is CheckResult.NOTE and "the model mixes rows" in batch.message
 
 
 def test_an_output_of_the_wrong_shape_fails(tmp_path: Path) -> None:
@@ -204,9 +200,7 @@ def test_sample_rows_are_golden_vectors_if_valid(tmp_path: Path) -> None:
 
 
 def test_golden_vectors_that_cannot_be_read_fail(tmp_path: Path) -> None:
-    """An incomplete file or a wrong key is a failure with the line; the version does not count as one without
-    vectors.
-    """
+    """An incomplete file or a wrong key is a failure with the line, and not a version without vectors."""
     folder = put(tmp_path, double(), GOLDEN)
     (folder / "golden.ndjson").write_text('{"features": {"x": 2.0}, "expcted": {"score": 4.0}}\n{"fea')
     vetting = examined(tmp_path)

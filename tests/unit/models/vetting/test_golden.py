@@ -77,9 +77,7 @@ def test_a_data_set_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_an_answer_is_compared(expected: Prediction, got: Prediction, message: str) -> None:
-    """The tolerance is 1e-4 of the number plus 1e-6. A label must be equal. Values that the line omits are not
-    compared.
-    """
+    """The tolerance is 1e-4 of the number plus 1e-6; a label must be equal; values that the line omits are ignored."""
     sentences = mismatches([Golden(7, {}, expected)], [got])
     assert [f.startswith("line 7: ") and message in f for f in sentences] == ([True] if message else [])
 

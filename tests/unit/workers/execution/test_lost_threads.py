@@ -133,9 +133,7 @@ async def test_splitting_ends_when_more_threads_are_lost_than_one_row_costs(mode
 
 
 async def test_beyond_the_limit_the_worker_is_unfit(model: Blocking) -> None:
-    """As many threads may be lost as serve; with one more only a restart helps. Calls still return within their
-    time.
-    """
+    """As many threads may be lost as serve; with one more only a restart helps. Calls still return in time."""
     desk = Desk(2, {KEY: model})
     for lost in (1, 2):
         await with_a_thread(desk.runner, call(9))
@@ -173,9 +171,7 @@ async def test_a_call_that_waits_behind_a_lost_thread_gets_its_replacement(model
 
 
 async def test_a_cancelled_call_ends_its_run(model: Blocking) -> None:
-    """The run is cancelled too. If it ignores that, its thread is lost like any other, and counted again when it
-    returns.
-    """
+    """The run is cancelled too. If it ignores that, its thread is lost, and counted again when it returns."""
     desk = Desk(1, {KEY: model})
     waiting = asyncio.ensure_future(with_a_thread(desk.runner, call(9, deadline=2)))
     await eventually(lambda: model.ran, 20, "the run to begin")

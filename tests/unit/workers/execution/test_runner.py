@@ -171,7 +171,7 @@ async def test_a_mistake_of_the_caller_is_raised(tmp_path: Path) -> None:
     """Columns of another card are not a failure of the model, so they raise ValueError."""
     session = load(tmp_path, same(1), a_card({"kind": "regression"}, x="float"))
     other = rows(a_card({"kind": "regression"}, y="float"), (1,))
-    with pytest.raises(ValueError, match="wants the columns of its card"):
+    with pytest.raises(ValueError, match="needs the columns of its card"):
         await runner(session).run(call(other))
 
 
@@ -185,7 +185,7 @@ async def test_a_closed_session_is_not_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("marked", [{}, {3: 9.0}])
 async def test_a_batch_is_freed_when_its_call_ends(tmp_path: Path, marked: Mapping[int, float]) -> None:
-    """Its memory is freed without the garbage collector, which runs rarely in a worker, and large batches would pile
+    """It is freed without the garbage collector, which runs rarely in a worker, so that large batches do not pile
     up.
     """
     session = load(tmp_path, endless(), a_card({"kind": "regression"}, x="float"))

@@ -1,6 +1,4 @@
-"""An ensemble of real ONNX models with different features, through the runner: one member raises, the other does
-not.
-"""
+"""An ensemble of real ONNX models with different features, through the runner; one of two members raises."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A worker follows the fleet's versions: what it loads, when it switches, what it unloads, and which heartbeats it
-sends.
-"""
+"""A worker follows the fleet's versions: what it loads, switches to and unloads, and which heartbeats it sends."""
 
 from __future__ import annotations
 
