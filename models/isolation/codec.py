@@ -1,5 +1,4 @@
-"""Owns the encoding between a worker and a model's process: columns there, answers back, as blocks of bytes and some
-JSON.
+"""Owns the encoding between a worker and a model's process: columns there, answers back, as bytes and some JSON.
 
 Numbers are the arrays' own bytes. Text is UTF-8 with a list of lengths. Rare values (failures, reasons) are in the
 JSON. Nothing is pickled: a process that has run foreign code is not trusted, and unpickling its bytes could run code.
@@ -35,9 +34,7 @@ class Damaged(ValueError):
 
 
 def send_columns(columns: Columns) -> tuple[About, list[Block]]:
-    """Encodes a batch for the model. A matrix or a column of numbers is one block, a column of strings two (lengths,
-    text).
-    """
+    """Encodes a batch for the model: one block for a matrix or a column of numbers, two (lengths, text) for strings."""
     about: About = {"rows": columns.size, "matrix": columns.matrix is not None}
     if columns.why:
         about["why"] = [[i, name, why] for (i, name), why in columns.why.items()]
@@ -107,9 +104,7 @@ def send_answer(answer: ModelOutput | Failure) -> tuple[About, list[Block]]:
 
 
 def answer(about: Mapping[str, Any], blocks: Sequence[Bytes], n: int) -> ModelOutput | Failure:
-    """Decodes the answers to ``n`` rows, copied out of ``blocks``. Raises Damaged for an answer that no session
-    gives.
-    """
+    """Decodes the answers to ``n`` rows, copied out of ``blocks``. Raises Damaged for an impossible answer."""
     try:
         if "failure" in about:
             return _failure(*about["failure"])

@@ -1,5 +1,4 @@
-"""Owns the process of an isolated model: ``-m models.isolation.forkserver PARENT FD`` loads the model once and forks
-its replicas.
+"""Owns an isolated model's process: ``-m models.isolation.forkserver PARENT FD`` loads it once and forks its replicas.
 
 The first process, the *forkserver*, never runs a batch of the worker. It loads the model, warms it, and forks a replica
 each time the worker asks for one. A fork takes milliseconds and shares the model's memory until it is written. The
@@ -181,7 +180,7 @@ class _Stops:
 
 
 def _limit(memory: int | None) -> None:
-    """Sets the process's limits: no core file, and at most ``memory`` bytes of data, on Linux only.
+    """Sets the process's limits: no core file, and on Linux at most ``memory`` bytes of data (None: no limit).
 
     A core file would hold events, and take seconds to write. ``memory`` limits the data segment and private mappings:
     the interpreter, the model, and all that a run allocates. It does not limit shared memory and files mapped as code.

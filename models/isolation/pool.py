@@ -1,5 +1,4 @@
-"""Owns the lending of one isolated model's processes: a process serves one call at a time, and is killed if it does not
-stop.
+"""Owns the lending of an isolated model's processes: each serves one call at a time, and is killed if it hangs.
 
 supervisor.py starts and ends the processes on its own thread.
 """

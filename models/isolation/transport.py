@@ -1,4 +1,4 @@
-"""Owns the transport between a worker and a model's process: shared memory for data, and a socket for small messages.
+"""Owns the transport between a worker and a model's process: shared memory for data, a socket for small messages.
 
 A segment has no name. The kernel frees it when the last process that has it open ends, however it ends.
 """

@@ -36,7 +36,7 @@ _ERRORS: tuple[type[Exception], ...] = (
 )
 # Characters kept of a message. Headers hold 500 bytes, and ONNX Runtime's messages begin with the important part.
 _LONGEST_MESSAGE = 300
-# The first run allocates memory. One row and a small batch are the two cases of live traffic.
+# The first run allocates memory. One row and a small batch take the two code paths of live traffic.
 _WARM_SIZES = (1, 64)
 
 

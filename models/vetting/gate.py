@@ -172,9 +172,7 @@ def _environment() -> dict[str, str]:
 
 
 def _read(out: bytes) -> tuple[list[Check], str | None]:
-    """The finished checks, and the name of the check that was running when the subprocess ended; None if it
-    finished.
-    """
+    """The finished checks, and the name of the check that was running when the subprocess ended (None: it finished)."""
     checks: list[Check] = []
     running: str | None = "load"
     for line in out.splitlines():
@@ -234,7 +232,7 @@ def _mb(size: int) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs in the subprocess with PATH SHA256 CARD MEMORY CPU WALL PARENT. Writes a line of JSON per step, and an end
+    """Runs in the subprocess: PATH SHA256 CARD MEMORY CPU WALL PARENT. Writes a line of JSON per step and an end
     line.
     """
     path, sha256, card, memory, cpu, wall, parent = arguments

@@ -1,5 +1,4 @@
-"""Owns the threads that models run on. They are daemons, so that a thread that never returns does not keep the process
-alive.
+"""Owns the threads that models run on: daemons, so that one that never returns does not keep the process alive.
 
 ``concurrent.futures`` is not used: it joins its threads when the interpreter ends, and cannot replace a lost thread.
 """
