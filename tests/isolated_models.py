@@ -1,4 +1,4 @@
-"""Real ONNX models that die, hang and eat memory for a value of theirs, and their processes."""
+"""Real ONNX models that crash, hang or use up memory for certain values, and helpers to find their processes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ LEAST = -(2**63)
 
 
 def deadly() -> onnx.ModelProto:
-    """Answers ``y``, and dies (SIGFPE) of a batch with ``x`` = -1: ONNX Runtime 1.32 guards an integer division
-    against a divisor of zero, and not against the least integer over -1, which no integer holds.
+    """Answers ``y``; a batch with ``x`` = -1 kills the process (SIGFPE).
+
+    ONNX Runtime 1.32 guards an integer division against a divisor of zero, but not the least integer divided by -1,
+    whose result no integer holds.
     """
     return onnx_model(
         [("x", "int64", ["n", 1]), ("y", "float", ["n", 1])],
@@ -38,7 +40,9 @@ def deadly() -> onnx.ModelProto:
 
 
 def hanging() -> onnx.ModelProto:
-    """Answers ``y`` after as many turns of a loop as the largest ``x``: each ends soon, and can be stopped."""
+    """Answers ``y`` after a loop of as many turns as the largest ``x``. Each turn is short, so the loop can be
+    stopped.
+    """
     body = helper.make_graph(
         [node("Identity", ["go"], ["go_on"]), node("Sin", ["v"], ["w"])],
         "body",
@@ -57,7 +61,9 @@ def hanging() -> onnx.ModelProto:
 
 
 def heavy() -> onnx.ModelProto:
-    """Answers ``y`` once it has squared a matrix of largest ``x`` rows: one operator, which cannot be stopped."""
+    """Answers ``y`` after squaring a matrix with the largest ``x`` as its side: one operator, which cannot be
+    stopped.
+    """
     return onnx_model(
         [("x", "int64", ["n", 1]), ("y", "float", ["n", 1])],
         [("out", "float", ["n", 1])],
@@ -74,7 +80,7 @@ def heavy() -> onnx.ModelProto:
 
 
 def greedy() -> onnx.ModelProto:
-    """Answers ``y`` once it has filled as many floats as the largest ``x``."""
+    """Answers ``y`` after filling as many floats as the largest ``x``."""
     return onnx_model(
         [("x", "int64", ["n", 1]), ("y", "float", ["n", 1])],
         [("out", "float", ["n", 1])],
@@ -105,7 +111,7 @@ def artifact(folder: Path, model: onnx.ModelProto | bytes) -> Artifact:
 
 
 def processes(parent: int | None = None) -> list[psutil.Process]:
-    """The models' processes below ``parent`` (else this one): each model's first process before its replicas."""
+    """The models' processes below ``parent`` (default: this process); each forkserver comes before its replicas."""
     found = []
     for process in psutil.Process(parent).children(recursive=True):
         try:
@@ -117,13 +123,13 @@ def processes(parent: int | None = None) -> list[psutil.Process]:
 
 
 def replicas() -> list[psutil.Process]:
-    """Those that run batches."""
+    """The processes that run batches."""
     ours = psutil.Process().pid
     return [p for p in processes() if _parent(p) != ours]
 
 
 def forkservers() -> list[psutil.Process]:
-    """Those that load a model and fork its replicas."""
+    """The processes that load a model and fork its replicas."""
     ours = psutil.Process().pid
     return [p for p in processes() if _parent(p) == ours]
 
@@ -136,7 +142,7 @@ def _parent(process: psutil.Process) -> int | None:
 
 
 def cmdline(process: psutil.Process) -> list[str]:
-    """Of a process that may be ending: nothing, then."""
+    """The command line of a process; empty if the process has ended."""
     try:
         return list(process.cmdline())
     except psutil.NoSuchProcess:
@@ -144,7 +150,7 @@ def cmdline(process: psutil.Process) -> list[str]:
 
 
 def user_time(process: psutil.Process) -> float:
-    """Seconds that it ran; 0 once it has ended, which a process with a loop does at its deadline."""
+    """Seconds of user time of a process; 0 after it has ended, which a looping process does at its deadline."""
     try:
         return float(process.cpu_times().user)
     except psutil.NoSuchProcess:
@@ -152,7 +158,7 @@ def user_time(process: psutil.Process) -> float:
 
 
 def ended(process: psutil.Process) -> bool:
-    """Is it gone, but for being waited for?"""
+    """True if the process has ended, also if its parent has not waited for it yet."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -160,7 +166,7 @@ def ended(process: psutil.Process) -> bool:
 
 
 def most(pid: int) -> int:
-    """The most bytes that a process ever had in memory."""
+    """The largest number of bytes that the process ever had in memory."""
     (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024
 

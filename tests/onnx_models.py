@@ -1,4 +1,4 @@
-"""Small ONNX models made for a test, the cards that fit them, and a session of the two."""
+"""Small ONNX models for tests, matching cards, and sessions of both."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ node = helper.make_node
 
 
 def same(width: int | str = 2, kind: str = "float") -> onnx.ModelProto:
-    """A model whose output is its input, so that a test says what comes out."""
+    """A model whose output is its input, so that a test chooses the output."""
     return onnx_model([("x", kind, ["n", width])], [("y", kind, ["n", width])], node("Identity", ["x"], ["y"]))
 
 
@@ -75,14 +75,14 @@ def answer(session: Session, *values: Sequence[object]) -> ModelOutput:
 
 
 def looked_up() -> onnx.ModelProto:
-    """The score is ``table[row]`` of a table of one, so any ``row`` but 0 raises for its whole batch."""
+    """The score is ``table[row]`` from a table with one entry, so any ``row`` but 0 raises for its whole batch."""
     ports: list[Port] = [("row", "int64", ["n", 1])]
     gather = node("Gather", ["table", "row"], ["y"])
     return onnx_model(ports, [("y", "float", ["n", 1])], gather, constants={"table": np.array([0.5], np.float32)})
 
 
 def endless() -> onnx.ModelProto:
-    """The score is ``x``; if the largest is a 9, a Loop begins that does not end by itself, and stops when told to."""
+    """The score is ``x``. If the largest ``x`` is 9, an endless Loop starts, which terminate can stop."""
     body = helper.make_graph(
         [node("Identity", ["going"], ["goes_on"]), node("Identity", ["held"], ["held_on"])],
         "body",
@@ -100,9 +100,9 @@ def endless() -> onnx.ModelProto:
     )
 
 
-def deaf(size: int) -> onnx.ModelProto:
-    """The score is ``x``; if the largest is a 9, one operator, which no terminate reaches, multiplies matrices of
-    ``size`` by ``size`` integers.
+def unstoppable(size: int) -> onnx.ModelProto:
+    """The score is ``x``. If the largest ``x`` is 9, one operator multiplies two ``size`` by ``size`` matrices of
+    integers. Terminate does not stop an operator.
     """
     return onnx_model(
         [("x", "float", ["n", 1])],

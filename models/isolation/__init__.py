@@ -1,1 +1,1 @@
-"""A model in processes of its own, so that a crash or a hang is its own alone."""
+"""Runs a model in processes of its own, so that a crash or a hang of the model does not stop the worker."""

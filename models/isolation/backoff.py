@@ -1,4 +1,6 @@
-"""When a model's process that died is started again: at once while that finds bad rows, later when nothing helps."""
+"""Owns the back-off of an isolated model's restarts: none at first, as bisecting a batch needs it, then longer
+waits.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +9,42 @@ from dataclasses import dataclass
 from failsoft.schemas.backoff import doubled, upper_half
 
 AT_ONCE = 64
-"""Deaths without an answer in between that are followed by a start at once. A batch that kills its process is halved
-until the row stands alone: thirteen deaths find one row in 4,096, the largest batch, and several lanes may each be
-looking for one. Waiting would outlast any deadline, and a fork costs some milliseconds."""
+"""Deaths in a row, with no answer between them, that are followed by a restart at once. A batch that kills its process
+is halved until the failing row stands alone. Thirteen deaths find one row in 4,096, the largest batch, and several
+lanes may each bisect a batch. A wait would be longer than any deadline, and a fork costs only milliseconds."""
 
 FIRST = 0.1
-"""Seconds of the first wait: a process that only ever dies may not keep a core busy with dying."""
+"""Seconds of the first wait. Without it a process that dies at every start would keep a core busy."""
 
 LONGEST = 10.0
-"""Seconds; what a model needs that is not there (memory, mostly) may be back at any time, and a try costs a second."""
+"""Seconds of the longest wait. A missing resource (mostly memory) may be back at any time, and a try costs a second."""
 
 HEALTHY = 30.0
-"""Seconds without a death after which the next counts as the first; three times the longest wait."""
+"""Seconds without a death after which the next death counts as the first. It is three times the longest wait."""
 
 
 @dataclass(slots=True)
 class Restarts:
-    """The deaths of one model's processes since one of them answered. ``now`` is monotonic seconds."""
+    """Counts the deaths of one model's processes since the last answer.
+
+    Attributes:
+        deaths: deaths in a row.
+        last: when the last one happened (monotonic seconds), None before the first.
+    """
 
     deaths: int = 0
     last: float | None = None
 
     def answered(self) -> None:
-        """A call came back: the model can do more than die."""
+        """Resets the count: a call was answered, so the model works for some batches."""
         self.deaths = 0
 
     def after(self, now: float, u: float) -> float:
-        """Seconds until the next start, after a death at ``now``: none for the first ``AT_ONCE``, then doubling.
+        """Seconds until the next start, after a death at ``now`` (monotonic seconds): 0 for the first ``AT_ONCE``
+        deaths, then doubling.
 
-        ``u`` in [0, 1) spreads a wait over its upper half, so that what fell together does not come back together.
+        ``u`` in [0, 1) spreads the wait over its upper half, so that processes that died together do not restart
+        together.
         """
         if self.last is not None and now - self.last >= HEALTHY:
             self.deaths = 0

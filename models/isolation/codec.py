@@ -1,7 +1,7 @@
-"""What crosses between a worker and a model's process: columns there, answers back, as blocks of bytes and some JSON.
+"""Owns the encoding between a worker and a model's process: columns there, answers back, as bytes and some JSON.
 
-Numbers are the arrays' own bytes, text is UTF-8 with lengths, and what is rare (failures, reasons) is in the JSON.
-Nothing is pickled: a process that ran foreign code is not to be trusted with that.
+Numbers are the arrays' own bytes. Text is UTF-8 with a list of lengths. Rare values (failures, reasons) are in the
+JSON. Nothing is pickled: a process that has run foreign code is not trusted, and unpickling its bytes could run code.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from failsoft.schemas.features import Columns, FeatureType, Spec
 from failsoft.schemas.prediction import Floats, Label, Predictions
 
 About = dict[str, Any]
-"""The JSON beside the blocks: what they are."""
+"""The JSON header that describes the blocks."""
 
 Block = NDArray[Any] | bytes
 Bytes = NDArray[np.uint8]
-"""A block as it arrives: a view of shared memory, to be copied by whoever keeps it."""
+"""A received block: a view of shared memory. Copy it to keep it."""
 
 _DTYPES: dict[FeatureType, Any] = {FeatureType.FLOAT: np.float64, FeatureType.INT: np.int64, FeatureType.BOOL: np.bool_}
 _FLOATS = {"float32": np.float32, "float64": np.float64}
 
 
 class Damaged(ValueError):
-    """An answer that is none: the process that sent it is not to be used any more."""
+    """A message that a working process never sends. The process that sent it must not be used any more."""
 
 
 def send_columns(columns: Columns) -> tuple[About, list[Block]]:
-    """A batch on its way to the model. A matrix is one block, strings are two (lengths, text)."""
+    """Encodes a batch for the model: one block for a matrix or a column of numbers, two (lengths, text) for strings."""
     about: About = {"rows": columns.size, "matrix": columns.matrix is not None}
     if columns.why:
         about["why"] = [[i, name, why] for (i, name), why in columns.why.items()]
@@ -51,7 +51,7 @@ def send_columns(columns: Columns) -> tuple[About, list[Block]]:
 
 
 def columns(about: Mapping[str, Any], blocks: Sequence[Bytes], specs: tuple[Spec, ...]) -> Columns:
-    """The batch that was sent; its arrays are views of ``blocks``."""
+    """Decodes a batch. Its arrays are views of ``blocks``."""
     n = int(about["rows"])
     made = Columns(specs, n, {})
     if about["matrix"]:
@@ -73,36 +73,38 @@ def columns(about: Mapping[str, Any], blocks: Sequence[Bytes], specs: tuple[Spec
 
 
 def send_answer(answer: ModelOutput | Failure) -> tuple[About, list[Block]]:
-    """A batch's answers on their way back."""
+    """Encodes a batch's answers for the worker."""
     if isinstance(answer, Failure):
         return {"failure": [answer.kind, answer.message]}, []
-    given = answer.predictions
-    about: About = {"scores": str(given.scores.dtype)}
-    blocks: list[Block] = [np.ascontiguousarray(given.scores)]
-    if given.labels is not None:
-        kinds = set(map(type, given.labels))
+    predictions = answer.predictions
+    about: About = {"scores": str(predictions.scores.dtype)}
+    blocks: list[Block] = [np.ascontiguousarray(predictions.scores)]
+    if predictions.labels is not None:
+        kinds = set(map(type, predictions.labels))
         if kinds <= {int}:
             about["labels"] = "int"
-            blocks.append(np.array(given.labels, np.int64))
+            blocks.append(np.array(predictions.labels, np.int64))
         elif kinds <= {str}:
             about["labels"] = "text"
-            blocks += _text(given.labels)
-        else:  # classes of both sorts, which hardly anybody has
-            about["labels"] = list(given.labels)
-    if given.probabilities is not None:
-        about["probabilities"] = [given.probabilities.shape[1], str(given.probabilities.dtype)]
-        blocks.append(np.ascontiguousarray(given.probabilities))
-    if given.confidences is not None:
-        about["confidences"] = "scores" if given.confidences is given.scores else str(given.confidences.dtype)
-        if given.confidences is not given.scores:
-            blocks.append(np.ascontiguousarray(given.confidences))
+            blocks += _text(predictions.labels)
+        else:  # integers and strings mixed, which is rare
+            about["labels"] = list(predictions.labels)
+    if predictions.probabilities is not None:
+        about["probabilities"] = [predictions.probabilities.shape[1], str(predictions.probabilities.dtype)]
+        blocks.append(np.ascontiguousarray(predictions.probabilities))
+    if predictions.confidences is not None:
+        about["confidences"] = (
+            "scores" if predictions.confidences is predictions.scores else str(predictions.confidences.dtype)
+        )
+        if predictions.confidences is not predictions.scores:
+            blocks.append(np.ascontiguousarray(predictions.confidences))
     if answer.bad:
         about["bad"] = [[i, failure.kind, failure.message] for i, failure in answer.bad.items()]
     return about, blocks
 
 
 def answer(about: Mapping[str, Any], blocks: Sequence[Bytes], n: int) -> ModelOutput | Failure:
-    """The answers to a batch of ``n`` rows, copied out of ``blocks``. Raises Damaged for what no session would say."""
+    """Decodes the answers to ``n`` rows, copied out of ``blocks``. Raises Damaged for an impossible answer."""
     try:
         if "failure" in about:
             return _failure(*about["failure"])
@@ -121,36 +123,37 @@ def answer(about: Mapping[str, Any], blocks: Sequence[Bytes], n: int) -> ModelOu
     except Damaged:
         raise
     except (KeyError, OverflowError, TypeError, ValueError, StopIteration) as error:
-        raise Damaged(f"an answer that is none ({type(error).__name__}: {error})") from None
-    # A session has judged its scores, and stands in a number for each that was none: who sends one is no session.
+        raise Damaged(f"an answer that cannot be decoded ({type(error).__name__}: {error})") from None
+    # A session replaces each NaN or infinite score by a placeholder, so a session never sends one.
     if not np.isfinite(scores).all() or (probabilities is not None and not np.isfinite(probabilities).all()):
-        raise Damaged("scores that are no numbers")
+        raise Damaged("scores that are NaN or infinite")
     return ModelOutput(Predictions(scores, labels, probabilities, confidences), bad)
 
 
-def _labels(told: Any, rest: Iterator[Bytes], n: int) -> list[Label | None] | None:
-    if told is None:
+def _labels(encoding: Any, rest: Iterator[Bytes], n: int) -> list[Label | None] | None:
+    if encoding is None:
         return None
     labels: list[Label | None]
-    if told == "int":
+    if encoding == "int":
         labels = next(rest).view(np.int64).tolist()
-    elif told == "text":
+    elif encoding == "text":
         labels = list(_strings(next(rest), next(rest), n))
-        "".join(labels).encode()  # type: ignore[arg-type]  # half a character is a ValueError: no answer can hold one
-    elif isinstance(told, list) and {*map(type, told)} <= {int, str, NoneType}:
-        labels = told
+        # Half of a surrogate pair raises ValueError here: an answer's JSON could not hold it.
+        "".join(labels).encode()  # type: ignore[arg-type]
+    elif isinstance(encoding, list) and {*map(type, encoding)} <= {int, str, NoneType}:
+        labels = encoding
     else:
-        raise Damaged("labels that are none")
+        raise Damaged("labels of an unknown type")
     if len(labels) != n:
         raise Damaged(f"{len(labels)} labels for {n} rows")
     return labels
 
 
 def _floats(block: Bytes, dtype: str, n: int) -> Floats:
-    found = block.view(_FLOATS[dtype])
-    if len(found) != n:
-        raise Damaged(f"{len(found)} numbers where {n} are right")
-    return found.copy()
+    numbers = block.view(_FLOATS[dtype])
+    if len(numbers) != n:
+        raise Damaged(f"{len(numbers)} numbers instead of {n}")
+    return numbers.copy()
 
 
 def _row(i: int, n: int) -> int:
@@ -160,19 +163,19 @@ def _row(i: int, n: int) -> int:
 
 
 SAID = frozenset({Kind.MODEL_ERROR, Kind.TIMEOUT, Kind.BAD_OUTPUT, Kind.INVALID, Kind.UNAVAILABLE})
-"""What a session says of a batch or a row. The other kinds are a worker's to find: ``malformed``, for one, would cost
-an event its answer."""
+"""The failure kinds that a session gives for a batch or a row. Only a worker decides the other kinds. For example,
+``malformed`` from a damaged process would send an event to the dead letters without an answer."""
 
 
 def _failure(kind: str, message: str) -> Failure:
-    found = Kind(kind)
-    if found not in SAID:
-        raise Damaged(f"a failure that is no model's: {found}")
-    return Failure(found, str(message))
+    parsed = Kind(kind)
+    if parsed not in SAID:
+        raise Damaged(f"a failure kind that a model cannot have: {parsed}")
+    return Failure(parsed, str(message))
 
 
 def _text(column: Sequence[Any]) -> list[Block]:
-    """Lengths in characters and the text itself: two calls for the column, whatever the strings hold."""
+    """Encodes strings as lengths in characters and the joined text: two calls per column, for any content."""
     lengths = np.fromiter(map(len, column), np.int64, len(column))
     return [lengths, "".join(column).encode("utf-8", "surrogatepass")]
 

@@ -1,10 +1,12 @@
-"""A model's own process: ``-m models.isolation.forkserver PARENT FD`` loads the model once, and forks its replicas.
+"""Owns an isolated model's process: ``-m models.isolation.forkserver PARENT FD`` loads it once and forks its replicas.
 
-The first process, the *forkserver*, never runs a batch of the worker's: it loads, warms, and forks one replica for each
-that the worker asks for, in milliseconds and with the model's memory shared until written. It tells the worker how each
-replica ended. A fork copies one thread only, and here that is all that matters: a session of one thread a call has no
-pool (ONNX Runtime's own at import only waits to tell its makers something). A lock that was copied shut all the same
-would look like a model that hangs: stopped at its deadline, and forked anew.
+The first process, the *forkserver*, never runs a batch of the worker. It loads the model, warms it, and forks a replica
+each time the worker asks for one. A fork takes milliseconds and shares the model's memory until it is written. The
+forkserver reports to the worker how each replica ended.
+
+A fork copies only one thread. That is safe here: a session with one thread per call has no thread pool (ONNX Runtime
+starts one thread at import, which only waits to send telemetry). If a lock is copied while it is held, the replica
+hangs. Then it is stopped at its deadline like any model that hangs, and replaced by a new fork.
 """
 
 from __future__ import annotations
@@ -31,22 +33,23 @@ from failsoft.models.runtime.session import Cancel, Session, Unloadable
 from failsoft.schemas import wire
 
 STOP = struct.Struct("=q")
-"""What the worker writes to end a call: its number."""
+"""The message with which the worker ends a call: the call's number."""
 
 FAILED = 70
-"""Exit code of a replica that met what nobody expects; a traceback stands on stderr."""
+"""Exit code of a replica that ended with an unexpected exception. The traceback is on stderr."""
 
 MOST = 1 << 30
-"""Bytes of the JSON of a batch or an answer: as many as a batch has failures, each with a message."""
+"""Largest JSON header of a batch or an answer, in bytes. An answer lists each failed row with a message."""
 
-_FDS = 3  # of one fork: socket, stop pipe, segment
+_FDS = 3  # file descriptors sent for one fork: socket, stop pipe, segment
 
 
 def main() -> int:
-    """The forkserver, until its worker closes the socket."""
+    """Runs the forkserver until the worker closes the socket. Returns the exit code: 1 if the model does not load."""
     parent, fd = int(sys.argv[1]), int(sys.argv[2])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # They go to whole groups; the worker drains, and needs its models for that. The end of the socket ends us.
+        # A terminal or a supervisor sends these signals to the whole process group. The worker then drains and still
+        # needs its models. The forkserver ends when the worker closes the socket.
         signal.signal(number, signal.SIG_IGN)
     ender(parent)()
     control = Channel(socket.socket(fileno=fd))
@@ -62,7 +65,7 @@ def main() -> int:
         control.send({"unloadable": str(error)})
         return 1
     gc.collect()
-    gc.freeze()  # what is never looked at by the collector stays shared between the replicas
+    gc.freeze()  # the collector does not write to frozen objects, so their memory stays shared between the replicas
     control.send({"loaded": os.getpid()})
     with contextlib.suppress(ChannelClosed):
         _Forkserver(control, session).run()
@@ -79,7 +82,7 @@ class _Forkserver:
         self._fds: list[int] = []
 
     def run(self) -> None:
-        """Forks, kills and reaps as the worker asks, until the socket ends: ChannelClosed."""
+        """Forks, kills and reaps replicas on request. Raises ChannelClosed when the worker closes the socket."""
         while True:
             for fd, _ in self._poll.poll():
                 if fd in self._lives:
@@ -97,19 +100,19 @@ class _Forkserver:
             message = self._control.receive()
             assert message is not None
             if "fork" in message:
-                given, self._fds = self._fds[:_FDS], self._fds[_FDS:]
-                self._fork(message["fork"], *given)
-            elif message["kill"] in self._pids:  # not reaped yet, so the number is still that process's
+                fds, self._fds = self._fds[:_FDS], self._fds[_FDS:]
+                self._fork(message["fork"], *fds)
+            elif message["kill"] in self._pids:  # not reaped yet, so the pid still belongs to this replica
                 os.kill(self._pids[message["kill"]], signal.SIGKILL)
 
     def _fork(self, number: int, connection: int, stop: int, segment: int) -> None:
-        life, held = os.pipe()  # the replica holds one end for as long as it lives
-        mother = os.getpid()
+        life, held = os.pipe()  # the replica holds ``held`` open; ``life`` becomes readable when the replica ends
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             code = FAILED
             try:
-                ender(mother)()
+                ender(parent)()
                 self._control.close()
                 for fd in (life, *self._lives):
                     os.close(fd)
@@ -133,23 +136,23 @@ class _Forkserver:
 
 
 def _serve(session: Session, channel: Channel, stop: int, segment: Segment) -> None:
-    """A replica: one batch after another, until the worker closes the socket."""
+    """Runs batches in a replica, one after another, until the worker closes the socket."""
     stops, specs = _Stops(stop), session.card.specs
     with contextlib.suppress(ChannelClosed):
         while True:
             call = channel.receive()
             assert call is not None
-            segment.mark(call["run"])  # from here on it is this call that kills
+            segment.mark(call["run"])  # if the process dies from here on, this call is the cause
             cancel = stops.begin(call["run"])
-            told, *blocks = segment.read(call["blocks"])
-            columns = codec.columns(wire.loads(bytes(told), MOST), blocks, specs)
+            header, *blocks = segment.read(call["blocks"])
+            columns = codec.columns(wire.loads(bytes(header), MOST), blocks, specs)
             about, answers = codec.send_answer(session.run(columns, cancel))
-            del columns, blocks, told  # views of what is overwritten now
+            del columns, blocks, header  # they are views of the memory that the answer overwrites
             channel.send({"run": call["run"], "blocks": segment.write([wire.dumps(about), *answers])})
 
 
 class _Stops:
-    """Ends calls from a thread of its own, which also notices when the worker is gone while a call does not end."""
+    """Ends calls from a separate thread. The thread also notices that the worker is gone while a call does not end."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -160,7 +163,7 @@ class _Stops:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def begin(self, number: int) -> Cancel:
-        """What ends call ``number``; it may have been ended already."""
+        """The Cancel of call ``number``. It is already set if the worker ended the call before it began."""
         with self._lock:
             self._number, self._cancel = number, Cancel()
             if number <= self._stopped:
@@ -168,17 +171,19 @@ class _Stops:
             return self._cancel
 
     def _watch(self) -> None:
-        while told := os.read(self._fd, 64 * STOP.size):
+        while chunk := os.read(self._fd, 64 * STOP.size):
             with self._lock:
-                (self._stopped,) = STOP.unpack(told[-STOP.size :])
+                (self._stopped,) = STOP.unpack(chunk[-STOP.size :])
                 if self._number <= self._stopped:
                     self._cancel.set()
         os._exit(0)
 
 
 def _limit(memory: int | None) -> None:
-    """No core file: it would hold events, and take seconds. ``memory`` bounds the data segment and private mappings:
-    the interpreter, the model, and all that a run allocates; not shared memory, nor the files mapped as code.
+    """Sets the process's limits: no core file, and on Linux at most ``memory`` bytes of data (None: no limit).
+
+    A core file would hold events, and take seconds to write. ``memory`` limits the data segment and private mappings:
+    the interpreter, the model, and all that a run allocates. It does not limit shared memory and files mapped as code.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory is not None and sys.platform == "linux":

@@ -1,13 +1,14 @@
-"""A model in processes of its own: what it does to them, it does to them alone. The interface is that of Session.
+"""Owns ``Isolated``: runs a model in separate processes, with the same interface as ``Session``.
 
-``run`` sends a batch through shared memory and waits. A native crash ends the process and fails the batch; a run that
-is cancelled is stopped inside the process if that helps, and else the process is killed; another is forked at once.
+``run`` sends a batch through shared memory and waits for the answer. A native crash ends the process and fails the
+batch. A cancelled run is first stopped inside the process; if it does not stop, the process is killed and another is
+forked at once.
 
-``memory`` bounds each process by RLIMIT_DATA, on Linux: the interpreter and ONNX Runtime (about 125 MB), the model, and
-whatever a run allocates. Not bounded: shared memory (batches on their way), code mapped from files, and anything on
-other systems. An allocation beyond it fails, inside ONNX Runtime mostly as an error of that run, which the process
-survives. RLIMIT_AS would count reserved addresses that are never used, of which glibc makes 64 MB a thread; watching
-the resident set would come too late: a single operator fills memory faster than anybody looks.
+``memory`` limits each process with RLIMIT_DATA, on Linux only. The limit covers the interpreter and ONNX Runtime (about
+125 MB), the model, and all that a run allocates. It does not cover shared memory (batches in transit) and code mapped
+from files. An allocation beyond the limit fails. ONNX Runtime mostly turns that into an error of the run, and the
+process survives. RLIMIT_AS is not used: it counts reserved addresses that are never used, of which glibc makes 64 MB
+per thread. Watching the resident set would be too late: a single operator fills memory faster than any poll.
 """
 
 from __future__ import annotations
@@ -34,20 +35,21 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 
 GRACE = 0.04
-"""Seconds that a process has to stop a call by itself: an operator is mostly over in microseconds. A killed process
-costs a fork and its warm caches, one that stops costs nothing, and the caller must be back within 100 ms."""
+"""Seconds that a process has to stop a cancelled call by itself; most operators end within microseconds. A killed
+process costs a fork and its warm caches, a process that stops by itself costs nothing. The caller must be back within
+100 ms."""
 
 
 DEAF = Death("timeout", "its process did not stop at its deadline, and was killed")
-"""Of a process that is inside one operator."""
+"""The death of a process that was killed because it did not stop: it was inside one operator."""
 
 
 def _nothing(death: Death) -> None:
-    """Nobody wants to know."""
+    """The default for ``on_death``: ignores the death."""
 
 
 class Isolated:
-    """One version of a model, loaded by processes of its own. ``run`` may be called from several threads at once."""
+    """One version of a model, loaded in its own processes. ``run`` may be called from several threads at once."""
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Isolated:
         clock: Clock = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """Starts to load; ``warm`` waits for it. Another thread calls ``on_death`` for each process that died."""
+        """Starts to load the model; ``warm`` waits for it. ``on_death`` is called on another thread, once per death."""
         self.artifact = artifact
         self.card = card
         self.key = artifact.key
@@ -70,7 +72,7 @@ class Isolated:
         self._replicas = Replicas(_order(artifact, card), section.replicas, section.memory, on_death, clock, draw)
 
     def warm(self) -> None:
-        """Until the model is loaded and warmed, in its process. Raises Unloadable; nothing is left running then."""
+        """Waits until a process has loaded and warmed the model. Raises Unloadable; no process is left running then."""
         try:
             self._replicas.wait_loaded()
         except BaseException:
@@ -78,12 +80,13 @@ class Isolated:
             raise
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
-        """As ``Session.run``, and besides: CRASHED when the process died of it, UNAVAILABLE when none was up or free.
+        """As ``Session.run``, with two more failures: CRASHED if the process died during the call, UNAVAILABLE if no
+        process was up or free.
 
-        Comes back within 100 ms of ``cancel.set``, whatever the model does.
+        Returns within 100 ms of ``cancel.set``, even if the model does not stop.
         """
         if columns.specs != self._specs:
-            raise ValueError(f"{self.key} wants the columns of its card, and got {[s.name for s in columns.specs]}")
+            raise ValueError(f"{self.key} needs the columns of its card, and got {[s.name for s in columns.specs]}")
         stop = _Stop()
         if cancel is not None and not cancel.begin(stop):
             return late(self.key, self.card)
@@ -102,7 +105,7 @@ class Isolated:
                     answer = self._answer(taken, number, columns.size, cancel)
                     answered = isinstance(answer, ModelOutput)
                     return answer
-                except ChannelClosed:  # it died before, not of this batch: another takes it
+                except ChannelClosed:  # the process died before it took this batch: try the next one
                     self._replicas.death(taken)
                 finally:
                     stop.aim(None)
@@ -112,11 +115,11 @@ class Isolated:
                 cancel.end(stop)
 
     def close(self) -> None:
-        """Ends the processes; runs under way end first, bounded by the deadline."""
+        """Waits for the runs under way, at most for the deadline and one second, and ends the processes."""
         self._replicas.close(self.card.model.deadline + 1)
 
     def _answer(self, replica: Replica, number: int, n: int, cancel: Cancel | None) -> ModelOutput | Failure:
-        """Raises ChannelClosed if the process died of something else, before it took the call."""
+        """Waits for the answer to call ``number``. Raises ChannelClosed if the process died before it took the call."""
         kill_at: float | None = None
         try:
             while (reply := replica.channel.receive()) is None:
@@ -128,21 +131,21 @@ class Isolated:
                     self._replicas.kill(replica, DEAF)
                     return late(self.key, self.card)
             if reply.get("run") != number:
-                raise Damaged(f"an answer to call {reply.get('run')} where {number} was made")
-            told, *blocks = replica.segment.read(reply["blocks"])
-            answer = codec.answer(wire.loads(bytes(told), MOST), blocks, n)
+                raise Damaged(f"an answer to call {reply.get('run')} instead of call {number}")
+            header, *blocks = replica.segment.read(reply["blocks"])
+            answer = codec.answer(wire.loads(bytes(header), MOST), blocks, n)
         except ChannelClosed:
             death = self._replicas.death(replica)
             if replica.segment.marked < number:
-                raise  # it died before it had begun
+                raise  # the process had not begun this call
             if cancel is not None and cancel.expired:
                 return late(self.key, self.card)
             kind = Kind.UNAVAILABLE if death.why == "unloaded" else Kind.CRASHED
             return Failure(kind, f"{self.key}: {death.message}")
         except (Damaged, KeyError, TypeError, ValueError) as error:
-            # No session says such a thing, so native code wrote where it should not have: a crash by luck only later,
-            # and its end all the same. It counts as one, so that a record which does this is not tried for ever.
-            death = Death("crashed", f"its process was killed, since it is out of its mind: {error}")
+            # A session never sends such a reply, so native code has overwritten the process's memory. It counts as a
+            # crash, so that a record which causes it becomes a poison record and is not retried for ever.
+            death = Death("crashed", f"its process was killed, because it sent an invalid reply: {error}")
             self._replicas.kill(replica, death)
             return Failure(Kind.CRASHED, f"{self.key}: {death.message}")
         if cancel is not None and cancel.expired:
@@ -154,12 +157,13 @@ class Isolated:
 
 
 class _Stop:
-    """What a Cancel ends: the call that is under way in a process, by its number."""
+    """The ``Endable`` that a Cancel ends: the call under way in a replica, by its number."""
 
     __slots__ = ("_call", "_lock")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # a pipe that is closed may not be written to: its number may be another file's
+        # Without the lock ``terminate`` could write to a closed pipe, whose number may already belong to another file.
+        self._lock = threading.Lock()
         self._call: tuple[Replica, int] | None = None
 
     def aim(self, call: tuple[Replica, int] | None) -> None:
@@ -179,7 +183,7 @@ class _Stop:
 
 
 def _order(artifact: Artifact, card: ModelCard) -> About:
-    """What a process needs to know to load the model: of its card, what a Session reads."""
+    """The message that tells the forkserver what to load. Of the card it has only what a Session reads."""
     features = [f.model_dump(mode="json", include={"name", "type", "categories", "unseen"}) for f in card.features]
     return {
         "model": artifact.model,

@@ -1,6 +1,6 @@
-"""The lending of one isolated model's processes: each is lent to one call at a time, and killed when it does not stop.
+"""Owns the lending of an isolated model's processes: each serves one call at a time, and is killed if it hangs.
 
-supervisor.py starts and ends the processes, on a thread of its own.
+supervisor.py starts and ends the processes on its own thread.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from failsoft.models.runtime.session import Cancel, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 
 WAIT = 0.5
-"""Seconds that a call waits for a process while none is up: a fork takes a hundredth of that. What takes longer (a
-load, a backoff) is not waited for, so that the fallback answers soon."""
+"""Seconds that a call waits for a process when none is up. A fork takes a hundredth of that. A call does not wait for
+slower starts (a load, a back-off), so that the fallback answers soon."""
 
 REPORT = 1.0
-"""Seconds that a call waits to hear why its process ended; the forkserver reports it within milliseconds."""
+"""Seconds that a call waits for the report of how its process ended. The forkserver sends it within milliseconds."""
 
 
 class Replicas:
-    """``count`` processes of the model in ``order``. Its methods are for any thread."""
+    """``count`` processes of the model in ``order``. Its methods may be called from any thread."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Replicas:
         clock: Clock,
         draw: Callable[[], float],
     ) -> None:
-        """Starts to load; ``on_death`` is called on the supervisor's thread, once for each process that died."""
+        """Starts to load the model. The supervisor's thread calls ``on_death`` once for each process that died."""
         self.key = f"{order['model']}@{order['version']}"
         self._count, self._clock = count, clock
         self._shared = Shared(clock())
@@ -43,7 +43,7 @@ class Replicas:
         self._supervisor.start()
 
     def wait_loaded(self) -> None:
-        """Until the model is loaded and warmed. Raises Unloadable, with what the process said or how it ended."""
+        """Waits until the model is loaded and warmed. Raises Unloadable with the process's error or how it ended."""
         shared = self._shared
         with shared.changed:
             shared.changed.wait_for(lambda: shared.ever_loaded or shared.refused is not None or shared.closed)
@@ -51,7 +51,7 @@ class Replicas:
                 raise Unloadable(shared.refused)
 
     def take(self, cancel: Cancel | None) -> Replica | Failure:
-        """A process of one's own, until ``give_back``. UNAVAILABLE when none comes up or free in time."""
+        """A process for one call, until ``give_back``. UNAVAILABLE if no process comes up or becomes free in time."""
         shared = self._shared
         until: float | None = None
         with shared.changed:
@@ -64,8 +64,8 @@ class Replicas:
                     return replica
                 late = cancel is not None and cancel.expired
                 if shared.alive and late:
-                    said = f"all {self._count} processes of {self.key} were busy until its deadline: more replicas help"
-                    return Failure(Kind.UNAVAILABLE, said)
+                    message = f"all {self._count} processes of {self.key} were busy until the deadline: add replicas"
+                    return Failure(Kind.UNAVAILABLE, message)
                 if not shared.alive:
                     now = self._clock()
                     until = now + WAIT if until is None else until
@@ -74,7 +74,7 @@ class Replicas:
                 shared.changed.wait(TICK)
 
     def give_back(self, replica: Replica, answered: bool) -> None:
-        """For the next call."""
+        """Makes the process free for the next call. ``answered``: the call got an answer; that resets the back-off."""
         shared = self._shared
         with shared.changed:
             replica.busy = False
@@ -87,7 +87,7 @@ class Replicas:
             shared.changed.notify_all()
 
     def kill(self, replica: Replica, why: Death) -> None:
-        """End it now; ``why`` is reported as its death. It is not lent again."""
+        """Kills the process; ``why`` is reported as its death. No call gets it again."""
         replica.killed = why
         with self._shared.changed:
             control = self._shared.control if replica.death is None else None
@@ -96,13 +96,13 @@ class Replicas:
                     control.send({"kill": replica.number})
 
     def death(self, replica: Replica) -> Death:
-        """How a process that does not answer any more has ended."""
+        """How a process that no longer answers ended. Waits for the report, at most REPORT seconds."""
         with self._shared.changed:
             self._shared.changed.wait_for(lambda: replica.death is not None, REPORT)
             return replica.death or Death("crashed", "its process closed its socket")
 
     def close(self, within: float) -> None:
-        """Ends all processes, once the calls under way are back, or after ``within`` seconds."""
+        """Ends all processes once the calls under way have returned, or after ``within`` seconds."""
         shared = self._shared
         with shared.changed:
             if shared.closed:

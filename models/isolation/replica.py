@@ -1,4 +1,4 @@
-"""One process that runs batches, how a process ended, and what the lending and the supervising thread share."""
+"""Owns one replica's handle, how a process ended, and the state shared by calls and the supervisor's thread."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from failsoft.models.isolation.transport import Channel, Segment
 from failsoft.schemas import wire
 
 TICK = 0.02
-"""Seconds within which a waiting call sees that it was cancelled; it must be back 100 ms after."""
+"""Seconds between a waiting call's checks for its cancellation. A cancelled call must be back within 100 ms."""
 
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a process ended: ``why`` for counting (crashed, memory, timeout, load, unloaded), ``message`` for people."""
+    """How a process ended.
+
+    Attributes:
+        why: the reason as a metric label: crashed, memory, timeout, load or unloaded.
+        message: the reason as a sentence.
+    """
 
     why: str
     message: str
@@ -31,7 +36,18 @@ class Death:
 
 @dataclass(eq=False, slots=True)
 class Replica:
-    """One process, its socket, its stop pipe and its segment. The call that has taken it has it alone."""
+    """One process that runs batches. One call at a time uses it.
+
+    Attributes:
+        number: identifies the process to the forkserver.
+        channel: the socket for messages.
+        stop: file descriptor of the pipe that ends calls.
+        segment: shared memory for batches and answers.
+        calls: calls sent so far; the last call has this number.
+        busy: a call uses the process now.
+        killed: why the worker killed it, None if it did not.
+        death: how it ended, None while it is alive.
+    """
 
     number: int
     channel: Channel
@@ -43,13 +59,13 @@ class Replica:
     death: Death | None = None
 
     def send(self, about: About, blocks: Sequence[Block]) -> int:
-        """The call's number. Raises Ended when the process is gone already."""
+        """Sends a batch and returns the call's number. Raises ChannelClosed if the process is gone."""
         self.calls += 1
         self.channel.send({"run": self.calls, "blocks": self.segment.write([wire.dumps(about), *blocks])})
         return self.calls
 
     def end_call(self, number: int) -> None:
-        """Ask it to end call ``number`` and all before; from any thread, and without waiting."""
+        """Asks the process to end call ``number`` and all calls before it. Does not wait; any thread may call it."""
         with contextlib.suppress(OSError):
             os.write(self.stop, STOP.pack(number))
 
@@ -61,11 +77,20 @@ class Replica:
 
 @dataclass(eq=False, slots=True)
 class Shared:
-    """What calls and the supervisor share about one model's processes. Whoever writes a field holds ``changed``.
+    """The state of one model's processes that calls and the supervisor share. Hold ``changed`` to write a field.
 
-    ``due`` is when the next process may be started, ``last`` says how the last one ended, ``control`` is the
-    forkserver's socket while there is one. ``refused`` says why the model never loaded. ``closed``: nothing is lent any
-    more; ``ending``: the supervisor ends all processes.
+    Attributes:
+        due: when the next process may be started (monotonic seconds).
+        changed: the lock; waiting threads are notified through it.
+        idle: replicas that no call uses.
+        alive: all replicas, by number.
+        restarts: the back-off of restarts.
+        last: how the last process ended, as a sentence.
+        control: the forkserver's socket, None without a forkserver.
+        ever_loaded: the model has been loaded at least once.
+        refused: why the model could not be loaded the first time, None if it could.
+        closed: no call gets a replica any more.
+        ending: the supervisor ends all processes.
     """
 
     due: float

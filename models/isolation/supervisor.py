@@ -1,7 +1,7 @@
-"""The thread that starts, watches and ends the processes of one isolated model, and starts them again with backoff.
+"""Owns the thread that starts, watches and ends the processes of one isolated model, and restarts them with back-off.
 
-It lives as long as the processes do: Linux ends a child with the *thread* that started it, if asked to end it with its
-parent.
+The thread lives as long as the processes. The processes ask Linux to end them with their parent, and Linux then ends
+them with the *thread* that started them.
 """
 
 from __future__ import annotations
@@ -24,35 +24,40 @@ from failsoft.schemas import wire
 from failsoft.schemas.config import size
 
 LOAD_WITHIN = 120.0
-"""Seconds to load and warm a model, before it counts as hanging: gigabytes from a slow disk take one of them."""
+"""Seconds that loading and warming may take before the process counts as hanging. Gigabytes from a slow disk take about
+a minute."""
 
-_SAID = 200  # characters of a message that are kept
+_LONGEST_LINE = 200  # characters kept of the last line on stderr
 
 
 def idle_for(now: float, due: float, load_until: float | None, missing: bool) -> float | None:
-    """Seconds until there is something to do without a message, None for ever.
+    """Seconds that the supervisor may sleep if no message arrives; None: until a message arrives.
 
-    ``load_until`` is when a load that is under way is late, None when none is; ``missing``: a process has to be
-    started, and may be from ``due`` on.
+    ``load_until`` is the time limit of the load under way, or None without a load. ``missing``: a process has to be
+    started, at ``due`` or later. All times are monotonic seconds.
     """
     if load_until is not None:
         return max(0.0, load_until - now) + TICK
     return max(0.0, due - now) if missing else None
 
 
-def fate(code: int, said: str, memory: int | None) -> Death:
-    """In words, from an exit code (negative: a signal), what stands on stderr and the memory limit."""
-    last = said.splitlines()[-1][:_SAID] if said else ""
-    name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    if memory is not None and out_of_memory(said):
-        return Death("memory", f"its process was over its memory limit of {size.text(memory)} ({name})")
+def fate(code: int, stderr: str, memory: int | None) -> Death:
+    """Describes how a process ended, from its exit code, its stderr and its memory limit.
+
+    ``code`` is negative for a signal; ``stderr`` is the text that the process wrote; ``memory`` is in bytes, None for
+    no limit.
+    """
+    last_line = stderr.splitlines()[-1][:_LONGEST_LINE] if stderr else ""
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if memory is not None and out_of_memory(stderr):
+        return Death("memory", f"its process was over its memory limit of {size.text(memory)} ({how})")
     if code == -signal.SIGKILL:
-        return Death("crashed", f"its process died ({name}, as the kernel sends when memory runs out)")
-    return Death("crashed", f"its process died ({name}{': ' + last if last else ''})")
+        return Death("crashed", f"its process died ({how}, as the kernel sends when memory runs out)")
+    return Death("crashed", f"its process died ({how}{': ' + last_line if last_line else ''})")
 
 
 class ReplicaSupervisor:
-    """Keeps ``count`` processes of the model in ``order`` running. Only its own thread runs what is private here."""
+    """Keeps ``count`` processes of the model in ``order`` running. Only its own thread runs the private methods."""
 
     def __init__(
         self,
@@ -79,7 +84,7 @@ class ReplicaSupervisor:
         self._thread.start()
 
     def join(self) -> None:
-        """Until all processes have ended; ``shared.ending`` is set already."""
+        """Waits until all processes have ended. The caller has set ``shared.ending`` before."""
         os.write(self._wake, b"x")
         self._thread.join()
         for fd in (self._waker, self._wake):
@@ -120,40 +125,42 @@ class ReplicaSupervisor:
         except (
             OSError,
             ChannelClosed,
-        ) as error:  # no file descriptor or memory is left, or the forkserver is just ending
+        ) as error:  # file descriptors or memory have run out, or the forkserver has just ended
             self._wait_after(Death("load", f"its process could not be started: {error}"))
 
     def _start_forkserver(self) -> None:
-        ours, theirs = socket.socketpair()
-        errors, said = os.pipe()
-        # Whoever writes more than a pipe holds loses the rest: nobody reads while it lives, and it may not wait.
-        os.set_blocking(said, False)
+        our_end, its_end = socket.socketpair()
+        errors, stderr_end = os.pipe()
+        # The supervisor reads stderr only after a process died. A process must not block on a full pipe, so text
+        # beyond the pipe's capacity is lost.
+        os.set_blocking(stderr_end, False)
         os.set_blocking(errors, False)
-        # The pipeline's passwords are none of its business.
+        # FAILSOFT_ variables hold the pipeline's passwords: a model's process must not have them.
         kept = {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")}
-        given = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        # Later Pythons warn of forks beside threads: on stderr, where a crash's last words are looked for.
-        given["PYTHONWARNINGS"] = "ignore::DeprecationWarning"
+        added = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # Newer Python versions warn on stderr about a fork in a process with threads. The last line of stderr is used
+        # as the reason for a crash, so the warning is turned off.
+        added["PYTHONWARNINGS"] = "ignore::DeprecationWarning"
         module = "failsoft.models.isolation.forkserver"
-        command = [sys.executable, "-P", "-m", module, str(os.getpid()), str(theirs.fileno())]
+        command = [sys.executable, "-P", "-m", module, str(os.getpid()), str(its_end.fileno())]
         try:
             self._forkserver = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=said,
-                pass_fds=[theirs.fileno()],
-                env=kept | given,
+                stderr=stderr_end,
+                pass_fds=[its_end.fileno()],
+                env=kept | added,
             )
         except OSError:
-            ours.close()
+            our_end.close()
             os.close(errors)
             raise
         finally:
-            theirs.close()
-            os.close(said)
+            its_end.close()
+            os.close(stderr_end)
         self._errors, self._load_until = errors, self._clock() + LOAD_WITHIN
-        control = Channel(ours)
+        control = Channel(our_end)
         with self._shared.changed:
             self._shared.control = control
         control.send(self._order)
@@ -161,25 +168,25 @@ class ReplicaSupervisor:
     def _fork(self) -> None:
         shared = self._shared
         assert shared.control is not None
-        ours, theirs = socket.socketpair()
+        our_end, its_end = socket.socketpair()
         stopped, stop = os.pipe()
         os.set_blocking(stop, False)
         segment = Segment.create()
         self._forks += 1
-        given = [theirs.fileno(), stopped, segment.fd]
+        fds = [its_end.fileno(), stopped, segment.fd]
         try:
-            with shared.changed:  # whoever kills writes to it too
-                socket.send_fds(shared.control.socket, [wire.dumps({"fork": self._forks}) + b"\n"], given)
+            with shared.changed:  # Replicas.kill writes to the same socket
+                socket.send_fds(shared.control.socket, [wire.dumps({"fork": self._forks}) + b"\n"], fds)
         except OSError:
-            ours.close()
+            our_end.close()
             segment.close()
             os.close(stop)
             raise
         finally:
-            theirs.close()
+            its_end.close()
             os.close(stopped)
         with shared.changed:
-            replica = shared.alive[self._forks] = Replica(self._forks, Channel(ours, TICK), stop, segment)
+            replica = shared.alive[self._forks] = Replica(self._forks, Channel(our_end, TICK), stop, segment)
             shared.idle.append(replica)
             shared.changed.notify_all()
 
@@ -187,31 +194,32 @@ class ReplicaSupervisor:
         try:
             message = control.receive()
             while message is not None:
-                self._heard(message)
+                self._handle(message)
                 message = control.receive() if control.pending else None
         except (ChannelClosed, Damaged, TypeError, ValueError):
             self._forkserver_ended()
 
-    def _heard(self, message: About) -> None:
+    def _handle(self, message: About) -> None:
         shared = self._shared
         if "loaded" in message:
             with shared.changed:
                 self._loaded = shared.ever_loaded = True
                 shared.changed.notify_all()
         elif "unloadable" in message:
-            said = str(message["unloadable"])
-            if self._memory is not None and out_of_memory(said):
-                said += f" (its card's memory is {size.text(self._memory)})"
-            self._refuse_or_wait(Death("load", said))
+            reason = str(message["unloadable"])
+            if self._memory is not None and out_of_memory(reason):
+                reason += f" (its card's memory is {size.text(self._memory)})"
+            self._refuse_or_wait(Death("load", reason))
         elif (replica := shared.alive.get(message.get("ended", 0))) is not None:
-            found = self._fate(int(message["code"]))  # also of one that was killed: what it said is no other's
-            death = replica.killed or found
+            # Read stderr even if the replica was killed, or its text would be taken for that of the next death.
+            own = self._fate(int(message["code"]))
+            death = replica.killed or own
             self._reap(replica, death)
             self._wait_after(death)
             self._on_death(death)
 
     def _forkserver_ended(self) -> None:
-        """With it end all that it forked."""
+        """The forkserver ended, and all replicas that it forked end with it."""
         assert self._forkserver is not None
         self._forkserver.kill()
         code = self._forkserver.wait()
@@ -236,7 +244,7 @@ class ReplicaSupervisor:
         self._forkserver, self._loaded = None, False
 
     def _refuse_or_wait(self, death: Death) -> None:
-        """A model that never loaded is refused; one that did may do so again."""
+        """Refuses a model that never loaded. A model that loaded before is retried after the back-off."""
         if self._forkserver is not None:
             self._forkserver.wait()
             self._drop_forkserver()
@@ -249,7 +257,7 @@ class ReplicaSupervisor:
         self._on_death(death)
 
     def _reap(self, replica: Replica, death: Death) -> None:
-        """It is lent no more. A call that has it closes it when it gives it back."""
+        """Takes a dead replica out of use. If a call still holds the replica, ``give_back`` closes it."""
         shared = self._shared
         with shared.changed:
             shared.alive.pop(replica.number, None)
@@ -267,7 +275,7 @@ class ReplicaSupervisor:
             self._shared.last = death.message
 
     def _end_all(self) -> None:
-        """The end of its socket ends the forkserver, and its forks with it; it is waited for, so that none is left."""
+        """Ends the forkserver by closing its socket, and its replicas with it. Waits, so that no process is left."""
         if self._forkserver is not None:
             for replica in list(self._shared.alive.values()):
                 self._reap(replica, Death("unloaded", f"{self._key} is unloaded"))
@@ -280,7 +288,7 @@ class ReplicaSupervisor:
                 forkserver.wait()
 
     def _fate(self, code: int) -> Death:
-        said = ""
+        stderr = ""
         with contextlib.suppress(BlockingIOError):
-            said = os.read(self._errors, 1 << 16).decode(errors="replace").strip()
-        return fate(code, said, self._memory)
+            stderr = os.read(self._errors, 1 << 16).decode(errors="replace").strip()
+        return fate(code, stderr, self._memory)

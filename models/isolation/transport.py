@@ -1,6 +1,6 @@
-"""How a worker and a model's process reach each other: a segment of shared memory, and small messages over a socket.
+"""Owns the transport between a worker and a model's process: shared memory for data, a socket for small messages.
 
-A segment has no name: it is gone with the last process that has it open, whatever ends that one.
+A segment has no name. The kernel frees it when the last process that has it open ends, however it ends.
 """
 
 from __future__ import annotations
@@ -20,37 +20,38 @@ from failsoft.models.isolation.codec import About, Block, Bytes, Damaged
 from failsoft.schemas import wire
 
 FIRST = 1 << 18
-"""Bytes of a new segment: some hundred events; it doubles as batches grow."""
+"""Bytes of a new segment. It holds some hundred events, and its size doubles as batches grow."""
 
 MOST = 1 << 32
-"""Bytes that an answer may claim. A batch is a few megabytes; what says more is out of its mind."""
+"""Largest size in bytes that an answer may claim. A batch is a few megabytes; only a damaged process claims more."""
 
 _ALIGNED = 64
-"""Blocks begin at multiples of a cache line, which is more than any number's own alignment."""
+"""Blocks begin at multiples of a cache line (bytes), which is more than any number type needs."""
 
-_MARK = struct.Struct("=q")  # stands at the beginning, before the first block
+_MARK = struct.Struct("=q")  # the number of the call under way; at the beginning, before the first block
 
 _FRAME = 1 << 20
-"""Bytes of the longest message: a number for each block, and there is a block or two for each feature."""
+"""Bytes of the longest message. A message has a number for each block, and each feature has one or two blocks."""
 
 _CHUNK = 1 << 16
 
 
 class Segment:
-    """Shared memory that grows and never shrinks. One side writes and then the other: they take turns by messages."""
+    """Shared memory that grows and never shrinks. The two sides write in turn; a message passes the turn."""
 
     def __init__(self, fd: int) -> None:
-        """Of the file ``fd``, which is the segment's from now on."""
+        """Opens the segment in the file ``fd``. The segment owns ``fd`` from now on."""
         self.fd = fd
         self._map: mmap.mmap | None = None
         self._size = 0
 
     @classmethod
     def create(cls) -> Segment:
-        """A new one, of no size yet. Raises OSError."""
+        """A new segment of size 0. Raises OSError."""
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("failsoft-batch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            # Who reads a map of a file that shrank is ended by SIGBUS: the other side may not have that power.
+            # Reading the map of a file that was shortened raises SIGBUS. The seal keeps the model's process from
+            # ending the worker in this way.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         else:
             with tempfile.TemporaryFile(prefix="failsoft-batch-") as file:
@@ -58,7 +59,7 @@ class Segment:
         return cls(fd)
 
     def write(self, blocks: Sequence[Block]) -> list[int]:
-        """Puts ``blocks`` where ``read`` finds them by their sizes, which are returned. Raises OSError."""
+        """Writes ``blocks`` and returns their sizes in bytes, which ``read`` needs to find them. Raises OSError."""
         views = [memoryview(block) for block in blocks]  # type: ignore[arg-type]  # numpy's stubs know no Buffer
         sizes = [view.nbytes for view in views]
         self._map_at_least(_end(sizes), grow=True)
@@ -72,34 +73,34 @@ class Segment:
         return sizes
 
     def read(self, sizes: Sequence[int]) -> list[Bytes]:
-        """The blocks of these sizes, as views: they hold until the other side writes. Raises Damaged."""
+        """The blocks with these sizes in bytes, as views that are valid until the other side writes. Raises Damaged."""
         if not all(type(size) is int and size >= 0 for size in sizes):
-            raise Damaged("sizes that are none")
+            raise Damaged("block sizes that are not whole numbers from 0")
         self._map_at_least(_end(sizes), grow=False)
-        found: list[Bytes] = []
+        blocks: list[Bytes] = []
         at = _ALIGNED
         for size in sizes:
             assert self._map is not None
-            found.append(np.frombuffer(self._map, np.uint8, size, at) if size else np.empty(0, np.uint8))
+            blocks.append(np.frombuffer(self._map, np.uint8, size, at) if size else np.empty(0, np.uint8))
             at = _after(at, size)
-        return found
+        return blocks
 
     def mark(self, number: int) -> None:
-        """Say in the memory itself that ``number`` is what is being worked on: it outlives whoever says it."""
+        """Writes into the memory that call ``number`` is under way. The mark outlives the process that wrote it."""
         self._map_at_least(_ALIGNED, grow=True)
         assert self._map is not None
         _MARK.pack_into(self._map, 0, number)
 
     @property
     def marked(self) -> int:
-        """The last mark, 0 for none."""
+        """The number of the last mark, 0 if there is none."""
         self._map_at_least(_ALIGNED, grow=True)
         assert self._map is not None
         (number,) = _MARK.unpack_from(self._map, 0)
         return int(number)
 
     def close(self) -> None:
-        """Views that are still held keep the memory until they are gone."""
+        """Closes the file. Views that are still in use keep the memory until they are deleted."""
         self._map = None
         os.close(self.fd)
 
@@ -127,32 +128,32 @@ def _end(sizes: Sequence[int]) -> int:
 
 
 class ChannelClosed(Exception):
-    """The other side is gone."""
+    """The other side has closed the socket or ended."""
 
 
 class Channel:
-    """Messages, a JSON object a line, over a socket that is this channel's from now on."""
+    """Sends and receives messages, one JSON object per line, over a socket. The channel owns the socket from now on."""
 
     def __init__(self, connection: socket.socket, tick: float | None = None) -> None:
-        """``tick``: seconds after which ``receive`` comes back without a message; None waits for ever."""
+        """``tick``: seconds after which ``receive`` returns without a message; None waits without a limit."""
         self.socket = connection
         self._got = b""
         if tick is not None:
-            # Not settimeout: that polls before it reads, and each of the two lets go of the GIL, which a thread gets
-            # back only when the event loop's batch is done.
+            # Not settimeout: it makes two calls, a poll and a read. Each releases the GIL, and the thread gets the GIL
+            # back only when the event loop has finished its batch.
             connection.setsockopt(
                 socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(tick), int(tick % 1 * 1_000_000))
             )
 
     def send(self, message: About) -> None:
-        """Raises ChannelClosed. A message is far smaller than the socket's buffer, so this does not wait."""
+        """Sends one message without waiting: it is far smaller than the socket's buffer. Raises ChannelClosed."""
         try:
             self.socket.sendall(wire.dumps(message) + b"\n")
         except OSError as error:
             raise ChannelClosed(str(error)) from None
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message, or None after a tick. Raises ChannelClosed, and Damaged for what is no message."""
+        """The next message, or None after a tick. Raises ChannelClosed, and Damaged if the bytes are not a message."""
         while b"\n" not in self._got:
             try:
                 chunk = self.socket.recv(_CHUNK)
@@ -167,20 +168,20 @@ class Channel:
         try:
             message = wire.loads(line, _FRAME)
         except wire.Malformed as error:
-            raise Damaged(f"a message that is none: {error}") from None
+            raise Damaged(f"a message that is not JSON: {error}") from None
         if not isinstance(message, dict):
-            raise Damaged("a message that is no object")
+            raise Damaged("a message that is not an object")
         return message
 
     def feed(self, chunk: bytes) -> None:
-        """Bytes that came another way: with file descriptors."""
+        """Adds bytes that were received together with file descriptors. Raises Damaged for a message over the limit."""
         self._got += chunk
         if len(self._got) > _FRAME:
             raise Damaged(f"a message of over {_FRAME} bytes")
 
     @property
     def pending(self) -> bool:
-        """Is there a whole message that need not be waited for?"""
+        """A whole message has arrived, so ``receive`` returns without waiting."""
         return b"\n" in self._got
 
     def close(self) -> None:

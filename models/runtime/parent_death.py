@@ -1,6 +1,6 @@
-"""Ends a process with its parent, by PR_SET_PDEATHSIG: also when the parent is killed by kill -9.
+"""Owns the call that ends a process with its parent, even if ``kill -9`` ends the parent: PR_SET_PDEATHSIG.
 
-topics/embedded/watcher.py has a call of its own, since topics may not import models.
+topics/embedded/watcher.py has its own copy, because topics may not import models.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def ender(parent: int, number: int = signal.SIGKILL) -> Callable[[], None]:
-    """A function for the new process to call: from then on Linux sends it ``number`` when ``parent`` ends.
+    """A function for the new process to call. After that call Linux sends it signal ``number`` when ``parent`` (pid)
+    ends.
 
-    A process whose parent has ended before that call ends at once. Other systems send no signal. The C library is
-    loaded here and not in the function, which may be called between a fork and an exec.
+    If the parent has ended before the call, the process exits at once. Other systems send no signal. The C library is
+    loaded here and not in the returned function, because that may be called between a fork and an exec.
     """
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 

@@ -1,4 +1,7 @@
-"""The only import of onnxruntime: loads a version, warms it, and runs batches whose failures are values."""
+"""Owns the ONNX Runtime session: loads a version, warms it, and runs batches. Failures are returned as values.
+
+This is the only module that imports onnxruntime.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from failsoft.schemas.features import Columns, FeatureType, Spec
 
 __all__ = ["Cancel", "ModelOutput", "Session", "Unloadable", "ports"]
 
-# ONNX Runtime's errors have no common class but Exception, and its Python side raises built-in ones as well.
+# ONNX Runtime's errors have no common base class but Exception, and its Python code also raises built-in ones.
 _ERRORS: tuple[type[Exception], ...] = (
     *(e for e in vars(native).values() if isinstance(e, type) and issubclass(e, Exception)),
     RuntimeError,
@@ -31,24 +34,24 @@ _ERRORS: tuple[type[Exception], ...] = (
     TypeError,
     MemoryError,
 )
-# Headers carry 500 bytes of a message, and ONNX Runtime's begin with what matters.
-_SAID = 300
-# A first run allocates; a row and a small batch take the two paths that live traffic takes.
+# Characters kept of a message. Headers hold 500 bytes, and ONNX Runtime's messages begin with the important part.
+_LONGEST_MESSAGE = 300
+# The first run allocates memory. One row and a small batch take the two code paths of live traffic.
 _WARM_SIZES = (1, 64)
 
 
 class Unloadable(Exception):
-    """The version cannot serve: it is corrupt, too new, or does not fit its card; the message says what to do."""
+    """The version cannot serve: it is corrupt, too new, or does not match its card. The message says what to do."""
 
 
 class Endable(Protocol):
-    """What a Cancel ends: ONNX Runtime's RunOptions, or what ends a run elsewhere when this is set."""
+    """A run that a Cancel can end: ONNX Runtime's RunOptions, or a replacement for it in another kind of session."""
 
     terminate: bool
 
 
 class Cancel:
-    """Ends a run from another thread. Once ``set``, whatever runs under it is a timeout, even if it comes back."""
+    """Ends runs from another thread. After ``set``, every run under it is a timeout, even if it returns an answer."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,14 +63,14 @@ class Cancel:
         return self._expired
 
     def set(self) -> None:
-        """Ends the run at its next operator (ONNX Runtime does not look inside one); safe from any thread."""
+        """Ends the run at its next operator; ONNX Runtime does not check inside one. May be called from any thread."""
         with self._lock:
             self._expired = True
             for options in self._running:
                 options.terminate = True
 
     def begin(self, options: Endable) -> bool:
-        """False if it is too late to start."""
+        """Registers a run. False if ``set`` was called before, so that the run must not start."""
         with self._lock:
             if not self._expired:
                 self._running.add(options)
@@ -79,10 +82,10 @@ class Cancel:
 
 
 class Session:
-    """One version of a model, loaded. ``run`` may be called from several threads at once."""
+    """One loaded version of a model. ``run`` may be called from several threads at once."""
 
     def __init__(self, artifact: Artifact, card: ModelCard, warns: bool = False) -> None:
-        """Raises Unloadable. The bytes that are loaded are those that were hashed.
+        """Loads the version. Raises Unloadable. The bytes loaded are the bytes whose sha256 was compared.
 
         ``warns`` lets ONNX Runtime write its warnings to stderr, where a vetting reads them.
         """
@@ -113,32 +116,32 @@ class Session:
         self._session: ort.InferenceSession | None = session
 
     def warm(self) -> None:
-        """Runs made-up batches, so that the first real one is not slow. Raises Unloadable for an output's wrong shape,
-        and when memory is refused: vetting may have had more than the card's limit leaves.
+        """Runs made-up batches, so that the first real batch is not slow.
 
-        Any other failure is let pass: the values are made up, so it proves nothing.
+        Raises Unloadable for an output of the wrong shape, and if memory runs out: the vetting may have had more memory
+        than the card's limit leaves. Other failures are ignored, because the rows are made up.
         """
         for n in _WARM_SIZES:
             outcome = self.run(_made_up(self._specs, n))
             if isinstance(outcome, Failure) and outcome.kind is Kind.BAD_OUTPUT:
                 raise Unloadable(f"{self.key}: {outcome.message}: it does not fit the card's [output]")
             if isinstance(outcome, Failure) and out_of_memory(outcome.message):
-                raise Unloadable(f"{self.key}: memory is refused for {n} made-up rows: {outcome.message}")
+                raise Unloadable(f"{self.key}: not enough memory for {n} made-up rows: {outcome.message}")
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
-        """Answers a batch of the card's features, blocking; a Failure is the whole batch's.
+        """Runs a batch of the card's features; blocks. A Failure is that of the whole batch.
 
-        MODEL_ERROR when the model raised, TIMEOUT when ``cancel`` was set before it came back, BAD_OUTPUT for an
-        output of the wrong shape, UNAVAILABLE once closed. A row with an unusable cell is bad (INVALID). Raises
-        ValueError for columns that are not the card's, which is the caller's mistake.
+        MODEL_ERROR if the model raised, TIMEOUT if ``cancel`` was set before the run returned, BAD_OUTPUT for an output
+        of the wrong shape, UNAVAILABLE after ``close``. A row with an unusable cell is in ``bad`` (INVALID). Raises
+        ValueError if the columns are not those of the card, which is a mistake of the caller.
         """
         if columns.specs != self._specs:
-            raise ValueError(f"{self.key} wants the columns of its card, and got {[s.name for s in columns.specs]}")
+            raise ValueError(f"{self.key} needs the columns of its card, and got {[s.name for s in columns.specs]}")
         session = self._session
         if session is None:
             return Failure(Kind.UNAVAILABLE, f"{self.key} is unloaded")
         unfit = self._feeds.unfit(columns)
-        options = ort.RunOptions()  # fresh each time: one that was terminated fails at once
+        options = ort.RunOptions()  # new each time: after terminate, RunOptions fail every run at once
         if cancel is not None and not cancel.begin(options):
             return self._late()
         try:
@@ -158,10 +161,10 @@ class Session:
         return outcome
 
     def close(self) -> None:
-        """Lets go of the model's memory; runs under way end first, since each holds the model until it is back."""
+        """Frees the model's memory. Runs under way can finish, because each keeps a reference to the model."""
         self._session = None
         gc.collect()
-        # glibc keeps what was freed; without this a worker grows by a model at each swap.
+        # glibc keeps freed memory; without malloc_trim a worker would grow by one model at each switch of versions.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
@@ -171,41 +174,41 @@ class Session:
 
 
 def late(key: str, card: ModelCard) -> Failure:
-    """Of a run that was cancelled."""
+    """The failure of a cancelled run."""
     return Failure(Kind.TIMEOUT, f"{key} was stopped at its deadline of {card.model.deadline * 1000:g} ms")
 
 
 def _options(warns: bool = False) -> ort.SessionOptions:
-    """One thread a call, and none that spins: parallelism comes from lanes and processes, and cores are shared."""
+    """One thread per call, without spinning: parallelism comes from lanes and processes, which share the cores."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 2 if warns else 4  # fatal only: its errors come as exceptions, and are ours to log
+    options.log_severity_level = 2 if warns else 4  # 4 is fatal only: errors are raised, and failsoft logs them
     return options
 
 
 def _advice(error: Exception) -> str:
-    """What a load error means; by its name, since the classes are not all public."""
-    said = _first_line(error)
+    """What a load error means. It compares class names, because some of the classes are not public."""
+    line = _first_line(error)
     match type(error).__name__:
         case "InvalidProtobuf":
-            return f"not an ONNX file, or a damaged one: copy it again ({said})"
-        case "Fail" if "opset" in said.lower() or "ir_version" in said.lower() or "ir version" in said.lower():
-            return f"made for a newer ONNX Runtime than {ort.__version__}: export with a lower target_opset ({said})"
+            return f"not an ONNX file, or a damaged one: copy it again ({line})"
+        case "Fail" if "opset" in line.lower() or "ir_version" in line.lower() or "ir version" in line.lower():
+            return f"made for a newer ONNX Runtime than {ort.__version__}: export with a lower target_opset ({line})"
         case "NotImplemented":
-            return f"it uses an operator that ONNX Runtime {ort.__version__} does not have ({said})"
-    return f"ONNX Runtime {ort.__version__} cannot load it ({type(error).__name__}: {said})"
+            return f"it uses an operator that ONNX Runtime {ort.__version__} does not have ({line})"
+    return f"ONNX Runtime {ort.__version__} cannot load it ({type(error).__name__}: {line})"
 
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:_SAID] if lines else "no message"
+    return lines[0][:_LONGEST_MESSAGE] if lines else "no message"
 
 
 def _made_up(specs: tuple[Spec, ...], n: int) -> Columns:
-    """``n`` rows of zeros, falses and first categories."""
+    """``n`` rows of zeros, false and first categories."""
     values: dict[str, Any] = {}
     for spec in specs:
         match spec.type:
@@ -221,7 +224,7 @@ def _made_up(specs: tuple[Spec, ...], n: int) -> Columns:
 
 
 def ports(path: Path) -> tuple[list[Port], list[Port]]:
-    """The inputs and the outputs of the model at ``path``, for whoever writes its card. Raises Unloadable."""
+    """The inputs and outputs of the model at ``path``, for writing its card. Raises Unloadable."""
     try:
         session = ort.InferenceSession(path.read_bytes(), _options(), providers=["CPUExecutionProvider"])
     except _ERRORS as error:

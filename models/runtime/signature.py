@@ -1,4 +1,4 @@
-"""A card against an ONNX model's inputs and outputs: how columns become tensors and a tensor an answer, or why not."""
+"""Owns the match of a card with an ONNX model's inputs and outputs: columns to tensors, and tensors to answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Tensor = NDArray[Any]
 
 
 class Port(Protocol):
-    """An input or output as a model describes it: ``shape`` holds a number where a dimension is fixed."""
+    """An input or output of a model. A dimension in ``shape`` is a number if it is fixed."""
 
     @property
     def name(self) -> str: ...
@@ -32,18 +32,19 @@ class Port(Protocol):
 
 
 class Mismatch(Exception):
-    """The card and the model do not fit; the message says where, and what to do."""
+    """The card and the model do not match. The message says where, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
-    """A batch's answers. A row in ``bad`` has none: what stands in ``predictions`` for it is a placeholder."""
+    """A batch's answers. A row in ``bad`` failed; its value in ``predictions`` is a placeholder."""
 
     predictions: Predictions
     bad: dict[int, Failure]
 
 
-# What each tensor type takes. A float may not become an integer, nor a number a string: that would change it.
+# The feature types that each tensor type accepts. A conversion that changes values (float to integer, number to string)
+# is refused.
 _NUMBERS = frozenset({FeatureType.FLOAT, FeatureType.INT, FeatureType.BOOL})
 _TENSORS: dict[str, tuple[Any, frozenset[FeatureType]]] = {
     "tensor(float)": (np.float32, _NUMBERS),
@@ -54,20 +55,25 @@ _TENSORS: dict[str, tuple[Any, frozenset[FeatureType]]] = {
     "tensor(string)": (object, frozenset({FeatureType.STRING})),
 }
 _FLOATS = ("tensor(float)", "tensor(double)")
-# A softmax in float32 may end a few ulps beyond 1, and its sum further off: neither is the model's fault.
+# Tolerances for rounding in float32: a softmax may exceed 1 by a few ulps, and its sum deviates more.
 _EDGE = 1e-5
 _SUM = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Feeds:
-    """How a batch's columns become the model's inputs."""
+    """How a batch's columns become the model's inputs.
+
+    Attributes:
+        make: the inputs by name, from a batch.
+        int32: features whose numbers must fit the model's int32.
+    """
 
     make: Callable[[Columns], dict[str, Tensor]]
     int32: tuple[str, ...]
 
     def unfit(self, columns: Columns) -> dict[int, Failure]:
-        """The rows that the model's types cannot hold, and those with a cell still unusable: no answer may use them."""
+        """Rows that must not be answered: a number does not fit the model's int32, or a cell is still unusable."""
         bad: dict[int, Failure] = {}
         for name in self.int32:
             column = columns.values[name]
@@ -79,12 +85,12 @@ class Feeds:
 
 
 def feeds(inputs: Sequence[Port], specs: Sequence[Spec]) -> Feeds:
-    """One matrix, its columns in the card's order, or one tensor a feature, matched by name. Raises Mismatch."""
+    """One matrix with its columns in the card's order, or one tensor per feature, matched by name. Raises Mismatch."""
     for port in inputs:
         if port.type not in _TENSORS:
             raise Mismatch(f"input {port.name!r} is a {port.type}; it may be one of {', '.join(_TENSORS)}")
         if len(port.shape) not in (1, 2):
-            raise Mismatch(f"input {port.name!r} has {len(port.shape)} dimensions; rows of features have one or two")
+            raise Mismatch(f"input {port.name!r} has {len(port.shape)} dimensions; it may have one or two")
         if isinstance(port.shape[0], int):
             raise Mismatch(
                 f"input {port.name!r} takes batches of exactly {port.shape[0]}: export it with a dynamic first "
@@ -115,19 +121,19 @@ def _matrix(port: Port, specs: tuple[Spec, ...]) -> Feeds:
 
 
 def _by_name(inputs: Sequence[Port], specs: Sequence[Spec]) -> Feeds:
-    wanted, given = [port.name for port in inputs], {spec.name: spec for spec in specs}
-    unmet = [f"{name!r}{near(name, given)}" for name in wanted if name not in given]
-    unused = [f"{name!r}{near(name, wanted)}" for name in given if name not in wanted]
-    if unmet:
-        raise Mismatch(f"the model wants features that the card does not list: {', '.join(unmet)}")
+    wanted, by_feature = [port.name for port in inputs], {spec.name: spec for spec in specs}
+    missing = [f"{name!r}{near(name, by_feature)}" for name in wanted if name not in by_feature]
+    unused = [f"{name!r}{near(name, wanted)}" for name in by_feature if name not in wanted]
+    if missing:
+        raise Mismatch(f"the model takes features that the card does not list: {', '.join(missing)}")
     if unused:
         raise Mismatch(f"the card lists features that the model does not take: {', '.join(unused)}")
     plan = []
     for port in inputs:
         dtype, takes = _TENSORS[port.type]
-        _check_type(given[port.name], port, takes)
+        _check_type(by_feature[port.name], port, takes)
         if len(port.shape) == 2 and isinstance(port.shape[1], int) and port.shape[1] != 1:
-            raise Mismatch(f"input {port.name!r} has {port.shape[1]} columns, and a feature by itself is one")
+            raise Mismatch(f"input {port.name!r} has {port.shape[1]} columns, and a single feature has one")
         plan.append((port.name, dtype, (-1, 1)[: len(port.shape)]))
 
     def make(columns: Columns) -> dict[str, Tensor]:
@@ -135,7 +141,7 @@ def _by_name(inputs: Sequence[Port], specs: Sequence[Spec]) -> Feeds:
             name: np.ascontiguousarray(columns.values[name], dtype=dtype).reshape(shape) for name, dtype, shape in plan
         }
 
-    return Feeds(make, _narrowed([given[name] for name, dtype, _ in plan if dtype is np.int32]))
+    return Feeds(make, _narrowed([by_feature[name] for name, dtype, _ in plan if dtype is np.int32]))
 
 
 def _check_type(spec: Spec, port: Port, takes: frozenset[FeatureType]) -> None:
@@ -153,7 +159,13 @@ def _narrowed(specs: Sequence[Spec]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class OutputReader:
-    """Which outputs to fetch, and how they become predictions. ``label`` is the model's own label output, if used."""
+    """Turns the model's output tensors into predictions.
+
+    Attributes:
+        output: the card's [output] section.
+        scores: name of the output with scores or probabilities.
+        label: name of the model's label output, None if it is not used.
+    """
 
     output: OutputSection
     scores: str
@@ -161,24 +173,25 @@ class OutputReader:
 
     @property
     def names(self) -> list[str]:
+        """The outputs to fetch, in the order that ``read`` expects."""
         return [self.scores] if self.label is None else [self.scores, self.label]
 
     def read(self, tensors: Sequence[Tensor], n: int) -> ModelOutput | Failure:
-        """The tensors, as ``names`` orders them, of a batch of ``n``; a wrong shape fails the batch as a whole."""
+        """Reads the tensors of ``n`` rows, in the order of ``names``. A wrong shape fails the whole batch."""
         raw = np.asarray(tensors[0])
         shape = "×".join(map(str, raw.shape)) or "scalar"
         if raw.ndim not in (1, 2) or raw.shape[0] != n:
             return Failure(Kind.BAD_OUTPUT, f"output {self.scores!r} is {shape} for {n} rows")
         width = 1 if raw.ndim == 1 else raw.shape[1]
         if not _fits(self.output.kind, width, self.output.classes):
-            told = f"output {self.scores!r} is {shape}, which is no {self.output.kind} output"
-            return Failure(Kind.BAD_OUTPUT, told)
+            message = f"output {self.scores!r} is {shape}, which does not fit a {self.output.kind} output"
+            return Failure(Kind.BAD_OUTPUT, message)
         table = raw.reshape(n, width).astype(np.float32, copy=False)
         if self.output.kind is OutputKind.MULTICLASS:
-            own = None if self.label is None else np.asarray(tensors[1])
-            if own is not None and own.shape not in ((n,), (n, 1)):
-                return Failure(Kind.BAD_OUTPUT, f"output {self.label!r} is not one label a row")
-            return self._multiclass(table, own)
+            model_labels = None if self.label is None else np.asarray(tensors[1])
+            if model_labels is not None and model_labels.shape not in ((n,), (n, 1)):
+                return Failure(Kind.BAD_OUTPUT, f"output {self.label!r} is not one label per row")
+            return self._multiclass(table, model_labels)
         return self._score(table[:, 1] if width == 2 else table[:, 0])
 
     def _score(self, scores: NDArray[np.float32]) -> ModelOutput:
@@ -189,23 +202,23 @@ class OutputReader:
         confidences = np.maximum(kept, 1 - kept) if self.output.kind is OutputKind.BINARY else None
         return ModelOutput(Predictions(kept, labels, None, confidences), bad)
 
-    def _multiclass(self, table: NDArray[np.float32], own: Tensor | None) -> ModelOutput:
+    def _multiclass(self, table: NDArray[np.float32], model_labels: Tensor | None) -> ModelOutput:
         sums = table.sum(axis=1)
         sound = np.isfinite(sums) & (table >= -_EDGE).all(axis=1) & (np.abs(sums - 1) <= _SUM)
         table = np.clip(np.where(sound[:, None], table, np.float32(0)), 0, 1)
         best = table.argmax(axis=1)
         scores, bad = self._guard(table[np.arange(len(table)), best])
         for i in np.flatnonzero(~sound).tolist():
-            bad[i] = Failure(Kind.BAD_OUTPUT, f"probabilities that are none: they sum to {sums[i]:.6g}")
+            bad[i] = Failure(Kind.BAD_OUTPUT, f"invalid probabilities: they sum to {sums[i]:.6g}")
         labels: list[Label]
         if self.output.classes is not None:
             labels = [self.output.classes[j] for j in best.tolist()]
         else:
-            labels = (best if own is None else own.reshape(-1)).tolist()
+            labels = (best if model_labels is None else model_labels.reshape(-1)).tolist()
         return ModelOutput(Predictions(scores, labels, table, scores), bad)
 
     def _guard(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[int, Failure]]:
-        """The scores, each finite and within range, and a failure for each that was not."""
+        """The scores, finite and within range, and a failure for each row whose score was not."""
         fine = np.isfinite(scores)
         bounds = self.output.range
         if bounds is not None:
@@ -213,43 +226,45 @@ class OutputReader:
             fine &= (scores >= low - _EDGE * max(1, abs(low))) & (scores <= high + _EDGE * max(1, abs(high)))
         if fine.all():
             return (scores if bounds is None else np.clip(scores, *bounds).astype(np.float32, copy=False)), {}
-        bad = {i: Failure(Kind.BAD_OUTPUT, _what(float(scores[i]), bounds)) for i in np.flatnonzero(~fine).tolist()}
+        bad = {
+            i: Failure(Kind.BAD_OUTPUT, _bad_score(float(scores[i]), bounds)) for i in np.flatnonzero(~fine).tolist()
+        }
         placeholder = np.float32(0 if bounds is None else bounds[0])
         kept = np.where(fine, scores, placeholder)
         return (kept if bounds is None else np.clip(kept, *bounds).astype(np.float32, copy=False)), bad
 
 
 def answers(outputs: Sequence[Port], card: ModelCard) -> OutputReader:
-    """Which of the model's outputs answers for the card. Raises Mismatch."""
+    """Which of the model's outputs gives the card's scores. Raises Mismatch."""
     wanted = card.output
     floats = [port for port in outputs if port.type in _FLOATS]
     if wanted.output is not None:
         named = [port for port in outputs if port.name == wanted.output]
         if not named:
-            there = [port.name for port in outputs]
-            raise Mismatch(f"the card's output {wanted.output!r} is none of the model's: {there}")
+            available = [port.name for port in outputs]
+            raise Mismatch(f"the card's output {wanted.output!r} is not an output of the model, which has {available}")
         floats = [port for port in named if port.type in _FLOATS]
     if not floats:
         if any(port.type.startswith("seq(map") for port in outputs):
             raise Mismatch(
-                "the probabilities come as a sequence of maps (zipmap), which is slow and no tensor: export without, "
+                "the probabilities are a sequence of maps (zipmap), which is slow and not a tensor: export without it, "
                 'to_onnx(model, …, options={"zipmap": False})'
             )
         types = ", ".join(f"{port.name!r}: {port.type}" for port in outputs)
-        raise Mismatch(f"no output is a float tensor ({types}): export scores or probabilities, not labels alone")
+        raise Mismatch(f"no output is a float tensor ({types}): export scores or probabilities, not only labels")
     if len(floats) > 1:
         names = ", ".join(repr(port.name) for port in floats)
-        raise Mismatch(f'several float outputs ({names}): say in the card\'s [output] which answers, output = "…"')
+        raise Mismatch(f'several float outputs ({names}): choose one in the card\'s [output], output = "…"')
     (scores,) = floats
     if len(scores.shape) > 2:
-        raise Mismatch(f"output {scores.name!r} has {len(scores.shape)} dimensions; scores of rows have one or two")
+        raise Mismatch(f"output {scores.name!r} has {len(scores.shape)} dimensions; it may have one or two")
     width = scores.shape[1] if len(scores.shape) == 2 else None
     if isinstance(width, int) and not _fits(wanted.kind, width, wanted.classes):
-        held = f" of {len(wanted.classes)} classes" if wanted.classes else ""
-        raise Mismatch(f"output {scores.name!r} has {width} columns: no {wanted.kind} output{held}")
+        of_classes = f" of {len(wanted.classes)} classes" if wanted.classes else ""
+        raise Mismatch(f"output {scores.name!r} has {width} columns, not those of a {wanted.kind} output{of_classes}")
     labels = [p.name for p in outputs if p.type in ("tensor(int64)", "tensor(string)") and len(p.shape) in (1, 2)]
-    own = wanted.kind is OutputKind.MULTICLASS and wanted.classes is None and len(labels) == 1
-    return OutputReader(wanted, scores.name, labels[0] if own else None)
+    uses_label = wanted.kind is OutputKind.MULTICLASS and wanted.classes is None and len(labels) == 1
+    return OutputReader(wanted, scores.name, labels[0] if uses_label else None)
 
 
 def _fits(kind: OutputKind, width: int, classes: Sequence[Label] | None) -> bool:
@@ -261,5 +276,5 @@ def _fits(kind: OutputKind, width: int, classes: Sequence[Label] | None) -> bool
     return width == 1
 
 
-def _what(score: float, bounds: tuple[float, float] | None) -> str:
-    return f"a score of {score:.6g}" + ("" if bounds is None else f", where [{bounds[0]:g}, {bounds[1]:g}] is right")
+def _bad_score(score: float, bounds: tuple[float, float] | None) -> str:
+    return f"a score of {score:.6g}" + ("" if bounds is None else f"; the range is [{bounds[0]:g}, {bounds[1]:g}]")

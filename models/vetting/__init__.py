@@ -1,1 +1,1 @@
-"""A version is proved before it is trusted."""
+"""Vetting: a version is checked before it serves."""

@@ -1,4 +1,4 @@
-"""The passes that are remembered on this machine: a version whose files are the same need not be vetted again."""
+"""Owns the passes remembered on this machine: a version whose files have not changed is not vetted again."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from failsoft.models.vetting.verdict import Vetting
 from failsoft.schemas import wire
 
 MOST = 200
-"""VettingCache kept, some 300 kB: more versions than a machine serves between two of its restarts."""
+"""Largest number of passes kept, about 300 kB: more versions than a machine serves between two restarts."""
 
 
 class VettingCache:
-    """A file in ``folder``, shared by the processes of one user. Failures are not remembered: they may be mended.
+    """A file of passes in ``folder``, shared by the processes of one user. Failures are not kept: they may be
+    corrected.
 
-    A folder or a file that somebody else could have written is not believed, and nothing is written there. What
-    cannot be read or written is forgotten, which costs a second at the next start and nothing else.
+    A folder or file that another user could have written is neither read nor written. A read or write error only loses
+    passes, which costs about a second of vetting at the next start.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,15 +28,15 @@ class VettingCache:
         self._file = folder / "vetted.ndjson"
 
     def recall(self, key: str) -> Vetting | None:
-        """The pass that was remembered under ``key`` (hex)."""
-        found = self._lines().get(key)
+        """The pass kept under ``key`` (hex), or None."""
+        line = self._lines().get(key)
         try:
-            return None if found is None else Vetting.parse(found)
+            return None if line is None else Vetting.parse(line)
         except wire.Malformed:
             return None
 
     def remember(self, key: str, vetting: Vetting) -> None:
-        """Keep a pass, and forget the oldest beyond MOST. Raises ValueError for what is no pass."""
+        """Keeps a pass under ``key`` (hex) and drops the oldest beyond MOST. Raises ValueError for a failed vetting."""
         if not vetting.passed:
             raise ValueError(f"{vetting.key} did not pass: {vetting.describe()}")
         if not _own(self._folder):
@@ -45,9 +46,9 @@ class VettingCache:
             kept.pop(key, None)
             kept[key] = vetting.to_bytes()
             lines = [f"{each} ".encode() + raw for each, raw in list(kept.items())[-MOST:]]
-            new = self._folder / "vetted.new"  # one name: what a crash leaves is written over by the next
+            new = self._folder / "vetted.new"  # always the same name, so a file left by a crash is overwritten
             new.write_bytes(b"\n".join(lines) + b"\n")
-            new.chmod(0o600)  # whatever the umask says: see _own
+            new.chmod(0o600)  # independent of the umask, because _own refuses a file that others may write
             new.replace(self._file)
 
     def _lines(self) -> dict[str, bytes]:
@@ -61,14 +62,14 @@ class VettingCache:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Two workers that start together each keep the other's pass; a lock lasts for one small write."""
+        """Locks the file for one small write, so that two workers that start together keep each other's passes."""
         with (self._folder / "vetted.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
 def _own(path: Path) -> bool:
-    """It is there, this user's, and no other user may write to it."""
+    """True if the path exists, belongs to this user, and no other user may write to it."""
     try:
         stat = path.stat()
     except OSError:

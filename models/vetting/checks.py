@@ -1,4 +1,4 @@
-"""The checks on one version, one after the other, in the vetting's own process: what they do may end that process."""
+"""Owns the checks on one version. They run one after the other in the vetting's subprocess, which a check may crash."""
 
 from __future__ import annotations
 
@@ -20,31 +20,34 @@ from failsoft.schemas.features import Columns, FeatureType, columns
 from failsoft.schemas.prediction import Prediction
 
 Step = str | Check
-"""The name of a check that begins, or a check that is done: whoever reads knows where a crash was."""
+"""The name of a check that begins, or a finished check. After a crash the reader knows which check was running."""
 
 SAMPLE = 16
-"""Rows that are tried one by one: enough to see each small category, and at a deadline of 200 ms within the limits."""
+"""Rows that are tried one by one: enough to include each category of a small set, and few enough for the time limits at
+a deadline of 200 ms."""
 
 BATCHES = (1, 2, 64)
-"""One row, the fewest that are a batch, and a batch as light traffic makes them."""
+"""Batch sizes to try: one row, the smallest real batch, and a typical batch under light traffic."""
 
 TIMES = 5
-"""Runs of which the quickest counts: a busy machine makes a run slower, and none quicker."""
+"""Runs of which the fastest counts: a busy machine only ever makes a run slower."""
 
 NAMED = 5
-"""Features that a message names."""
+"""Largest number of features that a message names."""
 
-# Most features and every index into a table have such values; large and negative ones may be none of the model's.
+# Valid for most features and for every index into a table. The model may not accept large or negative numbers.
 _SMALL = (1, 0, 2, 0.5, 3, 0.25, 1.5)
 
 
 def run_checks(artifact: Artifact, card: ModelCard, memory: str, clock: Callable[[], float]) -> Iterator[Step]:
-    """Ends early where a failed check leaves nothing to try. ``memory`` is the limit in words, ``clock`` in seconds."""
+    """Yields each check's name and result. Stops early if the other checks cannot run after a failed one.
+
+    ``memory`` is the limit in words, for messages; ``clock`` gives seconds.
+    """
     yield "checksum"
     yield _checksum(artifact)
-    yield Check(
-        "single_file", CheckResult.PASSED, "no weights in other files"
-    )  # the repository gives no other artifact
+    # The repository refuses a version with weights in other files before this point.
+    yield Check("single_file", CheckResult.PASSED, "no weights in other files")
     yield "load"
     began = clock()
     try:
@@ -55,22 +58,22 @@ def run_checks(artifact: Artifact, card: ModelCard, memory: str, clock: Callable
     yield Check("load", CheckResult.PASSED, f"in {_ms(clock() - began)}")
     yield Check("contract", CheckResult.PASSED, f"{len(card.features)} features, a {card.output.kind} output")
     try:
-        vectors, wrong = golden.read(artifact.path.parent / golden.FILE), None
+        vectors, problem = golden.read(artifact.path.parent / golden.FILE), None
     except Refused as error:
-        vectors, wrong = None, str(error)
+        vectors, problem = None, str(error)
     yield "output"
-    sample, whose = _sample(artifact, card, vectors)
+    sample, origin = _sample(artifact, card, vectors)
     began = clock()
     answers = [session.run(sample.take(np.array([0])))]
     first = clock() - began
     answers += [session.run(sample.take(np.array([i]))) for i in range(1, sample.size)]
-    yield _output(answers, whose, memory)
+    yield _output(answers, origin, memory)
     good = np.array([i for i, a in enumerate(answers) if isinstance(a, ModelOutput) and not a.bad], dtype=np.intp)
     if len(good):
         yield "batch"
         yield _batch(session, sample, good)
     yield "golden"
-    yield _golden(session, artifact, vectors, wrong)
+    yield _golden(session, artifact, vectors, problem)
     if len(good):
         yield "nan"
         yield _nan(session, sample.take(good[:1]))
@@ -80,9 +83,9 @@ def run_checks(artifact: Artifact, card: ModelCard, memory: str, clock: Callable
 
 def _checksum(artifact: Artifact) -> Check:
     if artifact.declared:
-        return Check("checksum", CheckResult.PASSED, f"sha256 {artifact.sha256[:12]}…, as version.toml says")
-    told = f'no sha256 in version.toml, so that a copy that breaks off may go unseen: sha256 = "{artifact.sha256}"'
-    return Check("checksum", CheckResult.SKIPPED, told)
+        return Check("checksum", CheckResult.PASSED, f"sha256 {artifact.sha256[:12]}…, as in version.toml")
+    message = f'no sha256 in version.toml, so an incomplete copy is not detected: add sha256 = "{artifact.sha256}"'
+    return Check("checksum", CheckResult.SKIPPED, message)
 
 
 def _unloadable(error: Unloadable, memory: str) -> Iterator[Check]:
@@ -96,7 +99,7 @@ def _unloadable(error: Unloadable, memory: str) -> Iterator[Check]:
 
 
 def _sample(artifact: Artifact, card: ModelCard, vectors: Sequence[Golden] | None) -> tuple[Columns, str]:
-    """Up to SAMPLE rows and whose they are: golden, which are real, or else made up; none of them invalid."""
+    """Up to SAMPLE valid rows, and their origin: "golden" for golden vectors, which are real rows, else "made-up"."""
     if vectors:
         rows, invalid = golden.rows(vectors, card, artifact.statistics)
         valid = [i for i in range(rows.size) if i not in invalid][:SAMPLE]
@@ -106,7 +109,7 @@ def _sample(artifact: Artifact, card: ModelCard, vectors: Sequence[Golden] | Non
 
 
 def _made_up(artifact: Artifact, card: ModelCard, i: int) -> dict[str, object]:
-    """Row 0 is all zeros and first categories, row 1 the typical values of training, the others vary."""
+    """One made-up row: row 0 has zeros and first categories, row 1 typical values of the training data, others vary."""
     row: dict[str, object] = {}
     for j, feature in enumerate(card.features):
         known = artifact.statistics.get(feature.name)
@@ -123,44 +126,50 @@ def _made_up(artifact: Artifact, card: ModelCard, i: int) -> dict[str, object]:
     return row
 
 
-def _output(answers: Sequence[ModelOutput | Failure], whose: str, memory: str) -> Check:
-    """One answer a row. Made-up values may lie where the model has no answer, so some may be missing; not all."""
+def _output(answers: Sequence[ModelOutput | Failure], origin: str, memory: str) -> Check:
+    """Checks one answer per row. Some answers may be missing, since made-up values may be outside the model's
+    domain.
+    """
     raised = [a for a in answers if isinstance(a, Failure)]
     for failure in raised:
         if failure.kind is Kind.BAD_OUTPUT:
             return Check("output", CheckResult.FAILED, f"{failure.message}: it does not fit the card's [output]")
         if out_of_memory(failure.message):
-            return Check("output", CheckResult.FAILED, f"for a single {whose} row, {over_memory(memory)}")
-    given = [a for a in answers if isinstance(a, ModelOutput)]
-    bad = [a.bad[0] for a in given if a.bad]
-    said = next(iter([*raised, *bad]), None)
-    if said is not None and len(raised) == len(answers) and whose == "made-up":
-        told = f"it raises on every made-up row ({said.message}), which proves nothing: add golden.ndjson"
-        return Check("output", CheckResult.NOTE, told)
-    if said is not None and len(raised) + len(bad) == len(answers):
-        told = f"no usable answer to any of {len(answers)} {whose} rows: {said.message}"
-        return Check("output", CheckResult.FAILED, told)
-    scores = [float(a.predictions.scores[0]) for a in given if not a.bad]
-    told = f"{len(scores)} of {len(answers)} {whose} rows answered, scores from {min(scores):.4g} to {max(scores):.4g}"
-    if said is not None:
-        return Check("output", CheckResult.NOTE, f"{told}; to the others: {said.message}")
-    return Check("output", CheckResult.PASSED, told)
+            return Check("output", CheckResult.FAILED, f"for a single {origin} row {over_memory(memory)}")
+    answered = [a for a in answers if isinstance(a, ModelOutput)]
+    bad = [a.bad[0] for a in answered if a.bad]
+    first_failure = next(iter([*raised, *bad]), None)
+    if first_failure is not None and len(raised) == len(answers) and origin == "made-up":
+        message = f"it fails on every made-up row ({first_failure.message}), which proves nothing: add golden.ndjson"
+        return Check("output", CheckResult.NOTE, message)
+    if first_failure is not None and len(raised) + len(bad) == len(answers):
+        message = f"no usable answer to any of {len(answers)} {origin} rows: {first_failure.message}"
+        return Check("output", CheckResult.FAILED, message)
+    scores = [float(a.predictions.scores[0]) for a in answered if not a.bad]
+    message = (
+        f"{len(scores)} of {len(answers)} {origin} rows answered, scores from {min(scores):.4g} to {max(scores):.4g}"
+    )
+    if first_failure is not None:
+        return Check("output", CheckResult.NOTE, f"{message}; to the others: {first_failure.message}")
+    return Check("output", CheckResult.PASSED, message)
 
 
 def _batch(session: Session, sample: Columns, good: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Check:
-    alone: list[float] = []
+    single_scores: list[float] = []
     for n in BATCHES:
         rows = np.resize(good, n)
         answer = session.run(sample.take(rows))
         if isinstance(answer, Failure):
-            told = f"it takes 1 row, and not {n} ({answer.message}): export it with a dynamic first dimension"
-            return Check("batch", CheckResult.FAILED, told)
-        alone = alone or [_score(session.run(sample.take(np.array([i])))) for i in good.tolist()]
-        expected = np.resize(np.array(alone), n)
+            message = f"it takes 1 row, and not {n} ({answer.message}): export it with a dynamic first dimension"
+            return Check("batch", CheckResult.FAILED, message)
+        single_scores = single_scores or [_score(session.run(sample.take(np.array([i])))) for i in good.tolist()]
+        expected = np.resize(np.array(single_scores), n)
         off = np.abs(answer.predictions.scores - expected)
         if (off > golden.ABSOLUTE + golden.RELATIVE * np.abs(expected)).any() or answer.bad:
-            told = f"a row's answer in a batch of {n} is up to {off.max():.2g} off its answer alone: rows are mixed"
-            return Check("batch", CheckResult.NOTE, f"{told}, or chance is part of the model")
+            message = (
+                f"a row's answer in a batch of {n} is up to {off.max():.2g} off its answer alone: the model mixes rows"
+            )
+            return Check("batch", CheckResult.NOTE, f"{message}, or is random")
     return Check("batch", CheckResult.PASSED, f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]} rows")
 
 
@@ -168,22 +177,22 @@ def _score(answer: ModelOutput | Failure) -> float:
     return float("nan") if isinstance(answer, Failure) else float(answer.predictions.scores[0])
 
 
-def _golden(session: Session, artifact: Artifact, vectors: list[Golden] | None, wrong: str | None) -> Check:
-    if wrong is not None:
-        return Check("golden", CheckResult.FAILED, wrong)
+def _golden(session: Session, artifact: Artifact, vectors: list[Golden] | None, problem: str | None) -> Check:
+    if problem is not None:
+        return Check("golden", CheckResult.FAILED, problem)
     if vectors is None:
-        told = f"no {golden.FILE}: nothing says what this version should answer (docs/vetting.md says how to make one)"
-        return Check("golden", CheckResult.SKIPPED, told)
+        message = f"no {golden.FILE}: this version's answers cannot be compared (docs/vetting.md: how to make the file)"
+        return Check("golden", CheckResult.SKIPPED, message)
     rows, invalid = golden.rows(vectors, session.card, artifact.statistics)
     valid = [i for i in range(rows.size) if i not in invalid]
-    got: list[Prediction | Failure] = [invalid.get(i) or _UNASKED for i in range(rows.size)]
+    answers: list[Prediction | Failure] = [invalid.get(i) or _UNASKED for i in range(rows.size)]
     for start in range(0, len(valid), BATCHES[-1]):
-        some = valid[start : start + BATCHES[-1]]
-        for i, answer in zip(some, _each(session, rows.take(np.array(some, dtype=np.intp))), strict=True):
-            got[i] = answer
-    found = golden.mismatches(vectors, got)
-    if found:
-        return Check("golden", CheckResult.FAILED, golden.describe(found, len(vectors)))
+        chunk = valid[start : start + BATCHES[-1]]
+        for i, answer in zip(chunk, _each(session, rows.take(np.array(chunk, dtype=np.intp))), strict=True):
+            answers[i] = answer
+    differences = golden.mismatches(vectors, answers)
+    if differences:
+        return Check("golden", CheckResult.FAILED, golden.describe(differences, len(vectors)))
     return Check("golden", CheckResult.PASSED, f"{len(vectors)} answers as expected")
 
 
@@ -191,17 +200,17 @@ _UNASKED = Failure(Kind.UNAVAILABLE, "not asked")
 
 
 def _each(session: Session, rows: Columns) -> list[Prediction | Failure]:
-    """An answer a row; rows of a batch that fails as a whole are asked one by one."""
+    """One answer per row. If a batch fails as a whole, its rows are run one by one."""
     answer = session.run(rows)
     if isinstance(answer, ModelOutput):
         return [answer.bad.get(i) or answer.predictions.row(i) for i in range(rows.size)]
     if rows.size == 1:
         return [answer]
-    return [got for i in range(rows.size) for got in _each(session, rows.take(np.array([i])))]
+    return [result for i in range(rows.size) for result in _each(session, rows.take(np.array([i])))]
 
 
 def _nan(session: Session, row: Columns) -> Check:
-    """A NaN in each float feature, one a row. Live, imputation comes before: what this finds is told, and no more."""
+    """Tries a NaN in each float feature, one feature per row. An answer is only noted: live, imputation comes first."""
     names = [spec.name for spec in session.card.specs if spec.type is FeatureType.FLOAT]
     if not names:
         return Check("nan", CheckResult.SKIPPED, "no float feature")
@@ -212,11 +221,11 @@ def _nan(session: Session, row: Columns) -> Check:
     confident = [name for name, a in zip(names, answers, strict=True) if not isinstance(a, Failure)]
     if not confident:
         return Check(
-            "nan", CheckResult.PASSED, "no number for a missing value: it raises, or the guard on outputs sees it"
+            "nan", CheckResult.PASSED, "no score for a missing value: the model raises, or its output is not a number"
         )
     more = f" and {len(confident) - NAMED} more" if len(confident) > NAMED else ""
-    told = f"it answers a number for a missing {', '.join(confident[:NAMED])}{more}: only imputation stands before it"
-    return Check("nan", CheckResult.NOTE, told)
+    message = f"it gives a score for a missing {', '.join(confident[:NAMED])}{more}: only imputation prevents that"
+    return Check("nan", CheckResult.NOTE, message)
 
 
 def _time(
@@ -238,11 +247,15 @@ def _time(
 
     one = quickest(1)
     if one > deadline:
-        told = f"a single row takes {_ms(one)}, and the card's deadline is {_ms(deadline)}: every call would be late"
-        return Check("time", CheckResult.FAILED, f"{told}; give it more time, or make the model smaller")
+        message = (
+            f"a single row takes {_ms(one)}, and the card's deadline is {_ms(deadline)}: every call would time out"
+        )
+        return Check("time", CheckResult.FAILED, f"{message}; raise the deadline, or make the model smaller")
     many = quickest(BATCHES[-1])
-    told = f"first run {_ms(first)}, then {_ms(one)} a row and {_ms(many)} for {BATCHES[-1]}; deadline {_ms(deadline)}"
-    return Check("time", CheckResult.NOTE if max(first, many) > deadline else CheckResult.PASSED, told)
+    message = (
+        f"first run {_ms(first)}, then {_ms(one)} a row and {_ms(many)} for {BATCHES[-1]}; deadline {_ms(deadline)}"
+    )
+    return Check("time", CheckResult.NOTE if max(first, many) > deadline else CheckResult.PASSED, message)
 
 
 def _ms(seconds: float) -> str:

@@ -1,8 +1,9 @@
-"""A version proved in a bounded subprocess before it is trusted: ``vet`` starts ``-m failsoft.models.vetting.gate``.
+"""Owns the vetting of a version in a subprocess with limits: ``vet`` starts ``-m failsoft.models.vetting.gate``.
 
-A model is foreign code with weights. Loading it may take all memory (157 bytes of constants unfold to 770 MB), never
-end, or crash natively; each of these is a verdict here, and touches no worker. The process ends with its parent, has
-nothing of the parent's environment and open files, and gives up memory, processor time and wall time beyond its limits.
+A model is foreign code with weights. Loading it may use up the memory (157 bytes of constants unfold to 770 MB), never
+end, or crash natively. Each of these becomes a verdict and does not affect a worker. The subprocess ends with its
+parent, inherits neither environment nor open files, and is stopped beyond its limits of memory, processor time and wall
+time.
 """
 
 from __future__ import annotations
@@ -30,34 +31,38 @@ from failsoft.models.vetting.verdict import Check, CheckResult, Vetting, check_o
 from failsoft.schemas import wire
 from failsoft.schemas.config.refusal import Refused
 
-_LINE = 100_000
-# Where the interpreter's own libraries are may be told by these; without them it would not start.
+_LINE = 100_000  # bytes of the longest line that the subprocess writes
+# These variables may name the folder of the interpreter's own libraries; without them it would not start.
 _KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-# More than numpy's linear algebra needs for rows of features; each thread more is memory that counts.
+# One thread is enough for numpy's linear algebra here, and the memory of each further thread counts against the limit.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _LATE = 5
-"""Seconds after the parent's limit at which the process ends itself, should nobody have ended it."""
+"""Seconds after the wall limit at which the subprocess ends itself, in case its parent has not ended it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a vetting may take. On Linux all of it is enforced; elsewhere memory is not.
+    """What a vetting may use. All limits are enforced on Linux; elsewhere the memory limit is not.
 
-    ``memory`` is in bytes, beside what Python and ONNX Runtime take, and ``times`` as much as model.onnx is large is
-    added to it. ``cpu`` and ``wall`` are seconds, start of the process included.
+    Attributes:
+        memory: bytes beyond what Python and ONNX Runtime take.
+        times: this many times the size of model.onnx is added to ``memory``.
+        cpu: seconds of processor time, the start of the subprocess included.
+        wall: seconds of wall time, the start of the subprocess included.
     """
 
-    # A worker is held to 300 MB in all, so that what unfolds to more than this is a mistake, or wants a larger limit.
+    # A worker should need at most 300 MB in all, so a model that needs more than 512 MB is a mistake or needs a larger
+    # limit.
     memory: int = 512_000_000
-    # Reading, parsing, optimising and packing each hold the weights once for a while.
+    # Reading, parsing, optimising and packing each hold a copy of the weights for some time.
     times: int = 6
-    # A net of 500 MB loads in some 5 s; start and imports take one.
+    # A network of 500 MB loads in about 5 s; start and imports take 1 s.
     cpu: float = 30.0
-    # Twice that, since the cores may be shared with the workers that answer meanwhile.
+    # Twice ``cpu``, because workers that answer events may share the cores.
     wall: float = 60.0
 
     def of(self, artifact: Artifact) -> int:
-        """Bytes that this version may take."""
+        """Bytes that this version may take beyond what Python and ONNX Runtime take."""
         return self.memory + self.times * artifact.path.stat().st_size
 
 
@@ -69,10 +74,10 @@ def examine(
     passes: VettingCache | None = None,
     anew: bool = False,
 ) -> Vetting:
-    """The verdict on a version of the repository, blocking. Raises Refused for a card or version.toml with a mistake.
+    """The verdict on a version of the repository; blocks. Raises Refused for a card or version.toml with a mistake.
 
-    A pass that ``passes`` remembers, of the same files, versions and limits, is given back without a subprocess,
-    unless ``anew``. A version that is not whole, or that changes meanwhile, fails.
+    If ``passes`` holds a pass for the same files, versions and limits, that pass is returned without a subprocess,
+    unless ``anew``. A version that is incomplete, or that changes during the vetting, fails.
     """
     limits = limits or Limits()
     try:
@@ -82,17 +87,17 @@ def examine(
     except NotOneFile as error:
         return _verdict(card.name, version, "", Check("single_file", CheckResult.FAILED, str(error)))
     key = _key(artifact, card, limits)
-    known = passes.recall(key) if passes is not None and not anew else None
-    if known is not None:
-        return replace(known, model=card.name, version=version)  # the same files passed, maybe under another number
+    cached = passes.recall(key) if passes is not None and not anew else None
+    if cached is not None:
+        return replace(cached, model=card.name, version=version)  # the same files may have passed as another version
     vetting = vet(artifact, card, limits)
     try:
         settled = key == _key(repository.artifact(card.name, version), card, limits)
     except (UnknownModel, Refused):
         settled = False
     if not settled:
-        told = "a file of the version changed while it was vetted: it is still being copied, or needs a new number"
-        changed = Check("settled", CheckResult.FAILED, told)
+        message = "a file of the version changed during the vetting: it is still being copied, or needs a new number"
+        changed = Check("settled", CheckResult.FAILED, message)
         return Vetting(card.name, version, artifact.sha256, (*vetting.checks, changed), vetting.seconds)
     if passes is not None and vetting.passed:
         passes.remember(key, vetting)
@@ -100,12 +105,14 @@ def examine(
 
 
 def vet(artifact: Artifact, card: ModelCard, limits: Limits | None = None) -> Vetting:
-    """The verdict on one version, by a subprocess, blocking for at most ``limits.wall`` seconds. Raises nothing for
-    what the model does; ``card`` must be the one beside it, as it is on disk.
+    """The verdict on one version from a subprocess; blocks for at most ``limits.wall`` seconds.
+
+    A failure of the model is part of the verdict and not raised. ``card`` must be the same as the card.toml beside the
+    version.
     """
     limits = limits or Limits()
     began = time.monotonic()
-    given = [str(artifact.path.absolute()), artifact.sha256, _fingerprint(card), str(limits.of(artifact))]
+    arguments = [str(artifact.path.absolute()), artifact.sha256, _fingerprint(card), str(limits.of(artifact))]
     try:
         process = subprocess.Popen(
             [
@@ -113,7 +120,7 @@ def vet(artifact: Artifact, card: ModelCard, limits: Limits | None = None) -> Ve
                 "-P",
                 "-m",
                 "failsoft.models.vetting.gate",
-                *given,
+                *arguments,
                 str(limits.cpu),
                 str(limits.wall),
                 str(os.getpid()),
@@ -123,11 +130,11 @@ def vet(artifact: Artifact, card: ModelCard, limits: Limits | None = None) -> Ve
             stderr=subprocess.PIPE,
             env=_environment(),
             cwd="/",
-            start_new_session=True,  # a terminal's Ctrl-C is the parent's to handle
+            start_new_session=True,  # the parent handles a terminal's Ctrl-C
         )
     except OSError as error:
-        told = Check("load", CheckResult.FAILED, f"the vetting's process cannot be started: {error.strerror}")
-        return _verdict(artifact.model, artifact.version, artifact.sha256, told)
+        failure = Check("load", CheckResult.FAILED, f"the vetting's process cannot be started: {error.strerror}")
+        return _verdict(artifact.model, artifact.version, artifact.sha256, failure)
     late = False
     try:
         out, err = process.communicate(timeout=limits.wall)
@@ -136,19 +143,19 @@ def vet(artifact: Artifact, card: ModelCard, limits: Limits | None = None) -> Ve
         process.kill()
         out, err = process.communicate()
     finally:
-        if process.poll() is None:  # the parent is asked to end
+        if process.poll() is None:  # an exception, such as KeyboardInterrupt, ended the wait
             process.kill()
             process.wait()
-    checks, doing = _read(out)
-    said = err.decode(errors="replace")
-    if doing is None and out_of_memory(said) and all(c.result is not CheckResult.FAILED for c in checks):
-        # ONNX Runtime tries to unfold constants, warns that it has no memory for them, and goes on without: under these
-        # limits it loads, and in a worker, which has none, it takes them all.
+    checks, running = _read(out)
+    stderr = err.decode(errors="replace")
+    if running is None and out_of_memory(stderr) and all(c.result is not CheckResult.FAILED for c in checks):
+        # ONNX Runtime tries to unfold constants. Without memory for them it warns and loads the model all the same. A
+        # worker has no such limit, so there the constants would take the memory.
         unfolds = Check("load", CheckResult.FAILED, over_memory(_mb(limits.of(artifact))))
         checks = [unfolds if check.name == "load" else check for check in checks]
-    if doing is not None:
-        why = _why(process.returncode, late, said, limits, limits.of(artifact))
-        checks.append(Check(doing, CheckResult.FAILED, why))
+    if running is not None:
+        why = _why(process.returncode, late, stderr, limits, limits.of(artifact))
+        checks.append(Check(running, CheckResult.FAILED, why))
     seconds = round(time.monotonic() - began, 3)
     return Vetting(artifact.model, artifact.version, artifact.sha256, tuple(checks), seconds)
 
@@ -158,43 +165,43 @@ def _verdict(model: str, version: int, sha256: str, check: Check) -> Vetting:
 
 
 def _environment() -> dict[str, str]:
-    """What the process needs to start, and nothing else: passwords for Kafka are in the environment."""
+    """Only the variables that the subprocess needs to start: Kafka's passwords are in the environment."""
     path = os.pathsep.join(str(Path(each).resolve()) for each in sys.path)
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, **_ONE_THREAD, "PYTHONPATH": path, "PYTHONUTF8": "1"}
 
 
 def _read(out: bytes) -> tuple[list[Check], str | None]:
-    """The checks that were made, and the one under way when the process ended: None if it came to its end."""
+    """The finished checks, and the name of the check that was running when the subprocess ended (None: it finished)."""
     checks: list[Check] = []
-    doing: str | None = "load"
+    running: str | None = "load"
     for line in out.splitlines():
         try:
-            said = wire.loads(line, _LINE)
-            match said:
-                case {"begins": str(doing)}:
+            step = wire.loads(line, _LINE)
+            match step:
+                case {"begins": str(running)}:
                     continue
                 case {"ends": True}:
                     return checks, None
-            checks.append(check_of(said))
-        except ValueError:  # the last line of a process that died in the middle of it
+            checks.append(check_of(step))
+        except ValueError:  # the process died while it wrote its last line
             break
-    return checks, doing
+    return checks, running
 
 
-def _why(code: int, late: bool, said: str, limits: Limits, memory: int) -> str:
-    """Why a process that did not come to its end did not."""
+def _why(code: int, late: bool, stderr: str, limits: Limits, memory: int) -> str:
+    """Why a subprocess did not finish. ``code`` is its exit code, negative for a signal; ``memory`` is in bytes."""
     if late:
-        return f"not done within {limits.wall:g} s, and was stopped: a loop without end, or a limit that is too low"
+        return f"not done within {limits.wall:g} s, and was stopped: an endless loop, or a limit that is too low"
     if code == -signal.SIGXCPU:
         return f"took more than {limits.cpu:g} s of processor time, and was stopped"
-    if out_of_memory(said):
+    if out_of_memory(stderr):
         return over_memory(_mb(memory))
     if code == -signal.SIGKILL:
-        return "was killed from outside: the machine has no memory left, most likely"
+        return "was killed from outside: most likely the machine has no memory left"
     if code < 0:
         return f"crashed natively ({signal.Signals(-code).name})"
-    last = (said.strip().splitlines() or ["no message"])[-1]
+    last = (stderr.strip().splitlines() or ["no message"])[-1]
     return f"the vetting's process ended with {code}: {last}"
 
 
@@ -203,12 +210,12 @@ def _fingerprint(card: ModelCard) -> str:
 
 
 def _key(artifact: Artifact, card: ModelCard, limits: Limits) -> str:
-    """Of everything that a verdict depends on. Raises Refused for a file that cannot be read."""
+    """A hash of all that a verdict depends on. Raises Refused for a file that cannot be read."""
     import onnxruntime
 
     folder = artifact.path.parent
-    told = [artifact.sha256, _fingerprint(card), onnxruntime.__version__, installed("failsoft"), repr(asdict(limits))]
-    whole = hashlib.sha256("\n".join(told).encode())
+    parts = [artifact.sha256, _fingerprint(card), onnxruntime.__version__, installed("failsoft"), repr(asdict(limits))]
+    whole = hashlib.sha256("\n".join(parts).encode())
     for name in ("version.toml", golden.FILE):
         try:
             content = (folder / name).read_bytes()
@@ -225,18 +232,20 @@ def _mb(size: int) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The process: PATH SHA256 CARD MEMORY CPU WALL PARENT. Writes a line of JSON for each step, and one at the end."""
+    """Runs in the subprocess: PATH SHA256 CARD MEMORY CPU WALL PARENT. Writes a line of JSON per step and an end
+    line.
+    """
     path, sha256, card, memory, cpu, wall, parent = arguments
     out = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever else is printed is not ours
-    ender(int(parent))()  # elsewhere than on Linux its limits end it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # foreign code may print to stdout: drop it
+    ender(int(parent))()  # works on Linux only; elsewhere the time limits end this process
     signal.alarm(math.ceil(float(wall)) + _LATE)
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_CPU, math.ceil(float(cpu)))
-    for said in _steps(Path(path), sha256, card, int(memory)):
-        os.write(out, wire.dumps(said) + b"\n")
+    for step in _steps(Path(path), sha256, card, int(memory)):
+        os.write(out, wire.dumps(step) + b"\n")
     os.write(out, wire.dumps({"ends": True}) + b"\n")
-    os._exit(0)  # all is said; what a runtime does while it is taken down proves nothing
+    os._exit(0)  # skip the runtime's shutdown: a crash in it says nothing about the model
 
 
 def _steps(path: Path, sha256: str, fingerprint: str, memory: int) -> Iterator[dict[str, str]]:
@@ -250,32 +259,35 @@ def _steps(path: Path, sha256: str, fingerprint: str, memory: int) -> Iterator[d
         card = repository.card(model)
         artifact = repository.artifact(model, version)
     except (UnknownModel, Refused) as error:
-        yield _said(Check("card", CheckResult.FAILED, str(error)))
+        yield _as_json(Check("card", CheckResult.FAILED, str(error)))
         return
     if _fingerprint(card) != fingerprint:
-        told = "card.toml is not the one that was read before: restart the worker, so that it serves by the new one"
-        yield _said(Check("card", CheckResult.FAILED, told))
+        message = "card.toml changed after the worker read it: restart the worker, so that it uses the new one"
+        yield _as_json(Check("card", CheckResult.FAILED, message))
         return
     if artifact.sha256 != sha256:
-        yield _said(Check("settled", CheckResult.FAILED, f"{path} changed after it was checked"))
+        yield _as_json(Check("settled", CheckResult.FAILED, f"{path} changed after it was checked"))
         return
     for step in run_checks(artifact, card, _mb(memory), time.perf_counter):
-        yield {"begins": step} if isinstance(step, str) else _said(step)
+        yield {"begins": step} if isinstance(step, str) else _as_json(step)
 
 
-def _said(check: Check) -> dict[str, str]:
+def _as_json(check: Check) -> dict[str, str]:
+    """A finished check as the line's JSON object."""
     return {"name": check.name, "result": check.result.value, "message": check.message}
 
 
-def _lower(what: int, limit: int) -> None:
-    hard = resource.getrlimit(what)[1]
-    resource.setrlimit(what, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+def _lower(resource_id: int, limit: int) -> None:
+    """Lowers a limit of this process; never raises it above its hard limit."""
+    hard = resource.getrlimit(resource_id)[1]
+    resource.setrlimit(resource_id, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _bound_memory(memory: int) -> None:
-    """RLIMIT_DATA counts what is allocated and not what is reserved or mapped from files, so it is the model's own.
+    """Limits memory by RLIMIT_DATA, to what is in use now plus ``memory`` bytes.
 
-    Only Linux counts so; elsewhere there is no limit but those of time.
+    On Linux RLIMIT_DATA counts allocated memory, not reserved memory or files mapped as code, so the limit applies to
+    what the model allocates. Other systems count differently, so there only the time limits apply.
     """
     if sys.platform.startswith("linux"):
         status = Path("/proc/self/status").read_text()

@@ -1,4 +1,4 @@
-"""What a vetting found: named checks and their results, frozen, to JSON and back."""
+"""Owns a vetting's verdict: named checks and their results, to JSON and back."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from failsoft.schemas import wire
 from failsoft.schemas.model_version import ModelVersion
 
 MAX_BYTES = 1_000_000
-"""Of a verdict as JSON: a dozen checks with a sentence each are two thousand."""
+"""Largest verdict as JSON. A dozen checks with a sentence each take two thousand bytes."""
 
 
 class CheckResult(StrEnum):
-    """How a check ended. Only FAILED keeps a version from serving; a NOTE is for a person to read."""
+    """How a check ended. Only FAILED keeps a version from serving; a NOTE is information for the operator."""
 
     PASSED = "passed"
     NOTE = "note"
@@ -24,25 +24,31 @@ class CheckResult(StrEnum):
 
 
 CHECKS: Mapping[str, str] = {
-    "complete": "the version is whole: its model.onnx is there, and is what version.toml's sha256 says",
-    "checksum": "model.onnx is the file whose sha256 version.toml has",
+    "complete": "the version is complete: model.onnx exists and has the sha256 that version.toml gives",
+    "checksum": "model.onnx has the sha256 that version.toml gives",
     "single_file": "the weights are inside model.onnx",
     "card": "the card is the one that the worker read",
     "load": "ONNX Runtime loads it, within the limits of memory and time",
     "contract": "names and types of inputs and outputs fit the card; batches have no fixed size",
-    "output": "shape and range of what it answers to sample rows",
+    "output": "its answers to sample rows have the right shape and range",
     "batch": "it takes 1, 2 and 64 rows, and a row's answer does not depend on its neighbours",
-    "golden": "the answers that golden.ndjson expects, imputed as live",
-    "nan": "what it answers when a float feature is NaN",
-    "time": "warm-up, and a row's time against the card's deadline",
-    "settled": "no file of the version changed while it was vetted",
+    "golden": "it gives the answers in golden.ndjson, with features imputed as in live scoring",
+    "nan": "its answer when a float feature is NaN",
+    "time": "the time of the first run and of a row, against the card's deadline",
+    "settled": "no file of the version changed during the vetting",
 }
-"""Each check and what it holds, in the order in which they are made."""
+"""Each check and what it verifies, in the order in which the checks run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One of CHECKS by name; ``message`` is for people: what was found and, when failed, what to do."""
+    """The result of one check.
+
+    Attributes:
+        name: a key of CHECKS.
+        result: how it ended.
+        message: what was found and, if it failed, what to do.
+    """
 
     name: str
     result: CheckResult
@@ -51,7 +57,15 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Vetting:
-    """The verdict on one version. ``sha256`` (hex) is of the model.onnx that was vetted; ``seconds`` it took."""
+    """The verdict on one version.
+
+    Attributes:
+        model: the model's name.
+        version: the version's number.
+        sha256: of the model.onnx that was vetted (hex), "" if there was none.
+        checks: the checks that ran, in order.
+        seconds: how long the vetting took.
+    """
 
     model: str
     version: int
@@ -65,7 +79,7 @@ class Vetting:
 
     @property
     def passed(self) -> bool:
-        """It may serve. A verdict without a check proves nothing."""
+        """The version may serve. A verdict without checks does not pass."""
         return bool(self.checks) and not self.failed
 
     @property
@@ -77,7 +91,7 @@ class Vetting:
         return "; ".join(f"{check.name}: {check.message}" for check in self.failed)
 
     def to_bytes(self) -> bytes:
-        """As one JSON object."""
+        """The verdict as one JSON object."""
         checks = [{"name": c.name, "result": c.result.value, "message": c.message} for c in self.checks]
         return wire.dumps(
             {
@@ -91,7 +105,7 @@ class Vetting:
 
     @classmethod
     def parse(cls, raw: bytes) -> Vetting:
-        """What ``to_bytes`` wrote. Raises Malformed for anything else."""
+        """Reads what ``to_bytes`` wrote. Raises Malformed for anything else."""
         try:
             match wire.loads(raw, MAX_BYTES):
                 case {
@@ -104,11 +118,11 @@ class Vetting:
                     return cls(model, version, sha256, tuple(map(check_of, checks)), float(seconds))
         except ValueError as error:
             raise wire.Malformed(f"not a verdict: {error}") from None
-        raise wire.Malformed("not a verdict: a key is missing, or is of another type")
+        raise wire.Malformed("not a verdict: a key is missing or has another type")
 
 
 def check_of(given: Any) -> Check:
-    """A check as JSON objects hold it. Raises ValueError."""
+    """Reads a check from its JSON object. Raises ValueError."""
     match given:
         case {"name": str(name), "result": str(result), "message": str(message)} if name in CHECKS:
             return Check(name, CheckResult(result), message)

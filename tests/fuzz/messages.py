@@ -127,7 +127,7 @@ def answer(data: bytes) -> bool:
     except Malformed:
         return False
     if not isinstance(about, dict):
-        return False  # isolated_session reads an object's keys: it treats a TypeError there as a damaged answer
+        return False  # isolated_session reads an object's keys: a TypeError there is "an invalid reply"
     try:
         found = codec.answer(about, [np.frombuffer(block, np.uint8) for block in blocks], ROWS)
     except Damaged as e:

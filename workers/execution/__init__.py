@@ -1,1 +1,1 @@
-"""Runs calls by their deadlines, and bisects a batch that failed."""
+"""Runs calls within their deadlines, and bisects a batch that failed."""

@@ -1,7 +1,8 @@
-"""Pure: which rows of a batch that failed are to blame. It is told outcomes, and says what to run next.
+"""Owns the search for the failing rows of a batch, as a pure class: it takes outcomes of runs and gives the next run.
 
-A model may raise, hang or crash for a whole batch because of one row. The batch is split, and what fails is split
-again, until the failing rows stand alone; the large pieces come first, so that most good rows are answered early.
+A model may raise, hang or crash for a whole batch because of one row. The batch is split into pieces, and each failing
+piece is split again, until every failing row stands alone. Large pieces run first, so that most good rows are answered
+early.
 """
 
 from __future__ import annotations
@@ -20,20 +21,28 @@ from failsoft.schemas.prediction import Predictions
 Rows = NDArray[np.intp]
 
 DEAR = frozenset({Kind.TIMEOUT, Kind.CRASHED})
-"""What costs a deadline, or the restart of a process, each time that it happens."""
+"""Failures that are expensive each time: they cost a deadline or the restart of a process."""
 
 WAYS = 16
-"""Pieces that a dear failure is split into: 4,000 rows, 250, 16, 1 are three levels, where halves take twelve."""
+"""Pieces after an expensive failure. 4,000 rows become 250, 16 and 1 in three levels; halves take twelve levels."""
 
 FRUITLESS = 1_000
-"""Runs without one answer after which the model is taken to be broken, and not its input. Halves of 4,000 are at eight
-rows each by then; for none of those pieces to be good more than half of the rows must be bad (fewer only where they
-stand at equal distances), and the breaker opens anyway. A model that fails everything would else cost 8,000 runs."""
+"""Runs without any answer after which the model itself is taken to be broken, not its input.
+
+By then, halves of 4,000 rows have reached eight rows each. If none of those pieces is good, more than half of the rows
+are bad (or fewer, if they stand at equal distances), and the breaker opens in any case. Without this limit a model that
+fails every row would cost 8,000 runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Rows to run together, for at most ``deadline`` seconds. ``why`` is what the piece that they are of came to."""
+    """Rows to run together.
+
+    Attributes:
+        rows: their numbers in the batch.
+        deadline: the longest time of the run (seconds).
+        why: the failure of the larger piece that these rows come from.
+    """
 
     rows: Rows
     deadline: float
@@ -41,11 +50,17 @@ class Piece:
 
 
 class Bisection:
-    """The rows of a batch that failed as a whole, on their way to being answered or failed, each exactly once.
+    """Bisects a batch that failed as a whole; each row is answered or failed exactly once.
 
-    ``n`` rows failed together with ``why``; ``deadline`` is what a run may take, and ``until`` (monotonic seconds) the
-    end of the budget, which is ``budget`` seconds long. Use: ``next``, run the piece, ``record_outcome``, until
-    ``next`` gives None. Then ``predictions`` and ``bad`` have every row.
+    Call ``next``, run the piece and call ``record_outcome``, until ``next`` returns None. Then ``predictions`` and
+    ``bad`` hold every row.
+
+    Args:
+        n: number of rows in the batch.
+        why: the failure of the whole batch.
+        deadline: the longest time of a run (seconds).
+        until: the end of the budget (monotonic seconds).
+        budget: the length of the budget (seconds), for messages.
     """
 
     def __init__(self, n: int, why: Failure, deadline: float, until: float, budget: float) -> None:
@@ -58,7 +73,7 @@ class Bisection:
         self._split(np.arange(n), why)
 
     def next(self, now: float) -> Piece | None:
-        """What to run now; None when every row is answered or failed. Past the budget the undecided rows fail."""
+        """The next piece to run; None when every row is decided. After the budget the undecided rows fail."""
         if self._over or now >= self._until:
             self.give_up(f"within {self._budget:g} s")
         elif self._runs >= FRUITLESS and not self._answers:
@@ -69,32 +84,32 @@ class Bisection:
         return Piece(first.rows, min(self._deadline, self._until - now), first.why)
 
     def record_outcome(self, piece: Piece, outcome: ModelOutput | Failure) -> None:
-        """What became of ``piece``."""
+        """Records the outcome of running ``piece``."""
         self._runs += 1
         if isinstance(outcome, ModelOutput):
             self._answers.append((piece.rows, outcome.predictions))
             self.bad.update({int(piece.rows[i]): failure for i, failure in outcome.bad.items()})
         elif outcome.kind is Kind.UNAVAILABLE:
-            # Nobody ran it: the model's process is on its way back, or no thread was free. It is still to be decided.
+            # The piece was not run: the model's process is restarting, or no thread was free. It is still undecided.
             self._left.appendleft(piece)
         elif outcome.kind is Kind.TIMEOUT and piece.deadline < self._deadline:
-            # The budget cut it short, which proves nothing against it.
+            # The budget had shortened the deadline, so the timeout does not show that the piece holds a bad row.
             self._left.appendleft(Piece(piece.rows, piece.deadline, outcome))
             self._over = True
         else:
             self._split(piece.rows, outcome)
 
-    def give_up(self, said: str) -> None:
-        """The undecided rows fail together, with what happened to them; ``said`` ends the sentence why."""
+    def give_up(self, reason: str) -> None:
+        """Fails the undecided rows together, with the last failure of their piece. ``reason`` ends the message."""
         undecided = sum(len(piece.rows) for piece in self._left)
         for piece in self._left:
-            message = f"{piece.why.message} (one of {undecided} rows that were not told apart {said})"
+            message = f"{piece.why.message} (one of {undecided} rows that were not tried alone {reason})"
             self.bad.update(dict.fromkeys(piece.rows.tolist(), Failure(piece.why.kind, message)))
         self._left.clear()
 
     @property
     def predictions(self) -> Predictions | None:
-        """The answers as one batch of ``n`` rows, placeholders where a row is ``bad``; None without any."""
+        """The answers as one batch of ``n`` rows, with placeholders for rows in ``bad``; None without any answer."""
         return _joined(self._answers, self._n)
 
     def _split(self, rows: Rows, why: Failure) -> None:
@@ -107,12 +122,12 @@ class Bisection:
 
 
 def _joined(answers: list[tuple[Rows, Predictions]], n: int) -> Predictions | None:
-    """The pieces as one batch of ``n`` rows; rows of no piece are placeholders."""
+    """The answers as one batch of ``n`` rows, with placeholders for rows without an answer."""
     if not answers:
         return None
     order = np.concatenate([rows for rows, _ in answers])
-    place = np.zeros(n, np.intp)  # a row of no piece points at the first answer; it is in ``bad``
-    place[order] = np.arange(len(order))
+    index = np.zeros(n, np.intp)  # a row without an answer points at the first answer; such a row is in ``bad``
+    index[order] = np.arange(len(order))
     parts = [p for _, p in answers]
     first = parts[0]
     labels = None if first.labels is None else [label for p in parts for label in p.labels or ()]
@@ -122,4 +137,4 @@ def _joined(answers: list[tuple[Rows, Predictions]], n: int) -> Predictions | No
         probabilities=None if first.probabilities is None else np.concatenate([p.probabilities for p in parts]),
         confidences=None if first.confidences is None else np.concatenate([p.confidences for p in parts]),
     )
-    return whole.take(place)
+    return whole.take(index)

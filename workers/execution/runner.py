@@ -1,8 +1,7 @@
-"""Runs calls by their deadlines; a model's failure is returned, not raised.
+"""Owns the running of calls within their deadlines. A model's failure is returned, not raised.
 
-A run that does not end at its deadline is terminated; one that ignores that is no longer waited for, and its thread is
-lost. A batch that fails as a whole is split until the failing rows stand alone (workers.execution.bisect), within a
-time budget.
+A run that has not ended at its deadline is terminated. If it ignores that, the runner stops waiting, and its thread is
+lost. A batch that fails as a whole is bisected (workers.execution.bisect) within a time budget.
 """
 
 from __future__ import annotations
@@ -27,30 +26,39 @@ from failsoft.workers.telemetry.metrics import Metrics
 log = structlog.get_logger("failsoft.runner")
 
 GRACE = 0.25
-"""Seconds that a run has to come back once it was told to end. Between two operators it takes a millisecond, and a
-process that is killed some tens; the rest is for a machine whose cores are all busy."""
+"""Seconds that a run has to return after it was terminated. Between two operators that takes a millisecond, and
+killing a process some tens of milliseconds. The rest is for a machine whose cores are all busy."""
 
 LOST_TO_SPLIT = 4
-"""Lost threads of a model up to which its batches are still split. One row in 4,000 that ignores its deadline costs the
-batch's own thread and one at each of three levels. More is not one row, and each further piece might cost a thread."""
+"""Largest number of a model's lost threads with which its batches are still split. One row in 4,000 that ignores its
+deadline costs the batch's own thread and one thread at each of three levels. More lost threads mean more than one such
+row, and each further piece could cost another thread."""
 
 PAUSE = 0.05
-"""Seconds until a piece that nobody could run is tried again: a model's process needs about a second to come back."""
+"""Seconds before a piece that could not be run is tried again. A model's process needs about a second to restart."""
 
 
 class Unfit(RuntimeError):
-    """More threads are lost than serve: only a restart frees them."""
+    """More threads are lost than serve. Only a restart of the worker frees them."""
 
 
 class Runs(Protocol):
-    """What the runner needs of a loaded model (failsoft.models.runtime.session.Session has it)."""
+    """The part of a loaded model that the runner uses. failsoft.models.runtime.session.Session has it."""
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure: ...
 
 
 @dataclass(slots=True, eq=False)
 class _RunningModel:
-    """A session in use: how many calls are in flight, who waits for their end, and how many of its threads are lost."""
+    """A loaded model in use.
+
+    Attributes:
+        key: its ``model@version``.
+        session: runs its batches.
+        calls: calls in flight.
+        lost: its lost threads.
+        waiting: futures to complete when no call is in flight.
+    """
 
     key: str
     session: Runs
@@ -65,10 +73,11 @@ class _RunningModel:
 
 
 class Runner:
-    """Runs sessions on threads: ONNX Runtime releases the GIL, so the event loop goes on. ``clock`` is monotonic.
+    """Runs sessions on threads. ONNX Runtime releases the GIL, so the event loop goes on. Used by one event loop.
 
-    ``threads`` serve at most, and as many may be lost besides: a machine that stalls costs each lane's run, and should
-    not cost the worker. ``on_unfit`` is told when one more is lost than that. Used by one event loop.
+    At most ``threads`` threads serve, and as many may be lost in addition: a stalled machine loses a thread in each
+    lane, and that should not end the worker. ``on_unfit`` is called when one more is lost. ``clock`` is monotonic
+    seconds.
     """
 
     def __init__(
@@ -86,8 +95,8 @@ class Runner:
         metrics.set("failsoft_threads_lost", 0)
 
     def run(self, call: Call) -> Awaitable[CallResult]:
-        """Every row of ``call`` answered or failed; UNAVAILABLE for a key that is not in use. Await it at once: from
-        here on the call is in flight.
+        """Runs a call; every row is answered or failed, with UNAVAILABLE if the key is not in use. Await the result at
+        once: the call counts as in flight from now on.
         """
         model = self._models.get(call.key)
         if model is None:
@@ -96,14 +105,17 @@ class Runner:
         return self._run(model, call)
 
     def add(self, key: str, session: Runs) -> None:
-        """From now on calls for ``key`` run on ``session``. Raises ValueError if the key is in use: retire it first."""
+        """Runs calls for ``key`` on ``session`` from now on. Raises ValueError if the key is in use (retire it
+        first).
+        """
         if key in self._models:
             raise ValueError(f"{key} is in use")
         self._models[key] = _RunningModel(key, session)
 
     def retire(self, key: str) -> Awaitable[None]:
-        """From now on there is no ``key``. Done when its calls in flight have ended, so that its session can be closed;
-        at once for a key that is not in use. A lost thread is not waited for: it holds what it needs.
+        """Refuses new calls for ``key`` from now on. The result is done when the calls in flight have ended, so that
+        the session can be closed; at once if the key is not in use. Lost threads are not waited for: they hold their
+        own references.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         model = self._models.pop(key, None)
@@ -114,12 +126,12 @@ class Runner:
         return done
 
     def close(self) -> None:
-        """No call is running any more; threads that are idle end."""
+        """Ends the idle threads. Call it when no call is running any more."""
         self._threads.close()
 
     async def _run(self, model: _RunningModel, call: Call) -> CallResult:
         try:
-            outcome, took = await self._once(model, call.columns, call.deadline)
+            outcome, took = await self._run_once(model, call.columns, call.deadline)
             if isinstance(outcome, ModelOutput):
                 result = CallResult(outcome.predictions, outcome.bad, took)
             elif len(call) == 1 or outcome.kind is Kind.UNAVAILABLE:
@@ -136,7 +148,7 @@ class Runner:
         return result
 
     async def _bisect(self, model: _RunningModel, call: Call, why: Failure, took: float) -> CallResult:
-        """The budget began with the first run: waiting for a thread is not the rows' fault."""
+        """Bisects a failed call. The budget starts with the first run, so waiting for a thread does not use it up."""
         bisection = Bisection(
             len(call), why, call.deadline, self._clock() - took + call.bisect_budget, call.bisect_budget
         )
@@ -147,17 +159,19 @@ class Runner:
             piece = bisection.next(self._clock())
             if piece is None:
                 return CallResult(bisection.predictions, bisection.bad, slowest)
-            outcome, took = await self._once(model, call.columns.take(piece.rows), piece.deadline)
+            outcome, took = await self._run_once(model, call.columns.take(piece.rows), piece.deadline)
             slowest = max(slowest, took)
             bisection.record_outcome(piece, outcome)
             if isinstance(outcome, Failure) and outcome.kind is Kind.UNAVAILABLE:
                 await asyncio.sleep(PAUSE)
 
-    async def _once(
+    async def _run_once(
         self, model: _RunningModel, columns: Columns, deadline: float
     ) -> tuple[ModelOutput | Failure, float]:
-        """One run on a thread, and the seconds it took. Time counts from when the thread begins: waiting for one is not
-        the model's fault, and is UNAVAILABLE when it lasts as long as the deadline. What a session raises is raised.
+        """One run on a thread, and its time in seconds. An exception of the session is raised.
+
+        The time starts when the thread begins: waiting for a thread is not the model's fault. A wait as long as the
+        deadline is UNAVAILABLE.
         """
         run = _Run(self, model, columns, deadline)
         try:
@@ -165,11 +179,11 @@ class Runner:
         finally:
             run.leave()
         if took > deadline and isinstance(outcome, ModelOutput):
-            # terminate is ignored inside one operator, which then returns success: too late all the same
+            # A run ignores terminate inside one operator and then returns an answer. It is still too late.
             return Failure(Kind.TIMEOUT, f"{took:.3g} s, over the deadline of {deadline:g} s"), took
         return outcome, took
 
-    def _lose(self, model: _RunningModel) -> None:
+    def _count_lost(self, model: _RunningModel) -> None:
         self.lost += 1
         model.lost += 1
         self._metrics.set("failsoft_threads_lost", self.lost)
@@ -178,7 +192,7 @@ class Runner:
         if self.lost > self._most:
             self._on_unfit(Unfit(f"{self.lost} threads are lost in models that ignore their deadlines: {model.key}"))
 
-    def _found(self, model: _RunningModel, took: float) -> None:
+    def _count_returned(self, model: _RunningModel, took: float) -> None:
         self.lost -= 1
         model.lost -= 1
         self._metrics.set("failsoft_threads_lost", self.lost)
@@ -194,7 +208,7 @@ class Runner:
 
 
 class _Run:
-    """One run under watch, on the event loop. One timer looks at it: at its deadline, and at the end of the grace."""
+    """One run with its timer, on the event loop. The timer checks it at its deadline and at the end of the grace."""
 
     __slots__ = ("_cancel", "_deadline", "_job", "_loop", "_lost", "_model", "_runner", "_timer", "ended")
 
@@ -204,47 +218,49 @@ class _Run:
         self._cancel = Cancel()
         self._loop = loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[tuple[ModelOutput | Failure, float]] = loop.create_future()
-        self._timer = loop.call_later(deadline, self._look)
+        self._timer = loop.call_later(deadline, self._check)
         self._job = runner._threads.start(
             partial(model.session.run, columns, self._cancel),
-            lambda outcome, raised, took: loop.call_soon_threadsafe(self._back, outcome, raised, took),
+            lambda outcome, raised, took: loop.call_soon_threadsafe(self._on_return, outcome, raised, took),
         )
 
     def leave(self) -> None:
-        """Nobody waits any more: whoever did was cancelled, if the run has not ended."""
+        """Called when the caller stops waiting. If the caller was cancelled, the run is cancelled too."""
         if self.ended.cancelled():
             self._cancel.set()
         else:
             self._timer.cancel()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         threads, now = self._runner._threads, self._runner._clock()
         began = self._job.began
         if began is None:
             if threads.drop(self._job):
                 self._end(Failure(Kind.UNAVAILABLE, f"no thread was free for {self._deadline:g} s"), 0.0)
                 return
-            began = now  # it was taken up just now
+            began = now  # a thread has just begun it
         if now < began + self._deadline:
-            self._again(began + self._deadline - now)
+            self._check_after(began + self._deadline - now)
         elif not self._cancel.expired:
             self._cancel.set()
-            self._again(GRACE)
+            self._check_after(GRACE)
         elif threads.lose(self._job):
             self._lost = True
-            self._runner._lose(self._model)
-            said = f"{self._model.key} ignored its deadline of {self._deadline:g} s, and was left {GRACE:g} s after it"
-            self._end(Failure(Kind.TIMEOUT, said), now - began)
+            self._runner._count_lost(self._model)
+            message = (
+                f"{self._model.key} ignored its deadline of {self._deadline:g} s and was given up {GRACE:g} s later"
+            )
+            self._end(Failure(Kind.TIMEOUT, message), now - began)
 
-    def _again(self, seconds: float) -> None:
-        # A loop's clock counts milliseconds; without the least it could look many times within one.
-        self._timer = self._loop.call_later(max(0.001, seconds), self._look)
+    def _check_after(self, seconds: float) -> None:
+        # The loop's timer has a resolution of a millisecond: a shorter delay could check many times within one.
+        self._timer = self._loop.call_later(max(0.001, seconds), self._check)
 
-    def _back(self, outcome: ModelOutput | Failure, raised: BaseException | None, took: float) -> None:
-        """The thread is back. What a lost one brings is dropped."""
+    def _on_return(self, outcome: ModelOutput | Failure, raised: BaseException | None, took: float) -> None:
+        """The thread has returned. If it counted as lost, its result is dropped."""
         self._timer.cancel()
         if self._lost:
-            self._runner._found(self._model, took)
+            self._runner._count_returned(self._model, took)
         elif raised is not None and not self.ended.done():
             self.ended.set_exception(raised)
         else:
@@ -256,7 +272,10 @@ class _Run:
 
 
 async def _refused(call: Call) -> CallResult:
-    """Not the model's failure, so nobody counts it: the version left between the plan and the call."""
+    """The result for a key that is not in use, because its version was retired between the plan and the call.
+
+    It is not the model's failure, so it is not counted.
+    """
     return CallResult(
         None, dict.fromkeys(range(len(call)), Failure(Kind.UNAVAILABLE, f"{call.key} is not loaded")), 0.0
     )

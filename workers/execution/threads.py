@@ -1,6 +1,6 @@
-"""The threads that models run on: daemons, so that one that never comes back does not keep the process alive.
+"""Owns the threads that models run on: daemons, so that one that never returns does not keep the process alive.
 
-``concurrent.futures`` joins its threads when the interpreter ends, and has no way to replace one that is lost.
+``concurrent.futures`` is not used: it joins its threads when the interpreter ends, and cannot replace a lost thread.
 """
 
 from __future__ import annotations
@@ -14,10 +14,17 @@ from typing import Any
 NAME = "failsoft-model"
 
 Back = Callable[[Any, BaseException | None, float], object]
+"""Called with the result, the exception (None if there was none), and the time in seconds."""
 
 
 class Job:
-    """Work for a thread. ``began`` is when one took it up, by the pool's clock; None while it waits for one."""
+    """Work for a thread.
+
+    Attributes:
+        began: when a thread began it, by the pool's clock; None before.
+        done: the work has returned or raised.
+        lost: the thread that runs it was given up.
+    """
 
     __slots__ = ("_task", "began", "done", "lost")
 
@@ -27,27 +34,29 @@ class Job:
         self.done = self.lost = False
 
     def take(self) -> tuple[Callable[[], Any], Back] | None:
-        """What to do, once: whoever waits holds the job, and a batch would live on in that circle until the collector
-        comes by.
+        """The work, once; None after that. The job keeps no reference to it: job and caller refer to each other, and a
+        batch would stay in memory until the garbage collector runs.
         """
         task, self._task = self._task, None
         return task
 
 
 class Threads:
-    """At most ``size`` threads that serve, started when they are needed; ``clock`` is monotonic seconds."""
+    """At most ``size`` serving threads, started when they are needed. ``clock`` is monotonic seconds."""
 
     def __init__(self, size: int, clock: Callable[[], float]) -> None:
         self._size, self._clock = size, clock
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._lock = threading.Lock()  # of what follows, and of each job
+        self._lock = threading.Lock()  # protects the counters below and each job
         self._serving = 0
-        self._open = 0  # jobs that wait for a thread that serves, or are run by one
+        self._open = 0  # jobs that wait for a thread, or run on one that is not lost
         self._made = 0
 
     def start(self, work: Callable[[], Any], back: Back) -> Job:
-        """``work`` on the next free thread. There, ``back`` is called with what it returned, or raised, and the seconds
-        that it took; a RuntimeError of ``back`` (a loop that is closed) means that nobody waits any more.
+        """Runs ``work`` on the next free thread, and then ``back`` on the same thread.
+
+        ``back`` gets the result or the exception, and the time in seconds. A RuntimeError of ``back`` (a closed event
+        loop) is ignored: no caller waits any more.
         """
         job = Job(work, back)
         with self._lock:
@@ -57,7 +66,7 @@ class Threads:
         return job
 
     def drop(self, job: Job) -> bool:
-        """Takes back a job that no thread has begun; False if one has."""
+        """Takes back a job that no thread has begun. False if a thread has begun it."""
         with self._lock:
             if job.began is not None:
                 return False
@@ -66,9 +75,10 @@ class Threads:
             return True
 
     def lose(self, job: Job) -> bool:
-        """Gives up the thread that runs ``job``: another may serve in its place, and it ends when it comes back.
+        """Gives up the thread that runs ``job``: another thread may serve instead, and the given-up thread ends when it
+        returns.
 
-        False if it has just come back, so that nothing is lost.
+        False if the thread has just returned, so that it is not lost.
         """
         with self._lock:
             if job.done:
@@ -80,7 +90,7 @@ class Threads:
             return True
 
     def close(self) -> None:
-        """Threads end when they have nothing to do; nothing is started any more."""
+        """Ends each thread when it becomes idle. No job may be started after this."""
         for _ in range(self._serving):
             self._jobs.put(None)
 
@@ -94,10 +104,10 @@ class Threads:
         while (job := self._jobs.get()) is not None:
             if self._run(job):
                 return
-            del job  # it would live until the next one comes
+            del job  # otherwise it would stay in memory until the next job
 
     def _run(self, job: Job) -> bool:
-        """True if the thread was given up meanwhile."""
+        """Runs one job. True if the thread was given up in the meantime, so that it ends."""
         with self._lock:
             task = job.take()
             if task is None:

@@ -1,1 +1,1 @@
-"""The versions that are loaded here, and the one that serves."""
+"""Which model versions a worker has loaded, and which version of each model serves."""

@@ -1,4 +1,4 @@
-"""Which model versions this worker loads, of each model that the pipeline names: only what passed its vetting."""
+"""Owns the loading of model versions: for each model of the pipeline, only a version that has passed its vetting."""
 
 from __future__ import annotations
 
@@ -29,18 +29,25 @@ from failsoft.workers.telemetry.logs import FewLines
 log = structlog.get_logger("failsoft.sessions")
 
 Model = Session | Isolated
-"""A loaded version: its card says whether it runs on the worker's threads or in processes of its own."""
+"""A loaded version. Its card says whether it runs on the worker's threads or in its own processes."""
 
 Died = Callable[[str, str], None]
-"""Hears, on any thread, of a model's process that died: the model's key, and why in a word."""
+"""Called on any thread when a model's process died, with the model's key and the reason as a metric label."""
 
 Wrap = Callable[[Model], Runs]
-"""Puts something between the runner and a session: the demo makes its primary fail this way."""
+"""Puts a wrapper between the runner and a session. The demo makes its primary fail with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A version in memory, ready to serve. ``close`` gives its memory back, once no run is under way."""
+    """A loaded version, ready to serve.
+
+    Attributes:
+        served: the version and its training statistics.
+        session: runs its batches.
+        sha256: of its model.onnx (hex).
+        close: frees its memory; call it when no run is under way.
+    """
 
     served: Served
     session: Runs
@@ -56,7 +63,7 @@ def open_version(
     within: Limits | None = None,
     died: Died = lambda key, why: None,
 ) -> Opened:
-    """Vet, load and warm one version of the card's model, blocking. Raises Refused, or Unloadable with what failed."""
+    """Vets, loads and warms one version of the card's model; blocks. Raises Refused, or Unloadable with the reason."""
     with _files_of(card.name, version):
         vetting = vet(repository, card, version, within)
         if not vetting.passed:
@@ -70,7 +77,7 @@ def open_version(
 
 @contextmanager
 def _files_of(model: str, version: int) -> Iterator[None]:
-    """Files may vanish, or be unreadable, between any two looks: no more than a version that cannot serve."""
+    """Turns a read error into Unloadable: files may disappear or become unreadable between any two reads."""
     try:
         yield
     except (OSError, tomllib.TOMLDecodeError) as e:
@@ -78,7 +85,7 @@ def _files_of(model: str, version: int) -> Iterator[None]:
 
 
 def _loading(artifact: Artifact, card: ModelCard, died: Died) -> Model:
-    """As the card's ``isolation`` says. Raises Unloadable."""
+    """Starts to load a version as the card's ``isolation`` says. Raises Unloadable."""
     if card.model.isolation == "thread":
         return Session(artifact, card)
 
@@ -94,12 +101,14 @@ def _loading(artifact: Artifact, card: ModelCard, died: Died) -> Model:
 
 
 def candidates(repository: Repository, model: str, active: int | None) -> list[int]:
-    """The versions that may serve, the one to try first in front: ``active``, which the fleet wants, and what is older
-    (never what is newer: the fleet may have left that); the newest first where the fleet wants none yet.
+    """The versions that may serve, in the order in which to try them.
+
+    With ``active``, the version that the fleet wants: ``active``, then the older ones. Newer versions are left out,
+    because the fleet may have rolled back from them. With None: all versions, newest first.
     """
 
     def on_refused(mistake: Refused) -> None:
-        log.error("a version is passed over", model=model, why=str(mistake))
+        log.error("a version is skipped", model=model, why=str(mistake))
 
     versions = repository.versions(model, on_refused)
     return versions if active is None else [active, *(v for v in versions if v < active)]
@@ -113,8 +122,8 @@ def first(
     within: Limits | None = None,
     died: Died = lambda key, why: None,
 ) -> Opened | None:
-    """The first candidate that can serve; one that cannot is passed over, loudly, for the next. Raises Refused
-    when none can, and a file's mistake is why.
+    """The first candidate that can serve; each one that cannot is logged and skipped. Raises Refused if none can serve
+    and a mistake in a file is a reason. None if none can serve for other reasons.
     """
     mistake: Refused | None = None
     for version in candidates(repository, card.name, active):
@@ -130,7 +139,7 @@ def first(
 
 
 def prove(repository: Repository, card: ModelCard, version: int, within: Limits | None = None) -> str | None:
-    """Why this version may not serve now, or None, blocking. No pass that is remembered counts: it is vetted anew."""
+    """Why this version may not serve now, or None; blocks. It is vetted anew: a remembered pass does not count."""
     try:
         with _files_of(card.name, version):
             vetting = vet(repository, card, version, within, anew=True)
@@ -140,21 +149,21 @@ def prove(repository: Repository, card: ModelCard, version: int, within: Limits 
 
 
 def limits(settings: Settings) -> Limits:
-    """What a vetting may take, as the pipeline file says."""
+    """The limits of a vetting, from the pipeline file."""
     wall = duration.seconds(settings.models.vetting_time)
-    # Half of it on the processor, whose other half the workers that answer meanwhile may need.
+    # Processor time is half of the wall time: workers that answer events may need the other half.
     return Limits(memory=settings.models.vetting_memory_mb * 1_000_000, cpu=wall / 2, wall=wall)
 
 
 def vet(
     repository: Repository, card: ModelCard, version: int, within: Limits | None = None, anew: bool = False
 ) -> Vetting:
-    """The verdict on a version, blocking: at once for one that this machine has seen pass, unless ``anew``."""
+    """The verdict on a version; blocks. Returns at once if this machine remembers a pass, unless ``anew``."""
     return examine(repository, card, version, within, VettingCache(own_folder()), anew)
 
 
 def vetted(repository: Repository, vetting: Vetting) -> Artifact:
-    """What was vetted, to be loaded. Raises Unloadable if it is no longer there."""
+    """The version that was vetted, to be loaded. Raises Unloadable if its files are gone or have changed."""
     try:
         artifact = repository.artifact(vetting.model, vetting.version)
     except UnknownModel as e:

@@ -1,4 +1,4 @@
-"""The pipeline's cards, rules and plan, checked against each other."""
+"""Owns the loading of the pipeline's cards, rules and plan, and checks them against each other."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from failsoft.workers.settings import Settings
 
 
 def load_cards(settings: Settings, repository: Repository) -> dict[str, ModelCard]:
-    """The cards of the primary, its members and the models in its chain. Raises Refused: the file and the key."""
+    """The cards of the primary, its members and the models in its chain. Raises Refused with the file and the key."""
     try:
         primary = repository.card(settings.model)
     except UnknownModel as e:
         raise Refused("pipeline.toml", [f"model: {e}"]) from None
     where = str(repository.root / settings.model / "card.toml")
     if primary.fallback is None:
-        advice = 'add a [fallback] section, at the least: chain = ["static"] and static = { score = 0.5, label = 0 }'
+        advice = 'add a [fallback] section, at least: chain = ["static"] and static = { score = 0.5, label = 0 }'
         raise Refused(where, [f"fallback: missing, and a primary must always have an answer; {advice}"])
     _refuse_unkept(where, primary)
-    found = {settings.model: primary, **_members(where, primary, repository)}
+    cards = {settings.model: primary, **_members(where, primary, repository)}
     for link in primary.fallback.chain:
         if link.kind is LinkKind.MODEL and link.target is not None:
             try:
-                found[link.target] = repository.card(link.target)
-                _refuse_unkept(str(repository.root / link.target / "card.toml"), found[link.target])
+                cards[link.target] = repository.card(link.target)
+                _refuse_unkept(str(repository.root / link.target / "card.toml"), cards[link.target])
             except UnknownModel as e:
                 raise Refused(where, [f"fallback.chain: {e}"]) from None
-            if found[link.target].ensemble is not None:
-                told = "an ensemble answers only as a pipeline's primary: name one of its members"
-                raise Refused(where, [f"fallback.chain: {str(link)!r}: {told}"])
-    return found
+            if cards[link.target].ensemble is not None:
+                message = "an ensemble answers only as a pipeline's primary: name one of its members"
+                raise Refused(where, [f"fallback.chain: {str(link)!r}: {message}"])
+    return cards
 
 
 def _members(where: str, card: ModelCard, repository: Repository) -> dict[str, ModelCard]:
-    """The cards of an ensemble's members, none for a model. Raises Refused."""
-    found: dict[str, ModelCard] = {}
+    """The cards of an ensemble's members; empty for a single model. Raises Refused."""
+    cards: dict[str, ModelCard] = {}
     for name in card.ensemble.names if card.ensemble else ():
         try:
-            found[name] = repository.card(name)
+            cards[name] = repository.card(name)
         except UnknownModel as e:
             raise Refused(where, [f"ensemble.members: {e}"]) from None
-        _refuse_unkept(str(repository.root / name / "card.toml"), found[name])
-    problems = mismatches(card, found)
+        _refuse_unkept(str(repository.root / name / "card.toml"), cards[name])
+    problems = mismatches(card, cards)
     if problems:
         raise Refused(where, problems)
-    return found
+    return cards
 
 
 def _refuse_unkept(where: str, card: ModelCard) -> None:
-    """Workers keep no entity's features yet, so a card that asks for them would make such events invalid."""
+    """Refuses ``impute = "last_known"``: workers do not keep features yet, so such events would be invalid."""
     asking = [f.name for f in card.features if f.impute is not None and f.impute.method is Method.LAST_KNOWN]
     if asking:
         advice = 'give a value, "mean", "median" or "mode"'
@@ -65,11 +65,11 @@ def _refuse_unkept(where: str, card: ModelCard) -> None:
 
 
 def load_rules(card: ModelCard, where: str, folder: Path) -> dict[str, Rule]:
-    """The functions that the chain names, from ``folder`` first, as Python finds the modules of a script.
+    """The functions that the chain names. ``folder`` is searched first, as Python searches the folder of a script.
 
-    Raises Refused for one that cannot be imported or called.
+    Raises Refused for a rule that cannot be imported or called.
     """
-    found: dict[str, Rule] = {}
+    rules: dict[str, Rule] = {}
     for link in card.fallback.chain if card.fallback else ():
         if link.kind is not LinkKind.RULE or link.target is None:
             continue
@@ -79,21 +79,21 @@ def load_rules(card: ModelCard, where: str, folder: Path) -> dict[str, Rule]:
         try:
             rule = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as e:
-            told = f"rule:{link.target} cannot be imported: {e}; looked in {folder} and in what is installed"
-            raise Refused(where, [f"fallback.chain: {told}"]) from None
+            message = f"rule:{link.target} cannot be imported: {e}; searched {folder} and the installed packages"
+            raise Refused(where, [f"fallback.chain: {message}"]) from None
         if not callable(rule):
             raise Refused(where, [f"fallback.chain: rule:{link.target} is not a function"])
-        found[link.target] = rule
-    return found
+        rules[link.target] = rule
+    return rules
 
 
-def make_plan(settings: Settings, found: Mapping[str, ModelCard], repository: Repository) -> Plan:
-    """The pipeline as scoring wants it."""
-    names, primary = settings.names, found[settings.model]
+def make_plan(settings: Settings, cards: Mapping[str, ModelCard], repository: Repository) -> Plan:
+    """The plan that scoring needs, from the pipeline file and the cards."""
+    names, primary = settings.names, cards[settings.model]
     assert primary.fallback is not None
     return Plan(
         primary=settings.model,
-        cards=found,
+        cards=cards,
         chain=primary.fallback.chain,
         rules=load_rules(primary, str(repository.root / settings.model / "card.toml"), settings.folder),
         envelope=settings.envelope,

@@ -1,4 +1,6 @@
-"""This worker's view of breakers and versions: what serves, what is admitted, what was counted, what to tell."""
+"""Owns this worker's view of versions and breakers: what serves, what is admitted, and what is reported to the
+fleet.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,10 @@ log = structlog.get_logger("failsoft.board")
 
 
 class ServingRegistry:
-    """Versions that serve and their breakers, used by one event loop.
+    """The versions that serve and their breakers. Used by one event loop.
 
-    ``clock`` is monotonic seconds, ``wall`` epoch seconds, ``draw`` gives u in [0, 1). ``on_news`` is called when there
-    is something that the fleet should hear at once: this worker's own breaker moved, or probes came back.
+    ``on_news`` is called when the fleet should get a report at once: this worker's local breaker changed its state, or
+    probes have ended. ``clock`` is monotonic seconds, ``wall`` epoch seconds, ``draw`` gives u in [0, 1).
     """
 
     def __init__(
@@ -39,14 +41,15 @@ class ServingRegistry:
         self._serving: dict[str, Served] = {}
         self._served: dict[str, Served] = {}
         self._breakers: dict[str, LocalBreaker] = {}
-        self._rows: dict[str, BreakerRow] = {}  # also of versions that are not loaded: one may be served tomorrow
-        # Grows over restarts: the owner takes the larger for the newer.
+        self._rows: dict[str, BreakerRow] = {}  # also of versions that are not loaded yet
+        # Starts from the clock so that it also grows over restarts: the owner takes the larger number as the newer.
         self._sequence = int(wall() * 1000)
         self.on_news: Callable[[], None] = lambda: None
-        self.knows_fleet = False  # the fleet's rows were read, or given up on: until then the ladder waits
+        # True once the fleet's rows are read, or the worker has given up on reading them. The ladder waits until then.
+        self.knows_fleet = False
 
     def serve(self, served: Served, card: ModelCard) -> None:
-        """From now on ``served`` answers for its model, with a new breaker at home under the fleet's row."""
+        """Makes ``served`` the version that answers for its model, with a new local breaker under the fleet's row."""
         self._serving[served.model] = served
         self._served[served.key] = served
         self._breakers[served.key] = LocalBreaker(served.key, self._worker, policy(card), self._clock())
@@ -55,22 +58,22 @@ class ServingRegistry:
             self.absorb(self._rows[served.key])
 
     def retire(self, key: str) -> None:
-        """Forgets a version that answers no more and has no call under way."""
+        """Drops a version that serves no more and has no call under way."""
         served = self._served.pop(key)
         del self._breakers[key]
         self._metrics.forget(model=served.model, version=str(served.version))
 
     @property
     def breakers(self) -> Mapping[str, LocalBreaker]:
-        """Every breaker, by its key."""
+        """The local breakers by ``model@version``."""
         return self._breakers
 
     def serving(self, model: str) -> Served | None:
-        """The version that answers for ``model``, or None when none is loaded."""
+        """The version that answers for ``model``, or None if no version is loaded."""
         return self._serving.get(model)
 
     def admit(self, key: str, n: int, ladder: int = 0) -> Admission:
-        """Asks the breaker of ``key`` for ``n`` calls, of which ``ladder`` are waiting retries."""
+        """Asks the breaker of ``key`` to admit ``n`` calls, of which ``ladder`` are waiting retries."""
         local = self._breakers[key]
         admission = local.admit(n, ladder, self._clock(), self._now_ms())
         if admission.granted < n:
@@ -78,7 +81,7 @@ class ServingRegistry:
         return admission
 
     def report(self, key: str, generation: int, counts: Counts) -> None:
-        """What became of admitted calls."""
+        """Counts the results of admitted calls."""
         local = self._breakers[key]
         before = local.state
         moves = local.report(generation, counts, self._clock(), self._draw())
@@ -87,11 +90,13 @@ class ServingRegistry:
             self.on_news()
 
     def release(self, key: str, generation: int, n: int) -> None:
-        """Gives back admitted calls that were never made."""
+        """Gives back admitted calls that were not made."""
         self._breakers[key].release(generation, n)
 
     def may_retry(self, model: str) -> bool:
-        """May retries of ``model`` be attempted now? A model that is known to be down costs none of its attempts."""
+        """True if retries of ``model`` may be attempted now. While the model is down, retries wait and use no
+        attempt.
+        """
         served = self._serving.get(model)
         if served is None or not self.knows_fleet:
             return False
@@ -100,7 +105,7 @@ class ServingRegistry:
         return local.may_retry(self._clock(), self._now_ms())
 
     def request_probes(self, model: str) -> None:
-        """Retries wait for ``model``: its breaker asks the fleet for probes when none of them may be attempted."""
+        """Called while retries of ``model`` wait. If none may be attempted, its breaker asks the owner for probes."""
         served = self._serving.get(model)
         if served is None or not self.knows_fleet:
             return
@@ -109,7 +114,7 @@ class ServingRegistry:
             self.on_news()
 
     def absorb(self, row: BreakerRow) -> None:
-        """The fleet's row of one breaker, as it is now; that of a version not loaded here is kept for when it is."""
+        """Takes the fleet's row of one breaker. The row of a version that is not loaded here is kept for later."""
         self._rows[row.key] = row
         local = self._breakers.get(row.key)
         if local is None:
@@ -122,7 +127,7 @@ class ServingRegistry:
             log_at("node sick" if local.sick else "node well", key=row.key, worker=self._worker)
 
     def reports(self) -> Iterable[Report]:
-        """What the fleet should be told now. Each is counted as told."""
+        """The reports to send to the fleet breaker now. Each is counted as sent."""
         now, now_ms = self._clock(), self._now_ms()
         for local in self._breakers.values():
             self._record_moves(local, local.tick(now))

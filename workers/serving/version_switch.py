@@ -1,4 +1,4 @@
-"""Which versions this worker serves: what the fleet's rows want is loaded and swapped in, and told to the fleet."""
+"""Owns the switch between versions: loads and serves the version that the fleet's row wants, and sends heartbeats."""
 
 from __future__ import annotations
 
@@ -28,51 +28,63 @@ from failsoft.workers.telemetry.metrics import Metrics
 log = structlog.get_logger("failsoft.versions")
 
 AGAIN = (1.0, 30.0)
-"""Seconds before a version that could not be served is tried again: the first time, and at most. It may be on its way
-to this machine."""
+"""Seconds before a version that could not serve is tried again: the first wait and the longest. Its files may still be
+copied to this machine."""
 
 LOOK = 0.5
-"""Seconds between two looks whether something is to be tried again."""
+"""Seconds between two checks whether a version is to be tried again."""
 
 Open = Callable[[str, int | None], Opened | None]
-"""Proves, loads and warms a version of a model, blocking: the one named, or the first that can serve. Raises Refused,
-UnknownModel or Unloadable."""
+"""Vets, loads and warms a version of a model; blocks. The version is the one given, or with None the first that can
+serve. Returns None if no version can serve. Raises Refused, UnknownModel or Unloadable."""
 
 
 @dataclass(slots=True)
 class _ServedModel:
-    """One model in this worker."""
+    """One model in this worker.
 
-    row: RolloutRow | None = None  # the fleet's, the newest that was seen
+    Attributes:
+        row: the fleet's newest row of the model, None before the first.
+        workers: how many workers the row lists.
+        counted: versions for which the gauge of workers has been set.
+        problem: why the wanted version cannot serve here, None without a problem.
+        tries: failed tries of the wanted version.
+        try_at: when to try again (monotonic seconds).
+        sent: version and problem in the last heartbeat, None before the first.
+        sent_at: when that heartbeat was sent (monotonic seconds).
+        changed: set when the fleet wants another version.
+    """
+
+    row: RolloutRow | None = None
     workers: int = 1
-    counted: set[int] = field(default_factory=set)  # versions of which the gauge of workers was set
+    counted: set[int] = field(default_factory=set)
     problem: str | None = None
     tries: int = 0
     try_at: float = 0.0
-    told: tuple[int | None, str | None] | None = None
-    told_at: float = 0.0
+    sent: tuple[int | None, str | None] | None = None
+    sent_at: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def wanted(self) -> int | None:
-        """What the fleet's row has as active; None while there is no row."""
+        """The active version in the fleet's row; None without a row."""
         return None if self.row is None else self.row.active
 
 
 @dataclass(slots=True)
-class _Known:
-    """What is loaded of one version, and how it does."""
+class _LoadedVersion:
+    """A loaded version and its recent health."""
 
     opened: Opened
     recent: Recent = field(default_factory=Recent)
 
 
 class Versions(Service):  # type: ignore[misc]
-    """Follows the fleet, one move of a model at a time. ``clock`` is monotonic seconds, ``wall`` epoch seconds.
+    """Switches each model to the version that the fleet wants, one switch at a time for a model.
 
-    A vetting may take a minute, and no model waits for another's. What was loaded is taken into service between two
-    batches; the version before is unloaded when its last call is back. ``on_news`` is called when the fleet should
-    hear of this worker.
+    A vetting may take a minute, so no model waits for another's. A new version starts to serve between two batches; the
+    version before is unloaded when its last call has returned. ``on_news`` is called when the fleet should get a
+    heartbeat at once. ``clock`` is monotonic seconds, ``wall`` epoch seconds.
     """
 
     def __init__(
@@ -92,24 +104,26 @@ class Versions(Service):  # type: ignore[misc]
         self._runner, self._registry, self._metrics = runner, registry, metrics
         self._clock, self._wall = clock, wall
         self._models = {model: _ServedModel() for model in cards}
-        self._known: dict[str, _Known] = {}
+        self._loaded: dict[str, _LoadedVersion] = {}
         self.on_news: Callable[[], None] = lambda: None
         for each in opened:
             self._serve(each)
 
     def on_result(self, call: Call, result: CallResult) -> None:
-        """A call came back: its version's health."""
-        known = self._known.get(call.key)
-        if known is None:
+        """Adds the result of a call to its version's health."""
+        loaded = self._loaded.get(call.key)
+        if loaded is None:
             return
         confidences = None if result.predictions is None else result.predictions.confidences
         if confidences is not None and result.bad:
             confidences = np.delete(confidences, list(result.bad))
         failures = sum(1 for f in result.bad.values() if f.trips_breaker)
-        known.recent.add(len(call), failures, result.seconds, confidences, self._clock())
+        loaded.recent.add(len(call), failures, result.seconds, confidences, self._clock())
 
     def absorb(self, row: RolloutRow) -> None:
-        """The fleet's row of one model, as it is now; one of a model that this pipeline does not have is no matter."""
+        """Takes the fleet's row of one model. Ignores a row that is not newer, or of a model that is not in this
+        pipeline.
+        """
         model = self._models.get(row.model)
         if model is None or not newer(row, model.row):
             return
@@ -124,23 +138,23 @@ class Versions(Service):  # type: ignore[misc]
             model.changed.set()
 
     def heartbeats(self) -> Iterator[Heartbeat]:
-        """What the fleet should be told now of this worker. Each is counted as told."""
+        """The heartbeats that are due now. Each is counted as sent."""
         now = self._clock()
         for name, model in self._models.items():
             served = self._registry.serving(name)
-            says = None if served is None else served.version, model.problem
-            if says == model.told and now - model.told_at < heartbeat_every(model.workers):
+            status = None if served is None else served.version, model.problem
+            if status == model.sent and now - model.sent_at < heartbeat_every(model.workers):
                 continue
-            model.told, model.told_at = says, now
+            model.sent, model.sent_at = status, now
             health = {
                 k.opened.served.version: k.recent.totals(now)
-                for k in self._known.values()
+                for k in self._loaded.values()
                 if k.opened.served.model == name
             }
-            yield Heartbeat(self._worker, name, says[0], self._now_ms(), says[1], health)
+            yield Heartbeat(self._worker, name, status[0], self._now_ms(), status[1], health)
 
     async def on_start(self) -> None:
-        """Begins to follow."""
+        """Starts one task per model, which follows the fleet's row."""
         for name, model in self._models.items():
             self.add_future(self._follow(name, model))
 
@@ -148,12 +162,12 @@ class Versions(Service):  # type: ignore[misc]
         while not self.should_stop:
             model.changed.clear()
             if self._needs_switch(name, model) and self._clock() >= model.try_at:
-                await self._move(name, model)
+                await self._switch(name, model)
             with suppress(TimeoutError):
                 await asyncio.wait_for(model.changed.wait(), LOOK)
 
     def _needs_switch(self, name: str, model: _ServedModel) -> bool:
-        """Does this worker serve another version than the fleet wants, or none?"""
+        """True if no version of the model serves here, or another version than the fleet wants."""
         served = self._registry.serving(name)
         if served is None:
             return True
@@ -162,17 +176,17 @@ class Versions(Service):  # type: ignore[misc]
             return False
         return True
 
-    async def _move(self, name: str, model: _ServedModel) -> None:
+    async def _switch(self, name: str, model: _ServedModel) -> None:
         before, wanted = self._registry.serving(name), model.wanted
         try:
-            # On a thread: it takes a second or more, and batches go on.
+            # On a thread, because it takes a second or more and batches go on.
             opened = await asyncio.to_thread(self._open, name, wanted)
         except (Refused, UnknownModel, Unloadable) as e:
             opened, why = None, str(e)
         else:
             why = f"no version of {name} can serve"
         if model.wanted != wanted and (opened is None or opened.served.version != model.wanted):
-            # Another order came meanwhile, and tells what to do next. That this version was fine, or not, is past.
+            # The fleet has changed the wanted version during the load. The result for the old one no longer counts.
             if opened is not None:
                 await asyncio.to_thread(opened.close)
             return
@@ -193,7 +207,7 @@ class Versions(Service):  # type: ignore[misc]
         self.on_news()
 
     def _serve(self, opened: Opened) -> None:
-        self._known[opened.served.key] = _Known(opened)
+        self._loaded[opened.served.key] = _LoadedVersion(opened)
         self._runner.add(opened.served.key, opened.session)
         self._registry.serve(opened.served, self._cards[opened.served.model])
         self._metrics.inform(
@@ -204,16 +218,16 @@ class Versions(Service):  # type: ignore[misc]
         )
 
     async def _unload(self, key: str) -> None:
-        """Calls under way end on the version that they began on; then its memory is given back."""
+        """Waits until the calls under way on this version have ended, then frees its memory."""
         await self._runner.retire(key)
-        known = self._known.pop(key)
+        loaded = self._loaded.pop(key)
         self._registry.retire(key)
-        await asyncio.to_thread(known.opened.close)
+        await asyncio.to_thread(loaded.opened.close)
 
     def unload_all(self) -> None:
-        """No call is made any more: models that have processes end them. Blocking, while runs under way come back."""
-        for known in self._known.values():
-            known.opened.close()
+        """Closes all loaded versions at shutdown, when no more calls are made. Blocks until the runs have ended."""
+        for loaded in self._loaded.values():
+            loaded.opened.close()
 
     def _now_ms(self) -> int:
         return int(self._wall() * 1000)

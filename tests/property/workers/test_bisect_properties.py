@@ -68,7 +68,7 @@ def test_each_row_ends_once_and_no_good_row_fails_in_time(
     if found is not None:
         assert all(found.scores[i] == i for i in np.flatnonzero(answered).tolist())
     assert runs <= 2 * n + 16 * len(bad) + 3
-    undecided = {row for row, failure in bisection.bad.items() if "not told apart" in failure.message}
+    undecided = {row for row, failure in bisection.bad.items() if "not tried alone" in failure.message}
     assert {row: f.kind for row, f in bisection.bad.items() if row not in undecided} == {
         row: kind for row, kind in bad.items() if row not in undecided and row in bisection.bad
     }

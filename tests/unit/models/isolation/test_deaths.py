@@ -1,4 +1,4 @@
-"""What a model does to its process, it does to that process alone: crashes, hangs, memory, and kill -9 from outside."""
+"""A crash, a hang, too much memory or kill -9 affects only the model's own process."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ from tests.onnx_models import onnx_model, rows
 ROOT = Path(__file__).resolve().parents[4]
 
 PATIENCE = pool.WAIT
-"""What a call has where failsoft runs."""
+"""How long a call waits for a process in production (seconds)."""
 
 
 class Clock:
-    """Monotonic, and may be set forward: a restart's backoff is over, and its health long."""
+    """Monotonic seconds that a test can move forward, to skip a back-off."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -58,7 +58,7 @@ class Clock:
 
 
 class Deaths(list[Death]):
-    """The deaths that were reported."""
+    """Collects the reported deaths."""
 
     def __call__(self, death: Death) -> None:
         self.append(death)
@@ -66,8 +66,9 @@ class Deaths(list[Death]):
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Loaded, warmed, with all its replicas; closed at the end, when no process is left. Calls wait for a fork, and for
-    why a process ended, as long as it takes on a machine that stalls.
+    """Starts a model, loaded and warmed, with all its replicas. At the end it is closed and no process may be left.
+
+    Calls wait up to 30 s for a fork and for the report of a death, because the machine may stall.
     """
     made: list[Isolated] = []
     monkeypatch.setattr(pool, "WAIT", 30.0)
@@ -93,7 +94,7 @@ def _all_up(isolated: Isolated) -> list[psutil.Process]:
 
 
 def ask(isolated: Isolated, *values: tuple[object, ...], within: float | None = None) -> ModelOutput | Failure:
-    """Runs a batch; it is cancelled after ``within`` seconds."""
+    """Runs a batch and cancels it after ``within`` seconds."""
     cancel = Cancel()
     timer = threading.Timer(within or 60, cancel.set)
     timer.start()
@@ -104,7 +105,7 @@ def ask(isolated: Isolated, *values: tuple[object, ...], within: float | None = 
 
 
 def test_a_native_crash_fails_its_batch_and_the_next_is_answered(start: Start) -> None:
-    """The failure says which signal; the process is replaced at once, and the death is reported."""
+    """The failure names the signal, the process is replaced at once, and the death is reported."""
     deaths = Deaths()
     isolated = start(deadly(), deaths)
     failure = ask(isolated, (1, 0.5), (-1, 0.5))
@@ -114,10 +115,8 @@ def test_a_native_crash_fails_its_batch_and_the_next_is_answered(start: Start) -
     assert deaths[0].why == "crashed"
 
 
-def test_a_row_is_found_by_halving(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many crashes as it takes to find one row of the largest batch are answered at once, by forks of what is
-    loaded; afterwards a process that goes on dying is waited for.
-    """
+def test_a_crashing_row_is_found_by_halving(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crashes needed to find one row of the largest batch cause no wait; further deaths do."""
     isolated = start(deadly())
     batch = [(i, 0.25) for i in range(4000)]
     batch[1234] = (-1, 0.25)
@@ -143,10 +142,8 @@ def test_a_row_is_found_by_halving(start: Start, monkeypatch: pytest.MonkeyPatch
 def test_a_loop_that_does_not_end_is_stopped_and_its_process_goes_on(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two operators the process can stop by itself, which costs nothing: it answers the next call."""
-    monkeypatch.setattr(
-        isolated_session, "GRACE", 30.0
-    )  # usually 40 ms, after which it is killed: a machine may stall longer
+    """Between two operators the process stops the call by itself, and answers the next call."""
+    monkeypatch.setattr(isolated_session, "GRACE", 30.0)  # usually 40 ms; this machine may stall for longer
     deaths = Deaths()
     isolated = start(hanging(), deaths)
     before = _all_up(isolated)
@@ -157,9 +154,7 @@ def test_a_loop_that_does_not_end_is_stopped_and_its_process_goes_on(
 
 
 def test_an_operator_that_does_not_end_is_killed_at_its_deadline(start: Start) -> None:
-    """Inside one operator nothing listens, so the process is killed; the call comes back soon, and the next is
-    answered by another.
-    """
+    """Inside one operator a process cannot be stopped, so it is killed, and another process answers the next call."""
     deaths = Deaths()
     isolated = start(heavy(), deaths)
     (before,) = _all_up(isolated)
@@ -173,7 +168,7 @@ def test_an_operator_that_does_not_end_is_killed_at_its_deadline(start: Start) -
 
 
 def test_a_cancel_that_came_before_its_run_is_obeyed(start: Start) -> None:
-    """As with a session: nothing is asked of the model."""
+    """Under a cancel that is already set no process is asked, as in a session."""
     isolated = start(hanging())
     cancel = Cancel()
     cancel.set()
@@ -181,10 +176,8 @@ def test_a_cancel_that_came_before_its_run_is_obeyed(start: Start) -> None:
     assert isinstance(failure, Failure) and failure.kind is Kind.TIMEOUT
 
 
-def test_a_memory_bomb_meets_the_limit_and_no_one_else_pays(start: Start) -> None:
-    """Four gigabytes for one row under a limit of 512 MB: the run fails and says why, the process and the worker go
-    on, and neither has grown.
-    """
+def test_a_run_over_the_memory_limit_fails_alone(start: Start) -> None:
+    """A row that takes 4 GB fails under a limit of 512 MB; process and worker go on and have not grown."""
     isolated = start(greedy(), memory="512MB")
     before = _all_up(isolated)
     failure = ask(isolated, (10**9, 0.5))
@@ -194,14 +187,14 @@ def test_a_memory_bomb_meets_the_limit_and_no_one_else_pays(start: Start) -> Non
     assert all(p.memory_info().rss < 512_000_000 for p in processes())
 
 
-def test_without_a_limit_the_bomb_goes_off(start: Start) -> None:
-    """The same model without ``memory`` takes what it asks for: it was the limit that stopped it."""
+def test_without_a_limit_the_same_run_is_answered(start: Start) -> None:
+    """Without ``memory`` the same model takes the memory, so it was the limit that stopped it."""
     isolated = start(greedy())
     assert isinstance(ask(isolated, (200_000_000, 0.5)), ModelOutput)
 
 
-def test_a_process_that_dies_for_want_of_memory_says_so(start: Start) -> None:
-    """Where no run can be failed, the process ends, and the failure names the limit and not only an exit code."""
+def test_a_process_that_runs_out_of_memory_names_the_limit(start: Start) -> None:
+    """If the process dies at the memory limit, the failure names the limit and not only the exit code."""
     deaths = Deaths()
     model = onnx_model(
         [("s", "string", ["n", 1])],
@@ -224,7 +217,7 @@ def test_a_process_that_dies_for_want_of_memory_says_so(start: Start) -> None:
 
 
 def test_a_process_killed_between_calls_costs_no_answer(start: Start) -> None:
-    """kill -9 of an idle process: it had not begun with the call that finds it gone, so that another takes it."""
+    """After kill -9 of an idle process, another process takes the next call: the dead one had not begun it."""
     isolated = start(deadly(), Deaths())
     for _ in range(5):
         (process,) = _all_up(isolated)
@@ -233,25 +226,23 @@ def test_a_process_killed_between_calls_costs_no_answer(start: Start) -> None:
 
 
 def test_a_process_killed_within_a_call_fails_that_call(start: Start) -> None:
-    """The failure says that it was SIGKILL, and that the kernel sends it when memory runs out."""
+    """The failure names SIGKILL and says that the kernel sends it when memory runs out."""
     isolated = start(hanging())
     (process,) = _all_up(isolated)
     busy = user_time(process) + 0.05
-    found: list[ModelOutput | Failure] = []
-    caller = threading.Thread(target=lambda: found.append(ask(isolated, (10**15, 0.5))))
+    outcomes: list[ModelOutput | Failure] = []
+    caller = threading.Thread(target=lambda: outcomes.append(ask(isolated, (10**15, 0.5))))
     caller.start()
     wait_for(lambda: user_time(process) > busy, 60, "the call to run")
     process.kill()
     caller.join(60)
-    (failure,) = found
+    (failure,) = outcomes
     assert isinstance(failure, Failure) and failure.kind is Kind.CRASHED
     assert "signal SIGKILL, as the kernel sends when memory runs out" in failure.message
 
 
-def test_an_answer_that_is_none_counts_as_a_crash(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Native code wrote where it should not have. The process is ended, and reported as what it is: no time-out;
-    the next call is answered by another.
-    """
+def test_an_invalid_reply_counts_as_a_crash(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is killed and reported as crashed, not as a timeout; another process answers the next call."""
     deaths = Deaths()
     isolated = start(deadly(), deaths)
     (before,) = _all_up(isolated)
@@ -260,7 +251,7 @@ def test_an_answer_that_is_none_counts_as_a_crash(start: Start, monkeypatch: pyt
         spoiled.setattr(codec, "answer", lambda about, blocks, n: read(about, blocks, n + 1))
         failure = ask(isolated, (1, 0.5))
     assert isinstance(failure, Failure) and failure.kind is Kind.CRASHED
-    assert "out of its mind: 1 numbers where 2 are right" in failure.message
+    assert "an invalid reply: 1 numbers instead of 2" in failure.message
     assert isinstance(ask(isolated, (1, 0.5)), ModelOutput)
     wait_for(lambda: [d.why for d in deaths] == ["crashed"], 30, "the report of the death")
     assert f"m@3: {deaths[0].message}" == failure.message
@@ -268,7 +259,7 @@ def test_an_answer_that_is_none_counts_as_a_crash(start: Start, monkeypatch: pyt
 
 
 def test_one_of_two_replicas_is_killed_and_the_other_answers_at_once(start: Start) -> None:
-    """Nobody waits for the one that is started again."""
+    """No call waits for the replica that is restarted."""
     isolated = start(deadly(), replicas=2)
     for _ in range(3):
         _all_up(isolated)[0].kill()
@@ -276,8 +267,8 @@ def test_one_of_two_replicas_is_killed_and_the_other_answers_at_once(start: Star
             assert isinstance(ask(isolated, (1, 0.5)), ModelOutput)
 
 
-def test_the_first_process_killed_is_started_again(start: Start) -> None:
-    """With it go those that it forked; meanwhile calls are unavailable, and say why; then the model is loaded again."""
+def test_a_killed_forkserver_is_started_again(start: Start) -> None:
+    """Its replicas end with it. Until the model is loaded again, calls are unavailable and give the reason."""
     deaths = Deaths()
     isolated = start(deadly(), deaths, replicas=2)
     (forkserver,) = forkservers()
@@ -287,10 +278,10 @@ def test_the_first_process_killed_is_started_again(start: Start) -> None:
     assert forkservers() != [forkserver] and len(deaths) == 1
 
 
-def test_a_version_whose_file_went_is_unavailable_until_it_is_back(
+def test_a_version_is_unavailable_while_its_file_is_missing(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is tried again, later and later; calls do not wait for it, and say what is wrong."""
+    """Loading is retried with growing waits. Calls do not wait for it, and give the reason."""
     clock = Clock()
     isolated = start(deadly(), clock=clock)
     monkeypatch.setattr(pool, "WAIT", PATIENCE)
@@ -299,11 +290,11 @@ def test_a_version_whose_file_went_is_unavailable_until_it_is_back(
     file.unlink()
     forkservers()[0].kill()
 
-    def said() -> str:
-        found = ask(isolated, (1, 0.5))
-        return found.message if isinstance(found, Failure) and found.kind is Kind.UNAVAILABLE else ""
+    def reason() -> str:
+        outcome = ask(isolated, (1, 0.5))
+        return outcome.message if isinstance(outcome, Failure) and outcome.kind is Kind.UNAVAILABLE else ""
 
-    wait_for(lambda: "cannot be read" in said(), 60, "the reason")
+    wait_for(lambda: "cannot be read" in reason(), 60, "the reason")
     file.write_bytes(content)
     clock.ahead += 100
     wait_for(lambda: isinstance(ask(isolated, (1, 0.5)), ModelOutput), 60, "an answer")
@@ -325,8 +316,8 @@ threading.Event().wait()
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_worker_that_is_killed_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
-    """Neither an idle one nor one inside an operator that does not end, nor the one that forks."""
-    # What the caller's PYTHONPATH names stays: in a worktree it says which failsoft is imported.
+    """The forkserver, an idle replica and a replica inside a long operator all end with the worker."""
+    # Keep the caller's PYTHONPATH: in a worktree it decides which failsoft is imported.
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path)],
@@ -339,17 +330,17 @@ def test_a_worker_that_is_killed_leaves_no_process(tmp_path: Path, number: signa
     wait_for(lambda: any(user_time(p) > 0.5 for p in found[1:]), 60, "one of them to be busy")
     parent.send_signal(number)
     parent.wait(60)
-    assert parent.stdout.read() == b"", "nobody else holds its output"
+    assert parent.stdout.read() == b"", "another process holds its output open"
     wait_for(lambda: all(map(ended, found)), 30, "their end")
 
 
 def test_fifty_restarts_leave_nothing_behind(start: Start) -> None:
-    """No file descriptor, no thread, no shared memory and no process more, and no memory to speak of."""
+    """Fifty restarts leave no additional file descriptor, thread, shared memory or process, and almost no memory."""
     clock = Clock()
     isolated = start(deadly(), clock=clock)
 
     def crash() -> None:
-        clock.ahead += 100  # each death is the first: what is measured are restarts, not their backoff
+        clock.ahead += 100  # each death counts as the first, so no back-off is part of the test
         assert isinstance(ask(isolated, (-1, 0.5)), Failure)
         assert isinstance(ask(isolated, (1, 0.5)), ModelOutput)
 
@@ -364,7 +355,7 @@ def test_fifty_restarts_leave_nothing_behind(start: Start) -> None:
     before, memory = used(), here.memory_info().rss + forkservers()[0].memory_info().rss
     for _ in range(50):
         crash()
-    # Or fewer: a thread of a test before may have been about to end.
+    # Fewer is possible: a thread of the previous test may end in the meantime.
     wait_for(lambda: all(map(le, used(), before)), 30, f"no more than there was before: {before}")
     wait_for(lambda: len(processes()) == 2, 30, "two processes")
     assert here.memory_info().rss + forkservers()[0].memory_info().rss < memory + 8_000_000

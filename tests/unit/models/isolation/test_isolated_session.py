@@ -1,4 +1,4 @@
-"""A model in processes of its own answers as one on a thread, and is refused as one on a thread."""
+"""A model in its own processes gives the same answers and refusals as a model on a thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.versions import bomb
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Loaded and warmed; closed at the end, when no process is left."""
+    """Starts a model, loaded and warmed. At the end it is closed and no process may be left."""
     made: list[Isolated] = []
 
     def one(model: onnx.ModelProto, on_death: Any = lambda death: None, **card: Any) -> Isolated:
@@ -42,7 +42,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def mixed() -> onnx.ModelProto:
-    """Every type of column, one tensor each; the score is their sum."""
+    """One tensor for each type of column; the score is their sum."""
     return onnx_model(
         [(name, kind, ["n", 1]) for name, kind in (("f", "float"), ("i", "int64"), ("b", "bool"), ("s", "string"))],
         [("y", "float", ["n", 1])],
@@ -73,7 +73,7 @@ EVENTS: list[dict[str, object]] = [
 
 @pytest.mark.parametrize(("model", "card"), CASES)
 def test_answers_are_those_of_a_session(tmp_path: Path, start: Start, model: Any, card: dict[str, Any]) -> None:
-    """Scores, labels, probabilities, confidences and each row's failure; for one row, many, and after many, one."""
+    """Scores, labels, probabilities, confidences and failures are equal, for one row, many rows, and few after many."""
     for event in EVENTS:
         event.setdefault("b", 0.75)
     isolated = start(model(), **card)
@@ -86,12 +86,12 @@ def test_answers_are_those_of_a_session(tmp_path: Path, start: Start, model: Any
         a, b = there.predictions, here.predictions
         assert a.scores.dtype == b.scores.dtype and np.array_equal(a.scores, b.scores, equal_nan=True)
         assert a.labels == b.labels
-        for mine, its in ((a.probabilities, b.probabilities), (a.confidences, b.confidences)):
-            assert (mine is None) == (its is None) and (mine is None or np.array_equal(mine, its))
+        for ours, expected in ((a.probabilities, b.probabilities), (a.confidences, b.confidences)):
+            assert (ours is None) == (expected is None) and (ours is None or np.array_equal(ours, expected))
 
 
 def test_a_run_that_raises_is_a_value_and_the_process_lives(start: Start) -> None:
-    """As with a session, with its words; nobody dies of it."""
+    """A model's error is returned with the session's message, and the process goes on."""
     table = onnx_model(
         [("i", "int64", ["n"])],
         [("y", "float", ["n"])],
@@ -106,31 +106,33 @@ def test_a_run_that_raises_is_a_value_and_the_process_lives(start: Start) -> Non
 
 
 def test_columns_of_another_card_are_the_callers_mistake(start: Start) -> None:
-    """It is raised here, as by a session, and no process is asked."""
-    with pytest.raises(ValueError, match="wants the columns of its card"):
+    """They raise ValueError in the caller, as in a session, and no process is asked."""
+    with pytest.raises(ValueError, match="needs the columns of its card"):
         start(deadly()).run(columns([{"z": 1.0}], a_card(types={"z": "float"}).specs))
 
 
 @pytest.mark.parametrize(
-    ("model", "card", "told"),
+    ("model", "card", "message"),
     [
         (b"no model", {}, "not an ONNX file"),
         (same(), {"types": {"a": "float", "b": "float", "c": "float"}}, "has 2 columns, and the card lists 3"),
-        (same(), {"types": {"a": "float", "b": "float"}}, "no regression output"),
+        (same(), {"types": {"a": "float", "b": "float"}}, "not those of a regression output"),
     ],
 )
-def test_what_a_session_refuses_is_refused(tmp_path: Path, model: Any, card: dict[str, Any], told: str) -> None:
-    """By ``warm``, with the same words, and no process stays."""
+def test_a_model_that_a_session_refuses_is_refused(
+    tmp_path: Path, model: Any, card: dict[str, Any], message: str
+) -> None:
+    """``warm`` raises with the session's message, and no process is left."""
     isolated = Isolated(artifact(tmp_path, model), a_card(**card))
-    with pytest.raises(Unloadable, match=told):
+    with pytest.raises(Unloadable, match=message):
         isolated.warm()
     assert not processes()
     failure = isolated.run(rows(isolated.card, *[(0.0,) * len(isolated.card.specs)]))
     assert failure == Failure(Kind.UNAVAILABLE, "m@3 is unloaded")
 
 
-def test_a_model_that_dies_of_its_warm_up_is_refused(tmp_path: Path) -> None:
-    """A version that would kill its process at each start is passed over when it is loaded, and not tried for ever."""
+def test_a_model_that_crashes_in_its_warm_up_is_refused(tmp_path: Path) -> None:
+    """A version that kills its process at each start is refused when it is loaded, and not retried for ever."""
     model = onnx_model(
         [("x", "int64", ["n"])],
         [("y", "float", ["n"])],
@@ -146,17 +148,15 @@ def test_a_model_that_dies_of_its_warm_up_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_version_over_its_cards_memory_is_refused(tmp_path: Path) -> None:
-    """It unfolds to 400 MB, which a vetting may have had: one that could never answer is passed over when it is loaded,
-    and the message has the limit.
-    """
+    """A version that unfolds to 400 MB, which a vetting allows, is refused under the card's 256 MB, with the limit."""
     isolated = Isolated(artifact(tmp_path, bomb(100_000_000)), a_card(memory="256MB", types={"x": "float"}))
-    with pytest.raises(Unloadable, match=r"memory is refused for 1 made-up rows: .*its card's memory is 256MB"):
+    with pytest.raises(Unloadable, match=r"not enough memory for 1 made-up rows: .*its card's memory is 256MB"):
         isolated.warm()
     assert not processes()
 
 
 def test_replicas_share_the_calls(start: Start) -> None:
-    """One call after another goes to the next process, and two at once to two."""
+    """Calls go to the processes in turn."""
     isolated = start(hanging(), replicas=3)
     used = {p.pid: p.cpu_times().user for p in replicas()}
     spin = rows(isolated.card, (100_000, 0.5))
@@ -166,26 +166,26 @@ def test_replicas_share_the_calls(start: Start) -> None:
 
 
 def test_another_replica_answers_while_one_is_busy(start: Start) -> None:
-    """A call that does not end keeps its own process, until its cancel."""
+    """A call that does not end keeps only its own process busy, until its cancel."""
     isolated = start(hanging(), replicas=2)
-    cancel, found = Cancel(), []
-    caller = threading.Thread(target=lambda: found.append(isolated.run(rows(isolated.card, (10**15, 0.5)), cancel)))
+    cancel, outcomes = Cancel(), []
+    caller = threading.Thread(target=lambda: outcomes.append(isolated.run(rows(isolated.card, (10**15, 0.5)), cancel)))
     caller.start()
     for _ in range(10):
         assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), ModelOutput)
-    assert not found
+    assert not outcomes
     cancel.set()
     caller.join(60)
-    assert found[0].kind is Kind.TIMEOUT
+    assert outcomes[0].kind is Kind.TIMEOUT
 
 
 def _worked() -> float:
-    """Seconds of the processor that the replicas have had: it only grows, also when nobody looks for a while."""
+    """Seconds of processor time that the replicas have used; it only grows."""
     return sum(map(user_time, replicas()))
 
 
-def test_a_call_that_finds_all_processes_busy_waits_and_says_so_at_its_deadline(start: Start) -> None:
-    """That is not the model's fault alone: UNAVAILABLE does not trip its breaker, and names what helps."""
+def test_a_call_that_finds_all_processes_busy_is_unavailable_at_its_deadline(start: Start) -> None:
+    """UNAVAILABLE does not count against the model's breaker, and the message advises more replicas."""
     isolated = start(hanging())
     first, second = Cancel(), Cancel()
     callers = [threading.Thread(target=isolated.run, args=(rows(isolated.card, (10**15, 0.5)), first))]
@@ -195,14 +195,14 @@ def test_a_call_that_finds_all_processes_busy_waits_and_says_so_at_its_deadline(
     timer = threading.Timer(0.1, second.set)
     timer.start()
     failure = isolated.run(rows(isolated.card, (1, 0.5)), second)
-    assert isinstance(failure, Failure) and failure.kind is Kind.UNAVAILABLE and "more replicas" in failure.message
+    assert isinstance(failure, Failure) and failure.kind is Kind.UNAVAILABLE and "add replicas" in failure.message
     first.set()
     callers[0].join(60)
     assert isinstance(isolated.run(rows(isolated.card, (1, 0.5))), ModelOutput)
 
 
 def test_signals_to_the_group_leave_the_processes_alone(start: Start) -> None:
-    """Ctrl-C and a supervisor's SIGTERM go to all; the worker drains, and needs its model for that."""
+    """Ctrl-C and a supervisor's SIGTERM reach the whole group, but a worker that drains still needs its models."""
     isolated = start(deadly())
     before = processes()
     for process in before:
@@ -213,7 +213,7 @@ def test_signals_to_the_group_leave_the_processes_alone(start: Start) -> None:
 
 
 def test_a_process_inherits_no_password_and_no_file(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the pipeline's settings nor the worker's open files: foreign code has no use for them."""
+    """A model's process has neither the pipeline's settings nor the worker's open files."""
     monkeypatch.setenv("FAILSOFT_KAFKA__SASL_PASSWORD", "hush")
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
@@ -221,20 +221,20 @@ def test_a_process_inherits_no_password_and_no_file(start: Start, monkeypatch: p
     for process in processes():
         assert "FAILSOFT_KAFKA__SASL_PASSWORD" not in process.environ()
     os.close(writer)
-    assert os.read(reader, 1) == b"", "somebody holds the other end"
+    assert os.read(reader, 1) == b"", "another process holds the other end"
     os.close(reader)
 
 
 def test_closing_waits_for_runs_and_ends_everything(start: Start) -> None:
-    """A run under way is answered; afterwards the model is unloaded, and closing again does no harm."""
+    """A run under way is answered; then the model is unloaded, and a second close has no effect."""
     isolated = start(hanging(), deadline="20s")
-    found: list[ModelOutput | Failure] = []
-    caller = threading.Thread(target=lambda: found.append(isolated.run(rows(isolated.card, (300_000, 0.5)))))
+    outcomes: list[ModelOutput | Failure] = []
+    caller = threading.Thread(target=lambda: outcomes.append(isolated.run(rows(isolated.card, (300_000, 0.5)))))
     before = _worked()
     caller.start()
     wait_for(lambda: _worked() > before, 60, "the call to run")
     isolated.close()
     caller.join(60)
-    assert isinstance(found[0], ModelOutput) and not processes() and not forkservers()
+    assert isinstance(outcomes[0], ModelOutput) and not processes() and not forkservers()
     assert isolated.run(rows(isolated.card, (1, 0.5))) == Failure(Kind.UNAVAILABLE, "m@3 is unloaded")
     isolated.close()

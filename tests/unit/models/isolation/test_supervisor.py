@@ -1,4 +1,4 @@
-"""The supervisor's decisions by themselves: how long it may sleep, and what an exit code and stderr say of a death."""
+"""The supervisor's pure decisions: how long it sleeps, and how it describes a death from exit code and stderr."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from failsoft.models.isolation.supervisor import fate, idle_for
 
 
 def test_with_all_processes_up_it_sleeps_until_a_message_comes() -> None:
-    """Nothing is missing and nothing loads: there is no time at which something is due."""
+    """Without a missing process and without a load it sleeps without a limit."""
     assert idle_for(now=100.0, due=50.0, load_until=None, missing=False) is None
     assert idle_for(now=100.0, due=150.0, load_until=None, missing=False) is None
 
 
 def test_a_missing_process_is_started_when_it_is_due() -> None:
-    """It sleeps for the rest of the backoff."""
+    """It sleeps for the rest of the back-off."""
     assert idle_for(now=100.0, due=107.5, load_until=None, missing=True) == 7.5
 
 
 @pytest.mark.parametrize("due", [100.0, 40.0])
-def test_what_is_overdue_is_started_at_once(due: float) -> None:
-    """A sleep is never negative: poll would take that for ever."""
+def test_an_overdue_process_is_started_at_once(due: float) -> None:
+    """The sleep is never negative: poll takes a negative time as no limit."""
     assert idle_for(now=100.0, due=due, load_until=None, missing=True) == 0.0
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_a_load_under_way_is_looked_at_just_after_its_limit(missing: bool) -> None:
-    """The backoff counts for nothing meanwhile: no fork is possible before the model is loaded."""
+def test_a_load_under_way_is_checked_just_after_its_limit(missing: bool) -> None:
+    """During a load the back-off does not count: no fork is possible before the model is loaded."""
     assert idle_for(now=100.0, due=0.0, load_until=120.0, missing=missing) == 20.0 + TICK
     assert idle_for(now=130.0, due=200.0, load_until=120.0, missing=missing) == TICK
 
 
 def test_a_signal_is_named() -> None:
-    """And the last line of stderr stands beside it, cut to 200 characters."""
+    """The message names the signal or exit code, and the last line of stderr, cut to 200 characters."""
     assert fate(-signal.SIGFPE, "", None) == Death("crashed", "its process died (signal SIGFPE)")
     assert fate(70, "Traceback\nKeyError: 'x'", None) == Death(
         "crashed", "its process died (exit code 70: KeyError: 'x')"
@@ -43,15 +43,15 @@ def test_a_signal_is_named() -> None:
     assert fate(1, "e" * 999, None).message == f"its process died (exit code 1: {'e' * 200})"
 
 
-def test_sigkill_is_said_to_be_the_kernels() -> None:
-    """Nobody else sends it to a replica, but for the forkserver, whose reason is known."""
+def test_sigkill_is_attributed_to_the_kernel() -> None:
+    """Apart from the kernel only the forkserver kills a replica, and then the reason is known."""
     death = fate(-signal.SIGKILL, "", None)
     assert death == Death("crashed", "its process died (signal SIGKILL, as the kernel sends when memory runs out)")
 
 
-def test_want_of_memory_names_the_limit_only_where_there_is_one() -> None:
-    """Without a limit the same words on stderr are a crash."""
-    said = "MemoryError"
+def test_running_out_of_memory_names_the_limit_if_there_is_one() -> None:
+    """Without a limit the same text on stderr is reported as a crash."""
+    stderr = "MemoryError"
     limited = Death("memory", "its process was over its memory limit of 192MB (exit code 70)")
-    assert fate(70, said, 192_000_000) == limited
-    assert fate(70, said, None) == Death("crashed", "its process died (exit code 70: MemoryError)")
+    assert fate(70, stderr, 192_000_000) == limited
+    assert fate(70, stderr, None) == Death("crashed", "its process died (exit code 70: MemoryError)")

@@ -1,4 +1,4 @@
-"""A process that ends with its parent, whatever ends the parent."""
+"""A process ends with its parent, however the parent ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_child_gets_the_signal_when_its_parent_is_killed() -> None:
 
 
 def test_a_child_whose_parent_is_gone_already_ends() -> None:
-    """The parent ended before the child asked for the signal, which never comes then."""
+    """If the parent ended before the child asked for the signal, the child exits at once."""
     code = f"from failsoft.models.runtime.parent_death import ender; ender({os.getpid()} + 1)(); print('lives')"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=False)
     assert (done.returncode, done.stdout) == (1, b"")

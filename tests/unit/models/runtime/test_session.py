@@ -1,4 +1,4 @@
-"""Sessions: what is loaded, and runs whose failures are values."""
+"""Sessions: loading, and runs whose failures are returned as values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEMO = Path(__file__).parents[4] / "models" / "repository"
 
 
 def test_wrong_row_count_fails_the_batch(tmp_path: Path) -> None:
-    """An output with another number of rows belongs to no row, so the whole batch failed; so does it in warm-up."""
+    """An output with another number of rows fails the whole batch, also in the warm-up."""
     model = onnx_model([X2], [("y", "float", ["k", 2])], node("Concat", ["x", "x"], ["y"], axis=0))
     session = load(tmp_path, model, a_card({"kind": "binary"}, a="float", b="float"))
     outcome = session.run(rows(session.card, (0, 1)))
@@ -32,7 +32,7 @@ def test_wrong_row_count_fails_the_batch(tmp_path: Path) -> None:
 
 
 def test_a_newer_opset_is_refused_with_advice(tmp_path: Path) -> None:
-    """A model from the future says so, with what to do."""
+    """The message for a model with a newer opset says what to do."""
     model = same()
     model.opset_import[0].version = 999
     with pytest.raises(Unloadable, match="lower target_opset"):
@@ -40,7 +40,7 @@ def test_a_newer_opset_is_refused_with_advice(tmp_path: Path) -> None:
 
 
 def test_a_file_changed_after_its_check(tmp_path: Path) -> None:
-    """What is loaded is what was hashed: a file replaced in between is refused."""
+    """A file that was replaced after it was hashed is refused."""
     card = a_card({"kind": "binary"}, a="float", b="float")
     artifact = load(tmp_path, same(), card).artifact
     artifact.path.write_bytes(same(3).SerializeToString())
@@ -52,7 +52,7 @@ def test_a_file_changed_after_its_check(tmp_path: Path) -> None:
 
 
 def test_a_model_that_raises_fails_the_batch(tmp_path: Path) -> None:
-    """An operator's error is a value, whose message names it; the session goes on to answer other batches."""
+    """An operator's error is returned as a value that names the operator; the session answers further batches."""
     model = onnx_model(
         [("i", "int64", ["n"])],
         [("y", "float", ["n"])],
@@ -67,7 +67,7 @@ def test_a_model_that_raises_fails_the_batch(tmp_path: Path) -> None:
 
 
 def endless() -> onnx.ModelProto:
-    """A loop that would take years, of operators that each take no time."""
+    """A loop that would take years, of short operators."""
     body = helper.make_graph(
         [node("Identity", ["go"], ["go_on"]), node("Sin", ["v"], ["w"])],
         "body",
@@ -83,7 +83,7 @@ def endless() -> onnx.ModelProto:
 
 
 class Begun(Cancel):
-    """Tells when a run has begun."""
+    """Reports when a run has begun."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ def test_cancel_ends_a_run(tmp_path: Path) -> None:
         assert outcomes == [Failure(Kind.TIMEOUT, "m@3 was stopped at its deadline of 200 ms")]
 
 
-def test_a_cancel_that_came_first(tmp_path: Path) -> None:
+def test_a_cancel_that_is_set_before_the_run(tmp_path: Path) -> None:
     """Nothing is run under a cancel that is already set."""
     session = load(tmp_path, endless(), a_card({"kind": "regression"}, x="float"))
     cancel = Cancel()
@@ -123,7 +123,7 @@ def test_a_cancel_that_came_first(tmp_path: Path) -> None:
 
 
 def test_success_after_the_deadline_is_a_timeout(tmp_path: Path) -> None:
-    """A run that comes back with an answer after its cancel was set (one operator is not interrupted) is a timeout."""
+    """An answer that returns after the cancel was set is a timeout: one operator is not interrupted."""
 
     class Late(Cancel):
         def end(self, options: onnxruntime.RunOptions) -> None:
@@ -136,7 +136,7 @@ def test_success_after_the_deadline_is_a_timeout(tmp_path: Path) -> None:
 
 
 def test_threads_share_a_session(tmp_path: Path) -> None:
-    """Runs from several threads at once each get their own rows' answers."""
+    """Runs from several threads at once each get the answers of their own rows."""
     session = load(tmp_path, same(1), a_card({"kind": "regression"}, a="float"))
     wrong: list[object] = []
 
@@ -156,15 +156,15 @@ def test_threads_share_a_session(tmp_path: Path) -> None:
 
 
 def test_other_columns_are_a_mistake(tmp_path: Path) -> None:
-    """Columns of another card end the job: their values would land under the wrong names."""
+    """Columns of another card raise ValueError: their values would get the wrong names."""
     session = load(tmp_path, same(), a_card({"kind": "binary"}, a="float", b="float"))
     swapped: list[Spec] = list(reversed(session.card.specs))
-    with pytest.raises(ValueError, match="wants the columns of its card"):
+    with pytest.raises(ValueError, match="needs the columns of its card"):
         session.run(columns([{"a": 0, "b": 1}], swapped))
 
 
-def test_closed(tmp_path: Path) -> None:
-    """A closed session is unavailable, which is retried and no fault of the model."""
+def test_a_closed_session_is_unavailable(tmp_path: Path) -> None:
+    """UNAVAILABLE is retried and does not count against the model."""
     session = load(tmp_path, same(), a_card({"kind": "binary"}, a="float", b="float"))
     session.close()
     outcome = session.run(rows(session.card, (0, 1)))
@@ -173,7 +173,7 @@ def test_closed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("model", "version"), [("repayment", 1), ("repayment", 2), ("repayment-lite", 1)])
 def test_the_demos_models_match_their_golden_vectors(model: str, version: int) -> None:
-    """Each of the demo's versions loads through its card and gives the answers that scikit-learn gave in training."""
+    """Each version of the demo loads with its card and gives the answers that scikit-learn gave in training."""
     repository = Repository(DEMO)
     assert version in repository.versions(model)
     card = repository.card(model)

@@ -1,4 +1,4 @@
-"""A card against a model: how columns become tensors and tensors answers, and what is refused at load."""
+"""A card and a model: columns to tensors, tensors to answers, and the mismatches refused at load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.onnx_models import X2, Port, a_card, answer, load, node, onnx_model, 
 
 
 def test_binary_of_two_columns(tmp_path: Path) -> None:
-    """Of two columns the second is the score; the label is by threshold, the confidence the likelier side's."""
+    """The second column is the score; the threshold gives the label, and the larger probability the confidence."""
     session = load(tmp_path, same(), a_card({"kind": "binary", "threshold": 0.7}, a="float", b="float"))
     assert (session.key, session.model, session.version) == ("m@3", "m", 3)
     outcome = answer(session, (0.25, 0.75), (0.4, 0.6), (0.9, 0.1))
@@ -30,7 +30,7 @@ def test_binary_of_two_columns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [["n"], ["n", 1]])
 def test_binary_of_one_column(tmp_path: Path, shape: list[int | str]) -> None:
-    """One number a row, flat or in a column, is the score itself."""
+    """One number per row, flat or in a column, is the score."""
     model = onnx_model([("a", "float", shape)], [("y", "float", shape)], node("Identity", ["a"], ["y"]))
     assert (
         answer(load(tmp_path, model, a_card({"kind": "binary"}, a="float")), (0.25,)).predictions.row(0).score == 0.25
@@ -38,7 +38,7 @@ def test_binary_of_one_column(tmp_path: Path, shape: list[int | str]) -> None:
 
 
 def test_multiclass(tmp_path: Path) -> None:
-    """The likeliest class gives label, score and confidence, and every probability is kept."""
+    """The most likely class gives label, score and confidence, and all probabilities are kept."""
     output = {"kind": "multiclass", "classes": ["low", "mid", "high"]}
     session = load(tmp_path, same(3), a_card(output, a="float", b="float", c="float"))
     prediction = answer(session, (0.25, 0.625, 0.125)).predictions.row(0)
@@ -47,7 +47,7 @@ def test_multiclass(tmp_path: Path) -> None:
 
 
 def test_multiclass_labels_of_the_model(tmp_path: Path) -> None:
-    """Without classes in the card the labels are those that the model gives itself."""
+    """Without classes in the card the labels are the model's own."""
     model = onnx_model(
         [X2],
         [("label", "int64", ["n"]), ("probabilities", "float", ["n", 2])],
@@ -61,7 +61,7 @@ def test_multiclass_labels_of_the_model(tmp_path: Path) -> None:
 
 
 def test_regression_and_anomaly(tmp_path: Path) -> None:
-    """A regression has a score alone; an anomaly is labelled if the card gives a threshold."""
+    """A regression has only a score; an anomaly has a label if the card gives a threshold."""
     plain = answer(load(tmp_path, same(1), a_card({"kind": "regression"}, a="float")), (-7.5,)).predictions
     assert (plain.scores.tolist(), plain.labels, plain.confidences) == ([-7.5], None, None)
     strange = a_card({"kind": "anomaly", "threshold": 2}, a="float")
@@ -69,24 +69,24 @@ def test_regression_and_anomaly(tmp_path: Path) -> None:
 
 
 def quotient() -> onnx.ModelProto:
-    """The first feature divided by the second: a row can make it infinite, or not a number."""
+    """The first feature divided by the second, which may be infinite or NaN."""
     split = node("Split", ["x"], ["p", "q"], axis=1, num_outputs=2)
     divide, flatten = node("Div", ["p", "q"], ["r"]), node("Squeeze", ["r", "one"], ["y"])
     return onnx_model([X2], [("y", "float", ["n"])], split, divide, flatten, constants={"one": np.array([1])})
 
 
-def test_bad_rows_spoil_no_others(tmp_path: Path) -> None:
-    """A score that is not finite or out of range fails its row, and the others are answered."""
+def test_a_bad_row_fails_alone(tmp_path: Path) -> None:
+    """A score that is not finite or out of range fails its row, and the other rows are answered."""
     session = load(tmp_path, quotient(), a_card({"kind": "binary"}, a="float", b="float"))
     outcome = answer(session, (1, 4), (0, 0), (1, 0), (5, 4), (3, 4))
     assert outcome.predictions.scores[[0, 4]].tolist() == [0.25, 0.75]
     assert np.isfinite(outcome.predictions.scores).all()
     assert {i: f.kind for i, f in outcome.bad.items()} == dict.fromkeys([1, 2, 3], Kind.BAD_OUTPUT)
-    assert outcome.bad[3].message == "a score of 1.25, where [0, 1] is right"
+    assert outcome.bad[3].message == "a score of 1.25; the range is [0, 1]"
 
 
 def test_not_finite_is_bad_without_a_range(tmp_path: Path) -> None:
-    """A regression may score anything, but not infinity or NaN."""
+    """A regression without a range may give any score except infinity and NaN."""
     outcome = answer(
         load(tmp_path, quotient(), a_card({"kind": "regression"}, a="float", b="float")), (1, 0), (0, 0), (9, 3)
     )
@@ -94,33 +94,33 @@ def test_not_finite_is_bad_without_a_range(tmp_path: Path) -> None:
     assert outcome.bad[0].message == "a score of inf"
 
 
-def test_a_hair_beyond_the_range(tmp_path: Path) -> None:
-    """What float32 rounds beyond a bound is the bound."""
+def test_a_score_that_rounding_moved_out_of_range(tmp_path: Path) -> None:
+    """A score that float32 rounding moved beyond a bound becomes the bound."""
     score = float(np.nextafter(np.float32(1), np.float32(2)))
     outcome = answer(load(tmp_path, same(1), a_card({"kind": "binary"}, a="float")), (score,), (-1e-8,))
     assert (outcome.predictions.scores.tolist(), outcome.bad) == ([1.0, 0.0], {})
 
 
-def test_logits_are_no_probabilities(tmp_path: Path) -> None:
-    """A multiclass row that does not sum to one, or has a negative, is bad."""
+def test_logits_are_not_probabilities(tmp_path: Path) -> None:
+    """A multiclass row that does not sum to one, or has a negative value, is bad."""
     session = load(tmp_path, same(2), a_card({"kind": "multiclass"}, a="float", b="float"))
     outcome = answer(session, (0.5, 0.5), (2, 3), (-1, 2), (0.5, 0.75))
     assert sorted(outcome.bad) == [1, 2, 3]
-    assert outcome.bad[1].message == "probabilities that are none: they sum to 5"
+    assert outcome.bad[1].message == "invalid probabilities: they sum to 5"
 
 
 def test_wrong_width_fails_the_batch(tmp_path: Path) -> None:
-    """An output whose width is known only when it runs, and is none of the kind's, fails the whole batch."""
+    """An output whose width is known only at run time, and does not fit the card's kind, fails the whole batch."""
     model = onnx_model(
         [("x", "float", ["n", "k"])], [("y", "float", ["n", "w"])], node("Concat", ["x", "x"], ["y"], axis=1)
     )
     session = load(tmp_path, model, a_card({"kind": "binary"}, a="float", b="float"))
     outcome = session.run(rows(session.card, (0, 1)))
-    assert outcome == Failure(Kind.BAD_OUTPUT, "output 'y' is 1×4, which is no binary output")
+    assert outcome == Failure(Kind.BAD_OUTPUT, "output 'y' is 1×4, which does not fit a binary output")
 
 
-def test_one_tensor_a_feature_of_mixed_types(tmp_path: Path) -> None:
-    """Each feature goes to the input of its name as that input's type, in whatever order the card lists them."""
+def test_one_tensor_per_feature_of_mixed_types(tmp_path: Path) -> None:
+    """Each feature goes to the input with its name, as that input's type; the card's order does not matter."""
     inputs: list[Port] = [
         ("s", "string", ["n", 1]),
         ("d", "double", ["n", 1]),
@@ -144,14 +144,14 @@ def test_one_tensor_a_feature_of_mixed_types(tmp_path: Path) -> None:
 
 
 def test_a_matrix_in_the_cards_order(tmp_path: Path) -> None:
-    """A single matrix has the card's features as its columns; integers and flags become numbers in it."""
+    """The columns of a single matrix are the card's features in order; integers and booleans become numbers."""
     session = load(tmp_path, same(3), a_card({"kind": "multiclass"}, b="bool", i="int", f="float"))
     probabilities = answer(session, (True, 0, 0.0), (False, 1, 0.0), (False, 0, 1.0)).predictions.probabilities
     assert probabilities is not None and probabilities.tolist() == np.eye(3).tolist()
 
 
-def test_what_int32_cannot_hold(tmp_path: Path) -> None:
-    """An integer beyond the model's int32 makes its row invalid instead of wrapping round to another number."""
+def test_a_number_that_int32_cannot_hold(tmp_path: Path) -> None:
+    """An integer beyond the model's int32 makes its row invalid and does not wrap round to another number."""
     model = onnx_model(
         [("i", "int32", ["n"])], [("y", "float", ["n"])], node("Cast", ["i"], ["y"], to=TensorProto.FLOAT)
     )
@@ -160,7 +160,7 @@ def test_what_int32_cannot_hold(tmp_path: Path) -> None:
 
 
 def test_an_unusable_cell_is_never_answered(tmp_path: Path) -> None:
-    """A row that was not imputed has a placeholder in it, which may not pass for a value."""
+    """The placeholder in a cell that was not imputed is never used as a value."""
     outcome = answer(load(tmp_path, same(1), a_card({"kind": "binary"}, a="float")), (0.5,), (None,))
     assert outcome.bad == {1: Failure(Kind.INVALID, "feature 'a': null")}
 
@@ -189,7 +189,7 @@ ABC = {**AB, "c": "float"}
 
 
 @pytest.mark.parametrize(
-    ("model", "output", "types", "told"),
+    ("model", "output", "types", "message"),
     [
         (same(3), {}, AB, "has 3 columns, and the card lists 2 features"),
         (same(), {}, {"a": "float", "b": "string"}, "feature 'b' is a string in the card, and input 'x'"),
@@ -198,33 +198,33 @@ ABC = {**AB, "c": "float"}
         (one_row(), {}, AB, "batches of exactly 1: export it with a dynamic first dimension"),
         (added("ratio", "b"), {}, {"raito": "float", "b": "float"}, "'ratio' (did you mean 'raito'?)"),
         (added("a", "b"), {}, ABC, "features that the model does not take: 'c'"),
-        (same(3), {}, ABC, "has 3 columns: no binary output"),
-        (same(3), {"kind": "multiclass", "classes": ["p", "q"]}, ABC, "no multiclass output of 2 classes"),
+        (same(3), {}, ABC, "has 3 columns, not those of a binary output"),
+        (same(3), {"kind": "multiclass", "classes": ["p", "q"]}, ABC, "not those of a multiclass output of 2 classes"),
         (deep(), {}, AB, "output 'y' has 3 dimensions"),
         (same(2, "int64"), {}, {"a": "int", "b": "int"}, "no output is a float tensor"),
-        (same(2), {"output": "z"}, AB, "output 'z' is none of the model's: ['y']"),
-        (two_outputs(), {}, A, "several float outputs ('y', 'z'): say in the card's [output] which answers"),
+        (same(2), {"output": "z"}, AB, "output 'z' is not an output of the model, which has ['y']"),
+        (two_outputs(), {}, A, "several float outputs ('y', 'z'): choose one in the card's [output]"),
         (b"not a model", {}, A, "not an ONNX file, or a damaged one"),
     ],
 )
 def test_a_mismatch_is_refused_at_load(
-    tmp_path: Path, model: onnx.ModelProto | bytes, output: dict[str, Any], types: dict[str, str], told: str
+    tmp_path: Path, model: onnx.ModelProto | bytes, output: dict[str, Any], types: dict[str, str], message: str
 ) -> None:
-    """A model that does not fit its card never serves; the message says where they differ and what to do."""
+    """A model that does not match its card never serves; the message says where they differ and what to do."""
     with pytest.raises(Unloadable) as refused:
         load(tmp_path, model, a_card({"kind": "binary", **output}, **types))
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert str(refused.value).startswith("m@3: ")
 
 
 def test_the_card_chooses_among_outputs(tmp_path: Path) -> None:
-    """``output`` in the card names which of several float outputs answers."""
+    """``output`` in the card chooses one of several float outputs."""
     session = load(tmp_path, two_outputs(), a_card({"kind": "regression", "output": "z"}, x="float"))
     assert answer(session, (2.0,)).predictions.scores.tolist() == [-2.0]
 
 
 def test_zipmap_is_refused(tmp_path: Path) -> None:
-    """Probabilities as a sequence of maps are refused with how to export without."""
+    """Probabilities as a sequence of maps are refused, with advice how to export them otherwise."""
     label = port("label", "int64", ["n"])
     held = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
     maps = helper.make_value_info("maps", helper.make_sequence_type_proto(held))

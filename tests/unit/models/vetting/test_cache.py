@@ -1,4 +1,4 @@
-"""VettingCache that are remembered: for which files a second vetting is spared, and whose word is not taken."""
+"""The cache of passes: when a vetting is skipped, and which cache files are not trusted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PASSED = Vetting("m", 1, "ab", (Check("load", CheckResult.PASSED, "in 1 ms"),), 
 
 @pytest.fixture
 def passes(tmp_path: Path) -> VettingCache:
-    """A folder of one's own, as workers have."""
+    """A cache in a private folder, as workers have."""
     folder = tmp_path / "own"
     folder.mkdir(mode=0o700)
     return VettingCache(folder)
@@ -30,20 +30,20 @@ def passes(tmp_path: Path) -> VettingCache:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The processes that were started."""
-    found: list[Any] = []
+    """The commands of the processes that were started."""
+    commands: list[Any] = []
     real = subprocess.Popen.__init__
 
-    def note(self: subprocess.Popen[bytes], command: Any, *given: Any, **named: Any) -> None:
-        found.append(command)
-        real(self, command, *given, **named)
+    def record(self: subprocess.Popen[bytes], command: Any, *arguments: Any, **named: Any) -> None:
+        commands.append(command)
+        real(self, command, *arguments, **named)
 
-    monkeypatch.setattr(subprocess.Popen, "__init__", note)
-    return found
+    monkeypatch.setattr(subprocess.Popen, "__init__", record)
+    return commands
 
 
 def test_a_pass_is_remembered(tmp_path: Path, passes: VettingCache, started: list[Any]) -> None:
-    """The same verdict again, and no second process; unless it is to be proved now."""
+    """The same verdict is returned without a second process, unless the version is to be vetted anew."""
     put(tmp_path, double(), [GOLDEN])
     first = examined(tmp_path, passes=passes)
     assert first.passed and len(started) == 1
@@ -61,8 +61,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_pass_is_of_these_files(tmp_path: Path, passes: VettingCache, started: list[Any], change: str) -> None:
-    """Whichever of them changed, the version is vetted again."""
+def test_a_pass_is_for_these_files(tmp_path: Path, passes: VettingCache, started: list[Any], change: str) -> None:
+    """If any of the version's files or the card changes, the version is vetted again."""
     put(tmp_path, double(), [GOLDEN])
     examined(tmp_path, passes=passes)
     CHANGES[change](tmp_path)
@@ -70,10 +70,10 @@ def test_a_pass_is_of_these_files(tmp_path: Path, passes: VettingCache, started:
     assert len(started) == 2
 
 
-def test_a_pass_is_of_these_limits_and_programs(
+def test_a_pass_is_for_these_limits_and_programs(
     tmp_path: Path, passes: VettingCache, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another limit, another ONNX Runtime or another failsoft may find otherwise."""
+    """With other limits, another ONNX Runtime or another failsoft the version is vetted again."""
     put(tmp_path, double(), [GOLDEN])
     examined(tmp_path, passes=passes)
     examined(tmp_path, Limits(wall=50), passes=passes)
@@ -87,7 +87,7 @@ def test_a_pass_is_of_these_limits_and_programs(
 
 
 def test_a_failure_is_not_remembered(tmp_path: Path, passes: VettingCache, started: list[Any]) -> None:
-    """What failed may be mended, or only have been half copied: it is tried each time."""
+    """A version that failed may be corrected, or may have been an incomplete copy, so it is vetted each time."""
     put(tmp_path, double(), [{**GOLDEN, "expected": {"score": 5.0}}])
     assert failed(examined(tmp_path, passes=passes)) == ["golden"]
     assert failed(examined(tmp_path, passes=passes)) == ["golden"]
@@ -96,8 +96,8 @@ def test_a_failure_is_not_remembered(tmp_path: Path, passes: VettingCache, start
         passes.remember("k", Vetting("m", 1, "ab", (Check("load", CheckResult.FAILED, "corrupt"),), 0.1))
 
 
-def test_the_memory_is_bounded(passes: VettingCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest are forgotten, and nothing but the file and its lock stays behind."""
+def test_the_cache_is_bounded(passes: VettingCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest passes are dropped, and only the file and its lock are left in the folder."""
     monkeypatch.setattr(memory, "MOST", 3)
     for key in "abcde":
         passes.remember(key, PASSED)
@@ -105,8 +105,8 @@ def test_the_memory_is_bounded(passes: VettingCache, monkeypatch: pytest.MonkeyP
     assert sorted(p.name for p in passes._folder.iterdir()) == ["vetted.lock", "vetted.ndjson"]
 
 
-def test_a_broken_file_is_forgotten(passes: VettingCache) -> None:
-    """It costs a vetting, and no start; what is written next is read again."""
+def test_a_damaged_file_is_ignored(passes: VettingCache) -> None:
+    """A damaged file costs a vetting and does not prevent a start; the next write repairs it."""
     passes.remember("a", PASSED)
     file = passes._folder / "vetted.ndjson"
     file.write_bytes(b"a {\xff\n\nb")
@@ -116,23 +116,23 @@ def test_a_broken_file_is_forgotten(passes: VettingCache) -> None:
 
 
 @pytest.mark.parametrize("which", ["own", "own/vetted.ndjson"])
-def test_what_others_could_have_written_is_not_believed(tmp_path: Path, passes: VettingCache, which: str) -> None:
-    """Everybody may write to the folder for temporary files: a planted pass would let a bomb in."""
+def test_a_file_that_others_may_write_is_not_trusted(tmp_path: Path, passes: VettingCache, which: str) -> None:
+    """Every user may write to the folder for temporary files, so a planted pass could make a harmful model serve."""
     passes.remember("a", PASSED)
     assert passes.recall("a") == PASSED
     (tmp_path / which).chmod(0o777)
     assert passes.recall("a") is None
 
 
-def test_a_folder_that_is_not_there_forgets(tmp_path: Path) -> None:
-    """No memory is slower, and no error."""
+def test_a_missing_folder_is_no_error(tmp_path: Path) -> None:
+    """Without the folder nothing is remembered, which is slower but not an error."""
     passes = VettingCache(tmp_path / "nowhere")
     passes.remember("a", PASSED)
     assert passes.recall("a") is None
 
 
 def test_a_verdict_as_json_and_back() -> None:
-    """The same value; anything else is refused."""
+    """The value is the same after writing and parsing; other JSON is refused."""
     assert Vetting.parse(PASSED.to_bytes()) == PASSED
     for key in ("model", "checks", "seconds"):
         wrong = {k: v for k, v in json.loads(PASSED.to_bytes()).items() if k != key}
@@ -144,6 +144,6 @@ def test_a_verdict_as_json_and_back() -> None:
         Vetting.parse(PASSED.to_bytes().replace(b'"load"', b'"lode"'))
 
 
-def test_a_verdict_without_a_check_is_no_pass() -> None:
-    """Nothing was proved."""
+def test_a_verdict_without_checks_does_not_pass() -> None:
+    """A verdict passes only if checks have run."""
     assert not Vetting("m", 1, "ab", (), 0.0).passed

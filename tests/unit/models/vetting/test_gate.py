@@ -1,4 +1,4 @@
-"""Vetting with real models, in a real process: what passes, what does not, and that nothing reaches the parent."""
+"""Vetting of real models in a real process: which versions pass, and that the parent is not affected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GOLDEN = [{"features": {"x": 2.0}, "expected": {"score": 4.0}}, {"features": {},
 
 
 def test_a_good_version_passes(tmp_path: Path) -> None:
-    """Each check is made and named; golden vectors are imputed as live (the second line lacks its feature)."""
+    """Each check runs and is named; golden vectors are imputed as in live scoring (the second line needs it)."""
     model = double().SerializeToString()
     put(tmp_path, model, GOLDEN, about=f'sha256 = "{hashlib.sha256(model).hexdigest()}"', deadline="10s")
     vetting = examined(tmp_path)
@@ -47,8 +47,8 @@ def test_a_good_version_passes(tmp_path: Path) -> None:
     assert vetting.sha256 == hashlib.sha256(model).hexdigest()
 
 
-def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
-    """Without a checksum and golden vectors a version may serve, and both are told as skipped."""
+def test_a_check_that_cannot_run_is_skipped(tmp_path: Path) -> None:
+    """A version without checksum and golden vectors may serve, and both checks are reported as skipped."""
     put(tmp_path, double())
     vetting = examined(tmp_path)
     assert vetting.passed
@@ -63,7 +63,7 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", Repository(DEMO).models())
 def test_the_demos_models_pass_with_golden_vectors(model: str) -> None:
-    """Every version that comes along, against the vectors that its training wrote."""
+    """Every version of the demo passes the golden vectors that its training wrote."""
     repository = Repository(DEMO)
     for version in repository.versions(model):
         (golden,) = [
@@ -73,7 +73,7 @@ def test_the_demos_models_pass_with_golden_vectors(model: str) -> None:
 
 
 def test_a_corrupt_file_fails(tmp_path: Path) -> None:
-    """With what to do; nothing after the load is tried."""
+    """The message says what to do, and no check runs after the load."""
     put(tmp_path, b"not a model")
     vetting = examined(tmp_path)
     assert failed(vetting) == ["load"] and "copy it again" in check(vetting, "load").message
@@ -82,7 +82,7 @@ def test_a_corrupt_file_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["taken", "never-taken"])
 def test_a_memory_bomb_is_bounded(tmp_path: Path, hidden: bool) -> None:
-    """200 bytes that unfold to 800 MB: the version fails, also where ONNX Runtime does without under a limit."""
+    """200 bytes that unfold to 800 MB fail, even if ONNX Runtime under a limit loads them without unfolding."""
     folder = put(tmp_path, bomb(200_000_000, hidden))
     assert (folder / "model.onnx").stat().st_size < 1000
     before = psutil.Process().memory_info().rss
@@ -90,13 +90,13 @@ def test_a_memory_bomb_is_bounded(tmp_path: Path, hidden: bool) -> None:
     assert failed(vetting) == (["load"] if hidden else ["output"])
     assert "needs more than 512 MB" in vetting.describe()
     assert psutil.Process().memory_info().rss - before < 20_000_000
-    # In a parent that has had no other child: the most that one took, in kilobytes on Linux.
+    # A new parent without other children, so ru_maxrss is the vetting's largest memory (kilobytes on Linux).
     most = subprocess.run([sys.executable, "-c", MOST, str(tmp_path)], cwd=ROOT, capture_output=True, check=True).stdout
     assert int(most) < 600_000
 
 
 def test_the_memory_limit_may_be_raised(tmp_path: Path) -> None:
-    """What unfolds to 80 MB passes by default, and not within 20."""
+    """A version that unfolds to 80 MB passes the default limit and fails one of 20 MB."""
     put(tmp_path, bomb(20_000_000))
     assert failed(examined(tmp_path, Limits(memory=20_000_000))) == ["output"]
     assert examined(tmp_path).passed
@@ -107,8 +107,8 @@ def test_the_memory_limit_may_be_raised(tmp_path: Path) -> None:
     [(Limits(wall=12), "not done within 12 s"), (Limits(cpu=2), "more than 2 s of processor time")],
     ids=["wall", "cpu"],
 )
-def test_a_run_without_end_is_stopped(tmp_path: Path, limits: Limits, why: str) -> None:
-    """By the clock or by the processor's time, whichever comes first; the check that ran is the one that failed."""
+def test_an_endless_run_is_stopped(tmp_path: Path, limits: Limits, why: str) -> None:
+    """It is stopped by wall time or processor time, whichever ends first, and the check that was running fails."""
     put(tmp_path, endless())
     vetting = examined(tmp_path, limits)
     assert failed(vetting) == ["output"] and why in check(vetting, "output").message
@@ -116,12 +116,12 @@ def test_a_run_without_end_is_stopped(tmp_path: Path, limits: Limits, why: str) 
 
 
 def _vettings() -> list[psutil.Process]:
-    """Those under way: other children, such as a Kafka for other tests, come and go as they like."""
+    """The vettings under way. Other children, such as another test's Kafka, do not count."""
     return [p for p in psutil.Process().children() if "failsoft.models.vetting.gate" in cmdline(p) and not ended(p)]
 
 
 def test_names_that_differ_fail(tmp_path: Path) -> None:
-    """By the card's own words, with the near spelling."""
+    """The message names the model's feature and the closest name in the card."""
     put(
         tmp_path,
         onnx_model(
@@ -134,14 +134,14 @@ def test_names_that_differ_fail(tmp_path: Path) -> None:
 
 
 def test_types_that_differ_fail(tmp_path: Path) -> None:
-    """A float feature is not put into an integer input."""
+    """A float feature does not fit an integer input."""
     put(tmp_path, onnx_model([("x", "int64", ["n", 1])], [Y], node("Cast", ["x"], ["y"], to=1)))
     vetting = examined(tmp_path)
     assert failed(vetting) == ["contract"] and "'x' is a float in the card" in check(vetting, "contract").message
 
 
 def test_a_fixed_batch_fails(tmp_path: Path) -> None:
-    """Whether the model says so, or only turns out to take one row."""
+    """A model with a fixed batch size fails, whether it declares the size or only a run shows it."""
     put(tmp_path, onnx_model([("x", "float", [1, 1])], [Y], node("Identity", ["x"], ["y"])))
     assert failed(examined(tmp_path)) == ["contract"]
     fixed = node("Reshape", ["x", "shape"], ["y"])
@@ -150,22 +150,22 @@ def test_a_fixed_batch_fails(tmp_path: Path) -> None:
     assert failed(vetting) == ["batch"] and "it takes 1 row, and not 2" in check(vetting, "batch").message
 
 
-def test_rows_that_mix_are_told(tmp_path: Path) -> None:
-    """An answer that depends on its neighbours is noted: a batch that is split would answer otherwise."""
+def test_rows_that_mix_are_noted(tmp_path: Path) -> None:
+    """An answer that depends on the other rows is a note: such a model answers differently after a batch is split."""
     put(tmp_path, onnx_model([X], [Y], node("ReduceSum", ["x"], ["sum"], keepdims=0), node("Add", ["x", "sum"], ["y"])))
     batch = check(examined(tmp_path), "batch")
-    assert batch.result is CheckResult.NOTE and "rows are mixed" in batch.message
+    assert batch.result is CheckResult.NOTE and "the model mixes rows" in batch.message
 
 
 def test_an_output_of_the_wrong_shape_fails(tmp_path: Path) -> None:
-    """Where the model does not say how many rows it gives, a run shows it."""
+    """If the model does not declare its number of rows, a run shows it."""
     put(tmp_path, onnx_model([X], [("y", "float", ["k", 1])], node("Concat", ["x", "x"], ["y"], axis=0)))
     vetting = examined(tmp_path)
     assert failed(vetting) == ["output"] and "is 2×1 for 1 rows" in check(vetting, "output").message
 
 
 def test_a_model_that_never_answers_fails(tmp_path: Path) -> None:
-    """No usable answer to any row; one to some, or none to made-up rows since it raises, is only noted."""
+    """No usable answer to any row is a failure. Answers to some rows, or errors on made-up rows only, are a note."""
     put(tmp_path, onnx_model([X], [Y], node("Sub", ["x", "x"], ["z"]), node("Div", ["z", "z"], ["y"])))
     vetting = examined(tmp_path)
     assert failed(vetting) == ["output"] and "no usable answer to any of 16" in check(vetting, "output").message
@@ -175,7 +175,7 @@ def test_a_model_that_never_answers_fails(tmp_path: Path) -> None:
 
 
 def test_golden_vectors_that_differ_fail(tmp_path: Path) -> None:
-    """The message has the line, what was expected and what came; a line's tolerance widens the default."""
+    """The message has the line, the expected and the given answer; a line's tolerance widens the default."""
     lines = [*GOLDEN, {"features": {"x": 1.0}, "expected": {"score": 2.5}}]
     put(tmp_path, double(), lines)
     vetting = examined(tmp_path)
@@ -187,8 +187,8 @@ def test_golden_vectors_that_differ_fail(tmp_path: Path) -> None:
     assert examined(tmp_path).passed
 
 
-def test_sample_rows_are_golden_where_they_can_be(tmp_path: Path) -> None:
-    """Vectors without a usable feature are no rows to try; that they have no answer is the golden check's to say."""
+def test_sample_rows_are_golden_vectors_if_valid(tmp_path: Path) -> None:
+    """Invalid golden vectors are not used as sample rows; only the golden check reports them."""
     put(tmp_path, double(), GOLDEN)
     assert "2 of 2 golden rows" in check(examined(tmp_path), "output").message
     folder = put(tmp_path, double(), [{"features": {}, "expected": {"score": 4.0}}])
@@ -200,7 +200,7 @@ def test_sample_rows_are_golden_where_they_can_be(tmp_path: Path) -> None:
 
 
 def test_golden_vectors_that_cannot_be_read_fail(tmp_path: Path) -> None:
-    """A file that breaks off, or has a mistaken key, is a failure that names the line: not a version without one."""
+    """An incomplete file or a wrong key is a failure with the line, and not a version without vectors."""
     folder = put(tmp_path, double(), GOLDEN)
     (folder / "golden.ndjson").write_text('{"features": {"x": 2.0}, "expcted": {"score": 4.0}}\n{"fea')
     vetting = examined(tmp_path)
@@ -209,7 +209,7 @@ def test_golden_vectors_that_cannot_be_read_fail(tmp_path: Path) -> None:
 
 
 def test_an_answer_to_nan_is_noted(tmp_path: Path) -> None:
-    """Imputation comes before, so it is no failure; a NaN that comes out is caught by the guard, and passes."""
+    """An answer is no failure, because imputation comes first. A NaN output passes, because outputs are guarded."""
     put(tmp_path, onnx_model([X], [Y], node("IsNaN", ["x"], ["nan"]), node("Cast", ["nan"], ["y"], to=1)))
     confident = examined(tmp_path)
     assert confident.passed and check(confident, "nan").result is CheckResult.NOTE
@@ -226,7 +226,7 @@ def test_a_row_past_the_deadline_fails(tmp_path: Path) -> None:
 
 
 def test_weights_in_other_files_fail(tmp_path: Path) -> None:
-    """The checksum does not hold them; the message says how to save them inside."""
+    """The checksum does not cover such weights; the message says how to save them inside model.onnx."""
     folder = put(tmp_path, double())
     weights = onnx_model([X], [Y], node("MatMul", ["x", "w"], ["y"]), constants={"w": np.zeros((1, 1), np.float32)})
     onnx.save(weights, folder / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
@@ -235,7 +235,7 @@ def test_weights_in_other_files_fail(tmp_path: Path) -> None:
 
 
 def test_a_half_copied_version_fails(tmp_path: Path) -> None:
-    """Told by its checksum before it is tried; without one, cut anywhere, it does not load."""
+    """The checksum detects it before the load. Without a checksum, a file cut at any place does not load."""
     whole = double().SerializeToString()
     put(tmp_path, whole[:-9], about=f'sha256 = "{hashlib.sha256(whole).hexdigest()}"')
     assert failed(examined(tmp_path)) == ["complete"]
@@ -246,7 +246,7 @@ def test_a_half_copied_version_fails(tmp_path: Path) -> None:
 
 
 def test_a_card_that_was_edited_since_fails(tmp_path: Path) -> None:
-    """A worker serves by the card that it read when it started, so that is the one to be vetted by."""
+    """A worker uses the card that it read at its start, so the version must be vetted with the same card."""
     put(tmp_path, double())
     repository = Repository(tmp_path)
     card, artifact = repository.card("m"), repository.artifact("m", 1)
@@ -255,7 +255,7 @@ def test_a_card_that_was_edited_since_fails(tmp_path: Path) -> None:
 
 
 def test_a_file_that_changed_since_it_was_hashed_fails(tmp_path: Path) -> None:
-    """The bytes that are vetted are those of the artifact."""
+    """The bytes that are vetted must be those of the artifact."""
     folder = put(tmp_path, double())
     repository = Repository(tmp_path)
     artifact = repository.artifact("m", 1)
@@ -263,12 +263,12 @@ def test_a_file_that_changed_since_it_was_hashed_fails(tmp_path: Path) -> None:
     assert failed(vet(artifact, repository.card("m"))) == ["settled"]
 
 
-def test_nothing_of_the_parent_is_handed_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No password, and no setting of the pipeline: the environment is what an interpreter needs to start."""
+def test_the_environment_has_only_what_the_interpreter_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The subprocess gets no password and no setting of the pipeline."""
     monkeypatch.setenv("FAILSOFT_KAFKA__SASL_PASSWORD", "secret")
-    given = _environment()
-    assert "secret" not in " ".join(given.values())
-    assert set(given) - {"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} == {
+    variables = _environment()
+    assert "secret" not in " ".join(variables.values())
+    assert set(variables) - {"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} == {
         "OMP_NUM_THREADS",
         "OPENBLAS_NUM_THREADS",
         "MKL_NUM_THREADS",
@@ -289,13 +289,13 @@ examined(Path(sys.argv[1]))
 
 
 def test_the_process_has_nothing_of_its_parent_and_ends_with_it(tmp_path: Path) -> None:
-    """Its environment and open files are its own; ``kill -9`` of the parent ends it."""
+    """It has its own environment and open files, and ``kill -9`` of the parent ends it."""
     put(tmp_path, endless())
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], cwd=ROOT)
     try:
         wait_for(lambda: psutil.Process(parent.pid).children(), 60, "the vetting's process")
         (child,) = psutil.Process(parent.pid).children()
-        wait_for(lambda: user_time(child) > 1, 60, "the run without end")
+        wait_for(lambda: user_time(child) > 1, 60, "the endless run")
         assert "secret" not in "".join(child.environ().values())
         assert str(tmp_path / "held") not in [f.path for f in child.open_files()]
     finally:
@@ -305,13 +305,13 @@ def test_the_process_has_nothing_of_its_parent_and_ends_with_it(tmp_path: Path) 
 
 
 def test_every_check_is_on_its_page() -> None:
-    """Its name, and what it holds."""
+    """The page has each check's name and meaning."""
     page = (ROOT / "docs" / "vetting.md").read_text("utf-8")
     assert [name for name, holds in CHECKS.items() if f"| `{name}` | {holds}" not in page] == []
 
 
-def test_how_a_process_died_is_told_in_words() -> None:
-    """A native crash, a kill from outside, memory, and a mistake of ours."""
+def test_the_message_says_how_a_process_died() -> None:
+    """A native crash, a kill from outside, a lack of memory and an error of failsoft have different messages."""
     limits = Limits()
     assert "SIGSEGV" in _why(-signal.SIGSEGV, False, "", limits, 0)
     assert "killed from outside" in _why(-signal.SIGKILL, False, "", limits, 0)
@@ -320,13 +320,13 @@ def test_how_a_process_died_is_told_in_words() -> None:
 
 
 def test_a_native_crash_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process is killed in the middle of a check: that check failed, and the parent goes on."""
+    """If the process dies during a check, that check fails, and the parent goes on."""
     put(tmp_path, endless())
     real = subprocess.Popen.communicate
 
     def crash(self: subprocess.Popen[bytes], *given: object, **named: object) -> object:
         child = psutil.Process(self.pid)
-        wait_for(lambda: user_time(child) > 1, 60, "the run without end")
+        wait_for(lambda: user_time(child) > 1, 60, "the endless run")
         os.kill(self.pid, signal.SIGSEGV)
         return real(self, *given, **named)  # type: ignore[arg-type]
 
@@ -336,7 +336,7 @@ def test_a_native_crash_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_an_interrupted_vetting_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that is asked to end while it starts takes its vetting along."""
+    """A worker that is interrupted during a vetting ends the vetting's process too."""
     put(tmp_path, endless())
 
     def interrupt(*_: object, **__: object) -> None:

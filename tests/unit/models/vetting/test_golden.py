@@ -1,4 +1,4 @@
-"""Golden vectors: which lines are read, and which answers are as expected."""
+"""Golden vectors: which lines are read, and which answers count as expected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _read(tmp_path: Path, text: str) -> list[Golden] | None:
 
 
 def test_a_line_is_a_vector(tmp_path: Path) -> None:
-    """Empty lines are skipped and counted; label, probabilities and tolerance may be left out."""
+    """Empty lines are skipped but counted; label, probabilities and tolerance are optional."""
     text = '{"features": {"x": 1}, "expected": {"score": 1}}\n\n'
     text += (
         '{"features": {}, "expected": {"score": 0.7, "label": "b", "probabilities": [0.3, 0.7]}, "tolerance": 0.1}\n'
@@ -34,7 +34,7 @@ def test_a_line_is_a_vector(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{", "not JSON"),
         ("", "is empty"),
@@ -45,22 +45,22 @@ def test_a_line_is_a_vector(tmp_path: Path) -> None:
         ('{"features": {}, "expected": {"score": 1}, "tolerance": -1}', "tolerance: "),
     ],
 )
-def test_what_is_no_vector_is_refused(tmp_path: Path, line: str, told: str) -> None:
-    """With the file, the line and the key."""
-    with pytest.raises(Refused, match=told) as refused:
+def test_an_invalid_line_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    """The message names the file, the line and the key."""
+    with pytest.raises(Refused, match=message) as refused:
         _read(tmp_path, line)
     assert "golden.ndjson" in str(refused.value) and (not line or "line 1" in str(refused.value))
 
 
 def test_a_data_set_is_refused(tmp_path: Path) -> None:
-    """Each start would pay for it."""
+    """A file with too many lines is refused, because it would slow every start."""
     line = '{"features": {}, "expected": {"score": 1}}\n'
     with pytest.raises(Refused, match="10001 lines"):
         _read(tmp_path, line * 10_001)
 
 
 @pytest.mark.parametrize(
-    ("expected", "got", "told"),
+    ("expected", "got", "message"),
     [
         (Prediction(0.5), Prediction(0.50004), ""),
         (Prediction(0.5), Prediction(0.5001), "expected score 0.5, got 0.5001"),
@@ -76,26 +76,26 @@ def test_a_data_set_is_refused(tmp_path: Path) -> None:
         (Prediction(0.5, None, (0.5, 0.5)), Prediction(0.5, None, (0.5, 0.4)), "expected probabilities[1] 0.5"),
     ],
 )
-def test_an_answer_is_compared(expected: Prediction, got: Prediction, told: str) -> None:
-    """1e-4 of the number and 1e-6 beside; a label exactly; what the line does not say is not compared."""
-    found = mismatches([Golden(7, {}, expected)], [got])
-    assert [f.startswith("line 7: ") and told in f for f in found] == ([True] if told else [])
+def test_an_answer_is_compared(expected: Prediction, got: Prediction, message: str) -> None:
+    """The tolerance is 1e-4 of the number plus 1e-6; a label must be equal; values that the line omits are ignored."""
+    sentences = mismatches([Golden(7, {}, expected)], [got])
+    assert [f.startswith("line 7: ") and message in f for f in sentences] == ([True] if message else [])
 
 
 def test_a_tolerance_widens_and_never_narrows() -> None:
-    """A line may allow more than the default, not less: float32 does not know how."""
+    """A line may allow a larger difference than the default, but not a smaller one: float32 is not precise enough."""
     assert mismatches([Golden(1, {}, SCORE, 0.2)], [Prediction(0.69)]) == []
     assert mismatches([Golden(1, {}, SCORE, 0.0)], [Prediction(0.50004)]) == []
     assert mismatches([Golden(1, {}, SCORE, 0.2)], [Prediction(0.71)]) != []
 
 
 def test_no_answer_is_a_mismatch() -> None:
-    """With why there is none."""
-    (told,) = mismatches([Golden(2, {}, SCORE)], [Failure(Kind.INVALID, "feature 'x': missing")])
-    assert told == "line 2: expected score 0.5, got no answer (invalid: feature 'x': missing)"
+    """The message says why there is no answer."""
+    (message,) = mismatches([Golden(2, {}, SCORE)], [Failure(Kind.INVALID, "feature 'x': missing")])
+    assert message == "line 2: expected score 0.5, got no answer (invalid: feature 'x': missing)"
 
 
 def test_few_mismatches_are_quoted() -> None:
-    """The first three, and how many more."""
-    said = golden.describe(["a", "b", "c", "d", "e"], 20)
-    assert said == "5 of 20 answers are not as expected: a; b; c; and 2 more"
+    """The message quotes the first three and says how many more there are."""
+    message = golden.describe(["a", "b", "c", "d", "e"], 20)
+    assert message == "5 of 20 answers are not as expected: a; b; c; and 2 more"

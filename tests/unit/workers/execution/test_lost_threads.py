@@ -1,4 +1,4 @@
-"""Runs that ignore their deadlines: their threads are lost, counted, replaced, and found again when they come back."""
+"""Runs that ignore their deadlines: their threads are lost, counted, replaced, and counted again when they return."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.telemetry.metrics import Metrics
 from tests.kafka import eventually
 from tests.kit import with_a_thread
-from tests.onnx_models import a_card, deaf, load, rows
+from tests.onnx_models import a_card, load, rows, unstoppable
 
 ROOT = Path(__file__).parents[4]
 SPECS = (Spec("x", FeatureType.FLOAT),)
@@ -33,8 +33,8 @@ KEY = "m@3"
 
 
 @dataclass
-class Deaf:
-    """A model that answers ``x``, and that a 9 blocks until ``free`` is set, whatever it is told."""
+class Blocking:
+    """A model that answers ``x``. A 9 blocks it until ``free`` is set, and it ignores its cancel."""
 
     free: threading.Event = field(default_factory=threading.Event)
     ran: list[int] = field(default_factory=list)
@@ -48,25 +48,25 @@ class Deaf:
 
 
 @pytest.fixture
-def model() -> Iterator[Deaf]:
-    """Whatever a test came to, its threads come back."""
-    made = Deaf()
+def model() -> Iterator[Blocking]:
+    """A blocking model, freed at the end of the test so that its threads return."""
+    made = Blocking()
     yield made
     made.free.set()
 
 
 @dataclass
 class Desk:
-    """A runner of ``threads`` threads, its metrics, and what it told the worker."""
+    """A runner with ``threads`` threads, its metrics, and the errors that it reported to the worker."""
 
     threads: int = 2
-    sessions: dict[str, Deaf] = field(default_factory=dict)
-    told: list[Unfit] = field(default_factory=list)
+    sessions: dict[str, Blocking] = field(default_factory=dict)
+    reported: list[Unfit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
         self.runner = Runner(
-            self.sessions, self.threads, Metrics(self.registry), time.monotonic, on_unfit=self.told.append
+            self.sessions, self.threads, Metrics(self.registry), time.monotonic, on_unfit=self.reported.append
         )
 
     def gauge(self) -> float | None:
@@ -85,8 +85,8 @@ def kinds(result: CallResult) -> dict[int, Kind]:
     return {row: failure.kind for row, failure in result.bad.items()}
 
 
-async def test_a_lost_thread_is_counted_replaced_and_found_again(model: Deaf) -> None:
-    """The row times out, another thread serves, and the lost one ends when it comes back."""
+async def test_a_lost_thread_is_counted_replaced_and_found_again(model: Blocking) -> None:
+    """The row times out, another thread serves, and the lost thread ends when it returns."""
     desk = Desk(1, {KEY: model})
     assert desk.gauge() == 0
     result = await with_a_thread(desk.runner, call(9))
@@ -107,8 +107,8 @@ def _threads() -> int:
 
 
 async def test_an_operator_that_ignores_its_deadline_keeps_its_row_alone(tmp_path: Path) -> None:
-    """A real model: one row makes one operator long. Its neighbours are answered, and every thread comes back."""
-    session = load(tmp_path, deaf(1400), a_card({"kind": "regression"}, x="float"))
+    """In a real model one row makes one operator long. The other rows are answered, and every lost thread returns."""
+    session = load(tmp_path, unstoppable(1400), a_card({"kind": "regression"}, x="float"))
     desk = Desk(2, {KEY: session})  # type: ignore[dict-item]
     ready = rows(session.card, *[(9 if i == 77 else i / 100,) for i in range(500)])
     result = await with_a_thread(desk.runner, Call(KEY, ready, 0.3, 20))
@@ -120,33 +120,33 @@ async def test_an_operator_that_ignores_its_deadline_keeps_its_row_alone(tmp_pat
     await eventually(lambda: desk.runner.lost == 0, 60, "the threads to be back")
 
 
-async def test_splitting_ends_when_more_threads_are_lost_than_one_row_costs(model: Deaf) -> None:
-    """Each further piece might cost one more: the undecided rows fail together, and say why."""
+async def test_splitting_ends_when_more_threads_are_lost_than_one_row_costs(model: Blocking) -> None:
+    """Each further piece might cost another thread, so the undecided rows fail together with that reason."""
     desk = Desk(16, {KEY: model})
     result = await with_a_thread(desk.runner, call(*[9.0] * 40))
     assert desk.runner.lost == LOST_TO_SPLIT + 1
     assert set(kinds(result).values()) == {Kind.TIMEOUT} and len(result.bad) == 40
-    assert result.bad[39].message.endswith(f"not told apart while {LOST_TO_SPLIT + 1} threads are lost)")
+    assert result.bad[39].message.endswith(f"not tried alone while {LOST_TO_SPLIT + 1} threads are lost)")
     model.ran.clear()
     await with_a_thread(desk.runner, call(9, 1))
     assert model.ran == [2], "a batch that fails meanwhile is not split at all"
 
 
-async def test_past_the_bound_the_worker_is_told_that_it_is_unfit(model: Deaf) -> None:
-    """As many may be lost as serve; with one more only a restart helps. Calls are still answered within their time."""
+async def test_beyond_the_limit_the_worker_is_unfit(model: Blocking) -> None:
+    """As many threads may be lost as serve; with one more only a restart helps. Calls still return in time."""
     desk = Desk(2, {KEY: model})
     for lost in (1, 2):
         await with_a_thread(desk.runner, call(9))
-        assert (desk.runner.lost, desk.told) == (lost, [])
+        assert (desk.runner.lost, desk.reported) == (lost, [])
     result = await with_a_thread(desk.runner, call(9))
     assert kinds(result) == {0: Kind.TIMEOUT}
-    [error] = desk.told
+    [error] = desk.reported
     assert "3 threads are lost" in str(error) and KEY in str(error)
 
 
-async def test_no_call_waits_for_a_thread_longer_than_its_deadline(model: Deaf) -> None:
-    """All threads are busy, though not lost: that is no fault of the model that waits."""
-    other = Deaf()
+async def test_no_call_waits_for_a_thread_longer_than_its_deadline(model: Blocking) -> None:
+    """If all threads are busy but not lost, the waiting call is unavailable, which is not its model's fault."""
+    other = Blocking()
     desk = Desk(1, {"long@1": model, KEY: other})
     long = asyncio.ensure_future(
         desk.runner.run(Call("long@1", columns([{"x": 9}], SPECS), 60, 60)),
@@ -157,11 +157,11 @@ async def test_no_call_waits_for_a_thread_longer_than_its_deadline(model: Deaf) 
     model.free.set()
     assert not (await long).bad
     assert not (await desk.runner.run(call(1, deadline=20))).bad
-    assert other.ran == [1], "what was given up is not run later"
+    assert other.ran == [1], "a call that was given up must not run later"
 
 
-async def test_who_waits_behind_a_lost_thread_gets_the_one_that_replaces_it(model: Deaf) -> None:
-    """It had been waiting before the thread was lost, so nobody else's call makes the new one."""
+async def test_a_call_that_waits_behind_a_lost_thread_gets_its_replacement(model: Blocking) -> None:
+    """The call waited before the thread was lost, so losing the thread must start the replacement."""
     desk = Desk(1, {KEY: model})
     first = asyncio.ensure_future(with_a_thread(desk.runner, call(9, deadline=2)))
     await eventually(lambda: model.ran, 20, "the only thread to be busy")
@@ -170,8 +170,8 @@ async def test_who_waits_behind_a_lost_thread_gets_the_one_that_replaces_it(mode
     assert kinds(await first) == {0: Kind.TIMEOUT}
 
 
-async def test_who_is_cancelled_leaves_no_run_behind(model: Deaf) -> None:
-    """The run is told to end; one that does not is lost like any other, and found when it comes back."""
+async def test_a_cancelled_call_ends_its_run(model: Blocking) -> None:
+    """The run is cancelled too. If it ignores that, its thread is lost, and counted again when it returns."""
     desk = Desk(1, {KEY: model})
     waiting = asyncio.ensure_future(with_a_thread(desk.runner, call(9, deadline=2)))
     await eventually(lambda: model.ran, 20, "the run to begin")
@@ -182,43 +182,43 @@ async def test_who_is_cancelled_leaves_no_run_behind(model: Deaf) -> None:
     assert waiting.cancelled()
 
 
-async def test_a_key_that_is_not_in_use_is_unavailable(model: Deaf) -> None:
-    """Its version left between the plan and the call. That is a failure a row, and no error."""
+async def test_a_key_that_is_not_in_use_is_unavailable(model: Blocking) -> None:
+    """The version was retired between the plan and the call. Each row fails, and no error is raised."""
     desk = Desk(1, {"m@2": model})
     result = await desk.runner.run(call(1, 2))
     assert result.predictions is None
     assert result.bad == dict.fromkeys((0, 1), Failure(Kind.UNAVAILABLE, "m@3 is not loaded"))
 
 
-async def test_a_version_is_retired_when_its_calls_have_ended(model: Deaf) -> None:
-    """New calls are refused at once; the one in flight ends well, and only then may the session be closed."""
+async def test_a_version_is_retired_when_its_calls_have_ended(model: Blocking) -> None:
+    """New calls are refused at once. The call in flight is answered, and only then may the session be closed."""
     desk = Desk(1, {KEY: model})
     call_in_flight = desk.runner.run(call(9, deadline=60))
     retired = asyncio.ensure_future(desk.runner.retire(KEY))
     assert (await desk.runner.run(call(1))).bad[0].kind is Kind.UNAVAILABLE
     running = asyncio.ensure_future(call_in_flight)
     await eventually(lambda: model.ran, 20, "the run to begin")
-    assert not retired.done(), "in flight from when run was called, not from when it began"
+    assert not retired.done(), "a call is in flight from when run is called, not from when it begins"
     model.free.set()
     assert not (await running).bad
     await asyncio.wait_for(retired, 20)
 
 
-async def test_a_lost_thread_does_not_keep_a_version_from_retiring(model: Deaf) -> None:
-    """It may never come back, and holds by itself what it needs."""
+async def test_a_lost_thread_does_not_keep_a_version_from_retiring(model: Blocking) -> None:
+    """A lost thread may never return, and it holds its own references."""
     desk = Desk(1, {KEY: model})
     await with_a_thread(desk.runner, call(9))
     await asyncio.wait_for(desk.runner.retire(KEY), 20)
     await asyncio.wait_for(desk.runner.retire(KEY), 20)  # a key that is not in use is retired
 
 
-async def test_a_version_is_added_and_another_never_replaced(model: Deaf) -> None:
-    """A key in use has calls in flight on its session: it is retired first."""
+async def test_a_version_is_added_and_another_never_replaced(model: Blocking) -> None:
+    """A key in use has calls in flight on its session, so it must be retired before it is added again."""
     desk = Desk(1, {})
     desk.runner.add(KEY, model)
     assert not (await desk.runner.run(call(1, deadline=20))).bad
     with pytest.raises(ValueError, match="m@3 is in use"):
-        desk.runner.add(KEY, Deaf())
+        desk.runner.add(KEY, Blocking())
     await desk.runner.retire(KEY)
     desk.runner.add(KEY, model)
     assert not (await desk.runner.run(call(1, deadline=20))).bad
@@ -227,9 +227,9 @@ async def test_a_version_is_added_and_another_never_replaced(model: Deaf) -> Non
 STUCK = """
 import asyncio, time
 from tests.kit import with_a_thread
-from tests.unit.workers.execution.test_lost_threads import Deaf, Desk, call
+from tests.unit.workers.execution.test_lost_threads import Blocking, Desk, call
 async def main():
-    desk = Desk(2, {"m@3": Deaf()})
+    desk = Desk(2, {"m@3": Blocking()})
     await with_a_thread(desk.runner, call(9))
     await desk.runner.run(call(1, deadline=20))
     assert desk.runner.lost == 1
@@ -240,6 +240,6 @@ print("done", flush=True)
 
 
 def test_a_process_ends_although_a_thread_never_comes_back() -> None:
-    """An interpreter waits for threads that are no daemons, and an executor for its own, for ever."""
+    """The interpreter waits for ever for threads that are not daemons, and an executor for its own threads."""
     done = subprocess.run([sys.executable, "-c", STUCK], cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert done.stdout.endswith(b"done\n") and done.returncode == 0, done.stderr.decode()

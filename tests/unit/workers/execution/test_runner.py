@@ -1,4 +1,4 @@
-"""Calls by their deadlines, with real ONNX models that fail by row: who is answered, who is blamed, and how soon."""
+"""Calls within their deadlines, with real ONNX models that fail for certain rows: which rows fail, and how soon."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.telemetry.metrics import Metrics
 from tests.kafka import eventually
 from tests.kit import with_a_thread
-from tests.onnx_models import a_card, deaf, endless, load, looked_up, rows, same
+from tests.onnx_models import a_card, endless, load, looked_up, rows, same, unstoppable
 
 KEY = "m@3"
 SOON = 20.0
-"""Seconds: a deadline for what should not be late, on a machine that may stall."""
+"""Seconds: a deadline for calls that should not be late, on a machine that may stall."""
 
 
 def never(error: Exception) -> None:
@@ -41,7 +41,7 @@ def call(columns: Columns, deadline: float = SOON, bisection: float = 4 * SOON) 
 
 
 def column(session: Session, n: int, marked: Mapping[int, float]) -> Columns:
-    """``n`` rows, row i of a thousandth of i, but for those that are ``marked``."""
+    """``n`` rows; row i has the value i / 1000, except those in ``marked``."""
     return rows(session.card, *[(marked.get(i, i / 1000),) for i in range(n)])
 
 
@@ -50,7 +50,7 @@ def kinds(result: CallResult) -> dict[int, Kind]:
 
 
 def answered_but(result: CallResult, n: int, *bad: int) -> None:
-    """Every row but ``bad`` has the model's answer for it, and no other row's."""
+    """Asserts that every row except ``bad`` has its own answer from the model."""
     assert result.predictions is not None
     good = [i for i in range(n) if i not in bad]
     expected = np.array(good) / 1000
@@ -59,7 +59,7 @@ def answered_but(result: CallResult, n: int, *bad: int) -> None:
 
 
 async def test_a_row_that_raises_is_found_among_five_hundred(tmp_path: Path) -> None:
-    """The run raises for the whole batch; its neighbours get the model's answer, and it alone the error."""
+    """The run fails for the whole batch. Afterwards only that row has the error; the others get the model's answer."""
     session = load(tmp_path, looked_up(), a_card({"kind": "regression"}, row="int"))
     tested = runner(session)
     columns = rows(session.card, *[(7 if i == 123 else 0,) for i in range(500)])
@@ -70,7 +70,7 @@ async def test_a_row_that_raises_is_found_among_five_hundred(tmp_path: Path) -> 
 
 
 async def test_each_of_several_rows_that_raise_is_found(tmp_path: Path) -> None:
-    """Any number of them, side by side, first and last."""
+    """Several failing rows are found, also adjacent ones, the first and the last."""
     session = load(tmp_path, looked_up(), a_card({"kind": "regression"}, row="int"))
     bad = {0, 1, 77, 250, 251, 499}
     columns = rows(session.card, *[(7 if i in bad else 0,) for i in range(500)])
@@ -78,8 +78,8 @@ async def test_each_of_several_rows_that_raise_is_found(tmp_path: Path) -> None:
     assert kinds(result) == dict.fromkeys(sorted(bad), Kind.MODEL_ERROR)
 
 
-async def test_a_nan_is_its_own_rows_alone(tmp_path: Path) -> None:
-    """It costs no second run: the guard on outputs sees which row it is in."""
+async def test_a_nan_fails_its_row_only(tmp_path: Path) -> None:
+    """A NaN costs no second run, because the output shows which row it is in."""
     card = a_card({"kind": "regression"}, x="float", y="float")
     model = _quotient()
     session = load(tmp_path, model, card)
@@ -108,31 +108,31 @@ async def test_a_row_that_hangs_costs_the_budget_and_not_its_neighbours(tmp_path
     result = await with_a_thread(tested, call(column(session, 2000, {1234: 9}), deadline=0.3, bisection=SOON))
     assert time.monotonic() - began < SOON, "the budget"
     answered_but(result, 2000, 1234)
-    assert kinds(result) == {1234: Kind.TIMEOUT} and "not told apart" not in result.bad[1234].message
+    assert kinds(result) == {1234: Kind.TIMEOUT} and "not tried alone" not in result.bad[1234].message
     assert result.seconds >= 0.3, "a run that timed out is a slow one"
     assert tested.lost == 0
 
 
-async def test_past_the_budget_the_undecided_rows_fail_together_and_say_so(tmp_path: Path) -> None:
-    """Here it holds for the first run and for one piece: the other pieces are not run."""
+async def test_after_the_budget_the_undecided_rows_fail_together(tmp_path: Path) -> None:
+    """This budget is enough for the first run and one piece; the other pieces are not run."""
     session = load(tmp_path, endless(), a_card({"kind": "regression"}, x="float"))
     hanging = call(column(session, 160, {0: 9, 159: 9}), deadline=0.3, bisection=0.45)
     result = await with_a_thread(runner(session), hanging)
     assert result.predictions is None and set(kinds(result).values()) == {Kind.TIMEOUT}
     assert len(result.bad) == 160
-    assert result.bad[80].message.endswith("(one of 160 rows that were not told apart within 0.45 s)")
+    assert result.bad[80].message.endswith("(one of 160 rows that were not tried alone within 0.45 s)")
 
 
 async def test_a_run_that_is_too_late_fails_although_it_succeeded(tmp_path: Path) -> None:
-    """Inside one operator nothing ends a run: it comes back within the grace, with an answer that comes too late."""
-    session = load(tmp_path, deaf(700), a_card({"kind": "regression"}, x="float"))
+    """A single operator cannot be terminated: its run returns within the grace, and the answer is too late."""
+    session = load(tmp_path, unstoppable(700), a_card({"kind": "regression"}, x="float"))
     tested = runner(session)
     result = await with_a_thread(tested, call(column(session, 1, {0: 9}), deadline=0.02, bisection=0.02))
     assert kinds(result) == {0: Kind.TIMEOUT} and result.seconds > 0.02
 
 
 async def test_memory_stays_flat_over_failing_batches(tmp_path: Path) -> None:
-    """Two hundred batches of which one row raises, and as many of which one row hangs: nothing of them is kept."""
+    """Two hundred batches with a row that raises, and as many with a row that hangs, leave no memory behind."""
     raising = load(tmp_path, looked_up(), a_card({"kind": "regression"}, row="int"))
     row = rows(raising.card, *[(7 if i == 123 else 0,) for i in range(500)])
     (tmp_path / "endless").mkdir()
@@ -153,7 +153,7 @@ async def test_memory_stays_flat_over_failing_batches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n", [1, 50])
 async def test_a_healthy_batch_is_one_run(tmp_path: Path, n: int) -> None:
-    """Its predictions are handed on as the session gave them: nothing is copied."""
+    """Its predictions are passed on as the session gave them, without a copy."""
     session = load(tmp_path, same(1), a_card({"kind": "regression"}, x="float"))
     ran: list[int] = []
 
@@ -167,16 +167,16 @@ async def test_a_healthy_batch_is_one_run(tmp_path: Path, n: int) -> None:
     assert ran == [n]
 
 
-async def test_what_is_no_failure_of_the_model_is_raised(tmp_path: Path) -> None:
-    """Columns of another card are a mistake of the caller's, and end the job."""
+async def test_a_mistake_of_the_caller_is_raised(tmp_path: Path) -> None:
+    """Columns of another card are not a failure of the model, so they raise ValueError."""
     session = load(tmp_path, same(1), a_card({"kind": "regression"}, x="float"))
     other = rows(a_card({"kind": "regression"}, y="float"), (1,))
-    with pytest.raises(ValueError, match="wants the columns of its card"):
+    with pytest.raises(ValueError, match="needs the columns of its card"):
         await runner(session).run(call(other))
 
 
 async def test_a_closed_session_is_not_split(tmp_path: Path) -> None:
-    """No row is to blame for it."""
+    """UNAVAILABLE is not caused by a row, so the batch is not bisected."""
     session = load(tmp_path, same(1), a_card({"kind": "regression"}, x="float"))
     session.close()
     result = await runner(session).run(call(column(session, 3, {})))
@@ -184,8 +184,10 @@ async def test_a_closed_session_is_not_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("marked", [{}, {3: 9.0}])
-async def test_a_batch_is_let_go_of_when_its_call_ends(tmp_path: Path, marked: Mapping[int, float]) -> None:
-    """Not when the collector comes by: a worker's comes seldom, and a backlog's batches are large."""
+async def test_a_batch_is_freed_when_its_call_ends(tmp_path: Path, marked: Mapping[int, float]) -> None:
+    """It is freed without the garbage collector, which runs rarely in a worker, so that large batches do not pile
+    up.
+    """
     session = load(tmp_path, endless(), a_card({"kind": "regression"}, x="float"))
     tested = runner(session)
     columns = column(session, 16, marked)

@@ -1,4 +1,4 @@
-"""An ensemble of real ONNX models, of different features, through the runner: one that raises, one that does not."""
+"""An ensemble of real ONNX models with different features, through the runner; one of two members raises."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ type = "{type}"
 
 
 def repository(folder: Path) -> None:
-    """``number`` answers its float; ``table`` looks its integer up in a table of two, and raises beyond it."""
+    """``number`` answers its float. ``table`` looks up its integer in a table of two, and raises for others."""
     number = onnx_model([("x", "float", ["n", 1])], [("p", "float", ["n", 1])], node("Identity", ["x"], ["p"]))
     table = onnx_model(
         [("row", "int64", ["n", 1])],
@@ -78,14 +78,14 @@ def repository(folder: Path) -> None:
     (folder / "both" / "card.toml").write_text(BOTH)
 
 
-async def test_a_row_that_one_member_cannot_answer_is_the_others(tmp_path: Path) -> None:
-    """Its neighbours are answered by both: the failing row alone is told apart, and costs nobody else a member."""
+async def test_a_row_that_one_member_cannot_answer_gets_the_other_members_answer(tmp_path: Path) -> None:
+    """Only the failing row loses a member; both members answer its neighbours."""
     (tmp_path / "pipeline.toml").write_text(PIPELINE)
     repository(tmp_path / "models")
-    given = settings.load(tmp_path / "pipeline.toml", {})
-    models = Repository(Path(given.models.repository))
-    found = load_cards(given, models)
-    opened = [loader.first(models, card, None) for card in found.values() if card.ensemble is None]
+    pipeline = settings.load(tmp_path / "pipeline.toml", {})
+    models = Repository(Path(pipeline.models.repository))
+    cards = load_cards(pipeline, models)
+    opened = [loader.first(models, card, None) for card in cards.values() if card.ensemble is None]
     runner = Runner(
         {each.served.key: each.session for each in opened if each},
         2,
@@ -96,7 +96,7 @@ async def test_a_row_that_one_member_cannot_answer_is_the_others(tmp_path: Path)
     rows: list[dict[str, Any]] = [{"row": 0}, {"row": 1}, {"row": 7}, {"row": 1, "x": None}, {"row": 7, "x": None}]
     records = [Rec(offset=i, value=body(f"e{i}", **({"x": 0.5} | row))) for i, row in enumerate(rows)]
     registry = FakeBoard(versions={each.served.model: each.served.version for each in opened if each})
-    steps = score(records, make_plan(given, found, models), registry, None, NOW_MS, np.full(len(records), 0.5))
+    steps = score(records, make_plan(pipeline, cards, models), registry, None, NOW_MS, np.full(len(records), 0.5))
     try:
         call = next(steps)
         while True:
@@ -105,13 +105,13 @@ async def test_a_row_that_one_member_cannot_answer_is_the_others(tmp_path: Path)
         done: Scored = end.value
     finally:
         runner.close()
-    told = {
+    answers = {
         a.ids[i]: (a.predictions.row(i).score, a.predictions.row(i).label, a.source, a.members, a.reason)
         for a in (g.answers for g in done.verdicts.given)
         for i in range(len(a.ids))
     }
     both = ("number@1", "table@1")
-    assert told == {
+    assert answers == {
         "e0": (0.375, 0, "ensemble", both, None),
         "e1": (0.625, 1, "ensemble", both, None),
         "e2": (0.5, 1, "ensemble", ("number@1",), "model_error"),

@@ -1,4 +1,4 @@
-"""The publish gate of a worker: which version it loads, and what it says of those that it does not."""
+"""The loading of versions: which version a worker loads, and what it logs about the others."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ WRONG = {"features": {"x": 2.0}, "expected": {"score": 5.0}}
 
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine that has seen no version pass."""
+    """The folder of a machine that remembers no pass."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return identity.own_folder()
 
 
 def _load(root: Path, active: int | None = None) -> tuple[int | None, list[Any]]:
-    """The version that is served where the fleet's is ``active``, and the errors that were logged."""
+    """The version that is loaded if the fleet's is ``active``, and the errors that were logged."""
     repository = Repository(root)
     with structlog.testing.capture_logs() as logs:
         opened = loader.first(repository, repository.card("m"), active)
@@ -44,8 +44,9 @@ def _load(root: Path, active: int | None = None) -> tuple[int | None, list[Any]]
 
 
 def test_the_newest_version_that_passes_is_served(tmp_path: Path) -> None:
-    """One that fails is passed over, and the log has its failed checks: here one with weights elsewhere, one that
-    answers otherwise than its golden vectors say, one that unfolds to 800 MB, and one that is no model."""
+    """Versions that fail are skipped, and the log has their failed checks. Here: one with weights in another file, one
+    with other answers than its golden vectors, one that unfolds to 800 MB, and one that is not a model.
+    """
     put(tmp_path / "r", double(), [GOLDEN])
     put(tmp_path / "r", double(), [WRONG], version=2)
     put(tmp_path / "r", bomb(200_000_000), version=3)
@@ -61,7 +62,7 @@ def test_the_newest_version_that_passes_is_served(tmp_path: Path) -> None:
 
 
 def test_a_half_copied_version_is_not_served(tmp_path: Path) -> None:
-    """Neither where version.toml tells it, nor where there is none and the file does not load."""
+    """It is skipped if version.toml has its checksum, and also without version.toml, because the file does not load."""
     whole = double().SerializeToString()
     put(tmp_path / "r", whole)
     put(tmp_path / "r", whole[:-5], version=2, about=f'sha256 = "{hashlib.sha256(whole).hexdigest()}"')
@@ -72,15 +73,15 @@ def test_a_half_copied_version_is_not_served(tmp_path: Path) -> None:
     assert _load(tmp_path / "r")[0] == 3
 
 
-def test_no_version_that_passes_is_told(tmp_path: Path) -> None:
-    """The worker starts all the same, and fallbacks answer."""
+def test_no_version_that_passes_is_logged(tmp_path: Path) -> None:
+    """The worker starts without the model, and fallbacks answer."""
     put(tmp_path / "r", double(), [WRONG])
     served, errors = _load(tmp_path / "r")
     assert served is None and "it will not answer" in errors[-1]["event"]
 
 
 def test_the_fleets_version_is_served_and_never_a_newer_one(tmp_path: Path) -> None:
-    """Where it cannot be (its files are gone, or are not here yet), an older one is: the fleet may have left newer."""
+    """If its files are missing, an older version is served: the fleet may have rolled back from newer ones."""
     for version in (1, 2, 3):
         put(tmp_path / "r", double(), [GOLDEN], version=version)
     assert _load(tmp_path / "r", active=2) == (2, [])
@@ -92,7 +93,7 @@ def test_the_fleets_version_is_served_and_never_a_newer_one(tmp_path: Path) -> N
 
 
 def test_a_versions_mistaken_file_keeps_no_other_from_serving(tmp_path: Path) -> None:
-    """It may be copied in at any time, and a worker that is restarted then has to start."""
+    """Such a file may be copied in at any time, and a worker that restarts then must still start."""
     put(tmp_path / "r", double(), [GOLDEN])
     put(tmp_path / "r", double(), [GOLDEN], version=2, about='sha265 = "12"')
     put(tmp_path / "r", double(), [GOLDEN], version=3, about="trained_at = 7.5.2026")
@@ -105,8 +106,8 @@ def test_a_versions_mistaken_file_keeps_no_other_from_serving(tmp_path: Path) ->
     assert "sha265" in (_prove(tmp_path / "r", 2) or "")
 
 
-def test_files_that_vanish_while_they_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version that cannot serve, like any: no worker ends for it."""
+def test_files_that_disappear_during_the_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their version cannot serve, and the worker goes on."""
     put(tmp_path / "r", double(), [GOLDEN])
     put(tmp_path / "r", double(), [GOLDEN], version=2)
     whole = Repository._checksum
@@ -127,8 +128,8 @@ def _prove(root: Path, version: int) -> str | None:
     return loader.prove(repository, repository.card("m"), version)
 
 
-def test_a_rollback_proves_its_version_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory says that it passed, and a restart goes by that; what it answers now is what counts for a rollback."""
+def test_a_rollback_vets_its_version_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart relies on a remembered pass; for a rollback only a new vetting counts."""
     put(tmp_path / "r", double(), [GOLDEN])
     repository = Repository(tmp_path / "r")
     card = repository.card("m")
@@ -141,7 +142,7 @@ def test_a_rollback_proves_its_version_now(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_second_start_vets_nothing(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pass is remembered in the machine's own folder; what is ordered anew is vetted again."""
+    """The pass is remembered in this user's folder on the machine; a vetting with ``anew`` still runs."""
     put(tmp_path / "r", double(), [GOLDEN])
     assert _load(tmp_path / "r")[0] == 1
     assert (own / "vetted.ndjson").is_file()
@@ -157,7 +158,7 @@ def test_a_second_start_vets_nothing(tmp_path: Path, own: Path, monkeypatch: pyt
 
 
 def test_the_same_files_under_a_new_number_are_that_version(tmp_path: Path) -> None:
-    """To publish an old model again is a way back. What is remembered of the old number is not served in its place."""
+    """A remembered pass of the old number is used, but the version that serves has the new number."""
     put(tmp_path / "r", double(), [GOLDEN])
     assert _load(tmp_path / "r") == (1, [])
     shutil.move(tmp_path / "r" / "m" / "1", tmp_path / "r" / "m" / "2")
@@ -167,8 +168,8 @@ def test_the_same_files_under_a_new_number_are_that_version(tmp_path: Path) -> N
     assert isinstance(opened.session, Session) and opened.session.key == "m@2"
 
 
-def test_what_is_loaded_is_what_was_vetted(tmp_path: Path) -> None:
-    """Another file under the same number, put there in between, is not loaded."""
+def test_only_the_vetted_file_is_loaded(tmp_path: Path) -> None:
+    """A file that was replaced under the same number after the vetting is not loaded."""
     folder = put(tmp_path / "r", double())
     repository = Repository(tmp_path / "r")
     vetting = loader.vet(repository, repository.card("m"), 1)
@@ -181,8 +182,8 @@ def test_what_is_loaded_is_what_was_vetted(tmp_path: Path) -> None:
         loader.vetted(repository, vetting)
 
 
-def test_a_card_that_wants_what_nobody_gives_is_refused(tmp_path: Path) -> None:
-    """A mistake of the card's is no version's failure: the worker does not start, and says which key."""
+def test_a_card_that_needs_missing_statistics_is_refused(tmp_path: Path) -> None:
+    """A mistake in the card is not a version's failure: the worker does not start, and the message names the key."""
     put(tmp_path / "r", double())
     card = tmp_path / "r" / "m" / "card.toml"
     card.write_text(card.read_text().replace("impute = 4.0", 'impute = "median"'))
@@ -190,20 +191,20 @@ def test_a_card_that_wants_what_nobody_gives_is_refused(tmp_path: Path) -> None:
         _load(tmp_path / "r")
 
 
-def test_the_pipeline_file_bounds_it(tmp_path: Path) -> None:
-    """Half of the time may be spent on the processor; without a word there, the defaults."""
+def test_the_pipeline_file_sets_the_limits(tmp_path: Path) -> None:
+    """The processor time is half of the wall time; without the keys the defaults apply."""
     text = 'name = "p"\nmodel = "m"\n[input]\ntopics = ["e"]\n'
     (tmp_path / "pipeline.toml").write_text(text)
     assert loader.limits(settings.load(tmp_path, {})) == Limits()
     (tmp_path / "pipeline.toml").write_text(text + '[models]\nvetting_memory_mb = 20\nvetting_time = "3s"\n')
-    found = loader.limits(settings.load(tmp_path, {}))
-    assert (found.memory, found.cpu, found.wall) == (20_000_000, 1.5, 3.0)
+    limits = loader.limits(settings.load(tmp_path, {}))
+    assert (limits.memory, limits.cpu, limits.wall) == (20_000_000, 1.5, 3.0)
     overlaid = settings.load(tmp_path, {"FAILSOFT_MODELS__VETTING_MEMORY_MB": "30"})
     assert loader.limits(overlaid).memory == 30_000_000
 
 
-def test_the_verdict_names_what_failed(tmp_path: Path) -> None:
-    """As alerts and histories want it: the check and the sentence."""
+def test_the_verdict_names_the_failed_check(tmp_path: Path) -> None:
+    """Alerts and histories use the check's name and its sentence."""
     put(tmp_path / "r", double(), [WRONG])
     repository = Repository(tmp_path / "r")
     vetting = loader.vet(repository, repository.card("m"), 1)

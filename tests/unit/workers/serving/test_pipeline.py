@@ -1,4 +1,4 @@
-"""Which cards a pipeline may use, and what is said of those that it may not."""
+"""Which cards a pipeline may use, and how others are refused."""
 
 from __future__ import annotations
 
@@ -42,42 +42,42 @@ def _cards(folder: Path, imputed: str = "", fallback: str = STATIC.format(chain=
 
 
 def test_a_pipeline_takes_the_cards_that_its_chain_names(tmp_path: Path) -> None:
-    """The primary's, and those of the models that may answer for it."""
+    """It loads the primary's card and those of the models in its fallback chain."""
     lite = CARD.format(imputed="", fallback="")
-    found = _cards(tmp_path, fallback=STATIC.format(chain='["model:lite", "static"]'), lite=lite)
-    assert set(found) == {"m", "lite"}  # type: ignore[call-overload]
+    cards = _cards(tmp_path, fallback=STATIC.format(chain='["model:lite", "static"]'), lite=lite)
+    assert set(cards) == {"m", "lite"}  # type: ignore[call-overload]
 
 
 def test_a_primary_without_a_fallback_is_refused(tmp_path: Path) -> None:
-    """Its last link always answers, so there must be one; the message says how to write it."""
+    """The last link always answers, so a primary needs a chain; the message says how to write one."""
     with pytest.raises(Refused, match=r"m/card.toml: fallback: missing.*chain = \[\"static\"\]"):
         _cards(tmp_path, fallback="")
 
 
 def test_a_chain_that_names_no_model_is_refused(tmp_path: Path) -> None:
-    """The message names the card, the key and the nearest spelling."""
+    """The message names the card, the key and the closest spelling."""
     lite = CARD.format(imputed="", fallback="")
     with pytest.raises(Refused, match=r"m/card.toml: fallback.chain: no model 'light'.*did you mean 'lite'"):
         _cards(tmp_path, fallback=STATIC.format(chain='["model:light", "static"]'), lite=lite)
 
 
 def test_a_rule_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
-    """Before an event is read, not when the primary first fails."""
-    found = _cards(tmp_path, fallback=STATIC.format(chain='["rule:no.such:thing", "static"]'))
+    """It is refused before an event is read, not when the primary first fails."""
+    cards = _cards(tmp_path, fallback=STATIC.format(chain='["rule:no.such:thing", "static"]'))
     with pytest.raises(Refused, match=r"card.toml: fallback.chain: rule:no.such:thing cannot be imported"):
-        load_rules(found["m"], "card.toml", tmp_path)  # type: ignore[index]
+        load_rules(cards["m"], "card.toml", tmp_path)  # type: ignore[index]
 
 
 def test_a_rule_is_found_in_the_pipeline_files_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A card's rules stand beside the pipeline file: PYTHONPATH says nothing of them."""
+    """A card's rules are in the folder of the pipeline file, which PYTHONPATH does not contain."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "rules_of_mine.py").write_text("def half(features):\n    return 0.5\n")
-    found = _cards(tmp_path, fallback=STATIC.format(chain='["rule:rules_of_mine:half", "static"]'))
-    rules = load_rules(found["m"], "card.toml", settings.load(tmp_path, {}).folder)  # type: ignore[index]
+    cards = _cards(tmp_path, fallback=STATIC.format(chain='["rule:rules_of_mine:half", "static"]'))
+    rules = load_rules(cards["m"], "card.toml", settings.load(tmp_path, {}).folder)  # type: ignore[index]
     assert rules["rule:rules_of_mine:half".removeprefix("rule:")]({}) == 0.5
 
 
 def test_last_known_features_are_refused_while_no_worker_keeps_them(tmp_path: Path) -> None:
-    """Accepting it would make each such event invalid, in silence."""
+    """Accepting the key would make each such event invalid without a message."""
     with pytest.raises(Refused, match=r"m/card.toml: features: 'x': impute = \"last_known\" is not supported yet"):
         _cards(tmp_path, imputed='impute = "last_known"')

@@ -1,4 +1,4 @@
-"""The board: this worker's breakers, what they admit, and what is told of their moves."""
+"""The serving registry: this worker's local breakers, what they admit, and which changes are shown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.kit import card
 
 
 class _Bench:
-    """A board with a clock that is moved by hand."""
+    """A registry with a clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -40,13 +40,13 @@ class _Bench:
         self.registry.serve(Served("m", version, {}), card("m"))
 
     def may_retry(self, waiting: bool = True) -> bool:
-        """As a lane asks; ``waiting``: it has retries that wait."""
+        """As a lane asks. ``waiting``: the lane has retries that wait."""
         if waiting:
             self.registry.request_probes("m")
         return self.registry.may_retry("m")
 
     def use(self, calls: int, failures: int) -> int:
-        """Asks for calls and reports them; how many were granted."""
+        """Asks for calls and reports them; returns how many were admitted."""
         admission = self.registry.admit("m@2", calls)
         if admission.granted:
             counts = Counts(admission.granted, min(failures, admission.granted))
@@ -58,7 +58,7 @@ class _Bench:
         return int((1000 + self.now) * 1000)
 
     def sees(self, state: str, generation: int, **fields: Any) -> None:
-        """The fleet's row comes; an open one's time is 15 s from now."""
+        """Absorbs a row of the fleet; an open row ends 15 s from now."""
         until = self.now_ms + 15_000 if state == "open" else None
         self.registry.absorb(BreakerRow("m@2", state, generation, self.now_ms, until, **fields))  # type: ignore[arg-type]
 
@@ -77,12 +77,12 @@ def bench() -> _Bench:
 
 
 def test_without_a_version_nothing_serves_and_the_ladder_waits(bench: _Bench) -> None:
-    """Nobody is asked before a version is there."""
+    """No model is asked before a version is loaded."""
     assert bench.registry.serving("m") is None and not bench.may_retry()
 
 
 def test_a_served_version_is_closed_and_admits_all(bench: _Bench) -> None:
-    """From the first call on, and its state is shown."""
+    """A new breaker is closed from the first call on, and its state is shown."""
     bench.serve()
     assert bench.registry.serving("m") == Served("m", 2, {}) and bench.may_retry()
     assert bench.use(1000, 0) == 1000
@@ -90,7 +90,7 @@ def test_a_served_version_is_closed_and_admits_all(bench: _Bench) -> None:
 
 
 def test_closed_open_half_open_closed(bench: _Bench) -> None:
-    """The whole walk: the ladder waits while it is open, gets its probes, and goes on once they passed."""
+    """The ladder waits while the breaker is open, gets its probes, and goes on when they have passed."""
     bench.serve()
     bench.use(20, 10)
     assert bench.use(1, 0) == 0 and not bench.may_retry()
@@ -99,17 +99,17 @@ def test_closed_open_half_open_closed(bench: _Bench) -> None:
     assert bench.may_retry(), "the wait is over: a retry may be the probe"
     assert bench.moved(BreakerState.OPEN, BreakerState.HALF_OPEN) == 1
     lent = bench.registry.admit("m@2", 10)
-    assert lent.granted == 3 and not bench.may_retry(), "the probes are out"
+    assert lent.granted == 3 and not bench.may_retry(), "all probes are in use"
     bench.registry.report("m@2", lent.generation, Counts(3))
     assert bench.may_retry() and bench.shown(BreakerState.CLOSED) == 1
 
 
 def test_after_failed_probes_live_events_go_first_and_the_ladder_after_them(bench: _Bench) -> None:
-    """Rows that nothing can answer, at the heads of the rungs, may not be the only ones to try a sound model."""
+    """Rows at the heads of the rungs that no model can answer must not be the only probes of a working model."""
     bench.serve()
     bench.use(20, 20)
     bench.now += 15
-    assert bench.may_retry(), "first the ladder: live events need not pay"
+    assert bench.may_retry(), "the ladder comes first, so that live events are not at risk"
     bench.use(1, 1)
     bench.now += 30
     assert not bench.may_retry() and bench.moved(BreakerState.OPEN, BreakerState.HALF_OPEN) == 2
@@ -117,11 +117,11 @@ def test_after_failed_probes_live_events_go_first_and_the_ladder_after_them(benc
     assert bench.may_retry(), "no live event came"
     bench.use(1, 1)
     bench.now += 60
-    assert bench.may_retry(), "and in turn"
+    assert bench.may_retry(), "the next half-open period begins with the ladder again"
 
 
-def test_probes_given_back_may_be_had_again(bench: _Bench) -> None:
-    """A call that was never made leaves its place to another."""
+def test_released_probes_are_granted_again(bench: _Bench) -> None:
+    """A call that was not made leaves its probe for another call."""
     bench.serve()
     bench.use(20, 20)
     bench.now += 15
@@ -131,7 +131,7 @@ def test_probes_given_back_may_be_had_again(bench: _Bench) -> None:
 
 
 def test_a_new_version_starts_closed_while_the_old_ones_breaker_is_open(bench: _Bench) -> None:
-    """Breakers are per version: what the old one did is not held against the new one."""
+    """Each version has its own breaker, so failures of the old version do not count against the new one."""
     bench.serve()
     bench.use(20, 20)
     bench.serve(version=3)
@@ -143,7 +143,7 @@ def test_a_new_version_starts_closed_while_the_old_ones_breaker_is_open(bench: _
 
 
 def test_the_ladder_waits_until_the_fleet_is_known(bench: _Bench) -> None:
-    """Who starts in an outage would burn an attempt of each waiting retry before he had heard of it."""
+    """A worker that starts during an outage would otherwise use up an attempt of each waiting retry."""
     bench.serve()
     bench.registry.knows_fleet = False
     assert not bench.may_retry() and bench.use(10, 0) == 10, "live events do not wait"
@@ -152,7 +152,7 @@ def test_the_ladder_waits_until_the_fleet_is_known(bench: _Bench) -> None:
 
 
 def test_a_row_is_obeyed_and_shown(bench: _Bench) -> None:
-    """Its moves count as this worker's; one that begins a state anew is no move that anybody made here."""
+    """A change by the fleet counts as a transition here; a row that renews the same state does not."""
     bench.serve()
     bench.sees("open", 1)
     assert bench.use(10, 0) == 0 and not bench.may_retry()
@@ -167,8 +167,8 @@ def test_a_row_is_obeyed_and_shown(bench: _Bench) -> None:
     )
 
 
-def test_a_row_of_a_version_that_is_not_here_is_no_matter(bench: _Bench) -> None:
-    """Another worker serves it."""
+def test_a_row_of_a_version_that_is_not_loaded_changes_nothing(bench: _Bench) -> None:
+    """Another worker serves that version."""
     bench.registry.absorb(BreakerRow("m@2", "forced_open", 1))
     bench.serve(version=3)
     bench.sees("forced_open", 1)
@@ -176,7 +176,7 @@ def test_a_row_of_a_version_that_is_not_here_is_no_matter(bench: _Bench) -> None
 
 
 def test_a_sick_node_is_shown_until_it_is_well(bench: _Bench) -> None:
-    """By the fleet's word, which comes without a new generation."""
+    """The fleet's row says which workers fail alone, without a new generation."""
     bench.serve()
     labels = {"model": "m", "version": "2"}
     for sick, value in ((("b",), None), (("b", "w"), 1.0), (("w",), 1.0), ((), 0.0)):
@@ -185,7 +185,7 @@ def test_a_sick_node_is_shown_until_it_is_well(bench: _Bench) -> None:
 
 
 def test_reports_are_numbered_over_restarts_and_versions(bench: _Bench) -> None:
-    """The owner takes the larger for the newer: they begin at the clock, and no two are the same."""
+    """The owner takes the larger number as the newer. Numbers start at the clock, and none is used twice."""
     bench.serve()
     bench.serve(version=3)
     for key in ("m@2", "m@3"):
@@ -195,7 +195,7 @@ def test_reports_are_numbered_over_restarts_and_versions(bench: _Bench) -> None:
     assert [(r.key, r.worker, r.counts) for r in first] == [(k, "w", Counts(5, 0, 0, 5)) for k in ("m@2", "m@3")]
     assert [r.at_ms for r in first] == [bench.now_ms] * 2
     assert bench.now_ms < first[0].sequence < first[1].sequence
-    assert list(bench.registry.reports()) == [], "told is told"
+    assert list(bench.registry.reports()) == [], "a report is sent once"
     bench.now += EVERY
     bench.use(1, 0)
     (later,) = bench.registry.reports()
@@ -207,8 +207,8 @@ def test_reports_are_numbered_over_restarts_and_versions(bench: _Bench) -> None:
     assert next(iter(registry.reports())).sequence > later.sequence
 
 
-def test_what_cannot_wait_is_news(bench: _Bench) -> None:
-    """A trip, calls that were refused, retries that wait, and what became of probes; counts can wait."""
+def test_urgent_reports_call_on_news(bench: _Bench) -> None:
+    """A trip, refused calls, waiting retries and ended probes are urgent; counts are not."""
     bench.serve()
     bench.use(10, 0)
     bench.may_retry()
@@ -231,8 +231,8 @@ def test_what_cannot_wait_is_news(bench: _Bench) -> None:
     assert [(r.kind, r.probes) for r in bench.registry.reports()] == [(ReportKind.PROBED, Probes(3))]
 
 
-def test_who_goes_alone_is_seen_to_probe(bench: _Bench) -> None:
-    """Its moves are its own from then on, and are counted as such."""
+def test_an_autonomous_breaker_probes_and_shows_its_states(bench: _Bench) -> None:
+    """After requests for probes without an answer, the worker probes alone and counts its own transitions."""
     bench.serve()
     bench.sees("open", 1)
     bench.now += 15
@@ -245,16 +245,16 @@ def test_who_goes_alone_is_seen_to_probe(bench: _Bench) -> None:
 
 
 def test_the_policy_is_the_cards() -> None:
-    """Every threshold of the card is the breaker's, and a probe's lease outlasts its call."""
+    """Every threshold of the card is the breaker's, and a probe's lease is longer than a call's budget."""
     section = card("m").breaker
-    found = policy(card("m"))
+    breaker_policy = policy(card("m"))
     for name in ("failure_rate", "window", "minimum_calls", "slow_call", "slow_rate", "open_for", "max_open", "probes"):
-        assert getattr(found, name) == getattr(section, name)
-    assert found.probe_lease > card("m").model.budget
+        assert getattr(breaker_policy, name) == getattr(section, name)
+    assert breaker_policy.probe_lease > card("m").model.budget
 
 
-def test_probes_that_nobody_ran_are_granted_again_within_their_lease(bench: _Bench) -> None:
-    """Given back, they are there for the next batch; only reported as no calls, they are gone until the lease ends."""
+def test_probes_that_were_not_run_are_granted_again_within_their_lease(bench: _Bench) -> None:
+    """Released probes go to the next batch. Probes reported with no calls are lost until the lease ends."""
     bench.serve()
     bench.sees("open", 1)
     bench.now += 15

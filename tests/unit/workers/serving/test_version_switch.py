@@ -1,4 +1,4 @@
-"""A worker follows the fleet's versions: what it loads, when it swaps, what it unloads, and what it tells."""
+"""A worker follows the fleet's versions: what it loads, switches to and unloads, and which heartbeats it sends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROWS = columns([{"x": 0.5, "y": 1.0}], CARD.specs)
 
 
 class Loaded:
-    """A model that answers its version, once it is let."""
+    """A model that answers its version number, once ``may_end`` is set."""
 
     def __init__(self, version: int) -> None:
         self.version, self.closed = version, False
@@ -50,7 +50,7 @@ class Loaded:
 
 
 class Desk:
-    """A worker that serves version 1, and a repository of which the test says what loads."""
+    """A worker that serves version 1, and a repository in which the test decides what loads."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -111,7 +111,7 @@ class Desk:
         assert result.predictions is not None, result.bad
         return float(result.predictions.scores[0])
 
-    def told(self) -> list[tuple[int | None, str | None]]:
+    def sent(self) -> list[tuple[int | None, str | None]]:
         return [(p.serving, p.problem) for p in self.versions.heartbeats() if p.model == "m"]
 
     def info(self, version: int) -> float | None:
@@ -121,7 +121,7 @@ class Desk:
 
 @pytest.fixture
 async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    """It runs, and looks often."""
+    """Runs, and checks for retries often."""
     monkeypatch.setattr(tested, "LOOK", 0.01)
     desk = Desk()
     desk._loop = asyncio.get_running_loop()  # type: ignore[attr-defined]
@@ -134,7 +134,7 @@ async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
 
 
 async def test_a_worker_that_ends_unloads_what_it_serves(desk: Desk) -> None:
-    """Its models may have processes of their own, which it waits for."""
+    """A model may have its own processes, which a worker that ends waits for."""
     desk.wants(2)
     await eventually(lambda: desk.loaded[1].closed, 20, "version 1 to be unloaded")
     assert not desk.loaded[2].closed
@@ -143,17 +143,17 @@ async def test_a_worker_that_ends_unloads_what_it_serves(desk: Desk) -> None:
 
 
 async def test_the_fleets_version_is_loaded_and_the_one_before_unloaded(desk: Desk) -> None:
-    """Between two batches; its breaker and metrics go with it."""
+    """The switch happens between two batches; the old version's breaker and metrics are removed."""
     assert await desk.score() == pytest.approx(0.1) and desk.info(1) == 1
     desk.wants(2)
     await eventually(lambda: desk.loaded[1].closed, 20, "version 1 to be unloaded")
     assert await desk.score() == pytest.approx(0.2)
     assert set(desk.registry.breakers) == {"m@2", "n@1"} and (desk.info(1), desk.info(2)) == (None, 1)
-    assert desk.told() == [(2, None)]
+    assert desk.sent() == [(2, None)]
 
 
 async def test_a_call_under_way_ends_on_the_version_that_it_began_on(desk: Desk) -> None:
-    """The new one answers meanwhile, and the old one is unloaded only then."""
+    """The new version answers new calls; the old one is unloaded when its last call has ended."""
     desk.loaded[1].may_end.clear()
     call = asyncio.create_task(desk.score())
     await eventually(lambda: desk.runner._models["m@1"].calls, 20, "the call to be under way")
@@ -167,10 +167,10 @@ async def test_a_call_under_way_ends_on_the_version_that_it_began_on(desk: Desk)
 
 
 async def test_a_version_that_cannot_serve_leaves_the_one_before(desk: Desk) -> None:
-    """The fleet is told why, and it is tried again later and later: it may be on its way to this machine."""
+    """The heartbeat gives the reason, and the version is retried with growing waits: its files may still be copied."""
     desk.broken.add(3)
     desk.wants(3)
-    await eventually(lambda: desk.told() == [(1, "m@3: broken")], 20, "the problem to be told")
+    await eventually(lambda: desk.sent() == [(1, "m@3: broken")], 20, "the problem to be reported")
     assert await desk.score() == pytest.approx(0.1) and desk.asked == [3]
     desk.now += 1.0
     await eventually(lambda: desk.asked == [3, 3], 20, "a second try")
@@ -178,21 +178,21 @@ async def test_a_version_that_cannot_serve_leaves_the_one_before(desk: Desk) -> 
     desk.broken.clear()
     desk.now += 0.1
     await eventually(lambda: desk.serves == 3, 20, "version 3 to serve")
-    assert desk.told() == [(3, None)]
+    assert desk.sent() == [(3, None)]
 
 
-async def test_a_new_wish_is_not_kept_waiting_for_an_old_ones_turn(desk: Desk) -> None:
-    """The backoff is the refused version's."""
+async def test_another_wanted_version_does_not_wait_for_the_back_off(desk: Desk) -> None:
+    """The back-off belongs to the version that could not serve."""
     desk.broken.add(3)
     desk.wants(3)
-    await eventually(lambda: desk.told() == [(1, "m@3: broken")], 20, "the problem to be told")
+    await eventually(lambda: desk.sent() == [(1, "m@3: broken")], 20, "the problem to be reported")
     desk.wants(2)
     await eventually(lambda: desk.serves == 2, 20, "version 2 to serve")
-    assert desk.told() == [(2, None)]
+    assert desk.sent() == [(2, None)]
 
 
-async def test_an_order_that_comes_while_another_version_loads_is_the_one_that_counts(desk: Desk) -> None:
-    """What was loaded for an order that is past never serves, and its memory is given back."""
+async def test_the_newest_row_counts_while_another_version_loads(desk: Desk) -> None:
+    """A version that is no longer wanted when it is loaded never serves, and is closed."""
     desk.slow[3] = asyncio.Event()
     desk.wants(3)
     await eventually(lambda: desk.asked == [3], 20, "version 3 to be loading")
@@ -202,8 +202,8 @@ async def test_an_order_that_comes_while_another_version_loads_is_the_one_that_c
     assert desk.asked == [3, 2] and desk.loaded[3].closed and set(desk.registry.breakers) == {"m@2", "n@1"}
 
 
-async def test_an_order_that_is_taken_back_while_it_loads_leaves_all_as_it_was(desk: Desk) -> None:
-    """Also when what was wanted turns out to be broken: that is nobody's problem any more."""
+async def test_a_row_that_returns_to_the_served_version_during_a_load(desk: Desk) -> None:
+    """The served version stays, and a failure of the version that is no longer wanted is not reported."""
     problems: list[str | None] = []
     desk.versions.on_news = lambda: problems.append(desk.versions._models["m"].problem)
     for version in (3, 4):
@@ -215,13 +215,13 @@ async def test_an_order_that_is_taken_back_while_it_loads_leaves_all_as_it_was(d
         desk.slow[version].set()
     await eventually(lambda: desk.loaded[3].closed, 20, "version 3 to be closed")
     assert desk.serves == 1 and not desk.loaded[1].closed
-    desk.wants(2)  # its turn comes when version 4 has failed
+    desk.wants(2)  # it is loaded after version 4 has failed
     await eventually(lambda: desk.serves == 2, 20, "version 2 to serve")
     assert problems == [None] and desk.asked == [3, 4, 2]
 
 
-async def test_a_models_vetting_holds_up_no_other_model(desk: Desk) -> None:
-    """It may take a minute, and another's rollback is not to wait for it."""
+async def test_a_vetting_does_not_delay_another_model(desk: Desk) -> None:
+    """A vetting may take a minute, and another model's rollback must not wait for it."""
     desk.slow[3] = asyncio.Event()
     desk.wants(3)
     await eventually(lambda: desk.asked == [3], 20, "version 3 to be loading")
@@ -230,8 +230,8 @@ async def test_a_models_vetting_holds_up_no_other_model(desk: Desk) -> None:
     assert desk.serves == 1
 
 
-async def test_rows_that_are_read_again_are_not_followed_again(desk: Desk) -> None:
-    """A rebalance of the control plane brings the table's whole history."""
+async def test_old_rows_that_are_read_again_are_ignored(desk: Desk) -> None:
+    """After a rebalance of the control plane the table's whole history is read again."""
     for version in (2, 3, 2):
         desk.wants(version)
         await eventually(lambda version=version: desk.serves == version, 20, "the version to serve")  # type: ignore[misc]
@@ -245,7 +245,7 @@ async def test_rows_that_are_read_again_are_not_followed_again(desk: Desk) -> No
 
 
 async def test_a_worker_that_ends_waits_for_no_load(desk: Desk) -> None:
-    """A vetting may take a minute: what it loads then is of no use to anybody."""
+    """A vetting may take a minute, and its version would not be used."""
     desk.slow[3] = asyncio.Event()
     desk.wants(3)
     await eventually(lambda: desk.asked == [3], 20, "version 3 to be loading")
@@ -253,15 +253,15 @@ async def test_a_worker_that_ends_waits_for_no_load(desk: Desk) -> None:
     assert desk.serves == 1 and not desk.loaded[1].closed
 
 
-async def test_presences_are_told_now_and_then_and_at_once_when_something_changed(desk: Desk) -> None:
-    """The fleet counts who is there."""
-    assert desk.told() == [(1, None)] and desk.told() == []
+async def test_heartbeats_are_sent_regularly_and_at_once_after_a_change(desk: Desk) -> None:
+    """The fleet counts its workers by their heartbeats."""
+    assert desk.sent() == [(1, None)] and desk.sent() == []
     desk.now += EVERY
-    assert desk.told() == [(1, None)]
+    assert desk.sent() == [(1, None)]
 
 
-async def test_health_is_of_what_came_back(desk: Desk) -> None:
-    """Failures that are the model's, and confidences of the rows that it answered."""
+async def test_health_counts_the_results_of_calls(desk: Desk) -> None:
+    """It counts failures of the model, and the confidences of the rows that the model answered."""
     call = Call("m@1", columns([{"x": 0.5, "y": 1.0}] * 4, CARD.specs), 1.0, 1.0)
     desk.versions.on_result(call, fine(call))
     desk.versions.on_result(call, failing(0, 2)(call))
@@ -272,8 +272,8 @@ async def test_health_is_of_what_came_back(desk: Desk) -> None:
     assert health.sure / health.judged == pytest.approx(0.9)
 
 
-async def test_a_breaker_of_a_version_that_comes_is_under_the_fleets_row(desk: Desk) -> None:
-    """The row may have come long before, when nothing of that version was loaded."""
+async def test_a_new_versions_breaker_obeys_the_fleets_row(desk: Desk) -> None:
+    """The row may have arrived before the version was loaded here."""
     from failsoft.models.breaker.rules import BreakerState
     from failsoft.schemas.fleet.breaker import BreakerRow
 
@@ -284,8 +284,8 @@ async def test_a_breaker_of_a_version_that_comes_is_under_the_fleets_row(desk: D
     assert desk.registry.admit("m@2", 5).granted == 0
 
 
-def test_a_worker_without_any_version_takes_what_comes() -> None:
-    """Nothing could be loaded when it started: what is copied in later is served without a restart."""
+def test_a_worker_without_a_version_serves_one_that_appears() -> None:
+    """If no version could be loaded at the start, one that is copied in later is served without a restart."""
 
     async def main() -> Any:
         desk = Desk()
@@ -300,8 +300,8 @@ def test_a_worker_without_any_version_takes_what_comes() -> None:
     assert asyncio.run(main()) == [None]
 
 
-async def test_the_skew_is_told_and_goes(desk: Desk) -> None:
-    """A version that nobody serves any more is 0, and not what it was when somebody did."""
+async def test_the_gauge_of_workers_per_version_returns_to_zero(desk: Desk) -> None:
+    """When no worker serves a version any more, its gauge is 0 and does not keep the old value."""
 
     def workers(version: int) -> float | None:
         return desk.collector.get_sample_value("failsoft_fleet_workers", {"model": "m", "version": str(version)})
