@@ -115,7 +115,7 @@ class Hasty(Freezing):
     """Broken on purpose: reads the offsets before it fences the former owner, which may commit in between."""
 
     async def _open(self) -> None:
-        await super()._seek([*self._live, *sorted(self._ladder)])
+        await super()._seek([*self._live, *sorted(self.ladder)])
         print(f"has read the offsets of lane {self.index}", flush=True)
         while (self.folder / "gate").exists():
             await asyncio.sleep(0.02)
