@@ -72,8 +72,8 @@ def init(
         output.note(
             f"put your model in {artifact}, and describe its features in {artifact.parent.parent / 'card.toml'}"
         )
-    for told in shape.told:
-        output.note(told)
+    for note in shape.notes:
+        output.note(note)
     pipeline = f"--pipeline {shlex.quote(str(folder))}"
     events = f"failsoft publish {shlex.quote(str(folder / 'events.ndjson'))} {pipeline}"
     typer.echo(output.next_commands([f"failsoft topics apply {pipeline}", f"failsoft worker {pipeline}", events]))
