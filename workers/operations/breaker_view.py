@@ -57,7 +57,7 @@ def check_version(target: str, model: str, keys: Iterable[str]) -> None:
 
 
 def obeyed(command: Command, found: Rows) -> dict[str, BreakerRow]:
-    """The rows that ``command`` targets, if each shows that the owner obeyed it; else, or without rows, an empty dict."""
+    """The rows that ``command`` targets, if each shows that the owner obeyed it; else an empty dict."""
     name = f"{command.at_ms} {command.action} {command.who}"  # as failsoft.models.breaker.fleet writes it
     keys = targets(command.target, found)
     done = {k: row for k in keys if isinstance(row := found[k], BreakerRow) and name in row.commands}
