@@ -45,9 +45,7 @@ def test_the_generated_files_are_valid(tmp_path: Path) -> None:
     card = load_card(Path(made.models.repository) / "fraud-score" / "card.toml")
     events = [json.loads(line) for line in (tmp_path / "fraud" / "events.ndjson").read_text().splitlines()]
     assert [set(e["features"]) for e in events] == [{f.name for f in card.features}] * 3
-    assert (
-        Repository(Path(made.models.repository)).versions("fraud-score") == []
-    )  # the folder of version 1 exists, without a model
+    assert Repository(Path(made.models.repository)).versions("fraud-score") == []  # version 1 has no model yet
 
 
 def test_it_prints_the_files_and_the_next_commands(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ WHO = "failsoft"
 
 
 class Rollbacks:
-    """Considers a rollback once for each failed half-open cycle, and orders it once an older version passes its checks.
+    """Considers a rollback once for each failed half-open period. Orders it when an older version passes its checks.
 
     breaker, rollout_of: read the fleet's breaker row of a key and rollout row of a model.
     alert, order: send the alert or the order that was decided.
@@ -37,7 +37,7 @@ class Rollbacks:
     ) -> None:
         self._owner, self._breaker, self._rollout_of = owner, breaker, rollout_of
         self._alert, self._order = alert, order
-        self._considered: dict[str, int] = {}  # by key: the count of failed cycles last considered
+        self._considered: dict[str, int] = {}  # by key: the failed half-open periods when last considered
         self._under_way: set[asyncio.Task[None]] = set()
 
     @property
@@ -55,7 +55,7 @@ class Rollbacks:
         self._considered.pop(key, None)
 
     async def consider(self, breaker: BreakerRow) -> None:
-        """Starts a rollback from the breaker's version if enough cycles failed, or alerts why none is possible."""
+        """Starts a rollback from the breaker's version if enough half-open periods failed; alerts if none is possible."""
         model = ModelVersion.of_key(breaker.key).model
         if self._considered.get(breaker.key) == breaker.reopenings:
             return
