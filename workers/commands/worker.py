@@ -72,7 +72,7 @@ def worker(
     raise typer.Exit(_one(settings, worker_id, metrics_port, metrics_host, pipeline or ctx.obj.pipeline))
 
 
-def _nothing_begun(number: int, frame: object) -> None:
+def _exit_at_once(number: int, frame: object) -> None:
     """Handles SIGTERM during the start, when there is nothing to drain yet."""
     raise SystemExit(0)
 
@@ -88,7 +88,7 @@ def _say(text: str, more: str = "", **fields: object) -> None:
 
 
 def _one(settings: Settings, worker_id: str | None, port: int, host: str, file: Path | None) -> int:
-    signal.signal(signal.SIGTERM, _nothing_begun)  # until the running worker installs its own handler
+    signal.signal(signal.SIGTERM, _exit_at_once)  # until the running worker installs its own handler
     # Claimed before the imports, which take seconds, so that a duplicate id is refused at once.
     from failsoft.workers.identity import claim
 

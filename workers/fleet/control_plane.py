@@ -74,8 +74,8 @@ class ControlPlane:
         self._owner, self._keys = owner, keys
         self.on_row: Callable[[], None] = lambda: None  # called when a table has changed
         self._ready = False
-        self._era = -1
-        self._own: dict[tuple[str, str], tuple[BreakerRow | RolloutRow, dict[str, Any]]] = {}
+        self._generation = -1
+        self._own_rows: dict[tuple[str, str], tuple[BreakerRow | RolloutRow, dict[str, Any]]] = {}
         self._rollback = Rollbacks(owner, self._breaker, self._rollout, self._alert, self._send_order)
         self._published: dict[str, tuple[RolloutRow, int]] = {}  # by model: the row last written, and when (ms)
         self._outcomes = self._topic(names.outcomes)
@@ -122,9 +122,9 @@ class ControlPlane:
         The owner cannot rely on the table alone. Faust reads each write back tens of milliseconds later and puts it
         over newer writes, so reports and orders from that time were lost.
         """
-        if self._era != self.app.consumer_generation_id:
-            self._era, self._own = self.app.consumer_generation_id, {}
-        return self._own
+        if self._generation != self.app.consumer_generation_id:
+            self._generation, self._own_rows = self.app.consumer_generation_id, {}
+        return self._own_rows
 
     async def _read(self, event: Any) -> None:
         """Called by Faust for each row that it reads; Faust applies the row before it awaits anything."""
@@ -151,11 +151,11 @@ class ControlPlane:
                 continue
             for message in messages:
                 if isinstance(message, (Report, Command)):
-                    await self._take(message)
+                    await self._fold_breaker(message)
                 else:
-                    await self._take_rollout(message)
+                    await self._fold_rollout(message)
 
-    async def _take(self, message: Report | Command) -> None:
+    async def _fold_breaker(self, message: Report | Command) -> None:
         key = message.key if isinstance(message, Report) else message.target
         policy = self._owner.policy(key)
         if policy is None:
@@ -169,7 +169,7 @@ class ControlPlane:
             self._write(self._breakers, key, folded.row)
         await self._rollback.consider(folded.row)
 
-    async def _take_rollout(self, message: Heartbeat | Order) -> None:
+    async def _fold_rollout(self, message: Heartbeat | Order) -> None:
         model = message.model if isinstance(message, Heartbeat) else self._owner.model(message.target)
         if model is None:
             return
@@ -178,13 +178,13 @@ class ControlPlane:
         folded = rollout.fold(row, message, self._owner.rollbacks[model], now_ms)
         await self._alert(*folded.alerts)
         if folded.change is not None:
-            await self._afresh(str(ModelVersion(model, folded.change.to)), folded.change)
+            await self._reset_breaker(str(ModelVersion(model, folded.change.to)), folded.change)
         if folded.row is not None and folded.row is not row:
             self._publish_version(model, folded.row, now_ms)
         if folded.change is not None:
             self._owner.changed(model, folded.change)
 
-    async def _afresh(self, key: str, change: Change) -> None:
+    async def _reset_breaker(self, key: str, change: Change) -> None:
         """Resets the breaker of a version that becomes active: it is called at once and judged by new calls only.
 
         Otherwise failures from its earlier service would keep it open and roll it back without a new call. A state
@@ -195,7 +195,7 @@ class ControlPlane:
         row = self._breaker(key)
         if row is not None and BreakerState(row.state) in (BreakerState.OPEN, BreakerState.HALF_OPEN):
             why = f"{change.trigger} by {change.who}: the version starts with an empty window"
-            await self._take(Command(key, Action.RESET, WHO, why, self._owner.now_ms()))
+            await self._fold_breaker(Command(key, Action.RESET, WHO, why, self._owner.now_ms()))
 
     async def _alert(self, *alerts: Alert) -> None:
         """Sends alerts before the row is written: if the owner dies in between, they are repeated and not lost."""

@@ -38,16 +38,16 @@ class Rollbacks:
         self._owner, self._breaker, self._rollout_of = owner, breaker, rollout_of
         self._alert, self._order = alert, order
         self._considered: dict[str, int] = {}  # by key: the failed half-open periods when last considered
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
 
     @property
     def busy(self) -> bool:
         """Is a rollback in progress?"""
-        return bool(self._under_way)
+        return bool(self._running)
 
     def cancel(self) -> None:
         """Cancels rollbacks in progress; the next owner considers them again."""
-        for task in self._under_way:
+        for task in self._running:
             task.cancel()
 
     def forget(self, key: str) -> None:
@@ -55,7 +55,7 @@ class Rollbacks:
         self._considered.pop(key, None)
 
     async def consider(self, breaker: BreakerRow) -> None:
-        """Starts a rollback from the breaker's version if enough half-open periods failed; alerts if none is possible."""
+        """Starts a rollback from the breaker's version if enough half-open periods failed, or alerts why not."""
         model = ModelVersion.of_key(breaker.key).model
         if self._considered.get(breaker.key) == breaker.reopenings:
             return
@@ -69,17 +69,17 @@ class Rollbacks:
             await self._refuse(breaker.key, decision.why)
             return
         # In a task of its own: checking a version takes a second or more, and reports must not wait for it.
-        task = asyncio.get_running_loop().create_task(self._go_back(breaker.key, decision, now_ms))
-        self._under_way.add(task)
-        task.add_done_callback(lambda task: self._ended(breaker.key, task))
+        task = asyncio.get_running_loop().create_task(self._roll_back(breaker.key, decision, now_ms))
+        self._running.add(task)
+        task.add_done_callback(lambda task: self._on_end(breaker.key, task))
 
-    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+    def _on_end(self, key: str, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a rollback failed before its order was sent", key=key, error=repr(error))
             self.forget(key)  # the next message about this breaker starts it again
 
-    async def _go_back(self, key: str, back: rollout.Rollback, decided_ms: int) -> None:
+    async def _roll_back(self, key: str, back: rollout.Rollback, decided_ms: int) -> None:
         """Orders a rollback to the first candidate that passes its checks. The order is folded like any other."""
         failing = ModelVersion.of_key(key)
         refused = []

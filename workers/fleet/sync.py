@@ -94,7 +94,7 @@ class Sync(Service):  # type: ignore[misc]
             try:
                 await asyncio.wait_for(plane.app.start(), START_WITHIN)
                 ended = 0
-                why: object = await self._end_of(plane)
+                why: object = await self._wait_for_end(plane)
             except Exception as e:  # noqa: BLE001 - events are scored without it, so no error may end the worker
                 why = e
             if self.should_stop:
@@ -105,7 +105,7 @@ class Sync(Service):  # type: ignore[misc]
             await self.sleep(doubled(*BACKOFF, ended))
             ended += 1
 
-    async def _end_of(self, plane: ControlPlane) -> object:
+    async def _wait_for_end(self, plane: ControlPlane) -> object:
         """Waits until the plane ends or its topic is gone; returns why. Faust never finds a re-created topic again, so
         a plane without its topic must be replaced.
         """
@@ -180,7 +180,7 @@ class Sync(Service):  # type: ignore[misc]
                     messages += [(h.model, h.to_bytes()) for h in self._versions.heartbeats()]
                 try:
                     if producer is None or now - checked > TOPIC_LOOK:
-                        producer, checked = producer or await self._connected(), now
+                        producer, checked = producer or await self._connect(), now
                         await asyncio.wait_for(producer.partitions_for(self._outcomes), SENT_WITHIN)
                         self._topic_is(there=True)
                     sent = [
@@ -201,7 +201,7 @@ class Sync(Service):  # type: ignore[misc]
             if producer is not None:
                 await self._close(producer)
 
-    async def _connected(self) -> AIOKafkaProducer:
+    async def _connect(self) -> AIOKafkaProducer:
         producer = self._make_producer()
         try:
             await asyncio.wait_for(producer.start(), SENT_WITHIN)
@@ -220,10 +220,10 @@ class Sync(Service):  # type: ignore[misc]
         await asyncio.sleep(LOOK / 4)  # collects news that arrive together into one round
 
     async def _close(self, producer: AIOKafkaProducer) -> None:
-        await _give_up(producer.stop(), CLOSE_WITHIN, "a producer of reports")
+        await _stop_within(producer.stop(), CLOSE_WITHIN, "a producer of reports")
 
     async def _end(self, plane: ControlPlane) -> None:
-        await _give_up(plane.end(), STOP_WITHIN, "a control plane")
+        await _stop_within(plane.end(), STOP_WITHIN, "a control plane")
 
     async def on_stop(self) -> None:
         """Stops the control plane; another worker becomes the owner."""
@@ -232,7 +232,7 @@ class Sync(Service):  # type: ignore[misc]
             await self._end(plane)
 
 
-async def _give_up(ending: Coroutine[Any, Any, None], within: float, name: str) -> None:
+async def _stop_within(ending: Coroutine[Any, Any, None], within: float, name: str) -> None:
     """Awaits ``ending`` for at most ``within`` seconds, in a task of its own.
 
     Its error or cancellation must not end this worker. If it does not end in time, it is cancelled but not awaited,

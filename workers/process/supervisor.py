@@ -52,16 +52,16 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._end, 0, signal.SIGTERM)
         loop.add_signal_handler(signal.SIGINT, self._end, 130, signal.SIGINT)
-        keepers = [loop.create_task(self._keep(i, command)) for i, command in enumerate(self._commands)]
+        tasks = [loop.create_task(self._supervise(i, command)) for i, command in enumerate(self._commands)]
         stopped = loop.create_task(self._stop.wait())
-        everything = asyncio.gather(*keepers)
+        everything = asyncio.gather(*tasks)
         both: set[asyncio.Future[Any]] = {stopped, everything}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if not self._stop.is_set():
             await everything  # all workers were asked to end; raises the error of a task that failed
             return 0
-        _, late = await asyncio.wait(keepers, timeout=self._drain)
+        _, late = await asyncio.wait(tasks, timeout=self._drain)
         if late:
             log.error("workers did not end in time and are killed", workers=len(late), seconds=self._drain)
             for process in self._running.values():
@@ -81,7 +81,7 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
 
-    async def _keep(self, index: int, command: Sequence[str]) -> None:
+    async def _supervise(self, index: int, command: Sequence[str]) -> None:
         loop = asyncio.get_running_loop()
         crashes = 0
         while not self._stop.is_set():

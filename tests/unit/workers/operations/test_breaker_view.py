@@ -71,7 +71,7 @@ def test_a_model_without_a_row_is_closed() -> None:
         ("repayment-lite", None, "closed", 0),
     ]
     assert (about[0]["failure_rate"], about[0]["failure_rate_opens"]) == (None, None)
-    assert shown(about[1])["for"] is None, "nobody knows since when"
+    assert shown(about[1])["for"] is None, "the start of its state is unknown"
 
 
 def test_rates_are_of_the_fresh_windows() -> None:
