@@ -30,7 +30,7 @@ Who = Annotated[
 ]
 Wait = Annotated[
     float,
-    typer.Option("--wait", metavar="SECONDS", min=0, help="Longest wait until the owner obeys; 0 does not wait."),
+    typer.Option("--wait", metavar="SECONDS", min=0, help="Maximum wait until the owner obeys; 0 does not wait."),
 ]
 
 WAIT = 10.0

@@ -109,9 +109,11 @@ def replay_(
         str | None, typer.Option(metavar="WHEN", help="Only deaths before this time: an ISO time, or an age.")
     ] = None,
     event: Annotated[str | None, typer.Option(metavar="ID", help="Only this event, by its id or origin.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most dead letters to replay.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of dead letters to replay.", show_default=False)
+    ] = None,
     per_second: Annotated[
-        float | None, typer.Option("--rate", metavar="N/s", parser=rate, help="Most dead letters a second.")
+        float | None, typer.Option("--rate", metavar="N/s", parser=rate, help="Maximum dead letters a second.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be replayed.")] = False,
     replay_id: Annotated[

@@ -15,10 +15,10 @@ def people(as_json: bool) -> bool:
     return not as_json and sys.stdout.isatty()
 
 
-def rows(found: Iterable[Mapping[str, Any]], columns: Sequence[str], as_json: bool, title: str | None = None) -> None:
+def rows(items: Iterable[Mapping[str, Any]], columns: Sequence[str], as_json: bool, title: str | None = None) -> None:
     """Prints rows: a table of ``columns`` on a terminal, else NDJSON with every key of every row."""
     if not people(as_json):
-        for row in found:
+        for row in items:
             line(_json(row))
         sys.stdout.flush()
         return
@@ -27,7 +27,7 @@ def rows(found: Iterable[Mapping[str, Any]], columns: Sequence[str], as_json: bo
     from rich.text import Text
 
     table = Table(*[c.replace("_", " ") for c in columns], title=title, title_justify="left")
-    for row in found:
+    for row in items:
         table.add_row(*[Text(cell(row.get(c))) for c in columns])
     Console().print(table)
 

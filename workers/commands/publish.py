@@ -54,7 +54,7 @@ def publish(
     ] = None,
     per_second: Annotated[
         float | None,
-        typer.Option("--rate", metavar="N/s", parser=rate, help="Most events a second.", show_default=False),
+        typer.Option("--rate", metavar="N/s", parser=rate, help="Maximum events a second.", show_default=False),
     ] = None,
     key: Annotated[
         str | None,

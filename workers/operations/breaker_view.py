@@ -23,7 +23,7 @@ UNREADABLE = "unreadable"
 """Shown as the state of a row that cannot be parsed. Workers treat such a row as missing."""
 
 LONGEST_KEY = 10_000
-"""Most bytes of a changelog key that is parsed. Our keys have at most 300, or 600 where JSON escapes them."""
+"""Maximum bytes of a changelog key that is parsed. Our keys have at most 300, or 600 where JSON escapes them."""
 
 
 def rows(latest: Mapping[bytes | None, bytes | None]) -> dict[str, BreakerRow | Malformed]:
@@ -56,11 +56,11 @@ def check_version(target: str, model: str, keys: Iterable[str]) -> None:
     raise ValueError(f"{target!r} is neither in the model repository nor in the fleet; there are: {there}")
 
 
-def obeyed(command: Command, found: Rows) -> dict[str, BreakerRow]:
+def obeyed(command: Command, by_key: Rows) -> dict[str, BreakerRow]:
     """The rows that ``command`` targets, if each shows that the owner obeyed it; else an empty dict."""
     name = f"{command.at_ms} {command.action} {command.who}"  # as failsoft.models.breaker.fleet writes it
-    keys = targets(command.target, found)
-    done = {k: row for k in keys if isinstance(row := found[k], BreakerRow) and name in row.commands}
+    keys = targets(command.target, by_key)
+    done = {k: row for k in keys if isinstance(row := by_key[k], BreakerRow) and name in row.commands}
     return done if len(done) == len(keys) else {}
 
 
@@ -71,11 +71,11 @@ def state(row: BreakerRow | Malformed | None) -> str:
     return UNREADABLE if isinstance(row, Malformed) else row.state
 
 
-def listed(found: Rows, policies: Mapping[str, BreakerPolicy], now_ms: int) -> list[dict[str, Any]]:
+def listed(by_key: Rows, policies: Mapping[str, BreakerPolicy], now_ms: int) -> list[dict[str, Any]]:
     """Describes every breaker. A model of the pipeline without a row was never reported on: it is listed as closed."""
-    with_rows = {model_of_key(key) for key in found}
+    with_rows = {model_of_key(key) for key in by_key}
     new = {model: BreakerRow(model) for model in policies if model not in with_rows}
-    every = sorted([*found.items(), *new.items()], key=lambda item: _order(item[0]))
+    every = sorted([*by_key.items(), *new.items()], key=lambda item: _order(item[0]))
     return [described(key, row, policies.get(_parts(key)[0]), now_ms) for key, row in every]
 
 

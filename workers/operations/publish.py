@@ -28,7 +28,7 @@ AT_ONCE = 2_000
 """Rows packed into batches at a time; the event loop sends between two such steps."""
 
 IN_FLIGHT = 64
-"""Most unacknowledged batches: at most 32 MB."""
+"""Maximum unacknowledged batches: at most 32 MB."""
 
 LAST_ACKS = 10.0
 """Seconds that an interrupted command waits for acknowledgements of sent batches."""
@@ -165,7 +165,7 @@ async def publish(
     """Publishes the rows from ``source`` and waits for all acknowledgements.
 
     rate: events a second; None is as fast as possible.
-    limit: most events to publish.
+    limit: maximum events to publish.
     began: called once with the live ``Sent`` counter, so that a caller has it after an interruption or an error.
     Raises NoSuchTopic, KafkaUnreachable or KafkaError.
     """

@@ -34,10 +34,10 @@ from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
 
 AT_ONCE = 500
-"""Most dead letters a transaction: workers need at most a second for them, and an abort repeats little work."""
+"""Maximum dead letters a transaction: workers need at most a second for them, and an abort repeats little work."""
 
 BYTES_AT_ONCE = 8_000_000
-"""Most bytes of keys and values a transaction: 500 records of the largest size would need too much memory."""
+"""Maximum bytes of keys and values a transaction: 500 records of the largest size would need too much memory."""
 
 COMMIT_TIMEOUT = 60.0
 """Seconds for one transaction, also passed to the broker as its limit. A commit can hang forever when a coordinator
@@ -98,7 +98,7 @@ class ReplayOptions:
 
     Attributes:
         replay_id: written to the header ``failsoft-replay-id`` of each replay.
-        limit: most dead letters to replay.
+        limit: maximum dead letters to replay.
         rate: dead letters a second; None is as fast as possible.
         dry_run: count only; changes nothing and fences no other replay.
     """
@@ -179,7 +179,7 @@ async def find(pipeline: Settings, wanted: DeadLetterFilter | tuple[int, int]) -
 
     The second part of each pair says whether the letter was replayed.
     """
-    found: list[Letter] = []
+    selected: list[Letter] = []
     async with topic_reader.reader(pipeline, pipeline.names.dead) as reader:
         bounds = dict(await reader.bounds())
         if not isinstance(wanted, DeadLetterFilter):
@@ -192,13 +192,13 @@ async def find(pipeline: Settings, wanted: DeadLetterFilter | tuple[int, int]) -
         async with aclosing(reader.until(bounds)) as batches:
             async for records in batches:
                 letters = map(letter, records)
-                found += [
+                selected += [
                     each
                     for each in letters
                     if not isinstance(wanted, DeadLetterFilter) or wanted.passes(each, pipeline.envelope)
                 ]
-    done = await _replayed(pipeline) if found else Replayed()
-    return [(each, done.has(each)) for each in found]
+    done = await _replayed(pipeline) if selected else Replayed()
+    return [(each, done.has(each)) for each in selected]
 
 
 async def _replayed(pipeline: Settings) -> Replayed:
