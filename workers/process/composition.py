@@ -57,7 +57,7 @@ from failsoft.workers.telemetry.report import Reporter
 log = structlog.get_logger("failsoft.app")
 
 MODEL_THREADS = 16
-"""Maximum model runs at once: one a lane, for as many lanes as a process usually has. An idle thread costs nothing, while
+"""Maximum model runs at once: one a lane, for as many lanes as a process usually has. An idle thread costs nothing, but
 rows that wait for a thread until their deadline time out. As many further threads may be lost."""
 
 
