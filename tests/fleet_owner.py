@@ -1,4 +1,4 @@
-"""An owner of the fleet's breakers without a fleet: what its tests talk to."""
+"""A test double for the owner of the fleet's breakers: it folds messages without Kafka or Faust."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ BAD, GOOD = Counts(20, 20, 0, 5), Counts(20, 0, 0, 5)
 
 
 class Owner:
-    """A fleet's owner at a desk: it folds what it is told, on a clock that the test sets."""
+    """Folds messages into one breaker row. The test sets the clock ``now`` (ms)."""
 
     def __init__(self, row: BreakerRow | None = None, policy: BreakerPolicy = POLICY) -> None:
         self.row, self.policy, self.now, self.sequence = row, policy, T0, 0
         self.alerts: list[Alert] = []
 
     def hear(self, message: Report | Command, u: float = 0.5) -> bool:
-        """Folds; whether the row has to be written."""
+        """Folds ``message``; returns whether the row has to be written."""
         folded = fold(self.row, message, self.policy, self.now, u)
         changed = folded.row is not self.row
         assert changed or not folded.alerts

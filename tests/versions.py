@@ -1,4 +1,4 @@
-"""A model repository in a test's folder: cards, versions of small ONNX models, and models that misbehave."""
+"""Builds a model repository in a test's folder: cards, versions of small ONNX models, and models that misbehave."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ static = {{ score = 0.0 }}
 
 
 def double() -> onnx.ModelProto:
-    """Twice its input."""
+    """A model that returns twice its input."""
     return onnx_model([X], [Y], node("Add", ["x", "x"], ["y"]))
 
 
 def endless(turns: int | None = None) -> onnx.ModelProto:
-    """A Loop that does not end, or only after so many turns."""
+    """A model with a Loop that never ends, or ends after ``turns`` iterations."""
     body = helper.make_graph(
         [node("Identity", ["c"], ["again"]), node("Identity", ["a"], ["b"])],
         "body",
@@ -51,7 +51,7 @@ def endless(turns: int | None = None) -> onnx.ModelProto:
 
 
 def bomb(size: int, hidden: bool = False) -> onnx.ModelProto:
-    """``size`` floats unfold from two hundred bytes when it is loaded; ``hidden``: in a branch that no row takes."""
+    """A model of 200 bytes that allocates ``size`` floats when loaded; ``hidden``: in a branch that no row takes."""
     ones = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
     length = numpy_helper.from_array(np.array([size], np.int64), "size")
     unfolds = [
@@ -85,7 +85,7 @@ def put(
     kind: str = "float",
     name: str = "m",
 ) -> Path:
-    """Writes a version of the model; its folder. ``golden``: objects, one a line."""
+    """Writes a version of the model ``name`` and returns its folder. ``golden``: one object a line."""
     folder = root / name / str(version)
     folder.mkdir(parents=True, exist_ok=True)
     (folder.parent / "card.toml").write_text(CARD.format(deadline=deadline, type=kind))
@@ -98,13 +98,13 @@ def put(
 
 
 def examined(root: Path, limits: Limits | None = None, version: int = 1, **how: Any) -> Vetting:
-    """The verdict on a version that ``put`` wrote."""
+    """Vets a version that ``put`` wrote."""
     repository = Repository(root)
     return examine(repository, repository.card("m"), version, limits, **how)
 
 
 def check(vetting: Vetting, name: str) -> Check:
-    """The one check of that name."""
+    """The check with that name; there must be exactly one."""
     (found,) = [c for c in vetting.checks if c.name == name]
     return found
 

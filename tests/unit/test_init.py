@@ -1,4 +1,4 @@
-"""A new pipeline: what is made can be used, and a model fills in its card."""
+"""`failsoft init`: the generated pipeline works, and a model fills in its card."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _init(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["init", *arguments])
 
 
-def test_what_is_made_is_accepted_as_it_stands(tmp_path: Path) -> None:
-    """The pipeline file and the card are read without complaint, and the example events fit the card."""
+def test_the_generated_files_are_valid(tmp_path: Path) -> None:
+    """The pipeline file and the card load without errors, and the example events fit the card."""
     done = _init(str(tmp_path / "fraud"), "--model", "fraud-score")
     assert done.exit_code == 0, done.output
     made = settings.load(tmp_path / "fraud", {})
@@ -45,11 +45,11 @@ def test_what_is_made_is_accepted_as_it_stands(tmp_path: Path) -> None:
     card = load_card(Path(made.models.repository) / "fraud-score" / "card.toml")
     events = [json.loads(line) for line in (tmp_path / "fraud" / "events.ndjson").read_text().splitlines()]
     assert [set(e["features"]) for e in events] == [{f.name for f in card.features}] * 3
-    assert Repository(Path(made.models.repository)).versions("fraud-score") == []  # a place for it, and no model
+    assert Repository(Path(made.models.repository)).versions("fraud-score") == []  # version 1 has no model yet
 
 
-def test_it_says_what_was_made_and_what_comes_next(tmp_path: Path) -> None:
-    """Each file, where the model goes, and three commands."""
+def test_it_prints_the_files_and_the_next_commands(tmp_path: Path) -> None:
+    """It prints each file, the path for the model, and three commands to run next."""
     done = _init(str(tmp_path / "p"))
     assert done.stdout.count("made ") == 4
     assert "model.onnx" in done.stderr
@@ -60,17 +60,17 @@ def test_it_says_what_was_made_and_what_comes_next(tmp_path: Path) -> None:
     ]
 
 
-def test_the_next_commands_are_a_shells(tmp_path: Path) -> None:
-    """Whatever the folder is called, they can be copied."""
+def test_the_next_commands_are_quoted_for_a_shell(tmp_path: Path) -> None:
+    """They can be pasted into a shell for any name of the folder."""
     folder = tmp_path / "my own; pipeline"
     done = _init(str(folder))
-    said = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("  failsoft")]
-    assert [words[-2:] for words in said] == [["--pipeline", str(folder)]] * 3
-    assert said[2][:3] == ["failsoft", "publish", str(folder / "events.ndjson")]
+    commands = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("  failsoft")]
+    assert [words[-2:] for words in commands] == [["--pipeline", str(folder)]] * 3
+    assert commands[2][:3] == ["failsoft", "publish", str(folder / "events.ndjson")]
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
-    """Exit 1, and nothing is written."""
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+    """The command exits with 1 and writes nothing."""
     (tmp_path / "mine").write_text("precious")
     done = _init(str(tmp_path))
     assert done.exit_code == 1 and "not empty" in done.stderr
@@ -78,20 +78,20 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--name", "é"], ["--model", "../x"], ["--onnx", "no-such.onnx"]])
-def test_a_name_that_cannot_be_is_a_wrong_use(tmp_path: Path, arguments: list[str]) -> None:
-    """Exit 2, before anything is written."""
+def test_an_invalid_name_is_a_usage_error(tmp_path: Path, arguments: list[str]) -> None:
+    """The command exits with 2 before it writes anything."""
     assert _init(str(tmp_path / "p"), *arguments).exit_code == 2
     assert not (tmp_path / "p").exists()
 
 
-def test_a_folders_name_that_no_topic_could_have_is_mended(tmp_path: Path) -> None:
-    """The pipeline's name prefixes topics, whatever the folder is called."""
+def test_the_pipelines_name_is_made_valid_for_topics(tmp_path: Path) -> None:
+    """Characters of the folder's name that a topic may not contain are replaced."""
     assert _init(str(tmp_path / "Fraud & co. ")).exit_code == 0
     assert settings.load(tmp_path / "Fraud & co. ", {}).name == "Fraud-co"
 
 
 def test_a_model_fills_in_its_card_and_answers_the_examples(tmp_path: Path) -> None:
-    """With --onnx, nothing has to be edited before the model answers."""
+    """With --onnx the model answers the example events without any edit."""
     done = _init(str(tmp_path / "p"), "--onnx", str(DEMO))
     assert done.exit_code == 0, done.output
     repository = Repository(Path(settings.load(tmp_path / "p", {}).models.repository))
@@ -102,19 +102,19 @@ def test_a_model_fills_in_its_card_and_answers_the_examples(tmp_path: Path) -> N
     assert isinstance(outcome, ModelOutput) and not outcome.bad
 
 
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    """Exit 1 with what is wrong, and nothing is written."""
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
+    """The command exits with 1, prints the problem, and writes nothing."""
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     done = _init(str(tmp_path / "p"), "--onnx", str(tmp_path / "bad.onnx"))
     assert done.exit_code == 1 and "not an ONNX file" in done.stderr
     assert not (tmp_path / "p").exists()
 
 
-def test_a_matrix_has_columns_without_names() -> None:
-    """The user is told to name them, in order."""
+def test_the_columns_of_a_matrix_get_numbered_names() -> None:
+    """A note asks the user to name them in order."""
     shape = shape_of([Port("X", "tensor(float)", [None, 3])], [Port("y", "tensor(float)", [None, 1])])
     assert shape.features == [("feature_1", "float"), ("feature_2", "float"), ("feature_3", "float")]
-    assert shape.kind == "regression" and "3 columns" in shape.told[0]
+    assert shape.kind == "regression" and "3 columns" in shape.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_a_matrix_has_columns_without_names() -> None:
     ],
 )
 def test_the_output_is_guessed_from_its_width(outputs: list[tuple[str, str, list[Any]]], kind: str) -> None:
-    """And said to be a guess."""
+    """A note says that the kind is a guess."""
     shape: Shape = shape_of([Port("a", "tensor(float)", [None, 1])], [Port(*o) for o in outputs])
-    assert shape.kind == kind and any(kind in told for told in shape.told)
+    assert shape.kind == kind and any(kind in note for note in shape.notes)
 
 
-def test_an_input_that_no_feature_can_be_is_refused() -> None:
-    """A sequence or a complex number comes in no event."""
+def test_an_input_type_without_a_feature_type_is_refused() -> None:
+    """An event cannot hold a complex number, so no feature fits such an input."""
     with pytest.raises(ValueError, match="x is a tensor\\(complex64\\)"):
         shape_of([Port("x", "tensor(complex64)", [None])], [])

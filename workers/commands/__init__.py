@@ -1,1 +1,1 @@
-"""The commands, a group a file: they read flags and show results; what they do is done elsewhere."""
+"""The commands, one file for each group. They read flags and print results; ``workers/operations`` does the work."""

@@ -1,4 +1,4 @@
-"""``failsoft breakers``: the fleet's breakers listed, opened, closed, disabled and reset."""
+"""``failsoft breakers``: lists, opens, closes, disables and resets the fleet's breakers."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ if TYPE_CHECKING:
 
 app = typer.Typer(invoke_without_command=True)
 
-Target = Annotated[str, typer.Argument(metavar="MODEL", help="A model (each of its versions), or model@version.")]
-Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Goes into the breaker's reason and its alert.")]
+Target = Annotated[str, typer.Argument(metavar="MODEL", help="A model (all its versions) or model@version.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason; shown with the breaker and in its alert.")]
 Who = Annotated[
-    str | None, typer.Option("--who", metavar="NAME", help="Who orders it. Else USER@HOST.", show_default=False)
+    str | None,
+    typer.Option("--who", metavar="NAME", help="The name of the operator. Default: USER@HOST.", show_default=False),
 ]
 Wait = Annotated[
     float,
-    typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait until the owner obeys; 0 does not wait."),
+    typer.Option("--wait", metavar="SECONDS", min=0, help="Maximum wait until the owner obeys; 0 does not wait."),
 ]
 
 WAIT = 10.0
-"""Seconds: an owner that died is replaced within a session's six, and its successor reads the table first."""
+"""Seconds. A dead owner is replaced within the session timeout of six, and the next owner reads the table first."""
 
 
 def register(root: typer.Typer) -> None:
-    """Add the group to the command line."""
+    """Adds the group to the command line."""
     root.add_typer(app, name="breakers")
 
 
 @app.callback()
 def breakers(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
-    """List the fleet's breakers, and order what becomes of them.
+    """List the fleet's breakers; open, close, disable or reset them.
 
     **Example**: `failsoft breakers`
     """
@@ -51,15 +52,15 @@ def breakers(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = Fals
         _list(ctx, pipeline, as_json)
         return
     if as_json:
-        raise typer.BadParameter(f"write it after {ctx.invoked_subcommand}", param_hint="--json")
+        raise typer.BadParameter(f"write --json after {ctx.invoked_subcommand}", param_hint="--json")
     ctx.obj.pipeline = pipeline or ctx.obj.pipeline
 
 
 @app.command("list")
 def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
-    """List the breakers: state, rates over the fleet's windows, what each waits for, and why; and who owns them.
+    """List the breakers: state, failure rates in the fleet, next step and reason; and the worker that owns them.
 
-    A model of which nothing was told yet is closed. The same as without `list`.
+    A model without reports is listed as closed. `failsoft breakers` without `list` does the same.
 
     **Example**: `failsoft breakers list --json | jq 'select(.state != "closed")'`
     """
@@ -76,7 +77,7 @@ def open_(
     wait: Wait = WAIT,
     as_json: Json = False,
 ) -> None:
-    """Open a breaker by force: the model is not asked until another order; fallbacks answer, retries wait.
+    """Force a breaker open: the model is not called until another order. Fallbacks answer; retries wait.
 
     **Example**: `failsoft breakers open repayment@2 --why "scores drift since noon"`
     """
@@ -93,7 +94,7 @@ def close(
     wait: Wait = WAIT,
     as_json: Json = False,
 ) -> None:
-    """Close a breaker: the model is asked and judged again. A closed one stays as it is, with its counts.
+    """Close a breaker: the model is called and counted again. A closed breaker keeps its state and counts.
 
     **Example**: `failsoft breakers close repayment@2`
     """
@@ -110,9 +111,9 @@ def disable(
     wait: Wait = WAIT,
     as_json: Json = False,
 ) -> None:
-    """Switch a breaker off: the model is asked whatever its rates, until another order.
+    """Disable a breaker: the model is always called, whatever its failure rate, until another order.
 
-    **Example**: `failsoft breakers disable repayment --why "known noise, ticket 4711"`
+    **Example**: `failsoft breakers disable repayment --why "known errors, ticket 4711"`
     """
     _order(ctx, pipeline, "disable", model, why, who, wait, as_json)
 
@@ -127,7 +128,7 @@ def reset(
     wait: Wait = WAIT,
     as_json: Json = False,
 ) -> None:
-    """Make a breaker as new: closed, with empty windows; a closed one forgets its counts too.
+    """Reset a breaker: closed, with empty counts. A closed breaker loses its counts too.
 
     **Example**: `failsoft breakers reset repayment`
     """
@@ -141,20 +142,21 @@ def _list(ctx: typer.Context, pipeline: Path | None, as_json: bool) -> None:
     settings = context.settings(ctx, pipeline)
     policies = fleets.known(settings).policies
 
-    async def look() -> tuple[Rows, str | None]:
+    async def read() -> tuple[Rows, str | None]:
         async with fleets.fleet(settings) as fleet:
-            found = await fleet.refresh(bar)
-        return found, await fleets.owner(settings)
+            rows = await fleet.refresh(bar)
+        return rows, await fleets.owner(settings)
 
     with output.progress("reading breakers", "read") as bar:
-        found, owner = context.run(ctx, look())
-    about = [{**each, "owner": owner} for each in breaker_view.listed(found, policies, now_ms())]
+        rows, owner = context.run(ctx, read())
+    about = [{**each, "owner": owner} for each in breaker_view.listed(rows, policies, now_ms())]
     columns = ["breaker", "state", "generation", "for", "failures", "slow", "next", "sick", "reason", "changed_by"]
     cells = [*map(breaker_view.shown, about)]
-    some = [c for c in columns if any(each.get(c) not in (None, []) for each in cells)]  # a terminal may be narrow
+    # Empty columns are left out: a terminal may be narrow.
+    some = [c for c in columns if any(each.get(c) not in (None, []) for each in cells)]
     _print(about, some, as_json, f"owner of the breakers: {owner or 'none'}")
     if owner is None:
-        output.note("no worker owns the breakers: each worker goes by its own, and orders wait")
+        output.note("no worker owns the breakers: workers use their local breakers, and orders wait for an owner")
 
 
 def _order(
@@ -178,8 +180,8 @@ def _order(
     except ValueError as e:
         raise typer.BadParameter(str(e), param_hint="MODEL") from None
     command = _command(target, Action(action), me() if who is None else who, why)
-    said = f"{ctx.info_name} of {target} is written to {settings.names.control}"
-    later = f"{said}, and will be obeyed when a worker owns the breakers; see: failsoft breakers"
+    sent = f"{ctx.info_name} of {target} is written to {settings.names.control}"
+    later = f"{sent}, and will be obeyed when a worker owns the breakers; see: failsoft breakers"
     written = False
 
     async def work() -> list[dict[str, Any]]:
@@ -207,11 +209,11 @@ def _order(
     elif wait:
         raise CommandFailed(f"not obeyed within {wait:g} s: {later}")
     else:
-        output.note(said)
+        output.note(sent)
 
 
 def _command(target: str, action: Action, who: str, why: str) -> Command:
-    """The order, within the limits that its reader holds it to."""
+    """The command to send. Raises BadParameter if the owner would refuse it as malformed."""
     from failsoft.schemas.fleet.breaker import Command
     from failsoft.schemas.wire import Malformed
 
@@ -229,12 +231,14 @@ def _print(about: list[dict[str, Any]], columns: list[str], as_json: bool, title
 
 
 def me() -> str:
+    """The current user as USER@HOST."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
+    except (KeyError, OSError):  # the user of a container may have no name
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
 
 
 def now_ms() -> int:
+    """The wall clock in milliseconds since the epoch."""
     return int(time.time() * 1000)

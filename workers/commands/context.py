@@ -1,4 +1,4 @@
-"""What every command shares: the flags before the command, and the pipeline that they and its own flags name."""
+"""Shared by all commands: the global flags, the pipeline to work on, and how async work is run."""
 
 from __future__ import annotations
 
@@ -22,30 +22,35 @@ Pipeline = Annotated[
     typer.Option(
         "--pipeline",
         metavar="PATH",
-        help="The pipeline file, or its folder. Else FAILSOFT_PIPELINE, else ./pipeline.toml.",
+        help="The pipeline file or its folder. Default: FAILSOFT_PIPELINE, then ./pipeline.toml.",
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, also on a terminal.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, also on a terminal.")]
 
 
 @dataclass(slots=True)
 class Flags:
-    """What was given before the command."""
+    """The global flags, written before the command.
+
+    Attributes:
+        pipeline: the pipeline file or its folder.
+        debug: show tracebacks of expected errors, and the Kafka client's log.
+    """
 
     pipeline: Path | None = None
     debug: bool = False
 
 
 def settings(ctx: typer.Context, flag: Path | None, overrides: dict[str, Any] | None = None) -> Settings:
-    """The pipeline that the command works on. Raises Refused."""
+    """Loads the pipeline that the command works on. Raises Refused."""
     from failsoft.workers import settings as files
 
     return files.load(flag or ctx.obj.pipeline, os.environ, overrides)
 
 
 def run(ctx: typer.Context, work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work to its end. The client's own log lines are for those who debug: what is wrong is raised."""
+    """Runs a command's async work. Hides the Kafka client's log unless ``--debug`` is set: errors are raised anyway."""
     if not ctx.obj.debug:
         for name in ("aiokafka", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -1,4 +1,4 @@
-"""``failsoft dead``: dead letters listed, shown and replayed."""
+"""``failsoft dead``: lists, shows and replays dead letters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 def register(root: typer.Typer) -> None:
-    """Add the group to the command line."""
+    """Adds the group to the command line."""
     root.add_typer(app, name="dead")
 
 
@@ -36,9 +36,9 @@ def dead() -> None:
 
 @app.command("list")
 def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
-    """Count the dead letters by kind, model and version: how many, how many were replayed, and when they died.
+    """Count dead letters by kind, model and version: total, replayed, and times of the first and last death.
 
-    The newest of each is named as `failsoft dead show` takes it: partition:offset of the dead topic.
+    `newest` is partition:offset of the last one in the dead topic. Pass it to `failsoft dead show`.
 
     **Example**: `failsoft dead list`
     """
@@ -47,10 +47,10 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 
     settings = context.settings(ctx, pipeline)
     with output.progress("reading dead letters", "read") as bar:
-        found = context.run(ctx, dead.groups(settings, lambda counts: bar(counts.seen, counts.total)))
+        groups = context.run(ctx, dead.groups(settings, lambda counts: bar(counts.seen, counts.total)))
     columns = ["kind", "model", "version", "count", "replayed", "first", "last", "newest"]
-    output.rows(dead_letters.listed(found), columns, as_json)
-    if not found:
+    output.rows(dead_letters.listed(groups), columns, as_json)
+    if not groups:
         output.note(f"no dead letters in {settings.names.dead}")
 
 
@@ -67,9 +67,9 @@ def show(
     pipeline: Pipeline = None,
     as_json: Json = False,
 ) -> None:
-    """Show a dead letter in full: why it died, where it came from, its headers, key and value.
+    """Show a dead letter in full: failure, origin, headers, key and value.
 
-    An event that was replayed and died again is shown each time.
+    An event that died more than once is shown once for each death.
 
     **Example**: `failsoft dead show 0:17`
     """
@@ -78,10 +78,10 @@ def show(
     from failsoft.workers.operations.dead_letters import DeadLetterFilter
 
     settings = context.settings(ctx, pipeline)
-    found = context.run(ctx, dead.find(settings, dead_letters.place(which) or DeadLetterFilter(event=which)))
-    if not found:
+    letters = context.run(ctx, dead.find(settings, dead_letters.place(which) or DeadLetterFilter(event=which)))
+    if not letters:
         raise CommandFailed(f"no dead letter {which} in {settings.names.dead}; see: failsoft dead list")
-    described = [dead_letters.described(letter, settings.envelope, replayed) for letter, replayed in found]
+    described = [dead_letters.described(letter, settings.envelope, replayed) for letter, replayed in letters]
     if not output.people(as_json):
         output.rows(described, [], as_json)
         return
@@ -98,28 +98,36 @@ def show(
 def replay_(
     ctx: typer.Context,
     pipeline: Pipeline = None,
-    kind: Annotated[list[str] | None, typer.Option(help="Only of this failure kind; may be repeated.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Only of this model; may be repeated.")] = None,
-    version: Annotated[list[int] | None, typer.Option(help="Only of this version; may be repeated.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="Only this failure kind; may be repeated.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this model; may be repeated.")] = None,
+    version: Annotated[list[int] | None, typer.Option(help="Only this version; may be repeated.")] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Died then or later: an ISO time, or how long ago (2h).")
+        str | None,
+        typer.Option(metavar="WHEN", help="Only deaths at or after this time: an ISO time, or an age such as 2h."),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Died before then.")] = None,
-    event: Annotated[str | None, typer.Option(metavar="ID", help="Only this event, by id or origin.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Replay at most so many.", show_default=False)] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only deaths before this time: an ISO time, or an age.")
+    ] = None,
+    event: Annotated[str | None, typer.Option(metavar="ID", help="Only this event, by its id or origin.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of dead letters to replay.", show_default=False)
+    ] = None,
     per_second: Annotated[
-        float | None, typer.Option("--rate", metavar="N/s", parser=rate, help="Replay so many a second.")
+        float | None, typer.Option("--rate", metavar="N/s", parser=rate, help="Maximum dead letters a second.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be replayed.")] = False,
     replay_id: Annotated[
-        str | None, typer.Option(help="Goes into each record's failsoft-replay-id; else made up.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Written to the header failsoft-replay-id of each record. Default: a new id.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Send dead letters to the pipeline's replay topic, where workers try them as new.
+    """Send dead letters to the replay topic, where workers process them again.
 
-    Each is replayed once, however often the command is repeated, interrupted or killed; one that dies again may be
-    replayed again.
+    Each dead letter is replayed only once, even if the command is repeated, interrupted or killed. An event that dies
+    again is a new dead letter and can be replayed again.
 
     **Example**: `failsoft dead replay --kind timeout --since 2h --dry-run`
     """
@@ -128,24 +136,24 @@ def replay_(
     settings = context.settings(ctx, pipeline)
     chosen = _filter(kind, model, version, since, until, event)
     replay_id = replay_id or dead.new_id()
-    # Bytes: whoever reads the header takes no more than 300, and what it does not take is a dead letter again.
+    # The limit is in bytes: a reader of the header accepts at most 300, and a refused header makes a dead letter again.
     if not replay_id.isprintable() or not 0 < len(replay_id.encode()) <= 100:
         raise typer.BadParameter("use 1 to 100 printable characters, at most 100 bytes", param_hint="--replay-id")
     counts = dead.ReplayProgress()
-    how = dead.ReplayOptions(replay_id, limit, per_second, dry_run)
+    options = dead.ReplayOptions(replay_id, limit, per_second, dry_run)
     try:
         with output.progress("reading dead letters", "read") as bar:
-            context.run(ctx, dead.replay(settings, chosen, how, counts, lambda c: bar(c.seen, c.total)))
+            context.run(ctx, dead.replay(settings, chosen, options, counts, lambda c: bar(c.seen, c.total)))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        raise Interrupted(f"interrupted: {_sum(counts, dry_run)}; the same command goes on from here") from None
+        raise Interrupted(f"interrupted: {_sum(counts, dry_run)}; run the same command again to continue") from None
     except Exception:
-        output.note(f"stopped: {_sum(counts, dry_run)}; the same command goes on from here")
+        output.note(f"stopped: {_sum(counts, dry_run)}; run the same command again to continue")
         raise
     _report(counts, replay_id, dry_run, as_json)
     if counts.unreadable:
         raise CommandFailed(
-            f"{counts.unreadable} dead letters cannot be replayed: no worker wrote their headers, so where they came "
-            "from is unknown; they are still there"
+            f"{counts.unreadable} dead letters cannot be replayed: their headers cannot be parsed, so their origin is "
+            "unknown; they stay in the dead topic"
         )
 
 
@@ -163,8 +171,8 @@ def _filter(
 
     for kind in kinds or []:
         if kind not in list(Kind):
-            told = f"{kind!r} is no failure kind{near(kind, Kind)}; there are: {', '.join(Kind)}"
-            raise typer.BadParameter(told, param_hint="--kind")
+            problem = f"{kind!r} is not a failure kind{near(kind, Kind)}; there are: {', '.join(Kind)}"
+            raise typer.BadParameter(problem, param_hint="--kind")
     return DeadLetterFilter(
         frozenset(kinds or ()),
         frozenset(models or ()),
@@ -176,7 +184,7 @@ def _filter(
 
 
 def _when(text: str | None, option: str) -> int | None:
-    """Epoch ms."""
+    """Parses an ISO time or an age into epoch milliseconds. Raises BadParameter for ``option``."""
     from failsoft.schemas.config.duration import seconds
 
     if text is None:
@@ -188,8 +196,8 @@ def _when(text: str | None, option: str) -> int | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        told = f"{text!r} is neither a time (2026-01-31T12:00:00Z) nor how long ago (90s, 2h, 7d)"
-        raise typer.BadParameter(told, param_hint=option) from None
+        problem = f"{text!r} is neither a time (2026-01-31T12:00:00Z) nor an age (90s, 2h, 7d)"
+        raise typer.BadParameter(problem, param_hint=option) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return int(1000 * moment.timestamp())
@@ -212,7 +220,7 @@ def _report(counts: ReplayProgress, replay_id: str, dry_run: bool, as_json: bool
         "unreadable": counts.unreadable,
         "kinds": rows,
     }
-    output.result(data, _sum(counts, dry_run) + ("" if dry_run else f", as {replay_id}"), as_json)
+    output.result(data, _sum(counts, dry_run) + ("" if dry_run else f", with replay id {replay_id}"), as_json)
 
 
 def _sum(counts: ReplayProgress, dry_run: bool) -> str:

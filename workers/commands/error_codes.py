@@ -1,4 +1,4 @@
-"""Errors are translated once, here: an exception that ends a command -> a message on stderr and an exit code."""
+"""Translates an exception that ends a command into a message on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ CODES: dict[str, int] = {
     "failsoft.workers.kafka.topic_reader.NoSuchTopic": FAILED,
     "failsoft.workers.operations.event_files.BadRow": FAILED,
     "failsoft.workers.telemetry.http.PortTaken": FAILED,
-    # Without its own line, whoever loses a fight over a transactional id would read of a bug.
+    # Without its own line, a replay that another one fenced would look like a bug.
     "aiokafka.errors.ProducerFenced": FAILED,
     "aiokafka.errors.KafkaError": FAILED,
 }
-"""By name, so that no command waits for the import of a client or a model runtime that it does not use."""
+"""Exit codes by class name. Names instead of classes: a command must not import a client or runtime it does not use."""
 
-_SAID = {
+_PREFIXES = {
     "aiokafka.errors.KafkaConnectionError": "Kafka cannot be reached: ",
     "aiokafka.errors.ProducerFenced": "another process took over (a second replay of this pipeline?): ",
     "aiokafka.errors.KafkaError": "Kafka refused: ",
@@ -45,24 +45,24 @@ _SAID = {
 
 
 class CommandFailed(Exception):
-    """What was asked for could not be done; the message says what to do. Exit code 1."""
+    """The command could not do its work; the message says what to do. Exit code 1."""
 
 
 class Interrupted(Exception):
-    """The user stopped a command that had something to say about how far it came. Exit code 130."""
+    """The user interrupted a command; the message says how far it came. Exit code 130."""
 
 
 def code_of(error: BaseException) -> int | None:
-    """The exit code of an expected error, by the nearest of its classes in the table; None for a bug."""
+    """The exit code of an expected error, by its nearest base class in ``CODES``; None for a bug."""
     name = _listed(error)
     return None if name is None else CODES[name]
 
 
 def message(error: BaseException) -> str:
-    """What to tell the user: the error's own words, each line of them."""
+    """The text for the user: the error's own message, with a prefix for errors of the Kafka client."""
     name = _listed(error)
     text = str(error) or type(error).__name__
-    return _SAID.get(name or "", "") + text
+    return _PREFIXES.get(name or "", "") + text
 
 
 def _listed(error: BaseException) -> str | None:
@@ -71,31 +71,31 @@ def _listed(error: BaseException) -> str | None:
 
 
 class RootGroup(TyperGroup):
-    """The root group: what a command raises ends here. Mistakes in the usage itself are typer's to show (exit 2)."""
+    """The root group: handles the exceptions of all commands. typer itself reports usage errors (exit code 2)."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command that was asked for."""
+        """Runs the command and translates its exception into a message and an exit code."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # The reader had enough (`| head`). What is still buffered goes nowhere, or Python would complain at exit.
+            # The reader closed the pipe (`| head`). Discard buffered output, or Python prints an error at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except (KeyboardInterrupt, asyncio.CancelledError):
             raise typer.Exit(INTERRUPTED) from None
         except Interrupted as e:
-            _say(str(e))
+            _print_error(str(e))
             raise typer.Exit(INTERRUPTED) from None
         except Exception as e:
             code = code_of(e)
             if code is None:
-                raise  # a bug, and its traceback is what helps
+                raise  # a bug: its traceback is needed
             if ctx.obj is not None and ctx.obj.debug:
                 traceback.print_exc()
             for line in message(e).splitlines():
-                _say(line)
+                _print_error(line)
             raise typer.Exit(code) from None
 
 
-def _say(line: str) -> None:
+def _print_error(line: str) -> None:
     typer.echo(f"failsoft: {line}", err=True)

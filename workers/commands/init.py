@@ -1,4 +1,4 @@
-"""``failsoft init``: a new pipeline to edit."""
+"""``failsoft init``: creates a new pipeline to edit."""
 
 from __future__ import annotations
 
@@ -21,24 +21,29 @@ MODEL = "my-model"
 
 
 def register(root: typer.Typer) -> None:
-    """Add the command to the command line."""
+    """Adds the command to the command line."""
     root.command("init")(init)
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or an empty one.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     name: Annotated[
-        str | None, typer.Option(help="The pipeline's; prefixes its topics. Else the folder's.", show_default=False)
+        str | None,
+        typer.Option(
+            help="The pipeline's name; it prefixes the topics. Default: the folder's name.", show_default=False
+        ),
     ] = None,
-    model: Annotated[str, typer.Option(help="The primary model's name.")] = MODEL,
+    model: Annotated[str, typer.Option(help="The name of the primary model.")] = MODEL,
     onnx: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The model: becomes version 1, and fills in the card.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="A model file: it becomes version 1 and fills in the card.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Make a new pipeline to edit: pipeline.toml, the model's card.toml, a place for model.onnx, example events.
+    """Create a new pipeline: pipeline.toml, the model's card.toml, a folder for model.onnx, and example events.
 
-    Those two files are all there is to edit for a model of yours; with --onnx the card's features come from the model.
+    Edit pipeline.toml and card.toml for your model. With --onnx the features in the card come from the model file.
 
     **Example**: `failsoft init fraud --model fraud-score --onnx model.onnx`
     """
@@ -55,7 +60,7 @@ def init(
             f"{model!r}: use letters, digits, '.', '_' and '-', a letter or digit first", param_hint="--model"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CommandFailed(f"{folder} is there already and not empty: nothing was written; name another folder")
+        raise CommandFailed(f"{folder} exists and is not empty: nothing was written; name another folder")
     shape = _shape(onnx) if onnx else scaffold.EXAMPLE
     packaged = files("failsoft.workers").joinpath("templates")
     templates = {t.name: t.read_text("utf-8") for t in packaged.iterdir() if t.is_file()}
@@ -70,10 +75,10 @@ def init(
         typer.echo(f"copied {artifact}")
     else:
         output.note(
-            f"put your model in {artifact}, and describe its features in {artifact.parent.parent / 'card.toml'}"
+            f"copy your model to {artifact}, and describe its features in {artifact.parent.parent / 'card.toml'}"
         )
-    for told in shape.told:
-        output.note(told)
+    for note in shape.notes:
+        output.note(note)
     pipeline = f"--pipeline {shlex.quote(str(folder))}"
     events = f"failsoft publish {shlex.quote(str(folder / 'events.ndjson'))} {pipeline}"
     typer.echo(output.next_commands([f"failsoft topics apply {pipeline}", f"failsoft worker {pipeline}", events]))

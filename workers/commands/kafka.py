@@ -1,4 +1,4 @@
-"""``failsoft kafka``: an embedded Apache Kafka in the foreground."""
+"""``failsoft kafka``: runs an embedded Apache Kafka in the foreground."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from failsoft.workers.commands import output
 from failsoft.workers.commands.error_codes import INTERRUPTED, CommandFailed
 
 PORT = 9092
-"""Where the pipeline file looks unless told otherwise."""
+"""The port in the default ``bootstrap_servers`` of a pipeline file."""
 
 
 def register(root: typer.Typer) -> None:
-    """Add the command to the command line."""
+    """Adds the command to the command line."""
     root.command("kafka")(kafka)
 
 
 def kafka(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where clients connect, on loopback.")] = PORT,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port for clients, on loopback.")] = PORT,
     data: Annotated[
         Path | None,
-        typer.Option(help="Where topics are kept. Without it they go when it stops.", show_default=False),
+        typer.Option(help="The folder for topics. Without it, topics are deleted at the end.", show_default=False),
     ] = None,
 ) -> None:
-    """Run a real single-node Apache Kafka here, until Ctrl-C: no Docker and no Java needed.
+    """Run a real single-node Apache Kafka until Ctrl-C. It needs neither Docker nor Java.
 
-    The first run downloads it (44 MB). It serves this machine only.
+    The first run downloads it (44 MB). Only this machine can connect.
 
     **Example**: `failsoft kafka --data ./kafka-data`
     """
     from failsoft.topics.embedded.broker import Embedded, java_runtime
 
-    java_runtime()  # said before anything starts
+    java_runtime()  # raises now if there is no Java runtime, before anything starts
     ended = threading.Event()
     codes: list[int] = []
 
@@ -45,7 +45,7 @@ def kafka(
         codes.append(INTERRUPTED if number == signal.SIGINT else 0)
         ended.set()
         if not started:
-            raise KeyboardInterrupt  # it is still starting: whoever gave up waiting has no use for a broker
+            raise KeyboardInterrupt  # ends the start of the broker, which nobody needs any more
 
     started = False
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -58,13 +58,13 @@ def kafka(
         raise typer.Exit(codes[0]) from None
     started = True
     try:
-        kept = "" if data else " (temporary: it goes when Kafka stops; --data keeps it)"
+        kept = "" if data else " (temporary: deleted when Kafka stops; --data keeps it)"
         typer.echo(f"Kafka listens on {broker.bootstrap}\nits data is in {broker.data}{kept}\nits log is {broker.log}")
         typer.echo(output.next_commands(["failsoft init my-pipeline", "failsoft topics apply", "failsoft worker"]))
         sys.stdout.flush()
         while not ended.wait(1.0):
             if not broker.running:
-                raise CommandFailed(f"Kafka ended by itself; its log: {broker.log}")
+                raise CommandFailed(f"Kafka ended unexpectedly; see its log: {broker.log}")
     finally:
         output.note("stopping Kafka …")
         broker.stop()

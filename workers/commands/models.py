@@ -1,4 +1,4 @@
-"""``failsoft models``: the versions in the model repository, vetted; and those that the fleet serves."""
+"""``failsoft models``: vets the versions in the model repository, and shows and changes those that the fleet serves."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ versions.add(app)
 Target = Annotated[
     str | None,
     typer.Argument(
-        metavar="MODEL[@VERSION]", help="A model, or one version of it. Else every model there is.", show_default=False
+        metavar="MODEL[@VERSION]", help="A model or one of its versions. Default: every model.", show_default=False
     ),
 ]
 Where = Annotated[
     Path | None,
-    typer.Option("--repository", metavar="DIR", help="The model repository. Else the pipeline's.", show_default=False),
+    typer.Option(
+        "--repository", metavar="DIR", help="The model repository. Default: the pipeline's.", show_default=False
+    ),
 ]
 Megabytes = Annotated[
     int | None,
@@ -37,8 +39,8 @@ Megabytes = Annotated[
         "--memory-mb",
         metavar="MB",
         min=1,
-        help="What a model may take to load and run, beside the runtime and six times its file. "
-        "Else the pipeline's vetting_memory_mb, else 512.",
+        help="Memory limit of a vetting, beyond the runtime and six times the model file. "
+        "Default: the pipeline's vetting_memory_mb, or 512.",
         show_default=False,
     ),
 ]
@@ -47,20 +49,21 @@ Time = Annotated[
     typer.Option(
         "--time",
         metavar="DURATION",
-        help="How long proving a version may take; half on the processor. Else the pipeline's vetting_time, else 60s.",
+        help="Time limit of a vetting; processor time is limited to half of it. "
+        "Default: the pipeline's vetting_time, or 60s.",
         show_default=False,
     ),
 ]
 
 
 def register(root: typer.Typer) -> None:
-    """Add the group to the command line."""
+    """Adds the group to the command line."""
     root.add_typer(app, name="models")
 
 
 @app.callback()
 def models() -> None:
-    """See which versions of a model may serve, and which the fleet does serve; move it from one to another.
+    """Check model versions, see which versions the fleet serves, and switch between them.
 
     **Example**: `failsoft models vet`
     """
@@ -76,10 +79,10 @@ def vet(
     time: Time = None,
     as_json: Json = False,
 ) -> None:
-    """Prove versions in a process of their own: checksum, memory, card, batches, golden vectors, NaN, time.
+    """Vet versions in a separate process: checksum, memory, card, batches, golden vectors, NaN, time.
 
-    A worker does the same before it serves a version. Needs no Kafka and, with --repository, no pipeline file.
-    Exit 0 when all passed, 1 when one failed.
+    A worker runs the same checks before it serves a version. Needs no Kafka and, with --repository, no pipeline file.
+    Exit code: 0 if all versions passed, 1 if one failed.
 
     **Example**: `failsoft models vet repayment@2`
     """
@@ -89,19 +92,19 @@ def vet(
     root, limits = _bounds(ctx, pipeline, repository, memory_mb, time)
     models = Repository(root)
     try:
-        found = targets(models, target)
+        versions = targets(models, target)
     except UnknownModel as e:
         raise typer.BadParameter(str(e), param_hint="MODEL") from None
-    if not found:
+    if not versions:
         example = root / (target or "MODEL") / "1" / "model.onnx"
         raise CommandFailed(
-            f"{target or 'no model'} has {'no' if target else 'a'} complete version: put one at {example}"
+            f"{target or 'no model'} has {'no' if target else 'a'} complete version: copy a model to {example}"
         )
     verdicts: list[Vetting] = []
-    # One at a time: each is told as soon as it is known, and a vetting that shares its core would look slow.
-    with output.progress("vetting", "versions", len(found)) as on_progress:
+    # One version at a time: each result is printed at once, and two vettings on one core would both look slow.
+    with output.progress("vetting", "versions", len(versions)) as on_progress:
         output.rows(
-            _vetted(models, found, limits, verdicts, on_progress),
+            _vetted(models, versions, limits, verdicts, on_progress),
             ["model", "version", "check", "result", "message"],
             as_json,
         )
@@ -139,15 +142,15 @@ def _bounds(
 
 def _vetted(
     repository: Repository,
-    found: list[Version],
+    versions: list[Version],
     limits: Limits,
     verdicts: list[Vetting],
     on_progress: output.Progress,
 ) -> Iterator[dict[str, Any]]:
-    """A row a check, as they are made; ``verdicts`` collects what they add up to."""
+    """Vets ``versions`` one after the other; yields a row for each check and appends each verdict to ``verdicts``."""
     from failsoft.models.vetting.gate import examine
 
-    for done, (card, version) in enumerate(found, 1):
+    for done, (card, version) in enumerate(versions, 1):
         verdict = examine(repository, card, version, limits)
         verdicts.append(verdict)
         on_progress(done)

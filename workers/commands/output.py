@@ -1,4 +1,4 @@
-"""Where a command's words go: data to stdout (a table for people, NDJSON for programs), progress to stderr."""
+"""The output of commands: data to stdout (a table on a terminal, else NDJSON), notes and progress to stderr."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import typer
 
 
 def people(as_json: bool) -> bool:
-    """Does a person read stdout?"""
+    """Is stdout a terminal, and ``--json`` not set?"""
     return not as_json and sys.stdout.isatty()
 
 
-def rows(found: Iterable[Mapping[str, Any]], columns: Sequence[str], as_json: bool, title: str | None = None) -> None:
-    """A table of the ``columns`` for people; every key of every row for programs."""
+def rows(items: Iterable[Mapping[str, Any]], columns: Sequence[str], as_json: bool, title: str | None = None) -> None:
+    """Prints rows: a table of ``columns`` on a terminal, else NDJSON with every key of every row."""
     if not people(as_json):
-        for row in found:
+        for row in items:
             line(_json(row))
         sys.stdout.flush()
         return
@@ -27,13 +27,13 @@ def rows(found: Iterable[Mapping[str, Any]], columns: Sequence[str], as_json: bo
     from rich.text import Text
 
     table = Table(*[c.replace("_", " ") for c in columns], title=title, title_justify="left")
-    for row in found:
+    for row in items:
         table.add_row(*[Text(cell(row.get(c))) for c in columns])
     Console().print(table)
 
 
 def cell(value: Any) -> str:
-    """A value in a table."""
+    """The text of a value in a table."""
     match value:
         case None:
             return ""
@@ -47,7 +47,7 @@ def cell(value: Any) -> str:
 
 
 def result(data: Mapping[str, Any], text: str, as_json: bool) -> None:
-    """What a command did: a sentence for people, an object for programs."""
+    """Prints what a command did: ``text`` on a terminal, else ``data`` as JSON."""
     if people(as_json):
         typer.echo(text)
     else:
@@ -56,36 +56,36 @@ def result(data: Mapping[str, Any], text: str, as_json: bool) -> None:
 
 
 def line(raw: bytes) -> None:
-    """One line of data, as bytes; whoever writes many flushes when it is time."""
+    """Writes one line of data to stdout without a flush; the caller flushes."""
     sys.stdout.buffer.write(raw)
     sys.stdout.buffer.write(b"\n")
 
 
 def _json(value: Any) -> bytes:
-    from failsoft.schemas import wire  # brings numpy along, which a command's --help need not wait for
+    from failsoft.schemas import wire  # imports numpy, which --help must not wait for
 
     return wire.dumps(value)
 
 
 def note(text: str) -> None:
-    """Something to know, on stderr."""
+    """Prints a message to stderr."""
     typer.echo(text, err=True)
 
 
 def next_commands(commands: Sequence[str]) -> str:
-    """The lines that end the news of something that is ready."""
+    """The text that suggests commands to run next."""
     return "\n".join(["next, try:", *(f"  {command}" for command in commands)])
 
 
 class Progress(Protocol):
-    """Told how far long work has come."""
+    """Called with the number of units done, and the total if it is known."""
 
     def __call__(self, done: int, total: int | None = None) -> None: ...
 
 
 @contextmanager
-def progress(what: str, unit: str, total: int | None = None) -> Iterator[Progress]:
-    """A bar on stderr with the rate, for as long as a person looks at stderr; nothing otherwise."""
+def progress(label: str, unit: str, total: int | None = None) -> Iterator[Progress]:
+    """Shows a progress bar with the rate on stderr if it is a terminal; else nothing."""
     if not sys.stderr.isatty():
         yield lambda done, total=None: None
         return
@@ -101,7 +101,7 @@ def progress(what: str, unit: str, total: int | None = None) -> Iterator[Progres
         TimeElapsedColumn(),
     ]
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total, rate="")
+        task = bar.add_task(label, total=total, rate="")
 
         def on_progress(done: int, total: int | None = None) -> None:
             speed = bar.tasks[0].speed

@@ -1,4 +1,4 @@
-"""``failsoft publish``: rows of a file as events."""
+"""``failsoft publish``: publishes the rows of a file as events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """Of the rows."""
+    """The format of a file."""
 
     CSV = "csv"
     NDJSON = "ndjson"
@@ -29,54 +29,58 @@ _SUFFIXES = {".csv": Format.CSV, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJS
 
 
 def register(root: typer.Typer) -> None:
-    """Add the command to the command line."""
+    """Adds the command to the command line."""
     root.command("publish")(publish)
 
 
 def rate(text: str) -> float:
-    """``"500"`` or ``"500/s"`` -> events a second. Raises BadParameter."""
+    """Parses ``"500"`` or ``"500/s"`` into events a second. Raises BadParameter."""
     try:
-        found = float(text.removesuffix("/s"))
+        per_second = float(text.removesuffix("/s"))
     except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
+        per_second = 0.0
+    if not 0 < per_second < float("inf"):
         raise typer.BadParameter(f"{text!r} is not a rate: write a positive number of events a second, such as 500/s")
-    return found
+    return per_second
 
 
 def publish(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or NDJSON; - is standard input.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV or NDJSON file; - is standard input.")],
     pipeline: Pipeline = None,
     topic: Annotated[
-        str | None, typer.Option(help="Where they go. Else the pipeline's first input topic.", show_default=False)
+        str | None,
+        typer.Option(help="The target topic. Default: the pipeline's first input topic.", show_default=False),
     ] = None,
     per_second: Annotated[
         float | None,
-        typer.Option("--rate", metavar="N/s", parser=rate, help="At most so many events a second.", show_default=False),
+        typer.Option("--rate", metavar="N/s", parser=rate, help="Maximum events a second.", show_default=False),
     ] = None,
     key: Annotated[
         str | None,
         typer.Option(
-            metavar="FIELD", help="The column or field that is the key. Else the event's id.", show_default=False
+            metavar="FIELD", help="The column or field used as the key. Default: the event's id.", show_default=False
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this number of events.", show_default=False)
+    ] = None,
     form: Annotated[
-        Format | None, typer.Option("--format", help="Format of the rows. Else by the file's name.", show_default=False)
+        Format | None,
+        typer.Option("--format", help="The file's format. Default: by the file's name.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Publish the rows of FILE as events, and wait until every one is acknowledged.
+    """Publish the rows of FILE as events, and wait until all are acknowledged.
 
-    A CSV row becomes an event of the pipeline's shape: numbers, true and false are read as such, an empty cell leaves
-    its key out. A line of NDJSON is sent byte for byte, even a malformed one.
+    A CSV row becomes an event in the pipeline's format. Cells that look like numbers, true or false are sent as such;
+    an empty cell is left out. An NDJSON line is sent byte for byte, even if it is malformed.
 
     **Example**: `failsoft publish events.csv --rate 500/s`
     """
     form = form or _SUFFIXES.get(file.suffix.lower())
     if form is None:
-        raise typer.BadParameter(f"is {file} csv or ndjson? say so", param_hint="--format")
+        raise typer.BadParameter(f"the format of {file} is unknown: write csv or ndjson", param_hint="--format")
     settings = context.settings(ctx, pipeline)
     target = topic or settings.input.topics[0]
 
@@ -99,7 +103,10 @@ def publish(
     finally:
         os.close(fd)
     if parse.untimed:
-        output.note(f"{parse.untimed} times could not be read and went out as they are: the worker takes its own")
+        output.note(
+            f"{parse.untimed} times could not be parsed and were sent unchanged: "
+            "workers use the record's time for these events"
+        )
     speed = sent.published / max(sent.seconds, 1e-9)
     output.result(
         {"topic": target, "published": sent.published, "partitions": sent.partitions, "seconds": sent.seconds},
@@ -119,7 +126,7 @@ def _open(file: Path) -> int:
 
 
 def _guess(file: Path, size: int | None, limit: int | None) -> int | None:
-    """How many rows there will be, for the bar: by the lines of the file's first part."""
+    """Estimates the number of rows for the progress bar, from the lines in the first 256 KiB of the file."""
     if not size:
         return limit
     with file.open("rb") as f:

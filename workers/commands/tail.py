@@ -1,4 +1,4 @@
-"""``failsoft tail``: a pipeline's answers as they come."""
+"""``failsoft tail``: follows a pipeline's answers."""
 
 from __future__ import annotations
 
@@ -18,34 +18,36 @@ if TYPE_CHECKING:
 
 
 class Start(StrEnum):
-    """Where to start reading."""
+    """The position to start reading from."""
 
     BEGINNING = "beginning"
     END = "end"
 
 
 def register(root: typer.Typer) -> None:
-    """Add the command to the command line."""
+    """Adds the command to the command line."""
     root.command("tail")(tail)
 
 
 def tail(
     ctx: typer.Context,
     pipeline: Pipeline = None,
-    degraded: Annotated[bool, typer.Option("--degraded", help="Only what the primary did not answer.")] = False,
+    degraded: Annotated[bool, typer.Option("--degraded", help="Only degraded answers.")] = False,
     event: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only this event; reads from the beginning.", show_default=False)
+        str | None, typer.Option(metavar="ID", help="Only this event; starts at the beginning.", show_default=False)
     ] = None,
     start: Annotated[
-        Start | None, typer.Option("--from", help="Where to start; else the end.", show_default=False)
+        Start | None, typer.Option("--from", help="Where to start. Default: the end.", show_default=False)
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this number of answers.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Follow the answers that the pipeline commits, until Ctrl-C.
+    """Follow the pipeline's answers until Ctrl-C.
 
-    An event may have two: a provisional one, and its correction. In a pipe each is one line of JSON, as it stands in
-    the topic.
+    An event may have two answers: a provisional one, and its correction. In a pipe each answer is one line of JSON,
+    exactly as in the topic.
 
     **Example**: `failsoft tail --degraded --from beginning | jq .reason`
     """
@@ -55,7 +57,7 @@ def tail(
     start = start or (Start.BEGINNING if event else Start.END)
     chosen = TailFilter(degraded, event)
     if sys.stderr.isatty():
-        output.note(f"following {settings.names.scored} from its {start}; Ctrl-C ends this")
+        output.note(f"following {settings.names.scored} from its {start}; stop with Ctrl-C")
     context.run(ctx, _show(settings, chosen, start is Start.BEGINNING, limit, output.people(as_json)))
 
 
@@ -78,7 +80,7 @@ _WIDTHS = (24, 24, 9, 12, 14, 20, 14)
 
 
 def _table() -> Any:
-    """A table that never ends: its head now, and a function that prints a record's line."""
+    """Prints the head of a table; returns a function that prints one record as a line."""
     from rich.console import Console
     from rich.text import Text
 
@@ -91,7 +93,7 @@ def _table() -> Any:
     def show(record: Record) -> None:
         a = answer(record)
         if a is None:
-            console.print(Text(f"no answer: partition {record.partition}, offset {record.offset}", style="red"))
+            console.print(Text(f"not an answer: partition {record.partition}, offset {record.offset}", style="red"))
             return
         model = f"{a['model']}@{a['version']}" if a["version"] is not None else str(a["model"] or "")
         kind = "correction" if a["revision"] else ("" if a["final"] else "provisional")

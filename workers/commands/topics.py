@@ -1,4 +1,4 @@
-"""``failsoft topics``: create, verify and print a pipeline's topology."""
+"""``failsoft topics``: creates, verifies and prints a pipeline's topics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 def register(root: typer.Typer) -> None:
-    """Add the group to the command line."""
+    """Adds the group to the command line."""
     root.add_typer(app, name="topics")
 
 
@@ -31,9 +31,9 @@ def topics() -> None:
 
 @app.command()
 def apply(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
-    """Create the topics that are missing, verify those that exist; safe to repeat.
+    """Create the missing topics and verify the existing ones. Safe to repeat.
 
-    Refuses, with every reason, what would break the promise: nothing is created then.
+    If an existing topic breaks a guarantee of the pipeline, nothing is created and every problem is printed.
 
     **Example**: `failsoft topics apply --pipeline car-loans/`
     """
@@ -42,16 +42,16 @@ def apply(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 
     settings = context.settings(ctx, pipeline)
     topology, created = context.run(ctx, admin.apply(settings.connection(), wanted(settings)))
-    news = [{"name": t.name, "result": "created" if t.name in created else "verified"} for t in topology.topics]
-    output.rows(news, ["name", "result"], as_json)
-    output.note(f"{len(created)} topics created, {len(news) - len(created)} verified")
+    results = [{"name": t.name, "result": "created" if t.name in created else "verified"} for t in topology.topics]
+    output.rows(results, ["name", "result"], as_json)
+    output.note(f"{len(created)} topics created, {len(results) - len(created)} verified")
 
 
 @app.command()
 def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
-    """Print each topic: what it is for, its partitions and retention, whether it exists, and what is wrong with it.
+    """Print each topic: purpose, partitions, retention, whether it exists, and its problems.
 
-    Exits 1 when a topic is missing or would break the promise.
+    Exit code 1 if a topic is missing or has a problem.
 
     **Example**: `failsoft topics show --json | jq .name`
     """
@@ -59,47 +59,47 @@ def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -
 
     settings = context.settings(ctx, pipeline)
 
-    async def look() -> Topology:
+    async def describe() -> Topology:
         from failsoft.topics import admin
 
         async with admin.connect(settings.connection()) as client:
             return await admin.describe(client, wanted(settings))
 
-    found = table(context.run(ctx, look()))
-    output.rows(found, ["name", "role", "partitions", "retention", "present", "problems"], as_json)
-    absent = sum(not row["present"] for row in found)
-    wrong = sum(bool(row["problems"]) for row in found)
+    rows = table(context.run(ctx, describe()))
+    output.rows(rows, ["name", "role", "partitions", "retention", "present", "problems"], as_json)
+    absent = sum(not row["present"] for row in rows)
+    wrong = sum(bool(row["problems"]) for row in rows)
     if absent or wrong:
-        hint = "see the problems: topics apply changes no topic that exists" if wrong else "try: failsoft topics apply"
+        hint = "fix them yourself: topics apply changes no existing topic" if wrong else "try: failsoft topics apply"
         raise CommandFailed(f"{absent} topics are missing and {wrong} have problems; {hint}")
 
 
 def table(topology: Topology) -> list[dict[str, Any]]:
-    """A row a topic. ``retention`` is for people, ``retention_ms`` is -1 for ever and None for what does not exist."""
+    """One row for each topic. ``retention`` is text; ``retention_ms`` is -1 for unlimited, None if it is not set."""
     from failsoft.topics.layout import problems
 
-    said: dict[str, list[str]] = {}
+    by_topic: dict[str, list[str]] = {}
     for problem in problems(topology.topics, topology.existing):
         name, _, text = problem.partition(": ")
-        said.setdefault(name, []).append(text)
-    found = []
+        by_topic.setdefault(name, []).append(text)
+    rows = []
     for topic in topology.topics:
-        there = topology.existing.get(topic.name)
-        configs = there.configs if there else topic.configs
+        existing = topology.existing.get(topic.name)
+        configs = existing.configs if existing else topic.configs
         kept = int(configs["retention.ms"]) if "retention.ms" in configs else None
         compacted = configs.get("cleanup.policy") == "compact"
-        found.append(
+        rows.append(
             {
                 "name": topic.name,
                 "role": topic.role,
-                "partitions": there.partitions if there else topic.partitions,
+                "partitions": existing.partitions if existing else topic.partitions,
                 "retention": "compacted" if compacted else _days(kept),
                 "retention_ms": kept,
-                "present": there is not None,
-                "problems": said.get(topic.name, []),
+                "present": existing is not None,
+                "problems": by_topic.get(topic.name, []),
             }
         )
-    return found
+    return rows
 
 
 def _days(ms: int | None) -> str | None:

@@ -1,4 +1,4 @@
-"""``failsoft models list|history|promote|rollback``: which version the fleet serves, and moving between them."""
+"""``failsoft models list|history|promote|rollback``: shows the version that the fleet serves, and changes it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model of the pipeline.")]
 Version = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="The version to serve.")]
 Back = Annotated[
-    str, typer.Argument(metavar="MODEL[@VERSION]", help="A model: to its last good version. Else to the one named.")
+    str,
+    typer.Argument(metavar="MODEL[@VERSION]", help="The version to serve. A model alone: its last good version."),
 ]
-Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Goes into the history and the alert.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason; shown in the history and the alert.")]
 
 WAIT = 10.0
-"""Seconds: an owner that died is replaced within a session's six, and its successor reads the table first."""
+"""Seconds. A dead owner is replaced within the session timeout of six, and the next owner reads the table first."""
 
 
 def add(app: typer.Typer) -> None:
-    """Add the commands to the group ``models``."""
+    """Adds the commands to the group ``models``."""
     for name, command in (("list", list_), ("history", history), ("promote", promote), ("rollback", rollback)):
         app.command(name)(command)
 
 
 def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
-    """List the versions: which is active, who serves it, and how each did in the last five minutes.
+    """List the versions: role, workers that serve it, and failures, latency and confidence of the last five minutes.
 
     **Example**: `failsoft models list`
     """
@@ -49,16 +50,16 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
     cards = _cards(settings)
     disk = [each for card in cards.values() for each in _on_disk(settings, card)]
 
-    async def look() -> list[dict[str, Any]]:
+    async def read() -> list[dict[str, Any]]:
         async with (
             changelog(settings, settings.names.rollouts_changelog) as moves,
             changelog(settings, settings.names.breakers_changelog) as states,
         ):
-            # A model that the pipeline no longer names has a row for ever, and no worker serves it.
+            # A model that was removed from the pipeline keeps its row, but no worker serves it.
             known = {model: row for model, row in (await rollouts.rows(moves)).items() if model in cards}
             return version_view.listed(disk, known, breaker_view.rows(await states.refresh()), now_ms())
 
-    about = context.run(ctx, look())
+    about = context.run(ctx, read())
     cells = [*map(version_view.shown, about)]
     columns = [
         "model",
@@ -72,7 +73,8 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
         "breaker",
         "problems",
     ]
-    some = [c for c in columns if any(each.get(c) is not None for each in cells)]  # a terminal may be narrow
+    # Empty columns are left out: a terminal may be narrow.
+    some = [c for c in columns if any(each.get(c) is not None for each in cells)]
     if output.people(as_json):
         output.rows(cells, some, as_json)
     else:
@@ -80,7 +82,7 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 
 
 def history(ctx: typer.Context, model: Model, pipeline: Pipeline = None, as_json: Json = False) -> None:
-    """Show a model's moves from version to version, the newest first: when, who, why, and what brought them about.
+    """Show the changes of a model's active version, newest first: time, versions, trigger, who and why.
 
     **Example**: `failsoft models history repayment`
     """
@@ -91,12 +93,12 @@ def history(ctx: typer.Context, model: Model, pipeline: Pipeline = None, as_json
     settings = context.settings(ctx, pipeline)
     _known(settings, model)
 
-    async def look() -> list[dict[str, Any]]:
+    async def read() -> list[dict[str, Any]]:
         async with changelog(settings, settings.names.rollouts_changelog) as table:
             row = (await rollouts.rows(table)).get(model)
         return version_view.history(row) if row else []
 
-    output.rows(context.run(ctx, look()), ["at", "from", "to", "trigger", "who", "why"], as_json)
+    output.rows(context.run(ctx, read()), ["at", "from", "to", "trigger", "who", "why"], as_json)
 
 
 def promote(
@@ -108,7 +110,7 @@ def promote(
     wait: Wait = WAIT,
     as_json: Json = False,
 ) -> None:
-    """Make the whole fleet serve a version. It is vetted here first, and by each worker before it serves it.
+    """Make the whole fleet serve a version. It is vetted here first, and again by each worker before it serves.
 
     **Example**: `failsoft models promote repayment@3 --why "recall up 2 points on June"`
     """
@@ -117,7 +119,7 @@ def promote(
     settings = context.settings(ctx, pipeline)
     named = ModelVersion.parse(version)
     if named is None:
-        raise typer.BadParameter(f"{version!r} names no version: write MODEL@VERSION", param_hint="MODEL@VERSION")
+        raise typer.BadParameter(f"{version!r} is not a version: write MODEL@VERSION", param_hint="MODEL@VERSION")
     _prove(settings, _known(settings, named.model), named.version)
     _order(ctx, settings, named.model, Direction.PROMOTE, version, why, who, wait, as_json)
 
@@ -131,9 +133,9 @@ def rollback(
     wait: Wait = WAIT,
     as_json: Json = False,
 ) -> None:
-    """Make the whole fleet go back: to the last version that served well, or to the one named.
+    """Roll the whole fleet back to the last good version, or to the version named.
 
-    **Example**: `failsoft models rollback repayment --why "complaints from the north"`
+    **Example**: `failsoft models rollback repayment --why "many wrong scores"`
     """
     from failsoft.schemas.fleet.rollout import Direction
 
@@ -164,8 +166,8 @@ def _order(
     from failsoft.workers.operations.orders import send
 
     order = _checked(target, direction, me() if who is None else who, why)
-    said = f"{direction} of {target} is written to {settings.names.control}"
-    later = f"{said}, and will be obeyed when a worker owns the table; see: failsoft models history {model}"
+    sent = f"{direction} of {target} is written to {settings.names.control}"
+    later = f"{sent}, and will be obeyed when a worker owns the table; see: failsoft models history {model}"
     written = False
 
     async def work() -> list[dict[str, Any]] | None:
@@ -174,14 +176,14 @@ def _order(
             before = (await rollouts.rows(table)).get(model)
             if before is None:
                 raise CommandFailed(
-                    f"the fleet has no version of {model} yet: start a worker, and it serves the newest"
+                    f"the fleet serves no version of {model} yet: start a worker, and it will serve the newest one"
                 )
             await send(settings, model, order.to_bytes())
             written = True
-            found = await rollouts.answered(table, model, order, wait) if wait else None
-        if found is None:
+            result = await rollouts.answered(table, model, order, wait) if wait else None
+        if result is None:
             return None
-        row, answer = found
+        row, answer = result
         if answer.refused is not None:
             raise CommandFailed(f"refused: {answer.refused}")
         return version_view.history(row)[:1] if row.active != before.active else []
@@ -193,17 +195,17 @@ def _order(
         raise Interrupted(f"interrupted: {later if written else 'nothing was written'}") from None
     if about:
         output.rows(about, ["at", "model", "from", "to", "trigger", "who", "why"], as_json)
-        output.note(f"{direction} of {target}: obeyed; workers follow as they load it: failsoft models list")
+        output.note(f"{direction} of {target}: obeyed; workers switch when they have loaded it: failsoft models list")
     elif about is not None:
-        output.note(f"{target} is active already: nothing has changed")
+        output.note(f"{target} is already active: nothing has changed")
     elif wait:
         raise CommandFailed(f"not obeyed within {wait:g} s: {later}")
     else:
-        output.note(said)
+        output.note(sent)
 
 
 def _checked(target: str, direction: Direction, who: str, why: str) -> Order:
-    """The order, within the limits that its reader holds it to."""
+    """The order to send. Raises BadParameter if the owner would refuse it as malformed."""
     from failsoft.schemas.fleet.rollout import Order
     from failsoft.schemas.wire import Malformed
 
@@ -214,12 +216,12 @@ def _checked(target: str, direction: Direction, who: str, why: str) -> Order:
 
 
 def _cards(settings: Settings) -> dict[str, ModelCard]:
-    """The pipeline's models that have versions: an ensemble is its members."""
+    """The cards of the pipeline's models that have versions; an ensemble has none, only its members do."""
     from failsoft.models.catalog.repository import Repository
     from failsoft.workers.serving.pipeline import load_cards
 
-    found = load_cards(settings, Repository(Path(settings.models.repository)))
-    return {model: card for model, card in found.items() if card.ensemble is None}
+    cards = load_cards(settings, Repository(Path(settings.models.repository)))
+    return {model: card for model, card in cards.items() if card.ensemble is None}
 
 
 def _known(settings: Settings, model: str) -> ModelCard:
@@ -227,8 +229,8 @@ def _known(settings: Settings, model: str) -> ModelCard:
 
     cards = _cards(settings)
     if model not in cards:
-        there = ", ".join(cards)
-        raise typer.BadParameter(f"no model {model!r} in this pipeline{near(model, cards)}; there are: {there}")
+        known = ", ".join(cards)
+        raise typer.BadParameter(f"no model {model!r} in this pipeline{near(model, cards)}; there are: {known}")
     return cards[model]
 
 
@@ -238,20 +240,20 @@ def _on_disk(settings: Settings, card: ModelCard) -> list[Any]:
     from failsoft.workers.operations.version_view import OnDisk
 
     repository = Repository(Path(settings.models.repository))
-    found = []
+    versions = []
     for version in repository.versions(card.name, mistaken=lambda error: output.note(str(error))):
         try:
             trained = repository.artifact(card.name, version).trained_at
-        except (Refused, OSError):  # it may not serve, as its vetting says; it is there all the same
+        except (Refused, OSError):  # vetting refuses this version, but it exists, so it is listed
             trained = None
-        except UnknownModel:  # it has just gone
+        except UnknownModel:  # it was deleted meanwhile
             continue
-        found.append(OnDisk(card.name, version, None if trained is None else trained.isoformat()))
-    return found
+        versions.append(OnDisk(card.name, version, None if trained is None else trained.isoformat()))
+    return versions
 
 
 def _prove(settings: Settings, card: ModelCard, version: int) -> None:
-    """Raises BadParameter for a version that is not there, CommandFailed for one that does not pass."""
+    """Vets a version. Raises BadParameter if it does not exist, CommandFailed if it does not pass."""
     from failsoft.models.catalog.repository import Repository, UnknownModel
     from failsoft.workers.serving import loader
 

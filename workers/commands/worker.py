@@ -1,4 +1,4 @@
-"""``failsoft worker``: one worker process, or several under a supervisor."""
+"""``failsoft worker``: runs one worker process, or several under a supervisor."""
 
 from __future__ import annotations
 
@@ -20,35 +20,41 @@ if TYPE_CHECKING:
 
 
 def register(root: typer.Typer) -> None:
-    """Add the command to the command line."""
+    """Adds the command to the command line."""
     root.command("worker")(worker)
 
 
 def worker(
     ctx: typer.Context,
     pipeline: Pipeline = None,
-    processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes, restarted when they crash.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, max=256, help="Number of worker processes; crashed ones are restarted.")
+    ] = 1,
     worker_id: Annotated[
         str | None,
         typer.Option(
             "--id",
-            help="Its id: the same after each restart, and no other worker's. Else FAILSOFT_WORKER_ID, else HOST-N.",
+            help="The worker's id: unique, and the same after each restart. Default: FAILSOFT_WORKER_ID, then HOST-N.",
             show_default=False,
         ),
     ] = None,
     metrics_port: Annotated[
         int,
-        typer.Option(min=0, max=65535, help="Port of /metrics, /livez and /readyz; process i takes PORT + i. 0: any."),
+        typer.Option(
+            min=0, max=65535, help="The port of /metrics, /livez and /readyz; process i takes PORT + i. 0: a free port."
+        ),
     ] = 0,
-    metrics_host: Annotated[str, typer.Option(help="Address where /metrics, /livez and /readyz listen.")] = "127.0.0.1",
+    metrics_host: Annotated[str, typer.Option(help="The address of /metrics, /livez and /readyz.")] = "127.0.0.1",
     repository: Annotated[
         Path | None, typer.Option(help="The model repository, instead of the pipeline file's.", show_default=False)
     ] = None,
-    log_level: Annotated[str, typer.Option(help="The least to log: debug, info, warning, error or critical.")] = "info",
+    log_level: Annotated[
+        str, typer.Option(help="The lowest level to log: debug, info, warning, error or critical.")
+    ] = "info",
 ) -> None:
-    """Run a worker: read events, score them, write the answers. SIGTERM drains it.
+    """Run a worker: read events, score them, write the answers. SIGTERM drains it and ends it.
 
-    Any number of workers, here and elsewhere, share the pipeline's partitions.
+    All workers of a pipeline, on any machine, share its partitions.
 
     **Example**: `failsoft worker --processes 2 --metrics-port 9100`
     """
@@ -66,13 +72,13 @@ def worker(
     raise typer.Exit(_one(settings, worker_id, metrics_port, metrics_host, pipeline or ctx.obj.pipeline))
 
 
-def _nothing_begun(number: int, frame: object) -> None:
-    """SIGTERM while the worker still starts: there is nothing to drain."""
+def _exit_at_once(number: int, frame: object) -> None:
+    """Handles SIGTERM during the start, when there is nothing to drain yet."""
     raise SystemExit(0)
 
 
 def _say(text: str, more: str = "", **fields: object) -> None:
-    """News on stderr: for people with ``more`` beneath it, else a line of the log like all others, with ``fields``."""
+    """Prints news to stderr: on a terminal ``text`` and ``more``, else one line of the JSON log with ``fields``."""
     if sys.stderr.isatty():
         output.note(f"{text}\n{more}" if more else text)
         return
@@ -82,8 +88,8 @@ def _say(text: str, more: str = "", **fields: object) -> None:
 
 
 def _one(settings: Settings, worker_id: str | None, port: int, host: str, file: Path | None) -> int:
-    signal.signal(signal.SIGTERM, _nothing_begun)  # until the running worker's own handler takes its place
-    # Before the imports that take seconds: a second worker of one id is told at once.
+    signal.signal(signal.SIGTERM, _exit_at_once)  # until the running worker installs its own handler
+    # Claimed before the imports, which take seconds, so that a duplicate id is refused at once.
     from failsoft.workers.identity import claim
 
     identity = claim(settings.name, worker_id)
@@ -108,24 +114,22 @@ def _one(settings: Settings, worker_id: str | None, port: int, host: str, file: 
 
 
 def warn_without_model(settings: Settings, say: Callable[[str], None]) -> None:
-    """A primary (or a member of it) that has no version yet is no mistake, but whoever starts a worker should hear what
-    to do.
-    """
+    """Prints what to do if the primary, or a member of a primary ensemble, has no version yet; that is not an error."""
     from failsoft.models.catalog.repository import Repository, UnknownModel
 
     repository = Repository(Path(settings.models.repository))
     try:
         ensemble = repository.card(settings.model).ensemble
         for model in (settings.model,) if ensemble is None else ensemble.names:
-            if repository.versions(model, mistaken=lambda error: None):  # its worker says more
+            if repository.versions(model, mistaken=lambda error: None):  # the worker logs the mistakes
                 continue
-            then = (
+            effect = (
                 "the fallback will answer every event" if ensemble is None else f"{settings.model} answers without it"
             )
-            where = repository.root / model / "1" / "model.onnx"
-            say(f"{model} has no complete version, so {then}: put the model in {where} and start the worker again")
+            path = repository.root / model / "1" / "model.onnx"
+            say(f"{model} has no complete version, so {effect}: copy the model to {path} and start the worker again")
     except UnknownModel:
-        return  # the worker refuses the pipeline, and says more
+        return  # the worker itself refuses the pipeline, with the details
 
 
 def _many(
@@ -147,7 +151,7 @@ def _many(
     commands = []
     for i in range(processes):
         own = ["--metrics-port", str(port + i if port else 0)]
-        # Without a name given, each takes a free one: two supervisors on one machine must not collide.
+        # Without --id each process takes a free id, so that two supervisors on one machine do not collide.
         own += ["--id", f"{worker_id}-{i}"] if worker_id else []
         commands.append(supervisor.command(["worker", *shared, *own]))
     _say(f"supervisor {os.getpid()} starts {processes} workers")

@@ -1,1 +1,1 @@
-"""The demo: a pipeline on one machine that fails and recovers before your eyes."""
+"""The demo: a pipeline on one machine whose model fails and recovers."""

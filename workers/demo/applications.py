@@ -1,5 +1,6 @@
-"""The demo's stream: loan applications made from the data set's rows, a few of them spoiled on purpose, the same for
-every run with one seed.
+"""The demo's events: loan applications made from the data set's rows, a few of them spoiled on purpose.
+
+The same seed gives the same stream.
 """
 
 from __future__ import annotations
@@ -22,22 +23,28 @@ DATA = Path(__file__).parent / "data" / "car_loans_events.csv"
 
 
 class Flaw(StrEnum):
-    """What is wrong with an application, and what failsoft makes of it."""
+    """What is wrong with an application, and how failsoft handles it."""
 
     NONE = "none"
-    INCOMPLETE = "incomplete"  # lacks what the card imputes: answered, and the answer says what was filled in
-    INVALID = "invalid"  # lacks what the card does not forgive: a dead letter
+    INCOMPLETE = "incomplete"  # lacks features that the card imputes: answered; the answer names the imputed features
+    INVALID = "invalid"  # lacks a required feature: a dead letter
     MALFORMED = "malformed"  # cut off in the middle: a dead letter
-    DEAR = "dear"  # for a car that the demo's second fault concerns: sound, and yet the primary fails on it
+    DEAR = "dear"  # valid, but for an expensive car, on which the primary fails during the demo's second fault
 
 
 SHARES: tuple[tuple[Flaw, float], ...] = ((Flaw.MALFORMED, 0.002), (Flaw.INVALID, 0.004), (Flaw.INCOMPLETE, 0.04))
-"""A few: at 200 a second, a malformed one every 2.5 seconds, and eight a second to impute."""
+"""The share of each flaw: at 200 events a second, one malformed every 2.5 seconds and eight a second to impute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """One event to publish. ``key`` is the applicant's, who may apply again."""
+    """One event to publish.
+
+    Attributes:
+        key: the applicant's id; an applicant may apply more than once.
+        value: the event as JSON, cut off if malformed.
+        flaw: what is wrong with it.
+    """
 
     key: bytes
     value: bytes
@@ -45,13 +52,13 @@ class Application:
 
 
 def rows() -> list[dict[str, str]]:
-    """The data set, a row an application."""
+    """The rows of the data set, one for each application."""
     with DATA.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def stream(rows: Sequence[Mapping[str, str]], seed: int) -> Iterator[Application]:
-    """Applications without end: when ``rows`` are through, the same applicants apply again, with new event ids."""
+    """An endless stream. After the last of ``rows`` the same applicants apply again, with new event ids."""
     draw = random.Random(seed)
     lap = 0
     while True:
@@ -61,12 +68,12 @@ def stream(rows: Sequence[Mapping[str, str]], seed: int) -> Iterator[Application
 
 
 def dear(rows: Sequence[Mapping[str, str]], n: int, value: float) -> list[Application]:
-    """``n`` applications for a car worth ``value`` (€), by the first applicants."""
+    """``n`` applications of the first applicants, each for a car worth ``value`` (€)."""
     return [made({**row, "car_value": repr(value)}, f"dear-{i}", Flaw.DEAR) for i, row in enumerate(rows[:n], 1)]
 
 
 def made(row: Mapping[str, str], lap: int | str, flaw: Flaw) -> Application:
-    """A CSV row as an event of the demo's pipeline, with ``flaw``."""
+    """Makes an event of the demo's pipeline from a CSV row, with ``flaw``."""
     features = {name: cell(text) for name, text in row.items() if name not in ("id", "timestamp")}
     if flaw is Flaw.INCOMPLETE:
         del features["car_value"], features["driver_tenure"]
@@ -90,11 +97,11 @@ def _flaw(u: float) -> Flaw:
 
 
 HANDFUL = 10
-"""Applications at a time: what is added, or the end, waits for no more than these."""
+"""Applications a step: added applications and the end of the stream wait for one step at most."""
 
 
 class Feed:
-    """A stream of applications into the pipeline's input, ``rate`` a second, from ``run`` until ``end``."""
+    """Publishes applications to the pipeline's input at ``rate`` events a second, from ``run`` until ``end``."""
 
     def __init__(self, pipeline: Settings, source: Iterator[Application], rate: float) -> None:
         self._pipeline, self._source, self._rate = pipeline, source, rate
@@ -104,15 +111,15 @@ class Feed:
 
     @property
     def acknowledged(self) -> int:
-        """Events that Kafka has."""
+        """The number of events that Kafka has acknowledged."""
         return 0 if self._sent is None else self._sent.published
 
     def add(self, applications: Sequence[Application]) -> None:
-        """These too, next."""
+        """Publishes ``applications`` too, in the next step."""
         self._extra += applications
 
     def end(self) -> None:
-        """``run`` returns when what was sent is acknowledged."""
+        """Ends the stream; ``run`` returns when all sent events are acknowledged."""
         self._ending = True
 
     async def run(self) -> None:

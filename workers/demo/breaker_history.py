@@ -1,4 +1,4 @@
-"""The fleet's breakers as the demo reads them from their table's changelog: the rows, and how they moved. Pure."""
+"""The fleet's breakers as read from their changelog: the rows, their changes of state, and the sums to check. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from failsoft.workers.demo.summary import Sum
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """A change of a row's state: ``row`` is the one that brought it."""
+    """A change of a breaker's state.
+
+    Attributes:
+        from_: the state before.
+        row: the row with the new state.
+    """
 
     from_: BreakerState
     row: BreakerRow
 
     @property
     def to(self) -> BreakerState:
+        """The new state."""
         return BreakerState(self.row.state)
 
     def __str__(self) -> str:
@@ -30,48 +36,56 @@ class StateChange:
 
 @dataclass(slots=True)
 class BreakerHistory:
-    """The rows by ``model@version``, and every change of a state so far."""
+    """The fleet's breakers over time.
+
+    Attributes:
+        rows: the latest row by ``model@version``.
+        changes: all changes of state so far, the oldest first.
+    """
 
     rows: dict[str, BreakerRow] = field(default_factory=dict)
-    turns: list[StateChange] = field(default_factory=list)
+    changes: list[StateChange] = field(default_factory=list)
 
     def fold(self, record: Record) -> None:
-        """One more record of the changelog. Raises Malformed for one that no owner wrote."""
+        """Adds the next record of the changelog. Raises Malformed for a record that is not a breaker row."""
         if record.value is None:
             return
         row = BreakerRow.parse(record.value)
         before = self.state(row.key)
         self.rows[row.key] = row
         if before is not BreakerState(row.state):
-            self.turns.append(StateChange(before, row))
+            self.changes.append(StateChange(before, row))
 
     def state(self, key: str) -> BreakerState:
-        """Closed, as long as nothing was told of it."""
+        """The current state; closed while there is no row."""
         return BreakerState(self.rows[key].state) if key in self.rows else BreakerState.CLOSED
 
     def generation(self, key: str) -> int:
-        """How often it has moved, and probes were lent."""
+        """The row's generation: it grows with each change of state and each lease; 0 while there is no row."""
         return self.rows[key].generation if key in self.rows else 0
 
     def opened(self, key: str, *before: BreakerState) -> int:
-        """How often it opened; out of the states ``before``, if there are any given."""
+        """How often it opened; if ``before`` is given, only from these states."""
         return sum(
-            t.row.key == key and t.to is BreakerState.OPEN and (not before or t.from_ in before) for t in self.turns
+            c.row.key == key and c.to is BreakerState.OPEN and (not before or c.from_ in before) for c in self.changes
         )
 
 
 def openings(key: str, fleet: BreakerHistory, alerts: Iterable[Record], opened: Mapping[str, int]) -> list[Sum]:
-    """The outage, as the fleet and its workers met it. ``opened``: how often each worker says that its breaker did."""
-    said = [a for record in alerts if (a := Alert.parse(record.value)).name == "breaker" and a.key == key]
-    # An owner that dies may leave its successor to say the last one again: no two moves in a row are the same.
-    announced = sum(to == BreakerState.OPEN for (_, to), _ in groupby(said, lambda a: (a.from_, a.to)))
+    """The sums that an outage must leave: openings match alerts, and each worker opened.
+
+    opened: how often the breaker opened at each worker, by the worker's metrics.
+    """
+    moves = [a for record in alerts if (a := Alert.parse(record.value)).name == "breaker" and a.key == key]
+    # A new owner may repeat the last alert of a dead one. Two equal moves in a row are one: a state cannot repeat.
+    announced = sum(to == BreakerState.OPEN for (_, to), _ in groupby(moves, lambda a: (a.from_, a.to)))
     return [
         Sum(
             f"fleet's breaker of {key} opened",
             announced,
             {
                 "by the workers' counts": fleet.opened(key, BreakerState.CLOSED),
-                "by a probe in vain": fleet.opened(key, BreakerState.HALF_OPEN),
+                "by a failed probe": fleet.opened(key, BreakerState.HALF_OPEN),
             },
             "its failures opened it, and each opening raised an alert",
             least=1,

@@ -1,4 +1,4 @@
-"""``failsoft demo``: the whole story on one machine."""
+"""``failsoft demo``: shows failures and recovery on one machine, and checks the counts."""
 
 from __future__ import annotations
 
@@ -21,30 +21,32 @@ if TYPE_CHECKING:
     from failsoft.workers.demo.summary import Sum
 
 NEXT = (
-    "failsoft kafka                      # a Kafka to keep",
-    "failsoft init my-pipeline           # a pipeline of your own, with your model",
+    "failsoft kafka                      # a Kafka that keeps running",
+    "failsoft init my-pipeline           # your own pipeline, with your model",
     "failsoft --help",
 )
 
 
 def register(root: typer.Typer) -> None:
-    """Add the command to the command line."""
+    """Adds the command to the command line."""
     root.command("demo")(demo)
 
 
 def demo(
     ctx: typer.Context,
-    fast: Annotated[bool, typer.Option("--fast", help="The same facts with less waiting: about 50 seconds.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="The same demo with less waiting: about 50 seconds.")] = False,
     rate: Annotated[
         float | None, typer.Option(min=20, max=5000, help="Applications a second.", show_default=False)
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Which applications are spoiled.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the choice of spoiled applications.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """See a model fail and recover, and a bad version go again, in about 90 seconds; the counts must add up.
+    """Watch a model fail and recover, and a bad version being rolled back, in about 90 seconds.
 
-    A real Kafka and two workers; needs nothing but this program. The first run downloads Kafka (44 MB). Nothing is left
-    behind. Exits 0 only if the topics, read back at the end, hold what was promised.
+    Runs a real Kafka and two workers; needs nothing else. The first run downloads Kafka (44 MB). All files are deleted
+    at the end. The demo then reads the topics back and counts; the exit code is 0 only if the counts add up.
 
     **Example**: `failsoft demo`
     """
@@ -56,11 +58,11 @@ def demo(
     script = FAST if fast else FULL
     script = replace(script, rate=rate or script.rate, seed=script.seed if seed is None else seed)
     console = Console(stderr=True)
-    found = _play(ctx, script, on(console), console)
-    _sum_up(found, console, as_json)
-    wrong = [str(each) for each in found if not each.holds]
+    sums = _play(ctx, script, on(console), console)
+    _sum_up(sums, console, as_json)
+    wrong = [str(each) for each in sums if not each.holds]
     if wrong:
-        raise CommandFailed("it does not add up:\n" + "\n".join(f"  {line}" for line in wrong))
+        raise CommandFailed("the counts do not add up:\n" + "\n".join(f"  {line}" for line in wrong))
     output.note("It adds up.\n\n" + output.next_commands(NEXT))
 
 
@@ -71,15 +73,15 @@ def _play(ctx: typer.Context, script: Script, narrator: Narrator, console: Conso
     from failsoft.workers.demo.run import ScenarioFailed
     from failsoft.workers.demo.scenario import run_scenario
 
-    java_runtime()  # said before anything starts
+    java_runtime()  # raises now if there is no Java runtime, before anything starts
     narrator.say(
         "failsoft scores Kafka events with a model, and keeps answering, honestly, while the model fails. "
-        "This is the whole story, with nothing simulated but the model's faults."
+        "This demo shows how. Kafka, the workers and the models are real; only the model's faults are simulated."
     )
-    # What ends a process ends the demo as Ctrl-C does: through every `finally`, so nothing is left behind.
+    # These signals end the demo as Ctrl-C does: every `finally` runs, so no process or file is left behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    download = "" if jars.cached() else " (the first time: 44 MB to download)"
+    download = "" if jars.cached() else " (the first run downloads 44 MB)"
     narrator.say(f"A real Apache Kafka starts on this machine{download} …")
 
     async def play() -> list[Sum]:
@@ -91,7 +93,7 @@ def _play(ctx: typer.Context, script: Script, narrator: Narrator, console: Conso
             return await run_scenario(script, kafka.bootstrap, folder, narrator)
 
     with Embedded() as kafka:
-        folder = kafka.data / "demo"  # it goes with Kafka's data, even after `kill -9`
+        folder = kafka.data / "demo"  # deleted with Kafka's data, even after `kill -9`
         folder.mkdir()
         narrator.say(f"Kafka answers at {kafka.bootstrap}.")
         try:
@@ -100,17 +102,17 @@ def _play(ctx: typer.Context, script: Script, narrator: Narrator, console: Conso
             raise CommandFailed(str(e)) from e
 
 
-def _sum_up(found: list[Sum], console: Console, as_json: bool) -> None:
-    """The sums: a table for people, on stdout; for programs, an object each there, and lines on stderr."""
+def _sum_up(sums: list[Sum], console: Console, as_json: bool) -> None:
+    """Prints the sums: on a terminal a table to stdout; else JSON objects to stdout and lines to stderr."""
     columns = ["holds", "sum", "means"]
     if output.people(as_json):
-        rows = [{"holds": "✓" if s.holds else "✗", "sum": str(s), "means": s.means} for s in found]
+        rows = [{"holds": "✓" if s.holds else "✗", "sum": str(s), "means": s.means} for s in sums]
         output.rows(rows, columns, as_json)
         return
-    for s in found:
+    for s in sums:
         output.note(f"  {'ok' if s.holds else 'WRONG'}: {s} ({s.means})")
     output.rows(
-        [{"name": s.name, "total": s.total, "parts": s.parts, "holds": s.holds, "means": s.means} for s in found],
+        [{"name": s.name, "total": s.total, "parts": s.parts, "holds": s.holds, "means": s.means} for s in sums],
         columns,
         as_json,
     )

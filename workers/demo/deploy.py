@@ -1,4 +1,4 @@
-"""How the demo's bad version comes to the fleet: copied, vetted and promoted, as `failsoft models promote` does it."""
+"""Deploys the demo's bad version: copies, vets and promotes it, as `failsoft models promote` does."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from failsoft.workers.serving import loader
 from failsoft.workers.settings import Settings
 
 MISTAKEN = Path(__file__).parent / "data" / "mistaken"
-"""The version: models/training/mistaken.py made it, and says what is wrong with it. Not in models/repository, where
-every user's workers would take it for the newest."""
+"""The files of the bad version, made by models/training/mistaken.py, which describes its bug. They are not in
+models/repository, where all workers would serve it as the newest version."""
 
 OBEYED_WITHIN = 40.0
-"""Seconds for the owner to answer an order: it takes milliseconds, and where an owner has to be replaced, ten seconds
-on a quiet machine."""
+"""Seconds for the owner to answer an order. It takes milliseconds, or ten seconds on an idle machine if the owner has
+to be replaced."""
 
 
 def copy(pipeline: Settings) -> int:
-    """The bad version becomes the newest of the pipeline's primary, in the demo's own repository; its number."""
+    """Copies the bad version into the demo's own repository as the newest of the primary; returns its number."""
     repository = Repository(Path(pipeline.models.repository))
     number = max(repository.versions(pipeline.model)) + 1
     shutil.copytree(MISTAKEN, repository.root / pipeline.model / str(number))
@@ -35,18 +35,21 @@ def copy(pipeline: Settings) -> int:
 
 
 async def promote(pipeline: Settings, version: int, who: str, why: str) -> None:
-    """Returns once the owner has obeyed. Raises EnvironmentFailed when the version may not serve, or is refused."""
+    """Vets ``version``, orders its promotion and waits until the owner has obeyed.
+
+    Raises EnvironmentFailed when the version does not pass, the order is refused, or it is not obeyed in time.
+    """
     repository = Repository(Path(pipeline.models.repository))
     key, card = str(ModelVersion(pipeline.model, version)), repository.card(pipeline.model)
     unfit = await asyncio.to_thread(loader.prove, repository, card, version, loader.limits(pipeline))
     if unfit is not None:
-        raise EnvironmentFailed(f"{key} should pass its vetting, and did not: {unfit}")
+        raise EnvironmentFailed(f"{key} should pass its vetting, but did not: {unfit}")
     order = Order(key, Direction.PROMOTE, who, why, int(time.time() * 1000))
     async with changelog.changelog(pipeline, pipeline.names.rollouts_changelog) as table:
         await send(pipeline, pipeline.model, order.to_bytes())
-        found = await rollouts.answered(table, pipeline.model, order, OBEYED_WITHIN)
-    if found is None:
+        result = await rollouts.answered(table, pipeline.model, order, OBEYED_WITHIN)
+    if result is None:
         raise EnvironmentFailed(f"the promotion of {key} was not obeyed within {OBEYED_WITHIN:g} s")
-    _, answer = found
+    _, answer = result
     if answer.refused is not None:
         raise EnvironmentFailed(f"the promotion of {key} was refused: {answer.refused}")

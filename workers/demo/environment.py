@@ -1,4 +1,4 @@
-"""Where the demo plays: a folder of its own, a pipeline file, and workers, each in a process of its own."""
+"""The demo's environment: a folder, a pipeline file, and workers, each in its own process."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from failsoft.workers.demo.fault import Switch
 from failsoft.workers.settings import Settings
 
 WORKERS = ("demo-1", "demo-2")
-"""Their ids. Two are a fleet: what one finds out, the other obeys."""
+"""The ids of the workers. Two are enough to show a fleet: both obey the same breaker."""
 
 PARTITIONS = 4
-"""Four lanes, two a worker: enough that ordering and ownership are by partition, as in earnest."""
+"""Partitions, and so lanes: two for each worker, so that order and ownership are by partition, as in production."""
 
 READY_WITHIN = 60.0
-"""Seconds for a worker to load its models, get its lanes and read the fleet's breakers: five are usual, a busy machine
-takes twenty."""
+"""Seconds for a worker to load its models, get its lanes and read the fleet's breakers. Five are usual, and twenty on a
+busy machine."""
 
 DRAIN_WITHIN = 40.0
-"""Seconds to end after SIGTERM. A commit may take 20, a drain 25."""
+"""Seconds for a worker to end after SIGTERM. A commit may take 20 s, a drain 25 s."""
 
 TAIL = 3
-"""Lines of the worker's log in an error: the last one is a JSON object with the traceback in it."""
+"""Lines of the worker's log shown in an error; the last one is a JSON object with the traceback."""
 
 PIPELINE = """\
 # The demo's pipeline. `failsoft init DIR` makes one that you can keep.
@@ -55,11 +55,11 @@ repository = '{repository}'
 
 
 class EnvironmentFailed(Exception):
-    """A worker did not do as it should; says what its log says."""
+    """A worker or an order did not behave as expected; the message has the end of the worker's log."""
 
 
 class Worker:
-    """A running worker process."""
+    """A running worker process. ``address`` is the URL of its HTTP server once it is ready."""
 
     def __init__(self, id: str, process: asyncio.subprocess.Process, log: Path) -> None:
         self.id = id
@@ -68,49 +68,49 @@ class Worker:
         self.address = ""
 
     async def ready(self) -> None:
-        """Returns once it has its lanes and knows the fleet's breakers. Raises EnvironmentFailed."""
+        """Waits until the worker has its lanes and has read the fleet's breakers. Raises EnvironmentFailed."""
         assert self._process.stdout is not None
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), READY_WITHIN)
         except TimeoutError:
-            raise EnvironmentFailed(self._that(f"was not ready after {READY_WITHIN:g} s")) from None
+            raise EnvironmentFailed(self._problem(f"was not ready after {READY_WITHIN:g} s")) from None
         if not line:
-            raise EnvironmentFailed(self._that("ended before it was ready"))
+            raise EnvironmentFailed(self._problem("ended before it was ready"))
         self.address = line.decode().strip()
 
     def check(self) -> None:
-        """Raises EnvironmentFailed if it ended."""
+        """Raises EnvironmentFailed if the worker has ended."""
         if self._process.returncode is not None:
-            raise EnvironmentFailed(self._that(f"ended with exit code {self._process.returncode}"))
+            raise EnvironmentFailed(self._problem(f"ended with exit code {self._process.returncode}"))
 
     def terminate(self) -> None:
-        """SIGTERM. Raises EnvironmentFailed if it has ended before."""
+        """Sends SIGTERM. Raises EnvironmentFailed if the worker has already ended."""
         self.check()
         self._process.terminate()
 
     async def drained(self) -> None:
-        """Its clean end. Raises EnvironmentFailed for any other end."""
+        """Waits for the worker to exit with 0. Raises EnvironmentFailed for another exit code or after a timeout."""
         try:
             code = await asyncio.wait_for(self._process.wait(), DRAIN_WITHIN)
         except TimeoutError:
-            raise EnvironmentFailed(self._that(f"did not drain within {DRAIN_WITHIN:g} s")) from None
+            raise EnvironmentFailed(self._problem(f"did not drain within {DRAIN_WITHIN:g} s")) from None
         if code != 0:
-            raise EnvironmentFailed(self._that(f"drained with exit code {code}"))
+            raise EnvironmentFailed(self._problem(f"drained with exit code {code}"))
 
     async def kill(self) -> None:
-        """Whatever it is doing: what it wrote goes with the demo's folder."""
+        """Kills the worker if it still runs. Its files are deleted with the demo's folder."""
         if self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
 
-    def _that(self, what: str) -> str:
+    def _problem(self, problem: str) -> str:
         lines = self._log.read_text(errors="replace").splitlines()[-TAIL:]
         tail = "\n".join(["; the end of its log:", *lines]) if lines else ""
-        return f"the worker {self.id} {what}{tail}"
+        return f"the worker {self.id} {problem}{tail}"
 
 
 async def drain(workers: Sequence[Worker]) -> None:
-    """SIGTERM for all at once, and their clean ends. Raises EnvironmentFailed for any other end."""
+    """Sends SIGTERM to all workers at once and waits for their exits. Raises EnvironmentFailed as ``drained`` does."""
     for worker in workers:
         worker.terminate()
     for worker in workers:
@@ -118,11 +118,11 @@ async def drain(workers: Sequence[Worker]) -> None:
 
 
 class Environment:
-    """The demo's files in ``folder``, which is the caller's to remove."""
+    """The demo's files in ``folder``; the caller deletes the folder."""
 
     def __init__(self, folder: Path, bootstrap: str, delays: Sequence[str]) -> None:
         self.switch = Switch(folder / "fault.json")
-        repository = folder / "models"  # a copy: what the story adds to it must not be what others serve
+        repository = folder / "models"  # a copy, because the demo adds a bad version to it
         shutil.copytree(Path(models.__file__).parent / "repository", repository)
         self.file = folder / settings.FILE
         self.file.write_text(
@@ -133,15 +133,18 @@ class Environment:
                 repository=repository,
             )
         )
-        # Not the user's environment: it may name a cluster that is in earnest.
+        # The user's environment variables are ignored: they may name a production cluster.
         self.pipeline: Settings = settings.load(self.file, {})
 
     @asynccontextmanager
     async def fleet(self) -> AsyncIterator[list[Worker]]:
-        """All workers, ready; each that is still there when the block ends is killed. Raises EnvironmentFailed."""
+        """Starts all workers and waits until they are ready; kills those still running at the end of the block.
+
+        Raises EnvironmentFailed.
+        """
         async with AsyncExitStack() as stack:
             workers = [await stack.enter_async_context(self._worker(id)) for id in WORKERS]
-            for worker in workers:  # they start side by side: who is ready first has its word kept in the pipe
+            for worker in workers:  # they start side by side; a ready worker's line waits in the pipe
                 await worker.ready()
             yield workers
 
@@ -156,12 +159,12 @@ class Environment:
                 str(self.file),
                 str(self.switch.path),
                 id,
-                stdin=asyncio.subprocess.PIPE,  # it ends when this closes: with us, however we go
+                stdin=asyncio.subprocess.PIPE,  # the worker exits when this closes, so also when the demo is killed
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 env={name: value for name, value in os.environ.items() if not name.startswith(settings.ENV)},
-                cwd=self.file.parent,  # `-m` looks here first: no folder of the user's may stand in for a package
-                start_new_session=True,  # a terminal's Ctrl-C is for us
+                cwd=self.file.parent,  # `-m` searches here first, so no folder of the user can shadow a package
+                start_new_session=True,  # only the demo itself gets a terminal's Ctrl-C
             )
         worker = Worker(id, process, path)
         try:

@@ -1,7 +1,7 @@
-"""The demo's fault: the primary says "not a number" while a switch file tells it to; the rest is the real thing.
+"""The demo's fault: the primary's scores are NaN while a switch file says so. Nothing else is simulated.
 
-It stands between the runner and the session, runs the model, spoils its raw scores, and has them judged by the guard
-that judges every model's output. So what follows (the failures, the breaker, the ladder) is what a broken model does.
+The fault wraps the session: it runs the model and replaces raw scores by NaN. The usual check of model output then
+rejects them, so the failures, the breaker and the retries are the same as with a broken model.
 """
 
 from __future__ import annotations
@@ -21,18 +21,23 @@ from failsoft.schemas.features import Columns
 from failsoft.workers.serving.loader import Model
 
 DEAREST = 250_000.0
-"""€. No car in the demo's data costs half as much, so a fault above this price meets only the cars made for it."""
+"""Price in €. No car in the demo's data costs half as much, so a fault above it hits only the cars made for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the primary gets wrong: every application, or those for cars dearer than ``above`` (€), or nothing."""
+    """The applications on which the primary fails; by default none.
+
+    Attributes:
+        everything: it fails on every application.
+        above: it fails on applications for cars that cost more than this (€).
+    """
 
     everything: bool = False
     above: float | None = None
 
     def hits(self, columns: Columns) -> NDArray[np.bool_]:
-        """The rows that it spoils, as a mask of shape (rows,)."""
+        """The rows on which the primary fails, as a mask of shape (rows,)."""
         if self.everything:
             return np.ones(columns.size, np.bool_)
         if self.above is None:
@@ -41,28 +46,28 @@ class Fault:
 
 
 class Switch:
-    """A file that says which fault is on: the demo writes it, the worker's process reads it. No file is no fault."""
+    """A file with the current fault: the demo writes it, the workers read it. Without the file there is no fault."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def set(self, fault: Fault) -> None:
-        """From the next batch on. In one rename: a reader sees the fault before or the one after, never half."""
+        """Sets the fault for the next batches. The file is replaced by a rename, so a reader never sees half of it."""
         fresh = self.path.with_suffix(".new")
         fresh.write_text(json.dumps({"everything": fault.everything, "above": fault.above}))
         os.replace(fresh, self.path)
 
     def get(self) -> Fault:
-        """The fault that is on now."""
+        """The current fault."""
         try:
-            said = json.loads(self.path.read_text())
+            fault = json.loads(self.path.read_text())
         except FileNotFoundError:
             return Fault()
-        return Fault(said["everything"], said["above"])
+        return Fault(fault["everything"], fault["above"])
 
 
 class Faulty:
-    """A session whose scores ``switch`` spoils (failsoft.workers.execution.runner.Runs)."""
+    """A session whose scores are NaN where ``switch`` says so (implements failsoft.workers.execution.runner.Runs)."""
 
     def __init__(self, session: Model, switch: Switch) -> None:
         self._session = session
@@ -70,7 +75,7 @@ class Faulty:
         self._guard = OutputReader(session.card.output, scores="score", label=None)
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
-        """What the session says, after the fault had its way with it."""
+        """Runs the session and applies the current fault to its scores."""
         outcome = self._session.run(columns, cancel)
         if isinstance(outcome, Failure):
             return outcome

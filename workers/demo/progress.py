@@ -1,4 +1,4 @@
-"""How the demo speaks to whoever watches: a live table under its narration on a terminal, plain lines elsewhere."""
+"""The demo's output: on a terminal a live table below the narration, elsewhere plain lines."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from rich.text import Text
 from failsoft.workers.demo.table import Moment, line, render
 
 EVERY = 5.0
-"""Seconds between two progress lines: twenty of them tell the story, and fit on a page."""
+"""Seconds between two progress lines: a run has about twenty, which fit on a page."""
 
 WIDTH = 110
-"""Columns of the narration where nobody knows how wide the reader's screen is."""
+"""Columns of the narration when the output is not a terminal, and the reader's screen width is unknown."""
 
 
 class Narrator(Protocol):
-    """What the story needs of its audience."""
+    """The output that the scenario needs."""
 
     def say(self, text: str) -> None:
-        """A sentence or two of narration."""
+        """Prints narration: a few sentences."""
 
     def note(self, text: str) -> None:
-        """Something that just happened."""
+        """Prints something that just happened."""
 
     def update(self, moment: Moment) -> None:
-        """How things stand."""
+        """Shows the current counts and states."""
 
     def __enter__(self) -> Self: ...
 
@@ -39,12 +39,12 @@ class Narrator(Protocol):
 
 
 def on(console: Console) -> Narrator:
-    """The show that ``console`` can take."""
+    """The live narrator for a terminal, else the plain one."""
     return LiveNarrator(console) if console.is_terminal and not console.is_dumb_terminal else PlainNarrator(console)
 
 
 class LiveNarrator:
-    """A table that stays at the foot of the terminal; what is said scrolls above it."""
+    """Keeps a table at the bottom of the terminal; narration scrolls above it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -71,7 +71,7 @@ class LiveNarrator:
 
 
 class PlainNarrator:
-    """A line now and then."""
+    """Prints narration, and a progress line every ``EVERY`` seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -97,5 +97,5 @@ class PlainNarrator:
         return None
 
     def _print(self, text: str) -> None:
-        # What has no width is not wrapped again: a progress line stays one line, for whoever reads it with a program.
+        # Not wrapped again: a progress line must stay one line for programs that read it.
         self._console.print(Text(text), soft_wrap=True)

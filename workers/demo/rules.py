@@ -1,19 +1,19 @@
-"""The demo's rule: what is left to say of a car loan when no model answers."""
+"""The demo's rule: scores a car loan when no model can answer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Fitted by eye to the share repaid in eighths of the training rows: 3 % of those with a ratio around 0.30, 17 % around
-# 0.40, 46 % around 0.53, 64 % around 0.63, and about 70 % beyond. In these (synthetic) data a higher ratio goes with
-# more repayment, which is not what a bank would expect of its own.
+# Fitted by eye to the share of repaid loans in eighths of the training rows: 3 % at a ratio around 0.30, 17 % around
+# 0.40, 46 % around 0.53, 64 % around 0.63, and about 70 % above. In this synthetic data a higher ratio means more
+# repayment; a bank would expect the opposite of its own data.
 NONE_REPAID_AT = 0.28
 SLOPE = 1.85
 LOWEST, HIGHEST = 0.03, 0.70
 
 
 def by_ratio(features: Mapping[str, object]) -> dict[str, object] | None:
-    """The probability of repayment by ``debt_to_income_ratio`` alone; None, so no answer, if it is not there."""
+    """The probability of repayment from ``debt_to_income_ratio`` alone; None (no answer) if the feature is missing."""
     ratio = features.get("debt_to_income_ratio")
     if not isinstance(ratio, (int, float)):
         return None

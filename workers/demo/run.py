@@ -1,4 +1,4 @@
-"""What plays behind the story: the stream, the readers and the table, and how a chapter waits for a fact."""
+"""One run of the demo: the background tasks (stream, readers, table), and how a chapter waits for a condition."""
 
 from __future__ import annotations
 
@@ -19,23 +19,33 @@ from failsoft.workers.demo.version_history import describe
 from failsoft.workers.demo.watch import Breakers, Watch, scrape
 
 PAINT = 0.25
-"""Seconds between two paintings of the table: quick enough to live, slow enough to read."""
+"""Seconds between two updates of the table: fast enough to look live, slow enough to read."""
 
 SLOW = 4.0
-"""How many times longer than it should take something may take on a busy machine before the demo gives up."""
+"""Factor on each expected duration before the demo gives up, for busy machines."""
 
 
 class ScenarioFailed(Exception):
-    """What should have happened did not; says what."""
+    """An expected condition did not come true in time; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """How long the chapters last (seconds), and how much happens in them. ``rate`` is events a second."""
+    """The durations of the chapters and the size of the stream.
+
+    Attributes:
+        delays: the delays of the retry ladder.
+        healthy: duration of the first chapter (s).
+        outage: duration of the outage after the fleet's breaker opened (s).
+        calm: pause after each recovery (s).
+        rate: events a second.
+        dear: applications for expensive cars, on which the primary fails.
+        seed: seed of the choice of spoiled applications.
+    """
 
     delays: tuple[str, ...]
     healthy: float
-    outage: float  # counted from the opening of the fleet's breaker
+    outage: float
     calm: float
     rate: float
     dear: int = 6
@@ -44,7 +54,23 @@ class Script:
 
 @dataclass(slots=True)
 class ScenarioRun:
-    """What is going on: the tasks behind the story, and what they have seen."""
+    """The state of a run.
+
+    Attributes:
+        script: durations and sizes.
+        environment: the demo's files.
+        workers: the running workers.
+        watch: reads the pipeline's topics.
+        feed: publishes the applications.
+        narrator: prints narration and the table.
+        started: monotonic time of the start (s).
+        chapter: the title of the current chapter.
+        breakers: the breakers by worker id, from the worker's last metrics.
+        changes_noted: changes of the fleet's breakers that were printed.
+        moves_noted: changes of the primary's version that were printed.
+        rates: (time, first answers) of the last updates, for the rate.
+        tasks: the background tasks.
+    """
 
     script: Script
     environment: Environment
@@ -54,71 +80,71 @@ class ScenarioRun:
     narrator: Narrator
     started: float
     chapter: str = ""
-    breakers: dict[str, Breakers] = field(default_factory=dict)  # by the workers' ids, as they said last
-    describe: int = 0  # of the turns of the fleet's breakers
-    moved: int = 0  # of the primary's moves, as many as were told
+    breakers: dict[str, Breakers] = field(default_factory=dict)
+    changes_noted: int = 0
+    moves_noted: int = 0
     rates: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=12))
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def primary(self) -> str:
-        """The primary in the version that the fleet wants, as model@version."""
+        """The primary's active version as model@version; the model alone while it is unknown."""
         model = self.environment.pipeline.model
         version = self.watch.moves.active(model)
         return model if version is None else str(ModelVersion(model, version))
 
     @property
     def settled(self) -> int:
-        """Events that have a first answer, or are dead letters without one."""
+        """Events that have a first answer, or became a dead letter without one."""
         return self.watch.tallies.answered + self.watch.tallies.dead_at_once
 
     def opened(self, key: str) -> dict[str, int]:
-        """How often the breaker of ``key`` opened, by worker."""
+        """How often the breaker of ``key`` opened at each worker."""
         return {worker.id: self._breakers(worker).opened(key) for worker in self.workers}
 
     def all_serve(self, version: int) -> bool:
-        """Is ``version`` of the primary what the fleet wants, and what every worker serves?"""
+        """Is ``version`` the primary's active version, and does every worker serve it?"""
         model, moves = self.environment.pipeline.model, self.watch.moves
         return {moves.active(model), *(moves.serving(model, w.id) for w in self.workers)} == {version}
 
     def all_are(self, state: str) -> bool:
-        """Is the primary's breaker in ``state``, for the fleet and at every worker?"""
+        """Is the primary's breaker in ``state`` in the fleet's row and at every worker?"""
         states = [self._breakers(worker).states.get(self.primary) for worker in self.workers]
         return {self.watch.fleet.state(self.primary), *states} == {state}
 
     def check(self) -> None:
-        """Raises what ended one of the tasks behind the story, or StageFailed if a worker ended."""
+        """Raises the error of a failed background task, or EnvironmentFailed if a worker ended."""
         for worker in self.workers:
             worker.check()
         for task in self.tasks:
             if task.done() and not task.cancelled():
                 task.result()
 
-    async def until(self, what: str, fact: Callable[[], bool], within: float) -> float:
-        """Waits for ``fact``; the seconds it took. Raises ScenarioFailed after ``SLOW * within`` seconds."""
+    async def until(self, name: str, condition: Callable[[], bool], within: float) -> float:
+        """Waits for ``condition`` and returns the seconds it took. Raises ScenarioFailed after ``SLOW * within`` s."""
         began = time.monotonic()
-        while not fact():
+        while not condition():
             self.check()
             if time.monotonic() - began > SLOW * within:
-                raise ScenarioFailed(f"{what}: it should take {within:.0f} s, and {SLOW * within:.0f} have passed")
+                raise ScenarioFailed(f"{name}: expected within {within:.0f} s; {SLOW * within:.0f} s have passed")
             await asyncio.sleep(0.05)
         return time.monotonic() - began
 
     async def stay(self, seconds: float) -> None:
-        """Lets the stream run on."""
+        """Waits while the stream continues."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.check()
             await asyncio.sleep(min(0.1, max(0.0, end - time.monotonic())))
 
-    def turn(self, chapter: str, text: str) -> None:
-        """A new chapter, after the news that it is about."""
-        self._tell_news()
+    def begin(self, chapter: str, text: str) -> None:
+        """Prints pending news, then begins a new chapter."""
+        self._note_news()
         self.chapter = chapter
         self.narrator.say(text)
 
     def moment(self) -> Moment:
-        """How things stand now."""
+        """The current counts and states."""
         tallies, now = self.watch.tallies, time.monotonic()
         self.rates.append((now, tallies.answered))
         (then, before), passed = self.rates[0], now - self.rates[0][0]
@@ -144,27 +170,27 @@ class ScenarioRun:
         )
 
     async def paint(self) -> None:
-        """Keeps the table, and the news of breakers and versions, up to date."""
+        """Updates the table and prints changes of breakers and versions, until cancelled."""
         while True:
-            await asyncio.gather(*map(self._ask, self.workers))
-            self._tell_news()
+            await asyncio.gather(*map(self._scrape, self.workers))
+            self._note_news()
             self.narrator.update(self.moment())
             await asyncio.sleep(PAINT)
 
-    async def _ask(self, worker: Worker) -> None:
-        with suppress(OSError):  # no answer is no news: a worker that is gone is found out by ``check``
+    async def _scrape(self, worker: Worker) -> None:
+        with suppress(OSError):  # the last values stay; ``check`` finds a worker that has ended
             self.breakers[worker.id] = await scrape(worker.address)
 
-    def _tell_news(self) -> None:
-        turns = self.watch.fleet.turns
-        for turn in turns[self.describe :]:
-            self.narrator.note(f"{time.monotonic() - self.started:.0f} s: the fleet's breaker of {turn}")
-        self.describe = len(turns)
+    def _note_news(self) -> None:
+        changes = self.watch.fleet.changes
+        for change in changes[self.changes_noted :]:
+            self.narrator.note(f"{time.monotonic() - self.started:.0f} s: the fleet's breaker of {change}")
+        self.changes_noted = len(changes)
         model = self.environment.pipeline.model
         moves = self.watch.moves.of(model)
-        for move in moves[self.moved :]:
+        for move in moves[self.moves_noted :]:
             self.narrator.note(f"{time.monotonic() - self.started:.0f} s: the fleet moves {describe(model, move)}")
-        self.moved = len(moves)
+        self.moves_noted = len(moves)
 
     def _breakers(self, worker: Worker) -> Breakers:
         return self.breakers.get(worker.id) or Breakers()
@@ -193,7 +219,7 @@ async def play(
     source: Iterator[Application],
     narrator: Narrator,
 ) -> AsyncIterator[ScenarioRun]:
-    """A scene from its first event on; what plays behind it ends with the block."""
+    """Starts the background tasks of a run and cancels them at the end of the block."""
     pipeline = environment.pipeline
     feed = Feed(pipeline, source, script.rate)
     run = ScenarioRun(script, environment, workers, Watch(pipeline, partitions), feed, narrator, time.monotonic())

@@ -1,4 +1,4 @@
-"""The demo's story, chapter by chapter. Each ends when a fact is seen in the topics or metrics, not after a pause."""
+"""The demo's chapters. Each ends when a condition holds in the topics or metrics, not after a fixed pause."""
 
 from __future__ import annotations
 
@@ -22,29 +22,30 @@ from failsoft.workers.operations.dead_letters import listed
 from failsoft.workers.settings import wanted
 
 FULL = Script(delays=("2s", "4s", "10s"), healthy=6, outage=6, calm=2, rate=250)
-"""More than a minute of events. The fleet's breaker opens some four seconds into the outage (half of its ten seconds'
-window must have failed), tries once in vain after three, and finds the primary well at its second try, six seconds
-later. The bad version's opens at once, and goes through both tries in vain."""
+"""More than a minute of events. The fleet's breaker opens about four seconds into the outage, when half of the calls in
+its window of ten seconds have failed. Its first probes, three seconds later, fail. The second ones, six seconds after
+that, find the primary repaired. The bad version's breaker opens at once, and both of its half-open periods fail."""
 
 FAST = Script(delays=("1s", "2s", "3s"), healthy=1, outage=1, calm=0, rate=150)
-"""The same facts with as little waiting as they need: for tests."""
+"""The same chapters with as little waiting as possible, for tests."""
 
 
 async def run_scenario(script: Script, bootstrap: str, folder: Path, narrator: Narrator) -> list[Sum]:
-    """The whole story on the Kafka at ``bootstrap``; the sums that its topics come to.
+    """Runs all chapters on the Kafka at ``bootstrap``; returns the sums counted from its topics.
 
-    Raises StoryFailed or StageFailed when something does not happen. No process is left behind on any path.
+    Raises ScenarioFailed or EnvironmentFailed when something expected does not happen. All processes end in any case.
     """
     environment = Environment(folder, bootstrap, script.delays)
     pipeline = environment.pipeline
     topology, created = await admin.apply(pipeline.connection(), wanted(pipeline))
     narrator.say(
-        f"The pipeline {pipeline.name!r} gets its {len(created)} topics, as `failsoft topics apply` makes them: "
-        f"applications in, answers out, a retry ladder ({', '.join(script.delays)}), dead letters, replays."
+        f"The pipeline {pipeline.name!r} gets its {len(created)} topics, as with `failsoft topics apply`: "
+        f"applications, answers, a retry ladder ({', '.join(script.delays)}), dead letters, replays and control topics."
     )
     source = applications.stream(applications.rows(), script.seed)
     narrator.say(
-        "Two workers start, and share the lanes. Each counts at home; what they report opens one breaker for both."
+        "Two workers start and share the partitions. Each counts the model's failures and reports them; from the "
+        "reports the fleet decides on one breaker for both."
     )
     async with environment.fleet() as workers:
         async with run.play(script, environment, workers, topology.partitions, source, narrator) as s:
@@ -60,12 +61,12 @@ async def run_scenario(script: Script, bootstrap: str, folder: Path, narrator: N
 
 
 async def _healthy(s: ScenarioRun) -> None:
-    s.turn(
+    s.begin(
         "all is well",
-        "Loan applications stream in, and the primary model answers each one, once: will the loan be repaid? "
-        "Some lack the car's value: the card says how to fill it in, and the answer names what was filled in. Some are "
-        "cut off, or lack what no card can fill in: they go to the dead letters, untouched, and no neighbour in their "
-        "batch suffers.",
+        "Loan applications arrive, and the primary model answers each one once: will the loan be repaid? "
+        "Some lack the car's value. The model's card says how to fill it in, and the answer names the filled-in "
+        "features. Some are cut off, or lack a required feature. They become dead letters, unchanged; the other "
+        "applications of the same batch are answered.",
     )
     await s.until("the primary answers", lambda: s.watch.tallies.first["primary"] > 0, 15)
     model, moves = s.environment.pipeline.model, s.watch.moves
@@ -74,19 +75,20 @@ async def _healthy(s: ScenarioRun) -> None:
 
 
 async def _outage(s: ScenarioRun) -> None:
-    s.turn(
+    s.begin(
         "the primary fails",
-        "The primary starts to fail: not-a-number for every application. A guard looks at each score, so none gets "
-        "out: a smaller model answers instead, provisionally, and says so; the application climbs the retry ladder.",
+        "The primary starts to fail: its score is NaN (not a number) for every application. failsoft checks each "
+        "score and publishes none of these. A smaller model answers instead. Its answer is marked as provisional, and "
+        "the application goes to the retry ladder.",
     )
     opened = s.watch.fleet.opened(s.primary)
     s.environment.switch.set(Fault(everything=True))
     took = await s.until("the fleet's breaker opens", lambda: s.watch.fleet.opened(s.primary) > opened, 30)
-    s.turn(
+    s.begin(
         "the breaker is open",
-        f"After {took:.0f} s half of the calls in both workers' windows have failed, and the fleet's breaker opens: "
-        "the primary is left alone, by both. The fallback answers at once, and the ladder waits: no retry is wasted on "
-        "a model that is known to be down.",
+        f"After {took:.0f} s half of the recent calls of both workers have failed, and the fleet's breaker opens: "
+        "no worker calls the primary any more. The fallback answers at once. Retries wait, so that no attempt is "
+        "wasted on a model that is known to be down.",
     )
     await s.until("both workers obey", lambda: all(s.opened(s.primary).values()), 5)
     before = s.watch.tallies.provisional
@@ -95,17 +97,17 @@ async def _outage(s: ScenarioRun) -> None:
 
 
 async def _recovery(s: ScenarioRun) -> None:
-    s.turn(
+    s.begin(
         "the primary is repaired",
-        "The primary is repaired, and nobody tells the breaker: it finds out by itself. Half open, it lends one of the "
-        "workers three probes, for retries that wait; had they failed, it would have waited twice as long.",
+        "The primary is repaired. Nobody resets the breaker: it finds out by itself. It becomes half-open and lets one "
+        "worker make three probes, with retries that wait. If a probe fails, it opens again and waits twice as long.",
     )
     s.environment.switch.set(Fault())
     await s.until("the breaker closes, for both workers", lambda: s.all_are("closed"), 40)
-    s.turn(
+    s.begin(
         "corrections arrive",
-        "Closed, for both. The ladder drains, and each provisional answer gets its correction: the primary's own, "
-        "final, as revision 1.",
+        "The breaker is closed for both workers. The primary now answers the waiting retries. Each of these answers "
+        "corrects a provisional one: it is final, and its revision is 1.",
     )
     await s.until("the ladder drains", lambda: s.watch.tallies.waiting == 0, 30)
     await s.stay(s.script.calm)
@@ -113,11 +115,11 @@ async def _recovery(s: ScenarioRun) -> None:
 
 async def _small_fault(s: ScenarioRun) -> None:
     n = s.script.dear
-    s.turn(
+    s.begin(
         "a small fault",
-        f"Now {n} applications for cars that cost more than {DEAREST:,.0f} €, which the primary has a bug for. Each "
-        "fails by itself, so the breaker stays closed and nobody else notices. When the last rung has not helped, the "
-        "fallback's answer is confirmed as final, and the application becomes a dead letter, with all that is known.",
+        f"Now {n} applications arrive for cars that cost more than {DEAREST:,.0f} €, and the primary has a bug for "
+        "such cars. Only they fail, so the breaker stays closed and the primary answers all others. After the last "
+        "retry the fallback's answer is confirmed as final, and each becomes a dead letter with its origin and error.",
     )
     exhausted, patience = s.watch.tallies.exhausted, sum(seconds for _, seconds in s.environment.pipeline.retry.rungs)
     s.environment.switch.set(Fault(above=DEAREST))
@@ -127,11 +129,11 @@ async def _small_fault(s: ScenarioRun) -> None:
 
 async def _replay(s: ScenarioRun) -> None:
     s.environment.switch.set(Fault())
-    s.turn(
+    s.begin(
         "dead letters are replayed",
-        "The bug is fixed. An operator looks at the dead letters (`failsoft dead list`) and replays them (`failsoft "
-        "dead replay`): what failed for the bug gets the primary's answer after all; what is broken by itself comes "
-        "back.",
+        "The bug is fixed. An operator lists the dead letters (`failsoft dead list`) and replays them (`failsoft dead "
+        "replay`). Those that failed because of the bug now get the primary's answer. Those with a broken or "
+        "incomplete event become dead letters again.",
     )
     pipeline, tallies = s.environment.pipeline, s.watch.tallies
     for group in listed(await dead.groups(pipeline, lambda counts: None)):
@@ -141,7 +143,7 @@ async def _replay(s: ScenarioRun) -> None:
     replayed = counts.replayed
     s.narrator.note(f"{replayed} dead letters replayed")
     await s.until(
-        "replays come to something",
+        "every replay has a result",
         lambda: tallies.replayed == replayed and tallies.corrected_by_replay + tallies.dead_again >= replayed,
         20,
     )
@@ -149,33 +151,35 @@ async def _replay(s: ScenarioRun) -> None:
 
 
 async def _bad_version(s: ScenarioRun) -> tuple[int, int]:
-    """The version before, and the bad one."""
+    """Promotes a bad version and waits for its rollback; returns the version before it, and the bad one."""
     model, moves, fleet = s.environment.pipeline.model, s.watch.moves, s.watch.fleet
     good = moves.active(model)
     assert good is not None
     bad = deploy.copy(s.environment.pipeline)
     key = str(ModelVersion(model, bad))
-    s.turn(
+    s.begin(
         "a bad version is promoted",
         f"Version {bad} of the primary is copied into the repository and promoted (`failsoft models promote {key}`). "
-        "Its author multiplied the probability by the car's value, and so it answers in euros. It passes its vetting "
-        "all the same: nobody wrote golden vectors for it, and made-up cars are cheap.",
+        "It has a bug: it multiplies the probability by the car's value, so its scores are in euros. It still passes "
+        "its vetting: it has no golden vectors (examples with expected scores), and the cars that vetting makes up are "
+        "cheap.",
     )
     await deploy.promote(s.environment.pipeline, bad, "the demo", "better on paper")
     await s.until(f"the breaker of {key} opens", lambda: fleet.opened(key) > 0, 20)
     cycles = Repository(Path(s.environment.pipeline.models.repository)).card(model).rollback.after_failed_probes
-    s.turn(
-        "the fleet looks for a way back",
-        "The guard lets none of its scores out, and its breaker opens: fallbacks answer again. This time nobody "
-        f"repairs anything. When {cycles} half-open cycles in a row have failed, the fleet's owner goes back to the "
-        "last good version by itself, if that passes its vetting now.",
+    s.begin(
+        "the fleet rolls back",
+        "failsoft publishes none of its scores, because they are no probabilities. Its breaker opens, and fallbacks "
+        f"answer again. This time nobody repairs anything. After {cycles} failed half-open periods in a row the fleet "
+        "rolls back by itself to the last good version, if that version passes its vetting now.",
     )
-    await s.until("the fleet goes back", lambda: moves.active(model) == good, 40)
+    await s.until("the fleet rolls back", lambda: moves.active(model) == good, 40)
     await s.until("both workers serve the version before", lambda: s.all_serve(good) and s.all_are("closed"), 15)
-    s.turn(
+    s.begin(
         "corrections arrive",
-        f"Both serve version {good} again, which answers what version {bad} could not: the ladder drains. "
-        f"`failsoft models history {model}` says who moved it, when and why; `failsoft models list` how each does.",
+        f"Both workers serve version {good} again. It answers the retries that version {bad} could not. "
+        f"`failsoft models history {model}` shows who changed the version, when and why; `failsoft models list` shows "
+        "the health of each version.",
     )
     await s.until("the ladder drains", lambda: s.watch.tallies.waiting == 0, 30)
     await s.stay(s.script.calm)
@@ -183,9 +187,9 @@ async def _bad_version(s: ScenarioRun) -> tuple[int, int]:
 
 
 async def _end(s: ScenarioRun) -> None:
-    s.turn(
+    s.begin(
         "the end",
-        "The stream ends. Both workers finish what they have begun and stop, as on any SIGTERM.",
+        "No more applications are sent. Both workers finish their work and stop, as on any SIGTERM.",
     )
     s.feed.end()
     feeding = s.tasks[0]
@@ -198,8 +202,8 @@ async def _count(s: ScenarioRun, good: int, bad: int, narrator: Narrator) -> lis
     pipeline = s.environment.pipeline
     names = pipeline.names
     narrator.say(
-        "Does it add up? A reader that was not there reads every topic from its beginning (committed records only), "
-        "and counts."
+        "Do the counts add up? A separate reader reads every topic from its beginning (committed records only) and "
+        "counts."
     )
     rungs = [names.retry(delay) for delay, _ in pipeline.retry.rungs]
     topics = [*pipeline.input.topics, names.scored, *rungs, names.dead, names.replay]
@@ -211,8 +215,8 @@ async def _count(s: ScenarioRun, good: int, bad: int, narrator: Narrator) -> lis
         moves.fold(record)
     alerts = await read_all(pipeline, [names.alerts])
     book = ledger(records, pipeline.input.topics, names)
-    found = sums(book, s.feed.acknowledged)
+    totals = sums(book, s.feed.acknowledged)
     for version in (good, bad):
         key = str(ModelVersion(pipeline.model, version))
-        found += openings(key, fleet, alerts, s.opened(key))
-    return found + undone(pipeline.model, bad, good, moves, alerts, book)
+        totals += openings(key, fleet, alerts, s.opened(key))
+    return totals + undone(pipeline.model, bad, good, moves, alerts, book)

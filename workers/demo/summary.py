@@ -1,4 +1,4 @@
-"""Does it add up? The promise of the contract as sums over what the topics hold, each side counted by itself. Pure."""
+"""The demo's summary: the guarantees of the pipeline as sums over its topics, each side counted separately. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from failsoft.schemas.record import Record, own_headers
 from failsoft.topics.names import Names
 
 Place = tuple[str, int, int]
-"""Where an event was first read: topic, partition, offset. It names the event; ids are the user's."""
+"""Topic, partition and offset of an event in the input. It identifies the event, because ids belong to the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """One line of the summary: ``total`` must be the sum of ``parts``; ``means`` says what that proves.
+    """One line of the summary: ``total`` must be the sum of ``parts``.
 
-    Without a name it is about what there must be none of: its total is 0. ``least``: what the total must come to.
+    Attributes:
+        name: what ``total`` counts; "" if the parts must be 0, and then ``total`` is 0.
+        total: the left side.
+        parts: the right side, by label.
+        means: the guarantee that the sum proves.
+        least: the smallest allowed total.
     """
 
     name: str
@@ -32,6 +37,7 @@ class Sum:
 
     @property
     def holds(self) -> bool:
+        """Are both sides equal, and is the total large enough?"""
         return self.total == sum(self.parts.values()) and self.total >= self.least
 
     def __str__(self) -> str:
@@ -39,13 +45,13 @@ class Sum:
             return ", ".join(f"{n:,} {part}" for part, n in self.parts.items())
         relation = "=" if self.total == sum(self.parts.values()) else "≠"
         parts = " + ".join(f"{n:,} {part}" for part, n in self.parts.items())
-        few = f", and not {self.least:,} at least" if self.total < self.least else ""
+        few = f", but should be at least {self.least:,}" if self.total < self.least else ""
         return f"{self.name} {self.total:,} {relation} {parts}{few}"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A scored record, as far as the sums need it."""
+    """The fields of a scored record that the sums need. ``at_ms`` is the time of scoring (epoch ms)."""
 
     revision: int
     final: bool
@@ -59,7 +65,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A record that carries an event on: a rung's, a dead letter or a replay."""
+    """A record of an event on a retry, dead or replay topic.
+
+    Attributes:
+        attempt: its parsed control headers.
+        written_ms: the record's timestamp (epoch ms).
+        record: the record itself.
+    """
 
     attempt: Attempt
     written_ms: int
@@ -68,45 +80,54 @@ class Kept:
 
 @dataclass(slots=True)
 class Ledger:
-    """Everything that the topics say of each event."""
+    """The records of all topics, by event.
+
+    Attributes:
+        events: the records of the input topics.
+        answers: the answers to each event.
+        retries: records of the retry topics.
+        dead: dead letters.
+        replays: records of the replay topic.
+        unreadable: records of the pipeline's own topics whose control headers cannot be parsed.
+    """
 
     events: dict[Place, Record] = field(default_factory=dict)
     answers: defaultdict[Place, list[Answer]] = field(default_factory=lambda: defaultdict(list))
     retries: list[Kept] = field(default_factory=list)
     dead: list[Kept] = field(default_factory=list)
     replays: list[Kept] = field(default_factory=list)
-    unreadable: int = 0  # records of our own topics that do not say whose they are
+    unreadable: int = 0
 
 
 def ledger(records: Iterable[Record], inputs: Sequence[str], names: Names) -> Ledger:
-    """Records of all the pipeline's topics, in the order of each partition."""
-    found = Ledger()
+    """Sorts the records of all the pipeline's topics into a ledger."""
+    book = Ledger()
     for record in records:
         if record.topic in inputs:
-            found.events[record.topic, record.partition, record.offset] = record
+            book.events[record.topic, record.partition, record.offset] = record
         elif record.topic == names.scored:
-            _take_answer(found, record)
+            _take_answer(book, record)
         else:
-            _take_kept(found, record, names)
-    return found
+            _take_kept(book, record, names)
+    return book
 
 
-def sums(found: Ledger, published: int) -> list[Sum]:
-    """The promise as sums. ``published`` is how many events were acknowledged to whoever published them."""
-    first = [a for answers in found.answers.values() for a in answers if a.revision == 0]
-    second = [a for answers in found.answers.values() for a in answers if a.revision == 1]
-    later = [a for answers in found.answers.values() for a in answers if a.revision > 1]
-    unanswered = [k for k in found.dead if k.attempt.replays == 0 and k.attempt.next_revision == 0]
-    exhausted = [k for k in found.dead if k.attempt.replays == 0 and k.attempt.next_revision > 0]
-    again = [k for k in found.dead if k.attempt.replays > 0]
+def sums(book: Ledger, published: int) -> list[Sum]:
+    """The guarantees as sums. ``published``: events that Kafka acknowledged to the publisher."""
+    first = [a for answers in book.answers.values() for a in answers if a.revision == 0]
+    second = [a for answers in book.answers.values() for a in answers if a.revision == 1]
+    later = [a for answers in book.answers.values() for a in answers if a.revision > 1]
+    unanswered = [k for k in book.dead if k.attempt.replays == 0 and k.attempt.next_revision == 0]
+    exhausted = [k for k in book.dead if k.attempt.replays == 0 and k.attempt.next_revision > 0]
+    again = [k for k in book.dead if k.attempt.replays > 0]
     places = {where(k.attempt) for k in unanswered}
-    belated = sum(1 for place in places for a in found.answers.get(place, []) if a.revision == 0)
+    belated = sum(1 for place in places for a in book.answers.get(place, []) if a.revision == 0)
     confirmed = [a for a in second if a.degraded]
     return [
-        Sum("published", published, {"on the input topic": len(found.events)}, "the input is what was sent"),
+        Sum("published", published, {"on the input topic": len(book.events)}, "the input topic holds what was sent"),
         Sum(
             "published",
-            len(found.events),
+            len(book.events),
             {"first answers": len(first) - belated, "dead at once": len(unanswered)},
             "each event has one first answer, or is a dead letter",
         ),
@@ -121,55 +142,61 @@ def sums(found: Ledger, published: int) -> list[Sum]:
             len(confirmed),
             {
                 "dead after all retries": len(exhausted),
-                "unsure on the retry": sum(a.reason == "low_confidence" for a in confirmed),
+                "low confidence on the retry": sum(a.reason == "low_confidence" for a in confirmed),
             },
-            "no event whose retries ran out is dropped",
+            "no event is dropped after its last retry",
         ),
         Sum(
             "replayed",
-            len(found.replays),
+            len(book.replays),
             {"answered": belated, "corrected": len(later), "dead again": len(again)},
-            "each replay came to something, once",
+            "each replay has exactly one result",
         ),
-        *_nothing(found),
+        *_nothing(book),
     ]
 
 
-def _nothing(found: Ledger) -> list[Sum]:
-    """What there must be none of."""
-    answered = set(found.answers)
-    dead = {where(k.attempt) for k in found.dead}
+def _nothing(book: Ledger) -> list[Sum]:
+    """The counts that must be 0."""
+    answered = set(book.answers)
+    dead = {where(k.attempt) for k in book.dead}
     known = answered | dead
-    twice = sum(n - 1 for answers in found.answers.values() for n in Counter(a.revision for a in answers).values())
-    twice += sum(n - 1 for n in Counter((where(k.attempt), k.attempt.replays) for k in found.dead).values())
-    all_answers = [a for answers in found.answers.values() for a in answers]
+    twice = sum(n - 1 for answers in book.answers.values() for n in Counter(a.revision for a in answers).values())
+    twice += sum(n - 1 for n in Counter((where(k.attempt), k.attempt.replays) for k in book.dead).values())
+    all_answers = [a for answers in book.answers.values() for a in answers]
     silent = sum(a.degraded and a.reason is None for a in all_answers)
     none: list[tuple[dict[str, int], str]] = [
-        ({"events without a trace": len(found.events.keys() - known)}, "nothing is lost"),
-        ({"answers or letters twice": twice, "to no event": len(known - found.events.keys())}, "nothing is doubled"),
-        ({"retries before their time": early(found)}, "no retry comes early"),
-        ({"retries never made": stranded(found)}, "no retry is forgotten"),
-        ({"degraded answers without a reason": silent}, "each degraded answer says why"),
-        ({"dead letters altered": altered(found), "unreadable": found.unreadable}, "a dead letter is the event itself"),
+        ({"events without an answer or dead letter": len(book.events.keys() - known)}, "nothing is lost"),
+        (
+            {"duplicate answers or dead letters": twice, "without an event": len(known - book.events.keys())},
+            "nothing is duplicated",
+        ),
+        ({"retries before they were due": early(book)}, "no retry is early"),
+        ({"retries never made": stranded(book)}, "no retry is forgotten"),
+        ({"degraded answers without a reason": silent}, "each degraded answer has a reason"),
+        (
+            {"dead letters altered": altered(book), "unreadable": book.unreadable},
+            "dead letters keep the event unchanged",
+        ),
     ]
     return [Sum("", 0, parts, means) for parts, means in none]
 
 
-def early(found: Ledger) -> int:
-    """Retries whose outcome was written before they were due."""
-    return sum(at < (kept.attempt.due_ms or 0) for kept, at in _outcomes(found) if at is not None)
+def early(book: Ledger) -> int:
+    """The number of retries whose outcome was written before they were due."""
+    return sum(at < (kept.attempt.due_ms or 0) for kept, at in _outcomes(book) if at is not None)
 
 
-def stranded(found: Ledger) -> int:
-    """Retries without an outcome."""
-    return sum(at is None for _, at in _outcomes(found))
+def stranded(book: Ledger) -> int:
+    """The number of retries without an outcome."""
+    return sum(at is None for _, at in _outcomes(book))
 
 
-def altered(found: Ledger) -> int:
-    """Dead letters whose key, value or own headers are not those of the event that they came from."""
+def altered(book: Ledger) -> int:
+    """The number of dead letters whose key, value or own headers differ from those of their event."""
     n = 0
-    for kept in found.dead:
-        event = found.events.get(where(kept.attempt))
+    for kept in book.dead:
+        event = book.events.get(where(kept.attempt))
         if event is not None:
             own = own_headers(kept.record.headers, dead_letter=True)
             same = (kept.record.key, kept.record.value) == (event.key, event.value)
@@ -177,56 +204,56 @@ def altered(found: Ledger) -> int:
     return n
 
 
-def _outcomes(found: Ledger) -> list[tuple[Kept, float | None]]:
-    """Each retry, and when what it came to was written: the next rung, a dead letter, or an answer."""
+def _outcomes(book: Ledger) -> list[tuple[Kept, float | None]]:
+    """Each retry with the time of its outcome: a record on the next rung, a dead letter, or an answer; None without."""
     written: dict[tuple[Place, int, int], float] = {}
-    for kept in (*found.retries, *found.dead):
+    for kept in (*book.retries, *book.dead):
         a = kept.attempt
         written[where(a), a.replays, a.number] = kept.written_ms
     outcomes: list[tuple[Kept, float | None]] = []
-    for kept in found.retries:
+    for kept in book.retries:
         a = kept.attempt
         at = written.get((where(a), a.replays, a.number + 1))
         if at is None:
-            answers = found.answers.get(where(a), [])
+            answers = book.answers.get(where(a), [])
             at = next((answer.at_ms for answer in answers if answer.revision == a.next_revision), None)
         outcomes.append((kept, at))
     return outcomes
 
 
-def _take_answer(found: Ledger, record: Record) -> None:
+def _take_answer(book: Ledger, record: Record) -> None:
     assert record.value is not None
-    said: dict[str, Any] = wire.loads(record.value, len(record.value))
-    origin = said["origin"]
-    at = datetime.fromisoformat(said["scored_at"]).timestamp() * 1000
+    scored: dict[str, Any] = wire.loads(record.value, len(record.value))
+    origin = scored["origin"]
+    at = datetime.fromisoformat(scored["scored_at"]).timestamp() * 1000
     answer = Answer(
-        said["revision"],
-        said["final"],
-        said["degraded"],
-        said["source"],
-        said["reason"],
+        scored["revision"],
+        scored["final"],
+        scored["degraded"],
+        scored["source"],
+        scored["reason"],
         round(at),
-        said["model"],
-        said["version"],
+        scored["model"],
+        scored["version"],
     )
-    found.answers[origin["topic"], origin["partition"], origin["offset"]].append(answer)
+    book.answers[origin["topic"], origin["partition"], origin["offset"]].append(answer)
 
 
-def _take_kept(found: Ledger, record: Record, names: Names) -> None:
+def _take_kept(book: Ledger, record: Record, names: Names) -> None:
     attempt = parse(record.headers)
     if not isinstance(attempt, Attempt):
-        found.unreadable += 1
+        book.unreadable += 1
         return
     kept = Kept(attempt, record.timestamp, record)
     if record.topic == names.dead:
-        found.dead.append(kept)
+        book.dead.append(kept)
     elif record.topic == names.replay:
-        found.replays.append(kept)
+        book.replays.append(kept)
     elif names.delay_of(record.topic) is not None:
-        found.retries.append(kept)
+        book.retries.append(kept)
 
 
 def where(attempt: Attempt) -> Place:
-    """The event that a record carries on."""
+    """The place of the event that a retry, dead letter or replay belongs to."""
     o = attempt.origin
     return o.topic, o.partition, o.offset

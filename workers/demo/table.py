@@ -1,4 +1,4 @@
-"""What the demo looks like at one moment: a table for a terminal, a line for everything else. Pure."""
+"""The demo's display at one moment: a table for a terminal, a line for any other output. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ STYLES = {"closed": "green", "half_open": "yellow", "open": "bold red"}
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One model's breaker: its state and how often it opened at each worker, and what the fleet's row says of it."""
+    """One model version's breaker.
+
+    Attributes:
+        workers: its state at each worker.
+        opened: how often it opened at each worker.
+        fleet: the state in the fleet's row.
+        generation: the generation of the fleet's row.
+        fleet_opened: how often the fleet's row opened.
+    """
 
     workers: Mapping[str, str]
     opened: Mapping[str, int]
@@ -30,10 +38,27 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Counts and states at one moment; ``elapsed`` in seconds, ``rate`` in first answers a second.
+    """Counts and states at one moment.
 
-    ``breakers`` has every model's, and ``primary`` says which of them is the primary's: of the version that the fleet
-    wants. ``serving`` has the version of it that each worker serves, None before it says so.
+    Attributes:
+        chapter: the title of the current chapter.
+        elapsed: seconds since the start.
+        published: events acknowledged.
+        rate: first answers a second.
+        answers: first answers by source.
+        provisional: provisional first answers.
+        corrected: provisional answers corrected since.
+        confirmed: provisional answers confirmed since.
+        imputed: first answers with imputed features.
+        primary: the primary's active version as model@version.
+        serving: the version that each worker serves; None before it reports one.
+        breakers: the breakers by model@version.
+        rungs: waiting retries by delay.
+        dead: dead letters by kind; those of replays are left out.
+        replayed: dead letters replayed.
+        corrected_by_replay: replays that got an answer of the primary.
+        dead_again: replays that became dead letters again.
+        now_ms: the wall clock (epoch ms).
     """
 
     chapter: str
@@ -57,7 +82,7 @@ class Moment:
 
 
 def line(m: Moment) -> str:
-    """One line, for a log."""
+    """The moment as one line of text."""
     answers = ", ".join(f"{source} {n:,}" for source, n in m.answers.items()) or "none yet"
     breakers = "; ".join(f"{key} {_side_by_side(b)}" for key, b in m.breakers.items())
     rungs = ", ".join(f"{delay} {rung.waiting:,}" for delay, rung in m.rungs.items())
@@ -89,7 +114,7 @@ def _side_by_side(b: Standing) -> str:
 
 
 def render(m: Moment) -> RenderableType:
-    """The live table."""
+    """The moment as the live table."""
     title = Text.assemble((m.chapter, "bold"), f"   {m.elapsed:.0f} s   {m.published:,} published")
     return Panel(
         Group(Columns([_answers(m), Group(_ladder(m), _dead(m))], padding=(0, 3)), _breakers(m)),
@@ -99,14 +124,14 @@ def render(m: Moment) -> RenderableType:
 
 
 def _answers(m: Moment) -> Table:
-    table = _table("first answers", "who", "how many")
+    table = _table("first answers", "source", "count")
     for source, n in m.answers.items():
         table.add_row(source, f"{n:,}")
     table.add_row(Text("per second", style="dim"), Text(f"{m.rate:,.0f}", style="dim"))
     table.add_row("provisional", f"{m.provisional:,}")
     table.add_row("  corrected since", Text(f"{m.corrected:,}", style="green"))
     table.add_row("  confirmed since", f"{m.confirmed:,}")
-    table.add_row("features filled in", f"{m.imputed:,}")
+    table.add_row("with imputed features", f"{m.imputed:,}")
     return table
 
 
@@ -124,12 +149,12 @@ def _due(rung: RungTally, m: Moment) -> Text:
     if left > 0:
         return Text(f"in {left:.0f} s")
     primary = m.breakers.get(m.primary)
-    lets = primary is None or primary.fleet == "closed"
-    return Text("now") if lets else Text("when the breaker lets it", style="yellow")
+    allowed = primary is None or primary.fleet == "closed"
+    return Text("now") if allowed else Text("when the breaker allows", style="yellow")
 
 
 def _dead(m: Moment) -> Table:
-    table = _table("dead letters", "kind", "how many")
+    table = _table("dead letters", "kind", "count")
     for kind, n in m.dead.items():
         table.add_row(kind, f"{n:,}")
     if m.replayed:
@@ -140,12 +165,12 @@ def _dead(m: Moment) -> Table:
 
 
 def _breakers(m: Moment) -> Table:
-    """A row a model, under the primary's version: the workers and the fleet side by side."""
+    """One line for each breaker, below the versions served: workers and fleet side by side."""
     workers = list(next((b.workers for b in m.breakers.values()), {}))
     table = _table("breakers", "model", *workers, "fleet", "generation")
-    wanted = str(ModelVersion.of_key(m.primary).version)
+    active = str(ModelVersion.of_key(m.primary).version)
     served = [_version(m.serving.get(worker)) for worker in workers]
-    table.add_row("version served", *(Text(v, style="" if v == wanted else "yellow") for v in served), wanted)
+    table.add_row("version served", *(Text(v, style="" if v == active else "yellow") for v in served), active)
     for key, b in m.breakers.items():
         states = [*(b.workers.get(worker, "") for worker in workers), b.fleet]
         table.add_row(key, *(Text(state, style=STYLES.get(state, "")) for state in states), str(b.generation))
@@ -158,6 +183,6 @@ def _breakers(m: Moment) -> Table:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, min_width=34)
     for i, column in enumerate(columns):
-        number = column in ("how many", "waiting", "generation")
+        number = column in ("count", "waiting", "generation")
         table.add_column(column, style="cyan" if i else "", header_style="dim", justify="right" if number else "left")
     return table

@@ -1,4 +1,4 @@
-"""What the live table shows of the topics: counts of answers and dead letters, and what waits on each rung. Pure."""
+"""Counts for the live table: answers, dead letters, and the retries that wait on each rung. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from failsoft.topics.names import Names
 
 @dataclass(frozen=True, slots=True)
 class RungTally:
-    """How many records wait, and when the next of them is due (epoch milliseconds; None when none waits)."""
+    """The retries that wait on one rung.
+
+    Attributes:
+        waiting: number of waiting records.
+        next_due_ms: due time of the next one (epoch ms); None when none waits.
+    """
 
     waiting: int
     next_due_ms: int | None
@@ -22,15 +27,28 @@ class RungTally:
 
 @dataclass(slots=True)
 class Tallies:
-    """The pipeline's own topics so far, record by record."""
+    """Counts over the pipeline's own topics.
+
+    Attributes:
+        names: the names of the topics.
+        first: first answers by source.
+        provisional: provisional first answers.
+        corrected: provisional answers corrected by a retry.
+        confirmed: provisional answers confirmed as final.
+        imputed: first answers with imputed features.
+        dead: dead letters by kind; those of replays are left out.
+        dead_again: replays that became dead letters again.
+        replayed: records of the replay topic.
+        corrected_by_replay: replays that got an answer of the primary.
+    """
 
     names: Names
-    first: Counter[str] = field(default_factory=Counter)  # first answers, by source
+    first: Counter[str] = field(default_factory=Counter)
     provisional: int = 0
     corrected: int = 0
     confirmed: int = 0
     imputed: int = 0
-    dead: Counter[str] = field(default_factory=Counter)  # first deaths, by kind
+    dead: Counter[str] = field(default_factory=Counter)
     dead_again: int = 0
     replayed: int = 0
     corrected_by_replay: int = 0
@@ -38,21 +56,21 @@ class Tallies:
 
     @property
     def answered(self) -> int:
-        """First answers."""
+        """The number of first answers."""
         return self.first.total()
 
     @property
     def dead_at_once(self) -> int:
-        """Dead letters that never had an answer."""
+        """Dead letters of malformed and invalid events, which have no answer."""
         return self.dead["malformed"] + self.dead["invalid"]
 
     @property
     def exhausted(self) -> int:
-        """Dead letters whose retries came to nothing."""
+        """Dead letters of events whose retries ran out."""
         return self.dead.total() - self.dead_at_once
 
     def fold(self, record: Record) -> None:
-        """One more record, of whichever topic."""
+        """Counts a record of any of the pipeline's topics."""
         if record.topic == self.names.scored:
             self._answer(record)
         elif record.topic == self.names.dead:
@@ -69,32 +87,32 @@ class Tallies:
             waiting.append((record.offset, due_ms(record.headers)))
 
     def committed(self, topic: str, partition: int, offset: int) -> None:
-        """The group has dealt with everything before ``offset``."""
+        """Removes the retries before ``offset``: the workers have committed them."""
         waiting = self._rungs.get(topic, {}).get(partition, deque())
         while waiting and waiting[0][0] < offset:
             waiting.popleft()
 
     def rung(self, delay: str) -> RungTally:
-        """The rung of ``delay`` as the pipeline file writes it."""
+        """The tally of one rung; ``delay`` is written as in the pipeline file."""
         lanes = [lane for lane in self._rungs.get(self.names.retry(delay), {}).values() if lane]
         dues = [due for lane in lanes if (due := lane[0][1]) is not None]
         return RungTally(sum(map(len, lanes)), min(dues, default=None))
 
     @property
     def waiting(self) -> int:
-        """Records on all rungs."""
+        """The number of records that wait on all rungs."""
         return sum(len(lane) for lanes in self._rungs.values() for lane in lanes.values())
 
     def _answer(self, record: Record) -> None:
         assert record.value is not None
-        said = wire.loads(record.value, len(record.value))
-        if said["revision"] == 0:
-            self.first[said["source"]] += 1
-            self.provisional += not said["final"]
-            self.imputed += bool(said["imputed"])
-        elif said["revision"] > 1:
+        answer = wire.loads(record.value, len(record.value))
+        if answer["revision"] == 0:
+            self.first[answer["source"]] += 1
+            self.provisional += not answer["final"]
+            self.imputed += bool(answer["imputed"])
+        elif answer["revision"] > 1:
             self.corrected_by_replay += 1
-        elif said["degraded"]:
+        elif answer["degraded"]:
             self.confirmed += 1
         else:
             self.corrected += 1

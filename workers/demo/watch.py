@@ -1,5 +1,6 @@
-"""Reads the demo's topics: live, for the table, and whole, for the summary. Committed records only, and no memory of
-the worker's.
+"""Reads the demo's topics: live for the table, and completely for the summary.
+
+It reads committed records only and shares no state with the workers. It also reads the workers' metrics.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 
 LOOK = 0.3
-"""Seconds between two looks at the group's offsets, a request a partition: as often as a table is worth reading."""
+"""Seconds between two reads of the group's offsets (one request for each partition): about as often as the table is
+updated."""
 
 
 class Watch:
-    """Follows the pipeline's own topics into ``tallies``, its breakers' table into ``fleet`` and its versions' into
-    ``moves``, while ``run`` runs.
+    """Follows the pipeline's topics while ``run`` runs.
+
+    ``tallies`` has the counts of the pipeline's own topics, ``fleet`` the fleet's breakers, and ``moves`` its versions.
     """
 
     def __init__(self, pipeline: Settings, partitions: int) -> None:
@@ -46,7 +49,7 @@ class Watch:
         self._all += [*self._ladder, *self._folds]
 
     async def run(self) -> None:
-        """Until cancelled. Raises what aiokafka raises."""
+        """Reads until cancelled. Raises KafkaError."""
         async with AsyncExitStack() as stack:
             reader = _reader(self._connection)
             group = AIOKafkaConsumer(**self._connection, group_id=self._group, enable_auto_commit=False)
@@ -56,18 +59,18 @@ class Watch:
             reader.assign(self._all)
             await reader.seek_to_beginning()
             clock = asyncio.get_running_loop().time
-            look_at = clock()
+            next_read = clock()
             while True:
                 for tp, records in (await reader.getmany(timeout_ms=100, max_records=2000)).items():
                     fold = self._folds.get(tp, self.tallies.fold)
                     for record in records:
                         fold(record)
-                if clock() >= look_at:
-                    await self._look(group)
-                    look_at = clock() + LOOK
+                if clock() >= next_read:
+                    await self._read_offsets(group)
+                    next_read = clock() + LOOK
 
-    async def _look(self, group: AIOKafkaConsumer) -> None:
-        """What of the ladder the workers have dealt with. The consumer asks for the group's offsets without joining."""
+    async def _read_offsets(self, group: AIOKafkaConsumer) -> None:
+        """Reads the offsets on the ladder that the workers have committed, without joining their group."""
         for tp in self._ladder:
             offset = await group.committed(tp)
             if offset is not None:
@@ -75,12 +78,12 @@ class Watch:
 
 
 async def read_all(pipeline: Settings, topics: Sequence[str]) -> list[Record]:
-    """Every committed record of ``topics``, in the order of each partition, up to their ends of this moment."""
+    """All committed records of ``topics`` up to their current ends, in the order of each partition."""
     records: list[Record] = []
     for topic in topics:
         async with topic_reader.reader(pipeline, topic) as reader:
-            async for found in reader.until(await reader.bounds()):
-                records += found
+            async for batch in reader.until(await reader.bounds()):
+                records += batch
     return records
 
 
@@ -94,12 +97,17 @@ def _reader(connection: Mapping[str, Any]) -> AIOKafkaConsumer:
 
 
 SOON = 2.0
-"""Seconds to wait for an answer: the server is on this machine, and has a thread of its own."""
+"""Timeout of a scrape in seconds: the server is on this machine and has its own thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Breakers:
-    """One worker's: states by ``model@version``, and how often each moved, by (``model@version``, from, to)."""
+    """The breakers of one worker.
+
+    Attributes:
+        states: the state by ``model@version``.
+        moves: the number of changes by (``model@version``, from, to).
+    """
 
     states: dict[str, str] = field(default_factory=dict)
     moves: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -110,21 +118,21 @@ class Breakers:
 
 
 def read(page: str) -> Breakers:
-    """The breakers on a page of Prometheus's text format."""
-    found = Breakers()
+    """Parses the breakers from a page in Prometheus's text format."""
+    breakers = Breakers()
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             labels = sample.labels
             if sample.name == "failsoft_breaker_state" and sample.value == 1:
-                found.states[f"{labels['model']}@{labels['version']}"] = labels["state"]
+                breakers.states[f"{labels['model']}@{labels['version']}"] = labels["state"]
             elif sample.name == "failsoft_breaker_transitions_total" and sample.value:
                 key = f"{labels['model']}@{labels['version']}"
-                found.moves[key, labels["from"], labels["to"]] = int(sample.value)
-    return found
+                breakers.moves[key, labels["from"], labels["to"]] = int(sample.value)
+    return breakers
 
 
 async def scrape(address: str) -> Breakers:
-    """The breakers of the worker whose HTTP server is at ``address``. Raises OSError when it does not answer."""
+    """Reads the breakers of the worker whose HTTP server is at ``address``. Raises OSError if it does not answer."""
 
     def get() -> str:
         with urllib.request.urlopen(f"{address}/metrics", timeout=SOON) as answer:

@@ -1,7 +1,7 @@
-"""A worker process of the demo's: a failsoft worker like any other, but for the fault between it and its primary.
+"""A worker process of the demo: a normal failsoft worker whose primary is wrapped by the demo's fault.
 
-Started as ``-m failsoft.workers.demo.worker PIPELINE SWITCH ID``. When it is ready it prints where its /metrics are. It
-drains on SIGTERM; when its standard input ends the demo is gone, however it went, and so is this process.
+Started as ``-m failsoft.workers.demo.worker PIPELINE SWITCH ID``. When ready, it prints the URL of its HTTP server. It
+drains on SIGTERM. When its standard input ends, the demo has ended or was killed, and this process exits.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from failsoft.workers.telemetry import logs
 
 
 def main(argv: list[str]) -> int:
-    """Runs until SIGTERM or the end of the demo; the exit code."""
+    """Runs until SIGTERM or the end of the demo; returns the exit code."""
     file, switch, worker_id = Path(argv[0]), Switch(Path(argv[1])), argv[2]
     logs.configure(terminal=False)
-    pipeline = settings.load(file, {})  # not the user's environment: it may point to a cluster that is in earnest
+    pipeline = settings.load(file, {})  # {}: ignores the user's environment, which may name a production cluster
 
     def wrap(session: Model) -> Runs:
         return Faulty(session, switch) if session.model == pipeline.model else session
 
     threading.Thread(target=_end_with_the_demo, name="demo-watch", daemon=True).start()
-    # No claim on the id: this Kafka is the demo's own, and it starts one of each.
+    # The id is not claimed: the demo has its own Kafka and starts each id once.
     return serve.run(pipeline, Options(worker_id, metrics_port=0, wrap=wrap), _ready)
 
 
@@ -39,11 +39,11 @@ def _ready(address: str) -> None:
 
 
 def _end_with_the_demo() -> None:
-    # Not through sys.stdin: its lock, held by this thread while it waits, would break the interpreter's exit.
+    # Not sys.stdin: this thread would hold its lock while it waits, which breaks the interpreter's exit.
     with open(0, "rb", buffering=0, closefd=False) as demo:
         while demo.read(1024):
             pass
-    os._exit(1)  # its Kafka is gone too: there is nothing to drain into
+    os._exit(1)  # no drain: the demo's Kafka is gone too
 
 
 if __name__ == "__main__":

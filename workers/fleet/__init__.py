@@ -1,1 +1,1 @@
-"""Faust: the tables of the fleet, their owner, and the sync with them."""
+"""Faust: the fleet's tables, their owner, and the sync between them and a worker."""

@@ -1,7 +1,7 @@
 """The control plane: a Faust app whose one agent owns the tables of breakers and of rollouts.
 
-Its only topic of input has one partition, so one worker of the fleet folds and every worker reads. It is an app of its
-own, apart from the one that carries the lanes: whatever becomes of it, events are scored.
+Its input topic has one partition, so one worker of the fleet (the owner) folds and all workers read. It is a separate
+app from the one that runs the lanes: when it fails, events are still scored.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ log = structlog.get_logger("failsoft.fleet")
 Row = TypeVar("Row", BreakerRow, RolloutRow)
 
 SESSION = 6.0
-"""Seconds after which an owner that is gone is replaced; the data plane's session is as long."""
+"""Session timeout in seconds: a dead owner is replaced after it. The data plane uses the same value."""
 
 HEARTBEAT_MS = 2_000
-"""Milliseconds between two rows that say no more than that workers are still there. Each has the whole fleet in it, and
-whoever starts reads ten minutes of them."""
+"""Milliseconds between two writes of a rollout row that only refresh heartbeats. Each row holds the whole fleet, and a
+starting worker reads ten minutes of rows."""
 
 
 class ControlPlane:
-    """A Faust app, and the tables that it keeps. ``connection`` is how aiokafka's clients connect (``Settings``), and
-    ``keys`` are the versions that this worker has loaded.
+    """A Faust app and its tables.
+
+    connection: the connection settings of aiokafka's clients (from ``Settings``).
+    keys: returns the keys ``model@version`` of the versions that this worker has loaded.
     """
 
     def __init__(
@@ -62,20 +64,20 @@ class ControlPlane:
             broker_session_timeout=SESSION,
             broker_heartbeat_interval=1.0,
             consumer_auto_offset_reset="earliest",
-            # Faust makes folders for tables on disk. Ours is in memory, and its changelog in Kafka.
+            # Faust makes a folder for tables on disk. Our tables are in memory, and their changelogs in Kafka.
             datadir=own_folder() / "faust",
-            # Faust's own topic to tell who may run ``on_leader`` tasks, of which we have none: it has one copy, on one
-            # broker of the cluster, and ``topics apply`` would not know of it.
+            # Faust elects a leader for ``on_leader`` tasks with a topic of its own. We have no such tasks. The topic
+            # would have one replica, and ``topics apply`` would not know it.
             topic_disable_leader=True,
             GlobalTable=table_type(changelogs),
         )
         self._owner, self._keys = owner, keys
-        self.on_row: Callable[[], None] = lambda: None  # called when there is something new in the tables
+        self.on_row: Callable[[], None] = lambda: None  # called when a table has changed
         self._ready = False
-        self._era = -1
-        self._own: dict[tuple[str, str], tuple[BreakerRow | RolloutRow, dict[str, Any]]] = {}
+        self._generation = -1
+        self._own_rows: dict[tuple[str, str], tuple[BreakerRow | RolloutRow, dict[str, Any]]] = {}
         self._rollback = Rollbacks(owner, self._breaker, self._rollout, self._alert, self._send_order)
-        self._published: dict[str, tuple[RolloutRow, int]] = {}  # rollouts as they were last written, and when
+        self._published: dict[str, tuple[RolloutRow, int]] = {}  # by model: the row last written, and when (ms)
         self._outcomes = self._topic(names.outcomes)
         self._control = self._topic(names.control)
         self._alerts = self._topic(names.alerts)
@@ -89,54 +91,54 @@ class ControlPlane:
         )
 
     def _table(self, name: str) -> Any:
-        # These two settings, or other workers see nothing until the next rebalance.
+        # Without these two settings other workers see no change until the next rebalance.
         return self.app.GlobalTable(name, partitions=1, recovery_buffer_size=1, on_changelog_event=self._read)
 
     async def end(self) -> None:
-        """Stops the app, which hands what it owns to the other workers."""
+        """Stops the app. Another worker then becomes the owner."""
         self._rollback.cancel()
         await self.app.stop()
 
     @property
     def ready(self) -> bool:
-        """Were the tables read to their ends, once? A rebalance reads them again, but forgets nothing meanwhile."""
+        """Have the tables been read to their ends once? A rebalance reads them again, but keeps the rows meanwhile."""
         self._ready = self._ready or self.app.tables.recovery.completed.is_set()
         return self._ready
 
     def breakers(self) -> Mapping[str, dict[str, Any]]:
-        """The fleet's breakers by key, as they are now: each write replaces the dict, none changes one."""
+        """The current breaker rows by key. A write replaces a row's dict and never changes it in place."""
         return self._rows(self._breakers)
 
     def rollouts(self) -> Mapping[str, dict[str, Any]]:
-        """The fleet's rollouts by model, in the same way."""
+        """The current rollout rows by model, also replaced and never changed in place."""
         return self._rows(self._rollouts)
 
     def _rows(self, table: Any) -> Mapping[str, dict[str, Any]]:
         return {**table, **{key: value for (name, key), (_, value) in self._written().items() if name == table.name}}
 
     def _written(self) -> dict[tuple[str, str], tuple[BreakerRow | RolloutRow, dict[str, Any]]]:
-        """What this owner wrote since the group's last rebalance; before that another may have been the owner.
+        """The rows that this owner wrote since the group's last rebalance; before it, the owner may have been another.
 
-        A table alone will not do for its writer: Faust reads every write back, tens of milliseconds later, and puts
-        it over what was written since. Reports and orders that came within that time were lost.
+        The owner cannot rely on the table alone. Faust reads each write back tens of milliseconds later and puts it
+        over newer writes, so reports and orders from that time were lost.
         """
-        if self._era != self.app.consumer_generation_id:
-            self._era, self._own = self.app.consumer_generation_id, {}
-        return self._own
+        if self._generation != self.app.consumer_generation_id:
+            self._generation, self._own_rows = self.app.consumer_generation_id, {}
+        return self._own_rows
 
     async def _read(self, event: Any) -> None:
-        """Faust calls this when a row has come, and applies it before it awaits anything."""
+        """Called by Faust for each row that it reads; Faust applies the row before it awaits anything."""
         self.on_row()
 
     async def _relay(self, stream: Any) -> None:
-        """Commands and orders go the way of reports, so that one agent alone writes the tables."""
+        """Copies commands and orders to the topic of reports, so that a single agent writes the tables."""
         async for event in stream.events():
             try:
-                given = wire.loads(event.value, 65_536)
-                ordered = isinstance(given, dict) and "order" in given
-                target = Order.parse(event.value).target if ordered else Command.parse(event.value).target
+                value = wire.loads(event.value, 65_536)
+                is_order = isinstance(value, dict) and "order" in value
+                target = Order.parse(event.value).target if is_order else Command.parse(event.value).target
             except Malformed as e:
-                log.warning("a command is not one", error=str(e))
+                log.warning("a malformed command was skipped", error=str(e))
                 continue
             await self._send(self._outcomes, target, event.value)
 
@@ -145,15 +147,15 @@ class ControlPlane:
             try:
                 messages = self._owner.messages(event.value, self._keys() | {str(k) for k in self._breakers})
             except Malformed as e:
-                log.warning("a report is not one", error=str(e))
+                log.warning("a malformed report was skipped", error=str(e))
                 continue
             for message in messages:
                 if isinstance(message, (Report, Command)):
-                    await self._take(message)
+                    await self._fold_breaker(message)
                 else:
-                    await self._take_rollout(message)
+                    await self._fold_rollout(message)
 
-    async def _take(self, message: Report | Command) -> None:
+    async def _fold_breaker(self, message: Report | Command) -> None:
         key = message.key if isinstance(message, Report) else message.target
         policy = self._owner.policy(key)
         if policy is None:
@@ -167,7 +169,7 @@ class ControlPlane:
             self._write(self._breakers, key, folded.row)
         await self._rollback.consider(folded.row)
 
-    async def _take_rollout(self, message: Heartbeat | Order) -> None:
+    async def _fold_rollout(self, message: Heartbeat | Order) -> None:
         model = message.model if isinstance(message, Heartbeat) else self._owner.model(message.target)
         if model is None:
             return
@@ -176,26 +178,27 @@ class ControlPlane:
         folded = rollout.fold(row, message, self._owner.rollbacks[model], now_ms)
         await self._alert(*folded.alerts)
         if folded.change is not None:
-            await self._afresh(str(ModelVersion(model, folded.change.to)), folded.change)
+            await self._reset_breaker(str(ModelVersion(model, folded.change.to)), folded.change)
         if folded.row is not None and folded.row is not row:
             self._publish_version(model, folded.row, now_ms)
         if folded.change is not None:
             self._owner.changed(model, folded.change)
 
-    async def _afresh(self, key: str, change: Change) -> None:
-        """A version that comes (again) is asked at once, and judged by what it does from now on: what it failed at
-        before it was left would else keep it open, and send it back without a new call. What a person ordered stands.
+    async def _reset_breaker(self, key: str, change: Change) -> None:
+        """Resets the breaker of a version that becomes active: it is called at once and judged by new calls only.
 
-        Before the model's row is written: an owner that dies in between leaves the order to the next.
+        Otherwise failures from its earlier service would keep it open and roll it back without a new call. A state
+        that an operator ordered stays. Runs before the rollout row is written: if the owner dies in between, the next
+        owner folds the order again.
         """
         self._rollback.forget(key)
         row = self._breaker(key)
         if row is not None and BreakerState(row.state) in (BreakerState.OPEN, BreakerState.HALF_OPEN):
-            why = f"{change.trigger} by {change.who}: a new beginning"
-            await self._take(Command(key, Action.RESET, WHO, why, self._owner.now_ms()))
+            why = f"{change.trigger} by {change.who}: the version starts with an empty window"
+            await self._fold_breaker(Command(key, Action.RESET, WHO, why, self._owner.now_ms()))
 
     async def _alert(self, *alerts: Alert) -> None:
-        """Before the row is written: an owner that dies in between says it twice, and not never."""
+        """Sends alerts before the row is written: if the owner dies in between, they are repeated and not lost."""
         for alert in alerts:
             await self._send(self._alerts, alert.name, alert.to_bytes())
 
@@ -206,8 +209,8 @@ class ControlPlane:
         await (await topic.send(key=key.encode(), value=value))
 
     def _publish_version(self, model: str, row: RolloutRow, now_ms: int) -> None:
-        """News are written at once. Of the rest this worker knows, and the others when it is time, or another owner
-        when workers say it again.
+        """Writes a changed row at once. A row with nothing but newer heartbeats is kept in memory, and written every
+        ``HEARTBEAT_MS``. A new owner learns those heartbeats when workers send them again.
         """
         before, at_ms = self._published.get(model, (None, 0))
         if rollout.news(row, before) or not 0 <= now_ms - at_ms < HEARTBEAT_MS:
@@ -231,11 +234,13 @@ class ControlPlane:
     def _row(self, table: Any, key: str, kind: type[Row]) -> Row | None:
         if (table.name, key) in self._written():
             return cast(Row, self._written()[table.name, key][0])
-        held = table.get(key)
-        if held is None:
+        stored = table.get(key)
+        if stored is None:
             return None
         try:
-            return kind.from_dict(held)
+            return kind.from_dict(stored)
         except Malformed as e:
-            log.error("a row cannot be read, and begins anew", table=table.name, key=key, error=str(e))
+            log.error(
+                "a table row cannot be read and is replaced by a new one", table=table.name, key=key, error=str(e)
+            )
             return None

@@ -1,4 +1,4 @@
-"""The Faust app of the control plane; the only file that touches Faust's insides."""
+"""The Faust app of the control plane; the only file that uses Faust's private parts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from faust.app import BootStrategy
 from faust.transport.drivers import aiokafka as driver
 
 FETCH_WAIT_MS = 50
-"""How long a fetch waits at the broker, at most. A fetch that begins while records of a topic wait to be taken leaves
-that topic out, and what is written there meanwhile waits for its end: with Faust's own 1,500, reports were up to 1.7 s
-on their way when the machine was busy."""
+"""Longest wait of a fetch at the broker, in milliseconds. A fetch leaves out a topic whose fetched records are not yet
+consumed; new records of that topic wait until the fetch ends. With Faust's default of 1,500, reports took up to 1.7 s
+on a busy machine."""
 
 
 class _Boot(BootStrategy):  # type: ignore[misc]
@@ -22,7 +22,7 @@ class _Boot(BootStrategy):  # type: ignore[misc]
 class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # Faust has no setting for it, and the consumer starts later
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # Faust has no setting for it; the consumer has not started yet
         return consumer
 
 
@@ -43,10 +43,10 @@ class FleetApp(faust.App):  # type: ignore[misc]
 
 
 def table_type(changelogs: Mapping[str, str]) -> Any:
-    """A GlobalTable whose changelog topic is ``changelogs[its name]``, for an app's setting ``GlobalTable``."""
+    """A GlobalTable class for an app's setting ``GlobalTable``; ``changelogs`` maps table names to changelog topics."""
 
     class Table(faust.GlobalTable):  # type: ignore[misc]
-        # Given as ``changelog_topic``, another topic's name keeps the group's leader in the assignment for ever.
+        # Passed as ``changelog_topic``, a custom name makes the group's leader loop forever in the assignment.
         def _changelog_topic_name(self) -> str:
             return changelogs[self.name]
 
@@ -54,7 +54,7 @@ def table_type(changelogs: Mapping[str, str]) -> Any:
 
 
 def credentials(connection: Mapping[str, Any]) -> Any:
-    """TLS and SASL of an aiokafka client's ``connection``, as Faust wants them; None for plain text."""
+    """Faust's credentials object for the TLS and SASL settings in ``connection``; None for plain text."""
     protocol, context = connection["security_protocol"], connection.get("ssl_context")
     if protocol.startswith("SASL"):
         return faust.SASLCredentials(

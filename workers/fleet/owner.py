@@ -1,4 +1,4 @@
-"""The owner of the tables: what it needs, and what a record of `<name>.outcomes` says to it."""
+"""The owner of the fleet's tables: its dependencies, and the parsing of records of `<name>.outcomes`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ Message = Report | Command | Heartbeat | Order
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What whoever owns the tables needs. ``policies`` and ``rollbacks`` have one for each model, ``wall`` is epoch
-    seconds, ``prove`` says why a version of a model may not be served now (None: it may), and ``changed`` is told of
-    each move of a model to another version.
+    """The dependencies of the worker that owns the tables.
+
+    Attributes:
+        policies: the breaker policy of each model.
+        rollbacks: the rollback policy of each model; its keys are the models of this pipeline.
+        wall: the wall clock (epoch seconds).
+        draw: a random number in [0, 1), for the jitter of waits.
+        prove: checks a version of a model; returns why it may not serve now, or None if it may.
+        changed: called with the model and the change when a model moves to another version.
     """
 
     policies: Mapping[str, BreakerPolicy]
@@ -31,16 +37,20 @@ class Owner:
     changed: Callable[[str, Change], None]
 
     def messages(self, raw: bytes | None, keys: set[str]) -> list[Message]:
-        """What a record of ``<name>.outcomes`` says, a command once for each key that it means; ``keys`` have rows."""
-        given = wire.loads(raw, 65_536)
-        given = given if isinstance(given, dict) else {}
-        if "order" in given:
+        """The messages in a record of ``<name>.outcomes``. Raises Malformed.
+
+        A command gives one message for each key that it targets; ``keys`` are the known keys ``model@version``. A
+        message about a model that this pipeline does not have gives none.
+        """
+        value = wire.loads(raw, 65_536)
+        value = value if isinstance(value, dict) else {}
+        if "order" in value:
             order = Order.parse(raw)
             return [] if self.model(order.target) is None else [order]
-        if "serving" in given:
+        if "serving" in value:
             heartbeat = Heartbeat.parse(raw)
             return [heartbeat] if heartbeat.model in self.rollbacks else []
-        if "action" not in given:
+        if "action" not in value:
             report = Report.parse(raw)
             return [report] if self.policy(report.key) else []
         command = Command.parse(raw)
@@ -51,16 +61,17 @@ class Owner:
         ]
 
     def _names_version(self, target: str) -> bool:
-        """Would a row of this key be readable? A word for a version would make one that nobody ever reads."""
+        """Is ``target`` a valid key of a model in this pipeline? A row under an invalid key could never be read."""
         return ModelVersion.parse(target) is not None and self.policy(target) is not None
 
     def policy(self, key: str) -> BreakerPolicy | None:
-        """That of a key's model; None for a model that this pipeline does not have (any more)."""
+        """The breaker policy of the key's model; None for a model that this pipeline does not have."""
         return self.policies.get(model_of(key) or "")
 
     def model(self, target: str) -> str | None:
-        """The model that an order's target names, with or without a version; None for none of this pipeline's."""
+        """The model named by an order's target, with or without a version; None if this pipeline does not have it."""
         return next((m for m in (target, model_of(target)) if m in self.rollbacks), None)
 
     def now_ms(self) -> int:
+        """The wall clock in milliseconds since the epoch."""
         return int(self.wall() * 1000)

@@ -1,4 +1,4 @@
-"""The fleet's rollouts from outside of it: the rows of their table, and what they say to an order."""
+"""Reads the fleet's rollout rows from the table's changelog: the rows, the answer to an order, the active versions."""
 
 from __future__ import annotations
 
@@ -18,44 +18,45 @@ from failsoft.workers.settings import Settings
 log = structlog.get_logger("failsoft.rollouts")
 
 READ_WITHIN = 5.0
-"""Seconds that a worker's start waits for the changelog: it has a row a model, and is compacted."""
+"""Seconds that a starting worker waits for the changelog. It is compacted and has one row a model, so it is short."""
 
 
 async def rows(table: Changelog) -> dict[str, RolloutRow]:
-    """The rows as they are now, by model; one that cannot be read is left out, and said."""
-    found: dict[str, RolloutRow] = {}
+    """The current rows by model. A row that cannot be read is left out and logged."""
+    by_model: dict[str, RolloutRow] = {}
     for key, value in (await table.refresh()).items():
         if value is None:
             continue
         try:
             row = RolloutRow.parse(value)
         except Malformed as e:
-            log.error("a rollout's row cannot be read", key=repr(key), error=str(e))
+            log.error("a rollout row cannot be read", key=repr(key), error=str(e))
             continue
-        found[row.model] = row
-    return found
+        by_model[row.model] = row
+    return by_model
 
 
 async def answered(table: Changelog, model: str, order: Order, within: float) -> tuple[RolloutRow, OrderResult] | None:
-    """The row, and what it says to ``order``, as soon as it does; None when that takes longer."""
+    """Waits for the owner's answer to ``order``: the row and the result, or None after ``within`` seconds."""
     deadline = time.monotonic() + within
     while True:
         row = (await rows(table)).get(model)
-        for said in row.orders if row else ():
-            if row is not None and said.order == order.name:
-                return row, said
-        if not time.monotonic() < deadline:  # so that NaN is no time at all
+        for result in row.orders if row else ():
+            if row is not None and result.order == order.name:
+                return row, result
+        if not time.monotonic() < deadline:  # written so that a NaN in ``within`` ends the wait at once
             return None
         await asyncio.sleep(LOOK_AGAIN)
 
 
 async def active(pipeline: Settings) -> dict[str, int]:
-    """The version of each model that the fleet wants, for a worker that starts: else it would serve the newest for a
-    while, which the fleet may have left. Empty where that cannot be read in time: scoring does not wait for tables.
+    """The active version of each model, for a starting worker. Without it, the worker would first serve the newest
+    version, which the fleet may have rolled back. Empty if the changelog cannot be read in time: scoring does not wait
+    for tables.
     """
     try:
         async with asyncio.timeout(READ_WITHIN), changelog(pipeline, pipeline.names.rollouts_changelog) as table:
             return {model: row.active for model, row in (await rows(table)).items()}
     except (admin.KafkaUnreachable, topic_reader.NoSuchTopic, KafkaError, TimeoutError) as e:
-        log.warning("which versions the fleet serves is not known: the newest are taken", error=repr(e))
+        log.warning("the fleet's active versions are unknown; the newest versions are served", error=repr(e))
         return {}

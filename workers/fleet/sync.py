@@ -1,4 +1,4 @@
-"""Between this worker and the fleet: rows are absorbed, reports sent, and scoring waits for neither."""
+"""The sync of this worker with the fleet: applies the fleet's rows and sends reports. Scoring waits for neither."""
 
 from __future__ import annotations
 
@@ -26,34 +26,36 @@ log = structlog.get_logger("failsoft.exchange")
 Row = TypeVar("Row", BreakerRow, RolloutRow)
 
 LOOK = 0.02
-"""Seconds between two looks at the table, when it does not say by itself that a row came, and half of those between two
-looks for something to say: a look costs microseconds."""
+"""Seconds between two checks of the table when no row is announced; checks for something to report are twice as far
+apart. A check costs microseconds."""
 
 SENT_WITHIN = 5.0
-"""Seconds for one round of reports. They are totals: what is given up is said again, and better, by the next."""
+"""Timeout of one round of reports, in seconds. Reports are totals, so the next round replaces one that was lost."""
 
 TOPIC_LOOK = 5.0
-"""Seconds between two looks whether the topic of reports is there."""
+"""Seconds between two checks that the topic of reports exists."""
 
 START_WITHIN = 60.0
-"""Seconds for the control plane to join its group and read its table, before it is made anew."""
+"""Seconds for the control plane to join its group and read its tables; after them it is replaced by a new one."""
 
 BACKOFF = (1.0, 30.0)
-"""Seconds before a control plane that ended is made anew: the first time, and at most."""
+"""Back-off in seconds before a control plane that ended is started again: first and longest wait."""
 
 GIVEN_UP_AFTER = 15.0
-"""Seconds without the table after a start; then this worker's own breakers decide on the ladder too. Until then it
-waits: whoever starts in an outage would burn an attempt of each waiting retry before he had heard of it."""
+"""Seconds that a starting worker waits for the table before its local breakers decide on retries too. Without the wait,
+a worker that starts during an outage would use up an attempt of each waiting retry before it learns of the outage."""
 
 CLOSE_WITHIN = 1.0
-"""Seconds for a producer of reports to end: what it still holds is told again by the next."""
+"""Timeout for closing a producer of reports, in seconds. The next producer sends its unsent totals again."""
 
 STOP_WITHIN = 5.0
-"""Seconds for a control plane to end; it may be in the middle of its start."""
+"""Timeout for stopping a control plane, in seconds; it may still be starting."""
 
 
 class Sync(Service):  # type: ignore[misc]
-    """Runs a control plane, makes it anew when it ends, and carries news between its tables, the board and versions."""
+    """Runs a control plane, replaces it when it ends, and passes changes between its tables and this worker's registry
+    and versions.
+    """
 
     def __init__(
         self,
@@ -74,12 +76,12 @@ class Sync(Service):  # type: ignore[misc]
         registry.on_news = versions.on_news = self._news.set
 
     def not_ready(self) -> str | None:
-        """Is it unknown yet what the fleet knows? Not for ever: a table that does not come is given up on."""
+        """Why the worker is not ready, or None. A table that cannot be read counts for ``GIVEN_UP_AFTER`` only."""
         return None if self._registry.knows_fleet else "the fleet's breakers are not read yet"
 
     @property
     def up(self) -> bool:
-        """Are the fleet's breakers being read?"""
+        """Is the control plane running, with its tables read?"""
         return self._plane is not None and self._plane.ready
 
     @Service.task  # type: ignore[untyped-decorator]
@@ -92,26 +94,28 @@ class Sync(Service):  # type: ignore[misc]
             try:
                 await asyncio.wait_for(plane.app.start(), START_WITHIN)
                 ended = 0
-                why: object = await self._end_of(plane)
-            except Exception as e:  # noqa: BLE001 - whatever it is, events are scored without it
+                why: object = await self._wait_for_end(plane)
+            except Exception as e:  # noqa: BLE001 - events are scored without it, so no error may end the worker
                 why = e
             if self.should_stop:
                 return
             self._plane = None
-            log.error("the control plane ended; breakers are this worker's own until it is back", error=repr(why))
+            log.error("the control plane ended; local breakers decide until it is back", error=repr(why))
             await self._end(plane)
             await self.sleep(doubled(*BACKOFF, ended))
             ended += 1
 
-    async def _end_of(self, plane: ControlPlane) -> object:
-        """Why it has ended, or is to be ended: Faust does not find a topic again that was deleted and made anew."""
+    async def _wait_for_end(self, plane: ControlPlane) -> object:
+        """Waits until the plane ends or its topic is gone; returns why. Faust never finds a re-created topic again, so
+        a plane without its topic must be replaced.
+        """
         ended = asyncio.ensure_future(plane.app.wait_until_stopped())
         missing = asyncio.ensure_future(self._topic_gone.wait())
         await asyncio.wait({ended, missing}, return_when=asyncio.FIRST_COMPLETED)
         missing.cancel()
         if not ended.done():
             ended.cancel()
-            return f"the topic {self._outcomes} is gone"
+            return f"the topic {self._outcomes} does not exist any more"
         return plane.app.crash_reason
 
     def _topic_is(self, there: bool) -> None:
@@ -124,7 +128,9 @@ class Sync(Service):  # type: ignore[misc]
         up, given_up = False, asyncio.get_running_loop().time() + GIVEN_UP_AFTER
         while not self.should_stop:
             if not self._registry.knows_fleet and asyncio.get_running_loop().time() > given_up:
-                log.warning("the fleet's breakers are given up on for now", after=GIVEN_UP_AFTER)
+                log.warning(
+                    "the fleet's breakers could not be read in time; local breakers decide", after=GIVEN_UP_AFTER
+                )
                 self._registry.knows_fleet = True
             if self.up is not up:
                 up = self.up
@@ -145,7 +151,7 @@ class Sync(Service):  # type: ignore[misc]
             self._versions.absorb(rollout)
 
     def _new(self, table: str, rows: Mapping[str, dict[str, Any]], kind: type[Row]) -> Iterator[Row]:
-        """The rows that are not the ones seen before."""
+        """The rows that changed since the last call."""
         for key, value in list(rows.items()):
             if value is self._seen.get((table, key)):
                 continue
@@ -154,35 +160,37 @@ class Sync(Service):  # type: ignore[misc]
             try:
                 yield kind.from_dict(value)
             except Malformed as e:
-                log.error("a row cannot be read", table=table, key=key, error=str(e))
+                log.error("a table row cannot be read", table=table, key=key, error=str(e))
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _report(self) -> None:
-        """Reports go on a producer of their own, whatever Faust is doing."""
+        """Sends reports on a producer of their own, so that they do not depend on Faust."""
         producer: AIOKafkaProducer | None = None
-        looked = 0.0
+        checked = 0.0
         try:
             while not self.should_stop:
-                await self._something_to_say()
+                await self._something_to_report()
                 now = asyncio.get_running_loop().time()
-                said = [(r.key, r.to_bytes()) for r in self._registry.reports()]
+                messages = [(r.key, r.to_bytes()) for r in self._registry.reports()]
                 if not self.up:
-                    said = []  # the answer would not be seen; but whoever asks in vain for long goes alone
+                    # The answer could not be read. The reports were still taken from the registry: a local breaker
+                    # whose requests for probes stay unanswered becomes autonomous.
+                    messages = []
                 else:
-                    said += [(p.model, p.to_bytes()) for p in self._versions.heartbeats()]
+                    messages += [(h.model, h.to_bytes()) for h in self._versions.heartbeats()]
                 try:
-                    if producer is None or now - looked > TOPIC_LOOK:
-                        producer, looked = producer or await self._connected(), now
+                    if producer is None or now - checked > TOPIC_LOOK:
+                        producer, checked = producer or await self._connect(), now
                         await asyncio.wait_for(producer.partitions_for(self._outcomes), SENT_WITHIN)
                         self._topic_is(there=True)
                     sent = [
                         await producer.send(self._outcomes, key=key.encode(), value=value, partition=0)
-                        for key, value in said
+                        for key, value in messages
                     ]
                     if sent:
                         await asyncio.wait_for(asyncio.gather(*sent), SENT_WITHIN)
                 except (KafkaError, TimeoutError) as e:
-                    log.warning("the fleet does not hear this worker", error=repr(e))
+                    log.warning("reports of this worker could not be sent", error=repr(e))
                     if isinstance(e, UnknownTopicOrPartitionError):
                         self._topic_is(there=False)
                     if producer is not None:
@@ -193,7 +201,7 @@ class Sync(Service):  # type: ignore[misc]
             if producer is not None:
                 await self._close(producer)
 
-    async def _connected(self) -> AIOKafkaProducer:
+    async def _connect(self) -> AIOKafkaProducer:
         producer = self._make_producer()
         try:
             await asyncio.wait_for(producer.start(), SENT_WITHIN)
@@ -202,34 +210,37 @@ class Sync(Service):  # type: ignore[misc]
             raise
         return producer
 
-    async def _something_to_say(self) -> None:
+    async def _something_to_report(self) -> None:
         try:
             await asyncio.wait_for(self._news.wait(), LOOK * 2)
         except TimeoutError:
             return
-        self._news.clear()  # not before: what came while others were sent waits no longer
-        await asyncio.sleep(LOOK / 4)  # what comes together goes together
+        # Cleared only here: news that arrived while reports were being sent must not wait for the next check.
+        self._news.clear()
+        await asyncio.sleep(LOOK / 4)  # collects news that arrive together into one round
 
     async def _close(self, producer: AIOKafkaProducer) -> None:
-        await _give_up(producer.stop(), CLOSE_WITHIN, "a producer of reports")
+        await _stop_within(producer.stop(), CLOSE_WITHIN, "a producer of reports")
 
     async def _end(self, plane: ControlPlane) -> None:
-        await _give_up(plane.end(), STOP_WITHIN, "a control plane")
+        await _stop_within(plane.end(), STOP_WITHIN, "a control plane")
 
     async def on_stop(self) -> None:
-        """The fleet's other workers take over what this one owned."""
+        """Stops the control plane; another worker becomes the owner."""
         plane, self._plane = self._plane, None
         if plane is not None:
             await self._end(plane)
 
 
-async def _give_up(ending: Coroutine[Any, Any, None], within: float, what: str) -> None:
-    """Awaits ``ending`` for so many seconds, in a task of its own: what it raises or cancels is not this worker's end,
-    and what does not end by itself need not heed a cancellation either.
+async def _stop_within(ending: Coroutine[Any, Any, None], within: float, name: str) -> None:
+    """Awaits ``ending`` for at most ``within`` seconds, in a task of its own.
+
+    Its error or cancellation must not end this worker. If it does not end in time, it is cancelled but not awaited,
+    because it may ignore the cancellation.
     """
     task = asyncio.ensure_future(ending)
     await asyncio.wait({task}, timeout=within)
     if not task.done():
         task.cancel()
     elif not task.cancelled() and (error := task.exception()) is not None:
-        log.warning(f"{what} did not end cleanly", error=repr(error))
+        log.warning(f"{name} did not stop cleanly", error=repr(error))

@@ -1,4 +1,4 @@
-"""A Faust table from outside of Faust: its changelog, read to its end as often as wanted, and orders to its owner."""
+"""Reads a Faust table without Faust: its changelog topic, read to the current end at each refresh."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 
 LOOK_AGAIN = 0.1
-"""Seconds between two looks at a changelog: an owner obeys within tens of milliseconds, and people wait."""
+"""Seconds between two reads of a changelog. An owner answers within tens of milliseconds, and an operator waits."""
 
 OnProgress = Callable[[int, int], None]
-"""Told how many offsets of how many were read."""
+"""Called with the number of offsets read so far and the total."""
 
 
 @asynccontextmanager
 async def changelog(pipeline: Settings, topic: str) -> AsyncIterator[Changelog]:
-    """The table whose changelog is ``topic``; nothing is read yet. Raises NoSuchTopic or KafkaUnreachable."""
+    """Opens the table whose changelog is ``topic``; reads nothing yet. Raises NoSuchTopic or KafkaUnreachable."""
     async with topic_reader.reader(pipeline, topic) as reader:
         yield Changelog(reader)
 
 
 @dataclass(slots=True)
 class Changelog:
-    """A reader of a changelog, and the last value of each key so far: only those are ever parsed."""
+    """A reader of a changelog, and the latest value of each key. Callers parse only these."""
 
     reader: topic_reader.Reader
     _latest: dict[bytes | None, bytes | None] = field(default_factory=dict)
     _after: int = 0
 
     async def refresh(self, on_progress: OnProgress = lambda done, total: None) -> Mapping[bytes | None, bytes | None]:
-        """The values as they are now, None for what was deleted: it reads on to the end that the topic has now."""
+        """Reads to the topic's current end; returns the latest raw value by key, None for a deleted key."""
         bounds = {tp: (max(begin, self._after), end) for tp, (begin, end) in (await self.reader.bounds()).items()}
         total, done = sum(end - begin for begin, end in bounds.values()), 0
         async with aclosing(self.reader.until(bounds)) as batches:

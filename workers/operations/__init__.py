@@ -1,1 +1,1 @@
-"""What a command does."""
+"""The work behind each command; ``workers/commands`` reads flags and prints results."""

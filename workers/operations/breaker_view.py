@@ -1,4 +1,4 @@
-"""What an operator is told of the fleet's breakers, and which of them an order means. Pure."""
+"""The operator's view of the fleet's breakers: parses, describes and formats rows, and checks targets. Pure."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from failsoft.schemas.model_version import model_of as model_of_key
 from failsoft.schemas.wire import Malformed
 
 Rows = Mapping[str, BreakerRow | Malformed]
-"""A pipeline's breakers by ``model@version``; Malformed for a row that cannot be read."""
+"""A pipeline's breaker rows by ``model@version``; Malformed for a row that cannot be read."""
 
 UNREADABLE = "unreadable"
-"""Stands for the state in a row that no owner wrote; to workers it is as if there were none."""
+"""Shown as the state of a row that cannot be parsed. Workers treat such a row as missing."""
 
 LONGEST_KEY = 10_000
-"""Bytes of a changelog's key: ours have at most some three hundred, and twice that where JSON escapes them."""
+"""Maximum bytes of a changelog key that is parsed. Our keys have at most 300, or 600 where JSON escapes them."""
 
 
 def rows(latest: Mapping[bytes | None, bytes | None]) -> dict[str, BreakerRow | Malformed]:
-    """What the changelog says: the last value of each key, without those that were deleted; models in order."""
-    found: dict[str, BreakerRow | Malformed] = {}
+    """Parses the latest changelog values by key; deleted keys are left out. Sorted by model, then by version number."""
+    parsed: dict[str, BreakerRow | Malformed] = {}
     for key, value in latest.items():
         if value is None:
             continue
         try:
-            found[_name(key)] = BreakerRow.parse(value)
+            parsed[_name(key)] = BreakerRow.parse(value)
         except Malformed as e:
-            found[_name(key)] = e
-    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+            parsed[_name(key)] = e
+    return dict(sorted(parsed.items(), key=lambda item: _order(item[0])))
 
 
 def model_of(target: str, models: Iterable[str]) -> str:
-    """The model that ``target`` (a model or ``model@version``) names. Raises ValueError, with a near spelling."""
+    """The model named by ``target`` (a model or ``model@version``). Raises ValueError that suggests a near spelling."""
     known = [*models]
     model = target if target in known else (model_of_key(target) or target)
     if model not in known:
@@ -49,39 +49,41 @@ def model_of(target: str, models: Iterable[str]) -> str:
 
 
 def check_version(target: str, model: str, keys: Iterable[str]) -> None:
-    """Raises ValueError when ``target`` names a version that is not among ``keys``: an order would make it a row."""
+    """Raises ValueError when ``target`` names a version not in ``keys``: an order would create a row for it."""
     if target == model or target in (known := {*keys}):
         return
     there = ", ".join(sorted((k for k in known if model_of_key(k) == model), key=_order)) or "none"
-    raise ValueError(f"no {target!r}, neither in the model repository nor in the fleet; there are: {there}")
+    raise ValueError(f"{target!r} is neither in the model repository nor in the fleet; there are: {there}")
 
 
-def obeyed(command: Command, found: Rows) -> dict[str, BreakerRow]:
-    """The rows that ``command`` means, once there are some and each shows that it was obeyed; else none."""
+def obeyed(command: Command, by_key: Rows) -> dict[str, BreakerRow]:
+    """The rows that ``command`` targets, if each shows that the owner obeyed it; else an empty dict."""
     name = f"{command.at_ms} {command.action} {command.who}"  # as failsoft.models.breaker.fleet writes it
-    meant = targets(command.target, found)
-    done = {k: row for k in meant if isinstance(row := found[k], BreakerRow) and name in row.commands}
-    return done if len(done) == len(meant) else {}
+    keys = targets(command.target, by_key)
+    done = {k: row for k in keys if isinstance(row := by_key[k], BreakerRow) and name in row.commands}
+    return done if len(done) == len(keys) else {}
 
 
 def state(row: BreakerRow | Malformed | None) -> str:
-    """What a row, or that there is none, makes of a breaker."""
+    """The state of the breaker with this row; closed without a row."""
     if row is None:
         return BreakerState.CLOSED.value
     return UNREADABLE if isinstance(row, Malformed) else row.state
 
 
-def listed(found: Rows, policies: Mapping[str, BreakerPolicy], now_ms: int) -> list[dict[str, Any]]:
-    """Each breaker in full. A model of the pipeline that has no row is closed: nothing has been told of it yet."""
-    told = {model_of_key(key) for key in found}
-    new = {model: BreakerRow(model) for model in policies if model not in told}
-    every = sorted([*found.items(), *new.items()], key=lambda item: _order(item[0]))
+def listed(by_key: Rows, policies: Mapping[str, BreakerPolicy], now_ms: int) -> list[dict[str, Any]]:
+    """Describes every breaker. A model of the pipeline without a row was never reported on: it is listed as closed."""
+    with_rows = {model_of_key(key) for key in by_key}
+    new = {model: BreakerRow(model) for model in policies if model not in with_rows}
+    every = sorted([*by_key.items(), *new.items()], key=lambda item: _order(item[0]))
     return [described(key, row, policies.get(_parts(key)[0]), now_ms) for key, row in every]
 
 
 def described(key: str, row: BreakerRow | Malformed, policy: BreakerPolicy | None, now_ms: int) -> dict[str, Any]:
-    """A breaker for programs, at ``now_ms``. Rates are of the windows that are fresh, and None without calls or when
-    ``policy`` is (a model that the pipeline does not have any more). Times left are seconds, 0 when they are over.
+    """One breaker at ``now_ms`` as a JSON object.
+
+    Rates are sums over the workers' fresh windows. They are None without calls, and when ``policy`` is None (a model
+    that the pipeline does not have any more). Remaining times are in seconds, 0 when they are over.
     """
     model, version = _parts(key)
     about: dict[str, Any] = {"breaker": key, "model": model, "version": version}
@@ -90,7 +92,7 @@ def described(key: str, row: BreakerRow | Malformed, policy: BreakerPolicy | Non
         return about | {"reason": str(row)}
     counts = Counts() if policy is None else fresh_counts(row, policy, now_ms)
     lease = row.lease
-    over = view(row, "", now_ms).may_ask  # of nobody's lease: the time is over, also by a clock that was set back
+    over = view(row, "", now_ms).may_ask  # no worker is named "", so only the time decides; it handles a clock set back
     return about | {
         "generation": row.generation,
         "since": iso(row.since_ms) if row.since_ms else None,
@@ -121,7 +123,7 @@ def described(key: str, row: BreakerRow | Malformed, policy: BreakerPolicy | Non
 
 
 def shown(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``described`` gave, as the cells of a table."""
+    """The result of ``described`` as the cells of a table."""
     return {
         **about,
         "for": None if about.get("for_seconds") is None else span(about["for_seconds"]),
@@ -133,31 +135,31 @@ def shown(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def span(seconds: float) -> str:
-    """A time as people say it, in its two largest units: "12 s", "3 min 5 s", "2 h 10 min", "4 d"."""
+    """A length of time in its two largest units: "12 s", "3 min 5 s", "2 h 10 min", "4 d"."""
     left = int(seconds)
-    found: list[tuple[int, str]] = []
+    units: list[tuple[int, str]] = []
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         n, left = divmod(left, size)
-        if found or n:
-            found.append((n, unit))
-    return " ".join(f"{n} {unit}" for n, unit in found[:2] if n) or "0 s"
+        if units or n:
+            units.append((n, unit))
+    return " ".join(f"{n} {unit}" for n, unit in units[:2] if n) or "0 s"
 
 
 def _next(about: Mapping[str, Any]) -> str | None:
-    """What an open or a half-open breaker waits for."""
+    """The text that says what an open or half-open breaker waits for; None in the other states."""
     match about["state"]:
         case BreakerState.OPEN:
             left = about["half_open_in_seconds"]
-            return f"half-open in {span(left)}" if left else "half-open when a worker has an event to try"
+            return f"half-open in {span(left)}" if left else "half-open as soon as a worker has an event to probe with"
         case BreakerState.HALF_OPEN:
             needed = about["probes_needed"]
             passed = f"{about['probes_passed']} of {needed} passed" if needed else f"{about['probes_passed']} passed"
             lease = about["lease"]
             if lease is None:
-                return f"{passed}; no probes are lent"
+                return f"{passed}; no probes leased"
             left = lease["expires_in_seconds"]
-            lent = f"{lease['probes']} lent to {lease['worker']}"
-            return f"{passed}; {lent}, {f'for {span(left)}' if left else 'expired'}"
+            leased = f"{lease['probes']} leased to {lease['worker']}"
+            return f"{passed}; {leased}, {f'for {span(left)}' if left else 'expired'}"
     return None
 
 
@@ -180,7 +182,7 @@ def _name(key: bytes | None) -> str:
 
 
 def _parts(key: str) -> tuple[str, int | None]:
-    """``"m@2"`` -> ("m", 2); a model alone has no version."""
+    """Splits a key: ``"m@2"`` -> ("m", 2); the version is None for a model alone."""
     named = ModelVersion.parse(key)
     return (key, None) if named is None else (named.model, named.version)
 

@@ -1,4 +1,4 @@
-"""The fleet's breakers from outside of it: the changelog of their table, who owns them, and orders to the owner."""
+"""Reads the fleet's breakers from their changelog, finds their owner, and sends it commands."""
 
 from __future__ import annotations
 
@@ -25,54 +25,62 @@ from failsoft.workers.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class PipelineBreakers:
-    """What the pipeline's files say: the policy of each model, and the versions (``model@2``) that there are."""
+    """The breakers according to the pipeline's files.
+
+    Attributes:
+        policies: the breaker policy of each model; an ensemble has none.
+        keys: the versions in the model repository, as ``model@version``.
+    """
 
     policies: dict[str, BreakerPolicy]
     keys: frozenset[str]
 
 
 def known(pipeline: Settings) -> PipelineBreakers:
-    """Raises Refused for a card that cannot be used."""
+    """Reads the policies and versions from the pipeline's files. Raises Refused for a card that cannot be used."""
     repository = Repository(Path(pipeline.models.repository))
     cards = load_cards(pipeline, repository)
     keys = frozenset(str(ModelVersion(model, version)) for model in cards for version in repository.versions(model))
-    # an ensemble is asked through its members, and these have the breakers
+    # An ensemble has no breaker: its members are called, and each has its own.
     return PipelineBreakers({model: policy(card) for model, card in cards.items() if card.ensemble is None}, keys)
 
 
 @asynccontextmanager
 async def fleet(pipeline: Settings) -> AsyncIterator[BreakerTable]:
-    """The table as its changelog has it; nothing is read yet. Raises NoSuchTopic or KafkaUnreachable."""
+    """Opens the table of breakers; reads nothing yet. Raises NoSuchTopic or KafkaUnreachable."""
     async with changelog(pipeline, pipeline.names.breakers_changelog) as table:
         yield BreakerTable(table)
 
 
 @dataclass(slots=True)
 class BreakerTable:
-    """The rows of the table, as often as wanted."""
+    """The table of breakers, read from its changelog at each call."""
 
     table: Changelog
 
     async def refresh(self, on_progress: OnProgress = lambda done, total: None) -> Rows:
-        """The rows as they are now: it reads on to the end that the topic has at this moment."""
+        """Reads to the topic's current end; returns the current rows."""
         return breaker_view.rows(await self.table.refresh(on_progress))
 
     async def obeyed(self, command: Command, within: float) -> dict[str, BreakerRow]:
-        """The rows that ``command`` means, as soon as each was moved by it; none when that takes longer."""
+        """Waits until the owner has obeyed ``command`` in each row that it targets; returns these rows.
+
+        Returns an empty dict after ``within`` seconds.
+        """
         deadline = time.monotonic() + within
         while True:
-            found = breaker_view.obeyed(command, await self.refresh())
-            if found or not time.monotonic() < deadline:  # so that NaN is no time at all
-                return found
+            rows = breaker_view.obeyed(command, await self.refresh())
+            if rows or not time.monotonic() < deadline:  # written so that a NaN in ``within`` ends the wait at once
+                return rows
             await asyncio.sleep(LOOK_AGAIN)
 
 
 async def send(pipeline: Settings, command: Command) -> None:
-    """Write ``command`` where the owner reads. Raises what ``changelog.send`` does."""
+    """Writes ``command`` to the control topic. Raises NoSuchTopic, KafkaUnreachable or KafkaError."""
     await order(pipeline, model_of(command.target) or command.target, command.to_bytes())
 
 
 async def owner(pipeline: Settings) -> str | None:
-    """The worker that owns the breakers now, by its client id; None when none does. Raises KafkaUnreachable."""
+    """The client id of the worker that owns the breakers now, or None. Raises KafkaUnreachable."""
     async with admin.connect(pipeline.connection()) as client:
         return await admin.assigned(client, pipeline.names.control_group, pipeline.names.outcomes, 0)

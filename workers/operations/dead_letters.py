@@ -1,4 +1,4 @@
-"""Dead letters: what each says of its event, which ones are meant, how they group, and which were replayed. Pure."""
+"""Dead letters: parsing, filtering, grouping, and which of them were replayed. Pure."""
 
 from __future__ import annotations
 
@@ -13,37 +13,43 @@ from failsoft.schemas.failure import Failure
 from failsoft.schemas.record import CONTROL_PREFIX, KIP_1191_PREFIX, Header, Origin, Record, own_headers
 
 Life = tuple[str, int, int, int]
-"""One life of an event: its origin's topic, partition and offset, and how many replays came before."""
+"""Identifies one death of an event: topic, partition and offset of its origin, and the number of replays before it."""
 
 UNREADABLE = "unreadable"
-"""Stands for the kind of a dead letter whose headers no worker wrote."""
+"""Shown as the kind of a dead letter whose headers cannot be parsed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter. ``attempt`` is a Failure when its headers cannot be read: then nobody can say what to replay."""
+    """A dead letter.
+
+    Attributes:
+        record: the record of the dead topic.
+        attempt: the parsed headers; a Failure if they cannot be parsed, and then the letter cannot be replayed.
+    """
 
     record: Record
     attempt: Attempt | Failure
 
     @property
     def life(self) -> Life | None:
+        """The origin and number of replays; None if the headers cannot be parsed."""
         return _life(self.attempt) if isinstance(self.attempt, Attempt) else None
 
     @property
     def group(self) -> tuple[str, str | None, int | None]:
-        """(kind, model, version)."""
+        """The group for counting: (kind, model, version)."""
         a = self.attempt
         return (a.failure.kind.value, a.model, a.version) if isinstance(a, Attempt) else (UNREADABLE, None, None)
 
 
 def letter(record: Record) -> Letter:
-    """What a record of the dead topic says."""
+    """Parses a record of the dead topic."""
     return Letter(record, parse(record.headers))
 
 
 def event_id(letter: Letter, envelope: Envelope) -> str:
-    """The event's id, or where it came from when its value does not say."""
+    """The event's id, or its origin (``topic-partition-offset``) when the value cannot be decoded."""
     r = letter.record
     origin = letter.attempt.origin if isinstance(letter.attempt, Attempt) else _place(r)
     event = decode_one(r, origin, envelope)
@@ -52,7 +58,16 @@ def event_id(letter: Letter, envelope: Envelope) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Which dead letters are meant: all that pass every test given. Times are epoch ms of the death."""
+    """Selects the dead letters that match every condition given; an empty set or None matches all.
+
+    Attributes:
+        kinds: failure kinds.
+        models: names of models.
+        versions: version numbers.
+        since_ms: died at or after this time (epoch ms).
+        until_ms: died before this time (epoch ms).
+        event: the event's id or origin.
+    """
 
     kinds: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
@@ -62,7 +77,7 @@ class DeadLetterFilter:
     event: str | None = None
 
     def passes(self, letter: Letter, envelope: Envelope) -> bool:
-        """Is it meant? The id is looked at last: it costs parsing the value."""
+        """Does ``letter`` match? The event's id is compared last, because that parses the value."""
         kind, model, version = letter.group
         at = letter.record.timestamp
         return (
@@ -76,35 +91,37 @@ class DeadLetterFilter:
 
     def _is_event(self, letter: Letter, envelope: Envelope) -> bool:
         a = letter.attempt
-        place = fallback_id(a.origin) if isinstance(a, Attempt) else None
-        return self.event in (place, event_id(letter, envelope))
+        origin = fallback_id(a.origin) if isinstance(a, Attempt) else None
+        return self.event in (origin, event_id(letter, envelope))
 
 
 @dataclass(slots=True)
 class Replayed:
-    """Which lives have been replayed: what the replay topic holds, and what was sent since."""
+    """The set of replays made: those in the replay topic, and those sent since it was read."""
 
     lives: set[Life] = field(default_factory=set)
 
     def observe(self, records: Iterable[Record]) -> None:
-        """Records of the replay topic. One whose headers cannot be read is no replay of ours."""
+        """Adds records of the replay topic. A record whose headers cannot be parsed is not a replay of ours."""
         for record in records:
             attempt = parse(record.headers)
             if isinstance(attempt, Attempt):
                 self.lives.add(_life(attempt))
 
     def has(self, letter: Letter) -> bool:
-        """Was this dead letter replayed? Its next life then exists."""
+        """Was this dead letter replayed? Then a replay with the next replay number exists."""
         return letter.life is not None and _next(letter.life) in self.lives
 
     def add(self, letter: Letter) -> None:
-        """It is being replayed now; a duplicate of it (guarantee = "at_least_once") is not to be."""
+        """Marks ``letter`` as replayed, so that a duplicate dead letter (guarantee = "at_least_once") is skipped."""
         if letter.life is not None:
             self.lives.add(_next(letter.life))
 
 
 def again(letter: Letter, replay_id: str) -> list[Header]:
-    """The headers of a dead letter's replay: the event's own, untouched, and its history with a new life begun.
+    """The headers of a dead letter's replay: the event's own headers unchanged, and new control headers.
+
+    The retries and crashes start at 0, the number of replays grows by 1, and there is no due time.
 
     Raises ValueError for a letter whose headers cannot be read.
     """
@@ -118,7 +135,15 @@ def again(letter: Letter, replay_id: str) -> list[Header]:
 
 @dataclass(slots=True)
 class DeadLetterGroup:
-    """Dead letters of one kind, model and version. Times are epoch ms; ``newest`` is the place of the last one."""
+    """Counts of the dead letters of one kind, model and version.
+
+    Attributes:
+        count: dead letters.
+        first: time of the first death (epoch ms).
+        last: time of the last death (epoch ms).
+        replayed: dead letters that were replayed.
+        newest: ``partition:offset`` of the last dead letter in the dead topic.
+    """
 
     count: int = 0
     first: int = 2**63
@@ -130,7 +155,7 @@ class DeadLetterGroup:
 def tally(
     groups: dict[tuple[str, str | None, int | None], DeadLetterGroup], letters: Iterable[Letter], done: Replayed
 ) -> None:
-    """Count ``letters`` into ``groups``."""
+    """Counts ``letters`` into ``groups``."""
     for each in letters:
         group = groups.setdefault(each.group, DeadLetterGroup())
         group.count += 1
@@ -141,7 +166,7 @@ def tally(
 
 
 def listed(groups: Mapping[tuple[str, str | None, int | None], DeadLetterGroup]) -> list[dict[str, Any]]:
-    """A row a group, the largest first; ``newest`` is what ``dead show`` takes."""
+    """One table line a group, the largest first. ``newest`` can be passed to ``failsoft dead show``."""
     ordered = sorted(groups.items(), key=lambda item: (-item[1].count, str(item[0])))
     return [
         {
@@ -159,7 +184,10 @@ def listed(groups: Mapping[tuple[str, str | None, int | None], DeadLetterGroup])
 
 
 def described(letter: Letter, envelope: Envelope, replayed: bool) -> dict[str, Any]:
-    """One in full. The value is under ``json``, ``text`` or ``hex``, whichever says most; a tombstone has none."""
+    """One dead letter in full, as a JSON object.
+
+    The event's value is under ``json`` if it is JSON, else under ``text`` or ``hex``. It is None for a tombstone.
+    """
     r, a = letter.record, letter.attempt
     about: dict[str, Any] = {"at": f"{r.partition}:{r.offset}", "event_id": event_id(letter, envelope)}
     if isinstance(a, Attempt):
@@ -191,7 +219,7 @@ def described(letter: Letter, envelope: Envelope, replayed: bool) -> dict[str, A
 
 
 def place(text: str) -> tuple[int, int] | None:
-    """``"3:17"`` -> partition 3, offset 17 of the dead topic; None for anything else."""
+    """Parses ``"3:17"`` as partition 3, offset 17 of the dead topic; returns None for anything else."""
     partition, colon, offset = text.partition(":")
     if not colon or not (partition.isdecimal() and offset.isdecimal()):
         return None
@@ -226,7 +254,10 @@ def _shown(raw: bytes | None, as_json: bool = True) -> dict[str, Any] | None:
 
 
 def bounded(letters: Sequence[Letter], most: int, bytes_most: int) -> list[list[Letter]]:
-    """``letters`` in order, cut into batches of at most ``most`` and about ``bytes_most`` bytes, none empty."""
+    """Cuts ``letters``, in order, into batches of at most ``most`` letters and ``bytes_most`` bytes of keys and values.
+
+    No batch is empty: a letter larger than ``bytes_most`` is a batch of its own.
+    """
     batches: list[list[Letter]] = []
     size = 0
     for each in letters:

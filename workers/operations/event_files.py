@@ -1,4 +1,4 @@
-"""Lines of a file -> events to publish: bytes to lines, CSV cells to JSON values, and the key of each. Pure."""
+"""Turns the bytes of a CSV or NDJSON file into events to publish: lines, JSON values and keys. Pure."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ Row = tuple[bytes | None, bytes]
 """An event to publish: key and value."""
 
 _NUMBER = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
-# A cell such as 01234 is a post code, and +49 a telephone's: JSON knows neither as a number.
+# 01234 may be a post code and +49 a phone number, so neither is a number. JSON does not allow them as numbers either.
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _LONGEST_CELL = 16_000_000
 
 
 class BadRow(Exception):
-    """A CSV file that cannot be read on from some line; the message says which. Exit code 1."""
+    """A row of a CSV file cannot be read, and reading stops there. The message names the row. Exit code 1."""
 
 
 @dataclass(slots=True)
 class Lines:
-    """Bytes as they come -> whole lines, without their ends. ``quoted``: a quoted line break belongs to its CSV row."""
+    """Cuts blocks of bytes into complete lines without line breaks.
+
+    quoted: a line break inside CSV quotes does not end the line.
+    """
 
     quoted: bool = False
     _rest: bytes = b""
@@ -40,18 +43,18 @@ class Lines:
         return self._join(whole) if self.quoted else whole
 
     def end(self) -> list[bytes]:
-        """The last line of a file that does not end in a line break; of CSV, also a row whose quote is never closed."""
+        """The rest at the end of the file: a line without a line break, or a CSV row whose quote is never closed."""
         last, self._rest = self._rest, b""
-        found = self._join([last]) if self.quoted else [last]
+        lines = self._join([last]) if self.quoted else [last]
         if self._open:
-            found.append(b"\n".join(self._open))
+            lines.append(b"\n".join(self._open))
             self._open = []
-        return [line for line in found if line]
+        return [line for line in lines if line]
 
     def _join(self, lines: Sequence[bytes]) -> list[bytes]:
         rows = []
         for line in lines:
-            # Within a row quotes come in pairs (RFC 4180), so an odd count leaves one open.
+            # In a CSV row quotes come in pairs (RFC 4180), so an odd count means that a quote is still open.
             if self._open or line.count(b'"') % 2:
                 self._open.append(line)
                 if sum(part.count(b'"') for part in self._open) % 2:
@@ -62,9 +65,10 @@ class Lines:
 
 
 class Ndjson:
-    """Each line is an event, byte for byte, whatever it holds: what is malformed is the worker's to judge.
+    """Each line becomes an event, byte for byte. A malformed line is sent too; the worker decides about it.
 
-    ``key``: the field whose value becomes the key, of the event or of its features; by default the event's id.
+    key: the field whose value becomes the record's key. It is looked up in the event, then in its features. Default:
+    the event's id.
     """
 
     def __init__(self, envelope: Envelope, key: str | None) -> None:
@@ -73,7 +77,7 @@ class Ndjson:
         self.untimed = 0
 
     def rows(self, lines: Sequence[bytes]) -> Iterator[Row]:
-        """A row a line; empty lines are no events."""
+        """One row for each line that is not empty."""
         for line in lines:
             if line and line != b"\r":
                 yield self._key_of(line), line
@@ -87,18 +91,19 @@ class Ndjson:
             return None
         if not isinstance(body, dict):
             return None
-        found = body.get(self._key)
-        if found is None and isinstance(inside := body.get(self._envelope.features), dict):
-            found = inside.get(self._key)
-        return as_key(found)
+        value = body.get(self._key)
+        if value is None and isinstance(features := body.get(self._envelope.features), dict):
+            value = features.get(self._key)
+        return as_key(value)
 
 
 class Csv:
-    """Each row becomes an event of the pipeline's shape. The first row names the columns.
+    """Each CSV row becomes an event in the pipeline's format. The first row names the columns.
 
-    The column of the id is the envelope's, or ``id``; that of the time the envelope's, or ``timestamp``; both move
-    under the envelope's names, and the others are features. ``untimed`` counts the times that could not be read: they
-    are sent as they are.
+    The id column has the envelope's name for the id, or else ``id``. The time column has the envelope's name for the
+    time, or else ``timestamp``. Both are written under the envelope's names; all other columns are features.
+    key: the column whose value becomes the record's key. Default: the id column.
+    ``untimed`` counts times that could not be parsed; they are sent unchanged.
     """
 
     def __init__(self, envelope: Envelope, key: str | None) -> None:
@@ -111,7 +116,7 @@ class Csv:
         self.untimed = 0
 
     def rows(self, lines: Sequence[bytes]) -> Iterator[Row]:
-        """A row a line but the header's. Raises BadRow."""
+        """One row for each line after the header. Raises BadRow."""
         csv.field_size_limit(_LONGEST_CELL)
         for line in lines:
             self._number += 1
@@ -131,8 +136,8 @@ class Csv:
     def _head(self, columns: list[str]) -> None:
         twice = next((c for c in columns if columns.count(c) > 1), None)
         if not columns or "" in columns or twice is not None:
-            what = f"{twice!r} stands there twice" if twice else "a column has no name"
-            raise BadRow(f"row 1 must name the columns, each once: {what}")
+            problem = f"{twice!r} appears twice" if twice else "a column has no name"
+            raise BadRow(f"row 1 must name each column exactly once: {problem}")
         self._columns = columns
         self._id = _first(columns, self._envelope.id, "id")
         self._time = _first(columns, self._envelope.time, "timestamp")
@@ -144,14 +149,14 @@ class Csv:
     def _row(self, cells: list[str]) -> Row:
         assert self._columns is not None
         if len(cells) > len(self._columns):
-            raise BadRow(f"row {self._number} has {len(cells)} cells, and the header {len(self._columns)}")
+            raise BadRow(f"row {self._number} has {len(cells)} cells, but the header has {len(self._columns)}")
         if len(cells) < len(self._columns):
             cells += [""] * (len(self._columns) - len(cells))
         e = self._envelope
         features = {name: value(cells[i]) for i, name in self._features if cells[i]}
         event: dict[str, Any] = {}
         if self._id >= 0 and cells[self._id]:
-            event[e.id or self._columns[self._id]] = cells[self._id]  # text: an id's digits are no quantity
+            event[e.id or self._columns[self._id]] = cells[self._id]  # an id stays text, even if it is all digits
         if self._time >= 0 and cells[self._time]:
             event[e.time or self._columns[self._time]] = self._when(cells[self._time])
         if e.features:
@@ -176,7 +181,7 @@ FORMATS: dict[str, Callable[[Envelope, str | None], Csv | Ndjson]] = {"csv": Csv
 
 
 def value(cell: str) -> bool | int | float | str:
-    """What a CSV cell means: true or false, a number as JSON writes it, else text. Never empty."""
+    """The JSON value of a CSV cell: true, false, a number in JSON's notation, else text. ``cell`` is not empty."""
     if (word := _WORDS.get(cell)) is not None:
         return word
     if cell[0] not in "-.0123456789" or not _NUMBER.fullmatch(cell):
@@ -187,12 +192,12 @@ def value(cell: str) -> bool | int | float | str:
     return number if math.isfinite(number) else cell  # JSON has no infinity
 
 
-def as_key(found: Any) -> bytes | None:
-    """A JSON value as a record's key: text as it is, a number or a boolean as JSON writes it."""
-    if isinstance(found, str):
-        return found.encode() or None
-    if isinstance(found, (bool, int, float)):
-        return wire.dumps(found)
+def as_key(value: Any) -> bytes | None:
+    """The record key for a JSON value: text unchanged, a number or boolean in JSON's notation, None for the rest."""
+    if isinstance(value, str):
+        return value.encode() or None
+    if isinstance(value, (bool, int, float)):
+        return wire.dumps(value)
     return None
 
 

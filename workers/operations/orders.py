@@ -1,4 +1,4 @@
-"""Sends an operator's order to the fleet."""
+"""Sends an operator's command or order to the fleet's owner."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from failsoft.workers.settings import Settings
 
 
 async def send(pipeline: Settings, model: str, order: bytes) -> None:
-    """Write an order of ``model`` where the tables' owner reads; returns when every in-sync replica has it.
+    """Writes an order for ``model`` to the control topic; returns when every in-sync replica has it.
 
     Raises NoSuchTopic, KafkaUnreachable or KafkaError.
     """

@@ -1,4 +1,4 @@
-"""Publishes the rows of a file as events: as fast as the broker acknowledges them, or by a schedule."""
+"""Publishes the rows of a file as events, as fast as the broker acknowledges them or at a given rate."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
 
 BATCH_BYTES = 500_000
-"""Of a produce batch: half of what a broker takes by default, and past the size at which larger ones are faster."""
+"""Bytes of a produce batch: half of a broker's default limit; larger batches are not faster."""
 
 AT_ONCE = 2_000
-"""Rows made into batches at a time; between two times the event loop sends."""
+"""Rows packed into batches at a time; the event loop sends between two such steps."""
 
 IN_FLIGHT = 64
-"""Batches that may be unacknowledged: 32 MB at the most."""
+"""Maximum unacknowledged batches: at most 32 MB."""
 
 LAST_ACKS = 10.0
-"""Seconds that an interrupted command waits for what is on its way."""
+"""Seconds that an interrupted command waits for acknowledgements of sent batches."""
 
 BLOCK = 1 << 18
 """Bytes read at a time."""
@@ -39,7 +39,14 @@ BLOCK = 1 << 18
 
 @dataclass(slots=True)
 class Sent:
-    """How far it has come: ``published`` were acknowledged by every in-sync replica."""
+    """The progress of a publish.
+
+    Attributes:
+        partitions: partitions of the topic.
+        started: monotonic time of the start (s).
+        published: events acknowledged by every in-sync replica.
+        seconds: total duration (s), set at the end.
+    """
 
     partitions: int
     started: float
@@ -48,7 +55,7 @@ class Sent:
 
 
 async def blocks(fd: int) -> AsyncIterator[bytes]:
-    """What a file, pipe or terminal gives, as soon as it gives it, without blocking the event loop for a pipe."""
+    """Blocks of bytes from a file, pipe or terminal, as soon as they arrive. A pipe does not block the event loop."""
     regular = stat.S_ISREG(os.fstat(fd).st_mode)
     loop = asyncio.get_running_loop()
     while True:
@@ -71,7 +78,10 @@ def _once(readable: asyncio.Future[None]) -> None:
 
 
 class Publisher:
-    """One topic, one idempotent producer. ``on_progress`` hears how many were acknowledged, now and then."""
+    """Sends rows to one topic with one idempotent producer.
+
+    on_progress: called with the number of acknowledged events after each batch.
+    """
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, sent: Sent, on_progress: Callable[[int], None]) -> None:
         self._producer = producer
@@ -82,7 +92,7 @@ class Publisher:
         self._failed: BaseException | None = None
         self._turn = itertools.cycle(range(sent.partitions))
 
-        # Entities come again and again, and the hash is in pure Python.
+        # Cached because keys repeat, and the hash is slow pure Python.
         @functools.lru_cache(maxsize=100_000)
         def partition(key: bytes) -> int:
             return int((murmur2(key) & 0x7FFFFFFF) % sent.partitions)
@@ -90,9 +100,12 @@ class Publisher:
         self._partition = partition
 
     async def send(self, rows: Sequence[Row]) -> None:
-        """Hand over ``rows``, keyed ones to the partition that any Kafka client would choose. Raises KafkaError."""
+        """Sends ``rows``. A row with a key goes to the partition that Kafka's default partitioner gives it.
+
+        Raises KafkaError if an earlier batch failed.
+        """
         now_ms = int(time.time() * 1000)
-        anywhere = next(self._turn)  # keyless rows of one batch stay together, as Kafka's own producer does it
+        anywhere = next(self._turn)  # rows without a key stay together, as with Kafka's own producer
         groups: dict[int, list[Row]] = {}
         for row in rows:
             groups.setdefault(anywhere if row[0] is None else self._partition(row[0]), []).append(row)
@@ -107,7 +120,7 @@ class Publisher:
                 future.add_done_callback(functools.partial(self._acknowledged, count))
 
     async def flush(self) -> None:
-        """Until everything is acknowledged. Raises KafkaError if something is not."""
+        """Waits until all batches are acknowledged. Raises KafkaError if one failed."""
         while self._waiting:
             await asyncio.wait(self._waiting)
         self._check()
@@ -116,7 +129,7 @@ class Publisher:
         batch = self._producer.create_batch()
         batches = [batch]
         for key, value in rows:
-            if batch.append(timestamp=now_ms, key=key, value=value) is None:  # full, and the row is not in it
+            if batch.append(timestamp=now_ms, key=key, value=value) is None:  # full: the row is not in it
                 batch = self._producer.create_batch()
                 batches.append(batch)
                 batch.append(timestamp=now_ms, key=key, value=value)  # an empty batch takes a row of any size
@@ -149,10 +162,12 @@ async def publish(
     on_progress: Callable[[int], None],
     began: Callable[[Sent], None],
 ) -> Sent:
-    """Publish what ``source`` gives, and wait for all acknowledgements.
+    """Publishes the rows from ``source`` and waits for all acknowledgements.
 
-    ``rate`` is in events a second. ``began`` gets the count that goes on, for whoever interrupts this or meets its
-    error. Raises NoSuchTopic, KafkaUnreachable or KafkaError.
+    rate: events a second; None is as fast as possible.
+    limit: maximum events to publish.
+    began: called once with the live ``Sent`` counter, so that a caller has it after an interruption or an error.
+    Raises NoSuchTopic, KafkaUnreachable or KafkaError.
     """
     count = await topic_reader.partitions(pipeline, topic)
     producer = AIOKafkaProducer(
@@ -161,7 +176,7 @@ async def publish(
         acks="all",
         enable_idempotence=True,
         max_batch_size=BATCH_BYTES,
-        max_request_size=16 * 1_048_576,  # the topic has the last word on a row's size
+        max_request_size=16 * 1_048_576,  # high, so that the topic's own limit decides
     )
     await producer.start()
     sent = Sent(count, time.monotonic())
@@ -198,7 +213,7 @@ async def _all(publisher: Publisher, source: AsyncIterator[list[Row]], schedule:
 
 
 async def read_rows(source: AsyncIterator[bytes], lines: Lines, parse: Csv | Ndjson) -> AsyncIterator[list[Row]]:
-    """Blocks of bytes as lists of rows. Raises BadRow, when the rows before it were given."""
+    """Parses blocks of bytes into lists of rows. Raises BadRow, after it has yielded the rows before the bad one."""
     async for block in source:
         for rows in _until_bad(parse, lines.feed(block)):
             yield rows
@@ -209,7 +224,7 @@ async def read_rows(source: AsyncIterator[bytes], lines: Lines, parse: Csv | Ndj
 def _until_bad(parse: Csv | Ndjson, lines: list[bytes]) -> Iterator[list[Row]]:
     rows: list[Row] = []
     try:
-        rows.extend(parse.rows(lines))  # keeps what came before an error
+        rows.extend(parse.rows(lines))  # ``rows`` keeps the items from before an error
     except BadRow:
         yield rows
         raise

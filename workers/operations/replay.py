@@ -1,7 +1,7 @@
-"""Replays dead letters: each goes to the replay topic once, whoever interrupts, repeats or races it.
+"""Replays dead letters: each goes to the replay topic once, even if replays are interrupted, repeated or concurrent.
 
-The order is the proof. The producer is started first: that fences another replayer and ends its open transaction. Only
-then is the replay topic read: what it holds now is all that was ever replayed, and nobody else can add to it.
+The order of the steps guarantees it. The producer starts first, which fences any other replay and ends its open
+transaction. Then the replay topic is read: it holds every earlier replay, and no other replay can add to it any more.
 """
 
 from __future__ import annotations
@@ -34,19 +34,25 @@ from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
 
 AT_ONCE = 500
-"""Dead letters a transaction: a second's worth at most for the workers, and little to do again after an abort."""
+"""Maximum dead letters a transaction: workers need at most a second for them, and an abort repeats little work."""
 
 BYTES_AT_ONCE = 8_000_000
-"""Of a transaction's values: 500 of the largest records would not fit in memory so gladly."""
+"""Maximum bytes of keys and values a transaction: 500 records of the largest size would need too much memory."""
 
 COMMIT_TIMEOUT = 60.0
-"""Seconds for one transaction, which is also the broker's limit for it; a commit can hang for ever when a coordinator
-leaves (aiokafka #1145), and an error that is told is repeated safely."""
+"""Seconds for one transaction, also passed to the broker as its limit. A commit can hang forever when a coordinator
+leaves (aiokafka #1145). After the timeout's error the command can be repeated safely."""
 
 
 @dataclass(slots=True)
 class KindProgress:
-    """``matched`` = ``already`` + ``replayed`` + the unreadable + what a limit left."""
+    """Counts of one failure kind.
+
+    Attributes:
+        matched: dead letters that the filter matched; includes unreadable ones and those beyond a limit.
+        already: replayed before this command.
+        replayed: replayed by this command.
+    """
 
     matched: int = 0
     already: int = 0
@@ -55,7 +61,14 @@ class KindProgress:
 
 @dataclass(slots=True)
 class ReplayProgress:
-    """How far it has come: ``seen`` of ``total`` offsets read, and what became of the dead letters, by kind."""
+    """The progress of a replay.
+
+    Attributes:
+        total: offsets of the dead topic to read.
+        seen: records read so far.
+        unreadable: matched dead letters whose headers cannot be parsed.
+        kinds: the counts by failure kind.
+    """
 
     total: int = 0
     seen: int = 0
@@ -81,7 +94,14 @@ OnReplayProgress = Callable[[ReplayProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """``rate`` is in dead letters a second; a dry run changes nothing and fences nobody."""
+    """How to replay.
+
+    Attributes:
+        replay_id: written to the header ``failsoft-replay-id`` of each replay.
+        limit: maximum dead letters to replay.
+        rate: dead letters a second; None is as fast as possible.
+        dry_run: count only; changes nothing and fences no other replay.
+    """
 
     replay_id: str
     limit: int | None = None
@@ -90,48 +110,48 @@ class ReplayOptions:
 
     @property
     def batch(self) -> int:
-        """How many a transaction: with a rate a tenth of a second's worth, for a transaction is what readers see at
-        once.
+        """Dead letters a transaction. With a rate it is a tenth of a second's worth, because readers see a whole
+        transaction at once.
         """
         return AT_ONCE if self.rate is None else max(1, min(AT_ONCE, int(self.rate / 10)))
 
 
 def new_id() -> str:
-    """A replay's id that sorts by time."""
+    """A new replay id; ids sort by time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 async def replay(
     pipeline: Settings,
     chosen: DeadLetterFilter = EVERYTHING,
-    how: ReplayOptions | None = None,
+    options: ReplayOptions | None = None,
     counts: ReplayProgress | None = None,
     on_progress: OnReplayProgress = lambda counts: None,
 ) -> ReplayProgress:
-    """Replay what is ``chosen`` of the dead letters that are there now, oldest first within each partition.
+    """Replays the ``chosen`` of the dead letters that exist at the start, oldest first within each partition.
 
-    ``counts``, given and returned, is true also for whoever interrupts this: what is in ``replayed`` is committed (or,
-    in a dry run, would be). Raises NoSuchTopic, KafkaUnreachable or KafkaError (ProducerFenced when another replay took
-    over).
+    ``counts`` is updated in place and returned. It is correct after an interruption too: ``replayed`` counts committed
+    replays (in a dry run, the replays that would be made). Raises NoSuchTopic, KafkaUnreachable or KafkaError
+    (ProducerFenced when another replay took over).
     """
-    how, counts = how or ReplayOptions(new_id()), counts or ReplayProgress()
-    async with _sender(pipeline, how) as send:
+    options, counts = options or ReplayOptions(new_id()), counts or ReplayProgress()
+    async with _sender(pipeline, options) as send:
         done = await _replayed(pipeline)
-        schedule = Schedule(None if how.dry_run else how.rate, time.monotonic())
+        schedule = Schedule(None if options.dry_run else options.rate, time.monotonic())
         async with topic_reader.reader(pipeline, pipeline.names.dead) as reader:
             bounds = await reader.bounds()
             counts.total = _size(bounds)
             async with aclosing(reader.until(bounds)) as batches:
                 async for records in batches:
                     letters = _choose(map(letter, records), chosen, pipeline, done, counts)
-                    left = None if how.limit is None else how.limit - counts.replayed
-                    for batch in bounded(letters[:left], how.batch, BYTES_AT_ONCE):
+                    left = None if options.limit is None else options.limit - counts.replayed
+                    for batch in bounded(letters[:left], options.batch, BYTES_AT_ONCE):
                         await asyncio.sleep(schedule.wait(counts.replayed + len(batch) - 1, time.monotonic()))
                         await send(batch, counts)
                         on_progress(counts)
                     counts.seen += len(records)
                     on_progress(counts)
-                    if how.limit is not None and counts.replayed >= how.limit:
+                    if options.limit is not None and counts.replayed >= options.limit:
                         return counts
     return counts
 
@@ -139,24 +159,27 @@ async def replay(
 async def groups(
     pipeline: Settings, on_progress: OnReplayProgress
 ) -> dict[tuple[str, str | None, int | None], DeadLetterGroup]:
-    """All dead letters that are there now, counted by kind, model and version."""
+    """Counts the dead letters that exist now, by kind, model and version."""
     done = await _replayed(pipeline)
-    found: dict[tuple[str, str | None, int | None], DeadLetterGroup] = {}
+    by_group: dict[tuple[str, str | None, int | None], DeadLetterGroup] = {}
     counts = ReplayProgress()
     async with topic_reader.reader(pipeline, pipeline.names.dead) as reader:
         bounds = await reader.bounds()
         counts.total = _size(bounds)
         async with aclosing(reader.until(bounds)) as batches:
             async for records in batches:
-                tally(found, map(letter, records), done)
+                tally(by_group, map(letter, records), done)
                 counts.seen += len(records)
                 on_progress(counts)
-    return found
+    return by_group
 
 
 async def find(pipeline: Settings, wanted: DeadLetterFilter | tuple[int, int]) -> list[tuple[Letter, bool]]:
-    """The dead letters of an event, or the one at (partition, offset) of the dead topic; was each replayed?"""
-    found: list[Letter] = []
+    """The dead letters that a filter matches, or the one at (partition, offset) of the dead topic.
+
+    The second part of each pair says whether the letter was replayed.
+    """
+    selected: list[Letter] = []
     async with topic_reader.reader(pipeline, pipeline.names.dead) as reader:
         bounds = dict(await reader.bounds())
         if not isinstance(wanted, DeadLetterFilter):
@@ -169,13 +192,13 @@ async def find(pipeline: Settings, wanted: DeadLetterFilter | tuple[int, int]) -
         async with aclosing(reader.until(bounds)) as batches:
             async for records in batches:
                 letters = map(letter, records)
-                found += [
+                selected += [
                     each
                     for each in letters
                     if not isinstance(wanted, DeadLetterFilter) or wanted.passes(each, pipeline.envelope)
                 ]
-    done = await _replayed(pipeline) if found else Replayed()
-    return [(each, done.has(each)) for each in found]
+    done = await _replayed(pipeline) if selected else Replayed()
+    return [(each, done.has(each)) for each in selected]
 
 
 async def _replayed(pipeline: Settings) -> Replayed:
@@ -191,7 +214,7 @@ async def _replayed(pipeline: Settings) -> Replayed:
 def _choose(
     letters: Iterable[Letter], chosen: DeadLetterFilter, pipeline: Settings, done: Replayed, counts: ReplayProgress
 ) -> list[Letter]:
-    found = []
+    selected = []
     for each in letters:
         if not chosen.passes(each, pipeline.envelope):
             continue
@@ -203,8 +226,8 @@ def _choose(
             count.already += 1
         else:
             done.add(each)
-            found.append(each)
-    return found
+            selected.append(each)
+    return selected
 
 
 def _size(bounds: Mapping[TopicPartition, tuple[int, int]]) -> int:
@@ -215,13 +238,13 @@ Send = Callable[[Sequence[Letter], ReplayProgress], Awaitable[None]]
 
 
 @asynccontextmanager
-async def _sender(pipeline: Settings, how: ReplayOptions) -> AsyncIterator[Send]:
-    """What sends a batch in one transaction, and counts it when it is committed."""
-    if how.dry_run:
+async def _sender(pipeline: Settings, options: ReplayOptions) -> AsyncIterator[Send]:
+    """A function that sends a batch in one transaction and counts it after the commit; a dry run only counts."""
+    if options.dry_run:
         yield _only_count
         return
     topic = pipeline.names.replay
-    await topic_reader.partitions(pipeline, topic)  # says that Kafka or the topic is not there
+    await topic_reader.partitions(pipeline, topic)  # raises if Kafka cannot be reached or the topic is missing
     producer = AIOKafkaProducer(
         **pipeline.connection(),
         client_id="failsoft-replay",
@@ -230,11 +253,11 @@ async def _sender(pipeline: Settings, how: ReplayOptions) -> AsyncIterator[Send]
         max_batch_size=BATCH_BYTES,
         max_request_size=32 * 1_048_576,
     )
-    await producer.start()  # fences another replayer and ends its transaction
+    await producer.start()  # fences any other replay and ends its transaction
     try:
 
         async def whole(letters: Sequence[Letter], counts: ReplayProgress) -> None:
-            await _transaction(producer, topic, letters, how.replay_id)
+            await _transaction(producer, topic, letters, options.replay_id)
             await _only_count(letters, counts)
 
         async def send(letters: Sequence[Letter], counts: ReplayProgress) -> None:
@@ -243,10 +266,10 @@ async def _sender(pipeline: Settings, how: ReplayOptions) -> AsyncIterator[Send]
                 await asyncio.wait_for(asyncio.shield(task), COMMIT_TIMEOUT)
             except TimeoutError:
                 raise KafkaTimeoutError(
-                    f"a transaction did not end in {COMMIT_TIMEOUT:.0f} s; the same command goes on from here"
+                    f"a transaction did not end within {COMMIT_TIMEOUT:.0f} s; run the same command again to continue"
                 ) from None
             except asyncio.CancelledError:
-                await asyncio.wait({task}, timeout=COMMIT_TIMEOUT)  # so that what is counted is what was committed
+                await asyncio.wait({task}, timeout=COMMIT_TIMEOUT)  # so that the counts match what was committed
                 raise
 
         yield send
@@ -260,7 +283,7 @@ async def _only_count(letters: Sequence[Letter], counts: ReplayProgress) -> None
 
 
 async def _transaction(producer: AIOKafkaProducer, topic: str, letters: Sequence[Letter], replay_id: str) -> None:
-    """All of ``letters`` or none. The partition is the dead letter's, which is the event's lane."""
+    """Sends all of ``letters`` or none. Each keeps the dead letter's partition, which is the event's lane."""
     by_partition: dict[int, list[Letter]] = {}
     for each in letters:
         by_partition.setdefault(each.record.partition, []).append(each)
@@ -269,7 +292,7 @@ async def _transaction(producer: AIOKafkaProducer, topic: str, letters: Sequence
     for partition, group in by_partition.items():
         for batch in _batches(producer, group, replay_id):
             futures.append(await producer.send_batch(batch, topic, partition=partition))
-    # Every future, before the commit: aiokafka commits a transaction although a batch in it failed.
+    # Await every future before the commit: aiokafka commits a transaction even if a batch in it failed.
     await asyncio.gather(*futures)
     await producer.commit_transaction()
 

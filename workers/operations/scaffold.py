@@ -1,4 +1,4 @@
-"""A new pipeline's files, as text: from the templates, and from a model's inputs and outputs if there is one. Pure."""
+"""Generates the files of a new pipeline from templates, and from a model's inputs and outputs if one is given. Pure."""
 
 from __future__ import annotations
 
@@ -35,39 +35,45 @@ _STATIC = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a card has to know of a model: (name, type) of its features, and its output's kind."""
+    """The inputs and output of a model, for its card.
+
+    Attributes:
+        features: (name, type) of each feature.
+        kind: the output's kind.
+        notes: guesses that the user should check.
+    """
 
     features: Sequence[tuple[str, str]]
     kind: str
-    told: Sequence[str] = ()
-    """What was guessed, for the user to check."""
+    notes: Sequence[str] = ()
 
 
 EXAMPLE = Shape([("amount", "float"), ("items", "int")], "binary")
-"""Stands in the card until the user knows better."""
+"""Placeholder in the card when no model is given."""
 
 
 def shape_of(inputs: Sequence[Port], outputs: Sequence[Port]) -> Shape:
-    """The features by the model's inputs: one a tensor, or the columns of its one matrix, which have no names.
+    """Derives features from the model's inputs: one for each tensor, or one for each column of a single matrix. Columns
+    have no names, so they get numbered ones.
 
-    Raises ValueError for an input that no feature can be.
+    Raises ValueError for an input of a type that no feature has.
     """
-    told = []
+    notes = []
     unknown = [f"{i.name} is a {i.type}" for i in inputs if i.type not in _TYPES]
     if unknown or not inputs:
-        raise ValueError(f"no feature can be an input of this type: {', '.join(unknown) or 'there is none'}")
+        raise ValueError(f"no feature type fits the model's inputs: {', '.join(unknown) or 'it has no input'}")
     width = inputs[0].shape[1] if len(inputs) == 1 and len(inputs[0].shape) == 2 else 1
     if isinstance(width, int) and width == 1:
         features = [(i.name, _TYPES[i.type]) for i in inputs]
     else:
         n = width if isinstance(width, int) else 1
         features = [(f"feature_{k}", _TYPES[inputs[0].type]) for k in range(1, n + 1)]
-        told.append(f"the model takes one matrix of {width} columns: name the features in its order")
-    return Shape(features, _kind(outputs, told), told)
+        notes.append(f"the model takes one matrix of {width} columns: name the features in the order of the columns")
+    return Shape(features, _kind(outputs, notes), notes)
 
 
 def files(name: str, model: str, templates: Mapping[str, str], shape: Shape) -> dict[str, str]:
-    """Text by relative path. ``templates`` are those of workers/templates, by file name."""
+    """The text of each new file by relative path. ``templates``: the templates in workers/templates by file name."""
     fill = {
         "name": name,
         "model": model,
@@ -90,14 +96,18 @@ def _filled(template: str, fill: Mapping[str, str]) -> str:
     return template
 
 
-def _kind(outputs: Sequence[Port], told: list[str]) -> str:
-    """A label beside scores is a classifier's; one float column is a regression's (or an anomaly's: who knows?)."""
+def _kind(outputs: Sequence[Port], notes: list[str]) -> str:
+    """Guesses the output's kind: labels and scores mean a classifier, one float column a regression. An anomaly model
+    looks like a regression, so the guess is added to ``notes`` for the user to check.
+    """
     scores = next((o for o in outputs if o.type in ("tensor(float)", "tensor(double)")), None)
     if scores is None:
         if any(o.type.startswith("seq(map") for o in outputs):
-            told.append('the probabilities come as maps (zipmap): export with options={"zipmap": False}, init again')
+            notes.append(
+                'the probabilities are maps (zipmap): export the model with options={"zipmap": False} and init again'
+            )
         else:
-            told.append("the model has no output of floats: see [output] in the card")
+            notes.append("the model has no float output: check [output] in the card")
         return "regression"
     width = scores.shape[1] if len(scores.shape) == 2 else 1
     labels = any(o.type in ("tensor(int64)", "tensor(string)") for o in outputs)
@@ -109,18 +119,18 @@ def _kind(outputs: Sequence[Port], told: list[str]) -> str:
         kind = "binary"
     else:
         kind = "regression"
-    told.append(f"the output looks like {kind}: if it is not, change [output] kind in the card")
+    notes.append(f"the output looks like {kind}: if it is not, change [output] kind in the card")
     return kind
 
 
 def _output(kind: str) -> str:
     lines = [f'kind = "{kind}"                    # binary, multiclass, regression or anomaly']
     if kind in ("binary", "multiclass"):
-        lines.append("# min_confidence = 0.6             # less sure than this, and the fallback answers")
+        lines.append("# min_confidence = 0.6             # below this confidence the fallback answers")
     if kind == "multiclass":
         lines.append('# classes = ["a", "b", "c"]        # the labels of the columns, in order')
     if kind in ("regression", "anomaly"):
-        lines.append("# range = [0.0, 100.0]             # a score outside is a failure of the model")
+        lines.append("# range = [0.0, 100.0]             # a score outside counts as a failure of the model")
     return "\n".join(lines)
 
 

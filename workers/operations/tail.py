@@ -1,4 +1,4 @@
-"""Follows a pipeline's answers: all of them, or the degraded ones, or those of one event."""
+"""Follows a pipeline's answers: all, only the degraded ones, or those of one event."""
 
 from __future__ import annotations
 
@@ -21,53 +21,58 @@ _ENSEMBLE = ("failsoft-source", Source.ENSEMBLE.encode())
 
 @dataclass(frozen=True, slots=True)
 class TailFilter:
-    """Which answers to show; ``event`` is an event's id."""
+    """Selects the answers to show.
+
+    Attributes:
+        degraded: only degraded answers.
+        event: only the answers to the event with this id.
+    """
 
     degraded: bool = False
     event: str | None = None
 
     def choose(self, records: Iterable[Record]) -> list[Record]:
-        """The records that pass. ``degraded`` looks at a header, and at an ensemble's text, which may be whole or not;
-        ``event`` parses what has the id in it.
+        """The matching records. To save parsing, ``degraded`` reads a header (for an ensemble, the value's text), and
+        ``event`` parses only values that contain the id.
         """
-        found = [r for r in records if not self.degraded or _degraded(r)]
+        selected = [r for r in records if not self.degraded or _degraded(r)]
         if self.event is None:
-            return found
-        spelled = wire.dumps(self.event)
-        return [r for r in found if r.value and spelled in r.value and _id(r) == self.event]
+            return selected
+        encoded = wire.dumps(self.event)
+        return [r for r in selected if r.value and encoded in r.value and _id(r) == self.event]
 
 
 def _degraded(record: Record) -> bool:
-    if _ENSEMBLE in record.headers:  # a quote within a string is escaped, so this stands nowhere else
+    if _ENSEMBLE in record.headers:  # quotes inside a JSON string are escaped, so only the field itself matches
         return b'"degraded":true' in (record.value or b"")
     return _PRIMARY not in record.headers
 
 
 def _id(record: Record) -> object:
-    found = _object(record)
-    return None if found is None else found.get("event_id")
+    parsed = _object(record)
+    return None if parsed is None else parsed.get("event_id")
 
 
 def answer(record: Record) -> dict[str, Any] | None:
-    """The answer in a scored record; None for what no worker wrote, which anyone who may write there can leave."""
-    found = _object(record)
-    if found is None or not found.keys() >= _SHOWN or not all(isinstance(found[name], str) for name in _TEXT):
+    """The answer in a scored record; None for any other record, because other programs may write to the topic too."""
+    parsed = _object(record)
+    if parsed is None or not parsed.keys() >= _SHOWN or not all(isinstance(parsed[name], str) for name in _TEXT):
         return None
-    return found
+    return parsed
 
 
 def _object(record: Record) -> dict[str, Any] | None:
     try:
-        found = wire.loads(record.value, len(record.value or b""))
+        parsed = wire.loads(record.value, len(record.value or b""))
     except wire.Malformed:
         return None
-    return found if isinstance(found, dict) else None
+    return parsed if isinstance(parsed, dict) else None
 
 
 async def follow(
     pipeline: Settings, chosen: TailFilter, from_beginning: bool, limit: int | None
 ) -> AsyncGenerator[Sequence[Record], None]:
-    """Answers as they are committed, a list at a time, until ``limit`` of them were given.
+    """Yields lists of answers as they are committed, until ``limit`` answers were yielded.
 
     Raises NoSuchTopic or KafkaUnreachable.
     """
@@ -77,10 +82,10 @@ async def follow(
         aclosing(reader.follow(from_beginning)) as batches,
     ):
         async for records in batches:
-            found = chosen.choose(records)[:left]
-            if found:
-                yield found
+            answers = chosen.choose(records)[:left]
+            if answers:
+                yield answers
             if left is not None:
-                left -= len(found)
+                left -= len(answers)
                 if left <= 0:
                     return

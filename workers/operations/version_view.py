@@ -1,4 +1,4 @@
-"""What an operator is told of a pipeline's model versions: where each stands, who serves it, and how it does. Pure."""
+"""The operator's view of a pipeline's model versions: role, serving workers, health and history. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from failsoft.workers.operations.breaker_view import state
 
 @dataclass(frozen=True, slots=True)
 class OnDisk:
-    """A complete version in the repository; ``trained_at`` is ISO 8601."""
+    """A complete version in the repository. ``trained_at`` is ISO 8601, or None if unknown."""
 
     model: str
     version: int
@@ -30,21 +30,21 @@ def listed(
     breakers: Mapping[str, BreakerRow | Malformed],
     now_ms: int,
 ) -> list[dict[str, Any]]:
-    """Each version that is on disk or has served, the newest of a model first.
+    """Every version that is on disk or has served, the newest of each model first.
 
-    ``role``: active, previous, good (a rollback may go there), left (by a rollback), new (never served); missing is
-    said beside it when the repository at hand lacks it. Rates and means are over the last minutes of all workers, None
-    without calls; times are milliseconds a batch.
+    ``role`` is one of: active, previous, good (a rollback may return to it), left (by a rollback), new (never served).
+    "missing here" is added when the local repository lacks the version. Rates and means cover the last five minutes
+    (``health.SPAN``) of all workers, and are None without calls. ``latency_ms`` is milliseconds a batch.
     """
-    there = {(each.model, each.version): each for each in disk}
+    local = {(each.model, each.version): each for each in disk}
     served = {(m, v) for m, row in rollouts.items() for v in _served(row)}
-    found = []
-    for model, version in sorted({*there, *served}, key=lambda at: (at[0], -at[1])):
+    versions = []
+    for model, version in sorted({*local, *served}, key=lambda at: (at[0], -at[1])):
         row, key = rollouts.get(model), str(ModelVersion(model, version))
         statuses = [s for s in row.workers.values() if alive(s, len(row.workers), now_ms)] if row else []
         health = sum((s.health[version] for s in statuses if version in s.health), Health())
-        at = there.get((model, version))
-        found.append(
+        at = local.get((model, version))
+        versions.append(
             {
                 "model": model,
                 "version": version,
@@ -60,11 +60,11 @@ def listed(
                 "problems": _problems(row, version, now_ms),
             }
         )
-    return found
+    return versions
 
 
 def shown(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``listed`` gave, as the cells of a table."""
+    """One result of ``listed`` as the cells of a table."""
     rate, latency, sure = about["failure_rate"], about["latency_ms"], about["confidence"]
     return {
         **about,
@@ -76,7 +76,7 @@ def shown(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def history(row: RolloutRow) -> list[dict[str, Any]]:
-    """The moves of a model, the newest first."""
+    """The changes of a model's active version, the newest first."""
     return [
         {
             "at": iso(change.at_ms),
@@ -106,7 +106,7 @@ def _served(row: RolloutRow) -> set[int]:
 
 
 def _problems(row: RolloutRow | None, version: int, now_ms: int) -> dict[str, str]:
-    """Of the active version: which workers cannot serve it, and why."""
+    """The workers that cannot serve the active version, with the reason; empty for other versions."""
     if row is None or version != row.active:
         return {}
     statuses = row.workers.items()

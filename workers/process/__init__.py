@@ -1,1 +1,1 @@
-"""One worker process: composition, start and end, supervisor, restart policy."""
+"""One worker process: composition, start and stop, supervisor, restart policy."""

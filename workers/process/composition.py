@@ -1,8 +1,8 @@
-"""Composition root: build(settings) -> faust.App, with the lanes as its service.
+"""Composition root: builds the app of one worker process from the settings, with the lanes as its service.
 
-``failsoft worker`` and ``faust -A failsoft.workers.app worker`` start the same app. Faust's tables and agents are the
-control plane, an app inside this one (``workers.fleet``), so that it may end without this one. Events never pass
-through either (docs/decisions/0001-two-planes.md).
+``failsoft worker`` and ``faust -A failsoft.workers.app worker`` start the same app. The control plane (Faust's tables
+and agents) is a second app inside this one (``workers.fleet``), so that its failure does not end the worker. Events
+pass through neither app (docs/decisions/0001-two-planes.md).
 """
 
 from __future__ import annotations
@@ -57,19 +57,27 @@ from failsoft.workers.telemetry.report import Reporter
 log = structlog.get_logger("failsoft.app")
 
 MODEL_THREADS = 16
-"""At most so many runs at once: one a lane, up to what a process is likely to have. A thread that waits costs nothing,
-and rows that wait for a thread as long as their deadline go unanswered. As many may be lost besides."""
+"""Maximum model runs at once: one a lane, for as many lanes as a process usually has. An idle thread costs nothing, but
+rows that wait for a thread until their deadline time out. As many further threads may be lost."""
 
 
 HARD_END = 5.0
-"""Seconds after which a dying worker ends whatever it is doing; leaving the group takes one."""
+"""Seconds after which a crashing worker exits even if cleanup is not done; leaving the group takes one second."""
 
 HERE = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What one worker process is told besides the pipeline. ``metrics_port`` 0 takes a free one."""
+    """The options of one worker process.
+
+    Attributes:
+        worker_id: the worker's id, unique in the fleet.
+        metrics_port: the port of the HTTP server; 0 takes a free one.
+        metrics_host: the address that the HTTP server binds to.
+        wrap: wraps each loaded model session; the demo injects faults with it.
+        on_fatal: called with the error instead of ``die`` when the worker cannot continue.
+    """
 
     worker_id: str
     metrics_port: int = 0
@@ -79,7 +87,7 @@ class Options:
 
 
 class _WorkerBoot(BootStrategy):  # type: ignore[misc]
-    """Starts the lanes, and the control plane beside them: scoring never waits for a table."""
+    """Starts the lanes and the control plane side by side, so that scoring never waits for a table."""
 
     enable_web = False
 
@@ -88,7 +96,18 @@ class _WorkerBoot(BootStrategy):  # type: ignore[misc]
 
 
 class App(faust.App):  # type: ignore[misc]
-    """Faust's app, which owns the lanes, the worker's HTTP server, and the orderly end of both."""
+    """The Faust app of a worker: owns the lanes and the HTTP server, and stops both in order.
+
+    Attributes:
+        lanes: the data plane.
+        sync: the sync with the fleet's tables.
+        versions: the loaded model versions.
+        runner: runs model calls.
+        probes: the HTTP server for metrics, liveness and readiness.
+        failures: the rate-limited log of failed answers.
+        probes_host: the address that ``probes`` binds to.
+        probes_address: the URL of ``probes``, set at the start.
+    """
 
     BootStrategy = _WorkerBoot
     lanes: Lanes
@@ -101,22 +120,22 @@ class App(faust.App):  # type: ignore[misc]
     probes_address: str
 
     async def on_first_start(self) -> None:
-        """The probes answer before anything can go wrong."""
+        """Starts the HTTP server first, so that health checks work during the rest of the start."""
         self.probes_address = f"http://{self.probes_host}:{self.probes.start()}"
         log.info("worker starts", id=self.conf.broker_client_id, http=self.probes_address)
 
     async def on_started(self) -> None:
-        """Its tables are the control plane's, which is another app: this one is up when its services are."""
+        """Faust would wait for tables here. This app has none, so it is up as soon as its services are."""
         if self.on_startup_finished:
             await self.on_startup_finished()
 
     def not_ready(self) -> str | None:
-        """Why this worker should not be counted on yet, or None."""
+        """Why this worker is not ready yet, or None if it is."""
         return self.lanes.not_ready() or self.sync.not_ready()
 
     async def on_stop(self) -> None:
-        """Lanes end before Faust takes its own consumer, tables and producer down; no version comes or goes meanwhile,
-        or what is loaded last would be left behind.
+        """Stops switching versions first, or a model loaded during shutdown leaks. The lanes then drain before Faust
+        stops its own consumer, tables and producer.
         """
         await self.versions.stop()
         await self.lanes.drain()
@@ -128,7 +147,15 @@ class App(faust.App):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class _Catalog:
-    """The cards of one pipeline, and how a version of them is loaded and vetted here."""
+    """The cards of one pipeline; loads and vets their versions.
+
+    Attributes:
+        repository: the model repository.
+        cards: the cards by model.
+        limits: the limits of the vetting process.
+        wrap: wraps each loaded session.
+        died: called when a process of an isolated model ended.
+    """
 
     repository: Repository
     cards: Mapping[str, ModelCard]
@@ -138,42 +165,43 @@ class _Catalog:
 
     @property
     def versioned(self) -> dict[str, ModelCard]:
-        """The cards of models with versions of their own: an ensemble is its members."""
+        """The cards of models that have versions; an ensemble has none, only its members do."""
         return {model: card for model, card in self.cards.items() if card.ensemble is None}
 
     def first(self, model: str, active: int | None) -> loader.Opened | None:
-        """The version to serve at the start; None when no version can serve. Raises Refused."""
+        """Loads the version to serve at the start; None when no version can serve. Raises Refused."""
         return loader.first(self.repository, self.cards[model], active, self.wrap, self.limits, self.died)
 
     def open_version(self, model: str, version: int | None) -> loader.Opened | None:
-        """One version, or the newest that can serve. Raises Refused or Unloadable."""
+        """Loads ``version``, or the newest that can serve. Raises Refused or Unloadable."""
         if version is None:
             return self.first(model, None)
         return loader.open_version(self.repository, self.cards[model], version, self.wrap, self.limits, self.died)
 
     async def prove(self, model: str, version: int) -> str | None:
-        """Why a version may not serve now, or None. It is vetted anew, on a thread."""
+        """Vets a version again, on a thread. Returns why it may not serve, or None."""
         return await asyncio.to_thread(loader.prove, self.repository, self.cards[model], version, self.limits)
 
 
 def build(pipeline: Settings, options: Options, topology: Topology, active: Mapping[str, int]) -> App:
-    """The app of one worker process. ``topology`` was verified; ``active`` are the versions that the fleet serves, as
-    far as is known. Raises Refused for a card that cannot be used.
+    """Builds the app of one worker process. Raises Refused for a card that cannot be used.
+
+    topology: the verified topology. active: the fleet's active version of each model, where it is known.
     """
     for topic in topology.strays:
-        log.warning("a rung is read by nobody: put its delay back until it is empty, or delete it", topic=topic)
+        log.warning("no worker reads this retry topic: put its delay back until it is empty, or delete it", topic=topic)
     app = _app(pipeline, options)
-    # 1. What is measured.
+    # 1. Metrics.
     collectors = CollectorRegistry()
     ProcessCollector(registry=collectors)
     metrics = Metrics(collectors)
     metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
-    # 2. What may answer.
+    # 2. Cards and the scoring plan.
     repository = Repository(Path(pipeline.models.repository))
     cards = load_cards(pipeline, repository)
     plan = make_plan(pipeline, cards, repository)
     catalog = _Catalog(repository, cards, loader.limits(pipeline), options.wrap, partial(_count_restart, metrics))
-    # 3. What serves, and who runs it.
+    # 3. Serving: the registry, the runner and the loaded versions.
     registry = ServingRegistry(options.worker_id, metrics, time.monotonic, time.time, random.random)
     app.runner = Runner({}, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error))
     app.versions = _versions(options.worker_id, catalog, active, app.runner, registry, metrics)
@@ -200,14 +228,14 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         versions=app.versions,
         metrics=metrics,
     )
-    # 6. What it shows.
+    # 6. The HTTP server.
     app.probes_host = options.metrics_host
     app.probes = Web(collectors, app.lanes.not_live, app.not_ready, options.metrics_host, options.metrics_port)
     return app
 
 
 def _app(pipeline: Settings, options: Options) -> App:
-    """Faust's app without parts: it starts and stops what ``build`` gives it."""
+    """The Faust app before ``build`` adds the services that it starts and stops."""
     return App(
         pipeline.names.group + ".worker",
         broker=f"kafka://{pipeline.kafka.bootstrap_servers.replace(',', ';')}",
@@ -227,9 +255,9 @@ def _versions(
     registry: ServingRegistry,
     metrics: Metrics,
 ) -> Versions:
-    """The versions that this worker serves, each model's first one loaded. Raises Refused."""
-    found = [catalog.first(model, active.get(model)) for model in catalog.versioned]
-    opened = [each for each in found if each is not None]
+    """The service that holds this worker's versions; loads the first version of each model. Raises Refused."""
+    first = [catalog.first(model, active.get(model)) for model in catalog.versioned]
+    opened = [each for each in first if each is not None]
     return Versions(
         worker, catalog.versioned, opened, catalog.open_version, runner, registry, metrics, time.monotonic, time.time
     )
@@ -238,7 +266,7 @@ def _versions(
 def _lane_deps(
     pipeline: Settings, plan: Plan, registry: ServingRegistry, app: App, clients: Clients, metrics: Metrics
 ) -> Deps:
-    """What every lane is given."""
+    """The dependencies of every lane."""
     section = plan.cards[plan.primary].fallback
 
     async def make_known(lane: int) -> LastKnown | None:
@@ -264,11 +292,11 @@ def _lane_deps(
 
 
 def _owner(catalog: _Catalog, metrics: Metrics) -> Owner:
-    """What this worker needs when it owns the fleet's tables."""
+    """The dependencies of the owner, for when this worker becomes it."""
     cards = catalog.versioned
     for model in cards:
         for trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC):
-            # Prometheus sees no increase in a counter that is not there before its first.
+            # Create the counter at 0: Prometheus sees no increase in a counter that first appears at 1.
             metrics.add("failsoft_rollbacks_total", 0, model=model, trigger=trigger)
 
     def changed(model: str, change: Change) -> None:
@@ -290,15 +318,15 @@ def _owner(catalog: _Catalog, metrics: Metrics) -> Owner:
 
 
 def _count_restart(metrics: Metrics, key: str, why: str) -> None:
-    """A process of an isolated model ended; called on any thread."""
+    """Counts an ended process of an isolated model; called on any thread."""
     named = ModelVersion.of_key(key)
     metrics.add("failsoft_model_restarts_total", model=named.model, version=str(named.version), why=why)
 
 
 def die(app: App, error: BaseException) -> None:
-    """Leave the group, for at most a second, and end the process: crash-only is the recovery path."""
-    log.critical("worker cannot go on", error=f"{type(error).__name__}: {error}", exc_info=error)
-    # Leaving waits for what it cancels, and that need not end.
+    """Leaves the group, for at most a second, and ends the process: crash-only is the recovery path."""
+    log.critical("worker stops after a fatal error", error=f"{type(error).__name__}: {error}", exc_info=error)
+    # Leaving the group awaits cancelled tasks, which may never end.
     hard = threading.Timer(HARD_END, os._exit, (1,))
     hard.daemon = True
     hard.start()
@@ -313,10 +341,10 @@ def die(app: App, error: BaseException) -> None:
 
 
 def _observe(lanes: Lanes, metrics: Metrics, pipeline: Settings) -> None:
-    """Now and then: how long the rungs are, and how late."""
+    """Sets the gauges of waiting and overdue retries of each rung; called periodically."""
     now_ms = time.time() * 1000
     if not lanes.lanes and lanes.not_ready() is None:
-        metrics.set("failsoft_last_progress_timestamp_seconds", time.time())  # a spare: it has nothing to do
+        metrics.set("failsoft_last_progress_timestamp_seconds", time.time())  # an idle worker counts as making progress
     for name, _ in pipeline.retry.rungs:
         topic = pipeline.names.retry(name)
         waiting = sum(lane.lag(lanes.ends).get(topic, 0) for lane in lanes.lanes.values())

@@ -1,4 +1,4 @@
-"""What a supervisor does when a worker has ended: start it again, after how long, or stop everything. Pure."""
+"""The restart policy: after a worker ends, restart it with a back-off, leave it ended, or stop all. Pure."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ from dataclasses import dataclass
 from failsoft.schemas.backoff import doubled, upper_half
 
 FIRST = 0.5
-"""Seconds before the first restart: a crash by chance costs little, and a broker that just went is not hammered."""
+"""Seconds before the first restart: little time is lost after a one-time crash, and a failed broker is not flooded."""
 
 LONGEST = 30.0
-"""Seconds; after an outage of any length a worker is back within half a minute."""
+"""Longest back-off in seconds: after an outage of any length a worker is back within half a minute."""
 
 HEALTHY = 60.0
-"""Seconds of life after which a crash counts as the first again."""
+"""Seconds of running after which a crash counts as the first one again."""
 
 MISTAKES = frozenset({2, 3})
-"""Exit codes of a wrong use and a refused file: the next start would end the same."""
+"""Exit codes for wrong usage and a refused file: a restart would end the same way."""
 
 ASKED = frozenset({0, 130})
-"""Exit codes of a worker that somebody asked to end."""
+"""Exit codes of a worker that was asked to end (SIGTERM, SIGINT)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Start it again in ``wait`` seconds; ``crashes`` is how many it has had in a row."""
+    """Restart the worker.
+
+    Attributes:
+        wait: the back-off before the restart (seconds).
+        crashes: crashes in a row, this one included.
+    """
 
     wait: float
     crashes: int
@@ -32,12 +37,12 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """It was asked to end: leave it."""
+    """The worker was asked to end and is not restarted."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopAll:
-    """A mistake that no restart mends: everything stops, with this code."""
+    """A restart cannot help: all workers stop, and the supervisor exits with ``code``."""
 
     code: int
 
@@ -46,9 +51,13 @@ Decision = Restart | Ended | StopAll
 
 
 def decide(code: int, lived: float, crashes: int, u: float) -> Decision:
-    """For a worker that ended with ``code`` (negative: a signal) after ``lived`` seconds, having crashed ``crashes``
-    times in a row before. ``u`` in [0, 1) spreads the waits over their upper half, so that workers which fell together
-    do not come back together.
+    """The decision for a worker that ended.
+
+    code: the exit code; negative is the number of a signal.
+    lived: how long the worker ran (seconds).
+    crashes: crashes in a row before this one.
+    u: a random number in [0, 1). It spreads a wait over its upper half, so that workers that crashed together do not
+    restart together.
     """
     if code in ASKED:
         return Ended()

@@ -1,4 +1,4 @@
-"""One worker process from start to end: settings, models, topology, the app, signals, and the exit code."""
+"""Runs one worker process from start to exit: topology check, the app, signals, and the exit code."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from failsoft.workers.settings import Settings, wanted
 log = structlog.get_logger("failsoft.process")
 
 LINGER = 5.0
-"""Seconds that a drained worker may take to end its threads and tasks."""
+"""Seconds that a drained worker has to end its threads and tasks; then it exits anyway."""
 
 GC_THRESHOLD = 500_000
-"""Allocations between two looks of the cyclic collector. A batch makes thousands of live dicts and no cycles; at the
-default of 700 the collector took 9 % of the main thread."""
+"""Allocations between two runs of the cyclic garbage collector. A batch makes thousands of live dicts and no cycles; at
+the default of 700 the collector took 9 % of the main thread."""
 
 
 async def serve(pipeline: Settings, options: composition.Options, ready: Callable[[str], None] | None = None) -> int:
-    """Run a worker until SIGTERM (0) or SIGINT (130). Raises what keeps it from starting; dies of what it meets later.
+    """Runs a worker until SIGTERM (returns 0) or SIGINT (returns 130).
 
-    ``ready`` is called with the address of the HTTP server when the worker has its first lanes.
+    Raises the error that prevents the start or stops the app; a fatal error of a lane ends the process (``die``).
+    ready: called with the address of the HTTP server when the worker is ready.
     """
     topology = await admin.verify(pipeline.connection(), wanted(pipeline))
     app = composition.build(pipeline, options, topology, await rollouts.active(pipeline))
@@ -49,8 +50,8 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
     loop.add_signal_handler(signal.SIGINT, end, 130)
     starting = loop.create_task(app.start())
     await asyncio.wait({stop, starting}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():  # it waits for its group, which can take as long as a rebalance or an outage
-        log.info("asked to end before it had joined")
+    if not starting.done():  # it is still joining its group, which can take as long as a rebalance or an outage
+        log.info("asked to end before joining the group")
         await app.lanes.drain()
         starting.cancel()
         return stop.result()
@@ -61,7 +62,7 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
     if announce is not None:
         announce.cancel()
     if not stop.done():
-        raise app.crash_reason or RuntimeError("the app stopped by itself")
+        raise app.crash_reason or RuntimeError("the app stopped without an error and without a signal")
     log.info("draining")
     await app.stop()
     crashed.cancel()
@@ -69,7 +70,7 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
         await crashed
     log.info("drained")
     if app.runner.lost:
-        # They are inside the model's native code, and on their way back would meet an interpreter that is taken down.
+        # Lost threads are inside a model's native code. They must not return into an interpreter that is shutting down.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(stop.result())
@@ -77,7 +78,7 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
 
 
 def _end_for_certain(code: int) -> None:
-    """All is committed and given up: no thread or task that does not end keeps the process from ending."""
+    """Exits after ``LINGER`` seconds even if a thread or task does not end. Everything is committed by now."""
     hard = threading.Timer(LINGER, os._exit, (code,))
     hard.daemon = True
     hard.start()
@@ -90,7 +91,7 @@ async def _announce(app: composition.App, ready: Callable[[str], None]) -> None:
 
 
 def run(pipeline: Settings, options: composition.Options, ready: Callable[[str], None] | None = None) -> int:
-    """``serve`` on uvloop, and an end that no stuck model thread can keep from coming."""
+    """Runs ``serve`` on uvloop; a stuck model thread cannot keep the process from exiting."""
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

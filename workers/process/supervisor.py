@@ -1,4 +1,4 @@
-"""Several worker processes on one machine: started, restarted when they crash, stopped together, never orphaned."""
+"""Supervises several worker processes on one machine: starts them, restarts crashed ones, stops all together."""
 
 from __future__ import annotations
 
@@ -19,21 +19,25 @@ from failsoft.workers.process import restart_policy
 log = structlog.get_logger("failsoft.supervisor")
 
 DRAIN = 45.0
-"""Seconds that workers have to end. A transaction may take 20 and a lane's drain 25; after that only SIGKILL helps."""
+"""Seconds that workers have to end before SIGKILL. A transaction may take 20 s and a lane's drain 25 s."""
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """This very program, run again with ``arguments``."""
+    """The command line that runs this program again with ``arguments``."""
     return [sys.executable, "-m", "failsoft.workers.cli", *arguments]
 
 
 def run(commands: Sequence[Sequence[str]], drain: float = DRAIN) -> int:
-    """Run all of them until SIGTERM (0), SIGINT (130), a mistake (its code), or until each was asked to end (0)."""
+    """Runs all ``commands`` and returns the exit code.
+
+    It ends at SIGTERM (0), at SIGINT (130), when a worker ends with a code that no restart can fix (that code), or when
+    every worker was asked to end (0). A worker that has to be killed turns 0 into 1. ``drain`` is in seconds.
+    """
     return asyncio.run(Supervisor(commands, drain).run())
 
 
 class Supervisor:
-    """One task a process; ``drain`` is in seconds."""
+    """Runs one task for each process. ``drain``: seconds that the processes have to end."""
 
     def __init__(self, commands: Sequence[Sequence[str]], drain: float = DRAIN) -> None:
         self._commands = commands
@@ -44,20 +48,20 @@ class Supervisor:
         self._signal = signal.SIGTERM
 
     async def run(self) -> int:
-        """Until the end; see ``run`` above."""
+        """Runs until the end; the exit codes are those of the function ``run``."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._end, 0, signal.SIGTERM)
         loop.add_signal_handler(signal.SIGINT, self._end, 130, signal.SIGINT)
-        keepers = [loop.create_task(self._keep(i, command)) for i, command in enumerate(self._commands)]
+        tasks = [loop.create_task(self._supervise(i, command)) for i, command in enumerate(self._commands)]
         stopped = loop.create_task(self._stop.wait())
-        everything = asyncio.gather(*keepers)
+        everything = asyncio.gather(*tasks)
         both: set[asyncio.Future[Any]] = {stopped, everything}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if not self._stop.is_set():
-            await everything  # each was asked to end, or keeping one went wrong: then this raises
+            await everything  # all workers were asked to end; raises the error of a task that failed
             return 0
-        _, late = await asyncio.wait(keepers, timeout=self._drain)
+        _, late = await asyncio.wait(tasks, timeout=self._drain)
         if late:
             log.error("workers did not end in time and are killed", workers=len(late), seconds=self._drain)
             for process in self._running.values():
@@ -68,7 +72,7 @@ class Supervisor:
         return self._code
 
     def _end(self, code: int, number: signal.Signals = signal.SIGTERM) -> None:
-        """Pass the signal on, once; the processes have sessions of their own, so a terminal's Ctrl-C is ours alone."""
+        """Passes the signal on, once. The processes run in sessions of their own and do not get a terminal's Ctrl-C."""
         if self._stop.is_set():
             return
         self._code, self._signal = code, number
@@ -77,7 +81,7 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
 
-    async def _keep(self, index: int, command: Sequence[str]) -> None:
+    async def _supervise(self, index: int, command: Sequence[str]) -> None:
         loop = asyncio.get_running_loop()
         crashes = 0
         while not self._stop.is_set():
@@ -86,12 +90,12 @@ class Supervisor:
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
-                # SIGTERM and not SIGKILL: an orphan drains as well as any worker.
+                # If the supervisor dies, the kernel sends SIGTERM and not SIGKILL, so that the worker can drain.
                 preexec_fn=ender(os.getpid(), signal.SIGTERM),
             )
             self._running[index] = process
             if self._stop.is_set():
-                process.send_signal(self._signal)  # the order to end came while this one was being started
+                process.send_signal(self._signal)  # the signal to end arrived while this process was starting
             code = await process.wait()
             del self._running[index]
             if self._stop.is_set():
@@ -101,7 +105,7 @@ class Supervisor:
                     log.info("a worker was asked to end", worker=index, code=code)
                     return
                 case restart_policy.StopAll(code):
-                    log.error("a mistake that no restart mends: all workers stop", worker=index, code=code)
+                    log.error("a restart cannot fix this exit code: all workers stop", worker=index, code=code)
                     self._end(code)
                     return
                 case restart_policy.Restart(wait, crashes):

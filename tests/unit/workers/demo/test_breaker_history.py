@@ -1,4 +1,4 @@
-"""The demo's view of the fleet: rows read from the changelog, and the facts about an outage that must hold."""
+"""The demo's view of the fleet: rows read from the changelog, the sums for an outage, and the table."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ CLOSED = BreakerRow(KEY)
 OPEN = BreakerRow(KEY, "open", 1, 1_000, 6_000, reason="half of them failed", changed_by="demo-2")
 HALF_OPEN = BreakerRow(KEY, "half_open", 2, 6_000, changed_by="demo-1")
 REOPENED = replace(OPEN, generation=3, reopenings=1)
-LENT_AGAIN = replace(HALF_OPEN, generation=4)
-LENT_ON = replace(LENT_AGAIN, generation=5)
+HALF_OPEN_AGAIN = replace(HALF_OPEN, generation=4)
+NEW_LEASE = replace(HALF_OPEN_AGAIN, generation=5)
 CLOSED_AGAIN = BreakerRow(KEY, "closed", 6, 9_000)
-STORY = (CLOSED, OPEN, HALF_OPEN, REOPENED, LENT_AGAIN, LENT_ON, CLOSED_AGAIN)
+OUTAGE = (CLOSED, OPEN, HALF_OPEN, REOPENED, HALF_OPEN_AGAIN, NEW_LEASE, CLOSED_AGAIN)
 OPENED = Alert("breaker", KEY, 1_000, "closed", "open", "half of them failed", "demo-2")
 ALERTS = (
     OPENED,
@@ -45,50 +45,50 @@ def read(rows: Sequence[BreakerRow]) -> BreakerHistory:
     return fleet
 
 
-def told(rows: Sequence[BreakerRow], alerts: Sequence[Alert], opened: Mapping[str, int]) -> list[Sum]:
+def outage_sums(rows: Sequence[BreakerRow], alerts: Sequence[Alert], opened: Mapping[str, int]) -> list[Sum]:
     return openings(KEY, read(rows), [Rec(value=a.to_bytes()) for a in alerts], opened)
 
 
-def test_turns_are_changes_of_a_state() -> None:
-    """A row that only counts, or lends probes anew, is none; the first row is compared with closed."""
-    fleet = read(STORY)
-    assert [(t.from_, t.to) for t in fleet.turns] == [
+def test_only_changes_of_state_are_listed() -> None:
+    """A row with new counts or a new lease is not a change; the first row is compared with closed."""
+    fleet = read(OUTAGE)
+    assert [(c.from_, c.to) for c in fleet.changes] == [
         ("closed", "open"),
         ("open", "half_open"),
         ("half_open", "open"),
         ("open", "half_open"),
         ("half_open", "closed"),
     ]
-    assert str(fleet.turns[0]) == "repayment@2: closed → open (generation 1, by demo-2: half of them failed)"
+    assert str(fleet.changes[0]) == "repayment@2: closed → open (generation 1, by demo-2: half of them failed)"
     assert (fleet.state(KEY), fleet.generation(KEY)) == ("closed", 6)
     assert (fleet.opened(KEY), fleet.opened(KEY, BreakerState.CLOSED), fleet.opened("other@1")) == (2, 1, 0)
 
 
 def test_a_breaker_without_a_row_is_closed() -> None:
-    """Nothing was told of it yet; a row that was deleted says no more."""
+    """A breaker that was never reported on, or whose row was deleted, counts as closed."""
     fleet = BreakerHistory()
     fleet.fold(Rec(value=None))
-    assert (fleet.state(KEY), fleet.generation(KEY), fleet.turns) == ("closed", 0, [])
+    assert (fleet.state(KEY), fleet.generation(KEY), fleet.changes) == ("closed", 0, [])
 
 
-def test_a_row_that_no_owner_wrote_ends_the_story() -> None:
-    """The demo does not go on with a table that it cannot read."""
+def test_a_malformed_row_ends_the_demo() -> None:
+    """The demo does not continue with a table that it cannot read."""
     with pytest.raises(Malformed):
         BreakerHistory().fold(Rec(value=b'{"key":"repayment@2","state":"ajar"}'))
 
 
-def test_an_outage_that_both_workers_met_adds_up() -> None:
-    """Openings in the rows are those announced, and each worker opened."""
-    found = told(STORY, ALERTS, BOTH)
-    assert [str(each) for each in found if each.holds] == [
-        "fleet's breaker of repayment@2 opened 2 = 1 by the workers' counts + 1 by a probe in vain",
+def test_the_sums_of_a_complete_outage_hold() -> None:
+    """The openings in the rows match the alerts, and each worker's breaker opened."""
+    sums = outage_sums(OUTAGE, ALERTS, BOTH)
+    assert [str(each) for each in sums if each.holds] == [
+        "fleet's breaker of repayment@2 opened 2 = 1 by the workers' counts + 1 by a failed probe",
         "workers 2 = 2 opened with it",
     ]
 
 
-def test_an_alert_that_is_said_twice_is_one() -> None:
-    """An owner's successor may repeat the last one."""
-    assert all(each.holds for each in told(STORY, [OPENED, *ALERTS], BOTH))
+def test_a_repeated_alert_counts_once() -> None:
+    """A new owner may repeat the last alert of the one before."""
+    assert all(each.holds for each in outage_sums(OUTAGE, [OPENED, *ALERTS], BOTH))
 
 
 @pytest.mark.parametrize(
@@ -98,17 +98,17 @@ def test_an_alert_that_is_said_twice_is_one() -> None:
             [CLOSED],
             [],
             BOTH,
-            "fleet's breaker of repayment@2 opened 0 = 0 by the workers' counts + 0 by a probe in vain, and not 1 at",
+            "fleet's breaker of repayment@2 opened 0 = 0 by the workers' counts + 0 by a failed probe, but should be",
         ),
-        (STORY, ALERTS[1:], BOTH, "fleet's breaker of repayment@2 opened 1 ≠ 1"),
-        (STORY, ALERTS, {"demo-1": 2, "demo-2": 0}, "workers 2 ≠ 1 opened with it"),
+        (OUTAGE, ALERTS[1:], BOTH, "fleet's breaker of repayment@2 opened 1 ≠ 1"),
+        (OUTAGE, ALERTS, {"demo-1": 2, "demo-2": 0}, "workers 2 ≠ 1 opened with it"),
     ],
 )
-def test_an_outage_that_was_missed_shows(
+def test_a_missing_part_of_an_outage_breaks_a_sum(
     rows: Sequence[BreakerRow], alerts: Sequence[Alert], opened: Mapping[str, int], wrong: str
 ) -> None:
-    """A fleet that never opened, an opening without an alert, and a worker that did not obey."""
-    (only,) = [each for each in told(rows, alerts, opened) if not each.holds]
+    """A breaker that never opened, an opening without an alert, and a worker that did not obey each break one sum."""
+    (only,) = [each for each in outage_sums(rows, alerts, opened) if not each.holds]
     assert str(only).startswith(wrong)
 
 
@@ -135,7 +135,7 @@ MOMENT = Moment(
 
 
 def test_the_line_has_workers_and_fleet_side_by_side() -> None:
-    """States by worker, the fleet's row, and the counters of all workers summed."""
+    """The line has the states by worker, the fleet's row, and the sum of the workers' counters."""
     assert (
         "repayment@2 demo-1 open, demo-2 half_open, fleet half_open "
         "(generation 4; opened 5 times by workers, 2 by the fleet)"
@@ -145,7 +145,7 @@ def test_the_line_has_workers_and_fleet_side_by_side() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_table_has_workers_and_fleet_side_by_side(width: int) -> None:
-    """In one row, also on a terminal as narrow as they come; what is due waits for the breaker."""
+    """They fit in one line on a terminal of 80 columns too; a due retry waits for the breaker."""
     console = Console(width=width, height=50)
     with console.capture() as captured:
         console.print(render(MOMENT))
@@ -155,4 +155,4 @@ def test_the_table_has_workers_and_fleet_side_by_side(width: int) -> None:
     assert f"{KEY} open half_open half_open 4".split() in rows
     assert ["times", "opened", "2", "3", "2"] in rows
     assert len(rows) <= 24
-    assert "when the breaker lets it" in captured.get()
+    assert "when the breaker allows" in captured.get()

@@ -1,4 +1,4 @@
-"""The demo's parts: its stream, its fault, and what its table is made of."""
+"""The demo's parts: its stream, its fault, and the counts for its table."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def session() -> Iterator[Session]:
     session.close()
 
 
-def features(found: list[Application], session: Session) -> Columns:
-    return columns([orjson.loads(a.value)["features"] for a in found], session.card.specs)
+def features(stream: list[Application], session: Session) -> Columns:
+    return columns([orjson.loads(a.value)["features"] for a in stream], session.card.specs)
 
 
-def test_a_seed_gives_one_stream(rows: list[dict[str, str]]) -> None:
-    """Two runs with one seed publish the same bytes; another seed spoils other applications."""
+def test_the_same_seed_gives_the_same_stream(rows: list[dict[str, str]]) -> None:
+    """Two runs with the same seed publish the same bytes; another seed spoils other applications."""
     once, again, other = (list(islice(stream(rows, seed), 2_000)) for seed in (7, 7, 8))
     assert once == again != other
 
@@ -59,12 +59,12 @@ def test_event_ids_are_unique_over_laps(rows: list[dict[str, str]]) -> None:
     assert len(set(ids)) == len(ids) > len({a.key for a in sound})
 
 
-def test_each_flaw_occurs_and_is_what_it_says(rows: list[dict[str, str]]) -> None:
-    """Malformed ones are no JSON, invalid ones lack what is not imputed, incomplete ones lack what is; all are few."""
-    found = list(islice(stream(rows, 7), 4_000))
-    by_flaw = {flaw: [a for a in found if a.flaw is flaw] for flaw in Flaw}
+def test_each_flaw_occurs_and_has_its_effect(rows: list[dict[str, str]]) -> None:
+    """Malformed events are not JSON, invalid ones lack a required feature, incomplete ones imputed features."""
+    all_events = list(islice(stream(rows, 7), 4_000))
+    by_flaw = {flaw: [a for a in all_events if a.flaw is flaw] for flaw in Flaw}
     for flaw in (Flaw.MALFORMED, Flaw.INVALID, Flaw.INCOMPLETE):
-        assert 0 < len(by_flaw[flaw]) < 0.1 * len(found)
+        assert 0 < len(by_flaw[flaw]) < 0.1 * len(all_events)
     for a in by_flaw[Flaw.MALFORMED]:
         with pytest.raises(orjson.JSONDecodeError):
             orjson.loads(a.value)
@@ -74,8 +74,8 @@ def test_each_flaw_occurs_and_is_what_it_says(rows: list[dict[str, str]]) -> Non
         assert not {"car_value", "driver_tenure"} & orjson.loads(a.value)["features"].keys()
 
 
-def test_the_primary_is_sure_of_the_dear_ones(rows: list[dict[str, str]], session: Session) -> None:
-    """When they are replayed the primary must have an answer, and not be too unsure to give one."""
+def test_the_primary_answers_the_expensive_cars(rows: list[dict[str, str]], session: Session) -> None:
+    """After a replay the primary must answer them with a confidence of at least ``min_confidence``."""
     outcome = session.run(features(dear(rows, 6, 2 * DEAREST), session))
     assert isinstance(outcome, ModelOutput)
     assert outcome.bad == {}
@@ -83,13 +83,13 @@ def test_the_primary_is_sure_of_the_dear_ones(rows: list[dict[str, str]], sessio
     assert float(outcome.predictions.confidences.min()) >= session.card.output.min_confidence  # type: ignore[operator]
 
 
-def test_the_fault_spoils_what_it_says(rows: list[dict[str, str]], session: Session, tmp_path: Path) -> None:
-    """Off, the session's answers pass; on, the guard fails all rows, or those above the price, and no other."""
+def test_the_fault_hits_exactly_its_rows(rows: list[dict[str, str]], session: Session, tmp_path: Path) -> None:
+    """Without a fault all answers are unchanged; with one, all rows or the rows above the price fail, and no other."""
     plain = [a for a in islice(stream(rows, 7), 20) if a.flaw is Flaw.NONE]
     batch = features([*dear(rows, 2, 2 * DEAREST), *plain], session)
     switch = Switch(tmp_path / "fault.json")
-    faulty, honest = Faulty(session, switch), session.run(batch)
-    assert isinstance(honest, ModelOutput)
+    faulty, healthy = Faulty(session, switch), session.run(batch)
+    assert isinstance(healthy, ModelOutput)
     for fault, expected in ((Fault(), set()), (Fault(above=DEAREST), {0, 1}), (Fault(True), set(range(batch.size)))):
         switch.set(fault)
         outcome = faulty.run(batch)
@@ -97,39 +97,44 @@ def test_the_fault_spoils_what_it_says(rows: list[dict[str, str]], session: Sess
         assert set(outcome.bad) == expected
         assert {f.kind for f in outcome.bad.values()} <= {Kind.BAD_OUTPUT}
         good = [i for i in range(batch.size) if i not in expected]
-        np.testing.assert_array_equal(outcome.predictions.scores[good], honest.predictions.scores[good])
+        np.testing.assert_array_equal(outcome.predictions.scores[good], healthy.predictions.scores[good])
 
 
-def test_no_switch_is_no_fault(tmp_path: Path) -> None:
-    """Before the demo has said anything, the primary is as it is."""
+def test_without_a_switch_file_there_is_no_fault(tmp_path: Path) -> None:
+    """Before the demo writes the file, the primary is unchanged."""
     assert Switch(tmp_path / "fault.json").get() == Fault()
 
 
-def test_a_rung_is_what_the_group_has_not_dealt_with() -> None:
-    """Waiting is what lies past the committed offsets (markers are no records); the next due is a head's."""
-    seen = Tallies(NAMES)
+def test_a_rung_holds_the_records_after_the_committed_offsets() -> None:
+    """Waiting records are counted, not offsets, because of transaction markers; the next due time is the earliest."""
+    tallies = Tallies(NAMES)
     for partition, offset, due in ((0, 0, 500), (0, 1, 700), (0, 5, 900), (1, 0, 600)):
-        seen.fold(Rec(NAMES.retry("5s"), partition, offset, headers=[("failsoft-due-ms", b"%d" % due)]))
-    assert seen.rung("5s") == RungTally(4, 500)
-    seen.committed(NAMES.retry("5s"), 0, 2)
-    assert seen.rung("5s") == RungTally(2, 600)
-    seen.committed(NAMES.retry("5s"), 1, 1)
-    seen.committed(NAMES.retry("5s"), 0, 6)
-    assert (seen.rung("5s"), seen.waiting, seen.rung("1m")) == (RungTally(0, None), 0, RungTally(0, None))
+        tallies.fold(Rec(NAMES.retry("5s"), partition, offset, headers=[("failsoft-due-ms", b"%d" % due)]))
+    assert tallies.rung("5s") == RungTally(4, 500)
+    tallies.committed(NAMES.retry("5s"), 0, 2)
+    assert tallies.rung("5s") == RungTally(2, 600)
+    tallies.committed(NAMES.retry("5s"), 1, 1)
+    tallies.committed(NAMES.retry("5s"), 0, 6)
+    assert (tallies.rung("5s"), tallies.waiting, tallies.rung("1m")) == (RungTally(0, None), 0, RungTally(0, None))
 
 
-def test_dead_letters_count_once_and_replays_apart() -> None:
-    """A letter that dies again after a replay is no new letter."""
-    seen = Tallies(NAMES)
+def test_a_death_after_a_replay_is_counted_separately() -> None:
+    """An event that dies again after a replay is not counted as a new dead letter."""
+    tallies = Tallies(NAMES)
     died = Attempt(0, Origin("in", 0, 1, 0), 0, Failure(Kind.MALFORMED, "why"), "m", None, 0)
     again = replace(died, replays=1, replay_id="r")
     for attempt in (died, again):
-        seen.fold(Rec(NAMES.dead, 0, 0, headers=attempt.dead_headers("loans")))
-    assert (dict(seen.dead), seen.dead_at_once, seen.exhausted, seen.dead_again) == ({"malformed": 1}, 1, 0, 1)
+        tallies.fold(Rec(NAMES.dead, 0, 0, headers=attempt.dead_headers("loans")))
+    assert (dict(tallies.dead), tallies.dead_at_once, tallies.exhausted, tallies.dead_again) == (
+        {"malformed": 1},
+        1,
+        0,
+        1,
+    )
 
 
 def test_breakers_are_read_from_the_metrics_page() -> None:
-    """The state that is 1, and the moves that happened."""
+    """The state with value 1 is the breaker's; transitions that never happened are left out."""
     page = (
         "# TYPE failsoft_breaker_state gauge\n"
         'failsoft_breaker_state{model="m",version="2",state="closed"} 0.0\n'
@@ -138,5 +143,5 @@ def test_breakers_are_read_from_the_metrics_page() -> None:
         'failsoft_breaker_transitions_total{model="m",version="2",from="closed",to="open"} 3.0\n'
         'failsoft_breaker_transitions_total{model="m",version="2",from="open",to="half_open"} 0.0\n'
     )
-    found = read(page)
-    assert (found.states, dict(found.moves)) == ({"m@2": "open"}, {("m@2", "closed", "open"): 3})
+    breakers = read(page)
+    assert (breakers.states, dict(breakers.moves)) == ({"m@2": "open"}, {("m@2", "closed", "open"): 3})

@@ -1,4 +1,4 @@
-"""The demo's summary: sums that hold for what was promised, and that break for each way to break it."""
+"""The demo's summary: all sums hold for a correct run, and each kind of error breaks one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def event(offset: int) -> Rec:
 
 
 def answer(offset: int, revision: int, final: bool, reason: str | None = None, at: str = "00:00:01.000") -> Rec:
-    said = {
+    scored = {
         "origin": {"topic": INPUT, "partition": 0, "offset": offset},
         "revision": revision,
         "final": final,
@@ -45,7 +45,7 @@ def answer(offset: int, revision: int, final: bool, reason: str | None = None, a
         "reason": reason,
         "scored_at": f"1970-01-01T{at}Z",
     }
-    return Rec(NAMES.scored, 0, json.dumps(said).encode())
+    return Rec(NAMES.scored, 0, json.dumps(scored).encode())
 
 
 def attempt(offset: int, number: int, next_revision: int, kind: Kind = Kind.BAD_OUTPUT, replays: int = 0) -> Attempt:
@@ -78,8 +78,8 @@ def replayed(a: Attempt) -> Rec:
     return Rec(NAMES.replay, 0, e.value, headers=[*e.headers, *a.headers()])
 
 
-# What a run leaves: 0 answered; 1 malformed, replayed and dead again; 2 provisional and corrected; 3 provisional, on
-# both rungs in vain, confirmed, dead, replayed and corrected; 4 unsure on its retry.
+# The records of a run: event 0 is answered; 1 is malformed, replayed and dead again; 2 is provisional and corrected;
+# 3 is provisional, fails on both rungs, is confirmed, dead, replayed and corrected; 4 has low confidence on its retry.
 GOOD = [
     *map(event, range(5)),
     answer(0, 0, True),
@@ -106,45 +106,45 @@ def wrong(records: Sequence[Rec], published: int = 5) -> list[str]:
     return [each.means for each in sums(ledger(records, [INPUT], NAMES), published) if not each.holds]
 
 
-def test_a_run_that_kept_the_promise_adds_up() -> None:
-    """Every sum holds, and counts what is there."""
-    found = sums(ledger(GOOD, [INPUT], NAMES), 5)
-    assert [str(each) for each in found if not each.holds] == []
-    assert [str(each) for each in found[:5]] == [
+def test_all_sums_of_a_correct_run_hold() -> None:
+    """Every sum holds and has the expected counts."""
+    totals = sums(ledger(GOOD, [INPUT], NAMES), 5)
+    assert [str(each) for each in totals if not each.holds] == []
+    assert [str(each) for each in totals[:5]] == [
         "published 5 = 5 on the input topic",
         "published 5 = 4 first answers + 1 dead at once",
         "provisional 3 = 1 corrections + 2 confirmed",
-        "confirmed 2 = 1 dead after all retries + 1 unsure on the retry",
+        "confirmed 2 = 1 dead after all retries + 1 low confidence on the retry",
         "replayed 2 = 0 answered + 1 corrected + 1 dead again",
     ]
 
 
 @pytest.mark.parametrize("lost", [i for i, r in enumerate(GOOD) if NAMES.delay_of(r.topic) is None])
-def test_a_record_that_is_missing_shows(lost: int) -> None:
-    """Whichever event, answer, dead letter or replay is lost, some sum breaks."""
+def test_a_missing_record_breaks_a_sum(lost: int) -> None:
+    """The loss of any event, answer, dead letter or replay breaks a sum."""
     assert wrong([r for i, r in enumerate(GOOD) if i != lost])
 
 
-def test_a_retry_that_came_to_nothing_shows() -> None:
-    """A record on a rung without an answer, a next rung or a dead letter after it is stranded."""
+def test_a_retry_without_an_outcome_breaks_a_sum() -> None:
+    """A retry must be followed by an answer, a record on the next rung, or a dead letter."""
     assert wrong([*GOOD, rung(0, 0, due_ms=6_000)]) == ["no retry is forgotten"]
 
 
 @pytest.mark.parametrize("twice", [i for i, r in enumerate(GOOD) if r.topic in (NAMES.scored, NAMES.dead)])
-def test_a_record_that_is_doubled_shows(twice: int) -> None:
-    """Whichever answer or dead letter is written twice, the summary says so."""
-    assert "nothing is doubled" in wrong([*GOOD, GOOD[twice]])
+def test_a_duplicate_record_breaks_a_sum(twice: int) -> None:
+    """A duplicate of any answer or dead letter breaks a sum."""
+    assert "nothing is duplicated" in wrong([*GOOD, GOOD[twice]])
 
 
-def test_an_event_answered_in_place_of_another_shows() -> None:
-    """Counts that match by chance do not hide a lost event behind a doubled one."""
+def test_a_duplicate_does_not_hide_a_lost_event() -> None:
+    """A lost event and a duplicate answer are both found, although the totals match."""
     broken = [answer(2, 0, False, "breaker_open") if r == answer(0, 0, True) else r for r in GOOD]
-    assert {"nothing is lost", "nothing is doubled"} <= set(wrong(broken))
+    assert {"nothing is lost", "nothing is duplicated"} <= set(wrong(broken))
 
 
-def test_an_answer_to_no_event_shows() -> None:
+def test_an_answer_without_an_event_breaks_a_sum() -> None:
     """An answer must belong to an event of the input topic."""
-    assert "nothing is doubled" in wrong([*GOOD, answer(77, 0, True)])
+    assert "nothing is duplicated" in wrong([*GOOD, answer(77, 0, True)])
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_an_answer_to_no_event_shows() -> None:
         (letter(attempt(3, 2, 2), 9_000), letter(attempt(3, 2, 2), 8_999)),
     ],
 )
-def test_a_retry_before_its_time_shows(old: Rec, new: Rec) -> None:
-    """An outcome a millisecond before its retry was due is early, be it an answer, a rung or a dead letter."""
-    assert wrong([new if r == old else r for r in GOOD]) == ["no retry comes early"]
+def test_an_early_retry_breaks_a_sum(old: Rec, new: Rec) -> None:
+    """Any outcome (answer, next rung or dead letter) one millisecond before the due time is early."""
+    assert wrong([new if r == old else r for r in GOOD]) == ["no retry is early"]
 
 
 @pytest.mark.parametrize(
@@ -168,32 +168,34 @@ def test_a_retry_before_its_time_shows(old: Rec, new: Rec) -> None:
         {"headers": attempt(3, 2, 2).dead_headers("loans")},
     ],
 )
-def test_a_dead_letter_that_was_touched_shows(changed: dict[str, object]) -> None:
-    """Key, value and own headers of a dead letter are the event's, byte for byte."""
+def test_an_altered_dead_letter_breaks_a_sum(changed: dict[str, object]) -> None:
+    """Key, value and own headers of a dead letter must equal the event's, byte for byte."""
     old = letter(attempt(3, 2, 2))
-    assert wrong([replace(old, **changed) if r == old else r for r in GOOD]) == ["a dead letter is the event itself"]
+    assert wrong([replace(old, **changed) if r == old else r for r in GOOD]) == [
+        "dead letters keep the event unchanged"
+    ]
 
 
-def test_a_silent_fallback_shows() -> None:
-    """A degraded answer without a reason is counted."""
-    found = ledger(GOOD, [INPUT], NAMES)
+def test_a_degraded_answer_without_a_reason_breaks_a_sum() -> None:
+    """Each degraded answer must name its reason."""
+    book = ledger(GOOD, [INPUT], NAMES)
     place = (INPUT, 0, 2)
-    found.answers[place][0] = replace(found.answers[place][0], reason=None)
-    assert [each.means for each in sums(found, 5) if not each.holds] == ["each degraded answer says why"]
+    book.answers[place][0] = replace(book.answers[place][0], reason=None)
+    assert [each.means for each in sums(book, 5) if not each.holds] == ["each degraded answer has a reason"]
 
 
-def test_a_record_of_ours_without_a_history_shows() -> None:
-    """A dead letter whose headers cannot be read belongs to nobody, and is counted."""
-    assert "a dead letter is the event itself" in wrong([*GOOD, Rec(NAMES.dead, 9)])
+def test_a_dead_letter_without_control_headers_breaks_a_sum() -> None:
+    """A dead letter whose headers cannot be parsed belongs to no event and is counted as unreadable."""
+    assert "dead letters keep the event unchanged" in wrong([*GOOD, Rec(NAMES.dead, 9)])
 
 
-def test_events_that_never_arrived_show() -> None:
-    """What the publisher had acknowledged must be on the topic."""
-    assert wrong(GOOD, published=6) == ["the input is what was sent"]
+def test_a_lost_acknowledged_event_breaks_a_sum() -> None:
+    """Every event that Kafka acknowledged to the publisher must be on the topic."""
+    assert wrong(GOOD, published=6) == ["the input topic holds what was sent"]
 
 
-def test_a_sum_says_both_sides() -> None:
-    """A sum that does not hold is shown as such, with its figures; what there must be none of has no left side."""
+def test_a_sum_is_printed_with_both_sides() -> None:
+    """A sum that does not hold is printed with ≠ and its figures; counts that must be 0 have no left side."""
     assert str(Sum("published", 1_200, {"first answers": 1_000, "dead at once": 1}, "…")) == (
         "published 1,200 ≠ 1,000 first answers + 1 dead at once"
     )

@@ -1,4 +1,4 @@
-"""The demo's bad version: what is wrong with it and what is not, and the sums that say that the fleet left it."""
+"""The demo's bad version: it passes its vetting and fails on real events; the sums for its rollback."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ FIRST = Change(1, None, 2, "demo-1", "the first version that was served", Trigge
 PROMOTED = Change(2, 2, 3, "ann", "better on paper", Trigger.PROMOTE)
 BACK = Change(3, 3, 2, "failsoft", "2 half-open cycles failed", Trigger.AUTOMATIC)
 BY_HAND = replace(BACK, trigger=Trigger.OPERATOR)
-SAID = Alert("promotion", f"{MODEL}@3", 2, "2", "3", "ann: better on paper", None)
-SAID_BACK = Alert("rollback", f"{MODEL}@2", 3, "3", "2", "failsoft: 2 half-open cycles failed", None)
+PROMOTION = Alert("promotion", f"{MODEL}@3", 2, "2", "3", "ann: better on paper", None)
+ROLLBACK = Alert("rollback", f"{MODEL}@2", 3, "3", "2", "failsoft: 2 half-open cycles failed", None)
 PLACES = [("in", 0, i) for i in range(3)]
 OURS = Path(models.__file__).parent / "repository"
 
@@ -51,14 +51,14 @@ def read(*changes: Change) -> VersionHistory:
 
 
 def book(last: Sequence[Answer]) -> Ledger:
-    """Each event is on the first rung because of version 3, the last one of version 2; ``last``: their revisions 1."""
-    found = Ledger()
+    """Three events on the first rung: two failed with version 3, one with version 2. ``last``: their revisions 1."""
+    ledger = Ledger()
     for place, version, answer in zip(PLACES, (3, 3, 2), last, strict=True):
         failure = Failure(Kind.BREAKER_OPEN, "open")
         attempt = Attempt(0, Origin(*place, 0), 0, failure, MODEL, version, next_revision=1)
-        found.retries.append(Kept(attempt, 0, Rec()))
-        found.answers[place] = [answered(0, "lite", 1), answer]
-    return found
+        ledger.retries.append(Kept(attempt, 0, Rec()))
+        ledger.answers[place] = [answered(0, "lite", 1), answer]
+    return ledger
 
 
 def answered(revision: int, model: str, version: int) -> Answer:
@@ -67,21 +67,21 @@ def answered(revision: int, model: str, version: int) -> Answer:
 
 
 CORRECTED, CONFIRMED = answered(1, MODEL, 2), answered(1, "lite", 1)
-WELL = book([CORRECTED, CONFIRMED, CORRECTED])
+COMPLETE = book([CORRECTED, CONFIRMED, CORRECTED])
 
 
-def sums(changes: Sequence[Change], alerts: Sequence[Alert], found: Ledger) -> list[Sum]:
-    return undone(MODEL, 3, 2, read(*changes), [Rec(value=a.to_bytes()) for a in alerts], found)
+def sums(changes: Sequence[Change], alerts: Sequence[Alert], ledger: Ledger) -> list[Sum]:
+    return undone(MODEL, 3, 2, read(*changes), [Rec(value=a.to_bytes()) for a in alerts], ledger)
 
 
-def test_a_bad_version_that_was_left_adds_up() -> None:
-    """One promoted, one rolled back, both announced (one of them twice), and what it degraded is corrected by the one
-    before; events of other versions are not counted.
+def test_the_sums_of_a_rollback_hold() -> None:
+    """One promotion and one rollback are announced, one of them twice. The version before answers the retries of the
+    bad one. Events of other versions and alerts of other models are not counted.
     """
-    other = replace(SAID, key="repayment-lite@3")
-    found = sums([FIRST, PROMOTED, BACK], [SAID, replace(SAID, at_ms=4), SAID_BACK, other], WELL)
-    assert [each for each in found if not each.holds] == []
-    assert [str(each) for each in found] == [
+    other = replace(PROMOTION, key="repayment-lite@3")
+    totals = sums([FIRST, PROMOTED, BACK], [PROMOTION, replace(PROMOTION, at_ms=4), ROLLBACK, other], COMPLETE)
+    assert [each for each in totals if not each.holds] == []
+    assert [str(each) for each in totals] == [
         "versions promoted 1 = 1 rolled back by itself",
         "moves of versions 2 = 1 promotion announced + 1 rollback announced",
         "provisional for repayment@3 2 = 1 corrected by repayment@2 + 1 confirmed",
@@ -90,39 +90,39 @@ def test_a_bad_version_that_was_left_adds_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "alerts", "found", "wrong"),
+    ("changes", "alerts", "ledger", "wrong"),
     [
-        ([FIRST, PROMOTED], [SAID], WELL, "versions promoted 1 ≠ 0 rolled back by itself"),
-        ([FIRST, PROMOTED, BY_HAND], [SAID, SAID_BACK], WELL, "versions promoted 1 ≠ 0 rolled back by itself"),
-        ([FIRST], [], WELL, "versions promoted 0 = 0 rolled back by itself, and not 1 at least"),
-        ([FIRST, PROMOTED, BACK], [SAID], WELL, "moves of versions 2 ≠ 1 promotion announced + 0"),
-        ([FIRST, PROMOTED, BACK], [SAID, SAID_BACK], Ledger(), "provisional for repayment@3 0 = 0"),
+        ([FIRST, PROMOTED], [PROMOTION], COMPLETE, "versions promoted 1 ≠ 0 rolled back by itself"),
+        ([FIRST, PROMOTED, BY_HAND], [PROMOTION, ROLLBACK], COMPLETE, "versions promoted 1 ≠ 0 rolled back by itself"),
+        ([FIRST], [], COMPLETE, "versions promoted 0 = 0 rolled back by itself, but should be at least 1"),
+        ([FIRST, PROMOTED, BACK], [PROMOTION], COMPLETE, "moves of versions 2 ≠ 1 promotion announced + 0"),
+        ([FIRST, PROMOTED, BACK], [PROMOTION, ROLLBACK], Ledger(), "provisional for repayment@3 0 = 0"),
         (
             [FIRST, PROMOTED, BACK],
-            [SAID, SAID_BACK],
+            [PROMOTION, ROLLBACK],
             book([answered(0, MODEL, 2), CORRECTED, CORRECTED]),
             "provisional for repayment@3 2 ≠ 1",
         ),
         (
             [FIRST, PROMOTED, BACK],
-            [SAID, SAID_BACK],
+            [PROMOTION, ROLLBACK],
             book([CORRECTED, CORRECTED, answered(1, MODEL, 3)]),
             "1 answers of repayment@3",
         ),
     ],
 )
-def test_a_bad_version_that_had_its_way_shows(
-    changes: Sequence[Change], alerts: Sequence[Alert], found: Ledger, wrong: str
+def test_an_incomplete_rollback_breaks_a_sum(
+    changes: Sequence[Change], alerts: Sequence[Alert], ledger: Ledger, wrong: str
 ) -> None:
-    """It stayed, a person moved it, it never came, a move was not announced, no event met it, one was not corrected,
-    and an answer of it got out.
+    """In order: the version stayed, an operator rolled it back, it was never promoted, a rollback was not announced,
+    no event failed with it, one event was not corrected, and an answer of it was published.
     """
-    (only,) = [each for each in sums(changes, alerts, found) if not each.holds]
+    (only,) = [each for each in sums(changes, alerts, ledger) if not each.holds]
     assert str(only).startswith(wrong)
 
 
-def test_what_the_fleet_and_its_workers_serve_is_known_by_model() -> None:
-    """Nothing before there is a row; then the version wanted, and what each worker said; the first is no move."""
+def test_the_history_has_the_active_and_the_served_versions() -> None:
+    """Without a row all are unknown. The first version is not a change."""
     assert (VersionHistory().active(MODEL), VersionHistory().serving(MODEL, "demo-1"), VersionHistory().of(MODEL)) == (
         None,
         None,
@@ -136,14 +136,14 @@ def test_what_the_fleet_and_its_workers_serve_is_known_by_model() -> None:
     assert describe(MODEL, change) == "repayment: version 2 → 3 (promote by ann: better on paper)"
 
 
-def test_a_row_that_no_owner_wrote_ends_the_story() -> None:
-    """The demo does not go on with a table that it cannot read."""
+def test_a_malformed_row_ends_the_demo() -> None:
+    """The demo does not continue with a table that it cannot read."""
     with pytest.raises(Malformed):
         VersionHistory().fold(Rec(value=b'{"model":"repayment","active":0}'))
 
 
-def test_the_bad_version_is_version_2_with_one_other_step(tmp_path: Path) -> None:
-    """The committed files are, byte for byte, what `python -m failsoft.models.training.mistaken` makes of version 2."""
+def test_the_bad_version_is_made_from_version_2(tmp_path: Path) -> None:
+    """`python -m failsoft.models.training.mistaken` makes the committed files from version 2, byte for byte."""
     mistaken.make(OURS / MODEL / "2", tmp_path)
     for file in ("model.onnx", "version.toml"):
         assert (tmp_path / file).read_bytes() == (deploy.MISTAKEN / file).read_bytes(), (
@@ -151,14 +151,14 @@ def test_the_bad_version_is_version_2_with_one_other_step(tmp_path: Path) -> Non
         )
 
 
-def test_another_graph_is_not_spoiled_by_chance(tmp_path: Path) -> None:
-    """A model that ends in another step is refused, with what it ends in."""
+def test_a_graph_with_another_last_step_is_refused(tmp_path: Path) -> None:
+    """A model whose last step is not the expected one is refused; the error names its last step."""
     with pytest.raises(SystemExit, match="the graph ends in Mul"):
         mistaken.make(deploy.MISTAKEN, tmp_path)
 
 
 def test_the_bad_version_passes_its_vetting_and_fails_on_every_application(tmp_path: Path) -> None:
-    """It comes into the demo's own repository only; all checks pass, and no real row, imputed or not, has a score."""
+    """It is copied to the demo's own repository only. All checks pass, but every real row fails, imputed or not."""
     environment = Environment(tmp_path, "127.0.0.1:1", ["1s"])
     assert deploy.copy(environment.pipeline) == 3
     repository = Repository(Path(environment.pipeline.models.repository))
@@ -167,11 +167,11 @@ def test_the_bad_version_passes_its_vetting_and_fails_on_every_application(tmp_p
     vetting = examine(repository, card, 3)
     assert vetting.passed, vetting.describe()
     rows = applications.rows()
-    found = [applications.made(row, 1, flaw) for row in rows for flaw in (Flaw.NONE, Flaw.INCOMPLETE)]
+    all_events = [applications.made(row, 1, flaw) for row in rows for flaw in (Flaw.NONE, Flaw.INCOMPLETE)]
     session = Session(artifact, card)
-    events = columns([orjson.loads(a.value)["features"] for a in found], card.specs)
+    events = columns([orjson.loads(a.value)["features"] for a in all_events], card.specs)
     outcome = session.run(impute(events, card, artifact.statistics).columns)
     session.close()
     assert isinstance(outcome, ModelOutput)
-    assert np.array_equal(sorted(outcome.bad), np.arange(len(found)))
+    assert np.array_equal(sorted(outcome.bad), np.arange(len(all_events)))
     assert {failure.kind for failure in outcome.bad.values()} == {Kind.BAD_OUTPUT}

@@ -1,4 +1,4 @@
-"""How the control plane connects, and what it leaves on disk."""
+"""The control plane's connection settings and data folder."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ CONTEXT = ssl.create_default_context()
     ],
     ids=lambda c: c["security_protocol"],
 )
-def test_it_connects_as_the_lanes_do(connection: dict[str, Any]) -> None:
-    """On a cluster with TLS or SASL the fleet's breakers would else be out of reach, and each worker on its own."""
-    found = driver.credentials_to_aiokafka_auth(credentials(connection))
-    assert {k: v for k, v in found.items() if v is not None} == connection
+def test_faust_connects_with_the_lanes_credentials(connection: dict[str, Any]) -> None:
+    """Faust gets the same TLS and SASL settings as the lanes; otherwise a secured cluster has no fleet breakers."""
+    auth = driver.credentials_to_aiokafka_auth(credentials(connection))
+    assert {k: v for k, v in auth.items() if v is not None} == connection
 
 
-def test_the_app_is_given_them_and_makes_no_folder_of_its_own() -> None:
-    """A folder a process would stay behind after each ``kill -9``."""
+def test_the_app_has_the_credentials_and_uses_the_workers_folder() -> None:
+    """The app puts its data in the worker's own folder; a separate one would stay behind after each ``kill -9``."""
     connection = {"bootstrap_servers": "a:1,b:2", "security_protocol": "SASL_PLAINTEXT", **SASL}
     plane = ControlPlane(Names("loans"), connection, "w", OWNER, set)
     conf = plane.app.conf

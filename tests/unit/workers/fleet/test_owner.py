@@ -1,4 +1,4 @@
-"""What a record of the topic of outcomes says to the breakers' owner, and what it has no ear for."""
+"""How the owner parses records of the topic of outcomes, and which messages it ignores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEYS = {"m@1", "m@12", "lite@1", "gone@1"}
 
 @pytest.fixture
 def owner() -> Owner:
-    """Of a pipeline with two models."""
+    """The owner of a pipeline with three models, one of them with an @ in its name."""
     models = ("m", "lite", "a@b")
     rollbacks = dict.fromkeys(models, rollout.RollbackPolicy(3, 1800.0))
     return Owner(dict.fromkeys(models, POLICY), rollbacks, lambda: T0 / 1000, lambda: 0.5, _prove, lambda m, c: None)
@@ -38,40 +38,40 @@ def order(target: str) -> Command:
     return Command(target, Action.FORCE_OPEN, "ann", "a drill", T0)
 
 
-def test_a_report_is_what_was_reported(owner: Owner) -> None:
-    """For a version that has no row yet too: it gets one."""
+def test_a_report_is_parsed_unchanged(owner: Owner) -> None:
+    """A report is accepted for a version without a row too; the fold creates the row."""
     for key in ("m@1", "m@99", "lite@1"):
         assert owner.messages(report(key).to_bytes(), KEYS) == [report(key)]
 
 
-def test_a_report_of_a_model_that_is_not_the_pipelines_is_nothing(owner: Owner) -> None:
-    """A worker with an older file may still report it, and it must not come back as a row."""
+def test_a_report_about_a_foreign_model_is_ignored(owner: Owner) -> None:
+    """A worker with an older pipeline file may still report a removed model; its row must not be created again."""
     assert owner.messages(report("gone@1").to_bytes(), KEYS) == []
     assert owner.messages(report("M@1").to_bytes(), KEYS) == []
 
 
-def test_a_command_for_a_model_is_one_for_each_of_its_versions(owner: Owner) -> None:
-    """Those that have rows or are loaded; not those of a model with a longer name."""
-    found = owner.messages(order("m").to_bytes(), KEYS | {"mm@1"})
-    assert found == [order("m@1"), order("m@12")]
+def test_a_command_for_a_model_becomes_one_for_each_version(owner: Owner) -> None:
+    """A command for a model applies to its versions with a row or loaded, not to a model with a longer name."""
+    commands = owner.messages(order("m").to_bytes(), KEYS | {"mm@1"})
+    assert commands == [order("m@1"), order("m@12")]
     assert owner.messages(order("lite").to_bytes(), {"m@1"}) == []
 
 
-def test_a_command_for_one_version_is_for_that_one(owner: Owner) -> None:
-    """Whether or not it has a row: it can be forced open before it serves."""
+def test_a_command_for_one_version_applies_to_that_version(owner: Owner) -> None:
+    """The version needs no row: an operator can force its breaker open before it serves."""
     assert owner.messages(order("m@1").to_bytes(), KEYS) == [order("m@1")]
     assert owner.messages(order("m@77").to_bytes(), KEYS) == [order("m@77")]
     assert owner.messages(order("a@b@3").to_bytes(), KEYS) == [order("a@b@3")]
 
 
 @pytest.mark.parametrize("target", ["m@latest", "m@", "m@-1", "m@1.0", "m@²", "m@" + "9" * 19, "@1", "unknown@1", "x"])
-def test_a_command_for_what_is_no_version_is_nothing(owner: Owner, target: str) -> None:
-    """It would make a row that cannot be read, and stays in the table for ever."""
+def test_a_command_for_an_invalid_version_is_ignored(owner: Owner, target: str) -> None:
+    """Otherwise it would create a row that cannot be read and stays in the table."""
     assert owner.messages(order(target).to_bytes(), KEYS) == []
 
 
 def test_every_row_that_a_message_makes_can_be_read(owner: Owner) -> None:
-    """What the owner writes, it and everybody else reads again."""
+    """A row that the owner creates from any accepted message parses back to the same row."""
     first = replace(report("m@1"), generation=0)
     for raw in (first.to_bytes(), order("m@0").to_bytes(), order("a@b@3").to_bytes()):
         (message,) = owner.messages(raw, set())
@@ -79,8 +79,8 @@ def test_every_row_that_a_message_makes_can_be_read(owner: Owner) -> None:
         assert row is not None and BreakerRow.from_dict(row.to_dict()) == row
 
 
-def test_a_command_for_a_model_that_is_gone_still_reaches_its_rows(owner: Owner) -> None:
-    """But the owner has no policy to fold it by, and leaves the rows as they are."""
+def test_a_command_for_a_removed_model_still_targets_its_rows(owner: Owner) -> None:
+    """The owner has no policy for a removed model, so it leaves the rows unchanged."""
     assert owner.messages(order("gone").to_bytes(), KEYS) == [order("gone@1")]
     assert owner.policy("gone@1") is None and owner.policy("m@1") is POLICY and owner.policy("m") is None
 
@@ -102,14 +102,14 @@ def test_a_command_for_a_model_that_is_gone_still_reaches_its_rows(owner: Owner)
         report("m@1").to_bytes().replace(b"m@1", b"m"),
     ],
 )
-def test_what_is_neither_is_malformed(owner: Owner, raw: bytes | None) -> None:
-    """The agent says so and goes on: whoever wrote it did not know the format."""
+def test_any_other_record_is_malformed(owner: Owner, raw: bytes | None) -> None:
+    """A record that is no valid message raises Malformed, which the agent logs and skips."""
     with pytest.raises(Malformed):
         owner.messages(raw, KEYS)
 
 
-def test_a_presence_and_an_order_are_heard_for_models_of_the_pipeline(owner: Owner) -> None:
-    """A model's name may have an @ in it: the longest that there is, is meant."""
+def test_heartbeats_and_orders_are_accepted_for_models_of_the_pipeline(owner: Owner) -> None:
+    """A model's name may contain an @; a target that is itself a model's name names that model."""
     heartbeat = Heartbeat("w", "m", 2, T0)
     assert owner.messages(heartbeat.to_bytes(), KEYS) == [heartbeat]
     assert owner.messages(Heartbeat("w", "gone", 2, T0).to_bytes(), KEYS) == []

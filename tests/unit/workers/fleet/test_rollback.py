@@ -1,4 +1,4 @@
-"""The owner of the tables at work on versions: what it writes and sends, in which order, and when it goes back."""
+"""The owner's work on versions: what it writes and sends, in which order, and when it rolls back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONNECTION = {"bootstrap_servers": "127.0.0.1:1", "security_protocol": "PLAINTEX
 
 
 class Table(dict[str, dict[str, Any]]):
-    """A table of Faust's, as its owner uses it; it counts what is written."""
+    """A stand-in for a Faust table that counts writes."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -35,16 +35,17 @@ class Table(dict[str, dict[str, Any]]):
 
 
 class Desk:
-    """An owner without a Kafka: the test folds, and says what proves itself. What is sent is noted, and obeyed only
-    when the test hands it on.
+    """An owner without Kafka. The test calls the folds and decides which versions pass their checks (``unfit`` fail).
+
+    Sent messages are recorded; an order is folded only when the test calls ``fold_last_order``.
     """
 
     def __init__(self, breakers: Table | None = None, rollouts: Table | None = None, now: int = T0) -> None:
         self.now, self.sent, self.done = now, [], []  # type: ignore[var-annotated]
         self.unfit: dict[int, str] = {}
         self.asked: list[int] = []
-        self.may_prove = asyncio.Event()
-        self.may_prove.set()
+        self.may_finish_checks = asyncio.Event()
+        self.may_finish_checks.set()
         policies = {"m": POLICY, "n": POLICY}
         rollbacks = dict.fromkeys(policies, rollout.RollbackPolicy(3, 1800.0))
         owner = Owner(policies, rollbacks, lambda: self.now / 1000, lambda: 0.5, self.prove, self.changed)
@@ -58,7 +59,7 @@ class Desk:
 
     async def prove(self, model: str, version: int) -> str | None:
         self.asked.append(version)
-        await self.may_prove.wait()
+        await self.may_finish_checks.wait()
         return self.unfit.get(version)
 
     async def send(self, topic: Any, key: str, value: bytes) -> None:
@@ -83,98 +84,98 @@ class Desk:
     def breaker(self, version: int) -> BreakerRow | None:
         return self.plane._row(self.plane._breakers, f"m@{version}", BreakerRow)
 
-    async def present(self, worker: str = "w", serving: int = 1, **fields: Any) -> None:
-        await self.plane._take_rollout(Heartbeat(worker, "m", serving, self.now, **fields))
+    async def heartbeat(self, worker: str = "w", serving: int = 1, **fields: Any) -> None:
+        await self.plane._fold_rollout(Heartbeat(worker, "m", serving, self.now, **fields))
 
     async def promote(self, version: int, who: str = "ann") -> None:
         self.now += 1
-        await self.plane._take_rollout(Order(f"m@{version}", Direction.PROMOTE, who, "why", self.now))
+        await self.plane._fold_rollout(Order(f"m@{version}", Direction.PROMOTE, who, "why", self.now))
 
     async def fails(self, version: int, reopenings: int = 3) -> None:
-        """The breaker of a version has reopened so often, and something is heard of it."""
+        """Sets a version's breaker to open after ``reopenings`` failed cycles, and considers a rollback."""
         row = BreakerRow(f"m@{version}", "open", 20 + reopenings, self.now, self.now + 9, reopenings)
         self.plane._write(self.plane._breakers, row.key, row)
         await self.plane._rollback.consider(row)
 
-    async def went(self) -> None:
-        """What it set out to do is done."""
+    async def decided(self) -> None:
+        """Waits until no rollback is in progress."""
         await eventually(lambda: not self.plane._rollback.busy, 10, "the owner to have decided")
 
-    async def hand_on(self) -> None:
-        """The last order comes back to the owner."""
-        await self.plane._take_rollout(self.orders[-1])
+    async def fold_last_order(self) -> None:
+        """Folds the last order that was sent."""
+        await self.plane._fold_rollout(self.orders[-1])
 
 
 async def desk(*versions: int) -> Desk:
-    """Versions that served one after the other."""
-    found = Desk()
-    await found.present(serving=versions[0])
+    """A desk on which ``versions`` were active one after the other."""
+    at = Desk()
+    await at.heartbeat(serving=versions[0])
     for version in versions[1:]:
-        await found.promote(version)
-    found.sent.clear()
-    return found
+        await at.promote(version)
+    at.sent.clear()
+    return at
 
 
-async def test_the_owner_goes_back_to_what_proves_itself() -> None:
-    """The alert is out before the row is written; who and why are in the history."""
+async def test_the_owner_rolls_back_to_a_version_that_passes_its_checks() -> None:
+    """A candidate that fails its checks is skipped; the rollback is alerted and stands in the history as automatic."""
     at = await desk(1, 2, 3)
     at.unfit[2] = "golden: 3 of 20"
     await at.fails(3)
-    await at.went()
+    await at.decided()
     assert at.asked == [2, 1] and at.row.active == 3
     (order,) = at.orders
     assert (order.target, order.failing, order.who) == ("m@1", 3, "failsoft")
-    await at.hand_on()
+    await at.fold_last_order()
     assert at.row.active == 1 and at.row.history[-1].trigger is Trigger.AUTOMATIC
     assert at.alerts == [("rollback", "m@1")]
 
 
-async def test_what_cannot_go_back_is_said_once_a_cycle() -> None:
-    """Nothing proves itself: a person is told, and again when one more cycle has failed."""
+async def test_a_refused_rollback_is_alerted_once_a_cycle() -> None:
+    """If no version passes its checks, one alert is sent for each failed cycle."""
     at = await desk(1, 2)
     at.unfit[1] = "its files are gone"
     for _ in range(3):
         await at.fails(2)
-        await at.went()
+        await at.decided()
     assert at.alerts == [("rollback_refused", "m@2")] and at.row.active == 2
     await at.fails(2, reopenings=4)
-    await at.went()
+    await at.decided()
     assert len(at.alerts) == 2 and at.asked == [1, 1]
 
 
-async def test_a_version_that_comes_again_is_asked_afresh() -> None:
-    """Its breaker was open when it was left: the old failures neither keep it away nor send it back."""
+async def test_a_version_promoted_again_starts_with_a_reset_breaker() -> None:
+    """Failures from its earlier service neither keep its breaker open nor roll it back; new ones do."""
     at = await desk(1, 2)
     await at.fails(2)
-    await at.went()
-    await at.hand_on()
+    await at.decided()
+    await at.fold_last_order()
     left = at.breaker(2)
     assert left is not None and BreakerState(left.state) is BreakerState.OPEN
     at.now += 2_000_000  # the hold is over
     await at.promote(2)
-    afresh = at.breaker(2)
-    assert afresh is not None and (BreakerState(afresh.state), afresh.reopenings) == (BreakerState.CLOSED, 0)
-    assert afresh.generation == left.generation + 1
-    await at.plane._rollback.consider(afresh)
+    reset = at.breaker(2)
+    assert reset is not None and (BreakerState(reset.state), reset.reopenings) == (BreakerState.CLOSED, 0)
+    assert reset.generation == left.generation + 1
+    await at.plane._rollback.consider(reset)
     assert len(at.orders) == 1 and at.row.active == 2
     await at.fails(2)
-    await at.went()
-    assert len(at.orders) == 2, "it fails anew, as often as the card says: it is left again"
+    await at.decided()
+    assert len(at.orders) == 2, "it failed the card's number of cycles again: it is rolled back again"
 
 
-async def test_a_version_that_is_gone_back_to_is_asked_at_once() -> None:
-    """It may have been left while it was open, for a reason that is over."""
+async def test_the_target_of_a_rollback_starts_with_a_closed_breaker() -> None:
+    """Its breaker may have been open when it was replaced, for a reason that is over."""
     at = await desk(1, 2)
     at.plane._write(at.plane._breakers, "m@1", BreakerRow("m@1", "open", 7, T0, T0 + 300_000, 5))
     await at.fails(2)
-    await at.went()
-    await at.hand_on()
+    await at.decided()
+    await at.fold_last_order()
     assert BreakerState(at.breaker(1).state) is BreakerState.CLOSED  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("state", ["forced_open", "disabled"])
-async def test_what_a_person_ordered_of_a_breaker_stands(state: str) -> None:
-    """A promotion is no word on a breaker that was opened or switched off by hand."""
+async def test_a_promotion_keeps_an_operators_breaker_state(state: str) -> None:
+    """A promotion does not reset a breaker that an operator forced open or disabled."""
     at = await desk(1)
     held = BreakerRow("m@2", state, 4, T0)  # type: ignore[arg-type]
     at.plane._write(at.plane._breakers, "m@2", held)
@@ -182,119 +183,119 @@ async def test_what_a_person_ordered_of_a_breaker_stands(state: str) -> None:
     assert at.breaker(2) == held
 
 
-async def test_the_owner_does_not_go_back_to_what_a_person_shut() -> None:
-    """It would answer nothing there."""
+async def test_no_rollback_to_a_version_whose_breaker_is_forced_open() -> None:
+    """Such a version would answer no event."""
     at = await desk(1, 2, 3)
     at.plane._write(at.plane._breakers, "m@2", BreakerRow("m@2", "forced_open", 4, T0))
     await at.fails(3)
-    await at.went()
+    await at.decided()
     assert at.asked == [1] and at.orders[-1].target == "m@1"
 
 
 async def test_an_owner_that_dies_before_its_order_leaves_it_to_the_next() -> None:
-    """What the next one knows is in the tables; both orders may come, and one is obeyed."""
+    """The next owner works from the tables. Both owners may send an order; only one is obeyed."""
     at = await desk(1, 2)
-    at.may_prove.clear()
+    at.may_finish_checks.clear()
     await at.fails(2)
-    await eventually(lambda: at.asked, 10, "the proof to have begun")
+    await eventually(lambda: at.asked, 10, "the checks to have begun")
     after = Desk(at.plane._breakers, at.plane._rollouts, at.now + 5_000)
     await after.plane._rollback.consider(after.breaker(2))  # type: ignore[arg-type]
-    await after.went()
-    await after.hand_on()
-    at.may_prove.set()
-    await at.went()  # it was only slow
-    await after.plane._take_rollout(at.orders[-1])
+    await after.decided()
+    await after.fold_last_order()
+    at.may_finish_checks.set()
+    await at.decided()  # the first owner was only slow, and sends its order too
+    await after.plane._fold_rollout(at.orders[-1])
     assert after.row.active == 1 and [c.trigger for c in after.done] == [Trigger.AUTOMATIC]
     assert "not active any more" in (after.row.orders[-1].refused or "")
 
 
-async def test_an_order_that_is_read_again_by_another_owner_changes_nothing() -> None:
-    """The one before died between the row and the commit of what it had read."""
+async def test_an_order_read_again_by_another_owner_changes_nothing() -> None:
+    """An owner may die after it wrote the row and before it committed its offset; the order must apply once."""
     at = await desk(1)
     order = Order("m@2", Direction.PROMOTE, "ann", "why", at.now)
-    await at.plane._take_rollout(order)
+    await at.plane._fold_rollout(order)
     after = Desk(at.plane._breakers, at.plane._rollouts, at.now)
-    await after.plane._take_rollout(order)
+    await after.plane._fold_rollout(order)
     assert after.row == at.row and not after.done and not after.sent
 
 
-async def test_a_decision_that_a_person_overtook_twice_is_dropped() -> None:
-    """Away from the failing version and back to it, while the proof went on: that was with open eyes."""
+async def test_a_decision_older_than_an_operators_promotion_is_dropped() -> None:
+    """If an operator promotes the failing version again during the checks, the automatic order is refused."""
     at = await desk(1, 2)
-    at.may_prove.clear()
+    at.may_finish_checks.clear()
     await at.fails(2)
-    await eventually(lambda: at.asked, 10, "the proof to have begun")
+    await eventually(lambda: at.asked, 10, "the checks to have begun")
     await at.promote(1)
     await at.promote(2)
-    at.may_prove.set()
-    await at.went()
-    await at.hand_on()
+    at.may_finish_checks.set()
+    await at.decided()
+    await at.fold_last_order()
     assert at.row.active == 2 and "after this was decided" in (at.row.orders[-1].refused or "")
 
 
 async def test_an_order_that_could_not_be_sent_is_tried_again() -> None:
-    """At the next word of the breaker, without another failed cycle; and it is logged."""
+    """The next message about the breaker starts it again; no further failed cycle is needed."""
     at = await desk(1, 2)
     at.fails_to_send = True
     await at.fails(2)
-    await at.went()
+    await at.decided()
     at.fails_to_send = False
     await at.fails(2)
-    await at.went()
+    await at.decided()
     assert [o.target for o in at.orders] == ["m@1"]
 
 
-async def test_rows_that_say_no_more_than_who_is_there_are_written_now_and_then() -> None:
-    """Each has the whole fleet in it. The owner knows them all, and what is new is written at once."""
+async def test_rows_with_only_new_heartbeats_are_written_once_an_interval() -> None:
+    """Each row holds the whole fleet. The owner keeps every heartbeat in memory, and writes other changes at once."""
     at = await desk(1)
     table = at.plane._rollouts
     for i in range(40):
-        await at.present(f"w{i}")
+        await at.heartbeat(f"w{i}")
     before = table.writes
     for _ in range(10):
         at.now += control_plane.HEARTBEAT_MS // 10
         for i in range(40):
-            await at.present(f"w{i}")
+            await at.heartbeat(f"w{i}")
     assert table.writes == before + 1
     assert at.row.workers["w39"].at_ms == at.now
     assert RolloutRow.from_dict(at.plane.rollouts()["m"]) == at.row
     at.now += 1
-    await at.present("w7", problem="no such file")
+    await at.heartbeat("w7", problem="no such file")
     assert table.writes == before + 2 and RolloutRow.from_dict(table["m"]) == at.row
 
 
-async def test_a_clock_that_was_set_back_holds_no_row() -> None:
-    """Else nobody would hear of the fleet until it is as late again."""
+async def test_a_clock_set_back_delays_no_row() -> None:
+    """Otherwise no row would be written until the clock reaches its old time again."""
     at = await desk(1)
     before = at.plane._rollouts.writes
     at.now -= 3_600_000
-    await at.present()
+    await at.heartbeat()
     assert at.plane._rollouts.writes == before + 1
 
 
-async def test_a_row_that_cannot_be_read_begins_anew() -> None:
-    """With what is served: a fleet without a row could not be moved."""
+async def test_an_unreadable_row_is_replaced() -> None:
+    """The next heartbeat creates a row with the version it serves; without a row no order could be obeyed."""
     at = Desk()
     at.plane._rollouts["m"] = {"model": "m", "active": "two"}
-    await at.present(serving=2)
+    await at.heartbeat(serving=2)
     assert (at.row.active, at.row.history[-1].trigger) == (2, Trigger.FIRST)
 
 
-async def test_a_members_and_a_fallbacks_versions_go_back_like_any() -> None:
-    """Each model of the pipeline has a row of its own, and one's trouble is not another's."""
+async def test_each_model_is_rolled_back_separately() -> None:
+    """Every model of the pipeline (ensemble members and fallbacks too) has its own row and its own rollback."""
     at = await desk(1, 2)
-    await at.plane._take_rollout(Heartbeat("w", "n", 1, at.now))
-    await at.plane._take_rollout(Order("n@2", Direction.PROMOTE, "ann", "why", at.now))
+    await at.plane._fold_rollout(Heartbeat("w", "n", 1, at.now))
+    await at.plane._fold_rollout(Order("n@2", Direction.PROMOTE, "ann", "why", at.now))
     row = BreakerRow("n@2", "open", 9, at.now, at.now + 9, 3)
     at.plane._write(at.plane._breakers, row.key, row)
     await at.plane._rollback.consider(row)
-    await at.went()
-    await at.plane._take_rollout(at.orders[-1])
+    await at.decided()
+    await at.plane._fold_rollout(at.orders[-1])
     assert at.plane.rollouts()["n"]["active"] == 1 and at.row.active == 2
 
 
-async def test_a_new_beginning_is_told_in_the_breakers_row() -> None:
-    """Who looks at breakers sees why one closed without a probe."""
+async def test_the_breakers_row_names_the_reason_of_a_reset() -> None:
+    """An operator can see why a breaker closed without a probe."""
     at = await desk(1, 2)
     await at.fails(1)
     await at.promote(1)
@@ -302,8 +303,8 @@ async def test_a_new_beginning_is_told_in_the_breakers_row() -> None:
     assert row is not None and row.changed_by == "failsoft" and "promote by ann" in (row.reason or "")
 
 
-async def test_rollbacks_need_rows_and_two_ways_to_send() -> None:
-    """By themselves, without Faust: one order for a failed cycle, to a version that is not shut by force."""
+async def test_rollbacks_work_without_faust() -> None:
+    """Rollbacks need only rows and two send functions: one order a failed cycle, to a version not forced open."""
     at = await desk(1, 2, 3)
     shut = BreakerRow("m@2", "forced_open", 1, T0, None, 0)
     alerts: list[Alert] = []
@@ -321,4 +322,4 @@ async def test_rollbacks_need_rows_and_two_ways_to_send() -> None:
         await alone.consider(BreakerRow("m@3", "open", 23, at.now, at.now + 9, 3))
         await eventually(lambda: not alone.busy, 10, "the rollback to end")
     assert [each.target for each in orders] == ["m@1"] and not alerts
-    assert at.asked == [1], "what is shut by force is not proved"
+    assert at.asked == [1], "a version whose breaker is forced open is not checked"

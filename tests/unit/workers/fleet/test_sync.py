@@ -1,4 +1,4 @@
-"""Between a worker's breakers and the fleet's: a control plane that does not come, and news that come at any time."""
+"""The sync of a worker with the fleet: a control plane that does not start, and news that arrive at any time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPEN = BreakerRow("m@2", "open", 1, 1_000_000, 1_015_000)
 
 
 class Plane:
-    """A control plane that reads its table at once, or never starts; its app says nothing more."""
+    """A fake control plane whose tables are ready at once, or whose start fails."""
 
     def __init__(self, rows: dict[str, dict[str, Any]], starts: bool) -> None:
         self.ready, self.starts, self.held, self.ended = starts, starts, rows, asyncio.Event()
@@ -47,7 +47,7 @@ class Plane:
 
 
 class Desk:
-    """An exchange with a producer that notes what was sent, and a clock that is moved by hand."""
+    """A sync with a producer that records what was sent, and a clock that the test moves."""
 
     def __init__(self, starts: bool) -> None:
         self.now = 1000.0
@@ -85,7 +85,7 @@ class Desk:
         return done
 
     async def ask(self, times: int) -> None:
-        """A live event comes, and is refused; and again after a while."""
+        """Lets a live event be refused ``times`` times, and waits for each request for probes."""
         for _ in range(times):
             before = self.local._asks
             self.registry.admit("m@2", 1)
@@ -102,8 +102,8 @@ async def apart() -> AsyncIterator[Desk]:
     await desk.sync.stop()
 
 
-async def test_without_a_control_plane_nobody_stays_open_for_ever(apart: Desk) -> None:
-    """The last that it heard was that the breaker is open: it goes on alone, and asks nobody who could not answer."""
+async def test_without_a_control_plane_a_breaker_does_not_stay_open(apart: Desk) -> None:
+    """After an open row and unanswered requests the local breaker becomes autonomous; no request is sent meanwhile."""
     apart.registry.absorb(OPEN)
     apart.now += 15
     await apart.ask(ASKS)
@@ -111,8 +111,8 @@ async def test_without_a_control_plane_nobody_stays_open_for_ever(apart: Desk) -
     assert apart.local.state is BreakerState.HALF_OPEN and apart.sent == [] and not apart.sync.up
 
 
-async def test_rows_come_and_asks_go() -> None:
-    """With a control plane, both within a few looks."""
+async def test_rows_are_obeyed_and_requests_for_probes_are_sent() -> None:
+    """With a control plane, both happen within a few checks; a row that cannot be read is skipped."""
     desk = Desk(starts=True)
     desk.rows["m@2"] = OPEN.to_dict()
     desk.rows["m@9"] = {"key": "m@9"} | {"state": "ajar"}
@@ -128,14 +128,14 @@ async def test_rows_come_and_asks_go() -> None:
         await desk.sync.stop()
 
 
-async def test_a_row_that_came_does_not_wait_for_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control plane says when its table has something new."""
+async def test_a_new_row_does_not_wait_for_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control plane announces each new row, and the sync applies it at once."""
     desk = Desk(starts=True)
     await desk.sync.start()
     try:
         await eventually(lambda: desk.sync.up and desk.sync.not_ready() is None, 10, "the table read")
         monkeypatch.setattr(sync, "LOOK", 60.0)
-        await asyncio.sleep(0.1)  # the look that was due under the old interval is over
+        await asyncio.sleep(0.1)  # the check that was due under the old interval is over
         desk.rows["m@2"] = OPEN.to_dict()
         plane = desk.sync._plane
         assert plane is not None
@@ -145,9 +145,10 @@ async def test_a_row_that_came_does_not_wait_for_the_next_look(monkeypatch: pyte
         await desk.sync.stop()
 
 
-async def test_news_that_came_while_others_were_sent_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trip is everybody's matter at once, not at the next look."""
+async def test_news_that_arrives_during_a_send_is_reported_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trip is reported at once and does not wait for the next check."""
     monkeypatch.setattr(sync, "LOOK", 8.0)
     desk = Desk(starts=True)
     desk.registry.on_news()
-    await asyncio.wait_for(desk.sync._something_to_say(), 15)  # it takes two, and the next look is after sixteen
+    # It takes 2 s (a quarter of LOOK); without the news it would take 16 s.
+    await asyncio.wait_for(desk.sync._something_to_report(), 15)

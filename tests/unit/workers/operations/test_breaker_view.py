@@ -1,4 +1,4 @@
-"""What `failsoft breakers` makes of the changelog: rows read, described and shown, targets checked, orders obeyed."""
+"""The view behind `failsoft breakers`: rows parsed, described and formatted, targets checked, orders obeyed."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def _obey(row: BreakerRow | None, command: Command) -> BreakerRow:
     return after
 
 
-def test_the_last_value_of_a_key_counts_and_null_deletes() -> None:
-    """Keys are JSON strings; what no owner wrote is told and hides no other row; version 10 comes after 9."""
+def test_rows_are_the_last_values_and_null_deletes() -> None:
+    """Keys are JSON strings; an unreadable row is listed and hides no other row; version 10 comes after 9."""
     kept = [_row("m@10", generation=7), _row("m@9"), _row("a@1")]
     latest: dict[bytes | None, bytes | None] = {json.dumps(r.key).encode(): r.to_bytes() for r in kept}
     found = rows({**latest, b'"gone@1"': None, b'"bad@1"': b'{"state": "ajar"}', b"\xff no json": b"[]", None: b"{}"})
@@ -61,7 +61,7 @@ def test_the_last_value_of_a_key_counts_and_null_deletes() -> None:
 
 
 def test_a_model_without_a_row_is_closed() -> None:
-    """Of the pipeline's models that is; a row of a model that it has no more is shown without thresholds."""
+    """A model of the pipeline without a row is closed; a row of a removed model is listed without thresholds."""
     about = listed(
         rows({b'"old@1"': _row("old@1", windows={"w": _window(1, Counts(9, 9, 0, 9))}).to_bytes()}), POLICIES, NOW
     )
@@ -71,11 +71,11 @@ def test_a_model_without_a_row_is_closed() -> None:
         ("repayment-lite", None, "closed", 0),
     ]
     assert (about[0]["failure_rate"], about[0]["failure_rate_opens"]) == (None, None)
-    assert shown(about[1])["for"] is None, "nobody knows since when"
+    assert shown(about[1])["for"] is None, "the start of its state is unknown"
 
 
 def test_rates_are_of_the_fresh_windows() -> None:
-    """Summed over the workers, beside what opens; a worker not heard of for a window's length is left out."""
+    """Rates are sums over the workers, next to the thresholds; a worker silent for a whole window is left out."""
     windows = {
         "a": _window(1, Counts(30, 10, 1, 10)),
         "b": _window(29, Counts(70, 2, 3, 10)),
@@ -95,44 +95,44 @@ def test_rates_are_of_the_fresh_windows() -> None:
 
 
 def test_no_calls_have_no_rate() -> None:
-    """None is not 0: nothing is known."""
+    """Without calls the rates are unknown: None, not 0."""
     about = described("repayment@2", _row(), POLICY, NOW)
     assert (about["calls"], about["failure_rate"], about["slow_rate"]) == (0, None, None)
     assert (shown(about)["failures"], shown(about)["slow"]) == (None, None)
 
 
 @pytest.mark.parametrize(
-    ("until", "left", "told"),
+    ("until", "left", "text"),
     [
         (NOW + 12_900, 12.9, "half-open in 12 s"),
-        (NOW - 5, 0.0, "half-open when a worker has an event to try"),
+        (NOW - 5, 0.0, "half-open as soon as a worker has an event to probe with"),
     ],
 )
-def test_an_open_breaker_says_when_it_may_probe(until: int, left: float, told: str) -> None:
-    """Past its time it waits for somebody who has something to probe with."""
+def test_an_open_breaker_shows_when_it_may_probe(until: int, left: float, text: str) -> None:
+    """After ``until_ms`` an open breaker waits for a worker that has an event to probe with."""
     about = described("repayment@2", _row(state="open", until_ms=until, reason="why"), POLICY, NOW)
-    assert (about["half_open_in_seconds"], shown(about)["next"], about["reason"]) == (left, told, "why")
+    assert (about["half_open_in_seconds"], shown(about)["next"], about["reason"]) == (left, text, "why")
 
 
 @pytest.mark.parametrize(
-    ("lease", "told"),
+    ("lease", "text"),
     [
-        (None, "1 of 3 passed; no probes are lent"),
-        (Lease("w1", 2, NOW - 1000, NOW + 9000, passed=1), "2 of 3 passed; 2 lent to w1, for 9 s"),
-        (Lease("w1", 2, NOW - 9000, NOW - 1), "1 of 3 passed; 2 lent to w1, expired"),
+        (None, "1 of 3 passed; no probes leased"),
+        (Lease("w1", 2, NOW - 1000, NOW + 9000, passed=1), "2 of 3 passed; 2 leased to w1, for 9 s"),
+        (Lease("w1", 2, NOW - 9000, NOW - 1), "1 of 3 passed; 2 leased to w1, expired"),
     ],
 )
-def test_a_half_open_breaker_says_who_probes(lease: Lease | None, told: str) -> None:
-    """Who was lent how many, for how long yet, and what passed of this spell."""
+def test_a_half_open_breaker_shows_its_lease(lease: Lease | None, text: str) -> None:
+    """It shows the worker, number and remaining time of the lease, and the probes passed in this half-open period."""
     about = described("repayment@2", _row(state="half_open", lease=lease, passed=1), POLICY, NOW)
-    assert shown(about)["next"] == told
+    assert shown(about)["next"] == text
     if lease is not None:
         left = max(0, lease.expires_ms - NOW) / 1000
         assert about["lease"] == {"worker": "w1", "probes": 2, "passed": lease.passed, "expires_in_seconds": left}
 
 
-def test_an_unreadable_row_is_told_as_such() -> None:
-    """Its state is that it has none, and the reason is what is wrong with it."""
+def test_an_unreadable_row_is_listed_as_unreadable() -> None:
+    """Its state is ``unreadable``, and its reason is the parse error."""
     about = described("repayment@2", Malformed("state: no such"), POLICY, NOW)
     assert (about["state"], about["reason"]) == ("unreadable", "state: no such")
     assert shown(about)["next"] is None
@@ -144,7 +144,7 @@ def test_an_unreadable_row_is_told_as_such() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [
         (0, "0 s"),
         (0.9, "0 s"),
@@ -155,13 +155,13 @@ def test_an_unreadable_row_is_told_as_such() -> None:
         (345_605, "4 d"),
     ],
 )
-def test_a_span_is_its_two_largest_units(seconds: float, told: str) -> None:
-    """Nobody reads the seconds of a day."""
-    assert span(seconds) == told
+def test_a_span_is_written_in_its_two_largest_units(seconds: float, text: str) -> None:
+    """A length of time is rounded down and written in at most two units."""
+    assert span(seconds) == text
 
 
-def test_a_target_is_a_model_of_the_pipeline() -> None:
-    """With or without a version; else a near spelling, and what there is."""
+def test_a_target_must_name_a_model_of_the_pipeline() -> None:
+    """A target may have a version; an unknown model is refused with a near spelling and the known models."""
     assert model_of("repayment", POLICIES) == model_of("repayment@2", POLICIES) == "repayment"
     for wrong in ("repaymnet", "repaymnet@2", "@2", ""):
         with pytest.raises(ValueError, match="there are: repayment, repayment-lite"):
@@ -170,8 +170,8 @@ def test_a_target_is_a_model_of_the_pipeline() -> None:
         model_of("repaymnet@2", POLICIES)
 
 
-def test_a_version_is_one_that_there_is() -> None:
-    """In the repository or in the fleet: an order for another would make a row that nobody serves."""
+def test_a_targets_version_must_exist() -> None:
+    """The version must be in the repository or the fleet; an order for another would create a useless row."""
     keys = ["repayment@1", "repayment@10", "repayment@2", "repayment-lite@7"]
     check_version("repayment", "repayment", [])
     check_version("repayment@2", "repayment", keys)
@@ -180,8 +180,8 @@ def test_a_version_is_one_that_there_is() -> None:
             check_version(wrong, "repayment", keys)
 
 
-def test_an_order_is_obeyed_when_each_row_that_it_means_shows_it() -> None:
-    """Some row has to; another order, or a row that cannot be read, is not that."""
+def test_an_order_is_obeyed_when_each_targeted_row_shows_it() -> None:
+    """At least one row must show it; another order or an unreadable row does not count."""
     one, both = _command("repayment@2"), _command("repayment")
     old, new = _row("repayment@1"), _row("repayment@2")
     lite = _row("repayment-lite@1")
@@ -199,7 +199,7 @@ def test_an_order_is_obeyed_when_each_row_that_it_means_shows_it() -> None:
 
 
 def test_an_order_that_changes_nothing_is_obeyed_too() -> None:
-    """Closing what is closed leaves the state, and is remembered."""
+    """Closing a closed breaker changes no state, but the row records the order."""
     command = _command("repayment@2", Action.CLOSE)
     after = _obey(_row(), command)
     assert (after.state, after.generation) == ("closed", 0)

@@ -1,4 +1,4 @@
-"""Dead letters: what one says, which are meant, which were replayed, and what a replay carries."""
+"""Dead letters: parsing, filters, groups, replays, and the headers of a replay."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def _replays(*letters: Letter) -> list[Rec]:
     return [Rec("loans.replay", 3, n, 0, b"k", b"{}", again(each, "r")) for n, each in enumerate(letters)]
 
 
-def test_a_replay_carries_the_event_untouched_and_a_new_life() -> None:
-    """Own headers in order, duplicates and bytes that are no text too; retries and crashes at 0, one replay more, no
-    due time."""
+def test_a_replay_keeps_the_event_and_resets_its_control_headers() -> None:
+    """The event's headers are kept in order, with duplicates and non-UTF-8 bytes. Retries and crashes are 0, the number
+    of replays grows by one, and there is no due time."""
     dead = _dead(number=3, replays=1, next_revision=2, version=4, crashes=2)
     headers = again(dead, "today")
     assert headers[: len(OWN)] == OWN
@@ -57,8 +57,8 @@ def test_a_replay_carries_the_event_untouched_and_a_new_life() -> None:
     assert parse(headers) == replace(dead.attempt, number=0, due_ms=None, replays=2, replay_id="today", crashes=0)
 
 
-def test_a_dead_letter_was_replayed_if_its_next_life_exists() -> None:
-    """By origin and number of replays, whatever the replay was called; a death after it is another one."""
+def test_a_dead_letter_was_replayed_if_the_next_replay_exists() -> None:
+    """Replays are matched by origin and number, not by replay id; a death after a replay is a new dead letter."""
     first, other = _dead(), _dead(offset=42)
     done = Replayed()
     done.observe(_replays(first))
@@ -70,14 +70,14 @@ def test_a_dead_letter_was_replayed_if_its_next_life_exists() -> None:
 
 
 def test_a_duplicate_dead_letter_is_replayed_once() -> None:
-    """At least once may write one twice."""
+    """With guarantee = "at_least_once" a dead letter may be written twice."""
     done = Replayed()
     done.add(_dead(at=1))
     assert done.has(_dead(at=2))
 
 
-def test_headers_that_no_worker_wrote_are_not_replayable() -> None:
-    """They have no life to follow, and group by themselves."""
+def test_a_letter_with_unreadable_headers_is_not_replayable() -> None:
+    """Its origin is unknown; such letters form a group of their own."""
     strange = letter(Rec("loans.dead", 0, 0, 5, b"k", b"{}", [("failsoft-attempt", b"many")]))
     assert strange.life is None and strange.group == ("unreadable", None, None)
     assert not Replayed().has(strange)
@@ -104,19 +104,19 @@ def test_headers_that_no_worker_wrote_are_not_replayable() -> None:
         (DeadLetterFilter(kinds=frozenset({"timeout"}), event="e42"), False),
     ],
 )
-def test_a_letter_is_meant_if_it_passes_every_test(chosen: DeadLetterFilter, passes: bool) -> None:
-    """Since is inclusive, until is not; an event is found by its id or its origin."""
+def test_a_filter_matches_letters_that_meet_every_condition(chosen: DeadLetterFilter, passes: bool) -> None:
+    """``since`` is inclusive and ``until`` exclusive; an event is found by its id or its origin."""
     assert chosen.passes(_dead(at=1000), ENVELOPE) is passes
 
 
-def test_an_event_that_cannot_be_read_is_known_by_its_origin() -> None:
-    """As its answer would have been."""
+def test_an_event_that_cannot_be_decoded_has_its_origin_as_id() -> None:
+    """The id is the same as the one its answer would have."""
     headers = _attempt(Kind.MALFORMED).dead_headers("loans")
     assert event_id(letter(Rec("loans.dead", 3, 0, 0, None, b"bad{", headers)), ENVELOPE) == "loans.events-3-41"
 
 
 def test_letters_group_by_kind_model_and_version() -> None:
-    """The largest group first, with its first and last death and how many were replayed."""
+    """The largest group comes first; each has its first and last death and its number of replayed letters."""
     letters = [_dead(Kind.INVALID, 1, 3000), _dead(Kind.TIMEOUT, 2, 2000), _dead(Kind.TIMEOUT, 3, 1000)]
     done = Replayed()
     done.observe(_replays(letters[1]))
@@ -139,8 +139,8 @@ def test_letters_group_by_kind_model_and_version() -> None:
         (None, None),
     ],
 )
-def test_a_value_is_shown_as_what_says_most(value: bytes | None, shown: object) -> None:
-    """JSON, else text, else hex; a tombstone is null."""
+def test_a_value_is_shown_as_json_text_or_hex(value: bytes | None, shown: object) -> None:
+    """A value is shown as JSON, else as text, else as hex; a tombstone is null."""
     about = described(replace(_dead(), record=Rec("d", 0, 0, 0, None, value, OWN)), ENVELOPE, True)
     assert about["value"] == shown and about["key"] is None
     assert about["headers"][1] == {"name": "a", "hex": "ff"}
@@ -148,12 +148,12 @@ def test_a_value_is_shown_as_what_says_most(value: bytes | None, shown: object) 
 
 @pytest.mark.parametrize(("text", "found"), [("3:17", (3, 17)), ("e1", None), ("a:1", None), ("1:", None), ("", None)])
 def test_a_place_is_partition_and_offset(text: str, found: object) -> None:
-    """Anything else is an id."""
+    """Any other text is not a place, so the command takes it as an event's id."""
     assert place(text) == found
 
 
-def test_batches_keep_order_and_bounds() -> None:
-    """By number and by bytes; a letter larger than the bound goes alone."""
+def test_batches_keep_order_and_limits() -> None:
+    """Batches are limited by number and by bytes; a letter larger than the limit is a batch of its own."""
     letters = [replace(_dead(offset=n), record=Rec(offset=n, key=None, value=b"x" * n)) for n in (1, 5, 20, 1, 1, 1)]
     cut = [[each.record.offset for each in batch] for batch in bounded(letters, 2, 10)]
     assert cut == [[1, 5], [20], [1, 1], [1]]

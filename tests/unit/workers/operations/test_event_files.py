@@ -1,4 +1,4 @@
-"""Rows of a file as events: lines, cells, keys, the pipeline's shape, and a rate that does not drift."""
+"""Rows of a file as events: lines, cells, keys, the pipeline's format, and a rate that does not drift."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _rows(text: str, envelope: Envelope = LOANS, key: str | None = None) -> list
 
 
 @given(st.lists(st.binary(max_size=6).map(lambda b: b.replace(b"\n", b"x")), max_size=8), st.data())
-def test_lines_are_the_same_however_the_bytes_come(lines: list[bytes], data: st.DataObject) -> None:
-    """Where a read ends says nothing: lines are cut at line breaks only, and nothing is lost."""
+def test_lines_do_not_depend_on_block_boundaries(lines: list[bytes], data: st.DataObject) -> None:
+    """Lines are cut at line breaks only, not where a read ends, and no byte is lost."""
     whole = b"\n".join(lines)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
     blocks = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
@@ -41,7 +41,7 @@ def test_lines_are_the_same_however_the_bytes_come(lines: list[bytes], data: st.
 
 @given(st.lists(st.lists(st.text(st.sampled_from('ab,"\n é'), min_size=1, max_size=5), min_size=2, max_size=2)))
 def test_csv_is_read_as_it_was_written(table: list[list[str]]) -> None:
-    """Quotes, commas and line breaks inside of cells come through, byte block by byte block."""
+    """Quotes, commas and line breaks inside cells are read back for any split into blocks."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["event_id", "text"])
@@ -78,14 +78,14 @@ def test_csv_is_read_as_it_was_written(table: list[list[str]]) -> None:
         (" 7", " 7"),
     ],
 )
-def test_a_cell_is_what_json_would_call_it(cell: str, meant: object) -> None:
-    """True and false, numbers as JSON writes them, else text; never NaN or an infinity."""
+def test_a_cell_becomes_a_json_value(cell: str, meant: object) -> None:
+    """A cell is true, false, a number in JSON's notation, or text; never NaN or an infinity."""
     found = value(cell)
     assert found == meant and type(found) is type(meant)
 
 
-def test_a_csv_row_becomes_an_event_of_the_pipelines_shape() -> None:
-    """Id and time move under the envelope's names, the rest are features, and an empty cell is left out."""
+def test_a_csv_row_becomes_an_event_in_the_pipelines_format() -> None:
+    """Id and time are written under the envelope's names, the rest are features, and an empty cell is left out."""
     text = (
         "id,timestamp,amount,new,note\n50000,2018-10-30 18:00:00.000,1.5,true,\n50001,2018-10-30T20:00:00+02:00,,no,x\n"
     )
@@ -106,58 +106,58 @@ def test_a_csv_row_becomes_an_event_of_the_pipelines_shape() -> None:
 
 
 def test_the_envelopes_own_columns_come_before_the_usual_names() -> None:
-    """With both event_id and id in a file, event_id is the id, and id a feature."""
+    """If a file has both event_id and id, event_id is the id, and id is a feature."""
     assert _rows("id,event_id\n1,e1\n") == [(b"e1", {"event_id": "e1", "features": {"id": 1}})]
 
 
-def test_features_lie_flat_when_the_envelope_says_so() -> None:
-    """features = "" is the event itself."""
+def test_features_can_be_top_level_fields() -> None:
+    """With features = "" the event object itself holds the features."""
     flat = Envelope(id="id", time=None, features="")
     assert _rows("id,a,b\n1,2,x\n", flat) == [(b"1", {"id": "1", "a": 2, "b": "x"})]
 
 
-def test_the_key_is_a_column_of_ones_choice_or_the_id() -> None:
-    """--key names a column; without an id there is no key, and any partition will do."""
+def test_the_key_is_the_chosen_column_or_the_id() -> None:
+    """--key names a column; without it and without an id a row has no key and may go to any partition."""
     assert [key for key, _ in _rows("id,customer\n1,c9\n2,\n", key="customer")] == [b"c9", None]
     assert [key for key, _ in _rows("a\n1\n")] == [None]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("a,a\n1,2\n", "row 1.*'a' stands there twice"),
+        ("a,a\n1,2\n", "row 1.*'a' appears twice"),
         ("a,\n1,2\n", "row 1.*no name"),
-        ("a,b\n1,2\n1,2,3\n", "row 3 has 3 cells, and the header 2"),
+        ("a,b\n1,2\n1,2,3\n", "row 3 has 3 cells, but the header has 2"),
         ('a,b\n1,"2\n', "row 2: unexpected end of data"),
     ],
 )
-def test_a_csv_that_cannot_be_read_is_refused_by_row(text: str, said: str) -> None:
-    """No row is guessed at: the first one that does not fit is named."""
-    with pytest.raises(BadRow, match=said):
+def test_a_csv_that_cannot_be_read_is_refused_by_row(text: str, message: str) -> None:
+    """The error names the first row that cannot be read; no row is guessed."""
+    with pytest.raises(BadRow, match=message):
         _rows(text)
 
 
-def test_a_key_that_is_no_column_is_refused() -> None:
-    """And the message names those that there are."""
+def test_an_unknown_key_column_is_refused() -> None:
+    """The error lists the existing columns."""
     with pytest.raises(BadRow, match="no column is called 'customer'; there are: id, a"):
         _rows("id,a\n1,2\n", key="customer")
 
 
-def test_a_short_row_lacks_its_last_cells() -> None:
-    """As spreadsheets write it; a byte order mark and Windows line ends are theirs too."""
+def test_missing_last_cells_of_a_row_are_empty() -> None:
+    """Spreadsheets write such rows; they also write a byte order mark and Windows line ends, which are accepted."""
     lines = _fed(Lines(quoted=True), ["\ufeffid,a,b\r\n1,2\r\n".encode()])
     assert [json.loads(e) for _, e in Csv(LOANS, None).rows(lines)] == [{"event_id": "1", "features": {"a": 2}}]
 
 
-def test_a_time_that_is_none_is_sent_as_it_is_and_counted() -> None:
-    """The worker takes the record's time instead; the user is told how often."""
+def test_a_time_that_cannot_be_parsed_is_sent_unchanged_and_counted() -> None:
+    """The worker uses the record's time instead, and the command prints the count."""
     parse = Csv(LOANS, None)
     (row,) = parse.rows([b"id,timestamp", b"1,yesterday"])
     assert json.loads(row[1])["occurred_at"] == "yesterday" and parse.untimed == 1
 
 
 def test_ndjson_is_sent_byte_for_byte() -> None:
-    """Spacing, key order, trailing carriage returns and malformed lines are kept; only empty lines are no events."""
+    """Spacing, key order, trailing carriage returns and malformed lines are kept; only empty lines are skipped."""
     raw = b'{"event_id": "e1",  "x":1.0}\r\nnot json\n\n[1]\n{"event_id":7}'
     rows: list[Row] = list(Ndjson(LOANS, None).rows(_fed(Lines(), [raw])))
     assert rows == [
@@ -169,26 +169,26 @@ def test_ndjson_is_sent_byte_for_byte() -> None:
 
 
 def test_a_key_of_ndjson_may_be_a_feature() -> None:
-    """--key is looked for in the event, then in its features."""
+    """--key is looked up in the event, then in its features."""
     rows = Ndjson(LOANS, "customer").rows([b'{"features":{"customer":"c"}}', b'{"customer":true,"features":1}', b"{}"])
     assert [key for key, _ in rows] == [b"c", b"true", None]
 
 
-def test_the_nth_is_due_at_its_time_whatever_came_before() -> None:
-    """A rate is a schedule: late ones are caught up, so ten seconds at 500/s are 5,000 and not fewer."""
+def test_a_rate_does_not_drift() -> None:
+    """Each item has a fixed due time and late items are caught up: ten seconds at 500/s give 5,000 items."""
     schedule = Schedule(500.0, start=100.0)
     done = 0
     now = 100.0
     while now < 110.0:
         done += int(schedule.allowed(done, now))
-        now += 0.0137 if done % 2 else 0.3  # a clock that is looked at irregularly
+        now += 0.0137 if done % 2 else 0.3  # the clock is read at irregular intervals
     done += int(schedule.allowed(done, 110.0))
     assert done == 5001  # the first is due at once
 
 
 @given(st.floats(0.1, 1e6), st.integers(0, 10**6), st.floats(0, 1e4))
 def test_after_its_wait_the_next_one_may_go(rate: float, done: int, now: float) -> None:
-    """wait is never in vain, and there is none when something may go already."""
+    """After ``wait`` seconds at least one item is allowed; the wait is 0 if one is allowed already."""
     schedule = Schedule(rate, start=0.0)
     wait = schedule.wait(done, now)
     assert (wait == 0.0) == (schedule.allowed(done, now) >= 1)
@@ -196,6 +196,6 @@ def test_after_its_wait_the_next_one_may_go(rate: float, done: int, now: float) 
 
 
 def test_without_a_rate_nothing_waits() -> None:
-    """As fast as it goes."""
+    """Without a rate every item is allowed at once."""
     assert Schedule(None, 0.0).wait(10**9, 0.0) == 0.0
     assert Schedule(None, 0.0).allowed(10**9, 0.0) == float("inf")

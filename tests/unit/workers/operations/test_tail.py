@@ -1,4 +1,4 @@
-"""Which answers a follower is shown."""
+"""Which answers `failsoft tail` shows."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def _answer(event: str, source: str) -> Rec:
 ANSWERS = [_answer("e1", "primary"), _answer("e1", "static"), _answer("e11", "fallback_model")]
 
 
-def test_everything_is_shown_unless_told_otherwise() -> None:
-    """No filter, no parsing."""
+def test_without_a_filter_every_record_is_shown() -> None:
+    """Without a filter no value is parsed."""
     assert TailFilter().choose([*ANSWERS, Rec(value=b"not json")]) == [*ANSWERS, Rec(value=b"not json")]
 
 
-def test_degraded_is_told_by_the_header_alone() -> None:
-    """The value may be anything: it is not looked at."""
+def test_the_source_header_decides_whether_an_answer_is_degraded() -> None:
+    """The value is not read, so it may be anything."""
     strange = Rec(value=b"not json", headers=[("failsoft-source", b"static")])
     assert TailFilter(degraded=True).choose([*ANSWERS, strange]) == [*ANSWERS[1:], strange]
 
 
-def test_an_ensemble_says_itself_whether_it_is_degraded() -> None:
-    """Its header cannot: with all members it is the primary. An id that quotes the words is no such word."""
+def test_the_value_decides_whether_an_ensembles_answer_is_degraded() -> None:
+    """An ensemble's header does not tell whether members were missing. The same text inside an id is ignored."""
     whole, lacking = _answer("e1", "ensemble"), _answer("e2", "ensemble")
     whole = replace(whole, value=json.dumps({"event_id": '"degraded":true', "degraded": False}).encode())
     lacking = replace(lacking, value=b'{"event_id":"e2","degraded":true}')
@@ -39,7 +39,7 @@ def test_an_ensemble_says_itself_whether_it_is_degraded() -> None:
 
 
 def test_an_event_is_found_by_its_whole_id() -> None:
-    """An id that merely contains it, or another field that says it, is not the event."""
+    """An id that contains the wanted one, or another field with that value, does not match."""
     quoted = Rec(value=b'{"event_id":"x","label":"e1"}')
     assert TailFilter(event="e1").choose([*ANSWERS, quoted]) == ANSWERS[:2]
     assert TailFilter(degraded=True, event="e1").choose(ANSWERS) == ANSWERS[1:2]
@@ -49,15 +49,15 @@ FOREIGN = (None, b"", b"e1", b'"e1"', b'["e1"]', b'{"event_id":"e1"', b'{"event_
 
 
 @pytest.mark.parametrize("value", FOREIGN)
-def test_what_no_worker_wrote_is_no_answer(value: bytes | None) -> None:
-    """Anyone who may write to the topic can leave it there, with an event's id in it: whoever follows goes on."""
+def test_a_record_of_another_program_is_not_an_answer(value: bytes | None) -> None:
+    """Any program may write to the topic, even with an event's id; the command skips over such a record."""
     foreign = Rec(value=value, headers=[("failsoft-source", b"static")])
     assert answer(foreign) is None
     assert TailFilter(degraded=True, event="e1").choose([foreign, *ANSWERS]) == ANSWERS[1:2]
 
 
-def test_an_object_without_an_answers_parts_is_none() -> None:
-    """It would have no line in a table."""
+def test_an_object_without_the_fields_of_an_answer_is_not_an_answer() -> None:
+    """It could not be shown as a table line."""
     whole = dict.fromkeys(("score", "label", "model", "version", "reason", "revision", "final", "degraded"))
     whole |= {"event_id": "e1", "scored_at": "2026-01-01T00:00:00Z", "source": "static"}
     assert answer(Rec(value=json.dumps(whole).encode())) == whole
