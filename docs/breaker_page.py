@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from docs.markdown import code, page, table
-from failsoft.models.breaker.fleet import ALONE_MS
-from failsoft.models.breaker.local import ALONE_AFTER, ASKS, EVERY, FIRST
+from failsoft.models.breaker.fleet import LONE_FAILURE_MS
+from failsoft.models.breaker.local import AUTONOMOUS_AFTER, MAX_REQUESTS, REPORT_EVERY, RESERVED_FOR
 from failsoft.models.breaker.policy import LEAST_LEASE
 from failsoft.models.breaker.rules import TRANSITIONS, BreakerEvent, BreakerState
 from failsoft.schemas.fleet.breaker import Action
 from failsoft.workers.fleet.control_plane import SESSION
-from failsoft.workers.fleet.sync import GIVEN_UP_AFTER
+from failsoft.workers.fleet.sync import TABLE_WITHIN
 
 _STATES = {
     BreakerState.CLOSED: "All calls are made and counted. It opens when a rate over the window reaches its threshold.",
@@ -64,24 +64,26 @@ Kafka's consumer group assigns the only partition of `<name>.outcomes` to one wo
 is a value of the Faust table `breakers`, whose changelog is the topic `<name>-breakers-changelog`. The owner writes
 transitions and sick nodes to `<name>.alerts` as events.
 
-**Reports.** A worker reports the totals of its window every {EVERY * 1000:.0f} ms when they change. It reports a trip
-of its local breaker and the results of probes at once. Reports carry totals, so a lost or repeated report does no harm.
+**Reports.** A worker reports the totals of its window every {REPORT_EVERY * 1000:.0f} ms when they change. It
+reports a trip of its local breaker and the results of probes at once. Reports carry totals, so a lost or
+repeated report does no harm.
 
 **Quorum.** The fleet's breaker opens when two conditions hold. First, the sum of all windows is over a threshold, by
 the rule that applies to one window. Second, the failures are not those of a single worker. One of these shows it:
 
 - Two workers fail by themselves: their local breakers are open, or a quarter of `minimum_calls` has a rate over the
   threshold.
-- One worker fails by itself, has done so for {ALONE_MS / 1000:g} s, and is at least half of the workers that reported.
+- One worker fails by itself, has done so for {LONE_FAILURE_MS / 1000:g} s, and is at least half of the workers
+  that reported.
 - The sum of the other workers is over a threshold too, for which a quarter of `minimum_calls` is enough. The worker
   that is left out is the one that fails by itself, or the one with the most failures and slow runs.
 
 A worker whose local breaker is open makes no calls. Its last counts stay in the sum until they leave the window.
 
 **Sick node.** When one worker fails and the others do not, only its local breaker opens, and this worker answers from
-the fallback. After {ALONE_MS / 1000:g} s the owner reports it as sick: an alert `node_sick`, and `failsoft_node_sick`
-is 1 at that worker. The other workers go on calling the model. The worker is well again when its rates are under the
-thresholds.
+the fallback. After {LONE_FAILURE_MS / 1000:g} s the owner reports it as sick: an alert `node_sick`, and
+`failsoft_node_sick` is 1 at that worker. The other workers go on calling the model. The worker is well again when its
+rates are under the thresholds.
 
 **Generation.** Each transition of the row and each new lease increments the row's generation. The owner drops reports
 of another generation, so a late result of an older state changes nothing.
@@ -92,8 +94,8 @@ least {LEAST_LEASE:g} s. One failed probe reopens the row, for longer. When all 
 prober dies, its lease ends at its time, and the next worker that asks gets the remaining probes.
 
 **The ladder.** Retries wait while the row is open, so no attempt is spent on a model that is known to be down. In
-the first {FIRST:g} s of a half-open period only waiting retries probe, which spares live events. In every second period
-it is the reverse: only live events probe. After this time any call may be a probe.
+the first {RESERVED_FOR:g} s of a half-open period only waiting retries probe, which spares live events. In every
+second period it is the reverse: only live events probe. After this time any call may be a probe.
 
 - A retry that fails as a probe stays on its rung and keeps its number of attempts. A crash is counted and written.
 - Retries of the first rungs probe first. In the periods of live events, when no live event came, the probes are drawn
@@ -108,10 +110,10 @@ it is the reverse: only live events probe. After this time any call may be a pro
 - The owner dies: another worker takes over after {SESSION:g} s and continues from the row. Until then the row stays
   as it is.
 - Kafka or Faust does not provide the table: workers follow their local breakers and send no reports, and
-  `failsoft_control_plane_up` is 0. After a start the ladder waits {GIVEN_UP_AFTER:g} s for the table. Then it follows
+  `failsoft_control_plane_up` is 0. After a start the ladder waits {TABLE_WITHIN:g} s for the table. Then it follows
   the local breaker too.
-- The row is not `closed` and the owner does not answer: a worker that has asked for probes {ASKS} times, over
-  {ALONE_AFTER:g} s, becomes autonomous. It follows its local breaker and probes by itself until the row changes.
+- The row is not `closed` and the owner does not answer: a worker that has asked for probes {MAX_REQUESTS} times, over
+  {AUTONOMOUS_AFTER:g} s, becomes autonomous. It follows its local breaker and probes by itself until the row changes.
 
 ## Orders
 

@@ -239,7 +239,7 @@ def answers(scored: Scored) -> list[GivenAnswer]:
     """Every answer of a batch, in the order of writing."""
     return [
         GivenAnswer(record, a.ids[i], a.source, a.reason, a.revision, a.final, a.predictions.row(i).score)  # type: ignore[arg-type]
-        for a, records in ((g.answers, g.records) for g in scored.verdicts.given)
+        for a, records in ((g.answers, g.records) for g in scored.verdicts.answered)
         for i, record in enumerate(records)
     ]
 

@@ -61,12 +61,12 @@ class Verdicts:
     """The results of a batch. A record may be in several lists: with a provisional answer it also has a retry.
 
     Attributes:
-        given: the answers.
+        answered: the answers.
         retries: the records for the rungs.
         dead: the records for the dead letters.
     """
 
-    given: list[AnswerBatch] = field(default_factory=list)
+    answered: list[AnswerBatch] = field(default_factory=list)
     retries: list[Retries] = field(default_factory=list)
     dead: list[Dead] = field(default_factory=list)
 
@@ -77,8 +77,8 @@ def route(verdicts: Verdicts, names: Names) -> list[tuple[str, list[Row]]]:
     The partition is not decided here: lane i writes everything to partition i.
     """
     out: list[tuple[str, list[Row]]] = []
-    if verdicts.given:
-        out.append((names.scored, _in_order([(g.rows, _answers(g)) for g in verdicts.given])))
+    if verdicts.answered:
+        out.append((names.scored, _in_order([(g.rows, _answers(g)) for g in verdicts.answered])))
     rungs: dict[str, list[Retries]] = {}
     for retries in verdicts.retries:
         rungs.setdefault(retries.delay, []).append(retries)
@@ -108,9 +108,9 @@ def _retries(retries: Retries) -> list[Row]:
     return [(r.key, r.value, h) for r, h in zip(retries.records, retries.headers, strict=True)]
 
 
-def _answers(given: AnswerBatch) -> list[Row]:
-    headers = scored.headers(given.answers)
+def _answers(batch: AnswerBatch) -> list[Row]:
+    headers = scored.headers(batch.answers)
     return [
         (record.key, value, [*headers, *trace_headers(record.headers)] if record.headers else headers)
-        for record, value in zip(given.records, scored.encode(given.answers), strict=True)
+        for record, value in zip(batch.records, scored.encode(batch.answers), strict=True)
     ]

@@ -137,7 +137,7 @@ def main() -> int:
     if given.gate:
         wait_at(given.gate)
     if given.batch:
-        batch_size.FIRST, batch_size.LARGEST = min(batch_size.FIRST, given.batch), given.batch
+        batch_size.FIRST_LIMIT, batch_size.LARGEST = min(batch_size.FIRST_LIMIT, given.batch), given.batch
     return process.run(pipeline, Options(worker_id=worker, wrap=wrap))
 
 

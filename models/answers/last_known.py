@@ -12,7 +12,7 @@ from failsoft.schemas.prediction import Label, Prediction, Predictions
 
 # Keys that are kept. A key of 21 bytes with a binary answer takes 405 bytes (measured), so the total is some 40 MB; a
 # worker may use 300 MB.
-REMEMBERED = 100_000
+KEYS_KEPT = 100_000
 
 
 class KnownAnswer(NamedTuple):
@@ -48,7 +48,7 @@ class LastKnown:
     hold no reference to the batch's arrays, so that one remaining key does not keep a whole batch in memory.
     """
 
-    def __init__(self, max_age: float, max_count: int = REMEMBERED) -> None:
+    def __init__(self, max_age: float, max_count: int = KEYS_KEPT) -> None:
         """``max_age`` is in seconds; ``max_count`` is a number of keys."""
         self.max_age = max_age
         self.max_count = max_count

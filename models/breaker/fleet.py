@@ -27,7 +27,7 @@ COMMANDS_KEPT = 8
 """Commands that a row remembers. A new owner reads the last few seconds again; more commands than this are not given
 in that time."""
 
-ALONE_MS = 1_000
+LONE_FAILURE_MS = 1_000
 """Milliseconds for which one worker must fail before it opens the fleet breaker alone or counts as a sick node.
 
 Four report intervals, so that the other workers report too if they have calls. Without this wait, the first worker to
@@ -121,7 +121,7 @@ def quorum(policy: BreakerPolicy, windows: Iterable[WorkerWindow], now_ms: int) 
     The summed counts must be over a threshold, and one worker alone must not be the cause. One of these must hold:
 
     - at least two workers fail on their own counts;
-    - one worker fails, has failed for ``ALONE_MS``, and is at least half of the workers that reported;
+    - one worker fails, has failed for ``LONE_FAILURE_MS``, and is at least half of the workers that reported;
     - the sum without the worker with most failures is over a threshold too. This covers many workers with so few calls
       each that none can be judged on its own counts.
     """
@@ -309,7 +309,7 @@ def _fresh(at_ms: int, policy: BreakerPolicy, now_ms: int) -> bool:
 
 
 def _failing_long_enough(w: WorkerWindow, now_ms: int) -> bool:
-    return w.failing_ms is not None and abs(now_ms - w.failing_ms) >= ALONE_MS
+    return w.failing_ms is not None and abs(now_ms - w.failing_ms) >= LONE_FAILURE_MS
 
 
 def _quarter_minimum(policy: BreakerPolicy) -> BreakerPolicy:

@@ -18,22 +18,22 @@ from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
 from failsoft.models.breaker.window import Counts, Window
 from failsoft.schemas.fleet.breaker import BreakerRow, Probes, Report, ReportKind
 
-EVERY = 0.25
+REPORT_EVERY = 0.25
 """Seconds between two reports of the same kind. A trip or a probe's result is reported at once."""
 
-ALONE_AFTER = 20.0
+AUTONOMOUS_AFTER = 20.0
 """Seconds without an answer to requests for probes before a worker becomes autonomous. A killed owner is replaced
 within the session timeout (6 s), and its successor must first read the table."""
 
-ASKS = 3
+MAX_REQUESTS = 3
 """Requests without an answer before a worker becomes autonomous. A single request may be lost, or be too early by the
-owner's clock; with one event a minute, ALONE_AFTER has already passed at the second."""
+owner's clock; with one event a minute, AUTONOMOUS_AFTER has already passed at the second."""
 
-AGAIN_BY = 0.1
+RESEND_AFTER = 0.1
 """Share of the policy's window after which unchanged totals are reported again. Reports get lost, and the owner drops
 a report that is as old as the window, even if the totals stay the same because calls arrive at a steady rate."""
 
-FIRST = 1.0
+RESERVED_FOR = 1.0
 """Seconds at the start of a half-open period that are reserved for one kind of probe.
 
 First come waiting retries, so that live events are not spent on probes. After an odd number of reopenings, live events
@@ -41,7 +41,7 @@ come first instead: the records at the heads of the rungs may be ones that no mo
 healthy version would never pass its probes. In these periods retries are also taken from any position on their rungs,
 since no live events may arrive. After the reserved time both kinds may use the remaining probes."""
 
-WAITING_SEEN = 2.0
+DEMAND_VALID_FOR = 2.0
 """Seconds for which waiting retries or refused calls count as records to probe with. Lanes check for waiting retries
 twice a second. A lease for records that are gone would block the other workers until it expires."""
 
@@ -203,7 +203,7 @@ class LocalBreaker:
             return self._own_breaker_retries(now)
         if BreakerState(row.state) is BreakerState.DISABLED:
             return True
-        return bool(self._probes_left(row, now_ms)) and not (row.reopenings % 2 and now - self._since < FIRST)
+        return bool(self._probes_left(row, now_ms)) and not (row.reopenings % 2 and now - self._since < RESERVED_FOR)
 
     def tick(self, now: float) -> list[Move]:
         """Makes the transitions of the worker's own breaker that depend on time alone."""
@@ -221,7 +221,7 @@ class LocalBreaker:
         own = self.breaker
         if own.state is BreakerState.CLOSED:
             return True
-        if own.state is not BreakerState.HALF_OPEN or (own.reopenings % 2 and now - own.since < FIRST):
+        if own.state is not BreakerState.HALF_OPEN or (own.reopenings % 2 and now - own.since < RESERVED_FOR):
             return False
         snapshot = own.snapshot(now)
         return snapshot.outstanding + snapshot.passed < snapshot.policy.probes
@@ -231,8 +231,8 @@ class LocalBreaker:
         self._wanted = now
 
     def _demand(self, now: float) -> int:
-        """How many records to probe with were seen within ``WAITING_SEEN``."""
-        return self._want if now - self._wanted < WAITING_SEEN else 0
+        """How many records to probe with were seen within ``DEMAND_VALID_FOR``."""
+        return self._want if now - self._wanted < DEMAND_VALID_FOR else 0
 
     def _probes_left(self, row: BreakerRow, now_ms: int) -> int:
         """Unused probes of the lease; 0 if a previous process of this worker requested the lease."""
@@ -243,8 +243,8 @@ class LocalBreaker:
 
     def _retries_first(self, row: BreakerRow, now: float) -> bool:
         last_seen = self._waiting_seen
-        waiting = last_seen is not None and now - last_seen < WAITING_SEEN
-        return waiting and not row.reopenings % 2 and now - self._since < FIRST
+        waiting = last_seen is not None and now - last_seen < DEMAND_VALID_FOR
+        return waiting and not row.reopenings % 2 and now - self._since < RESERVED_FOR
 
     # --- reports to the owner -------------------------------------------------------------------------------------
 
@@ -275,11 +275,11 @@ class LocalBreaker:
         state = (counts, self.tripped)
         at, reported = self._sent.get(ReportKind.WINDOW, (-math.inf, (Counts(), False)))
         if state != reported:
-            every = 0.0 if self.tripped else EVERY
+            every = 0.0 if self.tripped else REPORT_EVERY
         elif self.tripped:
-            every = EVERY
+            every = REPORT_EVERY
         elif counts.calls:
-            every = AGAIN_BY * self.policy.window
+            every = RESEND_AFTER * self.policy.window
         else:
             return
         if now - at >= every:
@@ -287,15 +287,20 @@ class LocalBreaker:
             yield replace(base, counts=counts, tripped=self.tripped)
 
     def _due(self, kind: ReportKind, content: object, now: float) -> bool:
-        """Is a report of ``kind`` due? It is if its content changed, or if the last one is ``EVERY`` old."""
+        """Is a report of ``kind`` due? It is if its content changed, or if the last one is ``REPORT_EVERY`` old."""
         before = self._sent.get(kind)
-        if before is not None and before[1] == content and now - before[0] < EVERY:
+        if before is not None and before[1] == content and now - before[0] < REPORT_EVERY:
             return False
         self._sent[kind] = (now, content)
         return True
 
     def _become_autonomous(self, now: float) -> None:
-        if self._autonomous or self._asks < ASKS or self._asked_since is None or now - self._asked_since < ALONE_AFTER:
+        if (
+            self._autonomous
+            or self._asks < MAX_REQUESTS
+            or self._asked_since is None
+            or now - self._asked_since < AUTONOMOUS_AFTER
+        ):
             return
         self._base = self.generation + 1
         self._autonomous = True

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from failsoft.schemas.backoff import doubled, upper_half
 
-AT_ONCE = 64
+DEATHS_WITHOUT_WAIT = 64
 """Deaths in a row, with no answer between them, that are followed by a restart at once. A batch that kills its process
 is halved until the failing row stands alone. Thirteen deaths find one row in 4,096, the largest batch, and several
 lanes may each bisect a batch. A wait would be longer than any deadline, and a fork costs only milliseconds."""
 
-FIRST = 0.1
+FIRST_WAIT = 0.1
 """Seconds of the first wait. Without it a process that dies at every start would keep a core busy."""
 
-LONGEST = 10.0
+LONGEST_WAIT = 10.0
 """Seconds of the longest wait. A missing resource (mostly memory) may be back at any time, and a try costs a second."""
 
 HEALTHY = 30.0
@@ -40,8 +40,8 @@ class Restarts:
         self.deaths = 0
 
     def after(self, now: float, u: float) -> float:
-        """Seconds until the next start, after a death at ``now`` (monotonic seconds): 0 for the first ``AT_ONCE``
-        deaths, then doubling.
+        """Seconds until the next start, after a death at ``now`` (monotonic seconds): 0 for the first
+        ``DEATHS_WITHOUT_WAIT`` deaths, then doubling.
 
         ``u`` in [0, 1) spreads the wait over its upper half, so that processes that died together do not restart
         together.
@@ -49,6 +49,6 @@ class Restarts:
         if self.last is not None and now - self.last >= HEALTHY:
             self.deaths = 0
         self.deaths, self.last = self.deaths + 1, now
-        if self.deaths <= AT_ONCE:
+        if self.deaths <= DEATHS_WITHOUT_WAIT:
             return 0.0
-        return upper_half(doubled(FIRST, LONGEST, self.deaths - AT_ONCE - 1), u)
+        return upper_half(doubled(FIRST_WAIT, LONGEST_WAIT, self.deaths - DEATHS_WITHOUT_WAIT - 1), u)

@@ -18,7 +18,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, FeatureType, Spec
 from failsoft.schemas.prediction import Floats, Label, Predictions
 
-About = dict[str, Any]
+BlocksHeader = dict[str, Any]
 """The JSON header that describes the blocks."""
 
 Block = NDArray[Any] | bytes
@@ -33,9 +33,9 @@ class Damaged(ValueError):
     """A message that a working process never sends. The process that sent it must not be used any more."""
 
 
-def send_columns(columns: Columns) -> tuple[About, list[Block]]:
+def send_columns(columns: Columns) -> tuple[BlocksHeader, list[Block]]:
     """Encodes a batch for the model: one block for a matrix or a column of numbers, two (lengths, text) for strings."""
-    about: About = {"rows": columns.size, "matrix": columns.matrix is not None}
+    about: BlocksHeader = {"rows": columns.size, "matrix": columns.matrix is not None}
     if columns.why:
         about["why"] = [[i, name, why] for (i, name), why in columns.why.items()]
     if columns.matrix is not None:
@@ -72,12 +72,12 @@ def columns(about: Mapping[str, Any], blocks: Sequence[Bytes], specs: tuple[Spec
     return made
 
 
-def send_answer(answer: ModelOutput | Failure) -> tuple[About, list[Block]]:
+def send_answer(answer: ModelOutput | Failure) -> tuple[BlocksHeader, list[Block]]:
     """Encodes a batch's answers for the worker."""
     if isinstance(answer, Failure):
         return {"failure": [answer.kind, answer.message]}, []
     predictions = answer.predictions
-    about: About = {"scores": str(predictions.scores.dtype)}
+    about: BlocksHeader = {"scores": str(predictions.scores.dtype)}
     blocks: list[Block] = [np.ascontiguousarray(predictions.scores)]
     if predictions.labels is not None:
         kinds = set(map(type, predictions.labels))
@@ -162,14 +162,14 @@ def _row(i: int, n: int) -> int:
     return i
 
 
-SAID = frozenset({Kind.MODEL_ERROR, Kind.TIMEOUT, Kind.BAD_OUTPUT, Kind.INVALID, Kind.UNAVAILABLE})
+SESSION_KINDS = frozenset({Kind.MODEL_ERROR, Kind.TIMEOUT, Kind.BAD_OUTPUT, Kind.INVALID, Kind.UNAVAILABLE})
 """The failure kinds that a session gives for a batch or a row. Only a worker decides the other kinds. For example,
 ``malformed`` from a damaged process would send an event to the dead letters without an answer."""
 
 
 def _failure(kind: str, message: str) -> Failure:
     parsed = Kind(kind)
-    if parsed not in SAID:
+    if parsed not in SESSION_KINDS:
         raise Damaged(f"a failure kind that a model cannot have: {parsed}")
     return Failure(parsed, str(message))
 

@@ -38,7 +38,7 @@ STOP = struct.Struct("=q")
 FAILED = 70
 """Exit code of a replica that ended with an unexpected exception. The traceback is on stderr."""
 
-MOST = 1 << 30
+LARGEST_HEADER = 1 << 30
 """Largest JSON header of a batch or an answer, in bytes. An answer lists each failed row with a message."""
 
 _FDS = 3  # file descriptors sent for one fork: socket, stop pipe, segment
@@ -145,7 +145,7 @@ def _serve(session: Session, channel: Channel, stop: int, segment: Segment) -> N
             segment.mark(call["run"])  # if the process dies from here on, this call is the cause
             cancel = stops.begin(call["run"])
             header, *blocks = segment.read(call["blocks"])
-            columns = codec.columns(wire.loads(bytes(header), MOST), blocks, specs)
+            columns = codec.columns(wire.loads(bytes(header), LARGEST_HEADER), blocks, specs)
             about, answers = codec.send_answer(session.run(columns, cancel))
             del columns, blocks, header  # they are views of the memory that the answer overwrites
             channel.send({"run": call["run"], "blocks": segment.write([wire.dumps(about), *answers])})

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.isolation import codec
-from failsoft.models.isolation.codec import About, Damaged
-from failsoft.models.isolation.forkserver import MOST
+from failsoft.models.isolation.codec import BlocksHeader, Damaged
+from failsoft.models.isolation.forkserver import LARGEST_HEADER
 from failsoft.models.isolation.pool import Replicas
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica
 from failsoft.models.isolation.transport import ChannelClosed
@@ -40,7 +40,7 @@ process costs a fork and its warm caches, a process that stops by itself costs n
 100 ms."""
 
 
-DEAF = Death("timeout", "its process did not stop at its deadline, and was killed")
+DID_NOT_STOP = Death("timeout", "its process did not stop at its deadline, and was killed")
 """The death of a process that was killed because it did not stop: it was inside one operator."""
 
 
@@ -128,12 +128,12 @@ class Isolated:
                 now = self._clock()
                 kill_at = now + GRACE - TICK if kill_at is None else kill_at
                 if now >= kill_at:
-                    self._replicas.kill(replica, DEAF)
+                    self._replicas.kill(replica, DID_NOT_STOP)
                     return late(self.key, self.card)
             if reply.get("run") != number:
                 raise Damaged(f"an answer to call {reply.get('run')} instead of call {number}")
             header, *blocks = replica.segment.read(reply["blocks"])
-            answer = codec.answer(wire.loads(bytes(header), MOST), blocks, n)
+            answer = codec.answer(wire.loads(bytes(header), LARGEST_HEADER), blocks, n)
         except ChannelClosed:
             death = self._replicas.death(replica)
             if replica.segment.marked < number:
@@ -182,7 +182,7 @@ class _Stop:
                 replica.end_call(number)
 
 
-def _order(artifact: Artifact, card: ModelCard) -> About:
+def _order(artifact: Artifact, card: ModelCard) -> BlocksHeader:
     """The message that tells the forkserver what to load. Of the card it has only what a Session reads."""
     features = [f.model_dump(mode="json", include={"name", "type", "categories", "unseen"}) for f in card.features]
     return {

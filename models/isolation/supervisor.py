@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from failsoft.models.isolation.codec import About, Damaged
+from failsoft.models.isolation.codec import BlocksHeader, Damaged
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica, Shared
 from failsoft.models.isolation.transport import Channel, ChannelClosed, Segment
 from failsoft.models.runtime.memory import out_of_memory
@@ -41,7 +41,7 @@ def idle_for(now: float, due: float, load_until: float | None, missing: bool) ->
     return max(0.0, due - now) if missing else None
 
 
-def fate(code: int, stderr: str, memory: int | None) -> Death:
+def death_of(code: int, stderr: str, memory: int | None) -> Death:
     """Describes how a process ended, from its exit code, its stderr and its memory limit.
 
     ``code`` is negative for a signal; ``stderr`` is the text that the process wrote; ``memory`` is in bytes, None for
@@ -62,7 +62,7 @@ class ReplicaSupervisor:
     def __init__(
         self,
         shared: Shared,
-        order: About,
+        order: BlocksHeader,
         count: int,
         memory: int | None,
         on_death: Callable[[Death], None],
@@ -199,7 +199,7 @@ class ReplicaSupervisor:
         except (ChannelClosed, Damaged, TypeError, ValueError):
             self._forkserver_ended()
 
-    def _handle(self, message: About) -> None:
+    def _handle(self, message: BlocksHeader) -> None:
         shared = self._shared
         if "loaded" in message:
             with shared.changed:
@@ -291,4 +291,4 @@ class ReplicaSupervisor:
         stderr = ""
         with contextlib.suppress(BlockingIOError):
             stderr = os.read(self._errors, 1 << 16).decode(errors="replace").strip()
-        return fate(code, stderr, self._memory)
+        return death_of(code, stderr, self._memory)

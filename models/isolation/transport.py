@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from failsoft.models.isolation.codec import About, Block, Bytes, Damaged
+from failsoft.models.isolation.codec import Block, BlocksHeader, Bytes, Damaged
 from failsoft.schemas import wire
 
-FIRST = 1 << 18
+FIRST_SEGMENT = 1 << 18
 """Bytes of a new segment. It holds some hundred events, and its size doubles as batches grow."""
 
-MOST = 1 << 32
+LARGEST_ANSWER = 1 << 32
 """Largest size in bytes that an answer may claim. A batch is a few megabytes; only a damaged process claims more."""
 
 _ALIGNED = 64
@@ -109,9 +109,9 @@ class Segment:
             return
         there = os.fstat(self.fd).st_size
         if size > there or there == 0:
-            if not grow or size > MOST:
+            if not grow or size > LARGEST_ANSWER:
                 raise Damaged(f"{size} bytes claimed of {there}")
-            there = max(size, 2 * there, FIRST)
+            there = max(size, 2 * there, FIRST_SEGMENT)
             os.ftruncate(self.fd, there)
         self._map, self._size = mmap.mmap(self.fd, there), there
 
@@ -145,7 +145,7 @@ class Channel:
                 socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(tick), int(tick % 1 * 1_000_000))
             )
 
-    def send(self, message: About) -> None:
+    def send(self, message: BlocksHeader) -> None:
         """Sends one message without waiting: it is far smaller than the socket's buffer. Raises ChannelClosed."""
         try:
             self.socket.sendall(wire.dumps(message) + b"\n")

@@ -38,7 +38,7 @@ ORDERS_KEPT = 8
 """Orders that a row remembers. A new owner reads the last few seconds again; more orders than this are not given in
 that time."""
 
-EVERY = 2.0
+HEARTBEAT_EVERY = 2.0
 """Seconds between two unchanged heartbeats of a worker, in a fleet of up to twenty workers. Larger fleets send them
 less often, so that a row is written at most ten times a second."""
 
@@ -46,7 +46,7 @@ PROBLEM_KEPT = 200
 """Characters of a worker's problem that a row keeps: even if a thousand workers refuse a version, the row fits into one
 record. The alert carries the whole text."""
 
-MISSED = 4
+MISSED_HEARTBEATS = 4
 """Missed heartbeats after which a worker no longer counts as alive."""
 
 
@@ -100,10 +100,10 @@ class RollbackBlocked:
 
 def heartbeat_every(workers: int) -> float:
     """Seconds between two heartbeats of a worker in a fleet of ``workers`` workers."""
-    return max(EVERY, EVERY * workers / 20)
+    return max(HEARTBEAT_EVERY, HEARTBEAT_EVERY * workers / 20)
 
 
-def good(row: RolloutRow) -> list[int]:
+def good_versions(row: RolloutRow) -> list[int]:
     """The versions that a rollback may go to, the most recent one first.
 
     They were active before, and no rollback left them since they last became active. Example: versions 1, 2 and 3 are
@@ -135,7 +135,7 @@ def verdict(
     if row.held_until_ms is not None and row.since_ms - 1000 * policy.hold <= now_ms < row.held_until_ms:
         left = (row.held_until_ms - now_ms) / 1000
         return RollbackBlocked(f"{failed}, but the last rollback was recent: no second one for {left:.0f} s more")
-    candidates = tuple(v for v in good(row) if v < row.active)
+    candidates = tuple(v for v in good_versions(row) if v < row.active)
     if not candidates:
         return RollbackBlocked(f"{failed}, but no older version was active before and not left by a rollback")
     return Rollback(candidates, failed)
@@ -163,7 +163,7 @@ def newer(row: RolloutRow, seen: RolloutRow | None) -> bool:
     return seen is None or row.moves >= seen.moves or row.since_ms > seen.since_ms
 
 
-def news(row: RolloutRow, before: RolloutRow | None) -> bool:
+def is_news(row: RolloutRow, before: RolloutRow | None) -> bool:
     """Does ``row`` differ from ``before`` in more than heartbeat times and health? Only those may be written later."""
     if before is None or replace(row, workers={}) != replace(before, workers={}):
         return True
@@ -172,7 +172,7 @@ def news(row: RolloutRow, before: RolloutRow | None) -> bool:
     }
 
 
-def skew(row: RolloutRow, now_ms: int) -> dict[int, int]:
+def workers_by_version(row: RolloutRow, now_ms: int) -> dict[int, int]:
     """The number of live workers that serve each version. Workers that serve no version are not counted."""
     counts: dict[int, int] = {}
     for status in row.workers.values():
@@ -242,7 +242,7 @@ def _target(row: RolloutRow, order: Order) -> tuple[int | None, str | None]:
         return named.version, None
     if order.order is Direction.PROMOTE or order.target != row.model:
         return None, f"{order.target} names no version: a version is a number from 1 to {VERSIONS[-1]}"
-    candidates = good(row)
+    candidates = good_versions(row)
     if not candidates:
         return None, f"no version of {row.model} was active before and not left by a rollback: name a version"
     return candidates[0], None
@@ -250,4 +250,4 @@ def _target(row: RolloutRow, order: Order) -> tuple[int | None, str | None]:
 
 def alive(status: WorkerStatus, workers: int, now_ms: int) -> bool:
     """Was the last heartbeat recent enough? ``abs``, because the owner's clock may have been set back."""
-    return abs(now_ms - status.at_ms) < 1000 * MISSED * heartbeat_every(workers)
+    return abs(now_ms - status.at_ms) < 1000 * MISSED_HEARTBEATS * heartbeat_every(workers)

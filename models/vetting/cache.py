@@ -11,7 +11,7 @@ from pathlib import Path
 from failsoft.models.vetting.verdict import Vetting
 from failsoft.schemas import wire
 
-MOST = 200
+PASSES_KEPT = 200
 """Largest number of passes kept, about 300 kB: more versions than a machine serves between two restarts."""
 
 
@@ -36,7 +36,7 @@ class VettingCache:
             return None
 
     def remember(self, key: str, vetting: Vetting) -> None:
-        """Keeps a pass under ``key`` (hex) and drops the oldest beyond MOST. Raises ValueError for a failed vetting."""
+        """Keeps a pass under ``key`` (hex), at most PASSES_KEPT of them. Raises ValueError for a failed vetting."""
         if not vetting.passed:
             raise ValueError(f"{vetting.key} did not pass: {vetting.describe()}")
         if not _own(self._folder):
@@ -45,7 +45,7 @@ class VettingCache:
             kept = self._lines()
             kept.pop(key, None)
             kept[key] = vetting.to_bytes()
-            lines = [f"{each} ".encode() + raw for each, raw in list(kept.items())[-MOST:]]
+            lines = [f"{each} ".encode() + raw for each, raw in list(kept.items())[-PASSES_KEPT:]]
             new = self._folder / "vetted.new"  # always the same name, so a file left by a crash is overwritten
             new.write_bytes(b"\n".join(lines) + b"\n")
             new.chmod(0o600)  # independent of the umask, because _own refuses a file that others may write

@@ -14,7 +14,7 @@ from failsoft.schemas.failure import Kind
 from failsoft.schemas.record import CONTROL_PREFIX, Header
 from failsoft.topics.names import Names
 from failsoft.topics.routing import route
-from failsoft.workers.kafka.produce_batches import pack, squeezed
+from failsoft.workers.kafka.produce_batches import compressed_batch, pack
 from failsoft.workers.scoring.plan import Scored
 from tests.fuzz.published import hold_to_control, hold_to_scored
 from tests.fuzz.records import EVENTS, record, written
@@ -141,7 +141,7 @@ def _evidence(one: Rec, headers: Sequence[Header], dead: bool = False) -> None:
 def _packed(rows: Sequence[tuple[bytes | None, bytes | None, list[Header]]]) -> None:
     """Asserts that Kafka's own format holds every row and returns it unchanged."""
     batches = pack(
-        lambda: BatchBuilder(2_000_000, 0, is_transactional=1), rows, NOW_MS, lambda: squeezed(2_000_000, True)
+        lambda: BatchBuilder(2_000_000, 0, is_transactional=1), rows, NOW_MS, lambda: compressed_batch(2_000_000, True)
     )
     read = [
         (r.key, r.value, list(r.headers))

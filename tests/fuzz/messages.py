@@ -12,7 +12,7 @@ from failsoft.models.breaker import fleet as breakers
 from failsoft.models.breaker.rules import BreakerPolicy
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import Damaged
-from failsoft.models.isolation.transport import MOST as LONGEST_ANSWER
+from failsoft.models.isolation.transport import LARGEST_ANSWER as LONGEST_ANSWER
 from failsoft.models.rollout import rollout
 from failsoft.models.runtime.signature import ModelOutput
 from failsoft.models.vetting.verdict import Check, CheckResult, Vetting
@@ -79,7 +79,7 @@ def rollouts(data: bytes) -> bool:
         folded = rollout.fold(row, message, ROLLOUTS, NOW_MS)
         if folded.row is not None:
             assert RolloutRow.parse(wire.dumps(folded.row.to_dict())) == folded.row
-            rollout.skew(folded.row, NOW_MS)
+            rollout.workers_by_version(folded.row, NOW_MS)
             key = f"{folded.row.model}@{folded.row.active}"
             failing = BreakerRow(key, "open", until_ms=NOW_MS, reopenings=3)
             rollout.verdict(folded.row, failing, ROLLOUTS, NOW_MS)
@@ -134,10 +134,10 @@ def answer(data: bytes) -> bool:
         assert str(e)
         return False
     if isinstance(found, Failure):
-        assert found.kind in codec.SAID
+        assert found.kind in codec.SESSION_KINDS
         return True
     assert isinstance(found, ModelOutput) and len(found.predictions) == ROWS
-    assert all(0 <= row < ROWS and failure.kind in codec.SAID for row, failure in found.bad.items())
+    assert all(0 <= row < ROWS and failure.kind in codec.SESSION_KINDS for row, failure in found.bad.items())
     good = [row for row in range(ROWS) if row not in found.bad]
     kept = found.predictions.take(np.array(good, np.intp))
     n = len(good)

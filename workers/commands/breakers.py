@@ -179,7 +179,7 @@ def _order(
         model = breaker_view.model_of(target, files.policies)
     except ValueError as e:
         raise typer.BadParameter(str(e), param_hint="MODEL") from None
-    command = _command(target, Action(action), me() if who is None else who, why)
+    command = _command(target, Action(action), default_who() if who is None else who, why)
     sent = f"{ctx.info_name} of {target} is written to {settings.names.control}"
     later = f"{sent}, and will be obeyed when a worker owns the breakers; see: failsoft breakers"
     written = False
@@ -230,7 +230,7 @@ def _print(about: list[dict[str, Any]], columns: list[str], as_json: bool, title
     output.rows(map(shown, about) if output.people(as_json) else about, columns, as_json, title)
 
 
-def me() -> str:
+def default_who() -> str:
     """The current user as USER@HOST."""
     try:
         user = getpass.getuser()

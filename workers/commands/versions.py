@@ -10,7 +10,7 @@ import typer
 
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.workers.commands import context, output
-from failsoft.workers.commands.breakers import Wait, Who, me, now_ms
+from failsoft.workers.commands.breakers import Wait, Who, default_who, now_ms
 from failsoft.workers.commands.context import Json, Pipeline
 from failsoft.workers.commands.error_codes import CommandFailed, Interrupted
 
@@ -165,7 +165,7 @@ def _order(
     from failsoft.workers.operations import version_view
     from failsoft.workers.operations.orders import send
 
-    order = _checked(target, direction, me() if who is None else who, why)
+    order = _checked(target, direction, default_who() if who is None else who, why)
     sent = f"{direction} of {target} is written to {settings.names.control}"
     later = f"{sent}, and will be obeyed when a worker owns the table; see: failsoft models history {model}"
     written = False

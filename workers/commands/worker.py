@@ -84,7 +84,7 @@ def _say(text: str, more: str = "", **fields: object) -> None:
         return
     from failsoft.workers.telemetry import logs
 
-    logs.news(text, **fields)
+    logs.log_always(text, **fields)
 
 
 def _one(settings: Settings, worker_id: str | None, port: int, host: str, file: Path | None) -> int:

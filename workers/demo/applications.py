@@ -29,7 +29,9 @@ class Flaw(StrEnum):
     INCOMPLETE = "incomplete"  # lacks features that the card imputes: answered; the answer names the imputed features
     INVALID = "invalid"  # lacks a required feature: a dead letter
     MALFORMED = "malformed"  # cut off in the middle: a dead letter
-    DEAR = "dear"  # valid, but for an expensive car, on which the primary fails during the demo's second fault
+    EXPENSIVE = (
+        "expensive"  # valid, but for an expensive car, on which the primary fails during the demo's second fault
+    )
 
 
 SHARES: tuple[tuple[Flaw, float], ...] = ((Flaw.MALFORMED, 0.002), (Flaw.INVALID, 0.004), (Flaw.INCOMPLETE, 0.04))
@@ -67,9 +69,11 @@ def stream(rows: Sequence[Mapping[str, str]], seed: int) -> Iterator[Application
             yield made(row, lap, _flaw(draw.random()))
 
 
-def dear(rows: Sequence[Mapping[str, str]], n: int, value: float) -> list[Application]:
+def expensive(rows: Sequence[Mapping[str, str]], n: int, value: float) -> list[Application]:
     """``n`` applications of the first applicants, each for a car worth ``value`` (€)."""
-    return [made({**row, "car_value": repr(value)}, f"dear-{i}", Flaw.DEAR) for i, row in enumerate(rows[:n], 1)]
+    return [
+        made({**row, "car_value": repr(value)}, f"expensive-{i}", Flaw.EXPENSIVE) for i, row in enumerate(rows[:n], 1)
+    ]
 
 
 def made(row: Mapping[str, str], lap: int | str, flaw: Flaw) -> Application:

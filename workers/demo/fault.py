@@ -20,7 +20,7 @@ from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns
 from failsoft.workers.serving.loader import Model
 
-DEAREST = 250_000.0
+EXPENSIVE_FROM = 250_000.0
 """Price in €. No car in the demo's data costs half as much, so a fault above it hits only the cars made for it."""
 
 

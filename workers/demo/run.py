@@ -18,7 +18,7 @@ from failsoft.workers.demo.table import Moment, Standing
 from failsoft.workers.demo.version_history import describe
 from failsoft.workers.demo.watch import Breakers, Watch, scrape
 
-PAINT = 0.25
+REDRAW_EVERY = 0.25
 """Seconds between two updates of the table: fast enough to look live, slow enough to read."""
 
 SLOW = 4.0
@@ -39,7 +39,7 @@ class Script:
         outage: duration of the outage after the fleet's breaker opened (s).
         calm: pause after each recovery (s).
         rate: events a second.
-        dear: applications for expensive cars, on which the primary fails.
+        expensive: applications for expensive cars, on which the primary fails.
         seed: seed of the choice of spoiled applications.
     """
 
@@ -48,7 +48,7 @@ class Script:
     outage: float
     calm: float
     rate: float
-    dear: int = 6
+    expensive: int = 6
     seed: int = 7
 
 
@@ -175,7 +175,7 @@ class ScenarioRun:
             await asyncio.gather(*map(self._scrape, self.workers))
             self._note_news()
             self.narrator.update(self.moment())
-            await asyncio.sleep(PAINT)
+            await asyncio.sleep(REDRAW_EVERY)
 
     async def _scrape(self, worker: Worker) -> None:
         with suppress(OSError):  # the last values stay; ``check`` finds a worker that has ended

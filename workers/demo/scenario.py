@@ -11,7 +11,7 @@ from failsoft.workers.demo import applications, deploy
 from failsoft.workers.demo import run as run
 from failsoft.workers.demo.breaker_history import BreakerHistory, openings
 from failsoft.workers.demo.environment import Environment, drain
-from failsoft.workers.demo.fault import DEAREST, Fault
+from failsoft.workers.demo.fault import EXPENSIVE_FROM, Fault
 from failsoft.workers.demo.progress import Narrator
 from failsoft.workers.demo.run import ScenarioRun, Script
 from failsoft.workers.demo.summary import Sum, ledger, sums
@@ -114,16 +114,16 @@ async def _recovery(s: ScenarioRun) -> None:
 
 
 async def _small_fault(s: ScenarioRun) -> None:
-    n = s.script.dear
+    n = s.script.expensive
     s.begin(
         "a small fault",
-        f"Now {n} applications arrive for cars that cost more than {DEAREST:,.0f} €, and the primary has a bug for "
-        "such cars. Only they fail, so the breaker stays closed and the primary answers all others. After the last "
+        f"Now {n} applications arrive for cars that cost more than {EXPENSIVE_FROM:,.0f} €, and the primary has a bug "
+        "for such cars. Only they fail, so the breaker stays closed and the primary answers all others. After the last "
         "retry the fallback's answer is confirmed as final, and each becomes a dead letter with its origin and error.",
     )
     exhausted, patience = s.watch.tallies.exhausted, sum(seconds for _, seconds in s.environment.pipeline.retry.rungs)
-    s.environment.switch.set(Fault(above=DEAREST))
-    s.feed.add(applications.dear(applications.rows(), n, DEAREST * 2))
+    s.environment.switch.set(Fault(above=EXPENSIVE_FROM))
+    s.feed.add(applications.expensive(applications.rows(), n, EXPENSIVE_FROM * 2))
     await s.until("retries run out", lambda: s.watch.tallies.exhausted >= exhausted + n, patience + 10)
 
 

@@ -23,7 +23,7 @@ from failsoft.workers.demo.version_history import VersionHistory
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 
-LOOK = 0.3
+READ_EVERY = 0.3
 """Seconds between two reads of the group's offsets (one request for each partition): about as often as the table is
 updated."""
 
@@ -67,7 +67,7 @@ class Watch:
                         fold(record)
                 if clock() >= next_read:
                     await self._read_offsets(group)
-                    next_read = clock() + LOOK
+                    next_read = clock() + READ_EVERY
 
     async def _read_offsets(self, group: AIOKafkaConsumer) -> None:
         """Reads the offsets on the ladder that the workers have committed, without joining their group."""
@@ -96,7 +96,7 @@ def _reader(connection: Mapping[str, Any]) -> AIOKafkaConsumer:
     )
 
 
-SOON = 2.0
+SCRAPE_WITHIN = 2.0
 """Timeout of a scrape in seconds: the server is on this machine and has its own thread."""
 
 
@@ -135,7 +135,7 @@ async def scrape(address: str) -> Breakers:
     """Reads the breakers of the worker whose HTTP server is at ``address``. Raises OSError if it does not answer."""
 
     def get() -> str:
-        with urllib.request.urlopen(f"{address}/metrics", timeout=SOON) as answer:
+        with urllib.request.urlopen(f"{address}/metrics", timeout=SCRAPE_WITHIN) as answer:
             return str(answer.read().decode())
 
     return read(await asyncio.to_thread(get))

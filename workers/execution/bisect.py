@@ -20,13 +20,13 @@ from failsoft.schemas.prediction import Predictions
 
 Rows = NDArray[np.intp]
 
-DEAR = frozenset({Kind.TIMEOUT, Kind.CRASHED})
+EXPENSIVE = frozenset({Kind.TIMEOUT, Kind.CRASHED})
 """Failures that are expensive each time: they cost a deadline or the restart of a process."""
 
 WAYS = 16
 """Pieces after an expensive failure. 4,000 rows become 250, 16 and 1 in three levels; halves take twelve levels."""
 
-FRUITLESS = 1_000
+MAX_RUNS_WITHOUT_ANSWER = 1_000
 """Runs without any answer after which the model itself is taken to be broken, not its input.
 
 By then, halves of 4,000 rows have reached eight rows each. If none of those pieces is good, more than half of the rows
@@ -76,7 +76,7 @@ class Bisection:
         """The next piece to run; None when every row is decided. After the budget the undecided rows fail."""
         if self._over or now >= self._until:
             self.give_up(f"within {self._budget:g} s")
-        elif self._runs >= FRUITLESS and not self._answers:
+        elif self._runs >= MAX_RUNS_WITHOUT_ANSWER and not self._answers:
             self.give_up(f"after {self._runs} runs without an answer")
         if not self._left:
             return None
@@ -116,7 +116,7 @@ class Bisection:
         if len(rows) == 1:
             self.bad[int(rows[0])] = why
             return
-        ways = WAYS if why.kind in DEAR else 2
+        ways = WAYS if why.kind in EXPENSIVE else 2
         parts: Iterable[Rows] = np.array_split(rows, min(ways, len(rows)))
         self._left.extend(Piece(part, self._deadline, why) for part in parts)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 NAME = "failsoft-model"
 
-Back = Callable[[Any, BaseException | None, float], object]
+OnReturn = Callable[[Any, BaseException | None, float], object]
 """Called with the result, the exception (None if there was none), and the time in seconds."""
 
 
@@ -28,12 +28,12 @@ class Job:
 
     __slots__ = ("_task", "began", "done", "lost")
 
-    def __init__(self, work: Callable[[], Any], back: Back) -> None:
-        self._task: tuple[Callable[[], Any], Back] | None = (work, back)
+    def __init__(self, work: Callable[[], Any], back: OnReturn) -> None:
+        self._task: tuple[Callable[[], Any], OnReturn] | None = (work, back)
         self.began: float | None = None
         self.done = self.lost = False
 
-    def take(self) -> tuple[Callable[[], Any], Back] | None:
+    def take(self) -> tuple[Callable[[], Any], OnReturn] | None:
         """The work, once; None after that. The job keeps no reference to it: job and caller refer to each other, and a
         batch would stay in memory until the garbage collector runs.
         """
@@ -52,7 +52,7 @@ class Threads:
         self._open = 0  # jobs that wait for a thread, or run on one that is not lost
         self._made = 0
 
-    def start(self, work: Callable[[], Any], back: Back) -> Job:
+    def start(self, work: Callable[[], Any], back: OnReturn) -> Job:
         """Runs ``work`` on the next free thread, and then ``back`` on the same thread.
 
         ``back`` gets the result or the exception, and the time in seconds. A RuntimeError of ``back`` (a closed event

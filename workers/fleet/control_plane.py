@@ -213,7 +213,7 @@ class ControlPlane:
         ``HEARTBEAT_MS``. A new owner learns those heartbeats when workers send them again.
         """
         before, at_ms = self._published.get(model, (None, 0))
-        if rollout.news(row, before) or not 0 <= now_ms - at_ms < HEARTBEAT_MS:
+        if rollout.is_news(row, before) or not 0 <= now_ms - at_ms < HEARTBEAT_MS:
             self._published[model] = row, now_ms
             self._write(self._rollouts, model, row)
         else:

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from failsoft.schemas.fleet.rollout import Order, OrderResult, RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.topics import admin
-from failsoft.workers.fleet.table import LOOK_AGAIN, Changelog, changelog
+from failsoft.workers.fleet.table import POLL_EVERY, Changelog, changelog
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 
@@ -46,7 +46,7 @@ async def answered(table: Changelog, model: str, order: Order, within: float) ->
                 return row, result
         if not time.monotonic() < deadline:  # written so that a NaN in ``within`` ends the wait at once
             return None
-        await asyncio.sleep(LOOK_AGAIN)
+        await asyncio.sleep(POLL_EVERY)
 
 
 async def active(pipeline: Settings) -> dict[str, int]:

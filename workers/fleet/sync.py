@@ -25,14 +25,14 @@ log = structlog.get_logger("failsoft.exchange")
 
 Row = TypeVar("Row", BreakerRow, RolloutRow)
 
-LOOK = 0.02
+POLL_EVERY = 0.02
 """Seconds between two checks of the table when no row is announced; checks for something to report are twice as far
 apart. A check costs microseconds."""
 
-SENT_WITHIN = 5.0
+SEND_WITHIN = 5.0
 """Timeout of one round of reports, in seconds. Reports are totals, so the next round replaces one that was lost."""
 
-TOPIC_LOOK = 5.0
+TOPIC_CHECK_EVERY = 5.0
 """Seconds between two checks that the topic of reports exists."""
 
 START_WITHIN = 60.0
@@ -41,7 +41,7 @@ START_WITHIN = 60.0
 BACKOFF = (1.0, 30.0)
 """Back-off in seconds before a control plane that ended is started again: first and longest wait."""
 
-GIVEN_UP_AFTER = 15.0
+TABLE_WITHIN = 15.0
 """Seconds that a starting worker waits for the table before its local breakers decide on retries too. Without the wait,
 a worker that starts during an outage would use up an attempt of each waiting retry before it learns of the outage."""
 
@@ -76,7 +76,7 @@ class Sync(Service):  # type: ignore[misc]
         registry.on_news = versions.on_news = self._news.set
 
     def not_ready(self) -> str | None:
-        """Why the worker is not ready, or None. A table that cannot be read counts for ``GIVEN_UP_AFTER`` only."""
+        """Why the worker is not ready, or None. A table that cannot be read counts for ``TABLE_WITHIN`` only."""
         return None if self._registry.knows_fleet else "the fleet's breakers are not read yet"
 
     @property
@@ -125,12 +125,10 @@ class Sync(Service):  # type: ignore[misc]
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _sync_loop(self) -> None:
-        up, given_up = False, asyncio.get_running_loop().time() + GIVEN_UP_AFTER
+        up, given_up = False, asyncio.get_running_loop().time() + TABLE_WITHIN
         while not self.should_stop:
             if not self._registry.knows_fleet and asyncio.get_running_loop().time() > given_up:
-                log.warning(
-                    "the fleet's breakers could not be read in time; local breakers decide", after=GIVEN_UP_AFTER
-                )
+                log.warning("the fleet's breakers could not be read in time; local breakers decide", after=TABLE_WITHIN)
                 self._registry.knows_fleet = True
             if self.up is not up:
                 up = self.up
@@ -141,7 +139,7 @@ class Sync(Service):  # type: ignore[misc]
                 self._absorb()
                 self._registry.knows_fleet = True
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._row_came.wait(), LOOK)
+                await asyncio.wait_for(self._row_came.wait(), POLL_EVERY)
 
     def _absorb(self) -> None:
         assert self._plane is not None
@@ -179,16 +177,16 @@ class Sync(Service):  # type: ignore[misc]
                 else:
                     messages += [(h.model, h.to_bytes()) for h in self._versions.heartbeats()]
                 try:
-                    if producer is None or now - checked > TOPIC_LOOK:
+                    if producer is None or now - checked > TOPIC_CHECK_EVERY:
                         producer, checked = producer or await self._connect(), now
-                        await asyncio.wait_for(producer.partitions_for(self._outcomes), SENT_WITHIN)
+                        await asyncio.wait_for(producer.partitions_for(self._outcomes), SEND_WITHIN)
                         self._topic_is(there=True)
                     sent = [
                         await producer.send(self._outcomes, key=key.encode(), value=value, partition=0)
                         for key, value in messages
                     ]
                     if sent:
-                        await asyncio.wait_for(asyncio.gather(*sent), SENT_WITHIN)
+                        await asyncio.wait_for(asyncio.gather(*sent), SEND_WITHIN)
                 except (KafkaError, TimeoutError) as e:
                     log.warning("reports of this worker could not be sent", error=repr(e))
                     if isinstance(e, UnknownTopicOrPartitionError):
@@ -204,7 +202,7 @@ class Sync(Service):  # type: ignore[misc]
     async def _connect(self) -> AIOKafkaProducer:
         producer = self._make_producer()
         try:
-            await asyncio.wait_for(producer.start(), SENT_WITHIN)
+            await asyncio.wait_for(producer.start(), SEND_WITHIN)
         except BaseException:
             await self._close(producer)
             raise
@@ -212,12 +210,12 @@ class Sync(Service):  # type: ignore[misc]
 
     async def _something_to_report(self) -> None:
         try:
-            await asyncio.wait_for(self._news.wait(), LOOK * 2)
+            await asyncio.wait_for(self._news.wait(), POLL_EVERY * 2)
         except TimeoutError:
             return
         # Cleared only here: news that arrived while reports were being sent must not wait for the next check.
         self._news.clear()
-        await asyncio.sleep(LOOK / 4)  # collects news that arrive together into one round
+        await asyncio.sleep(POLL_EVERY / 4)  # collects news that arrive together into one round
 
     async def _close(self, producer: AIOKafkaProducer) -> None:
         await _stop_within(producer.stop(), CLOSE_WITHIN, "a producer of reports")

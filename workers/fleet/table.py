@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 
-LOOK_AGAIN = 0.1
+POLL_EVERY = 0.1
 """Seconds between two reads of a changelog. An owner answers within tens of milliseconds, and an operator waits."""
 
 OnProgress = Callable[[int, int], None]

@@ -24,7 +24,7 @@ refuse it.
 """
 
 
-def squeezed(size: int, transactional: bool) -> Batch:
+def compressed_batch(size: int, transactional: bool) -> Batch:
     """A batch of at most ``size`` bytes, which is compressed with gzip when it is sent."""
     return BatchBuilder(size, GZIP, is_transactional=int(transactional))
 

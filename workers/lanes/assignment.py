@@ -18,11 +18,11 @@ from failsoft.workers.lanes.transaction import COMMIT_TIMEOUT
 
 log = structlog.get_logger("failsoft.lanes")
 
-STUCK = 30.0
+STUCK_AFTER = 30.0
 """Seconds without progress, while there is work to do, after which a lane or the event loop counts as stuck. Longer
 than a commit may take (20 s), shorter than callers wait for an answer."""
 
-LOOK = 2.0
+MEASURE_EVERY = 2.0
 """Seconds between two measurements of the rungs' lengths, and the timeout of one. Gauges are scraped less often."""
 
 DRAIN = COMMIT_TIMEOUT + 5.0
@@ -49,7 +49,7 @@ class Lanes(Service):  # type: ignore[misc]
         make_consumer: makes the worker's consumer.
         deps: what the lanes share.
         on_fatal: called once, with the error that must end the worker.
-        observe: called every LOOK seconds, after ``ends`` was updated.
+        observe: called every MEASURE_EVERY seconds, after ``ends`` was updated.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Lanes(Service):  # type: ignore[misc]
             now = self._deps.clock()
             self._beat = now
             for lane in list(self.lanes.values()):
-                if lane.stage in (Stage.SCORING, Stage.COMMITTING) and now - lane.since > STUCK:
+                if lane.stage in (Stage.SCORING, Stage.COMMITTING) and now - lane.since > STUCK_AFTER:
                     self.fatal(Fatal(f"lane {lane.index} has been {lane.stage} for {now - lane.since:.0f} s"))
             await self.sleep(TICK)
 
@@ -108,11 +108,11 @@ class Lanes(Service):  # type: ignore[misc]
             ladder = [tp for lane in self.lanes.values() for tp in lane.ladder]
             if ladder and self._consumer is not None:
                 try:
-                    self.ends = await asyncio.wait_for(self._consumer.end_offsets(ladder), LOOK)
+                    self.ends = await asyncio.wait_for(self._consumer.end_offsets(ladder), MEASURE_EVERY)
                 except (KafkaError, TimeoutError) as e:
                     log.info("cannot measure the rungs now", why=str(e))  # the gauges keep their last values
             self._observe(self)
-            await self.sleep(LOOK)
+            await self.sleep(MEASURE_EVERY)
 
     def _check_consumer(self) -> None:
         """Poll the consumer for errors. aiokafka reports them only to a pending fetch, and an idle worker (one without
@@ -147,10 +147,10 @@ class Lanes(Service):  # type: ignore[misc]
     def not_live(self) -> str | None:
         """Why the process should be restarted, or None. A broker, a breaker or lag is never a reason."""
         now = self._deps.clock()
-        if self._consumer is not None and now - self._beat > STUCK:
+        if self._consumer is not None and now - self._beat > STUCK_AFTER:
             return f"the event loop has made no progress for {now - self._beat:.0f} s"
         for lane in list(self.lanes.values()):
-            if lane.stage is Stage.SCORING and now - lane.since > STUCK:
+            if lane.stage is Stage.SCORING and now - lane.since > STUCK_AFTER:
                 return f"lane {lane.index} has been scoring for {now - lane.since:.0f} s"
         return None
 
@@ -250,7 +250,7 @@ class Lanes(Service):  # type: ignore[misc]
         """The watchdog of the event loop. It runs on a thread, because a stuck event loop cannot watch itself."""
         while not self._draining:
             silent = self._deps.clock() - self._beat
-            if silent > STUCK:
+            if silent > STUCK_AFTER:
                 log.critical("the event loop is stuck", seconds=round(silent))
                 os._exit(70)
             threading.Event().wait(TICK)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-FIRST = 500
+FIRST_LIMIT = 500
 SMALLEST = 16
 LARGEST = 4000
 """The largest limit. Measured: 250 records a transaction gave 55,000 events/s, 1,000 gave 64,000, 4,000 gave 86,000.
 Larger batches only raise the latency."""
 
-LONGEST = 1.0
+LONGEST_BATCH = 1.0
 """Seconds from fetch to commit. A batch that takes longer does not raise the limit, because a rebalance waits for it.
 The time includes waiting for the other lanes of the process: with 0.25 s batches stayed small during a backlog."""
 
@@ -17,14 +17,14 @@ class BatchSize:
     """The limit of the next fetch, in records. In light traffic a fetch returns fewer, so only a backlog reaches it."""
 
     def __init__(self) -> None:
-        self.limit = FIRST
+        self.limit = FIRST_LIMIT
 
     def adapt(self, records: int, inference: float, total: float, slow_call: float) -> None:
         """Adapt the limit to a finished batch. All times are seconds.
 
         A batch is one call of the model, and a slow call counts against the breaker. So when a call took over half of
         ``slow_call``, the limit becomes half of the batch's records, or half of the limit if that is less. The limit is
-        doubled when a full batch was committed within LONGEST and its slowest call took under a quarter of
+        doubled when a full batch was committed within LONGEST_BATCH and its slowest call took under a quarter of
         ``slow_call``.
 
         Args:
@@ -35,5 +35,5 @@ class BatchSize:
         """
         if inference > slow_call / 2:
             self.limit = max(SMALLEST, min(self.limit, records) // 2)
-        elif records >= self.limit and total < LONGEST and inference < slow_call / 4:
+        elif records >= self.limit and total < LONGEST_BATCH and inference < slow_call / 4:
             self.limit = min(LARGEST, self.limit * 2)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 from failsoft.workers.lanes.batch_size import LARGEST
-from failsoft.workers.scoring.poison import ENOUGH, PoisonRecord
+from failsoft.workers.scoring.poison import CRASHES_TO_POISON, PoisonRecord
 
 CAREFUL = 64
 """The most records of a batch of suspected records after one crash. It is about the square root of the largest batch
@@ -108,7 +108,7 @@ class _Suspects:
 
     @property
     def is_poison(self) -> bool:
-        return self.alone >= ENOUGH
+        return self.alone >= CRASHES_TO_POISON
 
     @property
     def idle_marker(self) -> CrashMarker:
@@ -177,14 +177,14 @@ class CrashTracker(Generic[P]):
         if not candidates:
             return None
         _, deaths, partition = max(candidates)
-        return partition, 1 if deaths >= ENOUGH else CAREFUL
+        return partition, 1 if deaths >= CRASHES_TO_POISON else CAREFUL
 
     def mode(self, last: Mapping[P, int]) -> BatchMode[P]:
         """How to run a batch that was read as ``choose`` decided. ``last`` has its last offset of each partition."""
         for partition, offset in last.items():
             suspects = self._suspects.get(partition)
             if suspects is not None:
-                alone = suspects.deaths >= ENOUGH
+                alone = suspects.deaths >= CRASHES_TO_POISON
                 same = suspects.alone > 0 and offset == suspects.until - 1
                 is_poison = suspects.is_poison and same
                 of = suspects.of if alone else suspects.until

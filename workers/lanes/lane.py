@@ -26,7 +26,7 @@ from failsoft.workers.lanes.batch_size import BatchSize
 from failsoft.workers.lanes.crash_marks import BatchMode, CrashMarker, CrashTracker
 from failsoft.workers.lanes.exclusive import ExclusiveLock
 from failsoft.workers.lanes.retry_schedule import RetrySchedule
-from failsoft.workers.lanes.transaction import COMMIT_TIMEOUT, Noted, commit
+from failsoft.workers.lanes.transaction import COMMIT_TIMEOUT, OffsetAndMetadata, commit
 from failsoft.workers.scoring.plan import Call, CallResult, Plan, Scored
 from failsoft.workers.scoring.poison import PoisonRecord
 from failsoft.workers.scoring.score import score
@@ -347,7 +347,9 @@ class Lane:
         positions = {tp: await self._consumer.position(tp) for tp in self._committed}
         return {tp: position for tp, position in positions.items() if position != self._committed[tp]}
 
-    async def _commit(self, routed: Sequence[tuple[str, list[Row]]], offsets: Mapping[TopicPartition, Noted]) -> None:
+    async def _commit(
+        self, routed: Sequence[tuple[str, list[Row]]], offsets: Mapping[TopicPartition, OffsetAndMetadata]
+    ) -> None:
         """Write outputs and offsets in one transaction. Any error ends the worker: the outcome is not known then."""
         assert self._producer is not None
         self._enter(Stage.COMMITTING)

@@ -21,7 +21,7 @@ in an hour."""
 MAX_ANSWER = 1_000_000
 """The largest answer that is read, in bytes. An answer has a few hundred, and with many classes some thousands."""
 
-PATIENCE = 20.0
+RESTORE_WITHIN = 20.0
 """Seconds after which the lane opens with the answers read so far. The chain has other links, and lanes must open."""
 
 
@@ -48,7 +48,7 @@ async def restore(
         begin = (await consumer.beginning_offsets([tp]))[tp]
         end = (await consumer.end_offsets([tp]))[tp]
         consumer.seek(tp, max(begin, end - TAIL))
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + RESTORE_WITHIN
         while await consumer.position(tp) < end and time.monotonic() < deadline:
             _remember(known, (await consumer.getmany(tp, timeout_ms=500, max_records=2000)).get(tp, []), wall())
     finally:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from failsoft.topics.routing import Row
-from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, pack, squeezed
+from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, compressed_batch, pack
 
 COMMIT_TIMEOUT = 20.0
 """Seconds from begin to commit. The broker aborts the transaction after 15 s, so waiting much longer is useless.
 Without a bound, a commit can hang for ever when a coordinator leaves (aiokafka #1145)."""
 
 
-Noted = tuple[int, str]
+OffsetAndMetadata = tuple[int, str]
 """An offset and its metadata. The metadata is "" or a crash marker (failsoft.workers.lanes.crash_marks)."""
 
 
@@ -25,7 +25,7 @@ async def commit(
     group: str | None,
     index: int,
     routed: Sequence[tuple[str, list[Row]]],
-    offsets: dict[TopicPartition, Noted],
+    offsets: dict[TopicPartition, OffsetAndMetadata],
     now_ms: int,
 ) -> None:
     """Write records and offsets. Any error of aiokafka is raised.
@@ -58,4 +58,4 @@ async def commit(
 
 
 def _squeezed(transactional: bool) -> Batch:
-    return squeezed(BATCH_BYTES, transactional)
+    return compressed_batch(BATCH_BYTES, transactional)

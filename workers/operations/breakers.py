@@ -15,7 +15,7 @@ from failsoft.models.catalog.repository import Repository
 from failsoft.schemas.fleet.breaker import BreakerRow, Command
 from failsoft.schemas.model_version import ModelVersion, model_of
 from failsoft.topics import admin
-from failsoft.workers.fleet.table import LOOK_AGAIN, Changelog, OnProgress, changelog
+from failsoft.workers.fleet.table import POLL_EVERY, Changelog, OnProgress, changelog
 from failsoft.workers.operations import breaker_view
 from failsoft.workers.operations.breaker_view import Rows
 from failsoft.workers.operations.orders import send as order
@@ -72,7 +72,7 @@ class BreakerTable:
             rows = breaker_view.obeyed(command, await self.refresh())
             if rows or not time.monotonic() < deadline:  # written so that a NaN in ``within`` ends the wait at once
                 return rows
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(POLL_EVERY)
 
 
 async def send(pipeline: Settings, command: Command) -> None:

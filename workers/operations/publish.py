@@ -33,7 +33,7 @@ IN_FLIGHT = 64
 LAST_ACKS = 10.0
 """Seconds that an interrupted command waits for acknowledgements of sent batches."""
 
-BLOCK = 1 << 18
+READ_BYTES = 1 << 18
 """Bytes read at a time."""
 
 
@@ -66,7 +66,7 @@ async def blocks(fd: int) -> AsyncIterator[bytes]:
                 await readable
             finally:
                 loop.remove_reader(fd)
-        block = os.read(fd, BLOCK)
+        block = os.read(fd, READ_BYTES)
         if not block:
             return
         yield block

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from failsoft.workers.kafka import topic_reader
-from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, pack, squeezed
+from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, compressed_batch, pack
 from failsoft.workers.operations.dead_letters import (
     DeadLetterFilter,
     DeadLetterGroup,
@@ -299,4 +299,4 @@ async def _transaction(producer: AIOKafkaProducer, topic: str, letters: Sequence
 
 def _batches(producer: AIOKafkaProducer, letters: Sequence[Letter], replay_id: str) -> list[Batch]:
     rows = [(each.record.key, each.record.value, again(each, replay_id)) for each in letters]
-    return pack(producer.create_batch, rows, int(time.time() * 1000), lambda: squeezed(BATCH_BYTES, True))
+    return pack(producer.create_batch, rows, int(time.time() * 1000), lambda: compressed_batch(BATCH_BYTES, True))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from failsoft.models.rollout.rollout import alive, good
+from failsoft.models.rollout.rollout import alive, good_versions
 from failsoft.schemas.event import iso
 from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.schemas.fleet.rollout import Health, RolloutRow
@@ -96,7 +96,7 @@ def _role(row: RolloutRow | None, version: int) -> str:
         return "new"
     if version == row.active:
         return "active"
-    if version in good(row):
+    if version in good_versions(row):
         return "previous" if version == row.previous else "good"
     return "left"
 

@@ -64,7 +64,7 @@ rows that wait for a thread until their deadline time out. As many further threa
 HARD_END = 5.0
 """Seconds after which a crashing worker exits even if cleanup is not done; leaving the group takes one second."""
 
-HERE = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Options:
 
     worker_id: str
     metrics_port: int = 0
-    metrics_host: str = HERE
+    metrics_host: str = LOOPBACK
     wrap: loader.Wrap = field(default=lambda session: session)
     on_fatal: Callable[[BaseException], None] | None = None
 
@@ -154,14 +154,14 @@ class _Catalog:
         cards: the cards by model.
         limits: the limits of the vetting process.
         wrap: wraps each loaded session.
-        died: called when a process of an isolated model ended.
+        on_death: called when a process of an isolated model ended.
     """
 
     repository: Repository
     cards: Mapping[str, ModelCard]
     limits: Limits
     wrap: loader.Wrap
-    died: loader.Died
+    on_death: loader.OnDeath
 
     @property
     def versioned(self) -> dict[str, ModelCard]:
@@ -170,13 +170,13 @@ class _Catalog:
 
     def first(self, model: str, active: int | None) -> loader.Opened | None:
         """Loads the version to serve at the start; None when no version can serve. Raises Refused."""
-        return loader.first(self.repository, self.cards[model], active, self.wrap, self.limits, self.died)
+        return loader.first(self.repository, self.cards[model], active, self.wrap, self.limits, self.on_death)
 
     def open_version(self, model: str, version: int | None) -> loader.Opened | None:
         """Loads ``version``, or the newest that can serve. Raises Refused or Unloadable."""
         if version is None:
             return self.first(model, None)
-        return loader.open_version(self.repository, self.cards[model], version, self.wrap, self.limits, self.died)
+        return loader.open_version(self.repository, self.cards[model], version, self.wrap, self.limits, self.on_death)
 
     async def prove(self, model: str, version: int) -> str | None:
         """Vets a version again, on a thread. Returns why it may not serve, or None."""

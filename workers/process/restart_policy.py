@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from failsoft.schemas.backoff import doubled, upper_half
 
-FIRST = 0.5
+FIRST_WAIT = 0.5
 """Seconds before the first restart: little time is lost after a one-time crash, and a failed broker is not flooded."""
 
-LONGEST = 30.0
+LONGEST_WAIT = 30.0
 """Longest back-off in seconds: after an outage of any length a worker is back within half a minute."""
 
 HEALTHY = 60.0
@@ -65,4 +65,4 @@ def decide(code: int, lived: float, crashes: int, u: float) -> Decision:
         return StopAll(code)
     if lived >= HEALTHY:
         crashes = 0
-    return Restart(upper_half(doubled(FIRST, LONGEST, crashes), u), crashes + 1)
+    return Restart(upper_half(doubled(FIRST_WAIT, LONGEST_WAIT, crashes), u), crashes + 1)

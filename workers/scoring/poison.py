@@ -12,20 +12,20 @@ from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 
-ENOUGH = 2
+CRASHES_TO_POISON = 2
 """The number of crashes that makes a record poison (CONTRACT: "crashed its worker or model process twice").
 
 When the model's process crashed, the record does not run again after this many crashes. When the worker crashed, the
 suspected records then run alone, one at a time, and only crashes of a record that ran alone make it poison."""
 
-FEW, LONGEST = 4, 10.0
+MAX_ALONE, MAX_ALONE_SECONDS = 4, 10.0
 """The most suspected records that one batch runs, each in its own call, and the most seconds that their deadlines may
 add up to. The watchdog takes a lane that scores for 30 s as stuck."""
 
 
 def too_many(rows: Iterable[int], attempts: Mapping[int, Attempt], deadline: float) -> list[int]:
     """The suspected rows among ``rows`` that wait for a later batch. ``deadline`` is that of one call, in seconds."""
-    return _suspects(rows, attempts)[max(1, min(FEW, int(LONGEST / deadline))) :]
+    return _suspects(rows, attempts)[max(1, min(MAX_ALONE, int(MAX_ALONE_SECONDS / deadline))) :]
 
 
 def isolate(rows: list[int], attempts: Mapping[int, Attempt]) -> list[list[int]]:
@@ -48,7 +48,8 @@ def _suspects(rows: Iterable[int], attempts: Mapping[int, Attempt]) -> list[int]
 
 
 def record_crash(row: int, failure: Failure, attempts: MutableMapping[int, Attempt]) -> Failure:
-    """Count a crash of the model's process in the attempt of ``row``. Returns ``failure``, or POISON at ENOUGH crashes.
+    """Count a crash of the model's process in the attempt of ``row``. Returns ``failure``, or
+    POISON at CRASHES_TO_POISON crashes.
 
     A row that was read for the first time has no attempt yet: its retry gets the attempt, with one crash counted.
     """
@@ -56,7 +57,7 @@ def record_crash(row: int, failure: Failure, attempts: MutableMapping[int, Attem
     if attempt is None:
         return failure
     attempts[row] = attempt = attempt.crashed()
-    if attempt.crashes < ENOUGH:
+    if attempt.crashes < CRASHES_TO_POISON:
         return failure
     message = f"its model's process died {attempt.crashes} times with it in flight: {failure.message}"
     return Failure(Kind.POISON, message)
@@ -95,4 +96,4 @@ class PoisonRecord:
         left out too.
         """
         safe = frozenset({LinkKind.LAST_KNOWN, LinkKind.STATIC})
-        return safe if self.deaths > 2 * ENOUGH else safe | {LinkKind.RULE}
+        return safe if self.deaths > 2 * CRASHES_TO_POISON else safe | {LinkKind.RULE}

@@ -28,7 +28,7 @@ from failsoft.workers.scoring.plan import Call, CallResult, Plan, Registry, Scor
 from failsoft.workers.scoring.poison import PoisonRecord, among, isolate, record_crash, too_many
 from failsoft.workers.scoring.verdicts import AnsweredRows, BatchOutcome, conclude
 
-UNANSWERED = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
+KINDS_WITHOUT_ANSWER = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
 """Failures without any answer: the event cannot be read or breaks the card's contract, or its headers are not valid."""
 
 
@@ -226,7 +226,7 @@ class _Batch:
         if self.attempts:
             pending = [row for row, failure in self.failures.items() if self._needs_answer(row, failure)]
         else:
-            pending = [row for row, failure in self.failures.items() if failure.kind not in UNANSWERED]
+            pending = [row for row, failure in self.failures.items() if failure.kind not in KINDS_WITHOUT_ANSWER]
         pending.sort()
         links = self.plan.chain
         if self.poison is not None:
@@ -247,7 +247,7 @@ class _Batch:
         if row in self.held or failure.kind is Kind.BAD_HEADER:
             return False
         if attempt is None or attempt.next_revision == 0:
-            return failure.kind not in UNANSWERED
+            return failure.kind not in KINDS_WITHOUT_ANSWER
         if not attempt.provisional:
             return False
         rung = next_rung(attempt.number, failure, self.now_ms, 0.5, self.plan.delays, self.plan.jitter)

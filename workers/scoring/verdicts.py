@@ -20,7 +20,7 @@ from failsoft.topics.ladder import next_rung, wait_ms
 from failsoft.topics.routing import AnswerBatch, Dead, Retries
 from failsoft.workers.scoring.plan import Plan, Scored
 
-FINAL_GIVEN = 2
+AFTER_FINAL = 2
 """The next revision of an event that has its final answer. Only an operator's replay can still add an answer."""
 
 Class = tuple[Kind | None, int, bool]
@@ -166,7 +166,7 @@ class _Conclusion:
         unanswered = failure.kind in (Kind.MALFORMED, Kind.INVALID)
         for row in rows:
             origin = origin_of(b.records[row])
-            attempt = Attempt(0, origin, b.now_ms, failure, plan.primary, b.version, 0 if unanswered else FINAL_GIVEN)
+            attempt = Attempt(0, origin, b.now_ms, failure, plan.primary, b.version, 0 if unanswered else AFTER_FINAL)
             self._dead_letter(row, replace(attempt, crashes=1 if failure.kind is Kind.CRASHED else b.deaths))
 
     def _failed_again(self, row: int, failure: Failure, attempt: Attempt) -> None:
@@ -191,7 +191,7 @@ class _Conclusion:
             self._retry(rung.delay, [row], [self._headers(row, next_attempt)])
             return
         unanswered = failure.kind in (Kind.MALFORMED, Kind.INVALID) and attempt.next_revision == 0
-        self._dead_letter(row, attempt.failed(failure, plan.primary, b.version, 0 if unanswered else FINAL_GIVEN))
+        self._dead_letter(row, attempt.failed(failure, plan.primary, b.version, 0 if unanswered else AFTER_FINAL))
 
     def _headers(self, row: int, attempt: Attempt) -> list[Header]:
         """The event's own headers, then the control headers of ``attempt``."""
@@ -268,7 +268,7 @@ class _Conclusion:
             scored_at=iso(b.now_ms),
             members=answered.members,
         )
-        self.out.verdicts.given.append(AnswerBatch(answers, records, rows))
+        self.out.verdicts.answered.append(AnswerBatch(answers, records, rows))
         self.out.answers[answered.source, reason or "none"] += len(rows)
         label = _label(answered, revision, final)
         if label != "answered":

@@ -31,7 +31,7 @@ log = structlog.get_logger("failsoft.sessions")
 Model = Session | Isolated
 """A loaded version. Its card says whether it runs on the worker's threads or in its own processes."""
 
-Died = Callable[[str, str], None]
+OnDeath = Callable[[str, str], None]
 """Called on any thread when a model's process died, with the model's key and the reason as a metric label."""
 
 Wrap = Callable[[Model], Runs]
@@ -61,7 +61,7 @@ def open_version(
     version: int,
     wrap: Wrap = lambda session: session,
     within: Limits | None = None,
-    died: Died = lambda key, why: None,
+    on_death: OnDeath = lambda key, why: None,
 ) -> Opened:
     """Vets, loads and warms one version of the card's model; blocks. Raises Refused, or Unloadable with the reason."""
     with _files_of(card.name, version):
@@ -69,7 +69,7 @@ def open_version(
         if not vetting.passed:
             raise Unloadable(f"{vetting.key} did not pass its vetting: {vetting.describe()}")
         artifact = vetted(repository, vetting)
-        session = _loading(artifact, card, died)
+        session = _loading(artifact, card, on_death)
         session.warm()
     served = Served(card.name, version, artifact.statistics)
     return Opened(served, wrap(session), artifact.sha256, session.close)
@@ -84,20 +84,20 @@ def _files_of(model: str, version: int) -> Iterator[None]:
         raise Unloadable(f"{model}@{version}: its files cannot be read: {e}") from e
 
 
-def _loading(artifact: Artifact, card: ModelCard, died: Died) -> Model:
+def _loading(artifact: Artifact, card: ModelCard, on_death: OnDeath) -> Model:
     """Starts to load a version as the card's ``isolation`` says. Raises Unloadable."""
     if card.model.isolation == "thread":
         return Session(artifact, card)
 
     few = FewLines(log)
 
-    def on_death(death: Death) -> None:
+    def report_death(death: Death) -> None:
         few.warning(
             "a model's process died", time.monotonic(), model=artifact.key, why=death.why, message=death.message
         )
-        died(artifact.key, death.why)
+        on_death(artifact.key, death.why)
 
-    return Isolated(artifact, card, on_death)
+    return Isolated(artifact, card, report_death)
 
 
 def candidates(repository: Repository, model: str, active: int | None) -> list[int]:
@@ -120,7 +120,7 @@ def first(
     active: int | None,
     wrap: Wrap = lambda session: session,
     within: Limits | None = None,
-    died: Died = lambda key, why: None,
+    on_death: OnDeath = lambda key, why: None,
 ) -> Opened | None:
     """The first candidate that can serve; each one that cannot is logged and skipped. Raises Refused if none can serve
     and a mistake in a file is a reason. None if none can serve for other reasons.
@@ -128,7 +128,7 @@ def first(
     mistake: Refused | None = None
     for version in candidates(repository, card.name, active):
         try:
-            return open_version(repository, card, version, wrap, within, died)
+            return open_version(repository, card, version, wrap, within, on_death)
         except (Refused, Unloadable, UnknownModel) as e:
             mistake = e if isinstance(e, Refused) else mistake
             log.error("a version cannot serve, trying the one before", model=card.name, version=version, why=str(e))

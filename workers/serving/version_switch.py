@@ -14,7 +14,7 @@ from mode import Service
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import UnknownModel
 from failsoft.models.rollout.health import Recent
-from failsoft.models.rollout.rollout import heartbeat_every, newer, skew
+from failsoft.models.rollout.rollout import heartbeat_every, newer, workers_by_version
 from failsoft.models.runtime.session import Unloadable
 from failsoft.schemas.backoff import doubled
 from failsoft.schemas.config.refusal import Refused
@@ -27,11 +27,11 @@ from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.versions")
 
-AGAIN = (1.0, 30.0)
+RETRY_WAIT = (1.0, 30.0)
 """Seconds before a version that could not serve is tried again: the first wait and the longest. Its files may still be
 copied to this machine."""
 
-LOOK = 0.5
+CHECK_EVERY = 0.5
 """Seconds between two checks whether a version is to be tried again."""
 
 Open = Callable[[str, int | None], Opened | None]
@@ -129,7 +129,7 @@ class Versions(Service):  # type: ignore[misc]
             return
         before, model.row = model.wanted, row
         model.workers = len(row.workers)
-        workers = skew(row, self._now_ms())
+        workers = workers_by_version(row, self._now_ms())
         model.counted |= workers.keys()
         for version in model.counted:
             self._metrics.set("failsoft_fleet_workers", workers.get(version, 0), model=row.model, version=str(version))
@@ -164,7 +164,7 @@ class Versions(Service):  # type: ignore[misc]
             if self._needs_switch(name, model) and self._clock() >= model.try_at:
                 await self._switch(name, model)
             with suppress(TimeoutError):
-                await asyncio.wait_for(model.changed.wait(), LOOK)
+                await asyncio.wait_for(model.changed.wait(), CHECK_EVERY)
 
     def _needs_switch(self, name: str, model: _ServedModel) -> bool:
         """True if no version of the model serves here, or another version than the fleet wants."""
@@ -201,7 +201,7 @@ class Versions(Service):  # type: ignore[misc]
             await self._unload(before.key)
 
     def _failed(self, name: str, model: _ServedModel, why: str) -> None:
-        wait = doubled(*AGAIN, model.tries)
+        wait = doubled(*RETRY_WAIT, model.tries)
         model.problem, model.tries, model.try_at = why[:2_000], model.tries + 1, self._clock() + wait
         log.error("the version that the fleet wants cannot serve here", model=name, version=model.wanted, why=why)
         self.on_news()

@@ -87,7 +87,7 @@ def configure(level: str = "info", stream: IO[str] | None = None, terminal: bool
     )
 
 
-def news(text: str, **fields: object) -> None:
+def log_always(text: str, **fields: object) -> None:
     """Log a line whatever the level is, for facts that a worker reports once. Call it after ``configure``."""
     root = logging.getLogger()
     record = root.makeRecord("failsoft.worker", logging.INFO, __file__, 0, text, (), None, extra=fields)

@@ -15,7 +15,7 @@ from failsoft.workers.telemetry.metrics import NO_REASON, Metrics
 
 log = structlog.get_logger("failsoft.report")
 
-LISTED = 6
+LOGGED_PER_KIND = 6
 """The most failures of one kind in a batch that are passed to the failure log, whose rate limit lets fewer through. The
 others are only counted."""
 
@@ -66,12 +66,12 @@ class Reporter:
             log.warning("a rule raised", rule=rule, error=error, rows=n)
 
     def _log(self, records: Sequence[Record], scored: Scored, now: float) -> None:
-        """Log the failures of a batch, at most LISTED of each kind; ``now`` is monotonic seconds."""
+        """Log the failures of a batch, at most LOGGED_PER_KIND of each kind; ``now`` is monotonic seconds."""
         counts: Counter[str] = Counter()
         lines: list[FailureRecord] = []
         for row, failure in (*scored.failures.items(), *scored.missing.items()):
             counts[failure.kind] += 1
-            if counts[failure.kind] > LISTED:
+            if counts[failure.kind] > LOGGED_PER_KIND:
                 continue
             record = records[row]
             attempt = scored.attempts.get(row)  # never from the headers: on an input topic anyone may write them
@@ -90,5 +90,5 @@ class Reporter:
             )
         self._failures.failures(lines, now)
         for kind, n in counts.items():
-            if n > LISTED:
-                self._failures.hold(self._model, kind, n - LISTED)
+            if n > LOGGED_PER_KIND:
+                self._failures.hold(self._model, kind, n - LOGGED_PER_KIND)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from failsoft.models.breaker.fleet import ALONE_MS, View, fold, view
+from failsoft.models.breaker.fleet import LONE_FAILURE_MS, View, fold, view
 from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind
 from failsoft.schemas.fleet.counts import Counts
@@ -322,7 +322,7 @@ def test_one_sick_of_three_never_opens_the_fleet(data: st.DataObject, failures: 
             sequence[name] += 1
             bad = failures if name == "a" else 0
             report = Report(KEY, name, sequence[name], now, 0, ReportKind.WINDOW, counts=Counts(bad or 8, bad, 0, 1))
-            in_flight.append((now + data.draw(st.integers(0, ALONE_MS - 1)), report.to_bytes()))
+            in_flight.append((now + data.draw(st.integers(0, LONE_FAILURE_MS - 1)), report.to_bytes()))
         due = [m for m in in_flight if m[0] <= now + 250]
         in_flight = [m for m in in_flight if m not in due]
         for at, raw in sorted(due) + (data.draw(st.permutations(due))[:2] if tick % 5 == 0 else []):

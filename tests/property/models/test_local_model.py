@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from failsoft.models.breaker.fleet import fold
-from failsoft.models.breaker.local import ALONE_AFTER, EVERY, LocalBreaker
+from failsoft.models.breaker.local import AUTONOMOUS_AFTER, REPORT_EVERY, LocalBreaker
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind
@@ -258,13 +258,13 @@ class Fleet(RuleBasedStateMachine):
         worker.skew = 0
         self.see(worker, self.row)
         while not worker.local.tripped and worker.local.state is not BreakerState.CLOSED:
-            assert waited <= 16 + POLICY.probe_lease + ALONE_AFTER + 1, "the worker does not become autonomous"
+            assert waited <= 16 + POLICY.probe_lease + AUTONOMOUS_AFTER + 1, "the worker does not become autonomous"
             self.now, waited = self.now + 0.5, waited + 0.5
             worker.local.request_probes(self.now, self.ms())
             self.send_reports(worker)
 
     @precondition(lambda self: self.row is None or self.row.state == "closed")
-    @rule(lost=st.integers(0, 6), pause=st.sampled_from([0.01, EVERY, 0.5]))
+    @rule(lost=st.integers(0, 6), pause=st.sampled_from([0.01, REPORT_EVERY, 0.5]))
     def the_model_fails_everywhere(self, lost: int, pause: float) -> None:
         """From any closed state the fleet breaker opens, even if the first reports are lost."""
         for worker in self.workers.values():
@@ -312,7 +312,7 @@ class Fleet(RuleBasedStateMachine):
                 and BreakerState(row.state) in HELD
                 and worker.local.state is not BreakerState(row.state)
             ):
-                assert self.now - worker.last_row_at >= ALONE_AFTER
+                assert self.now - worker.last_row_at >= AUTONOMOUS_AFTER
 
     @invariant()
     def generations_of_a_worker_never_decrease(self) -> None:
@@ -337,7 +337,7 @@ class Fleet(RuleBasedStateMachine):
         while self.row is not None and BreakerState(self.row.state) in HELD:
             if self.row.state == "open" and self.row.until_ms is not None:
                 self.now = max(self.now, (self.row.until_ms - T0) / 1000 - 1)
-            self.now += EVERY
+            self.now += REPORT_EVERY
             assert self.now - started < 120, f"{self.row} does not close"
             for worker in busy:
                 self.see(worker, self.row)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
-from failsoft.workers.execution.bisect import FRUITLESS, Bisection
+from failsoft.workers.execution.bisect import MAX_RUNS_WITHOUT_ANSWER, Bisection
 
 DEADLINE = 1.0
 KINDS = st.sampled_from([Kind.TIMEOUT, Kind.CRASHED, Kind.MODEL_ERROR, Kind.BAD_OUTPUT])
@@ -72,4 +72,4 @@ def test_each_row_ends_once_and_no_good_row_fails_in_time(
     assert {row: f.kind for row, f in bisection.bad.items() if row not in undecided} == {
         row: kind for row, kind in bad.items() if row not in undecided and row in bisection.bad
     }
-    assert not undecided or now >= budget - 1e-9 or (runs + 1 >= FRUITLESS and found is None)
+    assert not undecided or now >= budget - 1e-9 or (runs + 1 >= MAX_RUNS_WITHOUT_ANSWER and found is None)

@@ -251,7 +251,7 @@ def test_own_bytes_are_unchanged_and_control_headers_are_complete(
         found = attempts.parse(headers)
         assert isinstance(found, Attempt) and found.due_ms is not None and found.due_ms > NOW_MS
         assert found.origin == (_history(record) or attempt(origin=found.origin)).origin
-    routed = dict(route(replace(done.verdicts, given=[]), Names("loans")))
+    routed = dict(route(replace(done.verdicts, answered=[]), Names("loans")))
     for dead, (key, value, headers) in zip(done.verdicts.dead, routed.get("loans.dead", []), strict=True):
         record = dead.record
         own = [h for h in record.headers if not h[0].startswith(CONTROL_PREFIX)]
@@ -267,7 +267,7 @@ def test_order_is_kept_and_held_rows_are_the_end_of_their_topic(
 ) -> None:
     """Within a group of answers or retries rows keep their order, and of each topic only the last rows are held."""
     done = _run(records, the_plan, world)
-    for group in [*done.verdicts.given, *done.verdicts.retries]:
+    for group in [*done.verdicts.answered, *done.verdicts.retries]:
         for offsets in by_topic(group.records).values():  # type: ignore[arg-type]
             assert offsets == sorted(offsets)
     waits = {topic: [] for topic in TOPICS}  # type: ignore[var-annotated]

@@ -27,7 +27,7 @@ from failsoft.topics.routing import Row
 from failsoft.workers import settings
 from failsoft.workers.lanes import assignment
 from failsoft.workers.lanes.lane import Lane
-from failsoft.workers.lanes.transaction import Noted
+from failsoft.workers.lanes.transaction import OffsetAndMetadata
 from failsoft.workers.process import serve
 from failsoft.workers.process.composition import Options
 from failsoft.workers.serving.loader import Model
@@ -100,7 +100,9 @@ class Freezing(Lane):
     async def _prepare(self) -> None:
         """Does nothing; a subclass prepares the stop here."""
 
-    async def _commit(self, routed: Sequence[tuple[str, list[Row]]], offsets: Mapping[TopicPartition, Noted]) -> None:
+    async def _commit(
+        self, routed: Sequence[tuple[str, list[Row]]], offsets: Mapping[TopicPartition, OffsetAndMetadata]
+    ) -> None:
         stops = bool(routed) and self._told_to_stop()
         if stops:
             await self._prepare()

@@ -163,7 +163,7 @@ def test_every_source_and_every_reason_is_published() -> None:
 def test_an_answer_without_optional_fields_matches_the_schema() -> None:
     """A static answer with no confidence, no model and nothing imputed matches the schema."""
     done = run(events(1), registry=FakeBoard(admits={"m@2": 0}))
-    (value,) = encode(done.verdicts.given[0].answers)
+    (value,) = encode(done.verdicts.answered[0].answers)
     SCORED.validate(json.loads(value))
     assert json.loads(value)["confidence"] is None and json.loads(value)["model"] is None
 

@@ -29,7 +29,7 @@ def _one(record: Rec) -> AnswerBatch:
 def test_an_answer_goes_to_scored_under_the_events_key() -> None:
     """An answer has the event's key, our headers, and of the event's own headers only the trace context."""
     record = Rec(key=b"\x00key", headers=OWN)
-    ((topic, ((key, value, headers),)),) = route(Verdicts(given=[_one(record)]), NAMES)
+    ((topic, ((key, value, headers),)),) = route(Verdicts(answered=[_one(record)]), NAMES)
     assert topic == "loans.scored" and key == b"\x00key" and json.loads(value or b"")["event_id"] == "a"
     assert headers == [
         ("content-type", b"application/json"),
@@ -44,7 +44,7 @@ def test_one_events_trace_does_not_reach_another() -> None:
     given = _one(Rec(headers=TRACE))
     answers = replace(given.answers, ids=["a", "b"], times=["t", "t"], topics=["in", "in"], offsets=[1, 2])
     answers = replace(answers, predictions=Predictions(np.array([0.5, 0.5])))
-    ((_, rows),) = route(Verdicts(given=[AnswerBatch(answers, [Rec(headers=TRACE), Rec()], [0, 1])]), NAMES)
+    ((_, rows),) = route(Verdicts(answered=[AnswerBatch(answers, [Rec(headers=TRACE), Rec()], [0, 1])]), NAMES)
     assert [len(headers) for _, _, headers in rows] == [5, 3]
 
 
@@ -80,7 +80,7 @@ def test_rows_of_several_groups_keep_the_order_of_the_batch() -> None:
     given = [_one(b), _one(a), _one(c)]
     given = [replace(g, rows=[row]) for g, row in zip(given, (1, 0, 2), strict=True)]
     retries = [Retries("5s", [a, c], [[], []], [0, 2]), Retries("1m", [a], [[]], [0]), Retries("5s", [b], [[]], [1])]
-    routed = dict(route(Verdicts(given=given, retries=retries), NAMES))
+    routed = dict(route(Verdicts(answered=given, retries=retries), NAMES))
     assert [key for key, _, _ in routed[NAMES.scored]] == [b"a", b"b", b"c"]
     assert [key for key, _, _ in routed[NAMES.retry("5s")]] == [b"a", b"b", b"c"]
     assert [key for key, _, _ in routed[NAMES.retry("1m")]] == [b"a"]

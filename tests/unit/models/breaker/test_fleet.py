@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from failsoft.models.breaker.fleet import ALONE_MS, MAX_WORKERS, FoldedBreaker, View, fold, view
+from failsoft.models.breaker.fleet import LONE_FAILURE_MS, MAX_WORKERS, FoldedBreaker, View, fold, view
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.fleet.breaker import MAX_ROW, Action, BreakerRow, Report, ReportKind, WorkerWindow
 from failsoft.schemas.fleet.counts import Counts
@@ -56,10 +56,10 @@ def test_slow_runs_open_too() -> None:
 
 
 def test_a_fleet_of_one_opens_after_a_wait() -> None:
-    """A single reporting worker opens the fleet breaker after ALONE_MS, and does not become a sick node."""
+    """A single reporting worker opens the fleet breaker after LONE_FAILURE_MS, and does not become a sick node."""
     owner = Owner()
     owner.window("a", BAD, tripped=True)
-    owner.now += ALONE_MS - 1
+    owner.now += LONE_FAILURE_MS - 1
     owner.window("a", BAD, tripped=True)
     assert owner.state() is BreakerState.CLOSED
     owner.now += 1
@@ -69,11 +69,11 @@ def test_a_fleet_of_one_opens_after_a_wait() -> None:
 
 
 def test_one_of_two_opens() -> None:
-    """One failing worker of two opens the fleet breaker after ALONE_MS."""
+    """One failing worker of two opens the fleet breaker after LONE_FAILURE_MS."""
     owner = Owner()
     owner.window("b", GOOD)
     owner.window("a", BAD)
-    owner.now += ALONE_MS
+    owner.now += LONE_FAILURE_MS
     owner.window("a", BAD)
     assert owner.state() is BreakerState.OPEN
 
@@ -99,7 +99,7 @@ def test_a_node_stays_sick_until_its_rates_recover() -> None:
     for worker in ("b", "c"):
         owner.window(worker, GOOD)
     owner.window("a", BAD, tripped=True)
-    owner.now += ALONE_MS
+    owner.now += LONE_FAILURE_MS
     owner.window("a", Counts(), tripped=True)
     assert owner.row is not None and owner.row.sick == ("a",)
     owner.window("a", Counts(3, 2, 0, 3))
@@ -115,7 +115,7 @@ def test_a_few_failures_do_not_make_a_node_sick() -> None:
     owner.window("b", GOOD)
     owner.window("c", GOOD)
     owner.window("a", Counts(19, 19, 0, 19))
-    owner.now += ALONE_MS
+    owner.now += LONE_FAILURE_MS
     owner.window("a", Counts(19, 19, 0, 19))
     assert owner.sickness() == []
 
@@ -127,7 +127,7 @@ def test_idle_workers_do_not_outvote() -> None:
         owner.window("b", counts)
         owner.window("c", counts)
     owner.window("a", BAD)
-    owner.now += ALONE_MS
+    owner.now += LONE_FAILURE_MS
     owner.window("a", BAD)
     assert owner.state() is BreakerState.OPEN
 
@@ -137,7 +137,7 @@ def test_the_status_of_a_silent_sick_node_is_unknown() -> None:
     owner = Owner()
     for worker in ("a", "b", "c"):
         owner.window(worker, BAD if worker == "a" else GOOD)
-    owner.now += ALONE_MS
+    owner.now += LONE_FAILURE_MS
     owner.window("a", BAD)
     owner.now += 30_000
     owner.window("b", GOOD)
@@ -151,7 +151,7 @@ def test_opening_the_fleet_ends_the_alert_of_a_sick_node() -> None:
     owner = Owner()
     for worker in ("a", "b", "c"):
         owner.window(worker, BAD if worker == "a" else GOOD)
-    owner.now += ALONE_MS
+    owner.now += LONE_FAILURE_MS
     owner.window("a", BAD)
     owner.window("b", BAD)
     assert owner.state() is BreakerState.OPEN and owner.row is not None and owner.row.sick == ()
@@ -172,7 +172,7 @@ def test_a_chance_failure_does_not_complete_the_quorum() -> None:
     owner.window("b", Counts(1, 1, 0, 1))
     owner.window("c", Counts(30, 0, 0, 3))
     owner.window("a", Counts(100, 100, 0, 9))
-    owner.now += ALONE_MS
+    owner.now += LONE_FAILURE_MS
     owner.window("a", Counts(100, 100, 0, 9))
     assert owner.state() is BreakerState.CLOSED
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models.breaker.local import AGAIN_BY, EVERY, FIRST
+from failsoft.models.breaker.local import REPORT_EVERY, RESEND_AFTER, RESERVED_FOR
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, ReportKind, WorkerWindow
@@ -77,7 +77,7 @@ def test_retries_probe_first_except_after_an_odd_number_of_reopenings() -> None:
     desk.now += 30
     desk.local.tick(desk.now)
     assert desk.local.state is BreakerState.HALF_OPEN and not desk.may_retry()
-    desk.now += FIRST
+    desk.now += RESERVED_FOR
     assert desk.may_retry()
 
 
@@ -99,7 +99,7 @@ def test_counts_are_reported_every_quarter_second_as_totals() -> None:
     assert (first.key, first.worker, first.at_ms) == (KEY, "a", desk.now_ms)
     desk.call(5, 0, slow=1)
     assert desk.told() == []
-    desk.now += EVERY
+    desk.now += REPORT_EVERY
     (second,) = desk.told()
     assert second.counts == Counts(12, 1, 1, 2) and second.sequence > first.sequence
 
@@ -109,7 +109,7 @@ def test_unchanged_totals_are_reported_again() -> None:
     desk = Desk(BreakerRow(KEY))
     desk.call(7)
     assert len(desk.told()) == 1
-    desk.now += AGAIN_BY * POLICY.window - 0.01
+    desk.now += RESEND_AFTER * POLICY.window - 0.01
     assert desk.told() == []
     desk.now += 0.02
     (again,) = desk.told()
@@ -143,7 +143,7 @@ def test_a_trip_is_reported_again_while_it_lasts() -> None:
     desk = Desk(BreakerRow(KEY))
     desk.call(20, 20)
     assert len(desk.told()) == 1
-    desk.now += EVERY - 0.01
+    desk.now += REPORT_EVERY - 0.01
     assert desk.told() == []
     desk.now += 0.01
     (again,) = desk.told()
@@ -152,7 +152,7 @@ def test_a_trip_is_reported_again_while_it_lasts() -> None:
     desk.local.tick(desk.now)
     assert desk.told()[0].tripped
     desk.call(3)
-    desk.now += EVERY
+    desk.now += REPORT_EVERY
     (recovered,) = desk.told()
     assert not recovered.tripped and recovered.counts == Counts(23, 20, 0, 2)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models.breaker.local import ALONE_AFTER, ASKS, EVERY, FIRST, WAITING_SEEN
+from failsoft.models.breaker.local import AUTONOMOUS_AFTER, DEMAND_VALID_FOR, MAX_REQUESTS, REPORT_EVERY, RESERVED_FOR
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Probes, ReportKind
@@ -43,7 +43,7 @@ def test_calls_refused_long_ago_are_not_counted_as_probes() -> None:
     desk.may_retry()
     desk.now += 15
     assert desk.told() == []
-    desk.now += WAITING_SEEN
+    desk.now += DEMAND_VALID_FOR
     desk.admit(1)
     (ask,) = desk.told()
     assert ask.want == 1, "only the latest call counts"
@@ -71,7 +71,7 @@ def test_a_request_is_repeated_while_records_wait() -> None:
     """A request is repeated at most every quarter of a second."""
     desk = asked()
     assert desk.told() == [], "no record arrived since"
-    desk.now += EVERY - 0.01
+    desk.now += REPORT_EVERY - 0.01
     desk.may_retry()
     assert desk.told() == []
     desk.now += 0.01
@@ -146,21 +146,21 @@ def test_waiting_retries_probe_first() -> None:
     assert desk.admit(5) == 0, "live events wait"
     assert desk.admit(5, ladder=1) == 3, "a batch with a retry may probe"
     desk = lent()
-    desk.now += FIRST
+    desk.now += RESERVED_FOR
     assert desk.admit(5) == 3
 
 
 def test_live_events_probe_at_once_without_waiting_retries() -> None:
-    """If no lane has reported waiting retries within WAITING_SEEN, live events probe at once."""
+    """If no lane has reported waiting retries within DEMAND_VALID_FOR, live events probe at once."""
     desk = lent(by_ladder=False)
     assert desk.admit(5) == 3
     desk = lent()
-    desk.now += WAITING_SEEN
+    desk.now += DEMAND_VALID_FOR
     desk.lend()
     assert desk.local.state is BreakerState.HALF_OPEN
     assert desk.admit(1) == 0, "this worker did not request the lease"
     desk = asked()
-    desk.now += WAITING_SEEN
+    desk.now += DEMAND_VALID_FOR
     desk.lend()
     assert desk.admit(5) == 3
 
@@ -170,7 +170,7 @@ def test_after_an_odd_number_of_reopenings_live_events_probe_first() -> None:
     desk = lent(reopenings=1)
     assert not desk.may_retry() and desk.told() == []
     assert desk.admit(1) == 1
-    desk.now += FIRST
+    desk.now += RESERVED_FOR
     assert desk.may_retry() and desk.admit(5) == 2
     assert lent(reopenings=2).may_retry(), "after an even number, retries come first"
 
@@ -179,7 +179,7 @@ def test_after_an_odd_number_of_reopenings_live_events_probe_first() -> None:
 def test_probes_are_drawn_from_anywhere_when_live_events_come_first(reopenings: int) -> None:
     """The records at the heads of the rungs may be ones that no model can answer."""
     desk = lent(reopenings=reopenings)
-    desk.now += FIRST
+    desk.now += RESERVED_FOR
     admission = desk.local.admit(2, 2, desk.now, desk.now_ms)
     assert (admission.granted, admission.probe, admission.anywhere) == (2, True, reopenings % 2 == 1)
 
@@ -211,10 +211,10 @@ def test_probe_results_are_reported_at_once_and_again_until_the_row_changes() ->
     (second,) = desk.told()
     assert second.probes == Probes(2, 1, 1) and second.sequence > first.sequence
     for _ in range(3):
-        desk.now += EVERY
+        desk.now += REPORT_EVERY
         assert [r.probes for r in desk.told()] == [Probes(2, 1, 1)]
     desk.see(replace(OPEN, generation=3, since_ms=desk.now_ms, until_ms=desk.now_ms + 30_000))
-    desk.now += EVERY
+    desk.now += REPORT_EVERY
     assert desk.told() == []
 
 
@@ -264,9 +264,9 @@ def test_a_row_that_closes_allows_all_calls() -> None:
 
 def unanswered(desk: Desk) -> Desk:
     """``desk`` after requests for probes that the owner did not answer, so that it is autonomous."""
-    until = desk.now + ALONE_AFTER + EVERY
+    until = desk.now + AUTONOMOUS_AFTER + REPORT_EVERY
     while desk.now < until:
-        desk.now += EVERY
+        desk.now += REPORT_EVERY
         desk.may_retry()
         desk.told()
     return desk
@@ -275,12 +275,12 @@ def unanswered(desk: Desk) -> Desk:
 def test_a_worker_without_an_answer_becomes_autonomous() -> None:
     """Its own breaker starts half-open and then probes, closes and opens without the fleet."""
     desk = asked()
-    desk.now += ALONE_AFTER - 0.1 - EVERY
-    for _ in range(ASKS):
+    desk.now += AUTONOMOUS_AFTER - 0.1 - REPORT_EVERY
+    for _ in range(MAX_REQUESTS):
         desk.may_retry()
         desk.told()
         assert desk.local.state is BreakerState.OPEN
-        desk.now += EVERY / ASKS
+        desk.now += REPORT_EVERY / MAX_REQUESTS
     desk = unanswered(desk)
     desk.local.tick(desk.now)
     assert desk.local.state is BreakerState.HALF_OPEN and desk.local.tripped
@@ -296,10 +296,10 @@ def test_a_worker_without_an_answer_becomes_autonomous() -> None:
 
 
 def test_one_unanswered_request_is_not_enough() -> None:
-    """A single request may be lost or too early by the owner's clock, so it takes ASKS of them."""
+    """A single request may be lost or too early by the owner's clock, so it takes MAX_REQUESTS of them."""
     desk = Desk(OPEN)
     desk.now += 15
-    for i in range(ASKS):
+    for i in range(MAX_REQUESTS):
         assert desk.local.tick(desk.now) == [] and desk.local.state is BreakerState.OPEN, i
         desk.admit(1)
         assert desk.kinds() == [ReportKind.ASK]
@@ -311,15 +311,15 @@ def test_one_unanswered_request_is_not_enough() -> None:
 def test_a_lease_for_another_worker_is_an_answer() -> None:
     """A lease for any worker shows that an owner folds."""
     desk = asked()
-    desk.now += ALONE_AFTER - 1
+    desk.now += AUTONOMOUS_AFTER - 1
     desk.may_retry()
     desk.told()
     desk.lend(worker="b")
     desk.now += 12
-    for _ in range(ASKS + 1):
+    for _ in range(MAX_REQUESTS + 1):
         desk.may_retry()
         desk.told()
-        desk.now += EVERY
+        desk.now += REPORT_EVERY
     assert desk.local.state is BreakerState.HALF_OPEN and not desk.local.tripped
 
 
@@ -331,7 +331,7 @@ def test_an_autonomous_worker_rejoins_when_the_row_changes() -> None:
     assert desk.local.state is BreakerState.CLOSED
     outstanding = desk.local.admit(20, 0, desk.now, desk.now_ms)
     assert outstanding.granted == 20
-    desk.now += EVERY
+    desk.now += REPORT_EVERY
     assert desk.kinds() == [ReportKind.ASK]
     row = desk.local.row
     assert row is not None

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from failsoft.models.isolation import codec, isolated_session, pool
-from failsoft.models.isolation.backoff import AT_ONCE
+from failsoft.models.isolation.backoff import DEATHS_WITHOUT_WAIT
 from failsoft.models.isolation.isolated_session import Isolated
 from failsoft.models.isolation.replica import Death
 from failsoft.models.runtime.session import Cancel
@@ -129,7 +129,7 @@ def test_a_crashing_row_is_found_by_halving(start: Start, monkeypatch: pytest.Mo
     assert (low, high) == (1234, 1235)
     assert time.monotonic() - begin < 60
     monkeypatch.setattr(pool, "WAIT", PATIENCE)
-    for _ in range(AT_ONCE):
+    for _ in range(DEATHS_WITHOUT_WAIT):
         ask(isolated, (-1, 0.25))
 
     def waited_for() -> bool:

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from failsoft.models.isolation.replica import TICK, Death
-from failsoft.models.isolation.supervisor import fate, idle_for
+from failsoft.models.isolation.supervisor import death_of, idle_for
 
 
 def test_with_all_processes_up_it_sleeps_until_a_message_comes() -> None:
@@ -36,16 +36,16 @@ def test_a_load_under_way_is_checked_just_after_its_limit(missing: bool) -> None
 
 def test_a_signal_is_named() -> None:
     """The message names the signal or exit code, and the last line of stderr, cut to 200 characters."""
-    assert fate(-signal.SIGFPE, "", None) == Death("crashed", "its process died (signal SIGFPE)")
-    assert fate(70, "Traceback\nKeyError: 'x'", None) == Death(
+    assert death_of(-signal.SIGFPE, "", None) == Death("crashed", "its process died (signal SIGFPE)")
+    assert death_of(70, "Traceback\nKeyError: 'x'", None) == Death(
         "crashed", "its process died (exit code 70: KeyError: 'x')"
     )
-    assert fate(1, "e" * 999, None).message == f"its process died (exit code 1: {'e' * 200})"
+    assert death_of(1, "e" * 999, None).message == f"its process died (exit code 1: {'e' * 200})"
 
 
 def test_sigkill_is_attributed_to_the_kernel() -> None:
     """Apart from the kernel only the forkserver kills a replica, and then the reason is known."""
-    death = fate(-signal.SIGKILL, "", None)
+    death = death_of(-signal.SIGKILL, "", None)
     assert death == Death("crashed", "its process died (signal SIGKILL, as the kernel sends when memory runs out)")
 
 
@@ -53,5 +53,5 @@ def test_running_out_of_memory_names_the_limit_if_there_is_one() -> None:
     """Without a limit the same text on stderr is reported as a crash."""
     stderr = "MemoryError"
     limited = Death("memory", "its process was over its memory limit of 192MB (exit code 70)")
-    assert fate(70, stderr, 192_000_000) == limited
-    assert fate(70, stderr, None) == Death("crashed", "its process died (exit code 70: MemoryError)")
+    assert death_of(70, stderr, 192_000_000) == limited
+    assert death_of(70, stderr, None) == Death("crashed", "its process died (exit code 70: MemoryError)")

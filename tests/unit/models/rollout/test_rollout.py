@@ -9,19 +9,19 @@ import pytest
 
 from failsoft.models.rollout.rollout import (
     CHANGES_KEPT,
-    EVERY,
-    MISSED,
+    HEARTBEAT_EVERY,
+    MISSED_HEARTBEATS,
     PROBLEM_KEPT,
     Rollback,
     RollbackBlocked,
     RollbackPolicy,
     fold,
-    good,
+    good_versions,
     heartbeat_every,
+    is_news,
     newer,
-    news,
-    skew,
     verdict,
+    workers_by_version,
 )
 from failsoft.schemas import wire
 from failsoft.schemas.fleet.breaker import MAX_ROW, BreakerRow
@@ -99,13 +99,13 @@ def test_a_promotion_is_applied_once_and_records_who_and_why() -> None:
 def test_a_rollback_goes_to_the_last_good_version() -> None:
     """Each rollback goes further back; a version left by a rollback is a target again only after a promotion."""
     desk = Desk(1, 2, 3)
-    assert good(desk.row) == [2, 1]
+    assert good_versions(desk.row) == [2, 1]
     desk.back()
-    assert desk.row.active == 2 and good(desk.row) == [1]
+    assert desk.row.active == 2 and good_versions(desk.row) == [1]
     desk.promote(3)
-    assert good(desk.row) == [2, 1]
+    assert good_versions(desk.row) == [2, 1]
     desk.back(), desk.back()
-    assert desk.row.active == 1 and good(desk.row) == []
+    assert desk.row.active == 1 and good_versions(desk.row) == []
     desk.back()
     assert desk.row.active == 1 and "name a version" in (desk.refusals[-1] or "")
 
@@ -152,21 +152,21 @@ def test_which_changes_are_news() -> None:
     """Moves, answers to orders and changes of a worker are news; heartbeat times and health are not."""
     desk = Desk(1)
     first = desk.row
-    assert news(first, None)
+    assert is_news(first, None)
     desk.now += 2_000
     desk.alive("w", 1, health={1: HEALTH})
-    assert desk.row is not first and not news(desk.row, first)
+    assert desk.row is not first and not is_news(desk.row, first)
     for version, fields in ((2, {}), (1, {"problem": "x"}), (None, {})):
         before = desk.row
         desk.now += 1
         desk.alive("w", version, **fields)
-        assert news(desk.row, before)
+        assert is_news(desk.row, before)
     before = desk.row
     desk.alive("other", 1)
-    assert news(desk.row, before)
+    assert is_news(desk.row, before)
     before = desk.row
     desk.promote(1)
-    assert news(desk.row, before), "the row has a new order result"
+    assert is_news(desk.row, before), "the row has a new order result"
 
 
 def test_an_order_for_the_active_version_changes_nothing_and_is_answered() -> None:
@@ -215,7 +215,7 @@ def test_a_rollback_never_goes_to_a_newer_version() -> None:
     """If an operator promoted an older version and it fails, the newer version is no candidate."""
     desk = Desk(3, 2)
     found = desk.verdict(2)
-    assert good(desk.row) == [3] and isinstance(found, RollbackBlocked)
+    assert good_versions(desk.row) == [3] and isinstance(found, RollbackBlocked)
 
 
 def test_no_second_rollback_within_the_hold() -> None:
@@ -252,15 +252,15 @@ def test_the_skew_counts_live_workers() -> None:
     """Workers are counted by version; workers without a version or without a recent heartbeat are not."""
     desk = Desk(1)
     desk.alive("a", 1), desk.alive("b", 2), desk.alive("c", None)
-    assert skew(desk.row, desk.now) == {1: 2, 2: 1}
-    desk.now += round(1000 * EVERY * MISSED)
+    assert workers_by_version(desk.row, desk.now) == {1: 2, 2: 1}
+    desk.now += round(1000 * HEARTBEAT_EVERY * MISSED_HEARTBEATS)
     desk.alive("a", 2)
-    assert skew(desk.row, desk.now) == {2: 1} and set(desk.row.workers) == {"a"}
+    assert workers_by_version(desk.row, desk.now) == {2: 1} and set(desk.row.workers) == {"a"}
 
 
 def test_a_larger_fleet_sends_fewer_heartbeats() -> None:
     """Each heartbeat writes the row, so the interval grows to keep writes at ten a second."""
-    assert heartbeat_every(3) == EVERY
+    assert heartbeat_every(3) == HEARTBEAT_EVERY
     assert 1000 / heartbeat_every(1000) == pytest.approx(10)
 
 

@@ -98,7 +98,7 @@ def test_a_failure_is_not_remembered(tmp_path: Path, passes: VettingCache, start
 
 def test_the_cache_is_bounded(passes: VettingCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest passes are dropped, and only the file and its lock are left in the folder."""
-    monkeypatch.setattr(memory, "MOST", 3)
+    monkeypatch.setattr(memory, "PASSES_KEPT", 3)
     for key in "abcde":
         passes.remember(key, PASSED)
     assert [passes.recall(key) for key in "abcde"] == [None, None, PASSED, PASSED, PASSED]

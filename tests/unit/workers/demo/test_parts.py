@@ -20,8 +20,8 @@ from failsoft.schemas.features import Columns, columns
 from failsoft.schemas.record import Origin
 from failsoft.topics.names import Names
 from failsoft.workers.demo import applications
-from failsoft.workers.demo.applications import Application, Flaw, dear, stream
-from failsoft.workers.demo.fault import DEAREST, Fault, Faulty, Switch
+from failsoft.workers.demo.applications import Application, Flaw, expensive, stream
+from failsoft.workers.demo.fault import EXPENSIVE_FROM, Fault, Faulty, Switch
 from failsoft.workers.demo.tally import RungTally, Tallies
 from failsoft.workers.demo.watch import read
 from tests.kit import Rec
@@ -76,7 +76,7 @@ def test_each_flaw_occurs_and_has_its_effect(rows: list[dict[str, str]]) -> None
 
 def test_the_primary_answers_the_expensive_cars(rows: list[dict[str, str]], session: Session) -> None:
     """After a replay the primary must answer them with a confidence of at least ``min_confidence``."""
-    outcome = session.run(features(dear(rows, 6, 2 * DEAREST), session))
+    outcome = session.run(features(expensive(rows, 6, 2 * EXPENSIVE_FROM), session))
     assert isinstance(outcome, ModelOutput)
     assert outcome.bad == {}
     assert outcome.predictions.confidences is not None
@@ -86,11 +86,15 @@ def test_the_primary_answers_the_expensive_cars(rows: list[dict[str, str]], sess
 def test_the_fault_hits_exactly_its_rows(rows: list[dict[str, str]], session: Session, tmp_path: Path) -> None:
     """Without a fault all answers are unchanged; with one, all rows or the rows above the price fail, and no other."""
     plain = [a for a in islice(stream(rows, 7), 20) if a.flaw is Flaw.NONE]
-    batch = features([*dear(rows, 2, 2 * DEAREST), *plain], session)
+    batch = features([*expensive(rows, 2, 2 * EXPENSIVE_FROM), *plain], session)
     switch = Switch(tmp_path / "fault.json")
     faulty, healthy = Faulty(session, switch), session.run(batch)
     assert isinstance(healthy, ModelOutput)
-    for fault, expected in ((Fault(), set()), (Fault(above=DEAREST), {0, 1}), (Fault(True), set(range(batch.size)))):
+    for fault, expected in (
+        (Fault(), set()),
+        (Fault(above=EXPENSIVE_FROM), {0, 1}),
+        (Fault(True), set(range(batch.size))),
+    ):
         switch.set(fault)
         outcome = faulty.run(batch)
         assert isinstance(outcome, ModelOutput)

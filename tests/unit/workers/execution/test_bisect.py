@@ -10,7 +10,7 @@ import pytest
 from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
-from failsoft.workers.execution.bisect import FRUITLESS, WAYS, Bisection, Piece
+from failsoft.workers.execution.bisect import MAX_RUNS_WITHOUT_ANSWER, WAYS, Bisection, Piece
 
 SLOW = Failure(Kind.TIMEOUT, "it hung")
 BROKEN = Failure(Kind.MODEL_ERROR, "it raised")
@@ -125,13 +125,13 @@ def test_a_bad_output_fails_its_row_only() -> None:
 
 
 def test_a_model_that_fails_everything_is_not_asked_about_every_row() -> None:
-    """After FRUITLESS runs without an answer the other rows fail together, and the breaker opens."""
+    """After MAX_RUNS_WITHOUT_ANSWER runs without an answer the other rows fail together, and the breaker opens."""
     bisection = Bisection(4000, BROKEN, 0.2, 20.0, 20.0)
     pieces = walk(bisection, set(range(4000)), BROKEN)
-    assert len(pieces) == FRUITLESS - 1
+    assert len(pieces) == MAX_RUNS_WITHOUT_ANSWER - 1
     assert len(bisection.bad) == 4000 and bisection.predictions is None
     assert bisection.bad[0].message.endswith(
-        f"rows that were not tried alone after {FRUITLESS} runs without an answer)"
+        f"rows that were not tried alone after {MAX_RUNS_WITHOUT_ANSWER} runs without an answer)"
     )
 
 

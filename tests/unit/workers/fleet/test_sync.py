@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from failsoft.models.breaker.local import ALONE_AFTER, ASKS
+from failsoft.models.breaker.local import AUTONOMOUS_AFTER, MAX_REQUESTS
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.fleet.breaker import BreakerRow, Report, ReportKind
 from failsoft.workers.fleet import sync
@@ -90,7 +90,7 @@ class Desk:
             before = self.local._asks
             self.registry.admit("m@2", 1)
             await eventually(lambda before=before: self.local._asks > before, 10, "an ask")  # type: ignore[misc]
-            self.now += ALONE_AFTER / (ASKS - 1)
+            self.now += AUTONOMOUS_AFTER / (MAX_REQUESTS - 1)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ async def test_without_a_control_plane_a_breaker_does_not_stay_open(apart: Desk)
     """After an open row and unanswered requests the local breaker becomes autonomous; no request is sent meanwhile."""
     apart.registry.absorb(OPEN)
     apart.now += 15
-    await apart.ask(ASKS)
+    await apart.ask(MAX_REQUESTS)
     assert apart.registry.admit("m@2", 9).granted == 3
     assert apart.local.state is BreakerState.HALF_OPEN and apart.sent == [] and not apart.sync.up
 
@@ -134,7 +134,7 @@ async def test_a_new_row_does_not_wait_for_the_next_check(monkeypatch: pytest.Mo
     await desk.sync.start()
     try:
         await eventually(lambda: desk.sync.up and desk.sync.not_ready() is None, 10, "the table read")
-        monkeypatch.setattr(sync, "LOOK", 60.0)
+        monkeypatch.setattr(sync, "POLL_EVERY", 60.0)
         await asyncio.sleep(0.1)  # the check that was due under the old interval is over
         desk.rows["m@2"] = OPEN.to_dict()
         plane = desk.sync._plane
@@ -147,7 +147,7 @@ async def test_a_new_row_does_not_wait_for_the_next_check(monkeypatch: pytest.Mo
 
 async def test_news_that_arrives_during_a_send_is_reported_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trip is reported at once and does not wait for the next check."""
-    monkeypatch.setattr(sync, "LOOK", 8.0)
+    monkeypatch.setattr(sync, "POLL_EVERY", 8.0)
     desk = Desk(starts=True)
     desk.registry.on_news()
     # It takes 2 s (a quarter of LOOK); without the news it would take 16 s.

@@ -7,7 +7,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from failsoft.topics.routing import Row
-from failsoft.workers.kafka.produce_batches import BATCH_BYTES, pack, squeezed
+from failsoft.workers.kafka.produce_batches import BATCH_BYTES, compressed_batch, pack
 
 ROWS: list[Row] = [
     (b"k%d" % i if i % 3 else None, b"v" * (i * 7 % 90) if i % 5 else None, [("h", b"%d" % i)] if i % 2 else [])
@@ -65,7 +65,7 @@ def test_a_record_over_the_limit_is_compressed_and_its_neighbours_are_not() -> N
     """
     big: Row = (b"k", b" " * (3 * BATCH_BYTES), [("h", b"1"), ("h", None)])
     small: Row = (b"k", b"v", [])
-    batches = pack(lambda: _make(BATCH_BYTES), [small, big, small], 5, lambda: squeezed(BATCH_BYTES, True))
+    batches = pack(lambda: _make(BATCH_BYTES), [small, big, small], 5, lambda: compressed_batch(BATCH_BYTES, True))
     read = [_read(b) for b in batches]
     assert [r[:3] for records in read for r in records] == [
         (b"k", b"v", []),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from failsoft.workers.lanes.batch_size import FIRST, LARGEST, LONGEST, SMALLEST, BatchSize
+from failsoft.workers.lanes.batch_size import FIRST_LIMIT, LARGEST, LONGEST_BATCH, SMALLEST, BatchSize
 
 
 def test_a_backlog_doubles_the_batch_up_to_the_largest() -> None:
@@ -12,14 +12,14 @@ def test_a_backlog_doubles_the_batch_up_to_the_largest() -> None:
     for _ in range(5):
         size.adapt(size.limit, 0.001, 0.05, 0.1)
         seen.append(size.limit)
-    assert seen == [2 * FIRST, 4 * FIRST, LARGEST, LARGEST, LARGEST]
+    assert seen == [2 * FIRST_LIMIT, 4 * FIRST_LIMIT, LARGEST, LARGEST, LARGEST]
 
 
 def test_light_traffic_changes_nothing() -> None:
     """A batch that was not full does not change the limit: it does not show how long a full batch takes."""
     size = BatchSize()
-    size.adapt(FIRST - 1, 0.001, 0.05, 0.1)
-    assert size.limit == FIRST
+    size.adapt(FIRST_LIMIT - 1, 0.001, 0.05, 0.1)
+    assert size.limit == FIRST_LIMIT
 
 
 def test_a_slow_model_halves_the_batch_down_to_the_smallest() -> None:
@@ -37,6 +37,6 @@ def test_a_slow_model_halves_the_batch_down_to_the_smallest() -> None:
 def test_a_long_batch_or_a_call_near_slow_call_does_not_raise_the_limit() -> None:
     """Other lanes and a rebalance wait for a batch, and a call must stay well below ``slow_call``."""
     size = BatchSize()
-    size.adapt(FIRST, 0.001, LONGEST, 0.1)
-    size.adapt(FIRST, 0.025, 0.05, 0.1)
-    assert size.limit == FIRST
+    size.adapt(FIRST_LIMIT, 0.001, LONGEST_BATCH, 0.1)
+    size.adapt(FIRST_LIMIT, 0.025, 0.05, 0.1)
+    assert size.limit == FIRST_LIMIT

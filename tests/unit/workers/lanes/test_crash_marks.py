@@ -15,7 +15,7 @@ from failsoft.workers.lanes.crash_marks import (
     MarkerState,
     parse,
 )
-from failsoft.workers.scoring.poison import ENOUGH, PoisonRecord, record_crash, too_many
+from failsoft.workers.scoring.poison import CRASHES_TO_POISON, PoisonRecord, record_crash, too_many
 from tests.kit import attempt
 
 A, B = ("loans.events", 0), ("loans.retry.5s", 0)
@@ -197,7 +197,7 @@ def test_the_second_crash_of_the_models_process_makes_a_record_poison() -> None:
     attempts = {0: attempt(), 1: attempt(crashes=1)}
     assert record_crash(0, crash, attempts) == crash and attempts[0].crashes == 1
     poison = record_crash(1, crash, attempts)
-    assert poison.kind is Kind.POISON and attempts[1].crashes == ENOUGH
+    assert poison.kind is Kind.POISON and attempts[1].crashes == CRASHES_TO_POISON
     assert "died 2 times" in poison.message and "signal 11" in poison.message
     assert record_crash(2, crash, attempts) == crash and 2 not in attempts
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failsoft.workers.process.restart_policy import FIRST, HEALTHY, LONGEST, Ended, Restart, StopAll, decide
+from failsoft.workers.process.restart_policy import FIRST_WAIT, HEALTHY, LONGEST_WAIT, Ended, Restart, StopAll, decide
 from tests.isolated_models import ended
 from tests.kafka import wait_for
 
@@ -61,8 +61,8 @@ def test_waits_double_to_a_limit_and_are_jittered() -> None:
 
 def test_a_minute_without_a_crash_resets_the_count() -> None:
     """A crash after ``HEALTHY`` seconds waits as long as the first one."""
-    assert decide(1, HEALTHY, 6, u=0.0) == Restart(FIRST / 2, 1)
-    assert decide(1, HEALTHY - 1, 6, u=0.0) == Restart(LONGEST / 2, 7)
+    assert decide(1, HEALTHY, 6, u=0.0) == Restart(FIRST_WAIT / 2, 1)
+    assert decide(1, HEALTHY - 1, 6, u=0.0) == Restart(LONGEST_WAIT / 2, 7)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_each_exit_code_has_its_decision(code: int, decided: object) -> None:
 
 @given(st.integers(-64, 255), st.floats(0, 1e6), st.integers(0, 10**6), st.floats(0, 1, exclude_max=True))
 def test_every_wait_is_within_its_limits(code: int, lived: float, crashes: int, u: float) -> None:
-    """A wait is between half of FIRST and LONGEST after any number of crashes."""
+    """A wait is between half of FIRST_WAIT and LONGEST_WAIT after any number of crashes."""
     decision = decide(code, lived, crashes, u)
-    assert not isinstance(decision, Restart) or FIRST / 2 <= decision.wait <= LONGEST
+    assert not isinstance(decision, Restart) or FIRST_WAIT / 2 <= decision.wait <= LONGEST_WAIT
 
 
 @contextmanager

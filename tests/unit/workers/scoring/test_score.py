@@ -37,7 +37,7 @@ def test_a_healthy_batch_is_one_call_and_one_group_of_answers() -> None:
     """Valid events take one call, and get final answers of revision 0 by the primary."""
     registry = FakeBoard()
     done = run(events(3), registry=registry)
-    (given,) = done.verdicts.given
+    (given,) = done.verdicts.answered
     assert [(s.id, s.source, s.reason, s.revision, s.final) for s in answers(done)] == [
         (f"e{i}", "primary", None, 0, True) for i in range(3)
     ]
@@ -58,13 +58,13 @@ def test_imputed_features_are_named_in_the_answer() -> None:
 
     done = run([*events(1), Rec(offset=1, value=body("e1", y=None))], models={"m": look})
     assert seen == [[1.0, 0.5]]
-    assert done.verdicts.given[0].answers.imputed == {1: ("y",)} and done.imputed == {"y": 1}
+    assert done.verdicts.answered[0].answers.imputed == {1: ("y",)} and done.imputed == {"y": 1}
 
 
 def test_imputed_features_stay_with_their_row_when_others_are_left_out() -> None:
     """A malformed row before it is not in the call, and does not shift the names to another row."""
     done = run([Rec(value=b"{"), *events(1, 1), Rec(offset=2, value=body("e2", y=None))])
-    (given,) = done.verdicts.given
+    (given,) = done.verdicts.answered
     assert given.answers.ids == ["e1", "e2"] and given.answers.imputed == {1: ("y",)}
 
 

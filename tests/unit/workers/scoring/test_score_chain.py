@@ -47,7 +47,7 @@ def test_each_link_gets_the_rows_that_are_left() -> None:
         ("e2", "static", "model_error", False),
     ]
     assert asked == [0.1, 0.2]
-    assert [(g.answers.model, g.answers.version) for g in done.verdicts.given] == [
+    assert [(g.answers.model, g.answers.version) for g in done.verdicts.answered] == [
         ("lite", 1),
         (RULE, None),
         (None, None),
@@ -83,7 +83,7 @@ def test_a_held_row_is_not_answered_by_the_chain() -> None:
     the_plan = plan(chain=[f"rule:{RULE}", "static"], rule=lambda values: asked.append(values["x"]))
     records = [waiting(offset=0), waiting(offset=1, value=body("w", x=None))]
     done = run(records, the_plan, FakeBoard(admits={"m@2": 0}))
-    assert done.held == {0, 1} and asked == [] and done.verdicts.given == []
+    assert done.held == {0, 1} and asked == [] and done.verdicts.answered == []
 
 
 @pytest.mark.parametrize("label", [2**64, "\ud800"])
@@ -92,7 +92,7 @@ def test_a_label_that_cannot_be_written_is_no_answer(label: object) -> None:
     the_plan = plan(chain=[f"rule:{RULE}", "static"], rule=lambda values: {"score": 0.5, "label": label})
     done = run(events(1), the_plan, models={"m": broken})
     assert [s.source for s in answers(done)] == ["static"]
-    assert encode(done.verdicts.given[0].answers)
+    assert encode(done.verdicts.answered[0].answers)
 
 
 def test_a_rule_may_give_probabilities_to_some_rows_only() -> None:
@@ -104,7 +104,9 @@ def test_a_rule_may_give_probabilities_to_some_rows_only() -> None:
 
     records = [Rec(offset=i, value=body(f"e{i}", x=float(i))) for i in range(3)]
     done = run(records, plan(chain=[f"rule:{RULE}", "static"], rule=rule), models={"m": broken})
-    found = {g.answers.ids[i]: g.answers.predictions.row(i) for g in done.verdicts.given for i in range(len(g.records))}
+    found = {
+        g.answers.ids[i]: g.answers.predictions.row(i) for g in done.verdicts.answered for i in range(len(g.records))
+    }
     assert found["e0"].probabilities == (0.3, 0.7) and found["e1"].probabilities is None
     assert (found["e1"].score, found["e2"].score) == (0.2, 0.2)
 
@@ -140,7 +142,7 @@ def test_last_known_answers_by_key() -> None:
         ("e1", "static", 0.5),
         ("e2", "static", 0.5),
     ]
-    assert (done.verdicts.given[0].answers.model, done.verdicts.given[0].answers.version) == ("m", 2)
+    assert (done.verdicts.answered[0].answers.model, done.verdicts.answered[0].answers.version) == ("m", 2)
 
 
 def test_only_the_primarys_answers_are_remembered() -> None:
@@ -168,4 +170,4 @@ def test_an_empty_batch_gives_nothing() -> None:
     """An empty batch is no error, whatever the envelope."""
     for envelope in (Envelope(id="id", time="at"), Envelope()):
         done = run([], plan(envelope=envelope))
-        assert not done.verdicts.given and not done.outcomes
+        assert not done.verdicts.answered and not done.outcomes

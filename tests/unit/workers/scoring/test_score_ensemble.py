@@ -48,7 +48,7 @@ def answers_by_event(scored: Scored) -> dict[str, tuple[str, tuple[str, ...] | N
     """For each event: the source, the members that answered, the reason, the revision, and whether it is final."""
     return {
         g.answers.ids[i]: (g.answers.source, g.answers.members, g.answers.reason, g.answers.revision, g.answers.final)
-        for g in scored.verdicts.given
+        for g in scored.verdicts.answered
         for i in range(len(g.records))
     }
 
@@ -65,7 +65,7 @@ def test_an_answer_of_all_members_is_final_and_not_degraded() -> None:
     the_board = registry()
     done = run(events(2), trio(), the_board, {"a": always(0.3), "b": always(0.6), "c": always(0.9)})
     assert answers_by_event(done) == {f"e{i}": ("ensemble", ALL, None, 0, True) for i in range(2)}
-    (given,) = done.verdicts.given
+    (given,) = done.verdicts.answered
     assert (given.answers.model, given.answers.version, given.answers.degraded) == ("m", None, False)
     assert answers(done)[0].score == pytest.approx(0.6)
     assert the_board.reports == [(key, 7, Counts(2, 0, 0, 1)) for key in ALL]
@@ -82,7 +82,7 @@ def test_a_member_that_fails_a_row_is_missing_from_that_row() -> None:
         "e1": ("ensemble", ("a@1", "c@3"), "model_error", 0, True),
         "e2": ("ensemble", ALL, None, 0, True),
     }
-    (degraded,) = [g.answers for g in done.verdicts.given if g.answers.reason]
+    (degraded,) = [g.answers for g in done.verdicts.answered if g.answers.reason]
     assert degraded.degraded and degraded.predictions.row(0).score == pytest.approx(0.45)
     assert not done.verdicts.retries and not done.failures
     assert "b@2: model_error it was" in done.missing[1].message and "1 of 3" in done.missing[1].message
@@ -126,14 +126,14 @@ def test_members_take_their_own_columns() -> None:
         dict.fromkeys("abc", model),
     )
     assert seen == {"a@1": (["x"], 0.2), "b@2": (["x", "y"], 0.2), "c@3": (["z"], 3.0)}
-    (given,) = done.verdicts.given
+    (given,) = done.verdicts.answered
     assert given.answers.imputed == {0: ("y",)} and done.imputed == {"y": 1}
 
 
 def test_a_feature_imputed_for_a_missing_member_is_not_named() -> None:
     """The answer does not depend on it."""
     done = run([Rec(value=body("e0", y=None))], trio(cards={"b": member("b", "x", "y")}), registry(), {"b": broken})
-    (given,) = done.verdicts.given
+    (given,) = done.verdicts.answered
     assert given.answers.members == ("a@1", "c@3") and given.answers.imputed == {}
 
 
@@ -203,7 +203,7 @@ def test_under_the_quorum_the_fallback_answers_and_the_ladder_tries_again() -> N
 def test_a_retry_with_a_quorum_is_a_correction() -> None:
     """The answer is by the ensemble and final, whether degraded or not."""
     done = run([waiting(), waiting(offset=1)], trio(), registry(), {"b": failing(1)})
-    kinds = [(g.answers.source, g.answers.members, g.answers.revision, g.answers.final) for g in done.verdicts.given]
+    kinds = [(g.answers.source, g.answers.members, g.answers.revision, g.answers.final) for g in done.verdicts.answered]
     assert set(kinds) == {("ensemble", ALL, 1, True), ("ensemble", ("a@1", "c@3"), 1, True)}
     assert done.outcomes == {("loans.retry.5s", "corrected"): 2}
 
@@ -233,7 +233,7 @@ def test_rows_after_a_held_row_get_no_answer() -> None:
     records = [waiting(offset=0), waiting(offset=1)]
     one_each = registry(admits={"a@1": 2, "b@2": 1, "c@3": 0})
     done = run(records, trio(), one_each, {"b": broken})
-    assert done.held == {0, 1} and not done.verdicts.given and not done.verdicts.retries
+    assert done.held == {0, 1} and not done.verdicts.answered and not done.verdicts.retries
     assert not done.missing and not done.failures
 
 
@@ -250,7 +250,7 @@ def test_probes_of_a_member_are_drawn_at_random_if_the_breaker_asks_for_it() -> 
     probing = registry(admits={"a@1": 1, "c@3": 0}, anywhere=True)
     done = run(records, trio(), probing, u=[0.9, 0.5, 0.1])
     assert ("a@1", 7, Counts(1, 0, 0, 1)) in probing.reports
-    assert done.held == {0, 1, 2} and not done.verdicts.given
+    assert done.held == {0, 1, 2} and not done.verdicts.answered
 
 
 def test_probes_of_a_member_are_taken_from_waiting_retries_first() -> None:
@@ -272,7 +272,7 @@ def test_an_event_that_too_few_members_can_read_is_invalid() -> None:
     done = run(events(1), trio(cards=cards), registry(admits={"a@1": 0}))
     (dead,) = done.verdicts.dead
     assert dead.attempt.failure.kind is Kind.INVALID and "b@2: feature 'z'" in dead.attempt.failure.message
-    assert not done.verdicts.given and not done.verdicts.retries
+    assert not done.verdicts.answered and not done.verdicts.retries
 
 
 def test_an_event_that_one_member_cannot_read_may_still_reach_the_quorum() -> None:
@@ -296,7 +296,7 @@ def test_a_member_may_be_a_fallback_of_its_ensemble() -> None:
     """It then answers by itself, as any model of the chain."""
     done = run(events(1), trio(3, chain=["model:a", "static"]), registry(), {"b": broken})
     (answer,) = answers(done)
-    assert (answer.source, answer.reason, done.verdicts.given[0].answers.model) == (
+    assert (answer.source, answer.reason, done.verdicts.answered[0].answers.model) == (
         "fallback_model",
         "model_error",
         "a",
@@ -327,7 +327,7 @@ def test_the_last_known_answer_of_an_ensemble_has_no_version() -> None:
         assert isinstance(predictions, Predictions)
         known.remember(keys, predictions, "m", version, NOW_MS / 1000)
     later = run(events(1), the_plan, registry(), dict.fromkeys("abc", broken), known)
-    (given,) = later.verdicts.given
+    (given,) = later.verdicts.answered
     assert (given.answers.source, given.answers.model, given.answers.version) == ("last_known", "m", None)
 
 

@@ -9,7 +9,7 @@ import pytest
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.workers.scoring.plan import Call, CallResult
-from failsoft.workers.scoring.poison import FEW, PoisonRecord
+from failsoft.workers.scoring.poison import MAX_ALONE, PoisonRecord
 from tests.kit import (
     NOW_MS,
     REPLAY,
@@ -101,11 +101,11 @@ def test_only_the_suspected_record_that_crashes_again_is_poison() -> None:
 def test_a_batch_runs_few_suspected_records_and_holds_the_rest_of_their_topic() -> None:
     """A held record has no verdict and is read again. Live events do not wait for it."""
     sizes: list[int] = []
-    rung = [waiting(offset=i, crashes=1) for i in range(FEW)]
-    behind = [waiting(offset=FEW, crashes=1), waiting(offset=FEW + 1)]
+    rung = [waiting(offset=i, crashes=1) for i in range(MAX_ALONE)]
+    behind = [waiting(offset=MAX_ALONE, crashes=1), waiting(offset=MAX_ALONE + 1)]
     records = [*rung, *behind, *events(2)]
     done = run(records, models={"m": _noting(fine, sizes)})
-    assert sizes == [2, *[1] * FEW] and done.held == {FEW, FEW + 1}
+    assert sizes == [2, *[1] * MAX_ALONE] and done.held == {MAX_ALONE, MAX_ALONE + 1}
     assert by_topic([s.record for s in answers(done)]) == by_topic([*rung, *events(2)])
 
 

@@ -32,7 +32,7 @@ def test_a_retry_that_succeeds_corrects() -> None:
     done = run([waiting(origin=Origin(INPUT, 0, 77, NOW_MS - 9000))])
     (answer,) = answers(done)
     assert (answer.id, answer.source, answer.revision, answer.final, answer.reason) == ("w", "primary", 1, True, None)
-    given = done.verdicts.given[0].answers
+    given = done.verdicts.answered[0].answers
     assert (given.topics, given.offsets) == ([INPUT], [77])
     assert done.outcomes == {("loans.retry.5s", "corrected"): 1}
     assert not done.verdicts.retries and not done.verdicts.dead

@@ -50,7 +50,7 @@ def test_an_event_that_leaves_no_quorum_is_dead_without_versions() -> None:
     """Two of three members can never answer it, and the quorum is two."""
     cards = {"b": member("b", "x", "z"), "c": member("c", "z")}
     done = run([Rec(value=body("e0"))], trio(cards=cards), unloaded())
-    assert [d.attempt.failure.kind for d in done.verdicts.dead] == [Kind.INVALID] and not done.verdicts.given
+    assert [d.attempt.failure.kind for d in done.verdicts.dead] == [Kind.INVALID] and not done.verdicts.answered
     assert "feature 'z'" in done.verdicts.dead[0].attempt.failure.message
 
 

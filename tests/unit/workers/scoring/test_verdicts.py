@@ -103,7 +103,7 @@ def test_a_bad_header_dead_letters_the_salvaged_attempt_unchanged() -> None:
     saved = attempt(failure=Failure(Kind.BAD_HEADER, "which"), next_revision=1, due_ms=None)
     done = conclude(_outcome([waiting()], {0: saved.failure}, attempts={0: saved}))
     assert [d.attempt for d in done.verdicts.dead] == [saved]
-    assert done.verdicts.given == [] and done.dead == {Kind.BAD_HEADER: 1}
+    assert done.verdicts.answered == [] and done.dead == {Kind.BAD_HEADER: 1}
 
 
 def test_a_held_row_has_no_verdict() -> None:
@@ -121,7 +121,7 @@ def test_answers_that_share_their_class_are_one_group() -> None:
     origin = Origin("other.events", 0, 40, NOW_MS)
     attempts = {2: attempt(origin=origin), 3: attempt(next_revision=2)}
     done = conclude(_outcome(records, {}, [_by_primary(0, 1, 2, 3)], attempts))
-    found = [(g.answers.revision, g.answers.topics, list(g.answers.offsets)) for g in done.verdicts.given]
+    found = [(g.answers.revision, g.answers.topics, list(g.answers.offsets)) for g in done.verdicts.answered]
     assert found == [(0, [INPUT, INPUT], [0, 1]), (1, ["other.events"], [40]), (2, [INPUT], [77])]
     assert done.outcomes == {(INPUT, "answered"): 2, ("loans.retry.5s", "corrected"): 1, (REPLAY, "corrected"): 1}
     assert done.replayed == {"corrected": 1} and done.answers == {("primary", "none"): 4}

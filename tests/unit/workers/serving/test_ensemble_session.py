@@ -107,7 +107,7 @@ async def test_a_row_that_one_member_cannot_answer_gets_the_other_members_answer
         runner.close()
     answers = {
         a.ids[i]: (a.predictions.row(i).score, a.predictions.row(i).label, a.source, a.members, a.reason)
-        for a in (g.answers for g in done.verdicts.given)
+        for a in (g.answers for g in done.verdicts.answered)
         for i in range(len(a.ids))
     }
     both = ("number@1", "table@1")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from failsoft.models.breaker.local import ALONE_AFTER, EVERY, FIRST
+from failsoft.models.breaker.local import AUTONOMOUS_AFTER, REPORT_EVERY, RESERVED_FOR
 from failsoft.models.breaker.policy import policy
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
@@ -113,7 +113,7 @@ def test_after_failed_probes_live_events_go_first_and_the_ladder_after_them(benc
     bench.use(1, 1)
     bench.now += 30
     assert not bench.may_retry() and bench.moved(BreakerState.OPEN, BreakerState.HALF_OPEN) == 2
-    bench.now += FIRST
+    bench.now += RESERVED_FOR
     assert bench.may_retry(), "no live event came"
     bench.use(1, 1)
     bench.now += 60
@@ -196,7 +196,7 @@ def test_reports_are_numbered_over_restarts_and_versions(bench: _Bench) -> None:
     assert [r.at_ms for r in first] == [bench.now_ms] * 2
     assert bench.now_ms < first[0].sequence < first[1].sequence
     assert list(bench.registry.reports()) == [], "a report is sent once"
-    bench.now += EVERY
+    bench.now += REPORT_EVERY
     bench.use(1, 0)
     (later,) = bench.registry.reports()
     assert later.sequence > first[1].sequence
@@ -236,10 +236,10 @@ def test_an_autonomous_breaker_probes_and_shows_its_states(bench: _Bench) -> Non
     bench.serve()
     bench.sees("open", 1)
     bench.now += 15
-    for _ in range(round(ALONE_AFTER / EVERY) + 2):
+    for _ in range(round(AUTONOMOUS_AFTER / REPORT_EVERY) + 2):
         bench.may_retry()
         list(bench.registry.reports())
-        bench.now += EVERY
+        bench.now += REPORT_EVERY
     assert bench.may_retry() and bench.shown(BreakerState.HALF_OPEN) == 1
     assert bench.use(3, 0) == 3 and bench.shown(BreakerState.CLOSED) == 1
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from failsoft.models.rollout.rollout import EVERY
+from failsoft.models.rollout.rollout import HEARTBEAT_EVERY
 from failsoft.models.runtime.session import Cancel, ModelOutput, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns
@@ -122,7 +122,7 @@ class Desk:
 @pytest.fixture
 async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     """Runs, and checks for retries often."""
-    monkeypatch.setattr(tested, "LOOK", 0.01)
+    monkeypatch.setattr(tested, "CHECK_EVERY", 0.01)
     desk = Desk()
     desk._loop = asyncio.get_running_loop()  # type: ignore[attr-defined]
     await desk.versions.start()
@@ -256,7 +256,7 @@ async def test_a_worker_that_ends_waits_for_no_load(desk: Desk) -> None:
 async def test_heartbeats_are_sent_regularly_and_at_once_after_a_change(desk: Desk) -> None:
     """The fleet counts its workers by their heartbeats."""
     assert desk.sent() == [(1, None)] and desk.sent() == []
-    desk.now += EVERY
+    desk.now += HEARTBEAT_EVERY
     assert desk.sent() == [(1, None)]
 
 

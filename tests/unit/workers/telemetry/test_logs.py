@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from failsoft.workers.telemetry.logs import FailureLog, FailureRecord, FewLines, configure, news, trace_id
+from failsoft.workers.telemetry.logs import FailureLog, FailureRecord, FewLines, configure, log_always, trace_id
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_news_is_written_at_any_level(stream: io.StringIO) -> None:
     """That a worker is ready is logged as a JSON object even if only errors are logged."""
     configure("error", stream)
     structlog.get_logger("x").info("not this")
-    news("worker a is ready", kafka="k:1", next=["failsoft tail"])
+    log_always("worker a is ready", kafka="k:1", next=["failsoft tail"])
     [line] = lines(stream)
     assert (line["event"], line["level"], line["kafka"]) == ("worker a is ready", "info", "k:1")
     assert line["next"] == ["failsoft tail"]

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from failsoft.schemas.record import Header
 from failsoft.workers.telemetry.logs import FailureLog
 from failsoft.workers.telemetry.metrics import Metrics
-from failsoft.workers.telemetry.report import LISTED, Reporter
+from failsoft.workers.telemetry.report import LOGGED_PER_KIND, Reporter
 from tests.kit import INPUT, NOW_MS, FakeBoard, Rec, attempt, broken, events, failing, run, trio, waiting
 
 
@@ -55,11 +55,11 @@ def test_a_member_missing_from_an_answer_is_logged() -> None:
 
 def test_a_batch_is_measured_whole() -> None:
     """Events, answers, retries and latency are counted for each record of the batch."""
-    registry, _ = _report(events(LISTED + 4))
+    registry, _ = _report(events(LOGGED_PER_KIND + 4))
     for name, labels in (
         ("failsoft_events_total", {"topic": INPUT, "outcome": "provisional"}),
         ("failsoft_answers_total", {"source": "static", "reason": "model_error"}),
         ("failsoft_retries_total", {"rung": "5s"}),
         ("failsoft_event_latency_seconds_count", {}),
     ):
-        assert registry.get_sample_value(name, labels) == LISTED + 4, name
+        assert registry.get_sample_value(name, labels) == LOGGED_PER_KIND + 4, name
