@@ -80,7 +80,7 @@ def asked(reopenings: int = 0, by_ladder: bool = True) -> Desk:
     return desk
 
 
-def lent(probes: int = 3, reopenings: int = 0, by_ladder: bool = True) -> Desk:
+def with_lease(probes: int = 3, reopenings: int = 0, by_ladder: bool = True) -> Desk:
     """The same worker after the owner granted it ``probes``."""
     desk = asked(reopenings, by_ladder)
     desk.now += 0.05

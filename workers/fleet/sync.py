@@ -21,7 +21,7 @@ from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.telemetry.metrics import Metrics
 
-log = structlog.get_logger("failsoft.exchange")
+log = structlog.get_logger("failsoft.sync")
 
 Row = TypeVar("Row", BreakerRow, RolloutRow)
 

@@ -26,7 +26,7 @@ from failsoft.workers.scoring.plan import Served
 from failsoft.workers.settings import Settings
 from failsoft.workers.telemetry.logs import FewLines
 
-log = structlog.get_logger("failsoft.sessions")
+log = structlog.get_logger("failsoft.loader")
 
 Model = Session | Isolated
 """A loaded version. Its card says whether it runs on the worker's threads or in its own processes."""

@@ -18,7 +18,7 @@ from failsoft.schemas.fleet.breaker import BreakerRow, Report
 from failsoft.workers.scoring.plan import Served
 from failsoft.workers.telemetry.metrics import Metrics
 
-log = structlog.get_logger("failsoft.board")
+log = structlog.get_logger("failsoft.serving")
 
 
 class ServingRegistry:

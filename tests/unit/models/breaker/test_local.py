@@ -10,7 +10,7 @@ from failsoft.models.breaker.local import REPORT_EVERY, RESEND_AFTER, RESERVED_F
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, ReportKind, WorkerWindow
-from tests.desk import OPEN, Desk, lent
+from tests.desk import OPEN, Desk, with_lease
 from tests.fleet_owner import KEY, POLICY, T0
 
 # --- closed: the worker decides ------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_released_probes_are_granted_again() -> None:
     admission = desk.local.admit(3, 0, desk.now, desk.now_ms)
     desk.local.release(admission.generation, 2)
     assert desk.admit(3) == 2
-    desk = lent()
+    desk = with_lease()
     old = admission.generation
     admission = desk.local.admit(3, 3, desk.now, desk.now_ms)
     desk.local.release(old - 1, 3)
@@ -233,7 +233,7 @@ def test_results_of_an_older_state_are_dropped() -> None:
 
 def test_a_replayed_table_is_ignored() -> None:
     """A new owner replays the table's history; older rows do not repeat an outage or renew a lease."""
-    desk = lent()
+    desk = with_lease()
     row = desk.local.row
     assert row is not None and desk.call(3, ladder=3) == 3
     for old in (BreakerRow(KEY, since_ms=T0 - 5), OPEN, row):

@@ -10,7 +10,7 @@ from failsoft.models.breaker.local import AUTONOMOUS_AFTER, DEMAND_VALID_FOR, MA
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Probes, ReportKind
-from tests.desk import OPEN, Desk, asked, lent
+from tests.desk import OPEN, Desk, asked, with_lease
 from tests.fleet_owner import KEY
 
 # --- requests ------------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def test_no_request_while_another_worker_has_the_lease() -> None:
 
 def test_a_used_lease_blocks_requests_until_it_ends() -> None:
     """If all its probes passed but were not enough, the row without a lease allows the next request."""
-    desk = lent(probes=1)
+    desk = with_lease(probes=1)
     assert desk.call(5, ladder=5) == 1
     assert desk.may_retry() is False
     assert desk.kinds() == [ReportKind.PROBED]
@@ -106,7 +106,7 @@ def test_a_used_lease_blocks_requests_until_it_ends() -> None:
 
 def test_a_lease_limits_the_number_of_probes() -> None:
     """All calls together make at most the leased number of probes."""
-    desk = lent()
+    desk = with_lease()
     first = desk.local.admit(2, 2, desk.now, desk.now_ms)
     assert (first.granted, first.probe) == (2, True) and desk.may_retry()
     assert desk.admit(5, ladder=5) == 1
@@ -115,7 +115,7 @@ def test_a_lease_limits_the_number_of_probes() -> None:
 
 def test_an_expired_lease_is_not_used() -> None:
     """After the lease expired, another worker may have the next one."""
-    desk = lent()
+    desk = with_lease()
     desk.now += 9.9
     assert desk.may_retry()
     desk.now += 0.1
@@ -141,20 +141,20 @@ def test_a_lease_requested_by_a_previous_process_is_not_used(asks: bool) -> None
 
 def test_waiting_retries_probe_first() -> None:
     """In the first second of a half-open period only retries probe; then live events may use the rest."""
-    desk = lent()
+    desk = with_lease()
     assert desk.may_retry()
     assert desk.admit(5) == 0, "live events wait"
     assert desk.admit(5, ladder=1) == 3, "a batch with a retry may probe"
-    desk = lent()
+    desk = with_lease()
     desk.now += RESERVED_FOR
     assert desk.admit(5) == 3
 
 
 def test_live_events_probe_at_once_without_waiting_retries() -> None:
     """If no lane has reported waiting retries within DEMAND_VALID_FOR, live events probe at once."""
-    desk = lent(by_ladder=False)
+    desk = with_lease(by_ladder=False)
     assert desk.admit(5) == 3
-    desk = lent()
+    desk = with_lease()
     desk.now += DEMAND_VALID_FOR
     desk.lend()
     assert desk.local.state is BreakerState.HALF_OPEN
@@ -167,18 +167,18 @@ def test_live_events_probe_at_once_without_waiting_retries() -> None:
 
 def test_after_an_odd_number_of_reopenings_live_events_probe_first() -> None:
     """Retries that no model can answer would otherwise keep the breaker of a healthy version open."""
-    desk = lent(reopenings=1)
+    desk = with_lease(reopenings=1)
     assert not desk.may_retry() and desk.told() == []
     assert desk.admit(1) == 1
     desk.now += RESERVED_FOR
     assert desk.may_retry() and desk.admit(5) == 2
-    assert lent(reopenings=2).may_retry(), "after an even number, retries come first"
+    assert with_lease(reopenings=2).may_retry(), "after an even number, retries come first"
 
 
 @pytest.mark.parametrize("reopenings", [0, 1, 2, 3])
 def test_probes_are_drawn_from_anywhere_when_live_events_come_first(reopenings: int) -> None:
     """The records at the heads of the rungs may be ones that no model can answer."""
-    desk = lent(reopenings=reopenings)
+    desk = with_lease(reopenings=reopenings)
     desk.now += RESERVED_FOR
     admission = desk.local.admit(2, 2, desk.now, desk.now_ms)
     assert (admission.granted, admission.probe, admission.anywhere) == (2, True, reopenings % 2 == 1)
@@ -201,7 +201,7 @@ def test_the_own_breaker_alternates_in_the_same_way() -> None:
 
 def test_probe_results_are_reported_at_once_and_again_until_the_row_changes() -> None:
     """Probe results are totals of the lease, so that a repeated report adds nothing."""
-    desk = lent()
+    desk = with_lease()
     assert desk.call(1, ladder=1) == 1
     (first,) = desk.told()
     assert (first.kind, first.generation, first.probes) == (ReportKind.PROBED, 2, Probes(1))
@@ -220,17 +220,17 @@ def test_probe_results_are_reported_at_once_and_again_until_the_row_changes() ->
 
 def test_every_answered_row_of_a_slow_run_is_slow() -> None:
     """Each row that passed in a slow run is slow; failed rows count as failed only."""
-    desk = lent()
+    desk = with_lease()
     desk.call(3, 0, slow=1, ladder=3)
     assert [r.probes for r in desk.told()] == [Probes(3, 0, 3)]
-    desk = lent()
+    desk = with_lease()
     desk.call(3, 3, slow=1, ladder=3)
     assert [r.probes for r in desk.told()] == [Probes(0, 3, 0)]
 
 
 def test_probes_that_end_after_their_lease_are_reported() -> None:
     """Late results are reported as long as the row has no newer lease."""
-    desk = lent()
+    desk = with_lease()
     admission = desk.local.admit(3, 3, desk.now, desk.now_ms)
     desk.now += 11
     desk.local.report(admission.generation, Counts(3), desk.now, 0.5)
@@ -239,7 +239,7 @@ def test_probes_that_end_after_their_lease_are_reported() -> None:
 
 def test_each_lease_starts_from_zero() -> None:
     """A new lease allows all of its probes and does not include results of the last one."""
-    desk = lent()
+    desk = with_lease()
     assert desk.call(2, ladder=2) == 2
     desk.told()
     desk.now += 10
@@ -252,7 +252,7 @@ def test_each_lease_starts_from_zero() -> None:
 
 def test_a_row_that_closes_allows_all_calls() -> None:
     """The worker starts with an empty window and its own breaker closed."""
-    desk = lent()
+    desk = with_lease()
     desk.call(3, ladder=3)
     closed = BreakerRow(KEY, "closed", 3, desk.now_ms)
     assert desk.see(closed) == [(BreakerState.HALF_OPEN, BreakerState.CLOSED, True)]
