@@ -14,7 +14,9 @@ from failsoft.schemas.config.key import means, written
 from failsoft.topics.names import TOPIC_PATTERN, check_topic
 
 
-class Section(BaseModel):
+class PipelineSection(BaseModel):
+    """A table of pipeline.toml: an unknown key is refused, and no value is converted."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
@@ -47,7 +49,7 @@ Topic = Annotated[str, AfterValidator(lambda name: (check_topic(name), name)[1])
 Duration = Annotated[str, AfterValidator(lambda length: (seconds(length), length)[1]), written(duration.PATTERN)]
 
 
-class Kafka(Section):
+class Kafka(PipelineSection):
     """How to reach the brokers. Keys are named as in aiokafka and librdkafka. Set passwords in the environment only."""
 
     bootstrap_servers: Annotated[
@@ -88,7 +90,7 @@ class Kafka(Section):
     ] = 0
 
 
-class Input(Section):
+class Input(PipelineSection):
     """Where events come from, and their format."""
 
     topics: Annotated[
@@ -126,7 +128,7 @@ class Input(Section):
     ] = 4
 
 
-class Retry(Section):
+class Retry(PipelineSection):
     """The retry ladder. Each delay is a rung with its own topic."""
 
     delays: Annotated[
@@ -154,7 +156,7 @@ class Retry(Section):
         return tuple((d, seconds(d)) for d in self.delays)
 
 
-class Models(Section):
+class Models(PipelineSection):
     """The model repository, and the limits of vetting a version."""
 
     repository: Annotated[

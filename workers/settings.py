@@ -19,7 +19,7 @@ from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.event import Envelope
 from failsoft.topics.layout import Wanted
 from failsoft.topics.names import LONGEST_TOPIC, NAME_PATTERN, Names, check_name
-from failsoft.workers.pipeline_sections import Input, Kafka, Models, Retry, Section, Text
+from failsoft.workers.pipeline_sections import Input, Kafka, Models, PipelineSection, Retry, Text
 
 ENV = "FAILSOFT_"
 FILE = "pipeline.toml"
@@ -33,7 +33,7 @@ OTHER_ENV = {
 """Environment variables with the prefix ENV that are not keys of the pipeline file, and the meaning of each."""
 
 
-class Settings(Section):
+class Settings(PipelineSection):
     """The settings of one pipeline."""
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)

@@ -18,7 +18,7 @@ from pydantic import (
 from failsoft.models.catalog.chain import Link, LinkKind
 from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import (
-    Section,
+    CardSection,
 )
 from failsoft.models.catalog.sections import (
     BreakerSection,
@@ -33,7 +33,7 @@ from failsoft.schemas.config.refusal import Refused, refuse, toml
 from failsoft.schemas.features import Spec
 
 
-class ModelCard(Section):
+class ModelCard(CardSection):
     """A whole card.toml. Times are in seconds. A model has ``features``; an ensemble has ``ensemble`` instead."""
 
     model: ModelSection = ModelSection()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, WithJsonSchema, model_validator
 
-from failsoft.models.catalog.fields import METHODS, Finite, Method, Section, Value, one_of
+from failsoft.models.catalog.fields import METHODS, CardSection, Finite, Method, Value, one_of
 from failsoft.schemas.config.key import means
 from failsoft.schemas.config.refusal import near
 from failsoft.schemas.features import FLOAT32_MAX, FeatureType, Spec
@@ -24,7 +24,7 @@ _IMPUTE = WithJsonSchema(
 """JSON Schema of ``impute`` as a card writes it; ``Imputation`` is made from that."""
 
 
-class Imputation(Section):
+class Imputation(CardSection):
     """How a missing feature is imputed: a training statistic, the entity's last known value, or a fixed ``value``."""
 
     method: Method
@@ -48,7 +48,7 @@ class Imputation(Section):
 _STATISTIC = "the one in version.toml"
 
 
-class FeatureSection(Section):
+class FeatureSection(CardSection):
     """A feature, in the order of the model's columns. An event without it is `invalid` unless `impute` is given."""
 
     name: Annotated[str, Field(min_length=1), means("The feature's name in the event and in the model.", "car_value")]

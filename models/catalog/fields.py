@@ -74,5 +74,7 @@ def one_of(known: Iterable[str]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-class Section(BaseModel):
+class CardSection(BaseModel):
+    """A table of card.toml: an unknown key is refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")

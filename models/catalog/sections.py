@@ -20,12 +20,12 @@ from pydantic import (
 from failsoft.models.catalog.chain import PATTERN, Link, LinkKind, parse
 from failsoft.models.catalog.fields import (
     Bytes,
+    CardSection,
     Finite,
     Label,
     OutputKind,
     Rate,
     Seconds,
-    Section,
     one_of,
 )
 from failsoft.schemas.config import size
@@ -47,7 +47,7 @@ replica or two, and 0.2 to 0.4 s with a 400 MB model, whose fork copies more. Ei
 process at once."""
 
 
-class ModelSection(Section):
+class ModelSection(CardSection):
     """The model's name, and how it is run."""
 
     # load_card fills in the folder's name.
@@ -125,7 +125,7 @@ class ModelSection(Section):
         return self
 
 
-class OutputSection(Section):
+class OutputSection(CardSection):
     """The meaning of the model's outputs, and which of them is the answer."""
 
     kind: Annotated[
@@ -201,7 +201,7 @@ class OutputSection(Section):
         return self
 
 
-class Static(Section):
+class Static(CardSection):
     """The fixed answer that is given when no other link of the chain has one."""
 
     score: Annotated[Finite, means("The answer's score.", 0.5)]
@@ -212,7 +212,7 @@ class Static(Section):
     ] = None
 
 
-class FallbackSection(Section):
+class FallbackSection(CardSection):
     """The fallback chain, which answers when this model cannot. A pipeline's primary must have it."""
 
     chain: Annotated[
@@ -240,7 +240,7 @@ class FallbackSection(Section):
         return self
 
 
-class BreakerSection(Section):
+class BreakerSection(CardSection):
     """When to stop calling this model, and when to try it again. An ensemble has none."""
 
     # One half: a model that fails every other row is no better than its fallback.
@@ -270,7 +270,7 @@ class BreakerSection(Section):
         return self
 
 
-class RollbackSection(Section):
+class RollbackSection(CardSection):
     """When the fleet rolls back to the last good version automatically. An ensemble has none."""
 
     after_failed_probes: Annotated[

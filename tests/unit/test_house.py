@@ -233,6 +233,17 @@ def test_a_border_has_no_file_that_needs_none(package: str) -> None:
     assert not ONLY[package] - users
 
 
+def test_a_class_name_stands_for_one_class() -> None:
+    """A reader who knows what a name means knows it in every folder. Private classes count too."""
+    places: dict[str, list[str]] = {}
+    for file in OURS:
+        for node in ast.walk(_tree(ROOT / file)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{file}:{node.lineno}")
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+    assert len(places) > 200, "the search finds the classes"
+
+
 def test_the_rules_see_what_they_should() -> None:
     """The rules cover the files that they are about: a rule over no file checks nothing."""
     assert {"schemas/event.py", "topics/routing.py", "models/breaker/breaker.py", "workers/scoring/score.py"} <= set(
