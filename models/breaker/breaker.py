@@ -61,7 +61,7 @@ class Snapshot:
         open_left: seconds until the first probe (open only).
         outstanding: probes granted but not yet reported (half-open only).
         passed: probes that succeeded, including slow ones (half-open only).
-        slow: probes that were slow (half-open only).
+        slow: those of ``passed`` that were slow (half-open only).
         lease_left: seconds until the outstanding probes count as lost (half-open only).
         policy: the breaker's policy.
     """
@@ -195,7 +195,7 @@ class Breaker:
 
     def _count_probes(self, counts: Counts, now: float, u: float) -> None:
         settled = self._settle(counts.calls)
-        self._slow += min(counts.slow * counts.calls // counts.runs, settled)  # every row of a slow run was slow
+        self._slow += min(counts.slow_passes, settled)
         if counts.failures:
             self._move(BreakerEvent.PROBE_FAILED, now, f"{counts.failures} of {counts.calls} probes failed", u)
         elif self._slow / self.policy.probes >= self.policy.slow_rate:

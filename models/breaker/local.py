@@ -173,9 +173,10 @@ class LocalBreaker:
             self._window.add(counts, now)
         elif BreakerState(row.state) is BreakerState.HALF_OPEN:
             passed = counts.calls - counts.failures
-            slow = passed if counts.slow else 0  # every row of a slow run was slow
             results = self._results
-            self._results = Probes(results.passed + passed, results.failed + counts.failures, results.slow + slow)
+            self._results = Probes(
+                results.passed + passed, results.failed + counts.failures, results.slow + counts.slow_passes
+            )
         return moves
 
     def release(self, generation: int, n: int) -> None:

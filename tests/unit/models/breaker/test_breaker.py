@@ -287,6 +287,13 @@ def test_one_slow_probe_does_not_prevent_closing() -> None:
     ]
 
 
+def test_probes_without_runs_close() -> None:
+    """Counts from the wire may have no runs. Such probes are not slow."""
+    breaker = half_open()
+    [closed] = breaker.report(breaker.admit(3, 15.0).generation, Counts(3, 0, 0, 0), 15.1, MIDDLE)
+    assert closed.to is BreakerState.CLOSED
+
+
 def test_lost_probes_are_granted_again() -> None:
     """When a lease expires, its probes are granted again and their late report is dropped."""
     breaker = half_open(15.0)

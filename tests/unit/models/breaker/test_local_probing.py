@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from failsoft.models.breaker.fleet import fold
 from failsoft.models.breaker.local import AUTONOMOUS_AFTER, DEMAND_VALID_FOR, MAX_REQUESTS, REPORT_EVERY, RESERVED_FOR
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Probes, ReportKind
 from tests.desk import OPEN, Desk, asked, with_lease
-from tests.fleet_owner import KEY
+from tests.fleet_owner import KEY, POLICY
 
 # --- requests ------------------------------------------------------------------------------------------------------
 
@@ -226,6 +227,27 @@ def test_every_answered_row_of_a_slow_run_is_slow() -> None:
     desk = with_lease()
     desk.call(3, 3, slow=1, ladder=3)
     assert [r.probes for r in desk.told()] == [Probes(0, 3, 0)]
+
+
+def test_only_the_rows_of_slow_runs_are_slow() -> None:
+    """With three runs of one row each, one slow run makes one slow probe, and the fleet breaker closes."""
+    desk = with_lease()
+    row = desk.local.row
+    assert row is not None
+    admission = desk.local.admit(3, 3, desk.now, desk.now_ms)
+    desk.local.report(admission.generation, Counts(3, 0, 1, runs=3), desk.now, 0.5)
+    (report,) = desk.told()
+    assert report.probes == Probes(3, 0, 1)
+    folded = fold(row, report, POLICY, desk.now_ms, 0.5).row
+    assert folded is not None and folded.state == "closed"
+
+
+def test_probes_without_runs_are_not_slow() -> None:
+    """Counts from the wire may have no runs. They report no slow probe."""
+    desk = with_lease()
+    admission = desk.local.admit(3, 3, desk.now, desk.now_ms)
+    desk.local.report(admission.generation, Counts(3, 0, 0, 0), desk.now, 0.5)
+    assert [r.probes for r in desk.told()] == [Probes(3)]
 
 
 def test_probes_that_end_after_their_lease_are_reported() -> None:

@@ -30,6 +30,22 @@ def test_impossible_counts_are_refused(bad: tuple[int, int, int]) -> None:
         Counts(*bad)
 
 
+@pytest.mark.parametrize("bad", [(float("inf"),), (2.0,), (True,), (2, 0, 0.0), (2, 0.0), (2, 0, 0, 1.0)])
+def test_counts_are_ints(bad: tuple[int, ...]) -> None:
+    """Floats and booleans raise ValueError."""
+    with pytest.raises(ValueError, match="int"):
+        Counts(*bad)
+
+
+@pytest.mark.parametrize(
+    ("counts", "slow"),
+    [((3, 0, 1, 3), 1), ((3, 0, 1, 1), 3), ((3, 3, 1, 1), 0), ((2, 1, 1, 1), 1), ((3, 0, 1, 2), 1), ((3, 0, 0, 0), 0)],
+)
+def test_each_passed_row_of_a_slow_run_is_slow(counts: tuple[int, int, int, int], slow: int) -> None:
+    """The share of slow runs is applied to the rows that passed. Failed rows are not slow too."""
+    assert Counts(*counts).slow_passes == slow
+
+
 @pytest.mark.parametrize(("span", "buckets"), [(0, 30), (-1, 30), (float("inf"), 30), (float("nan"), 30), (30, 0)])
 def test_an_impossible_window_is_refused(span: float, buckets: int) -> None:
     """A window needs a positive, finite span and at least one bucket."""
