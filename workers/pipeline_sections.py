@@ -26,8 +26,11 @@ def _no_blank(text: str) -> str:
     return text
 
 
+# 1 to 65535. Written without named parts, since a JSON Schema contains it.
+_PORT = r"(?!0+(?![0-9]))(?:[0-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+
 # The forms that aiokafka accepts: a host name, an IPv4 or an IPv6 address, with an optional port.
-_SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(?::(\d{1,5}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
+_SERVER = re.compile(rf"(?:\[[0-9A-Fa-f:.]+\]|[^\s,:\[\]]+)(?::{_PORT})?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
 
 
 def _servers(text: str) -> str:
@@ -35,9 +38,10 @@ def _servers(text: str) -> str:
     _no_blank(text)
     servers = [part.strip() for part in text.split(",")]
     for server in servers:
-        found = _SERVER.fullmatch(server)
-        if found is None or not 0 < int(found[1] or 9092) < 65536:
-            raise ValueError(f"{server!r} is not a broker address: write HOST:PORT, separated by commas")
+        if _SERVER.fullmatch(server) is None:
+            raise ValueError(
+                f"{server!r} is not a broker address: write HOST:PORT, separated by commas, with a port from 1 to 65535"
+            )
     return ",".join(servers)
 
 
@@ -96,7 +100,11 @@ class Input(PipelineSection):
     topics: Annotated[
         list[Topic],
         Field(min_length=1),
-        means("The topics with the events. All must have the same number of partitions.", ["car-loans.events"]),
+        means(
+            "The topics with the events. All must have the same number of partitions.",
+            ["car-loans.events"],
+            uniqueItems=True,
+        ),
     ]
     format: Annotated[Literal["json"], means("How an event's value is encoded.", "json")] = "json"
     id: Annotated[

@@ -6,7 +6,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import (
     ValidationError,
@@ -29,6 +29,7 @@ from failsoft.models.catalog.sections import (
     OutputSection,
     RollbackSection,
 )
+from failsoft.schemas.config.key import means
 from failsoft.schemas.config.refusal import Refused, refuse, toml
 from failsoft.schemas.features import Spec
 
@@ -38,7 +39,10 @@ class ModelCard(CardSection):
 
     model: ModelSection = ModelSection()
     output: OutputSection
-    features: tuple[FeatureSection, ...] = ()
+    features: Annotated[
+        tuple[FeatureSection, ...],
+        means("The features, in the order of the model's columns.", left_out="an ensemble has none", minItems=1),
+    ] = ()
     ensemble: EnsembleSection | None = None
     fallback: FallbackSection | None = None
     breaker: BreakerSection = BreakerSection()
@@ -106,7 +110,7 @@ def problem(card: ModelCard) -> str | None:
     section, output = card.ensemble, card.output
     if section is None:
         return "ensemble: missing, and an ensemble needs it: combine, quorum, and [[ensemble.members]]"
-    if card.features:
+    if "features" in card.model_fields_set:
         return "features: an ensemble has none of its own; each member's card lists what that member takes"
     for key in ("breaker", "rollback"):
         if key in card.model_fields_set:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
 _RULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
-PATTERN = r"^(model:[A-Za-z0-9][A-Za-z0-9._-]*|last_known|rule:[^:\s]+:[^:\s]+|static)$"
-"""The grammar for JSON Schemas. Unlike ``parse``, it does not check that a rule's names are valid in Python."""
+PATTERN = rf"^(model:{_MODEL_NAME.pattern}|last_known|rule:{_RULE.pattern}|static)$"
+"""The grammar of ``parse``, for JSON Schemas. An editor whose ``\\w`` is ASCII marks a rule with other letters."""
 
 _FORMS = '"model:NAME", "last_known", "rule:PACKAGE.MODULE:FUNCTION" or "static"'
 

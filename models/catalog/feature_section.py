@@ -25,7 +25,7 @@ _IMPUTE = WithJsonSchema(
 
 
 class Imputation(CardSection):
-    """How a missing feature is imputed: a training statistic, the entity's last known value, or a fixed ``value``."""
+    """How a missing feature is imputed: a training statistic, a fixed ``value``, or (reserved) its last known value."""
 
     method: Method
     value: Value | None = None
@@ -40,9 +40,10 @@ class Imputation(CardSection):
             return {"method": Method.VALUE, "value": given}
         if isinstance(given, dict) and set(given) == {"value"}:
             return {"method": Method.VALUE, "value": given["value"]}
-        if isinstance(given, dict) and "method" in given:  # the dump of an Imputation
-            return given
-        raise ValueError('a value, "mean", "median", "mode", "last_known", or { value = … } to use a word as value')
+        if isinstance(given, dict) and given.get("method") in METHODS:
+            fixed = ", or only the value" if "value" in given else ""
+            raise ValueError(f'a table has only the key "value": write impute = "{given["method"]}"{fixed}')
+        raise ValueError('it may be a value, "mean", "median", "mode", or { value = "mean" } if that word is the value')
 
 
 _STATISTIC = "the one in version.toml"
@@ -60,10 +61,10 @@ class FeatureSection(CardSection):
     impute: Annotated[
         Annotated[Imputation, _IMPUTE] | None,
         means(
-            "What replaces a missing or unusable value: a statistic of the training data, the entity's last known "
-            'value, or a fixed value. `{ value = "median" }` is a fixed value that is spelled like a statistic.',
+            "What replaces a missing or unusable value: a statistic of the training data, or a fixed value. "
+            '`{ value = "median" }` is a fixed value that is spelled like a statistic. `"last_known"` is reserved: the '
+            "workers of this version refuse it.",
             "median",
-            "last_known",
             0.0,
             {"value": "median"},
             left_out="no imputation: the event is `invalid`",
@@ -111,8 +112,8 @@ class FeatureSection(CardSection):
         if self.impute is not None:
             if self.impute.method in (Method.MEAN, Method.MEDIAN) and not numeric:
                 raise ValueError(
-                    f'{self.name!r}: a {self.type} has no {self.impute.method}; it may be "mode", "last_known" or a '
-                    'value (write { value = "' + self.impute.method + '" } if that is the value)'
+                    f'{self.name!r}: a {self.type} has no {self.impute.method}; it may be "mode" or a value '
+                    '(write { value = "' + self.impute.method + '" } if that is the value)'
                 )
             if self.impute.method is Method.VALUE:
                 self.check("impute", self.impute.value)

@@ -161,6 +161,8 @@ class OutputSection(CardSection):
             "The labels of the model's columns, in order. Only for multiclass, where an ensemble must have it.",
             ["cat", "dog", "other"],
             left_out="the model's own label output, otherwise the column's number",
+            minItems=2,
+            uniqueItems=True,
         ),
     ] = None
     output: Annotated[
@@ -322,7 +324,7 @@ class EnsembleSection(BaseModel):
     combine: Annotated[Combine, BeforeValidator(_combine), means("How the answers are combined.", "weighted_mean")]
     # No default: how many members suffice depends on the use.
     quorum: Annotated[StrictInt, means("Members that must answer; with fewer, the fallback answers.", 2, minimum=1)]
-    members: tuple[MemberSection, ...]
+    members: Annotated[tuple[MemberSection, ...], means("The members, at least two.", minItems=2)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -13,10 +13,11 @@ LEFT_OUT = "x-left-out"
 def means(meaning: str, *examples: Any, left_out: str | None = None, **schema: Any) -> Any:
     """Metadata for ``Annotated`` that documents a key.
 
-    ``examples`` are TOML values, ``left_out`` is the default in words, ``schema`` has further JSON schema entries.
+    ``examples`` are TOML values (a section needs none), ``left_out`` is the default in words, ``schema`` has further
+    JSON schema entries.
     """
     extra = schema if left_out is None else {LEFT_OUT: left_out, **schema}
-    return Field(description=meaning, examples=list(examples), json_schema_extra=extra)
+    return Field(description=meaning, examples=list(examples) or None, json_schema_extra=extra)
 
 
 def written(pattern: str) -> WithJsonSchema:

@@ -29,17 +29,18 @@ DOCUMENTS = {"pipeline": config_schemas.pipeline(), "card": config_schemas.card(
 SCHEMAS = {name: json.loads(published(document)) for name, document in DOCUMENTS.items()}
 KEYS = [(name, key) for name, document in DOCUMENTS.items() for part in parts(document) for key in part.keys]
 CARD = test_card.LEAST
+ENSEMBLE = test_ensemble_cards.CARD.partition("[[ensemble.members]]")[0]
 
-# The other keys that a card needs beside a given one: by the key's path, or its section's.
+# The other keys that a card needs beside a given one, by the key's path or its section's. None removes a section.
 CARDS_BESIDE: dict[str, dict[str, Any]] = {
-    "model.kind": tomllib.loads(test_ensemble_cards.CARD) | {"features": []},
+    "model.kind": tomllib.loads(test_ensemble_cards.CARD) | {"features": None},
     "model.replicas": {"model": {"isolation": "process"}},
     "model.memory": {"model": {"isolation": "process"}},
     "output.classes": {"output": {"kind": "multiclass"}},
     "features.categories": {"features": [{"name": "x", "type": "string"}]},
     "features.unseen": {"features": [{"name": "x", "type": "string", "categories": ["a"]}]},
     "features.mode": {"features": [{"name": "x", "type": "string"}]},
-    "ensemble": tomllib.loads(test_ensemble_cards.CARD) | {"features": []},
+    "ensemble": tomllib.loads(test_ensemble_cards.CARD) | {"features": None},
     "fallback": {"fallback": {"chain": ["static"], "static": {"score": 0.5}}},
     "breaker.open_for": {"breaker": {"max_open": "1h"}},
 }
@@ -69,6 +70,7 @@ def _with(kind: str, key: Key, value: Any) -> str:
     for where in (key.path[0], dotted) if value != "model" else ():
         for section, beside in (CARDS_BESIDE.get(where, {}) if kind == "card" else {}).items():
             made[section] = made.get(section, {}) | beside if isinstance(beside, dict) else beside
+    made = {section: beside for section, beside in made.items() if beside is not None}
     here = made
     for part in key.path[:-1]:
         here = here.setdefault(part, {})
@@ -125,6 +127,15 @@ def test_examples_and_defaults_are_what_the_program_takes(kind: str, key: Key, t
         assert _fits(kind, text), f"{'.'.join(key.path)} = {value!r}"
 
 
+def test_no_text_offers_what_workers_refuse() -> None:
+    """Workers refuse ``impute = "last_known"``: the key's meaning says so, and no example or template offers it."""
+    (impute,) = [key for _, key in KEYS if key.path == ("features", "impute")]
+    assert '`"last_known"` is reserved' in impute.schema["description"]
+    assert "last_known" not in impute.schema["examples"]
+    hints = [line for line in _made("models/repository/m/card.toml").splitlines() if line.startswith("# impute: ")]
+    assert len(hints) == 1 and "last_known" not in hints[0]
+
+
 def _pipelines() -> Iterator[tuple[str, str]]:
     for path in (ROOT / "ops/pipeline.toml",):
         yield str(path.relative_to(ROOT)), path.read_text("utf-8")
@@ -179,6 +190,7 @@ def test_every_file_of_ours_fits(kind: str, where: str, text: str, tmp_path: Pat
         ("pipeline", LEAST.replace('"m"', '" "')),
         ("pipeline", LEAST.replace('["in"]', "[]")),
         ("pipeline", LEAST.replace('["in"]', '["a b"]')),
+        ("pipeline", LEAST.replace('["in"]', '["in", "in"]')),
         ("pipeline", LEAST.replace('["in"]', '[".."]')),
         ("pipeline", LEAST + "topic = []"),
         ("pipeline", LEAST + "[retri]"),
@@ -186,6 +198,13 @@ def test_every_file_of_ours_fits(kind: str, where: str, text: str, tmp_path: Pat
         ("pipeline", LEAST + 'max_bytes = "5"'),
         ("pipeline", LEAST + 'format = "avro"'),
         ("pipeline", LEAST + '[kafka]\nbootstrap_servers = "a:1,"'),
+        ("pipeline", LEAST + '[kafka]\nbootstrap_servers = ",h:1"'),
+        ("pipeline", LEAST + '[kafka]\nbootstrap_servers = "h:1,,h:2"'),
+        ("pipeline", LEAST + '[kafka]\nbootstrap_servers = "host:0"'),
+        ("pipeline", LEAST + '[kafka]\nbootstrap_servers = "host:000"'),
+        ("pipeline", LEAST + '[kafka]\nbootstrap_servers = "a:1, host:65536"'),
+        ("pipeline", LEAST + '[kafka]\nbootstrap_servers = "host:99999"'),
+        ("pipeline", LEAST + '[kafka]\nbootstrap_servers = "host:123456"'),
         ("pipeline", LEAST + '[kafka]\nsecurity_protocol = "SASLSSL"'),
         ("pipeline", LEAST + '[kafka]\nsasl_password = "x"'),
         ("pipeline", LEAST + "[kafka]\nreplication = -1"),
@@ -205,6 +224,10 @@ def test_every_file_of_ours_fits(kind: str, where: str, text: str, tmp_path: Pat
         ("card", CARD + '[fallback]\nchain = ["last_known"]\nstatic = { score = 0.5 }'),
         ("card", CARD + '[fallback]\nchain = ["static", "static"]\nstatic = { score = 0.5 }'),
         ("card", CARD + '[fallback]\nchain = ["modell:x", "static"]\nstatic = { score = 0.5 }'),
+        ("card", CARD + '[fallback]\nchain = ["rule:1a:b", "static"]\nstatic = { score = 0.5 }'),
+        ("card", CARD + '[fallback]\nchain = ["rule:a-b:c", "static"]\nstatic = { score = 0.5 }'),
+        ("card", CARD + '[fallback]\nchain = ["rule:.a:b", "static"]\nstatic = { score = 0.5 }'),
+        ("card", CARD + '[fallback]\nchain = ["rule:a:b.c", "static"]\nstatic = { score = 0.5 }'),
         ("card", CARD + '[fallback]\nchain = ["static"]\nstatic = { label = 1 }'),
         ("card", CARD.replace('"binary"', '"binari"')),
         ("card", CARD.replace('kind = "binary"', 'kind = "binary"\nrange = [0.0]')),
@@ -212,7 +235,17 @@ def test_every_file_of_ours_fits(kind: str, where: str, text: str, tmp_path: Pat
         ("card", CARD.replace('kind = "binary"', "")),
         ("card", CARD.replace('"float"', '"double"')),
         ("card", CARD + "impute = { median = 3 }"),
+        ("card", CARD + 'impute = { method = "median" }'),
+        ("card", CARD + 'impute = { method = "median", value = 3.0 }'),
+        ("card", CARD + 'impute = { method = "value", value = 3.0 }'),
         ("card", CARD + "impute = [3]"),
+        ("card", 'features = []\n[output]\nkind = "binary"'),
+        ("card", CARD.replace('"binary"', '"multiclass"\nclasses = []')),
+        ("card", CARD.replace('"binary"', '"multiclass"\nclasses = ["a"]')),
+        ("card", CARD.replace('"binary"', '"multiclass"\nclasses = ["a", "a"]')),
+        ("card", "features = []\n" + test_ensemble_cards.CARD),
+        ("card", ENSEMBLE + 'members = [{ model = "a" }]'),
+        ("card", ENSEMBLE + "members = []"),
         ("card", CARD + "required = 1"),
         ("card", test_ensemble_cards.CARD.replace("weight = 2.0", "weight = 0")),
         ("card", test_ensemble_cards.CARD.replace("quorum = 2", "quorum = 0")),
