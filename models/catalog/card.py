@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from failsoft.models.catalog import static_answer
 from failsoft.models.catalog.chain import Link, LinkKind
 from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import (
@@ -102,7 +103,17 @@ def load_card(path: Path) -> ModelCard:
 
 
 def problem(card: ModelCard) -> str | None:
-    """The first key of a card that does not fit its kind, and why; None if all fit. The text begins with the key."""
+    """The first key of a card that does not fit its kind or its output, and why; None if all fit.
+
+    The text begins with the key.
+    """
+    reason = _misfit(card)
+    if reason is None and card.fallback is not None:
+        reason = static_answer.mistake(card.fallback.static, card.output)
+    return reason
+
+
+def _misfit(card: ModelCard) -> str | None:
     if card.model.kind == "model":
         if card.ensemble is not None:
             return 'ensemble: only a card with kind = "ensemble" in [model] has members'

@@ -29,6 +29,8 @@ Rate = Annotated[float, Field(strict=True, gt=0, le=1)]
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
+Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+
 Label = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | StrictStr
 """A number or a string. Numbers have at most 64 bits, because JSON writers support no more."""
 

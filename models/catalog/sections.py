@@ -24,6 +24,7 @@ from failsoft.models.catalog.fields import (
     Finite,
     Label,
     OutputKind,
+    Probability,
     Rate,
     Seconds,
     one_of,
@@ -204,13 +205,26 @@ class OutputSection(CardSection):
 
 
 class Static(CardSection):
-    """The fixed answer that is given when no other link of the chain has one."""
+    """The fixed answer that is given when no other link of the chain has one. The output must be able to give it."""
 
-    score: Annotated[Finite, means("The answer's score.", 0.5)]
-    label: Annotated[Label | None, means("The answer's label.", 0, "unknown", left_out="the label is null")] = None
+    score: Annotated[Finite, means("The answer's score, within `range` of `[output]`.", 0.5)]
+    label: Annotated[
+        Label | None,
+        means(
+            "The answer's label: 0 or 1 for binary and anomaly, one of `classes` for multiclass, none for regression.",
+            0,
+            "other",
+            left_out="the label is null",
+        ),
+    ] = None
     probabilities: Annotated[
-        tuple[Finite, ...] | None,
-        means("The answer's probabilities, for a multiclass model.", [0.5, 0.25, 0.25], left_out="they are null"),
+        tuple[Probability, ...] | None,
+        means(
+            "The answer's probabilities: one for each class, which sum to 1. Only for multiclass.",
+            [0.5, 0.25, 0.25],
+            left_out="they are null",
+            minItems=2,
+        ),
     ] = None
 
 

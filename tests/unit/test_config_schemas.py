@@ -29,6 +29,7 @@ DOCUMENTS = {"pipeline": config_schemas.pipeline(), "card": config_schemas.card(
 SCHEMAS = {name: json.loads(published(document)) for name, document in DOCUMENTS.items()}
 KEYS = [(name, key) for name, document in DOCUMENTS.items() for part in parts(document) for key in part.keys]
 CARD = test_card.LEAST
+MULTICLASS = CARD.replace('"binary"', '"multiclass"') + '[fallback]\nchain = ["static"]\n'
 ENSEMBLE = test_ensemble_cards.CARD.partition("[[ensemble.members]]")[0]
 
 # The other keys that a card needs beside a given one, by the key's path or its section's. None removes a section.
@@ -42,6 +43,8 @@ CARDS_BESIDE: dict[str, dict[str, Any]] = {
     "features.mode": {"features": [{"name": "x", "type": "string"}]},
     "ensemble": tomllib.loads(test_ensemble_cards.CARD) | {"features": None},
     "fallback": {"fallback": {"chain": ["static"], "static": {"score": 0.5}}},
+    "fallback.static.label": {"output": {"kind": "multiclass"}},
+    "fallback.static.probabilities": {"output": {"kind": "multiclass"}},
     "breaker.open_for": {"breaker": {"max_open": "1h"}},
 }
 
@@ -229,6 +232,8 @@ def test_every_file_of_ours_fits(kind: str, where: str, text: str, tmp_path: Pat
         ("card", CARD + '[fallback]\nchain = ["rule:.a:b", "static"]\nstatic = { score = 0.5 }'),
         ("card", CARD + '[fallback]\nchain = ["rule:a:b.c", "static"]\nstatic = { score = 0.5 }'),
         ("card", CARD + '[fallback]\nchain = ["static"]\nstatic = { label = 1 }'),
+        ("card", MULTICLASS + "static = { score = 0.5, probabilities = [1.0] }"),
+        ("card", MULTICLASS + "static = { score = 0.5, probabilities = [1.5, -0.5] }"),
         ("card", CARD.replace('"binary"', '"binari"')),
         ("card", CARD.replace('kind = "binary"', 'kind = "binary"\nrange = [0.0]')),
         ("card", CARD.replace('kind = "binary"', 'kind = "binary"\nmin_confidence = 1.5')),

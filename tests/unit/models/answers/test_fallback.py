@@ -40,7 +40,7 @@ def test_an_invalid_link_is_refused(text: str) -> None:
 
 def test_the_static_answer() -> None:
     """The static answer is the card's; a card without a fallback has none."""
-    given = {"output": {"kind": "binary"}, "features": [{"name": "x", "type": "float"}]}
+    given = {"output": {"kind": "multiclass"}, "features": [{"name": "x", "type": "float"}]}
     section = {"chain": ["static"], "static": {"score": 0.25, "label": 0, "probabilities": [0.75, 0.25]}}
     assert fallback.static(ModelCard.model_validate({**given, "fallback": section})) == Prediction(
         0.25, 0, (0.75, 0.25)

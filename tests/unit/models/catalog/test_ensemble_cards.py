@@ -172,7 +172,7 @@ def test_a_member_that_does_not_fit_is_refused(tmp_path: Path, image: str, messa
 def test_members_have_the_ensembles_classes_in_its_order(tmp_path: Path) -> None:
     """Columns are combined by position, so a different order of classes is refused."""
     classes = 'kind = "multiclass"\nclasses = ["a", "b"]'
-    text = CARD.replace('kind = "binary"\nmin_confidence = 0.6', classes)
+    text = CARD.replace('kind = "binary"\nmin_confidence = 0.6', classes).replace("label = 0", 'label = "a"')
     member = MEMBER.replace('kind = "binary"', classes)
     members = dict.fromkeys(NAMES, member) | {"image": member.replace('"a", "b"', '"b", "a"')}
     with pytest.raises(Refused, match=r"'image' has \['b', 'a'\], but this ensemble has the classes \['a', 'b'\]"):

@@ -1,0 +1,62 @@
+"""Checks that a card's static answer is one that its output could give."""
+
+from __future__ import annotations
+
+import math
+
+from failsoft.models.catalog.fields import OutputKind
+from failsoft.models.catalog.sections import OutputSection, Static
+
+_SUM = 0.01
+"""How far the probabilities may be from 1 in total. People write thirds as 0.33."""
+
+
+def mistake(static: Static, output: OutputSection) -> str | None:
+    """The first key of ``static`` that does not fit ``output``, and what would; None if all fit."""
+    for key, reason in (
+        ("score", _score(static, output)),
+        ("label", _label(static, output)),
+        ("probabilities", _probabilities(static, output)),
+    ):
+        if reason is not None:
+            return f"fallback.static.{key}: {reason}"
+    return None
+
+
+def _score(static: Static, output: OutputSection) -> str | None:
+    bounds = output.range
+    if bounds is None and output.kind is OutputKind.MULTICLASS:
+        bounds = (0.0, 1.0)
+    if bounds is None or bounds[0] <= static.score <= bounds[1]:
+        return None
+    return f"{static.score:g} is outside of the output's range: it may be {bounds[0]:g} to {bounds[1]:g}"
+
+
+def _label(static: Static, output: OutputSection) -> str | None:
+    label = static.label
+    if label is None:
+        return None
+    match output.kind:
+        case OutputKind.REGRESSION:
+            return "a regression output has no label: remove this key"
+        case OutputKind.MULTICLASS:
+            if output.classes is None or label in output.classes:  # without classes only the model knows its labels
+                return None
+            return f"{label!r} is none of output.classes: it may be {', '.join(map(repr, output.classes))}"
+    return None if label in (0, 1) else f"{label!r} is not a label of this kind of output ({output.kind}): write 0 or 1"
+
+
+def _probabilities(static: Static, output: OutputSection) -> str | None:
+    given = static.probabilities
+    if given is None:
+        return None
+    if output.kind is not OutputKind.MULTICLASS:
+        return f"only a multiclass output has them, not {output.kind}: remove this key"
+    if len(given) < 2:
+        return "list at least two, one for each class"
+    if output.classes is not None and len(given) != len(output.classes):
+        return f"{len(given)} given, but there are {len(output.classes)} classes: write one for each"
+    total = math.fsum(given)
+    if round(abs(total - 1), 6) > _SUM:
+        return f"they sum to {total:g}: they must sum to 1"
+    return None
