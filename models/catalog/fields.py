@@ -31,10 +31,24 @@ Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
-Label = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | StrictStr
+
+def _instance(*types: type, words: str) -> BeforeValidator:
+    """A validator that accepts only ``types``. For a union, pydantic would name each member in a key of its own."""
+
+    def check(given: Any) -> Any:
+        if type(given) in types:
+            return given
+        raise ValueError(f"{given!r}: it may be {words}")
+
+    return BeforeValidator(check)
+
+
+Label = Annotated[
+    Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | StrictStr, _instance(int, str, words="a whole number or text")
+]
 """A number or a string. Numbers have at most 64 bits, because JSON writers support no more."""
 
-Value = bool | int | float | str
+Value = Annotated[bool | int | float | str, _instance(bool, int, float, str, words="a number, text, true or false")]
 """A feature's value as TOML gives it. The feature's ``type`` decides which of these types it accepts."""
 
 
