@@ -178,8 +178,8 @@ def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
             continue
         if name not in known:
             raise Refused("environment", [f"{name}: no such setting{near(name, known)}"])
-        path, wants_text = known[name]
-        _set(raw, path, environ[name] if wants_text else _toml_value(name, environ[name]))
+        path, form = known[name]
+        _set(raw, path, _read(name, environ[name], form))
         overlaid[".".join(path)] = name
     return overlaid
 
@@ -190,29 +190,41 @@ def _source(problem: str, overlaid: Mapping[str, str]) -> str:
     return f" (set by {overlaid[key]})" if key in overlaid else ""
 
 
-def _variables() -> dict[str, tuple[list[str], bool]]:
-    found: dict[str, tuple[list[str], bool]] = {}
+_Form = Literal["text", "list", "other"]
+"""How a variable is read, by the type of its key."""
+
+
+def _variables() -> dict[str, tuple[list[str], _Form]]:
+    found: dict[str, tuple[list[str], _Form]] = {}
     for key, field in Settings.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             for inner, inner_field in section.model_fields.items():
                 kind = inner_field.annotation
-                is_text = kind not in (int, float) and get_origin(kind) is not list
-                found[f"{ENV}{key.upper()}__{inner.upper()}"] = ([key, inner], is_text)
+                form: _Form = "list" if get_origin(kind) is list else "other" if kind in (int, float) else "text"
+                found[f"{ENV}{key.upper()}__{inner.upper()}"] = ([key, inner], form)
         else:
-            found[f"{ENV}{key.upper()}"] = ([key], True)
+            found[f"{ENV}{key.upper()}"] = ([key], "text")
     return found
 
 
-def _toml_value(name: str, text: str) -> Any:
-    """Parse a variable as a TOML value, or else as a comma-separated list of bare words, as shells write it."""
+def _read(name: str, text: str, form: _Form) -> Any:
+    """The value of a variable: its text, or TOML, or else a comma-separated list of bare words, as shells write it.
+
+    For a list, a single value is a list of one: a topic may be named 1 or true.
+    """
+    if form == "text":
+        return text
     try:
-        return toml("environment", f"{name} = {text}")[name]
+        value = toml("environment", f"{name} = {text}")[name]
     except tomllib.TOMLDecodeError:
         parts = [part.strip() for part in text.split(",")]
         if all(parts):
             return parts
         raise Refused("environment", [f"{name}: {text!r} is not a value"]) from None
+    if form == "list" and not isinstance(value, list):
+        return [value if isinstance(value, str) else text.strip()]
+    return value
 
 
 def _set(raw: dict[str, Any], path: list[str], value: Any) -> None:

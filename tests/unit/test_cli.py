@@ -216,6 +216,16 @@ def test_wrong_usage_is_exit_2(tmp_path: Path, arguments: list[str]) -> None:
     assert done.exit_code == 2, done.output
 
 
+@pytest.mark.parametrize("topic", ["x.scored", "x.dead", "x.retry.5s", "x-breakers-changelog"])
+def test_events_are_not_published_to_the_pipelines_own_topics(tmp_path: Path, topic: str) -> None:
+    """They are no input topics: the pipeline file refuses them as such, and so does ``publish``."""
+    (tmp_path / "pipeline.toml").write_text('name = "x"\nmodel = "m"\n[input]\ntopics = ["t"]\n')
+    (tmp_path / "events.ndjson").write_text("{}\n")
+    arguments = ["publish", str(tmp_path / "events.ndjson"), "--topic", topic, "--pipeline", str(tmp_path)]
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert done.exit_code == 2 and f"'{topic}' is one of the pipeline's own topics" in done.stderr
+
+
 def test_an_unreachable_kafka_is_exit_4(tmp_path: Path) -> None:
     """An unreachable Kafka is exit 4; the message has its address, and the client's own log lines are not shown."""
     (tmp_path / "pipeline.toml").write_text('name = "x"\nmodel = "m"\n[input]\ntopics = ["t"]\n')

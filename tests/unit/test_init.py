@@ -77,6 +77,15 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("folder", ["/proc/x", "x" * 300])
+def test_a_folder_that_cannot_be_made_is_one_line(folder: str) -> None:
+    """The command exits with 1 and names the folder and the reason."""
+    done = _init(folder, "--name", "p")
+    assert done.exit_code == 1 and not isinstance(done.exception, OSError)
+    (line,) = done.stderr.splitlines()
+    assert folder in line and line.endswith("name another folder")
+
+
 @pytest.mark.parametrize("arguments", [["--name", "é"], ["--model", "../x"], ["--onnx", "no-such.onnx"]])
 def test_an_invalid_name_is_a_usage_error(tmp_path: Path, arguments: list[str]) -> None:
     """The command exits with 2 before it writes anything."""

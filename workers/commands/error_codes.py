@@ -30,6 +30,7 @@ CODES: dict[str, int] = {
     "failsoft.workers.commands.error_codes.CommandFailed": FAILED,
     "failsoft.workers.kafka.topic_reader.NoSuchTopic": FAILED,
     "failsoft.workers.operations.event_files.BadRow": FAILED,
+    "failsoft.workers.telemetry.http.CannotListen": FAILED,
     "failsoft.workers.telemetry.http.PortTaken": FAILED,
     # Without its own line, a replay that another one fenced would look like a bug.
     "aiokafka.errors.ProducerFenced": FAILED,

@@ -59,21 +59,29 @@ def init(
         raise typer.BadParameter(
             f"{model!r}: use letters, digits, '.', '_' and '-', a letter or digit first", param_hint="--model"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CommandFailed(f"{folder} exists and is not empty: nothing was written; name another folder")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CommandFailed(f"{folder} exists and is not empty: nothing was written; name another folder")
+    except OSError as e:
+        raise CommandFailed(f"{folder} cannot be read: {e.strerror}; name another folder") from None
     shape = _shape(onnx) if onnx else scaffold.EXAMPLE
     packaged = files("failsoft.workers").joinpath("templates")
     templates = {t.name: t.read_text("utf-8") for t in packaged.iterdir() if t.is_file()}
     made = scaffold.files(name, model, templates, shape)
-    for path, text in made.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text, "utf-8")
-        typer.echo(f"made {folder / path}")
     artifact = folder / "models" / "repository" / model / "1" / "model.onnx"
-    if onnx:
-        shutil.copyfile(onnx, artifact)
-        typer.echo(f"copied {artifact}")
-    else:
+    try:
+        for path, text in made.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text, "utf-8")
+            typer.echo(f"made {folder / path}")
+        if onnx:
+            shutil.copyfile(onnx, artifact)
+            typer.echo(f"copied {artifact}")
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise CommandFailed(f"{e.filename or folder} cannot be written: {e.strerror}; name another folder") from None
+    if not onnx:
         output.note(
             f"copy your model to {artifact}, and describe its features in {artifact.parent.parent / 'card.toml'}"
         )

@@ -83,6 +83,11 @@ def publish(
         raise typer.BadParameter(f"the format of {file} is unknown: write csv or ndjson", param_hint="--format")
     settings = context.settings(ctx, pipeline)
     target = topic or settings.input.topics[0]
+    if settings.names.owns(target):
+        raise typer.BadParameter(
+            f"{target!r} is one of the pipeline's own topics, which only its workers write to: name an input topic",
+            param_hint="--topic",
+        )
 
     from failsoft.workers.operations import publish as work
     from failsoft.workers.operations.event_files import FORMATS, Lines

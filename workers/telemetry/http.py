@@ -23,7 +23,11 @@ Check = Callable[[], str | None]
 _TEXT = "text/plain; charset=utf-8"
 
 
-class PortTaken(Exception):
+class CannotListen(Exception):
+    """The worker's web server cannot listen on the address and port that it was given."""
+
+
+class PortTaken(CannotListen):
     """Another program listens on the port of the worker's web server."""
 
 
@@ -52,13 +56,17 @@ class Web:
         self._thread: threading.Thread | None = None
 
     def start(self) -> int:
-        """Start to listen. Returns the port that it listens on. Raises PortTaken, or OSError for any other failure."""
+        """Start to listen. Returns the port. Raises PortTaken, or CannotListen for any other failure."""
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
             server = _Server((self._host, self._port), family)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be encoded for DNS
+            if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+                reason = error.strerror if isinstance(error, OSError) else "not a host name"
+                raise CannotListen(
+                    f"cannot listen on {self._host}, port {self._port}: {reason}: choose an address of this machine "
+                    "with --metrics-host, and a port with --metrics-port"
+                ) from error
             raise PortTaken(
                 f"port {self._port} of {self._host} is taken by another program: "
                 "choose one with --metrics-port (0 takes any that is free)"

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from failsoft.workers.telemetry.http import PortTaken, Web
+from failsoft.workers.commands.error_codes import FAILED, code_of
+from failsoft.workers.telemetry.http import CannotListen, PortTaken, Web
 from failsoft.workers.telemetry.metrics import Metrics
 
 
@@ -111,6 +112,16 @@ def test_a_taken_port_is_named_with_the_option_that_changes_it(worker: Worker) -
     second = Web(CollectorRegistry(), lambda: None, lambda: None, port=worker.port)
     with pytest.raises(PortTaken, match=rf"port {worker.port} of 127\.0\.0\.1 .*--metrics-port"):
         second.start()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a..b", "::ffff:192.0.2.1"])
+def test_an_address_of_another_machine_is_named_with_the_options_that_change_it(host: str) -> None:
+    """The error is one line. It names the address and the option that chooses another."""
+    web = Web(CollectorRegistry(), lambda: None, lambda: None, host)
+    with pytest.raises(CannotListen, match=rf"^cannot listen on {host}, port 0: .*--metrics-host") as caught:
+        web.start()
+    assert "\n" not in str(caught.value) and "None" not in str(caught.value)
+    assert code_of(caught.value) == FAILED
 
 
 def test_a_stopped_server_releases_its_port() -> None:
