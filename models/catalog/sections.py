@@ -23,6 +23,7 @@ from failsoft.models.catalog.fields import (
     CardSection,
     Finite,
     Label,
+    ModelName,
     OutputKind,
     Rate,
     Seconds,
@@ -52,7 +53,7 @@ class ModelSection(CardSection):
 
     # load_card fills in the folder's name.
     name: Annotated[
-        str, means("The model's name, equal to its folder's.", "repayment", left_out="the name of its folder")
+        ModelName, means("The model's name, equal to its folder's.", "repayment", left_out="the name of its folder")
     ] = ""
     kind: Annotated[
         Literal["model", "ensemble"],
@@ -305,7 +306,7 @@ class MemberSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Annotated[str, Field(min_length=1), means("A model of the repository.", "claim-text")]
+    model: Annotated[ModelName, means("A model of the repository.", "claim-text")]
     # A weight of a million is more than any use needs, and far below where sums of products would overflow.
     weight: Annotated[
         float,
