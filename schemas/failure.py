@@ -1,6 +1,6 @@
 """Failure kinds, and a failure as a value: why a record has no answer from the primary.
 
-The kinds and their properties are the contract's table of failure kinds.
+The page docs/reference/failure-kinds.md is made from this file.
 """
 
 from __future__ import annotations

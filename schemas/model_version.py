@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
+"""A model's name. An ``@`` in it would make ``m@2`` both a model and a version of the model ``m``."""
+
+_NAME = re.compile(NAME_PATTERN.strip("^$"))
 _DIGITS = 18
 """Most digits of a version number: an int64 holds every number of 18 digits."""
 
@@ -43,3 +48,13 @@ def model_of(key: str) -> str | None:
     """The model that ``key`` names, or None when the key is not ``model@version``."""
     found = ModelVersion.parse(key)
     return None if found is None else found.model
+
+
+def check_model_name(name: str) -> str:
+    """Returns ``name``. Raises ValueError if it cannot be a model's name."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot be a model's name: use letters, digits, '.', '_' and '-', at most 200, "
+            "a letter or digit first"
+        )
+    return name

@@ -1,4 +1,4 @@
-"""Turns verdicts into outgoing records. The only module that decides a record's destination."""
+"""Turns the verdicts of a batch into outgoing records: the topic, key, value and headers of each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from failsoft.schemas.record import Header, Record, own_headers, trace_headers
 from failsoft.schemas.scored import Answers
 from failsoft.topics.names import Names
 
-Row = tuple[bytes | None, bytes | None, list[Header]]
+OutgoingRecord = tuple[bytes | None, bytes | None, list[Header]]
 """A record to write: key, value, headers. Headers are a list, which aiokafka's batch builder requires."""
 
 
@@ -71,12 +71,12 @@ class Verdicts:
     dead: list[Dead] = field(default_factory=list)
 
 
-def route(verdicts: Verdicts, names: Names) -> list[tuple[str, list[Row]]]:
+def route(verdicts: Verdicts, names: Names) -> list[tuple[str, list[OutgoingRecord]]]:
     """The records to write as (topic, rows), in write order.
 
     The partition is not decided here: lane i writes everything to partition i.
     """
-    out: list[tuple[str, list[Row]]] = []
+    out: list[tuple[str, list[OutgoingRecord]]] = []
     if verdicts.answered:
         out.append((names.scored, _in_order([(g.rows, _answers(g)) for g in verdicts.answered])))
     rungs: dict[str, list[Retries]] = {}
@@ -89,13 +89,13 @@ def route(verdicts: Verdicts, names: Names) -> list[tuple[str, list[Row]]]:
     return out
 
 
-def dead_letter(dead: Dead, group: str) -> Row:
+def dead_letter(dead: Dead, group: str) -> OutgoingRecord:
     """The event with key, value and own headers unchanged, plus the headers with the history of its failure."""
     own = own_headers(dead.record.headers, dead_letter=True)
     return dead.record.key, dead.record.value, [*own, *dead.attempt.dead_headers(group)]
 
 
-def _in_order(groups: Sequence[tuple[Sequence[int], list[Row]]]) -> list[Row]:
+def _in_order(groups: Sequence[tuple[Sequence[int], list[OutgoingRecord]]]) -> list[OutgoingRecord]:
     """The rows of all groups, sorted in batch order: the answers of one key keep the order of its events."""
     if len(groups) == 1:
         return groups[0][1]
@@ -104,11 +104,11 @@ def _in_order(groups: Sequence[tuple[Sequence[int], list[Row]]]) -> list[Row]:
     return [row for _, row in placed]
 
 
-def _retries(retries: Retries) -> list[Row]:
+def _retries(retries: Retries) -> list[OutgoingRecord]:
     return [(r.key, r.value, h) for r, h in zip(retries.records, retries.headers, strict=True)]
 
 
-def _answers(batch: AnswerBatch) -> list[Row]:
+def _answers(batch: AnswerBatch) -> list[OutgoingRecord]:
     headers = scored.headers(batch.answers)
     return [
         (record.key, value, [*headers, *trace_headers(record.headers)] if record.headers else headers)

@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import AfterValidator, BaseModel, PrivateAttr, ValidationError, model_validator
 
+from failsoft.models.catalog.fields import ModelName
 from failsoft.schemas.config.key import means, written
 from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.event import Envelope
 from failsoft.topics.layout import Wanted
 from failsoft.topics.names import LONGEST_TOPIC, NAME_PATTERN, Names, check_name
-from failsoft.workers.pipeline_sections import Input, Kafka, Models, PipelineSection, Retry, Text
+from failsoft.workers.pipeline_sections import Input, Kafka, Models, PipelineSection, Retry
 
 ENV = "FAILSOFT_"
 FILE = "pipeline.toml"
@@ -44,7 +45,7 @@ class Settings(PipelineSection):
         written(NAME_PATTERN),
         means("The pipeline's name. It prefixes every topic, group and transactional id of the pipeline.", "car-loans"),
     ]
-    model: Annotated[Text, means("The primary model: the name of a folder in the model repository.", "repayment")]
+    model: Annotated[ModelName, means("The primary model: the name of a folder in the model repository.", "repayment")]
     guarantee: Annotated[
         Literal["exactly_once", "at_least_once"],
         means(
@@ -73,7 +74,10 @@ class Settings(PipelineSection):
 
     @property
     def folder(self) -> Path:
-        """The pipeline file's folder. A relative repository path and a card's rule modules are looked up there."""
+        """The pipeline file's folder. A relative repository path and a card's rule modules are looked up there.
+
+        A link is not followed: a Kubernetes ConfigMap is mounted as a folder of links into another one.
+        """
         return self._folder
 
     @property
@@ -152,7 +156,7 @@ def load(
     except ValidationError as e:
         problems = refuse(str(path), e, Settings).problems
         raise Refused(str(path), [problem + _source(problem, overlaid) for problem in problems]) from None
-    settings._folder = path.resolve().parent
+    settings._folder = path.absolute().parent  # a link is not followed: see ``folder``
     root = Path(settings.models.repository)
     if not root.is_absolute():
         root = settings.folder / root

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import Method
 from failsoft.models.catalog.statistics import Statistic, fill
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, reason
-
-Recall = Callable[[int, str], object | None]
-"""``recall(row, feature)``: the last known value of the row's entity, or None if it is unknown or too old."""
+from failsoft.schemas.features import Columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +29,7 @@ class Imputed:
     invalid: dict[int, Failure]
 
 
-def impute(
-    columns: Columns, card: ModelCard, statistics: Mapping[str, Statistic], recall: Recall | None = None
-) -> Imputed:
+def impute(columns: Columns, card: ModelCard, statistics: Mapping[str, Statistic]) -> Imputed:
     """Fills every unusable cell for which the card has ``impute``. Does not change ``columns`` itself.
 
     A batch without missing values costs no work a row. Raises LookupError if neither the card nor ``statistics`` has
@@ -52,10 +45,8 @@ def impute(
         if mask is None:
             continue
         rows = np.flatnonzero(mask)
-        if feature.impute is None:
-            left = rows
-        elif feature.impute.method is Method.LAST_KNOWN:
-            left = _recalled(filled, feature, rows, recall)
+        if feature.impute is None or feature.impute.method is Method.LAST_KNOWN:
+            left = rows  # nothing keeps last known values of features yet, and a worker refuses such a card
         else:
             value = fill(feature, statistics)
             if value is None:
@@ -99,20 +90,6 @@ def _copy_of_unusable(columns: Columns) -> Columns:
         return Columns(columns.specs, columns.size, views, matrix)
     values = {name: column.copy() if name in columns.unusable else column for name, column in columns.values.items()}
     return Columns(columns.specs, columns.size, values)
-
-
-def _recalled(
-    filled: Columns, feature: FeatureSection, rows: NDArray[np.intp], recall: Recall | None
-) -> NDArray[np.intp]:
-    """Fills ``rows`` with last known values that are usable; returns the rows that have none."""
-    spec, left = feature.spec, []
-    for i in rows.tolist():
-        value = None if recall is None else recall(i, feature.name)
-        if value is None or reason(value, spec) is not None:
-            left.append(i)
-        else:
-            filled.values[feature.name][i] = value
-    return np.array(left, dtype=np.intp)
 
 
 def _keep_masks(filled: Columns, columns: Columns, lacking: Mapping[int, list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""The last known answer of decimals key, bounded by age and count."""
+"""The last known answer of each key, bounded by age and count."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _Entry = tuple[float, Label | None, tuple[float, ...] | None, float | None, _Ori
 
 
 class LastKnown:
-    """The last known answer of decimals key, bounded by count and by age.
+    """The last known answer of each key, bounded by count and by age.
 
     The key that was answered longest ago is removed first. A batch is stored as plain tuples in one loop. The tuples
     hold no reference to the batch's arrays, so that one remaining key does not keep a whole batch in memory.

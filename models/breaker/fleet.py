@@ -52,7 +52,8 @@ class FoldedBreaker:
 class View:
     """What a breaker row allows one worker.
 
-    A worker uses a lease only if this process requested it: probes of its previous process may still be running.
+    A worker uses a lease only if this process requested it. After a restart, probes of the process before may
+    still be running.
 
     Attributes:
         state: the state of the fleet breaker.
@@ -121,9 +122,9 @@ def quorum(policy: BreakerPolicy, windows: Iterable[WorkerWindow], now_ms: int) 
     The summed counts must be over a threshold, and one worker alone must not be the cause. One of these must hold:
 
     - at least two workers fail on their own counts;
-    - one worker fails, has failed for ``LONE_FAILURE_MS``, and is at least half of the workers that reported;
-    - the sum without the worker with most failures is over a threshold too. This covers many workers with so few calls
-      each that none can be judged on its own counts.
+    - one worker fails, has failed for ``LONE_FAILURE_MS``, and at most one other worker reported;
+    - the sum without the worker with most failures is over a threshold too, with a quarter of ``minimum_calls``.
+      This covers many workers with so few calls each that none can be judged on its own counts.
     """
     reported = [w for w in windows if w.counts.calls or w.tripped]
     why = judge(policy, _sum(reported))
@@ -169,8 +170,8 @@ def _fold_window(row: BreakerRow, report: Report, policy: BreakerPolicy, now_ms:
 def _update_sick(row: BreakerRow, policy: BreakerPolicy, now_ms: int) -> FoldedBreaker:
     """Updates which workers are sick nodes, and raises the alerts for the changes.
 
-    A worker becomes sick when it would open its breaker while the fleet breaker stays closed. It stays sick until its
-    rates are under the thresholds.
+    A worker becomes sick when it has failed by itself for ``LONE_FAILURE_MS`` while the fleet breaker stays closed. It
+    stays sick until its rates are under the thresholds.
     """
     any_calls = _with_minimum(policy, 1)
     reasons: dict[str, str] = {}

@@ -1,9 +1,9 @@
 """One worker's local breaker of a model version, governed by the fleet's breaker row.
 
 While the row is closed, the worker counts by itself and opens its own breaker at once. In any other state the row
-decides: the worker does not leave the open state by itself, and makes only the probes of its lease. A worker whose
-requests for probes get no answer becomes autonomous: it uses its own breaker until the row's generation changes. This
-module uses no Kafka; the time and the random draw are parameters.
+decides: the worker does not leave it by itself. Disabled, it makes every call; else only the probes of its lease. A
+worker whose requests for probes get no answer becomes autonomous: it uses its own breaker until the row's generation
+changes. This module uses no Kafka; the time and the random draw are parameters.
 """
 
 from __future__ import annotations

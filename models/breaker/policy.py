@@ -6,7 +6,7 @@ from failsoft.models.breaker.rules import BreakerPolicy
 from failsoft.models.catalog.card import ModelCard
 
 LEAST_LEASE = 10.0
-"""Shortest lease of a probe, in seconds: a batch may have to wait for a rebalance before its probe is reported."""
+"""Shortest lease of a probe, in seconds: a stalled machine may take long to run a call and to report it."""
 
 
 def policy(card: ModelCard) -> BreakerPolicy:

@@ -107,8 +107,7 @@ class BreakerPolicy:
     probes: int
     # Workers that opened together must not probe together. One fifth spreads 15 s over 6 s.
     jitter: float = 0.2
-    # A probe is reported after its batch's transaction, whose timeout is 15 s; after twice that time it is lost. A
-    # model whose deadline is not small compared with 30 s needs a longer lease.
+    # ``models.breaker.policy`` derives the lease from the card: a probe is reported when its call returns.
     probe_lease: float = 30.0
 
     def __post_init__(self) -> None:

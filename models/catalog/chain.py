@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+from failsoft.schemas.model_version import NAME_PATTERN, check_model_name
+
 _RULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
-PATTERN = rf"^(model:{_MODEL_NAME.pattern}|last_known|rule:{_RULE.pattern}|static)$"
+PATTERN = rf"^(model:{NAME_PATTERN.strip('^$')}|last_known|rule:{_RULE.pattern}|static)$"
 """The grammar of ``parse``, for JSON Schemas. An editor whose ``\\w`` is ASCII marks a rule with other letters."""
 
 _FORMS = '"model:NAME", "last_known", "rule:PACKAGE.MODULE:FUNCTION" or "static"'
@@ -45,8 +46,16 @@ def parse(text: str) -> Link:
     kind, colon, target = text.partition(":") if isinstance(text, str) else ("", "", "")
     if not colon and kind in (LinkKind.LAST_KNOWN, LinkKind.STATIC):
         return Link(LinkKind(kind))
-    if kind == LinkKind.MODEL and _MODEL_NAME.fullmatch(target):
+    if kind == LinkKind.MODEL and _is_model(target):
         return Link(LinkKind.MODEL, target)
     if kind == LinkKind.RULE and _RULE.fullmatch(target):
         return Link(LinkKind.RULE, target)
     raise ValueError(f"{text!r} is not a link of a fallback chain: it may be {_FORMS}")
+
+
+def _is_model(name: str) -> bool:
+    try:
+        check_model_name(name)
+    except ValueError:
+        return False
+    return True

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,6 +19,7 @@ from pydantic import (
 from failsoft.schemas.config import duration, size
 from failsoft.schemas.config.key import written
 from failsoft.schemas.config.refusal import near
+from failsoft.schemas.model_version import NAME_PATTERN, check_model_name
 
 Seconds = Annotated[float, BeforeValidator(duration.seconds), written(duration.PATTERN)]
 """Written as a duration ("200ms"), read as seconds."""
@@ -88,6 +90,10 @@ def one_of(known: Iterable[str]) -> BeforeValidator:
         raise ValueError(f"{given!r} is none of {', '.join(map(repr, words))}{near(str(given), words)}")
 
     return BeforeValidator(check)
+
+
+ModelName = Annotated[str, AfterValidator(check_model_name), written(NAME_PATTERN)]
+"""The name of a model: also the name of its folder."""
 
 
 class CardSection(BaseModel):

@@ -23,6 +23,7 @@ from failsoft.models.catalog.fields import (
     CardSection,
     Finite,
     Label,
+    ModelName,
     OutputKind,
     Probability,
     Rate,
@@ -53,7 +54,7 @@ class ModelSection(CardSection):
 
     # load_card fills in the folder's name.
     name: Annotated[
-        str, means("The model's name, equal to its folder's.", "repayment", left_out="the name of its folder")
+        ModelName, means("The model's name, equal to its folder's.", "repayment", left_out="the name of its folder")
     ] = ""
     kind: Annotated[
         Literal["model", "ensemble"],
@@ -68,8 +69,8 @@ class ModelSection(CardSection):
     blame: Annotated[
         Seconds | None,
         means(
-            "How long a failed batch may take, its first run included, until its failing rows are isolated. Rows that "
-            "are undecided then fail together. From `deadline` to 20 s.",
+            "The time to find the failing rows of a batch that failed, its first run included. Rows that are "
+            "undecided then fail together. From `deadline` to 20 s.",
             "5s",
             left_out='ten deadlines, at most 20 s; with `isolation = "process"` at least 2 s',
         ),
@@ -261,16 +262,18 @@ class BreakerSection(CardSection):
 
     # One half: a model that fails every other row is no better than its fallback.
     failure_rate: Annotated[
-        Rate, means("The breaker opens when this share of the calls in the window failed.", 0.3)
+        Rate, means("The breaker opens when this share of the calls in the window failed. A row is a call.", 0.3)
     ] = 0.5
     # Long enough for minimum_calls at one event a second, short enough to notice a fault soon.
     window: Annotated[Seconds, means("The time over which calls are counted.", "1m")] = 30.0
     # With fewer than twenty calls, a model that fails one row in four may reach a rate of one half by chance.
     minimum_calls: Annotated[
-        int, Field(ge=1, strict=True), means("The breaker does not open with fewer calls in the window.", 50)
+        int,
+        Field(ge=1, strict=True),
+        means("The breaker does not open with fewer calls (for slowness: runs) in the window.", 50),
     ] = 20
-    slow_call: Annotated[Seconds, means("A call that takes longer is slow.", "50ms")] = 0.1
-    slow_rate: Annotated[Rate, means("The breaker opens when this share of the calls in the window was slow.", 0.5)] = (
+    slow_call: Annotated[Seconds, means("A run of a batch that takes longer is slow.", "50ms")] = 0.1
+    slow_rate: Annotated[Rate, means("The breaker opens when this share of the runs in the window was slow.", 0.5)] = (
         0.8
     )
     open_for: Annotated[
@@ -321,7 +324,7 @@ class MemberSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Annotated[str, Field(min_length=1), means("A model of the repository.", "claim-text")]
+    model: Annotated[ModelName, means("A model of the repository.", "claim-text")]
     # A weight of a million is more than any use needs, and far below where sums of products would overflow.
     weight: Annotated[
         float,

@@ -10,8 +10,8 @@ from failsoft.schemas.backoff import doubled, upper_half
 
 DEATHS_WITHOUT_WAIT = 64
 """Deaths in a row, with no answer between them, that are followed by a restart at once. A batch that kills its process
-is halved until the failing row stands alone. Thirteen deaths find one row in 4,096, the largest batch, and several
-lanes may each bisect a batch. A wait would be longer than any deadline, and a fork costs only milliseconds."""
+is halved until the failing row stands alone. Thirteen deaths find one row in 4,096, more than the largest batch, and
+several lanes may each bisect a batch. A wait would be longer than any deadline, and a fork costs only milliseconds."""
 
 FIRST_WAIT = 0.1
 """Seconds of the first wait. Without it a process that dies at every start would keep a core busy."""

@@ -1,4 +1,6 @@
-"""Owns an isolated model's process: ``-m models.isolation.forkserver PARENT FD`` loads it once and forks its replicas.
+"""Owns an isolated model's process: it loads the model once and forks its replicas.
+
+The command is ``-m failsoft.models.isolation.forkserver PARENT FD``.
 
 The first process, the *forkserver*, never runs a batch of the worker. It loads the model, warms it, and forks a replica
 each time the worker asks for one. A fork takes milliseconds and shares the model's memory until it is written. The

@@ -1,10 +1,11 @@
 """The version of a model that the fleet serves: folds orders and heartbeats into rollout rows, and decides rollbacks.
 
-The owner alone writes rows and all workers read them, as with breakers (``models.breaker.fleet``). The row is the
-owner's only state. Times are wall-clock milliseconds.
+The owner alone writes rows and all workers read them, as with breakers (``failsoft.models.breaker.fleet``). The
+row is the owner's only state. Times are wall-clock milliseconds.
 
 An automatic rollback needs evidence: failed half-open periods, in which probes were made and failed. Its target was
-active before, is older than the failing version, and was not left by a rollback. A second automatic rollback within
+active before, is older than the failing version, and was not rolled back from since it was last active. A second
+automatic rollback within
 ``hold`` is refused. If two versions fail in a row, the cause is probably outside both, and flapping between them would
 not help.
 """
@@ -40,7 +41,7 @@ that time."""
 
 HEARTBEAT_EVERY = 2.0
 """Seconds between two unchanged heartbeats of a worker, in a fleet of up to twenty workers. Larger fleets send them
-less often, so that a row is written at most ten times a second."""
+less often, so that the owner folds at most ten a second."""
 
 PROBLEM_KEPT = 200
 """Characters of a worker's problem that a row keeps: even if a thousand workers refuse a version, the row fits into one
@@ -131,13 +132,13 @@ def verdict(
     ):
         return None
     failed = f"{breaker.reopenings} half-open periods of {breaker.key} failed in a row"
-    # ``since_ms`` guards against a clock that was set back: without it the hold could last longer than ``hold``.
+    # If the clock was set back to before the hold began, the hold ends: it must not last longer than ``hold``.
     if row.held_until_ms is not None and row.since_ms - 1000 * policy.hold <= now_ms < row.held_until_ms:
         left = (row.held_until_ms - now_ms) / 1000
         return RollbackBlocked(f"{failed}, but the last rollback was recent: no second one for {left:.0f} s more")
     candidates = tuple(v for v in good_versions(row) if v < row.active)
     if not candidates:
-        return RollbackBlocked(f"{failed}, but no older version was active before and not left by a rollback")
+        return RollbackBlocked(f"{failed}, but there is no older good version to return to")
     return Rollback(candidates, failed)
 
 
@@ -164,7 +165,10 @@ def newer(row: RolloutRow, seen: RolloutRow | None) -> bool:
 
 
 def is_news(row: RolloutRow, before: RolloutRow | None) -> bool:
-    """Does ``row`` differ from ``before`` in more than heartbeat times and health? Only those may be written later."""
+    """Does ``row`` differ from ``before`` in more than heartbeat times and health?
+
+    A change of only these may be written later.
+    """
     if before is None or replace(row, workers={}) != replace(before, workers={}):
         return True
     return {n: (s.version, s.problem) for n, s in row.workers.items()} != {
@@ -244,7 +248,7 @@ def _target(row: RolloutRow, order: Order) -> tuple[int | None, str | None]:
         return None, f"{order.target} names no version: a version is a number from 1 to {VERSIONS[-1]}"
     candidates = good_versions(row)
     if not candidates:
-        return None, f"no version of {row.model} was active before and not left by a rollback: name a version"
+        return None, f"there is no earlier good version of {row.model} to return to: name a version"
     return candidates[0], None
 
 

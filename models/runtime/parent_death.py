@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG = 1
 
 def ender(parent: int, number: int = signal.SIGKILL) -> Callable[[], None]:
     """A function for the new process to call. After that call Linux sends it signal ``number`` when ``parent`` (pid)
-    ends.
+    ends, and already when the thread of ``parent`` ends that started it: start it from a thread that stays.
 
     If the parent has ended before the call, the process exits at once. Other systems send no signal. The C library is
     loaded here and not in the returned function, because that may be called between a fork and an exec.

@@ -1,6 +1,6 @@
 """Owns the ONNX Runtime session: loads a version, warms it, and runs batches. Failures are returned as values.
 
-This is the only module that imports onnxruntime.
+Batches of a model run only here.
 """
 
 from __future__ import annotations

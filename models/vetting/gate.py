@@ -15,6 +15,7 @@ import resource
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -166,7 +167,11 @@ def _verdict(model: str, version: int, sha256: str, check: Check) -> Vetting:
 
 def _environment() -> dict[str, str]:
     """Only the variables that the subprocess needs to start: Kafka's passwords are in the environment."""
-    path = os.pathsep.join(str(Path(each).resolve()) for each in sys.path)
+    # The standard library and installed packages come first: a user's random.py must not take their place.
+    installed_in = [Path(path).resolve() for path in dict.fromkeys(sysconfig.get_paths().values())]
+    folders = [Path(each).resolve() for each in sys.path]
+    folders.sort(key=lambda folder: not any(folder.is_relative_to(place) for place in installed_in))
+    path = os.pathsep.join(map(str, folders))
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, **_ONE_THREAD, "PYTHONPATH": path, "PYTHONUTF8": "1"}
 

@@ -193,7 +193,7 @@ class RolloutRow:
         moves: number of changes of ``active``; a reader recognises an old row by its lower number.
         since_ms: time of the last change.
         held_until_ms: no automatic rollback happens before this time.
-        history: the last ``models.rollout.CHANGES_KEPT`` changes, oldest first.
+        history: the last ``failsoft.models.rollout.rollout.CHANGES_KEPT`` changes, oldest first.
         workers: the latest heartbeat of each worker, by worker id.
         orders: results of the last few orders.
     """

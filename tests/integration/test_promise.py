@@ -1,4 +1,4 @@
-"""The six promises of CONTRACT.md on a real Kafka while the primary fails, judged by an independent reader."""
+"""The six promises of the README on a real Kafka while the primary fails, judged by an independent reader."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_an_order_is_followed_by_all_and_outlives_them(kafka: Broker, name: str,
         pipeline.publish(events(60))
         judged(settlement, pipeline)
         rolled_back = pipeline.run("models", "rollback", "test")
-        assert rolled_back.returncode == 1 and b"name one" in rolled_back.stderr, rolled_back.stderr.decode()
+        assert rolled_back.returncode == 1 and b"name a version" in rolled_back.stderr, rolled_back.stderr.decode()
         assert late.drain() == 0, late.tail()
 
 

@@ -64,6 +64,16 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own
 
 
+def test_a_clone_in_the_working_directory_is_not_imported(tmp_path: Path, installed: Path) -> None:
+    """A clone of the repository is a folder `failsoft` without `__init__.py`: the installed package comes before it."""
+    clone = tmp_path / "failsoft" / "workers"
+    clone.mkdir(parents=True)
+    (clone / "__init__.py").write_text("")
+    (clone / "cli.py").write_text("raise SystemExit('the clone')")
+    place = _run(_python(installed), "-c", "import failsoft.workers.cli as cli; print(cli.__file__)", cwd=tmp_path)
+    assert place.startswith(str(installed)), place
+
+
 def _python(installed: Path) -> str:
     return str(installed.parents[2] / "bin" / "python")
 

@@ -1,4 +1,4 @@
-"""Settles every published event: its fate, and each promise of CONTRACT.md that was broken.
+"""Settles every published event: its fate, and each promise of the README that was broken.
 
 This is an independent reading of the contract. It reads with confluent-kafka (``isolation.level=read_committed``) and
 imports nothing from the packages under test.

@@ -1,4 +1,4 @@
-"""The project's structural rules (DESIGN.md): imports, file length, docstrings, and forbidden constructs."""
+"""The project's structural rules: imports, file length, docstrings, and forbidden constructs."""
 
 from __future__ import annotations
 

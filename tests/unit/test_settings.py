@@ -67,6 +67,15 @@ def test_the_smallest_file_has_the_contracts_defaults(tmp_path: Path) -> None:
     assert found.input.max_bytes == 1_000_000 and found.input.id is None
 
 
+def test_a_linked_file_keeps_the_folder_of_its_link(tmp_path: Path) -> None:
+    """Kubernetes mounts a ConfigMap as links into another folder; the repository and rules are beside the link."""
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "pipeline.toml").write_text(LEAST)
+    (tmp_path / "pipeline.toml").symlink_to(tmp_path / "..data" / "pipeline.toml")
+    found = load(tmp_path / "pipeline.toml", {})
+    assert found.folder == tmp_path and found.models.repository == str(tmp_path / "models" / "repository")
+
+
 def test_a_relative_repository_is_relative_to_the_files_folder(tmp_path: Path) -> None:
     """A relative repository path is relative to the pipeline file's folder; an absolute path is unchanged."""
     assert _load(tmp_path).models.repository == str(tmp_path / "models/repository")
@@ -121,7 +130,7 @@ def test_other_variables_are_ignored(tmp_path: Path) -> None:
         (LEAST + "topic = []", "input.topic: no such key (did you mean 'topics'?)"),
         (LEAST + "[retri]", "retri: no such key (did you mean 'retry'?)"),
         (LEAST.replace('"p"', '"-p"'), "'-p' cannot prefix topics"),
-        (LEAST.replace('"m"', '" "'), "model: must not be empty"),
+        (LEAST.replace('"m"', '" "'), "model: ' ' cannot be a model's name"),
         (LEAST.replace('["in"]', "[]"), "input.topics: "),
         (LEAST.replace('["in"]', '["p.scored"]'), "'p.scored' is one of the pipeline's own topics"),
         (LEAST.replace('["in"]', '["p.retry.9h"]'), "'p.retry.9h' is one of the pipeline's own topics"),

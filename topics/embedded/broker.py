@@ -223,7 +223,7 @@ class Embedded:
             except _PortTaken as taken:
                 # Otherwise the controller's port was taken; each try draws a new one.
                 if self._port is not None and not _bindable(port):
-                    raise KafkaFailed(f"port {port} is taken by another program: choose another, or stop it") from taken
+                    raise KafkaFailed(f"port {port} is taken by another program: stop it, or use another") from taken
                 if not tries_left:
                     raise KafkaFailed(f"{PORT_TRIES} ports tried, each taken by another program") from taken
             else:

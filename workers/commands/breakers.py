@@ -18,7 +18,7 @@ from failsoft.workers.commands.error_codes import CommandFailed, Interrupted
 
 if TYPE_CHECKING:
     from failsoft.schemas.fleet.breaker import Action, Command
-    from failsoft.workers.operations.breaker_view import Rows
+    from failsoft.workers.operations.breaker_view import BreakerRows
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -142,7 +142,7 @@ def _list(ctx: typer.Context, pipeline: Path | None, as_json: bool) -> None:
     settings = context.settings(ctx, pipeline)
     policies = fleets.known(settings).policies
 
-    async def read() -> tuple[Rows, str | None]:
+    async def read() -> tuple[BreakerRows, str | None]:
         async with fleets.fleet(settings) as fleet:
             rows = await fleet.refresh(bar)
         return rows, await fleets.owner(settings)

@@ -47,6 +47,7 @@ def init(
 
     **Example**: `failsoft init fraud --model fraud-score --onnx model.onnx`
     """
+    from failsoft.schemas.model_version import check_model_name
     from failsoft.topics.names import check_name
     from failsoft.workers.operations import scaffold
 
@@ -55,10 +56,10 @@ def init(
         check_name(name)
     except ValueError as e:
         raise typer.BadParameter(str(e), param_hint="--name") from None
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model):
-        raise typer.BadParameter(
-            f"{model!r}: use letters, digits, '.', '_' and '-', a letter or digit first", param_hint="--model"
-        )
+    try:
+        check_model_name(model)
+    except ValueError as e:
+        raise typer.BadParameter(str(e), param_hint="--model") from None
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise CommandFailed(f"{folder} exists and is not empty: nothing was written; name another folder")

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from failsoft.schemas import wire
-from failsoft.workers.operations.event_files import Row
+from failsoft.workers.operations.event_files import EventLine
 from failsoft.workers.operations.event_files import value as cell
 from failsoft.workers.operations.publish import Sent, publish
 from failsoft.workers.settings import Settings
@@ -134,7 +134,7 @@ class Feed:
     def _began(self, sent: Sent) -> None:
         self._sent = sent
 
-    async def _rows(self) -> AsyncIterator[list[Row]]:
+    async def _rows(self) -> AsyncIterator[list[EventLine]]:
         while not self._ending:
             extra, self._extra = self._extra, []
             yield [(a.key, a.value) for a in (*extra, *islice(self._source, HANDFUL))]

@@ -154,6 +154,7 @@ class Environment:
         with path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",
                 "-m",
                 "failsoft.workers.demo.worker",
                 str(self.file),

@@ -1,4 +1,4 @@
-"""Owns the search for the failing rows of a batch, as a pure class: it takes outcomes of runs and gives the next run.
+"""Finds the failing rows of a batch by splitting it. Pure: takes the outcome of each run and gives the next run.
 
 A model may raise, hang or crash for a whole batch because of one row. The batch is split into pieces, and each failing
 piece is split again, until every failing row stands alone. Large pieces run first, so that most good rows are answered
@@ -18,7 +18,7 @@ from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 
-Rows = NDArray[np.intp]
+RowIndexes = NDArray[np.intp]
 
 EXPENSIVE = frozenset({Kind.TIMEOUT, Kind.CRASHED})
 """Failures that are expensive each time: they cost a deadline or the restart of a process."""
@@ -29,14 +29,13 @@ WAYS = 16
 MAX_RUNS_WITHOUT_ANSWER = 1_000
 """Runs without any answer after which the model itself is taken to be broken, not its input.
 
-By then, halves of 4,000 rows have reached eight rows each. If none of those pieces is good, more than half of the rows
-are bad (or fewer, if they stand at equal distances), and the breaker opens in any case. Without this limit a model that
-fails every row would cost 8,000 runs."""
+By then, halves of 4,000 rows have reached eight rows each. If none of those pieces is good, at least one row in
+eight is bad. Without this limit a model that fails every row would cost 8,000 runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Rows to run together.
+    """RowIndexes to run together.
 
     Attributes:
         rows: their numbers in the batch.
@@ -44,7 +43,7 @@ class Piece:
         why: the failure of the larger piece that these rows come from.
     """
 
-    rows: Rows
+    rows: RowIndexes
     deadline: float
     why: Failure
 
@@ -66,7 +65,7 @@ class Bisection:
     def __init__(self, n: int, why: Failure, deadline: float, until: float, budget: float) -> None:
         self.bad: dict[int, Failure] = {}
         self._n, self._deadline, self._until, self._budget = n, deadline, until, budget
-        self._answers: list[tuple[Rows, Predictions]] = []
+        self._answers: list[tuple[RowIndexes, Predictions]] = []
         self._left: deque[Piece] = deque()
         self._runs = 1
         self._over = False
@@ -112,16 +111,16 @@ class Bisection:
         """The answers as one batch of ``n`` rows, with placeholders for rows in ``bad``; None without any answer."""
         return _joined(self._answers, self._n)
 
-    def _split(self, rows: Rows, why: Failure) -> None:
+    def _split(self, rows: RowIndexes, why: Failure) -> None:
         if len(rows) == 1:
             self.bad[int(rows[0])] = why
             return
         ways = WAYS if why.kind in EXPENSIVE else 2
-        parts: Iterable[Rows] = np.array_split(rows, min(ways, len(rows)))
+        parts: Iterable[RowIndexes] = np.array_split(rows, min(ways, len(rows)))
         self._left.extend(Piece(part, self._deadline, why) for part in parts)
 
 
-def _joined(answers: list[tuple[Rows, Predictions]], n: int) -> Predictions | None:
+def _joined(answers: list[tuple[RowIndexes, Predictions]], n: int) -> Predictions | None:
     """The answers as one batch of ``n`` rows, with placeholders for rows without an answer."""
     if not answers:
         return None

@@ -27,7 +27,7 @@ from failsoft.workers.identity import own_folder
 
 log = structlog.get_logger("failsoft.fleet")
 
-Row = TypeVar("Row", BreakerRow, RolloutRow)
+TableRow = TypeVar("TableRow", BreakerRow, RolloutRow)
 
 SESSION = 6.0
 """Session timeout in seconds: a dead owner is replaced after it. The data plane uses the same value."""
@@ -231,9 +231,9 @@ class ControlPlane:
     def _rollout(self, model: str) -> RolloutRow | None:
         return self._row(self._rollouts, model, RolloutRow)
 
-    def _row(self, table: Any, key: str, kind: type[Row]) -> Row | None:
+    def _row(self, table: Any, key: str, kind: type[TableRow]) -> TableRow | None:
         if (table.name, key) in self._written():
-            return cast(Row, self._written()[table.name, key][0])
+            return cast(TableRow, self._written()[table.name, key][0])
         stored = table.get(key)
         if stored is None:
             return None

@@ -23,7 +23,7 @@ from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.sync")
 
-Row = TypeVar("Row", BreakerRow, RolloutRow)
+TableRow = TypeVar("TableRow", BreakerRow, RolloutRow)
 
 POLL_EVERY = 0.02
 """Seconds between two checks of the table when no row is announced; checks for something to report are twice as far
@@ -148,7 +148,7 @@ class Sync(Service):  # type: ignore[misc]
         for rollout in self._new("rollouts", self._plane.rollouts(), RolloutRow):
             self._versions.absorb(rollout)
 
-    def _new(self, table: str, rows: Mapping[str, dict[str, Any]], kind: type[Row]) -> Iterator[Row]:
+    def _new(self, table: str, rows: Mapping[str, dict[str, Any]], kind: type[TableRow]) -> Iterator[TableRow]:
         """The rows that changed since the last call."""
         for key, value in list(rows.items()):
             if value is self._seen.get((table, key)):

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from failsoft.topics.routing import Row
+from failsoft.topics.routing import OutgoingRecord
 
 Batch: TypeAlias = BatchBuilder
 """A produce batch, as ``AIOKafkaProducer.create_batch`` returns it. aiokafka does not export this type."""
@@ -30,7 +30,7 @@ def compressed_batch(size: int, transactional: bool) -> Batch:
 
 
 def pack(
-    make: Callable[[], Batch], rows: Sequence[Row], timestamp_ms: int, squeeze: Callable[[], Batch]
+    make: Callable[[], Batch], rows: Sequence[OutgoingRecord], timestamp_ms: int, squeeze: Callable[[], Batch]
 ) -> list[Batch]:
     """Pack ``rows`` into as many closed batches as they need, in order.
 

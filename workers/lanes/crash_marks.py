@@ -53,7 +53,7 @@ class CrashMarker:
         state: whether the records are in flight, and with what else.
         deaths: worker crashes so far with these records in flight.
         until: the offset after the last record that the marker is about.
-        of: the offset after the last record that was suspected before ``until`` was narrowed to a smaller batch.
+        of: the end offset of the whole suspected range; ``until`` is the end of its part that is in flight.
     """
 
     state: MarkerState
@@ -114,7 +114,7 @@ class _Suspects:
     def idle_marker(self) -> CrashMarker:
         """The marker while nothing is in flight. The next owner that reads it gets exactly these suspects.
 
-        The states ALONE and AGAIN count as one crash when they are read, so ``deaths`` is written one lower.
+        Reading ALONE or AGAIN adds one crash, so ``deaths`` is written one lower and the sum is right.
         """
         if self.alone:
             return CrashMarker(
@@ -125,8 +125,8 @@ class _Suspects:
     def after(self, position: int) -> _Suspects | None:
         """The records still suspected once ``position`` is committed; None if there are none.
 
-        Past ``until``, the last crash has nothing to do with the records up to ``of``: they are suspected with one
-        crash less. Once a poison record was dead-lettered, the cause is known and nothing is suspected any more.
+        The last crash came from a batch that ended at ``until``. It does not count against the later records, up to
+        ``of``. Once a poison record was dead-lettered, the cause is known and nothing is suspected any more.
         """
         if position < self.until:
             return self

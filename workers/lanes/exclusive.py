@@ -12,7 +12,9 @@ from contextlib import asynccontextmanager
 
 
 class ExclusiveLock:
-    """The lock that all lanes of a worker share, on one event loop. Without an exclusive holder no lane waits."""
+    """The lock that all lanes of a worker share, on one event loop. Lanes wait only for one
+    that runs alone, or that waits to.
+    """
 
     def __init__(self) -> None:
         self._inside = 0  # lanes that hold the lock

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.schemas.record import Record
 from failsoft.topics.names import Names
-from failsoft.topics.routing import Row, route
+from failsoft.topics.routing import OutgoingRecord, route
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.kafka.consumer_insides import committed as committed_offsets
 from failsoft.workers.lanes.batch_size import BatchSize
@@ -244,6 +244,7 @@ class Lane:
         now_ms = self._now_ms()
         waiting = self._schedule.waits(now_ms, self._consumer.highwater)
         registry, asked = self._d.registry, self._d.plan.asked
+        # For each model, even if fewer must answer: a breaker asks for probes only when it knows of waiting retries.
         for model in asked if waiting else ():
             registry.request_probes(model)
         may_retry = [registry.may_retry(model) for model in asked]
@@ -336,9 +337,9 @@ class Lane:
         Held rows are the last ones of their topics in the batch. The lane seeks back to the first of them, so that they
         are fetched again later.
 
-        The offset is the consumer's position and not the last record's offset plus one. A transaction marker has that
-        next offset. A committed offset that stays at a marker goes out of range when retention empties an unused rung,
-        and never recovers.
+        The offset is the consumer's position and not the last record's offset plus one. The next
+        offset may be that of a transaction marker. Committed there, it goes out of range when retention empties an
+        unused rung, and never recovers.
         """
         for topic, offset in {records[row].topic: records[row].offset for row in sorted(held, reverse=True)}.items():
             self._consumer.seek(TopicPartition(topic, self.index), offset)
@@ -348,7 +349,7 @@ class Lane:
         return {tp: position for tp, position in positions.items() if position != self._committed[tp]}
 
     async def _commit(
-        self, routed: Sequence[tuple[str, list[Row]]], offsets: Mapping[TopicPartition, OffsetAndMetadata]
+        self, routed: Sequence[tuple[str, list[OutgoingRecord]]], offsets: Mapping[TopicPartition, OffsetAndMetadata]
     ) -> None:
         """Write outputs and offsets in one transaction. Any error ends the worker: the outcome is not known then."""
         assert self._producer is not None

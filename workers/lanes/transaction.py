@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from failsoft.topics.routing import Row
+from failsoft.topics.routing import OutgoingRecord
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, compressed_batch, pack
 
 COMMIT_TIMEOUT = 20.0
-"""Seconds from begin to commit. The broker aborts the transaction after 15 s, so waiting much longer is useless.
-Without a bound, a commit can hang for ever when a coordinator leaves (aiokafka #1145)."""
+"""The longest time from begin to commit, in seconds; the lane applies it. The broker aborts the
+transaction after 15 s, so waiting much longer is useless. Without a bound, a commit can hang for ever when a
+coordinator leaves (aiokafka #1145)."""
 
 
 OffsetAndMetadata = tuple[int, str]
@@ -24,7 +25,7 @@ async def commit(
     consumer: AIOKafkaConsumer,
     group: str | None,
     index: int,
-    routed: Sequence[tuple[str, list[Row]]],
+    routed: Sequence[tuple[str, list[OutgoingRecord]]],
     offsets: dict[TopicPartition, OffsetAndMetadata],
     now_ms: int,
 ) -> None:

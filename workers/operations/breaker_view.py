@@ -16,7 +16,7 @@ from failsoft.schemas.model_version import ModelVersion
 from failsoft.schemas.model_version import model_of as model_of_key
 from failsoft.schemas.wire import Malformed
 
-Rows = Mapping[str, BreakerRow | Malformed]
+BreakerRows = Mapping[str, BreakerRow | Malformed]
 """A pipeline's breaker rows by ``model@version``; Malformed for a row that cannot be read."""
 
 UNREADABLE = "unreadable"
@@ -56,7 +56,7 @@ def check_version(target: str, model: str, keys: Iterable[str]) -> None:
     raise ValueError(f"{target!r} is neither in the model repository nor in the fleet; there are: {there}")
 
 
-def obeyed(command: Command, by_key: Rows) -> dict[str, BreakerRow]:
+def obeyed(command: Command, by_key: BreakerRows) -> dict[str, BreakerRow]:
     """The rows that ``command`` targets, if each shows that the owner obeyed it; else an empty dict."""
     name = f"{command.at_ms} {command.action} {command.who}"  # as failsoft.models.breaker.fleet writes it
     keys = targets(command.target, by_key)
@@ -71,7 +71,7 @@ def state(row: BreakerRow | Malformed | None) -> str:
     return UNREADABLE if isinstance(row, Malformed) else row.state
 
 
-def listed(by_key: Rows, policies: Mapping[str, BreakerPolicy], now_ms: int) -> list[dict[str, Any]]:
+def listed(by_key: BreakerRows, policies: Mapping[str, BreakerPolicy], now_ms: int) -> list[dict[str, Any]]:
     """Describes every breaker. A model of the pipeline without a row was never reported on: it is listed as closed."""
     with_rows = {model_of_key(key) for key in by_key}
     new = {model: BreakerRow(model) for model in policies if model not in with_rows}

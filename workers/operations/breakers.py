@@ -17,7 +17,7 @@ from failsoft.schemas.model_version import ModelVersion, model_of
 from failsoft.topics import admin
 from failsoft.workers.fleet.table import POLL_EVERY, Changelog, OnProgress, changelog
 from failsoft.workers.operations import breaker_view
-from failsoft.workers.operations.breaker_view import Rows
+from failsoft.workers.operations.breaker_view import BreakerRows
 from failsoft.workers.operations.orders import send as order
 from failsoft.workers.serving.pipeline import load_cards
 from failsoft.workers.settings import Settings
@@ -58,7 +58,7 @@ class BreakerTable:
 
     table: Changelog
 
-    async def refresh(self, on_progress: OnProgress = lambda done, total: None) -> Rows:
+    async def refresh(self, on_progress: OnProgress = lambda done, total: None) -> BreakerRows:
         """Reads to the topic's current end; returns the current rows."""
         return breaker_view.rows(await self.table.refresh(on_progress))
 

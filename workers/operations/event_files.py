@@ -13,7 +13,7 @@ from typing import Any
 from failsoft.schemas import wire
 from failsoft.schemas.event import Envelope
 
-Row = tuple[bytes | None, bytes]
+EventLine = tuple[bytes | None, bytes]
 """An event to publish: key and value."""
 
 _NUMBER = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
@@ -76,7 +76,7 @@ class Ndjson:
         self._key = key or envelope.id
         self.untimed = 0
 
-    def rows(self, lines: Sequence[bytes]) -> Iterator[Row]:
+    def rows(self, lines: Sequence[bytes]) -> Iterator[EventLine]:
         """One row for each line that is not empty."""
         for line in lines:
             if line and line != b"\r":
@@ -115,7 +115,7 @@ class Csv:
         self._number = 0
         self.untimed = 0
 
-    def rows(self, lines: Sequence[bytes]) -> Iterator[Row]:
+    def rows(self, lines: Sequence[bytes]) -> Iterator[EventLine]:
         """One row for each line after the header. Raises BadRow."""
         csv.field_size_limit(_LONGEST_CELL)
         for line in lines:
@@ -146,7 +146,7 @@ class Csv:
         self._key_at = columns.index(self._key) if self._key is not None else self._id
         self._features = [(i, c) for i, c in enumerate(columns) if i not in (self._id, self._time)]
 
-    def _row(self, cells: list[str]) -> Row:
+    def _row(self, cells: list[str]) -> EventLine:
         assert self._columns is not None
         if len(cells) > len(self._columns):
             raise BadRow(f"row {self._number} has {len(cells)} cells, but the header has {len(self._columns)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from failsoft.workers.operations.event_files import Row
+from failsoft.workers.operations.event_files import EventLine
 from failsoft.workers.operations.publish import publish
 from failsoft.workers.settings import Settings
 
@@ -15,7 +15,7 @@ async def send(pipeline: Settings, model: str, order: bytes) -> None:
     Raises NoSuchTopic, KafkaUnreachable or KafkaError.
     """
 
-    async def one() -> AsyncIterator[list[Row]]:
+    async def one() -> AsyncIterator[list[EventLine]]:
         yield [(model.encode(), order)]
 
     await publish(pipeline, pipeline.names.control, one(), None, None, lambda n: None, lambda sent: None)

@@ -17,7 +17,7 @@ from aiokafka.partitioner import murmur2
 
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.kafka.produce_batches import Batch
-from failsoft.workers.operations.event_files import BadRow, Csv, Lines, Ndjson, Row
+from failsoft.workers.operations.event_files import BadRow, Csv, EventLine, Lines, Ndjson
 from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
 
@@ -99,14 +99,14 @@ class Publisher:
 
         self._partition = partition
 
-    async def send(self, rows: Sequence[Row]) -> None:
+    async def send(self, rows: Sequence[EventLine]) -> None:
         """Sends ``rows``. A row with a key goes to the partition that Kafka's default partitioner gives it.
 
         Raises KafkaError if an earlier batch failed.
         """
         now_ms = int(time.time() * 1000)
         anywhere = next(self._turn)  # rows without a key stay together, as with Kafka's own producer
-        groups: dict[int, list[Row]] = {}
+        groups: dict[int, list[EventLine]] = {}
         for row in rows:
             groups.setdefault(anywhere if row[0] is None else self._partition(row[0]), []).append(row)
         for partition, group in groups.items():
@@ -125,7 +125,7 @@ class Publisher:
             await asyncio.wait(self._waiting)
         self._check()
 
-    def _batches(self, rows: Sequence[Row], now_ms: int) -> list[Batch]:
+    def _batches(self, rows: Sequence[EventLine], now_ms: int) -> list[Batch]:
         batch = self._producer.create_batch()
         batches = [batch]
         for key, value in rows:
@@ -156,7 +156,7 @@ class Publisher:
 async def publish(
     pipeline: Settings,
     topic: str,
-    source: AsyncIterator[list[Row]],
+    source: AsyncIterator[list[EventLine]],
     rate: float | None,
     limit: int | None,
     on_progress: Callable[[int], None],
@@ -196,7 +196,9 @@ async def publish(
     return sent
 
 
-async def _all(publisher: Publisher, source: AsyncIterator[list[Row]], schedule: Schedule, limit: int | None) -> None:
+async def _all(
+    publisher: Publisher, source: AsyncIterator[list[EventLine]], schedule: Schedule, limit: int | None
+) -> None:
     done = 0
     async for rows in source:
         if limit is not None:
@@ -212,7 +214,7 @@ async def _all(publisher: Publisher, source: AsyncIterator[list[Row]], schedule:
             return
 
 
-async def read_rows(source: AsyncIterator[bytes], lines: Lines, parse: Csv | Ndjson) -> AsyncIterator[list[Row]]:
+async def read_rows(source: AsyncIterator[bytes], lines: Lines, parse: Csv | Ndjson) -> AsyncIterator[list[EventLine]]:
     """Parses blocks of bytes into lists of rows. Raises BadRow, after it has yielded the rows before the bad one."""
     async for block in source:
         for rows in _until_bad(parse, lines.feed(block)):
@@ -221,8 +223,8 @@ async def read_rows(source: AsyncIterator[bytes], lines: Lines, parse: Csv | Ndj
         yield rows
 
 
-def _until_bad(parse: Csv | Ndjson, lines: list[bytes]) -> Iterator[list[Row]]:
-    rows: list[Row] = []
+def _until_bad(parse: Csv | Ndjson, lines: list[bytes]) -> Iterator[list[EventLine]]:
+    rows: list[EventLine] = []
     try:
         rows.extend(parse.rows(lines))  # ``rows`` keeps the items from before an error
     except BadRow:

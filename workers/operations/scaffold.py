@@ -104,7 +104,7 @@ def _kind(outputs: Sequence[Port], notes: list[str]) -> str:
     if scores is None:
         if any(o.type.startswith("seq(map") for o in outputs):
             notes.append(
-                'the probabilities are maps (zipmap): export the model with options={"zipmap": False} and init again'
+                'the probabilities are maps (zipmap): export with options={"zipmap": False}, and replace model.onnx'
             )
         else:
             notes.append("the model has no float output: check [output] in the card")

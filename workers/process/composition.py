@@ -300,7 +300,8 @@ def _owner(catalog: _Catalog, metrics: Metrics) -> Owner:
             metrics.add("failsoft_rollbacks_total", 0, model=model, trigger=trigger)
 
     def changed(model: str, change: Change) -> None:
-        log.warning("a model moves to another version", model=model, **asdict(change))
+        log_at = log.info if change.trigger is Trigger.FIRST else log.warning
+        log_at("a model moves to another version", model=model, **asdict(change))
         if change.trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC):
             metrics.add("failsoft_rollbacks_total", 1, model=model, trigger=change.trigger)
 

@@ -23,8 +23,11 @@ DRAIN = 45.0
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """The command line that runs this program again with ``arguments``."""
-    return [sys.executable, "-m", "failsoft.workers.cli", *arguments]
+    """The command line that runs this program again with ``arguments``.
+
+    ``-P``: without it a ``queue.py`` in the working directory would take the place of Python's own.
+    """
+    return [sys.executable, "-P", "-m", "failsoft.workers.cli", *arguments]
 
 
 def run(commands: Sequence[Sequence[str]], drain: float = DRAIN) -> int:

@@ -1,4 +1,7 @@
-"""Poison records: which records run in a call of their own after a crash, and when a record is poison."""
+"""Poison records of crashed model processes: which records then run alone, and when one is poison.
+
+After a crash of the worker itself, ``workers/lanes/crash_marks.py`` decides this, from markers beside the offsets.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 
 CRASHES_TO_POISON = 2
-"""The number of crashes that makes a record poison (CONTRACT: "crashed its worker or model process twice").
+"""The number of crashes that makes a record poison ("crashed its worker or model process twice").
 
-When the model's process crashed, the record does not run again after this many crashes. When the worker crashed, the
-suspected records then run alone, one at a time, and only crashes of a record that ran alone make it poison."""
+- Crashes of the model's process: after this many the record is poison.
+- Crashes of the worker: after this many the suspected records run alone, one at a time. Only a record that crashed the
+  worker this often while it ran alone is poison."""
 
 MAX_ALONE, MAX_ALONE_SECONDS = 4, 10.0
 """The most suspected records that one batch runs, each in its own call, and the most seconds that their deadlines may

@@ -140,7 +140,8 @@ class _Batch:
             self._refuse(refused, Failure(Kind.BREAKER_OPEN, f"the breaker of {served.key} is open"))
             if not granted:
                 return
-        # 5. Call the model: once for all rows, and once for each suspected row. Report all calls together.
+        # 5. Call the model: once for all unsuspected rows, then once for each
+        #    suspected one. Report all calls together.
         counts = Counts()
         for part in isolate(granted, self.attempts):
             result = yield calls.call(served, among(ready.columns, rows, part), self.card)

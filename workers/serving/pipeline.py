@@ -1,18 +1,16 @@
-"""Owns the loading of the pipeline's cards, rules and plan, and checks them against each other."""
+"""Owns the loading of the pipeline's cards and plan, and checks them against each other."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from failsoft.models.catalog.card import ModelCard, mismatches
 from failsoft.models.catalog.chain import LinkKind
 from failsoft.models.catalog.fields import Method
 from failsoft.models.catalog.repository import Repository, UnknownModel
 from failsoft.schemas.config.refusal import Refused
-from failsoft.workers.scoring.plan import Plan, Rule
+from failsoft.workers.scoring.plan import Plan
+from failsoft.workers.serving.rules import load_rules
 from failsoft.workers.settings import Settings
 
 
@@ -62,29 +60,6 @@ def _refuse_unkept(where: str, card: ModelCard) -> None:
     if asking:
         advice = 'give a value, "mean", "median" or "mode"'
         raise Refused(where, [f'features: {n!r}: impute = "last_known" is not supported yet; {advice}' for n in asking])
-
-
-def load_rules(card: ModelCard, where: str, folder: Path) -> dict[str, Rule]:
-    """The functions that the chain names. ``folder`` is searched first, as Python searches the folder of a script.
-
-    Raises Refused for a rule that cannot be imported or called.
-    """
-    rules: dict[str, Rule] = {}
-    for link in card.fallback.chain if card.fallback else ():
-        if link.kind is not LinkKind.RULE or link.target is None:
-            continue
-        module, _, name = link.target.partition(":")
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
-        try:
-            rule = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as e:
-            message = f"rule:{link.target} cannot be imported: {e}; searched {folder} and the installed packages"
-            raise Refused(where, [f"fallback.chain: {message}"]) from None
-        if not callable(rule):
-            raise Refused(where, [f"fallback.chain: rule:{link.target} is not a function"])
-        rules[link.target] = rule
-    return rules
 
 
 def make_plan(settings: Settings, cards: Mapping[str, ModelCard], repository: Repository) -> Plan:

@@ -24,8 +24,9 @@ log = structlog.get_logger("failsoft.serving")
 class ServingRegistry:
     """The versions that serve and their breakers. Used by one event loop.
 
-    ``on_news`` is called when the fleet should get a report at once: this worker's local breaker changed its state, or
-    probes have ended. ``clock`` is monotonic seconds, ``wall`` epoch seconds, ``draw`` gives u in [0, 1).
+    ``on_news`` is called when the fleet should get a report at once: this worker's local breaker changed its state,
+    probes have ended, a call was refused, or retries wait that may not be attempted. ``clock`` is monotonic seconds,
+    ``wall`` epoch seconds, ``draw`` gives u in [0, 1).
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class ServingRegistry:
         return local.may_retry(self._clock(), self._now_ms())
 
     def request_probes(self, model: str) -> None:
-        """Called while retries of ``model`` wait. If none may be attempted, its breaker asks the owner for probes."""
+        """Called while retries of ``model`` wait. Its breaker asks the owner for probes if no leased one is left."""
         served = self._serving.get(model)
         if served is None or not self.knows_fleet:
             return

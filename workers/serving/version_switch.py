@@ -121,8 +121,8 @@ class Versions(Service):  # type: ignore[misc]
         loaded.recent.add(len(call), failures, result.seconds, confidences, self._clock())
 
     def absorb(self, row: RolloutRow) -> None:
-        """Takes the fleet's row of one model. Ignores a row that is not newer, or of a model that is not in this
-        pipeline.
+        """Takes the fleet's row of one model. Ignores a row that is older than the last one, or of a model that is
+        not in this pipeline.
         """
         model = self._models.get(row.model)
         if model is None or not newer(row, model.row):
@@ -225,7 +225,9 @@ class Versions(Service):  # type: ignore[misc]
         await asyncio.to_thread(loaded.opened.close)
 
     def unload_all(self) -> None:
-        """Closes all loaded versions at shutdown, when no more calls are made. Blocks until the runs have ended."""
+        """Closes all loaded versions at shutdown, when no more calls are made. An isolated model's
+        processes get a deadline and a second to end; this blocks for so long.
+        """
         for loaded in self._loaded.values():
             loaded.opened.close()
 

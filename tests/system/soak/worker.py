@@ -23,7 +23,7 @@ from aiokafka import TopicPartition
 from failsoft.models.runtime.session import Cancel, ModelOutput
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns
-from failsoft.topics.routing import Row
+from failsoft.topics.routing import OutgoingRecord
 from failsoft.workers import settings
 from failsoft.workers.lanes import assignment
 from failsoft.workers.lanes.lane import Lane
@@ -101,7 +101,7 @@ class Freezing(Lane):
         """Does nothing; a subclass prepares the stop here."""
 
     async def _commit(
-        self, routed: Sequence[tuple[str, list[Row]]], offsets: Mapping[TopicPartition, OffsetAndMetadata]
+        self, routed: Sequence[tuple[str, list[OutgoingRecord]]], offsets: Mapping[TopicPartition, OffsetAndMetadata]
     ) -> None:
         stops = bool(routed) and self._told_to_stop()
         if stops:

@@ -90,20 +90,13 @@ def test_filled_columns_stay_one_matrix() -> None:
     assert np.shares_memory(made.columns.matrix, made.columns.values["x"])
 
 
-def test_last_known_values() -> None:
-    """A last known value is used if the feature accepts it; otherwise the row is invalid."""
-    known: dict[tuple[int, str], object] = {(0, "x"): 4.5, (2, "x"): "rubbish"}
-    made = run(
-        card({"name": "x", "type": "float", "impute": "last_known"}),
-        {},
-        {},
-        {},
-        recall=lambda i, name: known.get((i, name)),
-    )
-    assert made.columns.values["x"].tolist()[0] == 4.5
-    assert made.imputed == {0: ("x",)}
-    assert set(made.invalid) == {1, 2}
-    assert made.invalid[1].message == "feature 'x': missing; no last known value is available"
+def test_a_last_known_value_is_not_imputed() -> None:
+    """Nothing keeps the values of features yet: the row is invalid, and its message says that no value is known."""
+    made = run(card({"name": "x", "type": "float", "impute": "last_known"}), {}, {"x": 1.0})
+    assert made.imputed == {}
+    assert {row: f.message for row, f in made.invalid.items()} == {
+        0: "feature 'x': missing; no last known value is available"
+    }
 
 
 def test_a_missing_statistic_raises() -> None:

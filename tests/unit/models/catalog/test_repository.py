@@ -149,3 +149,12 @@ def test_a_version_is_a_single_file(tmp_path: Path, external: bool) -> None:
             Repository(tmp_path).artifact("risk", 1)
     else:
         assert Repository(tmp_path).artifact("risk", 1).version == 1
+
+
+@pytest.mark.parametrize("name", ["m@2", "a b", "ä", "-m", "m" * 201])
+def test_a_name_that_a_command_would_misread_is_refused(tmp_path: Path, name: str) -> None:
+    """``m@2`` as a model's name is also version 2 of the model ``m``: an order would move the wrong one."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "card.toml").write_text(CARD)
+    with pytest.raises(Refused, match=r"model.name: .* cannot be a model's name"):
+        Repository(tmp_path).card(name)

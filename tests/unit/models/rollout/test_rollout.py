@@ -208,7 +208,7 @@ def test_no_rollback_without_a_row_or_without_a_version_to_go_to() -> None:
     desk = Desk(1)
     assert verdict(None, desk.breaker(1, 3), POLICY, T0) is None
     found = desk.verdict(1)
-    assert isinstance(found, RollbackBlocked) and "no older version" in found.why
+    assert isinstance(found, RollbackBlocked) and "no older good version" in found.why
 
 
 def test_a_rollback_never_goes_to_a_newer_version() -> None:

@@ -47,6 +47,16 @@ def test_a_good_version_passes(tmp_path: Path) -> None:
     assert vetting.sha256 == hashlib.sha256(model).hexdigest()
 
 
+def test_a_users_module_takes_no_part_in_a_vetting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ``random.py`` or ``numpy.py`` on this process's path must not replace Python's own or an installed one."""
+    for name in ("random", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('the wrong module')\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    put(tmp_path, double())
+    vetting = examined(tmp_path)
+    assert vetting.passed, vetting.describe()
+
+
 def test_a_check_that_cannot_run_is_skipped(tmp_path: Path) -> None:
     """A version without checksum and golden vectors may serve, and both checks are reported as skipped."""
     put(tmp_path, double())

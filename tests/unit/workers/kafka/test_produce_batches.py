@@ -6,10 +6,10 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from failsoft.topics.routing import Row
+from failsoft.topics.routing import OutgoingRecord
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, compressed_batch, pack
 
-ROWS: list[Row] = [
+ROWS: list[OutgoingRecord] = [
     (b"k%d" % i if i % 3 else None, b"v" * (i * 7 % 90) if i % 5 else None, [("h", b"%d" % i)] if i % 2 else [])
     for i in range(500)
 ]
@@ -55,7 +55,7 @@ def test_nothing_to_write_is_no_batch() -> None:
 
 def test_a_record_larger_than_a_batch_has_a_batch_of_its_own() -> None:
     """The builder accepts any first record; the topic's limit decides."""
-    big: Row = (b"k", b"v" * 5_000, [])
+    big: OutgoingRecord = (b"k", b"v" * 5_000, [])
     assert [b.record_count() for b in pack(lambda: _make(1_000), [big, big], 5, _none)] == [1, 1]
 
 
@@ -63,8 +63,8 @@ def test_a_record_over_the_limit_is_compressed_and_its_neighbours_are_not() -> N
     """An event that arrived compressed may be larger than its topic's limit. Uncompressed, the broker would always
     refuse it.
     """
-    big: Row = (b"k", b" " * (3 * BATCH_BYTES), [("h", b"1"), ("h", None)])
-    small: Row = (b"k", b"v", [])
+    big: OutgoingRecord = (b"k", b" " * (3 * BATCH_BYTES), [("h", b"1"), ("h", None)])
+    small: OutgoingRecord = (b"k", b"v", [])
     batches = pack(lambda: _make(BATCH_BYTES), [small, big, small], 5, lambda: compressed_batch(BATCH_BYTES, True))
     read = [_read(b) for b in batches]
     assert [r[:3] for records in read for r in records] == [

@@ -136,10 +136,11 @@ def test_while_the_breaker_allows_no_retries_the_ladder_is_paused() -> None:
 
 
 def test_an_ensembles_ladder_is_read_while_a_quorum_admits() -> None:
-    """Every member is asked each time, so that each breaker learns that retries wait."""
+    """Probes are requested for every member, so that each breaker learns that retries wait."""
     tested = LadderLane(trio(quorum=2))
+    tested.ends[RUNG] = 3
     tested.closed_to = {"a"}
-    assert tested.reads() == {LIVE, *LADDER} and tested.asked == ["a", "b", "c"]
+    assert tested.reads() == {LIVE, *LADDER} and tested.asked == tested.requested == ["a", "b", "c"]
     tested.closed_to = {"a", "b"}
     assert tested.reads() == {LIVE} and tested.asked == ["a", "b", "c"] * 2
 

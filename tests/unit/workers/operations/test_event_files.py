@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from failsoft.schemas.event import Envelope
-from failsoft.workers.operations.event_files import BadRow, Csv, Lines, Ndjson, Row, value
+from failsoft.workers.operations.event_files import BadRow, Csv, EventLine, Lines, Ndjson, value
 from failsoft.workers.operations.rate import Schedule
 
 LOANS = Envelope(id="event_id", time="occurred_at", features="features")
@@ -159,7 +159,7 @@ def test_a_time_that_cannot_be_parsed_is_sent_unchanged_and_counted() -> None:
 def test_ndjson_is_sent_byte_for_byte() -> None:
     """Spacing, key order, trailing carriage returns and malformed lines are kept; only empty lines are skipped."""
     raw = b'{"event_id": "e1",  "x":1.0}\r\nnot json\n\n[1]\n{"event_id":7}'
-    rows: list[Row] = list(Ndjson(LOANS, None).rows(_fed(Lines(), [raw])))
+    rows: list[EventLine] = list(Ndjson(LOANS, None).rows(_fed(Lines(), [raw])))
     assert rows == [
         (b"e1", b'{"event_id": "e1",  "x":1.0}\r'),
         (None, b"not json"),

@@ -147,6 +147,7 @@ def test_the_ladder_waits_until_the_fleet_is_known(bench: _Bench) -> None:
     bench.serve()
     bench.registry.knows_fleet = False
     assert not bench.may_retry() and bench.use(10, 0) == 10, "live events do not wait"
+    assert bench.news == 0, "the registry requests no probes before it knows the fleet's rows"
     bench.registry.knows_fleet = True
     assert bench.may_retry()
 
