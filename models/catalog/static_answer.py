@@ -33,17 +33,10 @@ def _score(static: Static, output: OutputSection) -> str | None:
 
 
 def _label(static: Static, output: OutputSection) -> str | None:
-    label = static.label
-    if label is None:
+    """A text may be any: it may be the model's own label, or say that there is none ("unknown")."""
+    if output.kind not in (OutputKind.BINARY, OutputKind.ANOMALY) or not isinstance(static.label, int):
         return None
-    match output.kind:
-        case OutputKind.REGRESSION:
-            return "a regression output has no label: remove this key"
-        case OutputKind.MULTICLASS:
-            if output.classes is None or label in output.classes:  # without classes only the model knows its labels
-                return None
-            return f"{label!r} is none of output.classes: it may be {', '.join(map(repr, output.classes))}"
-    return None if label in (0, 1) else f"{label!r} is not a label of this kind of output ({output.kind}): write 0 or 1"
+    return None if static.label in (0, 1) else f"{static.label} is no label of kind {output.kind}: write 0 or 1"
 
 
 def _probabilities(static: Static, output: OutputSection) -> str | None:
