@@ -36,7 +36,7 @@ def _card(output: str, static: str) -> str:
     ],
 )
 def test_a_possible_answer_is_accepted(tmp_path: Path, output: str, static: str) -> None:
-    """The score is within the range, a number as label is 0 or 1 where the output has these, and there is a probability for each class."""
+    """The score is within the range, a number as label is one of the output's, and each class has a probability."""
     assert load(tmp_path, _card(output, static)).fallback is not None
 
 
