@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 FOREIGN = ("aiokafka", "faust", "mode")
@@ -27,6 +30,8 @@ DOCUMENTED = {
 }
 
 STANDARD = {"_exit"}  # os._exit, which Python documents
+
+_BY_NAME = ("getattr", "setattr", "hasattr", "delattr")
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,11 @@ def uses(file: str, source: str, ours: set[str]) -> Iterator[Use]:
                     modules[alias.asname or alias.name] = f"{node.module}:{alias.name}"
                     if inside:
                         yield Use(file, node.lineno, f"{node.module}:{alias.name}")
-    own = defined(tree)
+    own = defined(tree) - _foreign_names()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             yield from _attribute(file, node, modules, own, ours)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "setattr"):
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _BY_NAME:
             given = node.args[1] if len(node.args) > 1 else None
             if isinstance(given, ast.Constant) and isinstance(given.value, str) and _private(given.value):
                 yield Use(file, node.lineno, given.value)
@@ -89,6 +94,22 @@ def _attribute(file: str, node: ast.Attribute, modules: dict[str, str], own: set
         yield Use(file, node.lineno, node.attr)
 
 
+@functools.cache
+def _foreign_names() -> frozenset[str]:
+    """Every private name in the foreign packages.
+
+    A file that defines one of these names itself may still use the foreign one, on another object. So such a name
+    counts as its own only on ``self``.
+    """
+    found: set[str] = set()
+    for package in FOREIGN:
+        folder = Path(str(importlib.import_module(package).__file__)).parent
+        for source in folder.rglob("*.py*"):
+            if source.suffix in (".py", ".pyx"):
+                found |= set(re.findall(r"\b_[A-Za-z]\w*", source.read_text("utf-8")))
+    return frozenset(found)
+
+
 def _overrides(file: str, node: ast.ClassDef, modules: dict[str, str]) -> Iterator[Use]:
     """Private names of a foreign base class that a class of this project defines or reads."""
     bases = [_resolve(base, modules) for base in node.bases if _root(base) in modules]
@@ -106,6 +127,25 @@ def _has(kind: Any, name: str) -> bool:
     return any(name in m.__code__.co_names for m in methods)
 
 
+def is_used(name: str, source: str) -> bool:
+    """Does a source use the ``module:Name`` or ``module:Class.attribute``, and not only another of the same spelling?
+
+    It imports a name. It reads an attribute through the whole path after the class, or overrides it in a subclass.
+    """
+    kind, _, path = name.partition(":")[2].partition(".")
+    if not path:
+        return any(use.name == name for use in uses("", source, set()))
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and f".{ast.unparse(node)}".endswith(f".{path}"):
+            return True
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(b).split(".")[-1] == kind for b in node.bases):
+            named = (n for each in node.body for n in (each.targets if isinstance(each, ast.Assign) else [each]))
+            if path in (getattr(n, "name", getattr(n, "id", None)) for n in named):
+                return True
+    return False
+
+
 def defined(tree: ast.Module) -> set[str]:
     """The private names that a file defines: of modules, of classes, and of objects through ``self``."""
     found: set[str] = set()
@@ -120,6 +160,9 @@ def defined(tree: ast.Module) -> set[str]:
 
 
 def _itself(node: ast.expr) -> bool:
+    """Is an expression ``self``, ``cls`` or ``super()``?"""
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "super"
     return isinstance(node, ast.Name) and node.id in ("self", "cls")
 
 
