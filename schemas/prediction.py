@@ -63,11 +63,11 @@ class Predictions:
 
     def row(self, i: int) -> Prediction:
         """Row ``i`` as Python numbers: the shortest decimals that convert back to the same float."""
-        confidence = None if self.confidences is None else _decimal(self.confidences[i])
+        confidence = None if self.confidences is None else decimal(self.confidences[i])
         return Prediction(
-            score=_decimal(self.scores[i]),
+            score=decimal(self.scores[i]),
             label=None if self.labels is None else self.labels[i],
-            probabilities=None if self.probabilities is None else tuple(_decimal(p) for p in self.probabilities[i]),
+            probabilities=None if self.probabilities is None else tuple(decimal(p) for p in self.probabilities[i]),
             confidence=None if confidence is None or confidence != confidence else confidence,
         )
 
@@ -92,5 +92,6 @@ class Predictions:
         )
 
 
-def _decimal(x: np.floating[Any]) -> float:
+def decimal(x: np.floating[Any]) -> float:
+    """The shortest decimal that gives the same number in the type of ``x``: 0.93 and not 0.9300000071525574."""
     return float(str(x))

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from failsoft.models.breaker.local import LocalBreaker
 from failsoft.models.breaker.rules import BreakerState
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Report, ReportKind
+from failsoft.schemas.fleet.counts import Counts
 from tests.fleet_owner import KEY, POLICY, T0
 
 OPEN = BreakerRow(KEY, "open", 1, T0, T0 + 15_000, windows={})

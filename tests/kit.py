@@ -12,11 +12,11 @@ import numpy as np
 
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.breaker import Admission
-from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.prediction import Predictions
 from failsoft.schemas.record import Header, Origin
 from failsoft.workers.execution.runner import Runner

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from failsoft.schemas.prediction import Label, Prediction, Predictions
+from failsoft.schemas.prediction import Label, Prediction, Predictions, decimal
 
 # Keys that are kept. A key of 21 bytes with a binary answer takes 405 bytes (measured), so the total is some 40 MB; a
 # worker may use 300 MB.
@@ -32,9 +32,12 @@ class KnownAnswer(NamedTuple):
 
 
 class _Origin(NamedTuple):
+    """What the answers of a batch share. ``narrow``: which of scores, probabilities and confidences are float32."""
+
     model: str
     version: int | None
     at: float
+    narrow: tuple[bool, bool, bool]
 
 
 # score, label, probabilities, confidence, and the origin that a batch's answers share
@@ -67,7 +70,9 @@ class LastKnown:
         n = len(predictions)
         if len(keys) != n:
             raise ValueError(f"{len(keys)} keys for {n} predictions")
-        origin = _Origin(model, version, now)
+        columns = predictions.scores, predictions.probabilities, predictions.confidences
+        score, share, sure = (column is not None and column.dtype == np.float32 for column in columns)
+        origin = _Origin(model, version, now, (score, share, sure))
         nones = [None] * n
         entries = self._entries
         labels = nones if predictions.labels is None else predictions.labels
@@ -87,9 +92,14 @@ class LastKnown:
         score, label, probabilities, confidence, origin = entry
         if now - origin.at > self.max_age:
             return None
-        decimals = None if probabilities is None else tuple(map(_decimal, probabilities))
-        decimal_confidence = None if confidence is None else _decimal(confidence)
-        return KnownAnswer(Prediction(_decimal(score), label, decimals, decimal_confidence), *origin)
+        narrow_score, narrow_share, narrow_sure = origin.narrow
+        prediction = Prediction(
+            _written(score, narrow_score),
+            label,
+            None if probabilities is None else tuple(_written(p, narrow_share) for p in probabilities),
+            None if confidence is None else _written(confidence, narrow_sure),
+        )
+        return KnownAnswer(prediction, origin.model, origin.version, origin.at)
 
     def _trim(self, now: float) -> None:
         entries = self._entries
@@ -102,6 +112,6 @@ class LastKnown:
             entries.popitem(last=False)
 
 
-def _decimal(x: float) -> float:
-    """A float32 that ``tolist`` widened to a float64, rounded to the shortest decimal that gives the same float32."""
-    return float(str(np.float32(x)))
+def _written(x: float, narrow: bool) -> float:
+    """The number as the scored record has it: a widened float32 in its shortest decimals, a double with all digits."""
+    return decimal(np.float32(x)) if narrow else x

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from failsoft.models.breaker.rules import TRANSITIONS, BreakerEvent, BreakerPolicy, BreakerState, judge, wait
-from failsoft.models.breaker.window import Counts, Window
+from failsoft.models.breaker.window import Window
+from failsoft.schemas.fleet.counts import Counts
 
 
 @dataclass(frozen=True, slots=True)

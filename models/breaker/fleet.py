@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from failsoft.models.breaker.rules import TRANSITIONS, BreakerEvent, BreakerPolicy, BreakerState, judge, wait
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow, Command, Lease, Report, ReportKind, WorkerWindow
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.model_version import model_of
 
 MAX_WORKERS = 1_000

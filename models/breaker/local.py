@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from failsoft.models.breaker.breaker import Admission, Breaker, Transition
 from failsoft.models.breaker.fleet import view
 from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
-from failsoft.models.breaker.window import Counts, Window
+from failsoft.models.breaker.window import Window
 from failsoft.schemas.fleet.breaker import BreakerRow, Probes, Report, ReportKind
+from failsoft.schemas.fleet.counts import Counts
 
 REPORT_EVERY = 0.25
 """Seconds between two reports of the same kind. A trip or a probe's result is reported at once."""

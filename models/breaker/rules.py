@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.backoff import doubled, jittered
+from failsoft.schemas.fleet.counts import Counts
 
 
 class BreakerState(StrEnum):

@@ -7,8 +7,6 @@ from collections import deque
 
 from failsoft.schemas.fleet.counts import Counts
 
-__all__ = ["Counts", "Window"]  # Counts is what a window holds, so callers import both from here
-
 
 class Window:
     """The counts of the last ``span`` seconds, to within one bucket (``span / buckets``).

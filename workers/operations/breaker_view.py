@@ -7,11 +7,11 @@ from typing import Any
 
 from failsoft.models.breaker.fleet import fresh_counts, targets, view
 from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas import wire
 from failsoft.schemas.config.refusal import near
 from failsoft.schemas.event import iso
 from failsoft.schemas.fleet.breaker import BreakerRow, Command
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.schemas.model_version import model_of as model_of_key
 from failsoft.schemas.wire import Malformed

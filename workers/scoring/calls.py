@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from failsoft.models.answers import imputation
 from failsoft.models.answers.imputation import Imputed, impute
 from failsoft.models.breaker.breaker import Admission
-from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.workers.scoring.plan import Call, CallResult, Registry, Served
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from failsoft.models.breaker.breaker import Admission
-from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.chain import Link, LinkKind
 from failsoft.models.catalog.statistics import Statistic
@@ -16,6 +15,7 @@ from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Envelope, Events
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features import Columns, Spec
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.schemas.prediction import Predictions
 from failsoft.topics.routing import Verdicts

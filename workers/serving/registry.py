@@ -12,9 +12,9 @@ from failsoft.models.breaker.breaker import Admission
 from failsoft.models.breaker.local import LocalBreaker, Move
 from failsoft.models.breaker.policy import policy
 from failsoft.models.breaker.rules import BreakerState
-from failsoft.models.breaker.window import Counts
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.fleet.breaker import BreakerRow, Report
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.workers.scoring.plan import Served
 from failsoft.workers.telemetry.metrics import Metrics
 

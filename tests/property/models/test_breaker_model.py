@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from failsoft.models.breaker.breaker import Breaker, Transition
 from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
-from failsoft.models.breaker.window import Counts
+from failsoft.schemas.fleet.counts import Counts
 
 POLICY = BreakerPolicy(
     failure_rate=0.5,

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from failsoft.models.breaker.fleet import fold
 from failsoft.models.breaker.local import AUTONOMOUS_AFTER, REPORT_EVERY, LocalBreaker
 from failsoft.models.breaker.rules import BreakerState
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import Action, BreakerRow, Command, Probes, Report, ReportKind
+from failsoft.schemas.fleet.counts import Counts
 from tests.property.models.test_fleet_model import KEY, POLICY, T0, WORKERS
 
 NAMES = st.sampled_from(WORKERS)

@@ -42,3 +42,10 @@ def test_single_answers_become_columns_and_back() -> None:
 def test_sources_are_those_of_the_contract() -> None:
     """The source values, by which readers filter, are those of the contract."""
     assert list(Source) == ["primary", "fallback_model", "ensemble", "last_known", "rule", "static"]
+
+
+def test_a_double_is_not_cut_short() -> None:
+    """A float64 score keeps all its digits; a float32 score is written as its shortest decimal."""
+    wide = Predictions(np.array([1234567.890123456]))
+    assert wide.row(0).score == 1234567.890123456
+    assert Predictions(np.array([0.93], np.float32)).row(0).score == 0.93

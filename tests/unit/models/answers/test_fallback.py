@@ -106,6 +106,14 @@ def scores(*values: float) -> Predictions:
     return Predictions(np.array(values, dtype=np.float32))
 
 
+def test_a_double_is_remembered_whole() -> None:
+    """A float64 score keeps its digits; rounded to a float32 it would be another answer that looks right."""
+    known = LastKnown(10.0)
+    known.remember([b"a"], Predictions(np.array([1234567.890123456])), "m", 1, 0.0)
+    found = known.recall(b"a", 1.0)
+    assert found is not None and found.prediction.score == 1234567.890123456
+
+
 def test_last_known_is_the_latest() -> None:
     """The latest answer of a key is returned with its model, version and time; rows without a key are skipped."""
     known = LastKnown(max_age=10)

@@ -8,7 +8,7 @@ import pytest
 
 from failsoft.models.breaker.breaker import Admission, Breaker
 from failsoft.models.breaker.rules import TRANSITIONS, BreakerEvent, BreakerPolicy, BreakerState, judge, wait
-from failsoft.models.breaker.window import Counts
+from failsoft.schemas.fleet.counts import Counts
 
 POLICY = BreakerPolicy(
     failure_rate=0.5,

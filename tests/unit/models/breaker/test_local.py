@@ -8,8 +8,8 @@ import pytest
 
 from failsoft.models.breaker.local import REPORT_EVERY, RESEND_AFTER, RESERVED_FOR
 from failsoft.models.breaker.rules import BreakerState
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, ReportKind, WorkerWindow
+from failsoft.schemas.fleet.counts import Counts
 from tests.desk import OPEN, Desk, with_lease
 from tests.fleet_owner import KEY, POLICY, T0
 

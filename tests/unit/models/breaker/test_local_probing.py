@@ -9,8 +9,8 @@ import pytest
 from failsoft.models.breaker.fleet import fold
 from failsoft.models.breaker.local import AUTONOMOUS_AFTER, DEMAND_VALID_FOR, MAX_REQUESTS, REPORT_EVERY, RESERVED_FOR
 from failsoft.models.breaker.rules import BreakerState
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Probes, ReportKind
+from failsoft.schemas.fleet.counts import Counts
 from tests.desk import OPEN, Desk, asked, with_lease
 from tests.fleet_owner import KEY, POLICY
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failsoft.models.breaker.window import Counts, Window
+from failsoft.models.breaker.window import Window
+from failsoft.schemas.fleet.counts import Counts
 
 ONE = Counts(1, 0, 0)
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.record import Origin
 from failsoft.workers.scoring.plan import Call, CallResult
 from tests.kit import (

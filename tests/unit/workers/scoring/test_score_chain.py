@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from failsoft.models.answers.last_known import LastKnown
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.event import Envelope
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.scored import encode
 from failsoft.workers.scoring.plan import Call, CallResult
 from tests.kit import (

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from failsoft.models.answers.last_known import LastKnown
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.prediction import Predictions
 from failsoft.workers.scoring.plan import Call, CallResult, Scored
 from tests.kit import (

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.scoring.poison import MAX_ALONE, PoisonRecord
 from tests.kit import (

@@ -7,8 +7,8 @@ from itertools import permutations
 import pytest
 
 from failsoft.models.breaker.breaker import Admission
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.failure import Kind
+from failsoft.schemas.fleet.counts import Counts
 from tests.kit import REPLAY, FakeBoard, Rec, answers, broken, by_topic, events, failing, retried, run, waiting
 
 RUNG, NEXT = "loans.retry.5s", "loans.retry.1m"

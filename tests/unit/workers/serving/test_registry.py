@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from failsoft.models.breaker.local import AUTONOMOUS_AFTER, REPORT_EVERY, RESERVED_FOR
 from failsoft.models.breaker.policy import policy
 from failsoft.models.breaker.rules import BreakerState
-from failsoft.models.breaker.window import Counts
 from failsoft.schemas.fleet.breaker import BreakerRow, Lease, Probes, ReportKind
+from failsoft.schemas.fleet.counts import Counts
 from failsoft.workers.scoring.calls import report
 from failsoft.workers.scoring.plan import Served
 from failsoft.workers.serving.registry import ServingRegistry
