@@ -58,6 +58,7 @@ def worker(
 
     **Example**: `failsoft worker --processes 2 --metrics-port 9100`
     """
+    signal.signal(signal.SIGTERM, _exit_at_once)  # until the running worker or the supervisor installs its own
     from failsoft.workers.telemetry import logs
 
     try:
@@ -88,7 +89,6 @@ def _say(text: str, more: str = "", **fields: object) -> None:
 
 
 def _one(settings: Settings, worker_id: str | None, port: int, host: str, file: Path | None) -> int:
-    signal.signal(signal.SIGTERM, _exit_at_once)  # until the running worker installs its own handler
     # Claimed before the imports, which take seconds, so that a duplicate id is refused at once.
     from failsoft.workers.identity import claim
 
