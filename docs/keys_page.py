@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from docs import config_schemas
 from docs.markdown import code, page, table
 from failsoft.models.catalog import chain
+from failsoft.schemas import model_version
 from failsoft.schemas.config import duration, size
 from failsoft.schemas.config.key import LEFT_OUT
 from failsoft.schemas.interface import Document
@@ -25,6 +26,7 @@ _FORMS = {
     size.PATTERN: "size",
     chain.PATTERN: "link",
     names.NAME_PATTERN: "name",
+    model_version.NAME_PATTERN: "model name",
     names.TOPIC_PATTERN: "topic",
     pipeline_sections.SERVERS_PATTERN: "brokers",
     r"\S": "text, not empty",

@@ -50,9 +50,14 @@ def model_of(key: str) -> str | None:
     return None if found is None else found.model
 
 
+def is_model_name(name: str) -> bool:
+    """Can ``name`` be a model's name?"""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_model_name(name: str) -> str:
     """Returns ``name``. Raises ValueError if it cannot be a model's name."""
-    if not _NAME.fullmatch(name):
+    if not is_model_name(name):
         raise ValueError(
             f"{name!r} cannot be a model's name: use letters, digits, '.', '_' and '-', at most 200, "
             "a letter or digit first"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from failsoft.schemas.model_version import NAME_PATTERN, check_model_name
+from failsoft.schemas.model_version import NAME_PATTERN, is_model_name
 
 _RULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -46,16 +46,8 @@ def parse(text: str) -> Link:
     kind, colon, target = text.partition(":") if isinstance(text, str) else ("", "", "")
     if not colon and kind in (LinkKind.LAST_KNOWN, LinkKind.STATIC):
         return Link(LinkKind(kind))
-    if kind == LinkKind.MODEL and _is_model(target):
+    if kind == LinkKind.MODEL and is_model_name(target):
         return Link(LinkKind.MODEL, target)
     if kind == LinkKind.RULE and _RULE.fullmatch(target):
         return Link(LinkKind.RULE, target)
     raise ValueError(f"{text!r} is not a link of a fallback chain: it may be {_FORMS}")
-
-
-def _is_model(name: str) -> bool:
-    try:
-        check_model_name(name)
-    except ValueError:
-        return False
-    return True

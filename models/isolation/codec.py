@@ -18,8 +18,8 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, FeatureType, Spec
 from failsoft.schemas.prediction import Floats, Label, Predictions
 
-BlocksHeader = dict[str, Any]
-"""The JSON header that describes the blocks."""
+JsonObject = dict[str, Any]
+"""A message to or from a model's process: an order, a reply, or the header that describes the blocks of a batch."""
 
 Block = NDArray[Any] | bytes
 Bytes = NDArray[np.uint8]
@@ -33,9 +33,9 @@ class Damaged(ValueError):
     """A message that a working process never sends. The process that sent it must not be used any more."""
 
 
-def send_columns(columns: Columns) -> tuple[BlocksHeader, list[Block]]:
+def send_columns(columns: Columns) -> tuple[JsonObject, list[Block]]:
     """Encodes a batch for the model: one block for a matrix or a column of numbers, two (lengths, text) for strings."""
-    about: BlocksHeader = {"rows": columns.size, "matrix": columns.matrix is not None}
+    about: JsonObject = {"rows": columns.size, "matrix": columns.matrix is not None}
     if columns.why:
         about["why"] = [[i, name, why] for (i, name), why in columns.why.items()]
     if columns.matrix is not None:
@@ -72,12 +72,12 @@ def columns(about: Mapping[str, Any], blocks: Sequence[Bytes], specs: tuple[Spec
     return made
 
 
-def send_answer(answer: ModelOutput | Failure) -> tuple[BlocksHeader, list[Block]]:
+def send_answer(answer: ModelOutput | Failure) -> tuple[JsonObject, list[Block]]:
     """Encodes a batch's answers for the worker."""
     if isinstance(answer, Failure):
         return {"failure": [answer.kind, answer.message]}, []
     predictions = answer.predictions
-    about: BlocksHeader = {"scores": str(predictions.scores.dtype)}
+    about: JsonObject = {"scores": str(predictions.scores.dtype)}
     blocks: list[Block] = [np.ascontiguousarray(predictions.scores)]
     if predictions.labels is not None:
         kinds = set(map(type, predictions.labels))

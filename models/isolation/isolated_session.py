@@ -21,7 +21,7 @@ from collections.abc import Callable
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.isolation import codec
-from failsoft.models.isolation.codec import BlocksHeader, Damaged
+from failsoft.models.isolation.codec import Damaged, JsonObject
 from failsoft.models.isolation.forkserver import LARGEST_HEADER
 from failsoft.models.isolation.pool import Replicas
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica
@@ -182,7 +182,7 @@ class _Stop:
                 replica.end_call(number)
 
 
-def _order(artifact: Artifact, card: ModelCard) -> BlocksHeader:
+def _order(artifact: Artifact, card: ModelCard) -> JsonObject:
     """The message that tells the forkserver what to load. Of the card it has only what a Session reads."""
     features = [f.model_dump(mode="json", include={"name", "type", "categories", "unseen"}) for f in card.features]
     return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from failsoft.models.isolation.codec import BlocksHeader
+from failsoft.models.isolation.codec import JsonObject
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica, Shared
 from failsoft.models.isolation.supervisor import ReplicaSupervisor
 from failsoft.models.isolation.transport import ChannelClosed
@@ -28,7 +28,7 @@ class Replicas:
 
     def __init__(
         self,
-        order: BlocksHeader,
+        order: JsonObject,
         count: int,
         memory: int | None,
         on_death: Callable[[Death], None],

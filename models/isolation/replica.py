@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from failsoft.models.isolation.backoff import Restarts
-from failsoft.models.isolation.codec import Block, BlocksHeader
+from failsoft.models.isolation.codec import Block, JsonObject
 from failsoft.models.isolation.forkserver import STOP
 from failsoft.models.isolation.transport import Channel, Segment
 from failsoft.schemas import wire
@@ -58,7 +58,7 @@ class Replica:
     killed: Death | None = None
     death: Death | None = None
 
-    def send(self, about: BlocksHeader, blocks: Sequence[Block]) -> int:
+    def send(self, about: JsonObject, blocks: Sequence[Block]) -> int:
         """Sends a batch and returns the call's number. Raises ChannelClosed if the process is gone."""
         self.calls += 1
         self.channel.send({"run": self.calls, "blocks": self.segment.write([wire.dumps(about), *blocks])})

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from failsoft.models.isolation.codec import BlocksHeader, Damaged
+from failsoft.models.isolation.codec import Damaged, JsonObject
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica, Shared
 from failsoft.models.isolation.transport import Channel, ChannelClosed, Segment
 from failsoft.models.runtime.memory import out_of_memory
@@ -62,7 +62,7 @@ class ReplicaSupervisor:
     def __init__(
         self,
         shared: Shared,
-        order: BlocksHeader,
+        order: JsonObject,
         count: int,
         memory: int | None,
         on_death: Callable[[Death], None],
@@ -199,7 +199,7 @@ class ReplicaSupervisor:
         except (ChannelClosed, Damaged, TypeError, ValueError):
             self._forkserver_ended()
 
-    def _handle(self, message: BlocksHeader) -> None:
+    def _handle(self, message: JsonObject) -> None:
         shared = self._shared
         if "loaded" in message:
             with shared.changed:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from failsoft.models.isolation.codec import Block, BlocksHeader, Bytes, Damaged
+from failsoft.models.isolation.codec import Block, Bytes, Damaged, JsonObject
 from failsoft.schemas import wire
 
 FIRST_SEGMENT = 1 << 18
@@ -145,7 +145,7 @@ class Channel:
                 socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(tick), int(tick % 1 * 1_000_000))
             )
 
-    def send(self, message: BlocksHeader) -> None:
+    def send(self, message: JsonObject) -> None:
         """Sends one message without waiting: it is far smaller than the socket's buffer. Raises ChannelClosed."""
         try:
             self.socket.sendall(wire.dumps(message) + b"\n")

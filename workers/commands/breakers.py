@@ -176,7 +176,7 @@ def _order(
     settings = context.settings(ctx, pipeline)
     files = fleets.known(settings)
     try:
-        model = breaker_view.model_of(target, files.policies)
+        model = breaker_view.named_model(target, files.policies)
     except ValueError as e:
         raise typer.BadParameter(str(e), param_hint="MODEL") from None
     command = _command(target, Action(action), default_who() if who is None else who, why)

@@ -12,8 +12,7 @@ from failsoft.schemas.config.refusal import near
 from failsoft.schemas.event import iso
 from failsoft.schemas.fleet.breaker import BreakerRow, Command
 from failsoft.schemas.fleet.counts import Counts
-from failsoft.schemas.model_version import ModelVersion
-from failsoft.schemas.model_version import model_of as model_of_key
+from failsoft.schemas.model_version import ModelVersion, model_of
 from failsoft.schemas.wire import Malformed
 
 BreakerRows = Mapping[str, BreakerRow | Malformed]
@@ -39,10 +38,10 @@ def rows(latest: Mapping[bytes | None, bytes | None]) -> dict[str, BreakerRow | 
     return dict(sorted(parsed.items(), key=lambda item: _order(item[0])))
 
 
-def model_of(target: str, models: Iterable[str]) -> str:
+def named_model(target: str, models: Iterable[str]) -> str:
     """The model named by ``target`` (a model or ``model@version``). Raises ValueError that suggests a near spelling."""
     known = [*models]
-    model = target if target in known else (model_of_key(target) or target)
+    model = target if target in known else (model_of(target) or target)
     if model not in known:
         raise ValueError(f"no model {model!r} in this pipeline{near(model, known)}; there are: {', '.join(known)}")
     return model
@@ -52,7 +51,7 @@ def check_version(target: str, model: str, keys: Iterable[str]) -> None:
     """Raises ValueError when ``target`` names a version not in ``keys``: an order would create a row for it."""
     if target == model or target in (known := {*keys}):
         return
-    there = ", ".join(sorted((k for k in known if model_of_key(k) == model), key=_order)) or "none"
+    there = ", ".join(sorted((k for k in known if model_of(k) == model), key=_order)) or "none"
     raise ValueError(f"{target!r} is neither in the model repository nor in the fleet; there are: {there}")
 
 
@@ -73,7 +72,7 @@ def state(row: BreakerRow | Malformed | None) -> str:
 
 def listed(by_key: BreakerRows, policies: Mapping[str, BreakerPolicy], now_ms: int) -> list[dict[str, Any]]:
     """Describes every breaker. A model of the pipeline without a row was never reported on: it is listed as closed."""
-    with_rows = {model_of_key(key) for key in by_key}
+    with_rows = {model_of(key) for key in by_key}
     new = {model: BreakerRow(model) for model in policies if model not in with_rows}
     every = sorted([*by_key.items(), *new.items()], key=lambda item: _order(item[0]))
     return [described(key, row, policies.get(_parts(key)[0]), now_ms) for key, row in every]

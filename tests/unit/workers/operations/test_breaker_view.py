@@ -17,7 +17,7 @@ from failsoft.workers.operations.breaker_view import (
     check_version,
     described,
     listed,
-    model_of,
+    named_model,
     obeyed,
     rows,
     shown,
@@ -162,12 +162,12 @@ def test_a_span_is_written_in_its_two_largest_units(seconds: float, text: str) -
 
 def test_a_target_must_name_a_model_of_the_pipeline() -> None:
     """A target may have a version; an unknown model is refused with a near spelling and the known models."""
-    assert model_of("repayment", POLICIES) == model_of("repayment@2", POLICIES) == "repayment"
+    assert named_model("repayment", POLICIES) == named_model("repayment@2", POLICIES) == "repayment"
     for wrong in ("repaymnet", "repaymnet@2", "@2", ""):
         with pytest.raises(ValueError, match="there are: repayment, repayment-lite"):
-            model_of(wrong, POLICIES)
+            named_model(wrong, POLICIES)
     with pytest.raises(ValueError, match=r"did you mean 'repayment'\?"):
-        model_of("repaymnet@2", POLICIES)
+        named_model("repaymnet@2", POLICIES)
 
 
 def test_a_targets_version_must_exist() -> None:

@@ -61,6 +61,33 @@ def test_a_module_of_the_folder_replaces_none_of_pythons(tmp_path: Path) -> None
     assert sys.modules["random"] is random
 
 
+def test_a_rule_of_the_folder_comes_before_an_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project is often installed too, from an older state than the files beside its pipeline file."""
+    installed, project = tmp_path / "installed", tmp_path / "project"
+    for folder, answer in ((installed, 0.1), (project, 0.5)):
+        (folder / "both_places").mkdir(parents=True)
+        (folder / "both_places" / "__init__.py").write_text(f"def half(features):\n    return {answer}\n")
+    monkeypatch.syspath_prepend(str(installed))
+    assert _load(project, "both_places:half") == 0.5
+
+
+def test_a_folder_of_data_hides_no_installed_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without the rule's file is no module, whatever its name."""
+    (tmp_path / "installed" / "with_data").mkdir(parents=True)
+    (tmp_path / "installed" / "with_data" / "__init__.py").write_text(RULE)
+    (tmp_path / "project" / "with_data").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
+    assert _load(tmp_path / "project", "with_data:half") == 0.5
+
+
+def test_a_linked_rule_is_the_folders(tmp_path: Path) -> None:
+    """Its file may be elsewhere: what counts is where Python finds it."""
+    (tmp_path / "shared_rules.py").write_text(RULE)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "linked_rules.py").symlink_to(tmp_path / "shared_rules.py")
+    assert _load(tmp_path / "project", "linked_rules:half") == 0.5
+
+
 @pytest.mark.parametrize("top", ["statistics", "numpy", "sys"])
 def test_a_rule_whose_module_python_finds_elsewhere_is_refused(tmp_path: Path, top: str) -> None:
     """Its file exists, and another module of that name would be used without a word."""
