@@ -40,11 +40,6 @@ class Rollbacks:
         self._considered: dict[str, int] = {}  # by key: the failed half-open periods when last considered
         self._running: set[asyncio.Task[None]] = set()
 
-    @property
-    def busy(self) -> bool:
-        """Is a rollback in progress?"""
-        return bool(self._running)
-
     def cancel(self) -> None:
         """Cancels rollbacks in progress; the next owner considers them again."""
         for task in self._running:

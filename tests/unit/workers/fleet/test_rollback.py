@@ -99,7 +99,7 @@ class Desk:
 
     async def decided(self) -> None:
         """Waits until no rollback is in progress."""
-        await eventually(lambda: not self.plane._rollback.busy, 10, "the owner to have decided")
+        await eventually(lambda: not self.plane._rollback._running, 10, "the owner to have decided")
 
     async def fold_last_order(self) -> None:
         """Folds the last order that was sent."""
@@ -320,6 +320,6 @@ async def test_rollbacks_work_without_faust() -> None:
     alone = Rollbacks(owner, {"m@2": shut}.get, {"m": at.row}.get, alert, order)
     for _ in range(2):
         await alone.consider(BreakerRow("m@3", "open", 23, at.now, at.now + 9, 3))
-        await eventually(lambda: not alone.busy, 10, "the rollback to end")
+        await eventually(lambda: not alone._running, 10, "the rollback to end")
     assert [each.target for each in orders] == ["m@1"] and not alerts
     assert at.asked == [1], "a version whose breaker is forced open is not checked"
