@@ -87,7 +87,8 @@ def test_the_owner_dies_while_the_breaker_is_open(pipeline: Pipeline, settlement
     pipeline.publish(events(1_200))
     wait_for(lambda: all(fleet.state(w) in ("open", "half_open") for w in workers), 60, "open on all three")
     killed = wait_for(lambda: fleet.owner(pipeline, workers), 60, "an owner")
-    before = fleet.rows(pipeline)[-1]["generation"]
+    # The local breakers open first: the owner may not have written a row yet.
+    before = wait_for(lambda: fleet.rows(pipeline), 60, "the breaker's row")[-1]["generation"]
     killed.kill()
     others = [w for w in workers if w is not killed]
     wait_for(lambda: fleet.owner(pipeline, others) in others, 60, "another owner")
