@@ -99,9 +99,9 @@ class Names:
         fixed |= {self.breakers_changelog, self.rollouts_changelog}
         return topic in fixed or self.delay_of(topic) is not None
 
-    def transactional_id(self, partition: int) -> str:
-        """The transactional id of a lane's producer. Starting that producer fences the lane's previous worker."""
-        return f"{self.pipeline}.{partition}"
+    def transactional_id(self, worker_id: str) -> str:
+        """The transactional id of a worker's producer. Starting it aborts what the worker's last process left open."""
+        return f"{self.pipeline}.{worker_id}"
 
     @property
     def replayer_id(self) -> str:

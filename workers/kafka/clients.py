@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.producer import sender
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.client import AIOKafkaClient
 
 from failsoft.workers.kafka import fetch_records, offset_fetch
-from failsoft.workers.kafka.produce_batches import BATCH_BYTES
+from failsoft.workers.kafka.chunk import Chunk
+from failsoft.workers.kafka.fetcher import Fetcher
+from failsoft.workers.kafka.membership import GroupSettings, Membership
+from failsoft.workers.kafka.transactional_producer import TransactionalProducer
 from failsoft.workers.settings import Settings
 
-FETCH_BYTES = 3 * 1_048_576
-"""The most bytes that one fetch returns of a partition. A lane has one live partition for each input topic, so this
-also bounds its batches: 4,000 events of half a kilobyte take 2 MiB. With aiokafka's default of 1 MiB batches stayed
-under 2,000."""
+TRANSACTION_TIMEOUT_MS = 8_000
+"""The broker aborts a transaction of this age. The open transaction of a dead worker delays the next owner of its
+partitions by at most this time; a commit that takes longer would be of no use to readers either."""
 
-MARKER_BACKOFF = 0.002
-"""Seconds until a transaction is begun again that the broker refused, because it still writes the markers of the lane's
-last transaction. aiokafka waits 20 ms, which was half of an event's latency in light traffic. Markers take 1 to 5
-ms."""
+FETCH_WAIT_MS = 50
+"""Milliseconds for which a broker holds a fetch that finds nothing. A partition that is fetched again meanwhile waits
+for the end of it. An empty fetch costs little, because a fetch session names no partitions in it."""
+
+REQUEST_TIMEOUT_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Creates the Kafka clients of one worker. docs/decisions/0002-lanes.md has the reasons for the other settings.
+    """Creates the Kafka clients of one worker. docs/decisions/0017-one-transaction.md has the reasons for the settings.
 
     Attributes:
         pipeline: the pipeline's settings.
@@ -35,40 +38,34 @@ class Clients:
     pipeline: Settings
     worker_id: str
 
-    def consumer(self) -> AIOKafkaConsumer:
-        """The worker's consumer, shared by its lanes."""
-        fetch_records.install()
+    def membership(self) -> Membership:
+        """The worker's membership in the group, on a client of its own that is used for fetches too."""
         offset_fetch.install()
-        return AIOKafkaConsumer(
-            **self.pipeline.connection(),
-            group_id=self.pipeline.names.group,
-            group_instance_id=self.worker_id,
-            client_id=self.worker_id,
-            partition_assignment_strategy=(RangePartitionAssignor,),
-            enable_auto_commit=False,
-            auto_offset_reset="none",  # never skip records silently: lanes seek themselves
-            # Off: an idle worker fetches nothing, so aiokafka would remove it from the group for good after 5 minutes.
-            max_poll_interval_ms=2**31 - 1,
-            isolation_level="read_committed",
-            session_timeout_ms=6_000,
-            heartbeat_interval_ms=1_000,
-            rebalance_timeout_ms=30_000,
-            max_partition_fetch_bytes=FETCH_BYTES,
-            fetch_max_wait_ms=50,  # empty rungs hold a fetch this long; 500 cost a third of the throughput
-        )
+        fetch_records.install()
+        settings = GroupSettings(self.pipeline.names.group, self.worker_id)
+        return Membership(self._client(self.worker_id), settings)
 
-    def producer(self, lane: int) -> AIOKafkaProducer:
-        """The producer of one lane; transactional if the pipeline's guarantee is exactly once."""
-        sender.BACKOFF_OVERRIDE = MARKER_BACKOFF
+    def fetcher(
+        self,
+        client: AIOKafkaClient,
+        deliver: Callable[[Chunk], None],
+        failed: Callable[[TopicPartition, Exception], None],
+    ) -> Fetcher:
+        """What fetches the records of all lanes."""
+        return Fetcher(client, deliver, failed, max_wait_ms=FETCH_WAIT_MS)
+
+    def producer(self) -> TransactionalProducer:
+        """The worker's one producer; transactional if the pipeline's guarantee is exactly once."""
         exactly_once = self.pipeline.guarantee == "exactly_once"
-        return AIOKafkaProducer(
+        transactional_id = self.pipeline.names.transactional_id(self.worker_id) if exactly_once else None
+        return TransactionalProducer(self._client(self.worker_id), transactional_id, TRANSACTION_TIMEOUT_MS)
+
+    def _client(self, client_id: str) -> AIOKafkaClient:
+        return AIOKafkaClient(
             **self.pipeline.connection(),
-            client_id=f"{self.worker_id}.{lane}",
-            transactional_id=self.pipeline.names.transactional_id(lane) if exactly_once else None,
-            enable_idempotence=True,
-            transaction_timeout_ms=15_000,
-            max_batch_size=BATCH_BYTES,
-            linger_ms=0,
+            client_id=client_id,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            retry_backoff_ms=50,
         )
 
     def reporter(self) -> AIOKafkaProducer:

@@ -12,8 +12,8 @@ from failsoft.topics.routing import OutgoingRecord
 Batch: TypeAlias = BatchBuilder
 """A produce batch, as ``AIOKafkaProducer.create_batch`` returns it. aiokafka does not export this type."""
 
-GZIP = 1
-"""Kafka's number of the gzip compression."""
+NO_COMPRESSION, GZIP = 0, 1
+"""Kafka's numbers of compressions."""
 
 BATCH_BYTES = 1_000_000
 """The most bytes of a produce batch, below the broker's default limit of 1,048,588, which `send_batch` does not check.
@@ -24,9 +24,14 @@ refuse it.
 """
 
 
-def compressed_batch(size: int, transactional: bool) -> Batch:
-    """A batch of at most ``size`` bytes, which is compressed with gzip when it is sent."""
-    return BatchBuilder(size, GZIP, is_transactional=int(transactional))
+def new_batch(transactional: bool) -> Batch:
+    """An empty batch of at most BATCH_BYTES."""
+    return BatchBuilder(BATCH_BYTES, NO_COMPRESSION, is_transactional=int(transactional))
+
+
+def compressed_batch(transactional: bool) -> Batch:
+    """An empty batch of at most BATCH_BYTES, which is compressed with gzip when it is sent."""
+    return BatchBuilder(BATCH_BYTES, GZIP, is_transactional=int(transactional))
 
 
 def pack(

@@ -1,36 +1,58 @@
-"""The worker's consumer and its lanes: assignment, revocation, draining and watchdogs. Unexpected errors are fatal."""
+"""A worker's data plane: its membership in the group, its fetcher, its committer and its lanes.
+
+Assignment, revocation, draining and watchdogs. Unexpected errors are fatal.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
-from failsoft.workers.kafka.consumer_insides import still_fetches
-from failsoft.workers.lanes.lane import Deps, Lane, Stage
-from failsoft.workers.lanes.transaction import COMMIT_TIMEOUT
+from failsoft.workers.kafka.chunk import Chunk
+from failsoft.workers.kafka.clients import Clients
+from failsoft.workers.kafka.fetcher import Fetcher
+from failsoft.workers.kafka.list_offsets import list_offsets
+from failsoft.workers.kafka.membership import Membership
+from failsoft.workers.kafka.stable_offsets import stable_offsets
+from failsoft.workers.kafka.transactional_producer import TransactionalProducer
+from failsoft.workers.lanes.committer import COMMIT_TIMEOUT, Committer
+from failsoft.workers.lanes.deps import Deps
+from failsoft.workers.lanes.inbox import Inbox
+from failsoft.workers.lanes.lane import Lane, Stage
+from failsoft.workers.lanes.start_offsets import StartOffsets
 
 log = structlog.get_logger("failsoft.lanes")
 
 STUCK_AFTER = 30.0
 """Seconds without progress, while there is work to do, after which a lane or the event loop counts as stuck. Longer
-than a commit may take (20 s), shorter than callers wait for an answer."""
+than a commit may take (12 s), shorter than callers wait for an answer."""
 
 MEASURE_EVERY = 2.0
 """Seconds between two measurements of the rungs' lengths, and the timeout of one. Gauges are scraped less often."""
 
-DRAIN = COMMIT_TIMEOUT + 5.0
-"""Seconds that a drain or a revocation waits for open transactions, which end within COMMIT_TIMEOUT themselves."""
+DRAIN = 2 * COMMIT_TIMEOUT + 2.0
+"""Seconds that a drain or a revocation waits for the lanes: for the transaction that is committing, then for the one
+with their last batches. Each ends within COMMIT_TIMEOUT itself."""
+
+FETCHED_BYTES = 48 * 1_048_576
+"""The most bytes of all inboxes, if each live partition has a whole chunk."""
+
+CHUNK_BYTES = (64 * 1024, 3 * 1_048_576)
+"""The least and the most bytes of a chunk. 4,000 events of half a kilobyte take 2 MiB; with chunks of 1 MiB batches
+stayed under 2,000. A single record batch may be larger than a chunk: the broker sends it whole."""
 
 LEAVE = 5.0
-"""Seconds that the consumer has to stop in a drain. It may be in a longer rebalance, or try to reach a broker that is
-gone. Cutting it off is safe: the lanes are closed by then, and a static member does not leave the group anyway."""
+"""Seconds that the clients have to stop in a drain. The group may be in a longer rebalance, or try to reach a broker
+that is gone. Cutting it off is safe: the lanes are closed by then, and a static member does not leave the group
+anyway."""
 
 TICK = 0.5
 """Seconds between two checks of each watchdog."""
@@ -45,8 +67,8 @@ class Lanes(Service):  # type: ignore[misc]
 
     Args:
         topics: every topic that the pipeline reads.
-        partitions: their partition count.
-        make_consumer: makes the worker's consumer.
+        outputs: every topic that the lanes write to.
+        clients: creates the worker's Kafka clients.
         deps: what the lanes share.
         on_fatal: called once, with the error that must end the worker.
         observe: called every MEASURE_EVERY seconds, after ``ends`` was updated.
@@ -55,24 +77,27 @@ class Lanes(Service):  # type: ignore[misc]
     def __init__(
         self,
         topics: Sequence[str],
-        partitions: int,
-        make_consumer: Callable[[], AIOKafkaConsumer],
+        outputs: Sequence[str],
+        clients: Clients,
         deps: Deps,
         on_fatal: Callable[[BaseException], None],
         observe: Callable[[Lanes], None],
     ) -> None:
         super().__init__()
-        self._topics = topics
-        self._partitions = partitions
-        self._make_consumer = make_consumer
+        self._topics, self._outputs = topics, outputs
+        self._clients = clients
         self._deps = deps
         self._on_fatal = on_fatal
         self._observe = observe
         self.lanes: dict[int, Lane] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
         self._one_close = asyncio.Lock()
-        self._consumer: AIOKafkaConsumer | None = None
-        self.ends: dict[TopicPartition, int] = {}
+        self._membership: Membership | None = None
+        self._fetcher: Fetcher | None = None
+        self._producer: TransactionalProducer | None = None
+        self._committer: Committer | None = None
+        self.ends: Mapping[TopicPartition, int] = {}
         self._joined = False
         self._draining = False
         self._failed = False
@@ -82,23 +107,39 @@ class Lanes(Service):  # type: ignore[misc]
     # --- Service --------------------------------------------------------------------------------------------------
 
     async def on_start(self) -> None:
-        """Join the group and start the watchdog thread. Lanes start when the group assigns partitions."""
-        self._consumer = self._make_consumer()
-        self._consumer.subscribe(topics=list(self._topics), listener=_Listener(self))
-        await self._consumer.start()
+        """Start the producer, join the group and start the watchdog. Lanes start when the group assigns partitions.
+
+        The producer comes first: starting it aborts what the former process of this worker's id left open, so that
+        the offsets of that process are stable by the time that the lanes read them.
+        """
+        self._producer = self._clients.producer()
+        await self._producer.start()
+        await self._producer.load(self._outputs)
+        self._committer = Committer(self._producer, self._deps.clock, self._deps.reporter.transaction)
+        self._membership = self._clients.membership()
+        self._fetcher = self._clients.fetcher(self._membership.client, self._deliver, self._cannot_fetch)
+        loop = asyncio.get_running_loop()
+        for name, work in (("committer", self._committer.run()), ("fetcher", self._fetcher.run())):
+            task = loop.create_task(work, name=name)
+            task.add_done_callback(self._task_ended)
+            self._tasks.append(task)
         self._watchdog = threading.Thread(target=self._watchdog_loop, name="failsoft-watchdog", daemon=True)
         self._watchdog.start()
+        await self._membership.join(self._topics, _Listener(self))
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _watch(self) -> None:
         """Watch the lanes, and record that the event loop still runs, for the watchdog thread."""
         while not self.should_stop:
-            self._check_consumer()
+            self._check_group()
             now = self._deps.clock()
             self._beat = now
-            for lane in list(self.lanes.values()):
+            lanes = list(self.lanes.values())
+            for lane in lanes:
                 if lane.stage in (Stage.SCORING, Stage.COMMITTING) and now - lane.since > STUCK_AFTER:
                     self.fatal(Fatal(f"lane {lane.index} has been {lane.stage} for {now - lane.since:.0f} s"))
+            if self._joined and all(lane.stage is Stage.FETCHING for lane in lanes):
+                self._deps.reporter.idle()
             await self.sleep(TICK)
 
     @Service.task  # type: ignore[untyped-decorator]
@@ -106,28 +147,27 @@ class Lanes(Service):  # type: ignore[misc]
         """Ask the broker for the rungs' end offsets. A paused rung is not fetched, so no fetch reports them."""
         while not self.should_stop:
             ladder = [tp for lane in self.lanes.values() for tp in lane.ladder]
-            if ladder and self._consumer is not None:
+            if ladder and self._membership is not None:
                 try:
-                    self.ends = await asyncio.wait_for(self._consumer.end_offsets(ladder), MEASURE_EVERY)
+                    self.ends = await asyncio.wait_for(
+                        list_offsets(self._membership.client, ladder, "latest"), MEASURE_EVERY
+                    )
                 except (KafkaError, TimeoutError) as e:
                     log.info("cannot measure the rungs now", why=str(e))  # the gauges keep their last values
             self._observe(self)
             await self.sleep(MEASURE_EVERY)
 
-    def _check_consumer(self) -> None:
-        """Poll the consumer for errors. aiokafka reports them only to a pending fetch, and an idle worker (one without
-        lanes) fetches nothing: without this check it would never notice that its consumer failed.
-        """
-        if self._consumer is None or self._draining or self._failed:
+    def _check_group(self) -> None:
+        """Poll the group for errors: without this check a worker would never notice that its group refused it."""
+        if self._membership is None or self._draining or self._failed:
             return
         try:
-            if not still_fetches(self._consumer):
-                raise Fatal("the consumer has stopped fetching")
+            self._membership.check()
         except Exception as e:  # noqa: BLE001
             self.fatal(e)
 
     async def drain(self) -> None:
-        """Finish and commit the current batches, then stop the consumer. No further records are read."""
+        """Finish and commit the current batches, then stop the Kafka clients. No further records are read."""
         if self._draining:
             return
         self._draining = True
@@ -136,7 +176,7 @@ class Lanes(Service):  # type: ignore[misc]
         except Exception as e:
             self.fatal(e)  # else a thread that never returns would keep the process from ending
             raise
-        await self._stop_consumer(LEAVE)
+        await self._stop_clients(LEAVE)
 
     async def on_stop(self) -> None:
         """Drain, unless the app has done so."""
@@ -147,7 +187,7 @@ class Lanes(Service):  # type: ignore[misc]
     def not_live(self) -> str | None:
         """Why the process should be restarted, or None. A broker, a breaker or lag is never a reason."""
         now = self._deps.clock()
-        if self._consumer is not None and now - self._beat > STUCK_AFTER:
+        if self._membership is not None and now - self._beat > STUCK_AFTER:
             return f"the event loop has made no progress for {now - self._beat:.0f} s"
         for lane in list(self.lanes.values()):
             if lane.stage is Stage.SCORING and now - lane.since > STUCK_AFTER:
@@ -170,28 +210,32 @@ class Lanes(Service):  # type: ignore[misc]
 
         Raises Fatal if the group did not assign that partition of every topic.
         """
-        assert self._consumer is not None
+        assert self._membership is not None and self._committer is not None and self._fetcher is not None
         if self._failed or self._draining:
             return  # the worker is about to leave: lanes opened now would be cut off, or idle until the session ends
         by_index: dict[int, list[TopicPartition]] = {}
         for tp in partitions:
             by_index.setdefault(tp.partition, []).append(tp)
-            self._consumer.pause(tp)
         for index, tps in by_index.items():
             missing = set(self._topics) - {tp.topic for tp in tps}
             if missing:
                 raise Fatal(f"lane {index} was assigned without partition {index} of {', '.join(sorted(missing))}")
-            lane = Lane(index, tps, self._consumer, self._deps)
-            self.lanes[index] = lane
+        self._committer.member = self._membership.member()
+        start = StartOffsets(self._stable_offsets, self._earliest)
+        live = len(by_index) * (len(self._topics) - len(self._deps.plan.rungs) - 1)
+        self._fetcher.partition_bytes = max(CHUNK_BYTES[0], min(CHUNK_BYTES[1], FETCHED_BYTES // max(1, live)))
+        for index, tps in by_index.items():
+            inbox = Inbox(self._fetcher, self._deps.clock)
+            lane = self.lanes[index] = Lane(index, tps, inbox, self._committer, start.of, self._deps)
             task = asyncio.get_running_loop().create_task(lane.run(), name=f"lane-{index}")
-            task.add_done_callback(self._lane_ended)
+            task.add_done_callback(self._task_ended)
             self._runs[index] = task
         self._joined = True
         log.info("lanes assigned", lanes=sorted(by_index))
 
     async def revoked(self) -> None:
-        """Close every lane: it ends its transaction and stops its producer. The rebalance waits for that, at most 2 x
-        DRAIN. Raises Fatal or TimeoutError if it takes longer.
+        """Close every lane: its last batch is committed, while the old generation is still valid. The rebalance waits
+        for that, at most DRAIN. Raises Fatal if it takes longer.
         """
         if self.lanes:
             log.info("lanes revoked", lanes=sorted(self.lanes))
@@ -209,15 +253,36 @@ class Lanes(Service):  # type: ignore[misc]
                 lane.close()
             _, pending = await asyncio.wait(tasks, timeout=DRAIN)
             if pending:
-                raise Fatal(f"{len(pending)} lanes did not end their transactions in {DRAIN:.0f} s")
-            await asyncio.wait_for(asyncio.gather(*(lane.stop() for lane in lanes)), DRAIN)
+                raise Fatal(f"{len(pending)} lanes did not commit their last batches in {DRAIN:.0f} s")
+            if self._committer is not None:
+                self._committer.member = None
 
-    def _lane_ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             if not self._draining:
                 self.fatal(Fatal(f"{task.get_name()} was cancelled"))
         elif (error := task.exception()) is not None:
             self.fatal(error)
+
+    def _deliver(self, chunk: Chunk) -> None:
+        """Hand a fetched chunk to its lane."""
+        if lane := self.lanes.get(chunk.tp.partition):
+            lane.inbox.offer(chunk)
+
+    def _cannot_fetch(self, tp: TopicPartition, error: Exception) -> None:
+        """Let the lane of ``tp`` end with ``error``."""
+        if lane := self.lanes.get(tp.partition):
+            lane.inbox.fail(error)
+
+    async def _stable_offsets(
+        self, tps: Set[TopicPartition]
+    ) -> tuple[Mapping[TopicPartition, tuple[int, str]], Set[TopicPartition]]:
+        assert self._membership is not None
+        return await stable_offsets(self._membership.client, self._clients.group, tps)
+
+    async def _earliest(self, tps: Set[TopicPartition]) -> Mapping[TopicPartition, int]:
+        assert self._membership is not None
+        return await list_offsets(self._membership.client, list(tps), "earliest")
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -228,23 +293,28 @@ class Lanes(Service):  # type: ignore[misc]
             self._on_fatal(error)
 
     async def leave(self) -> None:
-        """Stop the consumer, within a second. No batch is finished and nothing is committed."""
-        await self._stop_consumer(1.0)
+        """Stop the clients, within a second. No batch is finished and nothing is committed."""
+        await self._stop_clients(1.0)
 
-    async def _stop_consumer(self, within: float) -> None:
-        """Stop the consumer in at most ``within`` seconds.
+    async def _stop_clients(self, within: float) -> None:
+        """Stop fetching, committing and the group membership in at most ``within`` seconds.
 
         Stopping does not call the rebalance listener: the caller has closed the lanes, or leaves them to the next
-        owner. It runs in its own task: without a broker it ends as cancelled, which must not cancel the caller.
+        owner. Each stop runs in its own task: without a broker it may end as cancelled, which must not cancel the
+        caller.
         """
-        if self._consumer is None:
+        for task in self._tasks:
+            task.cancel()
+        clients: list[Any] = [c for c in (self._fetcher, self._producer, self._membership) if c is not None]
+        if not clients:
             return
-        stopping = asyncio.ensure_future(self._consumer.stop())
-        await asyncio.wait({stopping}, timeout=within)
-        if not stopping.done():
-            stopping.cancel()
-        elif not stopping.cancelled() and (error := stopping.exception()) is not None:
-            log.warning("the consumer did not stop cleanly", error=str(error))
+        stopping = [asyncio.ensure_future(client.stop()) for client in clients]
+        await asyncio.wait(stopping, timeout=within)
+        for stop in stopping:
+            if not stop.done():
+                stop.cancel()
+            elif not stop.cancelled() and (error := stop.exception()) is not None:
+                log.warning("a Kafka client did not stop cleanly", error=str(error))
 
     def _watchdog_loop(self) -> None:
         """The watchdog of the event loop. It runs on a thread, because a stuck event loop cannot watch itself."""

@@ -7,8 +7,6 @@ record would be taken for the cause and dead-lettered as poison.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 
 class ExclusiveLock:
@@ -21,9 +19,8 @@ class ExclusiveLock:
         self._closed = False  # a lane holds the lock exclusively, or waits for the others to release it
         self._waiting: list[asyncio.Future[None]] = []
 
-    @asynccontextmanager
-    async def hold(self, alone: bool) -> AsyncIterator[None]:
-        """Hold the lock: exclusively if ``alone``, else shared.
+    async def acquire(self, alone: bool) -> None:
+        """Take the lock: exclusively if ``alone``, else shared. Each ``acquire`` needs its ``release``, by any task.
 
         A waiting exclusive request comes before later shared ones, which wait until it is done.
         """
@@ -31,19 +28,25 @@ class ExclusiveLock:
             await self._wait_for_change()
         if alone:
             self._closed = True
-        try:
-            while alone and self._inside:
-                await self._wait_for_change()
-            self._inside += 1
             try:
-                yield
-            finally:
-                self._inside -= 1
-        finally:
-            if alone:
-                self._closed = False
-            if self._waiting:
-                self._wake()
+                while self._inside:
+                    await self._wait_for_change()
+            except BaseException:
+                self._open_again()
+                raise
+        self._inside += 1
+
+    def release(self, alone: bool) -> None:
+        """Give the lock back, taken with the same ``alone``."""
+        self._inside -= 1
+        if alone:
+            self._open_again()
+        elif not self._inside:
+            self._wake()
+
+    def _open_again(self) -> None:
+        self._closed = False
+        self._wake()
 
     async def _wait_for_change(self) -> None:
         waiting = asyncio.get_running_loop().create_future()

@@ -13,9 +13,11 @@ from typing import Generic, TypeVar
 from failsoft.schemas.record import Record
 from failsoft.topics import hold
 
-IDLE_FETCH = 0.5
-"""The most seconds that one fetch waits for records. A rung whose first record becomes due earlier shortens the
-wait."""
+ASK_AGAIN = 0.5
+"""Seconds after which a lane asks again whether a paused ladder may be read. Nothing wakes it when a breaker closes."""
+
+LOOK_AGAIN = 5.0
+"""Seconds after which a lane looks again at a rung that is not due. The wall clock may have been set meanwhile."""
 
 LEAST_WAIT_MS = 50
 """Milliseconds between two reads of a rung whose first record is not due. Under steady traffic a record becomes due
@@ -41,13 +43,13 @@ class Readable(Generic[P]):
 
     Attributes:
         partitions: the partitions to fetch from.
-        wait_seconds: the longest that the fetch may wait for records.
+        wait_seconds: the longest that the lane may wait for records; None: until some arrive.
         resume: the partitions that the lane resumes at the consumer before the fetch.
         pause: the partitions that the lane pauses at the consumer before the fetch.
     """
 
     partitions: Sequence[P]
-    wait_seconds: float
+    wait_seconds: float | None
     resume: Sequence[P] = ()
     pause: Sequence[P] = ()
 
@@ -78,7 +80,8 @@ class RetrySchedule(Generic[P]):
         self._due: dict[P, int] = {}  # rungs whose first record is not due yet: its due time (epoch ms)
         self._stopped: set[P] = set()  # paused because the breaker is open
         self._next: dict[P, int] = {}  # the first offset that is not read and committed
-        self._wrote: set[P] = set()  # rungs to which this lane wrote since they were last empty
+        # Rungs to which this lane wrote since they were last empty, with the end offset that was known then.
+        self._wrote: dict[P, int | None] = {}
         self._live_seen = -LIVE_SEEN  # when a live event was last read (monotonic seconds)
         self._rests_until = 0.0  # monotonic seconds
 
@@ -121,15 +124,15 @@ class RetrySchedule(Generic[P]):
         """
         rest = self._rests_until - now
         if rest > 0:
-            return Readable((), max(min(IDLE_FETCH, rest), 0.001))
-        wait = IDLE_FETCH
+            return Readable((), max(min(ASK_AGAIN, rest), 0.001))
+        waits: list[float] = []
         partitions: list[P] = []
         resume: list[P] = []
         pause: list[P] = []
         for partition in self._ladder:
             due = self._due.get(partition)
             if due is not None and due > now_ms:
-                wait = min(wait, hold.wait_seconds(due, now_ms))
+                waits.append(min(max(hold.wait_seconds(due, now_ms), 0.001), LOOK_AGAIN))
             elif may_retry:
                 if due is not None or partition in self._stopped:
                     self._due.pop(partition, None)
@@ -139,7 +142,9 @@ class RetrySchedule(Generic[P]):
             elif partition not in self._stopped:
                 self._stopped.add(partition)
                 pause.append(partition)
-        return Readable(partitions, max(wait, 0.001), resume, pause)
+        if self._stopped:
+            waits.append(ASK_AGAIN)
+        return Readable(partitions, min(waits, default=None), resume, pause)
 
     def take(self, partition: P, fetched: Sequence[Record], now_ms: int) -> Taken:
         """Which of the records ``fetched`` from ``partition`` are due. Records of the replay topic are always due.
@@ -164,19 +169,21 @@ class RetrySchedule(Generic[P]):
         if partition in self._ladder:
             self._next[partition] = offset
 
-    def drained(self, partitions: Iterable[P], highwater: Highwater[P]) -> None:
-        """A fetch returned no records of ``partitions``, so they are read to the end offset.
+    def drained(self, partition: P, high: int | None) -> None:
+        """Everything of ``partition`` before its end offset ``high`` was taken; None: the end is not known.
 
-        The end offset may be beyond the last record: transaction markers have offsets too.
+        The end offset may be beyond the last record: transaction markers have offsets too. It says nothing about
+        records that this lane wrote after the broker reported it.
         """
-        for partition in partitions:
-            self._wrote.discard(partition)
-            high = highwater(partition)
-            if high is not None:
-                self._next[partition] = max(high, self._next[partition])
+        if high is None or self._wrote.get(partition, -1) == high:
+            return
+        self._wrote.pop(partition, None)
+        self._next[partition] = max(high, self._next[partition])
 
-    def committed(self, offsets: Mapping[P, int], wrote: Iterable[P]) -> None:
-        """A batch was committed up to ``offsets``, and it wrote records to the rungs ``wrote``."""
+    def committed(self, offsets: Mapping[P, int], wrote: Mapping[P, int | None]) -> None:
+        """A batch was committed up to ``offsets``, and it wrote records to the rungs ``wrote``, each with the end
+        offset that was known at that time, or None.
+        """
         self._next.update((partition, at) for partition, at in offsets.items() if partition in self._ladder)
         self._wrote.update(wrote)
 

@@ -36,13 +36,14 @@ from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.topics.layout import Topology
 from failsoft.workers.execution.runner import Runner
+from failsoft.workers.execution.shared_calls import SharedCalls
 from failsoft.workers.fleet.control_plane import ControlPlane
 from failsoft.workers.fleet.owner import Owner
 from failsoft.workers.fleet.sync import Sync
 from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
-from failsoft.workers.lanes.lane import Deps
+from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.scoring.plan import Plan
 from failsoft.workers.serving import loader
 from failsoft.workers.serving.pipeline import load_cards, make_plan
@@ -210,8 +211,8 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
     app.failures = FailureLog(structlog.get_logger("failsoft.answers"))
     app.lanes = Lanes(
         topics=[*pipeline.input.topics, pipeline.names.replay, *plan.rungs],
-        partitions=topology.partitions,
-        make_consumer=clients.consumer,
+        outputs=[pipeline.names.scored, pipeline.names.dead, *plan.rungs],
+        clients=clients,
         deps=_lane_deps(pipeline, plan, registry, app, clients, metrics),
         on_fatal=options.on_fatal or (lambda error: die(app, error)),
         observe=lambda lanes: _observe(lanes, metrics, pipeline),
@@ -279,9 +280,8 @@ def _lane_deps(
         names=pipeline.names,
         plan=plan,
         registry=registry,
-        runner=app.runner,
+        calls=SharedCalls(app.runner, time.monotonic),
         reporter=Reporter(metrics, app.failures, plan.primary, time.time, time.monotonic),
-        make_producer=clients.producer,
         make_known=make_known,
         on_result=app.versions.on_result,
         exactly_once=pipeline.guarantee == "exactly_once",
@@ -344,8 +344,6 @@ def die(app: App, error: BaseException) -> None:
 def _observe(lanes: Lanes, metrics: Metrics, pipeline: Settings) -> None:
     """Sets the gauges of waiting and overdue retries of each rung; called periodically."""
     now_ms = time.time() * 1000
-    if not lanes.lanes and lanes.not_ready() is None:
-        metrics.set("failsoft_last_progress_timestamp_seconds", time.time())  # an idle worker counts as making progress
     for name, _ in pipeline.retry.rungs:
         topic = pipeline.names.retry(name)
         waiting = sum(lane.lag(lanes.ends).get(topic, 0) for lane in lanes.lanes.values())

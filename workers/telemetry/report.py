@@ -37,15 +37,18 @@ class Reporter:
         self._metrics, self._failures, self._model, self._wall, self._clock = metrics, failures, model, wall, clock
 
     def idle(self) -> None:
-        """A lane's fetch returned nothing to score. That counts as progress too."""
+        """All lanes wait for records. That counts as progress too."""
         self._metrics.set("failsoft_last_progress_timestamp_seconds", self._wall())
 
-    def committed(self, records: Sequence[Record], scored: Scored, started: float, began: float) -> None:
-        """Report a batch that was read at ``started``, and whose transaction began at ``began`` (monotonic seconds)."""
+    def transaction(self, seconds: float) -> None:
+        """A transaction was committed, which took ``seconds``."""
+        self._metrics.observe("failsoft_transaction_seconds", seconds)
+
+    def committed(self, records: Sequence[Record], scored: Scored, arrived: float) -> None:
+        """Report a committed batch, whose oldest record was fetched at ``arrived`` (monotonic seconds)."""
         now, m = self._clock(), self._metrics
         done = len(records) - len(scored.held)
-        m.observe("failsoft_event_latency_seconds", now - started, done)
-        m.observe("failsoft_transaction_seconds", now - began)
+        m.observe("failsoft_event_latency_seconds", now - arrived, done)
         m.observe("failsoft_batch_size", done)
         m.set("failsoft_last_progress_timestamp_seconds", self._wall())
         for (topic, outcome), n in scored.outcomes.items():

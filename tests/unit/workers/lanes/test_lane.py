@@ -1,4 +1,4 @@
-"""A lane against a consumer made of lists: which records it holds, from where it reads on, and how it is closed."""
+"""A lane by itself: which records it holds, from where it reads on, what it commits ahead, and how it is closed."""
 
 from __future__ import annotations
 
@@ -7,174 +7,62 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
-import numpy as np
+import pytest
 from aiokafka import TopicPartition
-from aiokafka.structs import OffsetAndMetadata
 
-from failsoft.topics.names import Names
-from failsoft.workers.lanes.exclusive import ExclusiveLock
-from failsoft.workers.lanes.lane import Deps, Lane
+from failsoft.workers.lanes.lane import KEPT_MS, Stage
 from failsoft.workers.lanes.retry_schedule import LEAST_WAIT_MS
 from tests.kafka import eventually
-from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, FakeBoard, Rec, events, fine, plan, waiting
-
-RUNG = TopicPartition("loans.retry.5s", 0)
-TPS = [TopicPartition(t, 0) for t in (INPUT, REPLAY, *RUNGS)]
-
-
-class Log(dict[TopicPartition, list[Any]]):
-    """A consumer over partitions that are lists of records; None is a transaction marker. ``stored`` has the group's
-    committed offsets and their metadata.
-    """
-
-    def __init__(
-        self,
-        given: Mapping[TopicPartition, list[Any]],
-        stored: Mapping[TopicPartition, tuple[int, str | None]] | None = None,
-    ) -> None:
-        super().__init__({tp: given.get(tp, []) for tp in TPS})
-        self.at = dict.fromkeys(TPS, 0)
-        self.paused: set[TopicPartition] = set()
-        self.stored = stored or {}
-        self._coordinator = SimpleNamespace(fetch_committed_offsets=self._stored)
-
-    async def _stored(self, tps: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
-        return {tp: OffsetAndMetadata(*self.stored[tp]) for tp in tps if tp in self.stored}
-
-    async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
-        return dict.fromkeys(tps, 0)
-
-    def seek(self, tp: TopicPartition, offset: int) -> None:
-        self.at[tp] = offset
-
-    async def position(self, tp: TopicPartition) -> int:
-        return self.at[tp]
-
-    def highwater(self, tp: TopicPartition) -> int:
-        return len(self[tp])
-
-    def pause(self, *tps: TopicPartition) -> None:
-        self.paused |= {*tps}
-
-    def resume(self, *tps: TopicPartition) -> None:
-        self.paused -= {*tps}
-
-    async def getmany(self, *tps: TopicPartition, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
-        found = {tp: [r for r in self[tp][self.at[tp] :] if r] for tp in tps if tp not in self.paused}
-        self.at |= {tp: len(self[tp]) for tp in found}
-        if not any(found.values()):
-            await asyncio.sleep(3600)
-        return {tp: records for tp, records in found.items() if records}
-
-
-class Ledger:
-    """A producer that keeps the committed offsets and their metadata. ``offsets`` are those of batches, ``notes`` those
-    of all commits, also of crash markers. With ``opens`` False it never starts.
-    """
-
-    def __init__(self, opens: bool = True) -> None:
-        self.opens = opens
-        self.offsets: list[dict[TopicPartition, int]] = []
-        self.notes: list[dict[TopicPartition, tuple[int, str]]] = []
-        self.starting = self.stopped = False
-
-    async def start(self) -> None:
-        self.starting = True
-        if not self.opens:
-            await asyncio.sleep(3600)
-
-    async def stop(self) -> None:
-        self.stopped = True
-
-    async def partitions_for(self, topic: str) -> set[int]:
-        return {0}
-
-    async def begin_transaction(self) -> None: ...
-
-    def create_batch(self) -> Any:
-        builder = SimpleNamespace(append=lambda *row: row, size=lambda: 10)
-        return SimpleNamespace(_builder=builder, close=lambda: None)
-
-    async def send_batch(self, batch: Any, topic: str, partition: int) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
-
-    async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, tuple[int, str]], group: str) -> None:
-        self.notes.append(dict(offsets))
-        if not any("among" in metadata or "alone" in metadata for _, metadata in offsets.values()):
-            self.offsets.append({tp: at for tp, (at, _) in offsets.items()})
-
-    async def commit_transaction(self) -> None: ...
-
-
-def lane(log: Log, ledger: Ledger) -> Lane:
-    async def make_known(_: int) -> None:
-        return None
-
-    async def run(call: Any) -> Any:
-        return fine(call)
-
-    registry = FakeBoard()
-    deps = SimpleNamespace(
-        names=Names("loans"),
-        plan=plan(),
-        registry=SimpleNamespace(
-            serving=registry.serving,
-            admit=registry.admit,
-            report=registry.report,
-            may_retry=lambda model: True,
-            request_probes=lambda model: None,
-        ),
-        runner=SimpleNamespace(run=run),
-        reporter=SimpleNamespace(idle=lambda: None, committed=lambda *_: None),
-        make_producer=lambda index: ledger,
-        make_known=make_known,
-        on_result=lambda call, result: None,
-        exactly_once=True,
-        wall=lambda: NOW_MS / 1000,
-        clock=lambda: 0.0,
-        draws=lambda n: np.full(n, 0.5),
-        exclusive=ExclusiveLock(),
-    )
-    return Lane(0, TPS, cast(Any, log), cast(Deps, deps))
+from tests.kit import NOW_MS, events, waiting
+from tests.lane_kit import AGAIN, LIVE, RUNG, LaneUnderTest, Ledger
 
 
 async def test_offsets_are_committed_past_a_transactions_marker() -> None:
     """A committed offset at a marker goes out of range when retention empties the rung, although no record is lost."""
-    log = Log({RUNG: [waiting(offset=0), waiting(offset=1), None], TopicPartition(REPLAY, 0): [None, None]})
-    ledger = Ledger()
-    tested = lane(log, ledger)
-    running = asyncio.create_task(tested.run())
-    await eventually(lambda: ledger.offsets, 10, "a commit")
-    tested.close()
-    await running
-    assert ledger.offsets == [{RUNG: 3, TopicPartition(REPLAY, 0): 2}]
+    tested = LaneUnderTest(
+        {RUNG: [waiting(offset=0), waiting(offset=1), None], AGAIN: [None, waiting("loans.replay", 1)]}
+    )
+    await tested.run(lambda: tested.ledger.offsets)
+    assert tested.ledger.offsets == [{RUNG: 3, AGAIN: 2}]
 
 
-async def test_a_record_that_is_not_due_is_neither_scored_nor_committed() -> None:
-    """The rung is read on from its first record that is not due."""
-    log = Log({RUNG: [waiting(offset=0), waiting(offset=1, due_ms=NOW_MS + 500), waiting(offset=2), None]})
-    ledger = Ledger()
-    tested = lane(log, ledger)
-    running = asyncio.create_task(tested.run())
-    await eventually(lambda: ledger.offsets, 10, "a commit")
-    tested.close()
-    await running
-    assert ledger.offsets == [{RUNG: 1}]
-    assert log.paused == {RUNG} and tested.overdue == {RUNG.topic: NOW_MS + 500}
+async def test_a_record_that_is_due_soon_is_neither_scored_nor_committed_and_stays_in_memory() -> None:
+    """The rung is read on from its first record that is not due, without another fetch."""
+    tested = LaneUnderTest({RUNG: [waiting(offset=0), waiting(offset=1, due_ms=NOW_MS + 500), waiting(offset=2), None]})
+    await tested.run(lambda: tested.ledger.offsets)
+    assert tested.ledger.offsets == [{RUNG: 1}]
+    assert tested.lane.overdue == {RUNG.topic: NOW_MS + 500}
 
 
-async def test_a_rung_is_not_fetched_again_at_once() -> None:
-    """If a record is due each millisecond, each fetch would also return all records that wait after it."""
-    log = Log({RUNG: [waiting(offset=0), waiting(offset=1, due_ms=NOW_MS + 1), None]})
-    ledger = Ledger()
-    tested = lane(log, ledger)
-    running = asyncio.create_task(tested.run())
-    await eventually(lambda: ledger.offsets, 10, "a commit")
-    tested.close()
-    await running
-    assert tested.overdue == {RUNG.topic: NOW_MS + LEAST_WAIT_MS}
+async def test_records_that_stay_in_memory_are_scored_when_they_are_due() -> None:
+    """In order, and together with the marker after them."""
+    rung = [waiting(offset=0), waiting(offset=1, due_ms=NOW_MS + 500), waiting(offset=2), None]
+    tested = LaneUnderTest({RUNG: rung})
+
+    def due() -> bool:
+        if tested.ledger.offsets:
+            tested.now = 0.6
+            tested.lane.inbox.wake()
+        return len(tested.ledger.offsets) == 2
+
+    await tested.run(due)
+    assert tested.ledger.offsets == [{RUNG: 1}, {RUNG: 4}] and tested.sizes == [1, 2]
+
+
+async def test_a_rung_that_is_due_later_is_not_kept_in_memory() -> None:
+    """A rung may hold millions of records: it is fetched again when its first one is due."""
+    later = NOW_MS + KEPT_MS + 1
+    tested = LaneUnderTest({RUNG: [waiting(offset=0), waiting(offset=1, due_ms=later), None]})
+    await tested.run(lambda: tested.ledger.offsets)
+    assert tested.ledger.offsets == [{RUNG: 1}]
+    assert RUNG in tested.fetcher.paused and tested.lane.overdue == {RUNG.topic: later}
+
+
+async def test_a_rung_is_not_looked_at_again_at_once() -> None:
+    """If a record is due each millisecond, each look would cost as much as the whole chunk."""
+    tested = LaneUnderTest({RUNG: [waiting(offset=0), waiting(offset=1, due_ms=NOW_MS + 1), None]})
+    await tested.run(lambda: tested.ledger.offsets)
+    assert tested.lane.overdue == {RUNG.topic: NOW_MS + LEAST_WAIT_MS}
 
 
 async def test_any_number_of_forged_due_times_are_skipped_and_the_first_true_one_holds() -> None:
@@ -182,33 +70,91 @@ async def test_any_number_of_forged_due_times_are_skipped_and_the_first_true_one
     restart.
     """
     forged = [waiting(offset=i, due_ms=NOW_MS + 10**10) for i in range(3000)]
-    log = Log({RUNG: [*forged, waiting(offset=3000), waiting(offset=3001, due_ms=NOW_MS + 1)]})
-    ledger = Ledger()
-    tested = lane(log, ledger)
-    running = asyncio.create_task(tested.run())
-    await eventually(lambda: ledger.offsets, 10, "a commit")
-    tested.close()
-    await running
-    assert ledger.offsets == [{RUNG: 3001}]
+    tested = LaneUnderTest({RUNG: [*forged, waiting(offset=3000), waiting(offset=3001, due_ms=NOW_MS + 1)]})
+    await tested.run(lambda: sum(tested.sizes) == 3001 and tested.ledger.offsets[-1] == {RUNG: 3001})
+
+
+class Slow(Ledger):
+    """A producer whose commits wait for ``go``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+        self.began = 0
+
+    async def commit(self, outputs: Any, offsets: Mapping[TopicPartition, tuple[int, str]], member: Any) -> None:
+        if not any("among" in metadata for _, metadata in offsets.values()):
+            self.began += 1
+            await self.go.wait()
+        await super().commit(outputs, offsets, member)
+
+
+def _one_by_one(ledger: Ledger) -> LaneUnderTest:
+    """A lane with three events, which it takes one by one. It is not watched, so that it may score ahead."""
+    tested = LaneUnderTest({LIVE: [*events(3)]}, ledger=ledger)
+    tested.lane._crashes.passed(LIVE, 0, True)
+    cast(Any, tested.lane)._batch_size = SimpleNamespace(limit=1, adapt=lambda *_: None)
+    return tested
+
+
+async def test_a_lane_scores_one_batch_ahead_of_its_commit_and_no_further() -> None:
+    """The second batch waits, scored, while the first one commits; the third is not taken. They commit in order."""
+    ledger = Slow()
+    tested = _one_by_one(ledger)
+
+    async def facts() -> None:
+        await eventually(lambda: len(tested.sizes) == 2 and tested.lane.stage is Stage.COMMITTING, 10, "two batches")
+        assert ledger.began == 1 and ledger.offsets == []
+        ledger.go.set()
+
+    checking = asyncio.create_task(facts())
+    await tested.run(lambda: len(ledger.offsets) == 3)
+    await checking
+    assert ledger.offsets == [{LIVE: 1}, {LIVE: 2}, {LIVE: 3}]
+
+
+async def test_a_lane_that_is_closed_commits_what_it_has_taken() -> None:
+    """A rebalance or SIGTERM waits for the batch that commits and for the one that is scored."""
+    ledger = Slow()
+    tested = _one_by_one(ledger)
+    running, committing = asyncio.create_task(tested.lane.run()), asyncio.create_task(tested.committer.run())
+    await eventually(lambda: len(tested.sizes) == 2, 10, "two batches")
+    tested.lane.close()
+    assert not running.done()
+    ledger.go.set()
+    await asyncio.wait_for(running, 10)
+    committing.cancel()
+    assert ledger.offsets == [{LIVE: 1}, {LIVE: 2}] and tested.lane.stage is Stage.CLOSED
+
+
+async def test_a_partition_that_cannot_be_read_ends_the_lane() -> None:
+    """The error ends the worker. The next owner starts from the last commit."""
+    tested = LaneUnderTest({LIVE: [*events(1)]})
+    tested.lane.inbox.fail(OSError("out of range"))
+    with pytest.raises(OSError, match="out of range"):
+        await tested.run(lambda: False)
 
 
 async def test_a_lane_that_is_opening_can_be_closed() -> None:
     """A rebalance or SIGTERM does not wait for a broker that does not answer."""
-    ledger = Ledger(opens=False)
-    log = Log({TopicPartition(INPUT, 0): cast(list[Rec], events(1))})
-    tested = lane(log, ledger)
-    running = asyncio.create_task(tested.run())
-    await eventually(lambda: ledger.starting, 10, "the lane to be opening")
-    tested.close()
+    asked = asyncio.Event()
+
+    async def never(*_: Any) -> Any:
+        asked.set()
+        await asyncio.sleep(3600)
+
+    tested = LaneUnderTest({LIVE: [*events(1)]})
+    tested.lane._start = never
+    running = asyncio.create_task(tested.lane.run())
+    await asked.wait()
+    tested.lane.close()
     await asyncio.wait_for(running, 10)
-    await tested.stop()
-    assert ledger.stopped and ledger.offsets == []
+    assert tested.ledger.offsets == []
 
 
 async def test_a_lane_that_was_closed_before_it_ran_does_nothing() -> None:
-    """It is not opened, so it fences no other owner."""
-    ledger = Ledger()
-    tested = lane(Log({TopicPartition(INPUT, 0): cast(list[Rec], events(1))}), ledger)
-    tested.close()
-    await asyncio.wait_for(tested.run(), 10)
-    assert ledger.offsets == []
+    """It is not opened."""
+    tested = LaneUnderTest({LIVE: [*events(1)]})
+    tested.lane.close()
+    await asyncio.wait_for(tested.lane.run(), 10)
+    assert tested.ledger.offsets == [] and tested.lane.stage is Stage.CLOSED

@@ -6,10 +6,11 @@ import pytest
 
 from failsoft.topics.hold import SLACK_MS
 from failsoft.workers.lanes.retry_schedule import (
-    IDLE_FETCH,
+    ASK_AGAIN,
     LADDER_RESTS,
     LEAST_WAIT_MS,
     LIVE_SEEN,
+    LOOK_AGAIN,
     Readable,
     RetrySchedule,
     Taken,
@@ -40,7 +41,7 @@ def test_a_new_ladder_is_read_at_once() -> None:
     """Nothing is paused and nothing is resumed."""
     found = _opened(RUNG, NEXT, AGAIN).readable(NOW_MS, NOW, True)
     assert {*found.partitions} == {RUNG, NEXT, AGAIN}
-    assert found == Readable(found.partitions, IDLE_FETCH, [], [])
+    assert found == Readable(found.partitions, None, [], [])
 
 
 def test_the_records_before_the_first_that_is_not_due_are_taken() -> None:
@@ -55,9 +56,9 @@ def test_a_rung_that_is_not_due_is_left_out_until_it_is_due_and_resumed_then() -
     """Until then, the fetch of the other partitions waits at most until the rung is due."""
     schedule = _held(NOW_MS + 200)
     assert schedule.readable(NOW_MS, NOW, True) == Readable([], 0.2, [], [])
-    assert schedule.readable(NOW_MS + 200, NOW, True) == Readable([RUNG], IDLE_FETCH, [RUNG], [])
+    assert schedule.readable(NOW_MS + 200, NOW, True) == Readable([RUNG], None, [RUNG], [])
     assert not schedule.is_held(RUNG) and schedule.overdue == {}
-    assert schedule.readable(NOW_MS + 201, NOW, True) == Readable([RUNG], IDLE_FETCH, [], [])
+    assert schedule.readable(NOW_MS + 201, NOW, True) == Readable([RUNG], None, [], [])
 
 
 def test_a_rung_is_held_for_a_least_time() -> None:
@@ -67,7 +68,7 @@ def test_a_rung_is_held_for_a_least_time() -> None:
 
 def test_the_wait_is_never_zero_and_never_longer_than_idle() -> None:
     """A due time far in the future does not delay the fetch of other partitions."""
-    assert _held(NOW_MS + 5_000).readable(NOW_MS, NOW, True).wait_seconds == IDLE_FETCH
+    assert _held(NOW_MS + 50_000).readable(NOW_MS, NOW, True).wait_seconds == LOOK_AGAIN
     schedule = _held(NOW_MS + 200)
     assert schedule.readable(NOW_MS + 199, NOW, True).wait_seconds == pytest.approx(0.001)
 
@@ -89,9 +90,9 @@ def test_replay_has_no_due_times() -> None:
 def test_while_the_breaker_is_open_the_ladder_is_paused_once_and_resumed_after() -> None:
     """Leaving the rung out of the fetch is not enough: a consumer prefetches every partition that is not paused."""
     schedule = _opened(RUNG)
-    assert schedule.readable(NOW_MS, NOW, False) == Readable([], IDLE_FETCH, [], [RUNG])
-    assert schedule.readable(NOW_MS, NOW, False) == Readable([], IDLE_FETCH, [], [])
-    assert schedule.readable(NOW_MS, NOW, True) == Readable([RUNG], IDLE_FETCH, [RUNG], [])
+    assert schedule.readable(NOW_MS, NOW, False) == Readable([], ASK_AGAIN, [], [RUNG])
+    assert schedule.readable(NOW_MS, NOW, False) == Readable([], ASK_AGAIN, [], [])
+    assert schedule.readable(NOW_MS, NOW, True) == Readable([RUNG], None, [RUNG], [])
 
 
 def test_a_rung_that_becomes_due_while_the_breaker_is_open_stays_paused() -> None:
@@ -143,21 +144,24 @@ def test_a_rung_that_is_not_due_does_not_wait_and_one_that_became_due_does() -> 
     assert schedule.waits(NOW_MS + 200, {RUNG: 0}.get)
 
 
-def test_a_rung_that_this_lane_wrote_to_waits_until_it_is_drained() -> None:
-    """A paused rung is not fetched, so its end offset is out of date."""
+@pytest.mark.parametrize("known", [0, None])
+def test_a_rung_that_this_lane_wrote_to_waits_until_it_is_drained(known: int | None) -> None:
+    """A paused rung is not fetched, so the end offset from before the write says nothing about what was written."""
     schedule = _opened(RUNG)
-    schedule.committed({}, [RUNG])
+    schedule.committed({}, {RUNG: known})
     assert schedule.waits(NOW_MS, {RUNG: 0}.get)
-    schedule.drained([RUNG], {RUNG: 0}.get)
-    assert not schedule.waits(NOW_MS, {RUNG: 0}.get)
+    schedule.drained(RUNG, known)
+    assert schedule.waits(NOW_MS, {RUNG: 0}.get)
+    schedule.drained(RUNG, 2)
+    assert not schedule.waits(NOW_MS, {RUNG: 2}.get)
 
 
 def test_a_drained_rung_is_read_up_to_its_end_offset() -> None:
     """Transaction markers at the end are no records. The position never goes back; an unknown end changes nothing."""
     schedule = _opened(RUNG)
-    schedule.drained([RUNG], {RUNG: 9}.get)
-    schedule.drained([RUNG], {RUNG: 4}.get)
-    schedule.drained([RUNG], {RUNG: None}.get)
+    schedule.drained(RUNG, 9)
+    schedule.drained(RUNG, 4)
+    schedule.drained(RUNG, None)
     assert schedule.lag({RUNG: 9}) == {RUNG[0]: 0} and not schedule.waits(NOW_MS, {RUNG: 9}.get)
     assert schedule.waits(NOW_MS, {RUNG: 10}.get)
 
@@ -169,6 +173,6 @@ def test_lag_counts_records_that_are_written_and_not_read() -> None:
     live = ("loans", 0)
     for partition in (RUNG, NEXT, live):
         schedule.opened(partition, 3)
-    schedule.committed({RUNG: 4, live: 9}, [])
+    schedule.committed({RUNG: 4, live: 9}, {})
     assert schedule.lag({RUNG: 10, NEXT: 1, AGAIN: 7, live: 20}) == {RUNG[0]: 6, NEXT[0]: 0}
     assert schedule.lag({RUNG: 10}) == {RUNG[0]: 6}

@@ -21,7 +21,7 @@ def _report(records: list[Rec]) -> tuple[CollectorRegistry, list[structlog.typin
     with structlog.testing.capture_logs() as lines:
         log = FailureLog(structlog.get_logger("test"))
         reporter = Reporter(Metrics(registry), log, "m", lambda: NOW_MS / 1000, lambda: 10.0)
-        reporter.committed(records, run(records, models={"m": broken}), started=9.5, began=9.9)
+        reporter.committed(records, run(records, models={"m": broken}), arrived=9.5)
     return registry, lines
 
 
@@ -47,7 +47,7 @@ def test_a_member_missing_from_an_answer_is_logged() -> None:
         reporter = Reporter(Metrics(CollectorRegistry()), log, "m", lambda: NOW_MS / 1000, lambda: 10.0)
         registry = FakeBoard(versions={"a": 1, "b": 2, "c": 3})
         records = events(2)
-        reporter.committed(records, run(records, trio(), registry, {"b": failing(1)}), started=9.5, began=9.9)
+        reporter.committed(records, run(records, trio(), registry, {"b": failing(1)}), arrived=9.5)
     (line,) = lines
     assert (line["event_id"], line["kind"], line["model"]) == ("e1", "model_error", "m")
     assert line["message"].startswith("b@2: ")

@@ -1,0 +1,55 @@
+"""What all lanes of a worker share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from failsoft.models.answers.last_known import LastKnown
+from failsoft.topics.names import Names
+from failsoft.workers.lanes.exclusive import ExclusiveLock
+from failsoft.workers.scoring.plan import Call, CallResult, Plan
+from failsoft.workers.serving.registry import ServingRegistry
+from failsoft.workers.telemetry.report import Reporter
+
+
+class Calls(Protocol):
+    """The part of failsoft.workers.execution.shared_calls.SharedCalls that lanes use; it is documented there."""
+
+    def run(self, call: Call, lane: int) -> Awaitable[CallResult]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """What all lanes of a worker share.
+
+    Attributes:
+        names: the pipeline's topic, group and transaction names.
+        plan: the pipeline's models, fallback chain and ladder.
+        registry: the versions that serve here, and their breakers.
+        calls: runs the calls to models; rows of several lanes may share a run.
+        reporter: writes metrics and failure logs of each committed batch.
+        make_known: restores the answers for ``last_known`` of a lane; None if the chain has no such link.
+        on_result: called with each call and its result.
+        exactly_once: outputs are written in transactions.
+        wall: the wall clock (epoch seconds).
+        clock: the monotonic clock (seconds).
+        draws: gives n uniform random draws in [0, 1).
+        exclusive: the lock with which a lane runs a batch alone in the process.
+    """
+
+    names: Names
+    plan: Plan
+    registry: ServingRegistry
+    calls: Calls
+    reporter: Reporter
+    make_known: Callable[[int], Coroutine[Any, Any, LastKnown | None]]
+    on_result: Callable[[Call, CallResult], None]
+    exactly_once: bool
+    wall: Callable[[], float]
+    clock: Callable[[], float]
+    draws: Callable[[int], np.ndarray[Any, np.dtype[np.float64]]]
+    exclusive: ExclusiveLock = field(default_factory=ExclusiveLock)

@@ -1,0 +1,74 @@
+"""Where each lane begins to read: the committed offsets of all lanes that open, with one request for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
+
+from aiokafka import TopicPartition
+
+OffsetAndMetadata = tuple[int, str]
+"""An offset and its metadata. The metadata is "" or a crash marker (failsoft.workers.lanes.crash_marks)."""
+
+AGAIN_AFTER = 0.05
+"""Seconds until unstable offsets are asked for again. A dead worker's transaction ends within its timeout of 8 s."""
+
+Stable = tuple[Mapping[TopicPartition, OffsetAndMetadata], Set[TopicPartition]]
+"""The committed offsets that are stable, and the partitions whose offsets a transaction still may change."""
+
+
+class StartOffsets:
+    """Answers all lanes of one assignment.
+
+    Args:
+        committed: asks the group's coordinator once, for all given partitions. Partitions without a committed offset
+            are in neither part of its answer.
+        earliest: the first offsets of partitions.
+    """
+
+    def __init__(
+        self,
+        committed: Callable[[Set[TopicPartition]], Awaitable[Stable]],
+        earliest: Callable[[Set[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]],
+    ) -> None:
+        self._committed = committed
+        self._earliest = earliest
+        self._asked: dict[asyncio.Future[Mapping[TopicPartition, OffsetAndMetadata]], frozenset[TopicPartition]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def of(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, OffsetAndMetadata]:
+        """Where to begin with each of ``partitions``, as soon as the committed offsets of all of them are stable.
+
+        A partition without a committed offset is read from its beginning, so that no event is skipped.
+        """
+        found: asyncio.Future[Mapping[TopicPartition, OffsetAndMetadata]] = asyncio.get_running_loop().create_future()
+        self._asked[found] = frozenset(partitions)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._answer(), name="start-offsets")
+        return await found
+
+    async def _answer(self) -> None:
+        """Ask until every lane has its answer. An error is the answer to all of them."""
+        try:
+            while waiting := self._waiting():
+                stable, unstable = await self._committed(frozenset().union(*waiting.values()))
+                ready = {found: tps for found, tps in waiting.items() if not tps & unstable}
+                missing = {tp for tps in ready.values() for tp in tps if tp not in stable}
+                first = await self._earliest(missing) if missing else {}
+                for found, tps in ready.items():
+                    if not found.done():
+                        found.set_result({tp: stable[tp] if tp in stable else (first[tp], "") for tp in tps})
+                if unstable:
+                    await asyncio.sleep(AGAIN_AFTER)
+        except Exception as e:  # noqa: BLE001
+            for found in self._waiting():
+                found.set_exception(e)
+        finally:
+            self._task = None
+
+    def _waiting(
+        self,
+    ) -> Mapping[asyncio.Future[Mapping[TopicPartition, OffsetAndMetadata]], frozenset[TopicPartition]]:
+        """The lanes that still wait. One that was closed meanwhile has cancelled its future."""
+        self._asked = {found: tps for found, tps in self._asked.items() if not found.done()}
+        return self._asked
