@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import structlog
@@ -118,11 +118,8 @@ class Lanes(Service):  # type: ignore[misc]
         self._committer = Committer(self._producer, self._deps.clock, self._deps.reporter.transaction)
         self._membership = self._clients.membership()
         self._fetcher = self._clients.fetcher(self._membership.client, self._deliver, self._cannot_fetch)
-        loop = asyncio.get_running_loop()
-        for name, work in (("committer", self._committer.run()), ("fetcher", self._fetcher.run())):
-            task = loop.create_task(work, name=name)
-            task.add_done_callback(self._task_ended)
-            self._tasks.append(task)
+        self._run("committer", self._committer.run())
+        self._run("fetcher", self._fetcher.run())
         self._watchdog = threading.Thread(target=self._watchdog_loop, name="failsoft-watchdog", daemon=True)
         self._watchdog.start()
         await self._membership.join(self._topics, _Listener(self))
@@ -228,7 +225,7 @@ class Lanes(Service):  # type: ignore[misc]
             inbox = Inbox(self._fetcher, self._deps.clock)
             lane = self.lanes[index] = Lane(index, tps, inbox, self._committer, start.of, self._deps)
             task = asyncio.get_running_loop().create_task(lane.run(), name=f"lane-{index}")
-            task.add_done_callback(self._task_ended)
+            task.add_done_callback(self._lane_ended)
             self._runs[index] = task
         self._joined = True
         log.info("lanes assigned", lanes=sorted(by_index))
@@ -257,7 +254,18 @@ class Lanes(Service):  # type: ignore[misc]
             if self._committer is not None:
                 self._committer.member = None
 
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run the committer or the fetcher until the clients are stopped."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        task.add_done_callback(self._client_ended)
+        self._tasks.append(task)
+
+    def _client_ended(self, task: asyncio.Task[None]) -> None:
+        self._lane_ended(task)
+        if not self._draining and not self._failed:
+            self.fatal(Fatal(f"the {task.get_name()} has ended"))
+
+    def _lane_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             if not self._draining:
                 self.fatal(Fatal(f"{task.get_name()} was cancelled"))

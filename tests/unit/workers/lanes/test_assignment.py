@@ -16,10 +16,11 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from failsoft.topics import admin
-from failsoft.workers.kafka.clients import Clients
+from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes import assignment as module
-from failsoft.workers.lanes.assignment import Fatal, Lanes, _Listener
-from failsoft.workers.lanes.lane import Deps
+from failsoft.workers.lanes.assignment import CHUNK_BYTES, FETCHED_BYTES, Fatal, Lanes, _Listener
+from failsoft.workers.lanes.committer import Committer
+from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.process import composition, serve
 from failsoft.workers.process.composition import Options
 from tests.kafka import eventually
@@ -29,21 +30,21 @@ TOPICS = ("in", "retry")
 ASSIGNED = [TopicPartition(t, 0) for t in TOPICS]
 
 
-class Consumer:
-    """A consumer that has joined its group. ``error`` is the group's error, ``fetching`` the task of its fetcher."""
+class Client:
+    """A Kafka client of the worker: its membership, its fetcher or its producer. ``error`` is the group's error."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self.fetching: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._fetcher = SimpleNamespace(error_future=self.fetching)
-        self._coordinator = SimpleNamespace(check_errors=self._check)
+        self.client = None
+        self.partition_bytes = 0
         self.stopped = False
 
-    def _check(self) -> None:
+    def check(self) -> None:
         if self.error is not None:
             raise self.error
 
-    def pause(self, tp: TopicPartition) -> None: ...
+    def member(self) -> GroupMember:
+        return GroupMember("loans", 3, "m", "w")
 
     async def stop(self) -> None:
         self.stopped = True
@@ -55,16 +56,13 @@ class SlowLane:
     def __init__(self, index: int, *_: Any) -> None:
         self.index = index
         self.done = asyncio.Event()
-        self.closed = self.stopped = False
+        self.closed = False
 
     async def run(self) -> None:
         await self.done.wait()
 
     def close(self) -> None:
         self.closed = True
-
-    async def stop(self) -> None:
-        self.stopped = True
 
 
 @pytest.fixture
@@ -75,9 +73,10 @@ def fatal() -> list[BaseException]:
 @pytest.fixture
 async def lanes(monkeypatch: pytest.MonkeyPatch, fatal: list[BaseException]) -> Lanes:
     monkeypatch.setattr(module, "Lane", SlowLane)
-    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0))
-    found = Lanes(TOPICS, 1, cast(Any, Consumer), deps, fatal.append, lambda _: None)
-    found._consumer = Consumer()
+    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=SimpleNamespace(rungs={"retry": 5.0})))
+    found = Lanes(TOPICS, ["scored"], cast(Any, None), deps, fatal.append, lambda _: None)
+    found._membership, found._fetcher, found._producer = (cast(Any, Client()) for _ in range(3))
+    found._committer = Committer(cast(Any, found._producer), lambda: 0.0, lambda _: None)
     return found
 
 
@@ -96,7 +95,6 @@ async def test_a_rebalance_in_a_drain_waits_for_its_lanes_and_starts_none(
     assert not done
     lane.done.set()
     await asyncio.wait_for(asyncio.gather(draining, revoking), 10)
-    assert lane.stopped
     lanes.assigned(ASSIGNED)
     assert not lanes.lanes and not fatal
 
@@ -109,13 +107,13 @@ async def test_a_drain_that_does_not_end_is_fatal(
     """
     monkeypatch.setattr(module, "DRAIN", 0.01)
     lanes.assigned(ASSIGNED)
-    with pytest.raises(Fatal, match="1 lanes did not end"):
+    with pytest.raises(Fatal, match="1 lanes did not commit"):
         await lanes.drain()
     assert [type(e) for e in fatal] == [Fatal]
 
 
 async def test_a_drain_does_not_wait_for_an_unreachable_group(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A drain cuts the consumer off after LEAVE: the lanes are closed, so nothing is lost."""
+    """A drain cuts the group off after LEAVE: the lanes are closed, so nothing is lost. The other clients stop."""
     monkeypatch.setattr(module, "LEAVE", 0.01)
 
     asked: list[str] = []
@@ -124,13 +122,13 @@ async def test_a_drain_does_not_wait_for_an_unreachable_group(lanes: Lanes, monk
         asked.append("stop")
         await asyncio.sleep(3600)
 
-    lanes._consumer.stop = never
+    lanes._membership.stop = never
     await asyncio.wait_for(lanes.drain(), 10)
-    assert asked == ["stop"]
+    assert asked == ["stop"] and lanes._fetcher.stopped and lanes._producer.stopped
     assert lanes.not_ready() == "draining"
 
 
-async def test_a_consumer_that_ends_as_cancelled_does_not_cancel_the_drain(lanes: Lanes) -> None:
+async def test_a_client_that_ends_as_cancelled_does_not_cancel_the_drain(lanes: Lanes) -> None:
     """Without a broker aiokafka's ``stop`` ends as cancelled. That must not end a drain on SIGTERM with the exit code
     of Ctrl-C.
     """
@@ -138,7 +136,7 @@ async def test_a_consumer_that_ends_as_cancelled_does_not_cancel_the_drain(lanes
     async def cancelled() -> None:
         raise asyncio.CancelledError
 
-    lanes._consumer.stop = cancelled
+    lanes._membership.stop = cancelled
     await lanes.drain()
     assert lanes.not_ready() == "draining"
 
@@ -146,25 +144,47 @@ async def test_a_consumer_that_ends_as_cancelled_does_not_cancel_the_drain(lanes
 async def test_a_worker_without_lanes_notices_that_its_group_refused_it(
     lanes: Lanes, fatal: list[BaseException]
 ) -> None:
-    """aiokafka reports the error only to a pending fetch. A worker without lanes fetches nothing, so it must poll."""
-    lanes._check_consumer()
+    """aiokafka reports the error only to a pending fetch of its consumer, so a worker must poll."""
+    lanes._check_group()
     assert not fatal
-    lanes._consumer.error = KafkaError("FencedInstanceId")
-    lanes._check_consumer()
+    lanes._membership.error = KafkaError("FencedInstanceId")
+    lanes._check_group()
     assert [str(e) for e in fatal] == ["KafkaError: FencedInstanceId"]
 
 
-@pytest.mark.parametrize("error", [None, KafkaError("unexpected")])
-async def test_a_consumer_that_has_stopped_fetching_is_fatal(
+@pytest.mark.parametrize("error", [None, KafkaError("ILLEGAL_GENERATION")])
+async def test_a_committer_or_fetcher_that_has_ended_is_fatal(
     lanes: Lanes, fatal: list[BaseException], error: Exception | None
 ) -> None:
-    """Otherwise its lanes would never get records again, and the worker would look healthy."""
-    if error is None:
-        lanes._consumer.fetching.set_result(None)
-    else:
-        lanes._consumer.fetching.set_exception(error)
-    lanes._check_consumer()
-    assert len(fatal) == 1
+    """Otherwise its lanes would never get or commit records again, and the worker would look healthy."""
+
+    async def work() -> None:
+        if error is not None:
+            raise error
+
+    lanes._run("committer", work())
+    await eventually(lambda: fatal, 10, "the fatal error")
+    assert str(error) in str(fatal[0]) if error else "committer has ended" in str(fatal[0])
+
+
+async def test_lanes_commit_in_the_generation_of_their_assignment(lanes: Lanes) -> None:
+    """It is noted when the partitions are assigned, and gone when they are revoked."""
+    lanes.assigned(ASSIGNED)
+    assert lanes._committer is not None and lanes._committer.member == GroupMember("loans", 3, "m", "w")
+    cast(Any, lanes.lanes[0]).done.set()
+    await lanes.revoked()
+    assert lanes._committer.member is None
+
+
+@pytest.mark.parametrize(
+    ("lanes_assigned", "expected"), [(1, CHUNK_BYTES[1]), (64, FETCHED_BYTES // 64), (4000, CHUNK_BYTES[0])]
+)
+async def test_the_size_of_a_chunk_bounds_the_memory_of_all_lanes(
+    lanes: Lanes, lanes_assigned: int, expected: int
+) -> None:
+    """Many lanes have small chunks, a few have large ones."""
+    lanes.assigned([TopicPartition(t, i) for t in ("in", "retry") for i in range(lanes_assigned)])
+    assert lanes._fetcher is not None and lanes._fetcher.partition_bytes == expected
 
 
 async def test_a_lane_that_was_cancelled_is_fatal(lanes: Lanes, fatal: list[BaseException]) -> None:
@@ -173,13 +193,6 @@ async def test_a_lane_that_was_cancelled_is_fatal(lanes: Lanes, fatal: list[Base
     lanes._runs[0].cancel()
     await eventually(lambda: fatal, 10, "the fatal error")
     assert "lane-0 was cancelled" in str(fatal[0])
-
-
-async def test_an_idle_worker_stays_in_its_group() -> None:
-    """A worker without partitions fetches nothing, which must not count as stuck."""
-    pipeline = SimpleNamespace(connection=dict, names=SimpleNamespace(group="g"))
-    consumer = Clients(cast(Any, pipeline), "w").consumer()
-    assert consumer._max_poll_interval_ms / 1000 > 86_400 * 7
 
 
 def test_a_failing_worker_exits_although_leaving_the_group_hangs() -> None:

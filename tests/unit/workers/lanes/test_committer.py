@@ -1,0 +1,129 @@
+"""Group commit: which batches share a transaction, in what order, and what follows a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytest
+from aiokafka import TopicPartition
+
+from failsoft.workers.kafka.member import GroupMember
+from failsoft.workers.lanes import committer as module
+from failsoft.workers.lanes.committer import Committer, Unit
+
+MEMBER = GroupMember("loans", 7, "m", "w")
+
+
+class Producer:
+    """A producer whose commits wait for ``go``, and fail with ``error`` if it is set."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.began = asyncio.Event()
+        self.error: Exception | None = None
+        self.commits: list[tuple[list[str], dict[int, int], GroupMember]] = []
+
+    async def commit(self, outputs: Any, offsets: Mapping[TopicPartition, tuple[int, str]], member: Any) -> None:
+        self.began.set()
+        await self.go.wait()
+        if self.error is not None:
+            raise self.error
+        wrote = [topic for (topic, _), _ in outputs]
+        self.commits.append((wrote, {tp.partition: at for tp, (at, _) in offsets.items()}, member))
+
+
+def _unit(lane: int, at: int = 1, committed: Callable[[], None] = lambda: None, size: int = 10) -> Unit:
+    output = (TopicPartition(f"scored.{lane}", lane), cast(Any, ["batch"]))
+    return Unit([output], {TopicPartition("in", lane): (at, "")}, committed, size)
+
+
+@pytest.fixture
+async def producer() -> Producer:
+    return Producer()
+
+
+@pytest.fixture
+async def committer(producer: Producer) -> Any:
+    times: list[float] = []
+    tested = Committer(producer, lambda: 5.0, times.append)
+    tested.member = MEMBER
+    task = asyncio.create_task(tested.run())
+    yield tested
+    task.cancel()
+
+
+async def test_what_is_handed_in_during_a_transaction_joins_the_next_one(
+    committer: Committer, producer: Producer
+) -> None:
+    """Three lanes' batches are two transactions: the first begins at once, and the others wait for its end together."""
+    units = [_unit(i) for i in range(3)]
+    committer.hand(units[0])
+    await producer.began.wait()
+    committer.hand(units[1])
+    committer.hand(units[2])
+    producer.go.set()
+    await asyncio.wait_for(asyncio.gather(*(unit.done for unit in units)), 10)
+    assert producer.commits == [
+        (["scored.0"], {0: 1}, MEMBER),
+        (["scored.1", "scored.2"], {1: 1, 2: 1}, MEMBER),
+    ]
+
+
+async def test_a_transaction_takes_no_more_than_it_can_write_in_its_time(
+    committer: Committer, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit over the limit is committed by itself, never left."""
+    monkeypatch.setattr(module, "MOST_BYTES", 25)
+    producer.go.set()
+    units = [_unit(i, size=size) for i, size in enumerate((10, 10, 10, 90, 10))]
+    for unit in units:
+        committer.hand(unit)
+    await asyncio.wait_for(asyncio.gather(*(unit.done for unit in units)), 10)
+    assert [list(offsets) for _, offsets, _ in producer.commits] == [[0, 1, 2], [3], [4]]
+
+
+async def test_a_lane_is_told_of_its_commit_before_its_wait_ends(committer: Committer, producer: Producer) -> None:
+    """The lane goes on with what it knows after the commit."""
+    order: list[str] = []
+    unit = _unit(0, committed=lambda: order.append("committed"))
+    unit.done.add_done_callback(lambda _: order.append("done"))
+    committer.hand(unit)
+    producer.go.set()
+    await unit.done
+    await asyncio.sleep(0)
+    assert order == ["committed", "done"]
+
+
+async def test_a_failed_commit_ends_the_committer_and_completes_nothing(producer: Producer) -> None:
+    """What became of the batches is not known: no later batch may be committed, and no lane may go on."""
+    tested = Committer(producer, lambda: 0.0, lambda _: None)
+    tested.member = MEMBER
+    producer.error = OSError("no broker")
+    producer.go.set()
+    units = [_unit(0), _unit(1)]
+    for unit in units:
+        tested.hand(unit)
+    with pytest.raises(OSError, match="no broker"):
+        await tested.run()
+    assert not any(unit.done.done() for unit in units) and producer.commits == []
+
+
+async def test_a_commit_that_hangs_is_given_up(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiokafka can wait for ever for a coordinator that leaves."""
+    monkeypatch.setattr(module, "COMMIT_TIMEOUT", 0.01)
+    tested = Committer(producer, lambda: 0.0, lambda _: None)
+    tested.member = MEMBER
+    tested.hand(_unit(0))
+    with pytest.raises(TimeoutError):
+        await tested.run()
+
+
+async def test_nothing_is_committed_without_partitions(producer: Producer) -> None:
+    """After a revocation a commit would be in nobody's name: it is refused before it reaches the broker."""
+    tested = Committer(producer, lambda: 0.0, lambda _: None)
+    tested.hand(_unit(0))
+    with pytest.raises(RuntimeError, match="revoked"):
+        await tested.run()
+    assert not producer.began.is_set()

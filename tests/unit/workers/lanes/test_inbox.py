@@ -1,0 +1,138 @@
+"""The inbox: what the lane takes, what stays, and when the fetcher goes on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from failsoft.workers.lanes.inbox import Inbox
+from tests.kit import events, waiting
+from tests.lane_kit import LIVE, RUNG, ListFetcher
+
+
+def _inbox(fetcher: ListFetcher, *, at: int = 0) -> Inbox:
+    """An inbox with both partitions open, from ``at`` on."""
+    inbox = fetcher.inbox = Inbox(fetcher, lambda: 1.0)
+    for tp in (LIVE, RUNG):
+        inbox.seek(tp, at)
+    return inbox
+
+
+def test_a_partition_is_fetched_on_only_when_all_of_its_chunk_was_taken() -> None:
+    """Otherwise the memory of a slow lane would grow without bound."""
+    fetcher = ListFetcher({LIVE: [*events(3)]})
+    inbox = _inbox(fetcher)
+    assert [len(records) for records in inbox.take([LIVE], 2).values()] == [2]
+    assert LIVE in fetcher.paused and inbox.position(LIVE) == 2
+    assert [len(records) for records in inbox.take([LIVE], 2).values()] == [1]
+    assert LIVE not in fetcher.paused and inbox.position(LIVE) == 3 and inbox.take([LIVE], 2) == {}
+
+
+def test_the_limit_counts_all_partitions_and_the_first_to_arrive_comes_first() -> None:
+    """What is left of the limit goes to the next partition."""
+    fetcher = ListFetcher()
+    inbox = _inbox(fetcher)
+    fetcher[RUNG] += [waiting(offset=i) for i in range(2)]
+    fetcher.fetch(RUNG)
+    fetcher[LIVE] += events(5)
+    fetcher.fetch(LIVE)
+    assert {tp: len(records) for tp, records in inbox.take([LIVE, RUNG], 4).items()} == {RUNG: 2, LIVE: 2}
+    assert inbox.take([RUNG], 4) == {}, "the rest of the other partition is not asked for"
+
+
+def test_records_that_were_put_back_come_first_and_hold_the_fetch() -> None:
+    """The position goes back with them. What was fetched behind them follows."""
+    fetcher = ListFetcher({RUNG: [waiting(offset=i) for i in range(3)]})
+    inbox = _inbox(fetcher)
+    taken = inbox.take([RUNG], 10)[RUNG]
+    inbox.put_back(RUNG, taken[1:])
+    assert inbox.position(RUNG) == 1 and RUNG in fetcher.paused
+    fetcher[RUNG] += [waiting(offset=3)]
+    assert [r.offset for r in inbox.take([RUNG], 1)[RUNG]] == [1]
+    assert [r.offset for r in inbox.take([RUNG], 10)[RUNG]] == [2]
+    assert [r.offset for r in inbox.take([RUNG], 10)[RUNG]] == [3], "the fetch went on"
+
+
+def test_records_that_were_put_back_keep_their_place_before_a_chunk_that_arrives() -> None:
+    """The fetch may have been under way already when they were put back."""
+    fetcher = ListFetcher({RUNG: [waiting(offset=i) for i in range(2)]})
+    inbox = _inbox(fetcher)
+    taken = inbox.take([RUNG], 10)[RUNG]
+    fetcher[RUNG] += [waiting(offset=2)]
+    fetcher.fetch(RUNG)
+    inbox.put_back(RUNG, taken[1:])
+    assert inbox.position(RUNG) == 1
+    assert [r.offset for r in inbox.take([RUNG], 10)[RUNG]] == [1, 2]
+
+
+def test_seek_drops_what_was_fetched() -> None:
+    """Also what was put back; reading goes on at the given offset, and a paused partition stays paused."""
+    fetcher = ListFetcher({RUNG: [waiting(offset=i) for i in range(4)]})
+    inbox = _inbox(fetcher)
+    inbox.put_back(RUNG, inbox.take([RUNG], 3)[RUNG][1:])
+    inbox.seek(RUNG, 3)
+    assert inbox.position(RUNG) == 3 and [r.offset for r in inbox.take([RUNG], 10)[RUNG]] == [3]
+    inbox.pause(RUNG)
+    inbox.seek(RUNG, 0)
+    assert RUNG in fetcher.paused
+
+
+def test_a_paused_partition_is_fetched_again_after_resume_only() -> None:
+    """What it has already fetched stays, and taking that does not end the pause."""
+    fetcher = ListFetcher({RUNG: [waiting(offset=0)]})
+    inbox = _inbox(fetcher)
+    inbox.pause(RUNG)
+    assert len(inbox.take([RUNG], 10)[RUNG]) == 1 and RUNG in fetcher.paused
+    fetcher[RUNG] += [waiting(offset=1)]
+    inbox.resume(RUNG)
+    assert [r.offset for r in inbox.take([RUNG], 10)[RUNG]] == [1]
+
+
+def test_a_chunk_of_markers_moves_the_position() -> None:
+    """The position is beyond the markers, so that they are committed with the next batch."""
+    fetcher = ListFetcher({RUNG: [None, None]})
+    inbox = _inbox(fetcher)
+    assert inbox.take([RUNG], 10) == {} and inbox.position(RUNG) == 2 and inbox.caught_up(RUNG)
+    assert RUNG not in fetcher.paused
+
+
+@pytest.mark.parametrize(("end", "expected"), [(None, False), (0, True), (1, False)])
+def test_a_partition_is_caught_up_at_its_end_offset(end: int | None, expected: bool) -> None:
+    """An end offset that is not known yet may hide records."""
+    fetcher = ListFetcher()
+    fetcher.ends[LIVE] = end
+    assert _inbox(fetcher).caught_up(LIVE) is expected
+
+
+async def test_a_wait_ends_when_something_arrives() -> None:
+    """Also when the partition cannot be fetched any more; then ``take`` raises the reason."""
+    fetcher = ListFetcher()
+    inbox = _inbox(fetcher)
+    waiting_lane = asyncio.create_task(inbox.wait(None))
+    await asyncio.sleep(0)
+    fetcher[LIVE] += events(1)
+    fetcher.fetch(LIVE)
+    await asyncio.wait_for(waiting_lane, 10)
+    waiting_lane = asyncio.create_task(inbox.wait(None))
+    await asyncio.sleep(0)
+    inbox.fail(OSError("out of range"))
+    await asyncio.wait_for(waiting_lane, 10)
+    with pytest.raises(OSError, match="out of range"):
+        inbox.take([LIVE], 1)
+
+
+async def test_a_wait_ends_after_its_time() -> None:
+    """A rung becomes due without anything arriving."""
+    await asyncio.wait_for(_inbox(ListFetcher()).wait(0.01), 10)
+
+
+def test_a_closed_inbox_takes_no_more() -> None:
+    """A chunk that was under way when the partitions were revoked is dropped."""
+    fetcher = ListFetcher({LIVE: [*events(1)]})
+    inbox = _inbox(fetcher)
+    inbox.close()
+    assert inbox.take([LIVE], 10) == {}
+    fetcher.paused.clear()
+    fetcher.fetch(LIVE)
+    assert inbox.take([LIVE], 10) == {}
