@@ -46,6 +46,7 @@ FOLDERS = (
     "workers/scoring",
     "workers/kafka",
     "workers/telemetry",
+    "workers/lanes/batch_size.py",
     "workers/execution",
     "workers/serving",
     "workers/lanes",
