@@ -82,6 +82,30 @@ class Columns:
                 taken.why.update({(i, name): self.why[int(rows[i]), name] for i in at})
         return taken
 
+    @staticmethod
+    def concat(parts: Sequence[Columns]) -> Columns:
+        """The rows of all ``parts``, in their order, in new columns.
+
+        Raises ValueError if there is no part, or if the parts have different specs.
+        """
+        if not parts or any(part.specs is not parts[0].specs and part.specs != parts[0].specs for part in parts):
+            raise ValueError("only columns of the same specs can be joined")
+        specs = parts[0].specs
+        matrices = [part.matrix for part in parts if part.matrix is not None]
+        if len(matrices) == len(parts):
+            joined = _of_matrix(specs, np.concatenate(matrices))
+        else:
+            values = {spec.name: np.concatenate([part.values[spec.name] for part in parts]) for spec in specs}
+            joined = Columns(specs, sum(part.size for part in parts), values)
+        start = 0
+        for part in parts:
+            for name, mask in part.unusable.items():
+                whole = joined.unusable.setdefault(name, np.zeros(joined.size, np.bool_))
+                whole[start : start + part.size] = mask
+            joined.why.update({(start + i, name): why for (i, name), why in part.why.items()})
+            start += part.size
+        return joined
+
     def row(self, i: int) -> dict[str, object]:
         """Row ``i`` as Python values, None for an unusable cell. Rules receive this."""
         values: dict[str, object] = {name: column.item(i) for name, column in self.values.items()}

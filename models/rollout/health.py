@@ -24,22 +24,29 @@ class Recent:
         self._filled: deque[tuple[int, Health]] = deque()
 
     def add(
-        self, calls: int, failures: int, seconds: float, confidences: NDArray[np.floating] | None, now: float
+        self,
+        calls: int,
+        failures: int,
+        seconds: float,
+        confidences: NDArray[np.floating] | None,
+        now: float,
+        runs: int = 1,
     ) -> None:
-        """Adds one run of ``calls`` rows that took ``seconds``.
+        """Adds ``calls`` rows of a run that took ``seconds``. ``runs`` is 0 if the run was added with other rows.
 
         ``confidences`` holds one number for each answered row, or is None if the output has no confidences.
         """
         confidence_sum, judged = (0.0, 0) if confidences is None else (float(confidences.sum()), len(confidences))
         if not np.isfinite(confidence_sum):  # the placeholders of failed rows may hold any value
             confidence_sum, judged = 0.0, 0
-        run, index = Health(calls, failures, 1, seconds, judged, max(0.0, confidence_sum)), int(now // self._width)
+        added = Health(calls, failures, runs, runs * seconds, judged, max(0.0, confidence_sum))
+        index = int(now // self._width)
         if self._filled and self._filled[-1][0] >= index:
             newest, filled = self._filled[-1]
-            self._filled[-1] = newest, filled + run
+            self._filled[-1] = newest, filled + added
         else:
             self._expire(index)
-            self._filled.append((index, run))
+            self._filled.append((index, added))
 
     def totals(self, now: float) -> Health:
         """The sums of the window at ``now``."""

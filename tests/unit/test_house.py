@@ -46,6 +46,7 @@ FOLDERS = (
     "workers/scoring",
     "workers/kafka",
     "workers/telemetry",
+    "workers/lanes/batch_size.py",
     "workers/execution",
     "workers/serving",
     "workers/lanes",
@@ -89,6 +90,7 @@ PURE_WORKERS = {
     "workers/pipeline_sections.py",
     "workers/execution/bisect.py",
     "workers/fleet/owner.py",
+    "workers/kafka/fetch_session.py",
     "workers/lanes/batch_size.py",
     "workers/lanes/crash_marks.py",
     "workers/lanes/retry_schedule.py",
@@ -128,8 +130,14 @@ ONLY = {
         "workers/fleet/sync.py",  # sends reports independently of Faust
         "workers/lanes/restore.py",
         "workers/kafka/consumer_insides.py",  # reads what aiokafka has no method for
+        "workers/kafka/chunk.py",  # unpacks record batches with aiokafka's C code
+        "workers/kafka/fetch_protocol.py",
         "workers/kafka/fetch_records.py",  # decodes what aiokafka cannot
+        "workers/kafka/fetcher.py",
+        "workers/kafka/lenient_batch.py",  # decodes what aiokafka cannot
+        "workers/kafka/list_offsets.py",
         "workers/kafka/offset_fetch.py",  # handles errors that aiokafka ignores
+        "workers/kafka/partition_errors.py",
         "workers/kafka/produce_batches.py",  # fills aiokafka's batches
         "workers/operations/replay.py",
         "workers/operations/publish.py",

@@ -32,6 +32,7 @@ from faust.transport.base import Transport
 from faust.transport.consumer import ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
 
+from tests.fetching_insides import FETCHING
 from tests.private_uses import DOCUMENTED, Use, defined, is_used, uses
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,6 +203,7 @@ INSIDES: dict[str, Holds] = {
         default_records._DefaultRecordBatchPy.__iter__, "_maybe_uncompress"
     ),
     "aiokafka.record.default_records:_DefaultRecordBatchPy._buffer": _decompresses,
+    **FETCHING,
     # The group: offset_fetch.py, consumer_insides.py.
     "aiokafka.consumer.group_coordinator:GroupCoordinator": lambda: _consumer_keeps("_coordinator", GroupCoordinator),
     "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req": lambda: (

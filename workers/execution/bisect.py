@@ -52,7 +52,7 @@ class Bisection:
     """Bisects a batch that failed as a whole; each row is answered or failed exactly once.
 
     Call ``next``, run the piece and call ``record_outcome``, until ``next`` returns None. Then ``predictions`` and
-    ``bad`` hold every row.
+    ``bad`` hold every row, and ``undecided`` those in ``bad`` that were not tried alone.
 
     Args:
         n: number of rows in the batch.
@@ -64,6 +64,7 @@ class Bisection:
 
     def __init__(self, n: int, why: Failure, deadline: float, until: float, budget: float) -> None:
         self.bad: dict[int, Failure] = {}
+        self.undecided: frozenset[int] = frozenset()
         self._n, self._deadline, self._until, self._budget = n, deadline, until, budget
         self._answers: list[tuple[RowIndexes, Predictions]] = []
         self._left: deque[Piece] = deque()
@@ -104,6 +105,7 @@ class Bisection:
         for piece in self._left:
             message = f"{piece.why.message} (one of {undecided} rows that were not tried alone {reason})"
             self.bad.update(dict.fromkeys(piece.rows.tolist(), Failure(piece.why.kind, message)))
+            self.undecided |= frozenset(piece.rows.tolist())
         self._left.clear()
 
     @property

@@ -98,11 +98,13 @@ class Runner:
         """Runs a call; every row is answered or failed, with UNAVAILABLE if the key is not in use. Await the result at
         once: the call counts as in flight from now on.
         """
-        model = self._models.get(call.key)
-        if model is None:
-            return _refused(call)
-        model.calls += 1
-        return self._run(model, call)
+        return self._run_and_release(self.reserve(call.key), call)
+
+    def reserve(self, key: str) -> Reservation:
+        """Counts a call for ``key`` as in flight from now on, until the reservation is released: its session stays
+        open, and a call under it is not refused.
+        """
+        return Reservation(self, self._models.get(key))
 
     def add(self, key: str, session: Runs) -> None:
         """Runs calls for ``key`` on ``session`` from now on. Raises ValueError if the key is in use (retire it
@@ -129,21 +131,20 @@ class Runner:
         """Ends the idle threads. Call it when no call is running any more."""
         self._threads.close()
 
-    async def _run(self, model: _RunningModel, call: Call) -> CallResult:
+    async def _run_and_release(self, reservation: Reservation, call: Call) -> CallResult:
         try:
-            outcome, took = await self._run_once(model, call.columns, call.deadline)
-            if isinstance(outcome, ModelOutput):
-                result = CallResult(outcome.predictions, outcome.bad, took)
-            elif len(call) == 1 or outcome.kind is Kind.UNAVAILABLE:
-                result = CallResult(None, dict.fromkeys(range(len(call)), outcome), took)
-            else:
-                result = await self._bisect(model, call, outcome, took)
+            return await reservation.run(call)
         finally:
-            model.calls -= 1
-            if not model.calls:
-                for future in model.waiting:
-                    if not future.done():
-                        future.set_result(None)
+            reservation.release()
+
+    async def _run(self, model: _RunningModel, call: Call) -> CallResult:
+        outcome, took = await self._run_once(model, call.columns, call.deadline)
+        if isinstance(outcome, ModelOutput):
+            result = CallResult(outcome.predictions, outcome.bad, took)
+        elif len(call) == 1 or outcome.kind is Kind.UNAVAILABLE:
+            result = CallResult(None, dict.fromkeys(range(len(call)), outcome), took)
+        else:
+            result = await self._bisect(model, call, outcome, took)
         self._count(model, result)
         return result
 
@@ -158,7 +159,7 @@ class Runner:
                 bisection.give_up(f"while {model.lost} threads are lost")
             piece = bisection.next(self._clock())
             if piece is None:
-                return CallResult(bisection.predictions, bisection.bad, slowest)
+                return CallResult(bisection.predictions, bisection.bad, slowest, undecided=bisection.undecided)
             outcome, took = await self._run_once(model, call.columns.take(piece.rows), piece.deadline)
             slowest = max(slowest, took)
             bisection.record_outcome(piece, outcome)
@@ -205,6 +206,32 @@ class Runner:
             kinds[failure.kind] = kinds.get(failure.kind, 0) + 1
         for kind, n in kinds.items():
             self._metrics.add("failsoft_inference_failures_total", n, **model.labels, kind=kind)
+
+
+class Reservation:
+    """A call that counts as in flight until ``release``. Several runs may be made under it."""
+
+    __slots__ = ("_model", "_runner")
+
+    def __init__(self, runner: Runner, model: _RunningModel | None) -> None:
+        self._runner, self._model = runner, model
+        if model is not None:
+            model.calls += 1
+
+    def run(self, call: Call) -> Awaitable[CallResult]:
+        """Runs a call for the reserved key; see ``Runner.run``."""
+        return _refused(call) if self._model is None else self._runner._run(self._model, call)
+
+    def release(self) -> None:
+        """Ends the reservation. If its version was retired and this was its last call, the session can be closed."""
+        model, self._model = self._model, None
+        if model is None:
+            return
+        model.calls -= 1
+        if not model.calls:
+            for future in model.waiting:
+                if not future.done():
+                    future.set_result(None)
 
 
 class _Run:

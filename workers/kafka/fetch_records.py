@@ -1,8 +1,6 @@
 """Unpacks fetched bytes into records, faster than aiokafka does, and also when a header's key is not UTF-8.
 
-Kafka's protocol defines a header's key as a string, but the broker does not check it. aiokafka raises
-UnicodeDecodeError for a key that is not UTF-8, so one mistake of a producer would stop the lane at that record for
-ever. Java clients read such a key with U+FFFD in it; so does this module. Header values are bytes and need no decoding.
+lenient_batch.py says why such keys must be read.
 """
 
 from __future__ import annotations
@@ -14,8 +12,9 @@ from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.consumer import fetcher
-from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
+
+from failsoft.workers.kafka.lenient_batch import LenientBatch
 
 _LENGTH = struct.Struct(">i")
 _LENGTH_AT = 8  # the length follows the base offset, and counts the bytes after itself
@@ -106,28 +105,8 @@ class _RecordBatch:
         try:
             return iter(list(self._batch))
         except UnicodeDecodeError:
-            return iter(list(_Lenient(self._raw)))
+            return iter(list(LenientBatch(self._raw)))
 
     def __next__(self) -> Any:
         """The next record of a control batch. aiokafka calls this to see whether a transaction was aborted."""
         return next(self._batch)
-
-
-class _Lenient(_DefaultRecordBatchPy):  # type: ignore[misc]
-    """aiokafka's Python implementation of a record batch, over a buffer that decodes any bytes."""
-
-    def _maybe_uncompress(self) -> None:
-        super()._maybe_uncompress()
-        buffer: Any = self._buffer  # type: ignore[has-type]
-        self._buffer = buffer if isinstance(buffer, _Text) else _Text(buffer)
-
-
-class _Text(bytearray):
-    """Bytes whose slices decode without an error: each invalid sequence becomes U+FFFD."""
-
-    def __getitem__(self, at: Any) -> Any:
-        found = super().__getitem__(at)
-        return _Text(found) if isinstance(at, slice) else found
-
-    def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:
-        return super().decode(encoding, errors)

@@ -70,13 +70,18 @@ def admit(
     return admission, sorted(queue[: admission.granted]), queue[admission.granted :]
 
 
-def call(served: Served, ready: Columns, card: ModelCard) -> Call:
-    """The call that runs the columns ``ready`` on ``served``, with the deadline and bisect budget of its card."""
-    return Call(served.key, ready, card.model.deadline, card.model.budget)
+def call(served: Served, ready: Columns, card: ModelCard, alone: bool) -> Call:
+    """The call that runs the columns ``ready`` on ``served``, with the deadline and bisect budget of its card.
+
+    ``alone``: it must not share a run with calls of other lanes.
+    """
+    model = card.model
+    return Call(served.key, ready, model.deadline, model.budget, card.breaker.slow_call, alone)
 
 
 def counts(card: ModelCard, calls: int, result: CallResult) -> Counts:
-    """The counts for the breaker of one call of ``calls`` rows: one call a row, and one run for all of them.
+    """The counts for the breaker of one call of ``calls`` rows: one call a row, and one run for all of them. If lanes
+    shared the run, one of them counts it.
 
     Rows that could not be run (UNAVAILABLE) are not counted: counted as successes they would close a breaker.
     """
@@ -84,8 +89,8 @@ def counts(card: ModelCard, calls: int, result: CallResult) -> Counts:
     calls -= sum(1 for f in result.bad.values() if f.kind is Kind.UNAVAILABLE)
     if not calls:
         return Counts()
-    slow = 1 if result.seconds > card.breaker.slow_call else 0
-    return Counts(calls, failed, slow, runs=1)
+    slow = result.runs if result.seconds > card.breaker.slow_call else 0
+    return Counts(calls, failed, slow, result.runs)
 
 
 def report(registry: Registry, key: str, admission: Admission, counts: Counts) -> None:

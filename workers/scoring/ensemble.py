@@ -21,6 +21,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.workers.scoring import calls
 from failsoft.workers.scoring.plan import Call, CallResult, Plan, Registry
+from failsoft.workers.scoring.poison import suspected
 from failsoft.workers.scoring.verdicts import AnsweredRows
 
 
@@ -115,7 +116,7 @@ def _ask(
         if not granted:
             return member
         columns = columns.take(np.searchsorted(kept, granted))
-    result = yield calls.call(served, columns, card)
+    result = yield calls.call(served, columns, card, admission.probe or suspected(granted, ladder))
     calls.report(registry, served.key, admission, calls.counts(card, len(granted), result))
     for i, failure in result.bad.items():
         member.failures[granted[i]] = failure

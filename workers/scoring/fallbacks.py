@@ -103,7 +103,7 @@ class Fallbacks:
             return pending
         asked = rows[: admission.granted]
         asked_columns = ready.columns.take(np.arange(len(asked))) if len(asked) < len(rows) else ready.columns
-        result = yield calls.call(served, asked_columns, card)
+        result = yield calls.call(served, asked_columns, card, admission.probe)
         calls.report(self.registry, served.key, admission, calls.counts(card, len(asked), result))
         if result.predictions is None:
             return pending

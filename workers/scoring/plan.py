@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,12 +115,17 @@ class Call:
         columns: the feature columns of the rows.
         deadline: of one run (seconds).
         bisect_budget: for all runs that find the failing rows of a batch, the first run included (seconds).
+        slow: a run that takes longer counts as slow (seconds).
+        alone: the call must not share a run with rows of other lanes: its row is suspected of a crash, or its rows are
+            a breaker's probes.
     """
 
     key: str
     columns: Columns
     deadline: float
     bisect_budget: float
+    slow: float = math.inf
+    alone: bool = False
 
     def __len__(self) -> int:
         return self.columns.size
@@ -133,11 +139,15 @@ class CallResult:
         predictions: one for each row, a placeholder where the row failed; None if every row failed.
         bad: the failures, by row of the call.
         seconds: how long its longest run took (seconds).
+        runs: 1; 0 if calls of other lanes had the same run, and another of these counts it.
+        undecided: rows in ``bad`` that were not tried alone: they failed together with other rows.
     """
 
     predictions: Predictions | None
     bad: Mapping[int, Failure]
     seconds: float
+    runs: int = 1
+    undecided: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)

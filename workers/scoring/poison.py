@@ -5,7 +5,7 @@ After a crash of the worker itself, ``workers/lanes/crash_marks.py`` decides thi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,6 +39,11 @@ def isolate(rows: list[int], attempts: Mapping[int, Attempt]) -> list[list[int]]
         return [rows]
     parts = [[row for row in rows if row not in suspects], *([row] for row in suspects)]
     return [part for part in parts if part]
+
+
+def suspected(part: Sequence[int], attempts: Mapping[int, Attempt]) -> bool:
+    """Whether ``part``, one of the calls that ``isolate`` gives, is a suspected row by itself."""
+    return bool(attempts) and len(_suspects(part, attempts)) > 0
 
 
 def among(columns: Columns, rows: list[int], part: list[int]) -> Columns:

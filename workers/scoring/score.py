@@ -25,7 +25,7 @@ from failsoft.workers.scoring import calls, intake
 from failsoft.workers.scoring import ensemble as ensembles
 from failsoft.workers.scoring.fallbacks import Fallbacks
 from failsoft.workers.scoring.plan import Call, CallResult, Plan, Registry, Scored, Served
-from failsoft.workers.scoring.poison import PoisonRecord, among, isolate, record_crash, too_many
+from failsoft.workers.scoring.poison import PoisonRecord, among, isolate, record_crash, suspected, too_many
 from failsoft.workers.scoring.verdicts import AnsweredRows, BatchOutcome, conclude
 
 KINDS_WITHOUT_ANSWER = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER})
@@ -144,7 +144,8 @@ class _Batch:
         #    suspected one. Report all calls together.
         counts = Counts()
         for part in isolate(granted, self.attempts):
-            result = yield calls.call(served, among(ready.columns, rows, part), self.card)
+            alone = admission.probe or suspected(part, self.attempts)
+            result = yield calls.call(served, among(ready.columns, rows, part), self.card, alone)
             counts += calls.counts(self.card, len(part), result)
             self._take_primary(part, result, served)
         calls.report(self.registry, served.key, admission, counts)

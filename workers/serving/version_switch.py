@@ -118,7 +118,7 @@ class Versions(Service):  # type: ignore[misc]
         if confidences is not None and result.bad:
             confidences = np.delete(confidences, list(result.bad))
         failures = sum(1 for f in result.bad.values() if f.trips_breaker)
-        loaded.recent.add(len(call), failures, result.seconds, confidences, self._clock())
+        loaded.recent.add(len(call), failures, result.seconds, confidences, self._clock(), result.runs)
 
     def absorb(self, row: RolloutRow) -> None:
         """Takes the fleet's row of one model. Ignores a row that is older than the last one, or of a model that is

@@ -136,6 +136,26 @@ def test_take_drops_masks_without_an_unusable_row() -> None:
     assert read(FLOAT, 1.0, None).take(np.array([0], dtype=np.intp)).unusable == {}
 
 
+@pytest.mark.parametrize("specs", [(FLOAT,), (FLOAT, COLOUR, INT)])
+def test_concat(specs: tuple[Spec, ...]) -> None:
+    """Joined columns are those of one batch: values, masks, and reasons under their new indices."""
+    events = [{"float": 0.0, "colour": "red", "int": 0}, {"colour": "mauve"}, {"float": 2.0, "int": 2}, {"float": 3.0}]
+    parts = [columns(part, specs) for part in (events[:1], [], events[1:3], events[3:])]
+    joined, whole = Columns.concat(parts), columns(events, specs)
+    assert joined.size == 4 and joined.why == whole.why
+    assert [joined.row(i) for i in range(4)] == [whole.row(i) for i in range(4)]
+    assert {n: c.dtype for n, c in joined.values.items()} == {n: c.dtype for n, c in whole.values.items()}
+    assert (joined.matrix is None) == (whole.matrix is None)
+    assert {n: m.tolist() for n, m in joined.unusable.items()} == {n: m.tolist() for n, m in whole.unusable.items()}
+
+
+@pytest.mark.parametrize("specs", [[], [(FLOAT,), (INT,)]])
+def test_only_columns_of_the_same_specs_can_be_joined(specs: list[tuple[Spec, ...]]) -> None:
+    """A row of another model's features must not run on this one."""
+    with pytest.raises(ValueError, match="same specs"):
+        Columns.concat([columns([{}], each) for each in specs])
+
+
 @pytest.mark.parametrize("specs", [(FLOAT,), (FLOAT, COLOUR), ()])
 def test_empty_batch(specs: tuple[Spec, ...]) -> None:
     """An empty batch gives empty columns."""

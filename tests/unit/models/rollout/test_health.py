@@ -19,6 +19,14 @@ def test_runs_are_summed_and_leave_with_their_bucket() -> None:
     assert recent.totals(SPAN).calls == 0
 
 
+def test_a_run_that_lanes_shared_counts_once() -> None:
+    """The rows of all lanes count; the run and its time count with one of them."""
+    recent = Recent()
+    recent.add(3, 1, 0.5, None, 0.0)
+    recent.add(2, 0, 0.5, None, 0.0, runs=0)
+    assert recent.totals(0.0) == Health(5, 1, 1, 0.5, 0, 0.0)
+
+
 def test_confidences_with_nan_are_ignored() -> None:
     """Placeholders of failed rows may be NaN, which would make the mean NaN for five minutes."""
     recent = Recent()

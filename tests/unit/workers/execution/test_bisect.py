@@ -68,7 +68,7 @@ def test_a_row_that_raises_is_found_by_halves() -> None:
     bisection = Bisection(1024, BROKEN, 0.2, 2.0, 2.0)
     pieces = walk(bisection, {77}, BROKEN)
     assert sizes(pieces) == [n for level in range(1, 11) for n in [1024 >> level] * 2]
-    assert bisection.bad == {77: BROKEN}
+    assert bisection.bad == {77: BROKEN} and not bisection.undecided
 
 
 def test_a_crashing_row_is_found_by_sixteenths() -> None:
@@ -83,6 +83,7 @@ def test_after_the_budget_the_undecided_rows_fail_with_their_pieces_failure() ->
     pieces = walk(bisection, {0, 31}, SLOW, now=0.2, cost=0.2)
     failure = Failure(Kind.TIMEOUT, "it hung (one of 4 rows that were not tried alone within 0.5 s)")
     assert bisection.bad == dict.fromkeys((0, 1, 30, 31), failure)
+    assert bisection.undecided == {0, 1, 30, 31}
     assert scores(bisection) == list(range(2, 30))
     assert pieces[-1].deadline == pytest.approx(0.1), "the last one was cut short by the budget's end"
 

@@ -1,0 +1,364 @@
+"""Fetches partitions from the brokers that lead them, with a fetch session for each broker.
+
+aiokafka's Fetcher names every partition in every request, so that an idle worker with a thousand partitions uses a
+fifth of a core, and it does not fetch from a broker while one partition of it has unread records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
+
+from failsoft.workers.kafka.chunk import Chunk
+from failsoft.workers.kafka.fetch_protocol import FetchAnswer, FetchCall, PartitionAnswer
+from failsoft.workers.kafka.fetch_session import FetchSession
+from failsoft.workers.kafka.partition_errors import (
+    OFFSET_OUT_OF_RANGE,
+    PASSING,
+    UNKNOWN_TOPIC_OR_PARTITION,
+    partition_error,
+)
+
+log = logging.getLogger(__name__)
+
+CONNECTION = "fetch"
+"""The group of the connections for fetches. A broker answers the requests of a connection in turn, so any other request
+on the same one would wait behind a fetch."""
+
+PARTITION_BYTES = 3 * 1_048_576
+"""The most bytes of a partition in one answer; workers/kafka/clients.py says why."""
+
+ANSWER_BYTES = 16 * 1_048_576
+"""The most bytes of one answer. All of it becomes chunks at once, so it bounds a worker's memory for each broker."""
+
+RETRY_AFTER = 0.1
+"""Seconds until a partition or a broker that failed is tried again. Kafka's clients wait 100 ms too."""
+
+LONGEST_RETRY = 8
+"""A broker that stays away is tried again after RETRY_AFTER times this: few lines in the log, and soon after a restart.
+"""
+
+UNKNOWN_TRIES = 300
+"""How often in a row a partition may be unknown, about 30 seconds: longer than a new or a restarted broker needs to
+hear of all topics. Then the topic is taken for deleted."""
+
+
+@dataclass(slots=True, eq=False)
+class _Position:
+    """One partition that is read.
+
+    Attributes:
+        tp: the partition.
+        offset: the next offset to fetch.
+        paused: not fetched until ``resume``.
+        failed: not fetched until ``read``.
+        node: the broker whose session contains it; None while it is not fetched.
+        preferred: the replica that the leader named; None is the leader itself.
+        highwater: the high watermark; None before the first answer.
+        stable: the last stable offset; None before the first answer.
+        unknown: how often in a row it was unknown.
+        doubted: its offset was out of range once, of a broker that may not be the leader any more.
+    """
+
+    tp: TopicPartition
+    offset: int
+    paused: bool = False
+    failed: bool = False
+    node: int | None = None
+    preferred: int | None = None
+    highwater: int | None = None
+    stable: int | None = None
+    unknown: int = 0
+    doubted: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Broker:
+    """One broker with its session. ``wake`` is set when the session may have something to fetch."""
+
+    node: int
+    session: FetchSession = field(default_factory=FetchSession)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Fetcher:
+    """Fetches partitions and delivers what it gets, a chunk at a time.
+
+    After a chunk of a partition was delivered, the partition is paused: whoever takes the records calls ``resume`` when
+    it has taken all of them. So a partition has at most one chunk outside, and no other partition waits for it.
+
+    All methods belong to the event loop, and cost the same for any number of partitions. A change takes effect with the
+    broker's next request: at once, or when the one in flight is answered, at most ``max_wait_ms`` later.
+
+    Attributes:
+        partition_bytes: the most bytes of a partition in one answer. A change applies to each partition from its next
+            ``read`` or ``resume`` on. A batch that is larger is fetched whole.
+    """
+
+    def __init__(
+        self,
+        client: AIOKafkaClient,
+        deliver: Callable[[Chunk], None],
+        failed: Callable[[TopicPartition, Exception], None],
+        *,
+        max_wait_ms: int = 50,
+        max_bytes: int = ANSWER_BYTES,
+        client_rack: str = "",
+        retry_after: float = RETRY_AFTER,
+    ) -> None:
+        """Prepare; ``run`` fetches.
+
+        Args:
+            client: a client that is connected to the cluster. It is not closed.
+            deliver: takes each chunk. It may call the fetcher's methods. What it raises ends ``run``.
+            failed: told once when a partition cannot be fetched. It is not fetched again until ``read``.
+            max_wait_ms: how long a broker waits for the first record, in milliseconds.
+            max_bytes: the most bytes of one answer.
+            client_rack: the worker's rack, so that a broker can name a nearer replica (KIP-392).
+            retry_after: seconds until a partition or a broker that failed is tried again.
+        """
+        self.partition_bytes = PARTITION_BYTES
+        self._client, self._deliver, self._failed = client, deliver, failed
+        self._max_wait_ms, self._max_bytes, self._rack = max_wait_ms, max_bytes, client_rack
+        self._retry_after = retry_after
+        self._positions: dict[TopicPartition, _Position] = {}
+        self._brokers: dict[int, _Broker] = {}
+        self._astray: set[_Position] = set()  # those without a known leader
+        self._metadata_wanted = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._end: asyncio.Future[None] | None = None  # while it runs: resolved by what ends it
+        self._ended = asyncio.Event()
+
+    # --- what to fetch ---
+
+    def read(self, tp: TopicPartition, offset: int) -> None:
+        """Fetch ``tp`` from ``offset`` on. What is in flight for another offset is dropped."""
+        position = self._positions.get(tp)
+        if position is None:
+            position = self._positions[tp] = _Position(tp, offset)
+        position.offset = offset
+        position.paused = position.failed = position.doubted = False
+        position.unknown = 0
+        self._place(position)
+
+    def pause(self, tp: TopicPartition) -> None:
+        """Do not fetch ``tp`` until ``resume``. What is in flight is dropped, and fetched again then."""
+        if (position := self._positions.get(tp)) is not None:
+            position.paused = True
+            self._place(position)
+
+    def resume(self, tp: TopicPartition) -> None:
+        """Fetch ``tp`` again from its position. A partition that is not read, or that failed, is left alone."""
+        if (position := self._positions.get(tp)) is not None:
+            position.paused = False
+            self._place(position)
+
+    def forget(self, tps: Iterable[TopicPartition]) -> None:
+        """Fetch ``tps`` no longer. What is in flight for them is dropped."""
+        for tp in tps:
+            if (position := self._positions.pop(tp, None)) is not None:
+                position.paused = True
+                self._place(position)
+
+    def highwater(self, tp: TopicPartition) -> int | None:
+        """The high watermark of ``tp`` in the last answer with it; None before the first."""
+        position = self._positions.get(tp)
+        return None if position is None else position.highwater
+
+    def stable(self, tp: TopicPartition) -> int | None:
+        """The last stable offset of ``tp``, up to which it can be read, in the last answer with it."""
+        position = self._positions.get(tp)
+        return None if position is None else position.stable
+
+    # --- running ---
+
+    async def run(self) -> None:
+        """Fetch until ``stop`` or cancellation. Raises what ``deliver`` or ``failed`` raised, and
+        NotImplementedError if a broker is too old. Runs once.
+        """
+        self._end = asyncio.get_running_loop().create_future()
+        self._client.cluster.add_listener(self._rearrange)
+        try:
+            self._start(self._find_leaders())
+            for broker in self._brokers.values():
+                self._start(self._serve(broker))
+            await self._end
+        finally:
+            self._end.cancel()
+            self._client.cluster.remove_listener(self._rearrange)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """End ``run``, and return when it has ended."""
+        if self._end is None:
+            return
+        if not self._end.done():
+            self._end.set_result(None)
+        await self._ended.wait()
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) and self._end and not self._end.done():
+            self._end.set_exception(error)
+
+    async def _serve(self, broker: _Broker) -> None:
+        """Fetch from one broker: one request at a time, while its session wants a partition."""
+        failures = 0
+        while True:
+            while broker.session.idle:
+                broker.wake.clear()
+                await broker.wake.wait()
+            call = FetchCall(broker.session.request(), self._max_wait_ms, self._max_bytes, self._rack)
+            try:
+                answer: FetchAnswer = await self._client.send(broker.node, call, group=CONNECTION)
+            except KafkaError as error:
+                if isinstance(error, IncompatibleBrokerVersion):
+                    raise
+                log.warning("cannot fetch from node %s, trying again: %r", broker.node, error)
+                self._disconnected(broker)
+                await asyncio.sleep(self._retry_after * min(2**failures, LONGEST_RETRY))
+                failures = min(failures + 1, 10)
+                continue
+            failures = 0
+            if broker.session.answered(answer.error, answer.session_id):
+                for part in answer.partitions:
+                    self._take(broker, part)
+                # Even 0 lets the tasks run that the chunks have woken, so that the next request has what they resume.
+                await asyncio.sleep(answer.throttle_ms / 1000)
+            else:
+                log.info("node %s ended the fetch session (Kafka's error code %s)", broker.node, answer.error)
+                await asyncio.sleep(self._retry_after)
+
+    def _take(self, broker: _Broker, part: PartitionAnswer) -> None:
+        """Use one partition of an answer."""
+        tp = TopicPartition(part.topic, part.partition)
+        position = self._positions.get(tp)
+        if position is None or position.node != broker.node:
+            return  # forgotten, paused or moved while the request was in flight
+        if not part.error:
+            position.highwater, position.stable = part.highwater, part.stable
+        if broker.session.sent(tp) != position.offset:
+            return  # read from elsewhere meanwhile
+        if part.error:
+            self._troubled(position, part.error)
+            return
+        position.unknown, position.doubted = 0, False
+        if part.preferred not in (-1, broker.node):
+            position.preferred = part.preferred
+            self._place(position)
+        elif part.records:
+            chunk = Chunk(tp, position.offset, part.records, part.aborted)
+            position.offset, position.paused = chunk.end, True
+            self._place(position)
+            self._deliver(chunk)
+
+    # --- where to fetch ---
+
+    def _place(self, position: _Position) -> None:
+        """Put a partition into the session of the broker to fetch it from, and out of any other."""
+        fetched = not (position.paused or position.failed)
+        node = self._node(position) if fetched else None
+        if position.node is not None and position.node != node:
+            self._brokers[position.node].session.drop(position.tp)
+        position.node = node
+        if node is not None:
+            self._astray.discard(position)
+            broker = self._brokers.get(node) or self._add(node)
+            broker.session.want(position.tp, position.offset, self.partition_bytes)
+            broker.wake.set()
+        elif fetched:
+            self._astray.add(position)
+            self._metadata_wanted.set()
+        else:
+            self._astray.discard(position)
+
+    def _node(self, position: _Position) -> int | None:
+        if position.preferred is not None:
+            return position.preferred
+        leader: int | None = self._client.cluster.leader_for_partition(position.tp)
+        if leader is None:
+            self._client.add_topic(position.tp.topic)
+        return None if leader == -1 else leader
+
+    def _add(self, node: int) -> _Broker:
+        broker = self._brokers[node] = _Broker(node)
+        if self._end is not None:
+            self._start(self._serve(broker))
+        return broker
+
+    async def _find_leaders(self) -> None:
+        """Read the metadata again while a partition has no known leader. ``_rearrange`` then places them."""
+        while True:
+            await self._metadata_wanted.wait()
+            self._metadata_wanted.clear()
+            if await self._client.force_metadata_update():
+                for position in list(self._astray):
+                    if self._client.cluster.leader_for_partition(position.tp) is None:
+                        self._unknown(position)
+            if self._astray:
+                self._metadata_wanted.set()
+            await asyncio.sleep(self._retry_after)
+
+    def _rearrange(self, _cluster: object) -> None:
+        """Follow the leaders in new metadata. A preferred replica is asked for again, as it may have fallen behind."""
+        leader_of = self._client.cluster.leader_for_partition
+        for position in self._positions.values():
+            if position.node is not None or position in self._astray:
+                position.preferred = None
+                if position.node is None or leader_of(position.tp) != position.node:
+                    self._place(position)
+
+    def _disconnected(self, broker: _Broker) -> None:
+        """Start a new session, and fetch from the leader what this node was only the preferred replica of."""
+        broker.session.lost()
+        for partition in broker.session.wanted():
+            position = self._positions[TopicPartition(*partition)]
+            if position.preferred is not None:
+                position.preferred = None
+                self._place(position)
+        self._client.force_metadata_update()
+
+    # --- what fails ---
+
+    def _troubled(self, position: _Position, code: int) -> None:
+        """A broker refused one partition: try it again after new metadata, or give it up."""
+        if code == OFFSET_OUT_OF_RANGE and not position.doubted:
+            # Since version 11 a follower answers too, and a former leader may lack the newest offsets.
+            position.doubted = True
+        elif code not in PASSING:
+            self._give_up(position, code)
+            return
+        if code == UNKNOWN_TOPIC_OR_PARTITION and self._unknown(position):
+            return
+        assert position.node is not None
+        self._brokers[position.node].session.drop(position.tp)
+        position.node = position.preferred = None
+        self._astray.add(position)
+        self._metadata_wanted.set()
+
+    def _unknown(self, position: _Position) -> bool:
+        """Count that a partition was unknown. Returns True when it is given up."""
+        position.unknown += 1
+        if position.unknown < UNKNOWN_TRIES:
+            return False
+        self._give_up(position, UNKNOWN_TOPIC_OR_PARTITION)
+        return True
+
+    def _give_up(self, position: _Position, code: int) -> None:
+        position.failed = True
+        self._place(position)
+        self._failed(position.tp, partition_error(code, position.tp, position.offset))

@@ -1,0 +1,86 @@
+"""The first and the end offsets of partitions, asked of their leaders."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Literal
+
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
+from aiokafka.protocol.offset import OffsetRequest
+
+from failsoft.workers.kafka.partition_errors import PASSING, partition_error
+
+RETRY_AFTER = 0.1
+"""Seconds until a leader that failed is asked again, after new metadata."""
+
+_TIMESTAMPS = {"latest": -1, "earliest": -2}
+
+
+async def list_offsets(
+    client: AIOKafkaClient,
+    partitions: Iterable[TopicPartition],
+    which: Literal["earliest", "latest"],
+    *,
+    read_committed: bool = True,
+    retry_after: float = RETRY_AFTER,
+) -> dict[TopicPartition, int]:
+    """The first or the end offset of each partition. Asks until all are known: the caller bounds the time.
+
+    Args:
+        client: a client that is connected to the cluster.
+        partitions: the partitions to ask for.
+        which: the first offset that is kept, or the offset after the last record.
+        read_committed: the latest is the last stable offset, up to which committed records can be read.
+        retry_after: seconds until a leader that failed is asked again.
+
+    Raises:
+        KafkaError: for an error that does not pass, such as a lack of authorization.
+    """
+    left = dict.fromkeys(partitions)
+    found: dict[TopicPartition, int] = {}
+    while left:
+        by_leader: dict[int, list[TopicPartition]] = {}
+        for tp in left:
+            leader = client.cluster.leader_for_partition(tp)
+            if leader is None:
+                client.add_topic(tp.topic)
+            elif leader != -1:
+                by_leader.setdefault(leader, []).append(tp)
+        asked = (_of(client, node, tps, _TIMESTAMPS[which], read_committed) for node, tps in by_leader.items())
+        for answer in await asyncio.gather(*asked):
+            found |= answer
+        for tp in found:
+            left.pop(tp, None)
+        if left:
+            await client.force_metadata_update()
+            if any(client.cluster.leader_for_partition(tp) in (None, -1, *by_leader) for tp in left):
+                await asyncio.sleep(retry_after)  # the new metadata names no other broker to ask
+    return found
+
+
+async def _of(
+    client: AIOKafkaClient, node: int, tps: list[TopicPartition], timestamp: int, read_committed: bool
+) -> dict[TopicPartition, int]:
+    """The offsets that one broker knows now; without those for which it is the wrong one, or not ready."""
+    topics: dict[str, list[tuple[int, int]]] = {}
+    for tp in tps:
+        topics.setdefault(tp.topic, []).append((tp.partition, timestamp))
+    request = OffsetRequest(-1, int(read_committed), list(topics.items()))
+    try:
+        answer = await client.send(node, request)
+    except IncompatibleBrokerVersion:
+        raise
+    except KafkaError:  # no connection, or no answer: such errors pass
+        return {}
+    found: dict[TopicPartition, int] = {}
+    for topic, parts in answer.topics:
+        for partition, code, _timestamp, offset in parts:
+            tp = TopicPartition(topic, partition)
+            if not code:
+                found[tp] = offset
+            elif code not in PASSING:
+                raise partition_error(code, tp)
+    return found

@@ -1,0 +1,36 @@
+"""Kafka's error codes of a partition, in fetches and in requests for offsets: which of them pass."""
+
+from __future__ import annotations
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, for_code
+
+OFFSET_OUT_OF_RANGE = 1
+UNKNOWN_TOPIC_OR_PARTITION = 3
+
+PASSING = frozenset(
+    {
+        -1,  # UNKNOWN_SERVER_ERROR: the broker met an error of its own. Kafka's clients retry it.
+        UNKNOWN_TOPIC_OR_PARTITION,  # also of a topic that is being created, or of a broker with old metadata
+        5,  # LEADER_NOT_AVAILABLE
+        6,  # NOT_LEADER_OR_FOLLOWER
+        7,  # REQUEST_TIMED_OUT
+        8,  # BROKER_NOT_AVAILABLE
+        9,  # REPLICA_NOT_AVAILABLE
+        13,  # NETWORK_EXCEPTION
+        56,  # KAFKA_STORAGE_ERROR: a disk failed, and another replica will lead
+        74,  # FENCED_LEADER_EPOCH
+        75,  # UNKNOWN_LEADER_EPOCH
+        78,  # OFFSET_NOT_AVAILABLE: a new leader does not know its high watermark yet
+        100,  # UNKNOWN_TOPIC_ID
+        103,  # INCONSISTENT_TOPIC_ID
+    }
+)
+"""After these, the metadata is read again and the partition is tried again. All others are final."""
+
+
+def partition_error(code: int, tp: TopicPartition, offset: int | None = None) -> KafkaError:
+    """The exception for a partition's error code. aiokafka knows no codes above 72, so the text has the number."""
+    if code == OFFSET_OUT_OF_RANGE:
+        return OffsetOutOfRangeError({tp: offset})
+    return for_code(code)(f"{tp.topic}-{tp.partition}: Kafka's error code {code}")
