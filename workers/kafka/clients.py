@@ -43,7 +43,7 @@ class Clients:
         offset_fetch.install()
         fetch_records.install()
         settings = GroupSettings(self.pipeline.names.group, self.worker_id)
-        return Membership(self._client(self.worker_id), settings)
+        return Membership(self.client(), settings)
 
     def fetcher(
         self,
@@ -54,16 +54,22 @@ class Clients:
         """What fetches the records of all lanes."""
         return Fetcher(client, deliver, failed, max_wait_ms=FETCH_WAIT_MS)
 
-    def producer(self) -> TransactionalProducer:
+    @property
+    def group(self) -> str:
+        """The consumer group of the pipeline's workers."""
+        return self.pipeline.names.group
+
+    def producer(self, client: AIOKafkaClient) -> TransactionalProducer:
         """The worker's one producer; transactional if the pipeline's guarantee is exactly once."""
         exactly_once = self.pipeline.guarantee == "exactly_once"
         transactional_id = self.pipeline.names.transactional_id(self.worker_id) if exactly_once else None
-        return TransactionalProducer(self._client(self.worker_id), transactional_id, TRANSACTION_TIMEOUT_MS)
+        return TransactionalProducer(client, transactional_id, TRANSACTION_TIMEOUT_MS)
 
-    def _client(self, client_id: str) -> AIOKafkaClient:
+    def client(self) -> AIOKafkaClient:
+        """A client with connections of its own. The broker answers the requests of a connection one after the other."""
         return AIOKafkaClient(
             **self.pipeline.connection(),
-            client_id=client_id,
+            client_id=self.worker_id,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             retry_backoff_ms=50,
         )

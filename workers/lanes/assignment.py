@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 from mode import Service
 
@@ -95,6 +96,7 @@ class Lanes(Service):  # type: ignore[misc]
         self._one_close = asyncio.Lock()
         self._membership: Membership | None = None
         self._fetcher: Fetcher | None = None
+        self._client: AIOKafkaClient | None = None  # the producer's
         self._producer: TransactionalProducer | None = None
         self._committer: Committer | None = None
         self.ends: Mapping[TopicPartition, int] = {}
@@ -112,7 +114,9 @@ class Lanes(Service):  # type: ignore[misc]
         The producer comes first: starting it aborts what the former process of this worker's id left open, so that
         the offsets of that process are stable by the time that the lanes read them.
         """
-        self._producer = self._clients.producer()
+        self._client = self._clients.client()
+        await self._client.bootstrap()
+        self._producer = self._clients.producer(self._client)
         await self._producer.start()
         await self._producer.load(self._outputs)
         self._committer = Committer(self._producer, self._deps.clock, self._deps.reporter.transaction)
@@ -286,7 +290,7 @@ class Lanes(Service):  # type: ignore[misc]
         self, tps: Set[TopicPartition]
     ) -> tuple[Mapping[TopicPartition, tuple[int, str]], Set[TopicPartition]]:
         assert self._membership is not None
-        return await stable_offsets(self._membership.client, self._clients.group, tps)
+        return await stable_offsets(self._membership.client, self._clients.group, tps), set()
 
     async def _earliest(self, tps: Set[TopicPartition]) -> Mapping[TopicPartition, int]:
         assert self._membership is not None
@@ -314,9 +318,11 @@ class Lanes(Service):  # type: ignore[misc]
         for task in self._tasks:
             task.cancel()
         clients: list[Any] = [c for c in (self._fetcher, self._producer, self._membership) if c is not None]
-        if not clients:
-            return
         stopping = [asyncio.ensure_future(client.stop()) for client in clients]
+        if self._client is not None:
+            stopping.append(asyncio.ensure_future(self._client.close()))
+        if not stopping:
+            return
         await asyncio.wait(stopping, timeout=within)
         for stop in stopping:
             if not stop.done():
