@@ -20,6 +20,7 @@ from benchmarks.cluster import Cluster
 from benchmarks.events import odd_among
 from benchmarks.model import PRIMARY
 from failsoft.topics import admin
+from failsoft.topics.embedded.jars import KAFKA
 from failsoft.workers import settings
 from failsoft.workers.settings import wanted
 
@@ -147,7 +148,7 @@ QUIX_EXACTLY = Candidate(
     ("--exactly-once",),
     missing=_without("quixstreams"),
 )
-STREAMS = Candidate("streams", f"Kafka Streams {java.KAFKA}, exactly once", "kafka_streams", missing=java.missing)
+STREAMS = Candidate("streams", f"Kafka Streams {KAFKA}, exactly once", "kafka_streams", missing=java.missing)
 FAUST = Candidate("faust", "Faust agent, one send an event", "faust_agent", at_most=10_000)
 
 OURS = (EXACTLY, AT_LEAST, ISOLATED, ODD, ODD_RAISES, DOWN, OPEN)

@@ -87,7 +87,7 @@ def watch(process: psutil.Popen, cluster: Cluster, sink: str, expected: int, don
 
 def _spent(processes: Iterable[psutil.Process]) -> float:
     """CPU seconds so far."""
-    return sum(t.user + t.system for t in (p.cpu_times() for p in processes))
+    return float(sum(t.user + t.system for t in (p.cpu_times() for p in processes)))
 
 
 def _cpu(samples: list[tuple[int, float, int]], expected: int) -> float:
@@ -112,8 +112,12 @@ def transactions(worker: psutil.Popen) -> float:
     if len(ports) != 1:
         raise RuntimeError(f"it listens on {ports}, not on the one port of its metrics")
     with urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/metrics", timeout=SCRAPED_WITHIN) as answer:
-        text = answer.read().decode()
-    found = re.search(r"^failsoft_transaction_seconds_count(?:\{[^}]*\})? (\S+)$", text, re.MULTILINE)
+        return counted(answer.read().decode())
+
+
+def counted(metrics: str) -> float:
+    """The number of transactions in a worker's metrics, in Prometheus' text format. Raises RuntimeError."""
+    found = re.search(r"^failsoft_transaction_seconds_count(?:\{[^}]*\})? (\S+)$", metrics, re.MULTILINE)
     if not found:
         raise RuntimeError("its metrics have no count of transactions")
     return float(found[1])
