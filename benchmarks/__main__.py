@@ -47,10 +47,12 @@ def main() -> int:
         if given.partitions:
             idle = partitions.IDLE_SMOKE if given.quick else partitions.IDLE
             subtitle = (
-                f"{events:,} events of 468 bytes; {lasts:.0f} s at {partitions.RATE:,} events/s, then {idle:.0f} s "
-                f"without any; one process each, {rounds} rounds interleaved"
+                f"{lasts:.0f} s at {partitions.RATE:,} events/s, {idle:.0f} s without any, then {events:,} events of "
+                f"468 bytes at once; one process each, {rounds} rounds interleaved"
             )
-            text = partitions.by_partitions(bench, given.partitions, events, rounds, lasts, idle, _runnable(STEADY))
+            text = partitions.by_partitions(
+                bench, given.partitions, events, rounds, lasts, idle, _runnable(partitions.PROGRAMS)
+            )
             _report(given, "partitions", subtitle, text)
         if given.batches:
             subtitle = f"{job}, one process, {rounds} rounds interleaved"
@@ -167,7 +169,7 @@ def _arguments() -> argparse.Namespace:
         help="latency at N events a second each (1000); 0 for none",
     )
     parser.add_argument(
-        "--partitions", type=_numbers, metavar="N,N", help="rates, latencies and idle cost with N partitions each"
+        "--partitions", type=_numbers, metavar="N,N", help="rate, latency and idle cost with N partitions each"
     )
     parser.add_argument("--batches", type=_numbers, metavar="N,N", help="rates with batches of at most N records each")
     parser.add_argument("--workers", type=_numbers, metavar="N,N", help="rates with N workers each")

@@ -51,7 +51,6 @@ class Latency:
         seconds: from the broker's timestamp of the event to the reader (seconds).
         whole: from the event's due time to the reader (seconds).
         transactions: of failsoft, a second; None for other programs.
-        idle: the share of a core that the program took after the traffic; None if that was not measured.
     """
 
     title: str
@@ -59,7 +58,6 @@ class Latency:
     seconds: np.ndarray
     whole: np.ndarray
     transactions: float | None = None
-    idle: float | None = None
 
     def percentiles(self, *wanted: float) -> tuple[float, ...]:
         """Percentiles of the time from the broker's timestamp to the reader (ms)."""
@@ -75,39 +73,65 @@ class Latency:
         return f"latency at {self.rate:,} events/s, {self.title}: {figures} ({len(self.seconds):,} events)"
 
 
-def one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str, idle: float = 0.0) -> Latency:
-    """Measures ``candidate`` at ``rate`` events a second for ``lasts`` seconds, then without traffic for ``idle``
-    seconds. Raises RuntimeError if it falls short.
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A program at work.
+
+    Attributes:
+        candidate: the program.
+        group: its consumer group.
+        source: its input topic.
+        sink: its output topic.
+        worker: its process.
     """
+
+    candidate: Candidate
+    group: str
+    source: str
+    sink: str
+    worker: psutil.Popen
+
+
+def one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str) -> Latency:
+    """Measures ``candidate`` at ``rate`` events a second for ``lasts`` seconds. RuntimeError if it falls short."""
     name = f"{bench.prefix}{label}"
     source = f"{name}-events"
     bench.cluster.create(source, stamped=True)
     with candidates.started(bench, candidate, name, source) as ((worker,), sink):
-        reader = _Reader(bench.cluster, sink)
-        producer = Producer({"bootstrap.servers": bench.cluster.bootstrap, "linger.ms": LINGER_MS, "log_level": 0})
-        _first(bench, producer, worker, source, name)
-        before, begin = measure.transactions(worker) if candidate.ours else 0.0, time.monotonic()
-        due = _publish(producer, source, rate, round(rate * lasts))
-        arrived = reader.all(due.keys(), worker)
-        took = time.monotonic() - begin
-        transactions = (measure.transactions(worker) - before) / took if candidate.ours else None
-        share = measure.idle(worker, idle) if idle else None
-    taken = measure.arrivals(bench.cluster, source)
+        found = steady(bench.cluster, Subject(candidate, name, source, sink, worker), rate, lasts)
     bench.cluster.delete(name)
+    return found
+
+
+def steady(cluster: Cluster, subject: Subject, rate: int, lasts: float) -> Latency:
+    """The same for a program that has just been started, on an empty topic with the broker's timestamps. It gets one
+    event in each partition first, so that it is up.
+    """
+    candidate, worker = subject.candidate, subject.worker
+    reader = _Reader(cluster, subject.sink)
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "linger.ms": LINGER_MS, "log_level": 0})
+    _first(cluster, producer, subject)
+    before, begin = measure.transactions(worker) if candidate.ours else 0.0, time.monotonic()
+    due = _publish(producer, subject.source, rate, round(rate * lasts))
+    arrived = reader.all(due.keys(), worker)
+    took = time.monotonic() - begin
+    transactions = (measure.transactions(worker) - before) / took if candidate.ours else None
+    taken = measure.arrivals(cluster, subject.source)
     counted = list(due)[round(rate * WARM) :]
     seconds = np.array([arrived[event_id] - taken[event_id] for event_id in counted])
     whole = np.array([arrived[event_id] - due[event_id] for event_id in counted])
-    return Latency(candidate.title, rate, seconds, whole, transactions, share)
+    return Latency(candidate.title, rate, seconds, whole, transactions)
 
 
-def _first(bench: Bench, producer: Producer, worker: psutil.Popen, source: str, group: str) -> None:
+def _first(cluster: Cluster, producer: Producer, subject: Subject) -> None:
     """Waits for one event in each partition to be processed, so that the worker is up before the measurement starts."""
-    for partition, (key, value) in enumerate(events(bench.cluster.partitions)):
-        producer.produce(source, value.replace(b"evt-", b"wrm-"), key.replace(b"evt-", b"wrm-"), partition=partition)
+    for partition, (key, value) in enumerate(events(cluster.partitions)):
+        key, value = key.replace(b"evt-", b"wrm-"), value.replace(b"evt-", b"wrm-")
+        producer.produce(subject.source, value, key, partition=partition)
     producer.flush()
     deadline = time.monotonic() + ANSWERED_WITHIN
-    while bench.cluster.committed(group, source) < bench.cluster.partitions:
-        if worker.poll() is not None or time.monotonic() > deadline:
+    while cluster.committed(subject.group, subject.source) < cluster.partitions:
+        if subject.worker.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError("it did not process its first events")
         time.sleep(0.1)
 

@@ -75,7 +75,7 @@ def watch(process: psutil.Popen, cluster: Cluster, sink: str, expected: int, don
             raise RuntimeError(f"it ended with {process.returncode} after {written:,} answers")
         if written and not below:
             below = process.children(recursive=True)
-        samples.append((written, _spent((process, *below)), process.memory_info().rss))
+        samples.append((written, spent((process, *below)), process.memory_info().rss))
         if written >= expected and done():
             return Watched(_cpu(samples, expected), [(n, rss) for n, _, rss in samples])
         if written != last:
@@ -85,8 +85,8 @@ def watch(process: psutil.Popen, cluster: Cluster, sink: str, expected: int, don
         time.sleep(LOOK_EVERY)
 
 
-def _spent(processes: Iterable[psutil.Process]) -> float:
-    """CPU seconds so far."""
+def spent(processes: Iterable[psutil.Process]) -> float:
+    """CPU seconds of ``processes`` so far."""
     return float(sum(t.user + t.system for t in (p.cpu_times() for p in processes)))
 
 
@@ -101,9 +101,9 @@ def idle(worker: psutil.Popen, seconds: float) -> float:
     """The share of a core that ``worker`` takes without traffic, over ``seconds``; with its models' processes."""
     time.sleep(SETTLED)
     processes = [worker, *worker.children(recursive=True)]
-    spent, begin = _spent(processes), time.monotonic()
+    before, begin = spent(processes), time.monotonic()
     time.sleep(seconds)
-    return (_spent(processes) - spent) / (time.monotonic() - begin)
+    return (spent(processes) - before) / (time.monotonic() - begin)
 
 
 def transactions(worker: psutil.Popen) -> float:

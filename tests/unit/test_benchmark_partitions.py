@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from benchmarks import java, measure, partitions
-from benchmarks.candidates import EXACTLY, HAND, Figures
+from benchmarks.candidates import EXACTLY, HAND
 from benchmarks.events import FEATURES
 from benchmarks.latency import Latency
 from benchmarks.partitions import Measured
@@ -21,9 +20,8 @@ from failsoft.workers.telemetry.metrics import Metrics
 
 def measured(rate: float, ms: float, transactions: float | None = None) -> Measured:
     """Figures of a program whose every answer took ``ms``."""
-    backlog = Figures(rate, 1 / rate, Counter(), [(0, 80_000_000), (1, 90_000_000), (2, 70_000_000)], 0.0)
     seconds = np.full(10, ms / 1000)
-    return Measured(backlog, Latency("a program", 1_000, seconds, seconds, transactions, 0.025))
+    return Measured(Latency("a program", 1_000, seconds, seconds, transactions), 0.025, rate, 1 / rate, 90_000_000)
 
 
 FOUND = {
@@ -39,8 +37,8 @@ def test_a_row_has_the_medians_of_its_rounds() -> None:
     lines = partitions.render(FOUND).splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     assert rows[0] == list(partitions.HEAD)
-    assert rows[1] == ["4, failsoft, exactly once", "70", "20", "20", "20", "100", "90", "2.5"]
-    assert rows[2] == ["4, hand-written aiokafka loop", "100", "5", "5", "5", "", "90", "2.5"]
+    assert rows[1] == ["4, failsoft, exactly once", "70", "15,555.6", "20", "20", "20", "100", "90", "2.5"]
+    assert rows[2] == ["4, hand-written aiokafka loop", "100", "10,000.0", "5", "5", "5", "", "90", "2.5"]
 
 
 def test_ratios_by_partitions_are_of_the_same_round() -> None:
