@@ -25,7 +25,7 @@ check: $(VENV)/.dev .typing   ## ruff, mypy --strict and the test of the import 
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_house.py
 
-bench: $(VENV)/.bench ## failsoft compared with hand-written loops, Faust, FastStream and Quix Streams, in one run
+bench: $(VENV)/.bench ## failsoft compared with hand-written loops, Faust, FastStream, Quix Streams and Kafka Streams, in one run
 	$(BIN)/python -m benchmarks
 
 soak: $(VENV)/.test   ## Workers under a seeded schedule of faults, every event checked: EVENTS= WORKERS= SEED= …

@@ -8,16 +8,19 @@ import shlex
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import candidates, latency, machine, model, page, plot, sweeps, table
-from benchmarks.candidates import ALL, Bench, Candidate, Figures
+from benchmarks import candidates, latency, machine, model, page, partitions, plot, sweeps, table
+from benchmarks.candidates import ALL, EXACTLY, HAND, STREAMS, Bench, Candidate, Figures
 from benchmarks.cluster import Cluster
 from failsoft.topics.embedded.broker import Embedded
 
 QUICK_EVENTS = 20_000
 """Enough to see that every program works; far too few for figures that may be quoted."""
+
+STEADY = (EXACTLY, HAND, STREAMS)
+"""The programs whose latency is measured."""
 
 
 def main() -> int:
@@ -29,17 +32,28 @@ def main() -> int:
         source = f"{bench.prefix}events"
         bench.cluster.create(source)
         bench.cluster.fill(source, events)
-        job = f"{events:,} events of 468 bytes, 4 partitions"
-        if chosen := _chosen(given.only):
+        width = f"{bench.cluster.partitions} partitions"
+        job = f"{events:,} events of 468 bytes, {width}"
+        lasts = latency.SMOKE if given.quick else latency.LASTS
+        if chosen := _runnable([c for c in ALL if c.name in given.only]):
             found = compare(bench, source, events, rounds, chosen)
             subtitle = f"{job}, one process each, {rounds} rounds interleaved"
             _report(given, "rates", subtitle, table.render(found))
             if given.write:
                 given.write.with_suffix(".svg").write_text(plot.bars(found, subtitle), "utf-8")
         if given.latency:
-            lasts = latency.SMOKE if given.quick else latency.LASTS
-            subtitle = f"{lasts:.0f} s at each load, one process each, 4 partitions"
-            _report(given, "latency", subtitle, sweeps.by_load(bench, given.latency, lasts))
+            subtitle = f"{lasts:.0f} s at each load, one process each, {width}"
+            _report(given, "latency", subtitle, sweeps.by_load(bench, given.latency, lasts, _runnable(STEADY)))
+        if given.partitions:
+            idle = partitions.IDLE_SMOKE if given.quick else partitions.IDLE
+            subtitle = (
+                f"{lasts:.0f} s at {partitions.RATE:,} events/s, {idle:.0f} s without any, then {events:,} events of "
+                f"468 bytes at once; one process each, {rounds} rounds interleaved"
+            )
+            text = partitions.by_partitions(
+                bench, given.partitions, events, rounds, lasts, idle, _runnable(partitions.PROGRAMS)
+            )
+            _report(given, "partitions", subtitle, text)
         if given.batches:
             subtitle = f"{job}, one process, {rounds} rounds interleaved"
             _report(given, "batches", subtitle, sweeps.by_batch(bench, source, events, given.batches, rounds))
@@ -47,7 +61,7 @@ def main() -> int:
             subtitle = f"{job}, {rounds} rounds interleaved"
             _report(given, "workers", subtitle, sweeps.by_workers(bench, source, events, given.workers, rounds))
         if given.backlog:
-            _report(given, "memory", "one process, 4 partitions", sweeps.by_backlog(bench, given.backlog))
+            _report(given, "memory", f"one process, {width}", sweeps.by_backlog(bench, given.backlog))
     return 0
 
 
@@ -70,16 +84,14 @@ def _options(arguments: Sequence[str]) -> Iterator[str]:
             yield argument
 
 
-def _chosen(only: Sequence[str]) -> list[Candidate]:
-    """The candidates that run, in the table's order. Reports each that is left out because its package is missing."""
+def _runnable(wanted: Iterable[Candidate]) -> list[Candidate]:
+    """Those of ``wanted`` that run on this machine. Reports each that is left out, with the reason."""
     chosen = []
-    for candidate in ALL:
-        if candidate.name not in only:
-            continue
-        if candidate.installed():
+    for candidate in wanted:
+        if (reason := candidate.missing()) is None:
             chosen.append(candidate)
         else:
-            print(f"left out: {candidate.title}: {candidate.needs} is not installed (make bench)", file=sys.stderr)
+            print(f"left out: {candidate.title}: {reason}", file=sys.stderr)
     return chosen
 
 
@@ -115,7 +127,6 @@ def opened(bootstrap: str | None) -> Iterator[Bench]:
             print("starting Kafka …", file=sys.stderr)
             bootstrap = stack.enter_context(Embedded()).bootstrap
         cluster = Cluster(bootstrap)
-        stack.callback(cluster.close)
         prefix = f"bench-{uuid.uuid4().hex[:6]}-"
         stack.callback(cluster.delete, prefix)
         yield Bench(cluster, folder, onnx, prefix)
@@ -156,6 +167,9 @@ def _arguments() -> argparse.Namespace:
         default=[1_000],
         metavar="N,N",
         help="latency at N events a second each (1000); 0 for none",
+    )
+    parser.add_argument(
+        "--partitions", type=_numbers, metavar="N,N", help="rate, latency and idle cost with N partitions each"
     )
     parser.add_argument("--batches", type=_numbers, metavar="N,N", help="rates with batches of at most N records each")
     parser.add_argument("--workers", type=_numbers, metavar="N,N", help="rates with N workers each")

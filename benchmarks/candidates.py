@@ -15,11 +15,12 @@ from typing import Any
 
 import psutil
 
-from benchmarks import measure
-from benchmarks.cluster import PARTITIONS, Cluster
+from benchmarks import java, measure
+from benchmarks.cluster import Cluster
 from benchmarks.events import odd_among
 from benchmarks.model import PRIMARY
 from failsoft.topics import admin
+from failsoft.topics.embedded.jars import KAFKA
 from failsoft.workers import settings
 from failsoft.workers.settings import wanted
 
@@ -83,7 +84,7 @@ class Candidate:
         at_most: the number of events that a far slower program gets time for; None for all.
         isolation: the isolation of failsoft's primary.
         fallback: given n events, how many of them the fallback must answer.
-        needs: a package that only the extra ``bench`` installs.
+        missing: why the program cannot run on this machine, in one line; None if it can.
     """
 
     name: str
@@ -94,15 +95,16 @@ class Candidate:
     at_most: int | None = None
     isolation: str = "thread"
     fallback: Callable[[int], int] = lambda n: 0
-    needs: str | None = None
+    missing: Callable[[], str | None] = lambda: None
 
     @property
     def ours(self) -> bool:
         return self.guarantee is not None
 
-    def installed(self) -> bool:
-        """Whether the program can run here."""
-        return self.needs is None or importlib.util.find_spec(self.needs) is not None
+
+def _without(package: str) -> Callable[[], str | None]:
+    """Checks for a package that only the extra ``bench`` installs."""
+    return lambda: None if importlib.util.find_spec(package) else f"{package} is not installed (make bench)"
 
 
 _WORKER = "failsoft_worker"
@@ -136,15 +138,21 @@ OPEN = Candidate(
 HAND = Candidate("hand", "hand-written aiokafka loop", "handwritten")
 HAND_GC = Candidate("hand-gc", "hand-written loop, Python's default GC", "handwritten", None, ("--default-gc",))
 CONFLUENT = Candidate("confluent", "hand-written confluent-kafka loop", "confluent_loop")
-FASTSTREAM = Candidate("faststream", "FastStream, batch", "faststream_batch", needs="faststream")
-QUIX = Candidate("quix", "Quix Streams, at least once", "quix_streams", needs="quixstreams")
+FASTSTREAM = Candidate("faststream", "FastStream, batch", "faststream_batch", missing=_without("faststream"))
+QUIX = Candidate("quix", "Quix Streams, at least once", "quix_streams", missing=_without("quixstreams"))
 QUIX_EXACTLY = Candidate(
-    "quix-exactly", "Quix Streams, exactly once", "quix_streams", None, ("--exactly-once",), needs="quixstreams"
+    "quix-exactly",
+    "Quix Streams, exactly once",
+    "quix_streams",
+    None,
+    ("--exactly-once",),
+    missing=_without("quixstreams"),
 )
+STREAMS = Candidate("streams", f"Kafka Streams {KAFKA}, exactly once", "kafka_streams", missing=java.missing)
 FAUST = Candidate("faust", "Faust agent, one send an event", "faust_agent", at_most=10_000)
 
 OURS = (EXACTLY, AT_LEAST, ISOLATED, ODD, ODD_RAISES, DOWN, OPEN)
-PEERS = (HAND, HAND_GC, CONFLUENT, FASTSTREAM, QUIX, QUIX_EXACTLY, FAUST)
+PEERS = (HAND, HAND_GC, CONFLUENT, FASTSTREAM, QUIX, QUIX_EXACTLY, STREAMS, FAUST)
 ALL = OURS + PEERS
 
 
@@ -180,7 +188,7 @@ def run(bench: Bench, candidate: Candidate, source: str, events: int, label: str
             wanted,
             lambda: not complete or bench.cluster.committed(name, source) == events,
         )
-    answers = measure.read(bench.cluster.bootstrap, sink)
+    answers = measure.read(bench.cluster, sink)
     if complete:
         _check(bench, candidate, name, answers, events)
     markers = bench.cluster.written(sink) - len(answers.stamps_ms)
@@ -248,7 +256,7 @@ def _pipeline(bench: Bench, candidate: Candidate, name: str, source: str) -> set
             guarantee=candidate.guarantee,
             bootstrap=bench.cluster.bootstrap,
             source=source,
-            partitions=PARTITIONS,
+            partitions=bench.cluster.partitions,
             delays=", ".join(f'"{delay}"' for delay in LADDER),
             repository=bench.folder / REPOSITORIES[candidate.isolation],
         )
@@ -268,7 +276,7 @@ def _check(bench: Bench, candidate: Candidate, name: str, answers: measure.Answe
         return
     fallen = candidate.fallback(events)
     expected = Counter({"primary": events - fallen, "fallback_model": fallen})
-    waiting = measure.count(bench.cluster.bootstrap, f"{name}.retry.{LADDER[0]}") if fallen else 0
+    waiting = measure.count(bench.cluster, f"{name}.retry.{LADDER[0]}") if fallen else 0
     if +answers.sources != +expected or waiting != fallen:
         raise RuntimeError(
             f"{candidate.title}: {waiting:,} of {fallen:,} events on the ladder, answered by {answers.sources}"

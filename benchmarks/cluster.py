@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
@@ -14,12 +13,14 @@ from confluent_kafka.admin import (
     ConfigEntry,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
 from benchmarks.events import EVENT_BYTES, events
 
 PARTITIONS = 4
+"""Partitions of each topic, where the run does not say otherwise."""
 
 STAMPED = {"message.timestamp.type": "LogAppendTime"}
 """The broker records when an answer arrived. So all programs share one clock, and no reader competes with them."""
@@ -41,19 +42,22 @@ ADMIN_WITHIN = 30.0
 
 
 class Cluster:
-    """A Kafka at ``bootstrap``, with the operations that the benchmark needs."""
+    """A Kafka, with the operations that the benchmark needs.
 
-    def __init__(self, bootstrap: str) -> None:
+    Attributes:
+        bootstrap: its address.
+        partitions: the number of partitions of each topic.
+    """
+
+    def __init__(self, bootstrap: str, partitions: int = PARTITIONS) -> None:
         self.bootstrap = bootstrap
-        quiet = {"bootstrap.servers": bootstrap, "log_level": 0}  # no log lines: the broker ends before its clients do
-        self.admin = AdminClient(quiet)
-        self._watcher = Consumer({**quiet, "group.id": "benchmarks"})
+        self.partitions = partitions
+        # No log lines: the broker ends before its clients do.
+        self.admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
 
     def create(self, topic: str, stamped: bool = False) -> None:
-        """Creates a topic of four partitions; ``stamped``: with the broker's timestamps. Returns when a client can use
-        it.
-        """
-        new = NewTopic(topic, PARTITIONS, 1, config=STAMPED if stamped else {})
+        """Creates a topic; ``stamped``: with the broker's timestamps. Returns when a client can use it."""
+        new = NewTopic(topic, self.partitions, 1, config=STAMPED if stamped else {})
         for done in self.admin.create_topics([new], operation_timeout=ADMIN_WITHIN).values():
             done.result(ADMIN_WITHIN)
         self._until_led(topic)
@@ -80,6 +84,34 @@ class Cluster:
 
     def fill(self, topic: str, n: int) -> None:
         """Writes ``n`` events, spread over partitions by their keys. Raises KafkaException if one is not accepted."""
+        self._fill(self._filler({}), topic, n)
+        if self.written(topic) != n:
+            raise KafkaException(f"{topic} holds {self.written(topic):,} of {n:,} events")
+
+    def fill_at_once(self, topic: str, n: int) -> float:
+        """Writes ``n`` events in one transaction. Returns when read_committed readers could see them (epoch seconds):
+        all at one moment, however long the writing took. Each partition gets a marker too. Raises KafkaException.
+        """
+        producer = self._filler({"transactional.id": f"{topic}-fill"})
+        producer.init_transactions(ADMIN_WITHIN)
+        producer.begin_transaction()
+        self._fill(producer, topic, n)
+        producer.commit_transaction(ADMIN_WITHIN)
+        return time.time()
+
+    def _filler(self, more: Mapping[str, str]) -> Producer:
+        return Producer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "linger.ms": 20,
+                "batch.size": 900_000,
+                "queue.buffering.max.messages": 100_000,
+                "log_level": 0,
+                **more,
+            }
+        )
+
+    def _fill(self, producer: Producer, topic: str, n: int) -> None:
         print(f"publishing {n:,} events of {EVENT_BYTES} bytes …", file=sys.stderr)
         refused: list[str] = []
 
@@ -87,42 +119,32 @@ class Cluster:
             if error is not None:
                 refused.append(str(error))
 
-        producer = Producer(
-            {
-                "bootstrap.servers": self.bootstrap,
-                "linger.ms": 20,
-                "batch.size": 900_000,
-                "queue.buffering.max.messages": 100_000,
-                "on_delivery": delivered,
-                "log_level": 0,
-            }
-        )
         for i, (key, value) in enumerate(events(n)):
             while True:
                 try:
-                    producer.produce(topic, value, key)
+                    producer.produce(topic, value, key, on_delivery=delivered)
                     break
                 except BufferError:
                     producer.poll(0.1)
             if i % 1000 == 0:
                 producer.poll(0)
         producer.flush()
-        if refused or self.written(topic) != n:
-            raise KafkaException(f"{topic} holds {self.written(topic):,} of {n:,} events: {refused[:1]}")
+        if refused:
+            raise KafkaException(f"{topic} refused {len(refused):,} of {n:,} events: {refused[0]}")
 
     def written(self, topic: str) -> int:
         """The offsets used in all partitions; transaction markers count too."""
-        return sum(_patiently(functools.partial(self._end, topic, p)) for p in range(PARTITIONS))
+        wanted = {tp: OffsetSpec.latest() for tp in self._partitions_of(topic)}
 
-    def _end(self, topic: str, partition: int) -> int:
-        found: tuple[int, int] = self._watcher.get_watermark_offsets(
-            TopicPartition(topic, partition), timeout=ADMIN_WITHIN
-        )
-        return found[1]
+        def ends() -> int:
+            found = self.admin.list_offsets(wanted, request_timeout=ADMIN_WITHIN)
+            return sum(int(end.result(ADMIN_WITHIN).offset) for end in found.values())
+
+        return _patiently(ends)
 
     def committed(self, group: str, topic: str) -> int:
         """The number of records of ``topic`` that the group has committed."""
-        wanted = [TopicPartition(topic, p) for p in range(PARTITIONS)]
+        wanted = self._partitions_of(topic)
         reader = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group, "log_level": 0})
         try:
             return _patiently(lambda: sum(max(0, tp.offset) for tp in reader.committed(wanted, timeout=ADMIN_WITHIN)))
@@ -143,15 +165,18 @@ class Cluster:
                 raise RuntimeError(f"{busy} of {n} workers joined within {within:.0f} s")
             time.sleep(0.1)
 
-    def close(self) -> None:
-        """Closes the connection."""
-        self._watcher.close()
+    def assignment(self, topic: str) -> list[TopicPartition]:
+        """Every partition of ``topic``, from its beginning."""
+        return [TopicPartition(topic, p, 0) for p in range(self.partitions)]
+
+    def _partitions_of(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, p) for p in range(self.partitions)]
 
     def _until_led(self, topic: str) -> None:
         deadline = time.monotonic() + ADMIN_WITHIN
         while True:
             found = self.admin.list_topics(topic, timeout=ADMIN_WITHIN).topics[topic]
-            if len(found.partitions) == PARTITIONS and all(p.leader >= 0 for p in found.partitions.values()):
+            if len(found.partitions) == self.partitions and all(p.leader >= 0 for p in found.partitions.values()):
                 return
             if time.monotonic() > deadline:
                 raise KafkaException(f"{topic} has no leaders after {ADMIN_WITHIN:.0f} s")
@@ -168,8 +193,3 @@ def _patiently(ask: Callable[[], int]) -> int:
             if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
                 raise
         time.sleep(0.05)
-
-
-def assignment(topic: str) -> Iterable[TopicPartition]:
-    """Every partition of ``topic``, from its beginning."""
-    return [TopicPartition(topic, p, 0) for p in range(PARTITIONS)]

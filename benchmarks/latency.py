@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, Producer
 
 from benchmarks import candidates, measure
 from benchmarks.candidates import Bench, Candidate
-from benchmarks.cluster import PARTITIONS, assignment
+from benchmarks.cluster import Cluster
 from benchmarks.events import events
 
 LASTS = 20.0
@@ -50,21 +50,46 @@ class Latency:
         rate: events a second.
         seconds: from the broker's timestamp of the event to the reader (seconds).
         whole: from the event's due time to the reader (seconds).
+        transactions: of failsoft, a second; None for other programs.
     """
 
     title: str
     rate: int
     seconds: np.ndarray
     whole: np.ndarray
+    transactions: float | None = None
+
+    def percentiles(self, *wanted: float) -> tuple[float, ...]:
+        """Percentiles of the time from the broker's timestamp to the reader (ms)."""
+        return tuple(1000 * float(x) for x in np.percentile(self.seconds, wanted))
 
     def cells(self) -> tuple[str, ...]:
         """The figures in milliseconds, in the order of CELLS."""
-        found = (*np.percentile(self.seconds, (50, 90, 99)), self.seconds.max(), *np.percentile(self.whole, (50, 99)))
-        return tuple(f"{1000 * x:,.0f}" for x in found)
+        whole = (1000 * float(x) for x in np.percentile(self.whole, (50, 99)))
+        return tuple(f"{ms:,.0f}" for ms in (*self.percentiles(50, 90, 99, 100), *whole))
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {cell}" for name, cell in zip(CELLS, self.cells(), strict=True))
         return f"latency at {self.rate:,} events/s, {self.title}: {figures} ({len(self.seconds):,} events)"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A program at work.
+
+    Attributes:
+        candidate: the program.
+        group: its consumer group.
+        source: its input topic.
+        sink: its output topic.
+        worker: its process.
+    """
+
+    candidate: Candidate
+    group: str
+    source: str
+    sink: str
+    worker: psutil.Popen
 
 
 def one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str) -> Latency:
@@ -73,26 +98,40 @@ def one(bench: Bench, candidate: Candidate, rate: int, lasts: float, label: str)
     source = f"{name}-events"
     bench.cluster.create(source, stamped=True)
     with candidates.started(bench, candidate, name, source) as ((worker,), sink):
-        reader = _Reader(bench.cluster.bootstrap, sink)
-        producer = Producer({"bootstrap.servers": bench.cluster.bootstrap, "linger.ms": LINGER_MS, "log_level": 0})
-        _first(bench, producer, worker, source, name)
-        due = _publish(producer, source, rate, round(rate * lasts))
-        arrived = reader.all(due.keys(), worker)
-    taken = measure.arrivals(bench.cluster.bootstrap, source)
+        found = steady(bench.cluster, Subject(candidate, name, source, sink, worker), rate, lasts)
     bench.cluster.delete(name)
+    return found
+
+
+def steady(cluster: Cluster, subject: Subject, rate: int, lasts: float) -> Latency:
+    """The same for a program that has just been started, on an empty topic with the broker's timestamps. It gets one
+    event in each partition first, so that it is up.
+    """
+    candidate, worker = subject.candidate, subject.worker
+    reader = _Reader(cluster, subject.sink)
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "linger.ms": LINGER_MS, "log_level": 0})
+    _first(cluster, producer, subject)
+    before, begin = measure.transactions(worker) if candidate.ours else 0.0, time.monotonic()
+    due = _publish(producer, subject.source, rate, round(rate * lasts))
+    arrived = reader.all(due.keys(), worker)
+    took = time.monotonic() - begin
+    transactions = (measure.transactions(worker) - before) / took if candidate.ours else None
+    taken = measure.arrivals(cluster, subject.source)
     counted = list(due)[round(rate * WARM) :]
     seconds = np.array([arrived[event_id] - taken[event_id] for event_id in counted])
-    return Latency(candidate.title, rate, seconds, np.array([arrived[i] - due[i] for i in counted]))
+    whole = np.array([arrived[event_id] - due[event_id] for event_id in counted])
+    return Latency(candidate.title, rate, seconds, whole, transactions)
 
 
-def _first(bench: Bench, producer: Producer, worker: psutil.Popen, source: str, group: str) -> None:
+def _first(cluster: Cluster, producer: Producer, subject: Subject) -> None:
     """Waits for one event in each partition to be processed, so that the worker is up before the measurement starts."""
-    for partition, (key, value) in enumerate(events(PARTITIONS)):
-        producer.produce(source, value.replace(b"evt-", b"wrm-"), key.replace(b"evt-", b"wrm-"), partition=partition)
+    for partition, (key, value) in enumerate(events(cluster.partitions)):
+        key, value = key.replace(b"evt-", b"wrm-"), value.replace(b"evt-", b"wrm-")
+        producer.produce(subject.source, value, key, partition=partition)
     producer.flush()
     deadline = time.monotonic() + ANSWERED_WITHIN
-    while bench.cluster.committed(group, source) < PARTITIONS:
-        if worker.poll() is not None or time.monotonic() > deadline:
+    while cluster.committed(subject.group, subject.source) < cluster.partitions:
+        if subject.worker.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError("it did not process its first events")
         time.sleep(0.1)
 
@@ -116,11 +155,11 @@ def _publish(producer: Producer, source: str, rate: int, n: int) -> dict[str, fl
 class _Reader(threading.Thread):
     """Records when each answer could be read, on a thread of its own, since the publisher has a schedule to keep."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, cluster: Cluster, topic: str) -> None:
         super().__init__(name="reader", daemon=True)
         self._consumer = Consumer(
             {
-                "bootstrap.servers": bootstrap,
+                "bootstrap.servers": cluster.bootstrap,
                 "group.id": "benchmarks.latency",
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
@@ -128,7 +167,7 @@ class _Reader(threading.Thread):
                 "log_level": 0,
             }
         )
-        self._consumer.assign(assignment(topic))
+        self._consumer.assign(cluster.assignment(topic))
         self._arrived: dict[str, float] = {}
         self._failed: str | None = None
         self._over = threading.Event()

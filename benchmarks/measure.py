@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import psutil
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message
 
-from benchmarks.cluster import PARTITIONS, Cluster, assignment
+from benchmarks.cluster import Cluster
 
 WARM_UP = 0.1
 """The share of answers at the start that is not counted: batches are still growing, and caches are cold."""
 
 LOOK_EVERY = 0.1
-"""Seconds between two checks of a program's progress; each costs the broker four small requests."""
+"""Seconds between two checks of a program's progress; each costs the broker one request."""
+
+SETTLED = 3.0
+"""Seconds after the last answer before a program counts as idle: its last commit and its log lines are done."""
+
+SCRAPED_WITHIN = 10.0
+"""Seconds for a worker's metrics, which it serves from the loop that scores."""
 
 STALLED = 60.0
 """Seconds without a new answer after which a program has failed."""
@@ -67,8 +75,7 @@ def watch(process: psutil.Popen, cluster: Cluster, sink: str, expected: int, don
             raise RuntimeError(f"it ended with {process.returncode} after {written:,} answers")
         if written and not below:
             below = process.children(recursive=True)
-        times = [p.cpu_times() for p in (process, *below)]
-        samples.append((written, sum(t.user + t.system for t in times), process.memory_info().rss))
+        samples.append((written, spent((process, *below)), process.memory_info().rss))
         if written >= expected and done():
             return Watched(_cpu(samples, expected), [(n, rss) for n, _, rss in samples])
         if written != last:
@@ -78,6 +85,11 @@ def watch(process: psutil.Popen, cluster: Cluster, sink: str, expected: int, don
         time.sleep(LOOK_EVERY)
 
 
+def spent(processes: Iterable[psutil.Process]) -> float:
+    """CPU seconds of ``processes`` so far."""
+    return float(sum(t.user + t.system for t in (p.cpu_times() for p in processes)))
+
+
 def _cpu(samples: list[tuple[int, float, int]], expected: int) -> float:
     warm = [s for s in samples if WARM_UP * expected <= s[0]]
     first = warm[0]
@@ -85,40 +97,66 @@ def _cpu(samples: list[tuple[int, float, int]], expected: int) -> float:
     return (end[1] - first[1]) / (end[0] - first[0]) if end[0] > first[0] else float("nan")
 
 
-def read(bootstrap: str, topic: str) -> Answers:
+def idle(worker: psutil.Popen, seconds: float) -> float:
+    """The share of a core that ``worker`` takes without traffic, over ``seconds``; with its models' processes."""
+    time.sleep(SETTLED)
+    processes = [worker, *worker.children(recursive=True)]
+    before, begin = spent(processes), time.monotonic()
+    time.sleep(seconds)
+    return (spent(processes) - before) / (time.monotonic() - begin)
+
+
+def transactions(worker: psutil.Popen) -> float:
+    """The number of a failsoft worker's transactions so far, from its own metrics. Raises RuntimeError."""
+    ports = [c.laddr.port for c in worker.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    if len(ports) != 1:
+        raise RuntimeError(f"it listens on {ports}, not on the one port of its metrics")
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/metrics", timeout=SCRAPED_WITHIN) as answer:
+        return counted(answer.read().decode())
+
+
+def counted(metrics: str) -> float:
+    """The number of transactions in a worker's metrics, in Prometheus' text format. Raises RuntimeError."""
+    found = re.search(r"^failsoft_transaction_seconds_count(?:\{[^}]*\})? (\S+)$", metrics, re.MULTILINE)
+    if not found:
+        raise RuntimeError("its metrics have no count of transactions")
+    return float(found[1])
+
+
+def read(cluster: Cluster, topic: str) -> Answers:
     """All of ``topic`` as a read_committed reader sees it. Raises KafkaException."""
     stamps: list[int] = []
     sources: Counter[str] = Counter()
-    for message in _records(bootstrap, topic):
+    for message in _records(cluster, topic):
         stamps.append(_stamp(message))
         sources[dict(message.headers() or ()).get("failsoft-source", b"").decode()] += 1
     return Answers(np.sort(np.array(stamps, dtype=np.int64)), sources)
 
 
-def arrivals(bootstrap: str, topic: str) -> dict[str, float]:
+def arrivals(cluster: Cluster, topic: str) -> dict[str, float]:
     """The broker's time of each record (epoch seconds), by its key."""
-    return {message.key().decode(): _stamp(message) / 1000 for message in _records(bootstrap, topic)}
+    return {message.key().decode(): _stamp(message) / 1000 for message in _records(cluster, topic)}
 
 
-def count(bootstrap: str, topic: str) -> int:
+def count(cluster: Cluster, topic: str) -> int:
     """The number of committed records of ``topic``, with timestamps of any kind."""
-    return sum(1 for _ in _records(bootstrap, topic))
+    return sum(1 for _ in _records(cluster, topic))
 
 
-def _records(bootstrap: str, topic: str) -> Iterator[Message]:
+def _records(cluster: Cluster, topic: str) -> Iterator[Message]:
     reader = Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            "bootstrap.servers": cluster.bootstrap,
             "group.id": "benchmarks.read",
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
         }
     )
-    reader.assign(assignment(topic))
+    reader.assign(cluster.assignment(topic))
     ended = 0
     try:
-        while ended < PARTITIONS:
+        while ended < cluster.partitions:
             for message in reader.consume(10_000, timeout=1.0):
                 error = message.error()
                 if error is None:

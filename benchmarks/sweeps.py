@@ -8,18 +8,18 @@ from dataclasses import replace
 from statistics import median
 
 from benchmarks import candidates, latency, measure, memory
-from benchmarks.candidates import EXACTLY, HAND, Bench
+from benchmarks.candidates import EXACTLY, Bench, Candidate
 from benchmarks.table import markdown
 
 JOINED_WITHIN = 120.0
 """Seconds for all workers of a run to join their group; four that start at once on two cores take a while."""
 
 
-def by_load(bench: Bench, rates: Sequence[int], lasts: float) -> str:
-    """Milliseconds from the broker to a read_committed reader, for failsoft exactly once and the hand-written loop."""
+def by_load(bench: Bench, rates: Sequence[int], lasts: float, chosen: Sequence[Candidate]) -> str:
+    """Milliseconds from the broker to a read_committed reader, for each of ``chosen``."""
     rows = []
     for rate in rates:
-        for candidate in (EXACTLY, HAND):
+        for candidate in chosen:
             found = latency.one(bench, candidate, rate, lasts, f"latency-{candidate.name}-{rate}")
             print(found, file=sys.stderr)
             rows.append((f"{rate:,} events/s, {candidate.title}", *found.cells()))
@@ -88,7 +88,7 @@ def _together(bench: Bench, source: str, events: int, n: int, label: str) -> flo
         bench.cluster.until_joined(name, n, JOINED_WITHIN)
         gate.touch()
         measure.watch(workers[0], bench.cluster, sink, events, lambda: bench.cluster.committed(name, source) == events)
-    answers = measure.read(bench.cluster.bootstrap, sink)
+    answers = measure.read(bench.cluster, sink)
     bench.cluster.delete(f"{name}.")
     bench.cluster.delete(f"{name}-")
     if len(answers.stamps_ms) != events:

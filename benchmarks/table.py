@@ -58,8 +58,12 @@ def ratio(these: Sequence[Figures], those: Sequence[Figures]) -> float:
 
 def spread(these: Sequence[Figures], those: Sequence[Figures]) -> str:
     """The median of the rounds' own ratios, with the least and the greatest."""
-    found = _ratios(these, those)
-    return f"{median(found):.2f} ({min(found):.2f}..{max(found):.2f})"
+    return summary(_ratios(these, those))
+
+
+def summary(ratios: Sequence[float]) -> str:
+    """The median, with the least and the greatest."""
+    return f"{median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
 
 
 def _ratios(these: Sequence[Figures], those: Sequence[Figures]) -> list[float]:

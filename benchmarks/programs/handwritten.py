@@ -25,7 +25,7 @@ BATCH = 4_000
 """Records in a round, of all partitions together; larger rounds gained nothing."""
 
 
-async def work(bootstrap: str, source: str, sink: str, group: str, model: Path) -> None:
+async def work(bootstrap: str, source: str, sink: str, group: str, model: Path, isolation: str) -> None:
     """Runs until SIGTERM."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -37,6 +37,7 @@ async def work(bootstrap: str, source: str, sink: str, group: str, model: Path) 
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        isolation_level=isolation,
         max_partition_fetch_bytes=1_048_576,
         fetch_max_wait_ms=50,
     )
@@ -88,13 +89,15 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--default-gc", action="store_true", help="leave the garbage collector as Python sets it")
+    parser.add_argument("--read-committed", action="store_true", help="leave out events of open transactions")
     given = parser.parse_args()
     if not given.default_gc:
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)  # failsoft.workers.process.serve.GC_THRESHOLD
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work(given.bootstrap, given.source, given.sink, given.group, given.model))
+        isolation = "read_committed" if given.read_committed else "read_uncommitted"
+        runner.run(work(given.bootstrap, given.source, given.sink, given.group, given.model, isolation))
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ def test_a_first_use_by_many_fills_the_cache_once(tmp_path: Path, monkeypatch: p
     """When several callers find the cache empty, one downloads, all get the same jars, and no partial file is left."""
     downloads: list[Path] = []
 
-    def fetch(repository: Path) -> list[Path]:
+    def fetch(repository: Path, _coordinates: jars.Coordinates) -> list[Path]:
         downloads.append(repository)
         repository.mkdir()
         made = [repository / "a.jar", repository / "b.jar"]
@@ -246,7 +246,7 @@ def test_a_first_use_by_many_fills_the_cache_once(tmp_path: Path, monkeypatch: p
 def test_a_damaged_download_is_never_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A truncated jar is refused with a reason, and the cache stays empty."""
 
-    def fetch(repository: Path) -> list[Path]:
+    def fetch(repository: Path, _coordinates: jars.Coordinates) -> list[Path]:
         repository.mkdir()
         (repository / "a.jar").write_bytes(b"PK\x03\x04 and no more")
         return [repository / "a.jar"]

