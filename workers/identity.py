@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+RESERVED = "replayer"
+"""A worker's transactional id is ``<pipeline>.<id>``, and that of ``failsoft dead replay`` ends so."""
+
 _VALID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _SLOTS = 1024
 
@@ -44,6 +47,8 @@ def claim(pipeline: str, worker_id: str | None) -> Identity:
     if worker_id is not None:
         if not _VALID.fullmatch(worker_id):
             raise InvalidId(f"--id {worker_id!r}: use 1 to 200 letters, digits, '.', '_' and '-'")
+        if worker_id == RESERVED:
+            raise InvalidId(f"--id {worker_id!r}: replays of dead letters have this id; choose another")
         found = _try(pipeline, worker_id)
         if found is None:
             raise DuplicateId(f"a worker of {pipeline} with --id {worker_id} is already running on this machine")

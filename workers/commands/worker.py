@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from failsoft.workers.settings import Settings
 
 
+MOST_PROCESSES = 256
+
+
 def register(root: typer.Typer) -> None:
     """Adds the command to the command line."""
     root.command("worker")(worker)
@@ -28,8 +31,12 @@ def worker(
     ctx: typer.Context,
     pipeline: Pipeline = None,
     processes: Annotated[
-        int, typer.Option(min=1, max=256, help="Number of worker processes; crashed ones are restarted.")
-    ] = 1,
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Number of worker processes; crashed ones are restarted. auto: one for each core but one.",
+        ),
+    ] = "1",
     worker_id: Annotated[
         str | None,
         typer.Option(
@@ -61,6 +68,7 @@ def worker(
     signal.signal(signal.SIGTERM, _exit_at_once)  # until the running worker or the supervisor installs its own
     from failsoft.workers.telemetry import logs
 
+    count = _count(processes)
     try:
         logs.configure(log_level)
     except ValueError as e:
@@ -68,9 +76,22 @@ def worker(
     folder = str(repository.absolute()) if repository else None
     settings = context.settings(ctx, pipeline, {"models.repository": folder})
     worker_id = worker_id or os.environ.get("FAILSOFT_WORKER_ID") or None
-    if processes > 1:
-        raise typer.Exit(_many(ctx, pipeline, processes, worker_id, metrics_port, metrics_host, folder, log_level))
+    if count > 1:
+        raise typer.Exit(_many(ctx, pipeline, count, worker_id, metrics_port, metrics_host, folder, log_level))
     raise typer.Exit(_one(settings, worker_id, metrics_port, metrics_host, pipeline or ctx.obj.pipeline))
+
+
+def _count(processes: str) -> int:
+    """The number of processes. Raises BadParameter for anything but a number from 1 to 256, or ``auto``."""
+    if processes == "auto":
+        from failsoft.workers.process.cores import auto_processes
+
+        return auto_processes()
+    if processes.isascii() and processes.isdigit() and len(processes) <= 3 and 1 <= int(processes) <= MOST_PROCESSES:
+        return int(processes)
+    raise typer.BadParameter(
+        f"{processes!r}: must be a number from 1 to {MOST_PROCESSES}, or auto", param_hint="--processes"
+    )
 
 
 def _exit_at_once(number: int, frame: object) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from failsoft.topics.names import LONGEST, LONGEST_TOPIC, Names, check_name
+from failsoft.workers.identity import RESERVED, InvalidId, claim
 
 DELAYS = ["5s", "1m", "1h", "1.5h", "200ms", "7d"]
 LEGAL_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -88,9 +89,12 @@ def test_an_invalid_name_is_refused_with_the_rule(name: str) -> None:
         check_name(name)
 
 
-def test_each_lane_and_the_replayer_have_their_own_transactional_id() -> None:
-    """Transactional ids are distinct: two producers with the same id would fence each other."""
+def test_each_worker_and_the_replayer_have_their_own_transactional_id() -> None:
+    """Two producers with the same id would fence each other, so no worker may have the replayer's."""
     names = Names("loans")
-    ids = [*(names.transactional_id(i) for i in range(12)), names.replayer_id]
-    assert ids[:2] == ["loans.0", "loans.1"]
-    assert len(set(ids)) == len(ids)
+    ids = [*(names.transactional_id(f"host-{i}") for i in range(12)), names.replayer_id]
+    assert ids[:2] == ["loans.host-0", "loans.host-1"] and len(set(ids)) == len(ids)
+    assert names.transactional_id(RESERVED) == names.replayer_id
+    with pytest.raises(InvalidId, match="replays of dead letters"):
+        claim("loans", RESERVED)
+
