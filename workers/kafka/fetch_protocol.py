@@ -71,7 +71,7 @@ class FetchAnswer:
 
     @classmethod
     def decode(cls, stream: BytesIO) -> Self:
-        """Decode the rest of ``stream``. Raises struct.error if it is cut."""
+        """Decode the rest of ``stream``. Raises struct.error or ValueError if it is cut."""
         raw, at = stream.getvalue(), stream.tell()  # getvalue does not copy, unlike read
         throttle, error, session, topics = _ANSWER.unpack_from(raw, at)
         at += _ANSWER.size
