@@ -53,7 +53,13 @@ class TransactionalProducer:
         transactional_id: of one process at a time; a later one fences an earlier one. None writes at least once.
         timeout_ms: milliseconds after which the broker aborts a transaction by itself. Readers and the next owners of
             the partitions wait for at most this long when the process dies.
-        transactions_v2: use transactions v2 (KIP-890) where the cluster has them.
+        transactions_v2: use transactions v2 (KIP-890) where the cluster has them: each transaction has an epoch of its
+            own, so a late copy of a request can do no harm.
+        brokers_add: with transactions v2, leave it to the leaders and the group's coordinator to add themselves to the
+            transaction. That saves a round trip. But a leader that finds the coordinator busy, with the markers of
+            the last transaction or with another leader's request, waits 20 ms before it asks again. Measured (ratio of
+            the median to aiokafka's own producer, back to back, 4 partitions): on three brokers 1.16 against 0.77, on
+            one broker a quarter of the transactions took 20 ms longer.
         sleep: waits for some seconds before a retry.
     """
 
@@ -64,16 +70,14 @@ class TransactionalProducer:
         timeout_ms: int,
         *,
         transactions_v2: bool = True,
-        explicit: bool = True,
-        serial: bool = False,
+        brokers_add: bool = False,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._client = client
         self._id = transactional_id
         self._timeout_ms = timeout_ms
         self._may_use_v2 = transactions_v2
-        self._explicit = explicit
-        self._serial = serial
+        self._brokers_add = brokers_add
         self._requests = RequestLoop(client, sleep)
         self._producer = requests.NO_PRODUCER
         self._sequences = Sequences()
@@ -172,9 +176,9 @@ class TransactionalProducer:
         # 1. Late copies of earlier requests must not reach this transaction.
         if self._stragglers != self._requests.lost and not self._v2:
             await self._take_epoch(self._producer)
-        # 2. What the transaction will have, in two requests at once. Each is a change of the coordinator's state, and a
-        #    broker that wrote or checked a batch meanwhile would be told to come again later.
-        if self._explicit:
+        # 2. Tell the coordinator what the transaction will have, in two requests at once. A leader that checked a batch
+        #    while these are under way would be told to come again later.
+        if not (self._v2 and self._brokers_add):
             partitions = partitions_of(outputs)
             adds = [requests.add_partitions(self._id, self._producer, partitions)] if partitions else []
             adds.append(requests.add_offsets(self._id, self._producer, member.group))
@@ -182,11 +186,7 @@ class TransactionalProducer:
         # 3. The outputs and, beside them, the offsets.
         queues = seal(outputs, self._producer, self._sequences, transactional=True)
         commit_offsets = requests.txn_offset_commit(self._id, self._producer, member, offsets, adds=self._v2)
-        if self._serial:
-            await self._write(queues)
-            await self._requests.ask(commit_offsets, GROUP, member.group)
-        else:
-            await together(self._write(queues), self._requests.ask(commit_offsets, GROUP, member.group))
+        await together(self._write(queues), self._requests.ask(commit_offsets, GROUP, member.group))
         # 4. Only now, when every broker has acknowledged its part, the end.
         ended = await self._requests.ask(
             requests.end_transaction(self._id, self._producer, bumps=self._v2), TRANSACTION, self._id
@@ -202,14 +202,12 @@ class TransactionalProducer:
         its way: a late EndTxn would commit half of the next transaction, a late TxnOffsetCommit would replace its
         offsets. Naming the epoch that is replaced keeps a fenced producer from fencing its successor.
         """
-        before = self._requests.lost
         kind = TRANSACTION if self._id is not None else None
         request = requests.init_producer_id(self._id, self._timeout_ms, replaces)
         response = await self._requests.ask(request, kind, self._id or "")
         self._producer = (response.producer_id, response.producer_epoch)
         self._sequences.clear()
-        # A late copy of this request can only take the epoch away from this producer.
-        self._stragglers = before if replaces == requests.NO_PRODUCER else self._requests.lost
+        self._stragglers = self._requests.lost  # a late copy of this very request can only fence this producer
 
     async def _write(self, queues: Queues) -> None:
         """Send the batches, one a partition at a time, until all are in the logs."""
