@@ -8,18 +8,22 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import OffsetOutOfRangeError
+from confluent_kafka import ElectionType
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 
 from failsoft.topics.embedded.broker import Embedded
 from failsoft.workers.kafka.chunk import Chunk, FetchedRecord
+from failsoft.workers.kafka.fetch_protocol import FetchAnswer
 from failsoft.workers.kafka.fetcher import Fetcher
 from failsoft.workers.kafka.list_offsets import list_offsets
+from tests.cluster import Cluster
 from tests.kafka import Broker, create_topic, eventually, produce
 
 PARTITIONS = 6
@@ -82,11 +86,28 @@ def _fill(bootstrap: str, topic: str, partitions: int = PARTITIONS) -> dict[Topi
     return rows
 
 
+def _note_sessions(client: AIOKafkaClient) -> list[int]:
+    """The session id of each fetch answer from now on."""
+    found: list[int] = []
+    send = client.send
+
+    async def noting(node: int, request: Any, **options: Any) -> Any:
+        answer = await send(node, request, **options)
+        if isinstance(answer, FetchAnswer):
+            assert not answer.error
+            found.append(answer.session_id)
+        return answer
+
+    client.send = noting
+    return found
+
+
 async def test_every_record_is_read_once_and_in_order(kafka: Broker, name: str) -> None:
     """Through pauses, and a partition that is forgotten and read again where it stood."""
     rows = await asyncio.to_thread(_fill, kafka.bootstrap, name)
     async with reading(kafka.bootstrap) as reader:
         fetcher, dice = reader.fetcher, Random(7)
+        sessions = _note_sessions(reader.client)
         for tp in rows:
             fetcher.read(tp, 0)
         for _ in range(60):
@@ -97,7 +118,7 @@ async def test_every_record_is_read_once_and_in_order(kafka: Broker, name: str) 
             elif what == 1:
                 fetcher.forget([tp])
                 fetcher.read(tp, reader.position.get(tp, 0))
-            await asyncio.sleep(0.002)
+            await list_offsets(reader.client, [tp], "earliest")  # time for the fetcher
             fetcher.resume(tp)
         ends = await list_offsets(reader.client, rows, "latest")
         assert ends == dict.fromkeys(rows, EACH)
@@ -107,6 +128,7 @@ async def test_every_record_is_read_once_and_in_order(kafka: Broker, name: str) 
         assert (record.topic, record.partition, record.offset, list(record.headers)) == (name, 2, 3, [("h", b"x")])
         assert {fetcher.highwater(tp) for tp in rows} == {fetcher.stable(tp) for tp in rows} == {EACH}
         assert not reader.failures
+        assert len(sessions) > 10 and len(set(sessions)) == 1 and 0 not in sessions
 
 
 async def test_a_partition_is_read_again_from_an_earlier_offset(kafka: Broker, name: str) -> None:
@@ -205,12 +227,41 @@ async def test_reading_goes_on_after_a_restart_of_the_broker(tmp_path: Path, nam
             assert not reader.failures
 
 
+@pytest.mark.long
+async def test_reading_follows_the_leaders(tmp_path: Path, name: str) -> None:
+    """A broker is killed, and later leads again. Each record is read once, from whichever broker leads."""
+    with Cluster(tmp_path) as cluster:
+        rows = await asyncio.to_thread(_fill, cluster.bootstrap, name)
+        first = TopicPartition(name, 0)
+        async with reading(cluster.bootstrap) as reader:
+            for tp in rows:
+                reader.fetcher.read(tp, 0)
+            await reader.until(dict.fromkeys(rows, EACH))
+            old = await asyncio.to_thread(cluster.leader, name, 0)
+            await asyncio.to_thread(cluster.nodes[old].kill)
+            await eventually(
+                lambda: asyncio.to_thread(lambda: cluster.leader(name, 0) not in (old, -1)), WITHIN, "a new leader"
+            )
+            for value in (b"moved", b"back"):
+                again = [(None, value, [], p) for p in range(PARTITIONS)]
+                await asyncio.to_thread(produce, cluster.bootstrap, name, again)
+                await reader.until(dict.fromkeys(rows, EACH + (1 if value == b"moved" else 2)))
+                await asyncio.to_thread(cluster.whole)
+                admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+                elected = admin.elect_leaders(ElectionType.PREFERRED, [Place(name, p) for p in range(PARTITIONS)])
+                await asyncio.to_thread(elected.result, 30)
+            assert await asyncio.to_thread(cluster.leader, name, 0) == old
+            assert {tp: reader.values(tp) for tp in rows} == {tp: [*e, b"moved", b"back"] for tp, e in rows.items()}
+            assert not reader.failures and len(reader.values(first)) == EACH + 2
+
+
 async def test_a_topic_may_appear_after_it_is_read(kafka: Broker, name: str) -> None:
     """Its metadata is read until it is there."""
     async with reading(kafka.bootstrap) as reader:
         tp = TopicPartition(name, 0)
         reader.fetcher.read(tp, 0)
-        await asyncio.sleep(0.3)
+        for _ in range(3):
+            assert await reader.client.force_metadata_update()
         rows = await asyncio.to_thread(_fill, kafka.bootstrap, name, 1)
         await reader.until({tp: EACH})
         assert reader.values(tp) == rows[tp] and not reader.failures
@@ -221,10 +272,12 @@ async def test_a_broker_without_free_sessions_is_read_too(tmp_path: Path, name: 
     with Embedded(tmp_path, settings={"max.incremental.fetch.session.cache.slots": "0"}) as broker:
         rows = await asyncio.to_thread(_fill, broker.bootstrap, name, 2)
         async with reading(broker.bootstrap) as reader:
+            sessions = _note_sessions(reader.client)
             for tp in rows:
                 reader.fetcher.read(tp, 0)
             await reader.until(dict.fromkeys(rows, EACH))
             assert {tp: reader.values(tp) for tp in rows} == rows
+            assert set(sessions) == {0}
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])

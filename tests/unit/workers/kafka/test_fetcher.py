@@ -223,6 +223,26 @@ async def test_what_is_forgotten_is_dropped_and_not_fetched() -> None:
         assert desk.fetcher.highwater(B) == 9
 
 
+async def test_the_marks_are_known_as_far_as_the_session_has_told_them() -> None:
+    """A session repeats a mark only when it changes. So a mark counts too that came for a partition which was paused,
+    or forgotten and read again before the next request; but not one from before the partition left the session.
+    """
+    async with running() as desk:
+        desk.fetcher.read(A, 0)
+        desk.fetcher.read(B, 0)
+        sent = await desk.next()
+        desk.fetcher.pause(A)
+        desk.fetcher.forget([B])
+        desk.fetcher.read(B, 0)
+        sent.answer(part(A, high=5), part(B, high=6))
+        sent = await desk.next()
+        assert (desk.fetcher.highwater(A), desk.fetcher.stable(B)) == (5, 5)
+        desk.fetcher.forget([A])
+        assert sent.content.forgotten == [A] and desk.fetcher.highwater(A) is None
+        desk.fetcher.read(A, 0)
+        assert desk.fetcher.highwater(A) is desk.fetcher.stable(A) is None
+
+
 async def test_no_request_is_sent_while_nothing_is_wanted() -> None:
     """All are paused: the fetcher sleeps until one is resumed."""
     async with running() as desk:
@@ -260,6 +280,18 @@ async def test_a_partition_follows_new_metadata_without_an_error() -> None:
         desk.client.force_metadata_update()
         moved = await desk.next()
         assert (moved.node, moved.asked) == (2, {A: 4})
+
+
+async def test_metadata_that_lacks_a_topic_moves_nothing() -> None:
+    """The client may have asked for other topics only. The topic is added, and its partition stays where it is."""
+    async with running() as desk:
+        desk.fetcher.read(A, 4)
+        sent = await desk.next()
+        desk.client.next_leaders = {C: 1}
+        assert await desk.client.force_metadata_update()
+        assert desk.client.topics == {"t"}
+        sent.answer(part(A, batch(4, [4])))
+        await eventually(lambda: desk.chunks, WITHIN, "a chunk")
 
 
 @pytest.mark.parametrize("leader", [None, -1])
