@@ -102,7 +102,8 @@ class Group:
     generation: int = 1
     member: str = "m1"
     offsets: dict[TopicPartition, tuple[int, str]] = field(default_factory=dict)
-    pending: dict[int, tuple[int, dict[TopicPartition, tuple[int, str]]]] = field(default_factory=dict)
+    pending: dict[int, dict[TopicPartition, tuple[int, str]]] = field(default_factory=dict)
+    epochs: dict[int, int] = field(default_factory=dict)
     history: list[int] = field(default_factory=list)
 
     def refuses(self, generation: int, member: str) -> int:
@@ -181,9 +182,11 @@ class ModelBroker:
         for partition in transaction.partitions:
             self.logs[partition].mark(transaction.producer, transaction.epoch, transaction.commit)
         for name in transaction.groups:
-            _, offsets = self.group(name).pending.pop(transaction.producer, (0, {}))
+            group = self.group(name)
+            offsets = group.pending.pop(transaction.producer, {})
+            group.epochs[transaction.producer] = transaction.epoch
             if transaction.commit and offsets:
-                self.group(name).take(offsets)
+                group.take(offsets)
         transaction.state, transaction.partitions, transaction.groups = ENDED, set(), set()
 
     # --- requests -----------------------------------------------------------------------------------------------------
@@ -311,11 +314,12 @@ class ModelBroker:
         code = self._absent("group", node) or group.refuses(request.generation, request.member_id)
         code = code or self._in_transaction(request, request.API_VERSION >= 5, None, request.group)
         if not code:
-            epoch, pending = group.pending.get(request.producer_id, (-1, {}))
-            if request.producer_epoch < epoch:
+            producer, epoch = request.producer_id, request.producer_epoch
+            if epoch < group.epochs.get(producer, -1):
                 code = Code.INVALID_PRODUCER_EPOCH
             else:
-                group.pending[request.producer_id] = (request.producer_epoch, pending | offsets)
+                group.epochs[producer] = epoch
+                group.pending[producer] = group.pending.get(producer, {}) | offsets
         return _partition_codes(request, code)
 
     def _OffsetCommit(self, node: int, request: Any) -> Any:
@@ -329,7 +333,7 @@ class ModelBroker:
         if code := self._absent("group", node):
             return request.RESPONSE_TYPE(0, [], code, {})
         group = self.group(request.group)
-        unstable = request.require_stable and {tp for _, offsets in group.pending.values() for tp in offsets}
+        unstable = request.require_stable and {tp for offsets in group.pending.values() for tp in offsets}
         topics = []
         for topic, numbers, _ in request.topics:
             rows: list[Any] = []

@@ -108,7 +108,11 @@ class ModelClient:
         struct = request.prepare({request.struct.API_KEY: (0, 99)})
         self.sent.append(struct)
         fault = self.script.popleft() if self.script else "ok"
-        await asyncio.sleep(0)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.network.late.append((node, struct))  # it is in the socket's buffer already
+            raise
         if fault == "not sent":
             raise NodeNotReadyError("no connection")
         if fault == "lost":

@@ -90,7 +90,8 @@ PURE_WORKERS = {
     "workers/pipeline_sections.py",
     "workers/execution/bisect.py",
     "workers/fleet/owner.py",
-    "workers/kafka/fetch_session.py",
+    "workers/kafka/member.py",
+    "workers/kafka/request_errors.py",
     "workers/lanes/batch_size.py",
     "workers/lanes/crash_marks.py",
     "workers/lanes/retry_schedule.py",
@@ -139,6 +140,12 @@ ONLY = {
         "workers/kafka/offset_fetch.py",  # handles errors that aiokafka ignores
         "workers/kafka/partition_errors.py",
         "workers/kafka/produce_batches.py",  # fills aiokafka's batches
+        "workers/kafka/protocol.py",  # defines requests that aiokafka lacks
+        "workers/kafka/request_loop.py",  # sends them on aiokafka's connections
+        "workers/kafka/requests.py",
+        "workers/kafka/sealed_batches.py",
+        "workers/kafka/stable_offsets.py",
+        "workers/kafka/transactional_producer.py",
         "workers/operations/replay.py",
         "workers/operations/publish.py",
         "workers/kafka/topic_reader.py",

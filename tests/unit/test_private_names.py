@@ -32,7 +32,7 @@ from faust.transport.base import Transport
 from faust.transport.consumer import ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
 
-from tests.fetching_insides import FETCHING
+from tests.client_insides import CLIENT
 from tests.private_uses import DOCUMENTED, Use, defined, is_used, uses
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,6 +155,7 @@ INSIDES: dict[str, Holds] = {
     "aiokafka.producer.message_accumulator:BatchBuilder._relative_offset": lambda: (
         _batch(2)._relative_offset == 2 == _batch(2).record_count()
     ),
+    **CLIENT,
     # Fetching: fetch_records.py.
     "aiokafka.consumer.fetcher:MemoryRecords": lambda: (
         fetcher.MemoryRecords is MemoryRecords and _reads(fetcher.Fetcher._proc_fetch_request, "MemoryRecords")

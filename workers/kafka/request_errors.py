@@ -55,7 +55,10 @@ class Code(IntEnum):
     TRANSACTION_ABORTABLE = 120
 
 
-class Answer(Enum):
+_CODES = {int(code): code for code in Code}
+
+
+class Remedy(Enum):
     """What an error code asks of the client, from the mildest to the gravest."""
 
     DONE = 0
@@ -81,50 +84,50 @@ class Answer(Enum):
 
 
 _COORDINATED = {
-    Code.COORDINATOR_LOAD_IN_PROGRESS: Answer.WAIT,
-    Code.COORDINATOR_NOT_AVAILABLE: Answer.COORDINATOR,
-    Code.NOT_COORDINATOR: Answer.COORDINATOR,
+    Code.COORDINATOR_LOAD_IN_PROGRESS: Remedy.WAIT,
+    Code.COORDINATOR_NOT_AVAILABLE: Remedy.COORDINATOR,
+    Code.NOT_COORDINATOR: Remedy.COORDINATOR,
 }
-_TRANSACTION = _COORDINATED | {Code.CONCURRENT_TRANSACTIONS: Answer.MARKERS}
+_TRANSACTION = _COORDINATED | {Code.CONCURRENT_TRANSACTIONS: Remedy.MARKERS}
 # A group's coordinator answers with a timeout when its own log is slow; its successor may be ready.
 _GROUP = _COORDINATED | {
-    Code.REQUEST_TIMED_OUT: Answer.COORDINATOR,
-    Code.UNKNOWN_TOPIC_OR_PARTITION: Answer.WAIT,  # the broker has not heard of a new topic yet
+    Code.REQUEST_TIMED_OUT: Remedy.COORDINATOR,
+    Code.UNKNOWN_TOPIC_OR_PARTITION: Remedy.WAIT,  # the broker has not heard of a new topic yet
 }
 
-TABLE: dict[str, dict[Code, Answer]] = {
-    "FindCoordinator": {Code.COORDINATOR_NOT_AVAILABLE: Answer.WAIT, Code.COORDINATOR_LOAD_IN_PROGRESS: Answer.WAIT},
+TABLE: dict[str, dict[Code, Remedy]] = {
+    "FindCoordinator": {Code.COORDINATOR_NOT_AVAILABLE: Remedy.WAIT, Code.COORDINATOR_LOAD_IN_PROGRESS: Remedy.WAIT},
     "ApiVersions": {},
-    "InitProducerId": _TRANSACTION | {Code.REQUEST_TIMED_OUT: Answer.WAIT},
+    "InitProducerId": _TRANSACTION | {Code.REQUEST_TIMED_OUT: Remedy.WAIT},
     "AddPartitionsToTxn": _TRANSACTION
     | {
-        Code.UNKNOWN_TOPIC_OR_PARTITION: Answer.WAIT,
-        Code.OPERATION_NOT_ATTEMPTED: Answer.WAIT,  # another partition of the request has the error
+        Code.UNKNOWN_TOPIC_OR_PARTITION: Remedy.WAIT,
+        Code.OPERATION_NOT_ATTEMPTED: Remedy.WAIT,  # another partition of the request has the error
     },
     "AddOffsetsToTxn": _TRANSACTION,
     "Produce": {
-        Code.NOT_LEADER_OR_FOLLOWER: Answer.METADATA,
-        Code.LEADER_NOT_AVAILABLE: Answer.METADATA,
-        Code.UNKNOWN_TOPIC_OR_PARTITION: Answer.METADATA,  # a broker that has just started knows no topic
-        Code.FENCED_LEADER_EPOCH: Answer.METADATA,
-        Code.KAFKA_STORAGE_ERROR: Answer.METADATA,
-        Code.NETWORK_EXCEPTION: Answer.METADATA,
-        Code.REQUEST_TIMED_OUT: Answer.WAIT,
-        Code.NOT_ENOUGH_REPLICAS: Answer.WAIT,
-        Code.NOT_ENOUGH_REPLICAS_AFTER_APPEND: Answer.WAIT,
+        Code.NOT_LEADER_OR_FOLLOWER: Remedy.METADATA,
+        Code.LEADER_NOT_AVAILABLE: Remedy.METADATA,
+        Code.UNKNOWN_TOPIC_OR_PARTITION: Remedy.METADATA,  # a broker that has just started knows no topic
+        Code.FENCED_LEADER_EPOCH: Remedy.METADATA,
+        Code.KAFKA_STORAGE_ERROR: Remedy.METADATA,
+        Code.NETWORK_EXCEPTION: Remedy.METADATA,
+        Code.REQUEST_TIMED_OUT: Remedy.WAIT,
+        Code.NOT_ENOUGH_REPLICAS: Remedy.WAIT,
+        Code.NOT_ENOUGH_REPLICAS_AFTER_APPEND: Remedy.WAIT,
         # The leader asks the transaction's coordinator, and passes on what it answers.
-        Code.COORDINATOR_LOAD_IN_PROGRESS: Answer.WAIT,
-        Code.COORDINATOR_NOT_AVAILABLE: Answer.WAIT,
-        Code.NOT_COORDINATOR: Answer.WAIT,
-        Code.CONCURRENT_TRANSACTIONS: Answer.MARKERS,
+        Code.COORDINATOR_LOAD_IN_PROGRESS: Remedy.WAIT,
+        Code.COORDINATOR_NOT_AVAILABLE: Remedy.WAIT,
+        Code.NOT_COORDINATOR: Remedy.WAIT,
+        Code.CONCURRENT_TRANSACTIONS: Remedy.MARKERS,
         # The batch is in the log. The answer to an earlier copy of the request was lost.
-        Code.DUPLICATE_SEQUENCE_NUMBER: Answer.DONE,
+        Code.DUPLICATE_SEQUENCE_NUMBER: Remedy.DONE,
     },
-    "TxnOffsetCommit": _GROUP | {Code.CONCURRENT_TRANSACTIONS: Answer.MARKERS},
+    "TxnOffsetCommit": _GROUP | {Code.CONCURRENT_TRANSACTIONS: Remedy.MARKERS},
     "OffsetCommit": _GROUP,
     "EndTxn": _TRANSACTION,
     "OffsetFetch": _COORDINATED
-    | {Code.REQUEST_TIMED_OUT: Answer.COORDINATOR, Code.UNSTABLE_OFFSET_COMMIT: Answer.UNSTABLE},
+    | {Code.REQUEST_TIMED_OUT: Remedy.COORDINATOR, Code.UNSTABLE_OFFSET_COMMIT: Remedy.UNSTABLE},
 }
 """For each request, the codes after which it is sent again, and how."""
 
@@ -172,21 +175,21 @@ FIRST_WAIT, LONGEST_WAIT = 0.002, 0.5
 """Seconds until the first and between the last tries after any other error. A new leader takes 50 ms to seconds."""
 
 
-def answer(request: str, code: int) -> Answer:
+def remedy(request: str, code: int) -> Remedy:
     """What an error code in the response to ``request`` asks of the client."""
-    return Answer.DONE if code == Code.NONE else TABLE[request].get(_known(code), Answer.FINAL)
+    return Remedy.DONE if code == Code.NONE else TABLE[request].get(_known(code), Remedy.FINAL)
 
 
-def gravest(request: str, codes: Iterable[int]) -> Answer:
+def gravest(request: str, codes: Iterable[int]) -> Remedy:
     """The gravest of what the error codes of one response ask."""
-    return max((answer(request, code) for code in codes), key=lambda a: a.value, default=Answer.DONE)
+    return max((remedy(request, code) for code in codes), key=lambda a: a.value, default=Remedy.DONE)
 
 
-def wait(after: Answer, tried: int) -> float:
+def wait(after: Remedy, tried: int) -> float:
     """Seconds until a request is sent again that was sent ``tried`` times."""
-    if after is Answer.MARKERS:
+    if after is Remedy.MARKERS:
         return MARKERS_WAIT if tried <= MARKERS_SOON else MARKERS_LATE
-    if after is Answer.UNSTABLE:
+    if after is Remedy.UNSTABLE:
         return UNSTABLE_WAIT
     return float(min(FIRST_WAIT * 2 ** min(tried - 1, 10), LONGEST_WAIT))
 
@@ -205,4 +208,4 @@ def fences(code: int) -> bool:
 
 
 def _known(code: int) -> Code:
-    return Code(code) if code in Code._value2member_map_ else Code.UNKNOWN_SERVER_ERROR
+    return _CODES.get(code, Code.UNKNOWN_SERVER_ERROR)

@@ -19,7 +19,7 @@ from aiokafka.errors import (
 )
 
 from failsoft.workers.kafka import request_errors
-from failsoft.workers.kafka.request_errors import Answer, Code
+from failsoft.workers.kafka.request_errors import Code, Remedy
 from failsoft.workers.kafka.requests import OneVersion, error_codes
 
 T = TypeVar("T")
@@ -94,10 +94,10 @@ class RequestLoop:
             tried += 1
             node = await self._find(kind, key) if kind is not None else self._client.get_random_node()
             response = await self.send(node, request, kind)
-            after = self.judge(request, response) if response is not None else Answer.COORDINATOR
-            if after is Answer.DONE:
+            after = self.judge(request, response) if response is not None else Remedy.COORDINATOR
+            if after is Remedy.DONE:
                 return response
-            if after is Answer.COORDINATOR and kind is not None:
+            if after is Remedy.COORDINATOR and kind is not None:
                 self._coordinators.pop((kind, key), None)
             await self.pause(after, tried)
 
@@ -121,27 +121,27 @@ class RequestLoop:
             for topic in cluster.unauthorized_topics & set(unknown):
                 raise RequestRefused(f"Metadata of {topic}", Code.TOPIC_AUTHORIZATION_FAILED)
             self.trouble = f"no metadata of {', '.join(unknown)}"
-            await self.pause(Answer.METADATA, tried)
+            await self.pause(Remedy.METADATA, tried)
 
-    def judge(self, request: OneVersion, response: Any) -> Answer:
+    def judge(self, request: OneVersion, response: Any) -> Remedy:
         """What a response asks of the client. Raises RequestRefused or ClientFenced for a final code."""
         codes = list(error_codes(response))
         after = request_errors.gravest(request.name, (code for code, _, _ in codes))
         for code, partition, message in codes:
-            verdict = request_errors.answer(request.name, code)
-            if verdict is Answer.FINAL:
+            verdict = request_errors.remedy(request.name, code)
+            if verdict is Remedy.FINAL:
                 kind = ClientFenced if request_errors.fences(code) else RequestRefused
                 raise kind(request.name, code, partition, message)
-            if verdict is not Answer.DONE:
+            if verdict is not Remedy.DONE:
                 self.trouble = str(RequestRefused(request.name, code, partition, message))
         missing = request.partitions - {partition for _, partition, _ in codes if partition}
-        if after is Answer.DONE and missing:
+        if after is Remedy.DONE and missing:
             raise AnswerIncomplete(f"{request.name}: the response does not name {sorted(missing)}")
         return after
 
-    async def pause(self, after: Answer, tried: int) -> None:
+    async def pause(self, after: Remedy, tried: int) -> None:
         """Wait before the next try; also asks for new metadata where that may help."""
-        if after in (Answer.METADATA, Answer.COORDINATOR):
+        if after in (Remedy.METADATA, Remedy.COORDINATOR):
             # Not awaited: a broker that is away may hold up the answer, and the other brokers can be asked meanwhile.
             self._client.force_metadata_update()
         await self._sleep(request_errors.wait(after, tried))
@@ -156,10 +156,10 @@ class RequestLoop:
             except (*NOT_SENT, *LOST) as error:
                 self.trouble = f"FindCoordinator of {key}: {error!r}"
             except BrokerResponseError as error:
-                if request_errors.answer("FindCoordinator", error.errno) is Answer.FINAL:
+                if request_errors.remedy("FindCoordinator", error.errno) is Remedy.FINAL:
                     raise RequestRefused("FindCoordinator", error.errno) from error
                 self.trouble = str(RequestRefused("FindCoordinator", error.errno))
-            await self.pause(Answer.COORDINATOR, tried)
+            await self.pause(Remedy.COORDINATOR, tried)
         return self._coordinators[kind, key]
 
     def _note(self, request: OneVersion, error: KafkaError) -> None:

@@ -18,7 +18,7 @@ from failsoft.workers.kafka import requests
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, compressed_batch
 from failsoft.workers.kafka.protocol import transaction_version
-from failsoft.workers.kafka.request_errors import Answer, answer
+from failsoft.workers.kafka.request_errors import Remedy, remedy
 from failsoft.workers.kafka.request_loop import CoordinatorKind, RequestLoop, Sleep, together
 from failsoft.workers.kafka.requests import Offset, error_codes
 from failsoft.workers.kafka.sealed_batches import (
@@ -215,18 +215,18 @@ class TransactionalProducer:
         while queues:
             parts, leaderless = next_requests(queues, self._client.cluster.leader_for_partition)
             answers = await together(*(self._send(node, batches, queues) for node, batches in parts))
-            after = max([*answers, Answer.METADATA if leaderless else Answer.DONE], key=lambda a: a.value)
-            tried = tried + 1 if after is not Answer.DONE else 0
-            if after is not Answer.DONE:
+            after = max([*answers, Remedy.METADATA if leaderless else Remedy.DONE], key=lambda a: a.value)
+            tried = tried + 1 if after is not Remedy.DONE else 0
+            if after is not Remedy.DONE:
                 await self._requests.pause(after, tried)
 
-    async def _send(self, node: int, batches: Mapping[TopicPartition, bytes], queues: Queues) -> Answer:
+    async def _send(self, node: int, batches: Mapping[TopicPartition, bytes], queues: Queues) -> Remedy:
         """Send one request. Removes the batches that are in the logs; a retry sends the same bytes."""
         request = requests.produce(self._id, self._timeout_ms, batches, adds=self._v2)
         response = await self._requests.send(node, request, LEADERS)
         if response is None:
-            return Answer.METADATA
+            return Remedy.METADATA
         after = self._requests.judge(request, response)
-        codes = ((p, answer(request.name, code)) for code, p, _ in error_codes(response) if p in batches)
-        acknowledge(queues, [partition for partition, verdict in codes if partition and verdict is Answer.DONE])
+        codes = ((p, remedy(request.name, code)) for code, p, _ in error_codes(response) if p in batches)
+        acknowledge(queues, [partition for partition, verdict in codes if partition and verdict is Remedy.DONE])
         return after
