@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from failsoft.schemas import wire
@@ -112,6 +113,7 @@ def origin_of(record: Record) -> Origin:
     return Origin(record.topic, record.partition, record.offset, record.timestamp)
 
 
+@lru_cache(maxsize=64)
 def iso(ms: int) -> str:
     """Epoch milliseconds as RFC 3339 in UTC. An absent timestamp (-1) or one beyond the calendar gives the epoch."""
     try:

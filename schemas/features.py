@@ -202,15 +202,16 @@ def _all_float(
     events: Sequence[Mapping[str, object]], specs: tuple[Spec, ...], rows: list[tuple[object, ...]]
 ) -> Columns:
     matrix = None
-    if set(map(type, chain.from_iterable(rows))) <= _FLOATS:
+    flat = list(chain.from_iterable(rows))
+    if set(map(type, flat)) <= _FLOATS:
         with suppress(OverflowError):  # an integer is beyond float64: found column by column below
-            matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(specs))
+            matrix = np.array(flat, dtype=np.float64).reshape(len(rows), len(specs))
     if matrix is None:
         by_column = [_floats(raw, spec) for spec, raw in zip(specs, zip(*rows, strict=True), strict=True)]
         matrix = np.ascontiguousarray(np.array(by_column).T)
-    bad = _beyond(matrix)
     made = _of_matrix(specs, matrix)
-    if bad.any():
+    if not np.abs(matrix).max(initial=0.0) <= FLOAT32_MAX:  # with a NaN, too: the greatest number is NaN then
+        bad = _beyond(matrix)
         matrix[bad] = 0.0
         for j in np.flatnonzero(bad.any(axis=0)):
             _mark(made, events, specs[j], np.ascontiguousarray(bad[:, j]))

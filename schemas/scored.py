@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Kind
@@ -87,10 +88,7 @@ def encode(answers: Answers) -> list[bytes]:
             place(None if p.probabilities is None else wire.vectors(p.probabilities)),
             b',"confidence":',
             place(_confidences(p, scores)),
-            b',"source":%b,"model":%b,"version":%b' % tuple(map(_constant, (a.source, a.model, a.version))),
-            b"" if a.members is None else b',"members":%b' % _constant(a.members),
-            b',"degraded":%b,"reason":%b' % tuple(map(_constant, (a.degraded, a.reason))),
-            b',"revision":%d,"final":%b,"imputed":' % (a.revision, _constant(a.final)),
+            _common(a.source, a.model, a.version, a.members, a.degraded, a.reason, a.revision, a.final),
             place(_imputed(a.imputed, n)) if a.imputed else b"[]",
             b',"origin":{"topic":',
             place(wire.strings(a.topics), b'"%b"') if len(set(a.topics)) > 1 else _constant(a.topics[0]),
@@ -111,6 +109,30 @@ def headers(answers: Answers) -> list[Header]:
         ("failsoft-revision", b"%d" % answers.revision),
         ("failsoft-source", answers.source.encode()),
     ]
+
+
+@lru_cache(maxsize=256)
+def _common(
+    source: Source,
+    model: str | None,
+    version: int | None,
+    members: tuple[str, ...] | None,
+    degraded: bool,
+    reason: Kind | None,
+    revision: int,
+    final: bool,
+) -> bytes:
+    """The template's part from "source" to "imputed". Kept, because it is a third of the cost of a batch of one row,
+    and a pipeline has few different ones.
+    """
+    return b"".join(
+        (
+            b',"source":%b,"model":%b,"version":%b' % tuple(map(_constant, (source, model, version))),
+            b"" if members is None else b',"members":%b' % _constant(members),
+            b',"degraded":%b,"reason":%b' % tuple(map(_constant, (degraded, reason))),
+            b',"revision":%d,"final":%b,"imputed":' % (revision, _constant(final)),
+        )
+    )
 
 
 def _constant(value: object) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
+from itertools import repeat
+from operator import attrgetter, itemgetter
 
 from failsoft.schemas import scored
 from failsoft.schemas.attempt import Attempt
@@ -109,8 +110,10 @@ def _retries(retries: Retries) -> list[OutgoingRecord]:
 
 
 def _answers(batch: AnswerBatch) -> list[OutgoingRecord]:
-    headers = scored.headers(batch.answers)
+    headers, values = scored.headers(batch.answers), scored.encode(batch.answers)
+    if not any(map(attrgetter("headers"), batch.records)):
+        return list(zip([r.key for r in batch.records], values, repeat(headers, len(values)), strict=True))
     return [
         (record.key, value, [*headers, *trace_headers(record.headers)] if record.headers else headers)
-        for record, value in zip(batch.records, scored.encode(batch.answers), strict=True)
+        for record, value in zip(batch.records, values, strict=True)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -76,9 +77,11 @@ class ModelCard(CardSection):
     def name(self) -> str:
         return self.model.name
 
-    @property
+    @cached_property
     def specs(self) -> tuple[Spec, ...]:
-        """The features in the card's order, which is a matrix's column order."""
+        """The features in the card's order, which is a matrix's column order. The same object each time, so that
+        comparing the specs of two batches costs nothing.
+        """
         return tuple(feature.spec for feature in self.features)
 
 

@@ -19,9 +19,13 @@ from failsoft.workers.execution.runner import Reservation, Runner
 from failsoft.workers.lanes.batch_size import BatchSize
 from failsoft.workers.scoring.plan import Call, CallResult
 
-MOST_ROWS = 500
-"""The most rows of a shared run. A row costs about 1 µs there and a run about 150 µs, so with more rows there is little
-left to save, and separate runs use several cores."""
+MOST_ROWS = 256
+"""The most rows of a shared run. Measured with a hundred trees: a run costs about as much as 50 rows. So with more rows
+there is little left to save, and separate runs use several cores."""
+
+SHARE = 4
+"""A call that has more than one part in this many of the rows of a shared run runs by itself, for the same reason: four
+calls of 60 rows are a little quicker together, four of 100 a little slower."""
 
 TURNS = 2
 """Turns of the event loop for which a call waits for others. Lanes that one fetch or one commit wakes make their calls
@@ -65,9 +69,8 @@ class _SharedRun:
 class SharedCalls:
     """Runs calls of lanes on ``runner``, several in one run where that is safe. Used by one event loop.
 
-    These calls run by themselves: calls marked ``alone``, calls with more than half of the rows that a shared run may
-    have, and calls of a lane whose rows have failed within APART_FOR. A call is never split. ``clock`` is monotonic
-    seconds.
+    These calls run by themselves: calls marked ``alone``, calls of many rows (SHARE), and calls of a lane whose rows
+    have failed within APART_FOR. A call is never split. ``clock`` is monotonic seconds.
     """
 
     def __init__(self, runner: Runner, clock: Callable[[], float]) -> None:
@@ -85,7 +88,7 @@ class SharedCalls:
         exception of the model's session reaches every sharer. A cancelled caller does not cancel the others.
         """
         limit = min(self._size(call.key).limit, MOST_ROWS)
-        if call.alone or 2 * len(call) > limit or self._apart(lane):
+        if call.alone or SHARE * len(call) > limit or self._apart(lane):
             return self._by_itself(self._runner.run(call), lane)
         shared = self._waiting.get(call.key)
         if shared is None or shared.rows + len(call) > limit:

@@ -33,15 +33,16 @@ class Served:
         model: the model's name.
         version: the version's number.
         statistics: training statistics by feature, for imputation.
+        key: the version, as ``model@version``.
     """
 
     model: str
     version: int
     statistics: Mapping[str, Statistic]
+    key: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> str:
-        return str(ModelVersion(self.model, self.version))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", str(ModelVersion(self.model, self.version)))
 
 
 class Registry(Protocol):

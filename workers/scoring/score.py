@@ -229,6 +229,8 @@ class _Batch:
             pending = [row for row, failure in self.failures.items() if self._needs_answer(row, failure)]
         else:
             pending = [row for row, failure in self.failures.items() if failure.kind not in KINDS_WITHOUT_ANSWER]
+        if not pending:
+            return
         pending.sort()
         links = self.plan.chain
         if self.poison is not None:

@@ -284,12 +284,14 @@ class _Conclusion:
         b = self.b
         if not b.held and not b.attempts:
             # The usual batch: nearly every row is "answered", so only the others are counted one by one.
-            by_topic = Counter([r.topic for r in b.records])
-            labelled = Counter([(b.records[row].topic, label) for row, label in self.labels.items()])
-            for (topic, _), n in labelled.items():
-                by_topic[topic] -= n
-            self.out.outcomes.update(labelled)
-            self.out.outcomes.update({(topic, "answered"): n for topic, n in by_topic.items() if n})
+            by_topic, outcomes = Counter([r.topic for r in b.records]), self.out.outcomes
+            for row, label in self.labels.items():
+                topic = b.records[row].topic
+                by_topic[topic] -= 1
+                outcomes[topic, label] += 1
+            for topic, n in by_topic.items():
+                if n:
+                    outcomes[topic, "answered"] += n
             return
         for row, record in enumerate(b.records):
             if row in b.held:

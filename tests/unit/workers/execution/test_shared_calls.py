@@ -20,7 +20,7 @@ from failsoft.schemas.features import Columns, FeatureType, Spec, columns
 from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.prediction import Prediction, Predictions
 from failsoft.workers.execution.runner import Runner, Unfit
-from failsoft.workers.execution.shared_calls import APART_FOR, MOST_ROWS, SharedCalls
+from failsoft.workers.execution.shared_calls import APART_FOR, MOST_ROWS, SHARE, SharedCalls
 from failsoft.workers.scoring import calls
 from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.telemetry.metrics import Metrics
@@ -175,10 +175,11 @@ async def test_a_version_that_is_not_loaded_is_unavailable_for_all() -> None:
 async def test_a_shared_run_has_a_limit_and_no_call_is_split() -> None:
     """Calls that do not fit go into the next run; a large call runs by itself."""
     bench = Bench()
-    size = MOST_ROWS // 2
-    results = await bench.run([1] * size, [2] * size, [3] * size, [4] * (size + 1))
-    assert sorted(bench.model.sizes) == [size, size + 1, 2 * size]
-    assert [len(scores(r)) for r in results] == [size, size, size, size + 1]
+    size = MOST_ROWS // SHARE
+    batches = [[float(i)] * size for i in range(6)]
+    results = await bench.run(*batches, [9.0] * (size + 1))
+    assert sorted(bench.model.sizes) == [size + 1, 2 * size, MOST_ROWS]
+    assert [scores(r) for r in results] == [*batches, [9.0] * (size + 1)]
 
 
 async def test_slow_runs_get_smaller_and_quick_full_ones_grow_again() -> None:
