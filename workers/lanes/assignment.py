@@ -92,7 +92,7 @@ class Lanes(Service):  # type: ignore[misc]
         self._observe = observe
         self.lanes: dict[int, Lane] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._client_tasks: list[asyncio.Task[None]] = []
         self._one_close = asyncio.Lock()
         self._membership: Membership | None = None
         self._fetcher: Fetcher | None = None
@@ -262,7 +262,7 @@ class Lanes(Service):  # type: ignore[misc]
         """Run the committer or the fetcher until the clients are stopped."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         task.add_done_callback(self._client_ended)
-        self._tasks.append(task)
+        self._client_tasks.append(task)
 
     def _client_ended(self, task: asyncio.Task[None]) -> None:
         self._lane_ended(task)
@@ -315,7 +315,7 @@ class Lanes(Service):  # type: ignore[misc]
         owner. Each stop runs in its own task: without a broker it may end as cancelled, which must not cancel the
         caller.
         """
-        for task in self._tasks:
+        for task in self._client_tasks:
             task.cancel()
         clients: list[Any] = [c for c in (self._fetcher, self._producer, self._membership) if c is not None]
         stopping = [asyncio.ensure_future(client.stop()) for client in clients]
