@@ -28,7 +28,11 @@ from tests.model_client import FAULTS, ModelClient, Network
 T = TypeVar("T")
 INPUT = TopicPartition("in", 0)
 OUTPUTS = [TopicPartition("out", 0), TopicPartition("out", 1)]
-SCRIPTS = st.lists(st.sampled_from(FAULTS), max_size=14)
+FAULT = st.sampled_from((*FAULTS, "late", "arrive", "unanswered"))
+# Some requests that go well before each fault: a client that fails at once shows nothing.
+SCRIPTS = st.lists(st.tuples(st.integers(0, 5), FAULT), max_size=5).map(
+    lambda parts: [word for well, fault in parts for word in (*["ok"] * well, fault)]
+)
 
 
 @dataclass
@@ -192,6 +196,23 @@ class Transactions(RuleBasedStateMachine):
         worker = self.world.workers[-1 - min(which, len(self.world.workers) - 1)]
         self.run(self.world.commit(worker, events, script, cancel_after))
 
+    @rule(
+        events=st.integers(1, 3), script=SCRIPTS, other_script=SCRIPTS, same_id=st.booleans(), after=st.integers(0, 30)
+    )
+    def take_over_during_a_commit(
+        self, events: int, script: list[str], other_script: list[str], same_id: bool, after: int
+    ) -> None:
+        """A new worker starts while the newest one commits."""
+        worker = self.world.workers[-1]
+
+        async def overlap() -> None:
+            commit = asyncio.ensure_future(self.world.commit(worker, events, script))
+            await steps(after)
+            await self.world.take_over(other_script, same_id)
+            await commit
+
+        self.run(overlap())
+
     @rule(event=st.sampled_from(["arrive", "move coordinators", "move leaders", "expire"]))
     def cause(self, event: str) -> None:
         """Something happens between two commits."""
@@ -209,7 +230,7 @@ class Transactions(RuleBasedStateMachine):
             self.loop.close()
 
 
-Transactions.TestCase.settings = settings(max_examples=150, stateful_step_count=12, deadline=None)
+Transactions.TestCase.settings = settings(max_examples=200, stateful_step_count=12, deadline=None)
 TestTransactions = Transactions.TestCase
 
 
