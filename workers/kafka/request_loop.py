@@ -83,8 +83,14 @@ class RequestLoop:
         self.trouble = ""
         self.lost = 0
 
-    async def ask(self, request: OneVersion, kind: CoordinatorKind | None = None, key: str = "") -> Any:
-        """Send to the coordinator of ``key``, or to any broker, until the response has no error.
+    async def ask(
+        self,
+        request: OneVersion,
+        kind: CoordinatorKind | None = None,
+        key: str = "",
+        accept: Remedy = Remedy.DONE,
+    ) -> Any:
+        """Send to the coordinator of ``key``, or to any broker, until the response has no error but those of ``accept``.
 
         Raises RequestRefused, ClientFenced, AnswerIncomplete, and other errors of aiokafka that no retry can mend.
         """
@@ -94,7 +100,7 @@ class RequestLoop:
             node = await self._find(kind, key) if kind is not None else self._client.get_random_node()
             response = await self.send(node, request, kind)
             after = self.judge(request, response) if response is not None else Remedy.COORDINATOR
-            if after is Remedy.DONE:
+            if after in (Remedy.DONE, accept):
                 return response
             if after is Remedy.COORDINATOR and kind is not None:
                 self._coordinators.pop((kind, key), None)

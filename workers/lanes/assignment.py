@@ -290,7 +290,7 @@ class Lanes(Service):  # type: ignore[misc]
         self, tps: Set[TopicPartition]
     ) -> tuple[Mapping[TopicPartition, tuple[int, str]], Set[TopicPartition]]:
         assert self._membership is not None
-        return await stable_offsets(self._membership.client, self._clients.group, tps), set()
+        return await stable_offsets(self._membership.client, self._clients.group, tps)
 
     async def _earliest(self, tps: Set[TopicPartition]) -> Mapping[TopicPartition, int]:
         assert self._membership is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -81,19 +81,25 @@ class World:
         try:
             await producer.start()
             await producer.load(["out"])
-            task = asyncio.ensure_future(
-                offsets_module.stable_offsets(
-                    client,  # type: ignore[arg-type]
-                    "g",
-                    [INPUT],
-                    require_stable=self.require_stable,
-                    sleep=self._patient(client),
-                )
-            )
-            position, _ = (await task).get(INPUT, (0, ""))
+            position, _ = (await self._offsets(client)).get(INPUT, (0, ""))
         except KafkaError:
             return  # another one will start
         self.workers.append(Worker(client, producer, member, position))
+
+    async def _offsets(self, client: ModelClient) -> Mapping[TopicPartition, tuple[int, str]]:
+        """The committed offset of the input, once it is final."""
+        sleep = self._patient(client)
+        while True:
+            found, unstable = await offsets_module.stable_offsets(
+                client,  # type: ignore[arg-type]
+                "g",
+                [INPUT],
+                require_stable=self.require_stable,
+                sleep=sleep,
+            )
+            if not unstable:
+                return found
+            await sleep(0.05)
 
     def _patient(self, client: ModelClient) -> Any:
         """An unstable offset becomes stable when the transaction expires."""
@@ -108,7 +114,7 @@ class World:
     async def commit(
         self, worker: Worker, events: int, script: Sequence[str] = (), cancel_after: int | None = None
     ) -> None:
-        """Remedy the next ``events`` of a worker; no event is for a batch of crash marks."""
+        """Commit the next ``events`` of a worker; no event is for a batch of crash marks."""
         worker.client.script.extend(script)
         end = worker.position + events
         outputs = [(OUTPUTS[n % 2], [one_record(worker.producer, b"%d" % n)]) for n in range(worker.position, end)]

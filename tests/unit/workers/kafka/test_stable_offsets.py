@@ -58,18 +58,25 @@ class Coordinator:
 async def test_offsets_come_with_their_metadata() -> None:
     """A partition without a committed offset is left out; 0 is an offset; absent metadata is empty."""
     coordinator = Coordinator(FOUND)
-    assert await coordinator.read() == {A0: (5, "!m"), B0: (0, "")}
+    assert await coordinator.read() == ({A0: (5, "!m"), B0: (0, "")}, set())
     (request,) = coordinator.requests
     assert request.require_stable is True and request.group == "g"
     assert request.topics == [("a", [0, 1], {}), ("b", [0], {})]
 
 
-async def test_unstable_offsets_are_asked_for_again() -> None:
-    """An open transaction may still change one of them; the others wait too."""
-    unstable = _offsets((A0, -1, "", Code.UNSTABLE_OFFSET_COMMIT), (A1, -1, "", 0), (B0, 0, "", 0))
-    coordinator = Coordinator(unstable, unstable, FOUND)
-    assert (await coordinator.read())[A0] == (5, "!m")
-    assert coordinator.waits == [0.05, 0.05] and coordinator.lookups == 1
+async def test_unstable_offsets_are_told_apart() -> None:
+    """An open transaction may still change one of them. The others are final, and nobody waits."""
+    unstable = _offsets((A0, -1, "", Code.UNSTABLE_OFFSET_COMMIT), (A1, -1, "", 0), (B0, 7, "", 0))
+    coordinator = Coordinator(unstable)
+    assert await coordinator.read() == ({B0: (7, "")}, {A0})
+    assert coordinator.waits == []
+
+
+async def test_an_unstable_offset_beside_a_graver_error_is_asked_for_again() -> None:
+    """The coordinator has moved: nothing that it says is true any more."""
+    moved = _offsets((A0, -1, "", Code.UNSTABLE_OFFSET_COMMIT), (A1, -1, "", Code.NOT_COORDINATOR), (B0, 7, "", 0))
+    coordinator = Coordinator(moved, FOUND)
+    assert (await coordinator.read())[0][A0] == (5, "!m") and coordinator.lookups == 2
 
 
 async def test_stability_can_be_given_up() -> None:
@@ -94,7 +101,7 @@ async def test_stability_can_be_given_up() -> None:
 async def test_a_coordinator_in_trouble_is_asked_again(trouble: Any, lookups: int) -> None:
     """The error of the whole response lists no partition, and is none the less an error (decision 0008)."""
     coordinator = Coordinator(trouble, FOUND)
-    assert (await coordinator.read())[A0] == (5, "!m")
+    assert (await coordinator.read())[0][A0] == (5, "!m")
     assert coordinator.lookups == lookups
 
 
@@ -120,4 +127,4 @@ async def test_a_response_without_a_partition_is_no_answer() -> None:
 
 async def test_no_partitions_need_no_request() -> None:
     """A worker may be given none."""
-    assert await stable_offsets(Coordinator(), "g", []) == {}  # type: ignore[arg-type]
+    assert await stable_offsets(Coordinator(), "g", []) == ({}, set())  # type: ignore[arg-type]
