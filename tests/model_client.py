@@ -94,6 +94,9 @@ class ModelClient:
     def add_topic(self, topic: str) -> None:
         self.force_metadata_update()
 
+    async def close(self) -> None:
+        """Nothing to close."""
+
     def force_metadata_update(self) -> None:
         self.leaders = {tp: log.leader for tp, log in self.broker.logs.items()}
 

@@ -90,7 +90,7 @@ class RequestLoop:
         key: str = "",
         accept: Remedy = Remedy.DONE,
     ) -> Any:
-        """Send to the coordinator of ``key``, or to any broker, until the response has no error but those of ``accept``.
+        """Send to the coordinator of ``key``, or to any broker, until the response has no error but that of ``accept``.
 
         Raises RequestRefused, ClientFenced, AnswerIncomplete, and other errors of aiokafka that no retry can mend.
         """

@@ -16,7 +16,6 @@ from aiokafka.errors import KafkaError
 
 from failsoft.workers.kafka import requests
 from failsoft.workers.kafka.member import GroupMember
-from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, compressed_batch
 from failsoft.workers.kafka.protocol import transaction_version
 from failsoft.workers.kafka.request_errors import Remedy, remedy
 from failsoft.workers.kafka.request_loop import CoordinatorKind, RequestLoop, Sleep, together
@@ -49,7 +48,7 @@ class TransactionalProducer:
     aborts what is open.
 
     Args:
-        client: a bootstrapped client. Its owner closes it, after ``stop``.
+        client: a bootstrapped client of its own, which ``stop`` closes.
         transactional_id: of one process at a time; a later one fences an earlier one. None writes at least once.
         timeout_ms: milliseconds after which the broker aborts a transaction by itself. Readers and the next owners of
             the partitions wait for at most this long when the process dies.
@@ -121,19 +120,11 @@ class TransactionalProducer:
             self._client.add_topic(topic)
         await self._requests.know(topics)
 
-    def batch(self) -> Batch:
-        """An empty batch for this producer, of BATCH_BYTES at most."""
-        return Batch(BATCH_BYTES, 0, is_transactional=int(self._id is not None))
-
-    def squeezed_batch(self) -> Batch:
-        """An empty batch for this producer, which is compressed when it is sent."""
-        return compressed_batch(BATCH_BYTES, self._id is not None)
-
     async def commit(self, outputs: Outputs, offsets: Mapping[TopicPartition, Offset], member: GroupMember) -> None:
         """Write a transaction. When this returns, it is committed.
 
         Args:
-            outputs: partitions, each with closed batches of ``batch`` or ``squeezed_batch``; a partition may appear
+            outputs: partitions, each with closed batches (``produce_batches.pack``); a partition may appear
                 more than once. The batches of a partition are written in order. They are used up: each has its bytes.
             offsets: the offset to continue from and its metadata, for each partition that was read. Not empty.
             member: who commits the offsets.
@@ -157,10 +148,10 @@ class TransactionalProducer:
                 raise
 
     async def stop(self) -> None:
-        """Wait for the commit that is under way, and refuse later ones."""
+        """Wait for the commit that is under way, refuse later ones, and close the connections."""
         self._stopped = True
         async with self._committing:
-            pass
+            await self._client.close()
 
     def _check_usable(self) -> None:
         if self._failure is not None:

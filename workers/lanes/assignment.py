@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 from mode import Service
 
@@ -63,6 +62,17 @@ class Fatal(RuntimeError):
     """This worker must end. The next owner of its lanes starts from the last commit."""
 
 
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers as ranges, in order: "0-3, 7"."""
+    found: list[list[int]] = []
+    for n in sorted(numbers):
+        if found and n == found[-1][1] + 1:
+            found[-1][1] = n
+        else:
+            found.append([n, n])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "none"
+
+
 class Lanes(Service):  # type: ignore[misc]
     """Runs a lane for each partition index that the group assigns to this worker.
 
@@ -96,7 +106,6 @@ class Lanes(Service):  # type: ignore[misc]
         self._one_close = asyncio.Lock()
         self._membership: Membership | None = None
         self._fetcher: Fetcher | None = None
-        self._client: AIOKafkaClient | None = None  # the producer's
         self._producer: TransactionalProducer | None = None
         self._committer: Committer | None = None
         self.ends: Mapping[TopicPartition, int] = {}
@@ -114,10 +123,7 @@ class Lanes(Service):  # type: ignore[misc]
         The producer comes first: starting it aborts what the former process of this worker's id left open, so that
         the offsets of that process are stable by the time that the lanes read them.
         """
-        self._client = self._clients.client()
-        await self._client.bootstrap()
-        self._producer = self._clients.producer(self._client)
-        await self._producer.start()
+        self._producer = await self._clients.start_producer()
         await self._producer.load(self._outputs)
         self._committer = Committer(self._producer, self._deps.clock, self._deps.reporter.transaction)
         self._membership = self._clients.membership()
@@ -202,7 +208,7 @@ class Lanes(Service):  # type: ignore[misc]
         if not self._joined:
             return "no partitions were assigned yet"
         opening = [lane.index for lane in list(self.lanes.values()) if lane.stage is Stage.OPENING]
-        return f"lanes {opening} are opening" if opening else None
+        return f"lanes {ranges(opening)} are opening" if opening else None
 
     # --- assignment -----------------------------------------------------------------------------------------------
 
@@ -232,14 +238,14 @@ class Lanes(Service):  # type: ignore[misc]
             task.add_done_callback(self._lane_ended)
             self._runs[index] = task
         self._joined = True
-        log.info("lanes assigned", lanes=sorted(by_index))
+        log.info("lanes assigned", lanes=ranges(by_index))
 
     async def revoked(self) -> None:
         """Close every lane: its last batch is committed, while the old generation is still valid. The rebalance waits
         for that, at most DRAIN. Raises Fatal if it takes longer.
         """
         if self.lanes:
-            log.info("lanes revoked", lanes=sorted(self.lanes))
+            log.info("lanes revoked", lanes=ranges(self.lanes))
         await self._close()
 
     async def _close(self) -> None:
@@ -318,11 +324,9 @@ class Lanes(Service):  # type: ignore[misc]
         for task in self._client_tasks:
             task.cancel()
         clients: list[Any] = [c for c in (self._fetcher, self._producer, self._membership) if c is not None]
-        stopping = [asyncio.ensure_future(client.stop()) for client in clients]
-        if self._client is not None:
-            stopping.append(asyncio.ensure_future(self._client.close()))
-        if not stopping:
+        if not clients:
             return
+        stopping = [asyncio.ensure_future(client.stop()) for client in clients]
         await asyncio.wait(stopping, timeout=within)
         for stop in stopping:
             if not stop.done():

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from failsoft.workers.kafka import stable_offsets as offsets_module
 from failsoft.workers.kafka.member import GroupMember
-from failsoft.workers.kafka.produce_batches import Batch
+from failsoft.workers.kafka.produce_batches import Batch, new_batch
 from failsoft.workers.kafka.request_errors import Remedy
 from failsoft.workers.kafka.requests import NO_PRODUCER
 from failsoft.workers.kafka.sealed_batches import Queues
@@ -154,7 +154,7 @@ class World:
 
 
 def one_record(producer: TransactionalProducer, label: bytes) -> Batch:
-    batch = producer.batch()
+    batch = new_batch(True)
     batch.append(timestamp=1, key=None, value=label)
     batch.close()
     return batch

@@ -10,6 +10,7 @@ from aiokafka import TopicPartition
 
 from failsoft.workers.kafka import sealed_batches
 from failsoft.workers.kafka.member import GroupMember
+from failsoft.workers.kafka.produce_batches import new_batch
 from failsoft.workers.kafka.request_errors import Code
 from failsoft.workers.kafka.request_loop import ClientFenced, RequestRefused
 from failsoft.workers.kafka.transactional_producer import ProducerBroken, TransactionalProducer
@@ -29,6 +30,7 @@ class Setting:
         self.broker = broker or ModelBroker(OUT)
         self.network = Network(self.broker)
         self.client = ModelClient(self.network)
+        self.transactional = name is not None
         self.producer = TransactionalProducer(
             self.client,  # type: ignore[arg-type]
             name,
@@ -46,7 +48,7 @@ class Setting:
     def outputs(self, *labels: bytes, partition: TopicPartition = OUT[0]) -> Any:
         batches = []
         for label in labels:
-            batch = self.producer.batch()
+            batch = new_batch(self.transactional)
             batch.append(timestamp=1, key=None, value=label)
             batch.close()
             batches.append(batch)

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from failsoft.topics import admin
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes import assignment as module
-from failsoft.workers.lanes.assignment import CHUNK_BYTES, FETCHED_BYTES, Fatal, Lanes, _Listener
+from failsoft.workers.lanes.assignment import CHUNK_BYTES, FETCHED_BYTES, Fatal, Lanes, _Listener, ranges
 from failsoft.workers.lanes.committer import Committer
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.process import composition, serve
@@ -73,7 +73,7 @@ def fatal() -> list[BaseException]:
 @pytest.fixture
 async def lanes(monkeypatch: pytest.MonkeyPatch, fatal: list[BaseException]) -> Lanes:
     monkeypatch.setattr(module, "Lane", SlowLane)
-    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=SimpleNamespace(rungs={"retry": 5.0})))
+    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=SimpleNamespace(rungs={})))
     found = Lanes(TOPICS, ["scored"], cast(Any, None), deps, fatal.append, lambda _: None)
     found._membership, found._fetcher, found._producer = (cast(Any, Client()) for _ in range(3))
     found._committer = Committer(cast(Any, found._producer), lambda: 0.0, lambda _: None)
@@ -177,7 +177,7 @@ async def test_lanes_commit_in_the_generation_of_their_assignment(lanes: Lanes) 
 
 
 @pytest.mark.parametrize(
-    ("lanes_assigned", "expected"), [(1, CHUNK_BYTES[1]), (64, FETCHED_BYTES // 64), (4000, CHUNK_BYTES[0])]
+    ("lanes_assigned", "expected"), [(1, CHUNK_BYTES[1]), (64, FETCHED_BYTES // 64), (1000, CHUNK_BYTES[0])]
 )
 async def test_the_size_of_a_chunk_bounds_the_memory_of_all_lanes(
     lanes: Lanes, lanes_assigned: int, expected: int
@@ -256,3 +256,11 @@ async def test_a_worker_that_is_joining_its_group_can_be_ended(
         for handled in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(handled)
     assert drained
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"), [([], "none"), ([3], "3"), ([0, 1, 2], "0-2"), ([9, 4, 0, 1, 5, 7], "0-1, 4-5, 7, 9")]
+)
+def test_a_log_line_names_lanes_by_ranges(numbers: list[int], expected: str) -> None:
+    """A worker may have hundreds of lanes."""
+    assert ranges(numbers) == expected
