@@ -62,17 +62,6 @@ class Fatal(RuntimeError):
     """This worker must end. The next owner of its lanes starts from the last commit."""
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """Numbers as ranges, in order: "0-3, 7"."""
-    found: list[list[int]] = []
-    for n in sorted(numbers):
-        if found and n == found[-1][1] + 1:
-            found[-1][1] = n
-        else:
-            found.append([n, n])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "none"
-
-
 class Lanes(Service):  # type: ignore[misc]
     """Runs a lane for each partition index that the group assigns to this worker.
 
@@ -208,7 +197,7 @@ class Lanes(Service):  # type: ignore[misc]
         if not self._joined:
             return "no partitions were assigned yet"
         opening = [lane.index for lane in list(self.lanes.values()) if lane.stage is Stage.OPENING]
-        return f"lanes {ranges(opening)} are opening" if opening else None
+        return f"lanes {opening} are opening" if opening else None
 
     # --- assignment -----------------------------------------------------------------------------------------------
 
@@ -238,14 +227,14 @@ class Lanes(Service):  # type: ignore[misc]
             task.add_done_callback(self._lane_ended)
             self._runs[index] = task
         self._joined = True
-        log.info("lanes assigned", lanes=ranges(by_index))
+        log.info("lanes assigned", lanes=sorted(by_index))
 
     async def revoked(self) -> None:
         """Close every lane: its last batch is committed, while the old generation is still valid. The rebalance waits
         for that, at most DRAIN. Raises Fatal if it takes longer.
         """
         if self.lanes:
-            log.info("lanes revoked", lanes=ranges(self.lanes))
+            log.info("lanes revoked", lanes=sorted(self.lanes))
         await self._close()
 
     async def _close(self) -> None:

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from failsoft.topics import admin
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes import assignment as module
-from failsoft.workers.lanes.assignment import CHUNK_BYTES, FETCHED_BYTES, Fatal, Lanes, _Listener, ranges
+from failsoft.workers.lanes.assignment import CHUNK_BYTES, FETCHED_BYTES, Fatal, Lanes, _Listener
 from failsoft.workers.lanes.committer import Committer
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.process import composition, serve
@@ -256,11 +256,3 @@ async def test_a_worker_that_is_joining_its_group_can_be_ended(
         for handled in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(handled)
     assert drained
-
-
-@pytest.mark.parametrize(
-    ("numbers", "expected"), [([], "none"), ([3], "3"), ([0, 1, 2], "0-2"), ([9, 4, 0, 1, 5, 7], "0-1, 4-5, 7, 9")]
-)
-def test_a_log_line_names_lanes_by_ranges(numbers: list[int], expected: str) -> None:
-    """A worker may have hundreds of lanes."""
-    assert ranges(numbers) == expected
