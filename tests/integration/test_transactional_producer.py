@@ -231,13 +231,13 @@ async def test_a_batch_that_is_too_large_leaves_nothing_committed(place: Place, 
     assert await place.visible() == [] and await place.offsets() == {}
 
 
-@pytest.mark.parametrize("name", ["id", None])
+@pytest.mark.parametrize("transactional_id", ["id", None])
 async def test_many_large_batches_are_written_in_order(
-    place: Place, monkeypatch: pytest.MonkeyPatch, name: str | None
+    place: Place, monkeypatch: pytest.MonkeyPatch, transactional_id: str | None
 ) -> None:
     """Over several requests and rounds, with a compressed record between them."""
     monkeypatch.setattr(sealed_batches, "REQUEST_BYTES", 1_500_000)
-    producer = await place.producer(name)
+    producer = await place.producer(transactional_id)
     values = [b"%04d" % number + bytes(9_996) for number in range(300)]
     values[150] = b"0150" + bytes(3_000_000)
     outputs = [(p, batches(producer, *values)) for p in place.outputs]
