@@ -88,8 +88,8 @@ class _Broker:
 class Fetcher:
     """Fetches partitions and delivers what it gets, a chunk at a time.
 
-    After a chunk of a partition was delivered, the partition is paused: whoever takes the records calls ``resume`` when
-    it has taken all of them. So a partition has at most one chunk outside, and no other partition waits for it.
+    A partition is fetched on after a chunk of it was delivered. Whoever takes the records calls ``pause`` when it has
+    enough, also in ``deliver``, and ``resume`` when it has taken them. So no partition waits for another one.
 
     All methods belong to the event loop, and cost the same for any number of partitions. A change takes effect with the
     broker's next request: at once, or when the one in flight is answered, at most ``max_wait_ms`` later.
@@ -260,7 +260,7 @@ class Fetcher:
             self._place(position)
         elif part.records:
             chunk = Chunk(tp, position.offset, part.records, part.aborted)
-            position.offset, position.paused = chunk.end, True
+            position.offset = chunk.end
             self._place(position)
             self._deliver(chunk)
 
