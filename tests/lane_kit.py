@@ -168,7 +168,7 @@ class LaneUnderTest:
             draws=lambda n: np.full(n, 0.5),
             exclusive=ExclusiveLock(),
         )
-        self.committer = Committer(self.ledger, lambda: self.now, lambda seconds: None)
+        self.committer = Committer(self.ledger, True, lambda: self.now, lambda: self.now, lambda seconds: None)
         self.committer.member = GroupMember("loans", 1, "m", "w")
         inbox = Inbox(self.fetcher, BOUND, lambda: self.now)
         self.fetcher.inbox = inbox

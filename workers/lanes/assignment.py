@@ -114,7 +114,8 @@ class Lanes(Service):  # type: ignore[misc]
         """
         self._producer = await self._clients.start_producer()
         await self._producer.load(self._outputs)
-        self._committer = Committer(self._producer, self._deps.clock, self._deps.reporter.transaction)
+        d = self._deps
+        self._committer = Committer(self._producer, d.exactly_once, d.wall, d.clock, d.reporter.transaction)
         self._membership = self._clients.membership()
         self._fetcher = self._clients.fetcher(self._membership.client, self._deliver, self._cannot_fetch)
         self._run("committer", self._committer.run())

@@ -76,7 +76,7 @@ async def lanes(monkeypatch: pytest.MonkeyPatch, fatal: list[BaseException]) -> 
     deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=SimpleNamespace(rungs={})))
     found = Lanes(TOPICS, ["scored"], cast(Any, None), deps, fatal.append, lambda _: None)
     found._membership, found._fetcher, found._producer = (cast(Any, Client()) for _ in range(3))
-    found._committer = Committer(cast(Any, found._producer), lambda: 0.0, lambda _: None)
+    found._committer = Committer(cast(Any, found._producer), True, lambda: 0.0, lambda: 0.0, lambda _: None)
     return found
 
 
