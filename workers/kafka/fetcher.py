@@ -39,6 +39,13 @@ ANSWER_BYTES = 8 * 1_048_576
 """The most bytes of one answer. All of it becomes chunks at once, so it bounds a worker's memory for each broker. From
 1 to 16 MiB the CPU time of a record was the same."""
 
+GATHER = 0.003
+"""Seconds to the next request after a small answer. In light traffic each record would be an answer of its own, and the
+requests would cost the worker and the broker most of their time. A record waits for half of it on average."""
+
+GATHER_BYTES = 65_536
+"""An answer below this size is small: some hundred records, or a few large ones."""
+
 RETRY_AFTER = 0.1
 """Seconds until a partition or a broker that failed is tried again. Kafka's clients wait 100 ms too."""
 
@@ -236,10 +243,15 @@ class Fetcher:
                 for part in answer.partitions:
                     self._take(broker, part)
                 # Even 0 lets the tasks run that the chunks have woken, so that the next request has what they resume.
-                await asyncio.sleep(answer.throttle_ms / 1000)
+                await asyncio.sleep(max(answer.throttle_ms / 1000, self._pause(answer)))
             else:
                 log.info("node %s ended the fetch session (Kafka's error code %s)", broker.node, answer.error)
                 await asyncio.sleep(self._retry_after)
+
+    def _pause(self, answer: FetchAnswer) -> float:
+        """Seconds until the next request: a moment, if the broker has few records and will have more by then."""
+        size = sum(len(part.records) for part in answer.partitions if part.records)
+        return GATHER if 0 < size < GATHER_BYTES else 0.0
 
     def _take(self, broker: _Broker, part: PartitionAnswer) -> None:
         """Use one partition of an answer."""
