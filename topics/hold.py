@@ -24,17 +24,6 @@ def due_ms(headers: Sequence[Header]) -> int | None:
     return int(found[0]) if len(found) == 1 and found[0].isdigit() and len(found[0]) <= 19 else None
 
 
-def due_count(due_ms: Sequence[int | None], now_ms: int) -> int:
-    """How many records may be taken from the head of the rung: all before the first one that is not due.
-
-    A record without a readable due time (None) may be taken: it goes to the dead letters without an attempt.
-    """
-    for i, due in enumerate(due_ms):
-        if due is not None and due > now_ms:
-            return i
-    return len(due_ms)
-
-
 def wait_seconds(due_ms: int, now_ms: int) -> float:
     """Seconds until the head is due; 0 when it is due already. Both arguments are epoch milliseconds."""
     return max(0.0, (due_ms - now_ms) / 1000)

@@ -6,6 +6,7 @@ group: join, heartbeat, rebalance, and the generation that fences a worker which
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,6 @@ from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from failsoft.workers.kafka.member import GroupMember
-
-FOREVER_MS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,8 @@ class Membership:
             rebalance_timeout_ms=s.rebalance_timeout_ms,
             enable_auto_commit=False,
             assignors=(RangePartitionAssignor,),
-            # Off: an idle worker fetches nothing, so aiokafka would remove it from the group for good after 5 minutes.
-            max_poll_interval_ms=FOREVER_MS,
+            # Never: this worker does not fetch with aiokafka, which would take it for idle and leave for good.
+            max_poll_interval_ms=math.inf,
         )
         await assigned
 

@@ -86,7 +86,7 @@ class Inbox:
         self._bound = bound
         self._clock = clock
         self._buffers: dict[TopicPartition, _Buffer] = {}
-        self._ready: dict[TopicPartition, None] = {}  # partitions with something to take, the first to arrive first
+        self._ready: dict[TopicPartition, None] = {}  # partitions with something to take, in turn
         self._error: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
         self.oldest = 0.0
@@ -138,7 +138,7 @@ class Inbox:
                 self._fetcher.resume(tp)
 
     def take(self, readable: Collection[TopicPartition], limit: int) -> Mapping[TopicPartition, list[Record]]:
-        """At most ``limit`` records of the ``readable`` partitions; those that arrived first come first.
+        """At most ``limit`` records of the ``readable`` partitions, which take turns: one that has more comes last.
 
         Raises the error of a partition that cannot be fetched or read.
         """
@@ -151,8 +151,9 @@ class Inbox:
             if records := self._take(tp, buffer, limit):
                 taken[tp] = records
                 limit -= len(records)
-            if not buffer.chunks and not buffer.kept:
-                del self._ready[tp]
+            del self._ready[tp]
+            if buffer.chunks or buffer.kept:
+                self._ready[tp] = None
             if not limit:
                 break
         return taken

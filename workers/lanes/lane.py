@@ -43,6 +43,7 @@ class Stage(StrEnum):
 
     OPENING = "opening"
     FETCHING = "fetching"
+    WAITING = "waiting"  # for another lane, which runs alone
     SCORING = "scoring"
     COMMITTING = "committing"
     CLOSED = "closed"
@@ -60,6 +61,7 @@ class _Settled:
         retries: how many of the records came from the ladder.
         offsets: the offsets that it advances.
         arrived: when the oldest of its records arrived (monotonic seconds).
+        wrote: the rungs that it writes to, each with the end offset that was known before, or None.
     """
 
     records: Sequence[Record]
@@ -69,6 +71,7 @@ class _Settled:
     retries: int
     offsets: Mapping[TopicPartition, int]
     arrived: float
+    wrote: Mapping[TopicPartition, int | None]
 
 
 class Lane:
@@ -197,7 +200,7 @@ class Lane:
             taken = self.inbox.take(readable, limit)
             due = {tp: self._due_now(tp, batch) if tp in self.ladder else batch for tp, batch in taken.items()}
             for tp in readable:
-                if tp in self.ladder and self.inbox.caught_up(tp):
+                if tp in self.ladder and tp not in taken and self.inbox.caught_up(tp):
                     self._schedule.drained(tp, self.inbox.highwater(tp))
             if any(due.values()):
                 return {tp: batch for tp, batch in due.items() if batch}
@@ -244,7 +247,11 @@ class Lane:
         mode = self._crashes.mode({tp: batch[-1].offset for tp, batch in taken.items()})
         if mode.marks:
             await self._wait_for_commit()
+        self._enter(Stage.WAITING)
         await self._d.exclusive.acquire(mode.alone)
+        if self._closing:  # the next owner takes these records again: a drain does not wait for turns
+            self._d.exclusive.release(mode.alone)
+            return
         try:
             batch, inference = await self._settle(taken, mode, min(self.inbox.oldest, began))
         except BaseException:
@@ -274,9 +281,10 @@ class Lane:
             await self._mark(self._crashes.ran(mode))
         retries = sum(len(batch) for tp, batch in taken.items() if tp in self.ladder)
         offsets = self._offsets(records, scored.held)
-        return _Settled(
-            records, scored, mode, {tp: len(b) for tp, b in taken.items()}, retries, offsets, arrived
-        ), inference
+        counts = {tp: len(batch) for tp, batch in taken.items()}
+        delay_of = self._d.names.delay_of
+        wrote = {tp: self.inbox.highwater(tp) for tp in self.ladder if delay_of(tp.topic) in scored.retried}
+        return _Settled(records, scored, mode, counts, retries, offsets, arrived, wrote), inference
 
     async def _score(self, records: list[Record], poison: PoisonRecord | None) -> tuple[Scored, float]:
         """Run the calls that ``score`` yields. Returns the verdicts, and how long the slowest call took (seconds)."""
@@ -305,7 +313,9 @@ class Lane:
         unused rung, and never recovers.
         """
         for topic, offset in {records[row].topic: records[row].offset for row in sorted(held, reverse=True)}.items():
-            self.inbox.seek(TopicPartition(topic, self.index), offset)
+            tp = TopicPartition(topic, self.index)
+            self.inbox.seek(tp, offset)
+            self._schedule.held(tp)
         if len(held) == len(records):
             return {}
         positions = {tp: self.inbox.position(tp) for tp in self._handed}

@@ -1,7 +1,7 @@
 """Pure: which partitions of the retry ladder a lane reads now, and when it reads the others.
 
 The ladder is every rung (a retry topic with a delay) and the replay topic. The lane passes in the clocks, the
-consumer's end offsets and the breaker's answer. It gets decisions back as values, and does the seeks itself.
+partitions' end offsets and the breaker's answer. It gets decisions back as values, and does the seeks itself.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Readable(Generic[P]):
     Attributes:
         partitions: the partitions to fetch from.
         wait_seconds: the longest that the lane may wait for records; None: until some arrive.
-        resume: the partitions that the lane resumes at the consumer before the fetch.
-        pause: the partitions that the lane pauses at the consumer before the fetch.
+        resume: the partitions that the lane resumes in its inbox before it takes records.
+        pause: the partitions that the lane pauses in its inbox before it takes records.
     """
 
     partitions: Sequence[P]
@@ -153,16 +153,14 @@ class RetrySchedule(Generic[P]):
         """
         if partition[0] not in self._rungs:
             return Taken(len(fetched))
-        dues = [hold.due_ms(r.headers) for r in fetched]
-        delay, n = self._rungs[partition[0]], 0
-        while (n := n + hold.due_count(dues[n:], now_ms)) < len(fetched):
-            due = dues[n]
-            assert due is not None
-            if hold.plausible(due, fetched[n].timestamp, delay):
+        delay = self._rungs[partition[0]]
+        for n, record in enumerate(fetched):
+            due = hold.due_ms(record.headers)
+            # A due time that no worker wrote holds nothing: the record is taken now and goes to the dead letters.
+            if due is not None and due > now_ms and hold.plausible(due, record.timestamp, delay):
                 self._due[partition] = max(due, now_ms + LEAST_WAIT_MS)
-                return Taken(n, fetched[n].offset)
-            n += 1  # no worker wrote this due time: the record is taken now and goes to the dead letters
-        return Taken(n)
+                return Taken(n, record.offset)
+        return Taken(len(fetched))
 
     def opened(self, partition: P, offset: int) -> None:
         """The lane opened ``partition`` and reads it from ``offset`` on."""
@@ -184,8 +182,18 @@ class RetrySchedule(Generic[P]):
         """A batch was committed up to ``offsets``, and it wrote records to the rungs ``wrote``, each with the end
         offset that was known at that time, or None.
         """
-        self._next.update((partition, at) for partition, at in offsets.items() if partition in self._ladder)
+        for partition, at in offsets.items():
+            if partition in self._ladder:
+                self._next[partition] = max(at, self._next[partition])
         self._wrote.update(wrote)
+
+    def held(self, partition: P) -> None:
+        """Taken records of ``partition`` wait for the breaker: they are read again as soon as it allows retries,
+        whenever the records after them are due.
+        """
+        if partition in self._ladder:
+            self._due.pop(partition, None)
+            self._stopped.add(partition)
 
     def spent(self, records: int, retries: int, seconds: float, now: float) -> None:
         """A batch of ``records`` took ``seconds``; ``retries`` of its records came from the ladder.

@@ -7,7 +7,7 @@ import pytest
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.record import Header
-from failsoft.topics.hold import SLACK_MS, due_count, due_ms, plausible, wait_seconds
+from failsoft.topics.hold import SLACK_MS, due_ms, plausible, wait_seconds
 from tests.kit import attempt
 
 DUE = "failsoft-due-ms"
@@ -38,15 +38,6 @@ def test_a_record_without_due_time_is_not_attempted(raw: bytes | None) -> None:
     """The hold lets a record with an unreadable due time pass, and parsing refuses it: it is never attempted early."""
     headers = [(k, raw if k == DUE else v) for k, v in attempt().headers()]
     assert due_ms(headers) is None and isinstance(attempts.parse(headers), Failure)
-
-
-@pytest.mark.parametrize(
-    ("due", "taken"),
-    [([], 0), ([10], 1), ([11], 0), ([9, 10, 11, 9], 2), ([None, 11], 1), ([11, None], 0), ([None, None], 2)],
-)
-def test_records_are_taken_up_to_the_first_that_is_not_due(due: list[int | None], taken: int) -> None:
-    """At time 10 all records before the first one not due are taken; a record without a due time blocks no other."""
-    assert due_count(due, 10) == taken
 
 
 def test_the_wait_is_the_time_until_due() -> None:

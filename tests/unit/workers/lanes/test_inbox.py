@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiokafka import TopicPartition
 
 from failsoft.workers.lanes.inbox import Inbox
 from tests.kit import events, waiting
@@ -68,7 +69,21 @@ def test_a_partition_that_the_lane_has_paused_stays_paused_below_its_bound() -> 
     assert fetcher.paused == set()
 
 
-def test_the_limit_counts_all_partitions_and_the_first_to_arrive_comes_first() -> None:
+@pytest.mark.parametrize(("busy", "quiet"), [(LIVE, RUNG), (RUNG, LIVE)])
+def test_partitions_take_turns(busy: TopicPartition, quiet: TopicPartition) -> None:
+    """A backlog of live events does not keep the ladder waiting, nor the other way round."""
+    fetcher = ListFetcher()
+    inbox = _inbox(fetcher)
+    fetcher[busy] += events(100)
+    fetcher.fetch(busy)
+    inbox.take([LIVE, RUNG], 10)
+    fetcher[quiet] += events(100)
+    fetcher.fetch(quiet)
+    taken = [next(iter(inbox.take([LIVE, RUNG], 10))) for _ in range(6)]
+    assert sorted(taken[:2]) == sorted([LIVE, RUNG]) and taken[2:4] == taken[:2] == taken[4:]
+
+
+def test_the_limit_counts_all_partitions() -> None:
     """What is left of the limit goes to the next partition."""
     fetcher = ListFetcher()
     inbox = _inbox(fetcher)

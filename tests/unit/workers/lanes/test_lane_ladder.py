@@ -149,6 +149,8 @@ async def test_a_record_that_this_lane_wrote_waits_until_its_rung_is_empty() -> 
     assert tested.waits(), "the same end offset as before"
     tested.fetcher.ends[RUNG] = 2
     assert await tested.take({RUNG: [waiting(), None]}) == (1, 1)
+    assert tested.waits(), "it was taken, and may yet be held"
+    await tested.take({LIVE: [*events(1, start=1)]})
     assert not tested.waits()
 
 
@@ -171,3 +173,18 @@ async def test_a_record_that_is_not_due_is_no_probe() -> None:
     assert not tested.waits() and tested.lane._readable()[1] == pytest.approx(1.0)
     tested.now += 1
     assert tested.waits()
+
+
+async def test_a_record_that_is_held_requests_probes() -> None:
+    """It was the last one of its rung. A breaker that is not asked for probes never closes when live events have ended,
+    and the rung must not wait until a later record is due.
+    """
+    tested = LadderLane()
+    tested.fetcher.ends[RUNG] = 2
+    tested.fetcher[RUNG] += [waiting(), waiting(offset=1, due_ms=NOW_MS + 30_000)]
+    tested.fetcher.fetch(RUNG)
+    taken = await tested.lane._take()
+    assert [r.offset for r in taken[RUNG]] == [0]
+    assert tested.lane._offsets(taken[RUNG], {0}) == {}
+    assert tested.waits() and RUNG in tested.reads()
+    assert [r.offset for r in (await tested.lane._take())[RUNG]] == [0]
