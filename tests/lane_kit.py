@@ -107,6 +107,7 @@ class Ledger:
         self.offsets: list[dict[TopicPartition, int]] = []
         self.notes: list[dict[TopicPartition, tuple[int, str]]] = []
         self.wrote: list[str] = []  # the topic of each output
+        self.trouble = ""
 
     async def commit(
         self, outputs: Outputs, offsets: Mapping[TopicPartition, tuple[int, str]], member: GroupMember
@@ -170,7 +171,7 @@ class LaneUnderTest:
         )
         self.committer = Committer(self.ledger, True, lambda: self.now, lambda: self.now, lambda seconds: None)
         self.committer.member = GroupMember("loans", 1, "m", "w")
-        inbox = Inbox(self.fetcher, BOUND, lambda: self.now)
+        inbox = Inbox(self.fetcher, dict.fromkeys(TPS, BOUND), lambda: self.now)
         self.fetcher.inbox = inbox
         self.lane = Lane(0, TPS, inbox, self.committer, self._start, cast(Deps, self.deps))
         process = self.lane._process

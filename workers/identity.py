@@ -47,7 +47,7 @@ def claim(pipeline: str, worker_id: str | None) -> Identity:
     if worker_id is not None:
         if not _VALID.fullmatch(worker_id):
             raise InvalidId(f"--id {worker_id!r}: use 1 to 200 letters, digits, '.', '_' and '-'")
-        if worker_id == RESERVED:
+        if worker_id.rpartition(".")[2] == RESERVED:
             raise InvalidId(f"--id {worker_id!r}: replays of dead letters have this id; choose another")
         found = _try(pipeline, worker_id)
         if found is None:

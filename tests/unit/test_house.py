@@ -129,6 +129,7 @@ ONLY = {
         "workers/lanes/lane.py",
         "workers/lanes/committer.py",
         "workers/lanes/inbox.py",
+        "workers/lanes/scored_batch.py",
         "workers/lanes/start_offsets.py",
         "workers/lanes/assignment.py",
         "workers/fleet/sync.py",  # sends reports independently of Faust

@@ -11,6 +11,7 @@ from aiokafka.client import AIOKafkaClient
 from failsoft.workers.kafka import fetch_records, offset_fetch
 from failsoft.workers.kafka.chunk import Chunk
 from failsoft.workers.kafka.fetcher import Fetcher
+from failsoft.workers.kafka.list_offsets import list_offsets
 from failsoft.workers.kafka.membership import GroupSettings, Membership
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
 from failsoft.workers.settings import Settings
@@ -90,6 +91,11 @@ class Clients:
             request_timeout_ms=3_000,
             metadata_max_age_ms=5_000,  # a deleted topic is noticed within this time
         )
+
+    @staticmethod
+    async def log_end(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
+        """The end of a partition's log, open transactions included; ``consumer.end_offsets`` ends before them."""
+        return (await list_offsets(consumer._client, [tp], "latest", read_committed=False))[tp]
 
     def reader(self) -> AIOKafkaConsumer:
         """A consumer without a group, with which a lane restores the answers for ``last_known``."""

@@ -42,12 +42,12 @@ DRAIN = 2 * COMMIT_TIMEOUT + 2.0
 """Seconds that a drain or a revocation waits for the lanes: for the transaction that is committing, then for the one
 with their last batches. Each ends within COMMIT_TIMEOUT itself."""
 
-FETCHED_BYTES = 32 * 1_048_576
-"""Bytes of all inboxes at which every live partition is paused. One more chunk of each may arrive, half as large."""
+FETCHED_BYTES = 64 * 1_048_576
+"""The most bytes of all inboxes."""
 
-BOUND_BYTES = (64 * 1024, 4 * 1_048_576)
-"""The least and the most bytes of one partition at which it is paused. 4,000 events of half a kilobyte take 2 MiB. A
-single record batch may be larger: the broker sends it whole."""
+BOUND_BYTES = (32 * 1024, 4 * 1_048_576)
+"""The least and the most bytes of one live partition at which it is paused. 4,000 events of half a kilobyte take 2 MiB.
+A single record batch may be larger: the broker sends it whole."""
 
 LEAVE = 5.0
 """Seconds that the clients have to stop in a drain. The group may be in a longer rebalance, or try to reach a broker
@@ -60,6 +60,17 @@ TICK = 0.5
 
 class Fatal(RuntimeError):
     """This worker must end. The next owner of its lanes starts from the last commit."""
+
+
+def inbox_bound(lanes: int, live: int, ladder: int) -> int:
+    """Bytes at which a live partition is paused, for so many lanes with so many live topics and topics of the ladder.
+
+    A chunk has half of the bound. So a live partition has at most one and a half times its bound, when a chunk arrives
+    just below it, and a partition of the ladder, which has half of the bound, at most one chunk more than that: all
+    inboxes together have at most FETCHED_BYTES, unless the bound is at its least.
+    """
+    share = FETCHED_BYTES / max(1, lanes) / (1.5 * live + ladder)
+    return max(BOUND_BYTES[0], min(BOUND_BYTES[1], int(share)))
 
 
 class Lanes(Service):  # type: ignore[misc]
@@ -112,8 +123,12 @@ class Lanes(Service):  # type: ignore[misc]
         The producer comes first: starting it aborts what the former process of this worker's id left open, so that
         the offsets of that process are stable by the time that the lanes read them.
         """
+        self._beat = self._deps.clock()
+        self.add_future(self._beats())  # tasks begin after this method, and joining may take minutes
         self._producer = await self._clients.start_producer()
         await self._producer.load(self._outputs)
+        if self._draining:
+            return
         d = self._deps
         self._committer = Committer(self._producer, d.exactly_once, d.wall, d.clock, d.reporter.transaction)
         self._membership = self._clients.membership()
@@ -124,13 +139,18 @@ class Lanes(Service):  # type: ignore[misc]
         self._watchdog.start()
         await self._membership.join(self._topics, _Listener(self))
 
+    async def _beats(self) -> None:
+        """Record that the event loop still runs, for the watchdog thread."""
+        while not self.should_stop:
+            self._beat = self._deps.clock()
+            self._check_group()
+            await self.sleep(TICK)
+
     @Service.task  # type: ignore[untyped-decorator]
     async def _watch(self) -> None:
-        """Watch the lanes, and record that the event loop still runs, for the watchdog thread."""
+        """Watch the lanes."""
         while not self.should_stop:
-            self._check_group()
             now = self._deps.clock()
-            self._beat = now
             lanes = list(self.lanes.values())
             for lane in lanes:
                 if lane.stage in (Stage.SCORING, Stage.COMMITTING) and now - lane.since > STUCK_AFTER:
@@ -219,11 +239,13 @@ class Lanes(Service):  # type: ignore[misc]
                 raise Fatal(f"lane {index} was assigned without partition {index} of {', '.join(sorted(missing))}")
         self._committer.member = self._membership.member()
         start = StartOffsets(self._stable_offsets, self._earliest)
-        live = len(by_index) * (len(self._topics) - len(self._deps.plan.rungs) - 1)
-        bound = max(BOUND_BYTES[0], min(BOUND_BYTES[1], FETCHED_BYTES // max(1, live)))
+        plan = self._deps.plan
+        ladder = {*plan.rungs, plan.replay}
+        bound = inbox_bound(len(by_index), len(set(self._topics) - ladder), len(ladder))
         self._fetcher.partition_bytes = bound // 2
         for index, tps in by_index.items():
-            inbox = Inbox(self._fetcher, bound, self._deps.clock)
+            bounds = {tp: bound // 2 if tp.topic in ladder else bound for tp in tps}
+            inbox = Inbox(self._fetcher, bounds, self._deps.clock)
             lane = self.lanes[index] = Lane(index, tps, inbox, self._committer, start.of, self._deps)
             task = asyncio.get_running_loop().create_task(lane.run(), name=f"lane-{index}")
             task.add_done_callback(self._lane_ended)
@@ -237,6 +259,7 @@ class Lanes(Service):  # type: ignore[misc]
         """
         if self.lanes:
             log.info("lanes revoked", lanes=sorted(self.lanes))
+        self._joined = False  # until the next assignment
         await self._close()
 
     async def _close(self) -> None:

@@ -38,6 +38,8 @@ Rows = Sequence[tuple[str, list[OutgoingRecord]]]
 class Commits(Protocol):
     """The part of failsoft.workers.kafka.transactional_producer.TransactionalProducer that the committer uses."""
 
+    @property
+    def trouble(self) -> str: ...
     async def commit(
         self, outputs: Outputs, offsets: Mapping[TopicPartition, OffsetAndMetadata], member: GroupMember
     ) -> None: ...
@@ -53,6 +55,7 @@ class Unit:
         offsets: the offsets that it commits, with their metadata.
         records: the number of records that it stands for.
         committed: called once when it is committed.
+        size: bytes of the values that it writes.
         begun: completed when its transaction begins.
         done: completed after ``committed`` has returned.
     """
@@ -62,13 +65,12 @@ class Unit:
     offsets: Mapping[TopicPartition, OffsetAndMetadata]
     records: int
     committed: Callable[[], None]
+    size: int = field(init=False)
     begun: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    @property
-    def size(self) -> int:
-        """Bytes of the values that it writes."""
-        return sum(len(value) for _, rows in self.rows for _, value, _ in rows if value is not None)
+    def __post_init__(self) -> None:
+        self.size = sum(len(value) for _, rows in self.rows for _, value, _ in rows if value is not None)
 
 
 class Committer:
@@ -97,13 +99,23 @@ class Committer:
         self._make = partial(new_batch, exactly_once)
         self._squeeze = partial(compressed_batch, BATCH_BYTES, exactly_once)
         self._waiting: deque[Unit] = deque()
+        self._bytes = 0  # of the units that wait
+        self._room = asyncio.Event()
+        self._room.set()
         self._wake = asyncio.Event()
         self.member: GroupMember | None = None
 
     def hand(self, unit: Unit) -> None:
         """Take ``unit`` into the next transaction."""
         self._waiting.append(unit)
+        self._bytes += unit.size
+        if self._bytes >= MOST_BYTES:
+            self._room.clear()
         self._wake.set()
+
+    async def room(self) -> None:
+        """Wait while as much waits for the next transaction as one may have. So a commit that hangs fills no memory."""
+        await self._room.wait()
 
     async def run(self) -> None:
         """Commit until cancelled. Raises the error of a commit that failed: what became of its units is not known, so
@@ -122,6 +134,9 @@ class Committer:
         while self._waiting and (not units or size < MOST_BYTES):
             units.append(self._waiting.popleft())
             size += units[-1].size
+        self._bytes -= size
+        if self._bytes < MOST_BYTES:
+            self._room.set()
         return units
 
     async def _commit(self, units: list[Unit]) -> None:
@@ -131,7 +146,11 @@ class Committer:
         for unit in units:
             _complete(unit.begun)
         offsets = {tp: offset for unit in units for tp, offset in unit.offsets.items()}
-        await asyncio.wait_for(self._producer.commit(self._outputs(units), offsets, self.member), COMMIT_TIMEOUT)
+        try:
+            await asyncio.wait_for(self._producer.commit(self._outputs(units), offsets, self.member), COMMIT_TIMEOUT)
+        except TimeoutError:
+            trouble = self._producer.trouble or "a broker has not answered"
+            raise TimeoutError(f"a commit took over {COMMIT_TIMEOUT:g} s: {trouble}") from None
         self._observe(self._clock() - began)
         for unit in units:
             unit.committed()

@@ -74,16 +74,16 @@ class _Buffer:
 class Inbox:
     """The fetched records of one lane, in offset order within each partition.
 
-    A partition is closed until ``seek`` opens it. ``bound`` is the bytes of a partition at which it is paused, and
+    A partition is closed until ``seek`` opens it. ``bounds`` has the bytes of each partition at which it is paused, and
     ``clock`` is monotonic seconds.
 
     Attributes:
         oldest: when the oldest of the last taken chunks arrived (monotonic seconds).
     """
 
-    def __init__(self, fetcher: Fetches, bound: int, clock: Callable[[], float]) -> None:
+    def __init__(self, fetcher: Fetches, bounds: Mapping[TopicPartition, int], clock: Callable[[], float]) -> None:
         self._fetcher = fetcher
-        self._bound = bound
+        self._bounds = bounds
         self._clock = clock
         self._buffers: dict[TopicPartition, _Buffer] = {}
         self._ready: dict[TopicPartition, None] = {}  # partitions with something to take, in turn
@@ -101,7 +101,7 @@ class Inbox:
         buffer.chunks.append((chunk, self._clock()))
         buffer.size += chunk.size
         buffer.end = chunk.end
-        if buffer.size >= self._bound and not buffer.full:
+        if buffer.size >= self._bounds[chunk.tp] and not buffer.full:
             buffer.full = True
             self._fetcher.pause(chunk.tp)
         self._ready[chunk.tp] = None
@@ -213,7 +213,7 @@ class Inbox:
                 break
             buffer.chunks.popleft()
             buffer.size -= chunk.size
-        if buffer.full and 2 * buffer.size <= self._bound:
+        if buffer.full and 2 * buffer.size <= self._bounds[tp]:
             buffer.full = False
             if not buffer.paused:
                 self._fetcher.resume(tp)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
@@ -26,6 +25,7 @@ from failsoft.workers.lanes.crash_marks import BatchMode, CrashMarker, CrashTrac
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.lanes.inbox import Inbox
 from failsoft.workers.lanes.retry_schedule import RetrySchedule
+from failsoft.workers.lanes.scored_batch import ScoredBatch
 from failsoft.workers.lanes.start_offsets import OffsetAndMetadata
 from failsoft.workers.scoring.plan import Scored
 from failsoft.workers.scoring.poison import PoisonRecord
@@ -47,31 +47,6 @@ class Stage(StrEnum):
     SCORING = "scoring"
     COMMITTING = "committing"
     CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    """A scored batch on its way to the commit.
-
-    Attributes:
-        records: the batch.
-        scored: its verdicts.
-        mode: how it ran.
-        counts: the number of records, by partition.
-        retries: how many of the records came from the ladder.
-        offsets: the offsets that it advances.
-        arrived: when the oldest of its records arrived (monotonic seconds).
-        wrote: the rungs that it writes to, each with the end offset that was known before, or None.
-    """
-
-    records: Sequence[Record]
-    scored: Scored
-    mode: BatchMode[TopicPartition]
-    counts: Mapping[TopicPartition, int]
-    retries: int
-    offsets: Mapping[TopicPartition, int]
-    arrived: float
-    wrote: Mapping[TopicPartition, int | None]
 
 
 class Lane:
@@ -167,6 +142,10 @@ class Lane:
         except asyncio.CancelledError:
             if not (self._closing and self._opening.cancelled()):
                 raise
+        except Exception as e:
+            if not self._closing:
+                raise
+            log.info("a lane was closed while it opened", lane=self.index, error=str(e))
         finally:
             self._opening = None
 
@@ -268,7 +247,7 @@ class Lane:
 
     async def _settle(
         self, taken: Mapping[TopicPartition, list[Record]], mode: BatchMode[TopicPartition], arrived: float
-    ) -> tuple[_Settled, float]:
+    ) -> tuple[ScoredBatch, float]:
         """Mark and score one batch. Returns it, and how long its slowest call took (seconds)."""
         records = [record for batch in taken.values() for record in batch]
         # 1. Write the crash markers. If the worker crashes from here on, the next owner reads them.
@@ -284,7 +263,7 @@ class Lane:
         counts = {tp: len(batch) for tp, batch in taken.items()}
         delay_of = self._d.names.delay_of
         wrote = {tp: self.inbox.highwater(tp) for tp in self.ladder if delay_of(tp.topic) in scored.retried}
-        return _Settled(records, scored, mode, counts, retries, offsets, arrived, wrote), inference
+        return ScoredBatch(records, scored, mode, counts, retries, offsets, arrived, wrote), inference
 
     async def _score(self, records: list[Record], poison: PoisonRecord | None) -> tuple[Scored, float]:
         """Run the calls that ``score`` yields. Returns the verdicts, and how long the slowest call took (seconds)."""
@@ -334,7 +313,7 @@ class Lane:
             self._committer.hand(unit)
             await unit.done
 
-    def _hand_in(self, batch: _Settled) -> None:
+    def _hand_in(self, batch: ScoredBatch) -> None:
         """Hand in outputs, and offsets with their metadata, if there is anything to commit.
 
         A batch that is held as a whole commits too, if it has crash markers to replace.
@@ -349,7 +328,7 @@ class Lane:
         self._pending.append(unit)
         self._committer.hand(unit)
 
-    def _on_commit(self, batch: _Settled) -> None:
+    def _on_commit(self, batch: ScoredBatch) -> None:
         """The batch is committed: remember its answers and report it."""
         d = self._d
         d.exclusive.release(batch.mode.alone)
@@ -378,6 +357,7 @@ class Lane:
         if sum(unit.records for unit in waiting) >= self._batch_size.limit:
             self._enter(Stage.COMMITTING)
             await waiting[-1].begun
+        await self._committer.room()
 
     async def _wait_for_commit(self) -> None:
         """Wait until all that was handed in is committed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import NoneType
 from typing import Any
 
@@ -26,14 +26,23 @@ RESTORE_WITHIN = 20.0
 
 
 async def restore(
-    make_consumer: Callable[[], AIOKafkaConsumer], topic: str, partition: int, max_age: float, wall: Callable[[], float]
+    make_consumer: Callable[[], AIOKafkaConsumer],
+    log_end: Callable[[AIOKafkaConsumer, TopicPartition], Awaitable[int]],
+    topic: str,
+    partition: int,
+    max_age: float,
+    wall: Callable[[], float],
 ) -> LastKnown:
     """Read the last answer by the primary of each key, from the last TAIL answers of a partition.
 
-    The lane has fenced the previous owner before it calls this, so no more answers are written meanwhile.
+    The lane has read stable offsets in its generation, so the previous owner can commit no more answers. Its last ones
+    may become visible while this reads, when their transaction's marker is written: it reads up to the end of the log,
+    and not only to what is visible at first. With at least once, an owner that does not know yet that it was replaced
+    may still append.
 
     Args:
         make_consumer: makes a consumer without a group, which is stopped at the end.
+        log_end: the end offset of a partition, open transactions included.
         topic: the topic of scored answers.
         partition: the lane's index.
         max_age: the age in seconds up to which an answer is remembered.
@@ -46,7 +55,7 @@ async def restore(
     try:
         consumer.assign([tp])
         begin = (await consumer.beginning_offsets([tp]))[tp]
-        end = (await consumer.end_offsets([tp]))[tp]
+        end = await log_end(consumer, tp)
         consumer.seek(tp, max(begin, end - TAIL))
         deadline = time.monotonic() + RESTORE_WITHIN
         while await consumer.position(tp) < end and time.monotonic() < deadline:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 
+import structlog
 from aiokafka import TopicPartition
+
+log = structlog.get_logger("failsoft.lanes")
 
 OffsetAndMetadata = tuple[int, str]
 """An offset and its metadata. The metadata is "" or a crash marker (failsoft.workers.lanes.crash_marks)."""
 
 AGAIN_AFTER = 0.05
 """Seconds until unstable offsets are asked for again. A dead worker's transaction ends within its timeout of 8 s."""
+
+SAID_AFTER = 200
+"""Requests after which the log says that offsets are not final yet: ten seconds, more than any transaction lasts."""
 
 Stable = tuple[Mapping[TopicPartition, OffsetAndMetadata], Set[TopicPartition]]
 """The committed offsets that are stable, and the partitions whose offsets a transaction still may change."""
@@ -49,6 +55,7 @@ class StartOffsets:
 
     async def _answer(self) -> None:
         """Ask until every lane has its answer. An error is the answer to all of them."""
+        asked = 0
         try:
             while waiting := self._waiting():
                 stable, unstable = await self._committed(frozenset().union(*waiting.values()))
@@ -59,10 +66,20 @@ class StartOffsets:
                     if not found.done():
                         found.set_result({tp: stable[tp] if tp in stable else (first[tp], "") for tp in tps})
                 if unstable:
+                    asked += 1
+                    if asked % SAID_AFTER == 0:
+                        names = sorted(f"{tp.topic}-{tp.partition}" for tp in unstable)
+                        log.warning(
+                            "offsets are not final: a transaction is open", partitions=names[:10], of=len(names)
+                        )
                     await asyncio.sleep(AGAIN_AFTER)
-        except Exception as e:  # noqa: BLE001
+        except BaseException as e:
             for found in self._waiting():
-                found.set_exception(e)
+                found.set_exception(
+                    e if isinstance(e, Exception) else RuntimeError("nobody reads the offsets any more")
+                )
+            if not isinstance(e, Exception):
+                raise
         finally:
             self._task = None
 

@@ -273,8 +273,8 @@ def _lane_deps(
     async def make_known(lane: int) -> LastKnown | None:
         if not plan.remembers or section is None:
             return None
-        scored = pipeline.names.scored
-        return await restore.restore(clients.reader, scored, lane, section.last_known_max_age, time.time)
+        scored, age = pipeline.names.scored, section.last_known_max_age
+        return await restore.restore(clients.reader, clients.log_end, scored, lane, age, time.time)
 
     return Deps(
         names=pipeline.names,

@@ -95,5 +95,6 @@ def test_each_worker_and_the_replayer_have_their_own_transactional_id() -> None:
     ids = [*(names.transactional_id(f"host-{i}") for i in range(12)), names.replayer_id]
     assert ids[:2] == ["loans.host-0", "loans.host-1"] and len(set(ids)) == len(ids)
     assert names.transactional_id(RESERVED) == names.replayer_id
-    with pytest.raises(InvalidId, match="replays of dead letters"):
-        claim("loans", RESERVED)
+    for worker_id in (RESERVED, f"eu.{RESERVED}"):  # the second one is the replayer of the pipeline loans.eu
+        with pytest.raises(InvalidId, match="replays of dead letters"):
+            claim("loans", worker_id)

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from failsoft.topics import admin
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes import assignment as module
-from failsoft.workers.lanes.assignment import BOUND_BYTES, FETCHED_BYTES, Fatal, Lanes, _Listener
+from failsoft.workers.lanes.assignment import BOUND_BYTES, FETCHED_BYTES, Fatal, Lanes, _Listener, inbox_bound
 from failsoft.workers.lanes.committer import Committer
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.process import composition, serve
@@ -73,7 +73,7 @@ def fatal() -> list[BaseException]:
 @pytest.fixture
 async def lanes(monkeypatch: pytest.MonkeyPatch, fatal: list[BaseException]) -> Lanes:
     monkeypatch.setattr(module, "Lane", SlowLane)
-    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=SimpleNamespace(rungs={})))
+    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=SimpleNamespace(rungs={"retry": 5.0}, replay="replay")))
     found = Lanes(TOPICS, ["scored"], cast(Any, None), deps, fatal.append, lambda _: None)
     found._membership, found._fetcher, found._producer = (cast(Any, Client()) for _ in range(3))
     found._committer = Committer(cast(Any, found._producer), True, lambda: 0.0, lambda: 0.0, lambda _: None)
@@ -177,12 +177,56 @@ async def test_lanes_commit_in_the_generation_of_their_assignment(lanes: Lanes) 
 
 
 @pytest.mark.parametrize(
-    ("lanes_assigned", "expected"), [(1, BOUND_BYTES[1]), (64, FETCHED_BYTES // 64), (1000, BOUND_BYTES[0])]
+    ("lanes_assigned", "live", "ladder", "expected"),
+    [
+        (1, 1, 4, BOUND_BYTES[1]),
+        (64, 1, 4, FETCHED_BYTES * 2 // 11 // 64),
+        (64, 2, 1, FETCHED_BYTES // 4 // 64),
+        (10_000, 1, 4, BOUND_BYTES[0]),
+    ],
 )
-async def test_the_bytes_of_all_lanes_are_bounded(lanes: Lanes, lanes_assigned: int, expected: int) -> None:
+def test_the_bytes_of_all_inboxes_are_bounded(lanes_assigned: int, live: int, ladder: int, expected: int) -> None:
     """Many lanes have small inboxes, a few have large ones."""
-    lanes.assigned([TopicPartition(t, i) for t in ("in", "retry") for i in range(lanes_assigned)])
-    assert lanes._fetcher is not None and lanes._fetcher.partition_bytes == expected // 2
+    bound = inbox_bound(lanes_assigned, live, ladder)
+    assert bound == expected
+    most = lanes_assigned * (1.5 * bound * live + bound * ladder)
+    assert bound == BOUND_BYTES[0] or most <= FETCHED_BYTES
+
+
+async def test_a_long_join_is_not_a_stuck_event_loop(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog's clock runs from the first moment, while the worker joins its group: that may take minutes."""
+    now = [0.0]
+    joining = asyncio.Event()
+
+    class Joining(Client):
+        async def join(self, *_: Any) -> None:
+            joining.set()
+            await asyncio.sleep(3600)
+
+        async def load(self, *_: Any) -> None: ...
+
+        async def run(self) -> None:
+            await asyncio.sleep(3600)
+
+    async def producer() -> Any:
+        return Joining()
+
+    monkeypatch.setattr(module, "TICK", 0.001)
+    monkeypatch.setattr(lanes, "_watchdog_loop", lambda: None)  # it would end this process while the clock jumps
+    reporter = SimpleNamespace(transaction=None)
+    deps = {"exactly_once": True, "wall": lambda: 0.0, "reporter": reporter, "clock": lambda: now[0]}
+    lanes._deps = cast(Any, SimpleNamespace(**vars(lanes._deps) | deps))
+    lanes._clients = cast(
+        Any, SimpleNamespace(start_producer=producer, membership=Joining, fetcher=lambda *_: Joining())
+    )
+    starting = asyncio.create_task(lanes.on_start())
+    await joining.wait()
+    now[0] = 10 * module.STUCK_AFTER
+    await eventually(lambda: lanes._beat == now[0], 10, "a beat")
+    assert lanes.not_live() is None
+    starting.cancel()
+    lanes._draining = True
+    await lanes._stop_clients(1.0)
 
 
 async def test_a_lane_that_was_cancelled_is_fatal(lanes: Lanes, fatal: list[BaseException]) -> None:

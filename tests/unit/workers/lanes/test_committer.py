@@ -23,6 +23,7 @@ class Producer:
         self.go = asyncio.Event()
         self.began = asyncio.Event()
         self.error: Exception | None = None
+        self.trouble = "Produce of out-0 refused: NOT_LEADER_OR_FOLLOWER"
         self.commits: list[tuple[list[str], dict[int, int], GroupMember]] = []
 
     async def commit(self, outputs: Any, offsets: Mapping[TopicPartition, tuple[int, str]], member: Any) -> None:
@@ -131,7 +132,7 @@ async def test_a_commit_that_hangs_is_given_up(producer: Producer, monkeypatch: 
     monkeypatch.setattr(module, "COMMIT_TIMEOUT", 0.01)
     tested = _committer(producer)
     tested.hand(_unit(0))
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"over 0\.01 s: Produce of out-0 refused"):
         await tested.run()
 
 
@@ -143,3 +144,20 @@ async def test_nothing_is_committed_without_partitions(producer: Producer) -> No
     with pytest.raises(RuntimeError, match="revoked"):
         await tested.run()
     assert not producer.began.is_set()
+
+
+async def test_lanes_wait_for_room_behind_a_commit_that_hangs(
+    committer: Committer, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As much as one transaction may have waits for the next one, whatever the number of lanes."""
+    monkeypatch.setattr(module, "MOST_BYTES", 25)
+    committer.hand(_unit(0, size=30))
+    await producer.began.wait()
+    await asyncio.wait_for(committer.room(), 10)
+    committer.hand(_unit(1, size=30))
+    waiting = asyncio.create_task(committer.room())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    producer.go.set()
+    await asyncio.wait_for(waiting, 10)

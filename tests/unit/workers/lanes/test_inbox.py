@@ -14,7 +14,7 @@ from tests.lane_kit import LIVE, RUNG, ListChunk, ListFetcher
 
 def _inbox(fetcher: ListFetcher, *, bound: int = 10_000) -> Inbox:
     """An inbox with both partitions open; a record counts as 100 bytes."""
-    inbox = fetcher.inbox = Inbox(fetcher, bound, lambda: 1.0)
+    inbox = fetcher.inbox = Inbox(fetcher, dict.fromkeys((LIVE, RUNG), bound), lambda: 1.0)
     for tp in (LIVE, RUNG):
         inbox.seek(tp, 0)
     return inbox
