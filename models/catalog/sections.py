@@ -38,7 +38,7 @@ LEAST_MEMORY = 192_000_000
 """Least `memory` in bytes. A process with a small model loaded uses some 125 MB by RLIMIT_DATA; a batch needs more."""
 
 LONGEST_BLAME = 20.0
-"""Largest `blame` in seconds. A lane is given up after scoring for 30 s, and a drain waits for 25 s."""
+"""Largest `blame` in seconds. A lane is given up after scoring for 30 s, and a drain waits for 26 s."""
 
 CRASHES = 2.0
 """Least default of `blame` in seconds with isolation = "process": each crash costs a fork, whatever the deadline.

@@ -26,7 +26,7 @@ READY_WITHIN = 60.0
 busy machine."""
 
 DRAIN_WITHIN = 40.0
-"""Seconds for a worker to end after SIGTERM. A commit may take 20 s, a drain 25 s."""
+"""Seconds for a worker to end after SIGTERM. A commit may take 12 s, a drain 26 s."""
 
 TAIL = 3
 """Lines of the worker's log shown in an error; the last one is a JSON object with the traceback."""

@@ -95,7 +95,7 @@ TABLE: tuple[Definition, ...] = (
     Definition(
         "failsoft_event_latency_seconds",
         MetricType.HISTOGRAM,
-        "Time from reading an event to committing its answer.",
+        "Time from fetching the oldest event of a batch to committing its answers.",
         unit="seconds",
         buckets=_COMMIT,
     ),
@@ -201,15 +201,20 @@ TABLE: tuple[Definition, ...] = (
     Definition(
         "failsoft_transaction_seconds",
         MetricType.HISTOGRAM,
-        "Time from the begin of a transaction to its commit.",
+        "Time of a worker's transaction, also of one that only writes crash markers.",
         unit="seconds",
         buckets=_COMMIT,
     ),
-    Definition("failsoft_batch_size", MetricType.HISTOGRAM, "Records in a transaction.", buckets=_BATCH),
+    Definition(
+        "failsoft_batch_size",
+        MetricType.HISTOGRAM,
+        "Records in a lane's batch; a transaction may have several.",
+        buckets=_BATCH,
+    ),
     Definition(
         "failsoft_last_progress_timestamp_seconds",
         MetricType.GAUGE,
-        "Unix time of the last commit, or of the last fetch without records to score.",
+        "Unix time of the last commit, or when all lanes last waited for records.",
         unit="seconds",
     ),
     Definition("failsoft_build_info", MetricType.INFO, "The program that is running.", ("version", "python")),

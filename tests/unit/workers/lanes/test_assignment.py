@@ -1,4 +1,4 @@
-"""Lanes and consumer when a drain, a rebalance and a failing consumer coincide; and the exit of a failing worker."""
+"""Lanes and their group when a drain, a rebalance and a failing client coincide; and the exit of a failing worker."""
 
 from __future__ import annotations
 
