@@ -1,8 +1,8 @@
 """A worker that stops itself (SIGSTOP) at a named moment of a transaction when a file orders it.
 
-Run ``python -m tests.system.stops PIPELINE FOLDER ID [OPTION …]``. The file ``freeze.ID`` in the folder names the moment:
-"before" or "after" a request of the transaction (``REQUESTS``), or "before commit". The worker removes the file and
-stops at this moment of its next transaction with outputs. The options change the worker (``OPTIONS``).
+Run ``python -m tests.system.stops PIPELINE FOLDER ID [OPTION …]``. The file ``freeze.ID`` in the folder names the
+moment: "before" or "after" a request of the transaction (``REQUESTS``), or "before commit". The worker removes the file
+and stops at this moment of its next transaction with outputs. The options change the worker (``OPTIONS``).
 """
 
 from __future__ import annotations
