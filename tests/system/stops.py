@@ -129,7 +129,7 @@ def _dynamic() -> None:
 
 
 def _transactions(**how: bool) -> None:
-    clients.TransactionalProducer = partial(clients.TransactionalProducer, **how)  # type: ignore[misc,assignment,arg-type]
+    clients.TransactionalProducer = partial(clients.TransactionalProducer, **how)  # type: ignore[misc,assignment]
 
 
 def _patient() -> None:
@@ -193,7 +193,7 @@ def is_stopped(worker: Worker) -> bool:
 
 
 def said(worker: Worker) -> str:
-    """What this process of the worker has logged."""
+    """What this process of the worker has logged, and later ones with its id."""
     return worker.log.read_bytes()[worker.begins :].decode(errors="replace")
 
 

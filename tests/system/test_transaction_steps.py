@@ -6,8 +6,9 @@ generation fences the offsets. Whatever comes before them is aborted; once they 
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from tests.integration.pipeline import Pipeline, Worker, running
 from tests.kafka import Broker, wait_for
 from tests.system import stops
 from tests.system.feed import Feed
-from tests.system.recovery import kept
-from tests.system.stops import ASKED, BEFORE_COMMIT, MOMENTS, REQUESTS, STABLE, STOPS, WENT, said
+from tests.system.recovery import answered_everywhere, kept
+from tests.system.stops import ASKED, BEFORE_COMMIT, MOMENTS, STABLE, WENT, said
 
 N = 1_000
 RATE = 100.0
@@ -37,139 +38,141 @@ ENTERS = '"event": "lanes assigned"'
 
 
 @dataclass(frozen=True)
-class Step:
-    """One case.
+class Variant:
+    """How a worker is stopped, and what then happens.
 
     Attributes:
-        moment: when the worker stops (tests.system.stops).
         outlasts: the stop outlasts the transaction's timeout too, not only the session.
         options: how the workers differ from the product's (tests.system.stops.OPTIONS).
         same_id: a new process with the stopped worker's id takes over, beside the other worker.
     """
 
-    moment: str
     outlasts: bool = False
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...] = ("patient",)
     same_id: bool = False
 
     @property
-    def goes_through(self) -> bool | None:
-        """Does the stopped transaction commit? None if chance decides."""
-        request = self.moment.rpartition(" ")[2]
-        if self.moment == "after EndTxn":
+    def moments(self) -> list[str]:
+        """The steps of a transaction with this protocol."""
+        return [BEFORE_COMMIT, *(m for m in MOMENTS if "ToTxn" not in m or "brokers-add" not in self.options)]
+
+    def goes_through(self, moment: str) -> bool | None:
+        """Does a transaction that was stopped at ``moment`` commit? None if chance decides."""
+        if moment == "after EndTxn":
             return True
-        if self.outlasts or self.same_id or self.moment == BEFORE_COMMIT:
+        if self.outlasts or self.same_id:
             return False
-        if self.moment == "after Produce":
+        if moment == "after Produce":
             return None  # the offsets are sent beside the outputs: they may be in already
-        return REQUESTS.index(request) >= REQUESTS.index("EndTxn") or self.moment == "after TxnOffsetCommit"
+        return moment in ("after TxnOffsetCommit", "before EndTxn")
 
     def __str__(self) -> str:
         how = ["past the transaction" if self.outlasts else "past the session", *self.options]
-        return ", ".join([self.moment, *how, *(["same id"] if self.same_id else [])])
+        return ", ".join([*how, *(["same id"] if self.same_id else [])])
 
 
-def _steps() -> Iterator[Step]:
-    """All cases. The slow half, past the transaction's timeout, does without the variants of the protocol."""
-    for moment in (BEFORE_COMMIT, *MOMENTS):
-        for members in ((), ("dynamic",)):
-            yield Step(moment, False, ("patient", *members))
-            yield Step(moment, True, members)
-        yield Step(moment, False, ("patient", "transactions-v1"))
-        yield Step(moment, False, ("patient",), same_id=True)
-        if "ToTxn" not in moment:
-            yield Step(moment, False, ("patient", "brokers-add"))
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stopped worker.
+
+    Attributes:
+        went: its transaction committed.
+        code: its exit code; None if it went on.
+        seconds: how long after its stop this was known.
+    """
+
+    went: bool
+    code: int | None
+    seconds: float
 
 
-SHORT = (
-    Step("before TxnOffsetCommit", False, ("patient",)),
-    Step("before EndTxn", False, ("patient", "dynamic")),
-    Step("after TxnOffsetCommit", False, ("patient",), same_id=True),
+PATIENT = Variant()
+VARIANTS = (
+    PATIENT,
+    Variant(options=("patient", "dynamic")),
+    Variant(options=("patient", "transactions-v1")),
+    Variant(options=("patient", "brokers-add")),
+    Variant(same_id=True),
+    Variant(outlasts=True, options=()),
+    Variant(outlasts=True, options=("dynamic",)),
 )
-"""The cases of the normal suite: an old generation, a late end, and a successor that aborts."""
+
+SHORT = {
+    "an old generation": (PATIENT, "before TxnOffsetCommit"),
+    "a late end": (Variant(options=("patient", "dynamic")), "before EndTxn"),
+    "a successor with the same id": (Variant(same_id=True), "after TxnOffsetCommit"),
+}
 
 
-@pytest.mark.parametrize("step", SHORT, ids=str)
-def test_a_worker_stopped_in_a_transaction(kafka: Broker, name: str, tmp_path: Path, step: Step) -> None:
+@pytest.mark.parametrize("case", SHORT)
+def test_a_worker_stopped_in_a_transaction(kafka: Broker, name: str, tmp_path: Path, case: str) -> None:
     """A worker stopped at a step and continued after the takeover commits exactly what its group still lets it."""
-    stop_and_continue(kafka, name, tmp_path, step)
+    variant, moment = SHORT[case]
+    stop_at_each(kafka, name, tmp_path, variant, [moment])
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("step", [step for step in _steps() if step not in SHORT], ids=str)
-def test_a_worker_stopped_at_each_step(kafka: Broker, name: str, tmp_path: Path, step: Step) -> None:
-    """The same for every step, static and dynamic members, each protocol, and every kind of takeover."""
-    stop_and_continue(kafka, name, tmp_path, step)
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_a_worker_stopped_at_each_step(kafka: Broker, name: str, tmp_path: Path, variant: Variant) -> None:
+    """The same at every step, with static and dynamic members, each protocol, and every kind of takeover."""
+    stop_at_each(kafka, name, tmp_path, variant, variant.moments)
 
 
-def stop_and_continue(kafka: Broker, name: str, folder: Path, step: Step) -> None:
-    """Run one case and settle every event."""
+def stop_at_each(kafka: Broker, name: str, folder: Path, variant: Variant, moments: Sequence[str]) -> None:
+    """Stop a worker at each of ``moments`` in turn, and settle every event."""
     pipeline = Pipeline(folder, kafka.bootstrap, name)
+    wrong = []
     with running(pipeline) as settlement:
-        zombie, other = (stops.start(pipeline, id, *step.options) for id in ("w0", "w1"))
-        zombie.wait_ready()
-        other.wait_ready()
+        workers = [stops.start(pipeline, id, *variant.options) for id in ("w0", "w1")]
+        for worker in workers:
+            worker.wait_ready()
         with Feed(pipeline, N, RATE, FAILING):
             settlement.wait_answered(round(RATE))
-            asked = said(other).count(STABLE if step.outlasts else ASKED)
-            stops.stop_at(pipeline, zombie, step.moment, STOPS_WITHIN)
-            stopped, entered = time.monotonic(), said(zombie).count(ENTERS)
-            successor = stops.start(pipeline, "w0", *step.options) if step.same_id else None
-            if successor is not None:
-                successor.wait_ready()
-            else:
-                _wait_takeover(other, asked, stopped, step)
-            zombie.signal(stops.signal.SIGCONT)
-            wait_for(
-                lambda: zombie.process.poll() is not None or said(zombie).count(ENTERS) > entered,
-                SETTLED,
-                "the continued worker to end or to rejoin",
-            )
-            lasted = time.monotonic() - stopped
-            outcome = _outcome(zombie)
-            workers = [other, successor or _successor(pipeline, zombie, step)]
+            for moment in moments:
+                victim, other = workers  # in turn, so that each step meets a worker that has run for a while
+                outcome, successor = stop_and_continue(pipeline, victim, other, variant, moment)
+                answered_everywhere(settlement)
+                print(f"{moment}: {outcome}", flush=True)
+                expected = variant.goes_through(moment)
+                if outcome.went is not (outcome.went if expected is None else expected):
+                    wrong.append((moment, outcome, victim.tail(6)))
+                if outcome.code not in (None, 1) and outcome.seconds < STUCK_AFTER:
+                    wrong.append((moment, outcome, victim.tail(6)))
+                workers = [other, successor]
         settlement.wait_final(pipeline.published)
         for worker in workers:
             assert worker.drain() == 0, worker.tail()
         verdict = settlement.verdict()
     kept(verdict, pipeline.published, FAILING)
-    assert outcome.went is (step.goes_through if step.goes_through is not None else outcome.went), outcome
-    assert outcome.code in (None, 1) or lasted > STUCK_AFTER, outcome
+    assert not wrong, wrong
 
 
-def _wait_takeover(other: Worker, asked: int, stopped: float, step: Step) -> None:
-    """Wait until the other worker has the lanes. Past the transaction's timeout it must have its offsets too."""
-    line = STABLE if step.outlasts else ASKED
-    wait_for(lambda: said(other).count(line) > asked, TAKEN_OVER, "the other worker to take over")
-    if step.outlasts:
+def stop_and_continue(
+    pipeline: Pipeline, victim: Worker, other: Worker, variant: Variant, moment: str
+) -> tuple[Outcome, Worker]:
+    """Stop ``victim`` until others have its lanes. Returns what became of it, and who has its id afterwards."""
+    line = STABLE if variant.outlasts else ASKED
+    asked, entered, went = said(other).count(line), said(victim).count(ENTERS), said(victim).count(WENT)
+    stops.stop_at(pipeline, victim, moment, STOPS_WITHIN)
+    stopped = time.monotonic()
+    successor = None
+    if variant.same_id:
+        successor = stops.start(pipeline, victim.id, *variant.options)
+        successor.wait_ready()
+    else:
+        wait_for(lambda: said(other).count(line) > asked, TAKEN_OVER, f"a takeover ({moment})")
+    if variant.outlasts:
         wait_for(lambda: time.monotonic() > stopped + PAST_TRANSACTION, TAKEN_OVER, "the transaction's timeout")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of the stopped worker.
-
-    Attributes:
-        went: its transaction committed.
-        code: its exit code; None if it went on.
-        tail: the end of its log.
-    """
-
-    went: bool
-    code: int | None
-    tail: str
-
-
-def _outcome(zombie: Worker) -> Outcome:
-    text = said(zombie)
-    assert STOPS in text
-    return Outcome(WENT in text, zombie.process.poll(), zombie.tail(4))
-
-
-def _successor(pipeline: Pipeline, zombie: Worker, step: Step) -> Worker:
-    """The worker with the zombie's id from now on: a new process if it has ended, as a supervisor starts."""
-    if zombie.process.poll() is None:
-        return zombie
-    worker = stops.start(pipeline, zombie.id, *step.options)
-    worker.wait_ready()
-    return worker
+    victim.signal(signal.SIGCONT)
+    wait_for(
+        lambda: victim.process.poll() is not None or (not successor and said(victim).count(ENTERS) > entered),
+        SETTLED,
+        f"the continued worker to end, or to rejoin if no other has its id ({moment})",
+    )
+    code = victim.process.poll()
+    outcome = Outcome(said(victim).count(WENT) > went, code, time.monotonic() - stopped)
+    if successor is None and code is not None:
+        successor = stops.start(pipeline, victim.id, *variant.options)  # as a supervisor does
+        successor.wait_ready()
+    return outcome, successor or victim
