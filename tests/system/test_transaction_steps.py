@@ -22,9 +22,9 @@ from tests.system.feed import Feed
 from tests.system.recovery import answered_everywhere, kept
 from tests.system.stops import ASKED, BEFORE_COMMIT, MOMENTS, STABLE, WENT, said
 
-N = 1_000
+N = 300
 RATE = 100.0
-FAILING = 50
+FAILING = 30
 
 PAST_TRANSACTION = 19.0
 """Seconds after which a broker has aborted a transaction: it times out after 8 (workers.kafka.clients), and the broker
