@@ -19,6 +19,9 @@ from failsoft.topics.embedded.broker import Embedded
 QUICK_EVENTS = 20_000
 """Enough to see that every program works; far too few for figures that may be quoted."""
 
+SOON_GONE = {"log.segment.delete.delay.ms": "1000"}
+"""By default a broker removes a deleted topic's files a minute later: while a later program is measured."""
+
 STEADY = (EXACTLY, HAND, STREAMS)
 """The programs whose latency is measured."""
 
@@ -125,7 +128,7 @@ def opened(bootstrap: str | None) -> Iterator[Bench]:
         model.write(isolated, isolation="process", content=onnx.read_bytes())
         if bootstrap is None:
             print("starting Kafka …", file=sys.stderr)
-            bootstrap = stack.enter_context(Embedded()).bootstrap
+            bootstrap = stack.enter_context(Embedded(settings=SOON_GONE)).bootstrap
         cluster = Cluster(bootstrap)
         prefix = f"bench-{uuid.uuid4().hex[:6]}-"
         stack.callback(cluster.delete, prefix)

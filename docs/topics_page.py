@@ -74,7 +74,7 @@ def topics_page() -> str:
             (
                 ("Consumer group of the workers", code(NAMES.group)),
                 ("Consumer group of the control plane", code(NAMES.control_group)),
-                ("Transactional id of a lane", code(NAMES.transactional_id(0).replace("0", "<partition>"))),
+                ("Transactional id of a worker", code(NAMES.transactional_id("<worker id>"))),
                 ("Transactional id of `failsoft dead replay`", code(NAMES.replayer_id)),
             ),
         ),

@@ -25,6 +25,7 @@ FAULTS = (
     "loading",
     "rebalance",
     "expire",
+    "refuse",  # the next batch
 )
 MOST_WAITS = 400
 """More waits than this in one test are a loop without end."""
@@ -59,6 +60,8 @@ class Network:
             broker.rebalance(self.group_name)
         elif event == "expire":
             broker.expire()
+        elif event == "refuse":
+            broker.refuse_produce += 1
 
 
 def other(node: int) -> int:
@@ -90,6 +93,9 @@ class ModelClient:
 
     def add_topic(self, topic: str) -> None:
         self.force_metadata_update()
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
     def force_metadata_update(self) -> None:
         self.leaders = {tp: log.leader for tp, log in self.broker.logs.items()}

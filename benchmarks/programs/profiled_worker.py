@@ -15,8 +15,10 @@ from failsoft.models.runtime.session import Session
 from failsoft.schemas import scored, wire
 from failsoft.workers import settings
 from failsoft.workers.execution.runner import Runner
-from failsoft.workers.kafka import fetch_records
-from failsoft.workers.lanes import lane, transaction
+from failsoft.workers.kafka import fetcher
+from failsoft.workers.kafka.chunk import Chunk
+from failsoft.workers.kafka.transactional_producer import TransactionalProducer
+from failsoft.workers.lanes import lane
 from failsoft.workers.lanes.lane import Lane
 from failsoft.workers.process import serve
 from failsoft.workers.process.composition import Options
@@ -32,9 +34,9 @@ OTHER = "other threads, the interpreter's waits"
 
 def patch(phases: Phases) -> None:
     """Wraps the real functions where they are called."""
-    phases.function(fetch_records._RecordBatch, "__iter__", "fetch: bytes to records")
-    phases.function(fetch_records.Fetched, "getall", "fetch: aiokafka's ConsumerRecords")
-    phases.coroutine(Lane, "_take", "fetch: which, and what is due")
+    phases.function(fetcher, "Chunk", "fetch: find the batches, check them")
+    phases.function(Chunk, "take", "fetch: bytes to records")
+    phases.coroutine(Lane, "_take", "take: which, and what is due")
     phases.function(wire, "loads_all", "decode: JSON")
     phases.function(wire, "all_shallow", "decode: depth")
     phases.function(scoring, "decode", "decode: ids, times, features")
@@ -46,33 +48,36 @@ def patch(phases: Phases) -> None:
     phases.function(scoring, "conclude", "conclude")
     phases.function(scored, "encode", "encode: the scored record")
     phases.function(lane, "route", "route")
-    phases.function(transaction, "pack", "pack: produce batches")
-    phases.coroutine(lane, "commit", "commit: begin, send, offsets, end")
+    phases.function(lane, "pack", "pack: produce batches")
+    phases.coroutine(TransactionalProducer, "commit", "commit: add, produce, offsets, end")
     phases.function(Reporter, "committed", "report: metrics")
     phases.collector("the garbage collector")
 
 
 class Whole:
-    """CPU time of the loop's thread and of the process from the first batch to the last, and the number of events."""
+    """CPU time of the loop's thread and of the process from the first batch to the last commit, and the events."""
 
     def __init__(self, phases: Phases) -> None:
         self._begin: tuple[int, int] | None = None
         self._end = (0, 0)
         self._events = 0
         self._at_end: dict[str, int] = {}
-        settle = Lane._settle
+        process, on_commit = Lane._process, Lane._on_commit
 
-        async def settled(own: Lane, records: Any, *args: Any) -> None:
+        async def processed(own: Lane, taken: Any) -> None:
             if self._begin is None:
                 phases.clear()
                 self._begin = time.thread_time_ns(), time.process_time_ns()
-            await settle(own, records, *args)
-            self._events += len(records)
+            await process(own, taken)
+
+        def committed(own: Lane, batch: Any) -> None:
+            on_commit(own, batch)
+            self._events += len(batch.records)
             self._end = time.thread_time_ns(), time.process_time_ns()
             self._at_end = phases.spent()
 
-        Lane._settle = settled  # type: ignore[method-assign]
-        phases.coroutine(Lane, "_settle", "lane: the rest")
+        Lane._process, Lane._on_commit = processed, committed  # type: ignore[method-assign]
+        phases.coroutine(Lane, "_process", "lane: the rest")
 
     def each(self) -> dict[str, float]:
         """Nanoseconds per event by phase; the phases add up to the process's CPU time."""

@@ -92,6 +92,7 @@ PURE_WORKERS = {
     "workers/fleet/owner.py",
     "workers/kafka/member.py",
     "workers/kafka/request_errors.py",
+    "workers/kafka/fetch_session.py",
     "workers/lanes/batch_size.py",
     "workers/lanes/crash_marks.py",
     "workers/lanes/retry_schedule.py",
@@ -126,11 +127,13 @@ ONLY = {
         "workers/kafka/clients.py",  # creates the clients of the lanes
         "workers/settings.py",  # builds aiokafka's TLS context
         "workers/lanes/lane.py",
-        "workers/lanes/transaction.py",  # writes a lane's transaction
+        "workers/lanes/committer.py",
+        "workers/lanes/inbox.py",
+        "workers/lanes/start_offsets.py",
         "workers/lanes/assignment.py",
         "workers/fleet/sync.py",  # sends reports independently of Faust
         "workers/lanes/restore.py",
-        "workers/kafka/consumer_insides.py",  # reads what aiokafka has no method for
+        "workers/kafka/membership.py",  # uses aiokafka's group coordinator
         "workers/kafka/chunk.py",  # unpacks record batches with aiokafka's C code
         "workers/kafka/fetch_protocol.py",
         "workers/kafka/fetch_records.py",  # decodes what aiokafka cannot

@@ -7,7 +7,6 @@ If an upgrade changes one of them, a test fails with its name, rather than a wor
 from __future__ import annotations
 
 import ast
-import asyncio
 import importlib
 import inspect
 import re
@@ -22,7 +21,6 @@ import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment as Assignment
-from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.record import default_records
@@ -33,6 +31,8 @@ from faust.transport.consumer import ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
 
 from tests.client_insides import CLIENT
+from tests.fetching_insides import FETCHING
+from tests.group_insides import GROUP
 from tests.private_uses import DOCUMENTED, Use, defined, is_used, uses
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,22 +114,6 @@ def _dies() -> bool:
     return coordinator.coordinator_id is None and dead == [True]
 
 
-def _tells_errors() -> bool:
-    """check_errors raises the error that ended the group's task, and the one that is pending."""
-    broken = SimpleNamespace(done=lambda: True, result=lambda: 1 / 0)
-    running = SimpleNamespace(done=lambda: False)
-    for task, pending in ((broken, None), (running, ZeroDivisionError())):
-        coordinator = _bare(
-            GroupCoordinator, _coordination_task=task, _error_consumed_fut=None, _pending_exception=pending
-        )
-        try:
-            coordinator.check_errors()
-        except ZeroDivisionError:
-            continue
-        return False
-    return True
-
-
 def _consumer_keeps(name: str, kind: Any) -> bool:
     """Whether a started consumer with a group has a ``kind`` in its attribute ``name``."""
     start = inspect.getsource(aiokafka.AIOKafkaConsumer.start)
@@ -139,9 +123,6 @@ def _consumer_keeps(name: str, kind: Any) -> bool:
 Holds = Callable[[], object]
 INSIDES: dict[str, Holds] = {
     # Sending: clients.py, produce_batches.py.
-    "aiokafka.producer.sender:BACKOFF_OVERRIDE": lambda: (
-        0 < sender.BACKOFF_OVERRIDE < 1 and _reads(sender.AddPartitionsToTxnHandler.handle_response, "BACKOFF_OVERRIDE")
-    ),
     "aiokafka.producer.message_accumulator:BatchBuilder": lambda: _takes(
         BatchBuilder, "batch_size", "compression_type", "is_transactional", "key_serializer", "value_serializer"
     ),
@@ -205,7 +186,7 @@ INSIDES: dict[str, Holds] = {
     ),
     "aiokafka.record.default_records:_DefaultRecordBatchPy._buffer": _decompresses,
     **FETCHING,
-    # The group: offset_fetch.py, consumer_insides.py.
+    # The group: offset_fetch.py, membership.py.
     "aiokafka.consumer.group_coordinator:GroupCoordinator": lambda: _consumer_keeps("_coordinator", GroupCoordinator),
     "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req": lambda: (
         _takes(GroupCoordinator._send_req, "self", "request")
@@ -216,19 +197,7 @@ INSIDES: dict[str, Holds] = {
     "aiokafka.consumer.group_coordinator:GroupCoordinator.group_id": lambda: _reads(
         GroupCoordinator._do_fetch_commit_offsets, "group_id"
     ),
-    "aiokafka.consumer.group_coordinator:GroupCoordinator.check_errors": lambda: (
-        _takes(GroupCoordinator.check_errors, "self") and _tells_errors()
-    ),
-    "aiokafka.consumer.group_coordinator:GroupCoordinator.fetch_committed_offsets": lambda: (
-        _takes(GroupCoordinator.fetch_committed_offsets, "self", "partitions")
-        and asyncio.run(GroupCoordinator.fetch_committed_offsets(_bare(GroupCoordinator), [])) == {}
-    ),
-    "aiokafka.consumer:AIOKafkaConsumer._coordinator": lambda: _consumer_keeps("_coordinator", GroupCoordinator),
-    "aiokafka.consumer:AIOKafkaConsumer._fetcher": lambda: _consumer_keeps("_fetcher", fetcher.Fetcher),
-    "aiokafka.consumer.fetcher:Fetcher.error_future": lambda: (
-        _bare(fetcher.Fetcher, _fetch_task="task").error_future == "task"
-        and _reads(fetcher.Fetcher.__init__, "_fetch_requests_routine")
-    ),
+    **GROUP,
     "aiokafka.protocol.commit:OffsetFetchRequest": lambda: (
         _takes(OffsetFetchRequest, "consumer_group", "partitions")
         and _reads(GroupCoordinator._do_fetch_commit_offsets, "OffsetFetchRequest")

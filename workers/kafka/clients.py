@@ -43,7 +43,7 @@ class Clients:
         offset_fetch.install()
         fetch_records.install()
         settings = GroupSettings(self.pipeline.names.group, self.worker_id)
-        return Membership(self.client(), settings)
+        return Membership(self._client(), settings)
 
     def fetcher(
         self,
@@ -59,13 +59,20 @@ class Clients:
         """The consumer group of the pipeline's workers."""
         return self.pipeline.names.group
 
-    def producer(self, client: AIOKafkaClient) -> TransactionalProducer:
-        """The worker's one producer; transactional if the pipeline's guarantee is exactly once."""
+    async def start_producer(self) -> TransactionalProducer:
+        """Start the worker's one producer; transactional if the pipeline's guarantee is exactly once.
+
+        aiokafka's errors are raised, as when no broker answers.
+        """
         exactly_once = self.pipeline.guarantee == "exactly_once"
         transactional_id = self.pipeline.names.transactional_id(self.worker_id) if exactly_once else None
-        return TransactionalProducer(client, transactional_id, TRANSACTION_TIMEOUT_MS)
+        client = self._client()
+        await client.bootstrap()
+        producer = TransactionalProducer(client, transactional_id, TRANSACTION_TIMEOUT_MS)
+        await producer.start()
+        return producer
 
-    def client(self) -> AIOKafkaClient:
+    def _client(self) -> AIOKafkaClient:
         """A client with connections of its own. The broker answers the requests of a connection one after the other."""
         return AIOKafkaClient(
             **self.pipeline.connection(),

@@ -53,6 +53,7 @@ class Membership:
         aiokafka's errors are raised, as when no broker answers or the group may not be read.
         """
         await self.client.bootstrap()
+        self.client.set_topics(topics)
         for topic in topics:
             await self.client._wait_on_metadata(topic)
         subscription = SubscriptionState()

@@ -29,9 +29,9 @@ def new_batch(transactional: bool) -> Batch:
     return BatchBuilder(BATCH_BYTES, NO_COMPRESSION, is_transactional=int(transactional))
 
 
-def compressed_batch(transactional: bool) -> Batch:
-    """An empty batch of at most BATCH_BYTES, which is compressed with gzip when it is sent."""
-    return BatchBuilder(BATCH_BYTES, GZIP, is_transactional=int(transactional))
+def compressed_batch(size: int, transactional: bool) -> Batch:
+    """A batch of at most ``size`` bytes, which is compressed with gzip when it is sent."""
+    return BatchBuilder(size, GZIP, is_transactional=int(transactional))
 
 
 def pack(

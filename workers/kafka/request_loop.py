@@ -49,8 +49,7 @@ class RequestRefused(KafkaError):  # type: ignore[misc]
     """
 
     def __init__(self, request: str, code: int, partition: TopicPartition | None = None, message: str = "") -> None:
-        where = f" of {partition.topic}-{partition.partition}" if partition else ""
-        super().__init__(f"{request}{where} refused: {request_errors.describe(code)}" + (message and f" ({message})"))
+        super().__init__(_refusal(request, code, partition, message))
         self.request, self.code, self.partition = request, code, partition
 
 
@@ -84,8 +83,14 @@ class RequestLoop:
         self.trouble = ""
         self.lost = 0
 
-    async def ask(self, request: OneVersion, kind: CoordinatorKind | None = None, key: str = "") -> Any:
-        """Send to the coordinator of ``key``, or to any broker, until the response has no error.
+    async def ask(
+        self,
+        request: OneVersion,
+        kind: CoordinatorKind | None = None,
+        key: str = "",
+        accept: Remedy = Remedy.DONE,
+    ) -> Any:
+        """Send to the coordinator of ``key``, or to any broker, until the response has no error but that of ``accept``.
 
         Raises RequestRefused, ClientFenced, AnswerIncomplete, and other errors of aiokafka that no retry can mend.
         """
@@ -95,7 +100,7 @@ class RequestLoop:
             node = await self._find(kind, key) if kind is not None else self._client.get_random_node()
             response = await self.send(node, request, kind)
             after = self.judge(request, response) if response is not None else Remedy.COORDINATOR
-            if after is Remedy.DONE:
+            if after in (Remedy.DONE, accept):
                 return response
             if after is Remedy.COORDINATOR and kind is not None:
                 self._coordinators.pop((kind, key), None)
@@ -133,7 +138,7 @@ class RequestLoop:
                 kind = ClientFenced if request_errors.fences(code) else RequestRefused
                 raise kind(request.name, code, partition, message)
             if verdict is not Remedy.DONE:
-                self.trouble = str(RequestRefused(request.name, code, partition, message))
+                self.trouble = _refusal(request.name, code, partition, message)
         missing = request.partitions - {partition for _, partition, _ in codes if partition}
         if after is Remedy.DONE and missing:
             raise AnswerIncomplete(f"{request.name}: the response does not name {sorted(missing)}")
@@ -158,12 +163,17 @@ class RequestLoop:
             except BrokerResponseError as error:
                 if request_errors.remedy("FindCoordinator", error.errno) is Remedy.FINAL:
                     raise RequestRefused("FindCoordinator", error.errno) from error
-                self.trouble = str(RequestRefused("FindCoordinator", error.errno))
+                self.trouble = _refusal("FindCoordinator", error.errno)
             await self.pause(Remedy.COORDINATOR, tried)
         return self._coordinators[kind, key]
 
     def _note(self, request: OneVersion, error: KafkaError) -> None:
         self.trouble = f"{request.name} v{request.struct.API_VERSION}: no answer ({error!r})"
+
+
+def _refusal(request: str, code: int, partition: TopicPartition | None = None, message: str = "") -> str:
+    where = f" of {partition.topic}-{partition.partition}" if partition else ""
+    return f"{request}{where} refused: {request_errors.describe(code)}" + (message and f" ({message})")
 
 
 async def together(*calls: Coroutine[Any, Any, T]) -> list[T]:

@@ -1,14 +1,15 @@
-"""Reads a group's committed offsets, and waits for those that an open transaction may still change (KIP-447)."""
+"""Reads a group's committed offsets, apart from those that an open transaction may still change (KIP-447)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Set
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 
 from failsoft.workers.kafka import requests
+from failsoft.workers.kafka.request_errors import Code, Remedy
 from failsoft.workers.kafka.request_loop import CoordinatorKind, RequestLoop, Sleep
 from failsoft.workers.kafka.requests import Offset
 
@@ -23,19 +24,21 @@ async def stable_offsets(
     *,
     require_stable: bool = True,
     sleep: Sleep = asyncio.sleep,
-) -> dict[TopicPartition, Offset]:
-    """The committed offset and its metadata for each partition that has one; the others are left out.
+) -> tuple[Mapping[TopicPartition, Offset], Set[TopicPartition]]:
+    """The committed offset and its metadata for each partition that has a final one, and the partitions whose offset is
+    not final. A partition without a committed offset is in neither.
 
-    Returns when every offset is final: the last owner's open transaction is then committed or aborted, at the latest
-    when it times out. The caller sets a bound in time, and cancels. A coordinator that moves, loads or is away is
-    asked again. An error is never taken for "no offset": a lane would begin at the start of its topic and answer every
-    event a second time (docs/decisions/0008-leaderless-markers.md).
+    An offset is not final while the last owner's transaction with it is open. It is then committed or aborted, at the
+    latest when it times out: ask again. A coordinator that moves, loads or is away is asked until it answers; the
+    caller sets a bound in time, and cancels. An error is never taken for "no offset": a lane would begin at the start
+    of its topic and answer every event a second time (docs/decisions/0008-leaderless-markers.md).
 
     Args:
         client: a bootstrapped client.
         group: the consumer group.
         partitions: the partitions that were read.
-        require_stable: wait for open transactions. Without it, the offsets before them are returned.
+        require_stable: tell offsets that are not final. Without it, the offsets before the open transactions are
+            returned.
         sleep: waits for some seconds between two tries.
 
     Raises:
@@ -43,12 +46,15 @@ async def stable_offsets(
         AnswerIncomplete: if the response lacks a partition.
     """
     if not partitions:
-        return {}
+        return {}, set()
     request = requests.offset_fetch(group, partitions, require_stable)
-    response = await RequestLoop(client, sleep).ask(request, CoordinatorKind.GROUP, group)
-    return {
-        TopicPartition(topic, partition): (offset, metadata or "")
-        for topic, found, _ in response.topics
-        for partition, offset, _, metadata, _, _ in found
-        if offset != NONE_COMMITTED
-    }
+    response = await RequestLoop(client, sleep).ask(request, CoordinatorKind.GROUP, group, accept=Remedy.UNSTABLE)
+    stable: dict[TopicPartition, Offset] = {}
+    unstable: set[TopicPartition] = set()
+    for topic, found, _ in response.topics:
+        for partition, offset, _, metadata, code, _ in found:
+            if code == Code.UNSTABLE_OFFSET_COMMIT:
+                unstable.add(TopicPartition(topic, partition))
+            elif offset != NONE_COMMITTED:
+                stable[TopicPartition(topic, partition)] = offset, metadata or ""
+    return stable, unstable

@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 from mode import Service
 
@@ -92,11 +91,10 @@ class Lanes(Service):  # type: ignore[misc]
         self._observe = observe
         self.lanes: dict[int, Lane] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._client_tasks: list[asyncio.Task[None]] = []
         self._one_close = asyncio.Lock()
         self._membership: Membership | None = None
         self._fetcher: Fetcher | None = None
-        self._client: AIOKafkaClient | None = None  # the producer's
         self._producer: TransactionalProducer | None = None
         self._committer: Committer | None = None
         self.ends: Mapping[TopicPartition, int] = {}
@@ -114,10 +112,7 @@ class Lanes(Service):  # type: ignore[misc]
         The producer comes first: starting it aborts what the former process of this worker's id left open, so that
         the offsets of that process are stable by the time that the lanes read them.
         """
-        self._client = self._clients.client()
-        await self._client.bootstrap()
-        self._producer = self._clients.producer(self._client)
-        await self._producer.start()
+        self._producer = await self._clients.start_producer()
         await self._producer.load(self._outputs)
         self._committer = Committer(self._producer, self._deps.clock, self._deps.reporter.transaction)
         self._membership = self._clients.membership()
@@ -262,7 +257,7 @@ class Lanes(Service):  # type: ignore[misc]
         """Run the committer or the fetcher until the clients are stopped."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         task.add_done_callback(self._client_ended)
-        self._tasks.append(task)
+        self._client_tasks.append(task)
 
     def _client_ended(self, task: asyncio.Task[None]) -> None:
         self._lane_ended(task)
@@ -290,7 +285,7 @@ class Lanes(Service):  # type: ignore[misc]
         self, tps: Set[TopicPartition]
     ) -> tuple[Mapping[TopicPartition, tuple[int, str]], Set[TopicPartition]]:
         assert self._membership is not None
-        return await stable_offsets(self._membership.client, self._clients.group, tps), set()
+        return await stable_offsets(self._membership.client, self._clients.group, tps)
 
     async def _earliest(self, tps: Set[TopicPartition]) -> Mapping[TopicPartition, int]:
         assert self._membership is not None
@@ -315,14 +310,12 @@ class Lanes(Service):  # type: ignore[misc]
         owner. Each stop runs in its own task: without a broker it may end as cancelled, which must not cancel the
         caller.
         """
-        for task in self._tasks:
+        for task in self._client_tasks:
             task.cancel()
         clients: list[Any] = [c for c in (self._fetcher, self._producer, self._membership) if c is not None]
-        stopping = [asyncio.ensure_future(client.stop()) for client in clients]
-        if self._client is not None:
-            stopping.append(asyncio.ensure_future(self._client.close()))
-        if not stopping:
+        if not clients:
             return
+        stopping = [asyncio.ensure_future(client.stop()) for client in clients]
         await asyncio.wait(stopping, timeout=within)
         for stop in stopping:
             if not stop.done():

@@ -7,7 +7,7 @@ fetch of its own partitions and of no others, and the memory of all inboxes is b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from aiokafka import TopicPartition
@@ -24,7 +24,7 @@ class FetchedChunk(Protocol):
     def position(self) -> int: ...
     @property
     def exhausted(self) -> bool: ...
-    def take(self, limit: int | None) -> list[Record]: ...
+    def take(self, limit: int | None) -> Sequence[Record]: ...
 
 
 class Fetches(Protocol):
@@ -171,7 +171,7 @@ class Inbox:
             self._kept[tp] = kept[limit:]
             return kept[:limit]
         if len(kept) < limit:
-            kept = kept + self._chunks[tp].take(limit - len(kept))
+            kept += self._chunks[tp].take(limit - len(kept))
         return kept
 
     def _release(self, tp: TopicPartition) -> None:

@@ -19,7 +19,7 @@ from aiokafka import TopicPartition
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.schemas.record import Record
 from failsoft.topics.routing import route
-from failsoft.workers.kafka.produce_batches import compressed_batch, new_batch, pack
+from failsoft.workers.kafka.produce_batches import BATCH_BYTES, compressed_batch, new_batch, pack
 from failsoft.workers.lanes.batch_size import BatchSize
 from failsoft.workers.lanes.committer import Committer, Unit
 from failsoft.workers.lanes.crash_marks import BatchMode, CrashMarker, CrashTracker
@@ -331,7 +331,8 @@ class Lane:
         """
         if not batch.offsets and not batch.mode.marks:
             return None
-        make, squeeze = partial(new_batch, self._d.exactly_once), partial(compressed_batch, self._d.exactly_once)
+        make = partial(new_batch, self._d.exactly_once)
+        squeeze = partial(compressed_batch, BATCH_BYTES, self._d.exactly_once)
         now_ms, outputs, size = self._now_ms(), [], 0
         for topic, rows in route(batch.scored.verdicts, self._d.names):
             batches = pack(make, rows, now_ms, squeeze)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from failsoft.workers.kafka import stable_offsets as offsets_module
 from failsoft.workers.kafka.member import GroupMember
-from failsoft.workers.kafka.produce_batches import Batch
+from failsoft.workers.kafka.produce_batches import Batch, new_batch
 from failsoft.workers.kafka.request_errors import Remedy
 from failsoft.workers.kafka.requests import NO_PRODUCER
 from failsoft.workers.kafka.sealed_batches import Queues
@@ -28,7 +28,11 @@ from tests.model_client import FAULTS, ModelClient, Network
 T = TypeVar("T")
 INPUT = TopicPartition("in", 0)
 OUTPUTS = [TopicPartition("out", 0), TopicPartition("out", 1)]
-SCRIPTS = st.lists(st.sampled_from(FAULTS), max_size=14)
+FAULT = st.sampled_from((*FAULTS, "late", "arrive", "unanswered"))
+# Some requests that go well before each fault: a client that fails at once shows nothing.
+SCRIPTS = st.lists(st.tuples(st.integers(0, 5), FAULT), max_size=5).map(
+    lambda parts: [word for well, fault in parts for word in (*["ok"] * well, fault)]
+)
 
 
 @dataclass
@@ -77,19 +81,25 @@ class World:
         try:
             await producer.start()
             await producer.load(["out"])
-            task = asyncio.ensure_future(
-                offsets_module.stable_offsets(
-                    client,  # type: ignore[arg-type]
-                    "g",
-                    [INPUT],
-                    require_stable=self.require_stable,
-                    sleep=self._patient(client),
-                )
-            )
-            position, _ = (await task).get(INPUT, (0, ""))
+            position, _ = (await self._offsets(client)).get(INPUT, (0, ""))
         except KafkaError:
             return  # another one will start
         self.workers.append(Worker(client, producer, member, position))
+
+    async def _offsets(self, client: ModelClient) -> Mapping[TopicPartition, tuple[int, str]]:
+        """The committed offset of the input, once it is final."""
+        sleep = self._patient(client)
+        while True:
+            found, unstable = await offsets_module.stable_offsets(
+                client,  # type: ignore[arg-type]
+                "g",
+                [INPUT],
+                require_stable=self.require_stable,
+                sleep=sleep,
+            )
+            if not unstable:
+                return found
+            await sleep(0.05)
 
     def _patient(self, client: ModelClient) -> Any:
         """An unstable offset becomes stable when the transaction expires."""
@@ -104,7 +114,7 @@ class World:
     async def commit(
         self, worker: Worker, events: int, script: Sequence[str] = (), cancel_after: int | None = None
     ) -> None:
-        """Remedy the next ``events`` of a worker; no event is for a batch of crash marks."""
+        """Commit the next ``events`` of a worker; no event is for a batch of crash marks."""
         worker.client.script.extend(script)
         end = worker.position + events
         outputs = [(OUTPUTS[n % 2], [one_record(worker.producer, b"%d" % n)]) for n in range(worker.position, end)]
@@ -144,7 +154,7 @@ class World:
 
 
 def one_record(producer: TransactionalProducer, label: bytes) -> Batch:
-    batch = producer.batch()
+    batch = new_batch(True)
     batch.append(timestamp=1, key=None, value=label)
     batch.close()
     return batch
@@ -192,6 +202,23 @@ class Transactions(RuleBasedStateMachine):
         worker = self.world.workers[-1 - min(which, len(self.world.workers) - 1)]
         self.run(self.world.commit(worker, events, script, cancel_after))
 
+    @rule(
+        events=st.integers(1, 3), script=SCRIPTS, other_script=SCRIPTS, same_id=st.booleans(), after=st.integers(0, 30)
+    )
+    def take_over_during_a_commit(
+        self, events: int, script: list[str], other_script: list[str], same_id: bool, after: int
+    ) -> None:
+        """A new worker starts while the newest one commits."""
+        worker = self.world.workers[-1]
+
+        async def overlap() -> None:
+            commit = asyncio.ensure_future(self.world.commit(worker, events, script))
+            await steps(after)
+            await self.world.take_over(other_script, same_id)
+            await commit
+
+        self.run(overlap())
+
     @rule(event=st.sampled_from(["arrive", "move coordinators", "move leaders", "expire"]))
     def cause(self, event: str) -> None:
         """Something happens between two commits."""
@@ -209,7 +236,7 @@ class Transactions(RuleBasedStateMachine):
             self.loop.close()
 
 
-Transactions.TestCase.settings = settings(max_examples=150, stateful_step_count=12, deadline=None)
+Transactions.TestCase.settings = settings(max_examples=200, stateful_step_count=12, deadline=None)
 TestTransactions = Transactions.TestCase
 
 

@@ -97,4 +97,3 @@ def test_each_worker_and_the_replayer_have_their_own_transactional_id() -> None:
     assert names.transactional_id(RESERVED) == names.replayer_id
     with pytest.raises(InvalidId, match="replays of dead letters"):
         claim("loans", RESERVED)
-

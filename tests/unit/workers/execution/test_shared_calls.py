@@ -196,6 +196,19 @@ async def test_slow_runs_get_smaller_and_quick_full_ones_grow_again() -> None:
     assert max(bench.model.sizes) > 16
 
 
+async def test_a_full_run_counts_as_full_although_the_next_call_did_not_fit() -> None:
+    """Else calls of three rows would keep a limit of 16 for ever."""
+    bench = Bench()
+    batches = [[1.0, 2.0, 3.0]] * 20
+    while max(bench.model.sizes[-3:], default=99) > 16:
+        await bench.run(*batches, slow=0.0)
+    bench.model.ran.clear()
+    await bench.run(*batches)
+    assert max(bench.model.sizes) == 15
+    await bench.run(*batches)
+    assert max(bench.model.sizes) > 16
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +265,27 @@ async def test_rows_that_the_budget_left_undecided_run_again_with_their_lane(bad
     again = timed.model.sizes.count(1)
     assert 0 < again < len(lanes), "the rows that were decided in the shared run did not run again"
     assert sum(r.runs for r in results) == 1 + again
+    assert sum(n > 1 for n in timed.model.sizes) == 10, "the shared run leaves one of the ten deadlines"
+
+
+async def test_the_second_run_of_a_lane_has_only_the_deadline_that_is_left() -> None:
+    """Both runs together stay within the card's budget, so that the watchdog does not take the lane as stuck."""
+    timed = Timed()
+    large = [*map(float, range(39)), SLOW]
+    results = await timed.run([*([float(i)] for i in range(40)), large])
+    assert all(not r.bad for r in results[:40])
+    assert set(kinds(results[40]).values()) == {Kind.TIMEOUT}
+    assert "within 1000 s" in results[40].bad[39].message
+    assert [n for n in timed.model.sizes if n > 1] == [80, *[5] * 9, 40, 3]
+
+
+async def test_a_lane_whose_own_row_was_found_bad_does_not_run_again() -> None:
+    """It is part of the cause: its undecided rows fail as those of one batch do."""
+    timed = Timed()
+    own = [-1.0, *map(float, range(7))]
+    results = await timed.run([*([float(i)] for i in range(20)), own, *([float(i)] for i in range(19)), [SLOW]])
+    assert kinds(results[20]) == {0: Kind.BAD_OUTPUT} | dict.fromkeys(range(4, 8), Kind.TIMEOUT)
+    assert len(own) not in timed.model.sizes
 
 
 async def test_a_model_that_fails_everything_is_not_asked_by_each_lane_again() -> None:
@@ -263,7 +297,7 @@ async def test_a_model_that_fails_everything_is_not_asked_by_each_lane_again() -
 
 
 class Timed:
-    """Shared calls on a clock that only runs of several rows advance, so that the budget ends after nine of them."""
+    """Shared calls on a clock that only runs of several rows advance, so that nine deadlines are ten of them."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,17 +1,22 @@
-"""A client without brokers: a test answers its requests, one by one."""
+"""A client without brokers, and a fetcher on it: a test answers the requests, one by one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
+from failsoft.workers.kafka.chunk import Chunk
 from failsoft.workers.kafka.fetch_protocol import FetchAnswer, FetchCall, FetchCall_v11, PartitionAnswer
 from failsoft.workers.kafka.fetch_session import FetchContent
+from failsoft.workers.kafka.fetcher import Fetcher
+
+A, B, C = TopicPartition("t", 0), TopicPartition("t", 1), TopicPartition("u", 0)
 
 WITHIN = 5.0
 """Seconds for what must happen at once."""
@@ -108,3 +113,46 @@ class FakeClient:
     async def next(self) -> Sent:
         """The next request. Raises TimeoutError if none comes."""
         return await asyncio.wait_for(self.requests.get(), WITHIN)
+
+
+def part(
+    tp: TopicPartition, raw: bytes = b"", *, error: int = 0, high: int = 9, preferred: int = -1
+) -> PartitionAnswer:
+    return PartitionAnswer(tp.topic, tp.partition, error, high, high - 1, [], preferred, raw)
+
+
+@dataclass
+class Desk:
+    """A fetcher on a fake client, and what it delivered and gave up."""
+
+    client: FakeClient
+    chunks: list[Chunk] = field(default_factory=list)
+    failures: list[tuple[TopicPartition, Exception]] = field(default_factory=list)
+    fetcher: Fetcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fetcher = Fetcher(
+            self.client, self.chunks.append, lambda *failure: self.failures.append(failure), retry_after=0.001
+        )
+
+    async def next(self) -> Sent:
+        return await self.client.next()
+
+    async def silence(self) -> None:
+        """Returns when the fetcher has had every chance to send a request, and has sent none."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert self.client.requests.empty()
+
+
+@asynccontextmanager
+async def running(leaders: dict[TopicPartition, int] | None = None) -> AsyncIterator[Desk]:
+    """A running fetcher; node 1 leads A, B and C."""
+    desk = Desk(FakeClient(FakeCluster({A: 1, B: 1, C: 1} if leaders is None else leaders)))
+    run = asyncio.create_task(desk.fetcher.run())
+    try:
+        yield desk
+    finally:
+        await asyncio.wait_for(desk.fetcher.stop(), WITHIN)
+        await asyncio.wait_for(run, WITHIN)
+        assert not desk.client.cluster.listeners

@@ -73,7 +73,7 @@ def fatal() -> list[BaseException]:
 @pytest.fixture
 async def lanes(monkeypatch: pytest.MonkeyPatch, fatal: list[BaseException]) -> Lanes:
     monkeypatch.setattr(module, "Lane", SlowLane)
-    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=SimpleNamespace(rungs={"retry": 5.0})))
+    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=SimpleNamespace(rungs={})))
     found = Lanes(TOPICS, ["scored"], cast(Any, None), deps, fatal.append, lambda _: None)
     found._membership, found._fetcher, found._producer = (cast(Any, Client()) for _ in range(3))
     found._committer = Committer(cast(Any, found._producer), lambda: 0.0, lambda _: None)
@@ -177,7 +177,7 @@ async def test_lanes_commit_in_the_generation_of_their_assignment(lanes: Lanes) 
 
 
 @pytest.mark.parametrize(
-    ("lanes_assigned", "expected"), [(1, CHUNK_BYTES[1]), (64, FETCHED_BYTES // 64), (4000, CHUNK_BYTES[0])]
+    ("lanes_assigned", "expected"), [(1, CHUNK_BYTES[1]), (64, FETCHED_BYTES // 64), (1000, CHUNK_BYTES[0])]
 )
 async def test_the_size_of_a_chunk_bounds_the_memory_of_all_lanes(
     lanes: Lanes, lanes_assigned: int, expected: int
