@@ -24,12 +24,15 @@ from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, FakeBoard, fine, plan
 LIVE, RUNG, NEXT, AGAIN = (TopicPartition(topic, 0) for topic in (INPUT, *RUNGS, REPLAY))
 TPS = [LIVE, AGAIN, RUNG, NEXT]
 
+BOUND = 10_000_000
+"""Bytes of an inbox: more than any test has."""
+
 
 class ListChunk:
     """All of a partition from one offset on; None in the list is a transaction marker."""
 
     def __init__(self, tp: TopicPartition, begin: int, items: list[Any]) -> None:
-        self.tp, self.position = tp, begin
+        self.tp, self.position, self.end, self.size = tp, begin, begin + len(items), 100 * len(items)
         self._left = list(items)
         self._skip_markers()
 
@@ -52,11 +55,11 @@ class ListChunk:
 
 
 class ListFetcher(dict[TopicPartition, list[Any]]):
-    """A fetcher over partitions that are lists. Like the real one, it delivers a chunk only once until ``resume``.
+    """A fetcher over partitions that are lists. A record or marker counts as 100 bytes.
 
     Attributes:
         inbox: where the chunks go.
-        paused: the partitions that the lane has paused, or whose chunk it has not taken to its end.
+        paused: the partitions that the inbox has paused.
         ends: end offsets that the broker reports; where there is none, the length of the list. None: not known.
     """
 
@@ -92,7 +95,6 @@ class ListFetcher(dict[TopicPartition, list[Any]]):
             return
         assert self.inbox is not None
         self._at[tp] = len(self[tp])
-        self.paused.add(tp)
         self.inbox.offer(ListChunk(tp, at, self[tp][at:]))
 
 
@@ -166,9 +168,9 @@ class LaneUnderTest:
             draws=lambda n: np.full(n, 0.5),
             exclusive=ExclusiveLock(),
         )
-        self.committer = Committer(self.ledger, lambda: self.now, lambda seconds: None)
+        self.committer = Committer(self.ledger, True, lambda: self.now, lambda: self.now, lambda seconds: None)
         self.committer.member = GroupMember("loans", 1, "m", "w")
-        inbox = Inbox(self.fetcher, lambda: self.now)
+        inbox = Inbox(self.fetcher, BOUND, lambda: self.now)
         self.fetcher.inbox = inbox
         self.lane = Lane(0, TPS, inbox, self.committer, self._start, cast(Deps, self.deps))
         process = self.lane._process

@@ -49,11 +49,11 @@ class Reader:
     def _arrived(self, chunk: Chunk) -> None:
         if self.held is not None:
             self.held.append(chunk)
+            self.fetcher.pause(chunk.tp)
             return
         while not chunk.exhausted:
             self.found.setdefault(chunk.tp, []).extend(chunk.take(7))
         self.position[chunk.tp] = chunk.position
-        self.fetcher.resume(chunk.tp)
 
     def values(self, tp: TopicPartition) -> list[bytes | None]:
         return [record.value for record in self.found.get(tp, [])]
@@ -150,7 +150,7 @@ async def test_a_partition_is_read_again_from_an_earlier_offset(kafka: Broker, n
 
 
 async def test_a_chunk_that_is_not_taken_holds_up_no_other_partition(kafka: Broker, name: str) -> None:
-    """Its own partition waits for resume, and has one chunk outside."""
+    """Its own partition, which was paused when the chunk arrived, waits for resume."""
     rows = await asyncio.to_thread(_fill, kafka.bootstrap, name, 2)
     slow, quick = rows
     async with reading(kafka.bootstrap) as reader:
@@ -163,6 +163,7 @@ async def test_a_chunk_that_is_not_taken_holds_up_no_other_partition(kafka: Brok
         await reader.until({quick: EACH})
         assert slow not in reader.found
         reader._arrived(chunk)
+        reader.fetcher.resume(slow)
         await reader.until({slow: EACH})
         assert reader.values(slow) == rows[slow]
 

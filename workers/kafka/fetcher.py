@@ -39,6 +39,13 @@ ANSWER_BYTES = 8 * 1_048_576
 """The most bytes of one answer. All of it becomes chunks at once, so it bounds a worker's memory for each broker. From
 1 to 16 MiB the CPU time of a record was the same."""
 
+GATHER = 0.003
+"""Seconds to the next request after a small answer. In light traffic each record would be an answer of its own, and the
+requests would cost the worker and the broker most of their time. A record waits for half of it on average."""
+
+GATHER_BYTES = 65_536
+"""An answer below this size is small: some hundred records, or a few large ones."""
+
 RETRY_AFTER = 0.1
 """Seconds until a partition or a broker that failed is tried again. Kafka's clients wait 100 ms too."""
 
@@ -88,8 +95,8 @@ class _Broker:
 class Fetcher:
     """Fetches partitions and delivers what it gets, a chunk at a time.
 
-    After a chunk of a partition was delivered, the partition is paused: whoever takes the records calls ``resume`` when
-    it has taken all of them. So a partition has at most one chunk outside, and no other partition waits for it.
+    A partition is fetched on after a chunk of it was delivered. Whoever takes the records calls ``pause`` when it has
+    enough, also in ``deliver``, and ``resume`` when it has taken them. So no partition waits for another one.
 
     All methods belong to the event loop, and cost the same for any number of partitions. A change takes effect with the
     broker's next request: at once, or when the one in flight is answered, at most ``max_wait_ms`` later.
@@ -236,10 +243,15 @@ class Fetcher:
                 for part in answer.partitions:
                     self._take(broker, part)
                 # Even 0 lets the tasks run that the chunks have woken, so that the next request has what they resume.
-                await asyncio.sleep(answer.throttle_ms / 1000)
+                await asyncio.sleep(max(answer.throttle_ms / 1000, self._pause(answer)))
             else:
                 log.info("node %s ended the fetch session (Kafka's error code %s)", broker.node, answer.error)
                 await asyncio.sleep(self._retry_after)
+
+    def _pause(self, answer: FetchAnswer) -> float:
+        """Seconds until the next request: a moment, if the broker has few records and will have more by then."""
+        size = sum(len(part.records) for part in answer.partitions if part.records)
+        return GATHER if 0 < size < GATHER_BYTES else 0.0
 
     def _take(self, broker: _Broker, part: PartitionAnswer) -> None:
         """Use one partition of an answer."""
@@ -260,7 +272,7 @@ class Fetcher:
             self._place(position)
         elif part.records:
             chunk = Chunk(tp, position.offset, part.records, part.aborted)
-            position.offset, position.paused = chunk.end, True
+            position.offset = chunk.end
             self._place(position)
             self._deliver(chunk)
 

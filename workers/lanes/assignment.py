@@ -42,12 +42,12 @@ DRAIN = 2 * COMMIT_TIMEOUT + 2.0
 """Seconds that a drain or a revocation waits for the lanes: for the transaction that is committing, then for the one
 with their last batches. Each ends within COMMIT_TIMEOUT itself."""
 
-FETCHED_BYTES = 48 * 1_048_576
-"""The most bytes of all inboxes, if each live partition has a whole chunk."""
+FETCHED_BYTES = 32 * 1_048_576
+"""Bytes of all inboxes at which every live partition is paused. One more chunk of each may arrive, half as large."""
 
-CHUNK_BYTES = (64 * 1024, 3 * 1_048_576)
-"""The least and the most bytes of a chunk. 4,000 events of half a kilobyte take 2 MiB; with chunks of 1 MiB batches
-stayed under 2,000. A single record batch may be larger than a chunk: the broker sends it whole."""
+BOUND_BYTES = (64 * 1024, 4 * 1_048_576)
+"""The least and the most bytes of one partition at which it is paused. 4,000 events of half a kilobyte take 2 MiB. A
+single record batch may be larger: the broker sends it whole."""
 
 LEAVE = 5.0
 """Seconds that the clients have to stop in a drain. The group may be in a longer rebalance, or try to reach a broker
@@ -114,7 +114,8 @@ class Lanes(Service):  # type: ignore[misc]
         """
         self._producer = await self._clients.start_producer()
         await self._producer.load(self._outputs)
-        self._committer = Committer(self._producer, self._deps.clock, self._deps.reporter.transaction)
+        d = self._deps
+        self._committer = Committer(self._producer, d.exactly_once, d.wall, d.clock, d.reporter.transaction)
         self._membership = self._clients.membership()
         self._fetcher = self._clients.fetcher(self._membership.client, self._deliver, self._cannot_fetch)
         self._run("committer", self._committer.run())
@@ -219,9 +220,10 @@ class Lanes(Service):  # type: ignore[misc]
         self._committer.member = self._membership.member()
         start = StartOffsets(self._stable_offsets, self._earliest)
         live = len(by_index) * (len(self._topics) - len(self._deps.plan.rungs) - 1)
-        self._fetcher.partition_bytes = max(CHUNK_BYTES[0], min(CHUNK_BYTES[1], FETCHED_BYTES // max(1, live)))
+        bound = max(BOUND_BYTES[0], min(BOUND_BYTES[1], FETCHED_BYTES // max(1, live)))
+        self._fetcher.partition_bytes = bound // 2
         for index, tps in by_index.items():
-            inbox = Inbox(self._fetcher, self._deps.clock)
+            inbox = Inbox(self._fetcher, bound, self._deps.clock)
             lane = self.lanes[index] = Lane(index, tps, inbox, self._committer, start.of, self._deps)
             task = asyncio.get_running_loop().create_task(lane.run(), name=f"lane-{index}")
             task.add_done_callback(self._lane_ended)

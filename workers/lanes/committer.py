@@ -1,8 +1,8 @@
 """Group commit: the finished batches of all lanes of a worker join its next transaction.
 
-While a transaction is committing, finished batches wait; the next transaction takes them all. So the number of
-transactions a second is what the worker can end, whatever the number of partitions, and in light traffic a batch waits
-for nothing.
+While a transaction is committing, finished batches wait; the next transaction takes them all, and writes what they have
+for a partition as one record batch. So the number of transactions a second is what the worker can end, whatever the
+number of partitions, and in light traffic a batch waits for nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from aiokafka import TopicPartition
 
+from failsoft.topics.routing import OutgoingRecord
 from failsoft.workers.kafka.member import GroupMember
-from failsoft.workers.kafka.produce_batches import Batch
+from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, compressed_batch, new_batch, pack
 from failsoft.workers.lanes.start_offsets import OffsetAndMetadata
 
 COMMIT_TIMEOUT = 12.0
@@ -29,6 +31,9 @@ MOST_BYTES = 32 * 1_048_576
 Outputs = Sequence[tuple[TopicPartition, Sequence[Batch]]]
 """The record batches to write, by partition, in order."""
 
+Rows = Sequence[tuple[str, list[OutgoingRecord]]]
+"""The records to write, by topic, in order."""
+
 
 class Commits(Protocol):
     """The part of failsoft.workers.kafka.transactional_producer.TransactionalProducer that the committer uses."""
@@ -40,42 +45,60 @@ class Commits(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Unit:
-    """What one lane commits at once.
+    """One batch of a lane, on its way to the commit.
 
     Attributes:
-        outputs: the record batches that it writes.
+        lane: the partition index that its records are written to.
+        rows: the records to write.
         offsets: the offsets that it commits, with their metadata.
+        records: the number of records that it stands for.
         committed: called once when it is committed.
-        size: the bytes of its outputs.
+        begun: completed when its transaction begins.
         done: completed after ``committed`` has returned.
     """
 
-    outputs: Outputs
+    lane: int
+    rows: Rows
     offsets: Mapping[TopicPartition, OffsetAndMetadata]
+    records: int
     committed: Callable[[], None]
-    size: int = 0
+    begun: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values that it writes."""
+        return sum(len(value) for _, rows in self.rows for _, value, _ in rows if value is not None)
 
 
 class Committer:
-    """Commits the units of all lanes, in the order in which they were handed in.
+    """Commits the units of all lanes, those of a lane in the order in which they were handed in.
 
     Args:
         producer: writes outputs and offsets, all or nothing.
+        exactly_once: the outputs are written in a transaction.
+        wall: the wall clock (epoch seconds).
         clock: the monotonic clock (seconds).
         observe: called with the duration of each transaction (seconds).
 
     Attributes:
         member: who commits; set when partitions are assigned, None while there are none.
-        began: when the transaction that is committing now began (monotonic seconds), or None.
     """
 
-    def __init__(self, producer: Commits, clock: Callable[[], float], observe: Callable[[float], None]) -> None:
-        self._producer, self._clock, self._observe = producer, clock, observe
+    def __init__(
+        self,
+        producer: Commits,
+        exactly_once: bool,
+        wall: Callable[[], float],
+        clock: Callable[[], float],
+        observe: Callable[[float], None],
+    ) -> None:
+        self._producer, self._wall, self._clock, self._observe = producer, wall, clock, observe
+        self._make = partial(new_batch, exactly_once)
+        self._squeeze = partial(compressed_batch, BATCH_BYTES, exactly_once)
         self._waiting: deque[Unit] = deque()
         self._wake = asyncio.Event()
         self.member: GroupMember | None = None
-        self.began: float | None = None
 
     def hand(self, unit: Unit) -> None:
         """Take ``unit`` into the next transaction."""
@@ -104,13 +127,27 @@ class Committer:
     async def _commit(self, units: list[Unit]) -> None:
         if self.member is None:
             raise RuntimeError("a batch was handed in after its partitions were revoked")
-        began = self.began = self._clock()
-        outputs = [output for unit in units for output in unit.outputs]
+        began = self._clock()
+        for unit in units:
+            _complete(unit.begun)
         offsets = {tp: offset for unit in units for tp, offset in unit.offsets.items()}
-        await asyncio.wait_for(self._producer.commit(outputs, offsets, self.member), COMMIT_TIMEOUT)
-        self.began = None
+        await asyncio.wait_for(self._producer.commit(self._outputs(units), offsets, self.member), COMMIT_TIMEOUT)
         self._observe(self._clock() - began)
         for unit in units:
             unit.committed()
-            if not unit.done.done():
-                unit.done.set_result(None)
+            _complete(unit.done)
+
+    def _outputs(self, units: list[Unit]) -> Outputs:
+        """The rows of all units, as few record batches of each partition. Their timestamp is the time of writing."""
+        rows: dict[TopicPartition, list[OutgoingRecord]] = {}
+        for unit in units:
+            for topic, found in unit.rows:
+                tp = TopicPartition(topic, unit.lane)
+                rows[tp] = rows[tp] + found if tp in rows else found
+        now_ms = int(self._wall() * 1000)
+        return [(tp, pack(self._make, found, now_ms, self._squeeze)) for tp, found in rows.items()]
+
+
+def _complete(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

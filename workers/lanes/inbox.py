@@ -1,13 +1,16 @@
-"""What was fetched of one lane's partitions and not taken yet: at most one chunk of each partition.
+"""What was fetched of one lane's partitions and not taken yet, bounded in bytes for each partition.
 
-The fetcher fetches a partition again only when the inbox has handed out all of its chunk. So a slow lane stops the
-fetch of its own partitions and of no others, and the memory of all inboxes is bounded by the size of a chunk.
+The fetcher hands over whatever it gets at once, so a lane that is busy holds up no fetch. A partition whose fetched
+bytes reach the bound is paused, and fetched on when half of them were taken. So a slow lane stops the fetch of its own
+partitions and of no others, and the memory of all inboxes is bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiokafka import TopicPartition
@@ -23,7 +26,11 @@ class FetchedChunk(Protocol):
     @property
     def position(self) -> int: ...
     @property
+    def end(self) -> int: ...
+    @property
     def exhausted(self) -> bool: ...
+    @property
+    def size(self) -> int: ...
     def take(self, limit: int | None) -> Sequence[Record]: ...
 
 
@@ -37,23 +44,49 @@ class Fetches(Protocol):
     def highwater(self, tp: TopicPartition) -> int | None: ...
 
 
+@dataclass(slots=True)
+class _Buffer:
+    """What was fetched of one partition.
+
+    Attributes:
+        end: the offset after the last chunk.
+        chunks: in order, each with its time of arrival (monotonic seconds); only the first may be taken in part.
+        kept: records that were put back, before the first chunk.
+        size: bytes of the chunks.
+        full: the fetcher is paused until half of the bytes were taken.
+        paused: the fetcher is paused by the lane.
+    """
+
+    end: int
+    chunks: deque[tuple[FetchedChunk, float]] = field(default_factory=deque)
+    kept: list[Record] = field(default_factory=list)
+    size: int = 0
+    full: bool = False
+    paused: bool = False
+
+    @property
+    def position(self) -> int:
+        if self.kept:
+            return self.kept[0].offset
+        return self.chunks[0][0].position if self.chunks else self.end
+
+
 class Inbox:
     """The fetched records of one lane, in offset order within each partition.
 
-    A partition is closed until ``seek`` opens it. ``clock`` is monotonic seconds.
+    A partition is closed until ``seek`` opens it. ``bound`` is the bytes of a partition at which it is paused, and
+    ``clock`` is monotonic seconds.
 
     Attributes:
         oldest: when the oldest of the last taken chunks arrived (monotonic seconds).
     """
 
-    def __init__(self, fetcher: Fetches, clock: Callable[[], float]) -> None:
+    def __init__(self, fetcher: Fetches, bound: int, clock: Callable[[], float]) -> None:
         self._fetcher = fetcher
+        self._bound = bound
         self._clock = clock
-        self._chunks: dict[TopicPartition, FetchedChunk] = {}
-        self._arrived: dict[TopicPartition, float] = {}
-        self._kept: dict[TopicPartition, list[Record]] = {}  # taken, put back, and before the rest of the chunk
-        self._at: dict[TopicPartition, int] = {}  # the next offset of a partition without a chunk
-        self._paused: set[TopicPartition] = set()
+        self._buffers: dict[TopicPartition, _Buffer] = {}
+        self._ready: dict[TopicPartition, None] = {}  # partitions with something to take, the first to arrive first
         self._error: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
         self.oldest = 0.0
@@ -62,10 +95,17 @@ class Inbox:
 
     def offer(self, chunk: FetchedChunk) -> None:
         """Take over a fetched chunk, and wake the lane."""
-        if chunk.tp in self._at:
-            self._chunks[chunk.tp] = chunk
-            self._arrived[chunk.tp] = self._clock()
-            self.wake()
+        buffer = self._buffers.get(chunk.tp)
+        if buffer is None:
+            return
+        buffer.chunks.append((chunk, self._clock()))
+        buffer.size += chunk.size
+        buffer.end = chunk.end
+        if buffer.size >= self._bound and not buffer.full:
+            buffer.full = True
+            self._fetcher.pause(chunk.tp)
+        self._ready[chunk.tp] = None
+        self.wake()
 
     def fail(self, error: Exception) -> None:
         """A partition cannot be fetched any more: the lane's next ``take`` raises ``error``."""
@@ -76,26 +116,26 @@ class Inbox:
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """Read ``tp`` from ``offset`` on. What was fetched of it is dropped."""
-        self._drop(tp)
-        self._at[tp] = offset
+        before = self._buffers.get(tp)
+        self._buffers[tp] = _Buffer(offset, paused=before is not None and before.paused)
+        self._ready.pop(tp, None)
         self._fetcher.read(tp, offset)
-        if tp in self._paused:
+        if self._buffers[tp].paused:
             self._fetcher.pause(tp)
 
     def pause(self, *tps: TopicPartition) -> None:
         """Fetch no more of ``tps`` until ``resume``. What was fetched already stays."""
         for tp in tps:
-            if tp not in self._paused:
-                self._paused.add(tp)
-                self._fetcher.pause(tp)
+            self._buffers[tp].paused = True
+            self._fetcher.pause(tp)
 
     def resume(self, *tps: TopicPartition) -> None:
         """Fetch ``tps`` again."""
         for tp in tps:
-            if tp in self._paused:
-                self._paused.discard(tp)
-                if tp not in self._chunks:
-                    self._fetcher.resume(tp)
+            buffer = self._buffers[tp]
+            buffer.paused = False
+            if not buffer.full:
+                self._fetcher.resume(tp)
 
     def take(self, readable: Collection[TopicPartition], limit: int) -> Mapping[TopicPartition, list[Record]]:
         """At most ``limit`` records of the ``readable`` partitions; those that arrived first come first.
@@ -105,32 +145,28 @@ class Inbox:
         if self._error is not None:
             raise self._error
         taken: dict[TopicPartition, list[Record]] = {}
-        for tp in [tp for tp in self._chunks if tp in readable]:
-            records = self._take(tp, limit)
-            if records:
-                self.oldest = min(self.oldest, self._arrived[tp]) if taken else self._arrived[tp]
+        self.oldest = self._clock()
+        for tp in [tp for tp in self._ready if tp in readable]:
+            buffer = self._buffers[tp]
+            if records := self._take(tp, buffer, limit):
                 taken[tp] = records
                 limit -= len(records)
-            self._release(tp)
+            if not buffer.chunks and not buffer.kept:
+                del self._ready[tp]
             if not limit:
                 break
         return taken
 
     def put_back(self, tp: TopicPartition, records: list[Record]) -> None:
         """Give back the last records that were taken of ``tp``: the next ``take`` returns them first."""
-        if not records:
-            return
-        self._kept[tp] = records + self._kept.get(tp, [])
-        if tp not in self._chunks:  # it was taken to its end, and may be fetched again already
-            self._fetcher.pause(tp)
-            self._chunks[tp] = _Nothing(tp, self._at[tp])
+        if records:
+            buffer = self._buffers[tp]
+            buffer.kept = records + buffer.kept
+            self._ready[tp] = None
 
     def position(self, tp: TopicPartition) -> int:
         """The next offset of ``tp`` that was not taken. Beyond markers and aborted records after the last one taken."""
-        if kept := self._kept.get(tp):
-            return kept[0].offset
-        chunk = self._chunks.get(tp)
-        return self._at[tp] if chunk is None else chunk.position
+        return self._buffers[tp].position
 
     def caught_up(self, tp: TopicPartition) -> bool:
         """Whether everything before the end offset that the broker last reported was taken."""
@@ -160,39 +196,24 @@ class Inbox:
 
     def close(self) -> None:
         """Stop fetching, and drop what was fetched."""
-        self._fetcher.forget(list(self._at))
-        for tp in list(self._at):
-            self._drop(tp)
-        self._at.clear()
+        self._fetcher.forget(list(self._buffers))
+        self._buffers.clear()
+        self._ready.clear()
 
-    def _take(self, tp: TopicPartition, limit: int) -> list[Record]:
-        kept = self._kept.pop(tp, [])
-        if len(kept) > limit:
-            self._kept[tp] = kept[limit:]
-            return kept[:limit]
-        if len(kept) < limit:
-            kept += self._chunks[tp].take(limit - len(kept))
-        return kept
-
-    def _release(self, tp: TopicPartition) -> None:
-        """Let the fetcher go on with ``tp`` when its chunk was taken to its end."""
-        chunk = self._chunks[tp]
-        if tp not in self._kept and chunk.exhausted:
-            self._at[tp] = chunk.position
-            del self._chunks[tp]
-            if tp not in self._paused:
+    def _take(self, tp: TopicPartition, buffer: _Buffer, limit: int) -> list[Record]:
+        """At most ``limit`` records of one partition. Lets the fetcher go on when half of the bytes were taken."""
+        records, buffer.kept = buffer.kept[:limit], buffer.kept[limit:]
+        while buffer.chunks and not buffer.kept:
+            chunk, arrived = buffer.chunks[0]
+            if len(records) < limit:
+                records += chunk.take(limit - len(records))
+                self.oldest = min(self.oldest, arrived)
+            if not chunk.exhausted:
+                break
+            buffer.chunks.popleft()
+            buffer.size -= chunk.size
+        if buffer.full and 2 * buffer.size <= self._bound:
+            buffer.full = False
+            if not buffer.paused:
                 self._fetcher.resume(tp)
-
-    def _drop(self, tp: TopicPartition) -> None:
-        self._chunks.pop(tp, None)
-        self._kept.pop(tp, None)
-
-
-class _Nothing:
-    """The rest of a chunk that was taken to its end, behind records that were put back."""
-
-    def __init__(self, tp: TopicPartition, position: int) -> None:
-        self.tp, self.position, self.exhausted = tp, position, True
-
-    def take(self, limit: int | None) -> list[Record]:
-        return []
+        return records

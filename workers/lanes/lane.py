@@ -1,13 +1,14 @@
 """One lane: the loop that takes, scores and hands in for commit the records of one partition index.
 
-A lane scores its next batch while its last one commits, and no further: batches are handed in one after the other, and
-one that must not be in flight beside another (crash markers, a record that runs alone) waits. See
+A lane goes on while its batches commit: what it scores joins the next transaction, up to the records of one batch.
+A batch that must not be in flight beside another one (crash markers, a record that runs alone) waits for its turn. See
 docs/decisions/0017-one-transaction.md.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +20,6 @@ from aiokafka import TopicPartition
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.schemas.record import Record
 from failsoft.topics.routing import route
-from failsoft.workers.kafka.produce_batches import BATCH_BYTES, compressed_batch, new_batch, pack
 from failsoft.workers.lanes.batch_size import BatchSize
 from failsoft.workers.lanes.committer import Committer, Unit
 from failsoft.workers.lanes.crash_marks import BatchMode, CrashMarker, CrashTracker
@@ -113,7 +113,7 @@ class Lane:
         self._schedule = RetrySchedule(ladder, deps.plan.rungs)
         self._committed: dict[TopicPartition, int] = {}
         self._handed: dict[TopicPartition, int] = {}  # like _committed, but already when a batch is handed in
-        self._pending: asyncio.Future[None] | None = None  # the batch that is handed in and not committed
+        self._pending: deque[Unit] = deque()  # handed in, and not committed when last looked at
         self._batch_size = BatchSize()
         self._crashes: CrashTracker[TopicPartition] = CrashTracker()
         self._known: LastKnown | None = None
@@ -138,6 +138,7 @@ class Lane:
         """Open the lane, then take, score and hand in batch after batch until ``close`` is called."""
         await self._open_unless_closed()
         while not self._closing:
+            await self._wait_for_room()
             if taken := await self._take():
                 await self._process(taken)
         await self._wait_for_commit()
@@ -246,12 +247,10 @@ class Lane:
         await self._d.exclusive.acquire(mode.alone)
         try:
             batch, inference = await self._settle(taken, mode, min(self.inbox.oldest, began))
-            unit = self._unit(batch)
-            await self._wait_for_commit()
         except BaseException:
             self._d.exclusive.release(mode.alone)
             raise
-        self._hand_in(unit, batch)
+        self._hand_in(batch)
         # Adapt the share of the ladder and the size of the next batch to the time that this one took.
         now = self._d.clock()
         self._schedule.spent(len(batch.records), batch.retries, now - began, now)
@@ -320,33 +319,24 @@ class Lane:
         """
         if marks:
             self._enter(Stage.COMMITTING)
-            unit = Unit((), {tp: (self._committed[tp], str(mark)) for tp, mark in marks.items()}, _nothing)
+            offsets = {tp: (self._committed[tp], str(mark)) for tp, mark in marks.items()}
+            unit = Unit(self.index, (), offsets, 0, _nothing)
             self._committer.hand(unit)
             await unit.done
 
-    def _unit(self, batch: _Settled) -> Unit | None:
-        """What the batch commits: outputs, and offsets with their metadata. None if there is nothing to commit.
+    def _hand_in(self, batch: _Settled) -> None:
+        """Hand in outputs, and offsets with their metadata, if there is anything to commit.
 
         A batch that is held as a whole commits too, if it has crash markers to replace.
         """
         if not batch.offsets and not batch.mode.marks:
-            return None
-        make = partial(new_batch, self._d.exactly_once)
-        squeeze = partial(compressed_batch, BATCH_BYTES, self._d.exactly_once)
-        now_ms, outputs, size = self._now_ms(), [], 0
-        for topic, rows in route(batch.scored.verdicts, self._d.names):
-            batches = pack(make, rows, now_ms, squeeze)
-            outputs.append((TopicPartition(topic, self.index), batches))
-            size += sum(each.size() for each in batches)
-        offsets = self._crashes.offset_metadata(batch.mode, self._committed, batch.offsets)
-        return Unit(outputs, offsets, partial(self._on_commit, batch), size)
-
-    def _hand_in(self, unit: Unit | None, batch: _Settled) -> None:
-        if unit is None:
             self._d.exclusive.release(batch.mode.alone)
             return
+        rows = route(batch.scored.verdicts, self._d.names)
+        offsets = self._crashes.offset_metadata(batch.mode, self._committed, batch.offsets)
+        unit = Unit(self.index, rows, offsets, len(batch.records), partial(self._on_commit, batch))
         self._handed.update(batch.offsets)
-        self._pending = unit.done
+        self._pending.append(unit)
         self._committer.hand(unit)
 
     def _on_commit(self, batch: _Settled) -> None:
@@ -370,12 +360,21 @@ class Lane:
             done = self._schedule.is_held(tp) or self.inbox.caught_up(tp)
             self._crashes.passed(tp, batch.counts[tp], done)
 
-    async def _wait_for_commit(self) -> None:
-        """Wait until the batch that was handed in is committed."""
-        if self._pending is not None:
+    async def _wait_for_room(self) -> None:
+        """Wait while as many records as a batch may have wait for the next transaction."""
+        while self._pending and self._pending[0].done.done():
+            self._pending.popleft()
+        waiting = [unit for unit in self._pending if not unit.begun.done()]
+        if sum(unit.records for unit in waiting) >= self._batch_size.limit:
             self._enter(Stage.COMMITTING)
-            await self._pending
-            self._pending = None
+            await waiting[-1].begun
+
+    async def _wait_for_commit(self) -> None:
+        """Wait until all that was handed in is committed."""
+        if self._pending:
+            self._enter(Stage.COMMITTING)
+            await self._pending[-1].done
+            self._pending.clear()
 
     def _now_ms(self) -> int:
         return int(self._d.wall() * 1000)

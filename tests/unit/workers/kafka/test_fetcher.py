@@ -1,4 +1,4 @@
-"""A fetcher asks for what is read, delivers a chunk, and then waits until its partition is resumed."""
+"""A fetcher asks for what is read, delivers it in chunks, and leaves out what is paused."""
 
 from __future__ import annotations
 
@@ -35,51 +35,52 @@ async def test_what_is_read_is_fetched_and_delivered() -> None:
         (chunk,) = desk.chunks
         assert (chunk.tp, [r.offset for r in chunk.take()], chunk.end) == (A, [0, 1, 2], 3)
         assert (desk.fetcher.highwater(A), desk.fetcher.stable(A), desk.fetcher.highwater(C)) == (9, 8, 9)
-        assert second.content.epoch == 1 and second.content.forgotten == [A]
+        assert second.content.epoch == 1 and second.content.forgotten == [] and second.asked == {A: 3}
         assert desk.client.groups == {CONNECTION}
 
 
-async def test_a_delivered_partition_waits_for_resume() -> None:
-    """It is not fetched meanwhile, and goes on at the chunk's end, which may be behind a marker."""
+async def test_a_partition_goes_on_at_its_chunks_end() -> None:
+    """Which may be behind a marker."""
     async with running() as desk:
         desk.fetcher.read(A, 0)
         (await desk.next()).answer(
             part(A, batch(0, [0, 1], producer=7, transactional=True) + marker(2, 7, commit=True))
         )
-        await eventually(lambda: desk.chunks, WITHIN, "a chunk")
-        await desk.silence()
-        desk.fetcher.resume(A)
         assert (await desk.next()).asked == {A: 3}
 
 
-async def test_a_partition_may_be_resumed_while_its_chunk_is_delivered() -> None:
-    """Then the very next request has it, and no request forgets it."""
+async def test_a_partition_may_be_paused_while_its_chunk_is_delivered() -> None:
+    """The very next request leaves it out, and it goes on at the chunk's end when it is resumed."""
     async with running() as desk:
-        fetcher = Fetcher(desk.client, lambda chunk: fetcher.resume(chunk.tp), pytest.fail)
+        fetcher = Fetcher(desk.client, lambda chunk: fetcher.pause(chunk.tp), pytest.fail)
         run = asyncio.create_task(fetcher.run())
         fetcher.read(A, 0)
+        fetcher.read(B, 0)
         (await desk.next()).answer(part(A, batch(0, range(3))))
         following = await desk.next()
-        assert (following.asked, following.content.forgotten) == ({A: 3}, [])
+        assert (following.asked, following.content.forgotten) == ({}, [A])
+        fetcher.resume(A)
+        following.answer(part(B))
+        assert (await desk.next()).asked == {A: 3}
         await fetcher.stop()
         await run
 
 
-async def test_a_task_that_a_chunk_wakes_may_still_resume_it() -> None:
-    """The next request is sent after the tasks that were woken have run."""
+async def test_a_task_that_a_chunk_wakes_may_still_change_the_next_request() -> None:
+    """It is sent after the tasks that were woken have run."""
     async with running() as desk:
         arrived = asyncio.Event()
         fetcher = Fetcher(desk.client, lambda chunk: arrived.set(), pytest.fail)
 
         async def lane() -> None:
             await arrived.wait()
-            fetcher.resume(A)
+            fetcher.pause(A)
 
         lane_task, run = asyncio.create_task(lane()), asyncio.create_task(fetcher.run())
         fetcher.read(A, 0)
         fetcher.read(B, 0)
         (await desk.next()).answer(part(A, batch(0, range(3))))
-        assert (await desk.next()).asked == {A: 3}
+        assert (await desk.next()).content.forgotten == [A]
         await lane_task
         await fetcher.stop()
         await run

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from failsoft.topics import admin
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes import assignment as module
-from failsoft.workers.lanes.assignment import CHUNK_BYTES, FETCHED_BYTES, Fatal, Lanes, _Listener
+from failsoft.workers.lanes.assignment import BOUND_BYTES, FETCHED_BYTES, Fatal, Lanes, _Listener
 from failsoft.workers.lanes.committer import Committer
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.process import composition, serve
@@ -76,7 +76,7 @@ async def lanes(monkeypatch: pytest.MonkeyPatch, fatal: list[BaseException]) -> 
     deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=SimpleNamespace(rungs={})))
     found = Lanes(TOPICS, ["scored"], cast(Any, None), deps, fatal.append, lambda _: None)
     found._membership, found._fetcher, found._producer = (cast(Any, Client()) for _ in range(3))
-    found._committer = Committer(cast(Any, found._producer), lambda: 0.0, lambda _: None)
+    found._committer = Committer(cast(Any, found._producer), True, lambda: 0.0, lambda: 0.0, lambda _: None)
     return found
 
 
@@ -177,14 +177,12 @@ async def test_lanes_commit_in_the_generation_of_their_assignment(lanes: Lanes) 
 
 
 @pytest.mark.parametrize(
-    ("lanes_assigned", "expected"), [(1, CHUNK_BYTES[1]), (64, FETCHED_BYTES // 64), (1000, CHUNK_BYTES[0])]
+    ("lanes_assigned", "expected"), [(1, BOUND_BYTES[1]), (64, FETCHED_BYTES // 64), (1000, BOUND_BYTES[0])]
 )
-async def test_the_size_of_a_chunk_bounds_the_memory_of_all_lanes(
-    lanes: Lanes, lanes_assigned: int, expected: int
-) -> None:
-    """Many lanes have small chunks, a few have large ones."""
+async def test_the_bytes_of_all_lanes_are_bounded(lanes: Lanes, lanes_assigned: int, expected: int) -> None:
+    """Many lanes have small inboxes, a few have large ones."""
     lanes.assigned([TopicPartition(t, i) for t in ("in", "retry") for i in range(lanes_assigned)])
-    assert lanes._fetcher is not None and lanes._fetcher.partition_bytes == expected
+    assert lanes._fetcher is not None and lanes._fetcher.partition_bytes == expected // 2
 
 
 async def test_a_lane_that_was_cancelled_is_fatal(lanes: Lanes, fatal: list[BaseException]) -> None:

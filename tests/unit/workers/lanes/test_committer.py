@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -30,13 +30,19 @@ class Producer:
         await self.go.wait()
         if self.error is not None:
             raise self.error
-        wrote = [topic for (topic, _), _ in outputs]
+        wrote = [f"{tp.topic}-{tp.partition}: {sum(b.record_count() for b in batches)}" for tp, batches in outputs]
         self.commits.append((wrote, {tp.partition: at for tp, (at, _) in offsets.items()}, member))
 
 
 def _unit(lane: int, at: int = 1, committed: Callable[[], None] = lambda: None, size: int = 10) -> Unit:
-    output = (TopicPartition(f"scored.{lane}", lane), cast(Any, ["batch"]))
-    return Unit([output], {TopicPartition("in", lane): (at, "")}, committed, size)
+    rows = [("scored", [(b"k", b"v" * size, list[Any]())])]
+    return Unit(lane, rows, {TopicPartition("in", lane): (at, "")}, 1, committed)
+
+
+def _committer(producer: Producer) -> Committer:
+    tested = Committer(producer, True, lambda: 9.0, lambda: 5.0, lambda _: None)
+    tested.member = MEMBER
+    return tested
 
 
 @pytest.fixture
@@ -46,9 +52,7 @@ async def producer() -> Producer:
 
 @pytest.fixture
 async def committer(producer: Producer) -> Any:
-    times: list[float] = []
-    tested = Committer(producer, lambda: 5.0, times.append)
-    tested.member = MEMBER
+    tested = _committer(producer)
     task = asyncio.create_task(tested.run())
     yield tested
     task.cancel()
@@ -66,8 +70,8 @@ async def test_what_is_handed_in_during_a_transaction_joins_the_next_one(
     producer.go.set()
     await asyncio.wait_for(asyncio.gather(*(unit.done for unit in units)), 10)
     assert producer.commits == [
-        (["scored.0"], {0: 1}, MEMBER),
-        (["scored.1", "scored.2"], {1: 1, 2: 1}, MEMBER),
+        (["scored-0: 1"], {0: 1}, MEMBER),
+        (["scored-1: 1", "scored-2: 1"], {1: 1, 2: 1}, MEMBER),
     ]
 
 
@@ -84,6 +88,19 @@ async def test_a_transaction_takes_no_more_than_it_can_write_in_its_time(
     assert [list(offsets) for _, offsets, _ in producer.commits] == [[0, 1, 2], [3], [4]]
 
 
+async def test_the_batches_of_one_lane_are_written_as_one(committer: Committer, producer: Producer) -> None:
+    """A Produce request has one record batch of a partition: more would be more round trips. The last offset counts."""
+    first, second, third = _unit(0), _unit(1, at=5), _unit(1, at=6)
+    committer.hand(first)
+    await producer.began.wait()
+    committer.hand(second)
+    committer.hand(third)
+    assert first.begun.done() and not second.begun.done()
+    producer.go.set()
+    await asyncio.wait_for(third.done, 10)
+    assert producer.commits[1] == (["scored-1: 2"], {1: 6}, MEMBER) and second.done.done()
+
+
 async def test_a_lane_is_told_of_its_commit_before_its_wait_ends(committer: Committer, producer: Producer) -> None:
     """The lane goes on with what it knows after the commit."""
     order: list[str] = []
@@ -98,8 +115,7 @@ async def test_a_lane_is_told_of_its_commit_before_its_wait_ends(committer: Comm
 
 async def test_a_failed_commit_ends_the_committer_and_completes_nothing(producer: Producer) -> None:
     """What became of the batches is not known: no later batch may be committed, and no lane may go on."""
-    tested = Committer(producer, lambda: 0.0, lambda _: None)
-    tested.member = MEMBER
+    tested = _committer(producer)
     producer.error = OSError("no broker")
     producer.go.set()
     units = [_unit(0), _unit(1)]
@@ -113,8 +129,7 @@ async def test_a_failed_commit_ends_the_committer_and_completes_nothing(producer
 async def test_a_commit_that_hangs_is_given_up(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
     """aiokafka can wait for ever for a coordinator that leaves."""
     monkeypatch.setattr(module, "COMMIT_TIMEOUT", 0.01)
-    tested = Committer(producer, lambda: 0.0, lambda _: None)
-    tested.member = MEMBER
+    tested = _committer(producer)
     tested.hand(_unit(0))
     with pytest.raises(TimeoutError):
         await tested.run()
@@ -122,7 +137,8 @@ async def test_a_commit_that_hangs_is_given_up(producer: Producer, monkeypatch: 
 
 async def test_nothing_is_committed_without_partitions(producer: Producer) -> None:
     """After a revocation a commit would be in nobody's name: it is refused before it reaches the broker."""
-    tested = Committer(producer, lambda: 0.0, lambda _: None)
+    tested = _committer(producer)
+    tested.member = None
     tested.hand(_unit(0))
     with pytest.raises(RuntimeError, match="revoked"):
         await tested.run()

@@ -8,25 +8,64 @@ import pytest
 
 from failsoft.workers.lanes.inbox import Inbox
 from tests.kit import events, waiting
-from tests.lane_kit import LIVE, RUNG, ListFetcher
+from tests.lane_kit import LIVE, RUNG, ListChunk, ListFetcher
 
 
-def _inbox(fetcher: ListFetcher, *, at: int = 0) -> Inbox:
-    """An inbox with both partitions open, from ``at`` on."""
-    inbox = fetcher.inbox = Inbox(fetcher, lambda: 1.0)
+def _inbox(fetcher: ListFetcher, *, bound: int = 10_000) -> Inbox:
+    """An inbox with both partitions open; a record counts as 100 bytes."""
+    inbox = fetcher.inbox = Inbox(fetcher, bound, lambda: 1.0)
     for tp in (LIVE, RUNG):
-        inbox.seek(tp, at)
+        inbox.seek(tp, 0)
     return inbox
 
 
-def test_a_partition_is_fetched_on_only_when_all_of_its_chunk_was_taken() -> None:
-    """Otherwise the memory of a slow lane would grow without bound."""
+def test_chunks_are_taken_in_order_and_fetched_on_meanwhile() -> None:
+    """A busy lane holds up no fetch. A take may end within a chunk and begin the next one."""
     fetcher = ListFetcher({LIVE: [*events(3)]})
     inbox = _inbox(fetcher)
-    assert [len(records) for records in inbox.take([LIVE], 2).values()] == [2]
-    assert LIVE in fetcher.paused and inbox.position(LIVE) == 2
-    assert [len(records) for records in inbox.take([LIVE], 2).values()] == [1]
-    assert LIVE not in fetcher.paused and inbox.position(LIVE) == 3 and inbox.take([LIVE], 2) == {}
+    fetcher[LIVE] += [*events(3, start=3), None]
+    fetcher.fetch(LIVE)
+    assert LIVE not in fetcher.paused
+    for expected, position in (([0, 1], 2), ([2, 3], 4), ([4, 5], 7)):
+        assert [r.offset for r in inbox.take([LIVE], 2)[LIVE]] == expected and inbox.position(LIVE) == position
+    assert inbox.take([LIVE], 2) == {}
+
+
+def test_a_partition_is_paused_at_its_bound_and_fetched_on_at_half_of_it() -> None:
+    """Otherwise the memory of a slow lane would grow without bound. Another partition is not paused."""
+    fetcher = ListFetcher({RUNG: [waiting(offset=0)]})
+    inbox = _inbox(fetcher, bound=400)
+    for i in range(5):
+        fetcher[LIVE] += events(1, start=i)
+        fetcher.fetch(LIVE)
+    assert fetcher.paused == {LIVE}
+    assert [r.offset for r in inbox.take([LIVE], 10)[LIVE]] == [0, 1, 2, 3], "the fifth was not fetched"
+    assert fetcher.paused == set()
+    assert [r.offset for r in inbox.take([LIVE], 10)[LIVE]] == [4]
+
+
+def test_a_chunk_counts_until_all_of_it_was_taken() -> None:
+    """Its bytes stay in memory as a whole."""
+    fetcher = ListFetcher({LIVE: [*events(4)]})
+    inbox = _inbox(fetcher, bound=400)
+    inbox.take([LIVE], 3)
+    assert fetcher.paused == {LIVE}
+    inbox.take([LIVE], 1)
+    assert fetcher.paused == set()
+
+
+def test_a_partition_that_the_lane_has_paused_stays_paused_below_its_bound() -> None:
+    """And one at its bound is not fetched on when the lane ends its pause."""
+    fetcher = ListFetcher({RUNG: [waiting(offset=i) for i in range(4)]})
+    inbox = _inbox(fetcher, bound=400)
+    inbox.pause(RUNG)
+    inbox.resume(RUNG)
+    assert fetcher.paused == {RUNG}, "it is full"
+    inbox.pause(RUNG)
+    inbox.take([RUNG], 10)
+    assert fetcher.paused == {RUNG}
+    inbox.resume(RUNG)
+    assert fetcher.paused == set()
 
 
 def test_the_limit_counts_all_partitions_and_the_first_to_arrive_comes_first() -> None:
@@ -41,29 +80,17 @@ def test_the_limit_counts_all_partitions_and_the_first_to_arrive_comes_first() -
     assert inbox.take([RUNG], 4) == {}, "the rest of the other partition is not asked for"
 
 
-def test_records_that_were_put_back_come_first_and_hold_the_fetch() -> None:
+def test_records_that_were_put_back_come_first() -> None:
     """The position goes back with them. What was fetched behind them follows."""
     fetcher = ListFetcher({RUNG: [waiting(offset=i) for i in range(3)]})
     inbox = _inbox(fetcher)
     taken = inbox.take([RUNG], 10)[RUNG]
     inbox.put_back(RUNG, taken[1:])
-    assert inbox.position(RUNG) == 1 and RUNG in fetcher.paused
-    fetcher[RUNG] += [waiting(offset=3)]
-    assert [r.offset for r in inbox.take([RUNG], 1)[RUNG]] == [1]
-    assert [r.offset for r in inbox.take([RUNG], 10)[RUNG]] == [2]
-    assert [r.offset for r in inbox.take([RUNG], 10)[RUNG]] == [3], "the fetch went on"
-
-
-def test_records_that_were_put_back_keep_their_place_before_a_chunk_that_arrives() -> None:
-    """The fetch may have been under way already when they were put back."""
-    fetcher = ListFetcher({RUNG: [waiting(offset=i) for i in range(2)]})
-    inbox = _inbox(fetcher)
-    taken = inbox.take([RUNG], 10)[RUNG]
-    fetcher[RUNG] += [waiting(offset=2)]
-    fetcher.fetch(RUNG)
-    inbox.put_back(RUNG, taken[1:])
     assert inbox.position(RUNG) == 1
-    assert [r.offset for r in inbox.take([RUNG], 10)[RUNG]] == [1, 2]
+    fetcher[RUNG] += [waiting(offset=3)]
+    fetcher.fetch(RUNG)
+    assert [r.offset for r in inbox.take([RUNG], 1)[RUNG]] == [1] and inbox.position(RUNG) == 2
+    assert [r.offset for r in inbox.take([RUNG], 10)[RUNG]] == [2, 3] and inbox.position(RUNG) == 4
 
 
 def test_seek_drops_what_was_fetched() -> None:
@@ -78,23 +105,11 @@ def test_seek_drops_what_was_fetched() -> None:
     assert RUNG in fetcher.paused
 
 
-def test_a_paused_partition_is_fetched_again_after_resume_only() -> None:
-    """What it has already fetched stays, and taking that does not end the pause."""
-    fetcher = ListFetcher({RUNG: [waiting(offset=0)]})
-    inbox = _inbox(fetcher)
-    inbox.pause(RUNG)
-    assert len(inbox.take([RUNG], 10)[RUNG]) == 1 and RUNG in fetcher.paused
-    fetcher[RUNG] += [waiting(offset=1)]
-    inbox.resume(RUNG)
-    assert [r.offset for r in inbox.take([RUNG], 10)[RUNG]] == [1]
-
-
 def test_a_chunk_of_markers_moves_the_position() -> None:
     """The position is beyond the markers, so that they are committed with the next batch."""
     fetcher = ListFetcher({RUNG: [None, None]})
     inbox = _inbox(fetcher)
     assert inbox.take([RUNG], 10) == {} and inbox.position(RUNG) == 2 and inbox.caught_up(RUNG)
-    assert RUNG not in fetcher.paused
 
 
 @pytest.mark.parametrize(("end", "expected"), [(None, False), (0, True), (1, False)])
@@ -133,6 +148,5 @@ def test_a_closed_inbox_takes_no_more() -> None:
     inbox = _inbox(fetcher)
     inbox.close()
     assert inbox.take([LIVE], 10) == {}
-    fetcher.paused.clear()
-    fetcher.fetch(LIVE)
+    inbox.offer(ListChunk(LIVE, 1, [*events(1, start=1)]))
     assert inbox.take([LIVE], 10) == {}

@@ -108,9 +108,29 @@ async def test_a_lane_scores_one_batch_ahead_of_its_commit_and_no_further() -> N
         ledger.go.set()
 
     checking = asyncio.create_task(facts())
-    await tested.run(lambda: len(ledger.offsets) == 3)
+    await tested.run(lambda: ledger.offsets and ledger.offsets[-1] == {LIVE: 3})
     await checking
     assert ledger.offsets == [{LIVE: 1}, {LIVE: 2}, {LIVE: 3}]
+
+
+async def test_small_batches_are_scored_at_once_and_join_the_next_transaction() -> None:
+    """In light traffic an event waits for the transaction that is committing and for nothing else."""
+    ledger = Slow()
+    tested = LaneUnderTest(ledger=ledger)
+    tested.lane._crashes.passed(LIVE, 0, True)
+
+    async def facts() -> None:
+        for i in range(4):
+            tested.fetcher[LIVE] += events(1, start=i)
+            tested.fetcher.fetch(LIVE)
+            await eventually(lambda i=i: len(tested.sizes) == i + 1, 10, "a batch")
+        assert ledger.began == 1 and tested.lane.stage is Stage.FETCHING
+        ledger.go.set()
+
+    checking = asyncio.create_task(facts())
+    await tested.run(lambda: ledger.offsets and ledger.offsets[-1] == {LIVE: 4})
+    await checking
+    assert ledger.offsets == [{LIVE: 1}, {LIVE: 4}] and tested.sizes == [1, 1, 1, 1]
 
 
 async def test_a_lane_that_is_closed_commits_what_it_has_taken() -> None:
