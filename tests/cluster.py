@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from failsoft.topics.embedded.broker import HOST, KafkaFailed, cluster_id, free_port
+from tests.answers import Traps
 from tests.kafka import EmbeddedBroker, wait_for
 from tests.proxy import Proxy
 
@@ -73,6 +74,7 @@ class Cluster:
         self._folder = folder
         self.nodes: dict[int, Node] = {}
         self.proxies: dict[int, Proxy] = {}
+        self.traps = Traps()
         self._stack = ExitStack()
 
     @property
@@ -106,13 +108,14 @@ class Cluster:
         ports = _ports()
         one = cluster_id()
         self.nodes = {n: Node(one, folder / f"node-{n}", ports[n]["PLAINTEXT"], settings(n, ports)) for n in NODES}
-        self.proxies = {n: Proxy(ports[n]["proxy"], ports[n]["PROXIED"]) for n in NODES}
+        self.proxies = {n: Proxy(ports[n]["proxy"], ports[n]["PROXIED"], self.traps) for n in NODES}
         for proxy in self.proxies.values():
             self._stack.enter_context(proxy)
         self.whole()
 
     def whole(self) -> None:
         """Undoes all faults: heals networks, starts nodes, and waits until every replica is in sync."""
+        self.traps.clear()
         for proxy in self.proxies.values():
             proxy.latency(0.0)
             proxy.heal()

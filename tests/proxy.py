@@ -11,12 +11,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
+
+from tests.answers import Frames, RequestFault, Trap, Traps, answers, correlation
 
 HOST = "127.0.0.1"
 
@@ -30,6 +32,10 @@ WITHIN = 30.0
 """Seconds for an operation on the proxy's thread; it takes milliseconds."""
 
 
+_Treat = Callable[[bytes], tuple[int, float]]
+"""How often a message is passed on, and how late (seconds)."""
+
+
 class Way(StrEnum):
     """How the proxy treats bytes and new connections."""
 
@@ -41,12 +47,14 @@ class Way(StrEnum):
 class Proxy:
     """A proxy on ``port`` for a server on ``target``; use as ``with Proxy(port, target):``.
 
-    Connections that met a silence stay silent for ever, even after ``heal``, and neither end is notified.
+    Connections that met a silence stay silent for ever, even after ``heal``, and neither end is notified. ``traps``
+    catches single requests; with it, all that passes must be Kafka's protocol.
     """
 
-    def __init__(self, port: int, target: int) -> None:
+    def __init__(self, port: int, target: int, traps: Traps | None = None) -> None:
         self.port = port
         self._target = target
+        self._traps = traps
         self._latency = 0.0
         self._way = Way.OPEN
         self._links: set[_Link] = set()
@@ -97,6 +105,20 @@ class Proxy:
         self._do(self._heal())
 
     # --- on its thread ---
+
+    def deliver_later(self, request: bytes, seconds: float) -> None:
+        """Delivers a request on a connection of its own after ``seconds``, and drops its answer."""
+        task = self._loop.create_task(self._deliver_alone(request, seconds))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _deliver_alone(self, request: bytes, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        with suppress(OSError, asyncio.IncompleteReadError):
+            reader, writer = await asyncio.open_connection(HOST, self._target)
+            writer.write(request)
+            await reader.readexactly(4)
+            writer.close()
 
     def _do(self, what: Coroutine[Any, Any, None]) -> None:
         done: Future[None] = asyncio.run_coroutine_threadsafe(what, self._loop)
@@ -153,6 +175,8 @@ class _Link:
         self.silent = silent
         self._proxy = proxy
         self._writers = [client]
+        self._caught: dict[bytes, Trap] = {}  # by the correlation of the request that fell into it
+        self._dropped: set[bytes] = set()  # the correlations whose next answer is dropped
 
     async def carry(self, reader: asyncio.StreamReader, target: int) -> None:
         """Passes bytes until either end closes the connection, or ``abort``."""
@@ -162,17 +186,22 @@ class _Link:
             return
         back, forth = await asyncio.open_connection(HOST, target)
         self._writers.append(forth)
-        ways = [self._pump(reader, forth), self._pump(back, self._writers[0])]
+        ways = [self._pump(reader, forth, self._ask), self._pump(back, self._writers[0], self._answer)]
         await _first(*ways)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, treat: _Treat) -> None:
         underway: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(UNDERWAY)
-        await _first(self._take(reader, underway), self._deliver(underway, writer))
+        await _first(self._take(reader, underway, treat), self._deliver(underway, writer))
 
-    async def _take(self, reader: asyncio.StreamReader, underway: asyncio.Queue[tuple[float, bytes]]) -> None:
+    async def _take(
+        self, reader: asyncio.StreamReader, underway: asyncio.Queue[tuple[float, bytes]], treat: _Treat
+    ) -> None:
+        frames = Frames() if self._proxy._traps is not None else None
         while chunk := await reader.read(CHUNK):
-            if not self.silent:
-                await underway.put((time.monotonic() + self._proxy._latency, chunk))
+            for frame in frames.cut(chunk) if frames is not None else [chunk]:
+                copies, late = treat(frame) if frames is not None else (1, 0.0)
+                if not self.silent:
+                    await underway.put((time.monotonic() + self._proxy._latency + late, frame * copies))
         if self.silent:
             await asyncio.Event().wait()  # its end is not heard of either
         await underway.join()
@@ -186,6 +215,41 @@ class _Link:
                 writer.write(chunk)
                 await writer.drain()
             underway.task_done()
+
+    def _ask(self, request: bytes) -> tuple[int, float]:
+        """How often a request is passed on, and how late (seconds)."""
+        assert self._proxy._traps is not None
+        trap = self._proxy._traps.catch(request)
+        if trap is None:
+            return 1, 0.0
+        if trap.fault is RequestFault.STALE:
+            self._proxy.deliver_later(request, trap.seconds)
+            self.abort()
+            return 0, 0.0
+        self._caught[correlation(request)] = trap
+        return (2 if trap.fault is RequestFault.SENT_TWICE else 1), 0.0
+
+    def _answer(self, answer: bytes) -> tuple[int, float]:
+        """How often an answer is passed on, and how late (seconds)."""
+        number = answers(answer)
+        if number in self._dropped:
+            self._dropped.discard(number)
+            return 0, 0.0
+        trap = self._caught.pop(number, None)
+        match trap and trap.fault:
+            case RequestFault.LOST:
+                self.abort()
+                return 0, 0.0
+            case RequestFault.SILENT:
+                self.silent = True
+            case RequestFault.SENT_TWICE:
+                self._dropped.add(number)
+            case RequestFault.ANSWERED_TWICE:
+                return 2, 0.0
+            case RequestFault.LATE:
+                assert trap is not None
+                return 1, trap.seconds
+        return 1, 0.0
 
     def close(self) -> None:
         """Closes both ends in order."""

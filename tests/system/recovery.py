@@ -9,8 +9,9 @@ from tests.integration.verifier import Settlement, Verdict
 STALL = 40.0
 """Seconds until each lane answers again after any broker fault.
 
-A commit that hangs is given up after 20 s (workers.lanes.transaction). A worker that has ended starts again within a
-second, and may then wait for its group.
+A commit that hangs is given up after 12 s (workers.lanes.committer). A worker that has ended starts again within a
+second, and may then wait for its group. The next owner of its lanes waits for its open transaction: that times out
+after 8 s (workers.kafka.clients), and the broker looks for such transactions every 10 s.
 """
 
 

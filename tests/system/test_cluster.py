@@ -89,7 +89,7 @@ def test_the_coordinators_brokers_are_killed_and_come_back(cluster: Cluster, nam
 
     def disturb(settlement: Settlement) -> None:
         _kill(cluster, cluster.coordinator_of_group(name), settlement)
-        _kill(cluster, cluster.coordinator_of_transactions(f"{name}.0"), settlement)
+        _kill(cluster, cluster.coordinator_of_transactions(f"{name}.w-0"), settlement)
 
     _under_load(cluster, name, tmp_path, disturb)
 

@@ -25,17 +25,18 @@ FAILING = 200
 
 TAKEN_OVER = 30.0
 """Seconds from the silence until the other worker has answered in every lane. The session timeout is 6; the rest is a
-rebalance and the fencing of lanes on a busy machine.
+rebalance, and the wait for the silent worker's open transaction: 8 until it times out (workers.kafka.clients), and up
+to 10 until the broker looks.
 """
 
-GIVEN_UP = 35.0
-"""Seconds from the silence until a worker in a commit has ended: 20 for the commit (workers.lanes.transaction), at most
-5 to end (workers.process.composition), and a margin for a busy machine.
+GIVEN_UP = 27.0
+"""Seconds from the silence until a worker in a commit has ended: 12 for the commit (workers.lanes.committer), at most 5
+to end (workers.process.composition), and a margin for a busy machine.
 """
 
 BACK = 60.0
-"""Seconds from the healing until a worker that was only fetching is back. Its requests time out after 40 (aiokafka's
-own limit), and its connections are opened again.
+"""Seconds from the healing until a worker that was only fetching is back. Its requests time out after 10
+(workers.kafka.clients), and its connections are opened again.
 """
 
 

@@ -17,22 +17,30 @@ from tests.system.soak.brokers import Three
 from tests.system.soak.report import Report
 from tests.system.soak.run import soak
 from tests.system.soak.schedule import Fault, Kind, Options, plan
-from tests.system.soak.worker import BROKEN
+from tests.system.stops import ANONYMOUS, BEFORE_COMMIT, BROKEN, UNSTABLE
 
 TEETH = Options(events=2_400, minutes=0.4, workers=2, partitions=2, brokers=1)
-"""The options of a run with a broken lane protocol: one stopped worker suffices to show it."""
+"""The options of a run with workers that are broken on purpose: one stopped worker suffices to show it."""
 
 
-def teeth(at: float = 3.0) -> tuple[Fault, ...]:
-    """One fault: a worker is stopped before a commit, past its session timeout, and continued after the takeover."""
-    return (Fault(at, Kind.STOP_AT_COMMIT, 7.0, 0),)
+STOP_AT = {UNSTABLE: "before EndTxn", ANONYMOUS: BEFORE_COMMIT}
+"""Where the stopped worker's transaction stands when another worker takes over: with its offsets in it, so that these
+are unstable; and not begun, so that its generation is old before its offsets are sent."""
+
+TEETH_AT = 3.0
+"""Seconds after the first event: the workers are past their start."""
+
+
+def teeth(flaw: str) -> tuple[Fault, ...]:
+    """One fault: a worker is stopped in a commit, past its session timeout, and continued after the takeover."""
+    return (Fault(TEETH_AT, Kind.STOP_IN_COMMIT, 7.0, 0, STOP_AT[flaw]),)
 
 
 def main() -> int:
     """Returns 0 when the promise was kept and every fault was made, else 1."""
     given = _arguments()
-    if given.breaks:
-        options, schedule = TEETH, teeth()
+    if given.breaks or given.mends:
+        options, schedule = TEETH, teeth(given.breaks or given.mends)
     else:
         options = Options(
             given.events,
@@ -45,7 +53,7 @@ def main() -> int:
         )
         schedule = plan(options)
     if given.schedule:
-        print("\n".join(f"{f.at:7.1f} s  {f.kind}, {f.lasts:.1f} s, w{f.victim}" for f in schedule))
+        print("\n".join(f"{f.at:7.1f} s  {f.kind}, {f.lasts:.1f} s, w{f.victim} {f.moment}" for f in schedule))
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # run the clean-up, so that no worker or broker is left
     with contextlib.ExitStack() as stack:
@@ -60,12 +68,19 @@ def main() -> int:
             stack.callback(broker.stop)
             broker.start()
         name = f"soak-{uuid.uuid4().hex[:6]}"
-        report = soak(options, schedule, folder, broker, name, broken=bool(given.breaks), say=_say)
+        report = soak(options, schedule, folder, broker, name, changes=_changes(given), say=_say)
     print(machine.describe() + "\n")
     print(report.render())
     if given.json:
         given.json.write_text(json.dumps(report.as_json(), indent=1) + "\n")
     return _code(report)
+
+
+def _changes(given: argparse.Namespace) -> list[str]:
+    """How the workers differ from the product's. A stopped transaction must not time out before the takeover."""
+    if given.breaks:
+        return ["patient", given.breaks]
+    return ["patient"] if given.mends else []
 
 
 def _code(report: Report) -> int:
@@ -98,8 +113,11 @@ def _arguments() -> argparse.Namespace:
         metavar="FOLDER",
         help="keep logs, pipeline and the embedded Kafka's data in this folder",
     )
-    help = "break the lane protocol on purpose and stop one worker: the verifier must find it; exit code 1"
-    parser.add_argument("--break", dest="breaks", choices=[BROKEN], help=help)
+    teeth = parser.add_mutually_exclusive_group()
+    help = "break the workers on purpose and stop one in a commit: the verifier must find it; exit code 1"
+    teeth.add_argument("--break", dest="breaks", choices=BROKEN, help=help)
+    help = "the same stop with sound workers: nothing may be found"
+    teeth.add_argument("--not-break", dest="mends", choices=BROKEN, help=help)
     return parser.parse_args()
 
 

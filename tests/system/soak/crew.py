@@ -7,11 +7,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.integration.pipeline import Pipeline, Worker
-from tests.system.soak.worker import BROKEN
+from tests.system.stops import said
 
 LOOK = 0.1
 """Seconds between two checks for ended workers."""
@@ -49,7 +50,7 @@ class Crew:
     """Workers ``w0`` to ``w<n-1>`` of a pipeline.
 
     Attributes:
-        broken: their lanes run the broken protocol.
+        options: how they differ from the product's (tests.system.stops.OPTIONS).
         workers: the present worker of each id.
         ends: every end so far.
         starts: the number of starts so far.
@@ -57,7 +58,7 @@ class Crew:
 
     pipeline: Pipeline
     n: int
-    broken: bool = False
+    options: Sequence[str] = ()
     workers: dict[str, Worker] = field(default_factory=dict)
     ends: list[End] = field(default_factory=list)
     starts: int = 0
@@ -78,9 +79,8 @@ class Crew:
     def spawn(self, id: str) -> Worker:
         """Starts one more worker; it is started again only if its id is one of the crew's."""
         self.starts += 1
-        options = [BROKEN] if self.broken else []
         where = [str(self.pipeline.file), str(self.pipeline.folder), id]
-        return self.pipeline.spawn(id, [sys.executable, "-m", "tests.system.soak.worker", *where, *options])
+        return self.pipeline.spawn(id, [sys.executable, "-m", "tests.system.soak.worker", *where, *self.options])
 
     def __getitem__(self, number: int) -> Worker:
         with self._lock:
@@ -145,11 +145,6 @@ class Crew:
                     del back[id]
                     with self._lock:
                         self.workers[id] = self.spawn(id)
-
-
-def said(worker: Worker) -> str:
-    """What this process of the worker has logged."""
-    return worker.log.read_bytes()[worker.begins :].decode(errors="replace")
 
 
 def lanes(worker: Worker) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import threading
@@ -12,16 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
 from confluent_kafka import KafkaException
 
 from tests.integration import fleet
 from tests.integration.pipeline import Pipeline, Worker
 from tests.kafka import Broker, wait_for
-from tests.system.soak.crew import Crew, lanes, said
+from tests.system import stops
+from tests.system.soak.crew import Crew, lanes
 from tests.system.soak.schedule import TRACKS, Fault, Kind
 from tests.system.soak.traffic import Traffic
 from tests.system.soak.worker import DEAF, SEEN
+from tests.system.stops import WENT, is_stopped, said
 
 MOOD = {
     Kind.BAD_OUTPUT: "bad output",
@@ -33,13 +35,10 @@ MOOD = {
 }
 
 FREEZES_WITHIN = 20.0
-"""Seconds for a worker that is to stop before a commit to reach one."""
+"""Seconds for a worker that is to stop in a commit to reach one."""
 
 STOPS_WITHIN = 5.0
 """Seconds between the removal of the order's file and the process's stop."""
-
-STOPS, READ, WENT = "stops before a commit of lane ", "has read the offsets of lane {}\n", "went through"
-"""Lines that tests.system.soak.worker prints."""
 
 OWNED_WITHIN = 60.0
 """Seconds for the control plane to have an owner; the last one may just have been killed."""
@@ -49,6 +48,12 @@ STARTS_WITHIN = 120.0
 
 HAS_LANES_WITHIN = 15.0
 """Seconds to wait for a victim to have lanes; after that it is hit without lanes."""
+
+TAKES_OVER_WITHIN = 40.0
+"""Seconds until the group has given a stopped worker's lanes to another one: its session of 6, and a rebalance."""
+
+ANSWERS_WITHIN = 5.0
+"""Seconds for a worker that has the offsets to commit. One that must wait for the stopped transaction cannot."""
 
 COMMITS_WITHIN = 8.0
 """Seconds for a continued worker to commit or to end."""
@@ -179,43 +184,35 @@ class Faults:
             with suppress(ProcessLookupError):
                 worker.signal(signal.SIGCONT)
 
-    def _stop_at_commit(self, fault: Fault, done: Done) -> None:
-        """Stops a worker between scoring a batch and committing it, and continues it after the takeover.
+    def _stop_in_commit(self, fault: Fault, done: Done) -> None:
+        """Stops a worker at a moment of its next commit, and continues it after the others had time to take over.
 
-        With the broken lane protocol, the other workers have read the offsets by then. They fence the stopped worker
-        only after its commit (tests.system.soak.worker).
+        With workers that are broken on purpose it waits for more: another worker has read the offsets of a lane in that
+        commit, and has committed in it if the offsets let it.
         """
         worker = self._ready(fault)
-        freeze, gate = (self._pipeline.folder / name for name in (f"freeze.{worker.id}", "gate"))
-        freeze.touch()
+        order, gate = stops.order(self._pipeline, worker, fault.moment), self._pipeline.folder / "gate"
         with suppress(AssertionError):
-            wait_for(lambda: not freeze.exists(), FREEZES_WITHIN, "a commit to stop before")
+            wait_for(lambda: not order.exists(), FREEZES_WITHIN, "a commit to stop in")
         try:
-            freeze.unlink()  # removed before the worker did so: it will not stop
+            order.unlink()  # removed before the worker did so: it will not stop
             done.note = f"{worker.id} reached no commit"
             return
         except FileNotFoundError:
             with suppress(AssertionError):
-                wait_for(lambda: _stopped(self._crew[fault.victim]), STOPS_WITHIN, "it to stop")
+                wait_for(lambda: is_stopped(self._crew[fault.victim]), STOPS_WITHIN, "it to stop")
         worker = self._crew[fault.victim]  # it may have been killed and its successor stopped instead
-        if not _stopped(worker):
+        if not is_stopped(worker):
             done.note = f"{worker.id} was killed first"
             return
         done.lanes, done.began = lanes(worker), time.time()
         self._crew.asked(worker, done.kind)
-        gate.touch()
-        others = [w for w in self._crew.all() if w is not worker]
-        lane = said(worker).rpartition(STOPS)[2].split()[0]
-        read = {w.id: said(w).count(READ.format(lane)) for w in others}
         went = said(worker).count(WENT)
-        self._wait(fault.lasts)
-        if self._crew.broken:
-            with suppress(AssertionError):
-                wait_for(
-                    lambda: any(said(w).count(READ.format(lane)) > read[w.id] for w in others),
-                    FREEZES_WITHIN,
-                    "a takeover of the lane",
-                )
+        if self._crew.options:
+            gate.touch()
+            self._taken_over(worker)
+        else:
+            self._wait(fault.lasts)
         with suppress(ProcessLookupError):
             worker.signal(signal.SIGCONT)
         with suppress(AssertionError):
@@ -224,9 +221,22 @@ class Faults:
                 COMMITS_WITHIN,
                 "the zombie to commit or to end",
             )
-        gate.unlink()
+        gate.unlink(missing_ok=True)
         through = said(worker).count(WENT) > went
-        done.note = f"{worker.id}, whose commit " + ("went through" if through else "did not go through")
+        done.note = f"{worker.id} {fault.moment}, " + ("which went through" if through else "which did not go through")
+
+    def _taken_over(self, stopped: Worker) -> None:
+        """Waits until another worker has asked for the offsets, and then a while until it has committed in a lane."""
+        others = [w for w in self._crew.all() if w is not stopped]
+        begin = {w.id: len(said(w)) for w in others}
+        frozen = _committing(said(stopped))
+
+        def since() -> str:
+            return "\n".join(said(w)[begin[w.id] :] for w in others)
+
+        wait_for(lambda: stops.ASKED in since(), TAKES_OVER_WITHIN, "a takeover of the lanes")
+        with suppress(AssertionError):
+            wait_for(lambda: frozen & _committed(since()), ANSWERS_WITHIN, "a commit in a lane that was taken over")
 
     def _rolling(self, fault: Fault, done: Done) -> None:
         done.lanes = self._all
@@ -313,19 +323,27 @@ class Faults:
             return None
 
 
-def _stopped(worker: Worker) -> bool:
-    """Has the process stopped? It prints its line before it stops."""
-    try:
-        return bool(psutil.Process(worker.process.pid).status() == psutil.STATUS_STOPPED)
-    except psutil.NoSuchProcess:
-        return False
+def _committing(text: str) -> set[int]:
+    """The lanes of the commit in which a worker stopped last, according to its log."""
+    return _numbers(text.rpartition(stops.STOPS)[2].partition("\n")[0])
+
+
+def _committed(text: str) -> set[int]:
+    """The lanes that were committed, according to logs."""
+    lines = [line for line in text.splitlines() if line.startswith(stops.COMMITTED)]
+    return set().union(*map(_numbers, lines))
+
+
+def _numbers(line: str) -> set[int]:
+    """The numbers of the list at a line's end."""
+    return {int(n) for n in re.findall(r"\d+", line.rpartition("[")[2])}
 
 
 _DO: dict[Kind, Callable[[Any, Fault, Done], None]] = {
     Kind.KILL: Faults._kill,
     Kind.OWNER: Faults._owner,
     Kind.STOP: Faults._stop,
-    Kind.STOP_AT_COMMIT: Faults._stop_at_commit,
+    Kind.STOP_IN_COMMIT: Faults._stop_in_commit,
     Kind.ROLLING: Faults._rolling,
     Kind.STORM: Faults._storm,
     Kind.BROKER_RESTART: Faults._broker_restart,

@@ -43,11 +43,14 @@ def soak(
     broker: Broker,
     name: str,
     *,
-    broken: bool = False,
+    changes: Sequence[str] = (),
     delays: Sequence[str] = DELAYS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Runs a soak test and settles every event. ``broken``: run the broken lane protocol. Files are in ``folder``."""
+    """Runs a soak test and settles every event. Files are in ``folder``.
+
+    changes: how the workers differ from the product's (tests.system.stops.OPTIONS).
+    """
     pipeline = SoakPipeline(
         folder,
         broker.bootstrap,
@@ -59,7 +62,7 @@ def soak(
         after_failed_probes=2,
     )
     with running(pipeline) as settlement:
-        crew = Crew(pipeline, options.workers, broken)
+        crew = Crew(pipeline, options.workers, changes)
         rate = options.events / options.seconds
         traffic = Traffic(broker.bootstrap, pipeline.inputs[0], options.partitions, options.events, rate)
         watch = Watch(settlement)

@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tests.system.stops import BEFORE_COMMIT, MOMENTS
+
 
 class Kind(StrEnum):
     """The kinds of fault."""
 
     KILL = "kill -9"
     STOP = "SIGSTOP anywhere"
-    STOP_AT_COMMIT = "SIGSTOP before a commit"
+    STOP_IN_COMMIT = "SIGSTOP in a commit"
     ROLLING = "SIGTERM in turn"
     BROKER_RESTART = "broker restart"
     BROKER_KILL = "broker kill"
@@ -43,12 +45,14 @@ class Fault:
         kind: the kind of fault.
         lasts: its duration (seconds).
         victim: the number of the worker that it hits, for kinds that hit one worker.
+        moment: where a worker stops in a commit (tests.system.stops), for that kind.
     """
 
     at: float
     kind: Kind
     lasts: float
     victim: int
+    moment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ KILLS: Deck = {Kind.KILL: (0.0, 0.0)}
 PROCESSES: Deck = {
     Kind.OWNER: (0.0, 0.0),
     Kind.STOP: (7.0, 9.0),  # longer than the session timeout of 6 s
-    Kind.STOP_AT_COMMIT: (9.0, 11.0),
+    Kind.STOP_IN_COMMIT: (7.0, 11.0),
     Kind.ROLLING: (8.0, 8.0),
     Kind.STORM: (8.0, 8.0),
     Kind.BROKER_RESTART: (6.0, 6.0),
@@ -131,6 +135,7 @@ def _track(options: Options, deck: Deck, gap: tuple[float, float], draw: random.
         for kind in cards:
             lasts = draw.uniform(*deck[kind])
             victim = draw.randrange(options.workers)
+            moment = draw.choice((BEFORE_COMMIT, *MOMENTS)) if kind is Kind.STOP_IN_COMMIT else ""
             if at + lasts < options.seconds - CALM:
-                yield Fault(round(at, 3), kind, round(lasts, 3), victim)
+                yield Fault(round(at, 3), kind, round(lasts, 3), victim, moment)
             at += lasts + draw.uniform(*gap)
