@@ -19,8 +19,8 @@ from failsoft.workers.process import restart_policy
 log = structlog.get_logger("failsoft.supervisor")
 
 DRAIN = 45.0
-"""Seconds that workers have to end before SIGKILL. A drain takes at most 26 s, then stopping the clients and the threads
-5 s each."""
+"""Seconds that workers have to end before SIGKILL. A drain takes at most 26 s, and then stopping the clients and
+the threads 5 s each."""
 
 
 def command(arguments: Sequence[str]) -> list[str]:
