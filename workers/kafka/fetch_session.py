@@ -66,7 +66,12 @@ class FetchSession:
         return list(self._wanted)
 
     def want(self, partition: Partition, offset: int, max_bytes: int) -> None:
-        """Fetch ``partition`` from ``offset`` on, at most ``max_bytes`` at once."""
+        """Fetch ``partition`` from ``offset`` on, at most ``max_bytes`` at once. It becomes the last in a full request.
+
+        A broker fills an answer in the order of the request, and sends a batch over ``max_bytes`` only if it comes
+        first. Without a session, such a batch behind a partition with always more records would never come.
+        """
+        self._wanted.pop(partition, None)
         self._wanted[partition] = (offset, max_bytes)
         self._changed.add(partition)
 
