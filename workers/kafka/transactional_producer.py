@@ -196,14 +196,18 @@ class TransactionalProducer:
 
     async def _write(self, queues: Queues) -> None:
         """Send the batches, one a partition at a time, until all are in the logs."""
-        tried = 0
+        tried, trouble = 0, self._requests.trouble_log()
         while queues:
             parts, leaderless = next_requests(queues, self._client.cluster.leader_for_partition)
+            for partition in leaderless[:1]:
+                self._requests.trouble = f"no leader of {partition.topic}-{partition.partition}"
             answers = await together(*(self._send(node, batches, queues) for node, batches in parts))
             after = max([*answers, Remedy.METADATA if leaderless else Remedy.DONE], key=lambda a: a.value)
-            tried = tried + 1 if after is not Remedy.DONE else 0
-            if after is not Remedy.DONE:
-                await self._requests.pause(after, tried)
+            if after is Remedy.DONE:
+                tried, trouble = 0, self._requests.trouble_log()
+                continue
+            tried += 1
+            await self._requests.pause(after, tried, trouble)
 
     async def _send(self, node: int, batches: Mapping[TopicPartition, bytes], queues: Queues) -> Remedy:
         """Send one request. Removes the batches that are in the logs; a retry sends the same bytes."""
