@@ -80,6 +80,10 @@ class FetchSession:
         if self._wanted.pop(partition, None) is not None:
             self._changed.add(partition)
 
+    def contains(self, partition: Partition) -> bool:
+        """Whether the last request left ``partition`` in the session."""
+        return partition in self._sent
+
     def sent(self, partition: Partition) -> int | None:
         """The offset at which the answer to the last request begins for ``partition``; None if it is not in it."""
         place = self._sent.get(partition)
