@@ -135,6 +135,8 @@ ONLY = {
         "workers/lanes/assignment.py",
         "workers/fleet/sync.py",  # sends reports independently of Faust
         "workers/lanes/restore.py",
+        "workers/kafka/group_client.py",
+        "workers/kafka/group_coordinator.py",  # ends where aiokafka's joins again
         "workers/kafka/membership.py",  # uses aiokafka's group coordinator
         "workers/kafka/chunk.py",  # unpacks record batches with aiokafka's C code
         "workers/kafka/fetch_position.py",
