@@ -32,7 +32,7 @@ SPRUNG_WITHIN = 30.0
 """Seconds for a worker to send the request that a trap waits for; it may be starting again."""
 
 LATE = {
-    RequestFault.LATE: 3.0,  # within the request's timeout of 10: the answer counts
+    RequestFault.LATE: 1.5,  # within the producer's timeout of 2.5: the answer counts
     RequestFault.STALE: 1.0,  # some transactions later
 }
 

@@ -99,7 +99,7 @@ class Fetcher:
         """Prepare; ``run`` fetches.
 
         Args:
-            client: a client that is connected to the cluster. It is not closed.
+            client: a client of its own that is connected to the cluster. ``stop`` closes it.
             deliver: takes each chunk. It may call the fetcher's methods. What it raises ends ``run``.
             failed: told once when a partition cannot be fetched. It is not fetched again until ``read``.
             max_wait_ms: how long a broker waits for the first record, in milliseconds.
@@ -187,13 +187,20 @@ class Fetcher:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._ended.set()
 
+    @property
+    def client(self) -> AIOKafkaClient:
+        """The client, also for questions about offsets. A heartbeat must not wait for them: a client opens one
+        connection at a time.
+        """
+        return self._client
+
     async def stop(self) -> None:
-        """End ``run``, and return when it has ended."""
-        if self._end is None:
-            return
-        if not self._end.done():
-            self._end.set_result(None)
-        await self._ended.wait()
+        """End ``run``, wait for its end, and close the client."""
+        if self._end is not None:
+            if not self._end.done():
+                self._end.set_result(None)
+            await self._ended.wait()
+        await self._client.close()
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -52,6 +52,8 @@ class TransactionalProducer:
         transactional_id: of one process at a time; a later one fences an earlier one. None writes at least once.
         timeout_ms: milliseconds after which the broker aborts a transaction by itself. Readers and the next owners of
             the partitions wait for at most this long when the process dies.
+        replicas_timeout_ms: milliseconds for which a leader waits for its replicas. Below the client's timeout, or a
+            leader's refusal comes too late.
         transactions_v2: use transactions v2 (KIP-890) where the cluster has them: each transaction has an epoch of its
             own, so a late copy of a request can do no harm. The partitions are added by requests of their own all the
             same: where brokers were left to add them, one that found the coordinator busy waited for 20 ms.
@@ -64,12 +66,13 @@ class TransactionalProducer:
         transactional_id: str | None,
         timeout_ms: int,
         *,
+        replicas_timeout_ms: int = 2_000,
         transactions_v2: bool = True,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._client = client
         self._id = transactional_id
-        self._timeout_ms = timeout_ms
+        self._timeout_ms, self._replicas_timeout_ms = timeout_ms, replicas_timeout_ms
         self._may_use_v2 = transactions_v2
         self._requests = RequestLoop(client, sleep)
         self._producer = requests.NO_PRODUCER
@@ -211,7 +214,7 @@ class TransactionalProducer:
 
     async def _send(self, node: int, batches: Mapping[TopicPartition, bytes], queues: Queues) -> Remedy:
         """Send one request. Removes the batches that are in the logs; a retry sends the same bytes."""
-        request = requests.produce(self._id, self._timeout_ms, batches, adds=self._v2)
+        request = requests.produce(self._id, self._replicas_timeout_ms, batches, adds=self._v2)
         response = await self._requests.send(node, request, LEADERS)
         if response is None:
             return Remedy.METADATA

@@ -288,5 +288,8 @@ async def test_cancellation_ends_every_task() -> None:
 
 
 async def test_stop_before_run_returns() -> None:
-    """A worker may end before it has begun."""
-    await asyncio.wait_for(Desk(FakeClient(FakeCluster({}))).fetcher.stop(), WITHIN)
+    """A worker may end before it has begun. The client is closed all the same."""
+    desk = Desk(FakeClient(FakeCluster({})))
+    assert desk.fetcher.client is desk.client and not desk.client.closed
+    await asyncio.wait_for(desk.fetcher.stop(), WITHIN)
+    assert desk.client.closed

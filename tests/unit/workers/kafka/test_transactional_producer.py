@@ -81,6 +81,15 @@ async def test_a_transaction_is_five_requests_in_three_rounds() -> None:
     assert s.visible() == [b"x"] and s.committed() == (1, "!")
 
 
+async def test_the_timeout_of_a_leaders_replicas_is_not_that_of_the_transaction() -> None:
+    """A leader must refuse before its answer is given up; a transaction lasts for several tries."""
+    s = await Setting(replicas_timeout_ms=20).start()
+    await s.commit(b"x")
+    sent = {type(t).__name__: t for t in s.client.sent}
+    assert sent["ProduceRequest_v8"].timeout == 20
+    assert sent["InitProducerIdRequest_v3"].transaction_timeout_ms == 1000
+
+
 async def test_with_transactions_v2_each_transaction_has_its_epoch() -> None:
     """EndTxn returns the next epoch, in which sequences begin at 0. The partitions are added as before."""
     s = await Setting(broker=ModelBroker(OUT, v2=True)).start()
