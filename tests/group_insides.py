@@ -8,14 +8,20 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from aiokafka.client import AIOKafkaClient
-from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 
 
 def _takes(function: Any, *names: str) -> bool:
     """Whether ``function`` has these parameters, besides others."""
     return set(names) <= set(inspect.signature(function).parameters)
+
+
+def _sends(function: Any, request: str, by: str = "_send_req") -> bool:
+    """Whether ``function`` sends a request of this class by the method that failsoft overrides."""
+    return {request, by} <= set(function.__code__.co_names)
 
 
 def _tells_errors() -> bool:
@@ -57,8 +63,26 @@ GROUP: dict[str, Callable[[], object]] = {
         "self.member_id = " in inspect.getsource(GroupCoordinator.__init__)
     ),
     "aiokafka.consumer.subscription_state:SubscriptionState": _waits_for_an_assignment,
-    "aiokafka.client:AIOKafkaClient._wait_on_metadata": lambda: (
-        _takes(AIOKafkaClient._wait_on_metadata, "topic")
-        and inspect.iscoroutinefunction(AIOKafkaClient._wait_on_metadata)
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._group_instance_id": lambda: (
+        "self._group_instance_id = group_instance_id" in inspect.getsource(GroupCoordinator.__init__)
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._session_timeout_ms": lambda: (
+        "self._session_timeout_ms = session_timeout_ms" in inspect.getsource(GroupCoordinator.__init__)
+    ),
+    "aiokafka.client:ConnectionGroup": lambda: (
+        inspect.signature(AIOKafkaClient.send).parameters["group"].default is ConnectionGroup.DEFAULT
+        and inspect.signature(AIOKafkaClient.ready).parameters["group"].default is ConnectionGroup.DEFAULT
+    ),
+    "aiokafka.protocol.group:JoinGroupRequest": lambda: _sends(
+        CoordinatorGroupRebalance.perform_group_join, "JoinGroupRequest"
+    ),
+    "aiokafka.protocol.group:SyncGroupRequest": lambda: (
+        _sends(CoordinatorGroupRebalance._on_join_follower, "SyncGroupRequest", "_send_sync_group_request")
+        and _sends(CoordinatorGroupRebalance._on_join_leader, "SyncGroupRequest", "_send_sync_group_request")
+        and "_send_req" in CoordinatorGroupRebalance._send_sync_group_request.__code__.co_names
+    ),
+    "aiokafka.protocol.group:HeartbeatRequest": lambda: _sends(GroupCoordinator._do_heartbeat, "HeartbeatRequest"),
+    "aiokafka:AIOKafkaConsumer._client": lambda: (
+        "self._client = AIOKafkaClient(" in inspect.getsource(AIOKafkaConsumer.__init__)
     ),
 }

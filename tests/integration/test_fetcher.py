@@ -75,7 +75,6 @@ async def reading(bootstrap: str) -> AsyncIterator[Reader]:
         yield reader
     finally:
         await reader.fetcher.stop()
-        await client.close()
         await run
 
 

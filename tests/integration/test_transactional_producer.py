@@ -28,11 +28,7 @@ SOON = 20.0
 """Seconds. Generous, so that a busy machine does not fail the test; a third of TIMEOUT_MS."""
 
 NO_GROUP = -1
-KINDS = [
-    pytest.param({"transactions_v2": False}, id="v1"),
-    pytest.param({}, id="v2"),
-    pytest.param({"brokers_add": True}, id="v2, brokers add"),
-]
+KINDS = [pytest.param({"transactions_v2": False}, id="v1"), pytest.param({}, id="v2")]
 
 
 class Place:

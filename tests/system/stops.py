@@ -152,13 +152,12 @@ def _anonymous() -> None:
 OPTIONS: Mapping[str, Callable[[], None]] = {
     "dynamic": _dynamic,
     "transactions-v1": partial(_transactions, transactions_v2=False),
-    "brokers-add": partial(_transactions, brokers_add=True),
     "patient": _patient,
     UNSTABLE: _unstable,
     ANONYMOUS: _anonymous,
 }
-"""Dynamic members, not static ones; transactions without KIP-890; transactions to which the brokers add themselves;
-transactions that a broker aborts after a minute; and the broken workers."""
+"""Dynamic members, not static ones; transactions without KIP-890; transactions that a broker aborts after a minute; and
+the broken workers."""
 
 
 # --- the test's side --------------------------------------------------------------------------------------------------

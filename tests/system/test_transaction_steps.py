@@ -53,8 +53,8 @@ class Variant:
 
     @property
     def moments(self) -> list[str]:
-        """The steps of a transaction with this protocol."""
-        return [BEFORE_COMMIT, *(m for m in MOMENTS if "ToTxn" not in m or "brokers-add" not in self.options)]
+        """The steps of a transaction."""
+        return [BEFORE_COMMIT, *MOMENTS]
 
     def goes_through(self, moment: str) -> bool | None:
         """Does a transaction that was stopped at ``moment`` commit? None if chance decides."""
@@ -91,7 +91,6 @@ VARIANTS = (
     PATIENT,
     Variant(options=("patient", "dynamic")),
     Variant(options=("patient", "transactions-v1")),
-    Variant(options=("patient", "brokers-add")),
     Variant(same_id=True),
     Variant(outlasts=True, options=()),
     Variant(outlasts=True, options=("dynamic",)),

@@ -93,6 +93,7 @@ PURE_WORKERS = {
     "workers/kafka/member.py",
     "workers/kafka/request_errors.py",
     "workers/kafka/fetch_session.py",
+    "workers/kafka/fetch_marks.py",
     "workers/lanes/batch_size.py",
     "workers/lanes/crash_marks.py",
     "workers/lanes/retry_schedule.py",
@@ -134,8 +135,11 @@ ONLY = {
         "workers/lanes/assignment.py",
         "workers/fleet/sync.py",  # sends reports independently of Faust
         "workers/lanes/restore.py",
+        "workers/kafka/group_client.py",
+        "workers/kafka/group_coordinator.py",  # ends where aiokafka's joins again
         "workers/kafka/membership.py",  # uses aiokafka's group coordinator
         "workers/kafka/chunk.py",  # unpacks record batches with aiokafka's C code
+        "workers/kafka/fetch_position.py",
         "workers/kafka/fetch_protocol.py",
         "workers/kafka/fetch_records.py",  # decodes what aiokafka cannot
         "workers/kafka/fetcher.py",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 
-from failsoft.workers.kafka import fetch_records, offset_fetch
+from failsoft.workers.kafka import fetch_records
 from failsoft.workers.kafka.chunk import Chunk
 from failsoft.workers.kafka.fetcher import Fetcher
+from failsoft.workers.kafka.group_client import GroupClient
 from failsoft.workers.kafka.list_offsets import list_offsets
 from failsoft.workers.kafka.membership import GroupSettings, Membership
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
@@ -24,7 +26,24 @@ FETCH_WAIT_MS = 50
 """Milliseconds for which a broker holds a fetch that finds nothing. A partition that is fetched again meanwhile waits
 for the end of it. An empty fetch costs little, because a fetch session names no partitions in it."""
 
-REQUEST_TIMEOUT_MS = 10_000
+PRODUCER_TIMEOUT_MS = 2_500
+"""Milliseconds for the answer to a request of the producer. When answers get lost in silence, the request must be sent
+again while its transaction is open: three tries fit into TRANSACTION_TIMEOUT_MS."""
+
+REPLICAS_TIMEOUT_MS = 2_000
+"""Milliseconds for which a leader waits for its replicas. It says so before the producer gives its answer up."""
+
+FETCHER_TIMEOUT_MS = 5_000
+"""Milliseconds for the answer to a fetch, or to a request for offsets. A client opens one connection at a time, so a
+broker that is away also holds up the others for this time. The heartbeats have a client of their own."""
+
+GROUP_TIMEOUT_MS = 2_000
+"""Milliseconds for the answer to a heartbeat, or for a connection. A member that has lost its coordinator has to find
+the new one within its session of 6 s, and the one that it asks, or connects to, may be away as well."""
+
+JOIN_MARGIN_MS = 5_000
+"""A join is answered when all members have joined, at the latest after the rebalance timeout. A member that gave up
+earlier would join anew, and hold up the others again. As Kafka's own client, this one waits for so much longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +59,23 @@ class Clients:
     worker_id: str
 
     def membership(self) -> Membership:
-        """The worker's membership in the group, on a client of its own that is used for fetches too."""
-        offset_fetch.install()
-        fetch_records.install()
+        """The worker's membership in the group."""
         settings = GroupSettings(self.pipeline.names.group, self.worker_id)
-        return Membership(self._client(), settings)
+        joins = self._client(settings.rebalance_timeout_ms + JOIN_MARGIN_MS)
+        return Membership(GroupClient(joins, **self._options(GROUP_TIMEOUT_MS)), settings)
 
-    def fetcher(
+    async def start_fetcher(
         self,
-        client: AIOKafkaClient,
+        topics: Collection[str],
         deliver: Callable[[Chunk], None],
         failed: Callable[[TopicPartition, Exception], None],
     ) -> Fetcher:
-        """What fetches the records of all lanes."""
+        """What fetches the records of all lanes, on a client that knows ``topics``.
+
+        aiokafka's errors are raised, as when no broker answers.
+        """
+        client = await self._start(FETCHER_TIMEOUT_MS)
+        await client.set_topics(topics)
         return Fetcher(client, deliver, failed, max_wait_ms=FETCH_WAIT_MS)
 
     @property
@@ -67,20 +90,28 @@ class Clients:
         """
         exactly_once = self.pipeline.guarantee == "exactly_once"
         transactional_id = self.pipeline.names.transactional_id(self.worker_id) if exactly_once else None
-        client = self._client()
-        await client.bootstrap()
-        producer = TransactionalProducer(client, transactional_id, TRANSACTION_TIMEOUT_MS)
+        client = await self._start(PRODUCER_TIMEOUT_MS)
+        producer = TransactionalProducer(
+            client, transactional_id, TRANSACTION_TIMEOUT_MS, replicas_timeout_ms=REPLICAS_TIMEOUT_MS
+        )
         await producer.start()
         return producer
 
-    def _client(self) -> AIOKafkaClient:
+    async def _start(self, request_timeout_ms: int) -> AIOKafkaClient:
+        client = self._client(request_timeout_ms)
+        await client.bootstrap()
+        return client
+
+    def _client(self, request_timeout_ms: int) -> AIOKafkaClient:
         """A client with connections of its own. The broker answers the requests of a connection one after the other."""
-        return AIOKafkaClient(
-            **self.pipeline.connection(),
-            client_id=self.worker_id,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-            retry_backoff_ms=50,
-        )
+        return AIOKafkaClient(**self._options(request_timeout_ms))
+
+    def _options(self, request_timeout_ms: int) -> dict[str, Any]:
+        return self.pipeline.connection() | {
+            "client_id": self.worker_id,
+            "request_timeout_ms": request_timeout_ms,
+            "retry_backoff_ms": 50,
+        }
 
     def reporter(self) -> AIOKafkaProducer:
         """The producer of the worker's reports to the owner."""
@@ -99,6 +130,7 @@ class Clients:
 
     def reader(self) -> AIOKafkaConsumer:
         """A consumer without a group, with which a lane restores the answers for ``last_known``."""
+        fetch_records.install()
         return AIOKafkaConsumer(
             **self.pipeline.connection(),
             client_id=f"{self.worker_id}.restore",

@@ -66,7 +66,12 @@ class FetchSession:
         return list(self._wanted)
 
     def want(self, partition: Partition, offset: int, max_bytes: int) -> None:
-        """Fetch ``partition`` from ``offset`` on, at most ``max_bytes`` at once."""
+        """Fetch ``partition`` from ``offset`` on, at most ``max_bytes`` at once. It becomes the last in a full request.
+
+        A broker fills an answer in the order of the request, and sends a batch over ``max_bytes`` only if it comes
+        first. Without a session, such a batch behind a partition with always more records would never come.
+        """
+        self._wanted.pop(partition, None)
         self._wanted[partition] = (offset, max_bytes)
         self._changed.add(partition)
 
@@ -74,6 +79,10 @@ class FetchSession:
         """Do not fetch ``partition`` any more."""
         if self._wanted.pop(partition, None) is not None:
             self._changed.add(partition)
+
+    def contains(self, partition: Partition) -> bool:
+        """Whether the last request left ``partition`` in the session."""
+        return partition in self._sent
 
     def sent(self, partition: Partition) -> int | None:
         """The offset at which the answer to the last request begins for ``partition``; None if it is not in it."""

@@ -17,6 +17,8 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 
 from failsoft.workers.kafka.chunk import Chunk
+from failsoft.workers.kafka.fetch_marks import KnownMarks, Marks, SessionMarks
+from failsoft.workers.kafka.fetch_position import FetchPosition
 from failsoft.workers.kafka.fetch_protocol import FetchAnswer, FetchCall, PartitionAnswer
 from failsoft.workers.kafka.fetch_session import FetchSession
 from failsoft.workers.kafka.partition_errors import (
@@ -59,36 +61,12 @@ hear of all topics. Then the topic is taken for deleted."""
 
 
 @dataclass(slots=True, eq=False)
-class _Position:
-    """One partition that is read.
-
-    Attributes:
-        tp: the partition.
-        offset: the next offset to fetch.
-        paused: not fetched until ``resume``.
-        failed: not fetched until ``read``.
-        node: the broker whose session contains it; None while it is not fetched.
-        preferred: the replica that the leader named; None is the leader itself.
-        unknown: how often in a row it was unknown.
-        doubted: its offset was out of range once, of a broker that may not be the leader any more.
-    """
-
-    tp: TopicPartition
-    offset: int
-    paused: bool = False
-    failed: bool = False
-    node: int | None = None
-    preferred: int | None = None
-    unknown: int = 0
-    doubted: bool = False
-
-
-@dataclass(slots=True, eq=False)
 class _Broker:
     """One broker with its session. ``wake`` is set when the session may have something to fetch."""
 
     node: int
     session: FetchSession = field(default_factory=FetchSession)
+    marks: SessionMarks = field(default_factory=SessionMarks)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -99,7 +77,8 @@ class Fetcher:
     enough, also in ``deliver``, and ``resume`` when it has taken them. So no partition waits for another one.
 
     All methods belong to the event loop, and cost the same for any number of partitions. A change takes effect with the
-    broker's next request: at once, or when the one in flight is answered, at most ``max_wait_ms`` later.
+    broker's next request: at once, or when the one in flight is answered, at most ``max_wait_ms`` later, and GATHER
+    after an answer with few records.
 
     Attributes:
         partition_bytes: the most bytes of a partition in one answer. A change applies to each partition from its next
@@ -120,7 +99,7 @@ class Fetcher:
         """Prepare; ``run`` fetches.
 
         Args:
-            client: a client that is connected to the cluster. It is not closed.
+            client: a client of its own that is connected to the cluster. ``stop`` closes it.
             deliver: takes each chunk. It may call the fetcher's methods. What it raises ends ``run``.
             failed: told once when a partition cannot be fetched. It is not fetched again until ``read``.
             max_wait_ms: how long a broker waits for the first record, in milliseconds.
@@ -132,10 +111,9 @@ class Fetcher:
         self._client, self._deliver, self._failed = client, deliver, failed
         self._max_wait_ms, self._max_bytes, self._rack = max_wait_ms, max_bytes, client_rack
         self._retry_after = retry_after
-        self._positions: dict[TopicPartition, _Position] = {}
-        self._marks: dict[TopicPartition, tuple[int, int]] = {}  # high watermark and last stable offset
+        self._positions: dict[TopicPartition, FetchPosition] = {}
         self._brokers: dict[int, _Broker] = {}
-        self._astray: set[_Position] = set()  # those without a known leader
+        self._astray: set[FetchPosition] = set()  # those without a known leader
         self._metadata_wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[None] | None = None  # while it runs: resolved by what ends it
@@ -147,10 +125,8 @@ class Fetcher:
         """Fetch ``tp`` from ``offset`` on. What is in flight for another offset is dropped."""
         position = self._positions.get(tp)
         if position is None:
-            position = self._positions[tp] = _Position(tp, offset)
-            if all(broker.session.sent(tp) is None for broker in self._brokers.values()):
-                self._marks.pop(tp, None)  # old. A session that still has it repeats a mark only when it changes.
-        position.offset = offset
+            position = self._positions[tp] = FetchPosition(tp, offset)
+        position.offset, position.known = offset, KnownMarks()
         position.paused = position.failed = position.doubted = False
         position.unknown = 0
         self._place(position)
@@ -175,12 +151,20 @@ class Fetcher:
                 self._place(position)
 
     def highwater(self, tp: TopicPartition) -> int | None:
-        """The high watermark of ``tp`` in the last answer with it; None before the first, and when it is not read."""
-        return self._marks[tp][0] if tp in self._positions and tp in self._marks else None
+        """The high watermark of ``tp`` by the last answer. None when it is not read, and after each ``read`` until the
+        answer to a request that was sent later. ``pause`` keeps it.
+        """
+        marks = self._known(tp)
+        return None if marks is None else marks[0]
 
     def stable(self, tp: TopicPartition) -> int | None:
         """The last stable offset of ``tp``, up to which it can be read, as ``highwater`` gives the other mark."""
-        return self._marks[tp][1] if tp in self._positions and tp in self._marks else None
+        marks = self._known(tp)
+        return None if marks is None else marks[1]
+
+    def _known(self, tp: TopicPartition) -> Marks | None:
+        position = self._positions.get(tp)
+        return None if position is None else position.known.marks
 
     # --- running ---
 
@@ -203,13 +187,20 @@ class Fetcher:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._ended.set()
 
+    @property
+    def client(self) -> AIOKafkaClient:
+        """The client, also for questions about offsets. A heartbeat must not wait for them: a client opens one
+        connection at a time.
+        """
+        return self._client
+
     async def stop(self) -> None:
-        """End ``run``, and return when it has ended."""
-        if self._end is None:
-            return
-        if not self._end.done():
-            self._end.set_result(None)
-        await self._ended.wait()
+        """End ``run``, wait for its end, and close the client."""
+        if self._end is not None:
+            if not self._end.done():
+                self._end.set_result(None)
+            await self._ended.wait()
+        await self._client.close()
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -227,7 +218,9 @@ class Fetcher:
             while broker.session.idle:
                 broker.wake.clear()
                 await broker.wake.wait()
-            call = FetchCall(broker.session.request(), self._max_wait_ms, self._max_bytes, self._rack)
+            content = broker.session.request()
+            broker.marks.sent(content, broker.session.contains)
+            call = FetchCall(content, self._max_wait_ms, self._max_bytes, self._rack)
             try:
                 answer: FetchAnswer = await self._client.send(broker.node, call, group=CONNECTION)
             except KafkaError as error:
@@ -240,11 +233,13 @@ class Fetcher:
                 continue
             failures = 0
             if broker.session.answered(answer.error, answer.session_id):
+                self._note_marks(broker, answer)
                 for part in answer.partitions:
                     self._take(broker, part)
                 # Even 0 lets the tasks run that the chunks have woken, so that the next request has what they resume.
                 await asyncio.sleep(max(answer.throttle_ms / 1000, self._pause(answer)))
             else:
+                broker.marks.lost()
                 log.info("node %s ended the fetch session (Kafka's error code %s)", broker.node, answer.error)
                 await asyncio.sleep(self._retry_after)
 
@@ -253,11 +248,21 @@ class Fetcher:
         size = sum(len(part.records) for part in answer.partitions if part.records)
         return GATHER if 0 < size < GATHER_BYTES else 0.0
 
+    def _note_marks(self, broker: _Broker, answer: FetchAnswer) -> None:
+        if answer.throttle_ms and not answer.partitions:
+            broker.marks.lost()  # the broker has not looked at any partition
+            return
+        for part in answer.partitions:
+            marks = None if part.error else (part.highwater, part.stable)
+            broker.marks.told(part[:2], marks)
+            position = self._positions.get(TopicPartition(part.topic, part.partition))
+            if marks and position is not None and position.known.marks:
+                position.known.marks = marks
+        broker.marks.answered()
+
     def _take(self, broker: _Broker, part: PartitionAnswer) -> None:
         """Use one partition of an answer."""
         tp = TopicPartition(part.topic, part.partition)
-        if not part.error:
-            self._marks[tp] = (part.highwater, part.stable)
         position = self._positions.get(tp)
         if position is None or position.node != broker.node:
             return  # forgotten, paused or moved while the request was in flight
@@ -278,7 +283,7 @@ class Fetcher:
 
     # --- where to fetch ---
 
-    def _place(self, position: _Position) -> None:
+    def _place(self, position: FetchPosition) -> None:
         """Put a partition into the session of the broker to fetch it from, and out of any other."""
         fetched = not (position.paused or position.failed)
         node = self._node(position) if fetched else None
@@ -289,6 +294,7 @@ class Fetcher:
             self._astray.discard(position)
             broker = self._brokers.get(node) or self._add(node)
             broker.session.want(position.tp, position.offset, self.partition_bytes)
+            broker.marks.want(position.tp, position.known)
             broker.wake.set()
         elif fetched:
             self._astray.add(position)
@@ -296,7 +302,7 @@ class Fetcher:
         else:
             self._astray.discard(position)
 
-    def _node(self, position: _Position) -> int | None:
+    def _node(self, position: FetchPosition) -> int | None:
         if position.preferred is not None:
             return position.preferred
         leader: int | None = self._client.cluster.leader_for_partition(position.tp)
@@ -337,11 +343,14 @@ class Fetcher:
                 continue
             position.preferred = None
             if leader != position.node:
+                # Another broker is asked afresh. Those above keep the doubt for which they were asked again.
+                position.doubted = False
                 self._place(position)
 
     def _disconnected(self, broker: _Broker) -> None:
         """Start a new session, and fetch from the leader what this node was only the preferred replica of."""
         broker.session.lost()
+        broker.marks.lost()
         for partition in broker.session.wanted():
             position = self._positions[TopicPartition(*partition)]
             if position.preferred is not None:
@@ -351,7 +360,7 @@ class Fetcher:
 
     # --- what fails ---
 
-    def _troubled(self, position: _Position, code: int) -> None:
+    def _troubled(self, position: FetchPosition, code: int) -> None:
         """A broker refused one partition: try it again after new metadata, or give it up."""
         if code == OFFSET_OUT_OF_RANGE and not position.doubted:
             # Since version 11 a follower answers too, and a former leader may lack the newest offsets.
@@ -367,7 +376,7 @@ class Fetcher:
         self._astray.add(position)
         self._metadata_wanted.set()
 
-    def _unknown(self, position: _Position) -> bool:
+    def _unknown(self, position: FetchPosition) -> bool:
         """Count that a partition was unknown. Returns True when it is given up."""
         position.unknown += 1
         if position.unknown < UNKNOWN_TRIES:
@@ -375,7 +384,7 @@ class Fetcher:
         self._give_up(position, UNKNOWN_TOPIC_OR_PARTITION)
         return True
 
-    def _give_up(self, position: _Position, code: int) -> None:
+    def _give_up(self, position: FetchPosition, code: int) -> None:
         position.failed = True
         self._place(position)
         self._failed(position.tp, partition_error(code, position.tp, position.offset))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from aiokafka import TopicPartition
@@ -12,6 +13,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.protocol.offset import OffsetRequest
 
 from failsoft.workers.kafka.partition_errors import PASSING, partition_error
+from failsoft.workers.kafka.trouble_log import TroubleLog
 
 RETRY_AFTER = 0.1
 """Seconds until a leader that failed is asked again, after new metadata."""
@@ -26,8 +28,10 @@ async def list_offsets(
     *,
     read_committed: bool = True,
     retry_after: float = RETRY_AFTER,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[TopicPartition, int]:
-    """The first or the end offset of each partition. Asks until all are known: the caller bounds the time.
+    """The first or the end offset of each partition. Asks until all are known: the caller bounds the time. The log says
+    what it waits for (``TroubleLog``).
 
     Args:
         client: a client that is connected to the cluster.
@@ -35,12 +39,14 @@ async def list_offsets(
         which: the first offset that is kept, or the offset after the last record.
         read_committed: the latest is the last stable offset, up to which committed records can be read.
         retry_after: seconds until a leader that failed is asked again.
+        clock: the monotonic clock (seconds).
 
     Raises:
         KafkaError: for an error that does not pass, such as a lack of authorization.
     """
     left = dict.fromkeys(partitions)
     found: dict[TopicPartition, int] = {}
+    trouble = TroubleLog(clock)
     while left:
         by_leader: dict[int, list[TopicPartition]] = {}
         for tp in left:
@@ -50,11 +56,15 @@ async def list_offsets(
             elif leader != -1:
                 by_leader.setdefault(leader, []).append(tp)
         asked = (_of(client, node, tps, _TIMESTAMPS[which], read_committed) for node, tps in by_leader.items())
-        for answer in await asyncio.gather(*asked):
+        why = ""
+        for answer, reason in await asyncio.gather(*asked):
             found |= answer
+            why = reason or why
         for tp in found:
             left.pop(tp, None)
         if left:
+            tp = next(iter(left))
+            trouble.note(f"the {which} offset of {tp.topic}-{tp.partition}: {why or 'it has no leader'}")
             await client.force_metadata_update()
             if any(client.cluster.leader_for_partition(tp) in (None, -1, *by_leader) for tp in left):
                 await asyncio.sleep(retry_after)  # the new metadata names no other broker to ask
@@ -63,8 +73,8 @@ async def list_offsets(
 
 async def _of(
     client: AIOKafkaClient, node: int, tps: list[TopicPartition], timestamp: int, read_committed: bool
-) -> dict[TopicPartition, int]:
-    """The offsets that one broker knows now; without those for which it is the wrong one, or not ready."""
+) -> tuple[dict[TopicPartition, int], str]:
+    """The offsets that one broker knows now, without those for which it is the wrong one, or not ready; and why."""
     topics: dict[str, list[tuple[int, int]]] = {}
     for tp in tps:
         topics.setdefault(tp.topic, []).append((tp.partition, timestamp))
@@ -73,9 +83,10 @@ async def _of(
         answer = await client.send(node, request)
     except IncompatibleBrokerVersion:
         raise
-    except KafkaError:  # no connection, or no answer: such errors pass
-        return {}
+    except KafkaError as error:  # no connection, or no answer: such errors pass
+        return {}, f"node {node}: no answer ({error!r})"
     found: dict[TopicPartition, int] = {}
+    why = ""
     for topic, parts in answer.topics:
         for partition, code, _timestamp, offset in parts:
             tp = TopicPartition(topic, partition)
@@ -83,4 +94,6 @@ async def _of(
                 found[tp] = offset
             elif code not in PASSING:
                 raise partition_error(code, tp)
-    return found
+            else:
+                why = f"node {node}: Kafka's error code {code}"
+    return found, why

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka.client import AIOKafkaClient
-from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
 
+from failsoft.workers.kafka.group_coordinator import StrictCoordinator
 from failsoft.workers.kafka.member import GroupMember
+from failsoft.workers.kafka.request_loop import RequestLoop
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +46,22 @@ class Membership:
     def __init__(self, client: AIOKafkaClient, settings: GroupSettings) -> None:
         self.client = client
         self._settings = settings
-        self._coordinator: GroupCoordinator | None = None
+        self._coordinator: StrictCoordinator | None = None
 
     async def join(self, topics: Sequence[str], listener: ConsumerRebalanceListener) -> None:
         """Join the group, subscribed to ``topics``. Returns after the first assignment, which may be empty.
 
-        aiokafka's errors are raised, as when no broker answers or the group may not be read.
+        aiokafka's errors are raised, as when no broker answers or the group may not be read; RequestRefused for a topic
+        that may not be seen; MemberRemoved as in ``check``.
         """
         await self.client.bootstrap()
         self.client.set_topics(topics)
-        for topic in topics:
-            await self.client._wait_on_metadata(topic)
+        await RequestLoop(self.client).know(topics)
         subscription = SubscriptionState()
         subscription.subscribe(topics=set(topics), listener=listener)
         assigned = subscription.wait_for_assignment()
         s = self._settings
-        self._coordinator = GroupCoordinator(
+        self._coordinator = StrictCoordinator(
             self.client,
             subscription,
             group_id=s.group,
@@ -72,7 +74,11 @@ class Membership:
             # Never: this worker does not fetch with aiokafka, which would take it for idle and leave for good.
             max_poll_interval_ms=math.inf,
         )
-        await assigned
+        try:
+            await assigned
+        except KafkaError:
+            self.check()
+            raise
 
     def member(self) -> GroupMember:
         """Who this worker is in the present generation. To be read when partitions are assigned, and kept until they
@@ -83,12 +89,20 @@ class Membership:
         return GroupMember(self._settings.group, c.generation, c.member_id, self._settings.instance_id)
 
     def check(self) -> None:
-        """Raise the group's error, if it refused this member or its coordination has ended.
+        """Raise the group's error, if it refused this member or its coordination has ended. MemberRemoved: the group
+        has this member no longer, and the process must end.
 
         aiokafka reports these errors only to a pending fetch of its consumer, so a worker must poll for them.
         """
-        if self._coordinator is not None:
+        if self._coordinator is None:
+            return
+        try:
             self._coordinator.check_errors()
+        except Exception:
+            if self._coordinator.removed is None:
+                raise
+        if self._coordinator.removed is not None:
+            raise self._coordinator.removed
 
     async def stop(self) -> None:
         """Stop the heartbeat and close the connections. A static member does not leave its group: it may come back

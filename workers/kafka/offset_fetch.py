@@ -2,8 +2,9 @@
 
 Since OffsetFetch v2, a broker that is no longer the group's coordinator, or that is still loading, returns one error
 code for the whole response and lists no partitions. aiokafka 0.14 checks the error codes of the partitions only. It
-returns no offsets and no error, so a lane that opens at that moment starts at the beginning and answers every event a
-second time. This happened in a rolling restart of three brokers (docs/decisions/0008-leaderless-markers.md).
+returns no offsets and no error, so a consumer starts at the beginning. In a rolling restart of three brokers a lane
+answered every event a second time (docs/decisions/0008-leaderless-markers.md). Lanes now read their offsets with
+``stable_offsets.py``; this is for Faust's consumer.
 """
 
 from __future__ import annotations

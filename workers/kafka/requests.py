@@ -90,7 +90,9 @@ def add_offsets(transactional_id: str, producer: Producer, group: str) -> OneVer
 def produce(
     transactional_id: str | None, timeout_ms: int, batches: Mapping[TopicPartition, bytes], adds: bool
 ) -> OneVersion:
-    """One batch for each partition. ``adds``: the broker adds the partitions to the transaction (v12)."""
+    """One batch for each partition. ``timeout_ms``: how long the leader waits for its replicas, in milliseconds.
+    ``adds``: the broker adds the partitions to the transaction (v12).
+    """
     if adds:
         flexible = [(t, rows, END) for t, rows in by_topics((p, (p.partition, b, END)) for p, b in batches.items())]
         struct = ProduceRequest_v12(transactional_id, ACKS_ALL, timeout_ms, flexible, END)

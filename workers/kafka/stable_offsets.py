@@ -29,9 +29,9 @@ async def stable_offsets(
     not final. A partition without a committed offset is in neither.
 
     An offset is not final while the last owner's transaction with it is open. It is then committed or aborted, at the
-    latest when it times out: ask again. A coordinator that moves, loads or is away is asked until it answers; the
-    caller sets a bound in time, and cancels. An error is never taken for "no offset": a lane would begin at the start
-    of its topic and answer every event a second time (docs/decisions/0008-leaderless-markers.md).
+    latest when it times out: ask again. A coordinator that moves, loads or is away is asked until it answers. There
+    is no bound in time: a lane that is closed no longer waits. An error is never taken for "no offset": a lane would
+    begin at the start of its topic and answer every event a second time (docs/decisions/0008-leaderless-markers.md).
 
     Args:
         client: a bootstrapped client.

@@ -10,6 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from failsoft.topics import admin
+from failsoft.workers.kafka import fetch_records
 from failsoft.workers.settings import Settings
 
 AT_ONCE = 2_000
@@ -35,6 +36,7 @@ async def reader(pipeline: Settings, topic: str) -> AsyncIterator[Reader]:
     KafkaUnreachable.
     """
     count = await partitions(pipeline, topic)
+    fetch_records.install()
     consumer = AIOKafkaConsumer(
         **pipeline.connection(),
         client_id="failsoft",

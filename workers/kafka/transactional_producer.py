@@ -52,13 +52,11 @@ class TransactionalProducer:
         transactional_id: of one process at a time; a later one fences an earlier one. None writes at least once.
         timeout_ms: milliseconds after which the broker aborts a transaction by itself. Readers and the next owners of
             the partitions wait for at most this long when the process dies.
+        replicas_timeout_ms: milliseconds for which a leader waits for its replicas. Below the client's timeout, or a
+            leader's refusal comes too late.
         transactions_v2: use transactions v2 (KIP-890) where the cluster has them: each transaction has an epoch of its
-            own, so a late copy of a request can do no harm.
-        brokers_add: with transactions v2, leave it to the leaders and the group's coordinator to add themselves to the
-            transaction. That saves a round trip. But a leader that finds the coordinator busy, with the markers of
-            the last transaction or with another leader's request, waits 20 ms before it asks again. Measured (ratio of
-            the median to aiokafka's own producer, back to back, 4 partitions): on three brokers 1.16 against 0.77, on
-            one broker one in ten transactions took 20 ms longer.
+            own, so a late copy of a request can do no harm. The partitions are added by requests of their own all the
+            same: where brokers were left to add them, one that found the coordinator busy waited for 20 ms.
         sleep: waits for some seconds before a retry.
     """
 
@@ -68,15 +66,14 @@ class TransactionalProducer:
         transactional_id: str | None,
         timeout_ms: int,
         *,
+        replicas_timeout_ms: int = 2_000,
         transactions_v2: bool = True,
-        brokers_add: bool = False,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._client = client
         self._id = transactional_id
-        self._timeout_ms = timeout_ms
+        self._timeout_ms, self._replicas_timeout_ms = timeout_ms, replicas_timeout_ms
         self._may_use_v2 = transactions_v2
-        self._brokers_add = brokers_add
         self._requests = RequestLoop(client, sleep)
         self._producer = requests.NO_PRODUCER
         self._sequences = Sequences()
@@ -169,11 +166,10 @@ class TransactionalProducer:
             await self._take_epoch(self._producer)
         # 2. Tell the coordinator what the transaction will have, in two requests at once. A leader that checked a batch
         #    while these are under way would be told to come again later.
-        if not (self._v2 and self._brokers_add):
-            partitions = partitions_of(outputs)
-            adds = [requests.add_partitions(self._id, self._producer, partitions)] if partitions else []
-            adds.append(requests.add_offsets(self._id, self._producer, member.group))
-            await together(*(self._requests.ask(add, TRANSACTION, self._id) for add in adds))
+        partitions = partitions_of(outputs)
+        adds = [requests.add_partitions(self._id, self._producer, partitions)] if partitions else []
+        adds.append(requests.add_offsets(self._id, self._producer, member.group))
+        await together(*(self._requests.ask(add, TRANSACTION, self._id) for add in adds))
         # 3. The outputs and, beside them, the offsets. A broker that checks both at once tells one to come again; 2 ms
         #    later it does. One after the other took about as long.
         queues = seal(outputs, self._producer, self._sequences, transactional=True)
@@ -203,18 +199,22 @@ class TransactionalProducer:
 
     async def _write(self, queues: Queues) -> None:
         """Send the batches, one a partition at a time, until all are in the logs."""
-        tried = 0
+        tried, trouble = 0, self._requests.trouble_log()
         while queues:
             parts, leaderless = next_requests(queues, self._client.cluster.leader_for_partition)
+            for partition in leaderless[:1]:
+                self._requests.trouble = f"no leader of {partition.topic}-{partition.partition}"
             answers = await together(*(self._send(node, batches, queues) for node, batches in parts))
             after = max([*answers, Remedy.METADATA if leaderless else Remedy.DONE], key=lambda a: a.value)
-            tried = tried + 1 if after is not Remedy.DONE else 0
-            if after is not Remedy.DONE:
-                await self._requests.pause(after, tried)
+            if after is Remedy.DONE:
+                tried, trouble = 0, self._requests.trouble_log()
+                continue
+            tried += 1
+            await self._requests.pause(after, tried, trouble)
 
     async def _send(self, node: int, batches: Mapping[TopicPartition, bytes], queues: Queues) -> Remedy:
         """Send one request. Removes the batches that are in the logs; a retry sends the same bytes."""
-        request = requests.produce(self._id, self._timeout_ms, batches, adds=self._v2)
+        request = requests.produce(self._id, self._replicas_timeout_ms, batches, adds=self._v2)
         response = await self._requests.send(node, request, LEADERS)
         if response is None:
             return Remedy.METADATA

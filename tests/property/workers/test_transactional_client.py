@@ -173,16 +173,13 @@ class Transactions(RuleBasedStateMachine):
         verifies=st.booleans(),
         remembers=st.sampled_from([0, 5]),
         markers_after=st.integers(0, 3),
-        brokers_add=st.booleans(),
         unused=st.booleans(),
     )
-    def cluster(
-        self, v2: bool, verifies: bool, remembers: int, markers_after: int, brokers_add: bool, unused: bool
-    ) -> None:
+    def cluster(self, v2: bool, verifies: bool, remembers: int, markers_after: int, unused: bool) -> None:
         """``unused``: the cluster has transactions v2, and the client does without."""
         broker = ModelBroker(OUTPUTS, v2=v2, verifies=verifies, remembers=remembers, markers_after=markers_after)
         self.loop = asyncio.new_event_loop()
-        options = {"brokers_add": brokers_add, "transactions_v2": not unused}
+        options = {"transactions_v2": not unused}
         self.world = World(Network(broker), **options)
         self.run(self.world.take_over())
 

@@ -74,6 +74,7 @@ class FakeClient:
         topics: the topics that were added.
         requests: the fetch requests, in order.
         groups: the groups of connections that were used.
+        closed: whether it was closed.
     """
 
     cluster: FakeCluster
@@ -83,6 +84,7 @@ class FakeClient:
     topics: set[str] = field(default_factory=set)
     requests: asyncio.Queue[Sent] = field(default_factory=asyncio.Queue)
     groups: set[object] = field(default_factory=set)
+    closed: bool = False
 
     async def send(self, node: int, request: FetchCall, *, group: object = 0) -> FetchAnswer:
         self.groups.add(group)
@@ -109,6 +111,9 @@ class FakeClient:
 
     def add_topic(self, topic: str) -> None:
         self.topics.add(topic)
+
+    async def close(self) -> None:
+        self.closed = True
 
     async def next(self) -> Sent:
         """The next request. Raises TimeoutError if none comes."""
@@ -155,4 +160,4 @@ async def running(leaders: dict[TopicPartition, int] | None = None) -> AsyncIter
     finally:
         await asyncio.wait_for(desk.fetcher.stop(), WITHIN)
         await asyncio.wait_for(run, WITHIN)
-        assert not desk.client.cluster.listeners
+        assert desk.client.closed and not desk.client.cluster.listeners

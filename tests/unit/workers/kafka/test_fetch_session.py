@@ -95,6 +95,17 @@ def test_without_a_session_every_request_is_full() -> None:
     assert session.request() == FetchContent(4, 1, [], [])
 
 
+def test_partitions_take_turns_without_a_session() -> None:
+    """One that goes on is named last, so each comes first in time: only the first gets a batch over its bytes."""
+    session = FetchSession()
+    session.want(A, 5, 100)
+    session.want(B, 6, 100)
+    session.request()
+    session.answered(0, NO_SESSION)
+    session.want(A, 9, 100)
+    assert session.request().partitions == [(B, 6, 100), (A, 9, 100)]
+
+
 def test_a_session_that_the_broker_ended_is_started_again() -> None:
     """It ends one that has no partitions left."""
     session = _started()

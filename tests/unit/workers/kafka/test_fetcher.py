@@ -166,24 +166,80 @@ async def test_what_is_forgotten_is_dropped_and_not_fetched() -> None:
         assert desk.fetcher.highwater(B) == 9
 
 
-async def test_the_marks_are_known_as_far_as_the_session_has_told_them() -> None:
-    """A session repeats a mark only when it changes. So a mark counts too that came for a partition which was paused,
-    or forgotten and read again before the next request; but not one from before the partition left the session.
+async def test_a_partition_that_is_read_again_waits_for_its_marks() -> None:
+    """All of a broker's partitions are revoked and come back: its session still has them, with their old marks. They
+    are known again after an answer to a request that was sent later, which repeats only what has changed.
     """
+    async with running() as desk:
+        fetcher = desk.fetcher
+        fetcher.read(A, 0)
+        fetcher.read(B, 0)
+        (await desk.next()).answer(part(A, high=5), part(B, high=6))
+        in_flight = await desk.next()
+        assert (fetcher.highwater(A), fetcher.stable(A)) == (5, 4)
+        fetcher.forget([A, B])
+        assert fetcher.highwater(A) is fetcher.stable(A) is None
+        fetcher.read(A, 0)
+        fetcher.read(B, 0)
+        in_flight.answer(part(A, high=7))
+        sent = await desk.next()
+        assert sent.content == FetchContent(1, 2, [], []), "the session is as it was"
+        assert fetcher.highwater(A) is fetcher.highwater(B) is fetcher.stable(B) is None
+        sent.answer(part(B, high=8))
+        await desk.next()
+        assert (fetcher.highwater(A), fetcher.stable(A)) == (7, 6), "confirmed, as the answer leaves it out"
+        assert (fetcher.highwater(B), fetcher.stable(B)) == (8, 7)
+
+
+async def test_pause_keeps_the_marks() -> None:
+    """A paused rung still has its records. Marks that come for it meanwhile count too."""
     async with running() as desk:
         desk.fetcher.read(A, 0)
         desk.fetcher.read(B, 0)
-        sent = await desk.next()
+        first = await desk.next()
         desk.fetcher.pause(A)
-        desk.fetcher.forget([B])
-        desk.fetcher.read(B, 0)
-        sent.answer(part(A, high=5), part(B, high=6))
-        sent = await desk.next()
-        assert (desk.fetcher.highwater(A), desk.fetcher.stable(B)) == (5, 5)
-        desk.fetcher.forget([A])
-        assert sent.content.forgotten == [A] and desk.fetcher.highwater(A) is None
+        first.answer(part(A, high=5), part(B))
+        second = await desk.next()
+        assert (desk.fetcher.highwater(A), second.content.forgotten) == (5, [A])
+        second.answer(part(B))
+        third = await desk.next()
+        desk.fetcher.resume(A)
+        assert desk.fetcher.highwater(A) == 5
+        third.answer(part(B))
+        (await desk.next()).answer(part(A, high=6))
+        await desk.next()
+        assert desk.fetcher.highwater(A) == 6
+
+
+@pytest.mark.parametrize("how", ["lost", "refused", "throttled", "failed"])
+async def test_only_an_answer_that_says_so_confirms_marks(how: str) -> None:
+    """Not one that never came, that has an error, or in which the broker looked at no partition."""
+    async with running() as desk:
         desk.fetcher.read(A, 0)
-        assert desk.fetcher.highwater(A) is desk.fetcher.stable(A) is None
+        desk.fetcher.read(B, 0)
+        (await desk.next()).answer(part(A, high=5), part(B))
+        (await desk.next()).answer()
+        sent = await desk.next()
+        desk.fetcher.read(A, 0)
+        sent.answer()
+        sent = await desk.next()
+        if how == "lost":
+            sent.fail()
+        elif how == "refused":
+            sent.answer(error=70, session=0)
+        elif how == "throttled":
+            sent.answer(throttle=1)
+        else:
+            sent.answer(part(A, error=56, high=-1))
+        sent = await desk.next()
+        assert desk.fetcher.highwater(A) is None
+        while A not in sent.asked and how != "throttled":
+            sent.answer()
+            sent = await desk.next()
+        assert desk.fetcher.highwater(A) is None
+        sent.answer(*([] if how == "throttled" else [part(A, high=6)]))
+        await desk.next()
+        assert desk.fetcher.highwater(A) == (5 if how == "throttled" else 6)
 
 
 async def test_no_request_is_sent_while_nothing_is_wanted() -> None:
@@ -232,5 +288,8 @@ async def test_cancellation_ends_every_task() -> None:
 
 
 async def test_stop_before_run_returns() -> None:
-    """A worker may end before it has begun."""
-    await asyncio.wait_for(Desk(FakeClient(FakeCluster({}))).fetcher.stop(), WITHIN)
+    """A worker may end before it has begun. The client is closed all the same."""
+    desk = Desk(FakeClient(FakeCluster({})))
+    assert desk.fetcher.client is desk.client and not desk.client.closed
+    await asyncio.wait_for(desk.fetcher.stop(), WITHIN)
+    assert desk.client.closed

@@ -124,6 +124,24 @@ async def test_an_offset_out_of_range_is_told_when_the_leader_repeats_it() -> No
         assert isinstance(desk.failures[0][1], OffsetOutOfRangeError)
 
 
+async def test_a_move_ends_the_doubt_about_an_offset() -> None:
+    """A third broker may be a former leader as well: its first refusal is no second one."""
+    async with running() as desk:
+        desk.fetcher.read(A, 40)
+        desk.client.next_leaders = {A: 2}
+        (await desk.next()).answer(part(A, error=OUT_OF_RANGE))
+        assert (await desk.next()).node == 2
+        desk.client.next_leaders = {A: 3}
+        assert await desk.client.force_metadata_update()
+        third = await desk.next()
+        assert third.node == 3
+        third.answer(part(A, error=OUT_OF_RANGE))
+        again = await desk.next()
+        assert again.node == 3 and not desk.failures
+        again.answer(part(A, error=OUT_OF_RANGE))
+        await eventually(lambda: desk.failures, WITHIN, "the failure")
+
+
 async def test_a_partition_that_stays_unknown_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the broker says so or the metadata: after many tries in a row the topic is taken for deleted."""
     monkeypatch.setattr(module, "UNKNOWN_TRIES", 4)

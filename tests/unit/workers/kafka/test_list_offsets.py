@@ -82,6 +82,30 @@ async def test_what_passes_is_tried_again(failure: int | Exception) -> None:
     assert len(client.asked) == 3 and client.updates == 2
 
 
+@pytest.mark.parametrize(
+    ("leader", "failure", "why"),
+    [
+        (1, KafkaConnectionError("gone"), "node 1: no answer (KafkaConnectionError('gone'))"),
+        (1, -78, "node 1: Kafka's error code 78"),
+        (-1, 3, "it has no leader"),
+    ],
+)
+async def test_a_long_wait_is_logged_with_its_reason(
+    caplog: pytest.LogCaptureFixture, leader: int, failure: int | Exception, why: str
+) -> None:
+    """A lane that cannot open is not silent."""
+    client = _client({A: leader}, {A: [failure, failure, 9]})
+    asking = asyncio.create_task(
+        list_offsets(client, [A], "earliest", retry_after=0.001, clock=lambda: 6.0 * client.updates)
+    )
+    while client.updates < 2:
+        await asyncio.sleep(0)
+    client.next_leaders = {A: 4}
+    assert await asyncio.wait_for(asking, 5) == {A: 9 if leader > 0 else 3}
+    (record,) = caplog.records
+    assert record.getMessage() == f"still trying after 6 s: the earliest offset of t-0: {why}"
+
+
 @pytest.mark.parametrize("leader", [None, -1])
 async def test_a_leader_is_waited_for(leader: int | None) -> None:
     """The caller bounds the time, by cancellation."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.client import ConnectionGroup
 from aiokafka.errors import (
     CoordinatorNotAvailableError,
     GroupAuthorizationFailedError,
@@ -17,11 +18,12 @@ from aiokafka.errors import (
     RequestTimedOutError,
 )
 
-from failsoft.workers.kafka import requests
+from failsoft.workers.kafka import fetcher, requests
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.protocol import EndTxnResponse_v5, OffsetCommitResponse_v8
 from failsoft.workers.kafka.request_errors import Code, Remedy
 from failsoft.workers.kafka.request_loop import (
+    ANY,
     AnswerIncomplete,
     ClientFenced,
     CoordinatorKind,
@@ -29,6 +31,7 @@ from failsoft.workers.kafka.request_loop import (
     RequestRefused,
     together,
 )
+from failsoft.workers.kafka.transactional_producer import LEADERS
 
 A0, A1 = TopicPartition("a", 0), TopicPartition("a", 1)
 END = requests.end_transaction("t", (7, 3), bumps=True)
@@ -72,7 +75,7 @@ class Answers:
         self.waits.append(seconds)
 
     def loop(self) -> RequestLoop:
-        return RequestLoop(self, self.sleep)  # type: ignore[arg-type]
+        return RequestLoop(self, self.sleep, lambda: 2.0 * len(self.waits))  # type: ignore[arg-type]
 
 
 def _give(answers: list[Any]) -> Any:
@@ -80,6 +83,12 @@ def _give(answers: list[Any]) -> Any:
     if isinstance(found, BaseException):
         raise found
     return found
+
+
+async def test_no_connection_is_one_of_aiokafkas_own() -> None:
+    """A request on the connection of aiokafka's group coordinator would wait behind a join, which takes seconds."""
+    names = {*(kind.connection for kind in CoordinatorKind), ANY, LEADERS, fetcher.CONNECTION}
+    assert len(names) == 5 and names.isdisjoint(ConnectionGroup)
 
 
 async def test_the_coordinator_is_looked_up_once() -> None:
@@ -91,10 +100,10 @@ async def test_the_coordinator_is_looked_up_once() -> None:
     await loop.ask(COMMIT, GROUP, "g")
     assert client.calls == [
         ("lookup", TRANSACTION, "t"),
-        (1, "EndTxn", TRANSACTION),
-        (1, "EndTxn", TRANSACTION),
+        (1, "EndTxn", "transaction"),
+        (1, "EndTxn", "transaction"),
         ("lookup", GROUP, "g"),
-        (2, "OffsetCommit", GROUP),
+        (2, "OffsetCommit", "group"),
     ]
     assert client.waits == [] and loop.trouble == "" and loop.lost == 0
 
@@ -106,10 +115,10 @@ async def test_a_coordinator_that_moved_is_looked_up_again() -> None:
     await loop.ask(END, TRANSACTION, "t")
     assert [call for call in client.calls if call[0] != "metadata"] == [
         ("lookup", TRANSACTION, "t"),
-        (1, "EndTxn", TRANSACTION),
+        (1, "EndTxn", "transaction"),
         ("lookup", TRANSACTION, "t"),
-        (2, "EndTxn", TRANSACTION),
-        (2, "EndTxn", TRANSACTION),
+        (2, "EndTxn", "transaction"),
+        (2, "EndTxn", "transaction"),
     ]
     assert client.waits == [0.002, 0.004]
     assert loop.trouble == "EndTxn refused: COORDINATOR_LOAD_IN_PROGRESS"
@@ -163,7 +172,7 @@ async def test_a_lookup_is_repeated_or_final_by_the_same_table() -> None:
     """A coordinator that is not there yet is waited for; a group that may not be used is an error."""
     client = Answers([_ended()], [CoordinatorNotAvailableError(), NodeNotReadyError(), 5])
     await client.loop().ask(END, TRANSACTION, "t")
-    assert client.calls[-1] == (5, "EndTxn", TRANSACTION) and len(client.waits) == 2
+    assert client.calls[-1] == (5, "EndTxn", "transaction") and len(client.waits) == 2
     with pytest.raises(RequestRefused, match="FindCoordinator refused: GROUP_AUTHORIZATION_FAILED"):
         await Answers([], [GroupAuthorizationFailedError()]).loop().ask(COMMIT, GROUP, "g")
 
@@ -178,7 +187,7 @@ async def test_a_request_for_any_broker_needs_no_lookup() -> None:
     """An idempotent producer gets its id from whichever broker."""
     client = Answers([_ended()])
     await client.loop().ask(END)
-    assert client.calls == [(9, "EndTxn", None)]
+    assert client.calls == [(9, "EndTxn", ANY)]
 
 
 async def test_topics_are_waited_for_and_a_forbidden_one_is_an_error() -> None:
@@ -202,8 +211,35 @@ async def test_metadata_is_asked_for_only_where_it_may_help() -> None:
     client = Answers([])
     for after, asked in ((Remedy.MARKERS, 0), (Remedy.WAIT, 0), (Remedy.METADATA, 1), (Remedy.COORDINATOR, 1)):
         client.calls.clear()
-        await client.loop().pause(after, 1)
+        loop = client.loop()
+        await loop.pause(after, 1, loop.trouble_log())
         assert len(client.calls) == asked
+
+
+async def test_a_request_that_waits_long_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that cannot open is not silent. Each try takes 2 s here: after three, and then after five more."""
+    client = Answers([_ended(Code.COORDINATOR_LOAD_IN_PROGRESS)] * 9 + [_ended()])
+    await client.loop().ask(END, TRANSACTION, "t")
+    assert [r.getMessage() for r in caplog.records] == [
+        f"still trying after {seconds} s: EndTxn refused: COORDINATOR_LOAD_IN_PROGRESS" for seconds in (6, 16)
+    ]
+    assert {r.levelname for r in caplog.records} == {"WARNING"}
+
+
+@pytest.mark.parametrize("what", ["lookup", "metadata"])
+async def test_a_wait_for_a_coordinator_or_for_metadata_says_why(caplog: pytest.LogCaptureFixture, what: str) -> None:
+    """The next request cannot even be sent."""
+    client = Answers([_ended()], [CoordinatorNotAvailableError()] * 4 + [1])
+    loop = client.loop()
+    if what == "lookup":
+        await loop.ask(END, TRANSACTION, "t")
+    else:
+        client.force_metadata_update = lambda: client.known.update({"a": {0}} if len(client.waits) > 2 else {})  # type: ignore[method-assign]
+        await loop.know(["a"])
+    (record,) = caplog.records
+    assert {"lookup": "FindCoordinator refused: COORDINATOR_NOT_AVAILABLE", "metadata": "no metadata of a"}[
+        what
+    ] in record.getMessage()
 
 
 async def test_the_first_error_ends_all_of_them() -> None:

@@ -81,18 +81,25 @@ async def test_a_transaction_is_five_requests_in_three_rounds() -> None:
     assert s.visible() == [b"x"] and s.committed() == (1, "!")
 
 
-@pytest.mark.parametrize("brokers_add", [False, True])
-async def test_with_transactions_v2_each_transaction_has_its_epoch(brokers_add: bool) -> None:
-    """EndTxn returns the next epoch, in which sequences begin at 0; the brokers may add the partitions themselves."""
-    s = await Setting(broker=ModelBroker(OUT, v2=True), brokers_add=brokers_add).start()
+async def test_the_timeout_of_a_leaders_replicas_is_not_that_of_the_transaction() -> None:
+    """A leader must refuse before its answer is given up; a transaction lasts for several tries."""
+    s = await Setting(replicas_timeout_ms=20).start()
+    await s.commit(b"x")
+    sent = {type(t).__name__: t for t in s.client.sent}
+    assert sent["ProduceRequest_v8"].timeout == 20
+    assert sent["InitProducerIdRequest_v3"].transaction_timeout_ms == 1000
+
+
+async def test_with_transactions_v2_each_transaction_has_its_epoch() -> None:
+    """EndTxn returns the next epoch, in which sequences begin at 0. The partitions are added as before."""
+    s = await Setting(broker=ModelBroker(OUT, v2=True)).start()
     assert s.producer.transactions_v2
     epochs = []
     for number in range(3):
         epochs.append(s.producer.producer[1])
         await s.commit(b"%d" % number, offset=number + 1)
     assert epochs == [0, 1, 2] and s.producer.producer[1] == 3
-    assert {"Produce_v12", "TxnOffsetCommit_v5", "EndTxn_v5"} <= set(s.names())
-    assert ("AddPartitionsToTxn_v0" in s.names()) is not brokers_add
+    assert {"AddPartitionsToTxn_v0", "Produce_v12", "TxnOffsetCommit_v5", "EndTxn_v5"} <= set(s.names())
     assert s.visible() == [b"0", b"1", b"2"] and s.committed() == (3, "!")
 
 
