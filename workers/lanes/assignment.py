@@ -132,7 +132,7 @@ class Lanes(Service):  # type: ignore[misc]
         d = self._deps
         self._committer = Committer(self._producer, d.exactly_once, d.wall, d.clock, d.reporter.transaction)
         self._membership = self._clients.membership()
-        self._fetcher = self._clients.fetcher(self._membership.client, self._deliver, self._cannot_fetch)
+        self._fetcher = await self._clients.start_fetcher(self._topics, self._deliver, self._cannot_fetch)
         self._run("committer", self._committer.run())
         self._run("fetcher", self._fetcher.run())
         self._watchdog = threading.Thread(target=self._watchdog_loop, name="failsoft-watchdog", daemon=True)
@@ -164,10 +164,10 @@ class Lanes(Service):  # type: ignore[misc]
         """Ask the broker for the rungs' end offsets. A paused rung is not fetched, so no fetch reports them."""
         while not self.should_stop:
             ladder = [tp for lane in self.lanes.values() for tp in lane.ladder]
-            if ladder and self._membership is not None:
+            if ladder and self._fetcher is not None:
                 try:
                     self.ends = await asyncio.wait_for(
-                        list_offsets(self._membership.client, ladder, "latest"), MEASURE_EVERY
+                        list_offsets(self._fetcher.client, ladder, "latest"), MEASURE_EVERY
                     )
                 except (KafkaError, TimeoutError) as e:
                     log.info("cannot measure the rungs now", why=str(e))  # the gauges keep their last values
@@ -309,12 +309,12 @@ class Lanes(Service):  # type: ignore[misc]
     async def _stable_offsets(
         self, tps: Set[TopicPartition]
     ) -> tuple[Mapping[TopicPartition, tuple[int, str]], Set[TopicPartition]]:
-        assert self._membership is not None
-        return await stable_offsets(self._membership.client, self._clients.group, tps)
+        assert self._fetcher is not None
+        return await stable_offsets(self._fetcher.client, self._clients.group, tps)
 
     async def _earliest(self, tps: Set[TopicPartition]) -> Mapping[TopicPartition, int]:
-        assert self._membership is not None
-        return await list_offsets(self._membership.client, list(tps), "earliest")
+        assert self._fetcher is not None
+        return await list_offsets(self._fetcher.client, list(tps), "earliest")
 
     # --- the end --------------------------------------------------------------------------------------------------
 

@@ -208,7 +208,7 @@ async def test_a_long_join_is_not_a_stuck_event_loop(lanes: Lanes, monkeypatch: 
         async def run(self) -> None:
             await asyncio.sleep(3600)
 
-    async def producer() -> Any:
+    async def client(*_: Any) -> Any:
         return Joining()
 
     monkeypatch.setattr(module, "TICK", 0.001)
@@ -216,9 +216,7 @@ async def test_a_long_join_is_not_a_stuck_event_loop(lanes: Lanes, monkeypatch: 
     reporter = SimpleNamespace(transaction=None)
     deps = {"exactly_once": True, "wall": lambda: 0.0, "reporter": reporter, "clock": lambda: now[0]}
     lanes._deps = cast(Any, SimpleNamespace(**vars(lanes._deps) | deps))
-    lanes._clients = cast(
-        Any, SimpleNamespace(start_producer=producer, membership=Joining, fetcher=lambda *_: Joining())
-    )
+    lanes._clients = cast(Any, SimpleNamespace(start_producer=client, membership=Joining, start_fetcher=client))
     starting = asyncio.create_task(lanes.on_start())
     await joining.wait()
     now[0] = 10 * module.STUCK_AFTER
