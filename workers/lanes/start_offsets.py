@@ -11,7 +11,8 @@ OffsetAndMetadata = tuple[int, str]
 """An offset and its metadata. The metadata is "" or a crash marker (failsoft.workers.lanes.crash_marks)."""
 
 AGAIN_AFTER = 0.05
-"""Seconds until unstable offsets are asked for again. A dead worker's transaction ends within its timeout of 8 s."""
+"""Seconds until unstable offsets are asked for again. A dead worker's transaction ends within 18 s: it times out
+after 8, and the broker looks every 10."""
 
 Stable = tuple[Mapping[TopicPartition, OffsetAndMetadata], Set[TopicPartition]]
 """The committed offsets that are stable, and the partitions whose offsets a transaction still may change."""
