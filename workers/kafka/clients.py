@@ -19,8 +19,10 @@ from failsoft.workers.kafka.transactional_producer import TransactionalProducer
 from failsoft.workers.settings import Settings
 
 TRANSACTION_TIMEOUT_MS = 8_000
-"""The broker aborts a transaction of this age. The open transaction of a dead worker delays the next owner of its
-partitions by at most this time; a commit that takes longer would be of no use to readers either."""
+"""The broker aborts a transaction of this age when it next looks, every 10 s by default
+(transaction.abort.timed.out.transaction.cleanup.interval.ms). So the open transaction of a dead worker delays the next
+owner of its partitions by at most 18 s, and not at all when the dead worker's id starts again. A commit that takes
+longer would be of no use to readers either."""
 
 FETCH_WAIT_MS = 50
 """Milliseconds for which a broker holds a fetch that finds nothing. A partition that is fetched again meanwhile waits

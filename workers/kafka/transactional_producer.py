@@ -50,8 +50,8 @@ class TransactionalProducer:
     Args:
         client: a bootstrapped client of its own, which ``stop`` closes.
         transactional_id: of one process at a time; a later one fences an earlier one. None writes at least once.
-        timeout_ms: milliseconds after which the broker aborts a transaction by itself. Readers and the next owners of
-            the partitions wait for at most this long when the process dies.
+        timeout_ms: milliseconds after which the broker aborts a transaction by itself, when it next looks (every 10 s
+            by default). Readers and the next owners of the partitions wait for at most both when the process dies.
         replicas_timeout_ms: milliseconds for which a leader waits for its replicas. Below the client's timeout, or a
             leader's refusal comes too late.
         transactions_v2: use transactions v2 (KIP-890) where the cluster has them: each transaction has an epoch of its

@@ -14,7 +14,8 @@ OffsetAndMetadata = tuple[int, str]
 """An offset and its metadata. The metadata is "" or a crash marker (failsoft.workers.lanes.crash_marks)."""
 
 AGAIN_AFTER = 0.05
-"""Seconds until unstable offsets are asked for again. A dead worker's transaction ends within its timeout of 8 s."""
+"""Seconds until unstable offsets are asked for again. A dead worker's transaction ends within 18 s: it times out
+after 8, and the broker looks every 10."""
 
 SAID_AFTER = 200
 """Requests after which the log says that offsets are not final yet: ten seconds, more than any transaction lasts."""
