@@ -70,7 +70,7 @@ class ListFetcher(dict[TopicPartition, list[Any]]):
         self.ends: dict[TopicPartition, int | None] = {}
         self._at: dict[TopicPartition, int] = {}
 
-    def read(self, tp: TopicPartition, offset: int) -> None:
+    def read(self, tp: TopicPartition, offset: int, max_bytes: int) -> None:
         self._at[tp] = offset
         self.resume(tp)
 

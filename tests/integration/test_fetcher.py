@@ -44,7 +44,8 @@ class Reader:
 
     def __post_init__(self) -> None:
         self.fetcher = Fetcher(self.client, self._arrived, lambda *failure: self.failures.append(failure))
-        self.fetcher.partition_bytes = 1_000  # a batch in each answer
+        read = self.fetcher.read
+        self.fetcher.read = lambda tp, offset: read(tp, offset, 1_000)  # type: ignore[method-assign]  # a batch each
 
     def _arrived(self, chunk: Chunk) -> None:
         if self.held is not None:

@@ -24,7 +24,7 @@ TRANSACTION_TIMEOUT_MS = 8_000
 owner of its partitions by at most 18 s, and not at all when the dead worker's id starts again. A commit that takes
 longer would be of no use to readers either."""
 
-FETCH_WAIT_MS = 50
+FETCH_WAIT_MS = 100
 """Milliseconds for which a broker holds a fetch that finds nothing. A partition that is fetched again meanwhile waits
 for the end of it. An empty fetch costs little, because a fetch session names no partitions in it."""
 

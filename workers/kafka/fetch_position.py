@@ -16,6 +16,7 @@ class FetchPosition:
     Attributes:
         tp: the partition.
         offset: the next offset to fetch.
+        max_bytes: the most bytes of it in one answer.
         paused: not fetched until ``resume``.
         failed: not fetched until ``read``.
         node: the broker whose session contains it; None while it is not fetched.
@@ -27,6 +28,7 @@ class FetchPosition:
 
     tp: TopicPartition
     offset: int
+    max_bytes: int
     paused: bool = False
     failed: bool = False
     node: int | None = None

@@ -80,9 +80,6 @@ class Fetcher:
     broker's next request: at once, or when the one in flight is answered, at most ``max_wait_ms`` later, and GATHER
     after an answer with few records.
 
-    Attributes:
-        partition_bytes: the most bytes of a partition in one answer. A change applies to each partition from its next
-            ``read`` or ``resume`` on. A batch that is larger is fetched whole.
     """
 
     def __init__(
@@ -107,7 +104,6 @@ class Fetcher:
             client_rack: the worker's rack, so that a broker can name a nearer replica (KIP-392).
             retry_after: seconds until a partition or a broker that failed is tried again.
         """
-        self.partition_bytes = PARTITION_BYTES
         self._client, self._deliver, self._failed = client, deliver, failed
         self._max_wait_ms, self._max_bytes, self._rack = max_wait_ms, max_bytes, client_rack
         self._retry_after = retry_after
@@ -121,11 +117,13 @@ class Fetcher:
 
     # --- what to fetch ---
 
-    def read(self, tp: TopicPartition, offset: int) -> None:
-        """Fetch ``tp`` from ``offset`` on. What is in flight for another offset is dropped."""
+    def read(self, tp: TopicPartition, offset: int, max_bytes: int = PARTITION_BYTES) -> None:
+        """Fetch ``tp`` from ``offset`` on, at most ``max_bytes`` in one answer; a larger batch comes whole. What is in
+        flight for another offset is dropped.
+        """
         position = self._positions.get(tp)
         if position is None:
-            position = self._positions[tp] = FetchPosition(tp, offset)
+            position = self._positions[tp] = FetchPosition(tp, offset, max_bytes)
         position.offset, position.known = offset, KnownMarks()
         position.paused = position.failed = position.doubted = False
         position.unknown = 0
@@ -293,7 +291,7 @@ class Fetcher:
         if node is not None:
             self._astray.discard(position)
             broker = self._brokers.get(node) or self._add(node)
-            broker.session.want(position.tp, position.offset, self.partition_bytes)
+            broker.session.want(position.tp, position.offset, position.max_bytes)
             broker.marks.want(position.tp, position.known)
             broker.wake.set()
         elif fetched:

@@ -49,6 +49,9 @@ BOUND_BYTES = (32 * 1024, 4 * 1_048_576)
 """The least and the most bytes of one live partition at which it is paused. 4,000 events of half a kilobyte take 2 MiB.
 A single record batch may be larger: the broker sends it whole."""
 
+LADDER_PART = 8
+"""The bound of a partition of the ladder is that of a live one divided by this."""
+
 LEAVE = 5.0
 """Seconds that the clients have to stop in a drain. The group may be in a longer rebalance, or try to reach a broker
 that is gone. Cutting it off is safe: the lanes are closed by then, and a static member does not leave the group
@@ -65,12 +68,16 @@ class Fatal(RuntimeError):
 def inbox_bound(lanes: int, live: int, ladder: int) -> int:
     """Bytes at which a live partition is paused, for so many lanes with so many live topics and topics of the ladder.
 
-    A chunk has half of the bound. So a live partition has at most one and a half times its bound, when a chunk arrives
-    just below it, and a partition of the ladder, which has half of the bound, at most one chunk more than that: all
-    inboxes together have at most FETCHED_BYTES, unless the bound is at its least.
+    A chunk has half of its partition's bound, and may arrive just below it. So an inbox has at most one and a half
+    times its bounds, and all inboxes together have at most FETCHED_BYTES, unless the bound is at its least.
     """
-    share = FETCHED_BYTES / max(1, lanes) / (1.5 * live + ladder)
+    share = FETCHED_BYTES / max(1, lanes) / (1.5 * (live + ladder / LADDER_PART))
     return max(BOUND_BYTES[0], min(BOUND_BYTES[1], int(share)))
+
+
+def ladder_bound(bound: int) -> int:
+    """The same for a partition of a rung or of replay, which is paused most of the time."""
+    return max(BOUND_BYTES[0], bound // LADDER_PART)
 
 
 class Lanes(Service):  # type: ignore[misc]
@@ -242,9 +249,8 @@ class Lanes(Service):  # type: ignore[misc]
         plan = self._deps.plan
         ladder = {*plan.rungs, plan.replay}
         bound = inbox_bound(len(by_index), len(set(self._topics) - ladder), len(ladder))
-        self._fetcher.partition_bytes = bound // 2
         for index, tps in by_index.items():
-            bounds = {tp: bound // 2 if tp.topic in ladder else bound for tp in tps}
+            bounds = {tp: ladder_bound(bound) if tp.topic in ladder else bound for tp in tps}
             inbox = Inbox(self._fetcher, bounds, self._deps.clock)
             lane = self.lanes[index] = Lane(index, tps, inbox, self._committer, start.of, self._deps)
             task = asyncio.get_running_loop().create_task(lane.run(), name=f"lane-{index}")

@@ -37,7 +37,7 @@ class FetchedChunk(Protocol):
 class Fetches(Protocol):
     """The part of failsoft.workers.kafka.fetcher.Fetcher that the inbox uses; it is documented there."""
 
-    def read(self, tp: TopicPartition, offset: int) -> None: ...
+    def read(self, tp: TopicPartition, offset: int, max_bytes: int) -> None: ...
     def pause(self, tp: TopicPartition) -> None: ...
     def resume(self, tp: TopicPartition) -> None: ...
     def forget(self, tps: Iterable[TopicPartition]) -> None: ...
@@ -119,7 +119,7 @@ class Inbox:
         before = self._buffers.get(tp)
         self._buffers[tp] = _Buffer(offset, paused=before is not None and before.paused)
         self._ready.pop(tp, None)
-        self._fetcher.read(tp, offset)
+        self._fetcher.read(tp, offset, self._bounds[tp] // 2)
         if self._buffers[tp].paused:
             self._fetcher.pause(tp)
 

@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.schemas.record import Record
-from failsoft.topics.routing import route
+from failsoft.topics.routing import Verdicts, route
 from failsoft.workers.lanes.batch_size import BatchSize
 from failsoft.workers.lanes.committer import Committer, Unit
 from failsoft.workers.lanes.crash_marks import BatchMode, CrashMarker, CrashTracker
@@ -322,6 +322,9 @@ class Lane:
             self._d.exclusive.release(batch.mode.alone)
             return
         rows = route(batch.scored.verdicts, self._d.names)
+        # What is only needed to score: it would stay in memory, several times what was fetched, until the commit.
+        batch.scored.events.features.clear()
+        batch.scored.verdicts = Verdicts()
         offsets = self._crashes.offset_metadata(batch.mode, self._committed, batch.offsets)
         unit = Unit(self.index, rows, offsets, len(batch.records), partial(self._on_commit, batch))
         self._handed.update(batch.offsets)

@@ -23,12 +23,11 @@ OUT_OF_RANGE, UNAUTHORIZED = 1, 29
 async def test_what_is_read_is_fetched_and_delivered() -> None:
     """The first request has all partitions; the chunk has the records, and the marks are known after the answer."""
     async with running() as desk:
-        desk.fetcher.partition_bytes = 77
-        desk.fetcher.read(A, 0)
-        desk.fetcher.read(C, 5)
+        desk.fetcher.read(A, 0, 77)
+        desk.fetcher.read(C, 5, 78)
         assert desk.fetcher.highwater(A) is desk.fetcher.stable(A) is None
         first = await desk.next()
-        assert first.node == 1 and first.content.partitions == [(A, 0, 77), (C, 5, 77)]
+        assert first.node == 1 and first.content.partitions == [(A, 0, 77), (C, 5, 78)]
         assert (first.call.max_wait_ms, first.call.max_bytes) == (50, module.ANSWER_BYTES)
         first.answer(part(A, batch(0, range(3))), part(C))
         second = await desk.next()
