@@ -134,12 +134,12 @@ class Lanes(Service):  # type: ignore[misc]
         self.add_future(self._beats())  # tasks begin after this method, and joining may take minutes
         self._producer = await self._clients.start_producer()
         await self._producer.load(self._outputs)
+        self._fetcher = await self._clients.start_fetcher(self._topics, self._deliver, self._cannot_fetch)
         if self._draining:
             return
         d = self._deps
         self._committer = Committer(self._producer, d.exactly_once, d.wall, d.clock, d.reporter.transaction)
         self._membership = self._clients.membership()
-        self._fetcher = await self._clients.start_fetcher(self._topics, self._deliver, self._cannot_fetch)
         self._run("committer", self._committer.run())
         self._run("fetcher", self._fetcher.run())
         self._watchdog = threading.Thread(target=self._watchdog_loop, name="failsoft-watchdog", daemon=True)

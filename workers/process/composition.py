@@ -40,7 +40,7 @@ from failsoft.workers.execution.shared_calls import SharedCalls
 from failsoft.workers.fleet.control_plane import ControlPlane
 from failsoft.workers.fleet.owner import Owner
 from failsoft.workers.fleet.sync import Sync
-from failsoft.workers.kafka import offset_fetch
+from failsoft.workers.kafka import fetch_records, offset_fetch
 from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
@@ -192,7 +192,9 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
     """
     for topic in topology.strays:
         log.warning("no worker reads this retry topic: put its delay back until it is empty, or delete it", topic=topic)
-    offset_fetch.install()  # Faust reads the offsets of its tables with aiokafka's consumer
+    # Faust reads its topics with aiokafka's consumer.
+    offset_fetch.install()
+    fetch_records.install()
     app = _app(pipeline, options)
     # 1. Metrics.
     collectors = CollectorRegistry()
