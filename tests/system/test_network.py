@@ -35,8 +35,8 @@ to end (workers.process.composition), and a margin for a busy machine.
 """
 
 BACK = 60.0
-"""Seconds from the healing until a worker that was only fetching is back. Its requests time out after 10
-(workers.kafka.clients), and its connections are opened again.
+"""Seconds from the healing until a worker that was only fetching is back. Its requests time out after at most
+5 (workers.kafka.clients), and its connections are opened again.
 """
 
 
