@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 MOST_PROCESSES = 256
+AUTO = "auto"
 
 
 def register(root: typer.Typer) -> None:
@@ -34,7 +35,7 @@ def worker(
         str,
         typer.Option(
             metavar="N|auto",
-            help="Number of worker processes; crashed ones are restarted. auto: one for each core but one.",
+            help="Number of worker processes; of several, crashed ones are restarted. auto: one for each core but one.",
         ),
     ] = "1",
     worker_id: Annotated[
@@ -76,14 +77,14 @@ def worker(
     folder = str(repository.absolute()) if repository else None
     settings = context.settings(ctx, pipeline, {"models.repository": folder})
     worker_id = worker_id or os.environ.get("FAILSOFT_WORKER_ID") or None
-    if count > 1:
+    if count > 1 or processes == AUTO:  # the same ids and restarts on one core as on many
         raise typer.Exit(_many(ctx, pipeline, count, worker_id, metrics_port, metrics_host, folder, log_level))
     raise typer.Exit(_one(settings, worker_id, metrics_port, metrics_host, pipeline or ctx.obj.pipeline))
 
 
 def _count(processes: str) -> int:
     """The number of processes. Raises BadParameter for anything but a number from 1 to 256, or ``auto``."""
-    if processes == "auto":
+    if processes == AUTO:
         from failsoft.workers.process.cores import auto_processes
 
         return auto_processes()

@@ -59,6 +59,7 @@ class Membership:
         await RequestLoop(self.client).know(topics)
         subscription = SubscriptionState()
         subscription.subscribe(topics=set(topics), listener=listener)
+        subscription.register_fetch_waiters(set())  # aiokafka's fetcher does this, and the coordinator relies on it
         assigned = subscription.wait_for_assignment()
         s = self._settings
         self._coordinator = StrictCoordinator(

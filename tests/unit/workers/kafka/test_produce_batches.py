@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
@@ -73,7 +75,7 @@ def test_a_record_over_the_limit_is_compressed_and_its_neighbours_are_not() -> N
         (b"k", b"v", []),
     ]
     header = MemoryRecords(bytes(batches[1]._build())).next_batch()
-    assert header.is_transactional and header.compression_type == 1
+    assert header.is_transactional and header.compression_type == 4
     assert [b.record_count() for b in batches] == [1, 1, 1]
     assert max(len(b._build()) for b in batches) < BATCH_BYTES / 10
 
@@ -87,3 +89,13 @@ def test_a_record_that_does_not_fit_into_any_batch_is_an_error() -> None:
 
     with pytest.raises(RuntimeError, match="3 bytes does not fit"):
         pack(Full, [(b"k", b"abc", [])], 5, _none)  # type: ignore[arg-type]
+
+
+def test_what_zstd_made_small_is_small_again() -> None:
+    """Its repetitions are further apart than gzip looks. It arrived in a batch under the topic's limit, and it must fit
+    into the pipeline's own topics, or its lane would stop at it for ever.
+    """
+    pages = [random.Random(i).randbytes(50_000) for i in range(8)]
+    value = b"".join(pages * 10)
+    (batch,) = pack(lambda: _make(BATCH_BYTES), [(b"k", value, [])], 5, lambda: compressed_batch(BATCH_BYTES, True))
+    assert len(value) == 4_000_000 and len(batch._build()) < BATCH_BYTES
