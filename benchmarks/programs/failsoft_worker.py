@@ -20,8 +20,8 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.workers import settings
+from failsoft.workers.execution import batch_size
 from failsoft.workers.execution.runner import Runs
-from failsoft.workers.lanes import batch_size
 from failsoft.workers.lanes.lane import Lane
 from failsoft.workers.process import serve as process
 from failsoft.workers.process.composition import Options

@@ -13,10 +13,11 @@ import pytest
 
 from tests.answers import RequestFault, Trap
 from tests.cluster import Cluster
-from tests.integration.pipeline import Pipeline, running
+from tests.integration.pipeline import Pipeline
+from tests.integration.verifier import Settlement
 from tests.kafka import wait_for
-from tests.system.feed import Feed
-from tests.system.recovery import answered_everywhere, kept, longest_stall
+from tests.system.faulty_run import settle
+from tests.system.recovery import answered_everywhere
 from tests.system.soak.crew import Crew
 from tests.system.stops import REQUESTS
 
@@ -59,22 +60,12 @@ def test_a_request_of_a_transaction_goes_wrong(
 ) -> None:
     """Each request of a transaction meets the fault twice; afterwards every lane answers again, and all is settled."""
     pipeline = Pipeline(tmp_path, cluster.bootstrap, name, workers_bootstrap=cluster.proxied)
-    with running(pipeline) as settlement:
-        crew = Crew(pipeline, len(WORKERS), PROTOCOLS[protocol])
-        crew.start()
-        try:
-            with Feed(pipeline, N, RATE, FAILING):
-                settlement.wait_answered(N // 20)
-                for request in [*REQUESTS, *REQUESTS]:
-                    sprung = cluster.traps.sprung
-                    cluster.traps.set(Trap(request, fault, LATE.get(fault, 0.0), WORKERS))
-                    wait_for(lambda sprung=sprung: cluster.traps.sprung > sprung, SPRUNG_WITHIN, f"{request}: {fault}")
-                    answered_everywhere(settlement)
-            settlement.wait_final(pipeline.published, 120)
-        finally:
-            crew.stop()
-        verdict = settlement.verdict()
-    ends = [f"{end.id} → {end.code}" for end in crew.ends]
-    print(f"{pipeline.published} events; longest stall {longest_stall(settlement):.1f} s; ends {ends}")
-    kept(verdict, pipeline.published, FAILING)
-    assert {end.code for end in crew.ends} <= {0, 1}, crew.ends
+
+    def faults(settlement: Settlement) -> None:
+        for request in [*REQUESTS, *REQUESTS]:
+            sprung = cluster.traps.sprung
+            cluster.traps.set(Trap(request, fault, LATE.get(fault, 0.0), WORKERS))
+            wait_for(lambda sprung=sprung: cluster.traps.sprung > sprung, SPRUNG_WITHIN, f"{request}: {fault}")
+            answered_everywhere(settlement)
+
+    settle(pipeline, Crew(pipeline, len(WORKERS), PROTOCOLS[protocol]), faults, N, RATE, FAILING)

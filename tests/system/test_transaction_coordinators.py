@@ -16,11 +16,12 @@ import pytest
 from confluent_kafka import KafkaException
 
 from tests.cluster import Cluster
-from tests.integration.pipeline import Pipeline, running
+from tests.integration.pipeline import Pipeline
+from tests.integration.verifier import Settlement
 from tests.kafka import wait_for
 from tests.system import stops
-from tests.system.feed import Feed
-from tests.system.recovery import answered_everywhere, kept, longest_stall
+from tests.system.faulty_run import settle
+from tests.system.recovery import answered_everywhere
 from tests.system.soak.crew import Crew
 from tests.system.stops import MOMENTS, is_stopped
 
@@ -84,24 +85,15 @@ def whole(cluster: Cluster) -> None:
 def test_a_coordinator_moves_in_each_step(cluster: Cluster, name: str, tmp_path: Path, move: Move) -> None:
     """A coordinator that moves in the middle of a step costs time, or the worker, and never an event."""
     pipeline = Pipeline(tmp_path, cluster.bootstrap, name)
-    with running(pipeline) as settlement:
-        crew = Crew(pipeline, 2)
-        crew.start()
-        try:
-            with Feed(pipeline, N, RATE, FAILING):
-                settlement.wait_answered(N // 20)
-                for turn, moment in enumerate(move.moments):
-                    _move(cluster, pipeline, crew, f"w{turn % 2}", move, moment)
-                    answered_everywhere(settlement)
-                    cluster.wait_in_sync()
-            settlement.wait_final(pipeline.published, 120)
-        finally:
-            crew.stop()
-        verdict = settlement.verdict()
-    ends = [f"{end.id} → {end.code}" for end in crew.ends]
-    print(f"{pipeline.published} events; longest stall {longest_stall(settlement):.1f} s; ends {ends}")
-    kept(verdict, pipeline.published, FAILING)
-    assert {end.code for end in crew.ends} <= {0, 1}, crew.ends
+    crew = Crew(pipeline, 2)
+
+    def faults(settlement: Settlement) -> None:
+        for turn, moment in enumerate(move.moments):
+            _move(cluster, pipeline, crew, f"w{turn % 2}", move, moment)
+            answered_everywhere(settlement)
+            cluster.wait_in_sync()
+
+    settle(pipeline, crew, faults, N, RATE, FAILING)
 
 
 def _move(cluster: Cluster, pipeline: Pipeline, crew: Crew, id: str, move: Move, moment: str) -> None:

@@ -1,7 +1,8 @@
 """A worker stopped (SIGSTOP) at each step of a transaction, past its session, while others take over; then continued.
 
 Nothing is lost, doubled, early or never final, and the step decides what becomes of the transaction. The group's
-generation fences the offsets. Whatever comes before them is aborted; once they are in, the others wait for the end.
+generation fences the offsets: what was not committed before them never will be. Once they are in, the others wait for
+the end, or for the abort.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ class Variant:
             return True
         if self.outlasts or self.same_id:
             return False
-        if moment.endswith("Produce"):
-            return None  # the offsets are sent beside the outputs: they may be in already
-        return moment in ("after TxnOffsetCommit", "before EndTxn")
+        # The offsets are sent beside the outputs: they may be in already. And a continued worker ends itself when it
+        # learns that its group has removed it, which may be before or after the end of its transaction.
+        return None if moment.endswith("Produce") or moment in ("after TxnOffsetCommit", "before EndTxn") else False
 
     def __str__(self) -> str:
         how = ["past the transaction" if self.outlasts else "past the session", *self.options]

@@ -64,21 +64,8 @@ def _batch(count: int = 0) -> Any:
     return batch
 
 
-def _partition(raw: bytes = b"") -> Any:
-    return fetcher.PartitionRecords(TP, MemoryRecords(raw), None, 0, None, len, True, fetcher.READ_UNCOMMITTED)
-
-
 def _raw() -> bytes:
     return bytes(_batch(2)._build())
-
-
-def _result(records: Any = None) -> tuple[Any, list[int]]:
-    """aiokafka's fetch result, and the list of positions that it reports."""
-    noted: list[int] = []
-    state = SimpleNamespace(paused=False, position=0, consumed_to=noted.append)
-    assignment = SimpleNamespace(active=True, state_value=lambda tp: state)
-    records = records or _partition(_raw())
-    return fetcher.FetchResult(TP, assignment=assignment, partition_records=records, backoff=0), noted
 
 
 def _bare(kind: Any, **fields: Any) -> Any:
@@ -86,17 +73,6 @@ def _bare(kind: Any, **fields: Any) -> Any:
     found = kind.__new__(kind)
     vars(found).update(fields)
     return found
-
-
-def _updates_position() -> bool:
-    result, noted = _result(SimpleNamespace(next_fetch_offset=7))
-    result._update_position()
-    return noted == [7]
-
-
-def _gives_all() -> bool:
-    result, noted = _result()
-    return len(result.getall(None)) == 2 and noted == [2] and not result.has_more()
 
 
 def _decompresses() -> bool:
@@ -140,32 +116,6 @@ INSIDES: dict[str, Holds] = {
     # Fetching: fetch_records.py.
     "aiokafka.consumer.fetcher:MemoryRecords": lambda: (
         fetcher.MemoryRecords is MemoryRecords and _reads(fetcher.Fetcher._proc_fetch_request, "MemoryRecords")
-    ),
-    "aiokafka.consumer.fetcher:PartitionRecords": lambda: _reads(
-        fetcher.Fetcher._proc_fetch_request, "PartitionRecords"
-    ),
-    "aiokafka.consumer.fetcher:FetchResult": lambda: (
-        _reads(fetcher.Fetcher._proc_fetch_request, "FetchResult")
-        and _takes(fetcher.FetchResult, "tp", "assignment", "partition_records", "backoff")
-    ),
-    "aiokafka.consumer.fetcher:FetchResult.getall": lambda: (
-        _takes(fetcher.FetchResult.getall, "self", "max_records") and _gives_all()
-    ),
-    "aiokafka.consumer.fetcher:FetchResult.has_more": lambda: _result()[0].has_more() is True,
-    "aiokafka.consumer.fetcher:FetchResult.check_assignment": lambda: _result()[0].check_assignment(TP) is True,
-    "aiokafka.consumer.fetcher:FetchResult._topic_partition": lambda: _result()[0]._topic_partition == TP,
-    "aiokafka.consumer.fetcher:FetchResult._partition_records": lambda: isinstance(
-        _result()[0]._partition_records, fetcher.PartitionRecords
-    ),
-    "aiokafka.consumer.fetcher:FetchResult._update_position": _updates_position,
-    "aiokafka.consumer.fetcher:PartitionRecords._records_iterator": lambda: (
-        len(list(_partition(_raw())._records_iterator)) == 2
-    ),
-    "aiokafka.consumer.fetcher:PartitionRecords._key_deserializer": lambda: _partition()._key_deserializer is None,
-    "aiokafka.consumer.fetcher:PartitionRecords._value_deserializer": lambda: _partition()._value_deserializer is len,
-    "aiokafka.consumer.fetcher:PartitionRecords._consumer_record": lambda: (
-        _takes(fetcher.PartitionRecords._consumer_record, "self", "tp", "record")
-        and _reads(fetcher.PartitionRecords._unpack_records, "_consumer_record")
     ),
     "aiokafka.record.memory_records:MemoryRecords": lambda: type(MemoryRecords(_raw())) is MemoryRecords,
     "aiokafka.record.memory_records:MemoryRecords.has_next": lambda: (

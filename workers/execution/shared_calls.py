@@ -15,8 +15,8 @@ from functools import partial
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.schemas.prediction import Predictions
+from failsoft.workers.execution.batch_size import BatchSize
 from failsoft.workers.execution.runner import Reservation, Runner
-from failsoft.workers.lanes.batch_size import BatchSize
 from failsoft.workers.scoring.plan import Call, CallResult
 
 MOST_ROWS = 256

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from aiokafka import TopicPartition
 
-from failsoft.workers.kafka.fetch_marks import KnownMarks
+from failsoft.workers.kafka.fetch_marks import KnownMark
 
 
 @dataclass(slots=True, eq=False)
@@ -35,4 +35,4 @@ class FetchPosition:
     preferred: int | None = None
     unknown: int = 0
     doubted: bool = False
-    known: KnownMarks = field(default_factory=KnownMarks)
+    known: KnownMark = field(default_factory=KnownMark)

@@ -1,16 +1,14 @@
-"""Unpacks fetched bytes into records, faster than aiokafka does, and also when a header's key is not UTF-8.
+"""Lets aiokafka's consumers read records whose header keys are not UTF-8; lenient_batch.py says why they must.
 
-lenient_batch.py says why such keys must be read.
+For the consumers of commands, of Faust and of ``last_known``: lanes have a fetcher of their own (fetcher.py, chunk.py).
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
-from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -22,49 +20,11 @@ _BEFORE = _LENGTH_AT + _LENGTH.size
 
 
 def install() -> None:
-    """Patch aiokafka: from now on all consumers of this process use the classes below.
+    """Patch aiokafka: from now on all consumers of this process use the class below.
 
     aiokafka is pinned below 0.15, and a test checks that the patched names exist.
     """
     fetcher.MemoryRecords = Records
-    fetcher.PartitionRecords = Unpacked
-    fetcher.FetchResult = Fetched
-
-
-class Unpacked(fetcher.PartitionRecords):  # type: ignore[misc]
-    """aiokafka's records of a partition, with half the steps for each record when there is no deserializer."""
-
-    def _consumer_record(self, tp: TopicPartition, record: Any) -> ConsumerRecord[Any, Any]:
-        if self._key_deserializer or self._value_deserializer:
-            return super()._consumer_record(tp, record)
-        key, value = record.key, record.value
-        return ConsumerRecord(
-            tp.topic,
-            tp.partition,
-            record.offset,
-            record.timestamp,
-            record.timestamp_type,
-            key,
-            value,
-            record.checksum,
-            -1 if key is None else len(key),
-            -1 if value is None else len(value),
-            tuple(record.headers),
-        )
-
-
-class Fetched(fetcher.FetchResult):  # type: ignore[misc]
-    """aiokafka's fetched partition, from which one call takes all records of a batch."""
-
-    def getall(self, max_records: int | None = None) -> list[Any]:
-        if not self.check_assignment(self._topic_partition) or not self.has_more():
-            return []
-        records: Any = self._partition_records  # type: ignore[has-type]
-        found = list(islice(records._records_iterator, max_records))
-        self._update_position()
-        if max_records is None or len(found) < max_records:
-            self._partition_records = records._records_iterator = None  # breaks their reference cycle
-        return found
 
 
 class Records:

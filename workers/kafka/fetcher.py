@@ -17,7 +17,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 
 from failsoft.workers.kafka.chunk import Chunk
-from failsoft.workers.kafka.fetch_marks import KnownMarks, Marks, SessionMarks
+from failsoft.workers.kafka.fetch_marks import KnownMark, SessionMarks
 from failsoft.workers.kafka.fetch_position import FetchPosition
 from failsoft.workers.kafka.fetch_protocol import FetchAnswer, FetchCall, PartitionAnswer
 from failsoft.workers.kafka.fetch_session import FetchSession
@@ -35,7 +35,7 @@ CONNECTION = "fetch"
 on the same one would wait behind a fetch."""
 
 PARTITION_BYTES = 3 * 1_048_576
-"""The most bytes of a partition in one answer; workers/kafka/clients.py says why."""
+"""The most bytes of a partition in one answer, unless ``read`` says otherwise."""
 
 ANSWER_BYTES = 8 * 1_048_576
 """The most bytes of one answer. All of it becomes chunks at once, so it bounds a worker's memory for each broker. From
@@ -79,7 +79,6 @@ class Fetcher:
     All methods belong to the event loop, and cost the same for any number of partitions. A change takes effect with the
     broker's next request: at once, or when the one in flight is answered, at most ``max_wait_ms`` later, and GATHER
     after an answer with few records.
-
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class Fetcher:
         position = self._positions.get(tp)
         if position is None:
             position = self._positions[tp] = FetchPosition(tp, offset, max_bytes)
-        position.offset, position.known = offset, KnownMarks()
+        position.offset, position.max_bytes, position.known = offset, max_bytes, KnownMark()
         position.paused = position.failed = position.doubted = False
         position.unknown = 0
         self._place(position)
@@ -152,17 +151,8 @@ class Fetcher:
         """The high watermark of ``tp`` by the last answer. None when it is not read, and after each ``read`` until the
         answer to a request that was sent later. ``pause`` keeps it.
         """
-        marks = self._known(tp)
-        return None if marks is None else marks[0]
-
-    def stable(self, tp: TopicPartition) -> int | None:
-        """The last stable offset of ``tp``, up to which it can be read, as ``highwater`` gives the other mark."""
-        marks = self._known(tp)
-        return None if marks is None else marks[1]
-
-    def _known(self, tp: TopicPartition) -> Marks | None:
         position = self._positions.get(tp)
-        return None if position is None else position.known.marks
+        return None if position is None else position.known.highwater
 
     # --- running ---
 
@@ -251,11 +241,11 @@ class Fetcher:
             broker.marks.lost()  # the broker has not looked at any partition
             return
         for part in answer.partitions:
-            marks = None if part.error else (part.highwater, part.stable)
-            broker.marks.told(part[:2], marks)
+            highwater = None if part.error else part.highwater
+            broker.marks.told(part[:2], highwater)
             position = self._positions.get(TopicPartition(part.topic, part.partition))
-            if marks and position is not None and position.known.marks:
-                position.known.marks = marks
+            if highwater is not None and position is not None and position.known.highwater is not None:
+                position.known.highwater = highwater
         broker.marks.answered()
 
     def _take(self, broker: _Broker, part: PartitionAnswer) -> None:

@@ -32,19 +32,14 @@ TAGS = ("tags", TaggedFields)
 END: dict[int, bytes] = {}
 """No tagged fields: the end of each structure in a flexible version."""
 
-PARTITION_ERRORS = CompactArray(
-    ("topic", TEXT),
-    ("partitions", CompactArray(("partition", Int32), ("error_code", Int16), TAGS)),
-    TAGS,
-)
-OFFSETS = CompactArray(
-    ("topic", TEXT),
-    (
-        "partitions",
-        CompactArray(("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", TEXT), TAGS),
-    ),
-    TAGS,
-)
+
+def by_topic(*partition: Any) -> Any:
+    """An array of topics, each with an array of partitions that have the given fields, or are of one given type."""
+    return CompactArray(("topic", TEXT), ("partitions", CompactArray(*partition)), TAGS)
+
+
+PARTITION_ERRORS = by_topic(("partition", Int32), ("error_code", Int16), TAGS)
+OFFSETS = by_topic(("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", TEXT), TAGS)
 
 
 class InitProducerIdResponse_v3(Response):  # type: ignore[misc]
@@ -78,21 +73,14 @@ class ProduceResponse_v12(Response):  # type: ignore[misc]
     SCHEMA = Schema(
         (
             "topics",
-            CompactArray(
-                ("topic", TEXT),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("error_code", Int16),
-                        ("offset", Int64),
-                        ("timestamp", Int64),
-                        ("log_start_offset", Int64),
-                        ("record_errors", CompactArray(("batch_index", Int32), ("error_message", TEXT), TAGS)),
-                        ("error_message", TEXT),
-                        TAGS,
-                    ),
-                ),
+            by_topic(
+                ("partition", Int32),
+                ("error_code", Int16),
+                ("offset", Int64),
+                ("timestamp", Int64),
+                ("log_start_offset", Int64),
+                ("record_errors", CompactArray(("batch_index", Int32), ("error_message", TEXT), TAGS)),
+                ("error_message", TEXT),
                 TAGS,
             ),
         ),
@@ -111,14 +99,7 @@ class ProduceRequest_v12(RequestStruct):  # type: ignore[misc]
         ("transactional_id", TEXT),
         ("required_acks", Int16),
         ("timeout", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("topic", TEXT),
-                ("partitions", CompactArray(("partition", Int32), ("messages", CompactBytes), TAGS)),
-                TAGS,
-            ),
-        ),
+        ("topics", by_topic(("partition", Int32), ("messages", CompactBytes), TAGS)),
         TAGS,
     )
 
@@ -188,19 +169,12 @@ class OffsetFetchResponse_v7(Response):  # type: ignore[misc]
         ("throttle_time_ms", Int32),
         (
             "topics",
-            CompactArray(
-                ("topic", TEXT),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("offset", Int64),
-                        ("leader_epoch", Int32),
-                        ("metadata", TEXT),
-                        ("error_code", Int16),
-                        TAGS,
-                    ),
-                ),
+            by_topic(
+                ("partition", Int32),
+                ("offset", Int64),
+                ("leader_epoch", Int32),
+                ("metadata", TEXT),
+                ("error_code", Int16),
                 TAGS,
             ),
         ),
@@ -217,7 +191,7 @@ class OffsetFetchRequest_v7(RequestStruct):  # type: ignore[misc]
     RESPONSE_TYPE = OffsetFetchResponse_v7
     SCHEMA = Schema(
         ("group", TEXT),
-        ("topics", CompactArray(("topic", TEXT), ("partitions", CompactArray(Int32)), TAGS)),
+        ("topics", by_topic(Int32)),
         ("require_stable", Boolean),
         TAGS,
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from failsoft.workers.lanes.batch_size import LARGEST
+from failsoft.workers.execution.batch_size import LARGEST
 from failsoft.workers.scoring.poison import CRASHES_TO_POISON, PoisonRecord
 
 CAREFUL = 64

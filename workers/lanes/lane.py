@@ -19,7 +19,7 @@ from aiokafka import TopicPartition
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.schemas.record import Record
 from failsoft.topics.routing import Verdicts, route
-from failsoft.workers.lanes.batch_size import BatchSize
+from failsoft.workers.execution.batch_size import BatchSize
 from failsoft.workers.lanes.committer import Committer, Unit
 from failsoft.workers.lanes.crash_marks import BatchMode, CrashMarker, CrashTracker
 from failsoft.workers.lanes.deps import Deps
@@ -124,7 +124,9 @@ class Lane:
         self._enter(Stage.CLOSED)
 
     def close(self) -> None:
-        """Stop opening, or waiting for records. ``run`` finishes and commits a batch that it has already taken."""
+        """Stop opening, or waiting. ``run`` finishes and commits a batch that it has begun to score; one that it has
+        taken and not begun is left to the next owner.
+        """
         self._closing = True
         if self._opening is not None:
             self._opening.cancel()

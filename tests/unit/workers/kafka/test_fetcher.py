@@ -25,7 +25,7 @@ async def test_what_is_read_is_fetched_and_delivered() -> None:
     async with running() as desk:
         desk.fetcher.read(A, 0, 77)
         desk.fetcher.read(C, 5, 78)
-        assert desk.fetcher.highwater(A) is desk.fetcher.stable(A) is None
+        assert desk.fetcher.highwater(A) is None
         first = await desk.next()
         assert first.node == 1 and first.content.partitions == [(A, 0, 77), (C, 5, 78)]
         assert (first.call.max_wait_ms, first.call.max_bytes) == (50, module.ANSWER_BYTES)
@@ -33,9 +33,19 @@ async def test_what_is_read_is_fetched_and_delivered() -> None:
         second = await desk.next()
         (chunk,) = desk.chunks
         assert (chunk.tp, [r.offset for r in chunk.take()], chunk.end) == (A, [0, 1, 2], 3)
-        assert (desk.fetcher.highwater(A), desk.fetcher.stable(A), desk.fetcher.highwater(C)) == (9, 8, 9)
+        assert (desk.fetcher.highwater(A), desk.fetcher.highwater(C)) == (9, 9)
         assert second.content.epoch == 1 and second.content.forgotten == [] and second.asked == {A: 3}
         assert desk.client.groups == {CONNECTION}
+
+
+async def test_a_partition_that_is_read_again_has_its_new_size() -> None:
+    """The size belongs to the read, as the offset does."""
+    async with running() as desk:
+        desk.fetcher.read(A, 0, 77)
+        first = await desk.next()
+        desk.fetcher.read(A, 5, 99)
+        first.answer(part(A))
+        assert (await desk.next()).content.partitions == [(A, 5, 99)]
 
 
 async def test_a_partition_goes_on_at_its_chunks_end() -> None:
@@ -175,19 +185,19 @@ async def test_a_partition_that_is_read_again_waits_for_its_marks() -> None:
         fetcher.read(B, 0)
         (await desk.next()).answer(part(A, high=5), part(B, high=6))
         in_flight = await desk.next()
-        assert (fetcher.highwater(A), fetcher.stable(A)) == (5, 4)
+        assert fetcher.highwater(A) == 5
         fetcher.forget([A, B])
-        assert fetcher.highwater(A) is fetcher.stable(A) is None
+        assert fetcher.highwater(A) is None
         fetcher.read(A, 0)
         fetcher.read(B, 0)
         in_flight.answer(part(A, high=7))
         sent = await desk.next()
         assert sent.content == FetchContent(1, 2, [], []), "the session is as it was"
-        assert fetcher.highwater(A) is fetcher.highwater(B) is fetcher.stable(B) is None
+        assert fetcher.highwater(A) is fetcher.highwater(B) is None
         sent.answer(part(B, high=8))
         await desk.next()
-        assert (fetcher.highwater(A), fetcher.stable(A)) == (7, 6), "confirmed, as the answer leaves it out"
-        assert (fetcher.highwater(B), fetcher.stable(B)) == (8, 7)
+        assert fetcher.highwater(A) == 7, "confirmed, as the answer leaves it out"
+        assert fetcher.highwater(B) == 8
 
 
 async def test_pause_keeps_the_marks() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from failsoft.workers.lanes.batch_size import FIRST_LIMIT, LARGEST, LONGEST_BATCH, SMALLEST, BatchSize
+from failsoft.workers.execution.batch_size import FIRST_LIMIT, LARGEST, LONGEST_BATCH, SMALLEST, BatchSize
 
 
 def test_a_backlog_doubles_the_batch_up_to_the_largest() -> None:
