@@ -340,10 +340,7 @@ class Lane:
         if not batch.offsets:
             return
         self._committed.update(batch.offsets)
-        wrote = {
-            tp: self.inbox.highwater(tp) for tp in self.ladder if d.names.delay_of(tp.topic) in batch.scored.retried
-        }
-        self._schedule.committed(batch.offsets, wrote)
+        self._schedule.committed(batch.offsets, batch.wrote)
         if self._known is not None:
             now = d.wall()
             for keys, predictions, version in batch.scored.known:

@@ -10,8 +10,8 @@ from aiokafka import TopicPartition
 
 from failsoft.workers.lanes.retry_schedule import ASK_AGAIN, LADDER_RESTS, LIVE_SEEN
 from failsoft.workers.scoring.plan import Plan
-from tests.kit import NOW_MS, events, plan, trio, waiting
-from tests.lane_kit import AGAIN, LIVE, NEXT, RUNG, LaneUnderTest, ListChunk
+from tests.kit import NOW_MS, broken, events, plan, trio, waiting
+from tests.lane_kit import AGAIN, LIVE, NEXT, RUNG, LaneUnderTest, Ledger, ListChunk
 
 LADDER = {RUNG, NEXT, AGAIN}
 
@@ -188,3 +188,27 @@ async def test_a_record_that_is_held_requests_probes() -> None:
     assert tested.lane._offsets(taken[RUNG], {0}) == {}
     assert tested.waits() and RUNG in tested.reads()
     assert [r.offset for r in (await tested.lane._take())[RUNG]] == [0]
+
+
+async def test_the_end_of_a_rung_is_noted_before_it_is_written_to() -> None:
+    """At least once, the fetcher may report the new record before the commit ends. Noted only then, the end would be
+    taken for the old one for ever, and the lane would ask for probes of an empty rung.
+    """
+    tested = LaneUnderTest({LIVE: [*events(1)]})
+    tested.fetcher.ends[RUNG] = 0
+    run = tested.deps.calls.run
+
+    async def failing_run(call: Any, lane: int) -> Any:
+        await run(call, lane)
+        return broken(call)
+
+    class Reported(Ledger):
+        async def commit(self, outputs: Any, offsets: Any, member: Any) -> None:
+            if outputs:
+                tested.fetcher.ends[RUNG] = 1
+            await super().commit(outputs, offsets, member)
+
+    tested.deps.calls.run = failing_run
+    tested.committer._producer = tested.ledger = Reported()
+    await tested.run(lambda: RUNG.topic in tested.ledger.wrote and tested.ledger.offsets)
+    assert tested.lane._schedule._wrote == {RUNG: 0}
