@@ -20,6 +20,7 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
     RequestTimedOutError,
     TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 
@@ -55,6 +56,11 @@ _NO_COORDINATOR = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, 
 
 class KafkaUnreachable(Exception):
     """No broker answered. Exit code 4."""
+
+
+KNOWN_WITHIN = 30.0
+"""Seconds in which every broker must hear of a topic that another one has listed. It takes some tens of milliseconds,
+and seconds on a broker that has just started."""
 
 
 class TopologyRefused(Exception):
@@ -173,10 +179,28 @@ def _partitions(assignment: bytes) -> list[tuple[str, int]]:
 
 
 async def _existing(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, Existing]:
+    """Those of the topics ``names`` that exist. Raises UnknownTopicOrPartitionError after KNOWN_WITHIN seconds."""
+    deadline = time.monotonic() + KNOWN_WITHIN
+    while True:
+        try:
+            return await _described(client, names)
+        except UnknownTopicOrPartitionError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+
+
+async def _described(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, Existing]:
+    """The same, asked once. Each of these requests may go to another broker, which may not know a new topic yet: then
+    UnknownTopicOrPartitionError is raised, and never a topic without partitions returned.
+    """
     there = set(await client.list_topics()) & set(names)
     if not there:
         return {}
     described = {t["topic"]: len(t["partitions"]) for t in await client.describe_topics(sorted(there))}
+    for name in sorted(there):
+        if not described.get(name):
+            raise UnknownTopicOrPartitionError(f"{name}: a broker does not know its partitions")
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(there)]
     configs: dict[str, dict[str, str]] = {}
     for response in await client.describe_configs(resources):
