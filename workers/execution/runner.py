@@ -18,7 +18,7 @@ from failsoft.models.runtime.session import Cancel, ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.schemas.model_version import ModelVersion
-from failsoft.workers.execution.bisect import Bisection
+from failsoft.workers.execution.bisect import EXPENSIVE, Bisection, RowIndexes, expects_to_fail
 from failsoft.workers.execution.threads import Threads
 from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.telemetry.metrics import Metrics
@@ -33,6 +33,10 @@ LOST_TO_SPLIT = 4
 """Largest number of a model's lost threads with which its batches are still split. One row in 4,000 that ignores its
 deadline costs the batch's own thread and one thread at each of three levels. More lost threads mean more than one such
 row, and each further piece could cost another thread."""
+
+SLICE = 0.005
+"""Seconds after which a thread begins no further part of a batch: the other batches wait for it, and its last part may
+take this much longer before it counts as late. A hand-over to a thread and back costs as much as 40 rows."""
 
 PAUSE = 0.05
 """Seconds before a piece that could not be run is tried again. A model's process needs about a second to restart."""
@@ -57,6 +61,7 @@ class _RunningModel:
         session: runs its batches.
         calls: calls in flight.
         lost: its lost threads.
+        spacing: how many rows held one that failed at once, in the last batch with such a row; None before.
         waiting: futures to complete when no call is in flight.
     """
 
@@ -64,6 +69,7 @@ class _RunningModel:
     session: Runs
     calls: int = 0
     lost: int = 0
+    spacing: float | None = None
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     @property
@@ -138,9 +144,15 @@ class Runner:
             reservation.release()
 
     async def _run(self, model: _RunningModel, call: Call) -> CallResult:
+        if expects_to_fail(len(call), model.spacing):
+            result = await self._bisect(model, call, Failure(Kind.UNAVAILABLE, f"{call.key} was not run"), 0.0)
+            self._count(model, result)
+            return result
         outcome, took = await self._run_once(model, call.columns, call.deadline)
         if isinstance(outcome, ModelOutput):
             result = CallResult(outcome.predictions, outcome.bad, took)
+            if model.spacing is not None and len(call) >= model.spacing:
+                model.spacing = None
         elif len(call) == 1 or outcome.kind is Kind.UNAVAILABLE:
             result = CallResult(None, dict.fromkeys(range(len(call)), outcome), took)
         else:
@@ -151,38 +163,50 @@ class Runner:
     async def _bisect(self, model: _RunningModel, call: Call, why: Failure, took: float) -> CallResult:
         """Bisects a failed call. The budget starts with the first run, so waiting for a thread does not use it up."""
         bisection = Bisection(
-            len(call), why, call.deadline, self._clock() - took + call.bisect_budget, call.bisect_budget
+            len(call),
+            why,
+            call.deadline,
+            self._clock() - took + call.bisect_budget,
+            call.bisect_budget,
+            model.spacing,
         )
         slowest = took
         while True:
             if model.lost > LOST_TO_SPLIT:
                 bisection.give_up(f"while {model.lost} threads are lost")
-            piece = bisection.next(self._clock())
-            if piece is None:
+            pieces = bisection.next(self._clock())
+            if not pieces:
+                model.spacing = bisection.spacing
                 return CallResult(bisection.predictions, bisection.bad, slowest, undecided=bisection.undecided)
-            outcome, took = await self._run_once(model, call.columns.take(piece.rows), piece.deadline)
-            slowest = max(slowest, took)
-            bisection.record_outcome(piece, outcome)
-            if isinstance(outcome, Failure) and outcome.kind is Kind.UNAVAILABLE:
+            runs = await self._run_parts(model, call.columns, [piece.rows for piece in pieces], pieces[0].deadline)
+            slowest = max(slowest, *(took for _, took in runs))
+            bisection.record_outcomes(pieces, [outcome for outcome, _ in runs])
+            last, _ = runs[-1]
+            if isinstance(last, Failure) and last.kind is Kind.UNAVAILABLE:
                 await asyncio.sleep(PAUSE)
 
     async def _run_once(
         self, model: _RunningModel, columns: Columns, deadline: float
     ) -> tuple[ModelOutput | Failure, float]:
-        """One run on a thread, and its time in seconds. An exception of the session is raised.
+        """One run of all rows of ``columns``; see ``_run_parts``."""
+        return (await self._run_parts(model, columns, [None], deadline))[0]
 
-        The time starts when the thread begins: waiting for a thread is not the model's fault. A wait as long as the
-        deadline is UNAVAILABLE.
+    async def _run_parts(
+        self, model: _RunningModel, columns: Columns, parts: list[RowIndexes | None], deadline: float
+    ) -> list[tuple[ModelOutput | Failure, float]]:
+        """Runs parts of ``columns`` one after the other on a thread; None stands for all rows. Returns the outcomes
+        and times (seconds) of at least the first one, and of as many as fit into SLICE. An exception of the session is
+        raised.
+
+        ``deadline`` is that of each run. A run's time starts when the thread begins it: waiting for a thread is not the
+        model's fault. A wait as long as the deadline is UNAVAILABLE.
         """
-        run = _Run(self, model, columns, deadline)
+        run = _Run(self, model, columns, parts, deadline)
         try:
-            outcome, took = await run.ended
+            await run.ended
         finally:
             run.leave()
-        if took > deadline and isinstance(outcome, ModelOutput):
-            # A run ignores terminate inside one operator and then returns an answer. It is still too late.
-            return Failure(Kind.TIMEOUT, f"{took:.3g} s, over the deadline of {deadline:g} s"), took
-        return outcome, took
+        return run.outcomes
 
     def _count_lost(self, model: _RunningModel) -> None:
         self.lost += 1
@@ -237,18 +261,35 @@ class Reservation:
 class _Run:
     """One run with its timer, on the event loop. The timer checks it at its deadline and at the end of the grace."""
 
-    __slots__ = ("_cancel", "_deadline", "_job", "_loop", "_lost", "_model", "_runner", "_timer", "ended")
+    __slots__ = (
+        "_cancel",
+        "_deadline",
+        "_job",
+        "_loop",
+        "_lost",
+        "_model",
+        "_most",
+        "_runner",
+        "_timer",
+        "ended",
+        "outcomes",
+    )
 
-    def __init__(self, runner: Runner, model: _RunningModel, columns: Columns, deadline: float) -> None:
+    def __init__(
+        self, runner: Runner, model: _RunningModel, columns: Columns, parts: list[RowIndexes | None], deadline: float
+    ) -> None:
         self._runner, self._model, self._deadline = runner, model, deadline
+        self._most = deadline + (SLICE if len(parts) > 1 else 0)
         self._lost = False
         self._cancel = Cancel()
         self._loop = loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[tuple[ModelOutput | Failure, float]] = loop.create_future()
-        self._timer = loop.call_later(deadline, self._check)
+        self.outcomes: list[tuple[ModelOutput | Failure, float]] = []
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._timer = loop.call_later(self._most, self._check)
+        # The thread fills this list: when it is given up, the list tells which part it did not come back from.
         self._job = runner._threads.start(
-            partial(model.session.run, columns, self._cancel),
-            lambda outcome, raised, took: loop.call_soon_threadsafe(self._on_return, outcome, raised, took),
+            partial(_run_parts, model.session, columns, parts, deadline, self._cancel, runner._clock, self.outcomes),
+            lambda _, raised, took: loop.call_soon_threadsafe(self._on_return, raised, took),
         )
 
     def leave(self) -> None:
@@ -263,11 +304,12 @@ class _Run:
         began = self._job.began
         if began is None:
             if threads.drop(self._job):
-                self._end(Failure(Kind.UNAVAILABLE, f"no thread was free for {self._deadline:g} s"), 0.0)
+                self.outcomes = [(Failure(Kind.UNAVAILABLE, f"no thread was free for {self._deadline:g} s"), 0.0)]
+                self._end()
                 return
             began = now  # a thread has just begun it
-        if now < began + self._deadline:
-            self._check_after(began + self._deadline - now)
+        if now < began + self._most:
+            self._check_after(began + self._most - now)
         elif not self._cancel.expired:
             self._cancel.set()
             self._check_after(GRACE)
@@ -277,13 +319,15 @@ class _Run:
             message = (
                 f"{self._model.key} ignored its deadline of {self._deadline:g} s and was given up {GRACE:g} s later"
             )
-            self._end(Failure(Kind.TIMEOUT, message), now - began)
+            ended = self.outcomes[:]
+            self.outcomes = [*ended, (Failure(Kind.TIMEOUT, message), now - began - sum(took for _, took in ended))]
+            self._end()
 
     def _check_after(self, seconds: float) -> None:
         # The loop's timer has a resolution of a millisecond: a shorter delay could check many times within one.
         self._timer = self._loop.call_later(max(0.001, seconds), self._check)
 
-    def _on_return(self, outcome: ModelOutput | Failure, raised: BaseException | None, took: float) -> None:
+    def _on_return(self, raised: BaseException | None, took: float) -> None:
         """The thread has returned. If it counted as lost, its result is dropped."""
         self._timer.cancel()
         if self._lost:
@@ -291,11 +335,37 @@ class _Run:
         elif raised is not None and not self.ended.done():
             self.ended.set_exception(raised)
         else:
-            self._end(outcome, took)
+            self._end()
 
-    def _end(self, outcome: ModelOutput | Failure, took: float) -> None:
+    def _end(self) -> None:
         if not self.ended.done():
-            self.ended.set_result((outcome, took))
+            self.ended.set_result(None)
+
+
+def _run_parts(
+    session: Runs,
+    columns: Columns,
+    parts: list[RowIndexes | None],
+    deadline: float,
+    cancel: Cancel,
+    clock: Callable[[], float],
+    outcomes: list[tuple[ModelOutput | Failure, float]],
+) -> None:
+    """Runs on a thread: the parts in order, until SLICE has passed or one failed expensively."""
+    first = clock()
+    for rows in parts:
+        part = columns if rows is None else columns.take(rows)
+        began = clock()
+        outcome = session.run(part, cancel)
+        took = clock() - began
+        if took > deadline and isinstance(outcome, ModelOutput):
+            # A run ignores terminate inside one operator and then returns an answer. It is still too late.
+            outcome = Failure(Kind.TIMEOUT, f"{took:.3g} s, over the deadline of {deadline:g} s")
+        outcomes.append((outcome, took))
+        if isinstance(outcome, Failure) and (outcome.kind in EXPENSIVE or outcome.kind is Kind.UNAVAILABLE):
+            return
+        if began + took - first > SLICE:
+            return
 
 
 async def _refused(call: Call) -> CallResult:
