@@ -17,6 +17,7 @@ from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.lanes.exclusive import ExclusiveLock
 from failsoft.workers.lanes.inbox import Inbox
 from failsoft.workers.lanes.lane import Lane
+from failsoft.workers.lanes.records_in_flight import RecordsInFlight
 from failsoft.workers.scoring.plan import Plan
 from tests.kafka import eventually
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, FakeBoard, fine, plan
@@ -168,6 +169,7 @@ class LaneUnderTest:
             clock=lambda: self.now,
             draws=lambda n: np.full(n, 0.5),
             exclusive=ExclusiveLock(),
+            in_flight=RecordsInFlight(),
         )
         self.committer = Committer(self.ledger, True, lambda: self.now, lambda: self.now, lambda seconds: None)
         self.committer.member = GroupMember("loans", 1, "m", "w")

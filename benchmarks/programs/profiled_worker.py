@@ -18,7 +18,7 @@ from failsoft.workers.execution.runner import Runner
 from failsoft.workers.kafka import fetcher
 from failsoft.workers.kafka.chunk import Chunk
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
-from failsoft.workers.lanes import lane
+from failsoft.workers.lanes import committer, lane
 from failsoft.workers.lanes.lane import Lane
 from failsoft.workers.process import serve
 from failsoft.workers.process.composition import Options
@@ -48,7 +48,7 @@ def patch(phases: Phases) -> None:
     phases.function(scoring, "conclude", "conclude")
     phases.function(scored, "encode", "encode: the scored record")
     phases.function(lane, "route", "route")
-    phases.function(lane, "pack", "pack: produce batches")
+    phases.function(committer, "pack", "pack: produce batches")
     phases.coroutine(TransactionalProducer, "commit", "commit: add, produce, offsets, end")
     phases.function(Reporter, "committed", "report: metrics")
     phases.collector("the garbage collector")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -19,6 +21,8 @@ from benchmarks.candidates import ALL, EXACTLY, FAUST, HAND, Figures
 from benchmarks.events import ODD, events, odd_among
 from benchmarks.phases import Phases
 from failsoft.schemas import wire
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def figures(rate: float) -> Figures:
@@ -103,6 +107,12 @@ def burn(seconds: float) -> None:
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
+
+
+def test_the_profiled_functions_exist_where_they_are_called() -> None:
+    """In a process of its own, since they stay wrapped. A function that was moved would end the profile."""
+    code = "from benchmarks.programs.profiled_worker import Phases, patch; patch(Phases())"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
 
 
 def test_a_phase_is_charged_with_its_own_time_only() -> None:

@@ -90,6 +90,7 @@ PURE_WORKERS = {
     "workers/execution/bisect.py",
     "workers/fleet/owner.py",
     "workers/kafka/member.py",
+    "workers/kafka/record_batch_sizes.py",
     "workers/kafka/request_errors.py",
     "workers/kafka/fetch_session.py",
     "workers/kafka/fetch_marks.py",

@@ -48,7 +48,7 @@ Groups shrink to one row when nothing passes, and their rows come from all over 
 then failed alone. Without this limit a model that fails every row would cost a run for each row."""
 
 
-class _Origin(Enum):
+class PieceOrigin(Enum):
     """Where a piece comes from: half of rows that failed cheaply, part of an expensive failure, or rows not tried."""
 
     HALF = 0
@@ -71,7 +71,7 @@ class Piece:
     rows: RowIndexes
     deadline: float
     why: Failure
-    origin: _Origin
+    origin: PieceOrigin
     others: RowIndexes
 
 
@@ -125,16 +125,16 @@ class Bisection:
         if self._suspects:
             suspects, self._suspects = self._suspects, []
             halves = [(rows, why, (len(rows) + 1) // 2) for rows, why in suspects]
-            return [Piece(rows[:half], deadline, why, _Origin.HALF, rows[half:]) for rows, why, half in halves]
+            return [Piece(rows[:half], deadline, why, PieceOrigin.HALF, rows[half:]) for rows, why, half in halves]
         if self._parts:
             rows, why = self._parts.popleft()
-            return [Piece(rows, deadline, why, _Origin.PART, rows[:0])]
+            return [Piece(rows, deadline, why, PieceOrigin.PART, rows[:0])]
         # As many rows as are known about already: a wrong idea of how many fail must not cost the whole batch.
         groups = min(TOGETHER, max(1, max(self._passed + self._found, self._ahead) // self._group))
         given = self._rest[: groups * self._group]
         self._rest = self._rest[len(given) :]
         starts = range(0, len(given), self._group)
-        return [Piece(given[i : i + self._group], deadline, self._why, _Origin.GROUP, given[:0]) for i in starts]
+        return [Piece(given[i : i + self._group], deadline, self._why, PieceOrigin.GROUP, given[:0]) for i in starts]
 
     def record_outcomes(self, pieces: Sequence[Piece], outcomes: Sequence[ModelOutput | Failure]) -> None:
         """Records the outcomes of the pieces of the last ``next``, in order. Pieces after the last outcome were not
@@ -169,14 +169,14 @@ class Bisection:
             self._passed += len(piece.rows)
             if len(piece.others):
                 self._suspects.append((piece.others, piece.why))  # one of them fails
-            elif piece.origin is _Origin.GROUP:
+            elif piece.origin is PieceOrigin.GROUP:
                 self._group = min(2 * self._group, max(1, int(self._passed if self.spacing is None else self.spacing)))
         elif outcome.kind is Kind.UNAVAILABLE:
             # The piece was not run: the model's process is restarting, or no thread was free. It is still undecided.
             self._take_back(piece, piece.why)
         elif outcome.kind is Kind.TIMEOUT and piece.deadline < self._deadline:
             # The budget had shortened the deadline, so the timeout does not show that the piece holds a bad row.
-            self._take_back(piece, outcome if piece.origin is _Origin.PART else piece.why)
+            self._take_back(piece, outcome if piece.origin is PieceOrigin.PART else piece.why)
             self._over = True
         else:
             self._rest = np.concatenate([piece.others, self._rest])
@@ -193,9 +193,9 @@ class Bisection:
 
     def _take_back(self, piece: Piece, why: Failure) -> None:
         """The piece is as undecided as it was before ``next`` gave it."""
-        if piece.origin is _Origin.HALF:
+        if piece.origin is PieceOrigin.HALF:
             self._suspects.append((np.concatenate([piece.rows, piece.others]), why))
-        elif piece.origin is _Origin.PART:
+        elif piece.origin is PieceOrigin.PART:
             self._parts.appendleft((piece.rows, why))
         else:
             self._rest = np.concatenate([piece.rows, self._rest])

@@ -53,6 +53,7 @@ class Chunk:
     Attributes:
         tp: the partition.
         size: the bytes as fetched.
+        first_batch: the bytes of its first batch; 0 if there is none.
         position: the next offset to read after what was taken. After the last record it is ``end``, behind markers and
             behind records that were aborted or compacted away.
         end: the offset at which the next fetch begins.
@@ -71,6 +72,7 @@ class Chunk:
         "_why",
         "end",
         "exhausted",
+        "first_batch",
         "position",
         "size",
         "tp",
@@ -87,6 +89,7 @@ class Chunk:
         """
         self.tp, self.size, self.position, self.exhausted = tp, len(raw), offset, False
         self._raw = raw
+        self.first_batch = 0
         self._aborted = sorted(aborted, key=lambda each: each[1], reverse=True)  # the next one is the last
         self._aborting: set[int] = set()  # producers whose records belong to an aborted transaction
         self._batches = _batches(raw)
@@ -97,6 +100,7 @@ class Chunk:
         self._why = "" if self._batches else f"{len(raw)} bytes without a whole batch"  # the next one is unreadable
         self.end = max(offset, self._batches[-1].next_offset) if self._batches else offset
         if self._batches:
+            self.first_batch = len(_batch_bytes(raw, 0))
             self._skip_hidden()
 
     def take(self, limit: int | None = None) -> list[FetchedRecord]:

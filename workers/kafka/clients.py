@@ -71,6 +71,7 @@ class Clients:
         topics: Collection[str],
         deliver: Callable[[Chunk], None],
         failed: Callable[[TopicPartition, Exception], None],
+        full: Callable[[], bool],
     ) -> Fetcher:
         """What fetches the records of all lanes, on a client that knows ``topics``.
 
@@ -78,7 +79,7 @@ class Clients:
         """
         client = await self._start(FETCHER_TIMEOUT_MS)
         await client.set_topics(topics)
-        return Fetcher(client, deliver, failed, max_wait_ms=FETCH_WAIT_MS)
+        return Fetcher(client, deliver, failed, full=full, max_wait_ms=FETCH_WAIT_MS)
 
     @property
     def group(self) -> str:

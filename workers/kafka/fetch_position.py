@@ -16,7 +16,7 @@ class FetchPosition:
     Attributes:
         tp: the partition.
         offset: the next offset to fetch.
-        max_bytes: the most bytes of it in one answer.
+        max_bytes: the most bytes of it in one answer, unless its topic's record batches are larger.
         paused: not fetched until ``resume``.
         failed: not fetched until ``read``.
         node: the broker whose session contains it; None while it is not fetched.

@@ -27,6 +27,7 @@ from failsoft.workers.kafka.partition_errors import (
     UNKNOWN_TOPIC_OR_PARTITION,
     partition_error,
 )
+from failsoft.workers.kafka.record_batch_sizes import RecordBatchSizes
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +52,12 @@ GATHER_BYTES = 65_536
 RETRY_AFTER = 0.1
 """Seconds until a partition or a broker that failed is tried again. Kafka's clients wait 100 ms too."""
 
+FULL_FOR = (0.01, 200)
+"""Seconds between two looks while there are too many records, and after how many looks a request is sent all the same:
+the partition that is needed first may not have been fetched yet."""
+
 LONGEST_RETRY = 8
-"""A broker that stays away is tried again after RETRY_AFTER times this: few lines in the log, and soon after a restart.
-"""
+"""A broker that stays away is tried again after RETRY_AFTER times this: few log lines, and soon after a restart."""
 
 UNKNOWN_TRIES = 300
 """How often in a row a partition may be unknown, about 30 seconds: longer than a new or a restarted broker needs to
@@ -87,6 +91,7 @@ class Fetcher:
         deliver: Callable[[Chunk], None],
         failed: Callable[[TopicPartition, Exception], None],
         *,
+        full: Callable[[], bool] = lambda: False,
         max_wait_ms: int = 50,
         max_bytes: int = ANSWER_BYTES,
         client_rack: str = "",
@@ -98,15 +103,17 @@ class Fetcher:
             client: a client of its own that is connected to the cluster. ``stop`` closes it.
             deliver: takes each chunk. It may call the fetcher's methods. What it raises ends ``run``.
             failed: told once when a partition cannot be fetched. It is not fetched again until ``read``.
+            full: whether the records that were delivered and not taken are too many for now.
             max_wait_ms: how long a broker waits for the first record, in milliseconds.
             max_bytes: the most bytes of one answer.
             client_rack: the worker's rack, so that a broker can name a nearer replica (KIP-392).
             retry_after: seconds until a partition or a broker that failed is tried again.
         """
-        self._client, self._deliver, self._failed = client, deliver, failed
+        self._client, self._deliver, self._failed, self._full = client, deliver, failed, full
         self._max_wait_ms, self._max_bytes, self._rack = max_wait_ms, max_bytes, client_rack
         self._retry_after = retry_after
         self._positions: dict[TopicPartition, FetchPosition] = {}
+        self._batch_sizes = RecordBatchSizes(max_bytes)
         self._brokers: dict[int, _Broker] = {}
         self._astray: set[FetchPosition] = set()  # those without a known leader
         self._metadata_wanted = asyncio.Event()
@@ -226,6 +233,7 @@ class Fetcher:
                     self._take(broker, part)
                 # Even 0 lets the tasks run that the chunks have woken, so that the next request has what they resume.
                 await asyncio.sleep(max(answer.throttle_ms / 1000, self._pause(answer)))
+                await self._wait_for_room()
             else:
                 broker.marks.lost()
                 log.info("node %s ended the fetch session (Kafka's error code %s)", broker.node, answer.error)
@@ -235,6 +243,12 @@ class Fetcher:
         """Seconds until the next request: a moment, if the broker has few records and will have more by then."""
         size = sum(len(part.records) for part in answer.partitions if part.records)
         return GATHER if 0 < size < GATHER_BYTES else 0.0
+
+    async def _wait_for_room(self) -> None:
+        for _ in range(FULL_FOR[1]):
+            if not self._full():
+                return
+            await asyncio.sleep(FULL_FOR[0])
 
     def _note_marks(self, broker: _Broker, answer: FetchAnswer) -> None:
         if answer.throttle_ms and not answer.partitions:
@@ -267,6 +281,8 @@ class Fetcher:
             chunk = Chunk(tp, position.offset, part.records, part.aborted)
             position.offset = chunk.end
             self._place(position)
+            if self._batch_sizes.seen(tp.topic, chunk.first_batch, position.max_bytes):
+                self._ask_again(tp.topic)
             self._deliver(chunk)
 
     # --- where to fetch ---
@@ -281,7 +297,8 @@ class Fetcher:
         if node is not None:
             self._astray.discard(position)
             broker = self._brokers.get(node) or self._add(node)
-            broker.session.want(position.tp, position.offset, position.max_bytes)
+            most = self._batch_sizes.limit(position.tp.topic, position.max_bytes)
+            broker.session.want(position.tp, position.offset, most)
             broker.marks.want(position.tp, position.known)
             broker.wake.set()
         elif fetched:
@@ -289,6 +306,11 @@ class Fetcher:
             self._metadata_wanted.set()
         else:
             self._astray.discard(position)
+
+    def _ask_again(self, topic: str) -> None:
+        for position in self._positions.values():
+            if position.tp.topic == topic and position.node is not None:
+                self._place(position)
 
     def _node(self, position: FetchPosition) -> int | None:
         if position.preferred is not None:

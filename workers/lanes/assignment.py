@@ -43,7 +43,11 @@ DRAIN = 2 * COMMIT_TIMEOUT + 2.0
 with their last batches. Each ends within COMMIT_TIMEOUT itself."""
 
 FETCHED_BYTES = 64 * 1_048_576
-"""The most bytes of all inboxes."""
+"""The most bytes of all inboxes, by their bounds."""
+
+ENOUGH_BYTES = FETCHED_BYTES // 2
+"""Fetched bytes of live partitions with which no more are fetched: more than half a second's work. With hundreds of
+lanes the bounds alone would not hold, since each inbox may have a record batch that is larger than its bound."""
 
 BOUND_BYTES = (32 * 1024, 4 * 1_048_576)
 """The least and the most bytes of one live partition at which it is paused. 4,000 events of half a kilobyte take 2 MiB.
@@ -134,7 +138,7 @@ class Lanes(Service):  # type: ignore[misc]
         self.add_future(self._beats())  # tasks begin after this method, and joining may take minutes
         self._producer = await self._clients.start_producer()
         await self._producer.load(self._outputs)
-        self._fetcher = await self._clients.start_fetcher(self._topics, self._deliver, self._cannot_fetch)
+        self._fetcher = await self._clients.start_fetcher(self._topics, self._deliver, self._cannot_fetch, self._full)
         if self._draining:
             return
         d = self._deps
@@ -306,6 +310,10 @@ class Lanes(Service):  # type: ignore[misc]
         """Hand a fetched chunk to its lane."""
         if lane := self.lanes.get(chunk.tp.partition):
             lane.inbox.offer(chunk)
+
+    def _full(self) -> bool:
+        """Whether enough is fetched. Records of the ladder do not count: they may wait for their time for long."""
+        return sum(lane.live_bytes for lane in self.lanes.values()) >= ENOUGH_BYTES
 
     def _cannot_fetch(self, tp: TopicPartition, error: Exception) -> None:
         """Let the lane of ``tp`` end with ``error``."""

@@ -17,6 +17,7 @@ from typing import Protocol
 from aiokafka import TopicPartition
 
 from failsoft.topics.routing import OutgoingRecord
+from failsoft.workers.execution.batch_size import LARGEST
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, compressed_batch, new_batch, pack
 from failsoft.workers.lanes.start_offsets import OffsetAndMetadata
@@ -27,6 +28,10 @@ useless. Without a bound a commit can hang for ever when a coordinator leaves (a
 
 MOST_BYTES = 32 * 1_048_576
 """Bytes of outputs after which a transaction takes no further batch. They are written well within its timeout."""
+
+MOST_RECORDS = 4 * LARGEST
+"""Records after which a transaction takes no further batch: as many as four lanes have, however many lanes there are.
+A larger transaction commits no more a second, and its records and answers stay in memory until it ends."""
 
 Outputs = Sequence[tuple[TopicPartition, Sequence[Batch]]]
 """The record batches to write, by partition, in order."""
@@ -99,7 +104,7 @@ class Committer:
         self._make = partial(new_batch, exactly_once)
         self._squeeze = partial(compressed_batch, BATCH_BYTES, exactly_once)
         self._waiting: deque[Unit] = deque()
-        self._bytes = 0  # of the units that wait
+        self._bytes = self._records = 0  # of the units that wait
         self._room = asyncio.Event()
         self._room.set()
         self._wake = asyncio.Event()
@@ -109,12 +114,18 @@ class Committer:
         """Take ``unit`` into the next transaction."""
         self._waiting.append(unit)
         self._bytes += unit.size
-        if self._bytes >= MOST_BYTES:
+        self._records += unit.records
+        if self._bytes >= MOST_BYTES or self._records >= MOST_RECORDS:
             self._room.clear()
         self._wake.set()
 
-    async def room(self) -> None:
-        """Wait while as much waits for the next transaction as one may have. So a commit that hangs fills no memory."""
+    @property
+    def has_room(self) -> bool:
+        """Whether less waits for the next transaction than one may have. So a commit that hangs fills no memory."""
+        return self._room.is_set()
+
+    async def wait_for_room(self) -> None:
+        """Wait until there is room. Look at ``has_room`` again then: others have waited too."""
         await self._room.wait()
 
     async def run(self) -> None:
@@ -130,12 +141,14 @@ class Committer:
     def _next(self) -> list[Unit]:
         """The units of the next transaction."""
         units: list[Unit] = []
-        size = 0
-        while self._waiting and (not units or size < MOST_BYTES):
+        size = records = 0
+        while self._waiting and (not units or (size < MOST_BYTES and records < MOST_RECORDS)):
             units.append(self._waiting.popleft())
             size += units[-1].size
+            records += units[-1].records
         self._bytes -= size
-        if self._bytes < MOST_BYTES:
+        self._records -= records
+        if self._bytes < MOST_BYTES and self._records < MOST_RECORDS:
             self._room.set()
         return units
 

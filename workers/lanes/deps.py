@@ -11,6 +11,7 @@ import numpy as np
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.topics.names import Names
 from failsoft.workers.lanes.exclusive import ExclusiveLock
+from failsoft.workers.lanes.records_in_flight import RecordsInFlight
 from failsoft.workers.scoring.plan import Call, CallResult, Plan
 from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.telemetry.report import Reporter
@@ -39,6 +40,7 @@ class Deps:
         clock: the monotonic clock (seconds).
         draws: gives n uniform random draws in [0, 1).
         exclusive: the lock with which a lane runs a batch alone in the process.
+        in_flight: bounds the records that all lanes score at once.
     """
 
     names: Names
@@ -53,3 +55,4 @@ class Deps:
     clock: Callable[[], float]
     draws: Callable[[int], np.ndarray[Any, np.dtype[np.float64]]]
     exclusive: ExclusiveLock = field(default_factory=ExclusiveLock)
+    in_flight: RecordsInFlight = field(default_factory=RecordsInFlight)

@@ -169,6 +169,11 @@ class Inbox:
         """The next offset of ``tp`` that was not taken. Beyond markers and aborted records after the last one taken."""
         return self._buffers[tp].position
 
+    def size(self, tp: TopicPartition) -> int:
+        """Bytes that were fetched of ``tp`` and not taken yet."""
+        buffer = self._buffers.get(tp)
+        return 0 if buffer is None else buffer.size
+
     def caught_up(self, tp: TopicPartition) -> bool:
         """Whether everything before the end offset that the broker last reported was taken."""
         high = self._fetcher.highwater(tp)

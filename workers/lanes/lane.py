@@ -43,7 +43,7 @@ class Stage(StrEnum):
 
     OPENING = "opening"
     FETCHING = "fetching"
-    WAITING = "waiting"  # for another lane, which runs alone
+    WAITING = "waiting"  # for other lanes: for one that runs alone, or because together they have enough
     SCORING = "scoring"
     COMMITTING = "committing"
     CLOSED = "closed"
@@ -91,7 +91,7 @@ class Lane:
         self._schedule = RetrySchedule(ladder, deps.plan.rungs)
         self._committed: dict[TopicPartition, int] = {}
         self._handed: dict[TopicPartition, int] = {}  # like _committed, but already when a batch is handed in
-        self._pending: deque[Unit] = deque()  # handed in, and not committed when last looked at
+        self._pending: deque[Unit] = deque()  # handed in, and not committed
         self._batch_size = BatchSize()
         self._crashes: CrashTracker[TopicPartition] = CrashTracker()
         self._known: LastKnown | None = None
@@ -108,6 +108,11 @@ class Lane:
         """This lane's partitions of the rungs and of the replay topic."""
         return self._schedule.ladder
 
+    @property
+    def live_bytes(self) -> int:
+        """Bytes that were fetched of this lane's live partitions and not taken yet."""
+        return sum(map(self.inbox.size, self._live))
+
     def lag(self, ends: Mapping[TopicPartition, int]) -> Mapping[str, int]:
         """Records of each rung that are not read yet, by topic, given the end offsets. Transaction markers count."""
         return self._schedule.lag(ends)
@@ -116,12 +121,23 @@ class Lane:
         """Open the lane, then take, score and hand in batch after batch until ``close`` is called."""
         await self._open_unless_closed()
         while not self._closing:
-            await self._wait_for_room()
-            if taken := await self._take():
-                await self._process(taken)
+            await self._run_batch()
         await self._wait_for_commit()
         self.inbox.close()
         self._enter(Stage.CLOSED)
+
+    async def _run_batch(self) -> None:
+        """Take one batch and hand it in. In a method of its own, so that nothing keeps its records while the lane waits
+        for the next ones.
+        """
+        taken = await self._take()
+        records = sum(map(len, taken.values()))
+        self._d.in_flight.enter(records)
+        try:
+            if taken:
+                await self._process(taken)
+        finally:
+            self._d.in_flight.leave(records)
 
     def close(self) -> None:
         """Stop opening, or waiting. ``run`` finishes and commits a batch that it has begun to score; one that it has
@@ -171,8 +187,9 @@ class Lane:
 
     async def _take(self) -> dict[TopicPartition, list[Record]]:
         """The next records to score, by partition, in offset order. Empty when the lane was closed."""
-        self._enter(Stage.FETCHING)
         while not self._closing:
+            await self._wait_for_room()  # here, since records arrive while the lane waits below
+            self._enter(Stage.FETCHING)
             readable, wait = self._readable()
             limit = self._batch_size.limit
             chosen = self._crashes.choose(readable)
@@ -336,6 +353,7 @@ class Lane:
     def _on_commit(self, batch: ScoredBatch) -> None:
         """The batch is committed: remember its answers and report it."""
         d = self._d
+        self._pending.popleft()  # now, since an idle lane would keep its records and answers in memory
         d.exclusive.release(batch.mode.alone)
         if not batch.offsets:
             return
@@ -352,21 +370,23 @@ class Lane:
             self._crashes.passed(tp, batch.counts[tp], done)
 
     async def _wait_for_room(self) -> None:
-        """Wait while as many records as a batch may have wait for the next transaction."""
-        while self._pending and self._pending[0].done.done():
-            self._pending.popleft()
+        """Wait while as many records as a batch may have wait for the next transaction, or while all lanes have enough.
+        Records are to be taken in the same turn of the event loop.
+        """
         waiting = [unit for unit in self._pending if not unit.begun.done()]
         if sum(unit.records for unit in waiting) >= self._batch_size.limit:
             self._enter(Stage.COMMITTING)
             await waiting[-1].begun
-        await self._committer.room()
+        while not (self._committer.has_room and self._d.in_flight.are_few):
+            self._enter(Stage.WAITING)
+            await self._committer.wait_for_room()
+            await self._d.in_flight.wait_for_few()
 
     async def _wait_for_commit(self) -> None:
         """Wait until all that was handed in is committed."""
         if self._pending:
             self._enter(Stage.COMMITTING)
             await self._pending[-1].done
-            self._pending.clear()
 
     def _now_ms(self) -> int:
         return int(self._d.wall() * 1000)

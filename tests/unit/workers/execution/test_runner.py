@@ -13,7 +13,7 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
-from failsoft.models.runtime.session import Session
+from failsoft.models.runtime.session import Cancel, ModelOutput, Session
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns
 from failsoft.workers.execution.runner import Runner
@@ -76,6 +76,50 @@ async def test_each_of_several_rows_that_raise_is_found(tmp_path: Path) -> None:
     columns = rows(session.card, *[(7 if i in bad else 0,) for i in range(500)])
     result = await runner(session).run(call(columns))
     assert kinds(result) == dict.fromkeys(sorted(bad), Kind.MODEL_ERROR)
+
+
+class Counting:
+    """A session that counts its runs, and may fail all of them at once."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.sizes, self.down = session, list[int](), False
+
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
+        """The session's outcome, or a failure of the whole batch."""
+        self.sizes.append(columns.size)
+        return Failure(Kind.MODEL_ERROR, "down") if self.down else self.session.run(columns, cancel)
+
+
+async def test_a_batch_that_will_fail_does_not_run_as_a_whole_until_one_passes(tmp_path: Path) -> None:
+    """The last batch tells how many rows fail. When none fails any more, batches run as a whole again."""
+    session = load(tmp_path, looked_up(), a_card({"kind": "regression"}, row="int"))
+    counting = Counting(session)
+    tested = Runner({KEY: counting}, 2, Metrics(CollectorRegistry()), time.monotonic, never)
+    failing = rows(session.card, *[(7 if i % 50 == 9 else 0,) for i in range(500)])
+    good = rows(session.card, *[(0,) for _ in range(500)])
+    bad = set(range(9, 500, 50))
+    for first_is_whole in (True, False):
+        counting.sizes.clear()
+        assert set((await tested.run(call(failing))).bad) == bad
+        assert (max(counting.sizes) == 500) is first_is_whole
+    for first_is_whole in (False, True):
+        counting.sizes.clear()
+        assert not (await tested.run(call(good))).bad
+        assert (counting.sizes == [500]) is first_is_whole and sum(counting.sizes) == 500
+
+
+async def test_a_model_that_is_down_and_comes_back_is_not_run_row_by_row(tmp_path: Path) -> None:
+    """While it was down every row failed, so the first groups are single rows; those that pass make larger ones."""
+    session = load(tmp_path, looked_up(), a_card({"kind": "regression"}, row="int"))
+    counting = Counting(session)
+    tested = Runner({KEY: counting}, 2, Metrics(CollectorRegistry()), time.monotonic, never)
+    good = rows(session.card, *[(0,) for _ in range(4000)])
+    counting.down = True
+    result = await tested.run(call(good))
+    assert len(result.bad) == 4000 and len(counting.sizes) < 1100
+    counting.down = False
+    counting.sizes.clear()
+    assert not (await tested.run(call(good))).bad and len(counting.sizes) < 100
 
 
 async def test_a_nan_fails_its_row_only(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Clients:
 
 async def test_the_fetcher_has_a_client_that_knows_all_topics(worker: Clients) -> None:
     """So the first read finds a leader, and no heartbeat waits for a fetch's connection."""
-    fetcher = await worker.start_fetcher(["a", "b"], lambda chunk: None, lambda tp, error: None)
+    fetcher = await worker.start_fetcher(["a", "b"], lambda chunk: None, lambda tp, error: None, lambda: False)
     assert fetcher.client.calls == ["bootstrap", ["a", "b"]]
     assert fetcher.client._request_timeout_ms == clients.FETCHER_TIMEOUT_MS
     assert fetcher.client is not worker.membership().client

@@ -48,6 +48,41 @@ async def test_a_partition_that_is_read_again_has_its_new_size() -> None:
         assert (await desk.next()).content.partitions == [(A, 5, 99)]
 
 
+async def test_batches_over_the_size_are_asked_for_whole_of_the_other_partitions_too() -> None:
+    """A broker sends a batch over the size only as the first of an answer: else each answer had one partition."""
+    async with running() as desk:
+        large = batch(0, range(30))
+        for tp in (A, B, C):
+            desk.fetcher.read(tp, 0, 100)
+        (await desk.next()).answer(part(A, large))
+        following = await desk.next()
+        enough = 1 << (len(large) - 1).bit_length()
+        assert sorted(following.content.partitions) == [(A, 30, enough), (B, 0, enough)], "the topic of A and B"
+        following.answer(part(B, batch(0, range(1))))
+        assert (await desk.next()).content.partitions == [(B, 1, enough)], "one small batch is no reason"
+
+
+async def test_no_request_is_sent_while_the_lanes_have_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not for ever: what a lane needs first may not have been fetched yet."""
+    monkeypatch.setattr(module, "FULL_FOR", (0.001, 10_000))
+    async with running() as desk:
+        full = True
+        fetcher = Fetcher(desk.client, desk.chunks.append, pytest.fail, full=lambda: full)
+        run = asyncio.create_task(fetcher.run())
+        fetcher.read(A, 0)
+        (await desk.next()).answer(part(A, batch(0, range(3))))
+        await eventually(lambda: bool(desk.chunks), WITHIN, "the chunk")
+        await desk.silence()
+        full = False
+        following = await desk.next()
+        full = True
+        monkeypatch.setattr(module, "FULL_FOR", (0.001, 3))
+        following.answer(part(A, batch(3, range(3, 6))))
+        assert (await desk.next()).asked == {A: 6}, "nothing was taken, and a request is sent all the same"
+        await fetcher.stop()
+        await run
+
+
 async def test_a_partition_goes_on_at_its_chunks_end() -> None:
     """Which may be behind a marker."""
     async with running() as desk:

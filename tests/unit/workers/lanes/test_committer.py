@@ -146,18 +146,21 @@ async def test_nothing_is_committed_without_partitions(producer: Producer) -> No
     assert not producer.began.is_set()
 
 
+@pytest.mark.parametrize(("bound", "most"), [("MOST_BYTES", 25), ("MOST_RECORDS", 1)])
 async def test_lanes_wait_for_room_behind_a_commit_that_hangs(
-    committer: Committer, producer: Producer, monkeypatch: pytest.MonkeyPatch
+    committer: Committer, producer: Producer, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
     """As much as one transaction may have waits for the next one, whatever the number of lanes."""
-    monkeypatch.setattr(module, "MOST_BYTES", 25)
+    monkeypatch.setattr(module, bound, most)
     committer.hand(_unit(0, size=30))
     await producer.began.wait()
-    await asyncio.wait_for(committer.room(), 10)
+    assert committer.has_room
     committer.hand(_unit(1, size=30))
-    waiting = asyncio.create_task(committer.room())
+    assert not committer.has_room
+    waiting = asyncio.create_task(committer.wait_for_room())
     for _ in range(10):
         await asyncio.sleep(0)
     assert not waiting.done()
     producer.go.set()
     await asyncio.wait_for(waiting, 10)
+    assert committer.has_room

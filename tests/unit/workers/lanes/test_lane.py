@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,9 +13,10 @@ import pytest
 from aiokafka import TopicPartition
 
 from failsoft.workers.lanes.lane import KEPT_MS, Stage
+from failsoft.workers.lanes.records_in_flight import MOST
 from failsoft.workers.lanes.retry_schedule import LEAST_WAIT_MS
 from tests.kafka import eventually
-from tests.kit import NOW_MS, events, waiting
+from tests.kit import NOW_MS, Rec, events, waiting
 from tests.lane_kit import AGAIN, LIVE, RUNG, LaneUnderTest, Ledger
 
 
@@ -145,6 +148,47 @@ async def test_a_lane_that_is_closed_commits_what_it_has_taken() -> None:
     await asyncio.wait_for(running, 10)
     committing.cancel()
     assert ledger.offsets == [{LIVE: 1}, {LIVE: 2}] and tested.lane.stage is Stage.CLOSED
+
+
+class Weak(Rec):
+    """A record that may have weak references, which tell whether it is still in memory."""
+
+
+async def test_an_idle_lane_keeps_nothing_of_what_it_has_committed() -> None:
+    """Two hundred lanes with a thousand records and answers each would have as many in memory as in a backlog."""
+    tested = LaneUnderTest({LIVE: [*events(1)]})
+    tested.fetcher[LIVE][0] = Weak(**asdict(tested.fetcher[LIVE][0]))
+    record = weakref.ref(tested.fetcher[LIVE][0])
+    kept = []
+
+    def idle() -> bool:
+        if tested.ledger.offsets and tested.lane.stage is Stage.FETCHING:
+            tested.fetcher[LIVE][0] = None
+            kept.append(record())
+        return bool(kept)
+
+    await tested.run(idle)
+    assert kept == [None]
+
+
+async def test_lanes_take_no_records_while_enough_are_in_flight() -> None:
+    """Also a lane that already waited for records: they arrive while the others have enough."""
+    tested = LaneUnderTest()
+    tested.deps.in_flight.enter(MOST)
+
+    async def facts() -> None:
+        await eventually(lambda: tested.lane.stage is Stage.WAITING, 10, "a lane that waits")
+        tested.fetcher[LIVE] += events(1)
+        tested.fetcher.fetch(LIVE)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert tested.sizes == []
+        tested.deps.in_flight.leave(MOST)
+
+    checking = asyncio.create_task(facts())
+    await tested.run(lambda: tested.ledger.offsets)
+    await checking
+    assert tested.sizes == [1]
 
 
 async def test_a_partition_that_cannot_be_read_ends_the_lane() -> None:
