@@ -187,7 +187,7 @@ def test_of_two_replays_one_takes_over(kafka: Broker, pipeline: Pipeline) -> Non
     """
     n = 5_000
     produce(kafka.bootstrap, Names(pipeline.name).dead, [_dead(i, pipeline.name) for i in range(n)])
-    first = _start(pipeline, "--rate", "100/s")
+    first = _start(pipeline, "--rate", "50/s")
     try:
         wait_for(lambda: _written(pipeline) >= 20, 60, "the first to replay")
         assert _replay(pipeline, "--dry-run")["matched"] == n

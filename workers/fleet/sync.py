@@ -25,9 +25,14 @@ log = structlog.get_logger("failsoft.sync")
 
 TableRow = TypeVar("TableRow", BreakerRow, RolloutRow)
 
-POLL_EVERY = 0.02
-"""Seconds between two checks of the table when no row is announced; checks for something to report are twice as far
-apart. A check costs microseconds."""
+POLL_EVERY = 0.1
+"""Seconds between two checks of the table when no row is announced, as after a rebalance."""
+
+REPORT_EVERY = 0.05
+"""Seconds between two checks for something to report, when there is no news."""
+
+COLLECT = 0.005
+"""Seconds in which news that arrive together are collected into one round."""
 
 SEND_WITHIN = 5.0
 """Timeout of one round of reports, in seconds. Reports are totals, so the next round replaces one that was lost."""
@@ -210,12 +215,12 @@ class Sync(Service):  # type: ignore[misc]
 
     async def _something_to_report(self) -> None:
         try:
-            await asyncio.wait_for(self._news.wait(), POLL_EVERY * 2)
+            await asyncio.wait_for(self._news.wait(), REPORT_EVERY)
         except TimeoutError:
             return
         # Cleared only here: news that arrived while reports were being sent must not wait for the next check.
         self._news.clear()
-        await asyncio.sleep(POLL_EVERY / 4)  # collects news that arrive together into one round
+        await asyncio.sleep(COLLECT)
 
     async def _close(self, producer: AIOKafkaProducer) -> None:
         await _stop_within(producer.stop(), CLOSE_WITHIN, "a producer of reports")

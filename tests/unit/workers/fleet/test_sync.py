@@ -134,8 +134,9 @@ async def test_a_new_row_does_not_wait_for_the_next_check(monkeypatch: pytest.Mo
     await desk.sync.start()
     try:
         await eventually(lambda: desk.sync.up and desk.sync.not_ready() is None, 10, "the table read")
+        checked_every = sync.POLL_EVERY
         monkeypatch.setattr(sync, "POLL_EVERY", 60.0)
-        await asyncio.sleep(0.1)  # the check that was due under the old interval is over
+        await asyncio.sleep(2 * checked_every)  # the check that was due under the old interval is over
         desk.rows["m@2"] = OPEN.to_dict()
         plane = desk.sync._plane
         assert plane is not None
@@ -147,8 +148,7 @@ async def test_a_new_row_does_not_wait_for_the_next_check(monkeypatch: pytest.Mo
 
 async def test_news_that_arrives_during_a_send_is_reported_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trip is reported at once and does not wait for the next check."""
-    monkeypatch.setattr(sync, "POLL_EVERY", 8.0)
+    monkeypatch.setattr(sync, "REPORT_EVERY", 60.0)
     desk = Desk(starts=True)
     desk.registry.on_news()
-    # It takes 2 s (a quarter of LOOK); without the news it would take 16 s.
     await asyncio.wait_for(desk.sync._something_to_report(), 15)
