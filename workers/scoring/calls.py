@@ -13,23 +13,40 @@ from failsoft.models.breaker.breaker import Admission
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.features import Columns, Spec, columns
 from failsoft.schemas.fleet.counts import Counts
 from failsoft.workers.scoring.plan import Call, CallResult, Registry, Served
 
 
-def prepare(
-    features: Sequence[Mapping[str, object]], rows: list[int], card: ModelCard, served: Served
-) -> tuple[list[int], Imputed]:
+class RawColumns:
+    """The columns of a batch's features, as the events have them. Nobody may change them: a fallback with the same
+    features as the primary, and the members of an ensemble, get the same ones for the same rows.
+
+    ``features`` has the features of each row of the batch.
+    """
+
+    def __init__(self, features: Sequence[Mapping[str, object]]) -> None:
+        self._features = features
+        self._rows: list[int] = []
+        self._made: Columns | None = None
+
+    def of(self, rows: list[int], specs: Sequence[Spec]) -> Columns:
+        """The columns that ``specs`` name, with ``rows`` in this order."""
+        if self._made is None or rows != self._rows or self._made.specs != specs:
+            features = self._features
+            chosen = features if len(rows) == len(features) else [features[row] for row in rows]
+            self._rows, self._made = rows, columns(chosen, specs)
+        return self._made
+
+
+def prepare(raw: RawColumns, rows: list[int], card: ModelCard, served: Served) -> tuple[list[int], Imputed]:
     """Make the feature columns of ``rows`` for one model, with missing values imputed.
 
-    ``features`` has the features of each row of the batch. Returns the rows that keep ``card``'s contract, and their
-    columns in the same order; ``imputed`` and ``invalid`` are keyed by row of the batch.
+    Returns the rows that keep ``card``'s contract, and their columns in the same order; ``imputed`` and ``invalid`` are
+    keyed by row of the batch.
     """
-    all_rows = len(rows) == len(features)
-    raw = columns(features if all_rows else [features[row] for row in rows], card.specs)
-    ready = impute(raw, card, served.statistics)
-    if all_rows and not ready.invalid:
+    ready = impute(raw.of(rows, card.specs), card, served.statistics)
+    if not ready.invalid and not ready.imputed:
         return rows, ready
     imputed = {rows[i]: names for i, names in ready.imputed.items()}
     if not ready.invalid:
@@ -39,11 +56,11 @@ def prepare(
     return [rows[i] for i in good], Imputed(ready.columns.take(np.array(good, np.intp)), imputed, invalid)
 
 
-def invalid(features: Sequence[Mapping[str, object]], rows: Sequence[int], card: ModelCard) -> dict[int, Failure]:
+def invalid(raw: RawColumns, rows: list[int], card: ModelCard) -> dict[int, Failure]:
     """The failures of ``rows`` that break ``card``'s contract, by row. For a model without a loaded version, which has
     no statistics to prepare the rows with.
     """
-    failures = imputation.invalid(columns([features[row] for row in rows], card.specs), card)
+    failures = imputation.invalid(raw.of(rows, card.specs), card)
     return {rows[i]: failure for i, failure in failures.items()}
 
 

@@ -67,7 +67,7 @@ class _Member:
 def ask(
     plan: Plan,
     registry: Registry,
-    features: Sequence[Mapping[str, object]],
+    raw: calls.RawColumns,
     rows: list[int],
     ladder: Mapping[int, Attempt],
     u: NDArray[np.float64],
@@ -77,14 +77,14 @@ def ask(
     Args:
         plan: the pipeline's models.
         registry: the versions that serve here, and their breakers.
-        features: the features of each row of the batch.
+        raw: the features of the batch as columns.
         rows: the rows to answer, ascending.
         ladder: the attempts of rows that come from a rung or from the replay topic.
         u: one random draw in [0, 1) for each row of the batch.
     """
     asked = []
     for name in plan.asked:
-        asked.append((yield from _ask(name, plan.cards[name], registry, features, rows, ladder, u)))
+        asked.append((yield from _ask(name, plan.cards[name], registry, raw, rows, ladder, u)))
     return _Combined(plan.cards[plan.primary], rows, asked, ladder).result
 
 
@@ -92,7 +92,7 @@ def _ask(
     name: str,
     card: ModelCard,
     registry: Registry,
-    features: Sequence[Mapping[str, object]],
+    raw: calls.RawColumns,
     rows: list[int],
     ladder: Mapping[int, Attempt],
     u: NDArray[np.float64],
@@ -100,11 +100,11 @@ def _ask(
     """Call one member, the model ``name``, for ``rows``. The other parameters are those of ``ask``."""
     served = registry.serving(name)
     if served is None:
-        invalid = calls.invalid(features, rows, card)
+        invalid = calls.invalid(raw, rows, card)
         unasked = calls.without(rows, invalid)
         why = Failure(Kind.UNAVAILABLE, f"no version of {name} is loaded")
         return _Member(name, failures=invalid | dict.fromkeys(unasked, why), unasked=set(unasked))
-    kept, ready = calls.prepare(features, rows, card, served)
+    kept, ready = calls.prepare(raw, rows, card, served)
     member = _Member(served.key, failures=ready.invalid, imputed=ready.imputed)
     if not kept:
         return member

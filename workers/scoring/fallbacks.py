@@ -17,6 +17,7 @@ from failsoft.schemas.features import Columns, columns
 from failsoft.schemas.prediction import Prediction, Predictions, Source
 from failsoft.schemas.record import Record
 from failsoft.workers.scoring import calls
+from failsoft.workers.scoring.calls import RawColumns
 from failsoft.workers.scoring.plan import Call, CallResult, Plan, Registry, Served
 from failsoft.workers.scoring.verdicts import AnsweredRows
 
@@ -37,6 +38,7 @@ class Fallbacks:
         now_ms: int,
         records: Sequence[Record],
         events: Events,
+        raw: RawColumns,
         prepared: tuple[list[int], Columns | None] = ([], None),
         imputed: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
@@ -49,11 +51,12 @@ class Fallbacks:
             now_ms: the wall clock (epoch milliseconds).
             records: the records of the batch.
             events: their decoded events.
+            raw: their features as columns.
             prepared: the rows that were prepared for the primary, and their columns. A rule reads a row's values there.
             imputed: the features that were imputed in those columns, by row.
         """
         self.plan, self.registry, self.known, self.now_ms = plan, registry, known, now_ms
-        self.records, self.events = records, events
+        self.records, self.events, self.raw = records, events, raw
         self.answered: list[AnsweredRows] = []
         self.rule_errors: Counter[tuple[str, str]] = Counter()
         self.prepared, self.imputed = prepared, imputed
@@ -95,9 +98,7 @@ class Fallbacks:
         served, card = self.registry.serving(model), self.plan.cards[model]
         if served is None:
             return pending
-        rows, ready = calls.prepare(
-            self.events.features, [r for r in pending if r not in self.events.failures], card, served
-        )
+        rows, ready = calls.prepare(self.raw, [r for r in pending if r not in self.events.failures], card, served)
         admission = self.registry.admit(served.key, len(rows)) if rows else None
         if admission is None or admission.granted == 0:
             return pending

@@ -74,6 +74,7 @@ class _Batch:
         missing: why an ensemble's member is missing from an answer, by row.
         primary_columns: the rows prepared for the primary, and their feature columns.
         events: the decoded events.
+        raw: their features as columns.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class _Batch:
         self.primary_columns: tuple[list[int], Columns] | None = None
         origins = {row: a.origin for row, a in self.attempts.items()}
         self.events = decode(records, origins, plan.envelope)
+        self.raw = calls.RawColumns(self.events.features)
         for row, failure in self.events.failures.items():
             self.failures.setdefault(row, failure)
         if poison is not None:
@@ -125,7 +127,7 @@ class _Batch:
             return
         # 3. No version: the event can still be checked against the card.
         if served is None:
-            invalid = calls.invalid(self.events.features, rows, self.card)
+            invalid = calls.invalid(self.raw, rows, self.card)
             self.failures.update(invalid)
             waiting = calls.without(rows, invalid)
             self._refuse(waiting, Failure(Kind.UNAVAILABLE, f"no version of {self.plan.primary} is loaded"))
@@ -156,7 +158,7 @@ class _Batch:
         """Call the members of an ensemble, and take the answers and failures that they add up to."""
         if not rows:
             return
-        result = yield from ensembles.ask(self.plan, self.registry, self.events.features, rows, self.attempts, self.u)
+        result = yield from ensembles.ask(self.plan, self.registry, self.raw, rows, self.attempts, self.u)
         self.answered += result.answered
         self._fail(result.failures)
         self.missing |= result.missing
@@ -164,7 +166,7 @@ class _Batch:
 
     def _prepare(self, rows: list[int], served: Served) -> tuple[list[int], Imputed]:
         """Make the primary's feature columns of ``rows``. Rows that break its contract fail as invalid."""
-        kept, ready = calls.prepare(self.events.features, rows, self.card, served)
+        kept, ready = calls.prepare(self.raw, rows, self.card, served)
         self.failures.update(ready.invalid)
         self.primary_columns = (kept, ready.columns) if kept else None
         return kept, ready
@@ -236,9 +238,8 @@ class _Batch:
         if self.poison is not None:
             links = tuple(link for link in links if link.kind in self.poison.links)
         prepared = self.primary_columns or ([], None)
-        fallbacks = Fallbacks(
-            self.plan, self.registry, self.known, self.now_ms, self.records, self.events, prepared, self.imputed
-        )
+        batch = self.records, self.events, self.raw
+        fallbacks = Fallbacks(self.plan, self.registry, self.known, self.now_ms, *batch, prepared, self.imputed)
         yield from fallbacks.ask(links, pending)
         self.answered += fallbacks.answered
         self.rule_errors = fallbacks.rule_errors

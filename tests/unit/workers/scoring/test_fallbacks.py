@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from failsoft.schemas.event import decode
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.prediction import Source
+from failsoft.workers.scoring.calls import RawColumns
 from failsoft.workers.scoring.fallbacks import Fallbacks
 from failsoft.workers.scoring.plan import Plan
 from tests.kit import NOW_MS, RULE, FakeBoard, events, failing, fine, plan
@@ -15,7 +16,8 @@ from tests.kit import NOW_MS, RULE, FakeBoard, events, failing, fine, plan
 def _run_chain(the_plan: Plan, registry: FakeBoard, pending: Sequence[int], bad: Sequence[int] = ()) -> Fallbacks:
     """Run the chain for the rows ``pending`` of three events. The fallback model fails the rows ``bad`` of its call."""
     records = events(3)
-    chain = Fallbacks(the_plan, registry, None, NOW_MS, records, decode(records, {}, the_plan.envelope))
+    decoded = decode(records, {}, the_plan.envelope)
+    chain = Fallbacks(the_plan, registry, None, NOW_MS, records, decoded, RawColumns(decoded.features))
     steps = chain.ask(the_plan.chain, list(pending))
     try:
         call = next(steps)
