@@ -84,7 +84,7 @@ class Bisection:
 
     Args:
         n: number of rows in the batch.
-        why: the failure of the whole batch; where it has not run, the failure of rows that are never run.
+        why: the failure of the whole batch; UNAVAILABLE where it has not run.
         deadline: the longest time of a run (seconds).
         until: the end of the budget (monotonic seconds).
         budget: the length of the budget (seconds), for messages.
@@ -101,7 +101,8 @@ class Bisection:
         self._suspects: list[tuple[RowIndexes, Failure]] = []  # rows that failed together, and cheaply
         self._parts: deque[tuple[RowIndexes, Failure]] = deque()  # of an expensive failure: they run as they are
         self._rest, self._why = _spread(n), why  # the other rows, and the last cheap failure
-        self._group = max(1, n // 2) if spacing is None else _group(spacing)
+        self._largest, self._cap = 1, n  # rows of the largest piece that passed; of the largest that may pass
+        self._group = max(1, n // 2) if spacing is None else min(max(1, n // 2), _group(spacing))
         self._ahead = 0 if spacing is None else n // 4  # rows to give at once before anything is known
         self._passed = self._found = 0  # rows that were answered, and rows that failed cheaply, alone
         self._runs = 1
@@ -111,9 +112,19 @@ class Bisection:
             self._split(np.arange(n), why)
 
     @property
+    def untouched(self) -> bool:
+        """No row was decided yet, and none has failed."""
+        return len(self._rest) == self._n
+
+    @property
     def spacing(self) -> float | None:
-        """Rows decided for each row that failed cheaply; None without such a row."""
-        return (self._passed + self._found) / self._found if self._found else None
+        """Rows decided for each row that failed cheaply; None without such a row. Where rows fail together only, a
+        spacing with which groups pass.
+        """
+        decided = (self._passed + self._found) / self._found if self._found else None
+        if self._cap == self._n:
+            return decided
+        return min(decided or self._n, self._cap / GROUP)
 
     def next(self, now: float) -> list[Piece]:
         """The next pieces to run; none when every row is decided. After the budget the undecided rows fail."""
@@ -169,8 +180,14 @@ class Bisection:
             self._passed += len(piece.rows)
             if len(piece.others):
                 self._suspects.append((piece.others, piece.why))  # one of them fails
+            elif piece.origin is PieceOrigin.HALF:
+                # It failed together with others, and none of them failed alone: too many rows, or some that clash.
+                self._cap = self._largest
+                self._group = min(self._group, self._cap)
             elif piece.origin is PieceOrigin.GROUP:
-                self._group = min(2 * self._group, max(1, int(self._passed if self.spacing is None else self.spacing)))
+                known = self._passed if self.spacing is None else self.spacing
+                self._group = max(1, min(2 * self._group, int(known), self._cap))
+            self._largest = max(self._largest, len(piece.rows))
         elif outcome.kind is Kind.UNAVAILABLE:
             # The piece was not run: the model's process is restarting, or no thread was free. It is still undecided.
             self._take_back(piece, piece.why)
@@ -180,6 +197,8 @@ class Bisection:
             self._over = True
         else:
             self._rest = np.concatenate([piece.others, self._rest])
+            if self._why.kind is Kind.UNAVAILABLE and outcome.kind is Kind.TIMEOUT:
+                self._why = outcome  # the rows that are not tried any more fail as those of a whole batch would
             if outcome.kind in EXPENSIVE:
                 self._split(piece.rows, outcome)
             elif len(piece.rows) > 1:
@@ -189,7 +208,7 @@ class Bisection:
                 self.bad[int(piece.rows[0])] = outcome
                 self._found += 1
                 assert self.spacing is not None
-                self._group = _group(self.spacing)
+                self._group = min(_group(self.spacing), self._cap)
 
     def _take_back(self, piece: Piece, why: Failure) -> None:
         """The piece is as undecided as it was before ``next`` gave it."""

@@ -1,7 +1,7 @@
 """Owns the running of calls within their deadlines. A model's failure is returned, not raised.
 
 A run that has not ended at its deadline is terminated. If it ignores that, the runner stops waiting, and its thread is
-lost. A batch that fails as a whole is bisected (workers.execution.bisect) within a time budget.
+lost. A batch that fails as a whole, or that will, is bisected (workers.execution.bisect) within a time budget.
 """
 
 from __future__ import annotations
@@ -161,7 +161,9 @@ class Runner:
         return result
 
     async def _bisect(self, model: _RunningModel, call: Call, why: Failure, took: float) -> CallResult:
-        """Bisects a failed call. The budget starts with the first run, so waiting for a thread does not use it up."""
+        """Bisects a call that failed, or, with ``why`` UNAVAILABLE, one that has not run. The budget of a failed call
+        starts with its first run, so waiting for a thread does not use it up.
+        """
         bisection = Bisection(
             len(call),
             why,
@@ -183,6 +185,8 @@ class Runner:
             bisection.record_outcomes(pieces, [outcome for outcome, _ in runs])
             last, _ = runs[-1]
             if isinstance(last, Failure) and last.kind is Kind.UNAVAILABLE:
+                if why.kind is Kind.UNAVAILABLE and len(runs) == 1 and bisection.untouched:
+                    return CallResult(None, dict.fromkeys(range(len(call)), last), slowest)
                 await asyncio.sleep(PAUSE)
 
     async def _run_once(
@@ -262,6 +266,7 @@ class _Run:
     """One run with its timer, on the event loop. The timer checks it at its deadline and at the end of the grace."""
 
     __slots__ = (
+        "_begun",
         "_cancel",
         "_deadline",
         "_job",
@@ -279,16 +284,27 @@ class _Run:
         self, runner: Runner, model: _RunningModel, columns: Columns, parts: list[RowIndexes | None], deadline: float
     ) -> None:
         self._runner, self._model, self._deadline = runner, model, deadline
-        self._most = deadline + (SLICE if len(parts) > 1 else 0)
+        self._most = deadline + (0 if parts[0] is None else SLICE)
         self._lost = False
         self._cancel = Cancel()
         self._loop = loop = asyncio.get_running_loop()
         self.outcomes: list[tuple[ModelOutput | Failure, float]] = []
         self.ended: asyncio.Future[None] = loop.create_future()
         self._timer = loop.call_later(self._most, self._check)
-        # The thread fills this list: when it is given up, the list tells which part it did not come back from.
+        # The thread fills both lists: when it is given up, they tell which part it did not come back from.
+        self._begun: list[float] = []
         self._job = runner._threads.start(
-            partial(_run_parts, model.session, columns, parts, deadline, self._cancel, runner._clock, self.outcomes),
+            partial(
+                _run_parts,
+                model.session,
+                columns,
+                parts,
+                deadline,
+                self._cancel,
+                runner._clock,
+                self._begun,
+                self.outcomes,
+            ),
             lambda _, raised, took: loop.call_soon_threadsafe(self._on_return, raised, took),
         )
 
@@ -319,8 +335,10 @@ class _Run:
             message = (
                 f"{self._model.key} ignored its deadline of {self._deadline:g} s and was given up {GRACE:g} s later"
             )
-            ended = self.outcomes[:]
-            self.outcomes = [*ended, (Failure(Kind.TIMEOUT, message), now - began - sum(took for _, took in ended))]
+            begun, ended = len(self._begun), self.outcomes[:]  # in this order: the thread may still go on
+            self.outcomes = ended
+            if begun > len(ended) or not ended:
+                ended.append((Failure(Kind.TIMEOUT, message), now - began - sum(took for _, took in ended)))
             self._end()
 
     def _check_after(self, seconds: float) -> None:
@@ -349,22 +367,25 @@ def _run_parts(
     deadline: float,
     cancel: Cancel,
     clock: Callable[[], float],
+    begun: list[float],
     outcomes: list[tuple[ModelOutput | Failure, float]],
 ) -> None:
-    """Runs on a thread: the parts in order, until SLICE has passed or one failed expensively."""
+    """Runs on a thread: the parts in order, until SLICE has passed or one failed expensively. ``begun`` gets the time
+    at which each part begins, ``outcomes`` its outcome and how long it took.
+    """
     first = clock()
     for rows in parts:
         part = columns if rows is None else columns.take(rows)
-        began = clock()
+        begun.append(clock())
         outcome = session.run(part, cancel)
-        took = clock() - began
+        took = clock() - begun[-1]
         if took > deadline and isinstance(outcome, ModelOutput):
             # A run ignores terminate inside one operator and then returns an answer. It is still too late.
             outcome = Failure(Kind.TIMEOUT, f"{took:.3g} s, over the deadline of {deadline:g} s")
         outcomes.append((outcome, took))
         if isinstance(outcome, Failure) and (outcome.kind in EXPENSIVE or outcome.kind is Kind.UNAVAILABLE):
             return
-        if began + took - first > SLICE:
+        if begun[-1] + took - first > SLICE:
             return
 
 

@@ -46,8 +46,7 @@ GATHER = 0.003
 """Seconds to the next request after a small answer. In light traffic each record would be an answer of its own, and the
 requests would cost the worker and the broker most of their time. A record waits for half of it on average."""
 
-GATHER_BYTES = 65_536
-"""An answer below this size is small: some hundred records, or a few large ones."""
+GATHER_BYTES = 65_536  # an answer below this size is small: some hundred records, or a few large ones
 
 RETRY_AFTER = 0.1
 """Seconds until a partition or a broker that failed is tried again. Kafka's clients wait 100 ms too."""
@@ -56,8 +55,7 @@ FULL_FOR = (0.01, 200)
 """Seconds between two looks while there are too many records, and after how many looks a request is sent all the same:
 the partition that is needed first may not have been fetched yet."""
 
-LONGEST_RETRY = 8
-"""A broker that stays away is tried again after RETRY_AFTER times this: few log lines, and soon after a restart."""
+LONGEST_RETRY = 8  # times RETRY_AFTER, for a broker that stays away: few log lines, and soon after a restart
 
 UNKNOWN_TRIES = 300
 """How often in a row a partition may be unknown, about 30 seconds: longer than a new or a restarted broker needs to
@@ -113,7 +111,7 @@ class Fetcher:
         self._max_wait_ms, self._max_bytes, self._rack = max_wait_ms, max_bytes, client_rack
         self._retry_after = retry_after
         self._positions: dict[TopicPartition, FetchPosition] = {}
-        self._batch_sizes = RecordBatchSizes(max_bytes)
+        self._batch_sizes, self._resized = RecordBatchSizes(max_bytes), set[str]()
         self._brokers: dict[int, _Broker] = {}
         self._astray: set[FetchPosition] = set()  # those without a known leader
         self._metadata_wanted = asyncio.Event()
@@ -231,6 +229,7 @@ class Fetcher:
                 self._note_marks(broker, answer)
                 for part in answer.partitions:
                     self._take(broker, part)
+                self._resize()
                 # Even 0 lets the tasks run that the chunks have woken, so that the next request has what they resume.
                 await asyncio.sleep(max(answer.throttle_ms / 1000, self._pause(answer)))
                 await self._wait_for_room()
@@ -282,7 +281,7 @@ class Fetcher:
             position.offset = chunk.end
             self._place(position)
             if self._batch_sizes.seen(tp.topic, chunk.first_batch, position.max_bytes):
-                self._ask_again(tp.topic)
+                self._resized.add(tp.topic)
             self._deliver(chunk)
 
     # --- where to fetch ---
@@ -307,10 +306,11 @@ class Fetcher:
         else:
             self._astray.discard(position)
 
-    def _ask_again(self, topic: str) -> None:
-        for position in self._positions.values():
-            if position.tp.topic == topic and position.node is not None:
+    def _resize(self) -> None:
+        for position in self._positions.values() if self._resized else ():
+            if position.tp.topic in self._resized and position.node is not None:
                 self._place(position)
+        self._resized.clear()
 
     def _node(self, position: FetchPosition) -> int | None:
         if position.preferred is not None:

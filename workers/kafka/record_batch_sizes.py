@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-KEPT = 7 / 8
+KEPT = 15 / 16
 """What is left of a size after a smaller batch: one large batch among small ones is soon forgotten, and a topic of
 large ones whose last batches are small is not."""
 
@@ -28,7 +28,7 @@ class RecordBatchSizes:
         return max_bytes if size <= max_bytes else max(max_bytes, min(self._largest, 1 << (size - 1).bit_length()))
 
     def seen(self, topic: str, size: int, max_bytes: int) -> bool:
-        """A batch of ``size`` bytes came of a partition of ``topic``. True if its other partitions' limits grow."""
+        """A batch of ``size`` bytes came of a partition of ``topic``. True if its other partitions' limits change."""
         before = self._sizes.get(topic, 0.0)
         if size <= max_bytes and not before:
             return False
@@ -36,4 +36,4 @@ class RecordBatchSizes:
         after = self._sizes[topic] = max(float(size), before * KEPT)
         if after <= max_bytes:
             del self._sizes[topic]
-        return self.limit(topic, max_bytes) > limit
+        return self.limit(topic, max_bytes) != limit

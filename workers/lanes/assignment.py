@@ -39,15 +39,17 @@ MEASURE_EVERY = 2.0
 """Seconds between two measurements of the rungs' lengths, and the timeout of one. Gauges are scraped less often."""
 
 DRAIN = 2 * COMMIT_TIMEOUT + 2.0
-"""Seconds that a drain or a revocation waits for the lanes: for the transaction that is committing, then for the one
-with their last batches. Each ends within COMMIT_TIMEOUT itself."""
+"""Seconds that a drain or a revocation waits for the lanes: for the transaction that is committing, then for the one or
+two with their last batches. Each ends within COMMIT_TIMEOUT itself."""
 
 FETCHED_BYTES = 64 * 1_048_576
 """The most bytes of all inboxes, by their bounds."""
 
 ENOUGH_BYTES = FETCHED_BYTES // 2
-"""Fetched bytes of live partitions with which no more are fetched: more than half a second's work. With hundreds of
+"""Fetched bytes of live partitions with which the fetch slows down: more than half a second's work. With hundreds of
 lanes the bounds alone would not hold, since each inbox may have a record batch that is larger than its bound."""
+
+LOOK_EVERY = 0.02  # seconds between two sums of the bytes of all inboxes, which cost 0.1 ms with 200 lanes
 
 BOUND_BYTES = (32 * 1024, 4 * 1_048_576)
 """The least and the most bytes of one live partition at which it is paused. 4,000 events of half a kilobyte take 2 MiB.
@@ -124,6 +126,7 @@ class Lanes(Service):  # type: ignore[misc]
         self._draining = False
         self._failed = False
         self._beat = deps.clock()
+        self._looked, self._is_full = deps.clock(), False
         self._watchdog: threading.Thread | None = None
 
     # --- Service --------------------------------------------------------------------------------------------------
@@ -313,7 +316,11 @@ class Lanes(Service):  # type: ignore[misc]
 
     def _full(self) -> bool:
         """Whether enough is fetched. Records of the ladder do not count: they may wait for their time for long."""
-        return sum(lane.live_bytes for lane in self.lanes.values()) >= ENOUGH_BYTES
+        now = self._deps.clock()
+        if now - self._looked >= LOOK_EVERY:
+            self._looked = now
+            self._is_full = sum(lane.live_bytes for lane in self.lanes.values()) >= ENOUGH_BYTES
+        return self._is_full
 
     def _cannot_fetch(self, tp: TopicPartition, error: Exception) -> None:
         """Let the lane of ``tp`` end with ``error``."""

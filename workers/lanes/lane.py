@@ -127,9 +127,7 @@ class Lane:
         self._enter(Stage.CLOSED)
 
     async def _run_batch(self) -> None:
-        """Take one batch and hand it in. In a method of its own, so that nothing keeps its records while the lane waits
-        for the next ones.
-        """
+        """Take one batch and hand it in. A method of its own: a waiting lane keeps no records in its variables."""
         taken = await self._take()
         records = sum(map(len, taken.values()))
         self._d.in_flight.enter(records)
@@ -189,6 +187,8 @@ class Lane:
         """The next records to score, by partition, in offset order. Empty when the lane was closed."""
         while not self._closing:
             await self._wait_for_room()  # here, since records arrive while the lane waits below
+            if self._closing:
+                break  # nothing would wake it from the wait below any more
             self._enter(Stage.FETCHING)
             readable, wait = self._readable()
             limit = self._batch_size.limit

@@ -111,6 +111,26 @@ def test_a_batch_that_was_never_run_does_not_blame_the_model() -> None:
     assert {f.kind for f in bisection.bad.values()} == {Kind.UNAVAILABLE} and len(bisection.undecided) == 10
 
 
+@pytest.mark.parametrize(("fails", "runs", "rows_again"), [("size", 750, 6), ("pair", 750, 9)])
+def test_rows_that_fail_only_together_are_all_answered(fails: str, runs: int, rows_again: int) -> None:
+    """Too many rows for the model's memory, or rows that clash. Groups become as small as passes, also in the next
+    batch.
+    """
+    marked = set(np.random.default_rng(5).choice(4000, 100, replace=False).tolist())
+    spacing = None
+    for _ in range(2):
+        bisection = Bisection(4000, BROKEN, 0.2, 2.0, 2.0, spacing)
+        pieces: list[Piece] = []
+        while given := bisection.next(0.0):
+            pieces += given
+            together = [len(p.rows) > 8 if fails == "size" else len(marked & set(p.rows.tolist())) > 1 for p in given]
+            bisection.record_outcomes(given, [BROKEN if f else answer(p) for f, p in zip(together, given, strict=True)])
+        assert not bisection.bad and scores(bisection) == list(range(4000))
+        assert len(pieces) <= runs and sum(sizes(pieces)) <= rows_again * 4000
+        spacing, runs, rows_again = bisection.spacing, 600, 2
+        assert spacing is not None
+
+
 def test_a_hanging_row_among_rows_that_raise() -> None:
     """The piece that hangs is split into sixteen, and the search by halves goes on."""
     bisection = Bisection(512, BROKEN, 0.2, 9.0, 9.0)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -19,6 +20,7 @@ from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import Columns, FeatureType, Spec, columns
 from failsoft.schemas.prediction import Prediction, Predictions
+from failsoft.workers.execution.bisect import RowIndexes
 from failsoft.workers.execution.runner import LOST_TO_SPLIT, Runner, Unfit
 from failsoft.workers.execution.threads import NAME
 from failsoft.workers.scoring.plan import Call, CallResult
@@ -104,6 +106,71 @@ async def test_a_lost_thread_is_counted_replaced_and_found_again(model: Blocking
 
 def _threads() -> int:
     return sum(t.name.startswith(NAME) for t in threading.enumerate())
+
+
+@dataclass
+class Raising(Blocking):
+    """A model that raises for an 8."""
+
+    def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
+        outcome = super().run(columns, cancel)
+        return Failure(Kind.MODEL_ERROR, "an 8") if (columns.values["x"] == 8).any() else outcome
+
+
+async def test_a_thread_that_is_lost_between_two_parts_keeps_what_came_before() -> None:
+    """Several parts run in one hand-over. The part that blocks is blamed, and the outcomes before it count."""
+    model = Raising()
+    try:
+        desk = Desk(2, {KEY: model})
+        x = [1.0] * 64
+        x[5], x[20] = 8, 9
+        first = [1.0] * 63 + [8.0]  # so that the next call begins with groups of this size
+        assert set((await with_a_thread(desk.runner, call(*first, deadline=20))).bad) == {63}
+        x[6] = x[7] = x[8] = 8
+        result = await with_a_thread(desk.runner, call(*x, deadline=0.5))
+        assert kinds(result) == {20: Kind.TIMEOUT} | dict.fromkeys((5, 6, 7, 8), Kind.MODEL_ERROR)
+        assert result.predictions is not None
+        assert [s for i, s in enumerate(result.predictions.scores.tolist()) if i not in result.bad] == [1.0] * 59
+    finally:
+        model.free.set()
+
+
+class Stalling:
+    """A clock that stalls the model's thread when its last part has ended and before it says so: the thread reads the
+    clock once for the part, then once for the whole.
+    """
+
+    def __init__(self) -> None:
+        self.reads_left: int | None = None
+        self.go_on = threading.Event()
+
+    def __call__(self) -> float:
+        if self.reads_left is not None and threading.current_thread().name.startswith(NAME):
+            self.reads_left -= 1
+            if self.reads_left < 0:
+                self.go_on.wait()
+        return time.monotonic()
+
+
+async def test_a_thread_that_is_lost_after_its_last_part_blames_no_part() -> None:
+    """It waits for the interpreter while the grace ends. A part that has not run cannot be late."""
+    clock = Stalling()
+
+    class Late:
+        def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
+            assert cancel is not None
+            while not cancel.expired:
+                clock.go_on.wait(0.001)
+            clock.reads_left = 1
+            return Failure(Kind.TIMEOUT, "stopped at its deadline")
+
+    runner = Runner({KEY: Late()}, 2, Metrics(CollectorRegistry()), clock, pytest.fail)
+    parts: list[RowIndexes | None] = [np.array([0]), np.array([1])]
+    try:
+        outcomes = await runner._run_parts(runner._models[KEY], call(1, 2).columns, parts, 0.1)
+        assert [getattr(outcome, "message", "") for outcome, _ in outcomes] == ["stopped at its deadline"]
+    finally:
+        clock.go_on.set()
 
 
 async def test_an_operator_that_ignores_its_deadline_keeps_its_row_alone(tmp_path: Path) -> None:

@@ -83,11 +83,12 @@ class Counting:
 
     def __init__(self, session: Session) -> None:
         self.session, self.sizes, self.down = session, list[int](), False
+        self.failure = Failure(Kind.MODEL_ERROR, "down")
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         """The session's outcome, or a failure of the whole batch."""
         self.sizes.append(columns.size)
-        return Failure(Kind.MODEL_ERROR, "down") if self.down else self.session.run(columns, cancel)
+        return self.failure if self.down else self.session.run(columns, cancel)
 
 
 async def test_a_batch_that_will_fail_does_not_run_as_a_whole_until_one_passes(tmp_path: Path) -> None:
@@ -120,6 +121,22 @@ async def test_a_model_that_is_down_and_comes_back_is_not_run_row_by_row(tmp_pat
     counting.down = False
     counting.sizes.clear()
     assert not (await tested.run(call(good))).bad and len(counting.sizes) < 100
+
+
+async def test_a_batch_that_was_not_run_waits_for_no_process(tmp_path: Path) -> None:
+    """The fallback answers at once while a model's process is in back-off, also after a batch with failing rows."""
+    session = load(tmp_path, looked_up(), a_card({"kind": "regression"}, row="int"))
+    counting = Counting(session)
+    tested = Runner({KEY: counting}, 2, Metrics(CollectorRegistry()), time.monotonic, never)
+    failing = rows(session.card, *[(7 if i % 50 == 9 else 0,) for i in range(500)])
+    await tested.run(call(failing))
+    counting.failure = Failure(Kind.UNAVAILABLE, "back-off")
+    counting.down = True
+    counting.sizes.clear()
+    result = await tested.run(call(failing))
+    assert len(counting.sizes) == 1
+    assert result.bad == dict.fromkeys(range(500), Failure(Kind.UNAVAILABLE, "back-off"))
+    assert result.predictions is None
 
 
 async def test_a_nan_fails_its_row_only(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from aiokafka import TopicPartition
 
+from failsoft.workers.lanes.committer import MOST_RECORDS, Unit
 from failsoft.workers.lanes.lane import KEPT_MS, Stage
 from failsoft.workers.lanes.records_in_flight import MOST
 from failsoft.workers.lanes.retry_schedule import LEAST_WAIT_MS
@@ -189,6 +190,33 @@ async def test_lanes_take_no_records_while_enough_are_in_flight() -> None:
     await tested.run(lambda: tested.ledger.offsets)
     await checking
     assert tested.sizes == [1]
+
+
+@pytest.mark.parametrize("wait", ["few", "room", "begun"])
+async def test_a_lane_that_is_closed_while_it_waits_for_the_others_ends(wait: str) -> None:
+    """A drain or a revocation: no chunk reaches the lane any more, so it must not wait for one once it may go on."""
+    ledger = Slow()
+    tested = _one_by_one(ledger) if wait == "begun" else LaneUnderTest(ledger=ledger)
+    committing = asyncio.create_task(tested.committer.run())
+    if wait == "few":
+        tested.deps.in_flight.enter(MOST)
+    elif wait == "room":
+        tested.committer.hand(Unit(1, (), {}, MOST_RECORDS, lambda: None))
+        await eventually(lambda: ledger.began, 10, "the other lane's transaction")
+        tested.committer.hand(Unit(1, (), {}, MOST_RECORDS, lambda: None))
+    running = asyncio.create_task(tested.lane.run())
+    stages = (Stage.WAITING, Stage.COMMITTING)
+    ready = 2 if wait == "begun" else 0
+    await eventually(lambda: tested.lane.stage in stages and len(tested.sizes) == ready, 10, "the wait")
+    for buffer in tested.lane.inbox._buffers.values():
+        buffer.chunks.clear()  # nothing more is there to take
+    tested.lane.close()
+    ledger.go.set()
+    if wait == "few":
+        tested.deps.in_flight.leave(MOST)
+    await asyncio.wait_for(running, 10)
+    committing.cancel()
+    assert tested.lane.stage is Stage.CLOSED
 
 
 async def test_a_partition_that_cannot_be_read_ends_the_lane() -> None:
