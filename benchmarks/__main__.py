@@ -8,7 +8,7 @@ import shlex
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import candidates, latency, machine, model, page, partitions, plot, sweeps, table
@@ -46,16 +46,16 @@ def main() -> int:
                 given.write.with_suffix(".svg").write_text(plot.bars(found, subtitle), "utf-8")
         if given.latency:
             subtitle = f"{lasts:.0f} s at each load, one process each, {width}"
-            _report(given, "latency", subtitle, sweeps.by_load(bench, given.latency, lasts, _runnable(STEADY)))
+            among = _runnable(_named(STEADY, given.only))
+            _report(given, "latency", subtitle, sweeps.by_load(bench, given.latency, lasts, among))
         if given.partitions:
             idle = partitions.IDLE_SMOKE if given.quick else partitions.IDLE
             subtitle = (
                 f"{lasts:.0f} s at {partitions.RATE:,} events/s, {idle:.0f} s without any, then {events:,} events of "
                 f"468 bytes at once; one process each, {rounds} rounds interleaved"
             )
-            text = partitions.by_partitions(
-                bench, given.partitions, events, rounds, lasts, idle, _runnable(partitions.PROGRAMS)
-            )
+            among = _runnable(_named(partitions.PROGRAMS, given.only))
+            text = partitions.by_partitions(bench, given.partitions, events, rounds, lasts, idle, among)
             _report(given, "partitions", subtitle, text)
         if given.batches:
             subtitle = f"{job}, one process, {rounds} rounds interleaved"
@@ -85,6 +85,11 @@ def _options(arguments: Sequence[str]) -> Iterator[str]:
             skip = not skip and argument == "--bootstrap"
         else:
             yield argument
+
+
+def _named(programs: Iterable[Candidate], names: Collection[str]) -> list[Candidate]:
+    """Those of ``programs`` that ``names`` has; all of them if it is empty, which leaves out the table of rates only."""
+    return [candidate for candidate in programs if not names or candidate.name in names]
 
 
 def _runnable(wanted: Iterable[Candidate]) -> list[Candidate]:
