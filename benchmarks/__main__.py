@@ -88,7 +88,7 @@ def _options(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _named(programs: Iterable[Candidate], names: Collection[str]) -> list[Candidate]:
-    """Those of ``programs`` that ``names`` has; all of them if it is empty, which leaves out the table of rates only."""
+    """Those of ``programs`` that ``names`` has; all of them if it is empty."""
     return [candidate for candidate in programs if not names or candidate.name in names]
 
 
