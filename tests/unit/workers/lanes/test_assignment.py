@@ -20,7 +20,9 @@ from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes import assignment as module
 from failsoft.workers.lanes.assignment import (
     BOUND_BYTES,
+    ENOUGH_BYTES,
     FETCHED_BYTES,
+    LOOK_EVERY,
     Fatal,
     Lanes,
     _Listener,
@@ -198,6 +200,21 @@ def test_the_bytes_of_all_inboxes_are_bounded(lanes_assigned: int, live: int, la
     assert bound == expected
     most = lanes_assigned * 1.5 * (bound * live + ladder_bound(bound) * ladder)
     assert ladder_bound(bound) == BOUND_BYTES[0] or most <= FETCHED_BYTES
+
+
+async def test_the_fetch_slows_down_while_all_lanes_together_have_enough(lanes: Lanes) -> None:
+    """The bytes of all lanes count, whatever each has. They are added up anew only after LOOK_EVERY."""
+    clock = SimpleNamespace(now=0.0)
+    lanes._deps = cast(Deps, SimpleNamespace(clock=lambda: clock.now))
+    held = [SimpleNamespace(live_bytes=ENOUGH_BYTES // 2) for _ in range(2)]
+    lanes.lanes = cast(Any, dict(enumerate(held)))
+    assert not lanes._full()
+    clock.now += LOOK_EVERY
+    assert lanes._full()
+    held[1].live_bytes -= 1
+    assert lanes._full()
+    clock.now += LOOK_EVERY
+    assert not lanes._full()
 
 
 async def test_a_long_join_is_not_a_stuck_event_loop(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:

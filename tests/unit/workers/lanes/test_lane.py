@@ -219,6 +219,16 @@ async def test_a_lane_that_is_closed_while_it_waits_for_the_others_ends(wait: st
     assert tested.lane.stage is Stage.CLOSED
 
 
+async def test_records_of_the_ladder_do_not_count_as_fetched() -> None:
+    """They may wait for their time for long, and would stop the fetch of live events as long."""
+    tested = LaneUnderTest({LIVE: [*events(3)], RUNG: [waiting(offset=0), waiting(offset=1)]})
+    tested.open()
+    assert tested.lane.live_bytes == tested.lane.inbox.size(LIVE) == 300
+    assert tested.lane.inbox.size(RUNG) == 200
+    tested.lane.inbox.take([LIVE], 3)
+    assert tested.lane.live_bytes == 0
+
+
 async def test_a_partition_that_cannot_be_read_ends_the_lane() -> None:
     """The error ends the worker. The next owner starts from the last commit."""
     tested = LaneUnderTest({LIVE: [*events(1)]})
