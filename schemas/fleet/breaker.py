@@ -250,26 +250,33 @@ class Alert:
     """An alert for operators, written to the alerts topic.
 
     Attributes:
-        name: ``breaker`` (a transition between states) or ``node_sick`` (a worker's change between ``well``, ``sick``
-            and ``unknown``).
-        key: the breaker, ``model@version``.
+        name: ``breaker`` (a transition between states), ``node_sick`` (a worker's change between ``well``, ``sick``
+            and ``unknown``), ``lane`` (a lane's change between ``running`` and a cause for which it is stopped) or
+            ``lost`` (records that were never read, and never will be).
+        key: the breaker, ``model@version``; of a lane the partition, ``topic-partition``.
         at_ms: when it happened (epoch milliseconds).
         from_: the old state; ``from`` in JSON.
         to: the new state.
         reason: why it changed.
         worker: the worker or operator whose message caused the change, if any; for ``node_sick`` the worker concerned.
+        first_offset: of a partition: the first offset concerned. Left out in JSON where it says nothing.
+        end_offset: the offset after the last one concerned. Likewise.
     """
 
     name: str
-    key: Key
+    key: Target
     at_ms: Epoch
     from_: Annotated[str, Field(alias="from")]
     to: str
     reason: Text
     worker: str | None
+    first_offset: Epoch | None = None
+    end_offset: Epoch | None = None
 
     def to_bytes(self) -> bytes:
-        return wire.dumps({name.rstrip("_"): value for name, value in asdict(self).items()})
+        offsets = ("first_offset", "end_offset")
+        found = {name.rstrip("_"): value for name, value in asdict(self).items()}
+        return wire.dumps({name: value for name, value in found.items() if value is not None or name not in offsets})
 
     @classmethod
     def parse(cls, raw: bytes | None) -> Alert:

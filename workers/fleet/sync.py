@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from mode import Service
 
 from failsoft.schemas.backoff import doubled
-from failsoft.schemas.fleet.breaker import BreakerRow
+from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.fleet.rollout import RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.fleet.control_plane import ControlPlane
@@ -50,6 +51,9 @@ TABLE_WITHIN = 15.0
 """Seconds that a starting worker waits for the table before its local breakers decide on retries too. Without the wait,
 a worker that starts during an outage would use up an attempt of each waiting retry before it learns of the outage."""
 
+MOST_ALERTS = 1_000
+"""Alerts of this worker that may wait for a broker; the oldest are dropped. The log and the metrics have them too."""
+
 CLOSE_WITHIN = 1.0
 """Timeout for closing a producer of reports, in seconds. The next producer sends its unsent totals again."""
 
@@ -67,18 +71,26 @@ class Sync(Service):  # type: ignore[misc]
         make_plane: Callable[[], ControlPlane],
         make_producer: Callable[[], AIOKafkaProducer],
         outcomes: str,
+        alerts: str,
         registry: ServingRegistry,
         versions: Versions,
         metrics: Metrics,
     ) -> None:
         super().__init__()
-        self._make_plane, self._make_producer, self._outcomes = make_plane, make_producer, outcomes
+        self._make_plane, self._make_producer = make_plane, make_producer
+        self._outcomes, self._alerts_topic = outcomes, alerts
         self._registry, self._versions, self._metrics = registry, versions, metrics
         self._plane: ControlPlane | None = None
         self._seen: dict[tuple[str, str], dict[str, Any]] = {}
         self._news, self._row_came = asyncio.Event(), asyncio.Event()
+        self._alerts: deque[Alert] = deque(maxlen=MOST_ALERTS)
         self._topic_there, self._topic_gone = asyncio.Event(), asyncio.Event()
         registry.on_news = versions.on_news = self._news.set
+
+    def alert(self, alert: Alert) -> None:
+        """Send an alert of this worker. It is sent again until it is written, so it may be written twice."""
+        self._alerts.append(alert)
+        self._news.set()
 
     def not_ready(self) -> str | None:
         """Why the worker is not ready, or None. A table that cannot be read counts for ``TABLE_WITHIN`` only."""
@@ -186,12 +198,7 @@ class Sync(Service):  # type: ignore[misc]
                         producer, checked = producer or await self._connect(), now
                         await asyncio.wait_for(producer.partitions_for(self._outcomes), SEND_WITHIN)
                         self._topic_is(there=True)
-                    sent = [
-                        await producer.send(self._outcomes, key=key.encode(), value=value, partition=0)
-                        for key, value in messages
-                    ]
-                    if sent:
-                        await asyncio.wait_for(asyncio.gather(*sent), SEND_WITHIN)
+                    await asyncio.wait_for(self._send(producer, messages), SEND_WITHIN)
                 except (KafkaError, TimeoutError) as e:
                     log.warning("reports of this worker could not be sent", error=repr(e))
                     if isinstance(e, UnknownTopicOrPartitionError):
@@ -203,6 +210,17 @@ class Sync(Service):  # type: ignore[misc]
         finally:
             if producer is not None:
                 await self._close(producer)
+
+    async def _send(self, producer: AIOKafkaProducer, messages: Sequence[tuple[str, bytes]]) -> None:
+        alerts = [(alert.name, alert.to_bytes()) for alert in self._alerts]
+        sent = [
+            await producer.send(topic, key=key.encode(), value=value, partition=0)
+            for topic, found in ((self._outcomes, messages), (self._alerts_topic, alerts))
+            for key, value in found
+        ]
+        await asyncio.gather(*sent)
+        for _ in alerts:
+            self._alerts.popleft()
 
     async def _connect(self) -> AIOKafkaProducer:
         producer = self._make_producer()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -17,10 +16,11 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 
 from failsoft.workers.kafka.chunk import Chunk
-from failsoft.workers.kafka.fetch_marks import KnownMark, SessionMarks
+from failsoft.workers.kafka.fetch_marks import KnownMark
+from failsoft.workers.kafka.fetch_pace import pause_after
 from failsoft.workers.kafka.fetch_position import FetchPosition
 from failsoft.workers.kafka.fetch_protocol import FetchAnswer, FetchCall, PartitionAnswer
-from failsoft.workers.kafka.fetch_session import FetchSession
+from failsoft.workers.kafka.fetched_broker import FetchedBroker
 from failsoft.workers.kafka.partition_errors import (
     OFFSET_OUT_OF_RANGE,
     PASSING,
@@ -42,12 +42,6 @@ ANSWER_BYTES = 8 * 1_048_576
 """The most bytes of one answer. All of it becomes chunks at once, so it bounds a worker's memory for each broker. From
 1 to 16 MiB the CPU time of a record was the same."""
 
-GATHER = 0.003
-"""Seconds to the next request after a small answer. In light traffic each record would be an answer of its own, and the
-requests would cost the worker and the broker most of their time. A record waits for half of it on average."""
-
-GATHER_BYTES = 65_536  # an answer below this size is small: some hundred records, or a few large ones
-
 RETRY_AFTER = 0.1
 """Seconds until a partition or a broker that failed is tried again. Kafka's clients wait 100 ms too."""
 
@@ -62,25 +56,15 @@ UNKNOWN_TRIES = 300
 hear of all topics. Then the topic is taken for deleted."""
 
 
-@dataclass(slots=True, eq=False)
-class _Broker:
-    """One broker with its session. ``wake`` is set when the session may have something to fetch."""
-
-    node: int
-    session: FetchSession = field(default_factory=FetchSession)
-    marks: SessionMarks = field(default_factory=SessionMarks)
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Fetcher:
     """Fetches partitions and delivers what it gets, a chunk at a time.
 
-    A partition is fetched on after a chunk of it was delivered. Whoever takes the records calls ``pause`` when it has
-    enough, also in ``deliver``, and ``resume`` when it has taken them. So no partition waits for another one.
+    Whoever takes the records calls ``pause`` when it has enough, also in ``deliver``, and ``resume`` when it has taken
+    them. So no partition waits for another one.
 
     All methods belong to the event loop, and cost the same for any number of partitions. A change takes effect with the
-    broker's next request: at once, or when the one in flight is answered, at most ``max_wait_ms`` later, and GATHER
-    after an answer with few records.
+    broker's next request: at once, or when the one in flight is answered, at most ``max_wait_ms`` later, and a
+    moment after an answer with few records.
     """
 
     def __init__(
@@ -112,8 +96,9 @@ class Fetcher:
         self._retry_after = retry_after
         self._positions: dict[TopicPartition, FetchPosition] = {}
         self._batch_sizes, self._resized = RecordBatchSizes(max_bytes), set[str]()
-        self._brokers: dict[int, _Broker] = {}
+        self._brokers: dict[int, FetchedBroker] = {}
         self._astray: set[FetchPosition] = set()  # those without a known leader
+        self._leaderless: dict[TopicPartition, float] = {}  # since when, by the loop's clock
         self._metadata_wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[None] | None = None  # while it runs: resolved by what ends it
@@ -158,6 +143,11 @@ class Fetcher:
         """
         position = self._positions.get(tp)
         return None if position is None else position.known.highwater
+
+    def without_leader(self, seconds: float) -> list[TopicPartition]:
+        """The partitions that could not be fetched for so long because no broker leads them."""
+        before = asyncio.get_running_loop().time() - seconds
+        return [tp for tp, since in self._leaderless.items() if since <= before]
 
     # --- running ---
 
@@ -204,7 +194,7 @@ class Fetcher:
         if not task.cancelled() and (error := task.exception()) and self._end and not self._end.done():
             self._end.set_exception(error)
 
-    async def _serve(self, broker: _Broker) -> None:
+    async def _serve(self, broker: FetchedBroker) -> None:
         """Fetch from one broker: one request at a time, while its session wants a partition."""
         failures = 0
         while True:
@@ -231,17 +221,12 @@ class Fetcher:
                     self._take(broker, part)
                 self._resize()
                 # Even 0 lets the tasks run that the chunks have woken, so that the next request has what they resume.
-                await asyncio.sleep(max(answer.throttle_ms / 1000, self._pause(answer)))
+                await asyncio.sleep(max(answer.throttle_ms / 1000, pause_after(answer)))
                 await self._wait_for_room()
             else:
                 broker.marks.lost()
                 log.info("node %s ended the fetch session (Kafka's error code %s)", broker.node, answer.error)
                 await asyncio.sleep(self._retry_after)
-
-    def _pause(self, answer: FetchAnswer) -> float:
-        """Seconds until the next request: a moment, if the broker has few records and will have more by then."""
-        size = sum(len(part.records) for part in answer.partitions if part.records)
-        return GATHER if 0 < size < GATHER_BYTES else 0.0
 
     async def _wait_for_room(self) -> None:
         for _ in range(FULL_FOR[1]):
@@ -249,7 +234,7 @@ class Fetcher:
                 return
             await asyncio.sleep(FULL_FOR[0])
 
-    def _note_marks(self, broker: _Broker, answer: FetchAnswer) -> None:
+    def _note_marks(self, broker: FetchedBroker, answer: FetchAnswer) -> None:
         if answer.throttle_ms and not answer.partitions:
             broker.marks.lost()  # the broker has not looked at any partition
             return
@@ -261,7 +246,7 @@ class Fetcher:
                 position.known.highwater = highwater
         broker.marks.answered()
 
-    def _take(self, broker: _Broker, part: PartitionAnswer) -> None:
+    def _take(self, broker: FetchedBroker, part: PartitionAnswer) -> None:
         """Use one partition of an answer."""
         tp = TopicPartition(part.topic, part.partition)
         position = self._positions.get(tp)
@@ -273,6 +258,7 @@ class Fetcher:
             self._troubled(position, part.error)
             return
         position.unknown, position.doubted = 0, False
+        self._leaderless.pop(tp, None)
         if part.preferred not in (-1, broker.node):
             position.preferred = part.preferred
             self._place(position)
@@ -301,10 +287,16 @@ class Fetcher:
             broker.marks.want(position.tp, position.known)
             broker.wake.set()
         elif fetched:
-            self._astray.add(position)
-            self._metadata_wanted.set()
+            self._look_for(position)
         else:
             self._astray.discard(position)
+            self._leaderless.pop(position.tp, None)
+
+    def _look_for(self, position: FetchPosition) -> None:
+        """Find out who leads a partition."""
+        self._astray.add(position)
+        self._leaderless.setdefault(position.tp, asyncio.get_running_loop().time())
+        self._metadata_wanted.set()
 
     def _resize(self) -> None:
         for position in self._positions.values() if self._resized else ():
@@ -320,8 +312,8 @@ class Fetcher:
             self._client.add_topic(position.tp.topic)
         return None if leader == -1 else leader
 
-    def _add(self, node: int) -> _Broker:
-        broker = self._brokers[node] = _Broker(node)
+    def _add(self, node: int) -> FetchedBroker:
+        broker = self._brokers[node] = FetchedBroker(node)
         if self._end is not None:
             self._start(self._serve(broker))
         return broker
@@ -357,7 +349,7 @@ class Fetcher:
                 position.doubted = False
                 self._place(position)
 
-    def _disconnected(self, broker: _Broker) -> None:
+    def _disconnected(self, broker: FetchedBroker) -> None:
         """Start a new session, and fetch from the leader what this node was only the preferred replica of."""
         broker.session.lost()
         broker.marks.lost()
@@ -383,8 +375,7 @@ class Fetcher:
         assert position.node is not None
         self._brokers[position.node].session.drop(position.tp)
         position.node = position.preferred = None
-        self._astray.add(position)
-        self._metadata_wanted.set()
+        self._look_for(position)
 
     def _unknown(self, position: FetchPosition) -> bool:
         """Count that a partition was unknown. Returns True when it is given up."""

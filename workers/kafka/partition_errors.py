@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError, for_code
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError, for_code
 
 OFFSET_OUT_OF_RANGE = 1
 UNKNOWN_TOPIC_OR_PARTITION = 3
@@ -28,9 +28,31 @@ PASSING = frozenset(
 )
 """After these, the metadata is read again and the partition is tried again. All others are final."""
 
+_PLACE = "failsoft_place"
+"""The attribute in which an error of one partition has it. aiokafka's classes have no place for it."""
+
+
+class PartitionLost(UnknownTopicOrPartitionError):  # type: ignore[misc]
+    """A partition was unknown for so long that it is taken for deleted."""
+
 
 def partition_error(code: int, tp: TopicPartition, offset: int | None = None) -> KafkaError:
-    """The exception for a partition's error code. aiokafka knows no codes above 72, so the text has the number."""
+    """The exception for a partition's error code. aiokafka knows no codes above 72, so the text has the number.
+    ``place_of`` gives its partition and offset.
+    """
     if code == OFFSET_OUT_OF_RANGE:
-        return OffsetOutOfRangeError({tp: offset})
-    return for_code(code)(f"{tp.topic}-{tp.partition}: Kafka's error code {code}")
+        error: KafkaError = OffsetOutOfRangeError({tp: offset})
+    elif code == UNKNOWN_TOPIC_OR_PARTITION:
+        error = PartitionLost(f"{tp.topic}-{tp.partition}")
+    else:
+        error = for_code(code)(f"{tp.topic}-{tp.partition}: Kafka's error code {code}")
+    setattr(error, _PLACE, (tp, offset))
+    return error
+
+
+def place_of(error: Exception) -> tuple[TopicPartition, int | None] | None:
+    """The partition, and the offset if there is one, that an error of ``partition_error`` is about. None for any other
+    error.
+    """
+    found: tuple[TopicPartition, int | None] | None = getattr(error, _PLACE, None)
+    return found

@@ -9,10 +9,11 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
+from functools import partial
 from typing import Any
 
 import structlog
-from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
@@ -26,14 +27,26 @@ from failsoft.workers.kafka.transactional_producer import TransactionalProducer
 from failsoft.workers.lanes.committer import COMMIT_TIMEOUT, Committer
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.lanes.inbox import Inbox
-from failsoft.workers.lanes.lane import Lane, Stage
+from failsoft.workers.lanes.inbox_bounds import FETCHED_BYTES, inbox_bound, ladder_bound
+from failsoft.workers.lanes.keeper import Keeper
+from failsoft.workers.lanes.lane import Lane
+from failsoft.workers.lanes.rebalance_listener import RebalanceListener
+from failsoft.workers.lanes.stage import Stage
 from failsoft.workers.lanes.start_offsets import StartOffsets
+from failsoft.workers.lanes.trouble import OF_THE_CLUSTER, LaneTrouble
 
 log = structlog.get_logger("failsoft.lanes")
 
 STUCK_AFTER = 30.0
 """Seconds without progress, while there is work to do, after which a lane or the event loop counts as stuck. Longer
 than a commit may take (12 s), shorter than callers wait for an answer."""
+
+STOPPED_FOR = 120.0
+"""Seconds after which a worker with a stopped lane is not live, unless the cluster is to mend it. Long enough for a
+person's first look, and for a topic that is made anew."""
+
+NO_LEADER_AFTER = 5.0
+"""Seconds without a leader after which a lane counts as stopped. An election takes less than one."""
 
 MEASURE_EVERY = 2.0
 """Seconds between two measurements of the rungs' lengths, and the timeout of one. Gauges are scraped less often."""
@@ -42,21 +55,11 @@ DRAIN = 2 * COMMIT_TIMEOUT + 2.0
 """Seconds that a drain or a revocation waits for the lanes: for the transaction that is committing, then for the one or
 two with their last batches. Each ends within COMMIT_TIMEOUT itself."""
 
-FETCHED_BYTES = 64 * 1_048_576
-"""The most bytes of all inboxes, by their bounds."""
-
 ENOUGH_BYTES = FETCHED_BYTES // 2
 """Fetched bytes of live partitions with which the fetch slows down: more than half a second's work. With hundreds of
 lanes the bounds alone would not hold, since each inbox may have a record batch that is larger than its bound."""
 
 LOOK_EVERY = 0.02  # seconds between two sums of the bytes of all inboxes, which cost 0.1 ms with 200 lanes
-
-BOUND_BYTES = (32 * 1024, 4 * 1_048_576)
-"""The least and the most bytes of one live partition at which it is paused. 4,000 events of half a kilobyte take 2 MiB.
-A single record batch may be larger: the broker sends it whole."""
-
-LADDER_PART = 8
-"""The bound of a partition of the ladder is that of a live one divided by this."""
 
 LEAVE = 5.0
 """Seconds that the clients have to stop in a drain. The group may be in a longer rebalance, or try to reach a broker
@@ -71,21 +74,6 @@ class Fatal(RuntimeError):
     """This worker must end. The next owner of its lanes starts from the last commit."""
 
 
-def inbox_bound(lanes: int, live: int, ladder: int) -> int:
-    """Bytes at which a live partition is paused, for so many lanes with so many live topics and topics of the ladder.
-
-    A chunk has half of its partition's bound, and may arrive just below it. So an inbox has at most one and a half
-    times its bounds, and all inboxes together have at most FETCHED_BYTES, unless the bound is at its least.
-    """
-    share = FETCHED_BYTES / max(1, lanes) / (1.5 * (live + ladder / LADDER_PART))
-    return max(BOUND_BYTES[0], min(BOUND_BYTES[1], int(share)))
-
-
-def ladder_bound(bound: int) -> int:
-    """The same for a partition of a rung or of replay, which is paused most of the time."""
-    return max(BOUND_BYTES[0], bound // LADDER_PART)
-
-
 class Lanes(Service):  # type: ignore[misc]
     """Runs a lane for each partition index that the group assigns to this worker.
 
@@ -96,6 +84,8 @@ class Lanes(Service):  # type: ignore[misc]
         deps: what the lanes share.
         on_fatal: called once, with the error that must end the worker.
         observe: called every MEASURE_EVERY seconds, after ``ends`` was updated.
+        on_trouble: called with a lane's index and its trouble when the lane stops, and with None when it is past it;
+            and with its trouble before.
     """
 
     def __init__(
@@ -106,6 +96,7 @@ class Lanes(Service):  # type: ignore[misc]
         deps: Deps,
         on_fatal: Callable[[BaseException], None],
         observe: Callable[[Lanes], None],
+        on_trouble: Callable[[int, LaneTrouble | None, LaneTrouble | None], None],
     ) -> None:
         super().__init__()
         self._topics, self._outputs = topics, outputs
@@ -113,7 +104,8 @@ class Lanes(Service):  # type: ignore[misc]
         self._deps = deps
         self._on_fatal = on_fatal
         self._observe = observe
-        self.lanes: dict[int, Lane] = {}
+        self._on_trouble = on_trouble
+        self._keepers: dict[int, Keeper] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._client_tasks: list[asyncio.Task[None]] = []
         self._one_close = asyncio.Lock()
@@ -128,6 +120,16 @@ class Lanes(Service):  # type: ignore[misc]
         self._beat = deps.clock()
         self._looked, self._is_full = deps.clock(), False
         self._watchdog: threading.Thread | None = None
+
+    @property
+    def lanes(self) -> Mapping[int, Lane]:
+        """The lanes of this worker, by index; also those that are stopped."""
+        return {index: keeper.lane for index, keeper in self._keepers.items()}
+
+    @property
+    def troubles(self) -> Mapping[int, LaneTrouble]:
+        """Why lanes are stopped, by index."""
+        return {index: keeper.trouble for index, keeper in self._keepers.items() if keeper.trouble}
 
     # --- Service --------------------------------------------------------------------------------------------------
 
@@ -151,7 +153,7 @@ class Lanes(Service):  # type: ignore[misc]
         self._run("fetcher", self._fetcher.run())
         self._watchdog = threading.Thread(target=self._watchdog_loop, name="failsoft-watchdog", daemon=True)
         self._watchdog.start()
-        await self._membership.join(self._topics, _Listener(self))
+        await self._membership.join(self._topics, RebalanceListener(self.revoked, self.assigned, self.fatal))
 
     async def _beats(self) -> None:
         """Record that the event loop still runs, for the watchdog thread."""
@@ -165,11 +167,14 @@ class Lanes(Service):  # type: ignore[misc]
         """Watch the lanes."""
         while not self.should_stop:
             now = self._deps.clock()
+            gone = self._fetcher.without_leader(NO_LEADER_AFTER) if self._fetcher is not None else ()
+            for index, keeper in self._keepers.items():
+                keeper.look([tp for tp in gone if tp.partition == index])
             lanes = list(self.lanes.values())
             for lane in lanes:
                 if lane.stage in (Stage.SCORING, Stage.COMMITTING) and now - lane.since > STUCK_AFTER:
                     self.fatal(Fatal(f"lane {lane.index} has been {lane.stage} for {now - lane.since:.0f} s"))
-            if self._joined and all(lane.stage is Stage.FETCHING for lane in lanes):
+            if self._joined and all(lane.stage in (Stage.FETCHING, Stage.STOPPED) for lane in lanes):
                 self._deps.reporter.idle()
             await self.sleep(TICK)
 
@@ -223,6 +228,10 @@ class Lanes(Service):  # type: ignore[misc]
         for lane in list(self.lanes.values()):
             if lane.stage is Stage.SCORING and now - lane.since > STUCK_AFTER:
                 return f"lane {lane.index} has been scoring for {now - lane.since:.0f} s"
+        for index, keeper in list(self._keepers.items()):
+            trouble = keeper.trouble
+            if trouble and trouble.cause not in OF_THE_CLUSTER and now - keeper.since > STOPPED_FOR:
+                return f"lane {index} has been stopped for {now - keeper.since:.0f} s: {trouble}"
         return None
 
     def not_ready(self) -> str | None:
@@ -231,7 +240,8 @@ class Lanes(Service):  # type: ignore[misc]
             return "draining"
         if not self._joined:
             return "no partitions were assigned yet"
-        opening = [lane.index for lane in list(self.lanes.values()) if lane.stage is Stage.OPENING]
+        keepers = list(self._keepers.items())
+        opening = [i for i, each in keepers if each.trouble is None and each.lane.stage is Stage.OPENING]
         return f"lanes {opening} are opening" if opening else None
 
     # --- assignment -----------------------------------------------------------------------------------------------
@@ -258,33 +268,40 @@ class Lanes(Service):  # type: ignore[misc]
         bound = inbox_bound(len(by_index), len(set(self._topics) - ladder), len(ladder))
         for index, tps in by_index.items():
             bounds = {tp: ladder_bound(bound) if tp.topic in ladder else bound for tp in tps}
-            inbox = Inbox(self._fetcher, bounds, self._deps.clock)
-            lane = self.lanes[index] = Lane(index, tps, inbox, self._committer, start.of, self._deps)
-            task = asyncio.get_running_loop().create_task(lane.run(), name=f"lane-{index}")
+            make = partial(self._lane, index, tps, bounds, start)
+            keeper = self._keepers[index] = Keeper(make, partial(self._on_trouble, index), self._deps.clock)
+            task = asyncio.get_running_loop().create_task(keeper.run(), name=f"lane-{index}")
             task.add_done_callback(self._lane_ended)
             self._runs[index] = task
         self._joined = True
         log.info("lanes assigned", lanes=sorted(by_index))
 
+    def _lane(
+        self, index: int, tps: list[TopicPartition], bounds: Mapping[TopicPartition, int], start: StartOffsets
+    ) -> Lane:
+        assert self._committer is not None and self._fetcher is not None
+        inbox = Inbox(self._fetcher, bounds, self._deps.clock)
+        return Lane(index, tps, inbox, self._committer, start.of, self._deps)
+
     async def revoked(self) -> None:
         """Close every lane: its last batch is committed, while the old generation is still valid. The rebalance waits
         for that, at most DRAIN. Raises Fatal if it takes longer.
         """
-        if self.lanes:
-            log.info("lanes revoked", lanes=sorted(self.lanes))
+        if self._keepers:
+            log.info("lanes revoked", lanes=sorted(self._keepers))
         self._joined = False  # until the next assignment
         await self._close()
 
     async def _close(self) -> None:
         """Close all lanes. A revocation during a drain waits for the drain: until then the partitions are ours."""
         async with self._one_close:
-            lanes, tasks = list(self.lanes.values()), list(self._runs.values())
-            self.lanes.clear()
+            keepers, tasks = list(self._keepers.values()), list(self._runs.values())
+            self._keepers.clear()
             self._runs.clear()
-            if not lanes:
+            if not keepers:
                 return
-            for lane in lanes:
-                lane.close()
+            for keeper in keepers:
+                keeper.close()
             _, pending = await asyncio.wait(tasks, timeout=DRAIN)
             if pending:
                 raise Fatal(f"{len(pending)} lanes did not commit their last batches in {DRAIN:.0f} s")
@@ -311,21 +328,21 @@ class Lanes(Service):  # type: ignore[misc]
 
     def _deliver(self, chunk: Chunk) -> None:
         """Hand a fetched chunk to its lane."""
-        if lane := self.lanes.get(chunk.tp.partition):
-            lane.inbox.offer(chunk)
+        if keeper := self._keepers.get(chunk.tp.partition):
+            keeper.lane.inbox.offer(chunk)
 
     def _full(self) -> bool:
         """Whether enough is fetched. Records of the ladder do not count: they may wait for their time for long."""
         now = self._deps.clock()
         if now - self._looked >= LOOK_EVERY:
             self._looked = now
-            self._is_full = sum(lane.live_bytes for lane in self.lanes.values()) >= ENOUGH_BYTES
+            self._is_full = sum(keeper.lane.live_bytes for keeper in self._keepers.values()) >= ENOUGH_BYTES
         return self._is_full
 
     def _cannot_fetch(self, tp: TopicPartition, error: Exception) -> None:
-        """Let the lane of ``tp`` end with ``error``."""
-        if lane := self.lanes.get(tp.partition):
-            lane.inbox.fail(error)
+        """Let the lane of ``tp`` stop with ``error``."""
+        if keeper := self._keepers.get(tp.partition):
+            keeper.lane.inbox.fail(error)
 
     async def _stable_offsets(
         self, tps: Set[TopicPartition]
@@ -377,24 +394,3 @@ class Lanes(Service):  # type: ignore[misc]
                 log.critical("the event loop is stuck", seconds=round(silent))
                 os._exit(70)
             threading.Event().wait(TICK)
-
-
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Passes assignments to the lanes. aiokafka only logs a listener's errors, so they are made fatal here."""
-
-    def __init__(self, lanes: Lanes) -> None:
-        self._lanes = lanes
-
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        try:
-            await self._lanes.revoked()
-        except Exception as e:
-            self._lanes.fatal(e)
-            raise
-
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        try:
-            self._lanes.assigned(assigned)
-        except Exception as e:
-            self._lanes.fatal(e)
-            raise

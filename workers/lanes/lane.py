@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
-from enum import StrEnum
 from functools import partial
 
 import structlog
@@ -25,10 +24,12 @@ from failsoft.workers.lanes.crash_marks import BatchMode, CrashMarker, CrashTrac
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.lanes.inbox import Inbox
 from failsoft.workers.lanes.retry_schedule import RetrySchedule
+from failsoft.workers.lanes.run_calls import run_calls
 from failsoft.workers.lanes.scored_batch import ScoredBatch
+from failsoft.workers.lanes.stage import Stage
 from failsoft.workers.lanes.start_offsets import OffsetAndMetadata
-from failsoft.workers.scoring.plan import Scored
-from failsoft.workers.scoring.poison import PoisonRecord
+from failsoft.workers.lanes.trouble import trouble_of
+from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.scoring.score import score
 
 log = structlog.get_logger("failsoft.lane")
@@ -38,22 +39,12 @@ KEPT_MS = 1_000
 all the time, and each fetch of it would return the records after it again."""
 
 
-class Stage(StrEnum):
-    """What a lane is doing now. The watchdog reads it."""
-
-    OPENING = "opening"
-    FETCHING = "fetching"
-    WAITING = "waiting"  # for other lanes: for one that runs alone, or because together they have enough
-    SCORING = "scoring"
-    COMMITTING = "committing"
-    CLOSED = "closed"
-
-
 class Lane:
     """Partition ``index`` of every topic that the pipeline reads.
 
-    ``run`` returns after ``close`` was called. Any error that it raises must end the worker: the next owner starts
-    from the last commit.
+    ``run`` returns after ``close`` was called. It raises LaneTrouble for a fault of one of its partitions, when all it
+    had handed in is committed; another lane may then take its place. Any other error must end the worker: the next
+    owner starts from the last commit.
 
     Args:
         index: the partition index.
@@ -95,7 +86,7 @@ class Lane:
         self._batch_size = BatchSize()
         self._crashes: CrashTracker[TopicPartition] = CrashTracker()
         self._known: LastKnown | None = None
-        self._closing = False
+        self._closing = self._is_open = False
         self._opening: asyncio.Future[None] | None = None
 
     @property
@@ -119,12 +110,26 @@ class Lane:
 
     async def run(self) -> None:
         """Open the lane, then take, score and hand in batch after batch until ``close`` is called."""
-        await self._open_unless_closed()
-        while not self._closing:
-            await self._run_batch()
+        try:
+            await self._open_unless_closed()
+            while not self._closing:
+                await self._run_batch()
+        except Exception as e:
+            if (trouble := trouble_of(e)) is None:
+                raise
+            await self._end(Stage.STOPPED)
+            raise trouble from e
+        await self._end(Stage.CLOSED)
+
+    async def _end(self, stage: Stage) -> None:
+        """Wait until all that was handed in is committed, and fetch no more."""
         await self._wait_for_commit()
         self.inbox.close()
-        self._enter(Stage.CLOSED)
+        self._enter(stage)
+
+    def has_passed(self, tp: TopicPartition, offset: int | None) -> bool:
+        """Whether the lane is open and reads ``tp``, beyond ``offset`` if there is something beyond it."""
+        return self._is_open and self.inbox.has_passed(tp, offset)
 
     async def _run_batch(self) -> None:
         """Take one batch and hand it in. A method of its own: a waiting lane keeps no records in its variables."""
@@ -179,6 +184,7 @@ class Lane:
             self._committed[tp] = self._handed[tp] = offset
             self._schedule.opened(tp, offset)
             self.inbox.seek(tp, offset)
+        self._is_open = True
         log.info("lane open", lane=self.index)
 
     # --- take -----------------------------------------------------------------------------------------------------
@@ -273,7 +279,9 @@ class Lane:
         await self._mark(mode.marks)
         # 2. Score.
         self._enter(Stage.SCORING)
-        scored, inference = await self._score(records, mode.poison)
+        d = self._d
+        steps = score(records, d.plan, d.registry, self._known, self._now_ms(), d.draws(len(records)), mode.poison)
+        scored, inference = await run_calls(steps, partial(d.calls.run, lane=self.index), self._on_result)
         # 3. A record that ran alone is no longer in flight: a commit that fails must not count as its crash.
         if mode.alone:
             await self._mark(self._crashes.ran(mode))
@@ -284,21 +292,9 @@ class Lane:
         wrote = {tp: self.inbox.highwater(tp) for tp in self.ladder if delay_of(tp.topic) in scored.retried}
         return ScoredBatch(records, scored, mode, counts, retries, offsets, arrived, wrote), inference
 
-    async def _score(self, records: list[Record], poison: PoisonRecord | None) -> tuple[Scored, float]:
-        """Run the calls that ``score`` yields. Returns the verdicts, and how long the slowest call took (seconds)."""
-        d = self._d
-        steps = score(records, d.plan, d.registry, self._known, self._now_ms(), d.draws(len(records)), poison)
-        slowest = 0.0
-        try:
-            call = next(steps)
-            while True:
-                result = await d.calls.run(call, self.index)
-                d.on_result(call, result)
-                self.since = d.clock()  # each call has its own deadline, so the watchdog times each call by itself
-                slowest = max(slowest, result.seconds)
-                call = steps.send(result)
-        except StopIteration as end:
-            return end.value, slowest
+    def _on_result(self, call: Call, result: CallResult) -> None:
+        self._d.on_result(call, result)
+        self.since = self._d.clock()  # each call has its own deadline, so the watchdog times each call by itself
 
     def _offsets(self, records: Sequence[Record], held: set[int]) -> dict[TopicPartition, int]:
         """The offsets to commit: those that the batch advances, by partition.

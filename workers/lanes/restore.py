@@ -8,11 +8,13 @@ from types import NoneType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from failsoft.models.answers.fallback import from_rule
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.schemas import wire
 from failsoft.schemas.prediction import Prediction, Predictions, Source
+from failsoft.workers.lanes.trouble import Cause, LaneTrouble
 
 TAIL = 20_000
 """Answers read back from a partition. Reading them takes a second or two, and they hold more keys than most lanes see
@@ -47,12 +49,15 @@ async def restore(
         partition: the lane's index.
         max_age: the age in seconds up to which an answer is remembered.
         wall: the wall clock (epoch seconds).
+
+    Raises:
+        LaneTrouble: if the partition cannot be read now.
     """
     known = LastKnown(max_age)
     tp = TopicPartition(topic, partition)
     consumer = make_consumer()
-    await consumer.start()
     try:
+        await consumer.start()
         consumer.assign([tp])
         begin = (await consumer.beginning_offsets([tp]))[tp]
         end = await log_end(consumer, tp)
@@ -60,6 +65,9 @@ async def restore(
         deadline = time.monotonic() + RESTORE_WITHIN
         while await consumer.position(tp) < end and time.monotonic() < deadline:
             _remember(known, (await consumer.getmany(tp, timeout_ms=500, max_records=2000)).get(tp, []), wall())
+    except KafkaError as e:
+        why = f"the answers that the lane is to remember cannot be read: {e!r}"
+        raise LaneTrouble(Cause.REFUSED, tp, None, why, "it is tried again") from e
     finally:
         await consumer.stop()
     return known

@@ -32,6 +32,7 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.rollout.rollout import RollbackPolicy
 from failsoft.models.vetting.gate import Limits
+from failsoft.schemas.fleet.breaker import Alert
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.topics.layout import Topology
@@ -45,6 +46,7 @@ from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
 from failsoft.workers.lanes.deps import Deps
+from failsoft.workers.lanes.trouble import LaneTrouble
 from failsoft.workers.scoring.plan import Plan
 from failsoft.workers.serving import loader
 from failsoft.workers.serving.pipeline import load_cards, make_plan
@@ -220,7 +222,9 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         deps=_lane_deps(pipeline, plan, registry, app, clients, metrics),
         on_fatal=options.on_fatal or (lambda error: die(app, error)),
         observe=lambda lanes: _observe(lanes, metrics, pipeline),
+        on_trouble=partial(_on_trouble, app, options.worker_id),
     )
+    metrics.read("failsoft_lane_stopped", lambda: _stopped(app.lanes))
     # 5. The control plane.
     owner = _owner(catalog, metrics)
     app.sync = Sync(
@@ -229,6 +233,7 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         ),
         make_producer=clients.reporter,
         outcomes=pipeline.names.outcomes,
+        alerts=pipeline.names.alerts,
         registry=registry,
         versions=app.versions,
         metrics=metrics,
@@ -343,6 +348,28 @@ def die(app: App, error: BaseException) -> None:
             os._exit(1)
 
     app.dying = asyncio.get_running_loop().create_task(leave())
+
+
+def _on_trouble(app: App, worker: str, lane: int, trouble: LaneTrouble | None, before: LaneTrouble | None) -> None:
+    """Logs and alerts that a lane stopped because of ``trouble``, or that it is past the one ``before``."""
+    about = trouble or before
+    assert about is not None
+    fields = {"lane": lane, "topic": about.tp.topic, "partition": about.tp.partition, "offset": about.offset}
+    if trouble is not None:
+        log.error("a lane is stopped", cause=trouble.cause, **fields, why=trouble.why, mend=trouble.mend)
+    else:
+        log.info("a lane goes on", was=about.cause, **fields)
+    was, now = (str(each.cause) if each else "running" for each in (before, trouble))
+    reason = f"{about.why}; {about.mend}" if trouble else ""
+    key = f"{about.tp.topic}-{about.tp.partition}"
+    app.sync.alert(Alert("lane", key, int(time.time() * 1000), was, now, reason[:2_000], worker, about.offset))
+
+
+def _stopped(lanes: Lanes) -> list[tuple[Mapping[str, str], float]]:
+    """The series of ``failsoft_lane_stopped``."""
+    return [
+        ({"topic": t.tp.topic, "lane": str(t.tp.partition), "cause": t.cause}, 1.0) for t in lanes.troubles.values()
+    ]
 
 
 def _observe(lanes: Lanes, metrics: Metrics, pipeline: Settings) -> None:

@@ -180,6 +180,13 @@ TABLE: tuple[Definition, ...] = (
         MetricType.GAUGE,
         "1 while this worker reads the fleet's breakers, 0 while it uses its local breakers only.",
     ),
+    Definition(
+        "failsoft_lane_stopped",
+        MetricType.GAUGE,
+        "1 for each lane of this worker that is stopped, with the topic and the cause; the log says what mends it. "
+        "All other lanes go on.",
+        ("topic", "lane", "cause"),
+    ),
     Definition("failsoft_imputed_total", MetricType.COUNTER, "Missing values that were imputed.", ("feature",)),
     Definition(
         "failsoft_fleet_workers",

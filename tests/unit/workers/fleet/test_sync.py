@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 
 from failsoft.models.breaker.local import AUTONOMOUS_AFTER, MAX_REQUESTS
 from failsoft.models.breaker.rules import BreakerState
-from failsoft.schemas.fleet.breaker import BreakerRow, Report, ReportKind
+from failsoft.schemas.fleet.breaker import Alert, BreakerRow, Report, ReportKind
 from failsoft.workers.fleet import sync
 from failsoft.workers.fleet.sync import Sync
 from failsoft.workers.scoring.plan import Served
@@ -53,6 +54,8 @@ class Desk:
         self.now = 1000.0
         self.rows: dict[str, dict[str, Any]] = {}
         self.sent: list[Report] = []
+        self.alerts: list[Alert] = []
+        self.fails: list[Exception] = []  # raised by the next sends of an alert
         metrics = Metrics(CollectorRegistry())
         self.registry = ServingRegistry("w", metrics, lambda: self.now, lambda: self.now, lambda: 0.5)
         self.registry.serve(Served("m", 2, {}), card("m"))
@@ -60,6 +63,7 @@ class Desk:
             make_plane=lambda: cast(Any, Plane(self.rows, starts)),
             make_producer=lambda: cast(Any, self),
             outcomes="loans.outcomes",
+            alerts="loans.alerts",
             registry=self.registry,
             versions=Versions(
                 "w", {}, [], lambda model, version: None, cast(Any, None), self.registry, metrics, float, float
@@ -79,7 +83,12 @@ class Desk:
         return {0}
 
     async def send(self, topic: str, key: bytes, value: bytes, partition: int) -> asyncio.Future[None]:
-        self.sent.append(Report.parse(value))
+        if topic == "loans.alerts":
+            self.alerts.append(Alert.parse(value))
+            if self.fails:
+                raise self.fails.pop()
+        else:
+            self.sent.append(Report.parse(value))
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
@@ -109,6 +118,18 @@ async def test_without_a_control_plane_a_breaker_does_not_stay_open(apart: Desk)
     await apart.ask(MAX_REQUESTS)
     assert apart.registry.admit("m@2", 9).granted == 3
     assert apart.local.state is BreakerState.HALF_OPEN and apart.sent == [] and not apart.sync.up
+
+
+async def test_an_alert_is_sent_without_a_control_plane_and_again_after_an_error(
+    apart: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped lane must be known although no owner is there, and although a broker failed meanwhile."""
+    monkeypatch.setattr(sync, "BACKOFF", (0.001, 0.001))
+    apart.fails.append(KafkaError("no leader"))
+    alert = Alert("lane", "loans.events-3", 1, "running", "unreadable", "a batch cannot be read", "w", 7)
+    apart.sync.alert(alert)
+    await eventually(lambda: len(apart.alerts) == 2, 10, "the second try")
+    assert apart.alerts == [alert, alert] and alert.to_bytes().endswith(b'"first_offset":7}')
 
 
 async def test_rows_are_obeyed_and_requests_for_probes_are_sent() -> None:

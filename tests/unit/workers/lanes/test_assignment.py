@@ -18,19 +18,12 @@ from aiokafka.errors import KafkaError
 from failsoft.topics import admin
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes import assignment as module
-from failsoft.workers.lanes.assignment import (
-    BOUND_BYTES,
-    ENOUGH_BYTES,
-    FETCHED_BYTES,
-    LOOK_EVERY,
-    Fatal,
-    Lanes,
-    _Listener,
-    inbox_bound,
-    ladder_bound,
-)
+from failsoft.workers.lanes.assignment import ENOUGH_BYTES, LOOK_EVERY, STOPPED_FOR, Fatal, Lanes
 from failsoft.workers.lanes.committer import Committer
 from failsoft.workers.lanes.deps import Deps
+from failsoft.workers.lanes.inbox_bounds import BOUND_BYTES, FETCHED_BYTES, inbox_bound, ladder_bound
+from failsoft.workers.lanes.rebalance_listener import RebalanceListener
+from failsoft.workers.lanes.trouble import Cause, LaneTrouble
 from failsoft.workers.process import composition, serve
 from failsoft.workers.process.composition import Options
 from tests.kafka import eventually
@@ -83,7 +76,7 @@ def fatal() -> list[BaseException]:
 async def lanes(monkeypatch: pytest.MonkeyPatch, fatal: list[BaseException]) -> Lanes:
     monkeypatch.setattr(module, "Lane", SlowLane)
     deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=SimpleNamespace(rungs={"retry": 5.0}, replay="replay")))
-    found = Lanes(TOPICS, ["scored"], cast(Any, None), deps, fatal.append, lambda _: None)
+    found = Lanes(TOPICS, ["scored"], cast(Any, None), deps, fatal.append, lambda _: None, lambda *_: None)
     found._membership, found._fetcher, found._producer = (cast(Any, Client()) for _ in range(3))
     found._committer = Committer(cast(Any, found._producer), True, lambda: 0.0, lambda: 0.0, lambda _: None)
     return found
@@ -99,7 +92,9 @@ async def test_a_rebalance_in_a_drain_waits_for_its_lanes_and_starts_none(
     lane = cast(Any, lanes.lanes[0])
     draining = asyncio.create_task(lanes.drain())
     await eventually(lambda: lane.closed, 10, "the lane to be closed")
-    revoking = asyncio.create_task(_Listener(lanes).on_partitions_revoked(ASSIGNED))
+    revoking = asyncio.create_task(
+        RebalanceListener(lanes.revoked, lanes.assigned, lanes.fatal).on_partitions_revoked(ASSIGNED)
+    )
     done, _ = await asyncio.wait([revoking], timeout=0.05)
     assert not done
     lane.done.set()
@@ -207,7 +202,7 @@ async def test_the_fetch_slows_down_while_all_lanes_together_have_enough(lanes: 
     clock = SimpleNamespace(now=0.0)
     lanes._deps = cast(Deps, SimpleNamespace(clock=lambda: clock.now))
     held = [SimpleNamespace(live_bytes=ENOUGH_BYTES // 2) for _ in range(2)]
-    lanes.lanes = cast(Any, dict(enumerate(held)))
+    lanes._keepers = cast(Any, {i: SimpleNamespace(lane=lane) for i, lane in enumerate(held)})
     assert not lanes._full()
     clock.now += LOOK_EVERY
     assert lanes._full()
@@ -249,6 +244,27 @@ async def test_a_long_join_is_not_a_stuck_event_loop(lanes: Lanes, monkeypatch: 
     starting.cancel()
     lanes._draining = True
     await lanes._stop_clients(1.0)
+
+
+async def test_a_stopped_lane_makes_the_worker_not_live_after_a_while(lanes: Lanes) -> None:
+    """A person, or a supervisor, must look then. Nobody but the cluster can mend a partition without a leader."""
+    now = [0.0]
+    lanes._deps = cast(Any, SimpleNamespace(clock=lambda: now[0]))
+    where = TopicPartition("in", 0)
+    keepers = [
+        SimpleNamespace(trouble=LaneTrouble(cause, where, 7, "a batch cannot be read", "skip it"), since=0.0)
+        for cause in (Cause.NO_LEADER, Cause.UNREADABLE)
+    ]
+    for keeper in keepers:
+        keeper.lane = SimpleNamespace(stage="stopped", since=0.0)
+    lanes._keepers = cast(Any, {0: keepers[0]})
+    now[0] = lanes._beat = 10 * STOPPED_FOR
+    assert lanes.not_live() is None
+    lanes._keepers = cast(Any, dict(enumerate(keepers)))
+    assert lanes.troubles == {0: keepers[0].trouble, 1: keepers[1].trouble}
+    assert "in-0 at offset 7: a batch cannot be read; skip it" in str(lanes.not_live())
+    now[0] = STOPPED_FOR
+    assert lanes.not_live() is None
 
 
 async def test_a_lane_that_was_cancelled_is_fatal(lanes: Lanes, fatal: list[BaseException]) -> None:

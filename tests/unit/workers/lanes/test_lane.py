@@ -13,9 +13,10 @@ import pytest
 from aiokafka import TopicPartition
 
 from failsoft.workers.lanes.committer import MOST_RECORDS, Unit
-from failsoft.workers.lanes.lane import KEPT_MS, Stage
+from failsoft.workers.lanes.lane import KEPT_MS
 from failsoft.workers.lanes.records_in_flight import MOST
 from failsoft.workers.lanes.retry_schedule import LEAST_WAIT_MS
+from failsoft.workers.lanes.stage import Stage
 from tests.kafka import eventually
 from tests.kit import NOW_MS, Rec, events, waiting
 from tests.lane_kit import AGAIN, LIVE, RUNG, LaneUnderTest, Ledger

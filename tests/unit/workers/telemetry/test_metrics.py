@@ -39,6 +39,7 @@ PROMISED = {
     "failsoft_fleet_workers": ("model", "version"),
     "failsoft_model_threads_lost_total": ("model", "version"),
     "failsoft_threads_lost": (),
+    "failsoft_lane_stopped": ("topic", "lane", "cause"),
     "failsoft_model_restarts_total": ("model", "version", "why"),
 }
 

@@ -1,0 +1,17 @@
+"""How soon the next request follows a fetch's answer."""
+
+from __future__ import annotations
+
+from failsoft.workers.kafka.fetch_protocol import FetchAnswer
+
+GATHER = 0.003
+"""Seconds to the next request after a small answer. In light traffic each record would be an answer of its own, and the
+requests would cost the worker and the broker most of their time. A record waits for half of it on average."""
+
+GATHER_BYTES = 65_536  # an answer below this size is small: some hundred records, or a few large ones
+
+
+def pause_after(answer: FetchAnswer) -> float:
+    """Seconds until the next request: a moment, if the broker has few records and will have more by then."""
+    size = sum(len(part.records) for part in answer.partitions if part.records)
+    return GATHER if 0 < size < GATHER_BYTES else 0.0
