@@ -159,6 +159,7 @@ ONLY = {
         "workers/kafka/requests.py",
         "workers/kafka/sealed_batches.py",
         "workers/kafka/stable_offsets.py",
+        "workers/kafka/topic_ids.py",
         "workers/kafka/transactional_producer.py",
         "workers/operations/replay.py",
         "workers/operations/publish.py",

@@ -3,7 +3,8 @@
 The field lists follow Kafka's own message definitions (clients/src/main/resources/common/message). A version is named
 because of what it can do: TxnOffsetCommit from v3 and OffsetCommit from v7 carry the group's generation, OffsetFetch
 from v7 does not return offsets that a transaction may still change, InitProducerId from v3 names the epoch that it
-replaces, and Produce v12, TxnOffsetCommit v5 and EndTxn v5 belong to transactions v2 (KIP-890).
+replaces, Metadata from v10 has the ids of topics, and Produce v12, TxnOffsetCommit v5 and EndTxn v5 belong to
+transactions v2 (KIP-890).
 """
 
 from __future__ import annotations
@@ -193,6 +194,60 @@ class OffsetFetchRequest_v7(RequestStruct):  # type: ignore[misc]
         ("group", TEXT),
         ("topics", by_topic(Int32)),
         ("require_stable", Boolean),
+        TAGS,
+    )
+
+
+class MetadataResponse_v10(Response):  # type: ignore[misc]
+    """The brokers and the topics. A topic's id has 16 bytes, read here as two numbers; both are 0 if it has none."""
+
+    API_KEY, API_VERSION = 3, 10
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", CompactArray(("node_id", Int32), ("host", TEXT), ("port", Int32), ("rack", TEXT), TAGS)),
+        ("cluster_id", TEXT),
+        ("controller_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("error_code", Int16),
+                ("topic", TEXT),
+                ("id_high", Int64),
+                ("id_low", Int64),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", CompactArray(Int32)),
+                        ("isr", CompactArray(Int32)),
+                        ("offline", CompactArray(Int32)),
+                        TAGS,
+                    ),
+                ),
+                ("authorized_operations", Int32),
+                TAGS,
+            ),
+        ),
+        ("cluster_authorized_operations", Int32),
+        TAGS,
+    )
+
+
+class MetadataRequest_v10(RequestStruct):  # type: ignore[misc]
+    """Asks for topics by name. Kafka 2.8."""
+
+    API_KEY, API_VERSION = 3, 10
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = MetadataResponse_v10
+    SCHEMA = Schema(
+        ("topics", CompactArray(("id_high", Int64), ("id_low", Int64), ("topic", TEXT), TAGS)),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
         TAGS,
     )
 

@@ -21,6 +21,7 @@ from failsoft.workers.kafka.protocol import (
     ApiVersionsRequest_v3,
     EndTxnRequest_v5,
     InitProducerIdRequest_v3,
+    MetadataRequest_v10,
     OffsetCommitRequest_v8,
     OffsetFetchRequest_v7,
     ProduceRequest_v12,
@@ -142,6 +143,12 @@ def offset_fetch(group: str, partitions: Collection[TopicPartition], require_sta
 def api_versions() -> OneVersion:
     """The versions of a broker and the features of its cluster."""
     return OneVersion("ApiVersions", ApiVersionsRequest_v3("failsoft", "1", END))
+
+
+def metadata(topics: Collection[str]) -> OneVersion:
+    """The partitions and the ids of some topics; none is created."""
+    struct = MetadataRequest_v10([(0, 0, topic, END) for topic in topics], False, False, False, END)
+    return OneVersion("Metadata", struct)
 
 
 def _offsets(offsets: Mapping[TopicPartition, Offset]) -> list[Any]:

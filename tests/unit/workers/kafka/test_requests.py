@@ -72,6 +72,7 @@ WIRE: list[tuple[OneVersion, int, int, bytes]] = [
         7,
         b"\2g" + b"\2\2a\3" + b"\0\0\0\0" + b"\0\0\0\1" + b"\0" + b"\1" + b"\0",
     ),
+    (requests.metadata(["a"]), 3, 10, b"\2" + bytes(16) + b"\2a\0" + b"\0\0\0" + b"\0"),
     (requests.api_versions(), 18, 3, b"\x09failsoft" + b"\0021" + b"\0"),
 ]
 
