@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from failsoft.schemas import letter_id
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import CONTROL_PREFIX, Header, Origin, Record, own_headers
 
 MAX_MESSAGE = 500
@@ -38,6 +40,8 @@ class Attempt:
         replay_id: the replay that wrote this record, if one did.
         due_ms: the retry is not attempted before this time (epoch milliseconds).
         crashes: how often the model's process died while this event was in flight.
+        letter: the dead letter whose replay this is; None if the event was not replayed.
+        died_ms: of a dead letter: when it was written (epoch milliseconds), which is where its record is found.
     """
 
     number: int
@@ -51,6 +55,8 @@ class Attempt:
     replay_id: str | None = None
     due_ms: int | None = None
     crashes: int = 0
+    letter: LetterId | None = None
+    died_ms: int | None = None
 
     @property
     def provisional(self) -> bool:
@@ -59,11 +65,26 @@ class Attempt:
 
     def failed(self, failure: Failure, model: str, version: int | None, next_revision: int) -> Attempt:
         """The same history after one more failure, of ``model``: the pipeline's primary may have changed since."""
-        return replace(self, failure=failure, model=model, version=version, next_revision=next_revision, due_ms=None)
+        return replace(
+            self, failure=failure, model=model, version=version, next_revision=next_revision, due_ms=None, died_ms=None
+        )
 
     def crashed(self) -> Attempt:
         """The same history after the model's process died once more with the event in flight."""
         return replace(self, crashes=self.crashes + 1)
+
+    def replayed(self, letter: LetterId, replay_id: str) -> Attempt:
+        """The history of a replay of the dead letter that carries this one. Retries and crashes start at 0."""
+        return replace(
+            self,
+            number=0,
+            replays=self.replays + 1,
+            replay_id=replay_id,
+            letter=letter,
+            crashes=0,
+            due_ms=None,
+            died_ms=None,
+        )
 
     def headers(self) -> list[Header]:
         """The control headers, in the contract's order. ``failsoft-crashes`` is omitted at 0, the usual value."""
@@ -88,6 +109,10 @@ class Attempt:
             result.append(("failsoft-replay-id", self.replay_id.encode()))
         if self.crashes:
             result.append(("failsoft-crashes", _count(self.crashes)))
+        if self.letter is not None:
+            result.append(("failsoft-letter", str(self.letter).encode()))
+        if self.died_ms is not None:
+            result.append(("failsoft-died-ms", b"%d" % self.died_ms))
         return result
 
     def dead_headers(self, group: str) -> list[Header]:
@@ -135,6 +160,8 @@ def parse(headers: Sequence[Header]) -> Attempt | Failure:
             replay_id=_text(values, "failsoft-replay-id") if "failsoft-replay-id" in values else None,
             # Optional: workers of an older version neither write nor keep it, and both versions may run together.
             crashes=_number(values, "failsoft-crashes") if "failsoft-crashes" in values else 0,
+            letter=_letter(values) if "failsoft-letter" in values else None,
+            died_ms=_number(values, "failsoft-died-ms") if "failsoft-died-ms" in values else None,
         )
     except _BadHeader as e:
         return Failure(Kind.BAD_HEADER, str(e))
@@ -276,6 +303,14 @@ def _kind(values: _Headers) -> Kind:
         return Kind(text)
     except ValueError:
         raise _BadHeader(f"failsoft-error-kind: {text[:40]!r} is not a failure kind") from None
+
+
+def _letter(values: _Headers) -> LetterId:
+    text = _text(values, "failsoft-letter")
+    found = letter_id.parse(text)
+    if found is None:
+        raise _BadHeader(f"failsoft-letter: {text[:60]!r} is not <topic id>/<partition>:<offset>")
+    return found
 
 
 def _next_revision(values: _Headers, kind: Kind) -> int:

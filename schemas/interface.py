@@ -203,7 +203,15 @@ def headers_schema(*, due: bool = False, dead: bool = False) -> Document:
             **number,
             "description": "How often the model's process died with the event in flight; absent means 0.",
         },
+        "failsoft-letter": {
+            "type": "string",
+            "pattern": "^([A-Za-z0-9_-]{22}/)?[0-9]{1,10}:[0-9]{1,19}$",
+            "description": "The dead letter that was replayed: `<topic id>/<partition>:<offset>` of its record. The id "
+            "is absent where the brokers give topics none.",
+        },
     }
+    if dead:
+        optional["failsoft-died-ms"] = {**number, "description": "When the letter was written (epoch milliseconds)."}
     return {
         "type": "object",
         "description": "Added to the event's own headers, which are unchanged. Each occurs at most once, in UTF-8.",

@@ -13,6 +13,7 @@ from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import MAX_ID, Envelope, Event, decode, decode_one, origin_of
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features import FeatureType, columns, reason
+from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import Header, Origin
 from failsoft.topics import hold
 from failsoft.workers.operations import dead_letters
@@ -148,7 +149,7 @@ def headers(data: bytes) -> bool:
     for dead in (False, True):
         added = found.dead_headers("loans") if dead else found.headers()
         assert sum(len(k) + len(v or b"") for k, v in added) <= MOST_ADDED
-        kept = dead_letters.letter(Rec(headers=added, value=one.value))
+        kept = dead_letters.letter(Rec(headers=added, value=one.value), None)
         assert isinstance(kept.attempt, Attempt)
         json.dumps(dead_letters.described(kept, ENVELOPES[0], replayed=False), allow_nan=False)
         replayed = attempts.parse(dead_letters.again(kept, "r"))
@@ -161,6 +162,7 @@ _ATTEMPTS = tuple(
     for one in (
         attempt(),
         attempt(due_ms=None, replay_id="r", crashes=1, replays=1, failure=Failure(Kind.TIMEOUT, "é")),
+        attempt(due_ms=None, letter=LetterId("A" * 22, 3, 17), died_ms=NOW_MS),
     )
 )
 

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from failsoft.topics import admin
 from failsoft.workers.kafka import fetch_records
+from failsoft.workers.kafka.topic_ids import topic_ids
 from failsoft.workers.settings import Settings
 
 AT_ONCE = 2_000
@@ -26,8 +27,12 @@ async def partitions(pipeline: Settings, topic: str) -> int:
     async with admin.connect(pipeline.connection()) as client:
         (description,) = await client.describe_topics([topic])
         if description["error_code"] or not description["partitions"]:
-            raise NoSuchTopic(f"{topic}: no such topic; create the pipeline's topics with: failsoft topics apply")
+            raise _missing(topic)
         return len(description["partitions"])
+
+
+def _missing(topic: str) -> NoSuchTopic:
+    return NoSuchTopic(f"{topic}: no such topic; create the pipeline's topics with: failsoft topics apply")
 
 
 @asynccontextmanager
@@ -50,7 +55,10 @@ async def reader(pipeline: Settings, topic: str) -> AsyncIterator[Reader]:
     try:
         assigned = [TopicPartition(topic, i) for i in range(count)]
         consumer.assign(assigned)
-        yield Reader(consumer, assigned)
+        ids = await topic_ids(consumer._client, [topic])
+        if topic not in ids:
+            raise _missing(topic)
+        yield Reader(consumer, assigned, ids[topic])
     finally:
         await consumer.stop()
 
@@ -62,10 +70,12 @@ class Reader:
     Attributes:
         consumer: the started consumer.
         assigned: the topic's partitions.
+        topic_id: the topic's id; None on brokers that give topics none.
     """
 
     consumer: AIOKafkaConsumer
     assigned: list[TopicPartition]
+    topic_id: str | None
 
     async def bounds(self) -> Mapping[TopicPartition, tuple[int, int]]:
         """The (first, end) offsets of each partition; the end is that of the records committed now."""

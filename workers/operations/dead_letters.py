@@ -1,19 +1,18 @@
-"""Dead letters: parsing, filtering, grouping, and which of them were replayed. Pure."""
+"""Dead letters: parsing, filtering, grouping, and the headers of their replays. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from failsoft.schemas import wire
 from failsoft.schemas.attempt import Attempt, parse
 from failsoft.schemas.event import Envelope, decode_one, fallback_id, iso
 from failsoft.schemas.failure import Failure
+from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import CONTROL_PREFIX, KIP_1191_PREFIX, Header, Origin, Record, own_headers
-
-Life = tuple[str, int, int, int]
-"""Identifies one death of an event: topic, partition and offset of its origin, and the number of replays before it."""
+from failsoft.topics.replayed import Replayed
 
 UNREADABLE = "unreadable"
 """Shown as the kind of a dead letter whose headers cannot be parsed."""
@@ -26,15 +25,16 @@ class Letter:
     Attributes:
         record: the record of the dead topic.
         attempt: the parsed headers; a Failure if they cannot be parsed, and then the letter cannot be replayed.
+        id: the letter's identity.
     """
 
     record: Record
     attempt: Attempt | Failure
+    id: LetterId
 
-    @property
-    def life(self) -> Life | None:
-        """The origin and number of replays; None if the headers cannot be parsed."""
-        return _life(self.attempt) if isinstance(self.attempt, Attempt) else None
+    def was_replayed(self, done: Replayed) -> bool:
+        """Is a replay of this letter among ``done``? A letter whose headers cannot be parsed never was."""
+        return isinstance(self.attempt, Attempt) and done.has(self.id, self.attempt, self.record.timestamp)
 
     @property
     def group(self) -> tuple[str, str | None, int | None]:
@@ -43,9 +43,9 @@ class Letter:
         return (a.failure.kind.value, a.model, a.version) if isinstance(a, Attempt) else (UNREADABLE, None, None)
 
 
-def letter(record: Record) -> Letter:
-    """Parses a record of the dead topic."""
-    return Letter(record, parse(record.headers))
+def letter(record: Record, topic_id: str | None) -> Letter:
+    """Parses a record of the dead topic, whose id is ``topic_id``."""
+    return Letter(record, parse(record.headers), LetterId(topic_id, record.partition, record.offset))
 
 
 def event_id(letter: Letter, envelope: Envelope) -> str:
@@ -95,41 +95,17 @@ class DeadLetterFilter:
         return self.event in (origin, event_id(letter, envelope))
 
 
-@dataclass(slots=True)
-class Replayed:
-    """The set of replays made: those in the replay topic, and those sent since it was read."""
-
-    lives: set[Life] = field(default_factory=set)
-
-    def observe(self, records: Iterable[Record]) -> None:
-        """Adds records of the replay topic. A record whose headers cannot be parsed is not a replay of ours."""
-        for record in records:
-            attempt = parse(record.headers)
-            if isinstance(attempt, Attempt):
-                self.lives.add(_life(attempt))
-
-    def has(self, letter: Letter) -> bool:
-        """Was this dead letter replayed? Then a replay with the next replay number exists."""
-        return letter.life is not None and _next(letter.life) in self.lives
-
-    def add(self, letter: Letter) -> None:
-        """Marks ``letter`` as replayed, so that a duplicate dead letter (guarantee = "at_least_once") is skipped."""
-        if letter.life is not None:
-            self.lives.add(_next(letter.life))
-
-
 def again(letter: Letter, replay_id: str) -> list[Header]:
     """The headers of a dead letter's replay: the event's own headers unchanged, and new control headers.
 
-    The retries and crashes start at 0, the number of replays grows by 1, and there is no due time.
+    The retries and crashes start at 0, the number of replays grows by 1, and there is no due time. The replay names the
+    letter, which is how others know that it was replayed.
 
     Raises ValueError for a letter whose headers cannot be read.
     """
     if not isinstance(letter.attempt, Attempt):
         raise ValueError(letter.attempt.message)
-    new = replace(
-        letter.attempt, number=0, due_ms=None, replays=letter.attempt.replays + 1, replay_id=replay_id, crashes=0
-    )
+    new = letter.attempt.replayed(letter.id, replay_id)
     return [*own_headers(letter.record.headers, dead_letter=True), *new.headers()]
 
 
@@ -162,7 +138,7 @@ def tally(
         group.first = min(group.first, each.record.timestamp)
         if each.record.timestamp >= group.last:
             group.last, group.newest = each.record.timestamp, f"{each.record.partition}:{each.record.offset}"
-        group.replayed += done.has(each)
+        group.replayed += each.was_replayed(done)
 
 
 def listed(groups: Mapping[tuple[str, str | None, int | None], DeadLetterGroup]) -> list[dict[str, Any]]:
@@ -200,6 +176,7 @@ def described(letter: Letter, envelope: Envelope, replayed: bool) -> dict[str, A
             "replays": a.replays,
             "crashes": a.crashes,
             "replay_id": a.replay_id,
+            "replay_of": None if a.letter is None else a.letter.place,
             "origin": {"topic": a.origin.topic, "partition": a.origin.partition, "offset": a.origin.offset},
             "event_timestamp": iso(a.origin.timestamp),
             "first_failed": iso(a.first_failed_ms),
@@ -224,15 +201,6 @@ def place(text: str) -> tuple[int, int] | None:
     if not colon or not (partition.isdecimal() and offset.isdecimal()):
         return None
     return int(partition), int(offset)
-
-
-def _life(attempt: Attempt) -> Life:
-    o = attempt.origin
-    return o.topic, o.partition, o.offset, attempt.replays
-
-
-def _next(life: Life) -> Life:
-    return (*life[:3], life[3] + 1)
 
 
 def _place(record: Record) -> Origin:

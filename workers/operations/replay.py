@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,13 +18,15 @@ from datetime import UTC, datetime
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.record import Record
+from failsoft.topics.replayed import Replayed
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, compressed_batch, pack
 from failsoft.workers.operations.dead_letters import (
     DeadLetterFilter,
     DeadLetterGroup,
     Letter,
-    Replayed,
     again,
     bounded,
     letter,
@@ -143,7 +145,7 @@ async def replay(
             counts.total = _size(bounds)
             async with aclosing(reader.until(bounds)) as batches:
                 async for records in batches:
-                    letters = _choose(map(letter, records), chosen, pipeline, done, counts)
+                    letters = _choose(_letters(records, reader), chosen, pipeline, done, counts)
                     left = None if options.limit is None else options.limit - counts.replayed
                     for batch in bounded(letters[:left], options.batch, BYTES_AT_ONCE):
                         await asyncio.sleep(schedule.wait(counts.replayed + len(batch) - 1, time.monotonic()))
@@ -168,7 +170,7 @@ async def groups(
         counts.total = _size(bounds)
         async with aclosing(reader.until(bounds)) as batches:
             async for records in batches:
-                tally(by_group, map(letter, records), done)
+                tally(by_group, _letters(records, reader), done)
                 counts.seen += len(records)
                 on_progress(counts)
     return by_group
@@ -191,14 +193,18 @@ async def find(pipeline: Settings, wanted: DeadLetterFilter | tuple[int, int]) -
             }
         async with aclosing(reader.until(bounds)) as batches:
             async for records in batches:
-                letters = map(letter, records)
+                letters = _letters(records, reader)
                 selected += [
                     each
                     for each in letters
                     if not isinstance(wanted, DeadLetterFilter) or wanted.passes(each, pipeline.envelope)
                 ]
     done = await _replayed(pipeline) if selected else Replayed()
-    return [(each, done.has(each)) for each in selected]
+    return [(each, each.was_replayed(done)) for each in selected]
+
+
+def _letters(records: Iterable[Record], reader: topic_reader.Reader) -> Iterator[Letter]:
+    return (letter(record, reader.topic_id) for record in records)
 
 
 async def _replayed(pipeline: Settings) -> Replayed:
@@ -220,12 +226,11 @@ def _choose(
             continue
         count = counts.kinds[each.group[0]]
         count.matched += 1
-        if each.life is None:
+        if not isinstance(each.attempt, Attempt):
             counts.unreadable += 1
-        elif done.has(each):
+        elif each.was_replayed(done):
             count.already += 1
         else:
-            done.add(each)
             selected.append(each)
     return selected
 

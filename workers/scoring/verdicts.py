@@ -205,7 +205,7 @@ class _Conclusion:
     def _dead_letter(self, row: int, attempt: Attempt) -> None:
         self.labels[row] = "dead"
         self.dead.add(row)
-        self.out.verdicts.dead.append(Dead(self.b.records[row], attempt))
+        self.out.verdicts.dead.append(Dead(self.b.records[row], replace(attempt, died_ms=self.b.now_ms)))
         self.out.dead[attempt.failure.kind] += 1
 
     # --- answers ---

@@ -9,6 +9,7 @@ import pytest
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas.attempt import MAX_MESSAGE, Attempt
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import Header, Origin
 from tests.kit import INPUT, NOW_MS, Rec, attempt
 
@@ -21,7 +22,10 @@ def _parsed(headers: list[Header]) -> Attempt:
 
 def test_written_headers_are_read_back() -> None:
     """Headers read back give the same attempt, with every field set and with every optional field left out."""
-    full = attempt(number=3, replays=2, replay_id="r-1", version=4, next_revision=2, crashes=1)
+    letter = LetterId("-yqePF1vToChssPU5fYHGA", 3, 17)
+    full = attempt(
+        number=3, replays=2, replay_id="r-1", version=4, next_revision=2, crashes=1, letter=letter, died_ms=9
+    )
     bare = attempt(version=None, due_ms=None)
     assert _parsed(full.headers()) == full and _parsed(bare.headers()) == bare
     assert "failsoft-due-ms" not in dict(bare.headers())
@@ -29,7 +33,7 @@ def test_written_headers_are_read_back() -> None:
 
 def test_header_names_are_those_of_the_contract() -> None:
     """Each header of the contract occurs once, and numbers are decimal."""
-    found = attempt(replay_id="r", crashes=1).headers()
+    found = attempt(replay_id="r", crashes=1, letter=LetterId(None, 0, 1), died_ms=1).headers()
     assert {k for k, _ in found} == {
         f"failsoft-{name}"
         for name in (
@@ -48,6 +52,8 @@ def test_header_names_are_those_of_the_contract() -> None:
             "replays",
             "replay-id",
             "crashes",
+            "letter",
+            "died-ms",
         )
     }
     assert len({k for k, _ in found}) == len(found)
@@ -81,6 +87,8 @@ def test_the_headers_added_take_at_most_4_kib() -> None:
         replays=2**31,
         replay_id="r" * 64,
         crashes=2**31,
+        letter=LetterId("A" * 22, 2**31 - 1, 2**63 - 1),
+        died_ms=2**63 - 1,
     )
     for headers in (longest.headers(), longest.dead_headers("g" * 180)):
         # a header has its name, its value, and a length field of at most 2 bytes for each
@@ -107,6 +115,9 @@ def test_a_message_is_cut_between_characters(message: str) -> None:
         ("failsoft-attempt", b"9" * 19, "out of range"),
         ("failsoft-attempt", b"9" * 5000, "not a decimal number"),
         ("failsoft-attempt", None, "missing"),
+        ("failsoft-letter", b"A/0:1", "is not <topic id>/<partition>:<offset>"),
+        ("failsoft-letter", b"0:1 ", "is not <topic id>/<partition>:<offset>"),
+        ("failsoft-died-ms", b"soon", "not a decimal number"),
         ("failsoft-due-ms", b"0x10", "not a decimal number"),
         ("failsoft-origin-topic", b"", "0 bytes"),
         ("failsoft-origin-topic", b"\xff", "not UTF-8"),

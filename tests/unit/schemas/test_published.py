@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -13,6 +14,7 @@ from docs import __main__ as pages
 from failsoft.schemas import interface, publish
 from failsoft.schemas.event import Event, decode_one, origin_of
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.prediction import Source
 from failsoft.schemas.scored import encode
 from failsoft.topics.layout import Role, layout
@@ -274,10 +276,10 @@ def test_every_topic_of_a_pipeline_has_its_channel() -> None:
 
 def test_control_headers_match_the_schema() -> None:
     """The headers of retry, dead-letter and replay records match their schemas, which list every header."""
-    for full in (attempt(replay_id="r"), attempt(version=None)):
+    for full in (attempt(replay_id="r", letter=LetterId("A" * 22, 0, 1)), attempt(version=None)):
         for schema, headers in (
             (interface.headers_schema(due=True), full.headers()),
-            (interface.headers_schema(dead=True), full.dead_headers("loans")),
+            (interface.headers_schema(dead=True), replace(full, died_ms=1).dead_headers("loans")),
         ):
             found = {k: (v or b"").decode() for k, v in headers}
             _validator(schema).validate(found)

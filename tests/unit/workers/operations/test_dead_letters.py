@@ -10,12 +10,13 @@ import pytest
 from failsoft.schemas.attempt import Attempt, parse
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import Header, Origin
+from failsoft.topics.replayed import Replayed
 from failsoft.workers.operations.dead_letters import (
     DeadLetterFilter,
     DeadLetterGroup,
     Letter,
-    Replayed,
     again,
     bounded,
     described,
@@ -29,6 +30,7 @@ from tests.kit import Rec, attempt, body
 
 ENVELOPE = Envelope(id="id", time="at")
 ORIGIN = Origin("loans.events", 3, 41, 1_700_000_000_000)
+TOPIC_ID = "-yqePF1vToChssPU5fYHGA"
 OWN: list[Header] = [("a", b"1"), ("a", b"\xff"), ("traceparent", b"00-x")]
 
 
@@ -39,7 +41,7 @@ def _attempt(kind: Kind = Kind.TIMEOUT, offset: int = 41, **changes: Any) -> Att
 
 def _dead(kind: Kind = Kind.TIMEOUT, offset: int = 41, at: int = 1000, **changes: Any) -> Letter:
     headers = [*OWN, *_attempt(kind, offset, **changes).dead_headers("loans")]
-    return letter(Rec("loans.dead", 3, offset + 7, at, b"k", body(f"e{offset}"), headers))
+    return letter(Rec("loans.dead", 3, offset + 7, at, b"k", body(f"e{offset}"), headers), TOPIC_ID)
 
 
 def _replays(*letters: Letter) -> list[Rec]:
@@ -48,39 +50,33 @@ def _replays(*letters: Letter) -> list[Rec]:
 
 def test_a_replay_keeps_the_event_and_resets_its_control_headers() -> None:
     """The event's headers are kept in order, with duplicates and non-UTF-8 bytes. Retries and crashes are 0, the number
-    of replays grows by one, and there is no due time."""
-    dead = _dead(number=3, replays=1, next_revision=2, version=4, crashes=2)
+    of replays grows by one, there is no due time, and the letter is named."""
+    earlier = LetterId(TOPIC_ID, 3, 1)
+    dead = _dead(number=3, replays=1, next_revision=2, version=4, crashes=2, letter=earlier, died_ms=9)
     headers = again(dead, "today")
     assert headers[: len(OWN)] == OWN
     assert not any(name.startswith("__dlq") for name, _ in headers)
     assert isinstance(dead.attempt, Attempt)
-    assert parse(headers) == replace(dead.attempt, number=0, due_ms=None, replays=2, replay_id="today", crashes=0)
+    plain = replace(dead.attempt, number=0, due_ms=None, died_ms=None, replays=2, replay_id="today", crashes=0)
+    assert parse(headers) == replace(plain, letter=LetterId(TOPIC_ID, 3, 48))
 
 
-def test_a_dead_letter_was_replayed_if_the_next_replay_exists() -> None:
-    """Replays are matched by origin and number, not by replay id; a death after a replay is a new dead letter."""
+def test_a_letter_was_replayed_if_its_replay_exists() -> None:
+    """A replay names its letter. The same event at the same origin, in a recreated input topic, has another letter."""
     first, other = _dead(), _dead(offset=42)
     done = Replayed()
     done.observe(_replays(first))
-    assert done.has(first) and not done.has(other)
-    again_dead = _dead(replays=1, replay_id="r")
-    assert not done.has(again_dead)
-    done.observe(_replays(again_dead))
-    assert done.has(again_dead) and done.has(first)
-
-
-def test_a_duplicate_dead_letter_is_replayed_once() -> None:
-    """With guarantee = "at_least_once" a dead letter may be written twice."""
-    done = Replayed()
-    done.add(_dead(at=1))
-    assert done.has(_dead(at=2))
+    assert first.was_replayed(done) and not other.was_replayed(done)
+    same_origin = replace(first, id=LetterId(TOPIC_ID, 3, 90))
+    assert not same_origin.was_replayed(done)
+    assert not replace(first, id=replace(first.id, topic_id="B" * 22)).was_replayed(done), "a recreated dead topic"
 
 
 def test_a_letter_with_unreadable_headers_is_not_replayable() -> None:
     """Its origin is unknown; such letters form a group of their own."""
-    strange = letter(Rec("loans.dead", 0, 0, 5, b"k", b"{}", [("failsoft-attempt", b"many")]))
-    assert strange.life is None and strange.group == ("unreadable", None, None)
-    assert not Replayed().has(strange)
+    strange = letter(Rec("loans.dead", 0, 0, 5, b"k", b"{}", [("failsoft-attempt", b"many")]), None)
+    assert strange.group == ("unreadable", None, None)
+    assert not strange.was_replayed(Replayed())
     with pytest.raises(ValueError, match=r"failsoft-.*: (missing|not a decimal number)"):
         again(strange, "r")
     assert described(strange, ENVELOPE, False)["kind"] == "unreadable"
@@ -112,7 +108,7 @@ def test_a_filter_matches_letters_that_meet_every_condition(chosen: DeadLetterFi
 def test_an_event_that_cannot_be_decoded_has_its_origin_as_id() -> None:
     """The id is the same as the one its answer would have."""
     headers = _attempt(Kind.MALFORMED).dead_headers("loans")
-    assert event_id(letter(Rec("loans.dead", 3, 0, 0, None, b"bad{", headers)), ENVELOPE) == "loans.events-3-41"
+    assert event_id(letter(Rec("loans.dead", 3, 0, 0, None, b"bad{", headers), None), ENVELOPE) == "loans.events-3-41"
 
 
 def test_letters_group_by_kind_model_and_version() -> None:

@@ -102,7 +102,7 @@ def test_a_bad_header_dead_letters_the_salvaged_attempt_unchanged() -> None:
     """No answer is added, and the next revision stays that of the header."""
     saved = attempt(failure=Failure(Kind.BAD_HEADER, "which"), next_revision=1, due_ms=None)
     done = conclude(_outcome([waiting()], {0: saved.failure}, attempts={0: saved}))
-    assert [d.attempt for d in done.verdicts.dead] == [saved]
+    assert [d.attempt for d in done.verdicts.dead] == [dataclasses.replace(saved, died_ms=NOW_MS)]
     assert done.verdicts.answered == [] and done.dead == {Kind.BAD_HEADER: 1}
 
 
