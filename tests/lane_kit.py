@@ -10,7 +10,10 @@ from typing import Any, cast
 import numpy as np
 from aiokafka import TopicPartition
 
+from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.letter_id import LetterId
 from failsoft.topics.names import Names
+from failsoft.workers.kafka.letter_search import FoundLetter
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes.committer import Committer, Outputs
 from failsoft.workers.lanes.deps import Deps
@@ -23,6 +26,7 @@ from tests.kafka import eventually
 from tests.kit import INPUT, NOW_MS, REPLAY, RUNGS, FakeBoard, fine, plan
 
 LIVE, RUNG, NEXT, AGAIN = (TopicPartition(topic, 0) for topic in (INPUT, *RUNGS, REPLAY))
+NAMES = Names("loans")
 TPS = [LIVE, AGAIN, RUNG, NEXT]
 
 BOUND = 10_000_000
@@ -119,6 +123,29 @@ class Ledger:
             self.offsets.append({tp: at for tp, (at, _) in offsets.items()})
 
 
+class KnownLetters:
+    """The dead letters that a lane can find.
+
+    Attributes:
+        letters: each letter's identity, by its headers.
+        done: the letters that were replayed.
+        searches: how often the dead topic was searched.
+    """
+
+    def __init__(self) -> None:
+        self.letters: dict[Attempt, LetterId] = {}
+        self.done: set[LetterId] = set()
+        self.searches = 0
+
+    async def find(self, claims: Mapping[int, Attempt]) -> dict[int, FoundLetter]:
+        self.searches += 1
+        ids = {row: self.letters[claim] for row, claim in claims.items() if claim in self.letters}
+        return {row: FoundLetter(letter, letter in self.done) for row, letter in ids.items()}
+
+    def replayed(self, letter: LetterId, now_ms: int) -> None:
+        self.done.add(letter)
+
+
 class LaneUnderTest:
     """One lane with all that it needs. ``stored`` has the group's committed offsets and their metadata.
 
@@ -142,6 +169,7 @@ class LaneUnderTest:
         self.stored = stored or {}
         self.now = 0.0
         self.sizes: list[int] = []
+        self.letters = KnownLetters()
         registry = FakeBoard()
 
         async def run(call: Any, lane: int) -> Any:
@@ -151,7 +179,7 @@ class LaneUnderTest:
             return None
 
         self.deps = SimpleNamespace(
-            names=Names("loans"),
+            names=NAMES,
             plan=the_plan or plan(),
             registry=SimpleNamespace(
                 serving=registry.serving,
@@ -163,6 +191,7 @@ class LaneUnderTest:
             calls=SimpleNamespace(run=run),
             reporter=SimpleNamespace(idle=lambda: None, committed=lambda *_: None),
             make_known=make_known,
+            make_letters=lambda: self.letters,
             on_result=lambda call, result: None,
             exactly_once=True,
             wall=lambda: NOW_MS / 1000 + self.now,

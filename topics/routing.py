@@ -65,17 +65,19 @@ class Verdicts:
         answered: the answers.
         retries: the records for the rungs.
         dead: the records for the dead letters.
+        replays: the records for the replay topic, by partition: an event's letter may come back on another partition.
     """
 
     answered: list[AnswerBatch] = field(default_factory=list)
     retries: list[Retries] = field(default_factory=list)
     dead: list[Dead] = field(default_factory=list)
+    replays: dict[int, list[OutgoingRecord]] = field(default_factory=dict)
 
 
 def route(verdicts: Verdicts, names: Names) -> list[tuple[str, list[OutgoingRecord]]]:
-    """The records to write as (topic, rows), in write order.
+    """The records to write as (topic, rows), in write order, without the replays.
 
-    The partition is not decided here: lane i writes everything to partition i.
+    The partition is not decided here: lane i writes everything but replays to partition i.
     """
     out: list[tuple[str, list[OutgoingRecord]]] = []
     if verdicts.answered:

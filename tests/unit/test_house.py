@@ -149,6 +149,7 @@ ONLY = {
         "workers/kafka/fetch_protocol.py",
         "workers/kafka/fetch_records.py",  # decodes what aiokafka cannot
         "workers/kafka/fetcher.py",
+        "workers/kafka/letter_search.py",
         "workers/kafka/lenient_batch.py",  # decodes what aiokafka cannot
         "workers/kafka/list_offsets.py",
         "workers/kafka/offset_fetch.py",  # handles errors that aiokafka ignores

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Protocol
 
 from aiokafka import TopicPartition
@@ -55,11 +56,12 @@ class Unit:
     """One batch of a lane, on its way to the commit.
 
     Attributes:
-        lane: the partition index that its records are written to.
+        lane: the partition index that its rows are written to.
         rows: the records to write.
         offsets: the offsets that it commits, with their metadata.
         records: the number of records that it stands for.
         committed: called once when it is committed.
+        elsewhere: the records to write to other partitions than ``lane``.
         size: bytes of the values that it writes.
         begun: completed when its transaction begins.
         done: completed after ``committed`` has returned.
@@ -70,12 +72,14 @@ class Unit:
     offsets: Mapping[TopicPartition, OffsetAndMetadata]
     records: int
     committed: Callable[[], None]
+    elsewhere: Mapping[TopicPartition, list[OutgoingRecord]] = field(default_factory=dict)
     size: int = field(init=False)
     begun: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def __post_init__(self) -> None:
-        self.size = sum(len(value) for _, rows in self.rows for _, value, _ in rows if value is not None)
+        written = chain(self.elsewhere.values(), (rows for _, rows in self.rows))
+        self.size = sum(len(value) for rows in written for _, value, _ in rows if value is not None)
 
 
 class Committer:
@@ -173,8 +177,8 @@ class Committer:
         """The rows of all units, as few record batches of each partition. Their timestamp is the time of writing."""
         rows: dict[TopicPartition, list[OutgoingRecord]] = {}
         for unit in units:
-            for topic, found in unit.rows:
-                tp = TopicPartition(topic, unit.lane)
+            placed = ((TopicPartition(topic, unit.lane), found) for topic, found in unit.rows)
+            for tp, found in chain(placed, unit.elsewhere.items()):
                 rows[tp] = rows[tp] + found if tp in rows else found
         now_ms = int(self._wall() * 1000)
         return [(tp, pack(self._make, found, now_ms, self._squeeze)) for tp, found in rows.items()]

@@ -12,6 +12,7 @@ from failsoft.models.answers.last_known import LastKnown
 from failsoft.topics.names import Names
 from failsoft.workers.lanes.exclusive import ExclusiveLock
 from failsoft.workers.lanes.records_in_flight import RecordsInFlight
+from failsoft.workers.lanes.redriven import Letters
 from failsoft.workers.scoring.plan import Call, CallResult, Plan
 from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.telemetry.report import Reporter
@@ -34,6 +35,7 @@ class Deps:
         calls: runs the calls to models; rows of several lanes may share a run.
         reporter: writes metrics and failure logs of each committed batch.
         make_known: restores the answers for ``last_known`` of a lane; None if the chain has no such link.
+        make_letters: makes a lane's search for dead letters that other tools send back.
         on_result: called with each call and its result.
         exactly_once: outputs are written in transactions.
         wall: the wall clock (epoch seconds).
@@ -49,6 +51,7 @@ class Deps:
     calls: Calls
     reporter: Reporter
     make_known: Callable[[int], Coroutine[Any, Any, LastKnown | None]]
+    make_letters: Callable[[], Letters]
     on_result: Callable[[Call, CallResult], None]
     exactly_once: bool
     wall: Callable[[], float]

@@ -23,6 +23,7 @@ from failsoft.workers.lanes.committer import Committer, Unit
 from failsoft.workers.lanes.crash_marks import BatchMode, CrashMarker, CrashTracker
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.lanes.inbox import Inbox
+from failsoft.workers.lanes.redriven import RedrivenLetters
 from failsoft.workers.lanes.retry_schedule import RetrySchedule
 from failsoft.workers.lanes.run_calls import run_calls
 from failsoft.workers.lanes.scored_batch import ScoredBatch
@@ -85,6 +86,7 @@ class Lane:
         self._pending: deque[Unit] = deque()  # handed in, and not committed
         self._batch_size = BatchSize()
         self._crashes: CrashTracker[TopicPartition] = CrashTracker()
+        self._redriven = RedrivenLetters(deps.names, deps.make_letters(), self._now_ms)
         self._known: LastKnown | None = None
         self._closing = self._is_open = False
         self._opening: asyncio.Future[None] | None = None
@@ -277,40 +279,41 @@ class Lane:
         records = [record for batch in taken.values() for record in batch]
         # 1. Write the crash markers. If the worker crashes from here on, the next owner reads them.
         await self._mark(mode.marks)
-        # 2. Score.
+        # 2. Take out dead letters that another tool sent back: they go on as replays. Score the other records.
+        d, diverted = self._d, await self._redriven.divert(records)
+        kept, poison = diverted.kept, mode.poison if diverted.kept else None
         self._enter(Stage.SCORING)
-        d = self._d
-        steps = score(records, d.plan, d.registry, self._known, self._now_ms(), d.draws(len(records)), mode.poison)
+        steps = score(kept, d.plan, d.registry, self._known, self._now_ms(), d.draws(len(kept)), poison)
         scored, inference = await run_calls(steps, partial(d.calls.run, lane=self.index), self._on_result)
+        diverted.join(scored)
         # 3. A record that ran alone is no longer in flight: a commit that fails must not count as its crash.
         if mode.alone:
             await self._mark(self._crashes.ran(mode))
         retries = sum(len(batch) for tp, batch in taken.items() if tp in self.ladder)
-        offsets = self._offsets(records, scored.held)
+        offsets = self._offsets(kept, scored.held, len(records))
         counts = {tp: len(batch) for tp, batch in taken.items()}
         delay_of = self._d.names.delay_of
         wrote = {tp: self.inbox.highwater(tp) for tp in self.ladder if delay_of(tp.topic) in scored.retried}
-        return ScoredBatch(records, scored, mode, counts, retries, offsets, arrived, wrote), inference
+        return ScoredBatch(kept, scored, mode, counts, retries, offsets, arrived, wrote), inference
 
     def _on_result(self, call: Call, result: CallResult) -> None:
         self._d.on_result(call, result)
         self.since = self._d.clock()  # each call has its own deadline, so the watchdog times each call by itself
 
-    def _offsets(self, records: Sequence[Record], held: set[int]) -> dict[TopicPartition, int]:
-        """The offsets to commit: those that the batch advances, by partition.
+    def _offsets(self, records: Sequence[Record], held: set[int], taken: int) -> dict[TopicPartition, int]:
+        """The offsets to commit: those that the batch of ``taken`` records, of which ``records`` were scored, advances.
 
         Held rows are the last ones of their topics in the batch. The lane seeks back to the first of them, so that they
         are fetched again later.
 
-        The offset is the inbox's position and not the last record's offset plus one. The next
-        offset may be that of a transaction marker. Committed there, it goes out of range when retention empties an
-        unused rung, and never recovers.
+        The offset is the inbox's position and not the last record's offset plus one, which may be that of a transaction
+        marker. Committed there, it goes out of range when retention empties an unused rung, and never recovers.
         """
         for topic, offset in {records[row].topic: records[row].offset for row in sorted(held, reverse=True)}.items():
             tp = TopicPartition(topic, self.index)
             self.inbox.seek(tp, offset)
             self._schedule.held(tp)
-        if len(held) == len(records):
+        if len(held) == taken:
             return {}
         positions = {tp: self.inbox.position(tp) for tp in self._handed}
         return {tp: position for tp, position in positions.items() if position != self._handed[tp]}
@@ -337,11 +340,12 @@ class Lane:
             self._d.exclusive.release(batch.mode.alone)
             return
         rows = route(batch.scored.verdicts, self._d.names)
+        replays = {TopicPartition(self._d.names.replay, p): r for p, r in batch.scored.verdicts.replays.items()}
         # What is only needed to score: it would stay in memory, several times what was fetched, until the commit.
         batch.scored.events.features.clear()
         batch.scored.verdicts = Verdicts()
         offsets = self._crashes.offset_metadata(batch.mode, self._committed, batch.offsets)
-        unit = Unit(self.index, rows, offsets, len(batch.records), partial(self._on_commit, batch))
+        unit = Unit(self.index, rows, offsets, len(batch.records), partial(self._on_commit, batch), replays)
         self._handed.update(batch.offsets)
         self._pending.append(unit)
         self._committer.hand(unit)

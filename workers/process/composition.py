@@ -43,6 +43,7 @@ from failsoft.workers.fleet.owner import Owner
 from failsoft.workers.fleet.sync import Sync
 from failsoft.workers.kafka import fetch_records, offset_fetch
 from failsoft.workers.kafka.clients import Clients
+from failsoft.workers.kafka.letter_search import LetterSearch
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
 from failsoft.workers.lanes.deps import Deps
@@ -217,7 +218,7 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
     app.failures = FailureLog(structlog.get_logger("failsoft.answers"))
     app.lanes = Lanes(
         topics=[*pipeline.input.topics, pipeline.names.replay, *plan.rungs],
-        outputs=[pipeline.names.scored, pipeline.names.dead, *plan.rungs],
+        outputs=[pipeline.names.scored, pipeline.names.dead, pipeline.names.replay, *plan.rungs],
         clients=clients,
         deps=_lane_deps(pipeline, plan, registry, app, clients, metrics),
         on_fatal=options.on_fatal or (lambda error: die(app, error)),
@@ -292,6 +293,7 @@ def _lane_deps(
         calls=SharedCalls(app.runner, time.monotonic),
         reporter=Reporter(metrics, app.failures, plan.primary, time.time, time.monotonic),
         make_known=make_known,
+        make_letters=partial(LetterSearch, clients.reader, pipeline.names),
         on_result=app.versions.on_result,
         exactly_once=pipeline.guarantee == "exactly_once",
         wall=time.time,

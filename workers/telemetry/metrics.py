@@ -59,7 +59,7 @@ class Definition:
 
 
 # The label `outcome` of `failsoft_events_total`: the outcome of reading one record.
-OUTCOMES = ("answered", "provisional", "corrected", "confirmed", "dead", "unchanged")
+OUTCOMES = ("answered", "provisional", "corrected", "confirmed", "dead", "unchanged", "redriven", "repeated")
 # The label `result` of `failsoft_replayed_total`: the result of replaying one dead letter.
 REPLAYED = ("answered", "corrected", "retried", "dead", "unchanged")
 NO_REASON = "none"  # the label `reason` when there is none: Prometheus treats an empty label as a missing one
@@ -80,7 +80,9 @@ TABLE: tuple[Definition, ...] = (
         MetricType.COUNTER,
         "Records read, by outcome: answered (first answer, final), provisional (first answer, a correction may "
         "follow), corrected (a second answer, by the primary), confirmed (the provisional answer made final), dead "
-        "(a dead letter without a second answer), unchanged (moved to the next rung, or no further answer).",
+        "(a dead letter without a second answer), unchanged (moved to the next rung, or no further answer), redriven "
+        "(a dead letter that another tool sent back, which goes on as a replay), repeated (one that was replayed "
+        "already, and is skipped).",
         ("topic", "outcome"),
         values={"outcome": OUTCOMES},
     ),

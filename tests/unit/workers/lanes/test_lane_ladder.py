@@ -185,7 +185,7 @@ async def test_a_record_that_is_held_requests_probes() -> None:
     tested.fetcher.fetch(RUNG)
     taken = await tested.lane._take()
     assert [r.offset for r in taken[RUNG]] == [0]
-    assert tested.lane._offsets(taken[RUNG], {0}) == {}
+    assert tested.lane._offsets(taken[RUNG], {0}, 1) == {}
     assert tested.waits() and RUNG in tested.reads()
     assert [r.offset for r in (await tested.lane._take())[RUNG]] == [0]
 
