@@ -104,7 +104,7 @@ _OPERATIONS: Mapping[str, tuple[str, str, str]] = {
         "dead",
         "Events that are malformed, invalid or poison, or whose retries are exhausted.",
     ),
-    "scoreReplays": ("receive", "replay", "Dead letters that an operator replays (`failsoft dead replay`)."),
+    "scoreReplays": ("receive", "replay", "Dead letters that are replayed (`failsoft dead replay`, or another tool)."),
     "reportCounts": ("send", "outcomes", "Counts of calls, failures and slow calls."),
     "foldCounts": ("receive", "outcomes", "The counts of all workers, read by the owner of the breakers."),
     "readCommands": ("receive", "control", "Operators' commands."),

@@ -11,7 +11,7 @@ Header = tuple[str, bytes | None]
 
 CONTROL_PREFIX = "failsoft-"
 """Prefix of control headers. On the pipeline's own topics failsoft writes them; on an input topic they are stripped,
-because they can only be forged."""
+because anyone can write them there (topics/redriven.py has the one use that they have)."""
 
 KIP_1191_PREFIX = "__dlq.errors."
 """Prefix of Kafka's own names for a dead letter's origin. Dead letters carry them besides the control headers."""

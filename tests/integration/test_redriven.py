@@ -20,6 +20,7 @@ from failsoft.schemas.record import Header, Origin
 from failsoft.topics.names import Names
 from failsoft.workers.kafka.topic_ids import topic_ids
 from tests.integration.pipeline import Pipeline, body, running
+from tests.integration.verifier import Settlement
 from tests.kafka import Broker, create_topic, produce, read_all, wait_for
 
 PARTITIONS = 2
@@ -117,7 +118,8 @@ def test_replays_of_an_earlier_version_are_known_by_origin(kafka: Broker, pipeli
 class Story:
     """One worker whose primary fails while the switch is on, and the records that a tool sends to its input topic."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, settlement: Settlement) -> None:
+        self.settlement = settlement
         self.pipeline, self.names = pipeline, Names(pipeline.name)
         pipeline.switch.touch()
         pipeline.start(switched=True)
@@ -150,8 +152,8 @@ class Story:
 @pytest.fixture
 def story(pipeline: Pipeline) -> Iterator[Story]:
     """The pipeline with its topics and a worker."""
-    with running(pipeline):
-        yield Story(pipeline)
+    with running(pipeline) as settlement:
+        yield Story(pipeline, settlement)
 
 
 def test_a_letter_that_comes_back_is_a_replay(story: Story) -> None:
@@ -199,6 +201,9 @@ def test_a_letter_that_comes_back_is_a_replay(story: Story) -> None:
     events = [(f"e{i}", 0, "primary", 0) for i in range(10, 14)]
     assert story.answers(11) == sorted([*provisional, *mended, *events])
     assert len(_read(pipeline, names.replay)) == 4 and len(story.letters(4)) == 4
+    verdict = story.settlement.verdict()
+    assert not verdict.broken, str(verdict)
+    assert verdict.counts == {"replayed: primary": 3, "redriven": 6, "primary": 4}
 
 
 def test_a_letter_that_dead_replay_replayed_is_not_replayed_by_a_tool(story: Story) -> None:

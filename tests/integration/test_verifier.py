@@ -134,3 +134,26 @@ def test_each_breach_is_noticed(promise: str, breach: Callable[[Records], None])
     breach(records)
     broken, _ = _judged(records)
     assert promise in broken
+
+
+def _replay(offset: int) -> Seen:
+    return _moved("p.replay", offset, T0 + 5000, 0, None)
+
+
+def test_replays_add_an_answer_each_and_letters_sent_back_are_no_events() -> None:
+    """A letter that another tool sent back to the input topic is the replay of its event."""
+    records = _kept()
+    letter: list[Header] = [("__dlq.errors.group", b"p"), ("failsoft-replays", b"0")]
+    records[DEAD] = [replace(r, headers=(*r.headers, *letter)) for r in records[DEAD]]
+    records[INPUT].append(replace(records[DEAD][0], topic=INPUT, offset=4))
+    records["p.replay"] = [_replay(2), _replay(3)]
+    records[SCORED] += [
+        _answer(2, T0 + 6000, 2, "primary", None, True),
+        _answer(3, T0 + 6000, 0, "primary", None, True),
+    ]
+    fates = ["redriven", "primary", "corrected", "replayed: primary", "replayed: primary"]
+    assert _judged(records) == (set(), fates)
+    records[SCORED].append(_answer(2, T0 + 7000, 2, "primary", None, True))
+    assert _judged(records)[0] == {"doubled"}
+    records[INPUT].append(replace(records[INPUT][-1], offset=5, headers=(*OWN, *letter)))
+    assert "lost" in _judged(records)[0], "what only looks like a letter is an event"

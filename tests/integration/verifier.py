@@ -132,7 +132,12 @@ class _Judge:
         self.delays, self.jitter, self.forged = delays, jitter, forged
         self.dead, self.rungs = f"{name}.dead", [f"{name}.retry.{d}" for d in delays]
         self.broken: dict[str, list[str]] = defaultdict(list)
-        self.events = {r.place: r for topic in inputs for r in records[topic]}
+        letters = {_control(r) for r in self._ours(records[self.dead])}
+        group = ("__dlq.errors.group", name.encode())
+        read = [r for topic in inputs for r in records[topic]]
+        self.redriven = {r.place for r in read if group in r.headers and _control(r) in letters}
+        self.events = {r.place: r for r in read if r.place not in self.redriven}
+        self.replays = Counter(origin_of(r) for r in self._ours(records.get(f"{name}.replay", ())))
         self.answers: dict[Place, list[tuple[Seen, dict[str, Any]]]] = defaultdict(list)
         self.steps: dict[Place, list[Seen]] = defaultdict(list)
         self.letters: dict[Place, list[Seen]] = defaultdict(list)
@@ -159,7 +164,7 @@ class _Judge:
         self.broken[promise].append(f"{place[0]}-{place[1]}-{place[2]}: {text}")
 
     def verdict(self) -> Verdict:
-        fates: dict[Place, str] = {}
+        fates = dict.fromkeys(self.redriven, "redriven")
         ids: dict[Place, str] = {}
         for place, event in self.events.items():
             answers = sorted(self.answers[place], key=lambda a: (a[1]["revision"], a[0].offset))
@@ -175,6 +180,8 @@ class _Judge:
             self._answer(place, event, record, body)
         for record in (*steps, *letters):
             self._evidence(place, event, record)
+        if self.replays[place]:
+            return self._replayed(place, answers, letters)
         self._ladder(place, event, steps, answers, letters)
         revisions = Counter(body["revision"] for _, body in answers)
         kinds = [r.header("failsoft-error-kind") or "?" for r in letters]
@@ -201,6 +208,23 @@ class _Judge:
         if not last["final"]:
             self.say("never final", place, "the last answer is not final")
         return self._fate(place, first, last, kinds, steps)
+
+    def _replayed(self, place: Place, answers: list[tuple[Seen, dict[str, Any]]], letters: list[Seen]) -> str:
+        """The fate of an event whose letters were replayed. Each replay adds at most one answer and one letter."""
+        replays = self.replays[place]
+        revisions = Counter(body["revision"] for _, body in answers)
+        later = sum(n for revision, n in revisions.items() if revision > 1)
+        if max(revisions[0], revisions[1]) > 1 or later > replays or len(letters) > 1 + replays:
+            self.say("doubled", place, f"{replays} replays, {len(letters)} letters, revisions {dict(revisions)}")
+        if not letters:
+            self.say("inconsistent", place, "replayed, and never dead")
+        if not answers:
+            if any(r.header("failsoft-error-kind") not in NEVER_ANSWERED for r in letters):
+                self.say("lost", place, "no first answer")
+            return "replayed: dead"
+        if not revisions[0]:
+            self.say("lost", place, "no first answer")
+        return f"replayed: {answers[-1][1]['source']}"
 
     def _fate(
         self, place: Place, first: dict[str, Any], last: dict[str, Any], kinds: list[str], steps: list[Seen]
@@ -298,6 +322,13 @@ def origin_of(r: Seen) -> Place:
         int(r.header("failsoft-origin-partition") or -1),
         int(r.header("failsoft-origin-offset") or -1),
     )
+
+
+def _control(r: Seen) -> frozenset[Header]:
+    """The headers of a dead letter besides the event's own: a record on an input topic that has all of them is that
+    letter, sent back by another tool.
+    """
+    return frozenset(header for header in r.headers if header[0].startswith(("failsoft-", "__dlq.errors.")))
 
 
 def _own(r: Seen, letter: bool) -> list[Header]:
