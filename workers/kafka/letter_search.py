@@ -112,8 +112,8 @@ class LetterSearch:
     async def _find(self, claims: Mapping[int, Attempt]) -> dict[int, FoundLetter]:
         dead, replay = self._names.dead, self._names.replay
         consumer = self._make()
-        await consumer.start()
         try:
+            await consumer.start()
             ids = await topic_ids(consumer._client, [dead, replay])
             known = await _partitions(consumer, dead)
             found: dict[int, FoundLetter] = {}
