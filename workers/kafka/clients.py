@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -13,6 +14,7 @@ from failsoft.workers.kafka import fetch_records
 from failsoft.workers.kafka.chunk import Chunk
 from failsoft.workers.kafka.fetcher import Fetcher
 from failsoft.workers.kafka.group_client import GroupClient
+from failsoft.workers.kafka.letter_search import LetterSearch
 from failsoft.workers.kafka.list_offsets import list_offsets
 from failsoft.workers.kafka.membership import GroupSettings, Membership
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
@@ -27,6 +29,9 @@ longer would be of no use to readers either."""
 FETCH_WAIT_MS = 100
 """Milliseconds for which a broker holds a fetch that finds nothing. A partition that is fetched again meanwhile waits
 for the end of it. An empty fetch costs little, because a fetch session names no partitions in it."""
+
+READER_WAIT_MS, SEARCH_WAIT_MS = 500, 5
+"""The same for a consumer that reads a partition's tail, and for one that goes from one partition to the next."""
 
 PRODUCER_TIMEOUT_MS = 2_500
 """Milliseconds for the answer to a request of the producer. When answers get lost in silence, the request must be sent
@@ -131,12 +136,19 @@ class Clients:
         """The end of a partition's log, open transactions included; ``consumer.end_offsets`` ends before them."""
         return (await list_offsets(consumer._client, [tp], "latest", read_committed=False))[tp]
 
-    def reader(self) -> AIOKafkaConsumer:
-        """A consumer without a group, with which a lane restores the answers for ``last_known``."""
+    def reader(self, max_wait_ms: int = READER_WAIT_MS) -> AIOKafkaConsumer:
+        """A consumer without a group, which reads committed records. ``max_wait_ms``: how long a broker holds a fetch
+        that finds nothing (milliseconds); the next fetch, of any partition, waits for its end.
+        """
         fetch_records.install()
         return AIOKafkaConsumer(
             **self.pipeline.connection(),
             client_id=f"{self.worker_id}.restore",
             enable_auto_commit=False,
             isolation_level="read_committed",
+            fetch_max_wait_ms=max_wait_ms,
         )
+
+    def letter_search(self) -> LetterSearch:
+        """A search for dead letters. It reads first one partition and then another, so its fetches may not linger."""
+        return LetterSearch(partial(self.reader, SEARCH_WAIT_MS), self.pipeline.names)

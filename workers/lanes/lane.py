@@ -268,7 +268,8 @@ class Lane:
         now = self._d.clock()
         self._schedule.spent(len(batch.records), batch.retries, now - began, now)
         slow = min(self._d.plan.cards[model].breaker.slow_call for model in self._d.plan.asked)
-        self._batch_size.adapt(len(batch.records), inference, now - began, slow)
+        if len(batch.records) == sum(batch.counts.values()):  # else the time is that of a search for dead letters
+            self._batch_size.adapt(len(batch.records), inference, now - began, slow)
         if mode.marks:
             await self._wait_for_commit()
 
@@ -292,8 +293,7 @@ class Lane:
         retries = sum(len(batch) for tp, batch in taken.items() if tp in self.ladder)
         offsets = self._offsets(kept, scored.held, len(records))
         counts = {tp: len(batch) for tp, batch in taken.items()}
-        delay_of = self._d.names.delay_of
-        wrote = {tp: self.inbox.highwater(tp) for tp in self.ladder if delay_of(tp.topic) in scored.retried}
+        wrote = {tp: self.inbox.highwater(tp) for tp in self.ladder if d.names.delay_of(tp.topic) in scored.retried}
         return ScoredBatch(kept, scored, mode, counts, retries, offsets, arrived, wrote), inference
 
     def _on_result(self, call: Call, result: CallResult) -> None:

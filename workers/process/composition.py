@@ -43,7 +43,6 @@ from failsoft.workers.fleet.owner import Owner
 from failsoft.workers.fleet.sync import Sync
 from failsoft.workers.kafka import fetch_records, offset_fetch
 from failsoft.workers.kafka.clients import Clients
-from failsoft.workers.kafka.letter_search import LetterSearch
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
 from failsoft.workers.lanes.deps import Deps
@@ -293,7 +292,7 @@ def _lane_deps(
         calls=SharedCalls(app.runner, time.monotonic),
         reporter=Reporter(metrics, app.failures, plan.primary, time.time, time.monotonic),
         make_known=make_known,
-        make_letters=partial(LetterSearch, clients.reader, pipeline.names),
+        make_letters=clients.letter_search,
         on_result=app.versions.on_result,
         exactly_once=pipeline.guarantee == "exactly_once",
         wall=time.time,

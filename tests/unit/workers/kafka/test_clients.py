@@ -152,6 +152,11 @@ async def test_who_reads_records_with_aiokafka_reads_all_of_them(
 
         def assign(self, partitions: Any) -> None: ...
 
+        _client = None
+
+    async def no_id(client: object, topics: list[str]) -> dict[str, None]:
+        return dict.fromkeys(topics)
+
     async def one_partition(*_: Any) -> int:
         return 1
 
@@ -159,6 +164,7 @@ async def test_who_reads_records_with_aiokafka_reads_all_of_them(
     monkeypatch.setattr(clients, "AIOKafkaConsumer", Consumer)
     monkeypatch.setattr(topic_reader, "AIOKafkaConsumer", Consumer)
     monkeypatch.setattr(topic_reader, "partitions", one_partition)
+    monkeypatch.setattr(topic_reader, "topic_ids", no_id)
     if which == "restore":
         worker.reader()
     else:
