@@ -12,19 +12,21 @@ from failsoft.schemas.record import KIP_1191_PREFIX, Header, Record, own_headers
 from failsoft.topics.names import Names
 from failsoft.topics.routing import OutgoingRecord
 
+FEWEST = 17
+"""Headers of a letter: those that each one has. Nearly all other records have fewer, and are not looked at further."""
+
 _headers = attrgetter("headers")
 
 
 def claims(records: Sequence[Record], names: Names) -> dict[int, Attempt]:
     """The records of input topics that carry all headers of a dead letter of this pipeline: the attempt, by row.
 
-    The headers claim it; only the letter itself, on the dead topic, proves it. Records without the header
-    ``__dlq.errors.group`` of this pipeline cost one look at their headers.
+    The headers claim it; only the letter itself, on the dead topic, proves it.
     """
     if not any(map(_headers, records)):
         return {}
     mark = (f"{KIP_1191_PREFIX}group", names.group.encode())
-    marked = [row for row, record in enumerate(records) if mark in record.headers]
+    marked = [row for row, record in enumerate(records) if len(record.headers) >= FEWEST and mark in record.headers]
     found: dict[int, Attempt] = {}
     for row in marked:
         attempt = None if names.owns(records[row].topic) else _claim(records[row].headers, names.group)

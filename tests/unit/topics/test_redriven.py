@@ -10,7 +10,7 @@ from failsoft.schemas.attempt import Attempt, parse
 from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import Header
 from failsoft.topics.names import Names
-from failsoft.topics.redriven import claims, partitions, replay
+from failsoft.topics.redriven import FEWEST, claims, partitions, replay
 from tests.kit import INPUT, NOW_MS, Rec, attempt, events
 
 NAMES = Names("loans")
@@ -29,6 +29,13 @@ def test_a_letter_is_recognised_among_events() -> None:
     assert claims(events(3), NAMES) == {} == claims(plain, NAMES)
     back = Rec(headers=[("redriven-by", b"a tool"), *reversed(LETTER)])
     assert claims([*plain, back, *events(1)], NAMES) == {2: DIED}
+
+
+def test_a_letter_with_the_fewest_headers_is_recognised() -> None:
+    """An event without headers of its own, that no version failed, of a version that wrote no time of death."""
+    fewest = attempt(due_ms=None, version=None)
+    headers = fewest.dead_headers("loans")
+    assert len(headers) == FEWEST and _claims(*headers) == {0: fewest}
 
 
 @pytest.mark.parametrize("name", [name for name, _ in LETTER if name.startswith(("failsoft-", "__dlq"))])
