@@ -126,8 +126,8 @@ def replay_(
 ) -> None:
     """Send dead letters to the replay topic, where workers process them again.
 
-    Each dead letter is replayed only once, even if the command is repeated, interrupted or killed, or if another tool has
-    sent the letter back to an input topic. An event that dies again is a new dead letter and can be replayed again.
+    Each dead letter is replayed only once, even if the command is repeated, interrupted or killed, or if another tool
+    has sent the letter back to an input topic. An event that dies again is a new dead letter and can be replayed again.
 
     **Example**: `failsoft dead replay --kind timeout --since 2h --dry-run`
     """
