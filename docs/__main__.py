@@ -15,6 +15,7 @@ from docs.failure_kinds_page import failure_kinds_page
 from docs.headers_page import headers_page
 from docs.keys_page import card_page, pipeline_page
 from docs.metrics_page import metrics_page
+from docs.permissions_page import permissions_page
 from docs.topics_page import topics_page
 from failsoft.schemas import publish
 
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/metrics.md": metrics_page,
     "docs/breaker.md": breaker_page,
+    "docs/permissions.md": permissions_page,
     "docs/reference/pipeline.md": pipeline_page,
     "docs/reference/card.md": card_page,
     "docs/reference/commands.md": commands_page,

@@ -13,7 +13,8 @@ COMPUTED = "<computed>"
 # A pure file imports only these, besides pure files of ours. The list is positive, so a new module is a decision.
 PURE_MODULES = {
     *("__future__", "bisect", "collections", "contextlib", "csv", "dataclasses", "datetime", "difflib", "enum"),
-    *("functools", "itertools", "json", "math", "numbers", "operator", "re", "tomllib", "types", "typing"),
+    *("functools", "itertools", "json", "math", "numbers", "operator", "re", "shlex", "tomllib", "types"),
+    "typing",
     *("numpy", "orjson", "pydantic", "pydantic_core"),
     *("rich.columns", "rich.console.Group", "rich.console.RenderableType", "rich.panel", "rich.table", "rich.text"),
 }

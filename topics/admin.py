@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
     RequestTimedOutError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
 )
@@ -36,6 +37,7 @@ from failsoft.topics.layout import (
     problems,
     replay_kept_ms,
 )
+from failsoft.topics.rights import Grantee, Operation, Resource, Right
 
 BROKER_MAX_BYTES = 1_048_588
 """Kafka's default message.max.bytes, used for an input topic that does not exist yet."""
@@ -118,12 +120,22 @@ async def describe(client: AIOKafkaAdminClient, wanted: Wanted) -> Topology:
     return Topology(topics, existing, sorted(set(rungs) - {t.name for t in topics}))
 
 
-async def verify(connection: Mapping[str, Any], wanted: Wanted, within: float = UNREACHABLE_AFTER) -> Topology:
-    """The topology, checked. Raises TopologyRefused when topics are missing or wrong, or KafkaUnreachable."""
+async def verify(
+    connection: Mapping[str, Any],
+    wanted: Wanted,
+    within: float = UNREACHABLE_AFTER,
+    unseen: Collection[str] = (),
+) -> Topology:
+    """The topology, checked. ``unseen`` topics, which the client may not see, need not be there.
+
+    Raises TopologyRefused when topics are missing or wrong, or KafkaUnreachable.
+    """
     async with connect(connection, within) as client:
         found = await describe(client, wanted)
     lines = [
-        f"{t.name}: no such topic; create it with: failsoft topics apply" for t in missing(found.topics, found.existing)
+        f"{t.name}: no such topic; create it with: failsoft topics apply"
+        for t in missing(found.topics, found.existing)
+        if t.name not in unseen
     ]
     lines += problems(found.topics, found.existing)
     if lines:
@@ -139,14 +151,15 @@ async def apply(
     Creates nothing when an existing topic is refused. Concurrent calls are safe. Raises TopologyRefused or
     KafkaUnreachable.
     """
+    to = Grantee.of(connection)
     async with connect(connection, within) as client:
         before = await describe(client, wanted)
-        lines = problems(before.topics, before.existing)
+        lines = _unverified(before, to) + problems(before.topics, before.existing)
         if lines:
             raise TopologyRefused(lines)
         new = missing(before.topics, before.existing)
         if new:
-            await _create(client, new, wanted.replication)
+            await _create(client, new, wanted.replication, to)
             await _wait_until_led(client, [t.name for t in new])
         after = await describe(client, wanted)
         lines = problems(after.topics, after.existing)
@@ -202,16 +215,25 @@ async def _described(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[
         if not described.get(name):
             raise UnknownTopicOrPartitionError(f"{name}: a broker does not know its partitions")
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(there)]
-    configs: dict[str, dict[str, str]] = {}
+    found: dict[str, Existing] = {}
     for response in await client.describe_configs(resources):
         for code, message, _, name, entries in response.resources:
-            if code:
+            unreadable = code and for_code(code) is TopicAuthorizationFailedError
+            if code and not unreadable:
                 raise for_code(code)(f"{name}: {message}")
-            configs[name] = {entry[0]: entry[1] for entry in entries}
-    return {name: Existing(name, described[name], configs[name]) for name in there}
+            configs = {} if unreadable else {entry[0]: entry[1] for entry in entries}
+            found[name] = Existing(name, described[name], configs, readable=not unreadable)
+    return found
 
 
-async def _create(client: AIOKafkaAdminClient, topics: Sequence[Topic], replication: int | None) -> None:
+def _unverified(found: Topology, to: Grantee) -> list[str]:
+    """A line for each topic whose settings the client may not read: ``apply`` says that all is well, or nothing."""
+    unread = (name for name, there in found.existing.items() if not there.readable)
+    configs = (Right(Resource.TOPIC, name, Operation.DESCRIBE_CONFIGS) for name in sorted(unread))
+    return [f"{right.name}: its settings cannot be verified: {to.refusal(right)}" for right in configs]
+
+
+async def _create(client: AIOKafkaAdminClient, topics: Sequence[Topic], replication: int | None, to: Grantee) -> None:
     cluster = await client.describe_cluster()
     factor = replication or min(3, len(cluster["brokers"]))
     # With three replicas, two must store a record before it counts: then the loss of one broker loses no answer.
@@ -220,7 +242,9 @@ async def _create(client: AIOKafkaAdminClient, topics: Sequence[Topic], replicat
     response = await client.create_topics(new, timeout_ms=30_000)
     refused = []
     for name, code, *rest in response.topic_errors:
-        if code and for_code(code) is not TopicAlreadyExistsError:
+        if code and for_code(code) is TopicAuthorizationFailedError:
+            refused.append(f"{name}: {to.refusal(Right(Resource.TOPIC, name, Operation.CREATE))}")
+        elif code and for_code(code) is not TopicAlreadyExistsError:
             refused.append(f"{name}: not created: {rest[0] if rest and rest[0] else for_code(code).__name__}")
     if refused:
         raise TopologyRefused(refused)

@@ -62,11 +62,19 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """A topic as it exists in the cluster. ``configs`` has all its settings, defaults included."""
+    """A topic as it exists in the cluster.
+
+    Attributes:
+        name: its name.
+        partitions: its number of partitions.
+        configs: all its settings, defaults included; none where the client may not read them.
+        readable: whether the client may read the settings. Those of an unreadable topic are not verified.
+    """
 
     name: str
     partitions: int
     configs: Mapping[str, str]
+    readable: bool = True
 
 
 def layout(
@@ -160,7 +168,7 @@ def _topic_problems(
             add(f"has {there.partitions} partitions; it must have 1, so that one reader gets all records in order")
         else:
             add(f"has {there.partitions} partitions; it must have {topic.partitions}, like the inputs")
-    if topic.role is Role.INPUT:
+    if topic.role is Role.INPUT or not there.readable:
         return lines
     policy = there.configs.get("cleanup.policy", "delete")
     if topic.role is Role.CHANGELOG:
@@ -178,7 +186,7 @@ def _topic_problems(
             add(f"retention.ms is {kept:.0f}; it must be at least {least} ({_days(least)})")
     if topic.role is Role.REPLAY:
         dead = next((existing[t.name] for t in required if t.role is Role.DEAD and t.name in existing), None)
-        if dead is not None and _retention(there) < _retention(dead):
+        if dead is not None and dead.readable and _retention(there) < _retention(dead):
             add(f"retention.ms is shorter than that of {dead.name}; raise it, or dead letters may be replayed twice")
     wanted = topic.configs.get("max.message.bytes")
     have = there.configs.get("max.message.bytes")

@@ -7,13 +7,11 @@ import functools
 import os
 from typing import Any
 
-from failsoft.topics import admin
 from failsoft.topics.layout import Topology
 from failsoft.workers import settings
 from failsoft.workers.fleet import rollouts
 from failsoft.workers.identity import Identity, claim
-from failsoft.workers.process import composition
-from failsoft.workers.settings import wanted
+from failsoft.workers.process import composition, permission
 from failsoft.workers.telemetry import logs
 
 
@@ -22,14 +20,14 @@ def standalone_app() -> composition.App:
     """The app for ``faust -A failsoft.workers.app worker``, configured by the environment only.
 
     The result is cached: Faust asks for it more than once, and a second build would claim the same worker id again.
-    Raises Refused, DuplicateId, InvalidId, KafkaUnreachable or TopologyRefused.
+    Raises Refused, DuplicateId, InvalidId, KafkaUnreachable, TopologyRefused or NotAuthorised.
     """
     logs.configure()
     pipeline = settings.load(None, os.environ)
     identity: Identity = claim(pipeline.name, os.environ.get("FAILSOFT_WORKER_ID"))
 
     async def read_cluster() -> tuple[Topology, dict[str, int]]:
-        return await admin.verify(pipeline.connection(), wanted(pipeline)), await rollouts.active(pipeline)
+        return await permission.verified(pipeline), await rollouts.active(pipeline)
 
     topology, active = asyncio.run(read_cluster())
     app = composition.build(pipeline, composition.Options(worker_id=identity.id), topology, active)

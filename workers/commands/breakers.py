@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from failsoft.topics.rights import Use
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.context import Json, Pipeline
 from failsoft.workers.commands.error_codes import CommandFailed, Interrupted
@@ -148,7 +149,7 @@ def _list(ctx: typer.Context, pipeline: Path | None, as_json: bool) -> None:
         return rows, await fleets.owner(settings)
 
     with output.progress("reading breakers", "read") as bar:
-        rows, owner = context.run(ctx, read())
+        rows, owner = context.run(ctx, read(), (settings, Use.BREAKERS))
     about = [{**each, "owner": owner} for each in breaker_view.listed(rows, policies, now_ms())]
     columns = ["breaker", "state", "generation", "for", "failures", "slow", "next", "sick", "reason", "changed_by"]
     cells = [*map(breaker_view.shown, about)]
@@ -200,7 +201,7 @@ def _order(
 
     try:
         with output.progress("reading breakers", "read") as bar:
-            about = context.run(ctx, work())
+            about = context.run(ctx, work(), (settings, Use.BREAKER_ORDERS))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise Interrupted(f"interrupted: {later if written else 'nothing was written'}") from None
     if about:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from failsoft.topics.rights import Use
     from failsoft.workers.settings import Settings
 
 T = TypeVar("T")
@@ -49,9 +50,23 @@ def settings(ctx: typer.Context, flag: Path | None, overrides: dict[str, Any] | 
     return files.load(flag or ctx.obj.pipeline, os.environ, overrides)
 
 
-def run(ctx: typer.Context, work: Coroutine[Any, Any, T]) -> T:
-    """Runs a command's async work. Hides the Kafka client's log unless ``--debug`` is set: errors are raised anyway."""
+def run(ctx: typer.Context, work: Coroutine[Any, Any, T], needs: tuple[Settings, Use] | None = None) -> T:
+    """Runs a command's async work. Hides the Kafka client's log unless ``--debug`` is set: errors are raised anyway.
+
+    ``needs``: the pipeline and the rights that the work needs. With it, an error that a missing right may have caused
+    is raised as NotAuthorised, which names each right that is missing.
+    """
     if not ctx.obj.debug:
         for name in ("aiokafka", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    return asyncio.run(work)
+    try:
+        return asyncio.run(work)
+    except Exception as error:
+        if needs is None:
+            raise
+        from failsoft.workers.kafka import access
+
+        refusal = asyncio.run(access.explain(*needs, error))
+        if refusal is None:
+            raise
+        raise refusal from error

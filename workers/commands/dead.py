@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from failsoft.topics.rights import Use
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.context import Json, Pipeline
 from failsoft.workers.commands.error_codes import CommandFailed, Interrupted
@@ -47,7 +48,9 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 
     settings = context.settings(ctx, pipeline)
     with output.progress("reading dead letters", "read") as bar:
-        groups = context.run(ctx, dead.groups(settings, lambda counts: bar(counts.seen, counts.total)))
+        groups = context.run(
+            ctx, dead.groups(settings, lambda counts: bar(counts.seen, counts.total)), (settings, Use.DEAD)
+        )
     columns = ["kind", "model", "version", "count", "replayed", "first", "last", "newest"]
     output.rows(dead_letters.listed(groups), columns, as_json)
     if not groups:
@@ -78,7 +81,9 @@ def show(
     from failsoft.workers.operations.dead_letters import DeadLetterFilter
 
     settings = context.settings(ctx, pipeline)
-    letters = context.run(ctx, dead.find(settings, dead_letters.place(which) or DeadLetterFilter(event=which)))
+    letters = context.run(
+        ctx, dead.find(settings, dead_letters.place(which) or DeadLetterFilter(event=which)), (settings, Use.DEAD)
+    )
     if not letters:
         raise CommandFailed(f"no dead letter {which} in {settings.names.dead}; see: failsoft dead list")
     described = [dead_letters.described(letter, settings.envelope, replayed) for letter, replayed in letters]
@@ -143,7 +148,8 @@ def replay_(
     options = dead.ReplayOptions(replay_id, limit, per_second, dry_run)
     try:
         with output.progress("reading dead letters", "read") as bar:
-            context.run(ctx, dead.replay(settings, chosen, options, counts, lambda c: bar(c.seen, c.total)))
+            work = dead.replay(settings, chosen, options, counts, lambda c: bar(c.seen, c.total))
+            context.run(ctx, work, (settings, Use.REPLAY))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise Interrupted(f"interrupted: {_sum(counts, dry_run)}; run the same command again to continue") from None
     except Exception:

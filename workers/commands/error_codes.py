@@ -24,6 +24,7 @@ CODES: dict[str, int] = {
     "failsoft.workers.identity.DuplicateId": USED_WRONGLY,
     "failsoft.workers.identity.InvalidId": USED_WRONGLY,
     "failsoft.topics.admin.TopologyRefused": FAILED,
+    "failsoft.topics.rights.NotAuthorised": FAILED,
     "failsoft.topics.embedded.broker.KafkaFailed": FAILED,
     "failsoft.models.catalog.repository.UnknownModel": FAILED,
     "failsoft.models.runtime.session.Unloadable": FAILED,

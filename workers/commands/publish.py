@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from failsoft.topics.rights import Use
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.context import Json, Pipeline
 from failsoft.workers.commands.error_codes import Interrupted
@@ -99,7 +100,9 @@ def publish(
     counts: list[Sent] = []
     try:
         with output.progress(f"publishing to {target}", "events", _guess(file, size, limit)) as on_progress:
-            sent = context.run(ctx, work.publish(settings, target, rows, per_second, limit, on_progress, counts.append))
+            to_target = settings.model_copy(update={"input": settings.input.model_copy(update={"topics": [target]})})
+            sending = work.publish(settings, target, rows, per_second, limit, on_progress, counts.append)
+            sent = context.run(ctx, sending, (to_target, Use.PUBLISH))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise Interrupted(f"interrupted: {_so_far(counts)} to {target}") from None
     except Exception:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from failsoft.topics.rights import Use
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.context import Json, Pipeline
 
@@ -58,7 +59,9 @@ def tail(
     chosen = TailFilter(degraded, event)
     if sys.stderr.isatty():
         output.note(f"following {settings.names.scored} from its {start}; stop with Ctrl-C")
-    context.run(ctx, _show(settings, chosen, start is Start.BEGINNING, limit, output.people(as_json)))
+    context.run(
+        ctx, _show(settings, chosen, start is Start.BEGINNING, limit, output.people(as_json)), (settings, Use.TAIL)
+    )
 
 
 async def _show(settings: Any, chosen: TailFilter, from_beginning: bool, limit: int | None, people: bool) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from failsoft.topics.rights import Grantee, NotAuthorised, Operation, Use
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.context import Json, Pipeline
 from failsoft.workers.commands.error_codes import CommandFailed
 
 if TYPE_CHECKING:
     from failsoft.topics.layout import Topology
+    from failsoft.workers.settings import Settings
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -41,7 +43,8 @@ def apply(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
     from failsoft.workers.settings import wanted
 
     settings = context.settings(ctx, pipeline)
-    topology, created = context.run(ctx, admin.apply(settings.connection(), wanted(settings)))
+    work = admin.apply(settings.connection(), wanted(settings))
+    topology, created = context.run(ctx, work, (settings, Use.APPLY))
     results = [{"name": t.name, "result": "created" if t.name in created else "verified"} for t in topology.topics]
     output.rows(results, ["name", "result"], as_json)
     output.note(f"{len(created)} topics created, {len(results) - len(created)} verified")
@@ -51,7 +54,7 @@ def apply(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
     """Print each topic: purpose, partitions, retention, whether it exists, and its problems.
 
-    Exit code 1 if a topic is missing or has a problem.
+    Exit code 1 if a topic is missing or has a problem, or if your user may not see a topic or its settings.
 
     **Example**: `failsoft topics show --json | jq .name`
     """
@@ -59,19 +62,80 @@ def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -
 
     settings = context.settings(ctx, pipeline)
 
-    async def describe() -> Topology:
+    async def describe() -> tuple[Topology, NotAuthorised | None]:
         from failsoft.topics import admin
+        from failsoft.workers.kafka import access
 
         async with admin.connect(settings.connection()) as client:
-            return await admin.describe(client, wanted(settings))
+            found = await admin.describe(client, wanted(settings))
+        if all(t.name in found.existing and found.existing[t.name].readable for t in found.topics):
+            return found, None
+        lacking = await access.lacking(settings, access.needed(settings, Use.SHOW))
+        refusal = NotAuthorised(lacking, Grantee.of(settings.connection())) if lacking else None
+        if refusal is not None and any(right.operation is Operation.DESCRIBE for right in lacking):
+            raise refusal  # a topic that may not be seen looks as if it did not exist
+        return found, refusal
 
-    rows = table(context.run(ctx, describe()))
+    topology, refusal = context.run(ctx, describe())
+    rows = table(topology)
     output.rows(rows, ["name", "role", "partitions", "retention", "present", "problems"], as_json)
     absent = sum(not row["present"] for row in rows)
     wrong = sum(bool(row["problems"]) for row in rows)
     if absent or wrong:
         hint = "fix them yourself: topics apply changes no existing topic" if wrong else "try: failsoft topics apply"
         raise CommandFailed(f"{absent} topics are missing and {wrong} have problems; {hint}")
+    if refusal is not None:
+        raise refusal
+
+
+Principal = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE:NAME",
+        help="Kafka's name of the user, such as User:scoring. Default: the pipeline's own.",
+        show_default=False,
+    ),
+]
+For = Annotated[
+    list[Use] | None,
+    typer.Option("--for", help="What the rights are for; may be repeated. Default: worker.", show_default=False),
+]
+Exact = Annotated[bool, typer.Option("--exact", help="Name every topic, instead of one prefix for the pipeline's own.")]
+
+
+@app.command()
+def acl(
+    ctx: typer.Context,
+    principal: Principal = None,
+    use: For = None,
+    exact: Exact = False,
+    pipeline: Pipeline = None,
+    as_json: Json = False,
+) -> None:
+    """Print the `kafka-acls.sh` commands that grant a user the rights of a worker, or of other commands.
+
+    It needs no Kafka and changes nothing. docs/permissions.md has the table of rights.
+
+    **Example**: `failsoft topics acl --principal User:scoring --for worker`
+    """
+    from failsoft.topics.rights import widened
+    from failsoft.workers.kafka.access import needed
+
+    settings = context.settings(ctx, pipeline)
+    wanted = [right for each in use or [Use.WORKER] for right in needed(settings, each)]
+    to = Grantee(principal or _own_principal(settings), settings.kafka.bootstrap_servers)
+    commands = to.commands(wanted if exact else widened(wanted, settings.names))
+    if output.people(as_json):
+        for command in commands:
+            output.line(command.encode())
+    else:
+        output.rows([{"command": command} for command in commands], ["command"], as_json)
+
+
+def _own_principal(settings: Settings) -> str:
+    k = settings.kafka
+    user = {"sasl_plain_username": k.sasl_username} if k.security_protocol.startswith("SASL") else {}
+    return Grantee.of({"bootstrap_servers": "", "security_protocol": k.security_protocol, **user}).principal
 
 
 def table(topology: Topology) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from failsoft.schemas.model_version import ModelVersion
+from failsoft.topics.rights import Use
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.breakers import Wait, Who, default_who, now_ms
 from failsoft.workers.commands.context import Json, Pipeline
@@ -59,7 +60,7 @@ def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
             known = {model: row for model, row in (await rollouts.rows(moves)).items() if model in cards}
             return version_view.listed(disk, known, breaker_view.rows(await states.refresh()), now_ms())
 
-    about = context.run(ctx, read())
+    about = context.run(ctx, read(), (settings, Use.MODELS))
     cells = [*map(version_view.shown, about)]
     columns = [
         "model",
@@ -98,7 +99,9 @@ def history(ctx: typer.Context, model: Model, pipeline: Pipeline = None, as_json
             row = (await rollouts.rows(table)).get(model)
         return version_view.history(row) if row else []
 
-    output.rows(context.run(ctx, read()), ["at", "from", "to", "trigger", "who", "why"], as_json)
+    output.rows(
+        context.run(ctx, read(), (settings, Use.MODELS)), ["at", "from", "to", "trigger", "who", "why"], as_json
+    )
 
 
 def promote(
@@ -190,7 +193,7 @@ def _order(
 
     try:
         with output.progress("waiting for the fleet", "read"):
-            about = context.run(ctx, work())
+            about = context.run(ctx, work(), (settings, Use.MODEL_ORDERS))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise Interrupted(f"interrupted: {later if written else 'nothing was written'}") from None
     if about:

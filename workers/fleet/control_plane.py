@@ -69,6 +69,9 @@ class ControlPlane:
             # Faust elects a leader for ``on_leader`` tasks with a topic of its own. We have no such tasks. The topic
             # would have one replica, and ``topics apply`` would not know it.
             topic_disable_leader=True,
+            # ``topics apply`` has made the topics. Faust would ask for the right to create them at every start, though
+            # they exist.
+            topic_allow_declare=False,
             GlobalTable=table_type(changelogs),
         )
         self._owner, self._keys = owner, keys

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -41,6 +42,12 @@ SEND_WITHIN = 5.0
 TOPIC_CHECK_EVERY = 5.0
 """Seconds between two checks that the topic of reports exists."""
 
+RIGHTS_CHECK_EVERY = 30.0
+"""Seconds between two checks of the control plane's rights while it runs: a few small requests a worker."""
+
+REPORT_TROUBLE_EVERY = 30.0
+"""Seconds between two lines about the same trouble with reports, which are tried every second."""
+
 START_WITHIN = 60.0
 """Seconds for the control plane to join its group and read its tables; after them it is replaced by a new one."""
 
@@ -64,6 +71,8 @@ STOP_WITHIN = 5.0
 class Sync(Service):  # type: ignore[misc]
     """Runs a control plane, replaces it when it ends, and passes changes between its tables and this worker's registry
     and versions.
+
+    lacks: the rights of the control plane that this worker lacks, a line for each. It may raise KafkaError.
     """
 
     def __init__(
@@ -75,12 +84,16 @@ class Sync(Service):  # type: ignore[misc]
         registry: ServingRegistry,
         versions: Versions,
         metrics: Metrics,
+        lacks: Callable[[], Awaitable[Sequence[str]]],
     ) -> None:
         super().__init__()
+        self._lacks = lacks
         self._make_plane, self._make_producer = make_plane, make_producer
         self._outcomes, self._alerts_topic = outcomes, alerts
         self._registry, self._versions, self._metrics = registry, versions, metrics
+        metrics.set("failsoft_control_plane_up", 0.0)  # also when it never comes up
         self._plane: ControlPlane | None = None
+        self._report_trouble, self._reported_at = "", -math.inf
         self._seen: dict[tuple[str, str], dict[str, Any]] = {}
         self._news, self._row_came = asyncio.Event(), asyncio.Event()
         self._alerts: deque[Alert] = deque(maxlen=MOST_ALERTS)
@@ -105,6 +118,12 @@ class Sync(Service):  # type: ignore[misc]
     async def _run_plane(self) -> None:
         ended = 0
         while not self.should_stop:
+            if lacking := await self._lacking():
+                log.error("the control plane is not started; local breakers decide", lacking=lacking)
+                self._registry.knows_fleet = True  # a grant may take days, and scoring does not wait
+                await self.sleep(doubled(*BACKOFF, ended))
+                ended += 1
+                continue
             await self._topic_there.wait()
             plane = self._plane = self._make_plane()
             plane.on_row = self._row_came.set
@@ -123,17 +142,35 @@ class Sync(Service):  # type: ignore[misc]
             ended += 1
 
     async def _wait_for_end(self, plane: ControlPlane) -> object:
-        """Waits until the plane ends or its topic is gone; returns why. Faust never finds a re-created topic again, so
-        a plane without its topic must be replaced.
+        """Waits until the plane ends, its topic is gone or a right is taken away; returns why. Faust never finds a
+        re-created topic again, and says nothing about rights, so such a plane must be replaced.
         """
         ended = asyncio.ensure_future(plane.app.wait_until_stopped())
         missing = asyncio.ensure_future(self._topic_gone.wait())
-        await asyncio.wait({ended, missing}, return_when=asyncio.FIRST_COMPLETED)
-        missing.cancel()
-        if not ended.done():
-            ended.cancel()
-            return f"the topic {self._outcomes} does not exist any more"
-        return plane.app.crash_reason
+        refused = asyncio.ensure_future(self._right_gone())
+        first = {ended, missing, refused}
+        try:
+            done, _ = await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in first:
+                each.cancel()
+        if ended in done:
+            return plane.app.crash_reason
+        return refused.result() if refused in done else f"the topic {self._outcomes} does not exist any more"
+
+    async def _right_gone(self) -> str:
+        """Waits until a right of the control plane is missing; returns which."""
+        while not (lacking := await self._lacking()):
+            await asyncio.sleep(RIGHTS_CHECK_EVERY)
+        return lacking[0]
+
+    async def _lacking(self) -> Sequence[str]:
+        """The rights that are missing; none while the brokers cannot tell, because the plane's own errors say more."""
+        try:
+            return await self._lacks()
+        except KafkaError as e:
+            log.info("the control plane's rights cannot be checked now", why=repr(e))
+            return ()
 
     def _topic_is(self, there: bool) -> None:
         yes, no = (self._topic_there, self._topic_gone) if there else (self._topic_gone, self._topic_there)
@@ -200,7 +237,7 @@ class Sync(Service):  # type: ignore[misc]
                         self._topic_is(there=True)
                     await asyncio.wait_for(self._send(producer, messages), SEND_WITHIN)
                 except (KafkaError, TimeoutError) as e:
-                    log.warning("reports of this worker could not be sent", error=repr(e))
+                    self._note_report_trouble(repr(e))
                     if isinstance(e, UnknownTopicOrPartitionError):
                         self._topic_is(there=False)
                     if producer is not None:
@@ -221,6 +258,13 @@ class Sync(Service):  # type: ignore[misc]
         await asyncio.gather(*sent)
         for _ in alerts:
             self._alerts.popleft()
+
+    def _note_report_trouble(self, trouble: str) -> None:
+        """Logs why reports are not sent: news at once, and the same again every REPORT_TROUBLE_EVERY seconds."""
+        now = asyncio.get_running_loop().time()
+        if trouble != self._report_trouble or now - self._reported_at >= REPORT_TROUBLE_EVERY:
+            self._report_trouble, self._reported_at = trouble, now
+            log.warning("reports of this worker could not be sent", error=trouble)
 
     async def _connect(self) -> AIOKafkaProducer:
         producer = self._make_producer()

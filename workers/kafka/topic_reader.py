@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError, for_code
 
 from failsoft.topics import admin
 from failsoft.workers.kafka import fetch_records
@@ -23,9 +24,13 @@ class NoSuchTopic(Exception):
 
 
 async def partitions(pipeline: Settings, topic: str) -> int:
-    """The number of partitions of ``topic``. Raises NoSuchTopic or KafkaUnreachable."""
+    """The number of partitions of ``topic``. Raises NoSuchTopic or KafkaUnreachable; TopicAuthorizationFailedError for
+    a topic that the client may not see, whether it exists or not.
+    """
     async with admin.connect(pipeline.connection()) as client:
         (description,) = await client.describe_topics([topic])
+        if for_code(description["error_code"]) is TopicAuthorizationFailedError:
+            raise TopicAuthorizationFailedError(topic)
         if description["error_code"] or not description["partitions"]:
             raise _missing(topic)
         return len(description["partitions"])

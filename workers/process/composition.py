@@ -11,7 +11,6 @@ import asyncio
 import os
 import platform
 import random
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -36,6 +35,7 @@ from failsoft.schemas.fleet.breaker import Alert
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.topics.layout import Topology
+from failsoft.topics.rights import Grantee, Operation, Resource, Right
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.execution.shared_calls import SharedCalls
 from failsoft.workers.fleet.control_plane import ControlPlane
@@ -46,7 +46,9 @@ from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
 from failsoft.workers.lanes.deps import Deps
-from failsoft.workers.lanes.trouble import LaneTrouble
+from failsoft.workers.lanes.trouble import Cause, LaneTrouble
+from failsoft.workers.process import permission
+from failsoft.workers.process.ending import die, missing_rights
 from failsoft.workers.scoring.plan import Plan
 from failsoft.workers.serving import loader
 from failsoft.workers.serving.pipeline import load_cards, make_plan
@@ -64,9 +66,6 @@ MODEL_THREADS = 16
 """Maximum model runs at once: one a lane, for as many lanes as a process usually has. An idle thread costs nothing, but
 rows that wait for a thread until their deadline time out. As many further threads may be lost."""
 
-
-HARD_END = 5.0
-"""Seconds after which a crashing worker exits even if cleanup is not done; leaving the group takes one second."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -220,9 +219,9 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         outputs=[pipeline.names.scored, pipeline.names.dead, pipeline.names.replay, *plan.rungs],
         clients=clients,
         deps=_lane_deps(pipeline, plan, registry, app, clients, metrics),
-        on_fatal=options.on_fatal or (lambda error: die(app, error)),
+        on_fatal=options.on_fatal or (lambda error: _die(app, error, pipeline)),
         observe=lambda lanes: _observe(lanes, metrics, pipeline),
-        on_trouble=partial(_on_trouble, app, options.worker_id),
+        on_trouble=partial(_on_trouble, app, pipeline, options.worker_id),
     )
     metrics.read("failsoft_lane_stopped", lambda: _stopped(app.lanes))
     # 5. The control plane.
@@ -237,6 +236,7 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         registry=registry,
         versions=app.versions,
         metrics=metrics,
+        lacks=lambda: permission.plane_lacks(pipeline),
     )
     # 6. The HTTP server.
     app.probes_host = options.metrics_host
@@ -334,36 +334,33 @@ def _count_restart(metrics: Metrics, key: str, why: str) -> None:
     metrics.add("failsoft_model_restarts_total", model=named.model, version=str(named.version), why=why)
 
 
-def die(app: App, error: BaseException) -> None:
-    """Leaves the group, for at most a second, and ends the process: crash-only is the recovery path."""
-    log.critical("worker stops after a fatal error", error=f"{type(error).__name__}: {error}", exc_info=error)
-    # Leaving the group awaits cancelled tasks, which may never end.
-    hard = threading.Timer(HARD_END, os._exit, (1,))
-    hard.daemon = True
-    hard.start()
-
-    async def leave() -> None:
-        try:
-            await app.lanes.leave()
-        finally:
-            os._exit(1)
-
-    app.dying = asyncio.get_running_loop().create_task(leave())
-
-
-def _on_trouble(app: App, worker: str, lane: int, trouble: LaneTrouble | None, before: LaneTrouble | None) -> None:
+def _on_trouble(
+    app: App, pipeline: Settings, worker: str, lane: int, trouble: LaneTrouble | None, before: LaneTrouble | None
+) -> None:
     """Logs and alerts that a lane stopped because of ``trouble``, or that it is past the one ``before``."""
     about = trouble or before
     assert about is not None
     fields = {"lane": lane, "topic": about.tp.topic, "partition": about.tp.partition, "offset": about.offset}
     if trouble is not None:
-        log.error("a lane is stopped", cause=trouble.cause, **fields, why=trouble.why, mend=trouble.mend)
+        log.error("a lane is stopped", cause=trouble.cause, **fields, why=trouble.why, mend=_mend(pipeline, trouble))
     else:
         log.info("a lane goes on", was=about.cause, **fields)
     was, now = (str(each.cause) if each else "running" for each in (before, trouble))
-    reason = f"{about.why}; {about.mend}" if trouble else ""
+    reason = f"{about.why}; {_mend(pipeline, about)}" if trouble else ""
     key = f"{about.tp.topic}-{about.tp.partition}"
     app.sync.alert(Alert("lane", key, int(time.time() * 1000), was, now, reason[:2_000], worker, about.offset))
+
+
+def _die(app: App, error: BaseException, pipeline: Settings) -> None:
+    app.dying = die(app.lanes.leave, error, partial(missing_rights, pipeline))
+
+
+def _mend(pipeline: Settings, trouble: LaneTrouble) -> str:
+    """What mends a trouble; for a missing right, the command with this worker's user and brokers."""
+    if trouble.cause is not Cause.NOT_AUTHORIZED:
+        return trouble.mend
+    right = Right(Resource.TOPIC, trouble.tp.topic, Operation.READ)
+    return f"grant it with: {Grantee.of(pipeline.connection()).command(right)}"
 
 
 def _stopped(lanes: Lanes) -> list[tuple[Mapping[str, str], float]]:

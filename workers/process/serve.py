@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 import structlog
 
-from failsoft.topics import admin
+from failsoft.topics.rights import Use
 from failsoft.workers.fleet import rollouts
-from failsoft.workers.process import composition
-from failsoft.workers.settings import Settings, wanted
+from failsoft.workers.kafka import access
+from failsoft.workers.process import composition, permission
+from failsoft.workers.settings import Settings
 
 log = structlog.get_logger("failsoft.process")
 
@@ -34,7 +35,7 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
     Raises the error that prevents the start or stops the app; a fatal error of a lane ends the process (``die``).
     ready: called with the address of the HTTP server when the worker is ready.
     """
-    topology = await admin.verify(pipeline.connection(), wanted(pipeline))
+    topology = await permission.verified(pipeline)
     app = composition.build(pipeline, options, topology, await rollouts.active(pipeline))
     gc.collect()
     gc.freeze()
@@ -90,11 +91,22 @@ async def _announce(app: composition.App, ready: Callable[[str], None]) -> None:
     ready(app.probes_address)
 
 
+async def _named(pipeline: Settings, options: composition.Options, ready: Callable[[str], None] | None) -> int:
+    """``serve``; an error for lack of a right is raised as NotAuthorised, which names the right."""
+    try:
+        return await serve(pipeline, options, ready)
+    except Exception as error:
+        refusal = await access.explain(pipeline, Use.WORKER, error)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
 def run(pipeline: Settings, options: composition.Options, ready: Callable[[str], None] | None = None) -> int:
     """Runs ``serve`` on uvloop; a stuck model thread cannot keep the process from exiting."""
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(serve(pipeline, options, ready))
+        code = runner.run(_named(pipeline, options, ready))
         _end_for_certain(code)
     return code

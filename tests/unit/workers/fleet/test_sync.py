@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from failsoft.models.breaker.local import AUTONOMOUS_AFTER, MAX_REQUESTS
 from failsoft.models.breaker.rules import BreakerState
@@ -56,7 +57,9 @@ class Desk:
         self.sent: list[Report] = []
         self.alerts: list[Alert] = []
         self.fails: list[Exception] = []  # raised by the next sends of an alert
-        metrics = Metrics(CollectorRegistry())
+        self.lacking: list[str] = []
+        self.collectors = CollectorRegistry()
+        metrics = Metrics(self.collectors)
         self.registry = ServingRegistry("w", metrics, lambda: self.now, lambda: self.now, lambda: 0.5)
         self.registry.serve(Served("m", 2, {}), card("m"))
         self.sync = Sync(
@@ -69,11 +72,20 @@ class Desk:
                 "w", {}, [], lambda model, version: None, cast(Any, None), self.registry, metrics, float, float
             ),
             metrics=metrics,
+            lacks=self.lacks,
         )
 
     @property
     def local(self) -> Any:
         return self.registry.breakers["m@2"]
+
+    @property
+    def up(self) -> float | None:
+        """The gauge of the control plane; None while it has no value."""
+        return self.collectors.get_sample_value("failsoft_control_plane_up")
+
+    async def lacks(self) -> list[str]:
+        return self.lacking
 
     async def start(self) -> None: ...
 
@@ -130,6 +142,29 @@ async def test_an_alert_is_sent_without_a_control_plane_and_again_after_an_error
     apart.sync.alert(alert)
     await eventually(lambda: len(apart.alerts) == 2, 10, "the second try")
     assert apart.alerts == [alert, alert] and alert.to_bytes().endswith(b'"first_offset":7}')
+
+
+async def test_a_missing_right_is_named_and_its_grant_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a right no control plane is started. The gauge is 0 from the start, the log has the right, and the worker
+    is ready at once. After the grant the control plane comes up; when the right is taken away again, it goes down.
+    """
+    monkeypatch.setattr(sync, "BACKOFF", (0.01, 0.05))
+    monkeypatch.setattr(sync, "RIGHTS_CHECK_EVERY", 0.01)
+    desk = Desk(starts=True)
+    assert desk.up == 0
+    desk.lacking = ["not authorised to Read topic loans.control"]
+    with capture_logs() as said:
+        await desk.sync.start()
+        try:
+            await eventually(lambda: desk.sync.not_ready() is None and said, 10, "the refusal logged")
+            assert said[0]["lacking"] == desk.lacking and desk.up == 0 and not desk.sync.up
+            desk.lacking = []
+            await eventually(lambda: desk.up == 1, 10, "the control plane up after the grant")
+            desk.lacking = ["not authorised to Write topic loans.outcomes"]
+            await eventually(lambda: desk.up == 0, 10, "the control plane down without the right")
+            await eventually(lambda: said[-1].get("lacking") == desk.lacking, 10, "the second refusal logged")
+        finally:
+            await desk.sync.stop()
 
 
 async def test_rows_are_obeyed_and_requests_for_probes_are_sent() -> None:

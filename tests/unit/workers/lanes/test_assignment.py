@@ -15,7 +15,6 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from failsoft.topics import admin
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes import assignment as module
 from failsoft.workers.lanes.assignment import ENOUGH_BYTES, LOOK_EVERY, STOPPED_FOR, Fatal, Lanes
@@ -279,17 +278,18 @@ def test_a_failing_worker_exits_although_leaving_the_group_hangs() -> None:
     """It exits with code 1 even if stopping the consumer never returns."""
     program = """
 import asyncio
-from types import SimpleNamespace
-from failsoft.workers.process import composition as app
-app.HARD_END = 0.1
+from failsoft.workers.process import ending
+ending.HARD_END = 0.1
 async def leave():
     while True:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             pass
+async def mend(error):
+    return None
 async def main():
-    app.die(SimpleNamespace(lanes=SimpleNamespace(leave=leave)), RuntimeError("it broke"))
+    dying = ending.die(leave, RuntimeError("it broke"), mend)
     await asyncio.sleep(3600)
 asyncio.run(main())
 """
@@ -320,10 +320,9 @@ async def test_a_worker_that_is_joining_its_group_can_be_ended(
         drained.append(True)
 
     fake = SimpleNamespace(start=start, lanes=SimpleNamespace(drain=drain))
-    monkeypatch.setattr(admin, "verify", verify)
+    monkeypatch.setattr(serve.permission, "verified", verify)
     monkeypatch.setattr(serve.rollouts, "active", active)
     monkeypatch.setattr(composition, "build", lambda *_: fake)
-    monkeypatch.setattr(serve, "wanted", lambda _: None)
     monkeypatch.setattr(serve.gc, "freeze", lambda: None)
     monkeypatch.setattr(serve.gc, "set_threshold", lambda *_: None)
     pipeline = cast(Any, SimpleNamespace(connection=dict))
