@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,6 +193,7 @@ class Pipeline:
     Attributes:
         switch: a file; while it exists, the primary of a ``switched`` worker fails for every row.
         stuck: a file; while it exists, the runs of that primary do not return.
+        secrets: environment variables of its commands and workers, such as passwords.
         workers: every worker that was started.
         published: the number of records published.
     """
@@ -212,6 +213,7 @@ class Pipeline:
     inputs: Sequence[str] = ()
     model_lines: str = ""  # more lines for [model] in the card
     workers_bootstrap: str = ""  # the workers' brokers, such as a failing proxy
+    secrets: Mapping[str, str] = field(default_factory=dict)
     workers: list[Worker] = field(default_factory=list)
     published: int = 0
 
@@ -260,7 +262,7 @@ class Pipeline:
 
     def run(self, *arguments: str, timeout: float = 120.0) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "failsoft.workers.cli", *arguments, "--pipeline", str(self.file)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=timeout, check=False, env=_environ())
+        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=timeout, check=False, env=self._environ())
 
     def publish(self, records: Iterable[Event], topic: str | None = None) -> None:
         records = list(records)
@@ -289,7 +291,7 @@ class Pipeline:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                env=_environ(),
+                env=self._environ(),
             )
         worker = Worker(id, process, log, begins)
         self.workers.append(worker)
@@ -308,6 +310,10 @@ class Pipeline:
     def _log_files(self) -> list[Path]:
         return sorted(self.folder.glob("*.log"))
 
+    def _environ(self) -> dict[str, str]:
+        """The environment without FAILSOFT_ variables, which would change the pipeline's settings, and the secrets."""
+        return {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")} | dict(self.secrets)
+
 
 @contextmanager
 def running(pipeline: Pipeline) -> Iterator[Settlement]:
@@ -318,8 +324,3 @@ def running(pipeline: Pipeline) -> Iterator[Settlement]:
     finally:
         pipeline.stop()
         settlement.close()
-
-
-def _environ() -> dict[str, str]:
-    """The environment without FAILSOFT_ variables, which would change the pipeline's settings."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")}

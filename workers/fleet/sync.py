@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 from mode import Service
 
 from failsoft.schemas.backoff import doubled
@@ -94,6 +94,7 @@ class Sync(Service):  # type: ignore[misc]
         metrics.set("failsoft_control_plane_up", 0.0)  # also when it never comes up
         self._plane: ControlPlane | None = None
         self._report_trouble, self._reported_at = "", -math.inf
+        self._refused = asyncio.Event()  # a report was refused: a right is missing
         self._seen: dict[tuple[str, str], dict[str, Any]] = {}
         self._news, self._row_came = asyncio.Event(), asyncio.Event()
         self._alerts: deque[Alert] = deque(maxlen=MOST_ALERTS)
@@ -161,7 +162,9 @@ class Sync(Service):  # type: ignore[misc]
     async def _right_gone(self) -> str:
         """Waits until a right of the control plane is missing; returns which."""
         while not (lacking := await self._lacking()):
-            await asyncio.sleep(RIGHTS_CHECK_EVERY)
+            self._refused.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._refused.wait(), RIGHTS_CHECK_EVERY)
         return lacking[0]
 
     async def _lacking(self) -> Sequence[str]:
@@ -238,6 +241,8 @@ class Sync(Service):  # type: ignore[misc]
                     await asyncio.wait_for(self._send(producer, messages), SEND_WITHIN)
                 except (KafkaError, TimeoutError) as e:
                     self._note_report_trouble(repr(e))
+                    if isinstance(e, TopicAuthorizationFailedError):
+                        self._refused.set()
                     if isinstance(e, UnknownTopicOrPartitionError):
                         self._topic_is(there=False)
                     if producer is not None:

@@ -24,6 +24,7 @@ from failsoft.workers.kafka.fetched_broker import FetchedBroker
 from failsoft.workers.kafka.partition_errors import (
     OFFSET_OUT_OF_RANGE,
     PASSING,
+    TOPIC_AUTHORIZATION_FAILED,
     UNKNOWN_TOPIC_OR_PARTITION,
     partition_error,
 )
@@ -378,7 +379,10 @@ class Fetcher:
         self._look_for(position)
 
     def _unknown(self, position: FetchPosition) -> bool:
-        """Count that a partition was unknown. Returns True when it is given up."""
+        """Count that a partition was unknown. Returns True when it is given up, at once if it may not be seen."""
+        if position.tp.topic in self._client.cluster.unauthorized_topics:
+            self._give_up(position, TOPIC_AUTHORIZATION_FAILED)
+            return True
         position.unknown += 1
         if position.unknown < UNKNOWN_TRIES:
             return False

@@ -12,7 +12,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.protocol.offset import OffsetRequest
 
-from failsoft.workers.kafka.partition_errors import PASSING, partition_error
+from failsoft.workers.kafka.partition_errors import PASSING, TOPIC_AUTHORIZATION_FAILED, partition_error
 from failsoft.workers.kafka.trouble_log import TroubleLog
 
 RETRY_AFTER = 0.1
@@ -66,6 +66,9 @@ async def list_offsets(
             tp = next(iter(left))
             trouble.note(f"the {which} offset of {tp.topic}-{tp.partition}: {why or 'it has no leader'}")
             await client.force_metadata_update()
+            for tp in left:
+                if tp.topic in client.cluster.unauthorized_topics:
+                    raise partition_error(TOPIC_AUTHORIZATION_FAILED, tp)
             if any(client.cluster.leader_for_partition(tp) in (None, -1, *by_leader) for tp in left):
                 await asyncio.sleep(retry_after)  # the new metadata names no other broker to ask
     return found

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import (
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 OFFSET_OUT_OF_RANGE = 1
 UNKNOWN_TOPIC_OR_PARTITION = 3
+TOPIC_AUTHORIZATION_FAILED = 29
 
 PASSING = frozenset(
     {
@@ -48,6 +57,18 @@ def partition_error(code: int, tp: TopicPartition, offset: int | None = None) ->
         error = for_code(code)(f"{tp.topic}-{tp.partition}: Kafka's error code {code}")
     setattr(error, _PLACE, (tp, offset))
     return error
+
+
+def of_one_of(error: Exception, tps: Iterable[TopicPartition]) -> Exception:
+    """A refusal of a topic, as that of the partition in ``tps`` that the topic has. Any other error as it is.
+
+    A request for many lanes is answered with the refusal of one partition, and each lane has its own.
+    """
+    place = place_of(error)
+    if place is None or not isinstance(error, TopicAuthorizationFailedError):
+        return error
+    own = next((tp for tp in tps if tp.topic == place[0].topic), None)
+    return error if own is None else partition_error(TOPIC_AUTHORIZATION_FAILED, own)
 
 
 def place_of(error: Exception) -> tuple[TopicPartition, int | None] | None:

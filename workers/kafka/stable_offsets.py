@@ -9,8 +9,9 @@ from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 
 from failsoft.workers.kafka import requests
+from failsoft.workers.kafka.partition_errors import partition_error
 from failsoft.workers.kafka.request_errors import Code, Remedy
-from failsoft.workers.kafka.request_loop import CoordinatorKind, RequestLoop, Sleep
+from failsoft.workers.kafka.request_loop import CoordinatorKind, RequestLoop, RequestRefused, Sleep
 from failsoft.workers.kafka.requests import Offset
 
 NONE_COMMITTED = -1
@@ -42,13 +43,19 @@ async def stable_offsets(
         sleep: waits for some seconds between two tries.
 
     Raises:
-        RequestRefused: for an error that no retry can mend, such as a group that may not be read.
+        TopicAuthorizationFailedError: for a topic that may not be seen (``partition_error``).
+        RequestRefused: for another error that no retry can mend, such as a group that may not be read.
         AnswerIncomplete: if the response lacks a partition.
     """
     if not partitions:
         return {}, set()
     request = requests.offset_fetch(group, partitions, require_stable)
-    response = await RequestLoop(client, sleep).ask(request, CoordinatorKind.GROUP, group, accept=Remedy.UNSTABLE)
+    try:
+        response = await RequestLoop(client, sleep).ask(request, CoordinatorKind.GROUP, group, accept=Remedy.UNSTABLE)
+    except RequestRefused as e:
+        if e.code == Code.TOPIC_AUTHORIZATION_FAILED and e.partition is not None:
+            raise partition_error(e.code, e.partition) from e
+        raise
     stable: dict[TopicPartition, Offset] = {}
     unstable: set[TopicPartition] = set()
     for topic, found, _ in response.topics:

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 import structlog
 from aiokafka import TopicPartition
 
+from failsoft.workers.kafka.partition_errors import of_one_of
+
 log = structlog.get_logger("failsoft.lanes")
 
 OffsetAndMetadata = tuple[int, str]
@@ -55,7 +57,9 @@ class StartOffsets:
         return await found
 
     async def _answer(self) -> None:
-        """Ask until every lane has its answer. An error is the answer to all of them."""
+        """Ask until every lane has its answer. An error is the answer to all of them: the refusal of a topic is told to
+        each lane as that of its own partition.
+        """
         asked = 0
         try:
             while waiting := self._waiting():
@@ -75,9 +79,9 @@ class StartOffsets:
                         )
                     await asyncio.sleep(AGAIN_AFTER)
         except BaseException as e:
-            for found in self._waiting():
+            for found, tps in self._waiting().items():
                 found.set_exception(
-                    e if isinstance(e, Exception) else RuntimeError("nobody reads the offsets any more")
+                    of_one_of(e, tps) if isinstance(e, Exception) else RuntimeError("nobody reads the offsets any more")
                 )
             if not isinstance(e, Exception):
                 raise

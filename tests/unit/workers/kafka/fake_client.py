@@ -46,10 +46,11 @@ class Sent:
 
 
 class FakeCluster:
-    """The metadata: who leads each partition; -1 is nobody."""
+    """The metadata: who leads each partition; -1 is nobody. Topics that the client may not see have no leaders."""
 
     def __init__(self, leaders: dict[TopicPartition, int]) -> None:
         self.leaders = leaders
+        self.unauthorized_topics: set[str] = set()
         self.listeners: set[Callable[[Any], None]] = set()
 
     def leader_for_partition(self, tp: TopicPartition) -> int | None:

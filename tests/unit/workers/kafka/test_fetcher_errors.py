@@ -88,6 +88,16 @@ async def test_a_retried_partition_is_not_hurried() -> None:
         assert not desk.failures
 
 
+async def test_a_topic_that_may_not_be_seen_is_given_up_at_once() -> None:
+    """Its metadata has no leader; without the error it would be taken for deleted half a minute later."""
+    async with running({B: 1}) as desk:
+        desk.client.cluster.unauthorized_topics = {A.topic}
+        desk.fetcher.read(A, 4)
+        await eventually(lambda: desk.failures, WITHIN, "the failure")
+        ((tp, error),) = desk.failures
+        assert tp == A and isinstance(error, TopicAuthorizationFailedError) and desk.client.updates < 5
+
+
 @pytest.mark.parametrize(
     ("code", "kind"), [(UNAUTHORIZED, TopicAuthorizationFailedError), (2, KafkaError), (76, KafkaError)]
 )

@@ -13,6 +13,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError, Kaf
 from aiokafka.protocol.offset import OffsetRequest
 
 from failsoft.workers.kafka.list_offsets import list_offsets
+from failsoft.workers.kafka.partition_errors import place_of
 from tests.unit.workers.kafka.fake_client import FakeClient, FakeCluster
 
 A, B, C = TopicPartition("t", 0), TopicPartition("t", 1), TopicPartition("u", 0)
@@ -126,3 +127,12 @@ async def test_what_does_not_pass_is_raised(failure: int | Exception, kind: type
     """Asking again would not help."""
     with pytest.raises(kind):
         await list_offsets(_client({A: 1}, {A: [failure]}), [A], "latest")
+
+
+async def test_a_topic_that_may_not_be_seen_is_an_error() -> None:
+    """The metadata has no leader of it. It is told apart from a topic whose brokers are away, which is waited for."""
+    client = _client({}, {})
+    client.cluster.unauthorized_topics = {"t"}
+    with pytest.raises(TopicAuthorizationFailedError) as caught:
+        await list_offsets(client, [A], "earliest", retry_after=0.001)
+    assert place_of(caught.value) == (A, None) and client.updates == 1

@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, RequestTimedOutError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    TopicAuthorizationFailedError,
+)
 
+from failsoft.workers.kafka.partition_errors import place_of
 from failsoft.workers.kafka.protocol import OffsetFetchResponse_v7
 from failsoft.workers.kafka.request_errors import Code
 from failsoft.workers.kafka.request_loop import AnswerIncomplete, RequestRefused
@@ -109,7 +115,6 @@ async def test_a_coordinator_in_trouble_is_asked_again(trouble: Any, lookups: in
     "final",
     [
         _offsets(error=Code.GROUP_AUTHORIZATION_FAILED),
-        _offsets((A0, -1, "", Code.TOPIC_AUTHORIZATION_FAILED), (A1, -1, "", 0), (B0, 0, "", 0)),
         _offsets((A0, -1, "", 9_999), (A1, -1, "", 0), (B0, 0, "", 0)),
     ],
 )
@@ -128,3 +133,11 @@ async def test_a_response_without_a_partition_is_no_answer() -> None:
 async def test_no_partitions_need_no_request() -> None:
     """A worker may be given none."""
     assert await stable_offsets(Coordinator(), "g", []) == ({}, set())  # type: ignore[arg-type]
+
+
+async def test_a_topic_that_may_not_be_seen_is_its_partitions_error() -> None:
+    """It is no lack of an offset, and no error of the whole group."""
+    refused = _offsets((A0, -1, "", Code.TOPIC_AUTHORIZATION_FAILED), (A1, 3, "", 0), (B0, 4, "", 0))
+    with pytest.raises(TopicAuthorizationFailedError) as caught:
+        await Coordinator(refused).read()
+    assert place_of(caught.value) == (A0, None)

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Set
 import pytest
 from aiokafka import TopicPartition
 
+from failsoft.workers.kafka.partition_errors import TOPIC_AUTHORIZATION_FAILED, partition_error
 from failsoft.workers.lanes import start_offsets as module
 from failsoft.workers.lanes.start_offsets import OffsetAndMetadata, StartOffsets
+from failsoft.workers.lanes.trouble import Cause, trouble_of
 from tests.kafka import eventually
 
 A, B, NEW = TopicPartition("in", 0), TopicPartition("in", 1), TopicPartition("in", 2)
@@ -80,3 +82,13 @@ async def test_an_error_reaches_every_lane() -> None:
     start = StartOffsets(group.committed, group.earliest)
     found = await asyncio.gather(start.of([A]), start.of([B]), return_exceptions=True)
     assert [str(e) for e in found] == ["not authorized"] * 2
+
+
+async def test_a_refused_topic_is_the_trouble_of_each_lane() -> None:
+    """The answer to all lanes names one partition of it; each lane has its own, and stops and opens alone."""
+    group = Group()
+    group.error = partition_error(TOPIC_AUTHORIZATION_FAILED, A)
+    start = StartOffsets(group.committed, group.earliest)
+    found = await asyncio.gather(start.of([A]), start.of([B]), return_exceptions=True)
+    troubles = [trouble_of(e) for e in found if isinstance(e, Exception)]
+    assert [(t.cause, t.tp) for t in troubles if t] == [(Cause.NOT_AUTHORIZED, A), (Cause.NOT_AUTHORIZED, B)]
