@@ -70,6 +70,11 @@ CLIENT: dict[str, Callable[[], object]] = {
     "aiokafka.protocol.types:Int16": lambda: _codes(types.Int16, -1, b"\xff\xff"),
     "aiokafka.protocol.types:Int32": lambda: _codes(types.Int32, 258, b"\0\0\1\2"),
     "aiokafka.protocol.types:Int64": lambda: _codes(types.Int64, 258, bytes(6) + b"\1\2"),
+    "aiokafka.protocol.types:Array": lambda: _codes(types.Array(types.Int16), [1, 2], b"\0\0\0\2\0\1\0\2"),
+    "aiokafka.protocol.types:Bytes": lambda: _codes(types.Bytes, b"ab", b"\0\0\0\2ab"),
+    "aiokafka.protocol.types:String": lambda: (
+        _codes(types.String("utf-8"), "ab", b"\0\2ab") and _codes(types.String("utf-8"), None, b"\xff\xff")
+    ),
     "aiokafka.protocol.types:CompactBytes": lambda: _codes(types.CompactBytes, b"ab", b"\3ab"),
     "aiokafka.protocol.types:CompactString": lambda: (
         _codes(types.CompactString("utf-8"), "ab", b"\3ab") and _codes(types.CompactString("utf-8"), None, b"\0")
