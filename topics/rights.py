@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -180,7 +180,7 @@ class Right:
     name: str
     operation: Operation
     prefixed: bool = False
-    without: Without = Without.REFUSES
+    without: Without = field(default=Without.REFUSES, compare=False)
 
     def __str__(self) -> str:
         return f"{self.operation} {self.resource} {self.name}{'*' if self.prefixed else ''}".rstrip()

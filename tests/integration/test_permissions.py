@@ -96,6 +96,16 @@ def locked(broker: LockedBroker, tmp_path_factory: pytest.TempPathFactory) -> It
         found.stop()
 
 
+@pytest.fixture(scope="module")
+def scoring(broker: LockedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+    """Another pipeline, whose workers come and go while events arrive."""
+    found = Locked(broker, tmp_path_factory.mktemp("scoring"), "scoring")
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
 COMMANDS: dict[Use, list[tuple[str, ...]]] = {
     Use.SHOW: [("topics", "show")],
     Use.DEAD: [("dead", "list")],
@@ -182,23 +192,23 @@ def test_a_worker_without_a_right_to_write_takes_no_event(locked: Locked) -> Non
         assert locked.to.refusal(write) in refused.tail() and "lanes assigned" not in refused.tail(1_000)
 
 
-def test_events_are_scored_without_the_control_plane_and_settings(locked: Locked) -> None:
+def test_events_are_scored_without_the_control_plane_and_settings(scoring: Locked) -> None:
     """A worker without any right of the control plane, and without DescribeConfigs, answers events. Its gauge is 0, the
     log names each right, and after the grant the control plane comes up.
     """
-    needed = locked.rights(Use.WORKER)
-    scoring = [right for right in needed if right.without is Without.REFUSES]
+    needed = scoring.rights(Use.WORKER)
+    essential = [right for right in needed if right.without is Without.REFUSES]
     plane = [right for right in needed if right.without is Without.LOCAL]
-    with locked.broker.granted(scoring):
-        worker = locked.pipeline.start("alone")
+    with scoring.broker.granted(essential):
+        worker = scoring.pipeline.start("alone")
         worker.wait_ready()
         assert gauge(worker, "failsoft_control_plane_up") == 0
         (line,) = lines(worker, "the control plane is not started; local breakers decide")[:1]
-        assert line.said["lacking"] == [locked.to.refusal(right) for right in plane]
+        assert line.said["lacking"] == [scoring.to.refusal(right) for right in plane]
         (unread,) = lines(worker, "the settings of topics may not be read and are not verified")
-        assert locked.names.dead in unread.said["topics"]
-        _publish(locked, 10)
-        with locked.broker.granted(plane):
+        assert scoring.names.dead in unread.said["topics"]
+        _publish(scoring, 10)
+        with scoring.broker.granted(plane):
             wait_for(lambda: gauge(worker, "failsoft_control_plane_up") == 1, 60, "the control plane after the grant")
             assert worker.drain() == 0
 
@@ -207,43 +217,43 @@ def test_events_are_scored_without_the_control_plane_and_settings(locked: Locked
     ("operation", "resource"), [(Operation.WRITE, Resource.TOPIC), (Operation.READ, Resource.GROUP)]
 )
 def test_a_right_taken_away_ends_the_worker_and_given_back_loses_nothing(
-    locked: Locked, operation: Operation, resource: Resource
+    scoring: Locked, operation: Operation, resource: Resource
 ) -> None:
     """The running worker ends and names the right; so does the next one, before it takes events. After the grant every
     event is answered once.
     """
-    right = locked.right(operation, locked.names.scored if resource is Resource.TOPIC else locked.names.group)
-    with locked.broker.granted(locked.rights(Use.WORKER)):
-        worker = locked.pipeline.start("rotated")
+    right = scoring.right(operation, scoring.names.scored if resource is Resource.TOPIC else scoring.names.group)
+    with scoring.broker.granted(scoring.rights(Use.WORKER)):
+        worker = scoring.pipeline.start("rotated")
         worker.wait_ready()
-        with locked.broker.without(right):
-            locked.pipeline.publish(events(10, start=locked.pipeline.published))
+        with scoring.broker.without(right):
+            scoring.pipeline.publish(events(10, start=scoring.pipeline.published))
             assert worker.process.wait(60) == 1
-            _named(worker, locked.to.refusal(right))
-            again = locked.pipeline.start("rotated")
+            _named(worker, scoring.to.refusal(right))
+            again = scoring.pipeline.start("rotated")
             assert again.process.wait(60) == 1
-            _named(again, locked.to.refusal(right))
-        mended = locked.pipeline.start("rotated")
-        _publish(locked, 10)
+            _named(again, scoring.to.refusal(right))
+        mended = scoring.pipeline.start("rotated")
+        _publish(scoring, 10)
         assert mended.drain() == 0
-    verdict = locked.settlement.verdict()
+    verdict = scoring.settlement.verdict()
     assert not verdict.broken, verdict
 
 
-def test_a_topic_that_may_not_be_read_stops_the_lanes_until_it_may(locked: Locked) -> None:
+def test_a_topic_that_may_not_be_read_stops_the_lanes_until_it_may(scoring: Locked) -> None:
     """The worker stays and names the right. After the grant the lanes read on."""
-    right = locked.right(Operation.READ, locked.pipeline.inputs[0])
-    with locked.broker.granted(locked.rights(Use.WORKER)):
-        worker = locked.pipeline.start("stays")
+    right = scoring.right(Operation.READ, scoring.pipeline.inputs[0])
+    with scoring.broker.granted(scoring.rights(Use.WORKER)):
+        worker = scoring.pipeline.start("stays")
         worker.wait_ready()
-        with locked.broker.without(right):
-            locked.pipeline.publish(events(10, start=locked.pipeline.published))
+        with scoring.broker.without(right):
+            scoring.pipeline.publish(events(10, start=scoring.pipeline.published))
             stopped = wait_for(lambda: lines(worker, "a lane is stopped"), 60, "a stopped lane")
             assert stopped[0].said["cause"] == "not_authorized"
-            assert stopped[0].said["mend"] == f"grant it with: {locked.to.command(right)}"
-        _publish(locked, 10)
+            assert stopped[0].said["mend"] == f"grant it with: {scoring.to.command(right)}"
+        _publish(scoring, 10)
         assert worker.process.poll() is None and worker.drain() == 0
-    verdict = locked.settlement.verdict()
+    verdict = scoring.settlement.verdict()
     assert not verdict.broken, verdict
 
 

@@ -49,6 +49,10 @@ _OF_CODE = {
     Code.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: Resource.TRANSACTIONAL_ID,
 }
 
+_UNSEEN = frozenset({Operation.DESCRIBE_CONFIGS})
+"""What a client may do with a topic that it may not see. Read and Write include Describe, so it has neither; whether it
+may read the settings is not known, and counts as allowed."""
+
 IDEMPOTENT_WRITE = Right(Resource.CLUSTER, "", Operation.IDEMPOTENT_WRITE)
 """What brokers before 2.8 ask of an idempotent producer without transactions. Newer ones ask for Write on any topic."""
 
@@ -130,7 +134,7 @@ async def _topics(client: AIOKafkaClient, names: Sequence[str]) -> dict[str, fro
     found: dict[str, frozenset[str] | None] = {}
     for code, topic, _, _, operations in response.topics:
         if code == Code.TOPIC_AUTHORIZATION_FAILED:
-            found[topic] = frozenset()
+            found[topic] = _UNSEEN
         else:
             found[topic] = allowed(operations) if operations >= 0 else None
     return found

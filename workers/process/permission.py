@@ -35,7 +35,7 @@ async def verified(pipeline: Settings) -> Topology:
         _refuse(lacking, Grantee.of(connection))
     if unread := [right for right in lacking if right.without is Without.UNVERIFIED]:
         log.warning(
-            "the settings of topics may not be read and are not verified; topics show says what they must be",
+            "the settings of topics may not be read and are not verified",
             topics=_topics(unread, Without.UNVERIFIED),
             grant=Grantee.of(connection).commands(unread),
         )

@@ -6,9 +6,20 @@ import shlex
 
 import pytest
 
-from failsoft.topics.layout import layout
+from failsoft.topics.layout import Role, layout
 from failsoft.topics.names import Names
-from failsoft.topics.rights import Grantee, NotAuthorised, Operation, Resource, Right, Use, Without, rights, widened
+from failsoft.topics.rights import (
+    NEEDS,
+    Grantee,
+    NotAuthorised,
+    Operation,
+    Resource,
+    Right,
+    Use,
+    Without,
+    rights,
+    widened,
+)
 
 NAMES = Names("loans")
 TOPICS = layout(NAMES, ["applications"], [("5s", 5.0)], 4, 1_000_000)
@@ -20,6 +31,11 @@ def test_a_worker_needs_no_right_to_create() -> None:
     needed = rights(Use.WORKER, NAMES, TOPICS)
     assert {right.operation for right in needed} == {Operation.READ, Operation.WRITE, Operation.DESCRIBE_CONFIGS}
     assert {right.resource for right in needed} == {Resource.TOPIC, Resource.GROUP, Resource.TRANSACTIONAL_ID}
+
+
+def test_a_worker_has_rights_on_the_topics_of_each_role() -> None:
+    """A new kind of topic cannot be forgotten."""
+    assert set(Role) <= {need.on for need in NEEDS[Use.WORKER]}
 
 
 def test_at_least_once_needs_no_transactional_id() -> None:
