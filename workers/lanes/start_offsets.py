@@ -91,6 +91,10 @@ class StartOffsets:
     def _waiting(
         self,
     ) -> Mapping[asyncio.Future[Mapping[TopicPartition, OffsetAndMetadata]], frozenset[TopicPartition]]:
-        """The lanes that still wait. One that was closed meanwhile has cancelled its future."""
+        """The lanes that wait now. One that was closed meanwhile has cancelled its future.
+
+        A copy: a lane that comes while a request is under way is not in that request. Its offsets would be missing in
+        the answer, and it would begin at the start of its partitions and answer all their events a second time.
+        """
         self._asked = {found: tps for found, tps in self._asked.items() if not found.done()}
-        return self._asked
+        return dict(self._asked)

@@ -75,6 +75,28 @@ async def test_a_lane_that_was_closed_is_not_asked_for() -> None:
     await eventually(lambda: start._task is None, 10, "the end of the requests")
 
 
+async def test_a_lane_that_comes_during_a_request_is_not_answered_by_it() -> None:
+    """The request did not ask for its partitions: it would be taken for one that was never committed."""
+    group = Group()
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def committed(
+        tps: Set[TopicPartition],
+    ) -> tuple[Mapping[TopicPartition, OffsetAndMetadata], Set[TopicPartition]]:
+        asked.set()
+        await answer.wait()
+        return await group.committed(tps)
+
+    start = StartOffsets(committed, group.earliest)
+    first = asyncio.create_task(start.of([A]))
+    await asyncio.wait_for(asked.wait(), 10)
+    second = asyncio.create_task(start.of([B]))
+    await eventually(lambda: len(start._asked) == 2, 10, "the second lane waiting")
+    answer.set()
+    assert await asyncio.wait_for(asyncio.gather(first, second), 10) == [{A: (5, "mark")}, {B: (7, "")}]
+    assert group.asked == [{A}, {B}]
+
+
 async def test_an_error_reaches_every_lane() -> None:
     """It ends the worker: offsets are never guessed."""
     group = Group()
