@@ -77,7 +77,7 @@ class Locked:
 @pytest.fixture(scope="module")
 def locked(broker: LockedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
     """A pipeline that a worker has run with exactly the rights of the table, on events that are answered, retried,
-    answered by the fallback and dead, one of which was replayed. The control plane came up.
+    answered by the fallback and dead, one of which was replayed. The control plane came up and obeyed an order.
     """
     found = Locked(broker, tmp_path_factory.mktemp("locked"), "locked")
     try:
@@ -87,6 +87,8 @@ def locked(broker: LockedBroker, tmp_path_factory: pytest.TempPathFactory) -> It
             wait_for(lambda: gauge(worker, "failsoft_control_plane_up") == 1, 60, "the control plane")
             found.pipeline.publish([*events(20, bad_every=5), *[(b"m", b"{", [], None)] * MALFORMED])
             found.settlement.wait_final(20 + MALFORMED)
+            with broker.granted([Right(Resource.TOPIC, found.names.control, Operation.WRITE)]):
+                assert found.run("breakers", "reset", "test").exit_code == 0  # the owner has obeyed it
             assert worker.drain() == 0
             assert not lines(worker, "the control plane ended; local breakers decide until it is back")
         with broker.granted(found.rights(Use.REPLAY)):  # an empty topic is not fetched, so Read would not be missed

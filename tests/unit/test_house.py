@@ -141,6 +141,8 @@ ONLY = {
         "workers/lanes/trouble.py",
         "workers/fleet/sync.py",  # sends reports independently of Faust
         "workers/lanes/restore.py",
+        "workers/kafka/access.py",  # asks what the client may do
+        "workers/kafka/access_protocol.py",  # defines requests that aiokafka lacks
         "workers/kafka/group_client.py",
         "workers/kafka/group_coordinator.py",  # ends where aiokafka's joins again
         "workers/kafka/membership.py",  # uses aiokafka's group coordinator
