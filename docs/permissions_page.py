@@ -93,8 +93,8 @@ def permissions_page() -> str:
         *_text(
             "- A right that is taken away from a running worker: without Write, the transaction fails, and the worker "
             "ends and names it; nothing is lost or answered twice. Without Read on a topic, its lanes stop alone and "
-            "read on within 15 seconds of the grant ([stopped lanes](stopped-lanes.md)). A right of the control plane is "
-            "missed within 30 seconds."
+            "read on within 15 seconds of the grant ([stopped lanes](stopped-lanes.md)). A right of the control plane "
+            "is missed within 30 seconds."
         ),
         *_text(
             "- The broker derives the principal of a client with a certificate or a token. Such a message has "
