@@ -68,10 +68,7 @@ def of_one_of(error: Exception, tps: Iterable[TopicPartition]) -> Exception:
     if place is None or not isinstance(error, TopicAuthorizationFailedError):
         return error
     own = next((tp for tp in tps if tp.topic == place[0].topic), None)
-    if own is None:
-        return error
-    refused: Exception = partition_error(TOPIC_AUTHORIZATION_FAILED, own)
-    return refused
+    return error if own is None else partition_error(TOPIC_AUTHORIZATION_FAILED, own)  # type: ignore[no-any-return]
 
 
 def place_of(error: Exception) -> tuple[TopicPartition, int | None] | None:
