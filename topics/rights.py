@@ -251,7 +251,8 @@ class Grantee:
         """
         user = connection.get("sasl_plain_username")
         if user is None:
-            user = "ANONYMOUS" if connection["security_protocol"] == "PLAINTEXT" else "PRINCIPAL"
+            plain = connection.get("security_protocol", "PLAINTEXT") == "PLAINTEXT"
+            user = "ANONYMOUS" if plain else "PRINCIPAL"
         return Grantee(f"User:{user}", str(connection["bootstrap_servers"]))
 
     def command(self, *granted: Right) -> str:
