@@ -115,10 +115,10 @@ BREAKERS_TABLE, ROLLOUTS_TABLE = "-breakers-changelog", "-rollouts-changelog"
 NEEDS: Mapping[Use, tuple[Need, ...]] = {
     Use.WORKER: (
         Need(Role.INPUT, _READ, "the events, and their offsets"),
-        Need(Role.SCORED, _BOTH, "the answers; a lane that opens reads the last ones"),
+        Need(Role.SCORED, _BOTH, "the answers; read where a card has `last_known`"),
         Need(Role.RETRY, _BOTH, "the ladder of retries, and its offsets"),
-        Need(Role.DEAD, _BOTH, "the dead letters; a lane that opens reads the last ones"),
-        Need(Role.REPLAY, _READ, "replayed dead letters, and their offsets"),
+        Need(Role.DEAD, _BOTH, "the dead letters; looked up when one comes back on an input topic"),
+        Need(Role.REPLAY, _BOTH, "replayed dead letters, and letters that come back on an input topic"),
         Need(Own.GROUP, _READ, "the workers' group, and its offsets"),
         Need(Own.WORKER_IDS, _WRITE, "transactions, one id a worker (with `exactly_once` only)"),
         Need(Role.OUTCOMES, _BOTH, "reports to the owner of the breakers", _LOCAL),
