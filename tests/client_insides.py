@@ -67,6 +67,7 @@ CLIENT: dict[str, Callable[[], object]] = {
         api.ResponseHeader_v0.decode(BytesIO(b"\0\0\0\5")).correlation_id == 5  # type: ignore[attr-defined]
     ),
     "aiokafka.protocol.types:Boolean": lambda: _codes(types.Boolean, True, b"\1"),
+    "aiokafka.protocol.types:Int8": lambda: _codes(types.Int8, -1, b"\xff"),
     "aiokafka.protocol.types:Int16": lambda: _codes(types.Int16, -1, b"\xff\xff"),
     "aiokafka.protocol.types:Int32": lambda: _codes(types.Int32, 258, b"\0\0\1\2"),
     "aiokafka.protocol.types:Int64": lambda: _codes(types.Int64, 258, bytes(6) + b"\1\2"),

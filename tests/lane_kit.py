@@ -195,6 +195,7 @@ class LaneUnderTest:
             on_result=lambda call, result: None,
             exactly_once=True,
             wall=lambda: NOW_MS / 1000 + self.now,
+            latest=lambda: NOW_MS / 1000 + self.now,
             clock=lambda: self.now,
             draws=lambda n: np.full(n, 0.5),
             exclusive=ExclusiveLock(),
@@ -213,8 +214,8 @@ class LaneUnderTest:
 
         cast(Any, self.lane)._process = counted
 
-    async def _start(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
-        return {tp: cast(tuple[int, str], self.stored.get(tp, (0, ""))) for tp in tps}
+    async def _start(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, str | None]]:
+        return {tp: self.stored.get(tp, (0, "")) for tp in tps}
 
     def open(self) -> None:
         """Open the lane's partitions at their beginning, without running it."""

@@ -73,6 +73,14 @@ class TopologyRefused(Exception):
         super().__init__("\n".join(lines))
 
 
+class TopicsMissing(TopologyRefused):
+    """Topics are missing, and nothing else is wrong."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        super().__init__([f"{name}: no such topic; create it with: failsoft topics apply" for name in names])
+
+
 @asynccontextmanager
 async def connect(
     connection: Mapping[str, Any], within: float = UNREACHABLE_AFTER
@@ -128,18 +136,15 @@ async def verify(
 ) -> Topology:
     """The topology, checked. ``unseen`` topics, which the client may not see, need not be there.
 
-    Raises TopologyRefused when topics are missing or wrong, or KafkaUnreachable.
+    Raises TopologyRefused when topics are wrong, TopicsMissing when they are only missing, or KafkaUnreachable.
     """
     async with connect(connection, within) as client:
         found = await describe(client, wanted)
-    lines = [
-        f"{t.name}: no such topic; create it with: failsoft topics apply"
-        for t in missing(found.topics, found.existing)
-        if t.name not in unseen
-    ]
-    lines += problems(found.topics, found.existing)
-    if lines:
-        raise TopologyRefused(lines)
+    absent = TopicsMissing([t.name for t in missing(found.topics, found.existing) if t.name not in unseen])
+    if lines := problems(found.topics, found.existing):
+        raise TopologyRefused([*absent.problems, *lines])
+    if absent.names:
+        raise absent
     return found
 
 

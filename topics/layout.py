@@ -22,6 +22,15 @@ SCORED_KEPT_MS = 7 * DAY_MS
 CHANGELOG_SEGMENT_MS = 600_000
 """Ten minutes. Kafka does not compact the segment that it writes to, which lasts a week by default."""
 
+TIMESTAMP_TYPE = "message.timestamp.type"
+WRITTEN, APPENDED = "CreateTime", "LogAppendTime"
+"""Whose time a topic's records have: the producer's or the broker's.
+
+Records of events have the time at which a worker wrote them, and the event's own in a header. The fleet's own topics
+have the broker's time: no worker is refused for its clock there, and the answer to each record that a worker writes
+says how far its clock is from the broker's (failsoft.workers.kafka.broker_clock).
+"""
+
 HEADROOM = 65_536
 """Bytes by which the pipeline's topics exceed the inputs' record limit. failsoft adds at most 4 KiB of headers, and a
 record that is too large to write would crash its worker again and again."""
@@ -95,10 +104,11 @@ def layout(
 
     def co(name: str, role: Role, kept_ms: int, delay: float = 0.0) -> Topic:
         configs = {"cleanup.policy": "delete", "retention.ms": str(kept_ms), "retention.bytes": "-1", **room}
+        configs[TIMESTAMP_TYPE] = WRITTEN
         return Topic(name, role, partitions, configs, delay)
 
     def single(name: str, role: Role, **configs: str) -> Topic:
-        return Topic(name, role, 1, configs)
+        return Topic(name, role, 1, configs | {TIMESTAMP_TYPE: APPENDED})
 
     # A table is written several times a second and read completely by each worker that starts, so it is kept short.
     compacted = {
@@ -191,8 +201,64 @@ def _topic_problems(
     wanted = topic.configs.get("max.message.bytes")
     have = there.configs.get("max.message.bytes")
     if wanted is not None and have is not None and int(have) < int(wanted):
-        add(f"max.message.bytes is {have}; it must be at least {wanted}: the inputs' limit and room for headers")
+        add(
+            f"max.message.bytes is {have}; it must be at least {wanted}: the inputs' limit and room for headers; "
+            "raise it with: failsoft topics apply"
+        )
+    whose = there.configs.get(TIMESTAMP_TYPE, WRITTEN)
+    if topic.configs.get(TIMESTAMP_TYPE) == WRITTEN and whose != WRITTEN:
+        add(
+            f"{TIMESTAMP_TYPE} is {whose!r}; it must be {WRITTEN!r}, or the broker replaces the time at which a record "
+            "was written; set it with: kafka-configs.sh --bootstrap-server HOST:PORT --alter --entity-type topics "
+            f"--entity-name {topic.name} --add-config {TIMESTAMP_TYPE}={WRITTEN}"
+        )
     return lines
+
+
+@dataclass(frozen=True, slots=True)
+class SettingChange:
+    """A setting of an existing topic that ``failsoft topics apply`` changes.
+
+    Attributes:
+        topic: the topic's name.
+        key: the setting.
+        old: its value now.
+        new: its value afterwards.
+        needed: no worker starts before the change.
+    """
+
+    topic: str
+    key: str
+    old: str
+    new: str
+    needed: bool
+
+
+def changes(required: Sequence[Topic], existing: Mapping[str, Existing]) -> list[SettingChange]:
+    """The settings that can be changed without harm: a record limit that an input has outgrown, and whose time the
+    records of the fleet's own topics have. Everything else in ``problems`` is for an operator to decide.
+    """
+    found: list[SettingChange] = []
+    for topic in required:
+        there = existing.get(topic.name)
+        if there is None or topic.role is Role.INPUT:
+            continue
+        have, wanted = there.configs.get("max.message.bytes"), topic.configs.get("max.message.bytes")
+        if have is not None and wanted is not None and int(have) < int(wanted):
+            found.append(SettingChange(topic.name, "max.message.bytes", have, wanted, needed=True))
+        whose = there.configs.get(TIMESTAMP_TYPE, WRITTEN)
+        if topic.configs.get(TIMESTAMP_TYPE) == APPENDED and whose != APPENDED:
+            found.append(SettingChange(topic.name, TIMESTAMP_TYPE, whose, APPENDED, needed=False))
+    return found
+
+
+def after_changes(existing: Mapping[str, Existing], made: Sequence[SettingChange]) -> dict[str, Existing]:
+    """The topics as they are after ``made``."""
+    after = dict(existing)
+    for change in made:
+        there = after[change.topic]
+        after[change.topic] = Existing(there.name, there.partitions, {**there.configs, change.key: change.new})
+    return after
 
 
 def _retention(topic: Existing) -> float:

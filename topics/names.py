@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from failsoft.schemas.config import duration
+
 LONGEST_TOPIC = 249
 """Most characters that Kafka allows in a topic name."""
 
@@ -89,9 +91,18 @@ class Names:
         return f"{self.pipeline}.retry.{delay}"
 
     def delay_of(self, topic: str) -> str | None:
-        """The inverse of ``retry``; None for a topic that is not a rung of this pipeline."""
+        """The inverse of ``retry``; None for a topic that is not a rung of this pipeline.
+
+        What follows ``.retry.`` must be a duration: another pipeline may be named ``<name>.retry.b``, and all of its
+        topics begin so too.
+        """
         prefix = f"{self.pipeline}.retry."
-        return topic[len(prefix) :] if topic.startswith(prefix) and len(topic) > len(prefix) else None
+        delay = topic[len(prefix) :]
+        try:
+            duration.seconds(delay)
+        except ValueError:
+            return None
+        return delay if topic.startswith(prefix) else None
 
     def owns(self, topic: str) -> bool:
         """True when ``topic`` is one of this pipeline's own topics."""

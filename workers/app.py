@@ -11,6 +11,7 @@ from failsoft.topics.layout import Topology
 from failsoft.workers import settings
 from failsoft.workers.fleet import rollouts
 from failsoft.workers.identity import Identity, claim
+from failsoft.workers.kafka.clock_probe import ClockProbe
 from failsoft.workers.process import composition, permission
 from failsoft.workers.telemetry import logs
 
@@ -26,11 +27,13 @@ def standalone_app() -> composition.App:
     pipeline = settings.load(None, os.environ)
     identity: Identity = claim(pipeline.name, os.environ.get("FAILSOFT_WORKER_ID"))
 
-    async def read_cluster() -> tuple[Topology, dict[str, int]]:
-        return await permission.verified(pipeline), await rollouts.active(pipeline)
+    async def read_cluster() -> tuple[Topology, dict[str, int], ClockProbe]:
+        topology = await permission.verified(pipeline)
+        probe = await composition.measured_clock(pipeline, identity.id)
+        return topology, await rollouts.active(pipeline), probe
 
-    topology, active = asyncio.run(read_cluster())
-    app = composition.build(pipeline, composition.Options(worker_id=identity.id), topology, active)
+    topology, active, probe = asyncio.run(read_cluster())
+    app = composition.build(pipeline, composition.Options(worker_id=identity.id), topology, active, probe)
     app.identity = identity
     return app
 

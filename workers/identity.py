@@ -31,6 +31,14 @@ class InvalidId(ValueError):
     """Kafka would refuse the id. Exit code 2."""
 
 
+class NoOwnFolder(Exception):
+    """No folder can be written for the worker's own files. Exit code 2: a restart would end the same way."""
+
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where a container can write even if its root file system is read-only and nothing is mounted."""
+
+
 @dataclass(slots=True)
 class Identity:
     """A claimed id, held until ``release`` or the end of the process. After ``kill -9`` the kernel frees its lock."""
@@ -43,7 +51,10 @@ class Identity:
 
 
 def claim(pipeline: str, worker_id: str | None) -> Identity:
-    """Claim ``worker_id``, or ``<host>-<n>`` with the first free n when it is None. Raises DuplicateId or InvalidId."""
+    """Claim ``worker_id``, or ``<host>-<n>`` with the first free n when it is None.
+
+    Raises DuplicateId, InvalidId or NoOwnFolder.
+    """
     if worker_id is not None:
         if not _VALID.fullmatch(worker_id):
             raise InvalidId(f"--id {worker_id!r}: use 1 to 200 letters, digits, '.', '_' and '-'")
@@ -62,14 +73,35 @@ def claim(pipeline: str, worker_id: str | None) -> Identity:
 
 
 def own_folder() -> Path:
-    """This user's folder for files shared by the workers of one machine. It is fixed, so crashes leave no others."""
-    folder = Path(tempfile.gettempdir()) / f"failsoft-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    """This user's folder for files shared by the workers of one machine. It is fixed, so crashes leave no others.
+
+    It holds the locks of ids and the passed vettings, some kilobytes. Raises NoOwnFolder.
+    """
+    try:
+        base = Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none of TMPDIR, /tmp and the others can be written
+        base = SHARED_MEMORY
+    folder = base / f"failsoft-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as e:
+        raise _no_folder(folder, e) from None
     return folder
 
 
+def _no_folder(path: Path, error: OSError) -> NoOwnFolder:
+    return NoOwnFolder(
+        f"{path}: cannot be written: {error.strerror}; a worker keeps the lock of its id and the passed vettings "
+        "there: mount a writable folder on /tmp (in Kubernetes an emptyDir), or name one in TMPDIR"
+    )
+
+
 def _try(pipeline: str, worker_id: str) -> Identity | None:
-    lock = (own_folder() / f"{pipeline}.{worker_id}.lock").open("w")
+    path = own_folder() / f"{pipeline}.{worker_id}.lock"
+    try:
+        lock = path.open("w")
+    except OSError as e:
+        raise _no_folder(path, e) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

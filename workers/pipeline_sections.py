@@ -131,6 +131,14 @@ class Input(PipelineSection):
         Field(ge=1, le=16_000_000),
         means("Most bytes of an event's value. A larger event is `malformed`.", 200_000),
     ] = 1_000_000
+    tombstones: Annotated[
+        Literal["dead", "ignore"],
+        means(
+            "What becomes of a record without a value, by which a compacted topic deletes a key: `dead` makes it a "
+            "`malformed` dead letter, `ignore` counts it and goes on.",
+            "ignore",
+        ),
+    ] = "dead"
     partitions: Annotated[
         int, Field(ge=1, le=10_000), means("Partitions of an input topic that `failsoft topics apply` creates.", 12)
     ] = 4

@@ -89,6 +89,7 @@ PURE_WORKERS = {
     "workers/pipeline_sections.py",
     "workers/execution/bisect.py",
     "workers/fleet/owner.py",
+    "workers/kafka/broker_clock.py",
     "workers/kafka/member.py",
     "workers/kafka/record_batch_sizes.py",
     "workers/kafka/request_errors.py",

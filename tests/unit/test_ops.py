@@ -46,6 +46,16 @@ def test_kubernetes_keeps_ids_and_probes_as_the_contract_says() -> None:
     assert pod["spec"]["terminationGracePeriodSeconds"] > 20
 
 
+def test_a_read_only_root_has_the_one_folder_that_a_worker_writes_to() -> None:
+    """Both containers have a read-only root file system, and /tmp in memory."""
+    pod = kubernetes()[1]["spec"]["template"]["spec"]
+    [volume] = pod["volumes"]
+    assert "emptyDir" in volume
+    for container in (*pod["initContainers"], *pod["containers"]):
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/tmp"}]
+
+
 def test_kafkas_topics_are_on_the_volume() -> None:
     """Kafka's topics are on the volume; otherwise they would be lost with the container."""
     kafka = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["kafka"]

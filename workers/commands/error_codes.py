@@ -23,6 +23,7 @@ CODES: dict[str, int] = {
     "aiokafka.errors.KafkaConnectionError": UNREACHABLE,
     "failsoft.workers.identity.DuplicateId": USED_WRONGLY,
     "failsoft.workers.identity.InvalidId": USED_WRONGLY,
+    "failsoft.workers.identity.NoOwnFolder": USED_WRONGLY,
     "failsoft.topics.admin.TopologyRefused": FAILED,
     "failsoft.topics.rights.NotAuthorised": FAILED,
     "failsoft.topics.embedded.broker.KafkaFailed": FAILED,
@@ -35,6 +36,7 @@ CODES: dict[str, int] = {
     "failsoft.workers.telemetry.http.PortTaken": FAILED,
     # Without its own line, a replay that another one fenced would look like a bug.
     "aiokafka.errors.ProducerFenced": FAILED,
+    "aiokafka.errors.InvalidTimestampError": FAILED,
     "aiokafka.errors.KafkaError": FAILED,
 }
 """Exit codes by class name. Names instead of classes: a command must not import a client or runtime it does not use."""
@@ -42,6 +44,10 @@ CODES: dict[str, int] = {
 _PREFIXES = {
     "aiokafka.errors.KafkaConnectionError": "Kafka cannot be reached: ",
     "aiokafka.errors.ProducerFenced": "another process took over (a second replay of this pipeline?): ",
+    "aiokafka.errors.InvalidTimestampError": (
+        "this machine's clock and the broker's differ by more than the topic's message.timestamp.after.max.ms or "
+        "message.timestamp.before.max.ms allows; set this machine's clock: "
+    ),
     "aiokafka.errors.KafkaError": "Kafka refused: ",
 }
 

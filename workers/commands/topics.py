@@ -35,19 +35,33 @@ def topics() -> None:
 def apply(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
     """Create the missing topics and verify the existing ones. Safe to repeat.
 
-    If an existing topic breaks a guarantee of the pipeline, nothing is created and every problem is printed.
+    If an existing topic breaks a guarantee of the pipeline, nothing is created and every problem is printed. Two
+    settings of the pipeline's own topics are changed: the record limit, when an input's has outgrown it, and whose time
+    the records of the fleet's topics have.
 
     **Example**: `failsoft topics apply --pipeline car-loans/`
     """
-    from failsoft.topics import admin
+    from failsoft.workers.operations import topology
     from failsoft.workers.settings import wanted
 
     settings = context.settings(ctx, pipeline)
-    work = admin.apply(settings.connection(), wanted(settings))
-    topology, created = context.run(ctx, work, (settings, Use.APPLY))
-    results = [{"name": t.name, "result": "created" if t.name in created else "verified"} for t in topology.topics]
+    work = topology.apply(settings.connection(), wanted(settings))
+    done = context.run(ctx, work, (settings, Use.APPLY))
+    changed = {change.topic for change in done.changed}
+    results = [
+        {
+            "name": t.name,
+            "result": "created" if t.name in done.created else "changed" if t.name in changed else "verified",
+        }
+        for t in done.topology.topics
+    ]
     output.rows(results, ["name", "result"], as_json)
-    output.note(f"{len(created)} topics created, {len(results) - len(created)} verified")
+    for change in done.changed:
+        output.note(f"{change.topic}: {change.key} was {change.old} and is {change.new}")
+    for topic, why in done.refused.items():
+        output.note(f"{topic}: its settings were not changed, and no worker needs that: {why}")
+    verified = len(results) - len(done.created) - len(changed)
+    output.note(f"{len(done.created)} topics created, {len(changed)} changed, {verified} verified")
 
 
 @app.command()
@@ -82,7 +96,7 @@ def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -
     absent = sum(not row["present"] for row in rows)
     wrong = sum(bool(row["problems"]) for row in rows)
     if absent or wrong:
-        hint = "fix them yourself: topics apply changes no existing topic" if wrong else "try: failsoft topics apply"
+        hint = "each says what mends it" if wrong else "try: failsoft topics apply"
         raise CommandFailed(f"{absent} topics are missing and {wrong} have problems; {hint}")
     if refusal is not None:
         raise refusal

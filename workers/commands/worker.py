@@ -14,6 +14,7 @@ import typer
 
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.context import Pipeline
+from failsoft.workers.commands.error_codes import UNREACHABLE
 
 if TYPE_CHECKING:
     from failsoft.workers.settings import Settings
@@ -78,6 +79,7 @@ def worker(
     settings = context.settings(ctx, pipeline, {"models.repository": folder})
     worker_id = worker_id or os.environ.get("FAILSOFT_WORKER_ID") or None
     if count > 1 or processes == AUTO:  # the same ids and restarts on one core as on many
+        _check_topics(ctx, settings)
         raise typer.Exit(_many(ctx, pipeline, count, worker_id, metrics_port, metrics_host, folder, log_level))
     raise typer.Exit(_one(settings, worker_id, metrics_port, metrics_host, pipeline or ctx.obj.pipeline))
 
@@ -93,6 +95,27 @@ def _count(processes: str) -> int:
     raise typer.BadParameter(
         f"{processes!r}: must be a number from 1 to {MOST_PROCESSES}, or auto", param_hint="--processes"
     )
+
+
+def _check_topics(ctx: typer.Context, settings: Settings) -> None:
+    """Refuses to start workers that would all find their topics missing or wrong: they would say so again and again.
+
+    Exits with UNREACHABLE if topics are missing. Raises TopologyRefused if they are wrong, and NotAuthorised without the
+    rights of a worker. If no broker answers, the workers are started all the same: they wait for it.
+    """
+    from failsoft.topics import admin
+    from failsoft.workers.process import permission
+
+    try:
+        context.run(ctx, permission.verified(settings))
+    except admin.KafkaUnreachable as e:
+        _say(f"the topics cannot be checked yet: {e}")
+    except admin.TopicsMissing as e:
+        _say(
+            f"{len(e.names)} topics of {settings.name} do not exist: {', '.join(e.names)}; "
+            "create them with: failsoft topics apply"
+        )
+        raise typer.Exit(UNREACHABLE) from None
 
 
 def _exit_at_once(number: int, frame: object) -> None:

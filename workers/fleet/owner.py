@@ -40,8 +40,10 @@ class Owner:
         """The messages in a record of ``<name>.outcomes``. Raises Malformed.
 
         A command gives one message for each key that it targets; ``keys`` are the known keys ``model@version``. A
-        message about a model that this pipeline does not have gives none.
+        message about a model that this pipeline does not have gives none, and neither does a record without a value.
         """
+        if raw is None:
+            return []  # a worker has asked the broker for its time
         value = wire.loads(raw, 65_536)
         value = value if isinstance(value, dict) else {}
         if "order" in value:

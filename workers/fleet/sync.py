@@ -19,6 +19,7 @@ from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.fleet.rollout import RolloutRow
 from failsoft.schemas.wire import Malformed
 from failsoft.workers.fleet.control_plane import ControlPlane
+from failsoft.workers.kafka.clock_probe import ClockProbe
 from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.telemetry.metrics import Metrics
@@ -85,9 +86,11 @@ class Sync(Service):  # type: ignore[misc]
         versions: Versions,
         metrics: Metrics,
         lacks: Callable[[], Awaitable[Sequence[str]]],
+        probe: ClockProbe,
     ) -> None:
         super().__init__()
         self._lacks = lacks
+        self._probe = probe
         self._make_plane, self._make_producer = make_plane, make_producer
         self._outcomes, self._alerts_topic = outcomes, alerts
         self._registry, self._versions, self._metrics = registry, versions, metrics
@@ -238,6 +241,8 @@ class Sync(Service):  # type: ignore[misc]
                         producer, checked = producer or await self._connect(), now
                         await asyncio.wait_for(producer.partitions_for(self._outcomes), SEND_WITHIN)
                         self._topic_is(there=True)
+                    if self._probe.due:
+                        await asyncio.wait_for(self._probe.measure(producer), SEND_WITHIN)
                     await asyncio.wait_for(self._send(producer, messages), SEND_WITHIN)
                 except (KafkaError, TimeoutError) as e:
                     self._note_report_trouble(repr(e))

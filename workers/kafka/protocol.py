@@ -18,6 +18,7 @@ from aiokafka.protocol.types import (
     CompactArray,
     CompactBytes,
     CompactString,
+    Int8,
     Int16,
     Int32,
     Int64,
@@ -293,6 +294,43 @@ class ApiVersionsRequest_v3(RequestStruct):  # type: ignore[misc]
     def parse_response_header(self, read_buffer: BytesIO) -> Any:
         """Always the first header, so that a client can read the response before it knows the broker's versions."""
         return ResponseHeader_v0.decode(read_buffer)
+
+
+class IncrementalAlterConfigsResponse_v1(Response):  # type: ignore[misc]
+    """The errors of the changes, by resource."""
+
+    API_KEY, API_VERSION = 44, 1
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "responses",
+            CompactArray(
+                ("error_code", Int16), ("error_message", TEXT), ("resource_type", Int8), ("resource_name", TEXT), TAGS
+            ),
+        ),
+        TAGS,
+    )
+
+
+class IncrementalAlterConfigsRequest_v1(RequestStruct):  # type: ignore[misc]
+    """Changes some settings of a resource, and leaves the others. Kafka 2.4."""
+
+    API_KEY, API_VERSION = 44, 1
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = IncrementalAlterConfigsResponse_v1
+    SCHEMA = Schema(
+        (
+            "resources",
+            CompactArray(
+                ("resource_type", Int8),
+                ("resource_name", TEXT),
+                ("configs", CompactArray(("name", TEXT), ("operation", Int8), ("value", TEXT), TAGS)),
+                TAGS,
+            ),
+        ),
+        ("validate_only", Boolean),
+        TAGS,
+    )
 
 
 FINALIZED_FEATURES = 2

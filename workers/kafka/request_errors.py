@@ -6,6 +6,7 @@ retries, less those that only a bug can cause.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from enum import Enum, IntEnum
 
@@ -35,6 +36,7 @@ class Code(IntEnum):
     TOPIC_AUTHORIZATION_FAILED = 29
     GROUP_AUTHORIZATION_FAILED = 30
     CLUSTER_AUTHORIZATION_FAILED = 31
+    INVALID_TIMESTAMP = 32
     OUT_OF_ORDER_SEQUENCE_NUMBER = 45
     DUPLICATE_SEQUENCE_NUMBER = 46
     INVALID_PRODUCER_EPOCH = 47
@@ -144,7 +146,14 @@ FENCED: dict[Code, str] = {
 }
 """The codes that tell a client that another one has taken over, with the reason."""
 
+CLOCKS_APART = (
+    "this host's clock and the broker's differ by more than the topic's message.timestamp.after.max.ms or "
+    "message.timestamp.before.max.ms allows; set this host's clock (failsoft_clock_skew_seconds is the difference)"
+)
+"""Why a broker refuses a record's timestamp."""
+
 REASONS: dict[Code, str] = FENCED | {
+    Code.INVALID_TIMESTAMP: CLOCKS_APART,
     Code.UNKNOWN_SERVER_ERROR: "the broker failed; its log has the reason",
     Code.MESSAGE_TOO_LARGE: "the batch is larger than the topic's max.message.bytes",
     Code.RECORD_LIST_TOO_LARGE: "the batch is larger than a segment of the topic",
@@ -200,6 +209,20 @@ def describe(code: int) -> str:
     reason = REASONS.get(known)
     name = known.name if known == code else f"error {code}"
     return f"{name}: {reason}" if reason and known == code else name
+
+
+_OUT_OF_RANGE = re.compile(r"Timestamp (\d+) .*within \[(-?\d+), (\d+)\]")
+
+
+def out_of_range(message: str) -> str:
+    """By how much a timestamp is out of range, from Kafka's message about a record; "" if it does not say."""
+    found = _OUT_OF_RANGE.search(message)
+    if found is None:
+        return ""
+    at, first, last = map(int, found.groups())
+    if first <= at <= last:
+        return ""
+    return f"{(at - last) / 1000:g} s too late" if at > last else f"{(first - at) / 1000:g} s too early"
 
 
 def fences(code: int) -> bool:

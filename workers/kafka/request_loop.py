@@ -193,7 +193,9 @@ class RequestLoop:
 
 def _refusal(request: str, code: int, partition: TopicPartition | None = None, message: str = "") -> str:
     where = f" of {partition.topic}-{partition.partition}" if partition else ""
-    return f"{request}{where} refused: {request_errors.describe(code)}" + (message and f" ({message})")
+    by = request_errors.out_of_range(message) if code == Code.INVALID_TIMESTAMP else ""
+    details = "; ".join(filter(None, (by, message)))
+    return f"{request}{where} refused: {request_errors.describe(code)}" + (details and f" ({details})")
 
 
 async def together(*calls: Coroutine[Any, Any, T]) -> list[T]:

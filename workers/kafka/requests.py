@@ -20,6 +20,7 @@ from failsoft.workers.kafka.protocol import (
     END,
     ApiVersionsRequest_v3,
     EndTxnRequest_v5,
+    IncrementalAlterConfigsRequest_v1,
     InitProducerIdRequest_v3,
     MetadataRequest_v10,
     OffsetCommitRequest_v8,
@@ -36,6 +37,9 @@ NO_PRODUCER = (-1, -1)
 """The producer id and epoch of InitProducerId for a producer that has none yet."""
 
 NO_LEADER_EPOCH = -1
+
+TOPIC_RESOURCE, SET = 2, 0
+"""Kafka's numbers of a topic's settings and of the operation that sets one."""
 
 Producer = tuple[int, int]
 """A producer's id and epoch."""
@@ -151,6 +155,15 @@ def metadata(topics: Collection[str]) -> OneVersion:
     return OneVersion("Metadata", struct)
 
 
+def alter_topics(settings: Mapping[str, Mapping[str, str]]) -> OneVersion:
+    """Sets the settings of topics, by topic; their other settings stay."""
+    rows = [
+        (TOPIC_RESOURCE, topic, [(key, SET, value, END) for key, value in changed.items()], END)
+        for topic, changed in settings.items()
+    ]
+    return OneVersion("IncrementalAlterConfigs", IncrementalAlterConfigsRequest_v1(rows, False, END))
+
+
 def _offsets(offsets: Mapping[TopicPartition, Offset]) -> list[Any]:
     rows = ((p, (p.partition, offset, NO_LEADER_EPOCH, text, END)) for p, (offset, text) in offsets.items())
     return [(topic, partitions, END) for topic, partitions in by_topics(rows)]
@@ -175,8 +188,15 @@ def error_codes(response: Any) -> Iterator[tuple[int, TopicPartition | None, str
     at = _code_index(response)
     for topic, partitions, *_ in topics:
         for fields in partitions:
-            message = fields[6] if response.API_KEY == ProduceRequest_v8.API_KEY else ""
-            yield fields[at], TopicPartition(topic, fields[0]), message or ""
+            message = _produce_message(fields) if response.API_KEY == ProduceRequest_v8.API_KEY else ""
+            yield fields[at], TopicPartition(topic, fields[0]), message
+
+
+def _produce_message(fields: Sequence[Any]) -> str:
+    """Kafka's message about a batch, and the one about its first record that was refused."""
+    records, batch = fields[5], fields[6]
+    record = next((message for _, message, *_ in records or () if message), "")
+    return ": ".join(filter(None, (batch, record)))
 
 
 def _code_index(response: Any) -> int:

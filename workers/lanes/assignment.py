@@ -49,7 +49,7 @@ NO_LEADER_AFTER = 5.0
 """Seconds without a leader after which a lane counts as stopped. An election takes less than one."""
 
 MEASURE_EVERY = 2.0
-"""Seconds between two measurements of the rungs' lengths, and the timeout of one. Gauges are scraped less often."""
+"""Seconds between two measurements of the lag, and the timeout of one. Gauges are scraped less often."""
 
 DRAIN = 2 * COMMIT_TIMEOUT + 2.0
 """Seconds that a drain or a revocation waits for the lanes: for the transaction that is committing, then for the one or
@@ -147,7 +147,7 @@ class Lanes(Service):  # type: ignore[misc]
         if self._draining:
             return
         d = self._deps
-        self._committer = Committer(self._producer, d.exactly_once, d.wall, d.clock, d.reporter.transaction)
+        self._committer = Committer(self._producer, d.exactly_once, d.latest, d.clock, d.reporter.transaction)
         self._membership = self._clients.membership()
         self._run("committer", self._committer.run())
         self._run("fetcher", self._fetcher.run())
@@ -180,16 +180,20 @@ class Lanes(Service):  # type: ignore[misc]
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _measure(self) -> None:
-        """Ask the broker for the rungs' end offsets. A paused rung is not fetched, so no fetch reports them."""
+        """Ask the broker for the end offsets: no fetch reports those of a paused partition. Those of a stopped lane, or
+        of a partition without a leader, keep their last values: a question about them may have no answer."""
         while not self.should_stop:
-            ladder = [tp for lane in self.lanes.values() for tp in lane.ladder]
-            if ladder and self._fetcher is not None:
+            if self._fetcher is not None and (lanes := list(self.lanes.values())):
+                gone = self._fetcher.without_leader(0.0)
+                asked = [
+                    tp for lane in lanes if lane.stage is not Stage.STOPPED for tp in lane.committed if tp not in gone
+                ]
+                before = {tp: self.ends[tp] for lane in lanes for tp in lane.committed if tp in self.ends}
                 try:
-                    self.ends = await asyncio.wait_for(
-                        list_offsets(self._fetcher.client, ladder, "latest"), MEASURE_EVERY
-                    )
+                    found = await asyncio.wait_for(list_offsets(self._fetcher.client, asked, "latest"), MEASURE_EVERY)
+                    self.ends = before | found
                 except (KafkaError, TimeoutError) as e:
-                    log.info("cannot measure the rungs now", why=str(e))  # the gauges keep their last values
+                    log.info("cannot measure the lag now", why=str(e))  # the gauges keep their last values
             self._observe(self)
             await self.sleep(MEASURE_EVERY)
 

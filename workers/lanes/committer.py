@@ -71,7 +71,7 @@ class Unit:
     rows: Rows
     offsets: Mapping[TopicPartition, OffsetAndMetadata]
     records: int
-    committed: Callable[[], None]
+    committed: Callable[[], object]
     elsewhere: Mapping[TopicPartition, list[OutgoingRecord]] = field(default_factory=dict)
     size: int = field(init=False)
     begun: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())

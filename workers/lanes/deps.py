@@ -38,7 +38,8 @@ class Deps:
         make_letters: makes a lane's search for dead letters that other tools send back.
         on_result: called with each call and its result.
         exactly_once: outputs are written in transactions.
-        wall: the wall clock (epoch seconds).
+        wall: the broker's clock, at the earliest that it can be (epoch seconds): what is due by it is due.
+        latest: the same clock, at the latest (epoch seconds): due times and the times of records are reckoned from it.
         clock: the monotonic clock (seconds).
         draws: gives n uniform random draws in [0, 1).
         exclusive: the lock with which a lane runs a batch alone in the process.
@@ -55,6 +56,7 @@ class Deps:
     on_result: Callable[[Call, CallResult], None]
     exactly_once: bool
     wall: Callable[[], float]
+    latest: Callable[[], float]
     clock: Callable[[], float]
     draws: Callable[[int], np.ndarray[Any, np.dtype[np.float64]]]
     exclusive: ExclusiveLock = field(default_factory=ExclusiveLock)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -28,7 +28,7 @@ from failsoft.workers.lanes.retry_schedule import RetrySchedule
 from failsoft.workers.lanes.run_calls import run_calls
 from failsoft.workers.lanes.scored_batch import ScoredBatch
 from failsoft.workers.lanes.stage import Stage
-from failsoft.workers.lanes.start_offsets import OffsetAndMetadata
+from failsoft.workers.lanes.start_offsets import StartOffset
 from failsoft.workers.lanes.trouble import trouble_of
 from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.scoring.score import score
@@ -56,8 +56,8 @@ class Lane:
         deps: what the lanes share.
 
     Attributes:
-        index: the partition index.
         stage: what the lane is doing now.
+        ladder: its partitions of the rungs and of the replay topic.
         since: when the stage, or its current call of a model, began (monotonic seconds).
     """
 
@@ -67,7 +67,7 @@ class Lane:
         partitions: Iterable[TopicPartition],
         inbox: Inbox,
         committer: Committer,
-        start: Callable[[Iterable[TopicPartition]], Awaitable[Mapping[TopicPartition, OffsetAndMetadata]]],
+        start: Callable[[Iterable[TopicPartition]], Awaitable[Mapping[TopicPartition, StartOffset]]],
         deps: Deps,
     ) -> None:
         self.index = index
@@ -78,9 +78,9 @@ class Lane:
         self._committer = committer
         self._start = start
         tps = list(partitions)
-        ladder = {tp for tp in tps if tp.topic in deps.plan.rungs or tp.topic == deps.plan.replay}
-        self._live = [tp for tp in tps if tp not in ladder]
-        self._schedule = RetrySchedule(ladder, deps.plan.rungs)
+        self.ladder = {tp for tp in tps if tp.topic in deps.plan.rungs or tp.topic == deps.plan.replay}
+        self._live = [tp for tp in tps if tp not in self.ladder]
+        self._schedule = RetrySchedule(self.ladder, deps.plan.rungs)
         self._committed: dict[TopicPartition, int] = {}
         self._handed: dict[TopicPartition, int] = {}  # like _committed, but already when a batch is handed in
         self._pending: deque[Unit] = deque()  # handed in, and not committed
@@ -97,9 +97,9 @@ class Lane:
         return self._schedule.overdue
 
     @property
-    def ladder(self) -> Set[TopicPartition]:
-        """This lane's partitions of the rungs and of the replay topic."""
-        return self._schedule.ladder
+    def committed(self) -> Mapping[TopicPartition, int]:
+        """The committed offset of each partition. Empty until the lane is open."""
+        return self._committed
 
     @property
     def live_bytes(self) -> int:
@@ -187,6 +187,10 @@ class Lane:
             self._schedule.opened(tp, offset)
             self.inbox.seek(tp, offset)
         self._is_open = True
+        # Where none is committed, commit the start: tools that measure a group's lag know no other partitions.
+        if fresh := {tp: (offset, "") for tp, (offset, metadata) in start.items() if metadata is None}:
+            self._pending.append(Unit(self.index, (), fresh, 0, self._pending.popleft))
+            self._committer.hand(self._pending[-1])
         log.info("lane open", lane=self.index)
 
     # --- take -----------------------------------------------------------------------------------------------------
@@ -284,7 +288,7 @@ class Lane:
         d, diverted = self._d, await self._redriven.divert(records)
         kept, poison = diverted.kept, mode.poison if diverted.kept else None
         self._enter(Stage.SCORING)
-        steps = score(kept, d.plan, d.registry, self._known, self._now_ms(), d.draws(len(kept)), poison)
+        steps = score(kept, d.plan, d.registry, self._known, int(d.latest() * 1000), d.draws(len(kept)), poison)
         scored, inference = await run_calls(steps, partial(d.calls.run, lane=self.index), self._on_result)
         diverted.join(scored)
         # 3. A record that ran alone is no longer in flight: a commit that fails must not count as its crash.
@@ -327,7 +331,7 @@ class Lane:
         if marks:
             self._enter(Stage.COMMITTING)
             offsets = {tp: (self._committed[tp], str(mark)) for tp, mark in marks.items()}
-            unit = Unit(self.index, (), offsets, 0, _nothing)
+            unit = Unit(self.index, (), offsets, 0, lambda: None)
             self._committer.hand(unit)
             await unit.done
 
@@ -394,7 +398,3 @@ class Lane:
     def _enter(self, stage: Stage) -> None:
         self.stage = stage
         self.since = self._d.clock()
-
-
-def _nothing() -> None:
-    """What follows the commit of a crash marker."""

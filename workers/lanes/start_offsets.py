@@ -15,6 +15,9 @@ log = structlog.get_logger("failsoft.lanes")
 OffsetAndMetadata = tuple[int, str]
 """An offset and its metadata. The metadata is "" or a crash marker (failsoft.workers.lanes.crash_marks)."""
 
+StartOffset = tuple[int, str | None]
+"""Where to begin. The metadata is None where no offset is committed."""
+
 AGAIN_AFTER = 0.05
 """Seconds until unstable offsets are asked for again. A dead worker's transaction ends within 18 s: it times out
 after 8, and the broker looks every 10."""
@@ -42,15 +45,16 @@ class StartOffsets:
     ) -> None:
         self._committed = committed
         self._earliest = earliest
-        self._asked: dict[asyncio.Future[Mapping[TopicPartition, OffsetAndMetadata]], frozenset[TopicPartition]] = {}
+        self._asked: dict[asyncio.Future[Mapping[TopicPartition, StartOffset]], frozenset[TopicPartition]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    async def of(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, OffsetAndMetadata]:
+    async def of(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, StartOffset]:
         """Where to begin with each of ``partitions``, as soon as the committed offsets of all of them are stable.
 
-        A partition without a committed offset is read from its beginning, so that no event is skipped.
+        A partition without a committed offset is read from its beginning, so that no event is skipped. Its metadata is
+        None.
         """
-        found: asyncio.Future[Mapping[TopicPartition, OffsetAndMetadata]] = asyncio.get_running_loop().create_future()
+        found: asyncio.Future[Mapping[TopicPartition, StartOffset]] = asyncio.get_running_loop().create_future()
         self._asked[found] = frozenset(partitions)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._answer(), name="start-offsets")
@@ -69,7 +73,7 @@ class StartOffsets:
                 first = await self._earliest(missing) if missing else {}
                 for found, tps in ready.items():
                     if not found.done():
-                        found.set_result({tp: stable[tp] if tp in stable else (first[tp], "") for tp in tps})
+                        found.set_result({tp: stable[tp] if tp in stable else (first[tp], None) for tp in tps})
                 if unstable:
                     asked += 1
                     if asked % SAID_AFTER == 0:
@@ -90,7 +94,7 @@ class StartOffsets:
 
     def _waiting(
         self,
-    ) -> Mapping[asyncio.Future[Mapping[TopicPartition, OffsetAndMetadata]], frozenset[TopicPartition]]:
+    ) -> Mapping[asyncio.Future[Mapping[TopicPartition, StartOffset]], frozenset[TopicPartition]]:
         """The lanes that wait now. One that was closed meanwhile has cancelled its future.
 
         A copy: a lane that comes while a request is under way is not in that request. Its offsets would be missing in

@@ -31,23 +31,22 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.rollout.rollout import RollbackPolicy
 from failsoft.models.vetting.gate import Limits
-from failsoft.schemas.fleet.breaker import Alert
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.topics.layout import Topology
-from failsoft.topics.rights import Grantee, Operation, Resource, Right
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.execution.shared_calls import SharedCalls
 from failsoft.workers.fleet.control_plane import ControlPlane
 from failsoft.workers.fleet.owner import Owner
 from failsoft.workers.fleet.sync import Sync
 from failsoft.workers.kafka import fetch_records, offset_fetch
+from failsoft.workers.kafka.broker_clock import BrokerClock
 from failsoft.workers.kafka.clients import Clients
+from failsoft.workers.kafka.clock_probe import ClockProbe
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
 from failsoft.workers.lanes.deps import Deps
-from failsoft.workers.lanes.trouble import Cause, LaneTrouble
-from failsoft.workers.process import permission
+from failsoft.workers.process import observation, permission
 from failsoft.workers.process.ending import die, missing_rights
 from failsoft.workers.scoring.plan import Plan
 from failsoft.workers.serving import loader
@@ -186,13 +185,24 @@ class _Catalog:
         return await asyncio.to_thread(loader.prove, self.repository, self.cards[model], version, self.limits)
 
 
-def build(pipeline: Settings, options: Options, topology: Topology, active: Mapping[str, int]) -> App:
+async def measured_clock(pipeline: Settings, worker_id: str) -> ClockProbe:
+    """The broker's clock, measured if a broker answers soon."""
+    probe = ClockProbe(BrokerClock(time.time, time.monotonic), pipeline.names.outcomes)
+    await probe.start(Clients(pipeline, worker_id).reporter)
+    return probe
+
+
+def build(
+    pipeline: Settings, options: Options, topology: Topology, active: Mapping[str, int], probe: ClockProbe
+) -> App:
     """Builds the app of one worker process. Raises Refused for a card that cannot be used.
 
-    topology: the verified topology. active: the fleet's active version of each model, where it is known.
+    topology: the verified topology. active: the fleet's active version of each model, where it is known. probe: the
+    broker's clock.
     """
+    clock = probe.clock
     for topic in topology.strays:
-        log.warning("no worker reads this retry topic: put its delay back until it is empty, or delete it", topic=topic)
+        log.warning("no worker reads this retry topic: put its delay back until it is empty", topic=topic)
     # Faust reads its topics with aiokafka's consumer.
     offset_fetch.install()
     fetch_records.install()
@@ -201,6 +211,7 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
     collectors = CollectorRegistry()
     ProcessCollector(registry=collectors)
     metrics = Metrics(collectors)
+    metrics.read("failsoft_clock_skew_seconds", lambda: [({}, skew)] if (skew := clock.skew()) is not None else [])
     metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
     # 2. Cards and the scoring plan.
     repository = Repository(Path(pipeline.models.repository))
@@ -208,9 +219,9 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
     plan = make_plan(pipeline, cards, repository)
     catalog = _Catalog(repository, cards, loader.limits(pipeline), options.wrap, partial(_count_restart, metrics))
     # 3. Serving: the registry, the runner and the loaded versions.
-    registry = ServingRegistry(options.worker_id, metrics, time.monotonic, time.time, random.random)
+    registry = ServingRegistry(options.worker_id, metrics, time.monotonic, clock.earliest, random.random)
     app.runner = Runner({}, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error))
-    app.versions = _versions(options.worker_id, catalog, active, app.runner, registry, metrics)
+    app.versions = _versions(options.worker_id, catalog, active, app.runner, registry, metrics, clock)
     # 4. The data plane.
     clients = Clients(pipeline, options.worker_id)
     app.failures = FailureLog(structlog.get_logger("failsoft.answers"))
@@ -218,14 +229,16 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         topics=[*pipeline.input.topics, pipeline.names.replay, *plan.rungs],
         outputs=[pipeline.names.scored, pipeline.names.dead, pipeline.names.replay, *plan.rungs],
         clients=clients,
-        deps=_lane_deps(pipeline, plan, registry, app, clients, metrics),
+        deps=_lane_deps(pipeline, plan, registry, app, clients, metrics, clock),
         on_fatal=options.on_fatal or (lambda error: _die(app, error, pipeline)),
-        observe=lambda lanes: _observe(lanes, metrics, pipeline),
-        on_trouble=partial(_on_trouble, app, pipeline, options.worker_id),
+        observe=partial(observation.observe, metrics, pipeline, clock),
+        on_trouble=partial(
+            observation.on_trouble, lambda alert: app.sync.alert(alert), pipeline, options.worker_id, clock
+        ),
     )
-    metrics.read("failsoft_lane_stopped", lambda: _stopped(app.lanes))
+    metrics.read("failsoft_lane_stopped", lambda: observation.stopped(app.lanes))
     # 5. The control plane.
-    owner = _owner(catalog, metrics)
+    owner = _owner(catalog, metrics, clock)
     app.sync = Sync(
         make_plane=lambda: ControlPlane(
             pipeline.names, pipeline.connection(), options.worker_id, owner, lambda: set(registry.breakers)
@@ -237,6 +250,7 @@ def build(pipeline: Settings, options: Options, topology: Topology, active: Mapp
         versions=app.versions,
         metrics=metrics,
         lacks=lambda: permission.plane_lacks(pipeline),
+        probe=probe,
     )
     # 6. The HTTP server.
     app.probes_host = options.metrics_host
@@ -264,17 +278,32 @@ def _versions(
     runner: Runner,
     registry: ServingRegistry,
     metrics: Metrics,
+    clock: BrokerClock,
 ) -> Versions:
     """The service that holds this worker's versions; loads the first version of each model. Raises Refused."""
     first = [catalog.first(model, active.get(model)) for model in catalog.versioned]
     opened = [each for each in first if each is not None]
     return Versions(
-        worker, catalog.versioned, opened, catalog.open_version, runner, registry, metrics, time.monotonic, time.time
+        worker,
+        catalog.versioned,
+        opened,
+        catalog.open_version,
+        runner,
+        registry,
+        metrics,
+        time.monotonic,
+        clock.earliest,
     )
 
 
 def _lane_deps(
-    pipeline: Settings, plan: Plan, registry: ServingRegistry, app: App, clients: Clients, metrics: Metrics
+    pipeline: Settings,
+    plan: Plan,
+    registry: ServingRegistry,
+    app: App,
+    clients: Clients,
+    metrics: Metrics,
+    clock: BrokerClock,
 ) -> Deps:
     """The dependencies of every lane."""
     section = plan.cards[plan.primary].fallback
@@ -283,25 +312,26 @@ def _lane_deps(
         if not plan.remembers or section is None:
             return None
         scored, age = pipeline.names.scored, section.last_known_max_age
-        return await restore.restore(clients.reader, clients.log_end, scored, lane, age, time.time)
+        return await restore.restore(clients.reader, clients.log_end, scored, lane, age, clock.earliest)
 
     return Deps(
         names=pipeline.names,
         plan=plan,
         registry=registry,
         calls=SharedCalls(app.runner, time.monotonic),
-        reporter=Reporter(metrics, app.failures, plan.primary, time.time, time.monotonic),
+        reporter=Reporter(metrics, app.failures, plan.primary, clock.earliest, time.monotonic),
         make_known=make_known,
         make_letters=clients.letter_search,
         on_result=app.versions.on_result,
         exactly_once=pipeline.guarantee == "exactly_once",
-        wall=time.time,
+        wall=clock.earliest,
+        latest=clock.latest,
         clock=time.monotonic,
         draws=np.random.default_rng().random,
     )
 
 
-def _owner(catalog: _Catalog, metrics: Metrics) -> Owner:
+def _owner(catalog: _Catalog, metrics: Metrics, clock: BrokerClock) -> Owner:
     """The dependencies of the owner, for when this worker becomes it."""
     cards = catalog.versioned
     for model in cards:
@@ -321,7 +351,7 @@ def _owner(catalog: _Catalog, metrics: Metrics) -> Owner:
             model: RollbackPolicy(card.rollback.after_failed_probes, card.rollback.hold)
             for model, card in cards.items()
         },
-        wall=time.time,
+        wall=clock.earliest,
         draw=random.random,
         prove=catalog.prove,
         changed=changed,
@@ -334,48 +364,5 @@ def _count_restart(metrics: Metrics, key: str, why: str) -> None:
     metrics.add("failsoft_model_restarts_total", model=named.model, version=str(named.version), why=why)
 
 
-def _on_trouble(
-    app: App, pipeline: Settings, worker: str, lane: int, trouble: LaneTrouble | None, before: LaneTrouble | None
-) -> None:
-    """Logs and alerts that a lane stopped because of ``trouble``, or that it is past the one ``before``."""
-    about = trouble or before
-    assert about is not None
-    fields = {"lane": lane, "topic": about.tp.topic, "partition": about.tp.partition, "offset": about.offset}
-    if trouble is not None:
-        log.error("a lane is stopped", cause=trouble.cause, **fields, why=trouble.why, mend=_mend(pipeline, trouble))
-    else:
-        log.info("a lane goes on", was=about.cause, **fields)
-    was, now = (str(each.cause) if each else "running" for each in (before, trouble))
-    reason = f"{about.why}; {_mend(pipeline, about)}" if trouble else ""
-    key = f"{about.tp.topic}-{about.tp.partition}"
-    app.sync.alert(Alert("lane", key, int(time.time() * 1000), was, now, reason[:2_000], worker, about.offset))
-
-
 def _die(app: App, error: BaseException, pipeline: Settings) -> None:
     app.dying = die(app.lanes.leave, error, partial(missing_rights, pipeline))
-
-
-def _mend(pipeline: Settings, trouble: LaneTrouble) -> str:
-    """What mends a trouble; for a missing right, the command with this worker's user and brokers."""
-    if trouble.cause is not Cause.NOT_AUTHORIZED:
-        return trouble.mend
-    right = Right(Resource.TOPIC, trouble.tp.topic, Operation.READ)
-    return f"grant it with: {Grantee.of(pipeline.connection()).command(right)}"
-
-
-def _stopped(lanes: Lanes) -> list[tuple[Mapping[str, str], float]]:
-    """The series of ``failsoft_lane_stopped``."""
-    return [
-        ({"topic": t.tp.topic, "lane": str(t.tp.partition), "cause": t.cause}, 1.0) for t in lanes.troubles.values()
-    ]
-
-
-def _observe(lanes: Lanes, metrics: Metrics, pipeline: Settings) -> None:
-    """Sets the gauges of waiting and overdue retries of each rung; called periodically."""
-    now_ms = time.time() * 1000
-    for name, _ in pipeline.retry.rungs:
-        topic = pipeline.names.retry(name)
-        waiting = sum(lane.lag(lanes.ends).get(topic, 0) for lane in lanes.lanes.values())
-        heads = [due for lane in lanes.lanes.values() if (due := lane.overdue.get(topic)) is not None]
-        metrics.set("failsoft_retry_waiting", waiting, rung=name)
-        metrics.set("failsoft_retry_overdue_seconds", max(0.0, (now_ms - min(heads, default=now_ms)) / 1000), rung=name)

@@ -36,7 +36,10 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
     ready: called with the address of the HTTP server when the worker is ready.
     """
     topology = await permission.verified(pipeline)
-    app = composition.build(pipeline, options, topology, await rollouts.active(pipeline))
+    active, probe = await asyncio.gather(
+        rollouts.active(pipeline), composition.measured_clock(pipeline, options.worker_id)
+    )
+    app = composition.build(pipeline, options, topology, active, probe)
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)

@@ -68,6 +68,7 @@ class Plan:
         jitter: the share of a delay by which it is varied at random.
         rungs: the delay of each retry topic (seconds), by topic.
         replay: the replay topic.
+        ignores_tombstones: a record of an input topic without a value gets no verdict.
     """
 
     primary: str
@@ -79,6 +80,7 @@ class Plan:
     jitter: float
     rungs: Mapping[str, float]
     replay: str
+    ignores_tombstones: bool = False
 
     @property
     def asked(self) -> tuple[str, ...]:

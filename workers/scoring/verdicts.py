@@ -108,10 +108,11 @@ class _Conclusion:
 
     def __init__(self, batch: BatchOutcome) -> None:
         self.b = batch
-        failures = {row: f for row, f in batch.failures.items() if row not in batch.held}
+        ignored = _tombstones(batch) if batch.plan.ignores_tombstones else set[int]()
+        failures = {row: f for row, f in batch.failures.items() if row not in batch.held and row not in ignored}
         missing = {row: f for row, f in batch.missing.items() if row not in batch.held}
         self.out = Scored(batch.events, batch.held, failures, batch.rule_errors, batch.version, batch.attempts, missing)
-        self.labels: dict[int, str] = {}
+        self.labels: dict[int, str] = dict.fromkeys(ignored, "ignored")
         self.final: dict[int, bool] = {}
         self.dead: set[int] = set()
 
@@ -306,6 +307,15 @@ class _Conclusion:
         if row in self.dead:
             return "dead"
         return {"provisional": "retried", "confirmed": "unchanged"}.get(label, label)
+
+
+def _tombstones(batch: BatchOutcome) -> set[int]:
+    """The rows of input topics that have no value, and failed only because of that."""
+    return {
+        row
+        for row, failure in batch.failures.items()
+        if failure.kind is Kind.MALFORMED and batch.records[row].value is None and row not in batch.attempts
+    }
 
 
 def _label(answered: AnsweredRows, revision: int, final: bool) -> str:

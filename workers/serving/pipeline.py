@@ -76,4 +76,5 @@ def make_plan(settings: Settings, cards: Mapping[str, ModelCard], repository: Re
         jitter=settings.retry.jitter,
         rungs={names.retry(name): delay for name, delay in settings.retry.rungs},
         replay=names.replay,
+        ignores_tombstones=settings.input.tombstones == "ignore",
     )

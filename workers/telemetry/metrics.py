@@ -59,7 +59,7 @@ class Definition:
 
 
 # The label `outcome` of `failsoft_events_total`: the outcome of reading one record.
-OUTCOMES = ("answered", "provisional", "corrected", "confirmed", "dead", "unchanged", "redriven", "repeated")
+OUTCOMES = ("answered", "provisional", "corrected", "confirmed", "dead", "unchanged", "redriven", "repeated", "ignored")
 # The label `result` of `failsoft_replayed_total`: the result of replaying one dead letter.
 REPLAYED = ("answered", "corrected", "retried", "dead", "unchanged")
 NO_REASON = "none"  # the label `reason` when there is none: Prometheus treats an empty label as a missing one
@@ -82,7 +82,7 @@ TABLE: tuple[Definition, ...] = (
         "follow), corrected (a second answer, by the primary), confirmed (the provisional answer made final), dead "
         "(a dead letter without a second answer), unchanged (moved to the next rung, or no further answer), redriven "
         "(a dead letter that another tool sent back, which goes on as a replay), repeated (one that was replayed "
-        "already, and is skipped).",
+        "already, and is skipped), ignored (a tombstone).",
         ("topic", "outcome"),
         values={"outcome": OUTCOMES},
     ),
@@ -137,6 +137,7 @@ TABLE: tuple[Definition, ...] = (
         ("model", "version", "why"),
         values={"why": ("crashed", "memory", "timeout", "load")},
     ),
+    Definition("failsoft_input_lag", MetricType.GAUGE, "Records of an input topic not committed yet.", ("topic",)),
     Definition("failsoft_retries_total", MetricType.COUNTER, "Records written to a rung of the ladder.", ("rung",)),
     Definition(
         "failsoft_retry_waiting", MetricType.GAUGE, "Records on a rung that are not read yet (its lag).", ("rung",)
@@ -224,6 +225,12 @@ TABLE: tuple[Definition, ...] = (
         "failsoft_last_progress_timestamp_seconds",
         MetricType.GAUGE,
         "Unix time of the last commit, or when all lanes last waited for records.",
+        unit="seconds",
+    ),
+    Definition(
+        "failsoft_clock_skew_seconds",
+        MetricType.GAUGE,
+        "Seconds by which this host's clock is ahead of the broker's, which retries go by. Absent until measured.",
         unit="seconds",
     ),
     Definition("failsoft_build_info", MetricType.INFO, "The program that is running.", ("version", "python")),

@@ -12,7 +12,10 @@ from failsoft.topics.layout import (
     HEADROOM,
     Existing,
     Role,
+    SettingChange,
     Topic,
+    after_changes,
+    changes,
     input_max_bytes,
     input_partitions,
     layout,
@@ -182,6 +185,43 @@ def test_the_largest_event_with_our_headers_must_fit(name: str) -> None:
     assert problems(REQUIRED, changed(name, max_message_bytes=str(LARGEST + HEADROOM))) == []
     [line] = problems(REQUIRED, changed(name, max_message_bytes=str(LARGEST + HEADROOM - 1)))
     assert line.startswith(f"{name}: max.message.bytes is") and str(LARGEST + HEADROOM) in line
+
+
+@pytest.mark.parametrize("name", ["loans.scored", "loans.retry.5s", "loans.dead", "loans.replay"])
+def test_records_of_events_have_the_time_of_writing(name: str) -> None:
+    """With the broker's time, a record's own time would be lost. The command that mends it is named."""
+    [line] = problems(REQUIRED, changed(name, message_timestamp_type="LogAppendTime"))
+    assert line.startswith(f"{name}: message.timestamp.type is 'LogAppendTime'")
+    assert f"--entity-name {name} --add-config message.timestamp.type=CreateTime" in line
+
+
+def test_the_fleets_topics_may_have_either_time() -> None:
+    """Old ones have the time of writing: a worker starts, and ``topics apply`` changes them."""
+    old = changed("loans.outcomes", message_timestamp_type="CreateTime")
+    assert problems(REQUIRED, old) == []
+    [change] = changes(REQUIRED, old)
+    assert change == SettingChange("loans.outcomes", "message.timestamp.type", "CreateTime", "LogAppendTime", False)
+    assert changes(REQUIRED, after_changes(old, [change])) == []
+
+
+def test_a_record_limit_that_an_input_has_outgrown_is_raised() -> None:
+    """The problem names the command, and the command's change solves it. Nothing else is changed."""
+    assert changes(REQUIRED, WHOLE) == []
+    small = dict(changed("loans.scored", max_message_bytes="1000000", retention_bytes="1"))
+    [size] = list(problems(REQUIRED, changed("loans.scored", max_message_bytes="1000000")))
+    assert size.endswith("raise it with: failsoft topics apply")
+    planned = changes(REQUIRED, small)
+    wanted = str(LARGEST + HEADROOM)
+    assert planned == [SettingChange("loans.scored", "max.message.bytes", "1000000", wanted, needed=True)]
+    after = after_changes(small, planned)
+    assert after["loans.scored"].configs == {**small["loans.scored"].configs, "max.message.bytes": wanted}
+
+
+def test_the_users_inputs_are_never_changed() -> None:
+    """An input with a small limit, or with the broker's time, is the user's business."""
+    assert (
+        changes(REQUIRED, changed("loans.events", max_message_bytes="1", message_timestamp_type="LogAppendTime")) == []
+    )
 
 
 def test_the_largest_input_decides() -> None:

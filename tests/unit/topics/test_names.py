@@ -67,10 +67,23 @@ def test_a_rung_names_its_delay(pipeline: str, delay: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "topic", ["loans.scored", "loans.retry.", "loans.retry", "other.retry.5s", "loans2.retry.5s", ""]
+    "topic",
+    [
+        "loans.scored",
+        "loans.retry.",
+        "loans.retry",
+        "other.retry.5s",
+        "loans2.retry.5s",
+        "",
+        "loans.retry.b.scored",
+        "loans.retry.b.retry.5s",
+        "loans.retry.b",
+        "loans.retry.5s.scored",
+        "loans.retry.0s",
+    ],
 )
 def test_other_topics_are_not_rungs(topic: str) -> None:
-    """delay_of gives a delay only for this pipeline's rungs."""
+    """delay_of gives a delay only for this pipeline's rungs, and not for topics of a pipeline named loans.retry.b."""
     assert Names("loans").delay_of(topic) is None
 
 

@@ -88,7 +88,6 @@ def test_a_command_for_a_removed_model_still_targets_its_rows(owner: Owner) -> N
 @pytest.mark.parametrize(
     "raw",
     [
-        None,
         b"",
         b"{",
         b"[]",
@@ -102,10 +101,15 @@ def test_a_command_for_a_removed_model_still_targets_its_rows(owner: Owner) -> N
         report("m@1").to_bytes().replace(b"m@1", b"m"),
     ],
 )
-def test_any_other_record_is_malformed(owner: Owner, raw: bytes | None) -> None:
+def test_any_other_record_is_malformed(owner: Owner, raw: bytes) -> None:
     """A record that is no valid message raises Malformed, which the agent logs and skips."""
     with pytest.raises(Malformed):
         owner.messages(raw, KEYS)
+
+
+def test_a_record_without_a_value_says_nothing(owner: Owner) -> None:
+    """Workers write such records to learn the broker's time."""
+    assert owner.messages(None, KEYS) == []
 
 
 def test_heartbeats_and_orders_are_accepted_for_models_of_the_pipeline(owner: Owner) -> None:

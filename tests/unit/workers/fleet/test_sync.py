@@ -73,6 +73,7 @@ class Desk:
             ),
             metrics=metrics,
             lacks=self.lacks,
+            probe=cast(Any, SimpleNamespace(due=False)),
         )
 
     @property

@@ -13,6 +13,7 @@ from failsoft.workers.kafka.request_errors import (
     describe,
     fences,
     gravest,
+    out_of_range,
     remedy,
     wait,
 )
@@ -88,3 +89,17 @@ def test_a_code_is_described_by_name_and_meaning() -> None:
     assert describe(Code.ILLEGAL_GENERATION) == "ILLEGAL_GENERATION: the group has given this member's partitions away"
     assert describe(Code.NOT_COORDINATOR) == "NOT_COORDINATOR"
     assert describe(9_999) == "error 9999"
+
+
+@pytest.mark.parametrize(("at", "said"), [(8_200_000, "3600 s too late"), (2_500, "0.5 s too early"), (4_000, "")])
+def test_a_refused_timestamp_says_by_how_much(at: int, said: str) -> None:
+    """Kafka's own message has the numbers only."""
+    message = f"Timestamp {at} of message with offset 0 is out of range. The timestamp should be within [3000, 4600000]"
+    assert out_of_range(message) == said
+    assert out_of_range("refused") == ""
+
+
+def test_a_refused_timestamp_names_the_clock_and_the_settings() -> None:
+    """The refusal of a batch ends the worker, and its operator has to know which host's clock to set."""
+    text = describe(Code.INVALID_TIMESTAMP)
+    assert all(word in text for word in ("this host's clock", "message.timestamp.after.max.ms", "clock_skew"))

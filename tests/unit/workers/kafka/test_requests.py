@@ -117,6 +117,11 @@ def test_a_broker_without_the_version_is_refused_by_name() -> None:
         ),
         (protocol.OffsetFetchResponse_v7(0, [], 16, {}), [(16, None, "")]),
         (ProduceResponse_v8([("a", [(1, 10, -1, -1, 0, [], "too big")])], 0), [(10, A1, "too big")]),
+        (ProduceResponse_v8([("a", [(1, 32, -1, -1, 0, [(0, "late")], "times")])], 0), [(32, A1, "times: late")]),
+        (
+            protocol.ProduceResponse_v12([("a", [(1, 32, 5, -1, 0, [(0, "late", {})], None, {})], {})], 0, {}),
+            [(32, A1, "late")],
+        ),
         (
             protocol.ProduceResponse_v12([("a", [(1, 0, 5, -1, 0, [], None, {})], {})], 0, {}),
             [(0, A1, "")],

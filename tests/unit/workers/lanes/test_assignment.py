@@ -312,6 +312,8 @@ async def test_a_worker_that_is_joining_its_group_can_be_ended(
     async def active(_: Any) -> dict[str, int]:
         return {}
 
+    async def measured_clock(*_: Any) -> None: ...
+
     async def start() -> None:
         began.set()
         await asyncio.sleep(3600)
@@ -323,6 +325,7 @@ async def test_a_worker_that_is_joining_its_group_can_be_ended(
     monkeypatch.setattr(serve.permission, "verified", verify)
     monkeypatch.setattr(serve.rollouts, "active", active)
     monkeypatch.setattr(composition, "build", lambda *_: fake)
+    monkeypatch.setattr(composition, "measured_clock", measured_clock)
     monkeypatch.setattr(serve.gc, "freeze", lambda: None)
     monkeypatch.setattr(serve.gc, "set_threshold", lambda *_: None)
     pipeline = cast(Any, SimpleNamespace(connection=dict))

@@ -19,7 +19,30 @@ from failsoft.workers.lanes.retry_schedule import LEAST_WAIT_MS
 from failsoft.workers.lanes.stage import Stage
 from tests.kafka import eventually
 from tests.kit import NOW_MS, Rec, events, waiting
-from tests.lane_kit import AGAIN, LIVE, RUNG, LaneUnderTest, Ledger
+from tests.lane_kit import AGAIN, LIVE, NEXT, RUNG, LaneUnderTest, Ledger
+
+
+async def test_a_lane_commits_the_start_of_what_was_never_committed() -> None:
+    """Tools that measure a group's lag know only partitions with a committed offset, also while a rung is held."""
+    tested = LaneUnderTest(
+        {LIVE: [*events(2)], RUNG: [None, waiting(offset=1, due_ms=NOW_MS + 500_000)]},
+        {LIVE: (0, None), RUNG: (0, None), NEXT: (0, ""), AGAIN: (4, None)},
+    )
+    await tested.run(lambda: len(tested.ledger.notes) >= 2)
+    assert tested.ledger.notes[0] == {LIVE: (0, ""), RUNG: (0, ""), AGAIN: (4, "")}
+    assert tested.ledger.offsets[1][LIVE] == 2 and tested.lane.committed[LIVE] == 2
+
+
+async def test_a_lane_that_ends_while_it_opens_leaves_no_commit_behind() -> None:
+    """After the revocation nobody may commit any more."""
+    tested = LaneUnderTest(stored=dict.fromkeys([LIVE, RUNG, NEXT, AGAIN], (0, None)))
+    running = asyncio.create_task(tested.lane.run())
+    await eventually(lambda: tested.lane.committed, 10, "the open lane")
+    tested.lane.close()
+    committing = asyncio.create_task(tested.committer.run())
+    await asyncio.wait_for(running, 10)
+    committing.cancel()
+    assert len(tested.ledger.notes) == 1
 
 
 async def test_offsets_are_committed_past_a_transactions_marker() -> None:

@@ -155,8 +155,8 @@ async def test_a_lane_does_not_wait_for_suspected_records_that_are_gone() -> Non
 
 
 async def test_metadata_of_other_programs_is_ignored() -> None:
-    """A tool that resets offsets may write any metadata, or none."""
-    tested = LaneUnderTest({LIVE: [*events(3)]}, {LIVE: (0, "\x00{" * 100), RUNG: (0, None)})
+    """A tool that resets offsets may write any metadata."""
+    tested = LaneUnderTest({LIVE: [*events(3)]}, {LIVE: (0, "\x00{" * 100), RUNG: (0, "")})
     await tested.run(lambda: tested.ledger.offsets)
     assert tested.sizes == [3] and tested.ledger.offsets == [{LIVE: 3}]
 

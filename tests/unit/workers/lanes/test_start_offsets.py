@@ -48,7 +48,7 @@ async def test_lanes_that_open_together_ask_together() -> None:
     group = Group()
     start = StartOffsets(group.committed, group.earliest)
     found = await asyncio.wait_for(asyncio.gather(start.of([A]), start.of([B, NEW])), 10)
-    assert found == [{A: (5, "mark")}, {B: (7, ""), NEW: (3, "")}] and group.asked == [{A, B, NEW}]
+    assert found == [{A: (5, "mark")}, {B: (7, ""), NEW: (3, None)}] and group.asked == [{A, B, NEW}]
 
 
 async def test_a_lane_whose_offsets_are_unstable_holds_up_no_other() -> None:
