@@ -232,7 +232,7 @@ async def test_a_long_join_is_not_a_stuck_event_loop(lanes: Lanes, monkeypatch: 
     monkeypatch.setattr(module, "TICK", 0.001)
     monkeypatch.setattr(lanes, "_watchdog_loop", lambda: None)  # it would end this process while the clock jumps
     reporter = SimpleNamespace(transaction=None)
-    deps = {"exactly_once": True, "wall": lambda: 0.0, "reporter": reporter, "clock": lambda: now[0]}
+    deps = {"exactly_once": True, "latest": lambda: 0.0, "reporter": reporter, "clock": lambda: now[0]}
     lanes._deps = cast(Any, SimpleNamespace(**vars(lanes._deps) | deps))
     lanes._clients = cast(Any, SimpleNamespace(start_producer=client, membership=Joining, start_fetcher=client))
     starting = asyncio.create_task(lanes.on_start())
