@@ -100,8 +100,8 @@ def _count(processes: str) -> int:
 def _check_topics(ctx: typer.Context, settings: Settings) -> None:
     """Refuses to start workers that would all find their topics missing or wrong: they would say so again and again.
 
-    Exits with UNREACHABLE if topics are missing. Raises TopologyRefused if they are wrong, and NotAuthorised without the
-    rights of a worker. If no broker answers, the workers are started all the same: they wait for it.
+    Exits with UNREACHABLE if topics are missing. Raises TopologyRefused if they are wrong, and NotAuthorised if a
+    worker's rights are. If no broker answers, the workers are started all the same: they wait for it.
     """
     from failsoft.topics import admin
     from failsoft.workers.process import permission
@@ -111,10 +111,7 @@ def _check_topics(ctx: typer.Context, settings: Settings) -> None:
     except admin.KafkaUnreachable as e:
         _say(f"the topics cannot be checked yet: {e}")
     except admin.TopicsMissing as e:
-        _say(
-            f"{len(e.names)} topics of {settings.name} do not exist: {', '.join(e.names)}; "
-            "create them with: failsoft topics apply"
-        )
+        _say(f"{', '.join(e.names)}: no such topic; create them with: failsoft topics apply")
         raise typer.Exit(UNREACHABLE) from None
 
 
