@@ -147,6 +147,7 @@ ONLY = {
         "workers/kafka/group_client.py",
         "workers/kafka/group_coordinator.py",  # ends where aiokafka's joins again
         "workers/kafka/membership.py",  # uses aiokafka's group coordinator
+        "workers/kafka/clock_probe.py",  # writes the records that measure the broker's clock
         "workers/kafka/chunk.py",  # unpacks record batches with aiokafka's C code
         "workers/kafka/fetch_position.py",
         "workers/kafka/fetch_protocol.py",
@@ -164,6 +165,7 @@ ONLY = {
         "workers/kafka/sealed_batches.py",
         "workers/kafka/stable_offsets.py",
         "workers/kafka/topic_ids.py",
+        "workers/kafka/topic_settings.py",  # sends a request that the admin client lacks
         "workers/kafka/transactional_producer.py",
         "workers/operations/replay.py",
         "workers/operations/publish.py",
