@@ -12,6 +12,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, TopicAuthorizationFailedError
 from aiokafka.structs import OffsetAndTimestamp
+from structlog.testing import capture_logs
 
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.letter_id import LetterId
@@ -162,14 +163,15 @@ async def test_earlier_replays_are_read_when_an_older_letter_comes_back(monkeypa
     assert [offset for tp, offset in logs.read if tp == REPLAY] == [1, 0, 0, 1]
 
 
-async def test_without_the_right_to_read_no_letter_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_without_the_right_to_read_no_letter_is_found() -> None:
     """Anyone who writes to an input topic could stop the worker otherwise; the log names the right. Other errors are
     raised: to answer an event anew because a broker is away would be wrong.
     """
     logs = Logs([_died(0)])
     logs.fails = TopicAuthorizationFailedError(NAMES.dead)
-    assert await _search(logs).find({0: _died(0)}) == {}
-    assert "--operation Read --topic loans.dead" in capsys.readouterr().out
+    with capture_logs() as said:
+        assert await _search(logs).find({0: _died(0)}) == {}
+    assert any("--operation Read --topic loans.dead" in str(line) for line in said)
     logs.fails = KafkaConnectionError("gone")
     with pytest.raises(KafkaConnectionError):
         await _search(logs).find({0: _died(0)})
