@@ -18,6 +18,7 @@ FOREIGN = ("aiokafka", "faust", "mode")
 # The modules in their documentation. Everything else counts as private, with or without an underscore.
 DOCUMENTED = {
     "aiokafka",
+    "aiokafka.abc",
     "aiokafka.admin",
     "aiokafka.admin.config_resource",
     "aiokafka.coordinator.assignors.range",

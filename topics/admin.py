@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ from aiokafka.errors import (
     for_code,
 )
 
+from failsoft.topics.connection import diagnosis
+from failsoft.topics.connection.causes import PASSING, SILENT
 from failsoft.topics.layout import (
     Existing,
     Topic,
@@ -39,11 +42,22 @@ from failsoft.topics.layout import (
 )
 from failsoft.topics.rights import Grantee, Operation, Resource, Right
 
+log = logging.getLogger(__name__)
+
 BROKER_MAX_BYTES = 1_048_588
 """Kafka's default message.max.bytes, used for an input topic that does not exist yet."""
 
-UNREACHABLE_AFTER = 15.0
-"""Seconds until a cluster that does not answer counts as unreachable. A restarting broker needs about five."""
+UNREACHABLE_AFTER = 3.0
+"""Seconds for which a command tries again when nothing answers: what a typing mistake costs, and a leader's move."""
+
+REQUEST_MS = 10_000
+"""Milliseconds for the answer to a request: a controller may take seconds to create topics."""
+
+CONNECT_WITHIN = 4.0
+"""Seconds for the first answers. A server that takes connections and is silent would cost REQUEST_MS."""
+
+RESTARTED_WITHIN = 15.0
+"""Seconds for which a starting worker does so. A restarting broker needs about five."""
 
 COORDINATOR_WITHIN = 5.0
 """Seconds to wait for a group's coordinator. A new cluster first creates its offsets topic, and a restarting broker
@@ -90,9 +104,9 @@ async def connect(
     Raises KafkaUnreachable when no broker answers within ``within`` seconds, or when the brokers stop answering later.
     """
     where = connection["bootstrap_servers"]
-    client = AIOKafkaAdminClient(**connection, request_timeout_ms=round(1000 * min(10.0, within)))
+    client = AIOKafkaAdminClient(**connection, request_timeout_ms=REQUEST_MS)
     try:
-        await _reach(client, where, time.monotonic() + within)
+        await _reach(client, connection, time.monotonic() + within)
         yield client
     except _GONE as e:
         raise KafkaUnreachable(f"Kafka at {where} stopped answering: {e or type(e).__name__}") from e
@@ -100,19 +114,40 @@ async def connect(
         await client.close()
 
 
-async def _reach(client: AIOKafkaAdminClient, where: object, deadline: float) -> None:
+async def check(connection: Mapping[str, Any]) -> None:
+    """Raise KafkaUnreachable if something refuses this client that no waiting mends, such as a wrong password."""
+    found = await diagnosis.diagnose(connection)
+    if found and not any(each.cause in PASSING for each in found):
+        raise KafkaUnreachable("\n".join(each.text for each in found))
+
+
+async def _reach(client: AIOKafkaAdminClient, connection: Mapping[str, Any], deadline: float) -> None:
+    """Connect. A cause that passes, such as a broker that restarts, is tried again until ``deadline``, and logged."""
+    logged: set[str] = set()
     while True:
         try:
-            await client.start()
-            # A broker that has just started can answer before any broker, including itself, is in service.
-            if (await client.describe_cluster())["brokers"]:
-                return
+            async with asyncio.timeout(CONNECT_WITHIN):
+                await client.start()
+                # A broker that has just started can answer before any broker, including itself, is in service.
+                if (await client.describe_cluster())["brokers"]:
+                    return
         except _GONE as e:
             cause: Exception | None = e
         else:
             cause = None
-        if time.monotonic() > deadline:
-            raise KafkaUnreachable(f"no Kafka answers at {where}") from cause
+        found = [] if cause is None else await diagnosis.diagnose(connection)
+        late = time.monotonic() > deadline
+        if late or (found and not any(each.cause in PASSING for each in found)):
+            where = connection["bootstrap_servers"]
+            if not found:
+                why = f"{cause or type(cause).__name__}" if cause else "no broker is in service yet"
+                raise KafkaUnreachable(f"no Kafka answers at {where}: {why}") from cause
+            lines = [f"no Kafka answers at {each.text}" if each.cause in SILENT else each.text for each in found]
+            raise KafkaUnreachable("\n".join(lines)) from cause
+        for each in found:
+            if each.text not in logged:
+                logged.add(each.text)
+                log.info("trying for %.0f s more: %s", deadline - time.monotonic(), each.text)
         await asyncio.sleep(0.2)
 
 

@@ -64,18 +64,62 @@ class Kafka(PipelineSection):
         means("Whether the connection is encrypted (SSL), and whether the client logs in (SASL).", "SASL_SSL"),
     ] = "PLAINTEXT"
     sasl_mechanism: Annotated[
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"],
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"],
         means("How the client logs in. Only with SASL.", "SCRAM-SHA-512"),
     ] = "PLAIN"
     sasl_username: Annotated[
-        str | None, means("The user name for SASL.", "scoring", left_out="none; SASL is refused without it")
+        str | None,
+        means("The user name for PLAIN and SCRAM.", "scoring", left_out="none; they are refused without it"),
     ] = None
     sasl_password: Annotated[
-        SecretStr | None, means("The password of `sasl_username`.", "…", left_out="SASL is refused without it")
+        SecretStr | None, means("The password of `sasl_username`.", "…", left_out="PLAIN and SCRAM are refused")
+    ] = None
+    sasl_oauth_token_command: Annotated[
+        Text | None,
+        means(
+            "OAUTHBEARER: a command that prints a token. It is run without a shell.",
+            "gcloud auth print-access-token",
+            left_out="another source; exactly one of command, file and endpoint",
+        ),
+    ] = None
+    sasl_oauth_token_file: Annotated[
+        Text | None,
+        means("OAUTHBEARER: a file with a token, read for each connection.", "token.jwt", left_out="another source"),
+    ] = None
+    sasl_oauth_token_endpoint: Annotated[
+        Text | None,
+        means(
+            "OAUTHBEARER: an OIDC token endpoint, asked by client credentials. https is verified with the system's "
+            "authorities and those of `ssl_cafile`.",
+            "https://login.example.com/token",
+            left_out="another source",
+        ),
+    ] = None
+    sasl_oauth_client_id: Annotated[
+        Text | None, means("The client id for the endpoint.", "scoring", left_out="the endpoint is refused without it")
+    ] = None
+    sasl_oauth_client_secret: Annotated[
+        SecretStr | None, means("The secret of `sasl_oauth_client_id`.", "…", left_out="the endpoint is refused")
+    ] = None
+    sasl_oauth_scope: Annotated[
+        Text | None, means("The scope that the endpoint is asked for.", "kafka", left_out="none is asked for")
+    ] = None
+    sasl_oauth_extensions: Annotated[
+        Text | None,
+        means(
+            "SASL extensions that are sent with each token: NAME=VALUE, separated by commas.",
+            "logicalCluster=lkc-1,identityPoolId=pool-1",
+            left_out="none",
+        ),
     ] = None
     ssl_cafile: Annotated[
         str | None,
-        means("A PEM file with the certificates to verify brokers with.", "ca.pem", left_out="the system's"),
+        means(
+            "A PEM file with the certificates to verify brokers with. This path and the next two are relative to this "
+            "file's folder.",
+            "ca.pem",
+            left_out="the system's",
+        ),
     ] = None
     ssl_certfile: Annotated[
         str | None, means("A PEM file with the client's own certificate.", "client.pem", left_out="no certificate")

@@ -20,11 +20,11 @@ from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.event import Envelope
 from failsoft.topics.layout import Wanted
 from failsoft.topics.names import LONGEST_TOPIC, NAME_PATTERN, Names, check_name
+from failsoft.workers.connection import FILE, SECRET_KEYS, client_options
 from failsoft.workers.pipeline_sections import Input, Kafka, Models, PipelineSection, Retry
 
 ENV = "FAILSOFT_"
-FILE = "pipeline.toml"
-SECRETS = ("FAILSOFT_KAFKA__SASL_PASSWORD", "FAILSOFT_KAFKA__SSL_PASSWORD")
+SECRETS = tuple(f"{ENV}KAFKA__{key.upper()}" for key in SECRET_KEYS)
 
 OTHER_ENV = {
     "FAILSOFT_PIPELINE": "The pipeline file, or its folder. Used when `--pipeline` is not given.",
@@ -38,6 +38,7 @@ class Settings(PipelineSection):
     """The settings of one pipeline."""
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _options: dict[str, Any] | None = PrivateAttr(default=None)
 
     name: Annotated[
         str,
@@ -90,40 +91,14 @@ class Settings(PipelineSection):
         return Envelope(i.id, i.time, i.features, i.max_bytes)
 
     def connection(self) -> dict[str, Any]:
-        """Keyword arguments for every aiokafka client of this pipeline.
+        """Keyword arguments for every aiokafka client of this pipeline. All clients share one TLS context, and tokens.
 
         Raises Refused for missing credentials or certificates. They are checked only here, because commands that do not
         use Kafka need none.
         """
-        k = self.kafka
-        found: dict[str, Any] = {"bootstrap_servers": k.bootstrap_servers, "security_protocol": k.security_protocol}
-        if k.security_protocol.startswith("SASL"):
-            if not k.sasl_username:
-                raise Refused(FILE, [f"kafka.sasl_username: missing; {k.security_protocol} needs a user name"])
-            if k.sasl_password is None:
-                raise Refused("environment", [f"{SECRETS[0]}: missing; {k.security_protocol} needs a password"])
-            found |= {
-                "sasl_mechanism": k.sasl_mechanism,
-                "sasl_plain_username": k.sasl_username,
-                "sasl_plain_password": k.sasl_password.get_secret_value(),
-            }
-        if k.security_protocol.endswith("SSL"):
-            from aiokafka.helpers import create_ssl_context
-
-            for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-                file = getattr(k, key)
-                if file is not None and not Path(file).is_file():
-                    raise Refused(FILE, [f"kafka.{key}: {file}: no such file"])
-            try:
-                found["ssl_context"] = create_ssl_context(
-                    cafile=k.ssl_cafile,
-                    certfile=k.ssl_certfile,
-                    keyfile=k.ssl_keyfile,
-                    password=k.ssl_password.get_secret_value() if k.ssl_password else None,
-                )
-            except OSError as e:  # ssl.SSLError is one
-                raise Refused(FILE, [f"kafka.ssl_cafile, ssl_certfile, ssl_keyfile: cannot be used: {e}"]) from None
-        return found
+        if self._options is None:
+            self._options = client_options(self.kafka, self.folder)
+        return dict(self._options)
 
 
 def load(
@@ -165,7 +140,7 @@ def load(
 
 def _refuse_secrets(file: str, raw: Mapping[str, Any]) -> None:
     kafka = raw.get("kafka")
-    for key in ("sasl_password", "ssl_password"):
+    for key in SECRET_KEYS:
         if isinstance(kafka, dict) and key in kafka:
             raise Refused(file, [f"kafka.{key}: a password must not be in a file; set {ENV}KAFKA__{key.upper()}"])
 

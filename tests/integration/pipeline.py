@@ -58,6 +58,7 @@ model = "test"
 guarantee = "{guarantee}"
 [kafka]
 bootstrap_servers = "{bootstrap}"
+{kafka_lines}
 [input]
 topics = {topics}
 id = "id"
@@ -214,6 +215,7 @@ class Pipeline:
     model_lines: str = ""  # more lines for [model] in the card
     workers_bootstrap: str = ""  # the workers' brokers, such as a failing proxy
     secrets: Mapping[str, str] = field(default_factory=dict)
+    kafka_lines: str = ""  # more lines for [kafka]
     workers: list[Worker] = field(default_factory=list)
     published: int = 0
 
@@ -249,6 +251,7 @@ class Pipeline:
             bootstrap=self.workers_bootstrap or self.bootstrap,
             topics=json.dumps(list(self.inputs)),
             delays=json.dumps(list(self.delays)),
+            kafka_lines=self.kafka_lines,
         )
         self.file.write_text(text)
 
@@ -303,6 +306,10 @@ class Pipeline:
             with suppress(ProcessLookupError):
                 worker.signal(signal.SIGCONT)
             worker.kill()
+
+    def _environ(self) -> dict[str, str]:
+        """The environment without FAILSOFT_ variables, which would change the pipeline's settings, but for its own."""
+        return {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")} | dict(self.secrets)
 
     def logs(self) -> str:
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in self._log_files())

@@ -30,6 +30,7 @@ FOLDERS = (
     "schemas/config",
     "schemas",
     "schemas/fleet",
+    "topics/connection",
     "topics",
     "topics/embedded",
     "models/catalog",
@@ -42,6 +43,7 @@ FOLDERS = (
     "models/training",
     "workers/identity.py",
     "workers/pipeline_sections.py",
+    "workers/connection.py",
     "workers/settings.py",
     "workers/scoring",
     "workers/kafka",
@@ -62,6 +64,9 @@ FOLDERS = (
 # a file that is otherwise pure.
 SHELLS = {
     "topics/admin.py",  # calls the cluster
+    "topics/connection/diagnosis.py",  # connects to brokers to find out why clients cannot
+    "topics/connection/oauth.py",  # gets tokens
+    "topics/connection/tls.py",  # reads PEM files
     "topics/embedded/broker.py",  # starts a broker
     "topics/embedded/filelock.py",  # locks a broker's data
     "topics/embedded/jars.py",  # downloads Kafka

@@ -31,6 +31,7 @@ from faust.transport.consumer import ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
 
 from tests.client_insides import CLIENT
+from tests.connection_insides import CONNECTIONS
 from tests.fetching_insides import FETCHING
 from tests.group_insides import GROUP
 from tests.private_uses import DOCUMENTED, Use, defined, is_used, uses
@@ -113,6 +114,7 @@ INSIDES: dict[str, Holds] = {
         _batch(2)._relative_offset == 2 == _batch(2).record_count()
     ),
     **CLIENT,
+    **CONNECTIONS,
     # Fetching: fetch_records.py.
     "aiokafka.consumer.fetcher:MemoryRecords": lambda: (
         fetcher.MemoryRecords is MemoryRecords and _reads(fetcher.Fetcher._proc_fetch_request, "MemoryRecords")
@@ -197,6 +199,12 @@ BORDERS = {"aiokafka": "workers/kafka/", "faust": "workers/fleet/faust_app.py", 
 ELSEWHERE = {
     # topics must not import workers, and aiokafka's admin client returns a member's assignment as bytes.
     ("topics/admin.py", "aiokafka.coordinator.protocol:ConsumerProtocolMemberAssignment"),
+    # topics/admin.py connects for every command, and topics must not import workers.
+    ("topics/connection/diagnosis.py", "aiokafka.conn:collect_hosts"),
+    ("topics/connection/diagnosis.py", "aiokafka.conn:create_conn"),
+    ("topics/connection/diagnosis.py", "aiokafka.protocol.admin:SaslHandShakeRequest"),
+    ("topics/connection/diagnosis.py", "aiokafka.protocol.metadata:MetadataRequest"),
+    ("topics/connection/oauth.py", "aiokafka.conn:OAuthAuthenticator"),
     # Faust creates this consumer, and gives it only to a private method.
     ("workers/fleet/faust_app.py", "_fetch_max_wait_ms"),
 }

@@ -16,6 +16,7 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.config.key import LEFT_OUT
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.interface import Document, scored_headers_schema
+from failsoft.workers.connection import SECRET_KEYS
 from failsoft.workers.pipeline_sections import Kafka
 from failsoft.workers.settings import ENV, SECRETS, Settings
 
@@ -47,7 +48,7 @@ def test_each_key_of_the_program_is_on_the_page(name: str) -> None:
     """Each key that the loader accepts has one row on the page."""
     document, model = FILES[name]
     documented = {key.path for part in keys_page.parts(document) for key in part.keys}
-    assert {path for path in _keys(model, ()) if path[-1] not in ("sasl_password", "ssl_password")} == documented
+    assert {path for path in _keys(model, ()) if path[-1] not in SECRET_KEYS} == documented
     page = pages.PAGES[f"docs/reference/{name}.md"]()
     assert len(re.findall(r"^\| `[a-z_]+` \|", page, re.MULTILINE)) == len(documented)
 
@@ -72,7 +73,7 @@ def test_passwords_are_told_apart_from_keys() -> None:
     """The page lists the variables of the passwords, and no row for them among the file's keys."""
     page = keys_page.pipeline_page()
     assert all(f"| `{name}` | {_meaning(name)} |" in page for name in SECRETS)
-    assert "| `sasl_password` |" not in page and "| `ssl_password` |" not in page
+    assert not any(f"| `{key}` |" in page for key in SECRET_KEYS)
 
 
 def _meaning(variable: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from failsoft import models
-from failsoft.workers import settings
+from failsoft.workers import connection, settings
 from failsoft.workers.demo.fault import Switch
 from failsoft.workers.settings import Settings
 
@@ -124,7 +124,7 @@ class Environment:
         self.switch = Switch(folder / "fault.json")
         repository = folder / "models"  # a copy, because the demo adds a bad version to it
         shutil.copytree(Path(models.__file__).parent / "repository", repository)
-        self.file = folder / settings.FILE
+        self.file = folder / connection.FILE
         self.file.write_text(
             PIPELINE.format(
                 bootstrap=bootstrap,

@@ -56,6 +56,8 @@ def table_type(changelogs: Mapping[str, str]) -> Any:
 def credentials(connection: Mapping[str, Any]) -> Any:
     """Faust's credentials object for the TLS and SASL settings in ``connection``; None for plain text."""
     protocol, context = connection["security_protocol"], connection.get("ssl_context")
+    if tokens := connection.get("sasl_oauth_token_provider"):
+        return faust.OAuthCredentials(oauth_cb=tokens, ssl_context=context)
     if protocol.startswith("SASL"):
         return faust.SASLCredentials(
             username=connection["sasl_plain_username"],

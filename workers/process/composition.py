@@ -33,6 +33,7 @@ from failsoft.models.rollout.rollout import RollbackPolicy
 from failsoft.models.vetting.gate import Limits
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.schemas.model_version import ModelVersion
+from failsoft.topics.connection.causes import Cause
 from failsoft.topics.layout import Topology
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.execution.shared_calls import SharedCalls
@@ -43,6 +44,7 @@ from failsoft.workers.kafka import fetch_records, offset_fetch
 from failsoft.workers.kafka.broker_clock import BrokerClock
 from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.kafka.clock_probe import ClockProbe
+from failsoft.workers.kafka.connections import ConnectionWatch
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
 from failsoft.workers.lanes.deps import Deps
@@ -212,6 +214,8 @@ def build(
     ProcessCollector(registry=collectors)
     metrics = Metrics(collectors)
     metrics.read("failsoft_clock_skew_seconds", lambda: [({}, skew)] if (skew := clock.skew()) is not None else [])
+    count_failure = partial(_count_connection_failure, metrics)
+    ConnectionWatch(pipeline.connection(), count_failure).install()
     metrics.inform("failsoft_build_info", version=version("failsoft"), python=platform.python_version())
     # 2. Cards and the scoring plan.
     repository = Repository(Path(pipeline.models.repository))
@@ -362,6 +366,11 @@ def _count_restart(metrics: Metrics, key: str, why: str) -> None:
     """Counts an ended process of an isolated model; called on any thread."""
     named = ModelVersion.of_key(key)
     metrics.add("failsoft_model_restarts_total", model=named.model, version=str(named.version), why=why)
+
+
+def _count_connection_failure(metrics: Metrics, cause: Cause) -> None:
+    """Counts a connection to a broker that could not be set up; called on any thread."""
+    metrics.add("failsoft_kafka_connection_failures_total", 1, cause=cause)
 
 
 def _die(app: App, error: BaseException, pipeline: Settings) -> None:

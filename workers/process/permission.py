@@ -24,7 +24,7 @@ async def verified(pipeline: Settings) -> Topology:
     """
     connection = pipeline.connection()
     try:
-        topology = await admin.verify(connection, wanted(pipeline))
+        topology = await admin.verify(connection, wanted(pipeline), admin.RESTARTED_WITHIN)
     except admin.TopologyRefused:
         # A topic that may not be seen looks as if it did not exist.
         lacking = await access.lacking(pipeline, access.needed(pipeline, Use.WORKER))

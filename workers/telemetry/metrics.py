@@ -24,6 +24,7 @@ from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.fleet.rollout import Trigger
 from failsoft.schemas.prediction import Source
+from failsoft.topics.connection.causes import Cause
 
 
 class MetricType(StrEnum):
@@ -220,6 +221,13 @@ TABLE: tuple[Definition, ...] = (
         MetricType.HISTOGRAM,
         "Records in a lane's batch; a transaction may have several.",
         buckets=_BATCH,
+    ),
+    Definition(
+        "failsoft_kafka_connection_failures_total",
+        MetricType.COUNTER,
+        "Connections to brokers that could not be set up. docs/security.md has the causes.",
+        ("cause",),
+        values={"cause": tuple(Cause)},
     ),
     Definition(
         "failsoft_last_progress_timestamp_seconds",

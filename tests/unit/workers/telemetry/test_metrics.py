@@ -34,6 +34,7 @@ PROMISED = {
     "failsoft_batch_size": (),
     "failsoft_last_progress_timestamp_seconds": (),
     # Beyond the contract's list:
+    "failsoft_kafka_connection_failures_total": ("cause",),
     "failsoft_node_sick": ("model", "version"),
     "failsoft_control_plane_up": (),
     "failsoft_fleet_workers": ("model", "version"),

@@ -1,0 +1,1 @@
+"""How clients connect to secured brokers, and why a connection fails."""
