@@ -202,6 +202,25 @@ def test_replication_is_the_files_or_depends_on_the_cluster(tmp_path: Path) -> N
     assert wanted(_load(tmp_path)).replication is None
 
 
+OAUTH = 'security_protocol = "SASL_PLAINTEXT"\nsasl_mechanism = "OAUTHBEARER"\n'
+
+
+def test_tokens_come_from_the_pipelines_folder_and_are_shared(tmp_path: Path) -> None:
+    """All clients of a pipeline share one provider of tokens; a relative file is in the pipeline file's folder."""
+    (tmp_path / "token").write_text("abc")
+    keys = 'sasl_oauth_token_file = "token"\nsasl_oauth_extensions = "a=1, b=2"'
+    found = _load(tmp_path, LEAST + f"[kafka]\n{OAUTH}{keys}")
+    provider = found.connection()["sasl_oauth_token_provider"]
+    assert provider is found.connection()["sasl_oauth_token_provider"]
+    assert provider.fetch() == "abc" and provider.extensions() == {"a": "1", "b": "2"}
+
+
+def test_kerberos_is_refused_with_what_is_supported(tmp_path: Path) -> None:
+    """GSSAPI is no mistake of spelling: the message lists the mechanisms."""
+    with pytest.raises(Refused, match=r"kafka\.sasl_mechanism: .*PLAIN.*SCRAM-SHA-256.*OAUTHBEARER"):
+        _load(tmp_path, LEAST + '[kafka]\nsasl_mechanism = "GSSAPI"')
+
+
 def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> None:
     """The Kafka client gets the password; printed settings do not contain it."""
     text = LEAST + '[kafka]\nsecurity_protocol = "SASL_PLAINTEXT"\nsasl_username = "u"\n'
@@ -227,6 +246,20 @@ def test_broker_addresses_are_those_that_the_client_accepts(tmp_path: Path, serv
         ('security_protocol = "SASL_SSL"\nsasl_username = "u"', "FAILSOFT_KAFKA__SASL_PASSWORD: missing"),
         ('security_protocol = "SSL"\nssl_cafile = "nowhere.pem"', "kafka.ssl_cafile: nowhere.pem: no such file"),
         ('security_protocol = "SSL"\nssl_cafile = "{file}"', "cannot be used"),
+        (OAUTH, "OAUTHBEARER needs exactly one of them, and none is set"),
+        (
+            OAUTH + 'sasl_oauth_token_file = "t"\nsasl_oauth_token_command = "c"',
+            "command and sasl_oauth_token_file",
+        ),
+        (OAUTH + 'sasl_oauth_token_file = "nowhere.jwt"', "kafka.sasl_oauth_token_file: nowhere.jwt: no such file"),
+        (OAUTH + "sasl_oauth_token_command = 'a \"b'", "kafka.sasl_oauth_token_command: 'a \"b' is no command"),
+        (OAUTH + 'sasl_oauth_token_endpoint = "login"', "kafka.sasl_oauth_token_endpoint: 'login' is no http"),
+        (OAUTH + 'sasl_oauth_token_endpoint = "https://a/b"', "kafka.sasl_oauth_client_id: missing"),
+        (
+            OAUTH + 'sasl_oauth_token_endpoint = "https://a/b"\nsasl_oauth_client_id = "i"',
+            "FAILSOFT_KAFKA__SASL_OAUTH_CLIENT_SECRET: missing",
+        ),
+        (OAUTH + 'sasl_oauth_token_command = "c"\nsasl_oauth_extensions = "auth=1"', "sasl_oauth_extensions: 'auth=1'"),
     ],
 )
 def test_credentials_are_checked_when_kafka_is_used(tmp_path: Path, keys: str, message: str) -> None:

@@ -93,9 +93,10 @@ class ConnectionWatch:
         found = failing.found
         assert found is not None
         patience = QUIET if found.cause in PASSING | VAGUE else 0.0
-        if now - failing.since < patience or (failing.logged is not None and now - failing.logged < EVERY):
+        said = failing.logged is not None and found.cause is failing.said and now - failing.logged < EVERY
+        if said or now - failing.since < patience:
             return
-        failing.logged = now
+        failing.logged, failing.said = now, found.cause
         mend = f"; {_RESTART}" if found.cause is Cause.LOGIN_REFUSED and "sasl_plain_password" in self._options else ""
         log.error("no connection to Kafka for %.0f s (%s): %s%s", now - failing.since, found.cause, found.text, mend)
 
@@ -106,10 +107,12 @@ class _Failing:
     Attributes:
         since: when the first one failed.
         logged: when a line was last logged; None before the first.
+        said: the cause in that line. Another cause is logged at once: a broker restarts, and then refuses the login.
         found: why they fail.
     """
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.logged: float | None = None
+        self.said: Cause | None = None
         self.found: Finding | None = None

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from faust.transport.drivers import aiokafka as driver
 
+from failsoft.topics.connection.oauth import FromCommand, TokenProvider
 from failsoft.topics.names import Names
 from failsoft.workers.fleet.control_plane import ControlPlane
 from failsoft.workers.fleet.faust_app import credentials
@@ -16,6 +17,7 @@ from failsoft.workers.identity import own_folder
 
 SASL = {"sasl_mechanism": "SCRAM-SHA-512", "sasl_plain_username": "ann", "sasl_plain_password": "secret"}
 OWNER = Owner({}, {}, lambda: 0.0, lambda: 0.5, cast(Any, None), lambda model, change: None)
+TOKENS = TokenProvider(FromCommand(["true"]), {})
 CONTEXT = ssl.create_default_context()
 
 
@@ -27,6 +29,7 @@ CONTEXT = ssl.create_default_context()
         {"security_protocol": "SASL_PLAINTEXT", **SASL},
         {"security_protocol": "SASL_PLAINTEXT", **SASL, "sasl_mechanism": "PLAIN"},
         {"security_protocol": "SASL_SSL", **SASL, "sasl_mechanism": "SCRAM-SHA-256", "ssl_context": CONTEXT},
+        {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": TOKENS},
     ],
     ids=lambda c: c["security_protocol"],
 )
