@@ -40,17 +40,27 @@ def _context(kafka: Kafka, folder: Path) -> ssl.SSLContext:
     # Imported here as below: commands that use no Kafka need neither.
     from failsoft.topics.connection.tls import PemContext, UnusablePem
 
-    names = {key: getattr(kafka, key) for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile")}
-    for key, name in names.items():
-        if name and not (folder / name).is_file():
-            raise Refused(FILE, [f"kafka.{key}: {name}: no such file in {folder}"])
-    cafile, certfile, keyfile = (str(folder / name) if name else "" for name in names.values())
+    cafile, certfile, keyfile = (_file(kafka, key, folder) for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"))
     password = kafka.ssl_password.get_secret_value() if kafka.ssl_password else None
     try:
         return PemContext.of(cafile, certfile, keyfile, password)
     except UnusablePem as error:
-        hint = "; FAILSOFT_KAFKA__SSL_PASSWORD has its password" if "password" in str(error) else ""
+        hint = "; set FAILSOFT_KAFKA__SSL_PASSWORD" if "password" in str(error) else ""
         raise Refused(FILE, [f"kafka.{error.key}: {error}{hint}"]) from None
+
+
+def _file(kafka: Kafka, key: str, folder: Path) -> str:
+    """The path of a key's file; empty if the key is not set. Raises Refused if there is no such file.
+
+    A relative one is in ``folder``, or else in the working directory, as in former versions.
+    """
+    name = getattr(kafka, key)
+    if not name:
+        return ""
+    found = next((path for path in (folder / name, Path.cwd() / name) if path.is_file()), None)
+    if found is None:
+        raise Refused(FILE, [f"kafka.{key}: {name}: no such file in {folder}"])
+    return str(found)
 
 
 def _password(kafka: Kafka) -> dict[str, str]:
@@ -84,10 +94,8 @@ def _source(kafka: Kafka, folder: Path) -> Source:
             return oauth.FromCommand(shlex.split(command))
         except ValueError as error:
             raise Refused(FILE, [f"kafka.sasl_oauth_token_command: {command!r} is no command: {error}"]) from None
-    if name := kafka.sasl_oauth_token_file:
-        if not (folder / name).is_file():
-            raise Refused(FILE, [f"kafka.sasl_oauth_token_file: {name}: no such file in {folder}"])
-        return oauth.FromFile(folder / name)
+    if kafka.sasl_oauth_token_file:
+        return oauth.FromFile(Path(_file(kafka, "sasl_oauth_token_file", folder)))
     url = kafka.sasl_oauth_token_endpoint or ""
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise Refused(FILE, [f"kafka.sasl_oauth_token_endpoint: {url!r} is no http or https address"])
@@ -110,9 +118,9 @@ def _endpoint_context(kafka: Kafka, folder: Path) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if kafka.ssl_cafile:
         try:
-            context.load_verify_locations(str(folder / kafka.ssl_cafile))
+            context.load_verify_locations(_file(kafka, "ssl_cafile", folder))
         except OSError as error:
-            raise Refused(FILE, [f"kafka.ssl_cafile: {folder / kafka.ssl_cafile}: cannot be used: {error}"]) from None
+            raise Refused(FILE, [f"kafka.ssl_cafile: {kafka.ssl_cafile}: cannot be used: {error}"]) from None
     return context
 
 
