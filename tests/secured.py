@@ -39,7 +39,7 @@ class SecuredBroker(EmbeddedBroker):
         self.issue_client(self.authority)
         self.ports = {name: free_port() for name in ("PLAINTEXT", "CONTROLLER", "MTLS", "LOGIN", "CLEAR", "LOST")}
         self.nobody = free_port()
-        super().__init__(None, self.ports["PLAINTEXT"], settings=self._properties())
+        super().__init__(port=self.ports["PLAINTEXT"], settings=self._properties())
 
     def at(self, listener: str) -> str:
         """HOST:PORT of a listener."""

@@ -12,7 +12,7 @@ from failsoft.schemas.config.refusal import Refused
 from failsoft.workers.pipeline_sections import Kafka
 
 if TYPE_CHECKING:
-    from failsoft.topics.connection.oauth import Source
+    from failsoft.topics.connection.oauth import TokenSource
 
 FILE = "pipeline.toml"
 
@@ -81,7 +81,7 @@ def _tokens(kafka: Kafka, folder: Path) -> Any:
     return TokenProvider(_source(kafka, folder), _extensions(kafka.sasl_oauth_extensions or ""))
 
 
-def _source(kafka: Kafka, folder: Path) -> Source:
+def _source(kafka: Kafka, folder: Path) -> TokenSource:
     """Where tokens come from. Raises Refused unless exactly one of the three is set, with all that it needs."""
     from failsoft.topics.connection import oauth
 

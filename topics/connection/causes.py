@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Cause(StrEnum):
+class Obstacle(StrEnum):
     """Why a connection fails. The names are values of a metric's label."""
 
     NO_BROKER = "no_broker"
@@ -56,14 +56,22 @@ class Cause(StrEnum):
     """None of these; the error's own text has to do."""
 
 
-PASSING = frozenset({Cause.NO_BROKER, Cause.UNKNOWN_HOST, Cause.NO_ANSWER, Cause.CLOSED, Cause.WRONG_ADVERTISED})
+PASSING = frozenset(
+    {
+        Obstacle.NO_BROKER,
+        Obstacle.UNKNOWN_HOST,
+        Obstacle.NO_ANSWER,
+        Obstacle.CLOSED,
+        Obstacle.WRONG_ADVERTISED,
+    }
+)
 """Causes that also a restarting broker or a slow network has: a client tries again before it gives up. NO_TOKEN is not
 one: a token's source is asked again by whoever starts the command again."""
 
-SILENT = frozenset({Cause.NO_BROKER, Cause.UNKNOWN_HOST, Cause.NO_ANSWER})
+SILENT = frozenset({Obstacle.NO_BROKER, Obstacle.UNKNOWN_HOST, Obstacle.NO_ANSWER})
 """Causes with which nothing at the address has answered."""
 
-VAGUE = frozenset({Cause.CLOSED, Cause.WRONG_PROTOCOL, Cause.MECHANISM_OFF, Cause.OTHER})
+VAGUE = frozenset({Obstacle.CLOSED, Obstacle.WRONG_PROTOCOL, Obstacle.MECHANISM_OFF, Obstacle.OTHER})
 """Causes of which another look at the listener may tell more."""
 
 PROTOCOLS = {
@@ -104,56 +112,56 @@ class Finding:
         text: a sentence with the address, the cause, and what to change.
     """
 
-    cause: Cause
+    cause: Obstacle
     where: str
     text: str
 
 
 _BY_CLASS = {
-    "SaslAuthenticationFailed": Cause.LOGIN_REFUSED,
-    "UnsupportedSaslMechanismError": Cause.MECHANISM_OFF,
-    "IllegalSaslStateError": Cause.WRONG_PROTOCOL,
-    "TokenUnavailable": Cause.NO_TOKEN,
-    "gaierror": Cause.UNKNOWN_HOST,
-    "ConnectionRefusedError": Cause.NO_BROKER,
-    "TimeoutError": Cause.NO_ANSWER,
-    "RequestTimedOutError": Cause.NO_ANSWER,
-    "ConnectionResetError": Cause.CLOSED,
-    "ConnectionAbortedError": Cause.CLOSED,
-    "BrokenPipeError": Cause.CLOSED,
-    "IncompleteReadError": Cause.CLOSED,
-    "SSLEOFError": Cause.CLOSED,
-    "SSLZeroReturnError": Cause.CLOSED,
+    "SaslAuthenticationFailed": Obstacle.LOGIN_REFUSED,
+    "UnsupportedSaslMechanismError": Obstacle.MECHANISM_OFF,
+    "IllegalSaslStateError": Obstacle.WRONG_PROTOCOL,
+    "TokenUnavailable": Obstacle.NO_TOKEN,
+    "gaierror": Obstacle.UNKNOWN_HOST,
+    "ConnectionRefusedError": Obstacle.NO_BROKER,
+    "TimeoutError": Obstacle.NO_ANSWER,
+    "RequestTimedOutError": Obstacle.NO_ANSWER,
+    "ConnectionResetError": Obstacle.CLOSED,
+    "ConnectionAbortedError": Obstacle.CLOSED,
+    "BrokenPipeError": Obstacle.CLOSED,
+    "IncompleteReadError": Obstacle.CLOSED,
+    "SSLEOFError": Obstacle.CLOSED,
+    "SSLZeroReturnError": Obstacle.CLOSED,
 }
 
 # Parts of OpenSSL's texts, of asyncio's, and of the one error that aiokafka's SCRAM has of its own.
 _BY_TEXT = {
-    "hostname mismatch": Cause.WRONG_HOST_NAME,
-    "ip address mismatch": Cause.WRONG_HOST_NAME,
-    "certificate has expired": Cause.CERTIFICATE_EXPIRED,
-    "certificate is not yet valid": Cause.CERTIFICATE_EXPIRED,
-    "certificate verify failed": Cause.UNKNOWN_CA,
-    "alert certificate required": Cause.NO_CLIENT_CERTIFICATE,
-    "alert bad certificate": Cause.CLIENT_CERTIFICATE_REFUSED,
-    "alert certificate unknown": Cause.CLIENT_CERTIFICATE_REFUSED,
-    "alert certificate expired": Cause.CLIENT_CERTIFICATE_REFUSED,
-    "alert certificate revoked": Cause.CLIENT_CERTIFICATE_REFUSED,
-    "alert unsupported certificate": Cause.CLIENT_CERTIFICATE_REFUSED,
-    "alert unknown ca": Cause.CLIENT_CERTIFICATE_REFUSED,
-    "wrong version number": Cause.WRONG_PROTOCOL,
-    "record layer failure": Cause.WRONG_PROTOCOL,
-    "packet length too long": Cause.WRONG_PROTOCOL,
-    "http request": Cause.WRONG_PROTOCOL,
-    "unexpected eof": Cause.CLOSED,
-    "server sent wrong signature": Cause.LOGIN_REFUSED,
+    "hostname mismatch": Obstacle.WRONG_HOST_NAME,
+    "ip address mismatch": Obstacle.WRONG_HOST_NAME,
+    "certificate has expired": Obstacle.CERTIFICATE_EXPIRED,
+    "certificate is not yet valid": Obstacle.CERTIFICATE_EXPIRED,
+    "certificate verify failed": Obstacle.UNKNOWN_CA,
+    "alert certificate required": Obstacle.NO_CLIENT_CERTIFICATE,
+    "alert bad certificate": Obstacle.CLIENT_CERTIFICATE_REFUSED,
+    "alert certificate unknown": Obstacle.CLIENT_CERTIFICATE_REFUSED,
+    "alert certificate expired": Obstacle.CLIENT_CERTIFICATE_REFUSED,
+    "alert certificate revoked": Obstacle.CLIENT_CERTIFICATE_REFUSED,
+    "alert unsupported certificate": Obstacle.CLIENT_CERTIFICATE_REFUSED,
+    "alert unknown ca": Obstacle.CLIENT_CERTIFICATE_REFUSED,
+    "wrong version number": Obstacle.WRONG_PROTOCOL,
+    "record layer failure": Obstacle.WRONG_PROTOCOL,
+    "packet length too long": Obstacle.WRONG_PROTOCOL,
+    "http request": Obstacle.WRONG_PROTOCOL,
+    "unexpected eof": Obstacle.CLOSED,
+    "server sent wrong signature": Obstacle.LOGIN_REFUSED,
     # Several addresses of one name: asyncio joins their errors in an OSError.
-    "connect call failed": Cause.NO_BROKER,
-    "network is unreachable": Cause.NO_BROKER,
-    "no route to host": Cause.NO_BROKER,
+    "connect call failed": Obstacle.NO_BROKER,
+    "network is unreachable": Obstacle.NO_BROKER,
+    "no route to host": Obstacle.NO_BROKER,
 }
 
 
-def classify(errors: Sequence[tuple[str, str]]) -> Cause:
+def classify(errors: Sequence[tuple[str, str]]) -> Obstacle:
     """The cause of an error. ``errors``: class name and text of the error, of its cause, and so on."""
     for name, text in errors:
         words = text.lower().replace("_", " ")
@@ -163,76 +171,76 @@ def classify(errors: Sequence[tuple[str, str]]) -> Cause:
         if name in _BY_CLASS:
             return _BY_CLASS[name]
     # aiokafka's own error of a lost connection. Its cause, if it has one, was looked at above.
-    return Cause.CLOSED if any(name == "KafkaConnectionError" for name, _ in errors) else Cause.OTHER
+    return Obstacle.CLOSED if any(name == "KafkaConnectionError" for name, _ in errors) else Obstacle.OTHER
 
 
-def finding(cause: Cause, where: str, how: How, detail: str = "") -> Finding:
+def finding(cause: Obstacle, where: str, how: How, detail: str = "") -> Finding:
     """The finding for a cause. ``detail``: the error's text; for WRONG_PROTOCOL the listener's ``security_protocol``;
     for MECHANISM_OFF the offered mechanisms; for WRONG_ADVERTISED what is wrong with which address.
     """
-    if cause is Cause.CLIENT_CERTIFICATE_REFUSED and not how.certfile:
-        cause = Cause.NO_CLIENT_CERTIFICATE  # some brokers call a missing certificate a bad one
+    if cause is Obstacle.CLIENT_CERTIFICATE_REFUSED and not how.certfile:
+        cause = Obstacle.NO_CLIENT_CERTIFICATE  # some brokers call a missing certificate a bad one
     return Finding(cause, where, f"{where}: {_sentence(cause, how, detail)}")
 
 
-def _sentence(cause: Cause, how: How, detail: str) -> str:
+def _sentence(cause: Obstacle, how: How, detail: str) -> str:
     match cause:
-        case Cause.NO_BROKER:
+        case Obstacle.NO_BROKER:
             return "no broker listens there (connection refused): start it, or correct kafka.bootstrap_servers"
-        case Cause.UNKNOWN_HOST:
+        case Obstacle.UNKNOWN_HOST:
             return "the host name does not resolve: correct kafka.bootstrap_servers, or the name service"
-        case Cause.NO_ANSWER:
+        case Obstacle.NO_ANSWER:
             return "no answer in time: a firewall drops the connection, the broker hangs, or it is no Kafka"
-        case Cause.CLOSED:
+        case Obstacle.CLOSED:
             return f"the broker closed the connection and did not say why; its log does ({_spoken(how)})"
-        case Cause.WRONG_PROTOCOL if detail in PROTOCOLS.values():
+        case Obstacle.WRONG_PROTOCOL if detail in PROTOCOLS.values():
             return (
                 f"the listener speaks {detail}, and kafka.security_protocol is {how.protocol}: "
                 f'set security_protocol = "{detail}", or use the port of another listener'
             )
-        case Cause.WRONG_PROTOCOL:
+        case Obstacle.WRONG_PROTOCOL:
             return f"what listens there does not speak Kafka's protocol over {how.protocol}: check the port ({detail})"
-        case Cause.UNKNOWN_CA:
+        case Obstacle.UNKNOWN_CA:
             trusted = f"kafka.ssl_cafile ({how.cafile})" if how.cafile else "the system's authorities (no ssl_cafile)"
             return (
                 f"the broker's certificate is signed by an unknown authority, which is not in {trusted}: "
                 f"set kafka.ssl_cafile to the PEM file of the authority ({detail})"
             )
-        case Cause.WRONG_HOST_NAME:
+        case Obstacle.WRONG_HOST_NAME:
             return (
                 "the broker's certificate is not for this host name: use a name that is in the certificate in "
                 f"kafka.bootstrap_servers and in the broker's advertised.listeners ({detail})"
             )
-        case Cause.CERTIFICATE_EXPIRED:
+        case Obstacle.CERTIFICATE_EXPIRED:
             return f"the broker's certificate has expired, or is not valid yet: renew it, or check the clock ({detail})"
-        case Cause.NO_CLIENT_CERTIFICATE:
+        case Obstacle.NO_CLIENT_CERTIFICATE:
             return "the broker wants a client certificate: set kafka.ssl_certfile and kafka.ssl_keyfile"
-        case Cause.CLIENT_CERTIFICATE_REFUSED:
+        case Obstacle.CLIENT_CERTIFICATE_REFUSED:
             return (
                 f"the broker refuses the client certificate kafka.ssl_certfile ({how.certfile}): it has expired, or "
                 f"its authority is not in the broker's ssl.truststore ({detail})"
             )
-        case Cause.LOGIN_REFUSED if how.mechanism == "OAUTHBEARER":
+        case Obstacle.LOGIN_REFUSED if how.mechanism == "OAUTHBEARER":
             return f"the broker refuses the OAUTHBEARER token of kafka.sasl_oauth_*: {detail}"
-        case Cause.LOGIN_REFUSED:
+        case Obstacle.LOGIN_REFUSED:
             return (
                 f"the broker refuses the login by {how.mechanism}: wrong kafka.sasl_username ({how.username!r}) or "
                 f"wrong password in FAILSOFT_KAFKA__SASL_PASSWORD ({detail})"
             )
-        case Cause.MECHANISM_OFF:
+        case Obstacle.MECHANISM_OFF:
             return (
                 f"the listener does not offer kafka.sasl_mechanism {how.mechanism}"
                 + (f": it offers {detail}" if detail else "")
                 + "; set sasl_mechanism, or enable it on the broker (sasl.enabled.mechanisms)"
             )
-        case Cause.NO_TOKEN:
+        case Obstacle.NO_TOKEN:
             return f"no OAUTHBEARER token: {detail}"
-        case Cause.WRONG_ADVERTISED:
+        case Obstacle.WRONG_ADVERTISED:
             return (
                 f"this server answers, but the brokers that it names cannot be reached: {detail}; correct the broker's "
                 "advertised.listeners to addresses that its clients can reach"
             )
-        case Cause.OTHER:
+        case Obstacle.OTHER:
             return f"no connection by {_spoken(how)}: {detail}"
 
 

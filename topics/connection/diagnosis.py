@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import SaslHandShakeRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from failsoft.topics.connection.causes import PROTOCOLS, VAGUE, Cause, Finding, How, classify, finding
+from failsoft.topics.connection.causes import PROTOCOLS, VAGUE, Finding, How, Obstacle, classify, finding
 from failsoft.topics.connection.tls import PemContext
 
 CONNECT_MS = 3_000
@@ -89,12 +89,12 @@ async def _server(host: str, port: int, options: Mapping[str, Any]) -> Finding |
     tried = await asyncio.gather(*(_broker(*broker, options) for broker in brokers))
     if not brokers or None in tried:  # no broker yet: it has just started
         return None
-    network = [each for each in tried if each is not None and each.cause in (Cause.NO_BROKER, Cause.UNKNOWN_HOST)]
-    wrong = network or [each for each in tried if each is not None and each.cause is Cause.NO_ANSWER]
+    network = [each for each in tried if each is not None and each.cause in (Obstacle.NO_BROKER, Obstacle.UNKNOWN_HOST)]
+    wrong = network or [each for each in tried if each is not None and each.cause is Obstacle.NO_ANSWER]
     if not wrong:
         return tried[0]
     named = ", ".join(f"{each.where} ({each.cause.replace('_', ' ')})" for each in wrong)
-    return finding(Cause.WRONG_ADVERTISED, _where(host, port), how(options), named)
+    return finding(Obstacle.WRONG_ADVERTISED, _where(host, port), how(options), named)
 
 
 async def _broker(node: int, host: str, port: int, options: Mapping[str, Any]) -> Finding | None:
@@ -120,12 +120,12 @@ async def _look(host: str, port: int, options: Mapping[str, Any], vague: Finding
             connection = await _connect(host, port, spoken, LOOK_MS)
         except _FAILED as error:
             cause = classify(chain(error))
-            if cause in (Cause.NO_CLIENT_CERTIFICATE, Cause.CLIENT_CERTIFICATE_REFUSED) or (
+            if cause in (Obstacle.NO_CLIENT_CERTIFICATE, Obstacle.CLIENT_CERTIFICATE_REFUSED) or (
                 tls and ours.protocol == "SSL" and not ours.certfile and await _greets(host, port, options)
             ):
                 # It speaks TLS, and ends the connection when no certificate comes.
                 other = not ours.protocol.endswith("SSL")
-                wrong = Cause.WRONG_PROTOCOL if other else Cause.NO_CLIENT_CERTIFICATE
+                wrong = Obstacle.WRONG_PROTOCOL if other else Obstacle.NO_CLIENT_CERTIFICATE
                 return finding(wrong, vague.where, ours, "SSL" if other else "")
             continue
         try:
@@ -136,10 +136,10 @@ async def _look(host: str, port: int, options: Mapping[str, Any], vague: Finding
             connection.close()
         protocol = PROTOCOLS[tls, answer.error_code != ILLEGAL_SASL_STATE]
         if protocol != ours.protocol:
-            return finding(Cause.WRONG_PROTOCOL, vague.where, ours, protocol)
+            return finding(Obstacle.WRONG_PROTOCOL, vague.where, ours, protocol)
         if ours.mechanism and ours.protocol.startswith("SASL") and ours.mechanism not in answer.enabled_mechanisms:
             offered = ", ".join(answer.enabled_mechanisms)
-            return finding(Cause.MECHANISM_OFF, vague.where, ours, offered)
+            return finding(Obstacle.MECHANISM_OFF, vague.where, ours, offered)
         return vague
     return vague
 

@@ -39,7 +39,7 @@ class TokenUnavailable(KafkaError):  # type: ignore[misc]
     """The source of tokens gave none. A KafkaError, because aiokafka tries again after such an error only."""
 
 
-class Source(Protocol):
+class TokenSource(Protocol):
     """Where tokens come from."""
 
     def fetch(self) -> tuple[str, float | None]:
@@ -131,7 +131,7 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
 
     def __init__(
         self,
-        source: Source,
+        source: TokenSource,
         extensions: Mapping[str, str],
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,

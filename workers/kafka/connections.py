@@ -17,7 +17,7 @@ from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from failsoft.topics.connection import diagnosis
-from failsoft.topics.connection.causes import PASSING, VAGUE, Cause, Finding
+from failsoft.topics.connection.causes import PASSING, VAGUE, Finding, Obstacle
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class ConnectionWatch:
     def __init__(
         self,
         connection: Mapping[str, Any],
-        count: Callable[[Cause], None],
+        count: Callable[[Obstacle], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = {key: value for key, value in connection.items() if key != "bootstrap_servers"}
@@ -97,7 +97,9 @@ class ConnectionWatch:
         if said or now - failing.since < patience:
             return
         failing.logged, failing.said = now, found.cause
-        mend = f"; {_RESTART}" if found.cause is Cause.LOGIN_REFUSED and "sasl_plain_password" in self._options else ""
+        mend = (
+            f"; {_RESTART}" if found.cause is Obstacle.LOGIN_REFUSED and "sasl_plain_password" in self._options else ""
+        )
         log.error("no connection to Kafka for %.0f s (%s): %s%s", now - failing.since, found.cause, found.text, mend)
 
 
@@ -114,5 +116,5 @@ class _Failing:
     def __init__(self, since: float) -> None:
         self.since = since
         self.logged: float | None = None
-        self.said: Cause | None = None
+        self.said: Obstacle | None = None
         self.found: Finding | None = None

@@ -33,7 +33,7 @@ from failsoft.models.rollout.rollout import RollbackPolicy
 from failsoft.models.vetting.gate import Limits
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.schemas.model_version import ModelVersion
-from failsoft.topics.connection.causes import Cause
+from failsoft.topics.connection.causes import Obstacle
 from failsoft.topics.layout import Topology
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.execution.shared_calls import SharedCalls
@@ -368,7 +368,7 @@ def _count_restart(metrics: Metrics, key: str, why: str) -> None:
     metrics.add("failsoft_model_restarts_total", model=named.model, version=str(named.version), why=why)
 
 
-def _count_connection_failure(metrics: Metrics, cause: Cause) -> None:
+def _count_connection_failure(metrics: Metrics, cause: Obstacle) -> None:
     """Counts a connection to a broker that could not be set up; called on any thread."""
     metrics.add("failsoft_kafka_connection_failures_total", 1, cause=cause)
 

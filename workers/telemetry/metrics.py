@@ -24,7 +24,7 @@ from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.fleet.rollout import Trigger
 from failsoft.schemas.prediction import Source
-from failsoft.topics.connection.causes import Cause
+from failsoft.topics.connection.causes import Obstacle
 
 
 class MetricType(StrEnum):
@@ -227,7 +227,7 @@ TABLE: tuple[Definition, ...] = (
         MetricType.COUNTER,
         "Connections to brokers that could not be set up. docs/security.md has the causes.",
         ("cause",),
-        values={"cause": tuple(Cause)},
+        values={"cause": tuple(Obstacle)},
     ),
     Definition(
         "failsoft_last_progress_timestamp_seconds",

@@ -11,7 +11,7 @@ from aiokafka import client
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 
 from failsoft.topics.connection import diagnosis
-from failsoft.topics.connection.causes import Cause, Finding
+from failsoft.topics.connection.causes import Finding, Obstacle
 from failsoft.workers.kafka import connections
 from failsoft.workers.kafka.connections import EVERY, QUIET, ConnectionWatch
 
@@ -24,7 +24,7 @@ class Desk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: Exception | None = None
         self.now = 100.0
-        self.counted: list[Cause] = []
+        self.counted: list[Obstacle] = []
         monkeypatch.setattr(connections, "create_conn", self._create)
         self.watch = ConnectionWatch(OPTIONS, self.counted.append, lambda: self.now)
 
@@ -53,7 +53,7 @@ async def test_a_refusal_is_logged_at_once_and_then_seldom(desk: Desk, caplog: p
     ) == 1
     assert "start it again with the new one" in caplog.text
     await desk.fails(SaslAuthenticationFailed("no"), 2.0)
-    assert len(caplog.messages) == 2 and desk.counted == [Cause.LOGIN_REFUSED] * 4
+    assert len(caplog.messages) == 2 and desk.counted == [Obstacle.LOGIN_REFUSED] * 4
 
 
 async def test_a_restarting_broker_is_no_news(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
@@ -83,7 +83,7 @@ async def test_a_vague_error_is_looked_at_once_more(desk: Desk, monkeypatch: pyt
 
     async def explain(host: str, port: int, *_: Any) -> Finding:
         looks.append((host, port))
-        return Finding(Cause.WRONG_PROTOCOL, "a:1", "the listener speaks SASL_SSL")
+        return Finding(Obstacle.WRONG_PROTOCOL, "a:1", "the listener speaks SASL_SSL")
 
     monkeypatch.setattr(diagnosis, "explain", explain)
     closed = KafkaConnectionError("closed")
@@ -91,14 +91,14 @@ async def test_a_vague_error_is_looked_at_once_more(desk: Desk, monkeypatch: pyt
     for task in list(desk.watch._looking):
         await task
     await desk.fails(closed, 1.0)
-    assert looks == [("a", 1)] and desk.counted == [Cause.CLOSED, Cause.WRONG_PROTOCOL]
+    assert looks == [("a", 1)] and desk.counted == [Obstacle.CLOSED, Obstacle.WRONG_PROTOCOL]
 
 
 async def test_no_kafka_is_an_error_that_aiokafka_expects(desk: Desk) -> None:
     """A ValueError from an answer that is none of Kafka's would end aiokafka's tasks."""
     await desk.fails(ValueError("not Kafka"), raised=KafkaConnectionError)
     await desk.fails(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"))
-    assert desk.counted[0] is Cause.OTHER
+    assert desk.counted[0] is Obstacle.OTHER
 
 
 def test_it_replaces_what_aiokafkas_clients_call(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
