@@ -307,10 +307,6 @@ class Pipeline:
                 worker.signal(signal.SIGCONT)
             worker.kill()
 
-    def _environ(self) -> dict[str, str]:
-        """The environment without FAILSOFT_ variables, which would change the pipeline's settings, but for its own."""
-        return {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")} | dict(self.secrets)
-
     def logs(self) -> str:
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in self._log_files())
 

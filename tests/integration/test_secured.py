@@ -82,21 +82,21 @@ def pipeline(folder: Path, name: str, broker: SecuredBroker, listener: str, keys
         partitions=1,
         workers_bootstrap=broker.at(listener),
         kafka_lines=keys,
-        environ=environ,
+        secrets=environ,
     )
 
 
 def create(pipe: Pipeline) -> None:
     """Creates the pipeline's topics by its secured connection."""
     create_topic(pipe.bootstrap, pipe.inputs[0], pipe.partitions)
-    found = settings.load(pipe.file, pipe.environ)
+    found = settings.load(pipe.file, pipe.secrets)
     asyncio.run(admin.apply(found.connection(), wanted(found)))
 
 
 def refusal(pipe: Pipeline) -> tuple[int | None, str]:
     """The exit code and the message of a command that only connects."""
     try:
-        found = settings.load(pipe.file, pipe.environ)
+        found = settings.load(pipe.file, pipe.secrets)
         asyncio.run(admin.verify(found.connection(), wanted(found)))
     except (admin.KafkaUnreachable, Refused) as error:
         return error_codes.code_of(error), error_codes.message(error)

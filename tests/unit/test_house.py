@@ -64,9 +64,7 @@ FOLDERS = (
 # a file that is otherwise pure.
 SHELLS = {
     "topics/admin.py",  # calls the cluster
-    "topics/connection/diagnosis.py",  # connects to brokers to find out why clients cannot
-    "topics/connection/oauth.py",  # gets tokens
-    "topics/connection/tls.py",  # reads PEM files
+    *(f"topics/connection/{name}.py" for name in ("diagnosis", "oauth", "tls")),  # connect, get tokens, read PEM files
     "topics/embedded/broker.py",  # starts a broker
     "topics/embedded/filelock.py",  # locks a broker's data
     "topics/embedded/jars.py",  # downloads Kafka
@@ -134,8 +132,7 @@ ONLY = {
     "aiokafka.admin": {"topics/admin.py"},
     "aiokafka": {
         "topics/admin.py",
-        "topics/connection/diagnosis.py",  # connects as clients do, to keep the errors
-        "topics/connection/oauth.py",  # gives aiokafka tokens
+        *(f"topics/connection/{name}.py" for name in ("diagnosis", "oauth")),  # connect as clients do, give tokens
         "workers/kafka/connections.py",
         "workers/kafka/clients.py",  # creates the clients of the lanes
         "workers/lanes/lane.py",

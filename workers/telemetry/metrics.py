@@ -65,8 +65,7 @@ OUTCOMES = ("answered", "provisional", "corrected", "confirmed", "dead", "unchan
 REPLAYED = ("answered", "corrected", "retried", "dead", "unchanged")
 NO_REASON = "none"  # the label `reason` when there is none: Prometheus treats an empty label as a missing one
 
-_KINDS = tuple(Kind)
-_STATES = tuple(BreakerState)
+_KINDS, _STATES = tuple(Kind), tuple(BreakerState)
 # Dense around the goals (60 ms at the 99th percentile; commits of 9, 32 and 75 ms were measured), sparse up to the
 # 15 s after which the broker aborts a transaction.
 _COMMIT = (0.002, 0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
