@@ -118,3 +118,8 @@ class Names:
     def replayer_id(self) -> str:
         """The transactional id for replaying dead letters. It allows one replay at a time."""
         return f"{self.pipeline}.replayer"
+
+    @property
+    def operator_id(self) -> str:
+        """The transactional id for orders that move committed offsets. It allows one at a time."""
+        return f"{self.pipeline}.operator"

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from failsoft.workers.commands import breakers, dead, init, kafka, models, publish, tail, topics, worker
+from failsoft.workers.commands import breakers, dead, init, kafka, models, offsets, publish, tail, topics, worker
 from failsoft.workers.commands.context import Flags
 from failsoft.workers.commands.error_codes import INTERRUPTED, RootGroup
 
@@ -52,7 +52,7 @@ def root(
     ctx.obj = Flags(pipeline, debug)
 
 
-for group in (kafka, init, topics, worker, publish, tail, dead, breakers, models):
+for group in (kafka, init, topics, worker, offsets, publish, tail, dead, breakers, models):
     group.register(app)
 # The demo's folder is optional: without it there is no demo command.
 if find_spec("failsoft.workers.demo.command") is not None:

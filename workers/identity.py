@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-RESERVED = "replayer"
-"""A worker's transactional id is ``<pipeline>.<id>``, and that of ``failsoft dead replay`` ends so."""
+RESERVED = {"replayer": "replays of dead letters", "operator": "orders that move offsets"}
+"""A worker's transactional id is ``<pipeline>.<id>``, and those of ``failsoft dead replay`` and ``offsets`` end so."""
 
 _VALID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _SLOTS = 1024
@@ -58,8 +58,8 @@ def claim(pipeline: str, worker_id: str | None) -> Identity:
     if worker_id is not None:
         if not _VALID.fullmatch(worker_id):
             raise InvalidId(f"--id {worker_id!r}: use 1 to 200 letters, digits, '.', '_' and '-'")
-        if worker_id.rpartition(".")[2] == RESERVED:
-            raise InvalidId(f"--id {worker_id!r}: replays of dead letters have this id; choose another")
+        if (taken := RESERVED.get(worker_id.rpartition(".")[2])) is not None:
+            raise InvalidId(f"--id {worker_id!r}: {taken} have this id; choose another")
         found = _try(pipeline, worker_id)
         if found is None:
             raise DuplicateId(f"a worker of {pipeline} with --id {worker_id} is already running on this machine")

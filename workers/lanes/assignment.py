@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,6 @@ from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.kafka.fetcher import Fetcher
 from failsoft.workers.kafka.list_offsets import list_offsets
 from failsoft.workers.kafka.membership import Membership
-from failsoft.workers.kafka.stable_offsets import stable_offsets
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
 from failsoft.workers.lanes.committer import COMMIT_TIMEOUT, Committer
 from failsoft.workers.lanes.deps import Deps
@@ -30,6 +29,7 @@ from failsoft.workers.lanes.inbox import Inbox
 from failsoft.workers.lanes.inbox_bounds import FETCHED_BYTES, inbox_bound, ladder_bound
 from failsoft.workers.lanes.keeper import Keeper
 from failsoft.workers.lanes.lane import Lane
+from failsoft.workers.lanes.openings import start_offsets
 from failsoft.workers.lanes.rebalance_listener import RebalanceListener
 from failsoft.workers.lanes.stage import Stage
 from failsoft.workers.lanes.start_offsets import StartOffsets
@@ -143,7 +143,8 @@ class Lanes(Service):  # type: ignore[misc]
         self.add_future(self._beats())  # tasks begin after this method, and joining may take minutes
         self._producer = await self._clients.start_producer()
         await self._producer.load(self._outputs)
-        self._fetcher = await self._clients.start_fetcher(self._topics, self._deliver, self._cannot_fetch, self._full)
+        known = list(dict.fromkeys([*self._topics, *self._outputs]))
+        self._fetcher = await self._clients.start_fetcher(known, self._deliver, self._cannot_fetch, self._full)
         if self._draining:
             return
         d = self._deps
@@ -266,8 +267,8 @@ class Lanes(Service):  # type: ignore[misc]
             if missing:
                 raise Fatal(f"lane {index} was assigned without partition {index} of {', '.join(sorted(missing))}")
         self._committer.member = self._membership.member()
-        start = StartOffsets(self._stable_offsets, self._earliest)
-        plan = self._deps.plan
+        client, group, plan = self._fetcher.client, self._clients.group, self._deps.plan
+        start = start_offsets(client, group, self._outputs, self._deps, self._committer.positions)
         ladder = {*plan.rungs, plan.replay}
         bound = inbox_bound(len(by_index), len(set(self._topics) - ladder), len(ladder))
         for index, tps in by_index.items():
@@ -347,16 +348,6 @@ class Lanes(Service):  # type: ignore[misc]
         """Let the lane of ``tp`` stop with ``error``."""
         if keeper := self._keepers.get(tp.partition):
             keeper.lane.inbox.fail(error)
-
-    async def _stable_offsets(
-        self, tps: Set[TopicPartition]
-    ) -> tuple[Mapping[TopicPartition, tuple[int, str]], Set[TopicPartition]]:
-        assert self._fetcher is not None
-        return await stable_offsets(self._fetcher.client, self._clients.group, tps)
-
-    async def _earliest(self, tps: Set[TopicPartition]) -> Mapping[TopicPartition, int]:
-        assert self._fetcher is not None
-        return await list_offsets(self._fetcher.client, list(tps), "earliest")
 
     # --- the end --------------------------------------------------------------------------------------------------
 

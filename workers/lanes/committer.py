@@ -21,6 +21,7 @@ from failsoft.topics.routing import OutgoingRecord
 from failsoft.workers.execution.batch_size import LARGEST
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, compressed_batch, new_batch, pack
+from failsoft.workers.lanes.lane_positions import LanePositions
 from failsoft.workers.lanes.start_offsets import OffsetAndMetadata
 
 COMMIT_TIMEOUT = 12.0
@@ -94,6 +95,7 @@ class Committer:
 
     Attributes:
         member: who commits; set when partitions are assigned, None while there are none.
+        positions: what the outputs say about how far each lane has come.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Committer:
         self._room.set()
         self._wake = asyncio.Event()
         self.member: GroupMember | None = None
+        self.positions = LanePositions(exactly_once)
 
     def hand(self, unit: Unit) -> None:
         """Take ``unit`` into the next transaction."""
@@ -162,24 +165,46 @@ class Committer:
         began = self._clock()
         for unit in units:
             _complete(unit.begun)
-        offsets = {tp: offset for unit in units for tp, offset in unit.offsets.items()}
+        offsets, moved = self._offsets(units)
+        outputs = self._outputs(units, moved)
         try:
-            await asyncio.wait_for(self._producer.commit(self._outputs(units), offsets, self.member), COMMIT_TIMEOUT)
+            await asyncio.wait_for(self._producer.commit(outputs, offsets, self.member), COMMIT_TIMEOUT)
         except TimeoutError:
             trouble = self._producer.trouble or "a broker has not answered"
             raise TimeoutError(f"a commit took over {COMMIT_TIMEOUT:g} s: {trouble}") from None
         self._observe(self._clock() - began)
+        for lane, at in moved.items():
+            self.positions.committed(lane, at)
         for unit in units:
             unit.committed()
             _complete(unit.done)
 
-    def _outputs(self, units: list[Unit]) -> Outputs:
+    def _offsets(
+        self, units: list[Unit]
+    ) -> tuple[dict[TopicPartition, OffsetAndMetadata], Mapping[int, Mapping[str, int]]]:
+        """The offsets to commit, with their metadata; and the same offsets by lane and topic."""
+        offsets: dict[TopicPartition, OffsetAndMetadata] = {}
+        moved: dict[int, dict[str, int]] = {}
+        for unit in units:
+            at = moved.setdefault(unit.lane, {})
+            for tp, (offset, metadata) in unit.offsets.items():
+                offsets[tp] = offset, self.positions.metadata(unit.lane, tp.topic, offset, metadata)
+                at[tp.topic] = offset
+        return offsets, moved
+
+    def _outputs(self, units: list[Unit], moved: Mapping[int, Mapping[str, int]]) -> Outputs:
         """The rows of all units, as few record batches of each partition. Their timestamp is the time of writing."""
         rows: dict[TopicPartition, list[OutgoingRecord]] = {}
         for unit in units:
-            placed = ((TopicPartition(topic, unit.lane), found) for topic, found in unit.rows)
-            for tp, found in chain(placed, unit.elsewhere.items()):
+            read = {tp.topic for tp in unit.offsets}
+            for topic, written in unit.rows:
+                tp, found = TopicPartition(topic, unit.lane), self.positions.marked(unit.lane, written, read)
                 rows[tp] = rows[tp] + found if tp in rows else found
+        for tp, found in rows.items():
+            rows[tp] = self.positions.stamped(tp.partition, found, moved[tp.partition])
+        for unit in units:
+            for tp, moving in unit.elsewhere.items():
+                rows[tp] = rows[tp] + moving if tp in rows else moving
         now_ms = int(self._wall() * 1000)
         return [(tp, pack(self._make, found, now_ms, self._squeeze)) for tp, found in rows.items()]
 

@@ -10,6 +10,7 @@ from aiokafka import TopicPartition
 
 from failsoft.schemas.backoff import doubled
 from failsoft.workers.lanes.lane import Lane
+from failsoft.workers.lanes.stage import Stage
 from failsoft.workers.lanes.trouble import Cause, LaneTrouble
 
 BACKOFF = (0.5, 15.0)
@@ -81,11 +82,16 @@ class Keeper:
                 why = "the partition has no leader: the brokers with its replicas are away"
                 self._note(LaneTrouble(Cause.NO_LEADER, tp, None, why, "it goes on when one of them is back"))
                 return
-        elif self.trouble.cause is Cause.NO_LEADER:
-            if self.trouble.tp not in without_leader:
-                self._note(None)
-        elif self.lane.has_passed(self.trouble.tp, self.trouble.offset):
+        elif self.trouble.tp not in without_leader and self._is_past(self.trouble):
             self._note(None)
+
+    def _is_past(self, trouble: LaneTrouble) -> bool:
+        """Whether the present lane has come past ``trouble``. One without an offset kept the lane from opening, or is
+        of a partition without a leader.
+        """
+        if trouble.offset is None:
+            return self.lane.stage not in (Stage.OPENING, Stage.STOPPED)
+        return self.lane.has_passed(trouble.tp, trouble.offset)
 
     def _note(self, trouble: LaneTrouble | None) -> None:
         """Remember the trouble, and tell of it unless it is the same as before."""

@@ -105,9 +105,10 @@ def test_an_invalid_name_is_refused_with_the_rule(name: str) -> None:
 def test_each_worker_and_the_replayer_have_their_own_transactional_id() -> None:
     """Two producers with the same id would fence each other, so no worker may have the replayer's."""
     names = Names("loans")
-    ids = [*(names.transactional_id(f"host-{i}") for i in range(12)), names.replayer_id]
+    ids = [*(names.transactional_id(f"host-{i}") for i in range(12)), names.replayer_id, names.operator_id]
     assert ids[:2] == ["loans.host-0", "loans.host-1"] and len(set(ids)) == len(ids)
-    assert names.transactional_id(RESERVED) == names.replayer_id
-    for worker_id in (RESERVED, f"eu.{RESERVED}"):  # the second one is the replayer of the pipeline loans.eu
-        with pytest.raises(InvalidId, match="replays of dead letters"):
-            claim("loans", worker_id)
+    assert {*map(names.transactional_id, RESERVED)} == {names.replayer_id, names.operator_id}
+    for taken, by in RESERVED.items():
+        for worker_id in (taken, f"eu.{taken}"):  # the second one is that of the pipeline loans.eu
+            with pytest.raises(InvalidId, match=by):
+                claim("loans", worker_id)

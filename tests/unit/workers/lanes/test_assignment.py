@@ -15,6 +15,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from failsoft.topics.names import Names
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes import assignment as module
 from failsoft.workers.lanes.assignment import ENOUGH_BYTES, LOOK_EVERY, STOPPED_FOR, Fatal, Lanes
@@ -74,8 +75,10 @@ def fatal() -> list[BaseException]:
 @pytest.fixture
 async def lanes(monkeypatch: pytest.MonkeyPatch, fatal: list[BaseException]) -> Lanes:
     monkeypatch.setattr(module, "Lane", SlowLane)
-    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=SimpleNamespace(rungs={"retry": 5.0}, replay="replay")))
-    found = Lanes(TOPICS, ["scored"], cast(Any, None), deps, fatal.append, lambda _: None, lambda *_: None)
+    plan = SimpleNamespace(rungs={"retry": 5.0}, replay="replay")
+    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=plan, names=Names("loans"), exactly_once=True))
+    clients = cast(Any, SimpleNamespace(group="loans"))
+    found = Lanes(TOPICS, ["scored"], clients, deps, fatal.append, lambda _: None, lambda *_: None)
     found._membership, found._fetcher, found._producer = (cast(Any, Client()) for _ in range(3))
     found._committer = Committer(cast(Any, found._producer), True, lambda: 0.0, lambda: 0.0, lambda _: None)
     return found

@@ -14,6 +14,7 @@ from failsoft.workers.kafka.chunk import Unreadable
 from failsoft.workers.kafka.partition_errors import OFFSET_OUT_OF_RANGE, UNKNOWN_TOPIC_OR_PARTITION, partition_error
 from failsoft.workers.lanes import keeper as module
 from failsoft.workers.lanes.keeper import Keeper
+from failsoft.workers.lanes.stage import Stage
 from failsoft.workers.lanes.trouble import Cause, LaneTrouble, trouble_of
 from tests.kafka import eventually
 
@@ -25,7 +26,7 @@ class StubLane:
     """A lane that raises ``error``, or runs until it is closed."""
 
     def __init__(self, error: Exception | None) -> None:
-        self.error, self.is_past = error, False
+        self.error, self.is_past, self.stage = error, False, Stage.FETCHING
         self.closed = asyncio.Event()
 
     async def run(self) -> None:

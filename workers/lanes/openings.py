@@ -1,0 +1,42 @@
+"""Puts together what lanes need to begin: the group's offsets, the survey of their partitions, and their positions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+
+from aiokafka.client import AIOKafkaClient
+
+from failsoft.schemas import positions
+from failsoft.workers.kafka.stable_offsets import stable_offsets
+from failsoft.workers.lanes.deps import Deps
+from failsoft.workers.lanes.lane_positions import LanePositions
+from failsoft.workers.lanes.start_offsets import StartOffsets
+from failsoft.workers.lanes.survey import LaneStanding, Survey
+
+
+def start_offsets(
+    client: AIOKafkaClient, group: str, outputs: Sequence[str], deps: Deps, lanes: LanePositions
+) -> StartOffsets:
+    """The start offsets of all lanes of one assignment.
+
+    Args:
+        client: a client that is connected to the cluster and knows the topics.
+        group: the consumer group.
+        outputs: the topics that lanes write to.
+        deps: what the lanes share.
+        lanes: told where each lane begins.
+    """
+    scored = deps.names.scored
+    survey = Survey(client, scored, [topic for topic in outputs if topic != scored], deps.exactly_once)
+    ladder = (*deps.plan.rungs, deps.plan.replay)
+    return StartOffsets(partial(stable_offsets, client, group), survey.look, partial(_opened, lanes, ladder))
+
+
+def _opened(lanes: LanePositions, ladder: Collection[str], index: int, stands: LaneStanding) -> None:
+    """Keep the positions of the topics that the lane does not read, and of the others those of the present topics."""
+    known = stands.memory.committed
+    kept = {key: at for key, at in known.items() if positions.topic_of(key) not in stands.keys}
+    begin = {stands.keys[tp.topic]: max(each.next, each.before or 0) for tp, each in stands.standings.items()}
+    rewinds = {tp.topic: each.rewind for tp, each in stands.standings.items() if each.rewind is not None}
+    lanes.opened(index, kept | begin, stands.keys, rewinds, ladder)

@@ -1,0 +1,147 @@
+"""Finds out where the partitions of lanes stand: bounds of their logs, ids of their topics, and what was answered.
+
+A few requests to each broker for all lanes that open together, and one read of the end of each output partition. A
+partition that cannot be asked now, or that fails, concerns its lane alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import BrokerResponseError, KafkaError
+
+from failsoft.schemas import positions
+from failsoft.schemas.record import Record
+from failsoft.workers.kafka.log_tail import Answered, Bounds, last_records, log_bounds
+from failsoft.workers.kafka.topic_ids import topic_ids
+from failsoft.workers.lanes.standing import Memory, Standing, Tail
+from failsoft.workers.lanes.trouble import Cause, LaneTrouble, trouble_of
+
+Committed = Mapping[TopicPartition, tuple[int, str]]
+"""Committed offsets and their metadata. Partitions without one are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStanding:
+    """One lane.
+
+    Attributes:
+        standings: its partitions.
+        memory: what its outputs remember.
+        keys: of its topics, by topic (``positions.key``).
+    """
+
+    standings: Mapping[TopicPartition, Standing]
+    memory: Memory
+    keys: Mapping[str, str]
+
+    def trouble(self) -> LaneTrouble | None:
+        """Why the lane may not read on, or None. It names one partition, and how many others are wrong too."""
+        wrong = [(tp, each) for tp, each in self.standings.items() if each.state.is_wrong]
+        if not wrong:
+            return None
+        tp, first = wrong[0]
+        more = f" (and {len(wrong) - 1} more of its partitions: see failsoft offsets show)" if len(wrong) > 1 else ""
+        return LaneTrouble(
+            _CAUSES.get(first.state, Cause.OUT_OF_RANGE), tp, first.committed, first.why + more, first.mend
+        )
+
+
+_CAUSES = {"missing": Cause.OFFSETS_MISSING, "behind": Cause.OFFSETS_BEHIND}
+
+
+@dataclass(slots=True)
+class Looked:
+    """The lanes that could be looked at.
+
+    Attributes:
+        lanes: where they stand, by partition index.
+        refused: why others cannot be told, by partition index.
+        waits: partitions that cannot be asked now: they have no leader, or it does not answer.
+    """
+
+    lanes: dict[int, LaneStanding] = field(default_factory=dict)
+    refused: dict[int, LaneTrouble] = field(default_factory=dict)
+    waits: dict[int, TopicPartition] = field(default_factory=dict)
+
+
+class Survey:
+    """Looks at lanes.
+
+    Args:
+        client: a client that is connected to the cluster.
+        scored: the topic of the answers.
+        others: the other topics that lanes write to: the dead letters and the rungs.
+        exactly_once: outputs and offsets commit together.
+    """
+
+    def __init__(self, client: AIOKafkaClient, scored: str, others: Sequence[str], exactly_once: bool) -> None:
+        self._client, self._scored, self._others, self._exactly_once = client, scored, others, exactly_once
+
+    async def look(self, lanes: Mapping[int, Collection[TopicPartition]], committed: Committed) -> Looked:
+        """Where ``lanes`` stand, each with the partitions that it reads, given the group's committed offsets.
+
+        The offsets must have been read before, and be final: then no answer can be written after them but by their
+        owner.
+        """
+        looked = Looked()
+        read = [tp for tps in lanes.values() for tp in tps]
+        written = [TopicPartition(topic, lane) for lane in lanes for topic in (self._scored, *self._others)]
+        try:
+            ids = await topic_ids(self._client, sorted({tp.topic for tp in read}))
+        except KafkaError as error:
+            if not isinstance(error, BrokerResponseError):  # no answer: ask again
+                return Looked(waits={lane: next(iter(tps)) for lane, tps in lanes.items()})
+            ids = {}  # one topic may not be seen: the next requests say which, for the lanes concerned
+        bounds = await log_bounds(self._client, read, read_committed=False)
+        ends = await log_bounds(self._client, written, read_committed=True)
+        tails = await last_records(self._client, ends.found, _tail)
+        for lane, tps in lanes.items():
+            outputs = [tp for tp in written if tp.partition == lane]
+            if (waits := _unanswered(bounds, tps) or _unanswered(ends, outputs) or _unanswered(tails, outputs)) is None:
+                looked.lanes[lane] = self._standing(lane, tps, ids, committed, bounds.found, ends.found, tails.found)
+            elif isinstance(waits, LaneTrouble):
+                looked.refused[lane] = waits
+            else:
+                looked.waits[lane] = waits
+        return looked
+
+    def _standing(
+        self,
+        lane: int,
+        tps: Collection[TopicPartition],
+        ids: Mapping[str, str | None],
+        committed: Committed,
+        bounds: Mapping[TopicPartition, Bounds],
+        ends: Mapping[TopicPartition, Bounds],
+        tails: Mapping[TopicPartition, Tail],
+    ) -> LaneStanding:
+        found = []
+        for topic in (self._scored, *self._others):
+            tp = TopicPartition(topic, lane)
+            tail = tails[tp]
+            emptied = ends[tp][0] > 0 and tail.positions is None and not tail.origins
+            found.append(Tail(tail.positions, tail.origins, emptied))
+        memory = Memory.of(found[0], found[1:], self._exactly_once)
+        standings = {tp: Standing.of(tp, ids.get(tp.topic), committed.get(tp), memory, bounds[tp]) for tp in tps}
+        keys = {tp.topic: positions.key(tp.topic, ids.get(tp.topic)) for tp in tps}
+        return LaneStanding(standings, memory, keys)
+
+
+def _tail(records: Sequence[Record]) -> Tail:
+    return Tail.of(records)
+
+
+def _unanswered(answered: Answered[Any], tps: Collection[TopicPartition]) -> LaneTrouble | TopicPartition | None:
+    """The first of ``tps`` that was not answered, as a trouble if it never will be."""
+    for tp in tps:
+        if (error := answered.refused.get(tp)) is not None:
+            trouble = trouble_of(error)
+            if trouble is None:
+                raise error
+            return trouble
+    return next((tp for tp in tps if tp not in answered.found), None)

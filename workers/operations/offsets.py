@@ -1,0 +1,239 @@
+"""Reads where a pipeline's partitions stand, and moves committed offsets on an operator's order.
+
+An order commits the offset and the alert that is its history in one transaction, without a generation of the group: so
+it works while workers run, whose stopped lanes read the new offset when they try again. It is sure only for a partition
+that no lane reads: one whose lane is stopped, or that no member of the group has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+
+from failsoft.schemas.fleet.breaker import Alert
+from failsoft.schemas.wire import Malformed
+from failsoft.topics import admin
+from failsoft.workers.kafka import topic_reader
+from failsoft.workers.kafka.chunk import Chunk, Unreadable
+from failsoft.workers.kafka.list_offsets import list_offsets
+from failsoft.workers.kafka.log_tail import batch_at, log_bounds
+from failsoft.workers.kafka.member import GroupMember
+from failsoft.workers.kafka.produce_batches import BATCH_BYTES, compressed_batch, new_batch, pack
+from failsoft.workers.kafka.stable_offsets import stable_offsets
+from failsoft.workers.kafka.transactional_producer import TransactionalProducer
+from failsoft.workers.lanes.survey import Survey
+from failsoft.workers.operations.offset_view import LOST, MOVED, Move, OffsetRow, OrderRefused, UnreadableBatch
+from failsoft.workers.settings import Settings
+
+REQUEST_TIMEOUT_MS = 10_000
+
+TRANSACTION_TIMEOUT_MS = 8_000
+"""The broker aborts an order's transaction of this age, if the command dies in it."""
+
+STABLE_WITHIN = 10.0
+"""Seconds for offsets that open transactions may still change. A worker's last for some milliseconds."""
+
+AWAY_WITHIN = 15.0
+"""Seconds to wait for the members of the group to be gone. A worker that was stopped is a static member, which the
+group keeps for its session of 6 s."""
+
+AGAIN_AFTER = 0.05
+AT_ONCE = 8  # partitions whose next batch is read at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetDesk:
+    """What an order needs.
+
+    Attributes:
+        pipeline: the pipeline's settings.
+        client: a connected client.
+        partitions: the number of partitions of each topic that workers read.
+    """
+
+    pipeline: Settings
+    client: AIOKafkaClient
+    partitions: Mapping[str, int]
+
+    @property
+    def ladder(self) -> frozenset[str]:
+        """The topics that are the pipeline's own: its rungs and the replay topic."""
+        return frozenset(self.partitions) - frozenset(self.pipeline.input.topics)
+
+    async def look(self) -> list[OffsetRow]:
+        """Every partition that workers read, by topic and number."""
+        p = self.pipeline
+        rungs = [p.names.retry(delay) for delay in p.retry.delays]
+        survey = Survey(self.client, p.names.scored, [p.names.dead, *rungs], p.guarantee == "exactly_once")
+        count = max(self.partitions.values())
+        lanes = {i: [TopicPartition(t, i) for t, n in self.partitions.items() if i < n] for i in range(count)}
+        every = [tp for tps in lanes.values() for tp in tps]
+        # Answers first, then offsets, then the logs' ends: a lane that runs meanwhile is never behind its answers.
+        looked = await survey.look(lanes, {})
+        committed = await self._committed(every)
+        bounds = (await log_bounds(self.client, every, read_committed=False)).found
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def row(tp: TopicPartition) -> OffsetRow:
+            lane = looked.lanes.get(tp.partition)
+            if lane is None or tp not in bounds:
+                refused = looked.refused.get(tp.partition)
+                why = f"cannot be told: {refused or 'a partition of its lane has no leader'}"
+                return OffsetRow(tp.topic, tp.partition, None, unknown=why)
+            standing = lane.standings[tp].at(committed.get(tp), bounds[tp])
+            unreadable = None
+            if not standing.state.is_wrong and standing.lag:
+                async with gate:
+                    unreadable = await self._unreadable(tp, standing.next)
+            return OffsetRow(tp.topic, tp.partition, standing, unreadable)
+
+        return list(await asyncio.gather(*map(row, sorted(every))))
+
+    async def _committed(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
+        """The committed offsets, when no open transaction can change them any more; those before it if one lasts."""
+        found: dict[TopicPartition, tuple[int, str]] = {}
+        left, deadline = set(tps), time.monotonic() + STABLE_WITHIN
+        while left:
+            wait = time.monotonic() < deadline
+            stable, unstable = await stable_offsets(self.client, self.pipeline.names.group, left, require_stable=wait)
+            found |= stable
+            left = set(unstable)
+            if left:
+                await asyncio.sleep(AGAIN_AFTER)
+        return found
+
+    async def _unreadable(self, tp: TopicPartition, offset: int) -> UnreadableBatch | None:
+        """The batch at ``offset``, if it cannot be read."""
+        part = await batch_at(self.client, tp, offset)
+        if part is None or part.error or not part.records:
+            return None
+        try:
+            Chunk(tp, offset, part.records, part.aborted).take(1)
+        except Unreadable as error:
+            return UnreadableBatch(error.offset, _batch_end(part.records, error.offset), error.why)
+        return None
+
+    async def offsets_at(self, tps: Collection[TopicPartition], when: str | int) -> dict[TopicPartition, int]:
+        """The first offset of each partition ("earliest"), its end ("latest"), or that of its first record at or after
+        a time (epoch milliseconds).
+        """
+        if isinstance(when, int):
+            found = await list_offsets(self.client, tps, when)
+            ends = await list_offsets(self.client, tps, "latest", read_committed=False)
+            return {tp: at if at >= 0 else ends[tp] for tp, at in found.items()}
+        return await list_offsets(
+            self.client, tps, "earliest" if when == "earliest" else "latest", read_committed=False
+        )
+
+    async def wait_until_unread(self, rows: Sequence[OffsetRow]) -> None:
+        """Return when no lane reads the partitions: they are in trouble, or no member of the group has them.
+
+        Raises OrderRefused after AWAY_WITHIN seconds.
+        """
+        left = [row for row in rows if not row.is_wrong]
+        deadline = time.monotonic() + AWAY_WITHIN
+        async with admin.connect(self.pipeline.connection()) as client:
+            for row in left:
+                ask = partial(admin.assigned, client, self.pipeline.names.group, row.topic, row.partition)
+                while (member := await ask()) is not None:
+                    if time.monotonic() > deadline:
+                        raise OrderRefused(
+                            f"{row.place}: the worker {member} reads it: stop the pipeline's workers first"
+                        )
+                    await asyncio.sleep(10 * AGAIN_AFTER)
+
+    async def commit(self, moves: Sequence[Move], alerts: Sequence[Alert]) -> None:
+        """Commit ``moves`` and write ``alerts``, all or nothing.
+
+        Raises OrderRefused if an offset has moved since it was looked at.
+        """
+        names = self.pipeline.names
+        offsets = {TopicPartition(m.row.topic, m.row.partition): (m.to, m.metadata) for m in moves}
+        client = await _client(self.pipeline)
+        producer = TransactionalProducer(client, names.operator_id, TRANSACTION_TIMEOUT_MS)
+        try:
+            await producer.start()
+            now = await self._committed(list(offsets))
+            for move in moves:
+                was = move.row.standing.committed if move.row.standing is not None else None
+                at = now.get(TopicPartition(move.row.topic, move.row.partition))
+                if (at[0] if at is not None else None) != was:
+                    raise OrderRefused(f"{move.row.place}: its offset moves ({was}, now {at}): a worker reads it")
+            told = [(alert.key.encode(), alert.to_bytes(), list[tuple[str, bytes | None]]()) for alert in alerts]
+            make, squeeze = partial(new_batch, True), partial(compressed_batch, BATCH_BYTES, True)
+            batches = pack(make, told, int(time.time() * 1000), squeeze)
+            nobody = GroupMember(names.group, -1, "", None)
+            await producer.commit([(TopicPartition(names.alerts, 0), batches)], offsets, nobody)
+        finally:
+            await producer.stop()
+
+
+@asynccontextmanager
+async def desk(pipeline: Settings) -> AsyncIterator[OffsetDesk]:
+    """Connects. Raises KafkaUnreachable, or NoSuchTopic for a topic of the pipeline that does not exist."""
+    names = pipeline.names
+    read = [*pipeline.input.topics, *(names.retry(delay) for delay in pipeline.retry.delays), names.replay]
+    async with admin.connect(pipeline.connection()) as client:
+        described = {d["topic"]: d for d in await client.describe_topics([*read, names.scored, names.dead])}
+    for topic, found in described.items():
+        if found["error_code"] or not found["partitions"]:
+            raise topic_reader.NoSuchTopic(f"{topic}: no such topic; see: failsoft topics show")
+    connected = await _client(pipeline)
+    try:
+        await connected.set_topics(list(described))
+        yield OffsetDesk(pipeline, connected, {topic: len(described[topic]["partitions"]) for topic in read})
+    finally:
+        await connected.close()
+
+
+async def told(pipeline: Settings) -> list[Alert]:
+    """The alerts of orders that moved offsets, and of records that were lost."""
+    found: list[Alert] = []
+    async with topic_reader.reader(pipeline, pipeline.names.alerts) as reader:
+        bounds = await reader.bounds()
+        async with aclosing(reader.until(bounds)) as batches:
+            async for records in batches:
+                for record in records:
+                    try:
+                        alert = Alert.parse(record.value)
+                    except Malformed:
+                        continue  # another program wrote it
+                    if alert.name in (LOST, MOVED):
+                        found.append(alert)
+    return found
+
+
+def new_id() -> str:
+    """A new rewind's id; ids sort by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+async def _client(pipeline: Settings) -> AIOKafkaClient:
+    options = {"client_id": "failsoft-offsets", "request_timeout_ms": REQUEST_TIMEOUT_MS}
+    client = AIOKafkaClient(**pipeline.connection(), **options)
+    await client.bootstrap()
+    return client
+
+
+def _batch_end(raw: bytes, offset: int) -> int | None:
+    """The offset after the batch with ``offset``, from the headers of the batches; None if they cannot be right."""
+    at = 0
+    while len(raw) - at >= 61:  # the size of a batch's header
+        base = int.from_bytes(raw[at : at + 8], "big", signed=True)
+        length = int.from_bytes(raw[at + 8 : at + 12], "big", signed=True)
+        end = base + int.from_bytes(raw[at + 23 : at + 27], "big", signed=True) + 1
+        if length < 49 or end <= base:
+            return None
+        if end > offset:
+            return end if base <= offset else None
+        at += 12 + length
+    return None
