@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from failsoft.schemas import letter_id
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.letter_id import LetterId
+from failsoft.schemas.positions import REWIND
 from failsoft.schemas.record import CONTROL_PREFIX, Header, Origin, Record, own_headers
 
 MAX_MESSAGE = 500
@@ -42,6 +43,7 @@ class Attempt:
         crashes: how often the model's process died while this event was in flight.
         letter: the dead letter whose replay this is; None if the event was not replayed.
         died_ms: of a dead letter: when it was written (epoch milliseconds), which is where its record is found.
+        rewind: the rewind that read the event again, if one did.
     """
 
     number: int
@@ -57,6 +59,7 @@ class Attempt:
     crashes: int = 0
     letter: LetterId | None = None
     died_ms: int | None = None
+    rewind: str | None = None
 
     @property
     def provisional(self) -> bool:
@@ -113,6 +116,8 @@ class Attempt:
             result.append(("failsoft-letter", str(self.letter).encode()))
         if self.died_ms is not None:
             result.append(("failsoft-died-ms", b"%d" % self.died_ms))
+        if self.rewind is not None:
+            result.append((REWIND, self.rewind.encode()))
         return result
 
     def dead_headers(self, group: str) -> list[Header]:
@@ -162,6 +167,7 @@ def parse(headers: Sequence[Header]) -> Attempt | Failure:
             crashes=_number(values, "failsoft-crashes") if "failsoft-crashes" in values else 0,
             letter=_letter(values) if "failsoft-letter" in values else None,
             died_ms=_number(values, "failsoft-died-ms") if "failsoft-died-ms" in values else None,
+            rewind=_text(values, REWIND) if REWIND in values else None,
         )
     except _BadHeader as e:
         return Failure(Kind.BAD_HEADER, str(e))

@@ -10,6 +10,7 @@ from typing import Any
 from failsoft.schemas.attempt import MAX_MESSAGE
 from failsoft.schemas.event import MAX_ID, Envelope
 from failsoft.schemas.failure import Kind
+from failsoft.schemas.positions import POSITIONS, REWIND
 from failsoft.schemas.prediction import Source
 
 Document = dict[str, Any]
@@ -26,6 +27,20 @@ _TIME: Document = {
     # Most validators ignore "format" by default; the pattern covers those.
     "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$",
 }
+
+_LOG_HEADERS: Document = {
+    POSITIONS: {
+        "type": "string",
+        "description": "On the last record that a transaction writes to a partition: a JSON object with the offset up "
+        "to which the lane has answered each topic. It takes some 50 bytes a topic, beside the other headers.",
+    },
+    REWIND: {
+        "type": "string",
+        "minLength": 1,
+        "description": "The rewind that read the event again: the id that `failsoft offsets rewind` prints.",
+    },
+}
+"""Headers of the answers, retries and dead letters that tell how they came to be in the log."""
 
 
 def event_schema(envelope: Envelope = EXAMPLE) -> Document:
@@ -125,6 +140,11 @@ def scored_schema() -> Document:
         },
         "event_time": _TIME,
         "scored_at": _TIME,
+        "rewind": {
+            "description": "Only where a rewind (`failsoft offsets rewind`) read the event again: its id.",
+            "type": "string",
+            "minLength": 1,
+        },
     }
     whole: Document = {"properties": {"degraded": {"const": False}, "reason": {"const": None}}}
     degraded: Document = {"properties": {"degraded": {"const": True}, "reason": {"type": "string"}}}
@@ -137,7 +157,7 @@ def scored_schema() -> Document:
         "description": "An answer. To keep one per event, take the record of the highest revision for each event_id.",
         "type": "object",
         "properties": properties,
-        "required": [name for name in properties if name != "members"],
+        "required": [name for name in properties if name not in ("members", "rewind")],
         "additionalProperties": False,
         "if": {"properties": {"source": {"const": str(Source.PRIMARY)}}},
         "then": {"allOf": [whole, final, alone]},
@@ -209,6 +229,7 @@ def headers_schema(*, due: bool = False, dead: bool = False) -> Document:
             "description": "The dead letter that was replayed: `<topic id>/<partition>:<offset>` of its record. The id "
             "is absent where the brokers give topics none.",
         },
+        **_LOG_HEADERS,
     }
     if dead:
         optional["failsoft-died-ms"] = {**number, "description": "When the letter was written (epoch milliseconds)."}
@@ -235,4 +256,4 @@ def scored_headers_schema() -> Document:
         name: {"type": "string", "description": "Copied from the event (W3C Trace Context)."}
         for name in ("traceparent", "tracestate")
     }
-    return {"type": "object", "properties": properties | trace, "required": list(properties)}
+    return {"type": "object", "properties": properties | trace | _LOG_HEADERS, "required": list(properties)}

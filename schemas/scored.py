@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Kind
+from failsoft.schemas.positions import REWIND
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Header
 
@@ -33,6 +34,7 @@ class Answers:
         imputed: names of the imputed features, by row; rows without any are omitted.
         scored_at: RFC 3339.
         members: the ensemble's members that answered, as model@version; None unless the source is an ensemble.
+        rewind: the rewind that read the events again, if one did.
     """
 
     source: Source
@@ -50,6 +52,7 @@ class Answers:
     imputed: dict[int, tuple[str, ...]]
     scored_at: str
     members: tuple[str, ...] | None = None
+    rewind: str | None = None
 
     @property
     def degraded(self) -> bool:
@@ -96,7 +99,8 @@ def encode(answers: Answers) -> list[bytes]:
             place(a.offsets, b"%d"),
             b'},"event_time":',
             place(wire.strings(a.times), b'"%b"'),
-            b',"scored_at":%b}' % _constant(a.scored_at),
+            b',"scored_at":%b' % _constant(a.scored_at),
+            b',"rewind":%b}' % _constant(a.rewind) if a.rewind is not None else b"}",
         )
     )
     return [template % row for row in zip(*columns, strict=True)]
@@ -108,6 +112,7 @@ def headers(answers: Answers) -> list[Header]:
         ("content-type", b"application/json"),
         ("failsoft-revision", b"%d" % answers.revision),
         ("failsoft-source", answers.source.encode()),
+        *([(REWIND, answers.rewind.encode())] if answers.rewind is not None else ()),
     ]
 
 

@@ -231,6 +231,20 @@ def _partitions(assignment: bytes) -> list[tuple[str, int]]:
     return [(topic, p) for topic, ps in ConsumerProtocolMemberAssignment.decode(assignment).assignment for p in ps]
 
 
+async def offsets_retention_ms(client: AIOKafkaAdminClient) -> int | None:
+    """For how long the cluster keeps the offsets of a group without members (milliseconds). None if it does not say, as
+    when its settings may not be seen.
+    """
+    brokers = (await client.describe_cluster())["brokers"]
+    node = str(next(iter(brokers))["node_id"])
+    for response in await client.describe_configs([ConfigResource(ConfigResourceType.BROKER, node)]):
+        for code, _, _, _, entries in response.resources:
+            for name, value, *_ in entries if not code else ():
+                if name == "offsets.retention.minutes" and value:
+                    return 60_000 * int(value)
+    return None
+
+
 async def _existing(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, Existing]:
     """Those of the topics ``names`` that exist. Raises UnknownTopicOrPartitionError after KNOWN_WITHIN seconds."""
     deadline = time.monotonic() + KNOWN_WITHIN

@@ -15,7 +15,7 @@ from failsoft.workers.commands.context import Json, Pipeline
 from failsoft.workers.commands.error_codes import CommandFailed
 
 if TYPE_CHECKING:
-    from failsoft.workers.operations.offset_view import Move, OffsetRow
+    from failsoft.workers.operations.offset_view import OffsetMove, OffsetRow
     from failsoft.workers.operations.offsets import OffsetDesk
 
 app = typer.Typer(no_args_is_help=True)
@@ -94,7 +94,7 @@ def repair(
     if bool(topic) is every:
         raise typer.BadParameter("name partitions with --topic, or all with --all", param_hint="--topic")
 
-    async def choose(desk: OffsetDesk, rows: Sequence[OffsetRow]) -> list[Move]:
+    async def choose(desk: OffsetDesk, rows: Sequence[OffsetRow]) -> list[OffsetMove]:
         chosen = [row for row in rows if row.state in ("missing", "behind")] if every else rows
         return [offset_view.repaired(row) for row in chosen]
 
@@ -133,7 +133,7 @@ def rewind(
     where = _when(to)
     id = desks.new_id()
 
-    async def choose(desk: OffsetDesk, rows: Sequence[OffsetRow]) -> list[Move]:
+    async def choose(desk: OffsetDesk, rows: Sequence[OffsetRow]) -> list[OffsetMove]:
         from aiokafka import TopicPartition
 
         tps = [TopicPartition(row.topic, row.partition) for row in rows]
@@ -176,7 +176,7 @@ def skip(
     if not topic:
         raise typer.BadParameter("name the partition: T:P", param_hint="--topic")
 
-    async def choose(desk: OffsetDesk, rows: Sequence[OffsetRow]) -> list[Move]:
+    async def choose(desk: OffsetDesk, rows: Sequence[OffsetRow]) -> list[OffsetMove]:
         # A topic without a partition means those of its partitions that are in trouble.
         wrong = [row for row in rows if row.place in topic or row.is_wrong]
         moves = [offset_view.skipped(row, to) for row in wrong]
@@ -225,11 +225,11 @@ def _order(
     settings = context.settings(ctx, pipeline)
     by = default_who() if who is None else who
 
-    async def work() -> list[Move]:
+    async def work() -> list[OffsetMove]:
         async with desks.desk(settings) as desk:
             named = offset_view.places(topics, desk.partitions) if topics else None
             rows = [r for r in await desk.look() if named is None or (r.topic, r.partition) in named]
-            moves: list[Move] = await choose(desk, rows)
+            moves: list[OffsetMove] = await choose(desk, rows)
             if moves:
                 await desk.commit(moves, [move.alert(order, by, why, now_ms()) for move in moves])
             return moves

@@ -68,31 +68,37 @@ def apply(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
 def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
     """Print each topic: purpose, partitions, retention, whether it exists, and its problems.
 
-    Exit code 1 if a topic is missing or has a problem, or if your user may not see a topic or its settings.
+    Exit code 1 if a topic is missing or has a problem, or if your user may not see a topic or its settings. A warning
+    says what a long stop or a slow ladder would lose.
 
     **Example**: `failsoft topics show --json | jq .name`
     """
+    from failsoft.topics.retention import warnings
     from failsoft.workers.settings import wanted
 
     settings = context.settings(ctx, pipeline)
 
-    async def describe() -> tuple[Topology, NotAuthorised | None]:
+    async def describe() -> tuple[Topology, int | None, NotAuthorised | None]:
         from failsoft.topics import admin
         from failsoft.workers.kafka import access
 
         async with admin.connect(settings.connection()) as client:
-            found = await admin.describe(client, wanted(settings))
+            found, kept = await admin.describe(client, wanted(settings)), await admin.offsets_retention_ms(client)
         if all(t.name in found.existing and found.existing[t.name].readable for t in found.topics):
-            return found, None
+            return found, kept, None
         lacking = await access.lacking(settings, access.needed(settings, Use.SHOW))
         refusal = NotAuthorised(lacking, Grantee.of(settings.connection())) if lacking else None
         if refusal is not None and any(right.operation is Operation.DESCRIBE for right in lacking):
             raise refusal  # a topic that may not be seen looks as if it did not exist
-        return found, refusal
+        return found, kept, refusal
 
-    topology, refusal = context.run(ctx, describe())
-    rows = table(topology)
+    topology, kept, refusal = context.run(ctx, describe())
+    short = warnings(topology.topics, topology.existing, kept)
+    rows = [{**row, "warnings": short.get(row["name"], [])} for row in table(topology)]
     output.rows(rows, ["name", "role", "partitions", "retention", "present", "problems"], as_json)
+    for row in rows:
+        for warning in row["warnings"]:
+            output.note(f"warning: {row['name']}: {warning}")
     absent = sum(not row["present"] for row in rows)
     wrong = sum(bool(row["problems"]) for row in rows)
     if absent or wrong:

@@ -88,7 +88,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PartitionStanding:
     """One partition that a lane reads.
 
     Attributes:
@@ -123,14 +123,14 @@ class Standing:
         committed: tuple[int, str] | None,
         memory: Memory,
         bounds: tuple[int, int],
-    ) -> Standing:
+    ) -> PartitionStanding:
         """From the topic's id, the committed offset with its metadata, the lane's memory and the bounds of the log."""
         topic, partition = tp
         known, before = (positions.position(m, topic, topic_id) for m in (memory.answered, memory.committed))
         nothing = cls(topic, partition, None, "", None, known, before, memory.certain, *bounds)
         return nothing.at(committed, bounds)
 
-    def at(self, committed: tuple[int, str] | None, bounds: tuple[int, int]) -> Standing:
+    def at(self, committed: tuple[int, str] | None, bounds: tuple[int, int]) -> PartitionStanding:
         """The same partition with another committed offset, and bounds that were read after it."""
         offset, text = committed if committed is not None else (None, "")
         rewind, metadata = split(text)
@@ -150,11 +150,13 @@ class Standing:
         return State.OK
 
     def _state_without_offset(self) -> State:
-        if self.answered is None:
+        # With at least once, a crash before the first commit leaves answers, and no reason to stop.
+        known = self.answered if self.before is None else self.before
+        if known is None:
             return State.NEW if self.certain or self.first == self.end else State.MISSING
-        if self.answered > self.first or not (self.certain or self.first == self.end):
+        if known > self.first or not (self.certain or self.first == self.end):
             return State.MISSING
-        return State.DELETED if self.answered < self.first else State.NEW
+        return State.DELETED if known < self.first else State.NEW
 
     @property
     def next(self) -> int:

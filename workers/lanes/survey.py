@@ -18,7 +18,7 @@ from failsoft.schemas import positions
 from failsoft.schemas.record import Record
 from failsoft.workers.kafka.log_tail import Answered, Bounds, last_records, log_bounds
 from failsoft.workers.kafka.topic_ids import topic_ids
-from failsoft.workers.lanes.standing import Memory, Standing, Tail
+from failsoft.workers.lanes.standing import Memory, PartitionStanding, Tail
 from failsoft.workers.lanes.trouble import Cause, LaneTrouble, trouble_of
 
 Committed = Mapping[TopicPartition, tuple[int, str]]
@@ -35,7 +35,7 @@ class LaneStanding:
         keys: of its topics, by topic (``positions.key``).
     """
 
-    standings: Mapping[TopicPartition, Standing]
+    standings: Mapping[TopicPartition, PartitionStanding]
     memory: Memory
     keys: Mapping[str, str]
 
@@ -127,7 +127,9 @@ class Survey:
             emptied = ends[tp][0] > 0 and tail.positions is None and not tail.origins
             found.append(Tail(tail.positions, tail.origins, emptied))
         memory = Memory.of(found[0], found[1:], self._exactly_once)
-        standings = {tp: Standing.of(tp, ids.get(tp.topic), committed.get(tp), memory, bounds[tp]) for tp in tps}
+        standings = {
+            tp: PartitionStanding.of(tp, ids.get(tp.topic), committed.get(tp), memory, bounds[tp]) for tp in tps
+        }
         keys = {tp.topic: positions.key(tp.topic, ids.get(tp.topic)) for tp in tps}
         return LaneStanding(standings, memory, keys)
 

@@ -9,7 +9,7 @@ from typing import Any
 from failsoft.schemas.event import iso
 from failsoft.schemas.fleet.breaker import Alert
 from failsoft.schemas.rewind import Rewind
-from failsoft.workers.lanes.standing import Standing, State
+from failsoft.workers.lanes.standing import PartitionStanding, State
 
 LOST, MOVED = "lost", "offsets"
 """The names of the alerts that are the history of orders: records that are lost, and other moves of an offset."""
@@ -48,7 +48,7 @@ class OffsetRow:
 
     topic: str
     partition: int
-    standing: Standing | None
+    standing: PartitionStanding | None
     unreadable: UnreadableBatch | None = None
     unknown: str = ""
 
@@ -105,7 +105,7 @@ def listed(rows: Sequence[OffsetRow]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class OffsetMove:
     """What an order does to one partition.
 
     Attributes:
@@ -147,13 +147,13 @@ class Move:
         }
 
 
-def _stands(row: OffsetRow) -> Standing:
+def _stands(row: OffsetRow) -> PartitionStanding:
     if row.standing is None:
         raise OrderRefused(f"{row.place}: {row.unknown}")
     return row.standing
 
 
-def repaired(row: OffsetRow) -> Move:
+def repaired(row: OffsetRow) -> OffsetMove:
     """The move to the position after what was answered. Raises OrderRefused."""
     stands = _stands(row)
     if not stands.can_repair or stands.answered is None:
@@ -161,10 +161,10 @@ def repaired(row: OffsetRow) -> Move:
             raise OrderRefused(f"{row.place}: repair cannot settle it: {row.why}; {row.mend}")
         raise OrderRefused(f"{row.place}: nothing to repair: its state is {row.state}")
     keep = stands.rewind.beside(stands.metadata) if stands.rewind is not None else stands.metadata
-    return Move(row, stands.answered, keep)
+    return OffsetMove(row, stands.answered, keep)
 
 
-def skipped(row: OffsetRow, to: int | None) -> Move:
+def skipped(row: OffsetRow, to: int | None) -> OffsetMove:
     """The move past deleted records or a batch that cannot be read, to offset ``to`` if it is given.
 
     Raises OrderRefused.
@@ -188,10 +188,10 @@ def skipped(row: OffsetRow, to: int | None) -> Move:
     if not least <= end <= max(stands.end, least):
         raise OrderRefused(f"{row.place}: --to {end}: use {least} to {max(stands.end, least)}")
     keep = stands.rewind.beside(stands.metadata) if stands.rewind is not None else stands.metadata
-    return Move(row, end, keep, (begin, end))
+    return OffsetMove(row, end, keep, (begin, end))
 
 
-def rewound(row: OffsetRow, to: int, id: str) -> Move | None:
+def rewound(row: OffsetRow, to: int, id: str) -> OffsetMove | None:
     """The move back to offset ``to``, with the permission to answer again what was answered after it. None if the
     partition is not read beyond that offset yet.
 
@@ -208,9 +208,9 @@ def rewound(row: OffsetRow, to: int, id: str) -> Move | None:
     if stands.state is State.NEW or (stands.state in (State.OK, State.REWINDING) and to >= stands.next):
         return None
     if stands.state in (State.MISSING, State.BEHIND) and stands.answered is not None and to > until:
-        raise OrderRefused(f"{row.place}: offset {to} is after what was answered ({stands.answered}): events between")
+        raise OrderRefused(f"{row.place}: offset {to} is after what was answered ({stands.answered}): use skip")
     permission = Rewind(id, until)
-    return Move(row, to, permission.beside("") if to < until else "", again=(to, until) if to < until else None)
+    return OffsetMove(row, to, permission.beside("") if to < until else "", again=(to, until) if to < until else None)
 
 
 def history(alerts: Sequence[Alert]) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from failsoft.workers.kafka.produce_batches import BATCH_BYTES, compressed_batch
 from failsoft.workers.kafka.stable_offsets import stable_offsets
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
 from failsoft.workers.lanes.survey import Survey
-from failsoft.workers.operations.offset_view import LOST, MOVED, Move, OffsetRow, OrderRefused, UnreadableBatch
+from failsoft.workers.operations.offset_view import LOST, MOVED, OffsetMove, OffsetRow, OrderRefused, UnreadableBatch
 from failsoft.workers.settings import Settings
 
 REQUEST_TIMEOUT_MS = 10_000
@@ -151,7 +151,7 @@ class OffsetDesk:
                         )
                     await asyncio.sleep(10 * AGAIN_AFTER)
 
-    async def commit(self, moves: Sequence[Move], alerts: Sequence[Alert]) -> None:
+    async def commit(self, moves: Sequence[OffsetMove], alerts: Sequence[Alert]) -> None:
         """Commit ``moves`` and write ``alerts``, all or nothing.
 
         Raises OrderRefused if an offset has moved since it was looked at.

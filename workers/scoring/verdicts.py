@@ -23,8 +23,8 @@ from failsoft.workers.scoring.plan import Plan, Scored
 AFTER_FINAL = 2
 """The next revision of an event that has its final answer. Only an operator's replay can still add an answer."""
 
-Class = tuple[Kind | None, int, bool]
-"""(reason, revision, final): answers that share these are written as one group."""
+Class = tuple[Kind | None, int, bool, str | None]
+"""(reason, revision, final, rewind): answers that share these are written as one group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,23 +220,22 @@ class _Conclusion:
             # One reason for all rows, all read for the first time: then all are final or all are provisional.
             if len(kinds) == 1:
                 final = primary or self.final[answered.rows[0]]
-                return {(kinds.pop(), 0, final): list(range(len(answered.rows)))}
+                return {(kinds.pop(), 0, final, None): list(range(len(answered.rows)))}
         classes: dict[Class, list[int]] = {}
         for index, row in enumerate(answered.rows):
             if row in b.held:
                 continue
             attempt = b.attempts.get(row)
-            revision = 0 if attempt is None else attempt.next_revision
-            kind: Class = (
-                (answered.reason, revision, True) if primary else (b.failures[row].kind, revision, self.final[row])
-            )
+            revision, rewind = (0, None) if attempt is None else (attempt.next_revision, attempt.rewind)
+            reason, final = (answered.reason, True) if primary else (b.failures[row].kind, self.final[row])
+            kind: Class = reason, revision, final, rewind
             classes.setdefault(kind, []).append(index)
         return classes
 
     def _add_answers(self, answered: AnsweredRows, kind: Class, indexes: list[int]) -> None:
         """Add the answers of one class: the rows at ``indexes`` of ``answered``."""
         b = self.b
-        reason, revision, final = kind
+        reason, revision, final, rewind = kind
         rows = answered.rows if len(indexes) == len(answered.rows) else [answered.rows[i] for i in indexes]
         predictions = answered.predictions
         if len(rows) < len(answered.rows):
@@ -268,6 +267,7 @@ class _Conclusion:
             imputed=imputed,
             scored_at=iso(b.now_ms),
             members=answered.members,
+            rewind=rewind,
         )
         self.out.verdicts.answered.append(AnswerBatch(answers, records, rows))
         self.out.answers[answered.source, reason or "none"] += len(rows)
