@@ -19,14 +19,14 @@ import psutil
 from aiokafka import TopicPartition
 
 from failsoft.workers import settings
-from failsoft.workers.kafka import clients
+from failsoft.workers.kafka import clients, log_view
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.membership import GroupSettings, Membership
 from failsoft.workers.kafka.requests import Offset, OneVersion, error_codes
 from failsoft.workers.kafka.sealed_batches import Outputs
 from failsoft.workers.kafka.stable_offsets import stable_offsets
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
-from failsoft.workers.lanes import committer, openings
+from failsoft.workers.lanes import committer
 from failsoft.workers.process import serve
 from failsoft.workers.process.composition import Options
 from failsoft.workers.telemetry import logs
@@ -138,7 +138,7 @@ def _patient() -> None:
 
 
 def _unstable() -> None:
-    openings.stable_offsets = partial(stable_offsets, require_stable=False)
+    log_view.stable_offsets = partial(stable_offsets, require_stable=False)
 
 
 def _anonymous() -> None:

@@ -100,8 +100,7 @@ PURE_WORKERS = {
     "workers/kafka/fetch_marks.py",
     "workers/execution/batch_size.py",
     "workers/lanes/crash_marks.py",
-    "workers/lanes/lane_positions.py",
-    "workers/lanes/standing.py",
+    *("workers/lanes/lane_positions.py", "workers/lanes/standing.py", "workers/operations/offset_view.py"),
     "workers/lanes/inbox_bounds.py",
     "workers/lanes/run_calls.py",
     "workers/lanes/stage.py",
@@ -110,7 +109,6 @@ PURE_WORKERS = {
     "workers/operations/breaker_view.py",
     "workers/operations/dead_letters.py",
     "workers/operations/event_files.py",
-    "workers/operations/offset_view.py",
     "workers/operations/rate.py",
     "workers/operations/scaffold.py",
     "workers/operations/version_view.py",
@@ -163,6 +161,8 @@ ONLY = {
         "workers/kafka/letter_search.py",
         "workers/kafka/lenient_batch.py",  # decodes what aiokafka cannot
         "workers/kafka/list_offsets.py",
+        *("workers/kafka/log_tail.py", "workers/kafka/log_view.py", "workers/kafka/operator_clients.py"),
+        *("workers/lanes/survey.py", "workers/operations/offsets.py"),
         "workers/kafka/offset_fetch.py",  # handles errors that aiokafka ignores
         "workers/kafka/partition_errors.py",
         "workers/kafka/produce_batches.py",  # fills aiokafka's batches

@@ -134,14 +134,9 @@ def rewind(
     id = desks.new_id()
 
     async def choose(desk: OffsetDesk, rows: Sequence[OffsetRow]) -> list[OffsetMove]:
-        from aiokafka import TopicPartition
-
-        tps = [TopicPartition(row.topic, row.partition) for row in rows]
-        if where[0] == "offset":
-            at = dict.fromkeys(tps, int(where[1]))
-        else:
-            at = await desk.offsets_at(tps, where[1])
-        moves = [offset_view.rewound(row, at[tp], id) for row, tp in zip(rows, tps, strict=True)]
+        kind, at = where
+        offsets = [int(at)] * len(rows) if kind == "offset" else await desk.offsets_of(rows, at)
+        moves = [offset_view.rewound(row, to, id) for row, to in zip(rows, offsets, strict=True)]
         found = [move for move in moves if move is not None]
         await desk.wait_until_unread([move.row for move in found])
         return found

@@ -21,6 +21,7 @@ from failsoft.workers.kafka.chunk import Chunk
 from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.kafka.fetcher import Fetcher
 from failsoft.workers.kafka.list_offsets import list_offsets
+from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.kafka.membership import Membership
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
 from failsoft.workers.lanes.committer import COMMIT_TIMEOUT, Committer
@@ -267,8 +268,8 @@ class Lanes(Service):  # type: ignore[misc]
             if missing:
                 raise Fatal(f"lane {index} was assigned without partition {index} of {', '.join(sorted(missing))}")
         self._committer.member = self._membership.member()
-        client, group, plan = self._fetcher.client, self._clients.group, self._deps.plan
-        start = start_offsets(client, group, self._outputs, self._deps, self._committer.positions)
+        logs, plan = LogView(self._fetcher.client), self._deps.plan
+        start = start_offsets(logs, self._clients.group, self._outputs, self._deps, self._committer.positions)
         ladder = {*plan.rungs, plan.replay}
         bound = inbox_bound(len(by_index), len(set(self._topics) - ladder), len(ladder))
         for index, tps in by_index.items():

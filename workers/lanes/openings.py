@@ -5,32 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from functools import partial
 
-from aiokafka.client import AIOKafkaClient
-
 from failsoft.schemas import positions
-from failsoft.workers.kafka.stable_offsets import stable_offsets
+from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.lanes.lane_positions import LanePositions
 from failsoft.workers.lanes.start_offsets import StartOffsets
 from failsoft.workers.lanes.survey import LaneStanding, Survey
 
 
-def start_offsets(
-    client: AIOKafkaClient, group: str, outputs: Sequence[str], deps: Deps, lanes: LanePositions
-) -> StartOffsets:
+def start_offsets(logs: LogView, group: str, outputs: Sequence[str], deps: Deps, lanes: LanePositions) -> StartOffsets:
     """The start offsets of all lanes of one assignment.
 
     Args:
-        client: a client that is connected to the cluster and knows the topics.
+        logs: asks the brokers; its client knows the topics.
         group: the consumer group.
         outputs: the topics that lanes write to.
         deps: what the lanes share.
         lanes: told where each lane begins.
     """
     scored = deps.names.scored
-    survey = Survey(client, scored, [topic for topic in outputs if topic != scored], deps.exactly_once)
+    survey = Survey(logs, scored, [topic for topic in outputs if topic != scored], deps.exactly_once)
     ladder = (*deps.plan.rungs, deps.plan.replay)
-    return StartOffsets(partial(stable_offsets, client, group), survey.look, partial(_opened, lanes, ladder))
+    return StartOffsets(partial(logs.committed, group), survey.look, partial(_opened, lanes, ladder))
 
 
 def _opened(lanes: LanePositions, ladder: Collection[str], index: int, stands: LaneStanding) -> None:

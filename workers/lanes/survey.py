@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import BrokerResponseError, KafkaError
 
 from failsoft.schemas import positions
 from failsoft.schemas.record import Record
-from failsoft.workers.kafka.log_tail import Answered, Bounds, last_records, log_bounds
-from failsoft.workers.kafka.topic_ids import topic_ids
+from failsoft.workers.kafka.log_tail import Answered, Bounds
+from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.lanes.standing import Memory, PartitionStanding, Tail
 from failsoft.workers.lanes.trouble import Cause, LaneTrouble, trouble_of
 
@@ -73,14 +72,14 @@ class Survey:
     """Looks at lanes.
 
     Args:
-        client: a client that is connected to the cluster.
+        logs: asks the brokers.
         scored: the topic of the answers.
         others: the other topics that lanes write to: the dead letters and the rungs.
         exactly_once: outputs and offsets commit together.
     """
 
-    def __init__(self, client: AIOKafkaClient, scored: str, others: Sequence[str], exactly_once: bool) -> None:
-        self._client, self._scored, self._others, self._exactly_once = client, scored, others, exactly_once
+    def __init__(self, logs: LogView, scored: str, others: Sequence[str], exactly_once: bool) -> None:
+        self._logs, self._scored, self._others, self._exactly_once = logs, scored, others, exactly_once
 
     async def look(self, lanes: Mapping[int, Collection[TopicPartition]], committed: Committed) -> Looked:
         """Where ``lanes`` stand, each with the partitions that it reads, given the group's committed offsets.
@@ -92,14 +91,14 @@ class Survey:
         read = [tp for tps in lanes.values() for tp in tps]
         written = [TopicPartition(topic, lane) for lane in lanes for topic in (self._scored, *self._others)]
         try:
-            ids = await topic_ids(self._client, sorted({tp.topic for tp in read}))
+            ids = await self._logs.ids(sorted({tp.topic for tp in read}))
         except KafkaError as error:
             if not isinstance(error, BrokerResponseError):  # no answer: ask again
                 return Looked(waits={lane: next(iter(tps)) for lane, tps in lanes.items()})
             ids = {}  # one topic may not be seen: the next requests say which, for the lanes concerned
-        bounds = await log_bounds(self._client, read, read_committed=False)
-        ends = await log_bounds(self._client, written, read_committed=True)
-        tails = await last_records(self._client, ends.found, _tail)
+        bounds = await self._logs.bounds(read, read_committed=False)
+        ends = await self._logs.bounds(written, read_committed=True)
+        tails = await self._logs.last_records(ends.found, _tail)
         for lane, tps in lanes.items():
             outputs = [tp for tp in written if tp.partition == lane]
             if (waits := _unanswered(bounds, tps) or _unanswered(ends, outputs) or _unanswered(tails, outputs)) is None:

@@ -17,27 +17,18 @@ from datetime import UTC, datetime
 from functools import partial
 
 from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient
 
 from failsoft.schemas.fleet.breaker import Alert
 from failsoft.schemas.wire import Malformed
 from failsoft.topics import admin
-from failsoft.workers.kafka import topic_reader
+from failsoft.workers.kafka import operator_clients, topic_reader
 from failsoft.workers.kafka.chunk import Chunk, Unreadable
-from failsoft.workers.kafka.list_offsets import list_offsets
-from failsoft.workers.kafka.log_tail import batch_at, log_bounds
+from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, compressed_batch, new_batch, pack
-from failsoft.workers.kafka.stable_offsets import stable_offsets
-from failsoft.workers.kafka.transactional_producer import TransactionalProducer
 from failsoft.workers.lanes.survey import Survey
 from failsoft.workers.operations.offset_view import LOST, MOVED, OffsetMove, OffsetRow, OrderRefused, UnreadableBatch
 from failsoft.workers.settings import Settings
-
-REQUEST_TIMEOUT_MS = 10_000
-
-TRANSACTION_TIMEOUT_MS = 8_000
-"""The broker aborts an order's transaction of this age, if the command dies in it."""
 
 STABLE_WITHIN = 10.0
 """Seconds for offsets that open transactions may still change. A worker's last for some milliseconds."""
@@ -56,12 +47,12 @@ class OffsetDesk:
 
     Attributes:
         pipeline: the pipeline's settings.
-        client: a connected client.
+        logs: asks the brokers.
         partitions: the number of partitions of each topic that workers read.
     """
 
     pipeline: Settings
-    client: AIOKafkaClient
+    logs: LogView
     partitions: Mapping[str, int]
 
     @property
@@ -73,14 +64,14 @@ class OffsetDesk:
         """Every partition that workers read, by topic and number."""
         p = self.pipeline
         rungs = [p.names.retry(delay) for delay in p.retry.delays]
-        survey = Survey(self.client, p.names.scored, [p.names.dead, *rungs], p.guarantee == "exactly_once")
+        survey = Survey(self.logs, p.names.scored, [p.names.dead, *rungs], p.guarantee == "exactly_once")
         count = max(self.partitions.values())
         lanes = {i: [TopicPartition(t, i) for t, n in self.partitions.items() if i < n] for i in range(count)}
         every = [tp for tps in lanes.values() for tp in tps]
         # Answers first, then offsets, then the logs' ends: a lane that runs meanwhile is never behind its answers.
         looked = await survey.look(lanes, {})
         committed = await self._committed(every)
-        bounds = (await log_bounds(self.client, every, read_committed=False)).found
+        bounds = (await self.logs.bounds(every, read_committed=False)).found
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def row(tp: TopicPartition) -> OffsetRow:
@@ -104,7 +95,7 @@ class OffsetDesk:
         left, deadline = set(tps), time.monotonic() + STABLE_WITHIN
         while left:
             wait = time.monotonic() < deadline
-            stable, unstable = await stable_offsets(self.client, self.pipeline.names.group, left, require_stable=wait)
+            stable, unstable = await self.logs.committed(self.pipeline.names.group, left, require_stable=wait)
             found |= stable
             left = set(unstable)
             if left:
@@ -113,7 +104,7 @@ class OffsetDesk:
 
     async def _unreadable(self, tp: TopicPartition, offset: int) -> UnreadableBatch | None:
         """The batch at ``offset``, if it cannot be read."""
-        part = await batch_at(self.client, tp, offset)
+        part = await self.logs.batch_at(tp, offset)
         if part is None or part.error or not part.records:
             return None
         try:
@@ -122,17 +113,16 @@ class OffsetDesk:
             return UnreadableBatch(error.offset, _batch_end(part.records, error.offset), error.why)
         return None
 
-    async def offsets_at(self, tps: Collection[TopicPartition], when: str | int) -> dict[TopicPartition, int]:
-        """The first offset of each partition ("earliest"), its end ("latest"), or that of its first record at or after
-        a time (epoch milliseconds).
+    async def offsets_of(self, rows: Sequence[OffsetRow], when: str | int) -> list[int]:
+        """Of each partition the first offset ("earliest"), the end ("latest"), or the offset of the first record at or
+        after a time (epoch milliseconds).
         """
-        if isinstance(when, int):
-            found = await list_offsets(self.client, tps, when)
-            ends = await list_offsets(self.client, tps, "latest", read_committed=False)
-            return {tp: at if at >= 0 else ends[tp] for tp, at in found.items()}
-        return await list_offsets(
-            self.client, tps, "earliest" if when == "earliest" else "latest", read_committed=False
-        )
+        tps = [TopicPartition(row.topic, row.partition) for row in rows]
+        ends = await self.logs.offsets(tps, "latest")
+        if when == "latest":
+            return [ends[tp] for tp in tps]
+        found = await self.logs.offsets(tps, when if isinstance(when, int) else "earliest")
+        return [found[tp] if found[tp] >= 0 else ends[tp] for tp in tps]
 
     async def wait_until_unread(self, rows: Sequence[OffsetRow]) -> None:
         """Return when no lane reads the partitions: they are in trouble, or no member of the group has them.
@@ -158,8 +148,7 @@ class OffsetDesk:
         """
         names = self.pipeline.names
         offsets = {TopicPartition(m.row.topic, m.row.partition): (m.to, m.metadata) for m in moves}
-        client = await _client(self.pipeline)
-        producer = TransactionalProducer(client, names.operator_id, TRANSACTION_TIMEOUT_MS)
+        producer = await operator_clients.producer(self.pipeline)
         try:
             await producer.start()
             now = await self._committed(list(offsets))
@@ -187,12 +176,11 @@ async def desk(pipeline: Settings) -> AsyncIterator[OffsetDesk]:
     for topic, found in described.items():
         if found["error_code"] or not found["partitions"]:
             raise topic_reader.NoSuchTopic(f"{topic}: no such topic; see: failsoft topics show")
-    connected = await _client(pipeline)
+    logs = await operator_clients.view(pipeline, list(described))
     try:
-        await connected.set_topics(list(described))
-        yield OffsetDesk(pipeline, connected, {topic: len(described[topic]["partitions"]) for topic in read})
+        yield OffsetDesk(pipeline, logs, {topic: len(described[topic]["partitions"]) for topic in read})
     finally:
-        await connected.close()
+        await logs.close()
 
 
 async def told(pipeline: Settings) -> list[Alert]:
@@ -215,13 +203,6 @@ async def told(pipeline: Settings) -> list[Alert]:
 def new_id() -> str:
     """A new rewind's id; ids sort by time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
-async def _client(pipeline: Settings) -> AIOKafkaClient:
-    options = {"client_id": "failsoft-offsets", "request_timeout_ms": REQUEST_TIMEOUT_MS}
-    client = AIOKafkaClient(**pipeline.connection(), **options)
-    await client.bootstrap()
-    return client
 
 
 def _batch_end(raw: bytes, offset: int) -> int | None:
