@@ -76,6 +76,7 @@ def topics_page() -> str:
                 ("Consumer group of the control plane", code(NAMES.control_group)),
                 ("Transactional id of a worker", code(NAMES.transactional_id("<worker id>"))),
                 ("Transactional id of `failsoft dead replay`", code(NAMES.replayer_id)),
+                ("Transactional id of orders of `failsoft offsets`", code(NAMES.operator_id)),
             ),
         ),
     )

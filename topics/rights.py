@@ -40,6 +40,7 @@ class Own(StrEnum):
     CONTROL_GROUP = "<name>.control-plane"
     WORKER_IDS = "<name>."
     REPLAYER_ID = "<name>.replayer"
+    OPERATOR_ID = "<name>.operator"
 
 
 class Without(StrEnum):
@@ -62,6 +63,8 @@ class Use(StrEnum):
     BREAKER_ORDERS = "breaker-orders"
     MODELS = "models"
     MODEL_ORDERS = "model-orders"
+    OFFSETS = "offsets"
+    OFFSET_ORDERS = "offset-orders"
     TAIL = "tail"
     PUBLISH = "publish"
 
@@ -81,6 +84,8 @@ _COMMANDS: Mapping[Use, tuple[str, ...]] = {
     Use.BREAKER_ORDERS: ("breakers open", "breakers close", "breakers disable", "breakers reset"),
     Use.MODELS: ("models list", "models history"),
     Use.MODEL_ORDERS: ("models promote", "models rollback"),
+    Use.OFFSETS: ("offsets show", "offsets history"),
+    Use.OFFSET_ORDERS: ("offsets repair", "offsets rewind", "offsets skip"),
     Use.TAIL: ("tail",),
     Use.PUBLISH: ("publish",),
 }
@@ -113,10 +118,18 @@ _READ, _WRITE, _BOTH = (Operation.READ,), (Operation.WRITE,), (Operation.READ, O
 _VERIFY, _LOCAL = (Operation.DESCRIBE, Operation.DESCRIBE_CONFIGS), Without.LOCAL
 BREAKERS_TABLE, ROLLOUTS_TABLE = "-breakers-changelog", "-rollouts-changelog"
 
+_STANDINGS = (
+    Need(Role.INPUT, _READ, "the logs of the events, and the offsets in them"),
+    Need(Role.RETRY, _READ, "the same of the rungs, and what was answered of them"),
+    Need(Role.REPLAY, _READ, "the same of the replays"),
+    Need(Role.SCORED, _READ, "what was answered"),
+    Need(Role.DEAD, _READ, "what was answered"),
+)
+
 NEEDS: Mapping[Use, tuple[Need, ...]] = {
     Use.WORKER: (
         Need(Role.INPUT, _READ, "the events, and their offsets"),
-        Need(Role.SCORED, _BOTH, "the answers; read where a card has `last_known`"),
+        Need(Role.SCORED, _BOTH, "the answers; read when a lane opens, to see what was answered"),
         Need(Role.RETRY, _BOTH, "the ladder of retries, and its offsets"),
         Need(Role.DEAD, _BOTH, "the dead letters; looked up when one comes back on an input topic"),
         Need(Role.REPLAY, _BOTH, "replayed dead letters, and letters that come back on an input topic"),
@@ -158,6 +171,17 @@ NEEDS: Mapping[Use, tuple[Need, ...]] = {
     Use.MODEL_ORDERS: (
         Need(ROLLOUTS_TABLE, _READ, "the table of rollouts, for the answer"),
         Need(Role.CONTROL, _WRITE, "the order"),
+    ),
+    Use.OFFSETS: (
+        *_STANDINGS,
+        Need(Own.GROUP, (Operation.DESCRIBE,), "the committed offsets"),
+        Need(Role.ALERTS, _READ, "the history of orders"),
+    ),
+    Use.OFFSET_ORDERS: (
+        *_STANDINGS,
+        Need(Own.GROUP, _READ, "moves the committed offsets"),
+        Need(Role.ALERTS, _WRITE, "the history of orders, and what is lost"),
+        Need(Own.OPERATOR_ID, _WRITE, "offset and history in one transaction"),
     ),
     Use.TAIL: (Need(Role.SCORED, _READ, "the answers"),),
     Use.PUBLISH: (Need(Role.INPUT, _WRITE, "the events"),),
@@ -216,6 +240,8 @@ def _resources(on: On, names: Names, topics: Sequence[Topic]) -> list[tuple[Reso
             return [(Resource.TRANSACTIONAL_ID, names.transactional_id(""))]
         case Own.REPLAYER_ID:
             return [(Resource.TRANSACTIONAL_ID, names.replayer_id)]
+        case Own.OPERATOR_ID:
+            return [(Resource.TRANSACTIONAL_ID, names.operator_id)]
     return [(Resource.TOPIC, names.pipeline + on)]
 
 

@@ -116,6 +116,8 @@ COMMANDS: dict[Use, list[tuple[str, ...]]] = {
     Use.BREAKER_ORDERS: [("breakers", "close", "test", "--wait", "0")],
     Use.MODELS: [("models", "list")],
     Use.MODEL_ORDERS: [("models", "rollback", "test", "--wait", "0")],
+    Use.OFFSETS: [("offsets", "show")],
+    Use.OFFSET_ORDERS: [("offsets", "repair", "--all")],
     Use.TAIL: [("tail", "--from", "beginning", "--limit", "1")],
     Use.PUBLISH: [("publish",)],
 }

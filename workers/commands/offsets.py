@@ -54,16 +54,17 @@ def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -
 
     **Example**: `failsoft offsets show --json | jq 'select(.why != "")'`
     """
+    from failsoft.topics.rights import Use
     from failsoft.workers.operations import offset_view
     from failsoft.workers.operations import offsets as desks
 
     settings = context.settings(ctx, pipeline)
 
     async def look() -> list[OffsetRow]:
-        async with desks.desk(settings) as desk:
+        async with desks.desk(settings, Use.OFFSETS) as desk:
             return await desk.look()
 
-    rows = context.run(ctx, look())
+    rows = context.run(ctx, look(), (settings, Use.OFFSETS))
     columns = ["topic", "partition", "state", "committed", "answered", "first", "end", "lag"]
     output.rows(offset_view.listed(rows), columns, as_json)
     wrong = [row for row in rows if row.is_wrong]
@@ -187,11 +188,12 @@ def history_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = Fals
 
     **Example**: `failsoft offsets history`
     """
+    from failsoft.topics.rights import Use
     from failsoft.workers.operations import offset_view
     from failsoft.workers.operations import offsets as desks
 
     settings = context.settings(ctx, pipeline)
-    rows = offset_view.history(context.run(ctx, desks.told(settings)))
+    rows = offset_view.history(context.run(ctx, desks.told(settings), (settings, Use.OFFSETS)))
     columns = ["at", "partition", "what", "from", "to", "first_offset", "end_offset", "count", "who", "why"]
     output.rows(rows, columns, as_json)
     if not rows:
@@ -214,6 +216,7 @@ def _order(
     **about: str,
 ) -> None:
     """Looks at the partitions, asks ``choose`` for the moves, makes them in one transaction, and says what was done."""
+    from failsoft.topics.rights import Use
     from failsoft.workers.operations import offset_view
     from failsoft.workers.operations import offsets as desks
 
@@ -221,7 +224,7 @@ def _order(
     by = default_who() if who is None else who
 
     async def work() -> list[OffsetMove]:
-        async with desks.desk(settings) as desk:
+        async with desks.desk(settings, Use.OFFSET_ORDERS) as desk:
             named = offset_view.places(topics, desk.partitions) if topics else None
             rows = [r for r in await desk.look() if named is None or (r.topic, r.partition) in named]
             moves: list[OffsetMove] = await choose(desk, rows)
@@ -230,7 +233,7 @@ def _order(
             return moves
 
     try:
-        moves = context.run(ctx, work())
+        moves = context.run(ctx, work(), (settings, Use.OFFSET_ORDERS))
     except offset_view.OrderRefused as e:
         raise CommandFailed(str(e)) from None
     columns = ["topic", "partition", "from", "to", "lost", "again"]

@@ -19,7 +19,12 @@ from failsoft.workers.kafka.chunk import Chunk, FetchedRecord, Unreadable
 from failsoft.workers.kafka.fetch_protocol import FetchAnswer, FetchCall, PartitionAnswer
 from failsoft.workers.kafka.fetch_session import NO_SESSION, FetchContent
 from failsoft.workers.kafka.list_offsets import ask, by_leader
-from failsoft.workers.kafka.partition_errors import OFFSET_OUT_OF_RANGE, PASSING, partition_error
+from failsoft.workers.kafka.partition_errors import (
+    OFFSET_OUT_OF_RANGE,
+    PASSING,
+    TOPIC_AUTHORIZATION_FAILED,
+    partition_error,
+)
 
 T = TypeVar("T")
 
@@ -80,6 +85,9 @@ async def log_bounds(
         result.found |= {tp: (at, max(at, ends[tp])) for tp, at in answer.found.items() if tp in ends}
     for answer in answers:
         result.refused |= answer.refused
+    for tp in leaderless:
+        if tp.topic in client.cluster.unauthorized_topics:  # it is no topic, in metadata that one may not see
+            result.refused[tp] = partition_error(TOPIC_AUTHORIZATION_FAILED, tp)
     return result
 
 

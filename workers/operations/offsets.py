@@ -21,7 +21,8 @@ from aiokafka import TopicPartition
 from failsoft.schemas.fleet.breaker import Alert
 from failsoft.schemas.wire import Malformed
 from failsoft.topics import admin
-from failsoft.workers.kafka import operator_clients, topic_reader
+from failsoft.topics.rights import Grantee, NotAuthorised, Use
+from failsoft.workers.kafka import access, operator_clients, topic_reader
 from failsoft.workers.kafka.chunk import Chunk, Unreadable
 from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.kafka.member import GroupMember
@@ -167,12 +168,16 @@ class OffsetDesk:
 
 
 @asynccontextmanager
-async def desk(pipeline: Settings) -> AsyncIterator[OffsetDesk]:
-    """Connects. Raises KafkaUnreachable, or NoSuchTopic for a topic of the pipeline that does not exist."""
+async def desk(pipeline: Settings, use: Use) -> AsyncIterator[OffsetDesk]:
+    """Connects. Raises KafkaUnreachable, NoSuchTopic for a topic of the pipeline that does not exist, or NotAuthorised
+    for rights that ``use`` needs and that are missing.
+    """
     names = pipeline.names
     read = [*pipeline.input.topics, *(names.retry(delay) for delay in pipeline.retry.delays), names.replay]
     async with admin.connect(pipeline.connection()) as client:
         described = {d["topic"]: d for d in await client.describe_topics([*read, names.scored, names.dead])}
+    if missing := await access.lacking(pipeline, access.needed(pipeline, use)):
+        raise NotAuthorised(missing, Grantee.of(pipeline.connection()))
     for topic, found in described.items():
         if found["error_code"] or not found["partitions"]:
             raise topic_reader.NoSuchTopic(f"{topic}: no such topic; see: failsoft topics show")

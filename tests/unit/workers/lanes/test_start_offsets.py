@@ -9,11 +9,12 @@ import pytest
 from aiokafka import TopicPartition
 
 from failsoft.schemas.rewind import Rewind
+from failsoft.workers.kafka.partition_errors import TOPIC_AUTHORIZATION_FAILED, partition_error
 from failsoft.workers.lanes import start_offsets as module
 from failsoft.workers.lanes.standing import Memory, PartitionStanding
 from failsoft.workers.lanes.start_offsets import StartOffsets
 from failsoft.workers.lanes.survey import Committed, LaneStanding, Looked
-from failsoft.workers.lanes.trouble import Cause, LaneTrouble
+from failsoft.workers.lanes.trouble import Cause, LaneTrouble, trouble_of
 from tests.kafka import eventually
 
 A, B, NEW = TopicPartition("in", 0), TopicPartition("in", 1), TopicPartition("in", 2)
@@ -72,7 +73,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Group:
 async def test_lanes_that_open_together_ask_together(group: Group) -> None:
     """200 lanes are one request. What was never committed nor answered begins at the first offset there is."""
     found = await asyncio.wait_for(asyncio.gather(*(group.start.of([tp]) for tp in (A, B, NEW))), 10)
-    assert found == [{A: (5, "mark")}, {B: (7, "")}, {NEW: (3, "")}] and group.asked == [{A, B, NEW}]
+    assert found == [{A: (5, "mark")}, {B: (7, "")}, {NEW: (3, None)}] and group.asked == [{A, B, NEW}]
     assert group.opened == [0, 1, 2]
 
 
@@ -138,6 +139,33 @@ async def test_a_lane_that_was_closed_is_not_asked_for(group: Group) -> None:
     await eventually(lambda: group.asked, 10, "a request")
     opening.cancel()
     await eventually(lambda: group.start._task is None, 10, "the end of the requests")
+
+
+async def test_a_lane_that_comes_during_a_request_is_not_answered_by_it(group: Group) -> None:
+    """The request did not ask for its partitions: it would be taken for one that was never committed."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def committed(tps: Set[TopicPartition]) -> tuple[Committed, Set[TopicPartition]]:
+        asked.set()
+        await answer.wait()
+        return await group.committed(tps)
+
+    start = StartOffsets(committed, group.look, lambda *_: None)
+    first = asyncio.create_task(start.of([A]))
+    await asyncio.wait_for(asked.wait(), 10)
+    second = asyncio.create_task(start.of([B]))
+    await eventually(lambda: len(start._asked) == 2, 10, "the second lane waiting")
+    answer.set()
+    assert await asyncio.wait_for(asyncio.gather(first, second), 10) == [{A: (5, "mark")}, {B: (7, "")}]
+    assert group.asked == [{A}, {B}]
+
+
+async def test_a_refused_topic_is_the_trouble_of_each_lane(group: Group) -> None:
+    """The answer to all lanes names one partition of it; each lane has its own, and stops and opens alone."""
+    group.error = partition_error(TOPIC_AUTHORIZATION_FAILED, A)
+    found = await asyncio.gather(group.start.of([A]), group.start.of([B]), return_exceptions=True)
+    troubles = [trouble_of(e) for e in found if isinstance(e, Exception)]
+    assert [(t.cause, t.tp) for t in troubles if t] == [(Cause.NOT_AUTHORIZED, A), (Cause.NOT_AUTHORIZED, B)]
 
 
 async def test_an_error_reaches_every_lane(group: Group) -> None:
