@@ -153,7 +153,7 @@ ONLY = {
         "workers/kafka/group_coordinator.py",  # ends where aiokafka's joins again
         "workers/kafka/membership.py",  # uses aiokafka's group coordinator
         "workers/kafka/clock_probe.py",  # writes the records that measure the broker's clock
-        "workers/kafka/chunk.py",  # unpacks record batches with aiokafka's C code
+        "workers/kafka/chunk.py",
         "workers/kafka/fetch_position.py",
         "workers/kafka/fetch_protocol.py",
         "workers/kafka/fetch_records.py",  # decodes what aiokafka cannot
@@ -168,12 +168,14 @@ ONLY = {
         "workers/kafka/produce_batches.py",  # fills aiokafka's batches
         "workers/kafka/protocol.py",  # defines requests that aiokafka lacks
         "workers/kafka/request_loop.py",  # sends them on aiokafka's connections
+        "workers/kafka/record_batch.py",  # unpacks record batches with aiokafka's C code
         "workers/kafka/requests.py",
         "workers/kafka/sealed_batches.py",
         "workers/kafka/stable_offsets.py",
         "workers/kafka/topic_ids.py",
         "workers/kafka/topic_settings.py",  # sends a request that the admin client lacks
         "workers/kafka/transactional_producer.py",
+        "workers/kafka/unreadable.py",
         "workers/operations/replay.py",
         "workers/operations/publish.py",
         "workers/kafka/topic_reader.py",

@@ -25,6 +25,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.record import default_records
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c, decode_varint_py
 from faust.app import BootStrategy
 from faust.transport.base import Transport
 from faust.transport.consumer import ThreadDelegateConsumer
@@ -119,16 +120,28 @@ INSIDES: dict[str, Holds] = {
     "aiokafka.consumer.fetcher:MemoryRecords": lambda: (
         fetcher.MemoryRecords is MemoryRecords and _reads(fetcher.Fetcher._proc_fetch_request, "MemoryRecords")
     ),
-    "aiokafka.record.memory_records:MemoryRecords": lambda: type(MemoryRecords(_raw())) is MemoryRecords,
-    "aiokafka.record.memory_records:MemoryRecords.has_next": lambda: (
-        MemoryRecords(_raw()).has_next() is True and MemoryRecords(b"").has_next() is False
+    "aiokafka.consumer.fetcher:PartitionRecords": lambda: (
+        list(inspect.signature(fetcher.PartitionRecords).parameters)[:4]
+        == ["tp", "records", "aborted_transactions", "fetch_offset"]
+        and _reads(fetcher.Fetcher._proc_fetch_request, "PartitionRecords")
     ),
-    "aiokafka.record.memory_records:MemoryRecords.next_batch": lambda: (
-        len(list(MemoryRecords(_raw()).next_batch())) == 2  # type: ignore[call-overload]
-        and MemoryRecords(b"").next_batch() is None
+    "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": lambda: _reads(
+        fetcher.PartitionRecords.__init__, "_unpack_records"
     ),
-    "aiokafka.record.memory_records:MemoryRecords.size_in_bytes": lambda: (
-        MemoryRecords(_raw()).size_in_bytes() == len(_raw())
+    "aiokafka.consumer.fetcher:PartitionRecords._contains_abort_marker": lambda: _reads(
+        fetcher.PartitionRecords._unpack_records, "_contains_abort_marker"
+    ),
+    "aiokafka.consumer.fetcher:PartitionRecords._records": lambda: _reads(
+        fetcher.PartitionRecords._unpack_records, "_records"
+    ),
+    "aiokafka.consumer.fetcher:PartitionRecords._tp": lambda: _reads(fetcher.PartitionRecords._unpack_records, "_tp"),
+    "aiokafka.record.default_records:DefaultRecordBatch": lambda: (
+        len(list(default_records.DefaultRecordBatch(memoryview(_raw())))) == 2
+    ),
+    "aiokafka.record.util:calc_crc32c": lambda: calc_crc32c(memoryview(b"123456789")) == 0xE3069283,
+    "aiokafka.record.util:decode_varint_py": lambda: decode_varint_py(bytearray(b"\xac\x02"), 0) == (150, 2),
+    "aiokafka.record.default_records:_DefaultRecordBatchPy._read_msg": lambda: _takes(
+        default_records._DefaultRecordBatchPy._read_msg, "self", "decode_varint"
     ),
     "aiokafka.record.default_records:_DefaultRecordBatchPy": lambda: _takes(
         default_records._DefaultRecordBatchPy, "buffer"

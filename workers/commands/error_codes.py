@@ -31,6 +31,7 @@ CODES: dict[str, int] = {
     "failsoft.models.runtime.session.Unloadable": FAILED,
     "failsoft.workers.commands.error_codes.CommandFailed": FAILED,
     "failsoft.workers.kafka.topic_reader.NoSuchTopic": FAILED,
+    "failsoft.workers.kafka.unreadable.Unreadable": FAILED,
     "failsoft.workers.operations.event_files.BadRow": FAILED,
     "failsoft.workers.telemetry.http.CannotListen": FAILED,
     "failsoft.workers.telemetry.http.PortTaken": FAILED,

@@ -1,72 +1,96 @@
-"""Lets aiokafka's consumers read records whose header keys are not UTF-8; lenient_batch.py says why they must.
+"""Lets aiokafka's consumers read what lanes read, and say the same where they cannot.
 
 For the consumers of commands, of Faust and of ``last_known``: lanes have a fetcher of their own (fetcher.py, chunk.py).
+aiokafka itself refuses header keys that are not UTF-8 (lenient_batch.py), unpacks without a bound (codecs.py), and
+names neither the partition nor the offset of a batch that it cannot read.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 from aiokafka.consumer import fetcher
-from aiokafka.record.memory_records import MemoryRecords
 
-from failsoft.workers.kafka.lenient_batch import LenientBatch
+from failsoft.workers.kafka.record_batch import RecordBatch, spans
+from failsoft.workers.kafka.unreadable import Damaged, Unreadable
 
-_LENGTH = struct.Struct(">i")
-_LENGTH_AT = 8  # the length follows the base offset, and counts the bytes after itself
-_BEFORE = _LENGTH_AT + _LENGTH.size
+_OFFSET = attrgetter("offset")
 
 
 def install() -> None:
-    """Patch aiokafka: from now on all consumers of this process use the class below.
+    """Patch aiokafka: from now on all consumers of this process use the classes below.
 
     aiokafka is pinned below 0.15, and a test checks that the patched names exist.
     """
     fetcher.MemoryRecords = Records
+    fetcher.PartitionRecords = PartitionRecords
+
+
+class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
+    """aiokafka's class, which raises Unreadable for a batch that cannot be read. The position stays before it."""
+
+    def _unpack_records(self) -> Iterator[Any]:
+        try:
+            yield from super()._unpack_records()
+        except Damaged as error:
+            after = self._records.after if error.trusted else None
+            raise Unreadable(self._tp, self.next_fetch_offset, str(error), after) from error
+
+    def _contains_abort_marker(self, next_batch: Batch) -> bool:
+        """aiokafka's own raises an error for a control batch that compaction has emptied."""
+        return next_batch.aborts()
 
 
 class Records:
-    """aiokafka's MemoryRecords, except that its batches accept any bytes as a header's key."""
+    """The batches of a fetch, with the methods of aiokafka's MemoryRecords.
+
+    Attributes:
+        after: the offset after the batch that ``next_batch`` gave last, by its header; None before the first one.
+    """
 
     def __init__(self, raw: bytes) -> None:
-        self._records = MemoryRecords(raw)
-        self._raw = memoryview(raw)
-        self._at = 0
+        self._raw = bytes(raw)
+        self._spans = spans(raw)
+        self._next = 0
+        self.after: int | None = None
 
     def size_in_bytes(self) -> int:
-        return int(self._records.size_in_bytes())
+        return len(self._raw)
 
     def has_next(self) -> bool:
-        return bool(self._records.has_next())
+        return self._next < len(self._spans) or (not self._spans and bool(self._raw))
 
-    def next_batch(self) -> _RecordBatch | None:
-        batch = self._records.next_batch()
-        if batch is None:
+    def next_batch(self) -> Batch | None:
+        """Raises Damaged for bytes without a whole batch."""
+        if not self.has_next():
             return None
-        begin = self._at
-        self._at += _BEFORE + _LENGTH.unpack_from(self._raw, begin + _LENGTH_AT)[0]
-        return _RecordBatch(batch, self._raw[begin : self._at])
+        if not self._spans:
+            raise Damaged(f"{len(self._raw)} bytes without a whole batch", trusted=False)
+        batch = Batch(self._raw, *self._spans[self._next])
+        self._next += 1
+        self.after = batch.next_offset
+        return batch
 
 
-class _RecordBatch:
-    """A record batch. It is unpacked by aiokafka's C code; only if a header's key is not UTF-8, again in Python."""
+class Batch(RecordBatch):
+    """A record batch with the names that aiokafka's consumer uses."""
 
-    __slots__ = ("_batch", "_raw")
+    __slots__ = ()
 
-    def __init__(self, batch: Any, raw: memoryview) -> None:
-        self._batch, self._raw = batch, raw
+    @property
+    def is_control_batch(self) -> bool:
+        return bool(self.control)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._batch, name)
+    @property
+    def is_transactional(self) -> bool:
+        return bool(self.transactional)
+
+    def validate_crc(self) -> bool:
+        """True. Raises Damaged, which says more than aiokafka does."""
+        self.verify()
+        return True
 
     def __iter__(self) -> Iterator[Any]:
-        try:
-            return iter(list(self._batch))
-        except UnicodeDecodeError:
-            return iter(list(LenientBatch(self._raw)))
-
-    def __next__(self) -> Any:
-        """The next record of a control batch. aiokafka calls this to see whether a transaction was aborted."""
-        return next(self._batch)
+        return iter(self.records(list, _OFFSET))

@@ -265,7 +265,7 @@ class Fetcher:
             self._place(position)
         elif part.records:
             chunk = Chunk(tp, position.offset, part.records, part.aborted)
-            position.offset = chunk.end
+            position.offset, position.failed = chunk.end, chunk.broken
             self._place(position)
             if self._batch_sizes.seen(tp.topic, chunk.first_batch, position.max_bytes):
                 self._resized.add(tp.topic)

@@ -10,15 +10,23 @@ from __future__ import annotations
 from typing import Any
 
 from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.util import decode_varint_py
 
 
 class LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
-    """aiokafka's Python implementation of a record batch, over a buffer that decodes any bytes."""
+    """aiokafka's Python implementation of a record batch, over a buffer that decodes any bytes.
+
+    It reads numbers in Python too: aiokafka's function for it is C code that reads behind the end of the buffer, where
+    a damaged length says so, and the process ends with a segmentation fault.
+    """
 
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()
         buffer: Any = self._buffer  # type: ignore[has-type]
         self._buffer = buffer if isinstance(buffer, _Text) else _Text(buffer)
+
+    def _read_msg(self, decode_varint: Any = decode_varint_py) -> Any:
+        return super()._read_msg(decode_varint)
 
 
 class _Text(bytearray):

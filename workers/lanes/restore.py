@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from types import NoneType
 from typing import Any
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -14,7 +15,10 @@ from failsoft.models.answers.fallback import from_rule
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.schemas import wire
 from failsoft.schemas.prediction import Prediction, Predictions, Source
+from failsoft.workers.kafka.unreadable import Unreadable
 from failsoft.workers.lanes.trouble import Cause, LaneTrouble
+
+log = structlog.get_logger("failsoft.lanes")
 
 TAIL = 20_000
 """Answers read back from a partition. Reading them takes a second or two, and they hold more keys than most lanes see
@@ -64,7 +68,15 @@ async def restore(
         consumer.seek(tp, max(begin, end - TAIL))
         deadline = time.monotonic() + RESTORE_WITHIN
         while await consumer.position(tp) < end and time.monotonic() < deadline:
-            _remember(known, (await consumer.getmany(tp, timeout_ms=500, max_records=2000)).get(tp, []), wall())
+            try:
+                records = (await consumer.getmany(tp, timeout_ms=500, max_records=2000)).get(tp, [])
+            except Unreadable as e:
+                log.warning("answers cannot be read back, and are not remembered", why=str(e))
+                if e.next_offset is None:
+                    break
+                consumer.seek(tp, e.next_offset)
+                continue
+            _remember(known, records, wall())
     except KafkaError as e:
         why = f"the answers that the lane is to remember cannot be read: {e!r}"
         raise LaneTrouble(Cause.REFUSED, tp, None, why, "it is tried again") from e

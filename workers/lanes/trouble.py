@@ -13,8 +13,8 @@ from enum import StrEnum
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, TopicAuthorizationFailedError
 
-from failsoft.workers.kafka.chunk import Unreadable
 from failsoft.workers.kafka.partition_errors import PartitionLost, place_of
+from failsoft.workers.kafka.unreadable import Unreadable
 
 
 class Cause(StrEnum):
@@ -69,7 +69,8 @@ def trouble_of(error: Exception) -> LaneTrouble | None:
             f"read it with another client to see whether it is damaged; failsoft offsets skip --topic {place} goes on "
             f"after it and records it as lost"
         )
-        why = f"a batch cannot be read: {error.why}"
+        until = "" if error.next_offset is None else f" to {error.next_offset - 1}"
+        why = f"a batch (offsets {error.offset}{until}) cannot be read: {error.why}"
         return LaneTrouble(Cause.UNREADABLE, error.tp, error.offset, why, mend)
     place_found = place_of(error)
     if place_found is None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition, codec
+from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import encode_varint
 
 from failsoft.schemas.record import Record
-from failsoft.workers.kafka.chunk import Chunk, FetchedRecord, Unreadable
+from failsoft.workers.kafka.chunk import Chunk, FetchedRecord
+from failsoft.workers.kafka.unreadable import Unreadable
 from tests.record_batches import CODECS, GZIP, HEADERS, PLACEHOLDER, PLAIN, batch, marker, not_utf8, sealed
 
 TP = TopicPartition("events", 3)
@@ -179,6 +182,8 @@ def test_a_damaged_batch_is_refused_where_it_begins() -> None:
     assert _offsets(chunk.take()) == [0, 1, 2]
     error = _refused(chunk)
     assert (error.tp, error.offset, chunk.position, error.why) == (TP, 3, 3, "its checksum is wrong")
+    assert error.next_offset == 6 and not chunk.broken and chunk.end == 7
+    assert str(error) == "events-3 cannot be read at offset 3 to 5: its checksum is wrong"
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
@@ -190,21 +195,13 @@ def test_a_batch_that_does_not_decompress_is_refused(codec: str) -> None:
     assert error.offset == 0 and error.why
 
 
-def test_a_codec_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker without aiokafka's extra cannot read zstd, and says so."""
-    raw = batch(0, [0], codec=CODECS["zstd"])
-    monkeypatch.setattr(codec, "has_zstd", bool)
-    error = _refused(Chunk(TP, 0, raw))
-    assert "zstd" in error.why
-
-
 def test_a_damaged_record_is_not_skipped() -> None:
     """A batch that fails in its middle is not continued from there: the checksum is right, but a record is not."""
     raw = bytearray(batch(0, range(5)))
     at = raw.index(b"v2")
     raw[at - 1] = 0x7E  # the length of the value: it is longer than its record
     error = _refused(Chunk(TP, 0, sealed(raw, 0)))
-    assert error.offset == 0 and "CorruptRecordException" in error.why
+    assert error.offset == 0 and "CorruptRecordException" in error.why and error.next_offset == 5
 
 
 @pytest.mark.parametrize("raw", [b"x", b"\x00" * 11, batch(0, [0])[:-1], b"\x00" * 8 + b"\x00\x00\x00\x01" + b"x" * 99])
@@ -212,7 +209,100 @@ def test_bytes_without_a_whole_batch_are_refused(raw: bytes) -> None:
     """Asking again would give the same bytes, for ever."""
     chunk = Chunk(TP, 7, raw)
     assert chunk.end == 7
-    assert _refused(chunk).offset == 7
+    error = _refused(chunk)
+    assert (error.offset, error.next_offset, chunk.broken) == (7, None, True)
+
+
+def _header(raw: bytes, at: int, form: str, value: int) -> bytes:
+    """``raw`` with another value in its header, and a checksum that fits."""
+    bad = bytearray(raw)
+    struct.pack_into(form, bad, at, value)
+    return sealed(bad, int.from_bytes(bad[:8], "big", signed=True))
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
+@pytest.mark.parametrize(
+    ("at", "form", "value", "why", "after"),
+    [
+        (16, ">b", 3, "its format is unknown (magic 3; this version reads 0 to 2)", 8),
+        (16, ">b", -1, "its format is unknown (magic -1; this version reads 0 to 2)", 8),
+        (22, ">B", 5, "its codec has the number 5, which Kafka does not define", 8),
+        (23, ">i", -1, "its header claims 5 records of the offsets 3 to 2", 8),
+        (23, ">i", 2, "its records have the offsets 3 to 7, and its header claims 3 to 5", 6),
+        (57, ">i", -1, "its header claims -1 records of the offsets 3 to 7", 8),
+        (57, ">i", 4, "its records are not as their format demands", 8),
+        (57, ">i", 6, "its records are not as their format demands", 8),
+        (57, ">i", 2**31 - 1, "its records are not as their format demands", 8),
+    ],
+)
+def test_a_header_that_lies_is_refused(codec: int, at: int, form: str, value: int, why: str, after: int) -> None:
+    """The checksum fits, as of a client with a bug. The records before the batch are given, and where it ends."""
+    bad = _header(batch(3, range(3, 8), codec=codec), at, form, value)
+    chunk = Chunk(TP, 0, batch(0, range(3)) + bad + batch(8, [8]))
+    assert _offsets(chunk.take()) == [0, 1, 2]
+    error = _refused(chunk)
+    assert why in error.why and (error.offset, error.next_offset) == (3, after)
+
+
+def test_offsets_that_go_back_are_refused() -> None:
+    """The same offsets twice would be answered twice, or left out in silence."""
+    chunk = Chunk(TP, 0, batch(0, range(5)) + batch(3, range(3, 8)))
+    assert _offsets(chunk.take()) == list(range(5))
+    assert "it begins at 3, and the batch before it ends at 4" in _refused(chunk).why
+
+
+def test_a_batch_before_the_offset_is_refused() -> None:
+    """Otherwise the same bytes would be fetched for ever."""
+    chunk = Chunk(TP, 9, batch(0, range(5)))
+    assert chunk.broken and "before the one that was asked for" in _refused(chunk).why
+
+
+def test_a_last_batch_that_is_damaged_says_nothing_of_the_next_fetch() -> None:
+    """Its header may be wrong: a fetch at the offset that it claims would be out of range."""
+    bad = bytearray(batch(3, range(3, 6)))
+    bad[23] = 0x7F
+    chunk = Chunk(TP, 0, batch(0, range(3)) + bytes(bad))
+    assert chunk.broken and _offsets(chunk.take()) == [0, 1, 2]
+    error = _refused(chunk)
+    assert (error.offset, error.next_offset, error.why) == (3, None, "its checksum is wrong")
+
+
+@pytest.mark.parametrize("at", [61, 65, 70])  # the lengths of the record, its key and its value
+def test_a_marker_that_is_damaged_is_refused(at: int) -> None:
+    """It says whether the records before it count."""
+    bad = bytearray(marker(2, 7, commit=True))
+    bad[at] = 0x7D
+    chunk = Chunk(TP, 0, batch(0, [0, 1], producer=7, transactional=True) + sealed(bad, 2) + batch(3, [3]))
+    found: list[int] = []
+    with pytest.raises(Unreadable) as refused:
+        while not chunk.exhausted:
+            found += _offsets(chunk.take())
+    assert found == [0, 1] and (refused.value.offset, refused.value.next_offset) == (2, 3)
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
+def test_a_batch_that_compaction_has_emptied_is_passed(codec: int) -> None:
+    """A broker keeps the header, for the producer's sequence; its codec may be left in it."""
+    empty = bytearray(batch(3, [3], codec=codec)[:61])
+    empty[57:61] = bytes(4)
+    chunk = Chunk(TP, 0, batch(0, range(3)) + sealed(empty, 3) + batch(4, [4]))
+    assert _offsets(chunk.take()) == [0, 1, 2, 4] and chunk.exhausted
+
+
+@pytest.mark.parametrize("length", [2**62, 2**63 - 1, -(2**63), 2**31])
+def test_a_length_that_no_memory_holds_is_damage(length: int) -> None:
+    """aiokafka's C code asks for that memory: MemoryError would look like the process's own trouble."""
+    raw = bytearray(batch(0, range(5)))
+    at = raw.index(b"v2")
+    raw[at - 1 : at] = encoded(length)
+    assert _refused(Chunk(TP, 0, sealed(raw, 0))).offset == 0
+
+
+def encoded(value: int) -> bytes:
+    """A number as a record has it: zigzag, seven bits a byte."""
+    found = bytearray()
+    encode_varint(value, found.append)
+    return bytes(found)
 
 
 def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +311,7 @@ def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None
     def full(*_: object) -> list[FetchedRecord]:
         raise MemoryError
 
-    monkeypatch.setattr("failsoft.workers.kafka.chunk._rows", full)
+    monkeypatch.setattr("failsoft.workers.kafka.record_batch.LenientBatch", full)
+    monkeypatch.setattr("failsoft.workers.kafka.record_batch.DefaultRecordBatch", full)
     with pytest.raises(MemoryError):
         Chunk(TP, 0, batch(0, [0])).take()

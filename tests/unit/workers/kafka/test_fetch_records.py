@@ -7,12 +7,17 @@ import struct
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
-from failsoft.workers.kafka.fetch_records import Records
+from failsoft.workers.kafka.fetch_records import PartitionRecords, Records
+from failsoft.workers.kafka.unreadable import Unreadable
+from tests.record_batches import CODECS, batch, marker, sealed
 
+TP = TopicPartition("events", 3)
 PLACEHOLDER = b"QQQQ"
 HEADERS: list[tuple[str, bytes | None]] = [("own", b"\xff"), ("none", None)]
 
@@ -79,9 +84,38 @@ def test_an_incomplete_batch_at_the_end_is_not_read() -> None:
     assert len(_all(Records(raw + raw[:-1]))) == 3
 
 
-def test_a_control_batch_gives_its_marker() -> None:
-    """aiokafka calls ``next`` on a control batch for its first record."""
-    raw = _batch(0, 0, odd=False)
-    patched, original = Records(raw).next_batch(), MemoryRecords(raw).next_batch()
-    assert patched is not None
-    assert next(patched).value == next(original).value == b"v0"
+def _consumed(raw: bytes, aborted: list[tuple[int, int]], read_committed: bool) -> list[Any]:
+    return list(PartitionRecords(TP, Records(raw), aborted, 0, None, None, True, int(read_committed)))
+
+
+@pytest.mark.parametrize("read_committed", [True, False])
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
+def test_a_consumer_gets_what_aiokafka_gives(codec: int, read_committed: bool) -> None:
+    """With aborted transactions and markers, and all fields of its records."""
+    raw = (
+        batch(0, [0, 1], producer=7, transactional=True, codec=codec)
+        + marker(2, 7, commit=False)
+        + batch(3, [3], producer=7, transactional=True, codec=codec)
+        + marker(4, 7, commit=True)
+    )
+    theirs = fetcher.PartitionRecords(TP, MemoryRecords(raw), [(7, 0)], 0, None, None, True, int(read_committed))
+    found = _consumed(raw, [(7, 0)], read_committed)
+    assert found == list(theirs) and [r.offset for r in found] == ([3] if read_committed else [0, 1, 3])
+
+
+def test_a_batch_that_cannot_be_read_is_named() -> None:
+    """With its partition, its offsets and the reason. What is before it is given, and the position stays."""
+    bad = bytearray(batch(2, [2, 3], codec=CODECS["zstd"]))
+    bad[61:] = b"garbage"
+    records = PartitionRecords(TP, Records(batch(0, [0, 1]) + sealed(bad, 2)), [], 0, None, None, True, 1)
+    found: list[int] = []
+    with pytest.raises(Unreadable, match="events-3 cannot be read at offset 2 to 3: its records are no valid zstd"):
+        for record in records:
+            found.append(record.offset)
+    assert found == [0, 1] and records.next_fetch_offset == 2
+
+
+def test_bytes_without_a_batch_are_refused() -> None:
+    """aiokafka would go on at the next offset."""
+    with pytest.raises(Unreadable, match="11 bytes without a whole batch"):
+        _consumed(bytes(11), [], True)

@@ -93,6 +93,25 @@ async def test_a_partition_goes_on_at_its_chunks_end() -> None:
         assert (await desk.next()).asked == {A: 3}
 
 
+async def test_a_partition_is_not_fetched_on_after_a_batch_that_cannot_be_read() -> None:
+    """The same bytes would come again and again. Other partitions go on, and a read elsewhere does."""
+    async with running() as desk:
+        desk.fetcher.read(A, 0, 77)
+        desk.fetcher.read(C, 5, 78)
+        bad = bytearray(batch(3, range(3, 6)))
+        bad[-1] ^= 1
+        (await desk.next()).answer(part(A, batch(0, range(3)) + bytes(bad)), part(C))
+        following = await desk.next()
+        assert following.content.forgotten == [A] and A not in following.asked
+        desk.fetcher.resume(A)
+        following.answer()
+        following = await desk.next()
+        assert A not in following.asked
+        desk.fetcher.read(A, 6, 77)
+        following.answer()
+        assert (await desk.next()).asked[A] == 6
+
+
 async def test_a_partition_may_be_paused_while_its_chunk_is_delivered() -> None:
     """The very next request leaves it out, and it goes on at the chunk's end when it is resumed."""
     async with running() as desk:

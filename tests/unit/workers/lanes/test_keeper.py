@@ -10,8 +10,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from failsoft.workers.kafka.chunk import Unreadable
 from failsoft.workers.kafka.partition_errors import OFFSET_OUT_OF_RANGE, UNKNOWN_TOPIC_OR_PARTITION, partition_error
+from failsoft.workers.kafka.unreadable import Unreadable
 from failsoft.workers.lanes import keeper as module
 from failsoft.workers.lanes.keeper import Keeper
 from failsoft.workers.lanes.stage import Stage

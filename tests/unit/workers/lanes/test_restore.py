@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
+from aiokafka import TopicPartition
 
 from failsoft.models.answers.last_known import LastKnown
-from failsoft.workers.lanes.restore import _remember
+from failsoft.workers.kafka.unreadable import Unreadable
+from failsoft.workers.lanes.restore import _remember, restore
 from tests.kit import Rec
 
 NOW = 1_795_550_568.0
@@ -75,3 +78,43 @@ def test_a_record_that_is_no_answer_is_skipped(value: bytes | None) -> None:
     _remember(known, [stray, _answer(b"a", 0.2)], NOW)
     assert known.recall(b"x", NOW) is None
     assert known.recall(b"a", NOW) is not None
+
+
+class _Scored:
+    """A consumer of one partition whose batch at offset 2 and 3 cannot be read."""
+
+    def __init__(self, known: bool) -> None:
+        self.at, self.known = 0, known
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def assign(self, tps: object) -> None: ...
+
+    async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(tps, 0)
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        self.at = offset
+
+    async def position(self, tp: TopicPartition) -> int:
+        return self.at
+
+    async def getmany(self, tp: TopicPartition, **_: object) -> dict[TopicPartition, list[Rec]]:
+        if self.at == 2:
+            raise Unreadable(tp, 2, "its checksum is wrong", 4 if self.known else None)
+        self.at += 1
+        return {tp: [_answer(b"%d" % (self.at - 1), 0.5)]}
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_batch_that_cannot_be_read_is_passed_or_ends_it(known: bool) -> None:
+    """The lane must open: the chain has other links."""
+
+    async def end(consumer: object, tp: TopicPartition) -> int:
+        return 6
+
+    restored = await restore(lambda: cast(Any, _Scored(known)), end, "loans.scored", 0, 3600, lambda: NOW)
+    found = [key for key in (b"0", b"1", b"4", b"5") if restored.recall(key, NOW) is not None]
+    assert found == ([b"0", b"1", b"4", b"5"] if known else [b"0", b"1"])
