@@ -10,8 +10,10 @@ from failsoft.models.breaker.local import AUTONOMOUS_AFTER, MAX_REQUESTS, REPORT
 from failsoft.models.breaker.policy import LEAST_LEASE
 from failsoft.models.breaker.rules import TRANSITIONS, BreakerEvent, BreakerState
 from failsoft.schemas.fleet.breaker import Action
-from failsoft.workers.fleet.control_plane import SESSION
+from failsoft.workers.client_timeouts import ClientTimeouts
 from failsoft.workers.fleet.sync import TABLE_WITHIN
+
+SESSION = ClientTimeouts().session
 
 _STATES = {
     BreakerState.CLOSED: "All calls are made and counted. It opens when a rate over the window reaches its threshold.",

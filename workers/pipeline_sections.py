@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from failsoft.schemas.config import duration
+from failsoft.schemas.config import duration, size
 from failsoft.schemas.config.duration import seconds
 from failsoft.schemas.config.key import means, written
+from failsoft.schemas.config.size import bytes_of
 from failsoft.topics.names import TOPIC_PATTERN, check_topic
+from failsoft.workers.client_timeouts import ClientTimeouts
 
 
 class PipelineSection(BaseModel):
@@ -50,6 +54,7 @@ SERVERS_PATTERN = rf"^\s*({_SERVER.pattern})\s*(,\s*({_SERVER.pattern})\s*)*$"
 Text = Annotated[str, AfterValidator(_no_blank), written(r"\S")]
 Servers = Annotated[str, AfterValidator(_servers), written(SERVERS_PATTERN)]
 Topic = Annotated[str, AfterValidator(lambda name: (check_topic(name), name)[1]), written(TOPIC_PATTERN)]
+Size = Annotated[str, AfterValidator(lambda amount: (bytes_of(amount), amount)[1]), written(size.PATTERN)]
 Duration = Annotated[str, AfterValidator(lambda length: (seconds(length), length)[1]), written(duration.PATTERN)]
 
 
@@ -136,6 +141,82 @@ class Kafka(PipelineSection):
         Field(ge=0, le=32_767),
         means("Replicas of each topic that `failsoft topics apply` creates. 0: three, or one per broker if fewer.", 3),
     ] = 0
+    compression: Annotated[
+        Literal["none", "gzip", "snappy", "lz4", "zstd"],
+        means("The codec of the records that workers and replays write. Topics are read in any codec.", "zstd"),
+    ] = "lz4"
+    session_timeout: Annotated[
+        Duration,
+        means(
+            "The group gives a silent worker's partitions away after this. The broker bounds it with "
+            "`group.min.session.timeout.ms` and `group.max.session.timeout.ms`.",
+            "10s",
+        ),
+    ] = "6s"
+    heartbeat_interval: Annotated[
+        Duration, means("The time between two heartbeats. At most a third of `session_timeout`.", "3s")
+    ] = "1s"
+    rebalance_timeout: Annotated[
+        Duration | None,
+        means(
+            "How long a rebalance waits for a worker that commits its last batches.",
+            "60s",
+            left_out="30 s, or longer where `session_timeout` or `transaction_timeout` needs it",
+        ),
+    ] = None
+    request_timeout: Annotated[
+        Duration | None,
+        means(
+            "How long the producer waits for an answer; other clients wait for a fixed multiple of it.",
+            "5s",
+            left_out="2.5 s, or less where `transaction_timeout` has no room for three",
+        ),
+    ] = None
+    transaction_timeout: Annotated[
+        Duration,
+        means("The broker aborts an older transaction. The broker bounds it with `transaction.max.timeout.ms`.", "20s"),
+    ] = "8s"
+    fetch_max_bytes: Annotated[
+        Size, means("The most bytes of one answer of a broker. It bounds a worker's memory for each broker.", "16MiB")
+    ] = "8MiB"
+    max_partition_fetch_bytes: Annotated[
+        Size, means("The most bytes of one partition in an answer. A larger batch comes whole.", "512KiB")
+    ] = "2MiB"
+    client_rack: Annotated[
+        Text | None,
+        means(
+            "The worker's rack or zone. Brokers with a `replica.selector.class` then name a replica in it.",
+            "eu-central-1a",
+            left_out="partitions are read from their leaders",
+        ),
+    ] = None
+
+    @property
+    def timeouts(self) -> ClientTimeouts:
+        """The timeouts of a worker's clients, of which ``problems`` says what does not fit."""
+        session, transaction = seconds(self.session_timeout), seconds(self.transaction_timeout)
+        given = ClientTimeouts(session, seconds(self.heartbeat_interval), transaction=transaction)
+        least = max(given.rebalance, session, given.drain + 4.0)
+        return replace(
+            given,
+            rebalance=seconds(self.rebalance_timeout) if self.rebalance_timeout else least,
+            request=seconds(self.request_timeout) if self.request_timeout else min(given.request, transaction / 3.2),
+        )
+
+    def problems(self) -> Iterator[str]:
+        """What does not fit together, each with its keys."""
+        yield from self.timeouts.problems()
+        answer, partition = bytes_of(self.fetch_max_bytes), bytes_of(self.max_partition_fetch_bytes)
+        if not LEAST_FETCH <= partition <= answer <= MOST_FETCH:
+            yield (
+                f"kafka.max_partition_fetch_bytes: {self.max_partition_fetch_bytes}, and kafka.fetch_max_bytes: "
+                f"{self.fetch_max_bytes}: must rise from at least {size.text(LEAST_FETCH)} to at most "
+                f"{size.text(MOST_FETCH)}"
+            )
+
+
+LEAST_FETCH, MOST_FETCH = 16 * 1024, 256 * 1_048_576
+"""Bytes of a fetch: below, each record would be a request of its own; above, a worker's memory would not be bounded."""
 
 
 class Input(PipelineSection):

@@ -66,6 +66,9 @@ class Settings(PipelineSection):
             raise ValueError(f"input.topics: {owned[0]!r} is one of the pipeline's own topics; events would loop")
         if len(set(self.input.topics)) < len(self.input.topics):
             raise ValueError("input.topics: a topic is named twice")
+        problem = next(self.kafka.problems(), None)
+        if problem is not None:
+            raise ValueError(problem)
         long = [t for t in map(self.names.retry, self.retry.delays) if len(t) > LONGEST_TOPIC]
         if long:
             raise ValueError(

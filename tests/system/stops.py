@@ -26,7 +26,6 @@ from failsoft.workers.kafka.requests import Offset, OneVersion, error_codes
 from failsoft.workers.kafka.sealed_batches import Outputs
 from failsoft.workers.kafka.stable_offsets import stable_offsets
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
-from failsoft.workers.lanes import committer
 from failsoft.workers.process import serve
 from failsoft.workers.process.composition import Options
 from failsoft.workers.telemetry import logs
@@ -125,7 +124,7 @@ def install(stops: Stops, *options: str) -> None:
 
 
 def _dynamic() -> None:
-    clients.GroupSettings = lambda group, _: GroupSettings(group, None)  # type: ignore[assignment,arg-type,misc]
+    clients.GroupSettings = lambda group, _, *timeouts: GroupSettings(group, None, *timeouts)  # type: ignore[assignment,arg-type,misc]
 
 
 def _transactions(**how: bool) -> None:
@@ -133,8 +132,7 @@ def _transactions(**how: bool) -> None:
 
 
 def _patient() -> None:
-    clients.TRANSACTION_TIMEOUT_MS = 1000 * PATIENT_SECONDS
-    committer.COMMIT_TIMEOUT = PATIENT_SECONDS
+    os.environ["FAILSOFT_KAFKA__TRANSACTION_TIMEOUT"] = f"{PATIENT_SECONDS}s"
 
 
 def _unstable() -> None:

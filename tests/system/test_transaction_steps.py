@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from failsoft.workers.lanes.assignment import STUCK_AFTER
+from failsoft.workers.client_timeouts import ClientTimeouts
 from tests.integration.pipeline import Pipeline, Worker, running
 from tests.kafka import Broker, wait_for
 from tests.system import stops
@@ -137,7 +137,7 @@ def stop_at_each(kafka: Broker, name: str, folder: Path, variant: Variant, momen
                 expected = variant.goes_through(moment)
                 if outcome.went is not (outcome.went if expected is None else expected):
                     wrong.append((moment, outcome, victim.tail(6)))
-                if outcome.code not in (None, 1) and outcome.seconds < STUCK_AFTER:
+                if outcome.code not in (None, 1) and outcome.seconds < ClientTimeouts().stuck_after:
                     wrong.append((moment, outcome, victim.tail(6)))
                 workers = [other, successor]
         settlement.wait_final(pipeline.published)

@@ -42,6 +42,7 @@ FOLDERS = (
     "models/rollout",
     "models/training",
     "workers/identity.py",
+    "workers/client_timeouts.py",
     "workers/pipeline_sections.py",
     "workers/connection.py",
     "workers/settings.py",
@@ -89,6 +90,7 @@ SHELLS = {
 }
 # The pure files of workers, besides workers/scoring.
 PURE_WORKERS = {
+    "workers/client_timeouts.py",
     "workers/pipeline_sections.py",
     "workers/execution/bisect.py",
     "workers/fleet/owner.py",
@@ -153,6 +155,8 @@ ONLY = {
         "workers/kafka/group_coordinator.py",  # ends where aiokafka's joins again
         "workers/kafka/membership.py",  # uses aiokafka's group coordinator
         "workers/kafka/clock_probe.py",  # writes the records that measure the broker's clock
+        "workers/kafka/broker_bounds.py",  # asks a broker for its settings
+        "workers/kafka/codecs.py",  # frames snappy as Java does, with aiokafka's function
         "workers/kafka/chunk.py",
         "workers/kafka/fetch_position.py",
         "workers/kafka/fetch_protocol.py",

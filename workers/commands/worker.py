@@ -80,7 +80,8 @@ def worker(
     worker_id = worker_id or os.environ.get("FAILSOFT_WORKER_ID") or None
     if count > 1 or processes == AUTO:  # the same ids and restarts on one core as on many
         _check_topics(ctx, settings)
-        raise typer.Exit(_many(ctx, pipeline, count, worker_id, metrics_port, metrics_host, folder, log_level))
+        drain = settings.kafka.timeouts.end
+        raise typer.Exit(_many(ctx, pipeline, count, worker_id, metrics_port, metrics_host, folder, log_level, drain))
     raise typer.Exit(_one(settings, worker_id, metrics_port, metrics_host, pipeline or ctx.obj.pipeline))
 
 
@@ -183,6 +184,7 @@ def _many(
     host: str,
     repository: str | None,
     log_level: str,
+    drain: float,
 ) -> int:
     from failsoft.workers.process import supervisor
 
@@ -197,4 +199,4 @@ def _many(
         own += ["--id", f"{worker_id}-{i}"] if worker_id else []
         commands.append(supervisor.command(["worker", *shared, *own]))
     _say(f"supervisor {os.getpid()} starts {processes} workers")
-    return supervisor.run(commands)
+    return supervisor.run(commands, drain)

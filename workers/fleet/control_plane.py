@@ -20,6 +20,7 @@ from failsoft.schemas.fleet.rollout import Change, Heartbeat, Order, RolloutRow
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.schemas.wire import Malformed
 from failsoft.topics.names import Names
+from failsoft.workers.client_timeouts import JOIN_MARGIN, ClientTimeouts
 from failsoft.workers.fleet.faust_app import FleetApp, credentials, table_type
 from failsoft.workers.fleet.owner import Owner
 from failsoft.workers.fleet.rollback import WHO, Rollbacks
@@ -29,12 +30,15 @@ log = structlog.get_logger("failsoft.fleet")
 
 TableRow = TypeVar("TableRow", BreakerRow, RolloutRow)
 
-SESSION = 6.0
-"""Session timeout in seconds: a dead owner is replaced after it. The data plane uses the same value."""
-
 HEARTBEAT_MS = 2_000
 """Milliseconds between two writes of a rollout row that only refresh heartbeats. Each row holds the whole fleet, and a
 starting worker reads ten minutes of rows."""
+
+
+FAUST_REBALANCE, FAUST_REQUEST = 60.0, 90.0
+"""Faust's own timeouts in seconds, unless the pipeline's are longer."""
+
+DEFAULT_TIMEOUTS = ClientTimeouts()
 
 
 class ControlPlane:
@@ -42,6 +46,7 @@ class ControlPlane:
 
     connection: the connection settings of aiokafka's clients (from ``Settings``).
     keys: returns the keys ``model@version`` of the versions that this worker has loaded.
+    timeouts: those of the pipeline's clients: a dead owner is replaced after a session, as a lane's is.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class ControlPlane:
         worker: str,
         owner: Owner,
         keys: Callable[[], set[str]],
+        timeouts: ClientTimeouts = DEFAULT_TIMEOUTS,
     ) -> None:
         changelogs = {"breakers": names.breakers_changelog, "rollouts": names.rollouts_changelog}
         self.app = FleetApp(
@@ -61,8 +67,11 @@ class ControlPlane:
             web_enabled=False,
             worker_redirect_stdouts=False,
             broker_client_id=worker,
-            broker_session_timeout=SESSION,
-            broker_heartbeat_interval=1.0,
+            broker_session_timeout=timeouts.session,
+            broker_heartbeat_interval=timeouts.heartbeat,
+            broker_rebalance_timeout=max(FAUST_REBALANCE, timeouts.rebalance),
+            # Faust has one timeout for all requests, and a join waits for the whole rebalance.
+            broker_request_timeout=max(FAUST_REQUEST, timeouts.join, timeouts.session + JOIN_MARGIN),
             consumer_auto_offset_reset="earliest",
             # Faust makes a folder for tables on disk. Our tables are in memory, and their changelogs in Kafka.
             datadir=own_folder() / "faust",

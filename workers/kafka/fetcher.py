@@ -77,6 +77,7 @@ class Fetcher:
         full: Callable[[], bool] = lambda: False,
         max_wait_ms: int = 50,
         max_bytes: int = ANSWER_BYTES,
+        partition_bytes: int = PARTITION_BYTES,
         client_rack: str = "",
         retry_after: float = RETRY_AFTER,
     ) -> None:
@@ -89,12 +90,13 @@ class Fetcher:
             full: whether the records that were delivered and not taken are too many for now.
             max_wait_ms: how long a broker waits for the first record, in milliseconds.
             max_bytes: the most bytes of one answer.
+            partition_bytes: the most bytes of one partition in an answer, if ``read`` asks for more.
             client_rack: the worker's rack, so that a broker can name a nearer replica (KIP-392).
             retry_after: seconds until a partition or a broker that failed is tried again.
         """
         self._client, self._deliver, self._failed, self._full = client, deliver, failed, full
         self._max_wait_ms, self._max_bytes, self._rack = max_wait_ms, max_bytes, client_rack
-        self._retry_after = retry_after
+        self._retry_after, self._partition_bytes = retry_after, partition_bytes
         self._positions: dict[TopicPartition, FetchPosition] = {}
         self._batch_sizes, self._resized = RecordBatchSizes(max_bytes), set[str]()
         self._brokers: dict[int, FetchedBroker] = {}
@@ -111,6 +113,7 @@ class Fetcher:
         """Fetch ``tp`` from ``offset`` on, at most ``max_bytes`` in one answer; a larger batch comes whole. What is in
         flight for another offset is dropped.
         """
+        max_bytes = min(max_bytes, self._partition_bytes)
         position = self._positions.get(tp)
         if position is None:
             position = self._positions[tp] = FetchPosition(tp, offset, max_bytes)

@@ -7,6 +7,8 @@ from typing import Any
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 
+from failsoft.schemas.config.refusal import Refused
+from failsoft.workers.kafka.broker_bounds import session_refused
 from failsoft.workers.kafka.request_errors import Code
 
 REMOVED: dict[type, frozenset[int]] = {
@@ -30,14 +32,14 @@ class StrictCoordinator(GroupCoordinator):  # type: ignore[misc]
     another one by now, so its process has nothing that is worth keeping.
 
     Attributes:
-        removed: the error, once the group has removed the member.
+        removed: the error, once the group has removed the member, or has refused its session timeout.
     """
 
-    removed: MemberRemoved | None = None
+    removed: MemberRemoved | Refused | None = None
     _is_member = False
 
     async def _send_req(self, request: Any) -> Any:
-        """Send as aiokafka does. Raises MemberRemoved, which is no KafkaError, as aiokafka would go on after one."""
+        """Send as aiokafka does. Raises MemberRemoved or Refused, no KafkaErrors, as aiokafka would go on after one."""
         codes = REMOVED.get(type(request))
         if codes is None:
             return await super()._send_req(request)
@@ -47,6 +49,9 @@ class StrictCoordinator(GroupCoordinator):  # type: ignore[misc]
         code = response.error_code
         if isinstance(request, SyncGroupRequest) and code == Code.NONE:
             self._is_member = True
+        if code == Code.INVALID_SESSION_TIMEOUT:  # aiokafka would end with an error that names no setting
+            self.removed = await session_refused(self._client, self.coordinator_id, self._session_timeout_ms)
+            raise self.removed
         # A coordinator that moved may not know a member whose first join is not complete: it begins anew.
         if code in codes and (self._is_member or code == Code.FENCED_INSTANCE_ID):
             self.removed = MemberRemoved(self._describe(type(request).__name__, code))

@@ -91,7 +91,7 @@ class Membership:
 
     def check(self) -> None:
         """Raise the group's error, if it refused this member or its coordination has ended. MemberRemoved: the group
-        has this member no longer, and the process must end.
+        has this member no longer, and the process must end. Refused: the broker does not take its session timeout.
 
         aiokafka reports these errors only to a pending fetch of its consumer, so a worker must poll for them.
         """

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from aiokafka import TopicPartition
 
+from failsoft.workers.kafka import codecs
 from failsoft.workers.kafka.produce_batches import Batch
 
 REQUEST_BYTES = 8 * 1_048_576
@@ -41,8 +42,11 @@ class Sequences:
         self._next.clear()
 
 
-def seal(outputs: Outputs, producer: tuple[int, int], sequences: Sequences, transactional: bool) -> Queues:
-    """Write the producer's (id, epoch) and the sequence numbers into the batches, and return their bytes.
+def seal(
+    outputs: Outputs, producer: tuple[int, int], sequences: Sequences, transactional: bool, codec: int = codecs.NONE
+) -> Queues:
+    """Write the producer's (id, epoch) and the sequence numbers into the batches, and return their bytes, compressed
+    with ``codec`` where that makes them smaller.
 
     A batch without records is left out. Raises ValueError for a batch that was made for the other kind of producer: a
     broker accepts such a batch, and readers would see it although its transaction was aborted.
@@ -57,7 +61,7 @@ def seal(outputs: Outputs, producer: tuple[int, int], sequences: Sequences, tran
             data = batch._build()
             if bool(data[ATTRIBUTES_AT] & TRANSACTIONAL) is not transactional:
                 raise ValueError(f"{partition}: the batch was made for a producer of the other kind")
-            queues.setdefault(partition, deque()).append(data)
+            queues.setdefault(partition, deque()).append(bytes(codecs.packed(data, codec)))
     return queues
 
 

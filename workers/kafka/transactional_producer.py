@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
-from failsoft.workers.kafka import requests
+from failsoft.workers.kafka import codecs, requests
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.protocol import transaction_version
 from failsoft.workers.kafka.request_errors import Remedy, remedy
@@ -54,6 +54,7 @@ class TransactionalProducer:
             by default). Readers and the next owners of the partitions wait for at most both when the process dies.
         replicas_timeout_ms: milliseconds for which a leader waits for its replicas. Below the client's timeout, or a
             leader's refusal comes too late.
+        codec: Kafka's number of the codec of what it writes.
         transactions_v2: use transactions v2 (KIP-890) where the cluster has them: each transaction has an epoch of its
             own, so a late copy of a request can do no harm. The partitions are added by requests of their own all the
             same: where brokers were left to add them, one that found the coordinator busy waited for 20 ms.
@@ -67,13 +68,14 @@ class TransactionalProducer:
         timeout_ms: int,
         *,
         replicas_timeout_ms: int = 2_000,
+        codec: int = codecs.NONE,
         transactions_v2: bool = True,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._client = client
         self._id = transactional_id
         self._timeout_ms, self._replicas_timeout_ms = timeout_ms, replicas_timeout_ms
-        self._may_use_v2 = transactions_v2
+        self._may_use_v2, self._codec = transactions_v2, codec
         self._requests = RequestLoop(client, sleep)
         self._producer = requests.NO_PRODUCER
         self._sequences = Sequences()
@@ -158,7 +160,7 @@ class TransactionalProducer:
 
     async def _commit(self, outputs: Outputs, offsets: Mapping[TopicPartition, Offset], member: GroupMember) -> None:
         if self._id is None:
-            await self._write(seal(outputs, self._producer, self._sequences, transactional=False))
+            await self._write(seal(outputs, self._producer, self._sequences, False, self._codec))
             await self._requests.ask(requests.offset_commit(member, offsets), GROUP, member.group)
             return
         # 1. Late copies of earlier requests must not reach this transaction.
@@ -172,7 +174,7 @@ class TransactionalProducer:
         await together(*(self._requests.ask(add, TRANSACTION, self._id) for add in adds))
         # 3. The outputs and, beside them, the offsets. A broker that checks both at once tells one to come again; 2 ms
         #    later it does. One after the other took about as long.
-        queues = seal(outputs, self._producer, self._sequences, transactional=True)
+        queues = seal(outputs, self._producer, self._sequences, True, self._codec)
         commit_offsets = requests.txn_offset_commit(self._id, self._producer, member, offsets, adds=self._v2)
         await together(self._write(queues), self._requests.ask(commit_offsets, GROUP, member.group))
         # 4. Only now, when every broker has acknowledged its part, the end.

@@ -24,7 +24,7 @@ from failsoft.workers.kafka.list_offsets import list_offsets
 from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.kafka.membership import Membership
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
-from failsoft.workers.lanes.committer import COMMIT_TIMEOUT, Committer
+from failsoft.workers.lanes.committer import Committer
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.lanes.inbox import Inbox
 from failsoft.workers.lanes.inbox_bounds import FETCHED_BYTES, inbox_bound, ladder_bound
@@ -38,10 +38,6 @@ from failsoft.workers.lanes.trouble import OF_THE_CLUSTER, LaneTrouble
 
 log = structlog.get_logger("failsoft.lanes")
 
-STUCK_AFTER = 30.0
-"""Seconds without progress, while there is work to do, after which a lane or the event loop counts as stuck. Longer
-than a commit may take (12 s), shorter than callers wait for an answer."""
-
 STOPPED_FOR = 120.0
 """Seconds after which a worker with a stopped lane is not live, unless the cluster is to mend it. Long enough for a
 person's first look, and for a topic that is made anew."""
@@ -51,10 +47,6 @@ NO_LEADER_AFTER = 5.0
 
 MEASURE_EVERY = 2.0
 """Seconds between two measurements of the lag, and the timeout of one. Gauges are scraped less often."""
-
-DRAIN = 2 * COMMIT_TIMEOUT + 2.0
-"""Seconds that a drain or a revocation waits for the lanes: for the transaction that is committing, then for the one or
-two with their last batches. Each ends within COMMIT_TIMEOUT itself."""
 
 ENOUGH_BYTES = FETCHED_BYTES // 2
 """Fetched bytes of live partitions with which the fetch slows down: more than half a second's work. With hundreds of
@@ -102,7 +94,7 @@ class Lanes(Service):  # type: ignore[misc]
         super().__init__()
         self._topics, self._outputs = topics, outputs
         self._clients = clients
-        self._deps = deps
+        self._deps, self._stuck_after = deps, deps.timeouts.stuck_after
         self._on_fatal = on_fatal
         self._observe = observe
         self._on_trouble = on_trouble
@@ -149,7 +141,9 @@ class Lanes(Service):  # type: ignore[misc]
         if self._draining:
             return
         d = self._deps
-        self._committer = Committer(self._producer, d.exactly_once, d.latest, d.clock, d.reporter.transaction)
+        self._committer = Committer(
+            self._producer, d.exactly_once, d.latest, d.clock, d.reporter.transaction, d.timeouts.commit
+        )
         self._membership = self._clients.membership()
         self._run("committer", self._committer.run())
         self._run("fetcher", self._fetcher.run())
@@ -174,7 +168,7 @@ class Lanes(Service):  # type: ignore[misc]
                 keeper.look([tp for tp in gone if tp.partition == index])
             lanes = list(self.lanes.values())
             for lane in lanes:
-                if lane.stage in (Stage.SCORING, Stage.COMMITTING) and now - lane.since > STUCK_AFTER:
+                if lane.stage in (Stage.SCORING, Stage.COMMITTING) and now - lane.since > self._stuck_after:
                     self.fatal(Fatal(f"lane {lane.index} has been {lane.stage} for {now - lane.since:.0f} s"))
             if self._joined and all(lane.stage in (Stage.FETCHING, Stage.STOPPED) for lane in lanes):
                 self._deps.reporter.idle()
@@ -229,10 +223,10 @@ class Lanes(Service):  # type: ignore[misc]
     def not_live(self) -> str | None:
         """Why the process should be restarted, or None. A broker, a breaker or lag is never a reason."""
         now = self._deps.clock()
-        if self._membership is not None and now - self._beat > STUCK_AFTER:
+        if self._membership is not None and now - self._beat > self._stuck_after:
             return f"the event loop has made no progress for {now - self._beat:.0f} s"
         for lane in list(self.lanes.values()):
-            if lane.stage is Stage.SCORING and now - lane.since > STUCK_AFTER:
+            if lane.stage is Stage.SCORING and now - lane.since > self._stuck_after:
                 return f"lane {lane.index} has been scoring for {now - lane.since:.0f} s"
         for index, keeper in list(self._keepers.items()):
             trouble = keeper.trouble
@@ -291,7 +285,7 @@ class Lanes(Service):  # type: ignore[misc]
 
     async def revoked(self) -> None:
         """Close every lane: its last batch is committed, while the old generation is still valid. The rebalance waits
-        for that, at most DRAIN. Raises Fatal if it takes longer.
+        for that, at most ``drain`` of the timeouts. Raises Fatal if it takes longer.
         """
         if self._keepers:
             log.info("lanes revoked", lanes=sorted(self._keepers))
@@ -308,9 +302,10 @@ class Lanes(Service):  # type: ignore[misc]
                 return
             for keeper in keepers:
                 keeper.close()
-            _, pending = await asyncio.wait(tasks, timeout=DRAIN)
+            drain = self._deps.timeouts.drain
+            _, pending = await asyncio.wait(tasks, timeout=drain)
             if pending:
-                raise Fatal(f"{len(pending)} lanes did not commit their last batches in {DRAIN:.0f} s")
+                raise Fatal(f"{len(pending)} lanes did not commit their last batches in {drain:.0f} s")
             if self._committer is not None:
                 self._committer.member = None
 
@@ -386,7 +381,7 @@ class Lanes(Service):  # type: ignore[misc]
         """The watchdog of the event loop. It runs on a thread, because a stuck event loop cannot watch itself."""
         while not self._draining:
             silent = self._deps.clock() - self._beat
-            if silent > STUCK_AFTER:
+            if silent > self._stuck_after:
                 log.critical("the event loop is stuck", seconds=round(silent))
                 os._exit(70)
             threading.Event().wait(TICK)

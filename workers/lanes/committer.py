@@ -18,15 +18,12 @@ from typing import Protocol
 from aiokafka import TopicPartition
 
 from failsoft.topics.routing import OutgoingRecord
+from failsoft.workers.client_timeouts import ClientTimeouts
 from failsoft.workers.execution.batch_size import LARGEST
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, compressed_batch, new_batch, pack
 from failsoft.workers.lanes.lane_positions import LanePositions
 from failsoft.workers.lanes.start_offsets import OffsetAndMetadata
-
-COMMIT_TIMEOUT = 12.0
-"""The longest time of one commit, in seconds. The broker aborts the transaction after 8 s, so waiting much longer is
-useless. Without a bound a commit can hang for ever when a coordinator leaves (aiokafka #1145)."""
 
 MOST_BYTES = 32 * 1_048_576
 """Bytes of outputs after which a transaction takes no further batch. They are written well within its timeout."""
@@ -92,6 +89,7 @@ class Committer:
         wall: the wall clock (epoch seconds).
         clock: the monotonic clock (seconds).
         observe: called with the duration of each transaction (seconds).
+        timeout: the longest time of one commit (seconds).
 
     Attributes:
         member: who commits; set when partitions are assigned, None while there are none.
@@ -105,8 +103,10 @@ class Committer:
         wall: Callable[[], float],
         clock: Callable[[], float],
         observe: Callable[[float], None],
+        timeout: float = ClientTimeouts().commit,
     ) -> None:
         self._producer, self._wall, self._clock, self._observe = producer, wall, clock, observe
+        self._timeout = timeout
         self._make = partial(new_batch, exactly_once)
         self._squeeze = partial(compressed_batch, BATCH_BYTES, exactly_once)
         self._waiting: deque[Unit] = deque()
@@ -168,10 +168,10 @@ class Committer:
         offsets, moved = self._offsets(units)
         outputs = self._outputs(units, moved)
         try:
-            await asyncio.wait_for(self._producer.commit(outputs, offsets, self.member), COMMIT_TIMEOUT)
+            await asyncio.wait_for(self._producer.commit(outputs, offsets, self.member), self._timeout)
         except TimeoutError:
             trouble = self._producer.trouble or "a broker has not answered"
-            raise TimeoutError(f"a commit took over {COMMIT_TIMEOUT:g} s: {trouble}") from None
+            raise TimeoutError(f"a commit took over {self._timeout:g} s: {trouble}") from None
         self._observe(self._clock() - began)
         for lane, at in moved.items():
             self.positions.committed(lane, at)

@@ -10,6 +10,7 @@ import numpy as np
 
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.topics.names import Names
+from failsoft.workers.client_timeouts import ClientTimeouts
 from failsoft.workers.lanes.exclusive import ExclusiveLock
 from failsoft.workers.lanes.records_in_flight import RecordsInFlight
 from failsoft.workers.lanes.redriven import Letters
@@ -44,6 +45,7 @@ class Deps:
         draws: gives n uniform random draws in [0, 1).
         exclusive: the lock with which a lane runs a batch alone in the process.
         in_flight: bounds the records that all lanes score at once.
+        timeouts: those of the Kafka clients, and what depends on them.
     """
 
     names: Names
@@ -61,3 +63,4 @@ class Deps:
     draws: Callable[[int], np.ndarray[Any, np.dtype[np.float64]]]
     exclusive: ExclusiveLock = field(default_factory=ExclusiveLock)
     in_flight: RecordsInFlight = field(default_factory=RecordsInFlight)
+    timeouts: ClientTimeouts = field(default_factory=ClientTimeouts)

@@ -256,6 +256,7 @@ async def _sender(pipeline: Settings, options: ReplayOptions) -> AsyncIterator[S
         transactional_id=pipeline.names.replayer_id,
         transaction_timeout_ms=round(1000 * COMMIT_TIMEOUT),
         max_batch_size=BATCH_BYTES,
+        compression_type=None if pipeline.kafka.compression == "none" else pipeline.kafka.compression,
         max_request_size=32 * 1_048_576,
     )
     await producer.start()  # fences any other replay and ends its transaction

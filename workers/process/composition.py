@@ -245,7 +245,12 @@ def build(
     owner = _owner(catalog, metrics, clock)
     app.sync = Sync(
         make_plane=lambda: ControlPlane(
-            pipeline.names, pipeline.connection(), options.worker_id, owner, lambda: set(registry.breakers)
+            pipeline.names,
+            pipeline.connection(),
+            options.worker_id,
+            owner,
+            lambda: set(registry.breakers),
+            clients.timeouts,
         ),
         make_producer=clients.reporter,
         outcomes=pipeline.names.outcomes,
@@ -332,6 +337,7 @@ def _lane_deps(
         latest=clock.latest,
         clock=time.monotonic,
         draws=np.random.default_rng().random,
+        timeouts=clients.timeouts,
     )
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import structlog
 
 from failsoft.models.runtime.parent_death import ender
+from failsoft.workers.client_timeouts import ClientTimeouts
 from failsoft.workers.process import restart_policy
 
 log = structlog.get_logger("failsoft.supervisor")
 
-DRAIN = 45.0
-"""Seconds that workers have to end before SIGKILL. A drain takes at most 26 s, and then stopping the clients and
-the threads 5 s each."""
+DRAIN = ClientTimeouts().end
+"""Seconds that workers have to end before SIGKILL, with the default timeouts."""
 
 
 def command(arguments: Sequence[str]) -> list[str]:

@@ -4,50 +4,48 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import NodeNotReadyError
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 
-from failsoft.workers.kafka import clients, fetch_records, topic_reader
+from failsoft.schemas.config.refusal import Refused
+from failsoft.workers.client_timeouts import SHORTEST_REQUEST
+from failsoft.workers.kafka import broker_bounds, clients, fetch_records, topic_reader
 from failsoft.workers.kafka.clients import Clients
+from failsoft.workers.kafka.codecs import ZSTD
 from failsoft.workers.kafka.group_client import GroupClient
 from failsoft.workers.kafka.membership import GroupSettings
-from failsoft.workers.lanes.assignment import DRAIN
+from failsoft.workers.kafka.request_errors import Code
+from failsoft.workers.kafka.request_loop import RequestRefused
+from failsoft.workers.kafka.transactional_producer import TransactionalProducer
+from failsoft.workers.pipeline_sections import Kafka
 
-SETTINGS = GroupSettings("g", "w")
 JOIN = JoinGroupRequest("g", 6_000, 30_000, "", "w", "consumer", [])
 SYNC = SyncGroupRequest("g", 1, "m", "w", [])
 PIPELINE: Any = SimpleNamespace(
     connection=lambda: {"bootstrap_servers": "nowhere:1"},
-    names=SimpleNamespace(group="loans"),
+    names=SimpleNamespace(group="loans", transactional_id=lambda worker: f"loans.{worker}"),
     guarantee="exactly_once",
+    kafka=Kafka(
+        session_timeout="20s",
+        heartbeat_interval="2s",
+        rebalance_timeout="90s",
+        request_timeout="3s",
+        transaction_timeout="12s",
+        compression="zstd",
+        fetch_max_bytes="1MiB",
+        max_partition_fetch_bytes="64KiB",
+        client_rack="a",
+    ),
 )
-
-
-def test_a_lost_answer_of_the_producer_is_noticed_in_time() -> None:
-    """A request is repeated while its transaction is open, and a leader refuses before it is given up."""
-    assert 3 * clients.PRODUCER_TIMEOUT_MS <= clients.TRANSACTION_TIMEOUT_MS
-    assert clients.REPLICAS_TIMEOUT_MS < clients.PRODUCER_TIMEOUT_MS
-
-
-def test_a_member_finds_a_coordinator_that_moved_within_its_session() -> None:
-    """The last heartbeat that was answered, one that was not, and a connection to a broker that is away too."""
-    silent = SETTINGS.heartbeat_interval_ms + 2 * clients.GROUP_TIMEOUT_MS
-    assert silent < SETTINGS.session_timeout_ms
 
 
 def test_a_fetch_is_answered_in_time() -> None:
     """A broker may hold it while it finds nothing."""
-    assert 10 * clients.FETCH_WAIT_MS <= clients.FETCHER_TIMEOUT_MS
-
-
-def test_a_rebalance_waits_for_the_slowest_drain() -> None:
-    """And a join for the whole rebalance."""
-    assert SETTINGS.rebalance_timeout_ms > 1000 * DRAIN
-    assert clients.JOIN_MARGIN_MS > 0
+    assert 5 * clients.FETCH_WAIT_MS <= 1000 * SHORTEST_REQUEST
 
 
 class Started(AIOKafkaClient):  # type: ignore[misc]
@@ -74,16 +72,51 @@ async def test_the_fetcher_has_a_client_that_knows_all_topics(worker: Clients) -
     """So the first read finds a leader, and no heartbeat waits for a fetch's connection."""
     fetcher = await worker.start_fetcher(["a", "b"], lambda chunk: None, lambda tp, error: None, lambda: False)
     assert fetcher.client.calls == ["bootstrap", ["a", "b"]]
-    assert fetcher.client._request_timeout_ms == clients.FETCHER_TIMEOUT_MS
+    assert fetcher.client._request_timeout_ms == 6_000
     assert fetcher.client is not worker.membership().client
+    assert (fetcher._max_bytes, fetcher._partition_bytes, fetcher._rack) == (1_048_576, 65_536, "a")
 
 
 async def test_a_member_is_quick_but_for_joins(worker: Clients) -> None:
     """aiokafka has one timeout for all requests of a client."""
     client = worker.membership().client
-    assert isinstance(client, GroupClient) and client._request_timeout_ms == clients.GROUP_TIMEOUT_MS
-    assert client._joins._request_timeout_ms == SETTINGS.rebalance_timeout_ms + clients.JOIN_MARGIN_MS
+    assert isinstance(client, GroupClient) and client._request_timeout_ms == 2_400
+    assert client._joins._request_timeout_ms == 95_000
     assert client._joins.cluster is client.cluster
+    assert worker.membership()._settings == GroupSettings("loans", "w0", 20_000, 2_000, 90_000)
+
+
+async def test_the_producer_has_the_pipelines_timeouts_and_codec(
+    worker: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its leaders say that a replica is slow before it gives up."""
+
+    async def start(producer: TransactionalProducer) -> None: ...
+
+    monkeypatch.setattr(TransactionalProducer, "start", start)
+    producer = await worker.start_producer()
+    assert (producer._timeout_ms, producer._replicas_timeout_ms, producer._codec) == (12_000, 2_400, ZSTD)
+    assert cast(Any, producer._client)._request_timeout_ms == 3_000
+
+
+async def test_a_transaction_timeout_that_the_broker_refuses_names_its_key(
+    worker: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the broker's bound where it tells it. Other refusals are what they are."""
+    codes = iter([Code.INVALID_TRANSACTION_TIMEOUT, Code.CLUSTER_AUTHORIZATION_FAILED])
+
+    async def start(producer: TransactionalProducer) -> None:
+        raise RequestRefused("InitProducerId", next(codes))
+
+    async def settings(*_: Any) -> dict[str, str]:
+        return {"transaction.max.timeout.ms": "5000"}
+
+    monkeypatch.setattr(TransactionalProducer, "start", start)
+    monkeypatch.setattr(broker_bounds, "_settings", settings)
+    with pytest.raises(Refused, match=r"kafka\.transaction_timeout: the broker refuses 12s: .* at most 5s \(tra"):
+        await worker.start_producer()
+    with pytest.raises(RequestRefused, match="CLUSTER_AUTHORIZATION_FAILED"):
+        await worker.start_producer()
 
 
 @pytest.mark.parametrize(("request_", "patient"), [(JOIN, True), (SYNC, True), (HeartbeatRequest("g", 1, "m"), False)])

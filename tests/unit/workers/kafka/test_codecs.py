@@ -5,13 +5,17 @@ from __future__ import annotations
 import gzip
 import random
 import struct
+from typing import Any
 
 import cramjam
 import pytest
+from aiokafka import TopicPartition
 from aiokafka import codec as aiokafka_codec
+from aiokafka.record.memory_records import MemoryRecords
 
 from failsoft.workers.kafka import codecs
-from failsoft.workers.kafka.codecs import GZIP, LZ4, SNAPPY, ZSTD, plain, unpack
+from failsoft.workers.kafka.chunk import Chunk
+from failsoft.workers.kafka.codecs import GZIP, LZ4, SNAPPY, ZSTD, packed, plain, unpack
 from failsoft.workers.kafka.unreadable import Damaged
 from tests.record_batches import CODECS, batch
 
@@ -108,3 +112,24 @@ def test_a_batch_without_compression_is_the_same_batch(number: int) -> None:
     """Only its codec is gone, and with it what the checksum fits."""
     found, expected = plain(memoryview(batch(7, range(7, 9), codec=number))), batch(7, range(7, 9))
     assert found[12:17] == expected[12:17] and found[21:] == expected[21:] + bytes(codecs.PADDING)
+
+
+@pytest.mark.parametrize("number", CODECS.values(), ids=CODECS.keys())
+def test_what_is_packed_is_read_again(number: int) -> None:
+    """With a checksum that fits, by our reader and by aiokafka's. The rest of the header is the same."""
+    raw = batch(0, range(50), producer=7, transactional=True)
+    small = bytes(packed(raw, number))
+    assert len(small) < len(raw) / 2 or number == codecs.NONE
+    assert small[22] & codecs.CODEC_MASK == number and small[23:61] == raw[23:61]
+    tp = TopicPartition("t", 0)
+    assert Chunk(tp, 0, small).take() == Chunk(tp, 0, raw).take()
+    theirs: Any = MemoryRecords(small).next_batch()
+    assert theirs.validate_crc() and len(list(theirs)) == 50
+    if number != codecs.NONE:
+        assert packed(small, ZSTD) is small, "a batch is packed once"
+
+
+def test_what_does_not_get_smaller_is_left_alone() -> None:
+    """A codec would only cost time, here and for each reader."""
+    raw = batch(0, [0])
+    assert packed(raw, LZ4) is raw

@@ -16,6 +16,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from failsoft.topics.names import Names
+from failsoft.workers.client_timeouts import ClientTimeouts
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes import assignment as module
 from failsoft.workers.lanes.assignment import ENOUGH_BYTES, LOOK_EVERY, STOPPED_FOR, Fatal, Lanes
@@ -76,7 +77,12 @@ def fatal() -> list[BaseException]:
 async def lanes(monkeypatch: pytest.MonkeyPatch, fatal: list[BaseException]) -> Lanes:
     monkeypatch.setattr(module, "Lane", SlowLane)
     plan = SimpleNamespace(rungs={"retry": 5.0}, replay="replay")
-    deps = cast(Deps, SimpleNamespace(clock=lambda: 0.0, plan=plan, names=Names("loans"), exactly_once=True))
+    deps = cast(
+        Deps,
+        SimpleNamespace(
+            clock=lambda: 0.0, plan=plan, names=Names("loans"), exactly_once=True, timeouts=ClientTimeouts()
+        ),
+    )
     clients = cast(Any, SimpleNamespace(group="loans"))
     found = Lanes(TOPICS, ["scored"], clients, deps, fatal.append, lambda _: None, lambda *_: None)
     found._membership, found._fetcher, found._producer = (cast(Any, Client()) for _ in range(3))
@@ -105,13 +111,11 @@ async def test_a_rebalance_in_a_drain_waits_for_its_lanes_and_starts_none(
     assert not lanes.lanes and not fatal
 
 
-async def test_a_drain_that_does_not_end_is_fatal(
-    lanes: Lanes, fatal: list[BaseException], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A drain that takes longer than DRAIN is fatal: a model that hangs holds a thread, which would keep the process
+async def test_a_drain_that_does_not_end_is_fatal(lanes: Lanes, fatal: list[BaseException]) -> None:
+    """A drain that takes longer than its time is fatal: a model that hangs holds a thread, which would keep the process
     alive.
     """
-    monkeypatch.setattr(module, "DRAIN", 0.01)
+    cast(Any, lanes._deps).timeouts = SimpleNamespace(drain=0.01)
     lanes.assigned(ASSIGNED)
     with pytest.raises(Fatal, match="1 lanes did not commit"):
         await lanes.drain()
@@ -240,7 +244,7 @@ async def test_a_long_join_is_not_a_stuck_event_loop(lanes: Lanes, monkeypatch: 
     lanes._clients = cast(Any, SimpleNamespace(start_producer=client, membership=Joining, start_fetcher=client))
     starting = asyncio.create_task(lanes.on_start())
     await joining.wait()
-    now[0] = 10 * module.STUCK_AFTER
+    now[0] = 10 * ClientTimeouts().stuck_after
     await eventually(lambda: lanes._beat == now[0], 10, "a beat")
     assert lanes.not_live() is None
     starting.cancel()

@@ -127,10 +127,10 @@ async def test_a_failed_commit_ends_the_committer_and_completes_nothing(producer
     assert not any(unit.done.done() for unit in units) and producer.commits == []
 
 
-async def test_a_commit_that_hangs_is_given_up(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_that_hangs_is_given_up(producer: Producer) -> None:
     """aiokafka can wait for ever for a coordinator that leaves."""
-    monkeypatch.setattr(module, "COMMIT_TIMEOUT", 0.01)
     tested = _committer(producer)
+    tested._timeout = 0.01
     tested.hand(_unit(0))
     with pytest.raises(TimeoutError, match=r"over 0\.01 s: Produce of out-0 refused"):
         await tested.run()
