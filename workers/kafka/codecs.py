@@ -108,7 +108,7 @@ def unpack(codec: int, data: Bytes) -> Bytes:
 def _lz4(data: Bytes) -> Bytes:
     """Blocks that do not refer to each other, and no content size: Java's reader refuses the first (KIP-57)."""
     compressor = cramjam.lz4.Compressor(level=1, content_checksum=False, block_linked=False)
-    compressor.compress(data)
+    compressor.compress(bytes(data))  # it takes no view
     return memoryview(compressor.finish())
 
 
