@@ -17,6 +17,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
+from failsoft.schemas.config.refusal import Refused
 from failsoft.workers.kafka.chunk import Chunk
 from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.kafka.fetcher import Fetcher
@@ -149,7 +150,11 @@ class Lanes(Service):  # type: ignore[misc]
         self._run("fetcher", self._fetcher.run())
         self._watchdog = threading.Thread(target=self._watchdog_loop, name="failsoft-watchdog", daemon=True)
         self._watchdog.start()
-        await self._membership.join(self._topics, RebalanceListener(self.revoked, self.assigned, self.fatal))
+        try:
+            await self._membership.join(self._topics, RebalanceListener(self.revoked, self.assigned, self.fatal))
+        except Refused as e:
+            self.fatal(e)  # before the tasks are cancelled, which is fatal too, with an exit code that restarts
+            raise
 
     async def _beats(self) -> None:
         """Record that the event loop still runs, for the watchdog thread."""
