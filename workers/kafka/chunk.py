@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 
 from failsoft.schemas.record import Header
-from failsoft.workers.kafka.record_batch import RecordBatch, spans
+from failsoft.workers.kafka.record_batch import RecordBatch, after, spans
 from failsoft.workers.kafka.unreadable import Damaged, Unreadable
 
 _OFFSET = itemgetter(2)  # of a FetchedRecord; a third faster than its name
@@ -106,7 +106,7 @@ class Chunk:
         found: list[FetchedRecord] = []
         while not self.exhausted and (limit is None or len(found) < limit):
             try:
-                rows, after = self._unpacked()
+                rows, end = self._unpacked()
             except Unreadable:
                 if found:
                     break  # the next call raises it
@@ -117,10 +117,10 @@ class Chunk:
             if stop < len(rows):
                 self.position = rows[stop - 1].offset + 1
             else:
-                self.position = max(self.position, after)
+                self.position = max(self.position, end)
                 self._rows = None
                 self._next += 1
-                self._find(after)
+                self._find(end)
         return found
 
     def _unpacked(self) -> tuple[list[FetchedRecord], int]:
@@ -133,17 +133,17 @@ class Chunk:
             try:
                 rows = _rows(self.tp, batch)
             except Damaged as error:
-                self._failure = self._unreadable(error, batch)
+                self._failure = self._unreadable(error)
                 raise self._failure from error
             if rows and rows[0].offset < self.position:
                 rows = [row for row in rows if row.offset >= self.position]
             self._rows, self._taken = rows, 0
         return self._rows, batch.next_offset
 
-    def _find(self, after: int | None) -> None:
+    def _find(self, before: int | None) -> None:
         """Move past markers and aborted batches, to a batch with records, to an unreadable one, or to the end.
 
-        ``after``: the offset after the batch before; None for the first one.
+        ``before``: the offset after the batch before; None for the first one.
         """
         self._batch = None
         while self._next < len(self._spans):
@@ -151,19 +151,19 @@ class Chunk:
             try:
                 if self.broken or self._next < len(self._spans) - 1:
                     batch.verify()
-                if after is not None and batch.base_offset < after:
-                    raise Damaged(f"it begins at {batch.base_offset}, and the batch before it ends at {after - 1}")
+                if before is not None and batch.base_offset < before:
+                    raise Damaged(f"it begins at {batch.base_offset}, and the batch before it ends at {before - 1}")
                 if self._next == len(self._spans) - 1 and batch.next_offset <= self.position:
                     raise Damaged(f"its last offset is {batch.next_offset - 1}, before the one that was asked for")
                 hidden = self._is_hidden(batch)
             except Damaged as error:
-                self._failure = self._unreadable(error, batch)
+                self._failure = self._unreadable(error)
                 return
             if not hidden:
                 self._batch = batch
                 return
-            after = batch.next_offset
-            self.position = max(self.position, after)
+            before = batch.next_offset
+            self.position = max(self.position, before)
             self._next += 1
         self.exhausted = True
 
@@ -183,19 +183,10 @@ class Chunk:
     def _at(self, index: int) -> RecordBatch:
         return RecordBatch(self._raw, *self._spans[index])
 
-    def _unreadable(self, error: Damaged, batch: RecordBatch) -> Unreadable:
-        """The error for the next batch. If its header means nothing, the batch behind it says where that begins."""
-        after: int | None = batch.next_offset
-        if not error.trusted:
-            after = None
-            with contextlib.suppress(Damaged):
-                if self._next + 1 < len(self._spans):
-                    following = self._at(self._next + 1)
-                    following.verify()
-                    after = following.base_offset if following.producer_id is not None else None
-        if after is not None and after <= self.position:
-            after = None
-        return Unreadable(self.tp, self.position, str(error), after)
+    def _unreadable(self, error: Damaged) -> Unreadable:
+        """The error for the next batch."""
+        end = after(self._raw, self._spans, self._next, error)
+        return Unreadable(self.tp, self.position, str(error), end if end and end > self.position else None)
 
 
 def _rows(tp: TopicPartition, batch: RecordBatch) -> list[FetchedRecord]:

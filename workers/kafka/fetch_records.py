@@ -13,7 +13,7 @@ from typing import Any
 
 from aiokafka.consumer import fetcher
 
-from failsoft.workers.kafka.record_batch import RecordBatch, spans
+from failsoft.workers.kafka.record_batch import RecordBatch, after, spans
 from failsoft.workers.kafka.unreadable import Damaged, Unreadable
 
 _OFFSET = attrgetter("offset")
@@ -35,8 +35,7 @@ class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
         try:
             yield from super()._unpack_records()
         except Damaged as error:
-            after = self._records.after if error.trusted else None
-            raise Unreadable(self._tp, self.next_fetch_offset, str(error), after) from error
+            raise Unreadable(self._tp, self.next_fetch_offset, str(error), self._records.after(error)) from error
 
     def _contains_abort_marker(self, next_batch: Batch) -> bool:
         """aiokafka's own raises an error for a control batch that compaction has emptied."""
@@ -44,17 +43,12 @@ class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
 
 
 class Records:
-    """The batches of a fetch, with the methods of aiokafka's MemoryRecords.
-
-    Attributes:
-        after: the offset after the batch that ``next_batch`` gave last, by its header; None before the first one.
-    """
+    """The batches of a fetch, with the methods of aiokafka's MemoryRecords."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = bytes(raw)
         self._spans = spans(raw)
         self._next = 0
-        self.after: int | None = None
 
     def size_in_bytes(self) -> int:
         return len(self._raw)
@@ -68,10 +62,12 @@ class Records:
             return None
         if not self._spans:
             raise Damaged(f"{len(self._raw)} bytes without a whole batch", trusted=False)
-        batch = Batch(self._raw, *self._spans[self._next])
         self._next += 1
-        self.after = batch.next_offset
-        return batch
+        return Batch(self._raw, *self._spans[self._next - 1])
+
+    def after(self, error: Damaged) -> int | None:
+        """The offset after the batch that ``next_batch`` gave last, which cannot be read because of ``error``."""
+        return after(self._raw, self._spans, self._next - 1, error) if self._next else None
 
 
 class Batch(RecordBatch):

@@ -5,8 +5,9 @@ Everything is checked before aiokafka's C code sees the bytes: that code trusts 
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -50,6 +51,21 @@ def spans(raw: bytes) -> list[tuple[int, int]]:
         found.append((begin, end))
         begin = end
     return found
+
+
+def after(raw: bytes, found: Sequence[tuple[int, int]], index: int, error: Damaged) -> int | None:
+    """The offset after the batch ``index`` of ``found`` (``spans``), which cannot be read because of ``error``.
+
+    If its header means nothing, the batch behind it says where that begins. None if neither does.
+    """
+    if error.trusted:
+        return int(RecordBatch(raw, *found[index]).next_offset)
+    if index + 1 < len(found):
+        behind = RecordBatch(raw, *found[index + 1])
+        with contextlib.suppress(Damaged):
+            behind.verify()
+            return None if behind.producer_id is None else int(behind.base_offset)
+    return None
 
 
 class RecordBatch:

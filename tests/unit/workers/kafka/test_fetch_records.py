@@ -115,6 +115,15 @@ def test_a_batch_that_cannot_be_read_is_named() -> None:
     assert found == [0, 1] and records.next_fetch_offset == 2
 
 
+def test_a_batch_with_a_wrong_checksum_ends_where_the_next_one_begins() -> None:
+    """Its own header may be damaged too."""
+    bad = bytearray(batch(2, [2, 3]))
+    bad[-1] ^= 1
+    with pytest.raises(Unreadable, match="at offset 2 to 5: its checksum is wrong") as refused:
+        _consumed(batch(0, [0, 1]) + bytes(bad) + batch(6, [6]), [], True)
+    assert refused.value.next_offset == 6
+
+
 def test_bytes_without_a_batch_are_refused() -> None:
     """aiokafka would go on at the next offset."""
     with pytest.raises(Unreadable, match="11 bytes without a whole batch"):
