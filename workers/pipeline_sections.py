@@ -154,7 +154,7 @@ class Kafka(PipelineSection):
         ),
     ] = "6s"
     heartbeat_interval: Annotated[
-        Duration, means("The time between two heartbeats. At most a third of `session_timeout`.", "3s")
+        Duration, means("The time between two heartbeats. At most a third of `session_timeout`.", "2s")
     ] = "1s"
     rebalance_timeout: Annotated[
         Duration | None,
@@ -168,7 +168,7 @@ class Kafka(PipelineSection):
         Duration | None,
         means(
             "How long the producer waits for an answer; other clients wait for a fixed multiple of it.",
-            "5s",
+            "2s",
             left_out="2.5 s, or less where `transaction_timeout` has no room for three",
         ),
     ] = None

@@ -28,7 +28,8 @@ def _recompress(bootstrap: str, topics: dict[str, str]) -> None:
         )
         for topic, codec in topics.items()
     ]
-    for done in AdminClient({"bootstrap.servers": bootstrap}).incremental_alter_configs(wanted).values():
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # kept: without it the requests end
+    for done in admin.incremental_alter_configs(wanted).values():
         done.result(30)
 
 

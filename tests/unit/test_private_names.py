@@ -18,10 +18,12 @@ from typing import Any
 import aiokafka
 import faust
 import pytest
+from aiokafka.codec import snappy_encode
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment as Assignment
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.record import default_records
 from aiokafka.record.memory_records import MemoryRecords
@@ -137,6 +139,10 @@ INSIDES: dict[str, Holds] = {
     "aiokafka.consumer.fetcher:PartitionRecords._tp": lambda: _reads(fetcher.PartitionRecords._unpack_records, "_tp"),
     "aiokafka.record.default_records:DefaultRecordBatch": lambda: (
         len(list(default_records.DefaultRecordBatch(memoryview(_raw())))) == 2
+    ),
+    "aiokafka.codec:snappy_encode": lambda: snappy_encode(b"x" * 99)[:8] == b"\x82SNAPPY\x00",
+    "aiokafka.protocol.admin:DescribeConfigsRequest": lambda: _takes(
+        DescribeConfigsRequest, "resources", "include_synonyms"
     ),
     "aiokafka.record.util:calc_crc32c": lambda: calc_crc32c(memoryview(b"123456789")) == 0xE3069283,
     "aiokafka.record.util:decode_varint_py": lambda: decode_varint_py(bytearray(b"\xac\x02"), 0) == (150, 2),
