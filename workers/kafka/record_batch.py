@@ -161,18 +161,19 @@ class RecordBatch:
             raw = codecs.plain(self._view())
             begin, end = 0, len(raw) - codecs.PADDING
         plain = memoryview(raw)[begin:end]
+        doubt: Exception | None = None
         # The first search is fast, and in text the only one.
         if raw.find(b"\xff", begin + RECORDS_AT, end) < 0 or raw.find(_NEARLY_ENDLESS, begin + RECORDS_AT, end) < 0:
             try:
                 return made(DefaultRecordBatch(plain))
-            except Exception:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001
                 # It may be no damage: a header's key that is not UTF-8. Or it is, also as MemoryError: it asks for as
                 # many bytes as a damaged length says. Then the next reader raises it once more.
-                pass
+                doubt = error
         try:
             return made(LenientBatch(plain))
         except MemoryError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             text = f"{type(error).__name__}: {error}"
-            raise Damaged(f"its records are not as their format demands: {text}") from error
+            raise Damaged(f"its records are not as their format demands: {text}") from (doubt or error)
