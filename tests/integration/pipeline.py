@@ -212,7 +212,6 @@ class Pipeline:
     max_bytes: int = 100_000
     deadline: str = "10s"  # long: a stall of a shared machine must not fail a test
     inputs: Sequence[str] = ()
-    kafka_lines: str = ""  # more lines for [kafka] in the pipeline file
     model_lines: str = ""  # more lines for [model] in the card
     workers_bootstrap: str = ""  # the workers' brokers, such as a failing proxy
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -250,7 +249,6 @@ class Pipeline:
             guarantee=self.guarantee,
             max_bytes=self.max_bytes,
             bootstrap=self.workers_bootstrap or self.bootstrap,
-            kafka_lines=self.kafka_lines,
             topics=json.dumps(list(self.inputs)),
             delays=json.dumps(list(self.delays)),
             kafka_lines=self.kafka_lines,

@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 
-from failsoft.workers.kafka.chunk import Chunk, FetchedRecord, Unreadable
+from failsoft.workers.kafka.chunk import Chunk, FetchedRecord
 from failsoft.workers.kafka.fetch_protocol import FetchAnswer, FetchCall, PartitionAnswer
 from failsoft.workers.kafka.fetch_session import NO_SESSION, FetchContent
 from failsoft.workers.kafka.list_offsets import ask, by_leader
@@ -25,6 +25,7 @@ from failsoft.workers.kafka.partition_errors import (
     TOPIC_AUTHORIZATION_FAILED,
     partition_error,
 )
+from failsoft.workers.kafka.unreadable import Unreadable
 
 T = TypeVar("T")
 

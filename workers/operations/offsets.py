@@ -23,10 +23,11 @@ from failsoft.schemas.wire import Malformed
 from failsoft.topics import admin
 from failsoft.topics.rights import Grantee, NotAuthorised, Use
 from failsoft.workers.kafka import access, operator_clients, topic_reader
-from failsoft.workers.kafka.chunk import Chunk, Unreadable
+from failsoft.workers.kafka.chunk import Chunk
 from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, compressed_batch, new_batch, pack
+from failsoft.workers.kafka.unreadable import Unreadable
 from failsoft.workers.lanes.survey import Survey
 from failsoft.workers.operations.offset_view import LOST, MOVED, OffsetMove, OffsetRow, OrderRefused, UnreadableBatch
 from failsoft.workers.settings import Settings
@@ -36,7 +37,7 @@ STABLE_WITHIN = 10.0
 
 AWAY_WITHIN = 15.0
 """Seconds to wait for the members of the group to be gone. A worker that was stopped is a static member, which the
-group keeps for its session of 6 s."""
+group keeps for its session (6 s by default): at least two and a half of it."""
 
 AGAIN_AFTER = 0.05
 AT_ONCE = 8  # partitions whose next batch is read at the same time
@@ -111,7 +112,8 @@ class OffsetDesk:
         try:
             Chunk(tp, offset, part.records, part.aborted).take(1)
         except Unreadable as error:
-            return UnreadableBatch(error.offset, _batch_end(part.records, error.offset), error.why)
+            end = error.next_offset or _batch_end(part.records, error.offset)
+            return UnreadableBatch(error.offset, end, error.why)
         return None
 
     async def offsets_of(self, rows: Sequence[OffsetRow], when: str | int) -> list[int]:
@@ -128,10 +130,10 @@ class OffsetDesk:
     async def wait_until_unread(self, rows: Sequence[OffsetRow]) -> None:
         """Return when no lane reads the partitions: they are in trouble, or no member of the group has them.
 
-        Raises OrderRefused after AWAY_WITHIN seconds.
+        Raises OrderRefused after AWAY_WITHIN seconds, or later for a longer session.
         """
         left = [row for row in rows if not row.is_wrong]
-        deadline = time.monotonic() + AWAY_WITHIN
+        deadline = time.monotonic() + max(AWAY_WITHIN, 2.5 * self.pipeline.kafka.timeouts.session)
         async with admin.connect(self.pipeline.connection()) as client:
             for row in left:
                 ask = partial(admin.assigned, client, self.pipeline.names.group, row.topic, row.partition)
