@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from docs.markdown import code, page, table
-from failsoft.workers.telemetry.metrics import TABLE
+from failsoft.workers.telemetry.metric_table import TABLE
 
 
 def metrics_page() -> str:

@@ -10,7 +10,7 @@ import pytest
 from docs import __main__ as pages
 from failsoft.models.breaker.rules import TRANSITIONS, BreakerEvent, BreakerState
 from failsoft.workers.commands import breakers
-from failsoft.workers.telemetry.metrics import TABLE
+from failsoft.workers.telemetry.metric_table import TABLE
 
 
 @pytest.mark.parametrize("path", pages.PAGES)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import house_rules as rules
+from tests.house_borders import ONLY
 from tests.house_cases import ILLEGAL, LEGAL
 from tests.house_rules import PACKAGES
 
@@ -107,6 +108,7 @@ PURE_WORKERS = {
     "workers/lanes/run_calls.py",
     "workers/lanes/stage.py",
     "workers/lanes/retry_schedule.py",
+    "workers/telemetry/metric_table.py",
     "workers/process/restart_policy.py",
     "workers/operations/breaker_view.py",
     "workers/operations/dead_letters.py",
@@ -120,73 +122,6 @@ PURE_WORKERS = {
     "workers/demo/table.py",
     "workers/demo/tally.py",
     "workers/demo/version_history.py",
-}
-
-ONLY = {
-    "faust": {"workers/process/composition.py", "workers/fleet/faust_app.py"},
-    "mode": {
-        "workers/process/composition.py",
-        "workers/fleet/sync.py",
-        "workers/lanes/assignment.py",
-        "workers/serving/version_switch.py",
-    },
-    "onnxruntime": {"models/runtime/session.py", "models/vetting/gate.py"},
-    "orjson": {"schemas/wire.py"},
-    "aiokafka.admin": {"topics/admin.py"},
-    "aiokafka": {
-        "topics/admin.py",
-        *(f"topics/connection/{name}.py" for name in ("diagnosis", "oauth")),  # connect as clients do, give tokens
-        "workers/kafka/connections.py",
-        "workers/kafka/clients.py",  # creates the clients of the lanes
-        "workers/lanes/lane.py",
-        "workers/lanes/committer.py",
-        "workers/lanes/inbox.py",
-        "workers/lanes/scored_batch.py",
-        "workers/lanes/start_offsets.py",
-        "workers/lanes/assignment.py",
-        "workers/lanes/keeper.py",
-        "workers/lanes/rebalance_listener.py",
-        "workers/lanes/trouble.py",
-        "workers/fleet/sync.py",  # sends reports independently of Faust
-        "workers/lanes/restore.py",
-        "workers/kafka/access.py",  # asks what the client may do
-        "workers/kafka/access_protocol.py",  # defines requests that aiokafka lacks
-        "workers/kafka/group_client.py",
-        "workers/kafka/group_coordinator.py",  # ends where aiokafka's joins again
-        "workers/kafka/membership.py",  # uses aiokafka's group coordinator
-        "workers/kafka/clock_probe.py",  # writes the records that measure the broker's clock
-        "workers/kafka/broker_bounds.py",  # asks a broker for its settings
-        "workers/kafka/codecs.py",  # frames snappy as Java does, with aiokafka's function
-        "workers/kafka/chunk.py",
-        "workers/kafka/fetch_position.py",
-        "workers/kafka/fetch_protocol.py",
-        "workers/kafka/fetch_records.py",  # decodes what aiokafka cannot
-        "workers/kafka/fetcher.py",
-        "workers/kafka/letter_search.py",
-        "workers/kafka/lenient_batch.py",  # decodes what aiokafka cannot
-        "workers/kafka/list_offsets.py",
-        *("workers/kafka/log_tail.py", "workers/kafka/log_view.py", "workers/kafka/operator_clients.py"),
-        *("workers/lanes/survey.py", "workers/operations/offsets.py"),
-        "workers/kafka/offset_fetch.py",  # handles errors that aiokafka ignores
-        "workers/kafka/partition_errors.py",
-        "workers/kafka/produce_batches.py",  # fills aiokafka's batches
-        "workers/kafka/protocol.py",  # defines requests that aiokafka lacks
-        "workers/kafka/request_loop.py",  # sends them on aiokafka's connections
-        "workers/kafka/record_batch.py",  # unpacks record batches with aiokafka's C code
-        "workers/kafka/requests.py",
-        "workers/kafka/sealed_batches.py",
-        "workers/kafka/stable_offsets.py",
-        "workers/kafka/topic_ids.py",
-        "workers/kafka/topic_settings.py",  # sends a request that the admin client lacks
-        "workers/kafka/transactional_producer.py",
-        "workers/kafka/unreadable.py",
-        "workers/operations/replay.py",
-        "workers/operations/publish.py",
-        "workers/kafka/topic_reader.py",
-        "workers/fleet/rollouts.py",  # catches its errors so that a start goes on
-        "workers/demo/watch.py",  # reads the demo's answers as a user would
-    },
-    rules.COMPUTED: {"workers/serving/rules.py"},  # imports the user's rules by name
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from failsoft.workers import settings
-from failsoft.workers.telemetry.metrics import TABLE
+from failsoft.workers.telemetry.metric_table import TABLE
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ["docker-compose.yml", "ops/prometheus.yml", "ops/alerts.yml", "ops/kubernetes/worker.yaml"]

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 
 from failsoft.schemas.record import Header
 from failsoft.workers.kafka.record_batch import RecordBatch, after, spans
-from failsoft.workers.kafka.unreadable import Damaged, Unreadable
+from failsoft.workers.kafka.unreadable import DamagedBatch, Unreadable
 
 _OFFSET = itemgetter(2)  # of a FetchedRecord; a third faster than its name
 
@@ -90,7 +90,7 @@ class Chunk:
             self._failure = Unreadable(tp, offset, f"{len(raw)} bytes without a whole batch")
             return
         last = self._at(len(self._spans) - 1)
-        with contextlib.suppress(Damaged):  # raised again where it is read
+        with contextlib.suppress(DamagedBatch):  # raised again where it is read
             last.verify()
             if last.next_offset > offset:  # else the same batches would be fetched for ever
                 self.end, self.broken = last.next_offset, False
@@ -132,7 +132,7 @@ class Chunk:
         if self._rows is None:
             try:
                 rows = _rows(self.tp, batch)
-            except Damaged as error:
+            except DamagedBatch as error:
                 self._failure = self._unreadable(error)
                 raise self._failure from error
             if rows and rows[0].offset < self.position:
@@ -152,11 +152,14 @@ class Chunk:
                 if self.broken or self._next < len(self._spans) - 1:
                     batch.verify()
                 if before is not None and batch.base_offset < before:
-                    raise Damaged(f"it begins at {batch.base_offset}, and the batch before it ends at {before - 1}")
+                    raise DamagedBatch(
+                        f"it begins at {batch.base_offset}, and the batch before it ends at {before - 1}"
+                    )
                 if self._next == len(self._spans) - 1 and batch.next_offset <= self.position:
-                    raise Damaged(f"its last offset is {batch.next_offset - 1}, before the one that was asked for")
+                    last = batch.next_offset - 1
+                    raise DamagedBatch(f"its last offset is {last}, before the one that was asked for")
                 hidden = self._is_hidden(batch)
-            except Damaged as error:
+            except DamagedBatch as error:
                 self._failure = self._unreadable(error)
                 return
             if not hidden:
@@ -168,7 +171,7 @@ class Chunk:
         self.exhausted = True
 
     def _is_hidden(self, batch: RecordBatch) -> bool:
-        """Raises Damaged for a marker that cannot be read."""
+        """Raises DamagedBatch for a marker that cannot be read."""
         producer = batch.producer_id
         if producer is None:  # a batch in a format older than transactions
             return False
@@ -183,7 +186,7 @@ class Chunk:
     def _at(self, index: int) -> RecordBatch:
         return RecordBatch(self._raw, *self._spans[index])
 
-    def _unreadable(self, error: Damaged) -> Unreadable:
+    def _unreadable(self, error: DamagedBatch) -> Unreadable:
         """The error for the next batch."""
         end = after(self._raw, self._spans, self._next, error)
         return Unreadable(self.tp, self.position, str(error), end if end and end > self.position else None)
@@ -192,7 +195,7 @@ class Chunk:
 def _rows(tp: TopicPartition, batch: RecordBatch) -> list[FetchedRecord]:
     """The records of a batch. FetchedRecord's own ``__new__`` takes a quarter longer than ``tuple.__new__``.
 
-    Raises Damaged.
+    Raises DamagedBatch.
     """
     topic, partition = tp
     new, kind = tuple.__new__, FetchedRecord

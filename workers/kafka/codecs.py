@@ -15,7 +15,7 @@ import numpy as np
 from aiokafka.codec import snappy_encode
 from aiokafka.record.util import calc_crc32c
 
-from failsoft.workers.kafka.unreadable import Damaged
+from failsoft.workers.kafka.unreadable import DamagedBatch
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -60,7 +60,7 @@ end."""
 def plain(batch: memoryview) -> bytes:
     """A copy of a record batch of magic 2 without compression, whose checksum no longer fits, and PADDING zeros.
 
-    Raises Damaged.
+    Raises DamagedBatch.
     """
     (attributes,) = _ATTRIBUTES.unpack_from(batch, ATTRIBUTES_AT)
     codec = attributes & CODEC_MASK
@@ -94,15 +94,15 @@ def unpack(codec: int, data: Bytes) -> Bytes:
     """What ``data``, compressed with one of Kafka's codecs, unpacks to: at most MOST_UNPACKED bytes.
 
     Reads what every client writes: several frames or members in a row, frames with and without the size of their
-    content, and snappy with and without the framing of Java's client. Raises Damaged.
+    content, and snappy with and without the framing of Java's client. Raises DamagedBatch.
     """
     unpacker = _UNPACKERS.get(codec)
     if unpacker is None:
-        raise Damaged(f"its codec has the number {codec}, which Kafka does not define")
+        raise DamagedBatch(f"its codec has the number {codec}, which Kafka does not define")
     try:
         return unpacker(data)
     except cramjam.DecompressionError as error:
-        raise Damaged(f"its records are no valid {NAMES[codec]}: {error}") from None
+        raise DamagedBatch(f"its records are no valid {NAMES[codec]}: {error}") from None
 
 
 def _lz4(data: Bytes) -> Bytes:
@@ -151,11 +151,11 @@ def _snappy(data: Bytes) -> Bytes:
     left, at = MOST_UNPACKED, _XERIAL_HEADER
     while at < len(view):
         if at + _LENGTH.size > len(view):
-            raise Damaged("its records are no valid snappy: a block is cut")
+            raise DamagedBatch("its records are no valid snappy: a block is cut")
         begin = at + _LENGTH.size
         at = begin + _LENGTH.unpack_from(view, at)[0]
         if not begin < at <= len(view):
-            raise Damaged(f"its records are no valid snappy: a block of {at - begin} bytes")
+            raise DamagedBatch(f"its records are no valid snappy: a block of {at - begin} bytes")
         found.append(_snappy_block(view[begin:at], left))
         left -= len(found[-1])
     return b"".join(found)
@@ -167,8 +167,8 @@ def _snappy_block(data: memoryview, most: int) -> Bytes:
     return memoryview(cramjam.snappy.decompress_raw(data))
 
 
-def _too_large() -> Damaged:
-    return Damaged(f"its records unpack to more than {MOST_UNPACKED // 1_048_576} MiB")
+def _too_large() -> DamagedBatch:
+    return DamagedBatch(f"its records unpack to more than {MOST_UNPACKED // 1_048_576} MiB")
 
 
 _UNPACKERS: dict[int, Callable[[Bytes], Bytes]] = {

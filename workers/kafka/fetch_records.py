@@ -14,7 +14,7 @@ from typing import Any
 from aiokafka.consumer import fetcher
 
 from failsoft.workers.kafka.record_batch import RecordBatch, after, spans
-from failsoft.workers.kafka.unreadable import Damaged, Unreadable
+from failsoft.workers.kafka.unreadable import DamagedBatch, Unreadable
 
 _OFFSET = attrgetter("offset")
 
@@ -34,7 +34,7 @@ class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
     def _unpack_records(self) -> Iterator[Any]:
         try:
             yield from super()._unpack_records()
-        except Damaged as error:
+        except DamagedBatch as error:
             raise Unreadable(self._tp, self.next_fetch_offset, str(error), self._records.after(error)) from error
 
     def _contains_abort_marker(self, next_batch: Batch) -> bool:
@@ -57,15 +57,15 @@ class Records:
         return self._next < len(self._spans) or (not self._spans and bool(self._raw))
 
     def next_batch(self) -> Batch | None:
-        """Raises Damaged for bytes without a whole batch."""
+        """Raises DamagedBatch for bytes without a whole batch."""
         if not self.has_next():
             return None
         if not self._spans:
-            raise Damaged(f"{len(self._raw)} bytes without a whole batch", trusted=False)
+            raise DamagedBatch(f"{len(self._raw)} bytes without a whole batch", trusted=False)
         self._next += 1
         return Batch(self._raw, *self._spans[self._next - 1])
 
-    def after(self, error: Damaged) -> int | None:
+    def after(self, error: DamagedBatch) -> int | None:
         """The offset after the batch that ``next_batch`` gave last, which cannot be read because of ``error``."""
         return after(self._raw, self._spans, self._next - 1, error) if self._next else None
 
@@ -84,7 +84,7 @@ class Batch(RecordBatch):
         return bool(self.transactional)
 
     def validate_crc(self) -> bool:
-        """True. Raises Damaged, which says more than aiokafka does."""
+        """True. Raises DamagedBatch, which says more than aiokafka does."""
         self.verify()
         return True
 

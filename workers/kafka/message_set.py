@@ -12,7 +12,7 @@ import zlib
 from typing import NamedTuple
 
 from failsoft.workers.kafka import codecs
-from failsoft.workers.kafka.unreadable import Damaged
+from failsoft.workers.kafka.unreadable import DamagedBatch
 
 MAGICS = (0, 1)
 """The formats that this module reads."""
@@ -42,46 +42,46 @@ class Message(NamedTuple):
 
 
 def verify(raw: memoryview) -> None:
-    """Raises Damaged if the checksum of a message is wrong, or it is cut."""
+    """Raises DamagedBatch if the checksum of a message is wrong, or it is cut."""
     if not _is_sound(raw):
-        raise Damaged("its checksum is wrong", trusted=False)
+        raise DamagedBatch("its checksum is wrong", trusted=False)
 
 
 def records(raw: memoryview) -> list[Message]:
     """The record of a message, or the records of the compressed set that it wraps.
 
-    Raises Damaged. lz4 in magic 0 is not read: its frames are not those of any lz4 library (KAFKA-3160).
+    Raises DamagedBatch. lz4 in magic 0 is not read: its frames are not those of any lz4 library (KAFKA-3160).
     """
     magic, attributes, outer = _message(raw)
     codec = attributes & codecs.CODEC_MASK
     if codec == codecs.NONE:
         return [outer]
     if outer.value is None:
-        raise Damaged("it is a compressed set of messages without a value")
+        raise DamagedBatch("it is a compressed set of messages without a value")
     if codec == codecs.ZSTD or (codec == codecs.LZ4 and magic == 0):
-        raise Damaged(f"{codecs.NAMES[codec]} is not read in a message of magic {magic}")
+        raise DamagedBatch(f"{codecs.NAMES[codec]} is not read in a message of magic {magic}")
     found: list[Message] = []
     view, at = memoryview(codecs.unpack(codec, outer.value)), 0
     while at < len(view):
         if at + _HEAD.size > len(view):
-            raise Damaged("its last message is cut")
+            raise DamagedBatch("its last message is cut")
         end = at + _OVERHEAD + _LENGTH.unpack_from(view, at + _LENGTH_AT)[0]
         if not at + _HEAD.size <= end <= len(view):
-            raise Damaged(f"it has a message of {end - at} bytes")
+            raise DamagedBatch(f"it has a message of {end - at} bytes")
         if not _is_sound(view[at:end]):
-            raise Damaged("the checksum of a message in it is wrong")
+            raise DamagedBatch("the checksum of a message in it is wrong")
         inner_magic, inner_attributes, message = _message(view[at:end])
         if inner_magic != magic or inner_attributes & codecs.CODEC_MASK:
-            raise Damaged("it has a message of another format, or one that is compressed once more")
+            raise DamagedBatch("it has a message of another format, or one that is compressed once more")
         found.append(message)
         at = end
     if not found:
-        raise Damaged("it is a compressed set without messages")
+        raise DamagedBatch("it is a compressed set without messages")
     # Since magic 1 the offsets in a set are relative, and the set itself has its last one's.
     base = outer.offset - found[-1].offset if magic else 0
     offsets = [base + m.offset for m in found]
     if offsets[0] < 0 or offsets[-1] != outer.offset or any(b <= a for a, b in itertools.pairwise(offsets)):
-        raise Damaged(f"its messages have the offsets {offsets[0]} to {offsets[-1]}, and it has {outer.offset}")
+        raise DamagedBatch(f"its messages have the offsets {offsets[0]} to {offsets[-1]}, and it has {outer.offset}")
     if not magic:
         return found
     appended = bool(attributes & _LOG_APPEND_TIME)
@@ -96,7 +96,7 @@ def _is_sound(raw: memoryview) -> bool:
 
 
 def _message(raw: memoryview) -> tuple[int, int, Message]:
-    """The magic and the attributes of one message, and the message. Raises Damaged."""
+    """The magic and the attributes of one message, and the message. Raises DamagedBatch."""
     offset, _, _, magic, attributes = _HEAD.unpack_from(raw)
     at, timestamp = _HEAD.size, NO_TIMESTAMP
     try:
@@ -106,7 +106,7 @@ def _message(raw: memoryview) -> tuple[int, int, Message]:
         key, at = _bytes(raw, at)
         value, at = _bytes(raw, at)
     except struct.error:
-        raise Damaged("it is shorter than its lengths say") from None
+        raise DamagedBatch("it is shorter than its lengths say") from None
     return magic, attributes, Message(offset, timestamp, key, value)
 
 
@@ -116,5 +116,5 @@ def _bytes(raw: memoryview, at: int) -> tuple[bytes | None, int]:
     if length == -1:
         return None, at
     if not 0 <= length <= len(raw) - at:
-        raise Damaged(f"it has a key or value of {length} bytes, and {len(raw) - at} bytes are left")
+        raise DamagedBatch(f"it has a key or value of {length} bytes, and {len(raw) - at} bytes are left")
     return bytes(raw[at : at + length]), at + length

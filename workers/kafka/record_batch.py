@@ -16,7 +16,7 @@ from aiokafka.record.util import calc_crc32c
 
 from failsoft.workers.kafka import codecs, message_set
 from failsoft.workers.kafka.lenient_batch import LenientBatch
-from failsoft.workers.kafka.unreadable import Damaged
+from failsoft.workers.kafka.unreadable import DamagedBatch
 
 LENGTH = struct.Struct(">i")
 LENGTH_AT = 8  # a batch's length follows its base offset, and counts the bytes after itself
@@ -53,7 +53,7 @@ def spans(raw: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def after(raw: bytes, found: Sequence[tuple[int, int]], index: int, error: Damaged) -> int | None:
+def after(raw: bytes, found: Sequence[tuple[int, int]], index: int, error: DamagedBatch) -> int | None:
     """The offset after the batch ``index`` of ``found`` (``spans``), which cannot be read because of ``error``.
 
     If its header means nothing, the batch behind it says where that begins. None if neither does.
@@ -62,7 +62,7 @@ def after(raw: bytes, found: Sequence[tuple[int, int]], index: int, error: Damag
         return int(RecordBatch(raw, *found[index]).next_offset)
     if index + 1 < len(found):
         behind = RecordBatch(raw, *found[index + 1])
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(DamagedBatch):
             behind.verify()
             return None if behind.producer_id is None else int(behind.base_offset)
     return None
@@ -99,31 +99,31 @@ class RecordBatch:
             self.next_offset, self._crc, self._count = self.base_offset + 1, 0, 0
 
     def verify(self) -> None:
-        """Raises Damaged for an unknown format, a wrong checksum, or a header that contradicts itself."""
+        """Raises DamagedBatch for an unknown format, a wrong checksum, or a header that contradicts itself."""
         if self._magic in message_set.MAGICS:
             message_set.verify(self._view())
             return
         if self._magic != 2:
             magic = self._magic - 256 if self._magic > 127 else self._magic
-            raise Damaged(f"its format is unknown (magic {magic}; this version reads 0 to 2)", trusted=False)
+            raise DamagedBatch(f"its format is unknown (magic {magic}; this version reads 0 to 2)", trusted=False)
         if self._end - self._begin < RECORDS_AT:
-            raise Damaged(f"it is cut: {self._end - self._begin} bytes", trusted=False)
+            raise DamagedBatch(f"it is cut: {self._end - self._begin} bytes", trusted=False)
         if self._crc != calc_crc32c(memoryview(self._raw)[self._begin + _CRC_FROM : self._end]):
-            raise Damaged("its checksum is wrong", trusted=False)
+            raise DamagedBatch("its checksum is wrong", trusted=False)
         if self.base_offset < 0 or self.next_offset <= self.base_offset or self._count < 0:
             last = self.next_offset - 1
-            raise Damaged(
+            raise DamagedBatch(
                 f"its header claims {self._count} records of the offsets {self.base_offset} to {last}", trusted=False
             )
 
     def aborts(self) -> bool:
-        """Whether a control batch aborts a transaction. Raises Damaged.
+        """Whether a control batch aborts a transaction. Raises DamagedBatch.
 
         One that compaction has emptied does not: the records before it were removed first.
         """
         for record in self._unpacked(list):
             if record.key is None or len(record.key) < len(_ABORT):
-                raise Damaged("it is a transaction's marker without its type")
+                raise DamagedBatch("it is a transaction's marker without its type")
             return bytes(record.key[: len(_ABORT)]) == _ABORT
         return False
 
@@ -133,7 +133,7 @@ class RecordBatch:
         ``made`` gets records as aiokafka has them: ``offset``, ``timestamp``, ``key``, ``value``, ``headers``. They are
         not kept, which is a tenth faster. It may be called twice.
 
-        Raises Damaged if any record cannot be read. MemoryError is the process's own trouble.
+        Raises DamagedBatch if any record cannot be read. MemoryError is the process's own trouble.
         """
         if self._magic in message_set.MAGICS:
             return made(message_set.records(self._view()))
@@ -142,12 +142,12 @@ class RecordBatch:
         # The first comparison is fast, and fails only after a compaction.
         if offsets and offsets != [*range(self.base_offset, self.next_offset)]:
             if not (self.base_offset <= offsets[0] and offsets[-1] < self.next_offset):
-                raise Damaged(
+                raise DamagedBatch(
                     f"its records have the offsets {offsets[0]} to {offsets[-1]}, and its header claims "
                     f"{self.base_offset} to {self.next_offset - 1}"
                 )
             if any(b <= a for a, b in pairwise(offsets)):
-                raise Damaged("the offsets of its records do not rise")
+                raise DamagedBatch("the offsets of its records do not rise")
         return rows
 
     def _view(self) -> memoryview:
@@ -176,4 +176,4 @@ class RecordBatch:
             raise
         except Exception as error:  # noqa: BLE001
             text = f"{type(error).__name__}: {error}"
-            raise Damaged(f"its records are not as their format demands: {text}") from (doubt or error)
+            raise DamagedBatch(f"its records are not as their format demands: {text}") from (doubt or error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiokafka import TopicPartition
 
 
-class Damaged(ValueError):
+class DamagedBatch(ValueError):
     """A batch that cannot be read. The message says why.
 
     Attributes:

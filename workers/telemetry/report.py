@@ -11,7 +11,8 @@ from failsoft.schemas.event import origin_of
 from failsoft.schemas.record import Record
 from failsoft.workers.scoring.plan import Scored
 from failsoft.workers.telemetry.logs import FailureLog, FailureRecord, trace_id
-from failsoft.workers.telemetry.metrics import NO_REASON, Metrics
+from failsoft.workers.telemetry.metric_table import NO_REASON
+from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.report")
 

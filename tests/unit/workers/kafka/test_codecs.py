@@ -16,7 +16,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from failsoft.workers.kafka import codecs
 from failsoft.workers.kafka.chunk import Chunk
 from failsoft.workers.kafka.codecs import GZIP, LZ4, SNAPPY, ZSTD, packed, plain, unpack
-from failsoft.workers.kafka.unreadable import Damaged
+from failsoft.workers.kafka.unreadable import DamagedBatch
 from tests.record_batches import CODECS, batch
 
 DATA = b"".join(b'{"event_id": "e%d", "amount": %d}' % (i, random.Random(i).getrandbits(40)) for i in range(4_000))
@@ -80,7 +80,7 @@ def test_what_is_small_when_packed_may_be_large() -> None:
 )
 def test_a_bomb_is_refused(number: int, packed: bytes) -> None:
     """With the bound in the message. Nothing larger is ever asked of the memory."""
-    with pytest.raises(Damaged, match="its records unpack to more than 128 MiB"):
+    with pytest.raises(DamagedBatch, match="its records unpack to more than 128 MiB"):
         unpack(number, packed)
 
 
@@ -89,21 +89,21 @@ def test_what_is_damaged_is_refused(number: int) -> None:
     """Cut anywhere, or empty, or of another codec. The message names the codec."""
     raw = batch(0, range(200), codec=number)[61:]
     for bad in (b"", raw[:-1], raw[: len(raw) // 2], b"garbage" * 9):
-        with pytest.raises(Damaged, match=f"its records are no valid {codecs.NAMES[number]}: "):
+        with pytest.raises(DamagedBatch, match=f"its records are no valid {codecs.NAMES[number]}: "):
             unpack(number, bad)
 
 
 @pytest.mark.parametrize("length", [0, -1, -4, -5, 2**31 - 1, -(2**31)])
 def test_a_block_of_snappy_with_a_wrong_length_is_refused(length: int) -> None:
     """aiokafka's own loop goes back with a negative one."""
-    with pytest.raises(Damaged, match="snappy"):
+    with pytest.raises(DamagedBatch, match="snappy"):
         unpack(SNAPPY, b"\x82SNAPPY\x00" + struct.pack(">iii", 1, 1, length) + bytes(40))
 
 
 def test_an_unknown_codec_is_named() -> None:
     """Kafka has five, and three bits for them."""
     for number in (5, 6, 7):
-        with pytest.raises(Damaged, match=f"its codec has the number {number}, which Kafka does not define"):
+        with pytest.raises(DamagedBatch, match=f"its codec has the number {number}, which Kafka does not define"):
             unpack(number, b"x")
 
 

@@ -15,7 +15,7 @@ from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Origin
 from failsoft.workers.scoring.plan import Plan, Scored
 from failsoft.workers.scoring.verdicts import AnsweredRows, BatchOutcome, conclude
-from failsoft.workers.telemetry.metrics import OUTCOMES, REPLAYED
+from failsoft.workers.telemetry.metric_table import OUTCOMES, REPLAYED
 from tests.kit import INPUT, NOW_MS, REPLAY, Rec, answers, attempt, events, plan, retried, waiting
 
 RETRIED = [k for k in Kind if k.retried]

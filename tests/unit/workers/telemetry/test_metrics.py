@@ -11,7 +11,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.failure import Kind
-from failsoft.workers.telemetry.metrics import OUTCOMES, REPLAYED, TABLE, Metrics, MetricType
+from failsoft.workers.telemetry.metric_table import OUTCOMES, REPLAYED, TABLE, MetricType
+from failsoft.workers.telemetry.metrics import Metrics
 
 # The contract's list, with labels: users' dashboards, alerts and scripts depend on it.
 PROMISED = {
