@@ -10,8 +10,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.consumer.group_coordinator import BaseCoordinator, CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.coordinator.protocol import (
+    ConsumerProtocol,
+    ConsumerProtocolMemberAssignment,
+    ConsumerProtocolMemberMetadata,
+)
 
 
 def _takes(function: Any, *names: str) -> bool:
@@ -69,6 +75,28 @@ GROUP: dict[str, Callable[[], object]] = {
     "aiokafka.consumer.group_coordinator:GroupCoordinator._session_timeout_ms": lambda: (
         "self._session_timeout_ms = session_timeout_ms" in inspect.getsource(GroupCoordinator.__init__)
     ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._subscription": lambda: (
+        "self._subscription = subscription" in inspect.getsource(BaseCoordinator.__init__)
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._cluster": lambda: (
+        "self._cluster = client.cluster" in inspect.getsource(BaseCoordinator.__init__)
+        and "add_listener(self._handle_metadata_update)" in inspect.getsource(BaseCoordinator.__init__)
+        and list(inspect.signature(BaseCoordinator._handle_metadata_update).parameters) == ["self", "cluster"]
+    ),
+    "aiokafka.coordinator.protocol:ConsumerProtocol": lambda: (
+        ConsumerProtocol.ASSIGNMENT is ConsumerProtocolMemberAssignment
+        and {"ConsumerProtocol", "decode", "assign_from_subscribed", "on_assignment"}
+        <= set(GroupCoordinator._on_join_complete.__code__.co_names)
+        and list(inspect.signature(GroupCoordinator._on_join_complete).parameters)
+        == ["self", "generation", "member_id", "protocol", "member_assignment_bytes"]
+        # The leader waits for a metadata update that is under way, and only then assigns.
+        and {"_maybe_wait_metadata", "assign"} <= set(GroupCoordinator._perform_assignment.__code__.co_names)
+    ),
+    "aiokafka.coordinator.protocol:ConsumerProtocolMemberMetadata": lambda: (
+        ConsumerProtocol.METADATA is ConsumerProtocolMemberMetadata
+        and ConsumerProtocolMemberMetadata(0, ["t"], b"x").encode() == b"\0\0\0\0\0\1\0\1t\0\0\0\1x"
+    ),
+    "aiokafka.cluster:ClusterMetadata": lambda: _takes(ClusterMetadata.partitions_for_topic, "self", "topic"),
     "aiokafka.client:ConnectionGroup": lambda: (
         inspect.signature(AIOKafkaClient.send).parameters["group"].default is ConnectionGroup.DEFAULT
         and inspect.signature(AIOKafkaClient.ready).parameters["group"].default is ConnectionGroup.DEFAULT

@@ -31,6 +31,14 @@ ONLY = {
         "workers/lanes/trouble.py",
         "workers/fleet/sync.py",  # sends reports independently of Faust
         "workers/lanes/restore.py",
+        "workers/kafka/fetch_by_id.py",
+        "workers/kafka/group_offsets.py",
+        "workers/kafka/lane_assignor.py",
+        "workers/kafka/lane_coordinator.py",
+        "workers/kafka/topic_states.py",
+        "workers/lanes/lane_start.py",
+        "workers/lanes/openings.py",
+        "workers/operations/left_behind.py",
         "workers/kafka/access.py",  # asks what the client may do
         "workers/kafka/access_protocol.py",  # defines requests that aiokafka lacks
         "workers/kafka/group_client.py",

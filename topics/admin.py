@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import (
@@ -26,15 +27,17 @@ from aiokafka.errors import (
     for_code,
 )
 
+from failsoft.topics import growth
 from failsoft.topics.connection import diagnosis
 from failsoft.topics.connection.causes import PASSING, SILENT
+from failsoft.topics.growth import Growth
 from failsoft.topics.layout import (
+    SINGLE_ROLES,
     Existing,
     Topic,
     Topology,
     Wanted,
     input_max_bytes,
-    input_partitions,
     layout,
     missing,
     problems,
@@ -153,9 +156,9 @@ async def _reach(client: AIOKafkaAdminClient, connection: Mapping[str, Any], dea
 
 async def describe(client: AIOKafkaAdminClient, wanted: Wanted) -> Topology:
     """The topics that ``wanted`` needs, as required and as they exist."""
-    names = [t.name for t in layout(wanted.names, wanted.inputs, wanted.delays, 1, BROKER_MAX_BYTES)]
-    existing = await _existing(client, names)
-    partitions = input_partitions(wanted.inputs, existing) or wanted.partitions
+    drawn = layout(wanted.names, wanted.inputs, wanted.delays, 1, BROKER_MAX_BYTES)
+    existing = await _existing(client, [t.name for t in drawn])
+    partitions = growth.widest(drawn, existing) or wanted.partitions
     largest = input_max_bytes(wanted.inputs, existing, BROKER_MAX_BYTES)
     kept = replay_kept_ms(wanted.names, existing)
     topics = layout(wanted.names, wanted.inputs, wanted.delays, partitions, largest, kept)
@@ -195,6 +198,7 @@ async def apply(
     async with connect(connection, within) as client:
         before = await describe(client, wanted)
         lines = _unverified(before, to) + problems(before.topics, before.existing)
+        lines += growth.uneven(before.topics, before.existing)
         if lines:
             raise TopologyRefused(lines)
         new = missing(before.topics, before.existing)
@@ -208,11 +212,59 @@ async def apply(
     return after, [t.name for t in new]
 
 
+async def grow(
+    connection: Mapping[str, Any], wanted: Wanted, partitions: int, began: Callable[[Growth], None]
+) -> tuple[list[str], list[Growth]]:
+    """Give each lane topic ``partitions``, in an order that breaks nothing which runs. Returns the topics that were
+    created and those that grew; ``began`` is called before each.
+
+    Safe to repeat, also after an interruption. Raises TopologyRefused, also for fewer partitions than a topic has,
+    KafkaUnreachable, or aiokafka's error of a broker that refuses.
+    """
+    async with connect(connection) as client:
+        found = await describe(client, wanted)
+        lines = [
+            *problems(found.topics, found.existing),
+            *growth.refusals(found.topics, found.existing, partitions),
+        ]
+        if lines:
+            raise TopologyRefused(lines)
+        lanes = [t.name for t in found.topics if t.role not in SINGLE_ROLES]
+        new = [replace(t, partitions=partitions) if t.name in lanes else t for t in found.topics]
+        new = missing(new, found.existing)
+        if new:
+            await _create(client, new, wanted.replication, Grantee.of(connection))
+            await _wait_until_led(client, [t.name for t in new])
+        steps = growth.growths(found.topics, found.existing, partitions)
+        for step in steps:
+            began(step)
+            await client.create_partitions({step.topic: NewPartitions(partitions)})
+            await _wait_until_led(client, [step.topic], partitions)
+    return [t.name for t in new], steps
+
+
 async def assigned(client: AIOKafkaAdminClient, group: str, topic: str, partition: int) -> str | None:
     """The client id of the member of ``group`` that reads the partition; None when no member does, as in a rebalance.
 
     Raises one of ``_NO_COORDINATOR`` when the group has no coordinator within COORDINATOR_WITHIN seconds.
     """
+    members = await _members(client, group)
+    return next((m[1] for m in members if m[4] and (topic, partition) in _partitions(m[4])), None)
+
+
+async def read_topics(client: AIOKafkaAdminClient, group: str) -> set[str]:
+    """The topics that members of ``group`` have partitions of. Waits for a rebalance to end, at most COORDINATOR_WITHIN
+    seconds. Raises as ``assigned``.
+    """
+    deadline = time.monotonic() + COORDINATOR_WITHIN
+    while True:
+        members = await _members(client, group)
+        if all(m[4] for m in members) or time.monotonic() > deadline:
+            return {topic for m in members if m[4] for topic, _ in _partitions(m[4])}
+        await asyncio.sleep(0.1)
+
+
+async def _members(client: AIOKafkaAdminClient, group: str) -> Sequence[Any]:
     deadline = time.monotonic() + COORDINATOR_WITHIN
     while True:
         try:
@@ -220,7 +272,8 @@ async def assigned(client: AIOKafkaAdminClient, group: str, topic: str, partitio
             code, _, _, _, _, members, *_ = response.groups[0]
             if code:
                 raise for_code(code)(group)
-            return next((m[1] for m in members if m[4] and (topic, partition) in _partitions(m[4])), None)
+            found: Sequence[Any] = members
+            return found
         except _NO_COORDINATOR:
             if time.monotonic() > deadline:
                 raise
@@ -304,8 +357,10 @@ async def _create(client: AIOKafkaAdminClient, topics: Sequence[Topic], replicat
         raise TopologyRefused(refused)
 
 
-async def _wait_until_led(client: AIOKafkaAdminClient, names: Sequence[str]) -> None:
-    """Wait until each partition has a leader: before that, a first produce fails. Raises KafkaError after 30 s."""
+async def _wait_until_led(client: AIOKafkaAdminClient, names: Sequence[str], partitions: int = 1) -> None:
+    """Wait until each of at least ``partitions`` has a leader: before that, a first produce fails. Raises KafkaError
+    after 30 s.
+    """
     deadline = time.monotonic() + 30
     while True:
         described = await client.describe_topics(list(names))
@@ -313,7 +368,7 @@ async def _wait_until_led(client: AIOKafkaAdminClient, names: Sequence[str]) -> 
             t["topic"]
             for t in described
             if t["error_code"]
-            or not t["partitions"]
+            or len(t["partitions"]) < partitions
             or any(p["error_code"] or p["leader"] < 0 for p in t["partitions"])
         ]
         if not waiting:

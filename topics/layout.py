@@ -50,6 +50,10 @@ class Role(StrEnum):
     CHANGELOG = "changelog"
 
 
+SINGLE_ROLES = frozenset({Role.OUTCOMES, Role.CONTROL, Role.ALERTS, Role.CHANGELOG})
+"""The roles of topics with one partition. All others have one for each lane (failsoft.topics.growth)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """A topic as the pipeline requires it.
@@ -96,7 +100,7 @@ def layout(
 ) -> list[Topic]:
     """Every topic that the pipeline requires.
 
-    ``delays`` are the rungs as (name, seconds). ``partitions`` is P, the number of partitions of the inputs.
+    ``delays`` are the rungs as (name, seconds). ``partitions`` is P, the number of lanes.
     ``max_message_bytes`` is the largest limit of the inputs. ``replay_ms`` is the retention of the replay topic:
     ``replay_kept_ms`` of a cluster whose dead topic has another retention than the default.
     """
@@ -128,11 +132,6 @@ def layout(
         single(names.breakers_changelog, Role.CHANGELOG, **compacted),
         single(names.rollouts_changelog, Role.CHANGELOG, **compacted),
     ]
-
-
-def input_partitions(inputs: Sequence[str], existing: Mapping[str, Existing]) -> int | None:
-    """P: the number of partitions of the first input topic that exists, or None. ``problems`` reports other counts."""
-    return next((existing[name].partitions for name in inputs if name in existing), None)
 
 
 def input_max_bytes(inputs: Sequence[str], existing: Mapping[str, Existing], default: int) -> int:
@@ -171,13 +170,8 @@ def _topic_problems(
     def add(text: str) -> None:
         lines.append(f"{topic.name}: {text}")
 
-    if there.partitions != topic.partitions:
-        if topic.role is Role.INPUT:
-            add(f"has {there.partitions} partitions, another input has {topic.partitions}; all inputs need one count")
-        elif topic.partitions == 1:
-            add(f"has {there.partitions} partitions; it must have 1, so that one reader gets all records in order")
-        else:
-            add(f"has {there.partitions} partitions; it must have {topic.partitions}, like the inputs")
+    if topic.role in SINGLE_ROLES and there.partitions != 1:
+        add(f"has {there.partitions} partitions; it must have 1, so that one reader gets all records in order")
     if topic.role is Role.INPUT or not there.readable:
         return lines
     policy = there.configs.get("cleanup.policy", "delete")
@@ -305,5 +299,5 @@ class Topology:
 
     @property
     def partitions(self) -> int:
-        """P, the number of partitions of the input topics."""
+        """P, the number of lanes: that of partitions of the widest topic."""
         return next(t.partitions for t in self.topics if t.role is Role.INPUT)

@@ -145,8 +145,12 @@ NEEDS: Mapping[Use, tuple[Need, ...]] = {
     Use.APPLY: (
         Need(EVERY, _VERIFY, "verifies what exists"),
         Need(EVERY, (Operation.CREATE,), "creates what is missing; not needed afterwards"),
+        Need(Own.GROUP, (Operation.DESCRIBE,), "who reads topics that were dropped, and how far"),
     ),
-    Use.SHOW: (Need(EVERY, _VERIFY, "verifies what exists"),),
+    Use.SHOW: (
+        Need(EVERY, _VERIFY, "verifies what exists"),
+        Need(Own.GROUP, (Operation.DESCRIBE,), "who reads topics that were dropped, and how far"),
+    ),
     Use.DEAD: (
         Need(Role.DEAD, _READ, "the dead letters"),
         Need(Role.REPLAY, _READ, "tells which were replayed"),

@@ -83,7 +83,7 @@ async def test_apply_refuses_before_it_creates(kafka: Broker, name: str) -> None
     with pytest.raises(TopologyRefused) as refused:
         await admin.apply(to(kafka), wanted(name))
     problems = "\n".join(refused.value.problems)
-    assert f"{name}.dead: has 3 partitions; it must have 2" in problems
+    assert f"{name}.events: has 2 partitions, another topic of the pipeline 3" in problems
     assert "cleanup.policy is 'compact'" in problems
     assert set(partition_counts(kafka, name)) == {f"{name}.events", f"{name}.dead"}
 

@@ -105,6 +105,7 @@ PURE_WORKERS = {
     "workers/lanes/crash_marks.py",
     *("workers/lanes/lane_positions.py", "workers/lanes/standing.py", "workers/operations/offset_view.py"),
     "workers/lanes/inbox_bounds.py",
+    "workers/lanes/offset_note.py",
     "workers/lanes/run_calls.py",
     "workers/lanes/stage.py",
     "workers/lanes/retry_schedule.py",

@@ -13,7 +13,11 @@ from failsoft.workers.commands.error_codes import CommandFailed
 
 if TYPE_CHECKING:
     from failsoft.topics.layout import Topology
+    from failsoft.workers.operations.left_behind import LeftBehind
     from failsoft.workers.settings import Settings
+
+MOST_PARTITIONS = 10_000
+"""A typing error of some digits must not reach the cluster: partitions cannot be taken away."""
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -32,12 +36,26 @@ def topics() -> None:
 
 
 @app.command()
-def apply(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
+def apply(
+    ctx: typer.Context,
+    pipeline: Pipeline = None,
+    as_json: Json = False,
+    grow: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_PARTITIONS,
+            help="Give each topic with events this number of partitions, while workers run; the inputs come last.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Create the missing topics and verify the existing ones. Safe to repeat.
 
-    If an existing topic breaks a guarantee of the pipeline, nothing is created and every problem is printed. Two
-    settings of the pipeline's own topics are changed: the record limit, when an input's has outgrown it, and whose time
-    the records of the fleet's topics have.
+    If an existing topic breaks a guarantee of the pipeline, or a dropped one still holds events, nothing is created and
+    every problem is printed. Two settings of the pipeline's own topics are changed: the record limit, when an input's
+    has outgrown it, and whose time the records of the fleet's topics have. With --grow, the topics with events get more
+    partitions, also the inputs: keys may move to others.
 
     **Example**: `failsoft topics apply --pipeline car-loans/`
     """
@@ -45,6 +63,10 @@ def apply(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
     from failsoft.workers.settings import wanted
 
     settings = context.settings(ctx, pipeline)
+    context.run(ctx, _refuse_left_behind(settings), (settings, Use.APPLY))
+    if grow is not None:
+        _grow(ctx, settings, grow, as_json)
+        return
     work = topology.apply(settings.connection(), wanted(settings))
     done = context.run(ctx, work, (settings, Use.APPLY))
     changed = {change.topic for change in done.changed}
@@ -64,6 +86,45 @@ def apply(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) 
     output.note(f"{len(done.created)} topics created, {len(changed)} changed, {verified} verified")
 
 
+async def _refuse_left_behind(settings: Settings) -> None:
+    """Raises TopologyRefused if a dropped topic holds events that nobody reads."""
+    from failsoft.topics import admin
+    from failsoft.workers.operations.left_behind import left_behind
+    from failsoft.workers.settings import wanted
+
+    async with admin.connect(settings.connection()) as client:
+        found = await admin.describe(client, wanted(settings))
+    dropped = await left_behind(settings, found)
+    if lines := [f"{each.topic}: {each.problem}" for each in dropped if each.problem]:
+        raise admin.TopologyRefused(lines)
+
+
+def _grow(ctx: typer.Context, settings: Settings, partitions: int, as_json: bool) -> None:
+    """Grow the topics, and say what it does before it does it."""
+    from failsoft.topics import admin
+    from failsoft.topics.growth import Growth
+    from failsoft.topics.layout import Role
+    from failsoft.workers.settings import wanted
+
+    def began(step: Growth) -> None:
+        if step.role is Role.INPUT:
+            output.note(
+                f"{step.topic}: events with a key move to another partition where the producer's partitioner says so. "
+                "From here on they are not in order with their key's earlier events, and last_known has no memory of "
+                "them in their new lane"
+            )
+        output.note(f"{step.topic}: {step.old} partitions become {step.new}")
+
+    created, steps = context.run(ctx, admin.grow(settings.connection(), wanted(settings), partitions, began))
+    results: list[dict[str, Any]] = [{"name": name, "result": "created", "partitions": partitions} for name in created]
+    results += [{"name": step.topic, "result": "grown", "partitions": step.new} for step in steps]
+    output.rows(results, ["name", "result", "partitions"], as_json)
+    output.note(
+        f"{len(created)} topics created, {len(steps)} grown to {partitions} partitions; workers that run notice within "
+        "seconds"
+    )
+
+
 @app.command()
 def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
     """Print each topic: purpose, partitions, retention, whether it exists, and its problems.
@@ -78,23 +139,31 @@ def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -
 
     settings = context.settings(ctx, pipeline)
 
-    async def describe() -> tuple[Topology, int | None, NotAuthorised | None]:
+    async def describe() -> tuple[Topology, int | None, NotAuthorised | None, list[LeftBehind]]:
         from failsoft.topics import admin
         from failsoft.workers.kafka import access
+        from failsoft.workers.operations.left_behind import left_behind
 
         async with admin.connect(settings.connection()) as client:
             found, kept = await admin.describe(client, wanted(settings)), await admin.offsets_retention_ms(client)
         if all(t.name in found.existing and found.existing[t.name].readable for t in found.topics):
-            return found, kept, None
+            return found, kept, None, await left_behind(settings, found)
         lacking = await access.lacking(settings, access.needed(settings, Use.SHOW))
         refusal = NotAuthorised(lacking, Grantee.of(settings.connection())) if lacking else None
         if refusal is not None and any(right.operation is Operation.DESCRIBE for right in lacking):
             raise refusal  # a topic that may not be seen looks as if it did not exist
-        return found, kept, refusal
+        return found, kept, refusal, await left_behind(settings, found)
 
-    topology, kept, refusal = context.run(ctx, describe())
+    topology, kept, refusal, dropped = context.run(ctx, describe(), (settings, Use.SHOW))
     short = warnings(topology.topics, topology.existing, kept)
     rows = [{**row, "warnings": short.get(row["name"], [])} for row in table(topology)]
+    for each in dropped:
+        if each.problem:
+            role = "retry, dropped" if each.rung else "input, dropped"
+            known = {"name": each.topic, "role": role, "present": True, "problems": [each.problem], "warnings": []}
+            rows.append(dict.fromkeys(rows[0]) | known)
+        else:
+            output.note(f"{each.topic}: {each.note}")
     output.rows(rows, ["name", "role", "partitions", "retention", "present", "problems"], as_json)
     for row in rows:
         for warning in row["warnings"]:
@@ -160,10 +229,11 @@ def _own_principal(settings: Settings) -> str:
 
 def table(topology: Topology) -> list[dict[str, Any]]:
     """One row for each topic. ``retention`` is text; ``retention_ms`` is -1 for unlimited, None if it is not set."""
+    from failsoft.topics.growth import uneven
     from failsoft.topics.layout import problems
 
     by_topic: dict[str, list[str]] = {}
-    for problem in problems(topology.topics, topology.existing):
+    for problem in problems(topology.topics, topology.existing) + uneven(topology.topics, topology.existing):
         name, _, text = problem.partition(": ")
         by_topic.setdefault(name, []).append(text)
     rows = []

@@ -34,6 +34,10 @@ READER_WAIT_MS, SEARCH_WAIT_MS = 500, 5
 """The same for a consumer that reads a partition's tail, and for one that goes from one partition to the next."""
 
 
+TOPICS_EVERY_MS = 5_000
+"""Milliseconds between two looks of a member at the topics that it reads. New partitions are noticed within them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clients:
     """Creates the Kafka clients of one worker. docs/decisions/0017-one-transaction.md has the reasons for the settings.
@@ -52,7 +56,8 @@ class Clients:
         settings = GroupSettings(
             self.pipeline.names.group, self.worker_id, _ms(t.session), _ms(t.heartbeat), _ms(t.rebalance)
         )
-        return Membership(GroupClient(self._client(t.join), **self._options(t.group)), settings)
+        options = self._options(t.group) | {"metadata_max_age_ms": TOPICS_EVERY_MS}
+        return Membership(GroupClient(self._client(t.join), **options), settings)
 
     async def start_fetcher(
         self,

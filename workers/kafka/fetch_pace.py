@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from failsoft.workers.kafka.fetch_protocol import FetchAnswer
 
 GATHER = 0.003
@@ -15,3 +18,16 @@ def pause_after(answer: FetchAnswer) -> float:
     """Seconds until the next request: a moment, if the broker has few records and will have more by then."""
     size = sum(len(part.records) for part in answer.partitions if part.records)
     return GATHER if 0 < size < GATHER_BYTES else 0.0
+
+
+FULL_FOR = (0.01, 200)
+"""Seconds between two looks while there are too many records, and after how many looks a request is sent all the same:
+the partition that is needed first may not have been fetched yet."""
+
+
+async def wait_for_room(full: Callable[[], bool]) -> None:
+    """Wait while ``full`` says that there are too many records, for FULL_FOR at most."""
+    for _ in range(FULL_FOR[1]):
+        if not full():
+            return
+        await asyncio.sleep(FULL_FOR[0])

@@ -36,3 +36,9 @@ class FetchPosition:
     unknown: int = 0
     doubted: bool = False
     known: KnownMark = field(default_factory=KnownMark)
+
+    def begin(self, offset: int, max_bytes: int) -> None:
+        """Read from ``offset`` on, whatever was before."""
+        self.offset, self.max_bytes, self.known = offset, max_bytes, KnownMark()
+        self.paused = self.failed = self.doubted = False
+        self.unknown = 0

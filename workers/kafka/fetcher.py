@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -16,8 +16,8 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 
 from failsoft.workers.kafka.chunk import Chunk
-from failsoft.workers.kafka.fetch_marks import KnownMark
-from failsoft.workers.kafka.fetch_pace import pause_after
+from failsoft.workers.kafka.fetch_by_id import FetchByIdCall, id_bytes
+from failsoft.workers.kafka.fetch_pace import pause_after, wait_for_room
 from failsoft.workers.kafka.fetch_position import FetchPosition
 from failsoft.workers.kafka.fetch_protocol import FetchAnswer, FetchCall, PartitionAnswer
 from failsoft.workers.kafka.fetched_broker import FetchedBroker
@@ -25,7 +25,9 @@ from failsoft.workers.kafka.partition_errors import (
     OFFSET_OUT_OF_RANGE,
     PASSING,
     TOPIC_AUTHORIZATION_FAILED,
+    UNKNOWN_TOPIC_ID,
     UNKNOWN_TOPIC_OR_PARTITION,
+    UNKNOWN_TRIES,
     partition_error,
 )
 from failsoft.workers.kafka.record_batch_sizes import RecordBatchSizes
@@ -46,15 +48,7 @@ ANSWER_BYTES = 8 * 1_048_576
 RETRY_AFTER = 0.1
 """Seconds until a partition or a broker that failed is tried again. Kafka's clients wait 100 ms too."""
 
-FULL_FOR = (0.01, 200)
-"""Seconds between two looks while there are too many records, and after how many looks a request is sent all the same:
-the partition that is needed first may not have been fetched yet."""
-
 LONGEST_RETRY = 8  # times RETRY_AFTER, for a broker that stays away: few log lines, and soon after a restart
-
-UNKNOWN_TRIES = 300
-"""How often in a row a partition may be unknown, about 30 seconds: longer than a new or a restarted broker needs to
-hear of all topics. Then the topic is taken for deleted."""
 
 
 class Fetcher:
@@ -98,6 +92,7 @@ class Fetcher:
         self._max_wait_ms, self._max_bytes, self._rack = max_wait_ms, max_bytes, client_rack
         self._retry_after, self._partition_bytes = retry_after, partition_bytes
         self._positions: dict[TopicPartition, FetchPosition] = {}
+        self._ids: Mapping[str, bytes] = {}
         self._batch_sizes, self._resized = RecordBatchSizes(max_bytes), set[str]()
         self._brokers: dict[int, FetchedBroker] = {}
         self._astray: set[FetchPosition] = set()  # those without a known leader
@@ -109,6 +104,21 @@ class Fetcher:
 
     # --- what to fetch ---
 
+    def identify(self, ids: Mapping[str, str]) -> None:
+        """Fetch these topics only while they have these ids. To be called before they are read.
+
+        Partitions of a topic that had another id fail with TopicReplaced.
+        """
+        new = {topic: id_bytes(found) for topic, found in ids.items()}
+        if new.items() <= self._ids.items():
+            return
+        replaced = {topic for topic, found in new.items() if self._ids.get(topic, found) != found}
+        self._ids = {**self._ids, **new}
+        for broker in self._brokers.values():
+            broker.stale = True
+        for position in [p for p in self._positions.values() if p.tp.topic in replaced and not p.failed]:
+            self._give_up(position, UNKNOWN_TOPIC_ID)
+
     def read(self, tp: TopicPartition, offset: int, max_bytes: int = PARTITION_BYTES) -> None:
         """Fetch ``tp`` from ``offset`` on, at most ``max_bytes`` in one answer; a larger batch comes whole. What is in
         flight for another offset is dropped.
@@ -117,9 +127,7 @@ class Fetcher:
         position = self._positions.get(tp)
         if position is None:
             position = self._positions[tp] = FetchPosition(tp, offset, max_bytes)
-        position.offset, position.max_bytes, position.known = offset, max_bytes, KnownMark()
-        position.paused = position.failed = position.doubted = False
-        position.unknown = 0
+        position.begin(offset, max_bytes)
         self._place(position)
 
     def pause(self, tp: TopicPartition) -> None:
@@ -205,11 +213,13 @@ class Fetcher:
             while broker.session.idle:
                 broker.wake.clear()
                 await broker.wake.wait()
+            if broker.stale:
+                broker.lose()
             content = broker.session.request()
             broker.marks.sent(content, broker.session.contains)
-            call = FetchCall(content, self._max_wait_ms, self._max_bytes, self._rack)
+            call = FetchByIdCall(FetchCall(content, self._max_wait_ms, self._max_bytes, self._rack), self._ids)
             try:
-                answer: FetchAnswer = await self._client.send(broker.node, call, group=CONNECTION)
+                answer = call.read(await self._client.send(broker.node, call, group=CONNECTION))
             except KafkaError as error:
                 if isinstance(error, IncompatibleBrokerVersion):
                     raise
@@ -219,6 +229,8 @@ class Fetcher:
                 failures = min(failures + 1, 10)
                 continue
             failures = 0
+            if broker.stale:
+                continue
             if broker.session.answered(answer.error, answer.session_id):
                 self._note_marks(broker, answer)
                 for part in answer.partitions:
@@ -226,17 +238,11 @@ class Fetcher:
                 self._resize()
                 # Even 0 lets the tasks run that the chunks have woken, so that the next request has what they resume.
                 await asyncio.sleep(max(answer.throttle_ms / 1000, pause_after(answer)))
-                await self._wait_for_room()
+                await wait_for_room(self._full)
             else:
                 broker.marks.lost()
                 log.info("node %s ended the fetch session (Kafka's error code %s)", broker.node, answer.error)
                 await asyncio.sleep(self._retry_after)
-
-    async def _wait_for_room(self) -> None:
-        for _ in range(FULL_FOR[1]):
-            if not self._full():
-                return
-            await asyncio.sleep(FULL_FOR[0])
 
     def _note_marks(self, broker: FetchedBroker, answer: FetchAnswer) -> None:
         if answer.throttle_ms and not answer.partitions:
@@ -355,8 +361,7 @@ class Fetcher:
 
     def _disconnected(self, broker: FetchedBroker) -> None:
         """Start a new session, and fetch from the leader what this node was only the preferred replica of."""
-        broker.session.lost()
-        broker.marks.lost()
+        broker.lose()
         for partition in broker.session.wanted():
             position = self._positions[TopicPartition(*partition)]
             if position.preferred is not None:
@@ -374,22 +379,22 @@ class Fetcher:
         elif code not in PASSING:
             self._give_up(position, code)
             return
-        if code == UNKNOWN_TOPIC_OR_PARTITION and self._unknown(position):
+        if code in UNKNOWN_TRIES and self._unknown(position, code):
             return
         assert position.node is not None
         self._brokers[position.node].session.drop(position.tp)
         position.node = position.preferred = None
         self._look_for(position)
 
-    def _unknown(self, position: FetchPosition) -> bool:
-        """Count that a partition was unknown. Returns True when it is given up, at once if it may not be seen."""
+    def _unknown(self, position: FetchPosition, code: int = UNKNOWN_TOPIC_OR_PARTITION) -> bool:
+        """Count that it, or its id, was unknown. Returns True when it is given up, at once if it may not be seen."""
         if position.tp.topic in self._client.cluster.unauthorized_topics:
             self._give_up(position, TOPIC_AUTHORIZATION_FAILED)
             return True
         position.unknown += 1
-        if position.unknown < UNKNOWN_TRIES:
+        if position.unknown < UNKNOWN_TRIES[code]:
             return False
-        self._give_up(position, UNKNOWN_TOPIC_OR_PARTITION)
+        self._give_up(position, code)
         return True
 
     def _give_up(self, position: FetchPosition, code: int) -> None:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from aiokafka import ConsumerRebalanceListener
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
-from failsoft.workers.kafka.group_coordinator import StrictCoordinator
+from failsoft.workers.kafka.lane_coordinator import LaneCoordinator
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.request_loop import RequestLoop
 
@@ -46,7 +45,7 @@ class Membership:
     def __init__(self, client: AIOKafkaClient, settings: GroupSettings) -> None:
         self.client = client
         self._settings = settings
-        self._coordinator: StrictCoordinator | None = None
+        self._coordinator: LaneCoordinator | None = None
 
     async def join(self, topics: Sequence[str], listener: ConsumerRebalanceListener) -> None:
         """Join the group, subscribed to ``topics``. Returns after the first assignment, which may be empty.
@@ -62,7 +61,7 @@ class Membership:
         subscription.register_fetch_waiters(set())  # aiokafka's fetcher does this, and the coordinator relies on it
         assigned = subscription.wait_for_assignment()
         s = self._settings
-        self._coordinator = StrictCoordinator(
+        self._coordinator = LaneCoordinator(
             self.client,
             subscription,
             group_id=s.group,
@@ -71,7 +70,6 @@ class Membership:
             heartbeat_interval_ms=s.heartbeat_interval_ms,
             rebalance_timeout_ms=s.rebalance_timeout_ms,
             enable_auto_commit=False,
-            assignors=(RangePartitionAssignor,),
             # Never: this worker does not fetch with aiokafka, which would take it for idle and leave for good.
             max_poll_interval_ms=math.inf,
         )

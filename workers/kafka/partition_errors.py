@@ -16,6 +16,9 @@ from aiokafka.errors import (
 OFFSET_OUT_OF_RANGE = 1
 UNKNOWN_TOPIC_OR_PARTITION = 3
 TOPIC_AUTHORIZATION_FAILED = 29
+UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID = 100, 103
+OTHER_TOPIC = frozenset({UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID})
+"""The broker has no topic with the id that was asked for. A broker may not know a new one yet."""
 
 PASSING = frozenset(
     {
@@ -31,11 +34,16 @@ PASSING = frozenset(
         74,  # FENCED_LEADER_EPOCH
         75,  # UNKNOWN_LEADER_EPOCH
         78,  # OFFSET_NOT_AVAILABLE: a new leader does not know its high watermark yet
-        100,  # UNKNOWN_TOPIC_ID
-        103,  # INCONSISTENT_TOPIC_ID
+        UNKNOWN_TOPIC_ID,
+        INCONSISTENT_TOPIC_ID,
     }
 )
 """After these, the metadata is read again and the partition is tried again. All others are final."""
+
+UNKNOWN_TRIES = {UNKNOWN_TOPIC_OR_PARTITION: 300, UNKNOWN_TOPIC_ID: 10, INCONSISTENT_TOPIC_ID: 10}
+"""How often in a row, ten times a second, a partition may be unknown before it is given up. 30 seconds by its name:
+longer than a new or a restarted broker needs to hear of all topics; then the topic is taken for deleted. A second by
+the id of its topic, which a broker has shown: the topic was deleted, and may have been made anew."""
 
 _PLACE = "failsoft_place"
 """The attribute in which an error of one partition has it. aiokafka's classes have no place for it."""
@@ -43,6 +51,10 @@ _PLACE = "failsoft_place"
 
 class PartitionLost(UnknownTopicOrPartitionError):  # type: ignore[misc]
     """A partition was unknown for so long that it is taken for deleted."""
+
+
+class TopicReplaced(UnknownTopicOrPartitionError):  # type: ignore[misc]
+    """The topic with the id that was read does not exist any more: it was deleted, or made anew."""
 
 
 def partition_error(code: int, tp: TopicPartition, offset: int | None = None) -> KafkaError:
@@ -53,6 +65,8 @@ def partition_error(code: int, tp: TopicPartition, offset: int | None = None) ->
         error: KafkaError = OffsetOutOfRangeError({tp: offset})
     elif code == UNKNOWN_TOPIC_OR_PARTITION:
         error = PartitionLost(f"{tp.topic}-{tp.partition}")
+    elif code in OTHER_TOPIC:
+        error = TopicReplaced(f"{tp.topic}-{tp.partition}")
     else:
         error = for_code(code)(f"{tp.topic}-{tp.partition}: Kafka's error code {code}")
     setattr(error, _PLACE, (tp, offset))

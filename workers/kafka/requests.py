@@ -144,6 +144,11 @@ def offset_fetch(group: str, partitions: Collection[TopicPartition], require_sta
     return OneVersion("OffsetFetch", struct, frozenset(partitions))
 
 
+def all_offsets(group: str) -> OneVersion:
+    """All committed offsets of the group."""
+    return OneVersion("OffsetFetch", OffsetFetchRequest_v7(group, None, False, END))
+
+
 def api_versions() -> OneVersion:
     """The versions of a broker and the features of its cluster."""
     return OneVersion("ApiVersions", ApiVersionsRequest_v3("failsoft", "1", END))

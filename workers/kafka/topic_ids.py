@@ -34,11 +34,11 @@ async def topic_ids(client: AIOKafkaClient, topics: Collection[str]) -> Mapping[
             continue
         if code:
             raise for_code(code)(topic)
-        found[topic] = _text(high, low)
+        found[topic] = id_text(high, low)
     return found
 
 
-def _text(high: int, low: int) -> str | None:
-    """The id in base64, or None for the id of 16 zero bytes, which stands for none."""
+def id_text(high: int, low: int) -> str | None:
+    """The id of two numbers in base64, or None for the id of 16 zero bytes, which stands for none."""
     raw = high.to_bytes(8, "big", signed=True) + low.to_bytes(8, "big", signed=True)
     return urlsafe_b64encode(raw).rstrip(b"=").decode() if any(raw) else None

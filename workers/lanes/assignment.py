@@ -24,6 +24,7 @@ from failsoft.workers.kafka.fetcher import Fetcher
 from failsoft.workers.kafka.list_offsets import list_offsets
 from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.kafka.membership import Membership
+from failsoft.workers.kafka.topic_states import topic_states
 from failsoft.workers.kafka.transactional_producer import TransactionalProducer
 from failsoft.workers.lanes.committer import Committer
 from failsoft.workers.lanes.deps import Deps
@@ -31,10 +32,10 @@ from failsoft.workers.lanes.inbox import Inbox
 from failsoft.workers.lanes.inbox_bounds import FETCHED_BYTES, inbox_bound, ladder_bound
 from failsoft.workers.lanes.keeper import Keeper
 from failsoft.workers.lanes.lane import Lane
+from failsoft.workers.lanes.lane_start import LaneStart
 from failsoft.workers.lanes.openings import start_offsets
 from failsoft.workers.lanes.rebalance_listener import RebalanceListener
 from failsoft.workers.lanes.stage import Stage
-from failsoft.workers.lanes.start_offsets import StartOffsets
 from failsoft.workers.lanes.trouble import OF_THE_CLUSTER, LaneTrouble
 
 log = structlog.get_logger("failsoft.lanes")
@@ -253,8 +254,7 @@ class Lanes(Service):  # type: ignore[misc]
 
     def assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """Start a lane for each partition index. It must not await: no heartbeat is sent until the listener returns.
-
-        Raises Fatal if the group did not assign that partition of every topic.
+        A lane may lack topics: those with fewer partitions, and those that a member of another topology reads.
         """
         assert self._membership is not None and self._committer is not None and self._fetcher is not None
         if self._failed or self._draining:
@@ -262,13 +262,11 @@ class Lanes(Service):  # type: ignore[misc]
         by_index: dict[int, list[TopicPartition]] = {}
         for tp in partitions:
             by_index.setdefault(tp.partition, []).append(tp)
-        for index, tps in by_index.items():
-            missing = set(self._topics) - {tp.topic for tp in tps}
-            if missing:
-                raise Fatal(f"lane {index} was assigned without partition {index} of {', '.join(sorted(missing))}")
         self._committer.member = self._membership.member()
         logs, plan = LogView(self._fetcher.client), self._deps.plan
-        start = start_offsets(logs, self._clients.group, self._outputs, self._deps, self._committer.positions)
+        states, own = partial(topic_states, self._fetcher.client), {*self._outputs, plan.replay}
+        start = LaneStart(states, partial(logs.committed, self._clients.group), own, self._identify)
+        start.offsets = start_offsets(logs, start.committed, self._outputs, self._deps, self._committer.positions)
         ladder = {*plan.rungs, plan.replay}
         bound = inbox_bound(len(by_index), len(set(self._topics) - ladder), len(ladder))
         for index, tps in by_index.items():
@@ -282,11 +280,11 @@ class Lanes(Service):  # type: ignore[misc]
         log.info("lanes assigned", lanes=sorted(by_index))
 
     def _lane(
-        self, index: int, tps: list[TopicPartition], bounds: Mapping[TopicPartition, int], start: StartOffsets
+        self, index: int, tps: list[TopicPartition], bounds: Mapping[TopicPartition, int], start: LaneStart
     ) -> Lane:
         assert self._committer is not None and self._fetcher is not None
         inbox = Inbox(self._fetcher, bounds, self._deps.clock)
-        return Lane(index, tps, inbox, self._committer, start.of, self._deps)
+        return Lane(index, tps, inbox, self._committer, partial(start.begin, index), self._deps)
 
     async def revoked(self) -> None:
         """Close every lane: its last batch is committed, while the old generation is still valid. The rebalance waits
@@ -349,6 +347,11 @@ class Lanes(Service):  # type: ignore[misc]
         """Let the lane of ``tp`` stop with ``error``."""
         if keeper := self._keepers.get(tp.partition):
             keeper.lane.inbox.fail(error)
+
+    def _identify(self, ids: Mapping[TopicPartition, str]) -> None:
+        assert self._fetcher is not None and self._committer is not None
+        self._committer.topic_ids.update(ids)
+        self._fetcher.identify({tp.topic: found for tp, found in ids.items()})
 
     # --- the end --------------------------------------------------------------------------------------------------
 

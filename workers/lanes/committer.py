@@ -22,6 +22,7 @@ from failsoft.workers.client_timeouts import ClientTimeouts
 from failsoft.workers.execution.batch_size import LARGEST
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, Batch, compressed_batch, new_batch, pack
+from failsoft.workers.lanes import offset_note
 from failsoft.workers.lanes.lane_positions import LanePositions
 from failsoft.workers.lanes.start_offsets import OffsetAndMetadata
 
@@ -94,6 +95,7 @@ class Committer:
     Attributes:
         member: who commits; set when partitions are assigned, None while there are none.
         positions: what the outputs say about how far each lane has come.
+        topic_ids: the id of the topic of each partition that is read, which is written beside its offsets.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Committer:
         self._wake = asyncio.Event()
         self.member: GroupMember | None = None
         self.positions = LanePositions(exactly_once)
+        self.topic_ids: dict[TopicPartition, str] = {}
 
     def hand(self, unit: Unit) -> None:
         """Take ``unit`` into the next transaction."""
@@ -188,7 +191,8 @@ class Committer:
         for unit in units:
             at = moved.setdefault(unit.lane, {})
             for tp, (offset, metadata) in unit.offsets.items():
-                offsets[tp] = offset, self.positions.metadata(unit.lane, tp.topic, offset, metadata)
+                text = self.positions.metadata(unit.lane, tp.topic, offset, metadata)
+                offsets[tp] = offset, offset_note.join(text, self.topic_ids.get(tp))
                 at[tp.topic] = offset
         return offsets, moved
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence, Set
 from functools import partial
+
+from aiokafka import TopicPartition
 
 from failsoft.schemas import positions
 from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.lanes.lane_positions import LanePositions
-from failsoft.workers.lanes.start_offsets import StartOffsets
+from failsoft.workers.lanes.start_offsets import Stable, StartOffsets
 from failsoft.workers.lanes.survey import LaneStanding, Survey
 
 
-def start_offsets(logs: LogView, group: str, outputs: Sequence[str], deps: Deps, lanes: LanePositions) -> StartOffsets:
+def start_offsets(
+    logs: LogView,
+    committed: Callable[[Set[TopicPartition]], Awaitable[Stable]],
+    outputs: Sequence[str],
+    deps: Deps,
+    lanes: LanePositions,
+) -> StartOffsets:
     """The start offsets of all lanes of one assignment.
 
     Args:
         logs: asks the brokers; its client knows the topics.
-        group: the consumer group.
+        committed: asks for the group's committed offsets (``LaneStart.committed``).
         outputs: the topics that lanes write to.
         deps: what the lanes share.
         lanes: told where each lane begins.
@@ -26,7 +34,7 @@ def start_offsets(logs: LogView, group: str, outputs: Sequence[str], deps: Deps,
     scored = deps.names.scored
     survey = Survey(logs, scored, [topic for topic in outputs if topic != scored], deps.exactly_once)
     ladder = (*deps.plan.rungs, deps.plan.replay)
-    return StartOffsets(partial(logs.committed, group), survey.look, partial(_opened, lanes, ladder))
+    return StartOffsets(committed, survey.look, partial(_opened, lanes, ladder))
 
 
 def _opened(lanes: LanePositions, ladder: Collection[str], index: int, stands: LaneStanding) -> None:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, TopicAuthorizationFailedError
 
-from failsoft.workers.kafka.partition_errors import PartitionLost, place_of
+from failsoft.workers.kafka.partition_errors import PartitionLost, TopicReplaced, place_of
 from failsoft.workers.kafka.unreadable import Unreadable
 
 
@@ -28,11 +28,13 @@ class Cause(StrEnum):
     TOPIC_GONE = "topic_gone"
     NOT_AUTHORIZED = "not_authorized"
     NO_LEADER = "no_leader"
+    PARTITIONS_MISSING = "partitions_missing"  # a topic of the pipeline has fewer partitions than the inputs
     REFUSED = "refused"  # any other refusal of this partition by its broker
 
 
-OF_THE_CLUSTER = frozenset({Cause.NO_LEADER})
-"""Causes that the cluster mends by itself. They never make a worker not live (CONTRACT.md: never for a broker)."""
+OF_THE_CLUSTER = frozenset({Cause.NO_LEADER, Cause.PARTITIONS_MISSING, Cause.TOPIC_GONE})
+"""Causes that lie in the cluster. They never make a worker not live (CONTRACT.md: never for a broker): a restart would
+not mend them, and would stop its other lanes."""
 
 
 class LaneTrouble(Exception):
@@ -85,6 +87,10 @@ def trouble_of(error: Exception) -> LaneTrouble | None:
         why = "this worker's user may not read the topic"
         mend = f"grant it: kafka-acls.sh --add --allow-principal User:<user> --operation Read --topic {tp.topic}"
         return LaneTrouble(Cause.NOT_AUTHORIZED, tp, offset, why, mend)
+    if isinstance(error, TopicReplaced):
+        why = "the topic that was read does not exist any more: it was deleted, or made anew"
+        mend = "a new topic of that name is read from its beginning by itself"
+        return LaneTrouble(Cause.RECREATED, tp, offset, why, mend)
     if isinstance(error, PartitionLost):
         mend = "create the topic again, for own topics with: failsoft topics apply"
         return LaneTrouble(Cause.TOPIC_GONE, tp, offset, "the topic or the partition does not exist any more", mend)

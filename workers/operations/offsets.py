@@ -28,6 +28,7 @@ from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.produce_batches import BATCH_BYTES, compressed_batch, new_batch, pack
 from failsoft.workers.kafka.unreadable import Unreadable
+from failsoft.workers.lanes import offset_note
 from failsoft.workers.lanes.survey import Survey
 from failsoft.workers.operations.offset_view import LOST, MOVED, OffsetMove, OffsetRow, OrderRefused, UnreadableBatch
 from failsoft.workers.settings import Settings
@@ -98,7 +99,8 @@ class OffsetDesk:
         while left:
             wait = time.monotonic() < deadline
             stable, unstable = await self.logs.committed(self.pipeline.names.group, left, require_stable=wait)
-            found |= stable
+            ids = await self.logs.ids({tp.topic for tp in left})
+            found |= offset_note.of_present_topics(stable, {tp: ids.get(tp.topic) for tp in left})[0]
             left = set(unstable)
             if left:
                 await asyncio.sleep(AGAIN_AFTER)

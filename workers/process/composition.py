@@ -34,6 +34,7 @@ from failsoft.models.vetting.gate import Limits
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.topics.connection.causes import Obstacle
+from failsoft.topics.growth import uneven
 from failsoft.topics.layout import Topology
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.execution.shared_calls import SharedCalls
@@ -205,6 +206,8 @@ def build(
     clock = probe.clock
     for topic in topology.strays:
         log.warning("no worker reads this retry topic: put its delay back until it is empty", topic=topic)
+    for line in uneven(topology.topics, topology.existing):
+        log.warning("some lanes cannot run", why=line)
     # Faust reads its topics with aiokafka's consumer.
     offset_fetch.install()
     fetch_records.install()

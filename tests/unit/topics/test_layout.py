@@ -17,7 +17,6 @@ from failsoft.topics.layout import (
     after_changes,
     changes,
     input_max_bytes,
-    input_partitions,
     layout,
     missing,
     problems,
@@ -85,32 +84,11 @@ def test_a_rung_outlasts_its_delay_and_a_long_outage() -> None:
     assert kept == [14 * DAY_MS + 5_000, 14 * DAY_MS + 3_600_000]
 
 
-@pytest.mark.parametrize("name", ["loans.scored", "loans.retry.5s", "loans.dead", "loans.replay"])
-def test_another_number_of_partitions_is_refused(name: str) -> None:
-    """All topics of a lane must have the inputs' number of partitions: partition i of each belongs to lane i."""
-    [line] = problems(REQUIRED, changed(name, partitions=P + 1))
-    assert line == f"{name}: has 5 partitions; it must have 4, like the inputs"
-
-
 @pytest.mark.parametrize("name", [t.name for t in REQUIRED if t.partitions == 1])
 def test_a_single_topic_with_more_partitions_is_refused(name: str) -> None:
     """A topic with one reader must have one partition."""
     [line] = problems(REQUIRED, changed(name, partitions=2))
     assert line.startswith(f"{name}: has 2 partitions; it must have 1")
-
-
-def test_unequal_inputs_are_refused() -> None:
-    """All inputs must have the same number of partitions as the first one that exists."""
-    existing = changed("loans.more", partitions=6)
-    assert input_partitions(INPUTS, existing) == P
-    [line] = problems(REQUIRED, existing)
-    assert line.startswith("loans.more: has 6 partitions, another input has 4")
-
-
-def test_the_number_of_partitions_comes_from_an_existing_input() -> None:
-    """P is that of an existing input; without one it is None, and the pipeline file decides."""
-    assert input_partitions(INPUTS, {}) is None
-    assert input_partitions(INPUTS, {"loans.more": Existing("loans.more", 7, {})}) == 7
 
 
 @pytest.mark.parametrize("policy", ["compact", "compact,delete"])
@@ -236,6 +214,6 @@ def test_the_largest_input_decides() -> None:
 
 def test_every_problem_is_reported_at_once() -> None:
     """All problems are reported together, so that an operator can repair them in one go."""
-    broken = dict(changed("loans.dead", partitions=3, cleanup_policy="compact", retention_bytes="1", retention_ms="1"))
+    broken = dict(changed("loans.dead", cleanup_policy="compact", retention_bytes="1", retention_ms="1"))
     broken["loans.control"] = Existing("loans.control", 2, WHOLE["loans.control"].configs)
-    assert len(problems(REQUIRED, broken)) == 5
+    assert len(problems(REQUIRED, broken)) == 4

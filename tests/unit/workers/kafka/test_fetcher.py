@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from failsoft.workers.kafka import fetch_pace
 from failsoft.workers.kafka import fetcher as module
 from failsoft.workers.kafka.chunk import Chunk
 from failsoft.workers.kafka.fetch_session import FetchContent
@@ -64,7 +65,7 @@ async def test_batches_over_the_size_are_asked_for_whole_of_the_other_partitions
 
 async def test_no_request_is_sent_while_the_lanes_have_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """But not for ever: what a lane needs first may not have been fetched yet."""
-    monkeypatch.setattr(module, "FULL_FOR", (0.001, 10_000))
+    monkeypatch.setattr(fetch_pace, "FULL_FOR", (0.001, 10_000))
     async with running() as desk:
         full = True
         fetcher = Fetcher(desk.client, desk.chunks.append, pytest.fail, full=lambda: full)
@@ -76,7 +77,7 @@ async def test_no_request_is_sent_while_the_lanes_have_enough(monkeypatch: pytes
         full = False
         following = await desk.next()
         full = True
-        monkeypatch.setattr(module, "FULL_FOR", (0.001, 3))
+        monkeypatch.setattr(fetch_pace, "FULL_FOR", (0.001, 3))
         following.answer(part(A, batch(3, range(3, 6))))
         assert (await desk.next()).asked == {A: 6}, "nothing was taken, and a request is sent all the same"
         await fetcher.stop()

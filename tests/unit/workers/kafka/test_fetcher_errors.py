@@ -16,6 +16,8 @@ from aiokafka.errors import (
 )
 
 from failsoft.workers.kafka import fetcher as module
+from failsoft.workers.kafka.fetch_by_id import id_bytes
+from failsoft.workers.kafka.partition_errors import UNKNOWN_TOPIC_ID, TopicReplaced, place_of
 from tests.kafka import eventually
 from tests.record_batches import batch
 from tests.unit.workers.kafka.fake_client import WITHIN, A, B, C, Desk, FakeClient, FakeCluster, part, running
@@ -154,7 +156,7 @@ async def test_a_move_ends_the_doubt_about_an_offset() -> None:
 
 async def test_a_partition_that_stays_unknown_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the broker says so or the metadata: after many tries in a row the topic is taken for deleted."""
-    monkeypatch.setattr(module, "UNKNOWN_TRIES", 4)
+    monkeypatch.setitem(module.UNKNOWN_TRIES, 3, 4)
     async with running() as desk:
         desk.fetcher.read(A, 0)
         for _ in range(4):
@@ -167,7 +169,7 @@ async def test_a_partition_that_stays_unknown_is_given_up(monkeypatch: pytest.Mo
 
 async def test_an_unreachable_cluster_does_not_make_a_partition_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Metadata that could not be read says nothing."""
-    monkeypatch.setattr(module, "UNKNOWN_TRIES", 2)
+    monkeypatch.setitem(module.UNKNOWN_TRIES, 3, 2)
     async with running({}) as desk:
         desk.client.reachable = False
         desk.fetcher.read(A, 0)
@@ -179,7 +181,7 @@ async def test_an_unreachable_cluster_does_not_make_a_partition_unknown(monkeypa
 
 async def test_a_known_answer_ends_the_count_of_unknown_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only answers in a row count."""
-    monkeypatch.setattr(module, "UNKNOWN_TRIES", 2)
+    monkeypatch.setitem(module.UNKNOWN_TRIES, 3, 2)
     async with running() as desk:
         desk.fetcher.read(A, 0)
         for _ in range(3):
@@ -241,3 +243,50 @@ async def test_a_broker_that_is_too_old_ends_the_fetcher() -> None:
     (await desk.next()).fail(IncompatibleBrokerVersion("too old"))
     with pytest.raises(IncompatibleBrokerVersion):
         await asyncio.wait_for(run, WITHIN)
+
+
+# --- topics that are made anew ----------------------------------------------------------------------------------------
+
+
+async def test_a_topic_is_fetched_by_its_id_and_given_up_when_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name the broker would go on at the old offset in a new topic."""
+    monkeypatch.setitem(module.UNKNOWN_TRIES, UNKNOWN_TOPIC_ID, 2)
+    async with running() as desk:
+        desk.fetcher.identify({"t": "1" * 21 + "A"})
+        desk.fetcher.read(A, 7)
+        for _ in range(2):
+            sent = await desk.next()
+            assert sent.call.API_VERSION == 13 and sent.asked.get(A, 7) == 7
+            sent.answer(part(A, error=UNKNOWN_TOPIC_ID))
+        await eventually(lambda: desk.failures, WITHIN, "the partition to be given up")
+        ((tp, error),) = desk.failures
+        assert tp == A and isinstance(error, TopicReplaced) and place_of(error) == (A, 7)
+
+
+async def test_a_new_id_ends_what_is_read_by_the_old_one() -> None:
+    """Another lane has noticed that the topic was made anew: this one's offset is of the former topic. What is in
+    flight does not count.
+    """
+    async with running() as desk:
+        desk.fetcher.identify({"t": "1" * 21 + "A", "u": "u" * 21 + "A"})
+        for tp in (A, B, C):
+            desk.fetcher.read(tp, 7)
+        sent = await desk.next()
+        desk.fetcher.forget([A])
+        desk.fetcher.identify({"t": "2" * 21 + "A"})
+        assert [tp for tp, _ in desk.failures] == [B]
+        desk.fetcher.read(A, 7)
+        sent.answer(part(A, batch(7, range(3))))
+        again = await desk.next()
+        assert not desk.chunks and again.content.epoch == 0 and again.asked == {A: 7, C: 7}
+        assert again.call.ids["t"] == id_bytes("2" * 21 + "A")
+
+
+async def test_the_same_ids_again_change_nothing() -> None:
+    """Each lane tells them when it opens."""
+    async with running() as desk:
+        desk.fetcher.identify({"t": "1" * 21 + "A"})
+        desk.fetcher.read(A, 0)
+        (await desk.next()).answer(part(A))
+        desk.fetcher.identify({"t": "1" * 21 + "A"})
+        assert (await desk.next()).content.epoch == 1 and not desk.failures

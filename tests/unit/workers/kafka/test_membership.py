@@ -14,6 +14,8 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
 from failsoft.workers.kafka.group_coordinator import MemberRemoved
+from failsoft.workers.kafka.lane_assignor import encode
+from failsoft.workers.kafka.lane_coordinator import AGAIN
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.kafka.membership import GroupSettings, Membership
 from failsoft.workers.kafka.request_errors import Code
@@ -32,23 +34,43 @@ class FakeGroup:
         codes: the error codes of the next answers, by request; 0 after them.
         sent: each request, and the node that got it.
         node: who coordinates.
+        assigned: what each member gets.
+        user_data: what the leader says with it.
+        partitions: how many the topic has.
+        listeners: told of new metadata.
+        joins: the metadata of each join.
     """
 
     codes: dict[str, list[int]] = field(default_factory=dict)
     sent: list[tuple[str, int]] = field(default_factory=list)
     node: int = 1
     generation: int = 0
+    assigned: list[tuple[str, list[int]]] = field(default_factory=lambda: [("t", [0])])
+    user_data: bytes = encode({"t": 1})
+    partitions: int = 1
+    listeners: list[Any] = field(default_factory=list)
+    joins: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.cluster = SimpleNamespace(
-            partitions_for_topic=lambda topic: {0}, unauthorized_topics=set(), add_listener=lambda listener: None
+            partitions_for_topic=lambda topic: set(range(self.partitions)),
+            unauthorized_topics=set(),
+            add_listener=self.listeners.append,
         )
 
     async def bootstrap(self) -> None: ...
 
     async def close(self) -> None: ...
 
+    def tell(self) -> None:
+        """Tell of new metadata, as a client that reads it now and then."""
+        for listener in self.listeners:
+            listener(self.cluster)
+
     def set_topics(self, topics: Any) -> None: ...
+
+    def force_metadata_update(self) -> None:
+        asyncio.get_running_loop().call_soon(self.tell)
 
     async def coordinator_lookup(self, kind: int, key: str) -> int:
         return self.node
@@ -63,13 +85,14 @@ class FakeGroup:
         code = codes.pop(0) if codes else 0
         if name == JOIN and not code:
             self.generation += 1
+            self.joins.append(request.prepare({11: (0, 5)}).group_protocols[0][1])
         return SimpleNamespace(
             error_code=code,
             member_id="m",
             leader_id="another",
             generation_id=self.generation,
             group_protocol="range",
-            member_assignment=ConsumerProtocolMemberAssignment(0, [("t", [0])], b"").encode(),
+            member_assignment=ConsumerProtocolMemberAssignment(0, self.assigned, self.user_data).encode(),
         )
 
     def count(self, name: str) -> int:
@@ -189,3 +212,71 @@ async def test_a_first_join_may_take_several_tries(codes: dict[str, list[int]]) 
     async with joined(group, None) as (membership, assignments):
         membership.check()
         assert len(assignments.assigned) == 1 and not any(codes.values())
+
+
+# --- topics that change -----------------------------------------------------------------------------------------------
+
+
+async def test_new_partitions_make_a_member_join_again_with_other_metadata() -> None:
+    """Whoever leads: a coordinator rebalances when a known member's metadata has changed, and else gives back what is
+    assigned.
+    """
+    group = FakeGroup()
+    async with joined(group) as (_, assignments):
+        group.tell()
+        assert len(group.joins) == 1
+        group.partitions, group.user_data = 2, encode({"t": 2})
+        group.tell()
+        await eventually(lambda: len(assignments.assigned) == 2, WITHIN, "the next assignment")
+        group.tell()
+        assert len(group.joins) == len(set(group.joins)) == 2
+
+
+async def test_a_topic_that_is_not_known_now_changes_nothing() -> None:
+    """It may be deleted, or a broker may not have heard of it: a rebalance would not help."""
+    group = FakeGroup()
+    async with joined(group):
+        group.partitions = 0
+        group.tell()
+        assert len(group.joins) == 1
+
+
+async def test_a_rebalance_that_did_not_help_is_asked_for_at_growing_intervals() -> None:
+    """The leader may read its metadata from a broker that is behind; rebalances stop every lane."""
+    group, now = FakeGroup(partitions=2), 0.0
+    asked: list[float] = []
+    async with joined(group) as (membership, assignments):
+        coordinator: Any = membership._coordinator
+        coordinator._clock = lambda: now
+        coordinator._ask_after = AGAIN[0]  # the first one was asked for at 0, when it joined
+        await eventually(lambda: len(assignments.assigned) == 2, WITHIN, "the assignment that did not help")
+        for second in range(1, 40):
+            now = float(second)
+            before = coordinator._lanes.joins
+            group.tell()
+            if coordinator._lanes.joins > before:
+                asked.append(now)
+                n = len(assignments.assigned)
+                await eventually(lambda n=n: len(assignments.assigned) > n, WITHIN, "the next one")  # type: ignore[misc]
+        assert asked == [5.0, 15.0, 35.0]
+
+
+async def test_a_leader_of_an_earlier_release_is_asked_once() -> None:
+    """It does not say what it knew."""
+    group = FakeGroup(user_data=b"")
+    async with joined(group) as (_, assignments):
+        await eventually(lambda: len(assignments.assigned) == 2, WITHIN, "the second assignment")
+        for _ in range(3):
+            group.tell()
+            await asyncio.sleep(0)
+        assert len(group.joins) == 2
+
+
+async def test_a_static_member_with_another_subscription_has_the_group_rebalance() -> None:
+    """It gets its old assignment first. The topics that it no longer reads are left out of that."""
+    group = FakeGroup(assigned=[("gone", [0]), ("t", [0])], user_data=encode({"gone": 1, "t": 1}))
+    async with joined(group) as (membership, assignments):
+        membership.check()
+        group.assigned, group.user_data = [("t", [0])], encode({"t": 1})
+        await eventually(lambda: len(assignments.assigned) >= 2, WITHIN, "the second assignment")
+        assert assignments.assigned[:2] == [{TopicPartition("t", 0)}] * 2
