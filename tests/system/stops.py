@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,9 @@ def install(stops: Stops, *options: str) -> None:
 
     class StoppingClient(clients.AIOKafkaClient):  # type: ignore[misc]
         async def send(self, node_id: int, request: Any, **more: Any) -> Any:
-            name = request.name if isinstance(request, OneVersion) else ""
+            name = (
+                request.name if isinstance(request, OneVersion) and request.name in (*REQUESTS, "OffsetFetch") else ""
+            )
             stops.at(f"before {name}")
             response = await super().send(node_id, request, **more)
             if name and not any(code for code, _, _ in error_codes(response)):
@@ -136,7 +138,10 @@ def _patient() -> None:
 
 
 def _unstable() -> None:
-    log_view.stable_offsets = partial(stable_offsets, require_stable=False)
+    async def unstable(client: Any, group: str, tps: Collection[TopicPartition], require_stable: bool) -> Any:
+        return await stable_offsets(client, group, tps, require_stable=False)
+
+    log_view.stable_offsets = unstable  # type: ignore[assignment]
 
 
 def _anonymous() -> None:
