@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from failsoft.schemas.backoff import doubled
 from failsoft.workers.kafka.fetch_protocol import FetchAnswer
 
 GATHER = 0.003
@@ -12,6 +13,9 @@ GATHER = 0.003
 requests would cost the worker and the broker most of their time. A record waits for half of it on average."""
 
 GATHER_BYTES = 65_536  # an answer below this size is small: some hundred records, or a few large ones
+
+LONGEST_RETRY = 8
+"""The longest wait for a broker that stays away, times the first one: few log lines, and soon after a restart."""
 
 
 def pause_after(answer: FetchAnswer) -> float:
@@ -31,3 +35,8 @@ async def wait_for_room(full: Callable[[], bool]) -> None:
         if not full():
             return
         await asyncio.sleep(FULL_FOR[0])
+
+
+def retry_wait(first: float, failures: int) -> float:
+    """Seconds until a broker that failed is asked again: ``first``, doubled with each failure before."""
+    return doubled(first, first * LONGEST_RETRY, failures)

@@ -17,7 +17,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 
 from failsoft.workers.kafka.chunk import Chunk
 from failsoft.workers.kafka.fetch_by_id import FetchByIdCall, id_bytes
-from failsoft.workers.kafka.fetch_pace import pause_after, wait_for_room
+from failsoft.workers.kafka.fetch_pace import pause_after, retry_wait, wait_for_room
 from failsoft.workers.kafka.fetch_position import FetchPosition
 from failsoft.workers.kafka.fetch_protocol import FetchAnswer, FetchCall, PartitionAnswer
 from failsoft.workers.kafka.fetched_broker import FetchedBroker
@@ -47,8 +47,6 @@ ANSWER_BYTES = 8 * 1_048_576
 
 RETRY_AFTER = 0.1
 """Seconds until a partition or a broker that failed is tried again. Kafka's clients wait 100 ms too."""
-
-LONGEST_RETRY = 8  # times RETRY_AFTER, for a broker that stays away: few log lines, and soon after a restart
 
 
 class Fetcher:
@@ -225,7 +223,7 @@ class Fetcher:
                     raise
                 log.warning("cannot fetch from node %s, trying again: %r", broker.node, error)
                 self._disconnected(broker)
-                await asyncio.sleep(self._retry_after * min(2**failures, LONGEST_RETRY))
+                await asyncio.sleep(retry_wait(self._retry_after, failures))
                 failures = min(failures + 1, 10)
                 continue
             failures = 0
