@@ -27,27 +27,25 @@ ONLY = {
         "workers/lanes/start_offsets.py",
         "workers/lanes/assignment.py",
         "workers/lanes/keeper.py",
+        "workers/lanes/lane_start.py",
+        "workers/lanes/openings.py",
         "workers/lanes/rebalance_listener.py",
         "workers/lanes/trouble.py",
         "workers/fleet/sync.py",  # sends reports independently of Faust
         "workers/lanes/restore.py",
-        "workers/kafka/fetch_by_id.py",
-        "workers/kafka/group_offsets.py",
-        "workers/kafka/lane_assignor.py",
-        "workers/kafka/lane_coordinator.py",
-        "workers/kafka/topic_states.py",
-        "workers/lanes/lane_start.py",
-        "workers/lanes/openings.py",
-        "workers/operations/left_behind.py",
         "workers/kafka/access.py",  # asks what the client may do
         "workers/kafka/access_protocol.py",  # defines requests that aiokafka lacks
         "workers/kafka/group_client.py",
         "workers/kafka/group_coordinator.py",  # ends where aiokafka's joins again
+        "workers/kafka/group_offsets.py",
+        "workers/kafka/lane_assignor.py",  # an assignor for aiokafka's group coordinator
+        "workers/kafka/lane_coordinator.py",  # notices what aiokafka's does not
         "workers/kafka/membership.py",  # uses aiokafka's group coordinator
         "workers/kafka/clock_probe.py",  # writes the records that measure the broker's clock
         "workers/kafka/broker_bounds.py",  # asks a broker for its settings
         "workers/kafka/codecs.py",  # frames snappy as Java does, with aiokafka's function
         "workers/kafka/chunk.py",
+        "workers/kafka/fetch_by_id.py",
         "workers/kafka/fetch_position.py",
         "workers/kafka/fetch_protocol.py",
         "workers/kafka/fetch_records.py",  # decodes what aiokafka cannot
@@ -67,9 +65,11 @@ ONLY = {
         "workers/kafka/sealed_batches.py",
         "workers/kafka/stable_offsets.py",
         "workers/kafka/topic_ids.py",
+        "workers/kafka/topic_states.py",
         "workers/kafka/topic_settings.py",  # sends a request that the admin client lacks
         "workers/kafka/transactional_producer.py",
         "workers/kafka/unreadable.py",
+        "workers/operations/left_behind.py",
         "workers/operations/replay.py",
         "workers/operations/publish.py",
         "workers/kafka/topic_reader.py",

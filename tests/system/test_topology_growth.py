@@ -32,11 +32,13 @@ def test_four_partitions_become_six_and_twelve_under_load(kafka: Broker, name: s
             i += 100
             ended.wait(0.2)
 
+    reader = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "none"})
+
     def answered(lanes: int) -> bool:
         ends = [reader.get_watermark_offsets(TopicPartition(f"{name}.scored", i), timeout=10) for i in range(lanes)]
         return all(high > 0 for _, high in ends)  # type: ignore[misc]
 
-    with running(pipeline), Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "none"}) as reader:
+    with running(pipeline):
         workers = [pipeline.start(f"w{i}") for i in range(3)]
         for worker in workers:
             worker.wait_ready()
@@ -65,5 +67,6 @@ def test_four_partitions_become_six_and_twelve_under_load(kafka: Broker, name: s
             assert worker.process.poll() is None, worker.tail()
         verdict = settlement.verdict()
         settlement.close()
+        reader.close()
     print(verdict.counts)
     assert not verdict.broken, str(verdict)

@@ -42,8 +42,7 @@ PARTITION_BYTES = 3 * 1_048_576
 """The most bytes of a partition in one answer, unless ``read`` says otherwise."""
 
 ANSWER_BYTES = 8 * 1_048_576
-"""The most bytes of one answer. All of it becomes chunks at once, so it bounds a worker's memory for each broker. From
-1 to 16 MiB the CPU time of a record was the same."""
+"""The most bytes of one answer, all of which becomes chunks at once. The CPU time is the same from 1 to 16 MiB."""
 
 RETRY_AFTER = 0.1
 """Seconds until a partition or a broker that failed is tried again. Kafka's clients wait 100 ms too."""
