@@ -16,7 +16,7 @@ from aiokafka.client import AIOKafkaClient
 from confluent_kafka import KafkaException
 
 from failsoft.topics.embedded.broker import Embedded
-from failsoft.workers.kafka.clients import GROUP_TIMEOUT_MS, JOIN_MARGIN_MS
+from failsoft.workers.client_timeouts import ClientTimeouts
 from failsoft.workers.kafka.group_client import GroupClient
 from failsoft.workers.kafka.group_coordinator import MemberRemoved
 from failsoft.workers.kafka.membership import GroupSettings, Membership
@@ -37,8 +37,9 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(self, bootstrap: str, group: str, id: str) -> None:
         settings = GroupSettings(group, id, heartbeat_interval_ms=200)
         options: Mapping[str, Any] = {"bootstrap_servers": bootstrap, "retry_backoff_ms": 50}
-        joins = AIOKafkaClient(request_timeout_ms=settings.rebalance_timeout_ms + JOIN_MARGIN_MS, **options)
-        client = GroupClient(joins, request_timeout_ms=GROUP_TIMEOUT_MS, **options)
+        join_ms, group_ms = (round(1000 * seconds) for seconds in (ClientTimeouts().join, ClientTimeouts().group))
+        joins = AIOKafkaClient(request_timeout_ms=join_ms, **options)
+        client = GroupClient(joins, request_timeout_ms=group_ms, **options)
         self.membership = Membership(client, settings)
         self.partitions: set[TopicPartition] = set()
         self.beats = 0

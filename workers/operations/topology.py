@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from failsoft.topics import admin
+from failsoft.topics import admin, growth
 from failsoft.topics.layout import SettingChange, Topology, Wanted, after_changes, changes, problems
 from failsoft.topics.rights import Grantee, Operation, Resource, Right
 from failsoft.workers.kafka import topic_settings
@@ -44,7 +44,8 @@ async def apply(connection: Mapping[str, Any], wanted: Wanted) -> AppliedTopolog
     async with admin.connect(connection) as client:
         before = await admin.describe(client, wanted)
     planned = changes(before.topics, before.existing)
-    if left := problems(before.topics, after_changes(before.existing, planned)):
+    left = problems(before.topics, after_changes(before.existing, planned))
+    if left := left + growth.uneven(before.topics, before.existing):
         raise admin.TopologyRefused(left)
     by_topic: dict[str, dict[str, str]] = {}
     for change in planned:
