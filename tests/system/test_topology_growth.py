@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from tests.integration.pipeline import Pipeline, body, running
 from tests.integration.verifier import Settlement
@@ -32,11 +32,16 @@ def test_four_partitions_become_six_and_twelve_under_load(kafka: Broker, name: s
             i += 100
             ended.wait(0.2)
 
-    reader = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "none"})
+    reader = Consumer(
+        {"bootstrap.servers": kafka.bootstrap, "group.id": "none", "topic.metadata.refresh.interval.ms": 500}
+    )
 
     def answered(lanes: int) -> bool:
-        ends = [reader.get_watermark_offsets(TopicPartition(f"{name}.scored", i), timeout=10) for i in range(lanes)]
-        return all(high > 0 for _, high in ends)  # type: ignore[misc]
+        try:
+            ends = [reader.get_watermark_offsets(TopicPartition(f"{name}.scored", i), timeout=10) for i in range(lanes)]
+        except KafkaException:  # it has not heard of the new partitions yet
+            return False
+        return all(high > 0 for _, high in ends)
 
     with running(pipeline):
         workers = [pipeline.start(f"w{i}") for i in range(3)]
