@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Set
 from functools import partial
 
 from aiokafka import TopicPartition
@@ -18,7 +18,6 @@ from failsoft.workers.lanes.survey import LaneStanding, Survey
 def start_offsets(
     logs: LogView,
     committed: Callable[[Set[TopicPartition]], Awaitable[Stable]],
-    outputs: Sequence[str],
     deps: Deps,
     lanes: LanePositions,
 ) -> StartOffsets:
@@ -27,12 +26,10 @@ def start_offsets(
     Args:
         logs: asks the brokers; its client knows the topics.
         committed: asks for the group's committed offsets (``LaneStart.committed``).
-        outputs: the topics that lanes write to.
         deps: what the lanes share.
         lanes: told where each lane begins.
     """
-    scored = deps.names.scored
-    survey = Survey(logs, scored, [topic for topic in outputs if topic != scored], deps.exactly_once)
+    survey = Survey(logs, deps.names, deps.plan.rungs, deps.exactly_once)
     ladder = (*deps.plan.rungs, deps.plan.replay)
     return StartOffsets(committed, survey.look, partial(_opened, lanes, ladder))
 

@@ -6,7 +6,7 @@ partition that cannot be asked now, or that fails, concerns its lane alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from aiokafka.errors import BrokerResponseError, KafkaError
 
 from failsoft.schemas import positions
 from failsoft.schemas.record import Record
+from failsoft.topics.names import Names
 from failsoft.workers.kafka.log_tail import Answered, Bounds
 from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.lanes.standing import Memory, PartitionStanding, Tail
@@ -73,13 +74,15 @@ class Survey:
 
     Args:
         logs: asks the brokers.
-        scored: the topic of the answers.
-        others: the other topics that lanes write to: the dead letters and the rungs.
+        names: the pipeline's topics.
+        rungs: its retry topics.
         exactly_once: outputs and offsets commit together.
     """
 
-    def __init__(self, logs: LogView, scored: str, others: Sequence[str], exactly_once: bool) -> None:
-        self._logs, self._scored, self._others, self._exactly_once = logs, scored, others, exactly_once
+    def __init__(self, logs: LogView, names: Names, rungs: Iterable[str], exactly_once: bool) -> None:
+        self._logs, self._exactly_once = logs, exactly_once
+        # Not the replay topic: its records have no positions, and origins without the id of their topic.
+        self._outputs = (names.scored, names.dead, *rungs)
 
     async def look(self, lanes: Mapping[int, Collection[TopicPartition]], committed: Committed) -> Looked:
         """Where ``lanes`` stand, each with the partitions that it reads, given the group's committed offsets.
@@ -89,7 +92,7 @@ class Survey:
         """
         looked = Looked()
         read = [tp for tps in lanes.values() for tp in tps]
-        written = [TopicPartition(topic, lane) for lane in lanes for topic in (self._scored, *self._others)]
+        written = [TopicPartition(topic, lane) for lane in lanes for topic in self._outputs]
         try:
             ids = await self._logs.ids(sorted({tp.topic for tp in read}))
         except KafkaError as error:
@@ -120,7 +123,7 @@ class Survey:
         tails: Mapping[TopicPartition, Tail],
     ) -> LaneStanding:
         found = []
-        for topic in (self._scored, *self._others):
+        for topic in self._outputs:
             tp = TopicPartition(topic, lane)
             tail = tails[tp]
             emptied = ends[tp][0] > 0 and tail.positions is None and not tail.origins

@@ -67,7 +67,7 @@ class OffsetDesk:
         """Every partition that workers read, by topic and number."""
         p = self.pipeline
         rungs = [p.names.retry(delay) for delay in p.retry.delays]
-        survey = Survey(self.logs, p.names.scored, [p.names.dead, *rungs], p.guarantee == "exactly_once")
+        survey = Survey(self.logs, p.names, rungs, p.guarantee == "exactly_once")
         count = max(self.partitions.values())
         lanes = {i: [TopicPartition(t, i) for t, n in self.partitions.items() if i < n] for i in range(count)}
         every = [tp for tps in lanes.values() for tp in tps]
