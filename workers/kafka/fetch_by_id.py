@@ -164,10 +164,10 @@ class FetchByIdCall:
 
     Args:
         by_name: the request by names.
-        ids: the ids of the topics; None or without a topic of the request: by names.
+        ids: the ids of the topics; empty, or without a topic of the request: by names.
     """
 
-    def __init__(self, by_name: FetchCall, ids: Mapping[str, bytes] | None) -> None:
+    def __init__(self, by_name: FetchCall, ids: Mapping[str, bytes]) -> None:
         self._by_name, self._ids = by_name, ids
 
     def prepare(self, versions: Mapping[int, tuple[int, int]]) -> FetchCall_v11 | FetchCall_v13:
@@ -177,7 +177,7 @@ class FetchByIdCall:
         """
         call: FetchCall_v11 = self._by_name.prepare(versions)
         low, high = versions[FetchCall_v13.API_KEY]
-        if self._ids is None or not low <= FetchCall_v13.API_VERSION <= high:
+        if not self._ids or not low <= FetchCall_v13.API_VERSION <= high:
             return call
         if any(
             topic not in self._ids for topic, *_ in (*(p for p, *_ in call.content.partitions), *call.content.forgotten)
@@ -189,4 +189,4 @@ class FetchByIdCall:
         """The answer with names."""
         if isinstance(answer, FetchAnswer):
             return answer
-        return answer.named({topic_id: topic for topic, topic_id in (self._ids or {}).items()})
+        return answer.named({topic_id: topic for topic, topic_id in self._ids.items()})

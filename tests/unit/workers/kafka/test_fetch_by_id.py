@@ -53,6 +53,11 @@ def test_names_are_used_where_ids_cannot_be(versions: dict[int, tuple[int, int]]
     assert _call(content).read(answer) is answer
 
 
+def test_a_session_by_names_stays_one_when_a_request_names_no_topic() -> None:
+    """A cluster without ids, as with an old inter.broker.protocol.version: the broker would end the session."""
+    assert type(_call(FetchContent(7, 2, [], []), {}).prepare(NEW)) is FetchCall_v11
+
+
 ANSWER = b"".join(
     [
         struct.pack(">ihi", 9, 0, 77),
