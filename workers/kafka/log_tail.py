@@ -1,7 +1,7 @@
 """Where the logs of partitions begin and end, and their last committed records. Each partition fails by itself.
 
-Nothing here waits for a leader: what cannot be answered now is left out, and the caller asks again. So no partition
-holds up another one.
+Nothing here waits for a leader: what cannot be answered now is left out, new metadata is asked for, and the caller asks
+again. So no partition holds up another one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
@@ -89,6 +89,7 @@ async def log_bounds(
     for tp in leaderless:
         if tp.topic in client.cluster.unauthorized_topics:  # it is no topic, in metadata that one may not see
             result.refused[tp] = partition_error(TOPIC_AUTHORIZATION_FAILED, tp)
+    _look_for_leaders(client, partitions, result)
     return result
 
 
@@ -134,7 +135,14 @@ async def last_records(
                     left.remove(search)
 
     await asyncio.gather(*(read(node, left) for node, left in searches.items()))
+    _look_for_leaders(client, bounds, result)
     return result
+
+
+def _look_for_leaders(client: AIOKafkaClient, partitions: Collection[TopicPartition], result: Answered[Any]) -> None:
+    """Ask for new metadata if a partition has no answer: another broker may lead it by now. Nobody else might ask."""
+    if any(tp not in result.found and tp not in result.refused for tp in partitions):
+        client.force_metadata_update()
 
 
 async def batch_at(

@@ -131,6 +131,17 @@ async def test_a_partition_fails_alone() -> None:
     assert found.found == {B: [0, 1]} and found.leaderless == [A] and not found.refused
 
 
+async def test_a_leader_that_moved_is_found_with_the_next_question() -> None:
+    """The metadata may be minutes old, and with no other partition in trouble nobody else renews them."""
+    logs = {A: Log(_transaction(0, 2), error=6), B: Log(_transaction(0, 2))}
+    client = _client(logs)
+    assert list((await log_bounds(client, [B], read_committed=True)).found) == [B]  # type: ignore[arg-type]
+    assert not client.updates
+    assert list((await log_bounds(client, [A, B], read_committed=True)).found) == [B]  # type: ignore[arg-type]
+    found = await last_records(client, {A: (0, 3)}, _offsets)  # type: ignore[arg-type]
+    assert client.updates == 2 and not found.found and not found.refused
+
+
 async def test_a_batch_that_cannot_be_read_is_its_partitions_error() -> None:
     """The lane of that partition stops; the others open."""
     raw = bytearray(batch(0, [0, 1]))
