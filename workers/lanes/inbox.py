@@ -180,14 +180,14 @@ class Inbox:
         return high is not None and self.position(tp) >= high
 
     def has_passed(self, tp: TopicPartition, offset: int | None) -> bool:
-        """Whether ``tp`` is read beyond ``offset``, or has nothing there. A partition that is paused is not fetched, so
-        nothing is wrong with it now.
+        """Whether ``tp`` is read beyond ``offset``, or has nothing there; without an offset, whether it is read. A
+        partition that is paused is not fetched, so nothing is wrong with it now.
         """
         if (buffer := self._buffers.get(tp)) is None:
             return False
-        if buffer.paused or (offset is not None and buffer.position > offset):
-            return True
-        return self.caught_up(tp)
+        if offset is None:
+            return buffer.paused or self._fetcher.highwater(tp) is not None
+        return buffer.paused or buffer.position > offset or self.caught_up(tp)
 
     def highwater(self, tp: TopicPartition) -> int | None:
         """The end offset of ``tp``, or None while no response of the broker has contained it."""

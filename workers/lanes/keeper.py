@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from failsoft.schemas.backoff import doubled
 from failsoft.workers.lanes.lane import Lane
 from failsoft.workers.lanes.stage import Stage
-from failsoft.workers.lanes.trouble import Cause, LaneTrouble
+from failsoft.workers.lanes.trouble import OF_ITS_START, OF_THE_CLUSTER, Cause, LaneTrouble
 
 BACKOFF = (0.5, 15.0)
 """Seconds until a stopped lane opens again: first and longest wait. A mend is noticed within the longest one."""
@@ -36,7 +36,7 @@ class Keeper:
     Attributes:
         lane: the present lane. It has ended while the keeper waits.
         trouble: why the lane is stopped; None while it runs.
-        since: when that trouble began (monotonic seconds).
+        since: when the lane stopped (monotonic seconds), without the time for which the cluster was to mend it.
     """
 
     def __init__(
@@ -86,19 +86,19 @@ class Keeper:
             self._note(None)
 
     def _is_past(self, trouble: LaneTrouble) -> bool:
-        """Whether the present lane has come past ``trouble``. One without an offset kept the lane from opening, or is
-        of a partition without a leader.
+        """Whether the present lane has come past ``trouble``. One without an offset, or of a topic that the lane only
+        writes to, kept the lane from opening, or is of a partition without a leader.
         """
-        if trouble.offset is None:
+        if trouble.offset is None or trouble.tp not in self.lane.committed:
             return self.lane.stage not in (Stage.OPENING, Stage.STOPPED)
-        return self.lane.has_passed(trouble.tp, trouble.offset)
+        return self.lane.has_passed(trouble.tp, None if trouble.cause in OF_ITS_START else trouble.offset)
 
     def _note(self, trouble: LaneTrouble | None) -> None:
         """Remember the trouble, and tell of it unless it is the same as before."""
         before, self.trouble = self.trouble, trouble
         if trouble is None:
             self._stops = 0
-        elif before is None:
+        elif before is None or (before.cause in OF_THE_CLUSTER and trouble.cause not in OF_THE_CLUSTER):
             self.since = self._clock()
         if trouble is None or before is None or before.key != trouble.key:
             self._changed(trouble, before)

@@ -130,7 +130,7 @@ class Lane:
         self._enter(stage)
 
     def has_passed(self, tp: TopicPartition, offset: int | None) -> bool:
-        """Whether the lane is open and reads ``tp``, beyond ``offset`` if there is something beyond it."""
+        """Whether the lane is open and reads ``tp``, beyond ``offset`` if that is given and there is something there."""
         return self._is_open and self.inbox.has_passed(tp, offset)
 
     async def _run_batch(self) -> None:

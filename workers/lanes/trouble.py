@@ -37,6 +37,10 @@ OF_THE_CLUSTER = frozenset({Cause.NO_LEADER, Cause.PARTITIONS_MISSING, Cause.TOP
 not mend them, and would stop its other lanes."""
 
 
+OF_ITS_START = frozenset({Cause.RECREATED, Cause.OUT_OF_RANGE, Cause.OFFSETS_BEHIND})
+"""Causes after which the lane begins elsewhere, perhaps before the offset of the trouble: in a new topic, or rewound."""
+
+
 class LaneTrouble(Exception):
     """A lane cannot go on because of one of its partitions.
 

@@ -165,3 +165,19 @@ def test_a_closed_inbox_takes_no_more() -> None:
     assert inbox.take([LIVE], 10) == {}
     inbox.offer(ListChunk(LIVE, 1, [*events(1, start=1)]))
     assert inbox.take([LIVE], 10) == {}
+
+
+@pytest.mark.parametrize(
+    ("end", "offset", "expected"),
+    [(9, 0, True), (9, 5, False), (2, 5, True), (None, None, False), (9, None, True)],
+    ids=["beyond", "before", "nothing more", "not answered", "answered"],
+)
+def test_a_partition_has_passed_a_trouble(end: int | None, offset: int | None, expected: bool) -> None:
+    """It is read beyond the offset, or has nothing there; without an offset it is enough that it is read."""
+    fetcher = ListFetcher({LIVE: [*events(2)]})
+    inbox = _inbox(fetcher)
+    inbox.take([LIVE], 2)
+    fetcher.ends[LIVE] = end
+    assert inbox.has_passed(LIVE, offset) is expected
+    inbox.pause(LIVE)
+    assert inbox.has_passed(LIVE, offset)

@@ -28,6 +28,8 @@ class StubLane:
     def __init__(self, error: Exception | None) -> None:
         self.error, self.is_past, self.stage = error, False, Stage.FETCHING
         self.closed = asyncio.Event()
+        self.committed = {TP: 3}
+        self.asked: list[int | None] = []
 
     async def run(self) -> None:
         if self.error is not None:
@@ -38,6 +40,7 @@ class StubLane:
         self.closed.set()
 
     def has_passed(self, tp: TopicPartition, offset: int | None) -> bool:
+        self.asked.append(offset)
         return self.is_past
 
 
@@ -74,6 +77,50 @@ async def test_a_stopped_lane_opens_again_and_the_same_trouble_is_told_once() ->
     kept.lanes[-1].is_past = True
     kept.keeper.look([])
     assert kept.keeper.trouble is None and kept.told[-1] == (None, other)
+    kept.keeper.close()
+    await asyncio.wait_for(kept.running, 10)
+
+
+@pytest.mark.parametrize(
+    ("cause", "past"),
+    [(Cause.UNREADABLE, 7), (Cause.RECREATED, None), (Cause.OUT_OF_RANGE, None), (Cause.OFFSETS_BEHIND, None)],
+)
+async def test_a_lane_that_begins_elsewhere_need_not_come_to_the_offset_of_its_trouble(
+    cause: Cause, past: int | None
+) -> None:
+    """The topic made anew may take days to get there, and the worker would not be live after two minutes."""
+    kept = KeeperUnderTest(LaneTrouble(cause, TP, 7, "why", "mend"))
+    await eventually(lambda: len(kept.lanes) == 2, 10, "the second lane")
+    kept.keeper.look([])
+    assert kept.keeper.trouble is not None and kept.lanes[-1].asked == [past]
+    kept.keeper.close()
+    await asyncio.wait_for(kept.running, 10)
+
+
+async def test_the_trouble_of_an_output_is_over_when_the_lane_is_open() -> None:
+    """The lane does not read that topic, so it never comes past its offset."""
+    kept = KeeperUnderTest(LaneTrouble(Cause.NOT_AUTHORIZED, TopicPartition("scored", 3), 99, "why", "grant it"))
+    await eventually(lambda: len(kept.lanes) == 2, 10, "the second lane")
+    kept.lanes[-1].stage = Stage.OPENING
+    kept.keeper.look([])
+    assert kept.keeper.trouble is not None
+    kept.lanes[-1].stage = Stage.FETCHING
+    kept.keeper.look([])
+    assert kept.keeper.trouble is None and not kept.lanes[-1].asked
+    kept.keeper.close()
+    await asyncio.wait_for(kept.running, 10)
+
+
+async def test_time_for_which_the_cluster_was_to_mend_it_does_not_count() -> None:
+    """After an outage of ten minutes a damaged batch gets its two minutes too."""
+    kept = KeeperUnderTest()
+    kept.keeper.look([TP])
+    kept.now = 605.0
+    kept.keeper._note(BROKEN)
+    assert kept.keeper.since == 605.0
+    kept.now = 700.0
+    kept.keeper._note(LaneTrouble(Cause.OUT_OF_RANGE, TP, 7, "why", "mend"))
+    assert kept.keeper.since == 605.0
     kept.keeper.close()
     await asyncio.wait_for(kept.running, 10)
 
