@@ -29,6 +29,7 @@ ONLY = {
         "workers/lanes/keeper.py",
         "workers/lanes/lane_start.py",
         "workers/lanes/openings.py",
+        "workers/lanes/redriven.py",
         "workers/lanes/rebalance_listener.py",
         "workers/lanes/trouble.py",
         "workers/fleet/sync.py",  # sends reports independently of Faust

@@ -19,6 +19,7 @@ from failsoft.topics.names import Names
 from failsoft.topics.redriven import partitions
 from failsoft.topics.replayed import SKEW_MS, Replayed
 from failsoft.workers.kafka.topic_ids import topic_ids
+from failsoft.workers.kafka.unreadable import Unreadable
 
 log = structlog.get_logger("failsoft.letters")
 
@@ -213,12 +214,19 @@ async def _offset(consumer: AIOKafkaConsumer, tp: TopicPartition, ms: int, end: 
 async def _read(
     consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int
 ) -> AsyncGenerator[list[Any], None]:
-    """The committed records of [begin, end) of the assigned partition."""
+    """The committed records of [begin, end) of the assigned partition, without those that cannot be unpacked."""
     if begin >= end:
         return
     consumer.seek(tp, begin)
     while await consumer.position(tp) < end:
-        fetched = await consumer.getmany(tp, timeout_ms=200, max_records=AT_ONCE)
+        try:
+            fetched = await consumer.getmany(tp, timeout_ms=200, max_records=AT_ONCE)
+        except Unreadable as error:
+            log.warning("letters or replays cannot be read, and are not recognised", why=str(error))
+            if error.next_offset is None:
+                return
+            consumer.seek(tp, error.next_offset)
+            continue
         records = [record for record in fetched.get(tp, ()) if record.offset < end]
         if records:
             yield records

@@ -130,7 +130,7 @@ class Lane:
         self._enter(stage)
 
     def has_passed(self, tp: TopicPartition, offset: int | None) -> bool:
-        """Whether the lane is open and reads ``tp``, beyond ``offset`` if that is given and there is something there."""
+        """Whether the lane is open and reads ``tp``, beyond ``offset`` if that is given and something is there."""
         return self._is_open and self.inbox.has_passed(tp, offset)
 
     async def _run_batch(self) -> None:
@@ -282,11 +282,11 @@ class Lane:
     ) -> tuple[ScoredBatch, float]:
         """Mark and score one batch. Returns it, and how long its slowest call took (seconds)."""
         records = [record for batch in taken.values() for record in batch]
-        # 1. Write the crash markers. If the worker crashes from here on, the next owner reads them.
-        await self._mark(mode.marks)
-        # 2. Take out dead letters that another tool sent back: they go on as replays. Score the other records.
+        # 1. Take out dead letters that another tool sent back: they go on as replays. It may fail, which is no crash.
         d, diverted = self._d, await self._redriven.divert(records)
         kept, poison = diverted.kept, mode.poison if diverted.kept else None
+        # 2. Write the crash markers: if the worker crashes from here on, the next owner reads them. Score the others.
+        await self._mark(mode.marks)
         self._enter(Stage.SCORING)
         steps = score(kept, d.plan, d.registry, self._known, int(d.latest() * 1000), d.draws(len(kept)), poison)
         scored, inference = await run_calls(steps, partial(d.calls.run, lane=self.index), self._on_result)

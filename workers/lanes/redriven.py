@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.letter_id import LetterId
@@ -16,6 +18,7 @@ from failsoft.topics import redriven
 from failsoft.topics.names import Names
 from failsoft.topics.routing import OutgoingRecord
 from failsoft.workers.kafka.letter_search import FoundLetter
+from failsoft.workers.lanes.trouble import Cause, LaneTrouble
 from failsoft.workers.scoring.plan import Scored
 
 log = structlog.get_logger("failsoft.redriven")
@@ -66,12 +69,19 @@ class RedrivenLetters:
         A record whose headers claim a letter that does not exist stays: it is an event like any other. A letter that
         was replayed is not replayed again.
 
-        Raises KafkaError when the dead topic cannot be searched.
+        Raises LaneTrouble when the dead topic cannot be searched now. To answer a letter as a new event because a
+        broker is away would be wrong, and it is no reason to end the worker.
         """
         claims = redriven.claims(records, self._names)
         if not claims:
             return Diverted(records)
-        found = await self._letters.find(claims)
+        try:
+            found = await self._letters.find(claims)
+        except KafkaError as error:
+            first = records[min(claims)]
+            why = f"a dead letter came back, and cannot be looked up on {self._names.dead} now: {error!r}"
+            place = TopicPartition(first.topic, first.partition)
+            raise LaneTrouble(Cause.LETTERS_UNREAD, place, first.offset, why, "it is tried again by itself") from error
         diverted = Diverted([record for row, record in enumerate(records) if row not in found])
         replaying: set[LetterId] = set()
         for row, letter in found.items():

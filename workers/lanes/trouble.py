@@ -29,16 +29,17 @@ class Cause(StrEnum):
     NOT_AUTHORIZED = "not_authorized"
     NO_LEADER = "no_leader"
     PARTITIONS_MISSING = "partitions_missing"  # a topic of the pipeline has fewer partitions than the inputs
+    LETTERS_UNREAD = "letters_unread"  # a dead letter came back, and the dead or replay topic cannot be read now
     REFUSED = "refused"  # any other refusal of this partition by its broker
 
 
-OF_THE_CLUSTER = frozenset({Cause.NO_LEADER, Cause.PARTITIONS_MISSING, Cause.TOPIC_GONE})
+OF_THE_CLUSTER = frozenset({Cause.NO_LEADER, Cause.PARTITIONS_MISSING, Cause.TOPIC_GONE, Cause.LETTERS_UNREAD})
 """Causes that lie in the cluster. They never make a worker not live (CONTRACT.md: never for a broker): a restart would
 not mend them, and would stop its other lanes."""
 
 
 OF_ITS_START = frozenset({Cause.RECREATED, Cause.OUT_OF_RANGE, Cause.OFFSETS_BEHIND})
-"""Causes after which the lane begins elsewhere, perhaps before the offset of the trouble: in a new topic, or rewound."""
+"""Causes after which the lane begins elsewhere, maybe before the offset of the trouble: in a new topic, or rewound."""
 
 
 class LaneTrouble(Exception):

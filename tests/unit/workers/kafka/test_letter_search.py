@@ -19,6 +19,7 @@ from failsoft.schemas.letter_id import LetterId
 from failsoft.topics.names import Names
 from failsoft.workers.kafka import letter_search
 from failsoft.workers.kafka.letter_search import FoundLetter, LetterSearch
+from failsoft.workers.kafka.unreadable import Unreadable
 from tests.kit import NOW_MS, Rec, attempt
 
 NAMES = Names("loans")
@@ -176,6 +177,22 @@ async def test_without_the_right_to_read_no_letter_is_found() -> None:
     with pytest.raises(KafkaConnectionError):
         await _search(logs).find({0: _died(0)})
     assert logs.started == logs.stopped == 2
+
+
+async def test_a_batch_that_cannot_be_read_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command skips a batch of the dead topic, so a lane would be stopped for as long as the batch is kept."""
+    logs = Logs([_died(n) for n in range(3)])
+    read = logs.getmany
+
+    async def getmany(tp: TopicPartition, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Rec]]:
+        if tp == DEAD and logs._at[tp] == 0:
+            raise Unreadable(tp, 0, "its checksum is wrong", 1)
+        return await read(tp, timeout_ms, max_records)
+
+    monkeypatch.setattr(logs, "getmany", getmany)
+    with capture_logs() as said:
+        assert list(await _search(logs).find({0: _died(0), 2: _died(2)})) == [2]
+    assert any("its checksum is wrong" in str(line) for line in said)
 
 
 async def test_a_search_that_takes_too_long_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
 from failsoft.models.breaker.breaker import Admission
 from failsoft.schemas.letter_id import LetterId
 from failsoft.workers.lanes.redriven import RedrivenLetters
+from failsoft.workers.lanes.trouble import OF_THE_CLUSTER, Cause, LaneTrouble
 from tests.kit import INPUT, NOW_MS, REPLAY, Rec, attempt, body, events, waiting
 from tests.lane_kit import LIVE, NAMES, RUNG, KnownLetters, LaneUnderTest, Ledger
 
@@ -82,6 +85,21 @@ async def test_letters_are_counted_by_what_becomes_of_them() -> None:
     first = await lane.divert([_back(0), *events(1), _back(2)])
     assert first.outcomes == {(INPUT, "redriven"): 1, (INPUT, "repeated"): 1} and first.kept == events(1)
     assert (await lane.divert([_back(3)])).outcomes == {(INPUT, "repeated"): 1}
+
+
+async def test_letters_that_cannot_be_looked_up_stop_the_lane_alone() -> None:
+    """A broker that is away is no reason to end the worker. Nothing ran, so no crash marker suspects the records."""
+    tested, ledger = _lane(*events(1), _back(1))
+
+    async def find(claims: Mapping[int, Any]) -> Any:
+        raise KafkaTimeoutError("loans.dead was not searched within 20 s")
+
+    tested.letters.find = find  # type: ignore[method-assign]
+    with pytest.raises(LaneTrouble) as stopped:
+        await tested.run(lambda: False)
+    trouble = stopped.value
+    assert (trouble.cause, trouble.tp, trouble.offset) == (Cause.LETTERS_UNREAD, LIVE, 1)
+    assert "was not searched" in trouble.why and trouble.cause in OF_THE_CLUSTER and ledger.notes == []
 
 
 async def test_letters_beside_held_retries_are_not_lost() -> None:
