@@ -25,7 +25,7 @@ class Tail:
     Attributes:
         positions: the positions of its last record that has some; None if none has.
         origins: the offset after the last origin of each topic, of the records after that one.
-        emptied: it has no records any more, and had some.
+        emptied: it has no records any more that can be read, and had some.
     """
 
     positions: Mapping[str, int] | None = None

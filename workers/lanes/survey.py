@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import BrokerResponseError, KafkaError
 
@@ -18,8 +19,11 @@ from failsoft.schemas.record import Record
 from failsoft.topics.names import Names
 from failsoft.workers.kafka.log_tail import Answered, Bounds
 from failsoft.workers.kafka.log_view import LogView
+from failsoft.workers.kafka.unreadable import Unreadable
 from failsoft.workers.lanes.standing import Memory, PartitionStanding, Tail
 from failsoft.workers.lanes.trouble import Cause, LaneTrouble, trouble_of
+
+log = structlog.get_logger("failsoft.lanes")
 
 Committed = Mapping[TopicPartition, tuple[int, str]]
 """Committed offsets and their metadata. Partitions without one are left out."""
@@ -102,6 +106,10 @@ class Survey:
         bounds = await self._logs.bounds(read, read_committed=False)
         ends = await self._logs.bounds(written, read_committed=True)
         tails = await self._logs.last_records(ends.found, _tail)
+        for tp, error in tails.refused.items():
+            if isinstance(error, Unreadable):  # of an output: no command skips it, and a lane with an offset needs none
+                log.warning("the last answers cannot be read, and are not remembered", why=str(error))
+                tails.found[tp] = Tail(emptied=True)
         for lane, tps in lanes.items():
             outputs = [tp for tp in written if tp.partition == lane]
             if (waits := _unanswered(bounds, tps) or _unanswered(ends, outputs) or _unanswered(tails, outputs)) is None:
@@ -127,7 +135,7 @@ class Survey:
             tp = TopicPartition(topic, lane)
             tail = tails[tp]
             emptied = ends[tp][0] > 0 and tail.positions is None and not tail.origins
-            found.append(Tail(tail.positions, tail.origins, emptied))
+            found.append(Tail(tail.positions, tail.origins, emptied or tail.emptied))
         memory = Memory.of(found[0], found[1:], self._exactly_once)
         standings = {
             tp: PartitionStanding.of(tp, ids.get(tp.topic), committed.get(tp), memory, bounds[tp]) for tp in tps
@@ -143,7 +151,7 @@ def _tail(records: Sequence[Record]) -> Tail:
 def _unanswered(answered: Answered[Any], tps: Collection[TopicPartition]) -> LaneTrouble | TopicPartition | None:
     """The first of ``tps`` that was not answered, as a trouble if it never will be."""
     for tp in tps:
-        if (error := answered.refused.get(tp)) is not None:
+        if tp not in answered.found and (error := answered.refused.get(tp)) is not None:
             trouble = trouble_of(error)
             if trouble is None:
                 raise error
