@@ -141,11 +141,12 @@ class PartitionStanding:
     def state(self) -> State:
         if self.committed is None:
             return self._state_without_offset()
-        if self.committed < self.first:
-            return State.DELETED
+        before = self.before or 0
+        if self.committed < self.first and (self.rewind is not None or before < self.first):
+            return State.DELETED  # else the records that were deleted are answered
         if self.committed > self.end:
             return State.BEYOND
-        if self.before is not None and self.committed < self.before:
+        if self.committed < before:
             return State.REWINDING if self.rewind is not None else State.BEHIND
         return State.OK
 
@@ -179,7 +180,9 @@ class PartitionStanding:
     def unread(self) -> tuple[int, int] | None:
         """Of a deleted partition: the first offset that was deleted unread, and the first one that is left."""
         begin = self.committed if self.committed is not None else self.answered
-        return (begin, self.first) if self.state is State.DELETED and begin is not None else None
+        if self.state is not State.DELETED or begin is None:
+            return None
+        return begin if self.rewind is not None else max(begin, self.before or 0), self.first
 
     @property
     def again(self) -> tuple[int, int] | None:
@@ -187,7 +190,7 @@ class PartitionStanding:
         they are not known.
         """
         if self.state in (State.MISSING, State.BEHIND) and self.answered is not None:
-            return self.next, self.answered
+            return max(self.next, self.first), self.answered
         return None
 
     @property
@@ -225,9 +228,12 @@ class PartitionStanding:
             case State.DELETED | State.UNREADABLE:
                 return f"failsoft offsets skip --topic {place} goes on after them and records them as lost"
             case State.BEYOND:
-                return f"{again.format('earliest')} reads it from its beginning"
+                return (
+                    f"{again.format(self.end)} goes on at the log's end, if that was lost; {again.format('earliest')} "
+                    f"reads it from its beginning, if it is a new topic"
+                )
             case State.MISSING | State.BEHIND:
-                on_purpose = f"{again.format(self.next)} answers them again on purpose"
+                on_purpose = f"{again.format(max(self.next, self.first))} answers them again on purpose"
                 if not self.can_repair:
                     return on_purpose
                 return f"failsoft offsets repair --topic {place} goes on after what was answered; {on_purpose}"

@@ -106,9 +106,9 @@ class Survey:
         bounds = await self._logs.bounds(read, read_committed=False)
         ends = await self._logs.bounds(written, read_committed=True)
         tails = await self._logs.last_records(ends.found, _tail)
-        for tp, error in tails.refused.items():
-            if isinstance(error, Unreadable):  # of an output: no command skips it, and a lane with an offset needs none
-                log.warning("the last answers cannot be read, and are not remembered", why=str(error))
+        for tp, why in tails.refused.items():
+            if isinstance(why, Unreadable):  # of an output: no command skips it, and a lane with an offset needs none
+                log.warning("the last answers cannot be read, and are not remembered", why=str(why))
                 tails.found[tp] = Tail(emptied=True)
         for lane, tps in lanes.items():
             outputs = [tp for tp in written if tp.partition == lane]

@@ -52,6 +52,9 @@ def _standing(
         (_standing(None, 200, end=5), State.MISSING, "the log ends at 5, so the topic is another one now"),
         (_standing(80, 200), State.BEHIND, "in-3 offsets 80 to 199 (120) would be answered again"),
         (_standing(80, 200, metadata=Rewind("x", 200).beside("")), State.REWINDING, ""),
+        (_standing(80, 200, first=100), State.BEHIND, "in-3 offsets 100 to 199 (100) would be answered again"),
+        (_standing(60, 80, first=100), State.DELETED, "from 80 to 99 (20) were deleted before they were read"),
+        (_standing(80, 200, first=100, metadata=Rewind("x", 200).beside("")), State.DELETED, "from 80 to 99 (20)"),
         (_standing(80, 80, first=100), State.DELETED, "from 80 to 99 (20) were deleted before they were read"),
         (_standing(None, 80, first=100), State.DELETED, "from 80 to 99 (20) were deleted before they were read"),
         (_standing(200, 200, end=100), State.BEYOND, "200 is after the log's end, 100"),
@@ -74,13 +77,19 @@ def test_the_state_of_a_partition(standing: PartitionStanding, state: State, sai
         (_standing(None, None, certain=False), ["offsets rewind --topic in:3 --to 0 --again"]),
         (_standing(None, 200, end=5), ["offsets rewind --topic in:3 --to 0 --again"]),
         (_standing(80, 80, first=100), ["offsets skip --topic in:3"]),
-        (_standing(200, 200, end=100), ["offsets rewind --topic in:3 --to earliest --again"]),
+        (_standing(80, 200, first=90), ["offsets repair --topic in:3", "offsets rewind --topic in:3 --to 90 --again"]),
     ],
 )
 def test_the_commands_that_settle_it(standing: PartitionStanding, commands: list[str]) -> None:
     """A repair is named only where what was answered is known, and is in the log."""
     assert all(command in standing.mend for command in commands)
     assert ("repair" in standing.mend) is standing.can_repair is (len(commands) == 2)
+
+
+def test_after_a_cut_log_the_end_is_named_before_the_beginning() -> None:
+    """A broker that lost some records has the same topic: from its beginning all events would be answered again."""
+    first, second = _standing(200, 200, end=100).mend.split("; ")
+    assert "rewind --topic in:3 --to 100 --again" in first and "--to earliest" in second
 
 
 def test_offsets_without_an_answer_are_counted() -> None:
