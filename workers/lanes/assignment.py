@@ -266,7 +266,7 @@ class Lanes(Service):  # type: ignore[misc]
         logs, plan = LogView(self._fetcher.client), self._deps.plan
         states, own = partial(topic_states, self._fetcher.client), {*self._outputs, plan.replay}
         start = LaneStart(states, partial(logs.committed, self._clients.group), own, self._identify)
-        start.offsets = start_offsets(logs, start.committed, self._deps, self._committer.positions)
+        start.offsets = start_offsets(logs, start.committed, start.ids, self._deps, self._committer.positions)
         ladder = {*plan.rungs, plan.replay}
         bound = inbox_bound(len(by_index), len(set(self._topics) - ladder), len(ladder))
         for index, tps in by_index.items():

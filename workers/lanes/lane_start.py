@@ -89,6 +89,10 @@ class LaneStart:
             )
         return present, unstable
 
+    def ids(self) -> dict[str, str]:
+        """The ids of the topics that are read, where they have some. Offsets of former topics do not count."""
+        return {tp.topic: found for tp, found in self._ids.items()}
+
     def _trouble(self, index: int, topics: Collection[str], states: Mapping[str, TopicState]) -> LaneTrouble | None:
         """Why lane ``index`` may not begin."""
         for topic in sorted(topics):

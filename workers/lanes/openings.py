@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Set
 from functools import partial
 
 from aiokafka import TopicPartition
@@ -12,12 +12,13 @@ from failsoft.workers.kafka.log_view import LogView
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.lanes.lane_positions import LanePositions
 from failsoft.workers.lanes.start_offsets import Stable, StartOffsets
-from failsoft.workers.lanes.survey import LaneStanding, Survey
+from failsoft.workers.lanes.survey import Committed, LaneStanding, Looked, Survey
 
 
 def start_offsets(
     logs: LogView,
     committed: Callable[[Set[TopicPartition]], Awaitable[Stable]],
+    ids: Callable[[], Mapping[str, str]],
     deps: Deps,
     lanes: LanePositions,
 ) -> StartOffsets:
@@ -26,12 +27,17 @@ def start_offsets(
     Args:
         logs: asks the brokers; its client knows the topics.
         committed: asks for the group's committed offsets (``LaneStart.committed``).
+        ids: the ids of the topics that these are of (``LaneStart.ids``).
         deps: what the lanes share.
         lanes: told where each lane begins.
     """
     survey = Survey(logs, deps.names, deps.plan.rungs, deps.exactly_once)
     ladder = (*deps.plan.rungs, deps.plan.replay)
-    return StartOffsets(committed, survey.look, partial(_opened, lanes, ladder))
+
+    async def look(opening: Mapping[int, Collection[TopicPartition]], offsets: Committed) -> Looked:
+        return await survey.look(opening, offsets, ids())
+
+    return StartOffsets(committed, look, partial(_opened, lanes, ladder))
 
 
 def _opened(lanes: LanePositions, ladder: Collection[str], index: int, stands: LaneStanding) -> None:

@@ -1,4 +1,4 @@
-"""Finds out where the partitions of lanes stand: bounds of their logs, ids of their topics, and what was answered.
+"""Finds out where the partitions of lanes stand: bounds of their logs, and what was answered.
 
 A few requests to each broker for all lanes that open together, and one read of the end of each output partition. A
 partition that cannot be asked now, or that fails, concerns its lane alone.
@@ -12,7 +12,6 @@ from typing import Any
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import BrokerResponseError, KafkaError
 
 from failsoft.schemas import positions
 from failsoft.schemas.record import Record
@@ -88,8 +87,11 @@ class Survey:
         # Not the replay topic: its records have no positions, and origins without the id of their topic.
         self._outputs = (names.scored, names.dead, *rungs)
 
-    async def look(self, lanes: Mapping[int, Collection[TopicPartition]], committed: Committed) -> Looked:
-        """Where ``lanes`` stand, each with the partitions that it reads, given the group's committed offsets.
+    async def look(
+        self, lanes: Mapping[int, Collection[TopicPartition]], committed: Committed, ids: Mapping[str, str | None]
+    ) -> Looked:
+        """Where ``lanes`` stand, each with the partitions that it reads, given the group's committed offsets and the
+        ids of the topics that these are of.
 
         The offsets must have been read before, and be final: then no answer can be written after them but by their
         owner.
@@ -97,12 +99,6 @@ class Survey:
         looked = Looked()
         read = [tp for tps in lanes.values() for tp in tps]
         written = [TopicPartition(topic, lane) for lane in lanes for topic in self._outputs]
-        try:
-            ids = await self._logs.ids(sorted({tp.topic for tp in read}))
-        except KafkaError as error:
-            if not isinstance(error, BrokerResponseError):  # no answer: ask again
-                return Looked(waits={lane: next(iter(tps)) for lane, tps in lanes.items()})
-            ids = {}  # one topic may not be seen: the next requests say which, for the lanes concerned
         bounds = await self._logs.bounds(read, read_committed=False)
         ends = await self._logs.bounds(written, read_committed=True)
         tails = await self._logs.last_records(ends.found, _tail)

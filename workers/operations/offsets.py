@@ -72,7 +72,7 @@ class OffsetDesk:
         lanes = {i: [TopicPartition(t, i) for t, n in self.partitions.items() if i < n] for i in range(count)}
         every = [tp for tps in lanes.values() for tp in tps]
         # Answers first, then offsets, then the logs' ends: a lane that runs meanwhile is never behind its answers.
-        looked = await survey.look(lanes, {})
+        looked = await survey.look(lanes, {}, await self.logs.ids(self.partitions))
         committed = await self._committed(every)
         bounds = (await self.logs.bounds(every, read_committed=False)).found
         gate = asyncio.Semaphore(AT_ONCE)
@@ -152,7 +152,9 @@ class OffsetDesk:
         Raises OrderRefused if an offset has moved since it was looked at.
         """
         names = self.pipeline.names
-        offsets = {TopicPartition(m.row.topic, m.row.partition): (m.to, m.metadata) for m in moves}
+        ids = await self.logs.ids({m.row.topic for m in moves})
+        noted = [(m.row, m.to, offset_note.join(m.metadata, ids.get(m.row.topic))) for m in moves]
+        offsets = {TopicPartition(row.topic, row.partition): (to, metadata) for row, to, metadata in noted}
         producer = await operator_clients.producer(self.pipeline)
         try:
             await producer.start()

@@ -72,6 +72,7 @@ async def test_a_lane_begins_at_its_offsets() -> None:
     topics.committed = {LIVE: (7, join("a mark", NEW)), RUNG: (8, "")}
     assert await topics.start.begin(3, [LIVE, RUNG]) == {LIVE: (7, "a mark"), RUNG: (8, "")}
     assert topics.identified == {LIVE: NEW, RUNG: NEW} and topics.asked == 1
+    assert topics.start.ids() == {"in": NEW, "retry": NEW}
 
 
 async def test_a_topic_that_was_made_anew_is_read_from_its_beginning() -> None:

@@ -28,9 +28,6 @@ class Logs:
     def __init__(self, records: Mapping[str, Sequence[FetchedRecord]], damaged: Collection[str] = ()) -> None:
         self.records, self.damaged = records, damaged
 
-    async def ids(self, topics: Collection[str]) -> Mapping[str, str | None]:
-        return dict.fromkeys(topics, NEW)
-
     async def bounds(self, tps: Collection[TopicPartition], *, read_committed: bool) -> Answered[Bounds]:
         return Answered({tp: (0, len(self.records.get(tp.topic, ()))) for tp in tps})
 
@@ -58,7 +55,7 @@ async def test_a_replayed_letter_does_not_stop_the_lane_of_a_topic_made_anew() -
         }
     )
     tp = TopicPartition(letter.origin.topic, 0)
-    looked = await Survey(cast(Any, logs), NAMES, ["loans.retry.5s"], True).look({0: [tp]}, {})
+    looked = await Survey(cast(Any, logs), NAMES, ["loans.retry.5s"], True).look({0: [tp]}, {}, {tp.topic: NEW})
     assert looked.lanes[0].standings[tp].state is State.NEW and looked.lanes[0].trouble() is None
 
 
@@ -66,5 +63,5 @@ async def test_a_replayed_letter_does_not_stop_the_lane_of_a_topic_made_anew() -
 async def test_answers_that_cannot_be_read_are_no_memory(committed: Mapping[Any, Any], state: State) -> None:
     """``offsets skip`` knows inputs only, so the lane would never open again. One without an offset does not guess."""
     logs = Logs({IN.topic: [_record("in", ())] * 3, NAMES.scored: [_record(NAMES.scored, ())]}, {NAMES.scored})
-    looked = await Survey(cast(Any, logs), NAMES, [], True).look({0: [IN]}, committed)
+    looked = await Survey(cast(Any, logs), NAMES, [], True).look({0: [IN]}, committed, {})
     assert not looked.refused and looked.lanes[0].standings[IN].state is state
