@@ -24,7 +24,7 @@ from failsoft.workers.kafka.unreadable import Unreadable
 log = structlog.get_logger("failsoft.letters")
 
 WITHIN = 20.0
-"""Seconds for one search. A lane waits for it, and counts as stuck after 30."""
+"""Seconds for one search. A lane waits for it, and a drain waits for the lane (26 s by default)."""
 
 WRITTEN_WITHIN_MS = 60_000
 """Milliseconds between a letter's ``failsoft-died-ms`` and its record's timestamp, at most: a commit takes 12 s."""
