@@ -37,10 +37,11 @@ def topic_of(key: str) -> str:
 
 
 def position(positions: Mapping[str, int], topic: str, topic_id: str | None) -> int | None:
-    """The position in a topic, by its id if that is known; None if there is none."""
-    if topic_id is not None:
-        return positions.get(key(topic, topic_id), positions.get(topic))
-    known = [at for name, at in positions.items() if topic_of(name) == topic]
+    """The position in a topic, by its id if that is known; None if there is none. Of several it is the furthest: one
+    without an id is of an earlier version's answers, which may have come after those with it.
+    """
+    names = {key(topic, topic_id), topic}
+    known = [at for name, at in positions.items() if name in names or (topic_id is None and topic_of(name) == topic)]
     return max(known, default=None)
 
 

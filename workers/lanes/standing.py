@@ -54,11 +54,14 @@ class Memory:
         answered: by ``positions.key``, the offset after the last record that is known to be answered.
         committed: the same, but only what was committed. With at least once, a crash may leave answers after that.
         certain: False if answers were deleted, so that more may have been answered than ``answered`` says.
+        by_origins: the last answers are of an earlier version. They say of which events they are, not how far the lane
+            was: corrections come long after, and a quiet topic has none among them.
     """
 
     answered: Mapping[str, int]
     committed: Mapping[str, int]
     certain: bool = True
+    by_origins: bool = False
 
     @classmethod
     def of(cls, scored: Tail, others: Iterable[Tail], exactly_once: bool) -> Memory:
@@ -66,7 +69,7 @@ class Memory:
         tails = [scored, *others]
         known = positions.furthest(tail.positions for tail in tails if tail.positions is not None)
         answered = positions.furthest((known, *(tail.origins for tail in tails)))
-        return cls(answered, answered if exactly_once else known, not scored.emptied)
+        return cls(answered, answered if exactly_once else known, not scored.emptied, bool(scored.origins))
 
 
 class State(StrEnum):
@@ -102,6 +105,7 @@ class PartitionStanding:
         certain: as in Memory.
         first: the first offset of the log.
         end: the offset after its last record.
+        by_origins: as in Memory.
     """
 
     topic: str
@@ -114,6 +118,7 @@ class PartitionStanding:
     certain: bool
     first: int
     end: int
+    by_origins: bool = False
 
     @classmethod
     def of(
@@ -127,7 +132,7 @@ class PartitionStanding:
         """From the topic's id, the committed offset with its metadata, the lane's memory and the bounds of the log."""
         topic, partition = tp
         known, before = (positions.position(m, topic, topic_id) for m in (memory.answered, memory.committed))
-        nothing = cls(topic, partition, None, "", None, known, before, memory.certain, *bounds)
+        nothing = cls(topic, partition, None, "", None, known, before, memory.certain, *bounds, memory.by_origins)
         return nothing.at(committed, bounds)
 
     def at(self, committed: tuple[int, str] | None, bounds: tuple[int, int]) -> PartitionStanding:
@@ -212,9 +217,12 @@ class PartitionStanding:
             why = f"the committed offset {self.committed} is before what was answered (a reset)"
         if self.answered is not None and self.answered > self.end:
             return f"{why}: up to {self.answered}, but the log ends at {self.end}, so the topic is another one now"
-        if self.again is None or not self.certain:
+        if self.again is None or not self.is_exact:
             more = f", at least up to {self.answered}" if self.answered is not None else ""
-            return f"{why}; which ones is not known{more}: their answers were deleted by retention"
+            cause = "the last answers are of an earlier version"
+            if not self.certain:
+                cause = "their answers were deleted by retention"
+            return f"{why}; which ones is not known{more}: {cause}"
         begin, end = self.again
         place = f"{self.topic}-{self.partition}"
         return f"{why}: {place} offsets {begin} to {end - 1} ({end - begin}) would be answered again"
@@ -240,11 +248,16 @@ class PartitionStanding:
         return ""
 
     @property
+    def is_exact(self) -> bool:
+        """Whether ``answered`` is where the answers end, and not only a bound that they have reached."""
+        return self.certain and not self.by_origins
+
+    @property
     def can_repair(self) -> bool:
         """Whether the position after what was answered is known, and in the log."""
         return (
             self.state in (State.MISSING, State.BEHIND)
-            and self.certain
+            and self.is_exact
             and self.answered is not None
             and self.answered <= self.end
         )

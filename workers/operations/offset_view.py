@@ -203,7 +203,7 @@ def rewound(row: OffsetRow, to: int, id: str) -> OffsetMove | None:
     if not stands.first <= to <= stands.end:
         raise OrderRefused(f"{row.place}: offset {to} is not in the log, which has {stands.first} to {stands.end}")
     until = max(stands.answered or 0, stands.committed or 0, stands.rewind.until if stands.rewind is not None else 0)
-    if stands.state in (State.MISSING, State.BEHIND) and not stands.certain:
+    if stands.state in (State.MISSING, State.BEHIND) and not stands.is_exact:
         until = max(until, stands.end)  # anything that is there now may have been answered
     if stands.state is State.NEW or (stands.state in (State.OK, State.REWINDING) and to >= stands.next):
         return None

@@ -116,6 +116,18 @@ def test_the_memory_of_a_lane() -> None:
     tails = [Tail({"in": 5, "rung": 2}), Tail(None, {"in": 9})]
     both = {"in": 9, "rung": 2}
     assert Memory.of(tails[0], tails[1:], True) == Memory(both, both)
+    assert Memory.of(tails[1], tails[:1], True) == Memory(both, both, by_origins=True)
     assert Memory.of(tails[0], tails[1:], False) == Memory(both, {"in": 5, "rung": 2})
     assert not Memory.of(Tail(emptied=True), tails, True).certain
     assert Memory.of(Tail(), [Tail(emptied=True)], True).certain  # letters alone say nothing of the answers
+
+
+def test_answers_of_an_earlier_version_after_positions() -> None:
+    """A fleet that was rolled back: its last answers have no positions. They are further than these, and no repair is
+    offered, since they may be corrections of events long before the lane's end.
+    """
+    memory = Memory.of(Tail(None, {"in": 200}), [Tail({"in:id": 100})], True)
+    stands = PartitionStanding.of(TP, "id", (150, ""), memory, (0, 1000))
+    assert stands.state is State.BEHIND and not stands.can_repair
+    assert "at least up to 200: the last answers are of an earlier version" in stands.why
+    assert "repair" not in stands.mend and "rewind --topic in:3 --to 150 --again" in stands.mend
