@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 import structlog
 from aiokafka import TopicPartition
 
+from failsoft.workers.kafka.partition_errors import TOPIC_AUTHORIZATION_FAILED
 from failsoft.workers.kafka.topic_states import TopicState
 from failsoft.workers.lanes import offset_note
 from failsoft.workers.lanes.start_offsets import Stable, Start, StartOffsets
@@ -49,6 +50,7 @@ class LaneStart:
         self._states, self._committed, self._own = states, committed, frozenset(own)
         self.offsets: StartOffsets | None = None
         self._ids: dict[TopicPartition, str] = {}
+        self._told: set[TopicPartition] = set()  # partitions of topics that were made anew, as the log says
         self._identify = identify
         self._asking = asyncio.Lock()
         self._states_now: Mapping[str, TopicState] = {}
@@ -82,7 +84,9 @@ class LaneStart:
         """The committed offsets that are of the present topics."""
         stable, unstable = await self._committed(tps)
         present, former = offset_note.of_present_topics(stable, self._ids)
-        for tp, offset in former.items():
+        for tp in former.keys() - self._told:
+            offset = former[tp]
+            self._told.add(tp)
             log.warning(
                 "the topic was deleted and made anew: it is read from its beginning",
                 **{"topic": tp.topic, "partition": tp.partition, "committed offset of the former one": offset},
@@ -100,8 +104,11 @@ class LaneStart:
             if state is None:
                 who = "failsoft topics apply" if topic in self._own else "your own tools; it is read from its beginning"
                 return LaneTrouble(Cause.TOPIC_GONE, tp, None, "the topic does not exist", f"create it with {who}")
+            if state.refused and state.refused != TOPIC_AUTHORIZATION_FAILED:
+                why = f"the topic's state is not known: Kafka's error code {state.refused}"
+                return LaneTrouble(Cause.REFUSED, tp, None, why, "it is tried again")
             if state.refused:
-                why = f"the topic cannot be seen: Kafka's error code {state.refused}"
+                why = "the topic may not be seen"
                 mend = (
                     f"grant it: kafka-acls.sh --add --allow-principal User:<user> --operation Describe --topic {topic}"
                 )

@@ -79,7 +79,7 @@ async def restore(
             _remember(known, records, wall())
     except KafkaError as e:
         why = f"the answers that the lane is to remember cannot be read: {e!r}"
-        raise LaneTrouble(Cause.REFUSED, tp, None, why, "it is tried again") from e
+        raise LaneTrouble(Cause.MEMORY_UNREAD, tp, None, why, "it is tried again") from e
     finally:
         await consumer.stop()
     return known

@@ -30,10 +30,13 @@ class Cause(StrEnum):
     NO_LEADER = "no_leader"
     PARTITIONS_MISSING = "partitions_missing"  # a topic of the pipeline has fewer partitions than the inputs
     LETTERS_UNREAD = "letters_unread"  # a dead letter came back, and the dead or replay topic cannot be read now
+    MEMORY_UNREAD = "memory_unread"  # the answers that the lane is to remember cannot be read now
     REFUSED = "refused"  # any other refusal of this partition by its broker
 
 
-OF_THE_CLUSTER = frozenset({Cause.NO_LEADER, Cause.PARTITIONS_MISSING, Cause.TOPIC_GONE, Cause.LETTERS_UNREAD})
+OF_THE_CLUSTER = frozenset(
+    {Cause.NO_LEADER, Cause.PARTITIONS_MISSING, Cause.TOPIC_GONE, Cause.LETTERS_UNREAD, Cause.MEMORY_UNREAD}
+)
 """Causes that lie in the cluster. They never make a worker not live (CONTRACT.md: never for a broker): a restart would
 not mend them, and would stop its other lanes."""
 
@@ -59,9 +62,9 @@ class LaneTrouble(Exception):
         super().__init__(f"{tp.topic}-{tp.partition}{at}: {why}; {mend}")
 
     @property
-    def key(self) -> tuple[Cause, TopicPartition, int | None]:
-        """What makes two troubles the same one."""
-        return self.cause, self.tp, self.offset
+    def key(self) -> tuple[Cause, TopicPartition, int | None, str]:
+        """What makes two troubles the same one. Better advice on the same fault is told again."""
+        return self.cause, self.tp, self.offset, self.mend
 
 
 def trouble_of(error: Exception) -> LaneTrouble | None:
