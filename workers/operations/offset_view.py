@@ -185,8 +185,10 @@ def skipped(row: OffsetRow, to: int | None) -> OffsetMove:
     else:
         least = begin + 1
     end = least if to is None else to
-    if not least <= end <= max(stands.end, least):
-        raise OrderRefused(f"{row.place}: --to {end}: use {least} to {max(stands.end, least)}")
+    if least > stands.end:
+        raise OrderRefused(f"{row.place}: nothing to skip: the log ends at {stands.end}, and all before it is read")
+    if not least <= end <= stands.end:
+        raise OrderRefused(f"{row.place}: --to {end}: use {least} to {stands.end}")
     keep = stands.rewind.beside(stands.metadata) if stands.rewind is not None else stands.metadata
     return OffsetMove(row, end, keep, (begin, end))
 

@@ -88,6 +88,7 @@ def test_a_skip_loses_exactly_one_range(row: OffsetRow, to: int | None, lost: tu
         (_row(200, 200), None, "nothing to skip: its state is ok, and offset 200 can be read"),
         (_row(200, 200), 2000, "use 201 to 1000"),
         (_row(200, 200), 200, "use 201 to 1000"),
+        (_row(1000, 1000), 1001, "nothing to skip: the log ends at 1000"),
         (_row(80, 80, first=100), 90, "use 100 to 1000"),
         (BROKEN, 230, "use 240 to 1000"),
         (HIDDEN, None, "say --to OFFSET"),
