@@ -52,11 +52,18 @@ def permissions_page() -> str:
         "",
         *table(("command", "resource", "name", "operations", "what for"), _commands()),
         "",
+        *_text(
+            "`topics apply --grow` also needs Alter on each topic that grows. Where `topics apply` changes a setting "
+            "of an own topic (the record limit, or whose time its records have), it needs AlterConfigs on it."
+        ),
+        "",
         "## Ready to run",
         "",
         *_text(
             "`failsoft topics acl` prints the commands for your pipeline file: `--principal` names the user, `--for` "
-            f"the use, and `--exact` names each topic. For a worker of the pipeline `{_EXAMPLE.pipeline}`:"
+            "the use, and `--exact` names each topic. In a pipe it prints JSON, as all commands do: "
+            "`failsoft topics acl … | jq -r .command`. For a worker of the pipeline "
+            f"`{_EXAMPLE.pipeline}`:"
         ),
         "",
         "```sh",
@@ -65,7 +72,9 @@ def permissions_page() -> str:
         "",
         *_text(
             f"The prefix `{_EXAMPLE.pipeline}.` also covers rungs that are added later, and a pipeline whose name "
-            f"begins so (`{_EXAMPLE.pipeline}.other`). The words for `--for`:"
+            f"begins so (`{_EXAMPLE.pipeline}.other`). It gives a worker more than the table: Write on "
+            f"`{_EXAMPLE.pipeline}.control`, and on inputs whose names begin so. Only `worker`, `apply` and `show` get "
+            "it. The words for `--for`:"
         ),
         "",
         *table(("`--for`", "commands"), ((code(use), ", ".join(map(code, use.commands))) for use in Use)),

@@ -73,6 +73,13 @@ class Use(StrEnum):
         """The commands that need these rights."""
         return _COMMANDS[self]
 
+    @property
+    def covers_all(self) -> bool:
+        """Whether it needs all of a pipeline's topics. To others a prefix would give what they do not need: to whom
+        publishes, Write on the operators' commands.
+        """
+        return self in (Use.WORKER, Use.APPLY, Use.SHOW)
+
 
 _COMMANDS: Mapping[Use, tuple[str, ...]] = {
     Use.WORKER: ("worker",),

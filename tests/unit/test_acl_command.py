@@ -52,6 +52,29 @@ def test_another_user_for_another_use(file: Path) -> None:
     assert read.endswith("--allow-principal User:readers --operation Read --topic loans.scored")
 
 
+def test_only_what_needs_all_topics_gets_the_prefix(tmp_path: Path) -> None:
+    """Whoever publishes to an input with the pipeline's prefix may not write operators' commands or answers."""
+    path = tmp_path / "pipeline.toml"
+    path.write_text(FILE.replace('"applications"', '"loans.events"'))
+    (write,) = _commands(path, "--for", "publish")
+    assert write.endswith("--operation Write --topic loans.events")
+
+
+@pytest.mark.parametrize("principal", ["scoring", "User:", ":scoring"])
+def test_a_principal_without_its_type_is_used_wrongly(file: Path, principal: str) -> None:
+    """``kafka-acls.sh`` would refuse it later."""
+    done = CliRunner().invoke(app, ["topics", "acl", "--pipeline", str(file), "--principal", principal])
+    assert done.exit_code == 2 and "User:scoring" in done.output
+
+
+def test_no_right_for_everyone_without_a_warning(tmp_path: Path) -> None:
+    """A connection without a login is User:ANONYMOUS."""
+    path = tmp_path / "pipeline.toml"
+    path.write_text('name = "loans"\nmodel = "m"\n[input]\ntopics = ["applications"]\n')
+    done = CliRunner().invoke(app, ["topics", "acl", "--pipeline", str(path)])
+    assert done.exit_code == 0 and "--principal" in done.stderr
+
+
 def test_several_uses_are_granted_together(file: Path) -> None:
     """A right that two uses need is granted once."""
     both = _commands(file, "--for", "tail", "--for", "worker", "--exact")

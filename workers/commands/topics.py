@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from failsoft.topics.rights import Grantee, NotAuthorised, Operation, Use
+from failsoft.topics.rights import Grantee, NotAuthorised, Operation, Right, Use
 from failsoft.workers.commands import context, output
 from failsoft.workers.commands.context import Json, Pipeline
 from failsoft.workers.commands.error_codes import CommandFailed
@@ -189,7 +189,13 @@ For = Annotated[
     list[Use] | None,
     typer.Option("--for", help="What the rights are for; may be repeated. Default: worker.", show_default=False),
 ]
-Exact = Annotated[bool, typer.Option("--exact", help="Name every topic, instead of one prefix for the pipeline's own.")]
+Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="Name every topic. Without it, worker, apply and show get one prefix for the pipeline's own topics.",
+    ),
+]
 
 
 @app.command()
@@ -205,15 +211,25 @@ def acl(
 
     It needs no Kafka and changes nothing. docs/permissions.md has the table of rights.
 
-    **Example**: `failsoft topics acl --principal User:scoring --for worker`
+    **Example**: `failsoft topics acl --principal User:scoring --for worker | jq -r .command | sh -x`
     """
     from failsoft.topics.rights import widened
     from failsoft.workers.kafka.access import needed
 
     settings = context.settings(ctx, pipeline)
-    wanted = [right for each in use or [Use.WORKER] for right in needed(settings, each)]
-    to = Grantee(principal or _own_principal(settings), settings.kafka.bootstrap_servers)
-    commands = to.commands(wanted if exact else widened(wanted, settings.names))
+    if principal is not None and not all(principal.partition(":")):
+        raise typer.BadParameter(f"{principal!r} is not TYPE:NAME, such as User:scoring", param_hint="--principal")
+    wanted: list[Right] = []
+    for each in use or [Use.WORKER]:
+        rights = needed(settings, each)
+        wanted += widened(rights, settings.names) if each.covers_all and not exact else rights
+    own = _own_principal(settings)
+    to = Grantee(principal or own, settings.kafka.bootstrap_servers)
+    commands = to.commands(wanted)
+    if principal is None and own == "User:ANONYMOUS":
+        output.note("warning: User:ANONYMOUS is everyone who connects without a login: name a user with --principal")
+    elif principal is None and own == "User:PRINCIPAL":
+        output.note("the broker derives the user from a certificate or a token: name it with --principal")
     if output.people(as_json):
         for command in commands:
             output.line(command.encode())
