@@ -205,7 +205,9 @@ def build(
     """
     clock = probe.clock
     for topic in topology.strays:
-        log.warning("no worker reads this retry topic: put its delay back until it is empty", topic=topic)
+        log.warning(
+            "a retry topic is not in the pipeline file: failsoft topics show says what waits on it", topic=topic
+        )
     for line in uneven(topology.topics, topology.existing):
         log.warning("some lanes cannot run", why=line)
     # Faust reads its topics with aiokafka's consumer.
