@@ -71,7 +71,9 @@ def show(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -
     for row in wrong:
         output.note(f"{row.place}: {row.why}; {row.mend}" if row.mend else f"{row.place}: {row.why}")
     if wrong:
-        raise CommandFailed(f"{len(wrong)} of {len(rows)} partitions are in trouble; their lanes are stopped")
+        some = sum(row.state in ("missing", "behind") for row in wrong) > 1
+        every = "; failsoft offsets repair --all settles all that are missing or behind" if some else ""
+        raise CommandFailed(f"{len(wrong)} of {len(rows)} partitions are in trouble; their lanes are stopped{every}")
 
 
 @app.command()
@@ -194,7 +196,7 @@ def history_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = Fals
 
     settings = context.settings(ctx, pipeline)
     rows = offset_view.history(context.run(ctx, desks.told(settings), (settings, Use.OFFSETS)))
-    columns = ["at", "partition", "what", "from", "to", "first_offset", "end_offset", "count", "who", "why"]
+    columns = ["at", "partition", "what", "first_offset", "end_offset", "who", "why"]
     output.rows(rows, columns, as_json)
     if not rows:
         output.note(f"no orders in {settings.names.alerts}")
