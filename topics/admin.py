@@ -238,7 +238,11 @@ async def grow(
         steps = growth.growths(found.topics, found.existing, partitions)
         for step in steps:
             began(step)
-            await client.create_partitions({step.topic: NewPartitions(partitions)})
+            try:
+                await client.create_partitions({step.topic: NewPartitions(partitions)})
+            except TopicAuthorizationFailedError:
+                mend = Grantee.of(connection).command(Right(Resource.TOPIC, step.topic, Operation.ALTER))
+                raise TopologyRefused([f"{step.topic}: you may not grow it; grant it with: {mend}"]) from None
             await _wait_until_led(client, [step.topic], partitions)
     return [t.name for t in new], steps
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ _SOURCES = ("sasl_oauth_token_command", "sasl_oauth_token_file", "sasl_oauth_tok
 
 def client_options(kafka: Kafka, folder: Path) -> dict[str, Any]:
     """Keyword arguments for every aiokafka client. Relative files are in ``folder``. Raises Refused."""
+    if idle := list(_without_effect(kafka)):
+        raise Refused(FILE, idle)
     found: dict[str, Any] = {"bootstrap_servers": kafka.bootstrap_servers, "security_protocol": kafka.security_protocol}
     if kafka.security_protocol.endswith("SSL"):
         found["ssl_context"] = _context(kafka, folder)
@@ -34,6 +37,20 @@ def client_options(kafka: Kafka, folder: Path) -> dict[str, Any]:
         else:
             found |= _password(kafka)
     return found
+
+
+def _without_effect(kafka: Kafka) -> Iterator[str]:
+    """A line for each key that is set and would not be used: someone believes that the connection is secured by it."""
+    protocol, endpoint = kafka.security_protocol, kafka.sasl_oauth_token_endpoint is not None
+    for key in sorted(kafka.model_fields_set - set(SECRET_KEYS)):
+        if getattr(kafka, key) is None:
+            continue
+        if key.startswith("ssl_") and not protocol.endswith("SSL") and not (key == "ssl_cafile" and endpoint):
+            yield f"kafka.{key}: set, and kafka.security_protocol is {protocol}: TLS needs SSL or SASL_SSL"
+        elif key.startswith("sasl_") and not protocol.startswith("SASL"):
+            yield f"kafka.{key}: set, and kafka.security_protocol is {protocol}: a login needs SASL_SSL"
+        elif key.startswith("sasl_oauth_") and kafka.sasl_mechanism != "OAUTHBEARER":
+            yield f'kafka.{key}: set, and kafka.sasl_mechanism is {kafka.sasl_mechanism}: it needs "OAUTHBEARER"'
 
 
 def _context(kafka: Kafka, folder: Path) -> ssl.SSLContext:

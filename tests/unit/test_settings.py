@@ -246,6 +246,15 @@ def test_broker_addresses_are_those_that_the_client_accepts(tmp_path: Path, serv
         ('security_protocol = "SASL_SSL"\nsasl_username = "u"', "FAILSOFT_KAFKA__SASL_PASSWORD: missing"),
         ('security_protocol = "SSL"\nssl_cafile = "nowhere.pem"', "kafka.ssl_cafile: nowhere.pem: no such file"),
         ('security_protocol = "SSL"\nssl_cafile = "{file}"', "cannot be used"),
+        ('ssl_cafile = "ca.pem"', "kafka.ssl_cafile: set, and kafka.security_protocol is PLAINTEXT"),
+        (
+            'security_protocol = "SSL"\nsasl_username = "u"',
+            "kafka.sasl_username: set, and kafka.security_protocol is SSL",
+        ),
+        (
+            'security_protocol = "SASL_SSL"\nsasl_oauth_token_file = "t"',
+            "kafka.sasl_oauth_token_file: set, and kafka.sasl_mechanism is PLAIN",
+        ),
         (OAUTH, "OAUTHBEARER needs exactly one of them, and none is set"),
         (
             OAUTH + 'sasl_oauth_token_file = "t"\nsasl_oauth_token_command = "c"',
