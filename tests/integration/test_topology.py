@@ -63,7 +63,12 @@ def test_an_input_that_grows_alone_and_is_then_made_anew(kafka: Broker, name: st
         verdict = settlement.verdict()
         settlement.close()
         assert not verdict.broken, str(verdict)
-        # 2. It is made anew within milliseconds, while the worker runs, and while it is stopped.
+        # 2. It is made anew within milliseconds, while the worker runs, and while it is stopped. The last records on
+        #    the replay topic are about events of its former life.
+        produce(kafka.bootstrap, events_topic, [(b"k", body(900 + i, x=None), (), i % 2) for i in range(4)])
+        read_all(kafka.bootstrap, f"{name}.dead", until=lambda records: len(records) == 4)
+        assert pipeline.run("dead", "replay").returncode == 0
+        read_all(kafka.bootstrap, f"{name}.dead", until=lambda records: len(records) == 8)
         _made_anew(kafka, events_topic, 2)
         pipeline.publish([(b"k", body(1000 + i), (), i % 2) for i in range(200)])
         _answered(pipeline, {f"e{1000 + i}" for i in range(200)})
