@@ -46,20 +46,19 @@ def test_a_worker_refuses_topics_that_break_the_promise(kafka: Broker, name: str
     assert "Traceback" not in stderr
 
 
-def test_a_worker_refuses_inputs_of_unequal_partition_counts(kafka: Broker, name: str, tmp_path: Path) -> None:
-    """An input with another partition count is refused by ``topics apply`` and by the worker: a lane needs equal
-    counts.
+def test_inputs_of_unequal_partition_counts_are_refused(kafka: Broker, name: str, tmp_path: Path) -> None:
+    """``topics apply`` names an input with another partition count, and the command that mends it. A worker runs the
+    lanes that it can (tests/integration/test_topology.py).
     """
     pipeline = Pipeline(tmp_path, kafka.bootstrap, name)
     with running(pipeline):
         create_topic(kafka.bootstrap, f"{name}.more", 3)
         pipeline.inputs = [*pipeline.inputs, f"{name}.more"]
         pipeline.write()
-        applied, worked = pipeline.run("topics", "apply"), pipeline.run("worker")
-    for done in (applied, worked):
-        stderr = done.stderr.decode()
-        assert done.returncode == 1, stderr
-        assert f"{name}.more" in stderr and "3 partitions" in stderr, stderr
+        applied = pipeline.run("topics", "apply")
+    stderr = applied.stderr.decode()
+    assert applied.returncode == 1, stderr
+    assert f"{name}.more: has 3 partitions" in stderr and "failsoft topics apply --grow 4" in stderr, stderr
 
 
 def test_a_worker_refuses_to_start_without_its_topics(kafka: Broker, name: str, tmp_path: Path) -> None:

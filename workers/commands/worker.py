@@ -102,7 +102,8 @@ def _check_topics(ctx: typer.Context, settings: Settings) -> None:
     """Refuses to start workers that would all find their topics missing or wrong: they would say so again and again.
 
     Exits with UNREACHABLE if topics are missing. Raises TopologyRefused if they are wrong, and NotAuthorised if a
-    worker's rights are. If no broker answers, the workers are started all the same: they wait for it.
+    worker's rights are, and KafkaUnreachable if the brokers refuse this client. If no broker answers, the workers are
+    started all the same: they wait for it.
     """
     from failsoft.topics import admin
     from failsoft.workers.process import permission
@@ -110,6 +111,7 @@ def _check_topics(ctx: typer.Context, settings: Settings) -> None:
     try:
         context.run(ctx, permission.verified(settings))
     except admin.KafkaUnreachable as e:
+        context.run(ctx, admin.check(settings.connection()))
         _say(f"the topics cannot be checked yet: {e}")
     except admin.TopicsMissing as e:
         _say(f"{', '.join(e.names)}: no such topic; create them with: failsoft topics apply")
