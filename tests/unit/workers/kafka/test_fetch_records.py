@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
@@ -98,7 +97,8 @@ def test_a_consumer_gets_what_aiokafka_gives(codec: int, read_committed: bool) -
         + batch(3, [3], producer=7, transactional=True, codec=codec)
         + marker(4, 7, commit=True)
     )
-    theirs = fetcher.PartitionRecords(TP, MemoryRecords(raw), [(7, 0)], 0, None, None, True, int(read_committed))
+    original: Any = PartitionRecords.__base__  # another test of this process may have installed ours
+    theirs = original(TP, MemoryRecords(raw), [(7, 0)], 0, None, None, True, int(read_committed))
     found = _consumed(raw, [(7, 0)], read_committed)
     assert found == list(theirs) and [r.offset for r in found] == ([3] if read_committed else [0, 1, 3])
 
