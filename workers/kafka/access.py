@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Iterator, Sequence
 
 from aiokafka.client import AIOKafkaClient
@@ -24,6 +25,8 @@ from failsoft.workers.kafka.request_loop import CoordinatorKind, RequestLoop, Re
 from failsoft.workers.kafka.requests import OneVersion
 from failsoft.workers.kafka.topic_reader import NoSuchTopic
 from failsoft.workers.settings import Settings
+
+log = logging.getLogger(__name__)
 
 WITHIN = 10.0
 """Seconds for all questions. What is not answered by then counts as allowed: the work itself will tell."""
@@ -111,8 +114,11 @@ async def lacking(pipeline: Settings, wanted: Collection[Right]) -> list[Right]:
             topics = await _topics(client, sorted(_named(wanted, Resource.TOPIC)))
             groups = {group: await _group(client, group) for group in sorted(_named(wanted, Resource.GROUP))}
             ids = {name: await _transactional_id(client, name) for name in _named(wanted, Resource.TRANSACTIONAL_ID)}
-    except (TimeoutError, IncompatibleBrokerVersion):
+    except IncompatibleBrokerVersion:
         return []  # a broker before 2.3 cannot tell
+    except TimeoutError:
+        log.warning("the rights are not checked: the brokers did not answer within %g s", WITHIN)
+        return []
     finally:
         await client.close()
     granted = {Resource.TOPIC: topics, Resource.GROUP: groups, Resource.TRANSACTIONAL_ID: ids}

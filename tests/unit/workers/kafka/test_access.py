@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
@@ -116,3 +118,17 @@ async def test_a_refused_topic_without_an_answer_is_left_as_it_is(
 
     monkeypatch.setattr(access, "lacking", lacking)
     assert await access.explain(pipeline, Use.WORKER, TopicAuthorizationFailedError("loans.scored")) is None
+
+
+async def test_rights_that_were_not_checked_in_time_are_said(
+    pipeline: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker goes on without the check, and its log says that there was none."""
+
+    async def never(_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(access, "WITHIN", 0.01)
+    monkeypatch.setattr(AIOKafkaClient, "bootstrap", never)
+    assert await access.lacking(pipeline, access.needed(pipeline, Use.WORKER)) == []
+    assert "the rights are not checked" in caplog.text
