@@ -33,6 +33,7 @@ from faust.transport.base import Transport
 from faust.transport.consumer import ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as driver
 
+from failsoft.workers.kafka import fetch_records, offset_fetch
 from tests.client_insides import CLIENT
 from tests.connection_insides import CONNECTIONS
 from tests.fetching_insides import FETCHING
@@ -41,6 +42,14 @@ from tests.private_uses import DOCUMENTED, Use, defined, is_used, uses
 
 ROOT = Path(__file__).resolve().parents[2]
 TP = aiokafka.TopicPartition("t", 0)
+
+
+@pytest.fixture(autouse=True)
+def as_aiokafka_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiokafka's own names, also where another test of this process has installed ours."""
+    monkeypatch.setattr(fetcher, "MemoryRecords", MemoryRecords)
+    monkeypatch.setattr(fetcher, "PartitionRecords", fetch_records.PartitionRecords.__base__)
+    monkeypatch.setattr(GroupCoordinator, "_send_req", offset_fetch._send)
 
 
 def test_documented_modules_are_there() -> None:
