@@ -59,7 +59,9 @@ def names(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """The line and the full name of each use of an imported or built-in name."""
     aliases = _aliases(tree)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Attribute, ast.Name)) and (name := _dotted(node, aliases)):
+        if not isinstance(node, (ast.Attribute, ast.Name)) or not isinstance(node.ctx, ast.Load):
+            continue  # a field of a class may have the name of a built-in function
+        if name := _dotted(node, aliases):
             yield node.lineno, name
 
 

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.runtime.session import ModelOutput, Session
-from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.reading import columns
 
 TYPES = {
     "float": TensorProto.FLOAT,

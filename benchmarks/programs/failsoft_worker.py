@@ -17,7 +17,7 @@ from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.runtime.session import Cancel, ModelOutput
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns
+from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.fleet.breaker import BreakerRow
 from failsoft.workers import settings
 from failsoft.workers.execution import batch_size

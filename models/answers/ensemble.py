@@ -121,7 +121,7 @@ def _classes(card: ModelCard, predictions: Sequence[Predictions], shares: Table)
     ``maximum``, the answer is that of the member with the highest probability, or the mean of members that tie on the
     same class.
     """
-    assert card.ensemble is not None and card.output.classes is not None
+    assert card.ensemble is not None and card.output.labels is not None
     method = card.ensemble.combine
     table = np.stack([_probabilities(p) for p in predictions])
     all_rows = np.arange(table.shape[1])
@@ -139,7 +139,7 @@ def _classes(card: ModelCard, predictions: Sequence[Predictions], shares: Table)
         winner = np.where(tied, probabilities, -1).argmax(axis=1)
     rounded = probabilities.astype(np.float32)
     scores = rounded[all_rows, winner]
-    labels: list[Label] = [card.output.classes[i] for i in winner.tolist()]
+    labels: list[Label] = [card.output.labels[i] for i in winner.tolist()]
     return Predictions(scores, labels, rounded, scores)
 
 

@@ -11,7 +11,7 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.fields import Method
 from failsoft.models.catalog.statistics import Statistic, fill
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns
+from failsoft.schemas.features.columns import Columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,18 +22,18 @@ from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import (
     CardSection,
 )
+from failsoft.models.catalog.output_section import OutputSection
 from failsoft.models.catalog.sections import (
     BreakerSection,
     Combine,
     EnsembleSection,
     FallbackSection,
     ModelSection,
-    OutputSection,
     RollbackSection,
 )
 from failsoft.schemas.config.key import means
 from failsoft.schemas.config.refusal import Refused, refuse, toml
-from failsoft.schemas.features import Spec
+from failsoft.schemas.features.spec import Spec
 
 
 class ModelCard(CardSection):
@@ -56,6 +56,11 @@ class ModelCard(CardSection):
         twice = [name for name, times in Counter(f.name for f in features).items() if times > 1]
         if twice:
             raise ValueError(f"{twice[0]!r} is listed twice")
+        by_path: dict[str, str] = {}
+        for feature in features:
+            other = by_path.setdefault(feature.spec.path, feature.name)
+            if other != feature.name:
+                raise ValueError(f"{other!r} and {feature.name!r} both read the field {feature.spec.path!r}")
         return features
 
     @field_validator("fallback")
@@ -138,8 +143,8 @@ def _misfit(card: ModelCard) -> str | None:
         return "output.range: an ensemble's answer lies within those of its members; set ranges in the members' cards"
     if card.name in section.names:
         return f"ensemble.members: {card.name!r} cannot be a member of itself"
-    if output.kind == "multiclass" and output.classes is None:
-        return "output.classes: missing, and an ensemble needs the class of each column"
+    if output.kind == "multiclass" and output.labels is None:
+        return "output.labels: missing, and an ensemble needs the label of each column"
     if section.combine is Combine.VOTE:
         if output.kind == "regression":
             return 'ensemble.combine: regression outputs cannot vote; it may be "mean", "weighted_mean" or "maximum"'
@@ -159,10 +164,10 @@ def mismatches(card: ModelCard, cards: Mapping[str, ModelCard]) -> list[str]:
             problems.append(f"{name!r} is an ensemble itself, but members must be models: list its members here")
         elif member.output.kind is not output.kind:
             problems.append(f"{name!r}: its output is {member.output.kind}, but this ensemble's is {output.kind}")
-        elif member.output.classes != output.classes:
-            classes = "names no classes" if member.output.classes is None else f"has {list(member.output.classes)}"
+        elif member.output.labels != output.labels:
+            labels = "names no labels" if member.output.labels is None else f"has {list(member.output.labels)}"
             problems.append(
-                f"{name!r} {classes}, but this ensemble has the classes {list(output.classes or ())}, in that order"
+                f"{name!r} {labels}, but this ensemble has the labels {list(output.labels or ())}, in that order"
             )
         elif by_label and member.output.threshold is None:
             problems.append(f"{name!r} has no threshold in its [output], so it has no label to vote with")

@@ -59,18 +59,20 @@ class OutputKind(StrEnum):
 
     BINARY = "binary"
     MULTICLASS = "multiclass"
+    MULTILABEL = "multilabel"
     REGRESSION = "regression"
     ANOMALY = "anomaly"
 
 
 class Method(StrEnum):
-    """How a missing value is imputed. The statistics are those of the training data."""
+    """How a missing value is imputed. The statistics are those of the training data; ``nan`` leaves it to the model."""
 
     VALUE = "value"
     MEAN = "mean"
     MEDIAN = "median"
     MODE = "mode"
     LAST_KNOWN = "last_known"
+    NAN = "nan"
 
     @property
     def statistic(self) -> bool:
@@ -85,7 +87,7 @@ def one_of(known: Iterable[str]) -> BeforeValidator:
     words = [str(word) for word in known]
 
     def check(given: Any) -> Any:
-        if given in words:
+        if given is None or given in words:  # None: left out, in a card that is sent to another process
             return given
         raise ValueError(f"{given!r} is none of {', '.join(map(repr, words))}{near(str(given), words)}")
 

@@ -24,7 +24,6 @@ from failsoft.models.catalog.fields import (
     Finite,
     Label,
     ModelName,
-    OutputKind,
     Probability,
     Rate,
     Seconds,
@@ -39,6 +38,9 @@ LEAST_MEMORY = 192_000_000
 
 LONGEST_BLAME = 20.0
 """Largest `blame` in seconds. A lane is given up after scoring for 30 s, and a drain waits for 26 s."""
+
+MOST_ROWS = 100_000
+"""Largest `max_batch`. A batch has at most 4,000 records."""
 
 CRASHES = 2.0
 """Least default of `blame` in seconds with isolation = "process": each crash costs a fork, whatever the deadline.
@@ -96,6 +98,15 @@ class ModelSection(CardSection):
         ),
     ] = None
 
+    max_batch: Annotated[
+        Annotated[int, Field(strict=True, ge=1, le=MOST_ROWS)] | None,
+        means(
+            "The most rows of one run: for a model that needs much memory a row.",
+            256,
+            left_out="up to 4,000, as many as `deadline` and `slow_call` leave time for",
+        ),
+    ] = None
+
     @field_validator("blame")
     @classmethod
     def _blame_fits(cls, blame: float | None, info: ValidationInfo) -> float | None:
@@ -123,84 +134,6 @@ class ModelSection(CardSection):
             raise ValueError(
                 f"memory: {size.text(self.memory)} does not hold an interpreter and ONNX Runtime, let alone a model: "
                 f"{size.text(LEAST_MEMORY)} is the least"
-            )
-        return self
-
-
-class OutputSection(CardSection):
-    """The meaning of the model's outputs, and which of them is the answer."""
-
-    kind: Annotated[
-        OutputKind, one_of(OutputKind), means("The kind of the output, which defines the meaning of a score.", "binary")
-    ]
-    min_confidence: Annotated[
-        Annotated[float, Field(strict=True, ge=0, le=1)] | None,
-        means(
-            "An answer with less confidence is replaced by the fallback's. Only for binary and multiclass.",
-            0.6,
-            left_out="every answer is accepted",
-        ),
-    ] = None
-    range: Annotated[
-        tuple[Finite, Finite] | None,
-        means(
-            "The range of valid scores; a score outside it is `bad_output`.",
-            [0.0, 1.0],
-            left_out="`[0.0, 1.0]` for binary; otherwise any finite number",
-        ),
-    ] = None
-    threshold: Annotated[
-        Finite | None,
-        means(
-            "The label is 1 if the score is at least this, else 0. Only for binary and anomaly.",
-            0.7,
-            left_out="`0.5` for binary; an anomaly score has no label without it",
-        ),
-    ] = None
-    classes: Annotated[
-        tuple[Label, ...] | None,
-        means(
-            "The labels of the model's columns, in order. Only for multiclass, where an ensemble must have it.",
-            ["cat", "dog", "other"],
-            left_out="the model's own label output, otherwise the column's number",
-            minItems=2,
-            uniqueItems=True,
-        ),
-    ] = None
-    output: Annotated[
-        str | None,
-        means(
-            "The ONNX output that holds the scores or probabilities.",
-            "probabilities",
-            left_out="the only output of type float",
-        ),
-    ] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults(cls, given: Any) -> Any:
-        """Defaults of a binary output: a range of [0, 1] and a threshold of 0.5."""
-        if isinstance(given, dict) and given.get("kind") == OutputKind.BINARY:
-            return {"range": (0.0, 1.0), "threshold": 0.5, **given}
-        return given
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        classifies = self.kind in (OutputKind.BINARY, OutputKind.MULTICLASS)
-        if self.min_confidence is not None and not classifies:
-            raise ValueError(f"min_confidence: a {self.kind} output has no confidence; only binary and multiclass do")
-        if self.threshold is not None and self.kind not in (OutputKind.BINARY, OutputKind.ANOMALY):
-            raise ValueError(f"threshold: only binary and anomaly outputs have one, not {self.kind}")
-        if self.classes is not None:
-            if self.kind is not OutputKind.MULTICLASS:
-                raise ValueError(f"classes: only a multiclass output has them, not {self.kind}")
-            if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
-                raise ValueError("classes: list at least two, without duplicates")
-        if self.range is not None and self.range[0] >= self.range[1]:
-            raise ValueError(f"range: {list(self.range)} is empty; the lower bound comes first")
-        if classifies and self.range is not None and not 0 <= self.range[0] < self.range[1] <= 1:
-            raise ValueError(
-                f'range: a {self.kind} score is a probability, within [0, 1]; for a margin use kind = "anomaly"'
             )
         return self
 

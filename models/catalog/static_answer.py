@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from failsoft.models.catalog.fields import OutputKind
-from failsoft.models.catalog.sections import OutputSection, Static
+from failsoft.models.catalog.output_section import OutputSection
+from failsoft.models.catalog.sections import Static
 
 _SUM = 0.01
 """How far the probabilities may be from 1 in total. People write thirds as 0.33."""
@@ -47,8 +48,8 @@ def _probabilities(static: Static, output: OutputSection) -> str | None:
         return f"only a multiclass output has them, not {output.kind}: remove this key"
     if len(given) < 2:
         return "list at least two, one for each class"
-    if output.classes is not None and len(given) != len(output.classes):
-        return f"{len(given)} given, but there are {len(output.classes)} classes: write one for each"
+    if output.labels is not None and len(given) != len(output.labels):
+        return f"{len(given)} given, but there are {len(output.labels)} labels: write one for each"
     total = math.fsum(given)
     if round(abs(total - 1), 6) > _SUM:
         return f"they sum to {total:g}: they must sum to 1"

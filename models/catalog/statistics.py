@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import Method
-from failsoft.schemas.features import FeatureType
+from failsoft.schemas.features.spec import FeatureType
 
 
 @dataclass(frozen=True, slots=True)

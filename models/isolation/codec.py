@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, FeatureType, Spec
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.spec import FeatureType, Spec
 from failsoft.schemas.prediction import Floats, Label, Predictions
 
 JsonObject = dict[str, Any]

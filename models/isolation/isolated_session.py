@@ -32,7 +32,7 @@ from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas import wire
 from failsoft.schemas.config import size
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns
+from failsoft.schemas.features.columns import Columns
 
 GRACE = 0.04
 """Seconds that a process has to stop a cancelled call by itself; most operators end within microseconds. A killed

@@ -22,7 +22,8 @@ from failsoft.models.runtime import signature
 from failsoft.models.runtime.memory import out_of_memory
 from failsoft.models.runtime.signature import ModelOutput, Port
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, FeatureType, Spec
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.spec import FeatureType, Spec
 
 __all__ = ["Cancel", "ModelOutput", "Session", "Unloadable", "ports"]
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.fields import OutputKind
-from failsoft.models.catalog.sections import OutputSection
+from failsoft.models.catalog.output_section import OutputSection
 from failsoft.schemas.config.refusal import near
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, FeatureType, Spec
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.spec import FeatureType, Spec
 from failsoft.schemas.prediction import Label, Predictions
 
 Tensor = NDArray[Any]
@@ -183,7 +184,7 @@ class OutputReader:
         if raw.ndim not in (1, 2) or raw.shape[0] != n:
             return Failure(Kind.BAD_OUTPUT, f"output {self.scores!r} is {shape} for {n} rows")
         width = 1 if raw.ndim == 1 else raw.shape[1]
-        if not _fits(self.output.kind, width, self.output.classes):
+        if not _fits(self.output.kind, width, self.output.labels):
             message = f"output {self.scores!r} is {shape}, which does not fit a {self.output.kind} output"
             return Failure(Kind.BAD_OUTPUT, message)
         table = raw.reshape(n, width).astype(np.float32, copy=False)
@@ -211,8 +212,8 @@ class OutputReader:
         for i in np.flatnonzero(~sound).tolist():
             bad[i] = Failure(Kind.BAD_OUTPUT, f"invalid probabilities: they sum to {sums[i]:.6g}")
         labels: list[Label]
-        if self.output.classes is not None:
-            labels = [self.output.classes[j] for j in best.tolist()]
+        if self.output.labels is not None:
+            labels = [self.output.labels[j] for j in best.tolist()]
         else:
             labels = (best if model_labels is None else model_labels.reshape(-1)).tolist()
         return ModelOutput(Predictions(scores, labels, table, scores), bad)
@@ -259,11 +260,11 @@ def answers(outputs: Sequence[Port], card: ModelCard) -> OutputReader:
     if len(scores.shape) > 2:
         raise Mismatch(f"output {scores.name!r} has {len(scores.shape)} dimensions; it may have one or two")
     width = scores.shape[1] if len(scores.shape) == 2 else None
-    if isinstance(width, int) and not _fits(wanted.kind, width, wanted.classes):
-        of_classes = f" of {len(wanted.classes)} classes" if wanted.classes else ""
+    if isinstance(width, int) and not _fits(wanted.kind, width, wanted.labels):
+        of_classes = f" of {len(wanted.labels)} labels" if wanted.labels else ""
         raise Mismatch(f"output {scores.name!r} has {width} columns, not those of a {wanted.kind} output{of_classes}")
     labels = [p.name for p in outputs if p.type in ("tensor(int64)", "tensor(string)") and len(p.shape) in (1, 2)]
-    uses_label = wanted.kind is OutputKind.MULTICLASS and wanted.classes is None and len(labels) == 1
+    uses_label = wanted.kind is OutputKind.MULTICLASS and wanted.labels is None and len(labels) == 1
     return OutputReader(wanted, scores.name, labels[0] if uses_label else None)
 
 

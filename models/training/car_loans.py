@@ -25,7 +25,8 @@ from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.runtime.session import Session
 from failsoft.schemas.failure import Failure
-from failsoft.schemas.features import FeatureType, columns
+from failsoft.schemas.features.reading import columns
+from failsoft.schemas.features.spec import FeatureType
 
 # Share of the rows kept for evaluation. Rows are in order of time, so models are evaluated on later rows than they were
 # trained on.

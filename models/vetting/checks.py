@@ -16,7 +16,9 @@ from failsoft.models.vetting.golden import Golden
 from failsoft.models.vetting.verdict import Check, CheckResult
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, FeatureType, columns
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.reading import columns
+from failsoft.schemas.features.spec import FeatureType
 from failsoft.schemas.prediction import Prediction
 
 Step = str | Check

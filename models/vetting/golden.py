@@ -16,7 +16,8 @@ from failsoft.models.catalog.statistics import Statistic
 from failsoft.schemas import wire
 from failsoft.schemas.config.refusal import Refused, refuse
 from failsoft.schemas.failure import Failure
-from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.reading import columns
 from failsoft.schemas.prediction import Prediction
 
 FILE = "golden.ndjson"

@@ -14,7 +14,7 @@ from failsoft.models.catalog.repository import Repository, UnknownModel
 from failsoft.models.vetting import golden
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.event import Envelope
-from failsoft.schemas.features import columns
+from failsoft.schemas.features.reading import columns
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.scored import Answers, encode
 from failsoft.topics.layout import layout
@@ -182,7 +182,7 @@ _ENSEMBLE = b"""[model]
 kind = "ensemble"
 [output]
 kind = "multiclass"
-classes = ["a", 2]
+labels = ["a", 2]
 min_confidence = 0.5
 [ensemble]
 combine = "weighted_mean"

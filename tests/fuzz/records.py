@@ -12,7 +12,8 @@ from failsoft.schemas import attempt as attempts
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import MAX_ID, Envelope, Event, decode, decode_one, origin_of
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import FeatureType, columns, reason
+from failsoft.schemas.features.reading import columns, reason
+from failsoft.schemas.features.spec import FeatureType
 from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import Header, Origin
 from failsoft.topics import hold

@@ -37,7 +37,16 @@ CARDS_BESIDE: dict[str, dict[str, Any]] = {
     "model.kind": tomllib.loads(test_ensemble_cards.CARD) | {"features": None},
     "model.replicas": {"model": {"isolation": "process"}},
     "model.memory": {"model": {"isolation": "process"}},
-    "output.classes": {"output": {"kind": "multiclass"}},
+    "output.labels": {"output": {"kind": "multiclass"}},
+    "output.positive": {"output": {"labels": ["legit", "fraud"]}},
+    "output.anomalous": {"output": {"kind": "anomaly"}},
+    "output.outputs": {"output": {"kind": "regression"}},
+    "features.dtype": {"features": [{"name": "x", "type": "tensor", "shape": [3]}]},
+    "features.shape": {"features": [{"name": "x", "type": "tensor", "dtype": "float32"}]},
+    **{
+        f"features.{key}": {"features": [{"name": "x", "type": "tensor", "dtype": "float32", "shape": [-1]}]}
+        for key in ("max_length", "truncate", "pad", "mask")
+    },
     "features.categories": {"features": [{"name": "x", "type": "string"}]},
     "features.unseen": {"features": [{"name": "x", "type": "string", "categories": ["a"]}]},
     "features.mode": {"features": [{"name": "x", "type": "string"}]},

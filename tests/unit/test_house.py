@@ -29,6 +29,7 @@ MAY_IMPORT = {
 # Bottom up: a folder may import itself and the entries before it. A file with an entry of its own has that rank.
 FOLDERS = (
     "schemas/config",
+    "schemas/features",
     "schemas",
     "schemas/fleet",
     "topics/connection",

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from failsoft.models.catalog.card import load_card
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.runtime.session import ModelOutput, Session
-from failsoft.schemas.features import columns
+from failsoft.schemas.features.reading import columns
 from failsoft.workers import settings
 from failsoft.workers.cli import app
 from failsoft.workers.operations.scaffold import Shape, shape_of

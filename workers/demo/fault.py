@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from failsoft.models.runtime.session import Cancel, ModelOutput
 from failsoft.models.runtime.signature import OutputReader
 from failsoft.schemas.failure import Failure
-from failsoft.schemas.features import Columns
+from failsoft.schemas.features.columns import Columns
 from failsoft.workers.serving.loader import Model
 
 EXPENSIVE_FROM = 250_000.0

@@ -16,7 +16,7 @@ import structlog
 
 from failsoft.models.runtime.session import Cancel, ModelOutput
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns
+from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.workers.execution.bisect import EXPENSIVE, Bisection, RowIndexes, expects_to_fail
 from failsoft.workers.execution.threads import Threads

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns
+from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.prediction import Predictions
 from failsoft.workers.execution.batch_size import BatchSize
 from failsoft.workers.execution.runner import Reservation, Runner

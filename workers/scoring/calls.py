@@ -13,7 +13,9 @@ from failsoft.models.breaker.breaker import Admission
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, Spec, columns
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.reading import columns
+from failsoft.schemas.features.spec import Spec
 from failsoft.schemas.fleet.counts import Counts
 from failsoft.workers.scoring.plan import Call, CallResult, Registry, Served
 

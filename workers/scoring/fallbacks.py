@@ -13,7 +13,8 @@ from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.catalog.chain import Link, LinkKind
 from failsoft.schemas import wire
 from failsoft.schemas.event import Events
-from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.reading import columns
 from failsoft.schemas.prediction import Prediction, Predictions, Source
 from failsoft.schemas.record import Record
 from failsoft.workers.scoring import calls

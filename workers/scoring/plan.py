@@ -15,7 +15,8 @@ from failsoft.models.catalog.statistics import Statistic
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Envelope, Events
 from failsoft.schemas.failure import Failure
-from failsoft.schemas.features import Columns, Spec
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.spec import Spec
 from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.schemas.prediction import Predictions

@@ -13,7 +13,7 @@ import numpy as np
 from failsoft.models.catalog.chain import LinkKind
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns
+from failsoft.schemas.features.columns import Columns
 
 CRASHES_TO_POISON = 2
 """The number of crashes that makes a record poison ("crashed its worker or model process twice").

@@ -16,7 +16,7 @@ from failsoft.models.answers.imputation import Imputed
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.schemas.event import decode
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns
+from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Record

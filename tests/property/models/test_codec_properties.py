@@ -16,7 +16,9 @@ from failsoft.models.isolation.transport import Segment
 from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, FeatureType, Spec, columns
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.reading import columns
+from failsoft.schemas.features.spec import FeatureType, Spec
 from failsoft.schemas.prediction import Predictions
 
 SPECS = (

@@ -122,12 +122,12 @@ def test_the_answer_lies_between_the_members_answers(made: tuple[ModelCard, list
             assert group.members == tuple(answering)
             parts = [outputs[j].predictions.row(outputs[j].rows.tolist().index(row)) for j in answering]
             answer = group.predictions.row(i)
-            if one.output.classes is None:
+            if one.output.labels is None:
                 scores = [p.score for p in parts]
                 assert min(scores) <= answer.score <= max(scores)
                 continue
             assert answer.probabilities is not None
-            assert answer.score == answer.probabilities[one.output.classes.index(answer.label or 0)]
+            assert answer.score == answer.probabilities[one.output.labels.index(answer.label or 0)]
             for c, p in enumerate(answer.probabilities):
                 each = [part.probabilities[c] for part in parts if part.probabilities]
                 assert min(each) <= p <= max(each)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.card import ModelCard
-from failsoft.schemas.features import FLOAT32_MAX, FeatureType, Spec, columns
+from failsoft.schemas.features.reading import FLOAT32_MAX, columns
+from failsoft.schemas.features.spec import FeatureType, Spec
 
 # A few letters are enough, and save Hypothesis from building its table of all of Unicode in each run.
 LETTERS = "ab€\x00"

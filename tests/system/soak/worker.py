@@ -18,7 +18,7 @@ import numpy as np
 
 from failsoft.models.runtime.session import Cancel, ModelOutput
 from failsoft.schemas.failure import Failure
-from failsoft.schemas.features import Columns
+from failsoft.schemas.features.columns import Columns
 from failsoft.workers import settings
 from failsoft.workers.process import serve
 from failsoft.workers.process.composition import Options

@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from failsoft.schemas.features import QUOTED, Columns, FeatureType, Spec, columns, reason
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.reading import QUOTED, columns, reason
+from failsoft.schemas.features.spec import FeatureType, Spec
 
-FLOAT, INT, BOOL, STRING = (Spec(t.value, t) for t in FeatureType)
+FLOAT, INT, BOOL, STRING = (Spec(t.value, t) for t in list(FeatureType)[:4])
 COLOUR = Spec("colour", FeatureType.STRING, frozenset({"red", "blue"}))
 
 

@@ -11,7 +11,7 @@ from failsoft.models.answers.imputation import Imputed, impute
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.statistics import Statistic
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import columns
+from failsoft.schemas.features.reading import columns
 
 
 def card(*features: dict[str, Any]) -> ModelCard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from failsoft.models.catalog.chain import Link, LinkKind
 from failsoft.models.catalog.fields import Method
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Kind
-from failsoft.schemas.features import FeatureType, Spec, columns
+from failsoft.schemas.features.reading import columns
+from failsoft.schemas.features.spec import DType, FeatureType, Spec, TensorSpec
 
 CARD = """\
 [model]
@@ -119,14 +121,23 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ('kind = "binary"', 'kind = "regression"', "min_confidence: a regression output has no confidence"),
         ("range = [0.0, 1.0]", "range = [1, 0]", "the lower bound comes first"),
         ("range = [0.0, 1.0]", "range = [-5, 5]", "a probability, within [0, 1]"),
-        ("range = [0.0, 1.0]", 'classes = ["a", "b"]', "classes: only a multiclass output"),
+        ("range = [0.0, 1.0]", 'classes = ["a", "b"]', "positive: missing, and nothing says whether a score is the"),
+        ("range = [0.0, 1.0]", 'labels = ["a", "b", "c"]', "labels: 3 given, and a binary output has two"),
+        ("range = [0.0, 1.0]", 'labels = ["a", "b"]\npositive = "A"', "positive: 'A' is not one of the labels"),
+        ("range = [0.0, 1.0]", 'activation = "sigmod"', "is none of 'sigmoid', 'softmax' (did you mean 'sigmoid'?)"),
+        ("range = [0.0, 1.0]", 'anomalous = "low"', "anomalous: only an anomaly output has this side"),
+        ("range = [0.0, 1.0]", 'outputs = ["a", "b"]', "outputs: only a regression has several outputs"),
         ("min_confidence = 0.6", "min_confidence = 6", "output.min_confidence"),
         ('"median"', '"mdian"', "not a float (did you mean 'median'?)"),
         ('"median"', "true", "impute is True, which is not a float"),
         ('"median"', "1e999", "impute is inf, which is not a float"),
         ('"median"', '{ method = "median" }', 'a table has only the key "value": write impute = "median"'),
         ('"median"', '{ method = "median", value = 3.0 }', 'write impute = "median", or only the value'),
-        ('"median"', '{ method = "value", value = 3.0 }', 'it may be a value, "mean", "median", "mode", or { value'),
+        (
+            '"median"',
+            '{ method = "value", value = 3.0 }',
+            'it may be a value, "mean", "median", "mode", "nan", or',
+        ),
         ("required = false", "required = true", "both required and imputed"),
         ('impute = "median"', 'impute = { vale = "mean" }', "features[0].impute"),
         ("categories", 'impute = "mean"\ncategories', "a string has no mean"),
@@ -207,3 +218,41 @@ def test_unseen_categories_may_pass(tmp_path: Path) -> None:
     """With ``unseen = "pass"`` an unseen category goes to the model."""
     card = load(tmp_path, LEAST.replace('"float"', '"string"\ncategories = ["a"]\nunseen = "pass"'))
     assert card.specs == (Spec("x", FeatureType.STRING, None),)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ('type = "tensor"\nshape = [3]', "dtype: missing, and a tensor needs it"),
+        ('type = "tensor"\ndtype = "float32"', "shape: missing, and a tensor needs it"),
+        ('type = "tensor"\ndtype = "flaot32"\nshape = [3]', "(did you mean 'float32'?)"),
+        ('type = "tensor"\ndtype = "int8"\nshape = [-1, -1]', "at most one is -1"),
+        ('type = "tensor"\ndtype = "int8"\nshape = [0]', "each dimension is at least 1"),
+        ('type = "tensor"\ndtype = "int8"\nshape = [1, 1, 1, 1, 1]', "it may have 1 to 4"),
+        ('type = "tensor"\ndtype = "int8"\nshape = [10000, 10000]', "it may have 10000000"),
+        ('type = "tensor"\ndtype = "int8"\nshape = [3]\nmask = "m"', "mask: only with a -1 in shape"),
+        ('type = "tensor"\ndtype = "int8"\nshape = [-1]\npad = 128', "pad: 128 is not a int8 element"),
+        ('type = "tensor"\ndtype = "int8"\nshape = [-1]\nimpute = 1', "one value for all elements of a fixed shape"),
+        ('type = "tensor"\ndtype = "int8"\nshape = [3]\nimpute = "nan"', "only a float or a tensor of floats"),
+        ('type = "float"\nshape = [3]', "shape: only a tensor has it, not a float"),
+        ('type = "int"\nimpute = "nan"', "only a float or a tensor of floats with a fixed shape can be NaN, not a int"),
+        ('type = "string"\nminimum = 0', "minimum: only a number has bounds, not a string"),
+        ('type = "float"\nminimum = 2\nmaximum = 1', "minimum: 2 is over the maximum of 1"),
+        ('type = "float"\nfield = "b"\n[[features]]\nname = "b"\ntype = "int"', "'a' and 'b' both read the field 'b'"),
+    ],
+)
+def test_a_feature_that_does_not_fit_itself_is_refused(tmp_path: Path, keys: str, message: str) -> None:
+    """Tensors, bounds and paths: the message names the feature, the key and what would be right."""
+    path = tmp_path / "card.toml"
+    path.write_text(f'[output]\nkind = "regression"\n[[features]]\nname = "a"\n{keys}\n', "utf-8")
+    with pytest.raises(Refused, match=re.escape(message)):
+        load_card(path)
+
+
+def test_a_tensors_spec_has_its_defaults(tmp_path: Path) -> None:
+    """A length that differs has a bound, and is padded with nothing."""
+    path = tmp_path / "card.toml"
+    path.write_text(
+        '[output]\nkind = "regression"\n[[features]]\nname = "ids"\ntype = "tensor"\ndtype = "int64"\nshape = [-1, 2]\n'
+    )
+    assert load_card(path).specs[0].tensor == TensorSpec(DType.INT64, (-1, 2), 512)

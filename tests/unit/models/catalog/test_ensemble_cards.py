@@ -128,7 +128,7 @@ def test_a_mistake_is_refused(tmp_path: Path, old: str, new: str, message: str) 
     [
         ('kind = "regression"', "vote", "ensemble.combine: regression outputs cannot vote"),
         ('kind = "anomaly"', "vote", "output.threshold: missing"),
-        ('kind = "multiclass"', "mean", "output.classes: missing"),
+        ('kind = "multiclass"', "mean", "output.labels: missing"),
     ],
 )
 def test_each_output_kind_has_its_requirements(tmp_path: Path, output: str, combine: str, message: str) -> None:
@@ -175,7 +175,7 @@ def test_members_have_the_ensembles_classes_in_its_order(tmp_path: Path) -> None
     text = CARD.replace('kind = "binary"\nmin_confidence = 0.6', classes).replace("label = 0", 'label = "a"')
     member = MEMBER.replace('kind = "binary"', classes)
     members = dict.fromkeys(NAMES, member) | {"image": member.replace('"a", "b"', '"b", "a"')}
-    with pytest.raises(Refused, match=r"'image' has \['b', 'a'\], but this ensemble has the classes \['a', 'b'\]"):
+    with pytest.raises(Refused, match=r"'image' has \['b', 'a'\], but this ensemble has the labels \['a', 'b'\]"):
         cards(pipeline(tmp_path, text, **members))
 
 

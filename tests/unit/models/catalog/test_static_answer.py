@@ -55,7 +55,7 @@ def test_a_possible_answer_is_accepted(tmp_path: Path, output: str, static: str)
         ('kind = "anomaly"', "score = 9, label = -1", "label: -1 is no label of kind anomaly: write 0 or 1"),
         ('kind = "binary"', "score = 0.5, probabilities = [0.5, 0.5]", "probabilities: only a multiclass output has"),
         ('kind = "binary"', "score = 0.5, probabilities = [9.0]", "probabilities[0]: Input should be less than or"),
-        (CLASSES, "score = 0.5, probabilities = [0.5, 0.5]", "probabilities: 2 given, but there are 3 classes"),
+        (CLASSES, "score = 0.5, probabilities = [0.5, 0.5]", "probabilities: 2 given, but there are 3 labels"),
         (CLASSES, "score = 0.5, probabilities = [0.5, 0.5, 0.5]", "probabilities: they sum to 1.5: they must sum to 1"),
         ('kind = "multiclass"', "score = 0.5, probabilities = []", "probabilities: list at least two"),
         ('kind = "multiclass"', "score = 0.5, probabilities = [1.0]", "probabilities: list at least two"),

@@ -17,7 +17,7 @@ from failsoft.models.isolation.isolated_session import Isolated
 from failsoft.models.runtime.session import Cancel, Session, Unloadable
 from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import columns
+from failsoft.schemas.features.reading import columns
 from tests.isolated_models import Start, a_card, artifact, deadly, forkservers, hanging, processes, replicas, user_time
 from tests.kafka import wait_for
 from tests.onnx_models import node, onnx_model, rows, same

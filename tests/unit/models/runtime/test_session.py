@@ -15,7 +15,8 @@ from onnx import helper
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.runtime.session import Cancel, ModelOutput, Session, Unloadable
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Spec, columns
+from failsoft.schemas.features.reading import columns
+from failsoft.schemas.features.spec import Spec
 from tests.onnx_models import X2, a_card, answer, load, node, onnx_model, port, rows, same
 
 DEMO = Path(__file__).parents[4] / "models" / "repository"

@@ -199,7 +199,7 @@ ABC = {**AB, "c": "float"}
         (added("ratio", "b"), {}, {"raito": "float", "b": "float"}, "'ratio' (did you mean 'raito'?)"),
         (added("a", "b"), {}, ABC, "features that the model does not take: 'c'"),
         (same(3), {}, ABC, "has 3 columns, not those of a binary output"),
-        (same(3), {"kind": "multiclass", "classes": ["p", "q"]}, ABC, "not those of a multiclass output of 2 classes"),
+        (same(3), {"kind": "multiclass", "classes": ["p", "q"]}, ABC, "not those of a multiclass output of 2 labels"),
         (deep(), {}, AB, "output 'y' has 3 dimensions"),
         (same(2, "int64"), {}, {"a": "int", "b": "int"}, "no output is a float tensor"),
         (same(2), {"output": "z"}, AB, "output 'z' is not an output of the model, which has ['y']"),

@@ -16,7 +16,8 @@ from failsoft.models.catalog.repository import Repository
 from failsoft.models.runtime.session import ModelOutput, Session
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.reading import columns
 from failsoft.schemas.record import Origin
 from failsoft.topics.names import Names
 from failsoft.workers.demo import applications

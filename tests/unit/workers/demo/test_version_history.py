@@ -18,7 +18,7 @@ from failsoft.models.training import mistaken
 from failsoft.models.vetting.gate import examine
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import columns
+from failsoft.schemas.features.reading import columns
 from failsoft.schemas.fleet.breaker import Alert
 from failsoft.schemas.fleet.rollout import Change, RolloutRow, Trigger, WorkerStatus
 from failsoft.schemas.record import Origin

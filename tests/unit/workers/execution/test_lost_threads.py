@@ -18,7 +18,9 @@ from prometheus_client import CollectorRegistry
 from failsoft.models.runtime.session import Cancel
 from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, FeatureType, Spec, columns
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.reading import columns
+from failsoft.schemas.features.spec import FeatureType, Spec
 from failsoft.schemas.prediction import Prediction, Predictions
 from failsoft.workers.execution.bisect import RowIndexes
 from failsoft.workers.execution.runner import LOST_TO_SPLIT, Runner, Unfit

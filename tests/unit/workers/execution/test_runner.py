@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from failsoft.models.runtime.session import Cancel, ModelOutput, Session
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns
+from failsoft.schemas.features.columns import Columns
 from failsoft.workers.execution.runner import Runner
 from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.telemetry.metrics import Metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from failsoft.models.answers.imputation import impute
-from failsoft.schemas.features import FeatureType, Spec
+from failsoft.schemas.features.spec import FeatureType, Spec
 from failsoft.workers.scoring.calls import RawColumns
 from tests.kit import card
 

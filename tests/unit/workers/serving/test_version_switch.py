@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 from failsoft.models.rollout.rollout import HEARTBEAT_EVERY
 from failsoft.models.runtime.session import Cancel, ModelOutput, Unloadable
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features import Columns, columns
+from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.reading import columns
 from failsoft.schemas.fleet.rollout import RolloutRow, WorkerStatus
 from failsoft.schemas.prediction import Predictions
 from failsoft.workers.execution.runner import Runner

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -13,106 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Column = NDArray[Any]
-Mask = NDArray[np.bool_]
+from failsoft.schemas.features.columns import Column, Columns, Mask, of_matrix
+from failsoft.schemas.features.spec import FeatureType, Spec
 
 # Models compute in float32: a number beyond its range would become infinity.
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 # Characters of a value that a message quotes: enough to recognise it, too few to fill a header or a log.
 QUOTED = 40
-
-
-class FeatureType(StrEnum):
-    """The JSON type that a feature's value must have. Nothing is converted: ``"1"`` and ``true`` are not numbers."""
-
-    FLOAT = "float"
-    INT = "int"
-    BOOL = "bool"
-    STRING = "string"
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """One feature that a model requires.
-
-    Attributes:
-        name: key of the feature in the event.
-        type: JSON type of its value.
-        categories: accepted strings; None accepts any string.
-    """
-
-    name: str
-    type: FeatureType
-    categories: frozenset[str] | None = None
-
-
-@dataclass(slots=True)
-class Columns:
-    """Feature columns of a batch.
-
-    Attributes:
-        specs: the features, in the model's order.
-        size: number of rows.
-        values: one array of shape (size,) per name: float64, int64, bool, or object (str). An unusable cell holds a
-            placeholder: 0, false or "".
-        matrix: when every spec is FLOAT, the same numbers as one C-ordered (size, len(specs)) float64 array, of which
-            ``values`` are column views; else None.
-        unusable: a mask of shape (size,) for each name that has an unusable cell.
-        why: the reason for each unusable cell, by (row, name).
-    """
-
-    specs: tuple[Spec, ...]
-    size: int
-    values: dict[str, Column]
-    matrix: NDArray[np.float64] | None = None
-    unusable: dict[str, Mask] = field(default_factory=dict)
-    why: dict[tuple[int, str], str] = field(default_factory=dict)
-
-    def take(self, rows: NDArray[np.intp]) -> Columns:
-        """Copy the given rows, in that order, into new columns."""
-        if self.matrix is not None:
-            taken = _of_matrix(self.specs, self.matrix[rows])
-        else:
-            taken = Columns(self.specs, len(rows), {name: column[rows] for name, column in self.values.items()})
-        for name, mask in self.unusable.items():
-            kept = mask[rows]
-            at = np.flatnonzero(kept).tolist()
-            if at:
-                taken.unusable[name] = kept
-                taken.why.update({(i, name): self.why[int(rows[i]), name] for i in at})
-        return taken
-
-    @staticmethod
-    def concat(parts: Sequence[Columns]) -> Columns:
-        """The rows of all ``parts``, in their order, in new columns.
-
-        Raises ValueError if there is no part, or if the parts have different specs.
-        """
-        if not parts or any(part.specs is not parts[0].specs and part.specs != parts[0].specs for part in parts):
-            raise ValueError("only columns of the same specs can be joined")
-        specs = parts[0].specs
-        matrices = [part.matrix for part in parts if part.matrix is not None]
-        if len(matrices) == len(parts):
-            joined = _of_matrix(specs, np.concatenate(matrices))
-        else:
-            values = {spec.name: np.concatenate([part.values[spec.name] for part in parts]) for spec in specs}
-            joined = Columns(specs, sum(part.size for part in parts), values)
-        start = 0
-        for part in parts:
-            for name, mask in part.unusable.items():
-                whole = joined.unusable.setdefault(name, np.zeros(joined.size, np.bool_))
-                whole[start : start + part.size] = mask
-            joined.why.update({(start + i, name): why for (i, name), why in part.why.items()})
-            start += part.size
-        return joined
-
-    def row(self, i: int) -> dict[str, object]:
-        """Row ``i`` as Python values, None for an unusable cell. Rules receive this."""
-        values: dict[str, object] = {name: column.item(i) for name, column in self.values.items()}
-        for name, mask in self.unusable.items():
-            if mask[i]:
-                values[name] = None
-        return values
 
 
 def columns(events: Sequence[Mapping[str, object]], specs: Sequence[Spec]) -> Columns:
@@ -209,17 +114,13 @@ def _all_float(
     if matrix is None:
         by_column = [_floats(raw, spec) for spec, raw in zip(specs, zip(*rows, strict=True), strict=True)]
         matrix = np.ascontiguousarray(np.array(by_column).T)
-    made = _of_matrix(specs, matrix)
+    made = of_matrix(specs, matrix)
     if not np.abs(matrix).max(initial=0.0) <= FLOAT32_MAX:  # with a NaN, too: the greatest number is NaN then
         bad = _beyond(matrix)
         matrix[bad] = 0.0
         for j in np.flatnonzero(bad.any(axis=0)):
             _mark(made, events, specs[j], np.ascontiguousarray(bad[:, j]))
     return made
-
-
-def _of_matrix(specs: tuple[Spec, ...], matrix: NDArray[np.float64]) -> Columns:
-    return Columns(specs, len(matrix), {spec.name: matrix[:, j] for j, spec in enumerate(specs)}, matrix)
 
 
 def _mark(made: Columns, events: Sequence[Mapping[str, object]], spec: Spec, bad: Mask | None) -> None:
