@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.runtime.signature import ModelOutput
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.features.spec import FeatureType, Spec

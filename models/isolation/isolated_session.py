@@ -27,8 +27,8 @@ from failsoft.models.isolation.pool import Replicas
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica
 from failsoft.models.isolation.transport import ChannelClosed
 from failsoft.models.runtime.memory import out_of_memory
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.session import Cancel, late
-from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas import wire
 from failsoft.schemas.config import size
 from failsoft.schemas.failure import Failure, Kind

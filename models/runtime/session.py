@@ -18,9 +18,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
-from failsoft.models.runtime import signature
+from failsoft.models.runtime import inputs, outputs, signature
 from failsoft.models.runtime.memory import out_of_memory
-from failsoft.models.runtime.signature import ModelOutput, Port
+from failsoft.models.runtime.outputs import ModelOutput
+from failsoft.models.runtime.signature import Port
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.features.spec import FeatureType, Spec
@@ -110,8 +111,8 @@ class Session:
         except _ERRORS as error:
             raise Unloadable(f"{self.key}: {_advice(error)}") from error
         try:
-            self._feeds = signature.feeds(session.get_inputs(), self._specs)
-            self._answers = signature.answers(session.get_outputs(), card)
+            self._feeds = inputs.feeds(session.get_inputs(), self._specs)
+            self._answers = outputs.answers(session.get_outputs(), card)
         except signature.Mismatch as error:
             raise Unloadable(f"{self.key}: {error}") from error
         self._session: ort.InferenceSession | None = session

@@ -9,8 +9,9 @@ import numpy as np
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.runtime.memory import out_of_memory, over_memory
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.session import Session, Unloadable
-from failsoft.models.runtime.signature import Mismatch, ModelOutput
+from failsoft.models.runtime.signature import Mismatch
 from failsoft.models.vetting import golden
 from failsoft.models.vetting.golden import Golden
 from failsoft.models.vetting.verdict import Check, CheckResult

@@ -14,7 +14,7 @@ from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import Damaged
 from failsoft.models.isolation.transport import LARGEST_ANSWER as LONGEST_ANSWER
 from failsoft.models.rollout import rollout
-from failsoft.models.runtime.signature import ModelOutput
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.vetting.verdict import Check, CheckResult, Vetting
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from failsoft.models.runtime.outputs import OutputReader
 from failsoft.models.runtime.session import Cancel, ModelOutput
-from failsoft.models.runtime.signature import OutputReader
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features.columns import Columns
 from failsoft.workers.serving.loader import Model

@@ -19,7 +19,7 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.runtime.signature import ModelOutput
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import Damaged
 from failsoft.models.isolation.transport import Segment
-from failsoft.models.runtime.signature import ModelOutput
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns

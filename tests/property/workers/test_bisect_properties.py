@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failsoft.models.runtime.signature import ModelOutput
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 from failsoft.workers.execution.bisect import EXPENSIVE, MAX_RUNS_WITHOUT_ANSWER, Bisection

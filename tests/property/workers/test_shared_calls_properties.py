@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.session import Cancel
-from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.features.reading import columns

@@ -21,8 +21,8 @@ from failsoft.models.isolation import codec, isolated_session, pool
 from failsoft.models.isolation.backoff import DEATHS_WITHOUT_WAIT
 from failsoft.models.isolation.isolated_session import Isolated
 from failsoft.models.isolation.replica import Death
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.session import Cancel
-from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from tests.isolated_models import (
     Start,

@@ -14,8 +14,8 @@ import onnx
 import pytest
 
 from failsoft.models.isolation.isolated_session import Isolated
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.session import Cancel, Session, Unloadable
-from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.reading import columns
 from tests.isolated_models import Start, a_card, artifact, deadly, forkservers, hanging, processes, replicas, user_time

@@ -7,7 +7,7 @@ from collections.abc import Callable, Set
 import numpy as np
 import pytest
 
-from failsoft.models.runtime.signature import ModelOutput
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions
 from failsoft.workers.execution.bisect import MAX_RUNS_WITHOUT_ANSWER, TOGETHER, WAYS, Bisection, Piece

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.session import Cancel
-from failsoft.models.runtime.signature import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.features.reading import columns
