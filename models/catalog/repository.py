@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,14 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from failsoft.models.catalog.card import ModelCard, load_card
 from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import Finite, Value
+from failsoft.models.catalog.graph import facts
 from failsoft.models.catalog.statistics import Statistic, fill
 from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.model_version import ModelVersion
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-# TensorProto.external_data (field 13) whose first entry's key is "location": weights stored in another file. The tag
-# distinguishes it from metadata, which have the same message type under other field numbers.
-_EXTERNAL = re.compile(rb"\x6a.{1,2}\x0a\x08location\x12", re.DOTALL)
 
 
 class UnknownModel(LookupError):
@@ -143,9 +142,9 @@ class Repository:
         path = folder / "model.onnx"
         about = _version_file(folder)
         sha256 = self._checksum(path)
-        if _EXTERNAL.search(path.read_bytes()):
-            advice = "save it as one file: onnx.save(model, path, save_as_external_data=False)"
-            raise NotOneFile(str(path), [f"stores weights in other files, but a version is a single file: {advice}"])
+        external = facts(path.read_bytes()).external
+        if external:
+            raise NotOneFile(str(path), [_elsewhere(folder, external)])
         statistics = {name: Statistic(s.mean, s.median, s.mode) for name, s in about.statistics.items()}
         problems = [p for f in card.features if (p := _problem(f, statistics, folder)) is not None]
         if problems:
@@ -203,6 +202,22 @@ def _version_file(folder: Path) -> _VersionFile:
         return _VersionFile()
     except ValidationError as error:
         raise refuse(str(path), error, _VersionFile) from error
+
+
+def _elsewhere(folder: Path, external: Sequence[str]) -> str:
+    """Why a model whose weights are in the files ``external``, relative to its folder, cannot serve, and what to do."""
+    names = ", ".join(repr(name[:80]) for name in external[:3])
+    more = f" and {len(external) - 3} more" if len(external) > 3 else ""
+    message = f"stores weights in other files ({names}{more}), and a version is a single file"
+    mend = "save it as one file: onnx.save(onnx.load(path), path, save_as_external_data=False)"
+    outside = next((name for name in external if name.startswith("/") or ".." in name.split("/")), None)
+    if outside is not None:
+        mend = f"{outside[:80]!r} is outside the model's own folder: export again, and {mend}"
+    else:
+        lost = next((name for name in external if not os.path.isfile(folder / name)), None)
+        if lost is not None:
+            mend = f"{lost[:80]!r} is not in {folder}: put it there, beside the model, and {mend}"
+    return f"{message}: {mend}"
 
 
 def _problem(feature: FeatureSection, statistics: Mapping[str, Statistic], folder: Path) -> str | None:

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from failsoft.models.catalog.repository import Repository, UnknownModel
 from failsoft.models.catalog.statistics import Statistic
@@ -129,8 +128,18 @@ def test_a_card_with_another_name_is_refused(tmp_path: Path) -> None:
         Repository(tmp_path).card("risk")
 
 
-@pytest.mark.parametrize("external", [True, False])
-def test_a_version_is_a_single_file(tmp_path: Path, external: bool) -> None:
+@pytest.mark.parametrize(
+    ("kept", "location", "message"),
+    [
+        (None, "", ""),
+        ("w.bin", "w.bin", "save_as_external_data=False"),
+        ("other.bin", "w.bin", "'w.bin' is not in .*/risk/1: put it there"),
+        ("w.bin", "../w.bin", "'../w.bin' is outside the model's own folder: export again"),
+        ("w.bin", "w" * 5000, "'w{80}' is not in"),
+        ("w.bin", "w\0", r"'w\\x00' is not in"),
+    ],
+)
+def test_a_version_is_a_single_file(tmp_path: Path, kept: str | None, location: str, message: str) -> None:
     """Weights in other files are refused with advice; metadata of similar bytes are accepted."""
     weights = numpy_helper.from_array(np.zeros((1, 64), np.float32), "w")
     graph = helper.make_graph(
@@ -143,9 +152,13 @@ def test_a_version_is_a_single_file(tmp_path: Path, external: bool) -> None:
     model = helper.make_model(graph)
     helper.set_model_props(model, {"location": "Lisbon"})
     folder = version(tmp_path, "risk", 1)
-    onnx.save(model, folder / "model.onnx", save_as_external_data=external, location="w.bin", size_threshold=0)
-    if external:
-        with pytest.raises(Refused, match="save_as_external_data=False"):
+    if kept is not None:
+        (folder / kept).write_bytes(weights.raw_data)
+        external_data_helper.set_external_data(model.graph.initializer[0], location)
+        model.graph.initializer[0].ClearField("raw_data")
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    if kept is not None:
+        with pytest.raises(Refused, match=message):
             Repository(tmp_path).artifact("risk", 1)
     else:
         assert Repository(tmp_path).artifact("risk", 1).version == 1
