@@ -145,6 +145,11 @@ class Embedded:
         return self._data
 
     @property
+    def cluster(self) -> str:
+        """The id of its cluster. Raises RuntimeError while there is no data."""
+        return _formatted_id(self.data)
+
+    @property
     def log(self) -> Path:
         """The broker's log file. Each start appends to it."""
         return self.data / "kafka.log"

@@ -55,6 +55,7 @@ from failsoft.workers.scoring.plan import Plan
 from failsoft.workers.serving import loader
 from failsoft.workers.serving.pipeline import load_cards, make_plan
 from failsoft.workers.serving.registry import ServingRegistry
+from failsoft.workers.serving.unserved import NoVersion, Unserved
 from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.settings import Settings
 from failsoft.workers.telemetry.http import Web
@@ -107,6 +108,7 @@ class App(faust.App):  # type: ignore[misc]
         lanes: the data plane.
         sync: the sync with the fleet's tables.
         versions: the loaded model versions.
+        unserved: the models without a version that can serve.
         runner: runs model calls.
         probes: the HTTP server for metrics, liveness and readiness.
         failures: the rate-limited log of failed answers.
@@ -118,6 +120,7 @@ class App(faust.App):  # type: ignore[misc]
     lanes: Lanes
     sync: Sync
     versions: Versions
+    unserved: Unserved
     runner: Runner
     probes: Web
     failures: FailureLog
@@ -135,8 +138,8 @@ class App(faust.App):  # type: ignore[misc]
             await self.on_startup_finished()
 
     def not_ready(self) -> str | None:
-        """Why this worker is not ready yet, or None if it is."""
-        return self.lanes.not_ready() or self.sync.not_ready()
+        """Why this worker is not ready, or None if it is."""
+        return self.lanes.not_ready() or self.sync.not_ready() or self.unserved.not_ready()
 
     async def on_stop(self) -> None:
         """Stops switching versions first, or a model loaded during shutdown leaks. The lanes then drain before Faust
@@ -173,11 +176,11 @@ class _Catalog:
         """The cards of models that have versions; an ensemble has none, only its members do."""
         return {model: card for model, card in self.cards.items() if card.ensemble is None}
 
-    def first(self, model: str, active: int | None) -> loader.Opened | None:
-        """Loads the version to serve at the start; None when no version can serve. Raises Refused."""
+    def first(self, model: str, active: int | None) -> loader.Opened | NoVersion:
+        """Loads the version to serve at the start. Raises Refused."""
         return loader.first(self.repository, self.cards[model], active, self.wrap, self.limits, self.on_death)
 
-    def open_version(self, model: str, version: int | None) -> loader.Opened | None:
+    def open_version(self, model: str, version: int | None) -> loader.Opened | NoVersion:
         """Loads ``version``, or the newest that can serve. Raises Refused or Unloadable."""
         if version is None:
             return self.first(model, None)
@@ -230,7 +233,10 @@ def build(
     # 3. Serving: the registry, the runner and the loaded versions.
     registry = ServingRegistry(options.worker_id, metrics, time.monotonic, clock.earliest, random.random)
     app.runner = Runner({}, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error))
-    app.versions = _versions(options.worker_id, catalog, active, app.runner, registry, metrics, clock)
+    ensemble = cards[plan.primary].ensemble
+    vital, quorum = ((plan.primary,), 1) if ensemble is None else (ensemble.names, ensemble.quorum)
+    app.unserved = Unserved(vital, quorum, time.monotonic)
+    app.versions = _versions(options.worker_id, catalog, active, app, registry, metrics, clock)
     # 4. The data plane.
     clients = Clients(pipeline, options.worker_id)
     app.failures = FailureLog(structlog.get_logger("failsoft.answers"))
@@ -289,21 +295,20 @@ def _versions(
     worker: str,
     catalog: _Catalog,
     active: Mapping[str, int],
-    runner: Runner,
+    app: App,
     registry: ServingRegistry,
     metrics: Metrics,
     clock: BrokerClock,
 ) -> Versions:
     """The service that holds this worker's versions; loads the first version of each model. Raises Refused."""
-    first = [catalog.first(model, active.get(model)) for model in catalog.versioned]
-    opened = [each for each in first if each is not None]
     return Versions(
         worker,
         catalog.versioned,
-        opened,
+        [catalog.first(model, active.get(model)) for model in catalog.versioned],
         catalog.open_version,
-        runner,
+        app.runner,
         registry,
+        app.unserved,
         metrics,
         time.monotonic,
         clock.earliest,

@@ -23,6 +23,7 @@ from failsoft.schemas.config.refusal import Refused
 from failsoft.workers.execution.runner import Runs
 from failsoft.workers.identity import own_folder
 from failsoft.workers.scoring.plan import Served
+from failsoft.workers.serving.unserved import NoVersion
 from failsoft.workers.settings import Settings
 from failsoft.workers.telemetry.logs import FewLines
 
@@ -121,21 +122,34 @@ def first(
     wrap: Wrap = lambda session: session,
     within: Limits | None = None,
     on_death: OnDeath = lambda key, why: None,
-) -> Opened | None:
-    """The first candidate that can serve; each one that cannot is logged and skipped. Raises Refused if none can serve
-    and a mistake in a file is a reason. None if none can serve for other reasons.
+) -> Opened | NoVersion:
+    """The first candidate that can serve, or why none can; each one that cannot is logged and skipped. Raises Refused
+    if none can serve and a mistake in a file is a reason.
     """
     mistake: Refused | None = None
+    reasons: list[str] = []
     for version in candidates(repository, card.name, active):
         try:
             return open_version(repository, card, version, wrap, within, on_death)
         except (Refused, Unloadable, UnknownModel) as e:
             mistake = e if isinstance(e, Refused) else mistake
+            reasons.append(str(e))
             log.error("a version cannot serve, trying the one before", model=card.name, version=version, why=str(e))
     if mistake is not None:
         raise mistake
-    log.error("no version of a model can serve: it will not answer", model=card.name)
-    return None
+    none = NoVersion(card.name, tuple(reasons) or _incomplete(repository, card.name))
+    log.error("no version of a model can serve: it will not answer", model=card.name, why=list(none.reasons))
+    return none
+
+
+def _incomplete(repository: Repository, model: str) -> tuple[str, ...]:
+    """Why a model has no complete version, and what to do."""
+    example = repository.root / model / "1" / "model.onnx"
+    try:
+        found = [f"{model}@{version}: {why}" for version, why in repository.incomplete(model).items()]
+    except (OSError, Refused) as e:
+        found = [str(e)]
+    return (*found, f"it has no complete version: copy a model to {example}")
 
 
 def prove(repository: Repository, card: ModelCard, version: int, within: Limits | None = None) -> str | None:

@@ -23,6 +23,7 @@ from failsoft.workers.execution.runner import Runner
 from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.serving.loader import Opened
 from failsoft.workers.serving.registry import ServingRegistry
+from failsoft.workers.serving.unserved import NoVersion, Unserved
 from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.versions")
@@ -34,9 +35,9 @@ copied to this machine."""
 CHECK_EVERY = 0.5
 """Seconds between two checks whether a version is to be tried again."""
 
-Open = Callable[[str, int | None], Opened | None]
+Open = Callable[[str, int | None], Opened | NoVersion]
 """Vets, loads and warms a version of a model; blocks. The version is the one given, or with None the first that can
-serve. Returns None if no version can serve. Raises Refused, UnknownModel or Unloadable."""
+serve. Raises Refused, UnknownModel or Unloadable."""
 
 
 @dataclass(slots=True)
@@ -83,31 +84,36 @@ class Versions(Service):  # type: ignore[misc]
     """Switches each model to the version that the fleet wants, one switch at a time for a model.
 
     A vetting may take a minute, so no model waits for another's. A new version starts to serve between two batches; the
-    version before is unloaded when its last call has returned. ``on_news`` is called when the fleet should get a
-    heartbeat at once. ``clock`` is monotonic seconds, ``wall`` epoch seconds.
+    version before is unloaded when its last call has returned. ``first`` has for each model the version that serves
+    from the start, or why there is none. ``on_news`` is called when the fleet should get a heartbeat at once. ``clock``
+    is monotonic seconds, ``wall`` epoch seconds.
     """
 
     def __init__(
         self,
         worker: str,
         cards: Mapping[str, ModelCard],
-        opened: Iterable[Opened],
+        first: Iterable[Opened | NoVersion],
         open: Open,
         runner: Runner,
         registry: ServingRegistry,
+        unserved: Unserved,
         metrics: Metrics,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         super().__init__()
         self._worker, self._cards, self._open = worker, cards, open
-        self._runner, self._registry, self._metrics = runner, registry, metrics
+        self._runner, self._registry, self._unserved, self._metrics = runner, registry, unserved, metrics
         self._clock, self._wall = clock, wall
         self._models = {model: _ServedModel() for model in cards}
         self._loaded: dict[str, _LoadedVersion] = {}
         self.on_news: Callable[[], None] = lambda: None
-        for each in opened:
-            self._serve(each)
+        for each in first:
+            if isinstance(each, Opened):
+                self._serve(each)
+            else:
+                unserved.lacks(each)
 
     def on_result(self, call: Call, result: CallResult) -> None:
         """Adds the result of a call to its version's health."""
@@ -161,6 +167,7 @@ class Versions(Service):  # type: ignore[misc]
     async def _follow(self, name: str, model: _ServedModel) -> None:
         while not self.should_stop:
             model.changed.clear()
+            self._unserved.remind(name)
             if self._needs_switch(name, model) and self._clock() >= model.try_at:
                 await self._switch(name, model)
             with suppress(TimeoutError):
@@ -178,20 +185,19 @@ class Versions(Service):  # type: ignore[misc]
 
     async def _switch(self, name: str, model: _ServedModel) -> None:
         before, wanted = self._registry.serving(name), model.wanted
+        opened: Opened | NoVersion
         try:
             # On a thread, because it takes a second or more and batches go on.
             opened = await asyncio.to_thread(self._open, name, wanted)
         except (Refused, UnknownModel, Unloadable) as e:
-            opened, why = None, str(e)
-        else:
-            why = f"no version of {name} can serve"
-        if model.wanted != wanted and (opened is None or opened.served.version != model.wanted):
+            opened = NoVersion(name, (str(e),))
+        if model.wanted != wanted and (isinstance(opened, NoVersion) or opened.served.version != model.wanted):
             # The fleet has changed the wanted version during the load. The result for the old one no longer counts.
-            if opened is not None:
+            if isinstance(opened, Opened):
                 await asyncio.to_thread(opened.close)
             return
-        if opened is None:
-            self._failed(name, model, why)
+        if isinstance(opened, NoVersion):
+            self._failed(name, model, opened)
             return
         model.problem, model.tries = None, 0
         self._serve(opened)
@@ -200,16 +206,19 @@ class Versions(Service):  # type: ignore[misc]
         if before is not None:
             await self._unload(before.key)
 
-    def _failed(self, name: str, model: _ServedModel, why: str) -> None:
-        wait = doubled(*RETRY_WAIT, model.tries)
+    def _failed(self, name: str, model: _ServedModel, none: NoVersion) -> None:
+        wait, why = doubled(*RETRY_WAIT, model.tries), "; ".join(none.reasons)
         model.problem, model.tries, model.try_at = why[:2_000], model.tries + 1, self._clock() + wait
         log.error("the version that the fleet wants cannot serve here", model=name, version=model.wanted, why=why)
+        if self._registry.serving(name) is None:
+            self._unserved.lacks(none)
         self.on_news()
 
     def _serve(self, opened: Opened) -> None:
         self._loaded[opened.served.key] = _LoadedVersion(opened)
         self._runner.add(opened.served.key, opened.session)
         self._registry.serve(opened.served, self._cards[opened.served.model])
+        self._unserved.serves(opened.served.model)
         self._metrics.inform(
             "failsoft_model_info",
             model=opened.served.model,

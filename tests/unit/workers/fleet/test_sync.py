@@ -69,7 +69,7 @@ class Desk:
             alerts="loans.alerts",
             registry=self.registry,
             versions=Versions(
-                "w", {}, [], lambda model, version: None, cast(Any, None), self.registry, metrics, float, float
+                "w", {}, [], cast(Any, None), cast(Any, None), self.registry, cast(Any, None), metrics, float, float
             ),
             metrics=metrics,
             lacks=self.lacks,

@@ -85,9 +85,10 @@ async def test_a_row_that_one_member_cannot_answer_gets_the_other_members_answer
     pipeline = settings.load(tmp_path / "pipeline.toml", {})
     models = Repository(Path(pipeline.models.repository))
     cards = load_cards(pipeline, models)
-    opened = [loader.first(models, card, None) for card in cards.values() if card.ensemble is None]
+    first = [loader.first(models, card, None) for card in cards.values() if card.ensemble is None]
+    opened = [each for each in first if isinstance(each, loader.Opened)]
     runner = Runner(
-        {each.served.key: each.session for each in opened if each},
+        {each.served.key: each.session for each in opened},
         2,
         Metrics(CollectorRegistry()),
         time.monotonic,
@@ -95,7 +96,7 @@ async def test_a_row_that_one_member_cannot_answer_gets_the_other_members_answer
     )
     rows: list[dict[str, Any]] = [{"row": 0}, {"row": 1}, {"row": 7}, {"row": 1, "x": None}, {"row": 7, "x": None}]
     records = [Rec(offset=i, value=body(f"e{i}", **({"x": 0.5} | row))) for i, row in enumerate(rows)]
-    registry = FakeBoard(versions={each.served.model: each.served.version for each in opened if each})
+    registry = FakeBoard(versions={each.served.model: each.served.version for each in opened})
     steps = score(records, make_plan(pipeline, cards, models), registry, None, NOW_MS, np.full(len(records), 0.5))
     try:
         call = next(steps)

@@ -18,6 +18,7 @@ from failsoft.models.vetting.verdict import Check, CheckResult, Vetting
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import identity, settings
 from failsoft.workers.serving import loader
+from failsoft.workers.serving.unserved import NoVersion
 from tests.versions import bomb, double, failed, put
 
 GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}
@@ -37,8 +38,8 @@ def _load(root: Path, active: int | None = None) -> tuple[int | None, list[Any]]
     with structlog.testing.capture_logs() as logs:
         opened = loader.first(repository, repository.card("m"), active)
     errors = [line for line in logs if line["log_level"] == "error"]
-    if opened is None:
-        return None, errors
+    if isinstance(opened, NoVersion):
+        return None, [*errors, {"event": str(opened)}]
     opened.close()
     return opened.served.version, errors
 
@@ -74,10 +75,22 @@ def test_a_half_copied_version_is_not_served(tmp_path: Path) -> None:
 
 
 def test_no_version_that_passes_is_logged(tmp_path: Path) -> None:
-    """The worker starts without the model, and fallbacks answer."""
+    """The worker starts without the model, and fallbacks answer. The result names each version and its reason."""
     put(tmp_path / "r", double(), [WRONG])
+    put(tmp_path / "r", b"no model", version=2)
     served, errors = _load(tmp_path / "r")
-    assert served is None and "it will not answer" in errors[-1]["event"]
+    assert served is None and "it will not answer" in errors[-2]["event"]
+    why = errors[-1]["event"]
+    assert why.startswith("no version of m can serve: m@2 did not pass its vetting: load: ") and "m@1 did not" in why
+
+
+def test_a_model_without_a_complete_version_says_where_to_copy_one(tmp_path: Path) -> None:
+    """Incomplete versions are named with what they lack."""
+    (put(tmp_path / "r", double()) / "model.onnx").unlink()
+    served, errors = _load(tmp_path / "r")
+    assert served is None
+    why = errors[-1]["event"]
+    assert "m@1: it has no model.onnx" in why and why.endswith(f"copy a model to {tmp_path}/r/m/1/model.onnx")
 
 
 def test_the_fleets_version_is_served_and_never_a_newer_one(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from failsoft.models.rollout.rollout import HEARTBEAT_EVERY
@@ -22,6 +23,7 @@ from failsoft.workers.scoring.plan import Call, Served
 from failsoft.workers.serving import version_switch as tested
 from failsoft.workers.serving.loader import Opened
 from failsoft.workers.serving.registry import ServingRegistry
+from failsoft.workers.serving.unserved import REMIND_EVERY, NoVersion, Unserved
 from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.telemetry.metrics import Metrics
 from tests.kafka import eventually
@@ -53,24 +55,26 @@ class Loaded:
 class Desk:
     """A worker that serves version 1, and a repository in which the test decides what loads."""
 
-    def __init__(self) -> None:
+    def __init__(self, none: NoVersion | None = None) -> None:
         self.now = 100.0
         self.collector = CollectorRegistry()
         metrics = Metrics(self.collector)
         self.loaded: dict[int, Loaded] = {}
-        self.broken: set[int] = set()
+        self.broken: set[int | None] = set()
         self.asked: list[int | None] = []
         self.slow: dict[int | None, asyncio.Event] = {}
         self.moves = 0
         self.runner = Runner({}, 4, metrics, lambda: self.now, pytest.fail)
         self.registry = ServingRegistry("w", metrics, lambda: self.now, lambda: 1e9 + self.now, lambda: 0.5)
+        self.unserved = Unserved(["m"], 1, lambda: self.now)
         self.versions = Versions(
             "w",
             {"m": CARD, "n": card("n")},
-            [self.make(1), self.make(1, "n")],
+            [none or self.make(1), self.make(1, "n")],
             self.open,
             self.runner,
             self.registry,
+            self.unserved,
             metrics,
             lambda: self.now,
             lambda: 1e9 + self.now,
@@ -82,7 +86,7 @@ class Desk:
             self.loaded[version] = loaded
         return Opened(Served(model, version, {}), loaded, f"sha-{version}", loaded.close)
 
-    def open(self, model: str, version: int | None) -> Opened | None:
+    def open(self, model: str, version: int | None) -> Opened | NoVersion:
         self.asked.append(version)
         if version in self.slow:
             asyncio.run_coroutine_threadsafe(self.slow[version].wait(), self._loop).result(20)
@@ -121,10 +125,17 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+def none() -> NoVersion | None:
+    """Why there is no version at the start. A test may parametrize it; None: version 1 serves."""
+    return None
+
+
+@pytest.fixture
+async def desk(monkeypatch: pytest.MonkeyPatch, none: NoVersion | None) -> AsyncIterator[Desk]:
     """Runs, and checks for retries often."""
     monkeypatch.setattr(tested, "CHECK_EVERY", 0.01)
-    desk = Desk()
+    desk = Desk(none)
+    desk.broken |= {None} if none else set()
     desk._loop = asyncio.get_running_loop()  # type: ignore[attr-defined]
     await desk.versions.start()
     yield desk
@@ -285,20 +296,32 @@ async def test_a_new_versions_breaker_obeys_the_fleets_row(desk: Desk) -> None:
     assert desk.registry.admit("m@2", 5).granted == 0
 
 
-def test_a_worker_without_a_version_serves_one_that_appears() -> None:
+@pytest.mark.parametrize("none", [NoVersion("m", ("m@1: half copied",))])
+async def test_a_worker_without_a_version_serves_one_that_appears(none: NoVersion, desk: Desk) -> None:
     """If no version could be loaded at the start, one that is copied in later is served without a restart."""
+    await eventually(lambda: desk.sent() == [(None, "m@None: broken")], 20, "the first try to fail")
+    desk.broken.clear()
+    desk.now += 1
+    await eventually(lambda: desk.serves == 7, 20, "a version to serve")
+    assert set(desk.asked) == {None} and desk.unserved.not_ready() is None
 
-    async def main() -> Any:
-        desk = Desk()
-        desk._loop = asyncio.get_running_loop()  # type: ignore[attr-defined]
-        await desk.versions._unload("m@1")
-        del desk.registry._serving["m"]
-        await desk.versions.start()
-        await eventually(lambda: desk.serves == 7, 20, "a version to serve")
-        await desk.versions.stop()
-        return desk.asked
 
-    assert asyncio.run(main()) == [None]
+@pytest.mark.parametrize("none", [NoVersion("m", ("m@1: half copied",))])
+async def test_a_worker_without_a_version_says_so_every_minute(none: NoVersion, desk: Desk) -> None:
+    """The log and /readyz give the reasons of the last try."""
+    with structlog.testing.capture_logs() as logs:
+
+        def reminders() -> list[Any]:
+            return [line["why"] for line in logs if line["event"] == "no version of a model can serve"]
+
+        desk.broken.add(2)
+        desk.wants(2)
+        await eventually(lambda: desk.sent() == [(None, "m@2: broken")], 20, "the problem to be reported")
+        for minute in (1, 2):
+            desk.now += REMIND_EVERY
+            await eventually(lambda minute=minute: len(reminders()) == minute, 20, "the line of this minute")  # type: ignore[misc]
+    assert reminders() == [["m@2: broken"]] * 2
+    assert desk.unserved.not_ready() == "no version of m can serve: m@2: broken"
 
 
 async def test_the_gauge_of_workers_per_version_returns_to_zero(desk: Desk) -> None:
