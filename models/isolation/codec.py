@@ -107,8 +107,9 @@ def _column(spec: Spec, rest: Iterator[Bytes], n: int) -> Column:
 def _elements(spec: Spec, rest: Iterator[Bytes], n: int) -> Column:
     """``n`` elements of a feature, in one dimension."""
     if _is_text(spec):
+        texts = _strings(next(rest), next(rest), n)
         words = np.empty(n, object)
-        words[:] = _strings(next(rest), next(rest), n)
+        words[:] = texts
         return words
     elements: Column = next(rest).view(element_type(spec))
     if len(elements) != n:

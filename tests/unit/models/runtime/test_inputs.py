@@ -217,6 +217,14 @@ def test_inputs_that_share_a_length() -> None:
     assert {name: each.shape[1] for name, each in made.items()} == {"ids": 3, "types": 3, "tags": 1}
 
 
+def test_joined_columns_are_padded_together() -> None:
+    """Calls that share a run get the longest row of all of them, as one batch would."""
+    given = specs(tensor("ids", "int64", [-1]), tensor("v", "float32", [1]))
+    parts = [batch(given, ids=[row], v=[[1.0]]) for row in ([1], [], [2, 3])]
+    made = feeds([x(["N", "seq"], "int64", "ids"), x(["N", 1], name="v")], given).make(Columns.concat(parts))
+    assert made["ids"].tolist() == [[1, 0], [0, 0], [2, 3]] and made["v"].shape == (3, 1)
+
+
 def test_a_length_that_the_model_fixes() -> None:
     """Every batch is padded to the length of the input, or of the mask."""
     feature = tensor("ids", "int64", [-1], max_length=4, mask="mask")

@@ -40,6 +40,7 @@ def _load(root: Path, active: int | None = None) -> tuple[int | None, list[Any]]
     if opened is None:
         return None, errors
     opened.close()
+    assert opened.served.dtypes == {"x": "float32"}  # what `impute` is handed in a worker
     return opened.served.version, errors
 
 
