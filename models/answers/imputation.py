@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from failsoft.models.catalog.fields import Method
 from failsoft.models.catalog.statistics import Statistic, fill
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
+from failsoft.schemas.features.ranges import within
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,19 @@ class Imputed:
     invalid: dict[int, Failure]
 
 
-def impute(columns: Columns, card: ModelCard, statistics: Mapping[str, Statistic]) -> Imputed:
+def impute(
+    columns: Columns,
+    card: ModelCard,
+    statistics: Mapping[str, Statistic],
+    dtypes: Mapping[str, str] = MappingProxyType({}),
+) -> Imputed:
     """Fills every unusable cell for which the card has ``impute``. Does not change ``columns`` itself.
 
+    ``dtypes`` are those of the version: a number that it cannot hold is unusable too. Without them, none is checked.
     A batch without missing values costs no work a row. Raises LookupError if neither the card nor ``statistics`` has
     the statistic to impute with; the repository refuses such a version before any event is read.
     """
+    columns = within(columns, dtypes)
     if not columns.unusable:
         return Imputed(columns, {}, {})
     filled = _copy_of_unusable(columns)

@@ -6,6 +6,7 @@ JSON. Nothing is pickled: a process that has run foreign code is not trusted, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from failsoft.models.runtime.element_types import ELEMENT_TYPES, element_type
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features.columns import Columns
-from failsoft.schemas.features.spec import FeatureType, Spec
+from failsoft.schemas.features.columns import Column, Columns
+from failsoft.schemas.features.spec import Spec
 from failsoft.schemas.prediction import Floats, Label, Predictions
 
 JsonObject = dict[str, Any]
@@ -26,8 +28,12 @@ Block = NDArray[Any] | bytes
 Bytes = NDArray[np.uint8]
 """A received block: a view of shared memory. Copy it to keep it."""
 
-_DTYPES: dict[FeatureType, Any] = {FeatureType.FLOAT: np.float64, FeatureType.INT: np.int64, FeatureType.BOOL: np.bool_}
 _FLOATS = {"float32": np.float32, "float64": np.float64}
+
+_NUMBERS = frozenset(dtype.name for dtype in ELEMENT_TYPES.values() if dtype.kind in "iuf")
+
+LARGEST_ROW = 1 << 32
+"""Largest number of elements that a row may claim. Sums of such numbers stay far below the limit of int64."""
 
 
 class Damaged(ValueError):
@@ -35,7 +41,11 @@ class Damaged(ValueError):
 
 
 def send_columns(columns: Columns) -> tuple[JsonObject, list[Block]]:
-    """Encodes a batch for the model: one block for a matrix or a column of numbers, two (lengths, text) for strings."""
+    """Encodes a batch for the model.
+
+    A matrix is one block, and so is a column of numbers; of tensors, too. Strings are two blocks: lengths and text.
+    A tensor whose length differs by row has one block more before these: the lengths of the rows.
+    """
     about: JsonObject = {"rows": columns.size, "matrix": columns.matrix is not None}
     if columns.why:
         about["why"] = [[i, name, why] for (i, name), why in columns.why.items()]
@@ -44,33 +54,83 @@ def send_columns(columns: Columns) -> tuple[JsonObject, list[Block]]:
     blocks: list[Block] = []
     for spec in columns.specs:
         column = columns.values[spec.name]
-        if spec.type is FeatureType.STRING:
-            blocks += _text(column.tolist())
+        if _is_ragged(spec):
+            assert spec.tensor is not None
+            axis = spec.tensor.shape.index(-1)
+            blocks.append(np.fromiter((row.shape[axis] for row in column), np.int64, columns.size))
+            column = np.concatenate([np.empty(0, element_type(spec)), *(row.ravel() for row in column)])
+        if _is_text(spec):
+            blocks += _text(column.ravel().tolist())
         else:
             blocks.append(np.ascontiguousarray(column))
     return about, blocks
 
 
 def columns(about: Mapping[str, Any], blocks: Sequence[Bytes], specs: tuple[Spec, ...]) -> Columns:
-    """Decodes a batch. Its arrays are views of ``blocks``."""
-    n = int(about["rows"])
-    made = Columns(specs, n, {})
-    if about["matrix"]:
-        made.matrix = blocks[0].view(np.float64).reshape(n, len(specs))
-        made.values = {spec.name: made.matrix[:, j] for j, spec in enumerate(specs)}
-    else:
-        rest = iter(blocks)
-        for spec in specs:
-            if spec.type is FeatureType.STRING:
-                column = np.empty(n, dtype=object)
-                column[:] = _strings(next(rest), next(rest), n)
-            else:
-                column = next(rest).view(_DTYPES[spec.type])
-            made.values[spec.name] = column
-    for i, name, why in about.get("why", ()):
-        made.unusable.setdefault(name, np.zeros(n, np.bool_))[i] = True
-        made.why[i, name] = why
+    """Decodes a batch. Its arrays are views of ``blocks``. Raises Damaged if these are not a batch of ``specs``."""
+    try:
+        n = int(about["rows"])
+        made = Columns(specs, n, {})
+        if about["matrix"]:
+            made.matrix = blocks[0].view(np.float64).reshape(n, len(specs))
+            made.values = {spec.name: made.matrix[:, j] for j, spec in enumerate(specs)}
+        else:
+            rest = iter(blocks)
+            made.values = {spec.name: _column(spec, rest, n) for spec in specs}
+        for i, name, why in about.get("why", ()):
+            made.unusable.setdefault(name, np.zeros(n, np.bool_))[_row(i, n)] = True
+            made.why[i, name] = why
+    except Damaged:
+        raise
+    except (IndexError, KeyError, OverflowError, TypeError, ValueError, StopIteration) as error:
+        raise Damaged(f"a batch that cannot be decoded ({type(error).__name__}: {error})") from None
     return made
+
+
+def _column(spec: Spec, rest: Iterator[Bytes], n: int) -> Column:
+    if spec.tensor is None:
+        return _elements(spec, rest, n)
+    if not _is_ragged(spec):
+        return _elements(spec, rest, n * math.prod(spec.tensor.shape)).reshape(n, *spec.tensor.shape)
+    lengths = next(rest).view(np.int64)
+    row_size = -math.prod(spec.tensor.shape)  # of one element along the dimension -1
+    if len(lengths) != n or (lengths < 0).any() or (lengths > LARGEST_ROW // row_size).any():
+        raise Damaged(f"{len(lengths)} lengths for {n} rows of {spec.name!r}")
+    ends = (np.cumsum(lengths) * row_size).tolist()
+    elements = _elements(spec, rest, ends[-1] if ends else 0)
+    column = np.empty(n, object)
+    for i, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        column[i] = elements[begin:end].reshape(spec.tensor.shape)
+    return column
+
+
+def _elements(spec: Spec, rest: Iterator[Bytes], n: int) -> Column:
+    """``n`` elements of a feature, in one dimension."""
+    if _is_text(spec):
+        texts = _strings(next(rest), next(rest), n)
+        words = np.empty(n, object)
+        words[:] = texts
+        return words
+    elements: Column = next(rest).view(element_type(spec))
+    if len(elements) != n:
+        raise Damaged(f"{len(elements)} elements of {spec.name!r} instead of {n}")
+    return elements
+
+
+def _is_ragged(spec: Spec) -> bool:
+    return spec.tensor is not None and -1 in spec.tensor.shape
+
+
+def _is_text(spec: Spec) -> bool:
+    return element_type(spec).kind == "O"
+
+
+def dtypes(message: Mapping[str, Any]) -> dict[str, str]:
+    """The ``dtypes`` of the session that a forkserver has loaded. Raises Damaged for types that no input has."""
+    given = message.get("dtypes")
+    if not isinstance(given, dict) or not all(type(name) is str and name in _NUMBERS for name in given.values()):
+        raise Damaged("a loaded model without the types of its inputs")
+    return given
 
 
 def send_answer(answer: ModelOutput | Failure) -> tuple[JsonObject, list[Block]]:

@@ -68,7 +68,7 @@ def main() -> int:
         return 1
     gc.collect()
     gc.freeze()  # the collector does not write to frozen objects, so their memory stays shared between the replicas
-    control.send({"loaded": os.getpid()})
+    control.send({"loaded": os.getpid(), "dtypes": dict(session.dtypes)})
     with contextlib.suppress(ChannelClosed):
         _Forkserver(control, session).run()
     return 0

@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Artifact
@@ -66,15 +66,19 @@ class Isolated:
         self.model = artifact.model
         self.version = artifact.version
         self.sha256 = artifact.sha256
+        self.dtypes: Mapping[str, str] = {}
         self._specs = card.specs
         self._clock = clock
         section = card.model
         self._replicas = Replicas(_order(artifact, card), section.replicas, section.memory, on_death, clock, draw)
 
     def warm(self) -> None:
-        """Waits until a process has loaded and warmed the model. Raises Unloadable; no process is left running then."""
+        """Waits until a process has loaded and warmed the model; from then on ``dtypes`` are those of its session.
+
+        Raises Unloadable; no process is left running then.
+        """
         try:
-            self._replicas.wait_loaded()
+            self.dtypes = self._replicas.wait_loaded()
         except BaseException:
             self._replicas.close(0)
             raise
@@ -182,9 +186,16 @@ class _Stop:
                 replica.end_call(number)
 
 
+_OF_SESSION = {
+    *("name", "type", "categories", "unseen"),
+    *("input", "dtype", "shape", "max_length", "truncate", "pad", "mask"),
+}
+"""The keys of a feature that a Session reads. How a missing one is imputed is the worker's part."""
+
+
 def _order(artifact: Artifact, card: ModelCard) -> JsonObject:
     """The message that tells the forkserver what to load. Of the card it has only what a Session reads."""
-    features = [f.model_dump(mode="json", include={"name", "type", "categories", "unseen"}) for f in card.features]
+    features = [f.model_dump(mode="json", include=_OF_SESSION, exclude_unset=True) for f in card.features]
     return {
         "model": artifact.model,
         "version": artifact.version,

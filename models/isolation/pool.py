@@ -6,7 +6,7 @@ supervisor.py starts and ends the processes on its own thread.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from failsoft.models.isolation.codec import JsonObject
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica, Shared
@@ -42,13 +42,17 @@ class Replicas:
         self._supervisor = ReplicaSupervisor(self._shared, order, count, memory, on_death, clock, draw)
         self._supervisor.start()
 
-    def wait_loaded(self) -> None:
-        """Waits until the model is loaded and warmed. Raises Unloadable with the process's error or how it ended."""
+    def wait_loaded(self) -> Mapping[str, str]:
+        """Waits until the model is loaded and warmed, and returns the ``dtypes`` of its session.
+
+        Raises Unloadable with the process's error or how it ended.
+        """
         shared = self._shared
         with shared.changed:
             shared.changed.wait_for(lambda: shared.ever_loaded or shared.refused is not None or shared.closed)
             if shared.refused is not None:
                 raise Unloadable(shared.refused)
+            return shared.dtypes
 
     def take(self, cancel: Cancel | None) -> Replica | Failure:
         """A process for one call, until ``give_back``. UNAVAILABLE if no process comes up or becomes free in time."""

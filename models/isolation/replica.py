@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from failsoft.models.isolation.backoff import Restarts
@@ -88,6 +88,7 @@ class Shared:
         last: how the last process ended, as a sentence.
         control: the forkserver's socket, None without a forkserver.
         ever_loaded: the model has been loaded at least once.
+        dtypes: the type that the model computes a feature in, by feature; empty until the model is loaded.
         refused: why the model could not be loaded the first time, None if it could.
         closed: no call gets a replica any more.
         ending: the supervisor ends all processes.
@@ -101,6 +102,7 @@ class Shared:
     last: str = "its process has not started yet"
     control: Channel | None = None
     ever_loaded: bool = False
+    dtypes: Mapping[str, str] = field(default_factory=dict)
     refused: str | None = None
     closed: bool = False
     ending: bool = False

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import Damaged, JsonObject
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica, Shared
 from failsoft.models.isolation.transport import Channel, ChannelClosed, Segment
@@ -202,7 +203,9 @@ class ReplicaSupervisor:
     def _handle(self, message: JsonObject) -> None:
         shared = self._shared
         if "loaded" in message:
+            dtypes = codec.dtypes(message)
             with shared.changed:
+                shared.dtypes = dtypes
                 self._loaded = shared.ever_loaded = True
                 shared.changed.notify_all()
         elif "unloadable" in message:

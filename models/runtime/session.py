@@ -23,8 +23,8 @@ from failsoft.models.runtime.memory import out_of_memory
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.signature import Port
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features.columns import Columns
-from failsoft.schemas.features.spec import FeatureType, Spec
+from failsoft.schemas.features.columns import Column, Columns
+from failsoft.schemas.features.spec import DType, FeatureType, Spec, TensorSpec
 
 __all__ = ["Cancel", "ModelOutput", "Session", "Unloadable", "ports"]
 
@@ -38,6 +38,8 @@ _ERRORS: tuple[type[Exception], ...] = (
 )
 # Characters kept of a message. Headers hold 500 bytes, and ONNX Runtime's messages begin with the important part.
 _LONGEST_MESSAGE = 300
+# Elements of a made-up row whose length differs by row.
+_MADE_UP_LENGTH = 16
 # The first run allocates memory. One row and a small batch take the two code paths of live traffic.
 _WARM_SIZES = (1, 64)
 
@@ -84,7 +86,11 @@ class Cancel:
 
 
 class Session:
-    """One loaded version of a model. ``run`` may be called from several threads at once."""
+    """One loaded version of a model. ``run`` may be called from several threads at once.
+
+    ``dtypes`` is the numpy name of the type that the model computes a feature in, by feature. Its numbers have to fit:
+    ``impute`` takes care of those that do not.
+    """
 
     def __init__(self, artifact: Artifact, card: ModelCard, warns: bool = False) -> None:
         """Loads the version. Raises Unloadable. The bytes loaded are the bytes whose sha256 was compared.
@@ -115,6 +121,7 @@ class Session:
             self._answers = outputs.answers(session.get_outputs(), card)
         except signature.Mismatch as error:
             raise Unloadable(f"{self.key}: {error}") from error
+        self.dtypes = self._feeds.dtypes
         self._session: ort.InferenceSession | None = session
 
     def warm(self) -> None:
@@ -142,7 +149,7 @@ class Session:
         session = self._session
         if session is None:
             return Failure(Kind.UNAVAILABLE, f"{self.key} is unloaded")
-        unfit = self._feeds.unfit(columns)
+        invalid = inputs.invalid(columns)
         options = ort.RunOptions()  # new each time: after terminate, RunOptions fail every run at once
         if cancel is not None and not cancel.begin(options):
             return self._late()
@@ -158,8 +165,8 @@ class Session:
         if cancel is not None and cancel.expired:
             return self._late()
         outcome = self._answers.read(tensors, columns.size)
-        if unfit and isinstance(outcome, ModelOutput):
-            outcome.bad.update(unfit)
+        if invalid and isinstance(outcome, ModelOutput):
+            outcome.bad.update(invalid)
         return outcome
 
     def close(self) -> None:
@@ -222,7 +229,24 @@ def _made_up(specs: tuple[Spec, ...], n: int) -> Columns:
                 values[spec.name] = np.zeros(n, np.bool_)
             case FeatureType.STRING:
                 values[spec.name] = np.full(n, min(spec.categories or {""}), dtype=object)
+            case FeatureType.TENSOR:
+                assert spec.tensor is not None, "a tensor has a shape"
+                values[spec.name] = _made_up_tensors(spec.tensor, n)
     return Columns(specs, n, values)
+
+
+def _made_up_tensors(tensor: TensorSpec, n: int) -> Column:
+    """``n`` tensors of zeros, false or "". Rows of variable length are short, but long enough for small kernels."""
+    length = min(_MADE_UP_LENGTH, tensor.max_length or 1)
+    shape = [length if k == -1 else k for k in tensor.shape]
+    words = tensor.dtype is DType.STRING
+    rows: Column = np.full((n, *shape), "", object) if words else np.zeros((n, *shape), tensor.dtype.value)
+    if -1 not in tensor.shape:
+        return rows
+    ragged = np.empty(n, object)
+    for i in range(n):
+        ragged[i] = rows[i]
+    return ragged
 
 
 def ports(path: Path) -> tuple[list[Port], list[Port]]:

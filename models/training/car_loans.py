@@ -115,7 +115,7 @@ def _check(repository: Repository, model: str, version: int, events: list[dict[s
     card, artifact = repository.card(model), repository.artifact(model, version)
     session = Session(artifact, card)
     session.warm()
-    outcome = session.run(impute(columns(events, card.specs), card, artifact.statistics).columns)
+    outcome = session.run(impute(columns(events, card.specs), card, artifact.statistics, session.dtypes).columns)
     if isinstance(outcome, Failure) or outcome.bad:
         raise SystemExit(f"{model}@{version} does not run: {outcome}")
     worst = float(np.abs(outcome.predictions.scores - expected).max())

@@ -65,7 +65,7 @@ def run_checks(artifact: Artifact, card: ModelCard, memory: str, clock: Callable
     except Refused as error:
         vectors, problem = None, str(error)
     yield "output"
-    sample, origin = _sample(artifact, card, vectors)
+    sample, origin = _sample(session, artifact, card, vectors)
     began = clock()
     answers = [session.run(sample.take(np.array([0])))]
     first = clock() - began
@@ -101,10 +101,12 @@ def _unloadable(error: Unloadable, memory: str) -> Iterator[Check]:
         yield Check("load", CheckResult.FAILED, str(error))
 
 
-def _sample(artifact: Artifact, card: ModelCard, vectors: Sequence[Golden] | None) -> tuple[Columns, str]:
+def _sample(
+    session: Session, artifact: Artifact, card: ModelCard, vectors: Sequence[Golden] | None
+) -> tuple[Columns, str]:
     """Up to SAMPLE valid rows, and their origin: "golden" for golden vectors, which are real rows, else "made-up"."""
     if vectors:
-        rows, invalid = golden.rows(vectors, card, artifact.statistics)
+        rows, invalid = golden.rows(vectors, card, artifact.statistics, session.dtypes)
         valid = [i for i in range(rows.size) if i not in invalid][:SAMPLE]
         if valid:
             return rows.take(np.array(valid, dtype=np.intp)), "golden"
@@ -186,7 +188,7 @@ def _golden(session: Session, artifact: Artifact, vectors: list[Golden] | None, 
     if vectors is None:
         message = f"no {golden.FILE}: this version's answers cannot be compared (docs/vetting.md: how to make the file)"
         return Check("golden", CheckResult.SKIPPED, message)
-    rows, invalid = golden.rows(vectors, session.card, artifact.statistics)
+    rows, invalid = golden.rows(vectors, session.card, artifact.statistics, session.dtypes)
     valid = [i for i in range(rows.size) if i not in invalid]
     answers: list[Prediction | Failure] = [invalid.get(i) or _UNASKED for i in range(rows.size)]
     for start in range(0, len(valid), BATCHES[-1]):

@@ -101,10 +101,10 @@ def _golden(path: Path, n: int, line: bytes) -> Golden:
 
 
 def rows(
-    vectors: Sequence[Golden], card: ModelCard, statistics: Mapping[str, Statistic]
+    vectors: Sequence[Golden], card: ModelCard, statistics: Mapping[str, Statistic], dtypes: Mapping[str, str]
 ) -> tuple[Columns, dict[int, Failure]]:
     """The vectors' features, imputed as in a worker, and the rows that stay invalid, by index."""
-    imputed = impute(columns([v.features for v in vectors], card.specs), card, statistics)
+    imputed = impute(columns([v.features for v in vectors], card.specs), card, statistics, dtypes)
     return imputed.columns, imputed.invalid
 
 

@@ -137,7 +137,7 @@ def vectors(data: bytes) -> bool:
             return False
         loaded = load_card(MODEL / "card.toml")
         statistics = Repository(MODEL.parent).artifact("repayment", 1).statistics
-        fed, invalid = golden.rows(found, loaded, statistics)
+        fed, invalid = golden.rows(found, loaded, statistics, {})
         assert fed.size == len(found) and set(invalid) <= set(range(len(found)))
         assert golden.mismatches(found, [vector.expected for vector in found]) == []
         return True

@@ -47,7 +47,7 @@ def prepare(raw: RawColumns, rows: list[int], card: ModelCard, served: Served) -
     Returns the rows that keep ``card``'s contract, and their columns in the same order; ``imputed`` and ``invalid`` are
     keyed by row of the batch.
     """
-    ready = impute(raw.of(rows, card.specs), card, served.statistics)
+    ready = impute(raw.of(rows, card.specs), card, served.statistics, served.dtypes)
     if not ready.invalid and not ready.imputed:
         return rows, ready
     imputed = {rows[i]: names for i, names in ready.imputed.items()}

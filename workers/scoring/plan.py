@@ -34,12 +34,14 @@ class Served:
         model: the model's name.
         version: the version's number.
         statistics: training statistics by feature, for imputation.
+        dtypes: the numpy name of the type that the version computes a feature in, by feature.
         key: the version, as ``model@version``.
     """
 
     model: str
     version: int
     statistics: Mapping[str, Statistic]
+    dtypes: Mapping[str, str] = field(default_factory=dict)
     key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ class Opened:
     """A loaded version, ready to serve.
 
     Attributes:
-        served: the version and its training statistics.
+        served: the version, with what its rows are prepared with.
         session: runs its batches.
         sha256: of its model.onnx (hex).
         close: frees its memory; call it when no run is under way.
@@ -72,7 +72,7 @@ def open_version(
         artifact = vetted(repository, vetting)
         session = _loading(artifact, card, on_death)
         session.warm()
-    served = Served(card.name, version, artifact.statistics)
+    served = Served(card.name, version, artifact.statistics, session.dtypes)
     return Opened(served, wrap(session), artifact.sha256, session.close)
 
 

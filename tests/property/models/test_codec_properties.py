@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from failsoft.models.isolation import codec
 from failsoft.models.isolation.codec import Damaged
 from failsoft.models.isolation.transport import Segment
+from failsoft.models.runtime.element_types import element_type
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.features.reading import columns
-from failsoft.schemas.features.spec import FeatureType, Spec
+from failsoft.schemas.features.spec import DType, FeatureType, Spec, TensorSpec
 from failsoft.schemas.prediction import Predictions
 
 SPECS = (
@@ -72,6 +73,101 @@ def test_a_matrix_arrives_as_a_matrix(rows: list[tuple[float, float]]) -> None:
     if rows:
         assert arrived.matrix is not None and np.shares_memory(arrived.matrix, arrived.values["b"])
     segment.close()
+
+
+TENSORS = tuple(
+    Spec(f"{dtype}{i}", FeatureType.TENSOR, tensor=TensorSpec(dtype, shape, 8 if -1 in shape else None))
+    for dtype in DType
+    for i, shape in enumerate([(2,), (1, 2, 2), (-1,), (2, -1), (-1, 3)])
+)
+
+
+@st.composite
+def tensor_columns(draw: st.DrawFn) -> Columns:
+    """A batch of tensors of a few types and shapes, with unusable cells, beside a column of strings."""
+    specs = (*draw(st.lists(st.sampled_from(TENSORS), min_size=1, max_size=4, unique=True)), SPECS[3])
+    n = draw(st.integers(0, 3))
+    made = Columns(specs, n, {"s": np.array(draw(st.lists(st.text("aé\ud800"), min_size=n, max_size=n)), object)})
+    for spec in specs[:-1]:
+        assert spec.tensor is not None
+        rows = [draw(rows_of(spec.tensor)) for _ in range(n)]
+        if -1 in spec.tensor.shape:
+            made.values[spec.name] = np.empty(n, object)
+            for i, row in enumerate(rows):
+                made.values[spec.name][i] = row
+        else:
+            empty = np.empty((0, *spec.tensor.shape), element_type(spec))
+            made.values[spec.name] = np.array(rows, element_type(spec)) if rows else empty
+        if n and draw(st.booleans()):
+            made.unusable[spec.name] = np.arange(n) == 0
+            made.why[0, spec.name] = "ragged: é"
+    return made
+
+
+@st.composite
+def rows_of(draw: st.DrawFn, tensor: TensorSpec) -> Any:
+    """One row's tensor: any words, or any bytes as numbers, infinities and NaN included."""
+    length = draw(st.integers(0, 3))
+    shape = [length if k == -1 else k for k in tensor.shape]
+    size = int(np.prod(shape))
+    if tensor.dtype is DType.STRING:
+        words = draw(st.lists(st.text("aé€😀\x00\n\ud800", max_size=3), min_size=size, max_size=size))
+        return np.array([*words, None], object)[:-1].reshape(shape)
+    dtype = np.dtype(tensor.dtype.value)
+    data = draw(st.binary(min_size=size * dtype.itemsize, max_size=size * dtype.itemsize))
+    if dtype.kind == "b":
+        return (np.frombuffer(data, np.uint8) % 2 == 1).reshape(shape)
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def bits(column: Any) -> list[Any]:
+    """Each row's type, shape and content, bit by bit: a NaN is not equal to itself."""
+    return [(r.dtype, r.shape, r.tolist() if r.dtype == object else r.tobytes()) for r in column]
+
+
+@given(tensor_columns())
+def test_tensors_arrive_as_they_were_sent(sent: Columns) -> None:
+    """Tensors of each type survive the transport bit by bit: fixed shapes, lengths that differ, empty ones, no rows."""
+    segment = Segment.create()
+    arrived = codec.columns(*crossed(segment, *codec.send_columns(sent)), sent.specs)
+    assert arrived.values["s"].tolist() == sent.values["s"].tolist() and arrived.why == sent.why
+    assert {k: v.tolist() for k, v in arrived.unusable.items()} == {k: v.tolist() for k, v in sent.unusable.items()}
+    for spec in sent.specs[:-1]:
+        there, here = arrived.values[spec.name], sent.values[spec.name]
+        assert (there.dtype, there.shape) == (here.dtype, here.shape) and bits(there) == bits(here)
+    segment.close()
+
+
+SIZES = st.lists(st.integers(-1, 4) | st.sampled_from([-(2**63), 2**31, 2**62, 2**63 - 1]), max_size=3)
+BLOCKS = st.lists(SIZES.map(lambda sizes: np.array(sizes, np.int64).tobytes()) | st.binary(max_size=24), max_size=6)
+BATCH = st.fixed_dictionaries(
+    {"rows": st.integers(-1, 3) | st.sampled_from([2**31, "2", None]), "matrix": st.booleans()},
+    optional={"why": st.lists(st.tuples(st.integers(-1, 3), st.just("s"), st.just("null")), max_size=2)},
+)
+
+
+@given(st.sampled_from(TENSORS), BATCH, BLOCKS)
+def test_a_damaged_batch_is_detected(spec: Spec, about: dict[str, Any], blocks: list[bytes]) -> None:
+    """Any blocks decode to a row of its shape for each event, or raise Damaged."""
+    try:
+        found = codec.columns(about, [np.frombuffer(b, np.uint8) for b in blocks], (spec, SPECS[3]))
+    except Damaged:
+        return
+    assert spec.tensor is not None
+    assert about["matrix"] or all(len(column) == found.size for column in found.values.values())
+    for row in found.values[spec.name] if not about["matrix"] else ():
+        assert all(k in (-1, n) for k, n in zip(spec.tensor.shape, row.shape, strict=True))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{}, {"dtypes": None}, {"dtypes": ["float32"]}, {"dtypes": {"a": 32}}, {"dtypes": {"a": "object"}}],
+)
+def test_types_that_no_input_has(message: dict[str, Any]) -> None:
+    """A loaded model's message names a type of numbers for each feature, or is damaged."""
+    assert codec.dtypes({"dtypes": {"a": "float16", "b": "int64"}}) == {"a": "float16", "b": "int64"}
+    with pytest.raises(Damaged):
+        codec.dtypes(message)
 
 
 LABELS: list[list[Any] | None] = [None, [1, 2], ["a", "é"], [1, "a"], [None, 3]]

@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 import pytest
 
+from failsoft.models.catalog.card import ModelCard
 from failsoft.models.isolation.isolated_session import Isolated
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.session import Cancel, Session, Unloadable
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.features.reading import columns
 from tests.isolated_models import Start, a_card, artifact, deadly, forkservers, hanging, processes, replicas, user_time
 from tests.kafka import wait_for
@@ -29,8 +31,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a model, loaded and warmed. At the end it is closed and no process may be left."""
     made: list[Isolated] = []
 
-    def one(model: onnx.ModelProto, on_death: Any = lambda death: None, **card: Any) -> Isolated:
-        made.append(Isolated(artifact(tmp_path, model), a_card(**card), on_death))
+    def one(
+        model: onnx.ModelProto, whole: ModelCard | None = None, on_death: Any = lambda death: None, **card: Any
+    ) -> Isolated:
+        made.append(Isolated(artifact(tmp_path, model), whole or a_card(**card), on_death))
         made[-1].warm()
         wait_for(lambda: len(replicas()) == made[-1].card.model.replicas, 60, "the replicas")
         return made[-1]
@@ -88,6 +92,37 @@ def test_answers_are_those_of_a_session(tmp_path: Path, start: Start, model: Any
         assert a.labels == b.labels
         for ours, expected in ((a.probabilities, b.probabilities), (a.confidences, b.confidences)):
             assert (ours is None) == (expected is None) and (ours is None or np.array_equal(ours, expected))
+
+
+def test_tensors_are_answered_as_by_a_session(tmp_path: Path, start: Start) -> None:
+    """Vectors, ids of variable length, their mask and a column of one input; the process tells the inputs' types."""
+    model = onnx_model(
+        [("ids", "int32", ["n", "s"]), ("mask", "float", ["n", "s"]), ("v", "float16", ["n", 3])],
+        [("y", "float", ["n", 1])],
+        node("Cast", ["ids"], ["i"], to=1),
+        node("Mul", ["i", "mask"], ["m"]),
+        node("Cast", ["v"], ["w"], to=1),
+        node("ReduceSum", ["m", "one"], ["a"], keepdims=1),
+        node("ReduceSum", ["w", "one"], ["b"], keepdims=1),
+        node("Add", ["a", "b"], ["y"]),
+        constants={"one": np.array([1])},
+    )
+    features = [
+        {"name": "n", "type": "int", "input": "v", "impute": 4},
+        {"name": "ids", "type": "tensor", "dtype": "int64", "shape": [-1], "max_length": 9, "pad": 7, "mask": "mask"},
+        {"name": "pair", "type": "tensor", "dtype": "float32", "shape": [2], "input": "v"},
+    ]
+    card = ModelCard.model_validate(
+        {"model": {"name": "m", "isolation": "process"}, "output": {"kind": "regression"}, "features": features}
+    )
+    ids = np.empty(3, object)
+    ids[:] = [np.array([1, 2, 3]), np.array([], np.int64), np.array([5])]
+    batch = Columns(card.specs, 3, {"n": np.arange(3), "ids": ids, "pair": np.full((3, 2), 0.25, np.float32)})
+    session, isolated = Session(artifact(tmp_path, model), card), start(model, card)
+    here, there = session.run(batch), isolated.run(batch)
+    assert isinstance(here, ModelOutput) and isinstance(there, ModelOutput)
+    assert there.predictions.scores.tolist() == here.predictions.scores.tolist() == [6.5, 1.5, 7.5]
+    assert dict(isolated.dtypes) == dict(session.dtypes) == {"n": "float16", "ids": "int32", "pair": "float16"}
 
 
 def test_a_run_that_raises_is_a_value_and_the_process_lives(start: Start) -> None:

@@ -134,9 +134,7 @@ def test_names_that_differ_fail(tmp_path: Path) -> None:
     """The message names the model's feature and the closest name in the card."""
     put(
         tmp_path,
-        onnx_model(
-            [("xx", "float", ["n"])], [Y], node("Unsqueeze", ["xx", "axis"], ["y"]), constants={"axis": np.array([1])}
-        ),
+        onnx_model([("xx", "float", ["n", 1]), ("b", "float", ["n", 1])], [Y], node("Add", ["xx", "b"], ["y"])),
     )
     vetting = examined(tmp_path)
     assert failed(vetting) == ["contract"]

@@ -170,7 +170,7 @@ def test_the_bad_version_passes_its_vetting_and_fails_on_every_application(tmp_p
     all_events = [applications.made(row, 1, flaw) for row in rows for flaw in (Flaw.NONE, Flaw.INCOMPLETE)]
     session = Session(artifact, card)
     events = columns([orjson.loads(a.value)["features"] for a in all_events], card.specs)
-    outcome = session.run(impute(events, card, artifact.statistics).columns)
+    outcome = session.run(impute(events, card, artifact.statistics, session.dtypes).columns)
     session.close()
     assert isinstance(outcome, ModelOutput)
     assert np.array_equal(sorted(outcome.bad), np.arange(len(all_events)))

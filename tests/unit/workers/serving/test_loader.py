@@ -41,6 +41,7 @@ def _load(root: Path, active: int | None = None) -> tuple[int | None, list[Any]]
     if isinstance(opened, NoVersion):
         return None, [*errors, {"event": str(opened)}]
     opened.close()
+    assert opened.served.dtypes == {"x": "float32"}  # what `impute` is handed in a worker
     return opened.served.version, errors
 
 

@@ -1,0 +1,85 @@
+"""Finds the numbers that are beyond the range of the model's input, and marks their cells as unusable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from failsoft.schemas.features.columns import Column, Columns, Mask, of_matrix
+from failsoft.schemas.features.spec import FeatureType, TensorSpec
+
+
+def within(columns: Columns, dtypes: Mapping[str, str]) -> Columns:
+    """The columns with each cell unusable whose number its model cannot hold.
+
+    ``dtypes`` names the numpy type of a feature's ONNX input, by feature; a feature that is not in it is not checked.
+    Returns ``columns`` itself if all numbers fit, and does not change it.
+    """
+    found = [(name, mask, dtype) for name, mask, dtype in _beyond(columns, dtypes) if mask.any()]
+    if not found:
+        return columns
+    if columns.matrix is not None:
+        made = of_matrix(columns.specs, columns.matrix.copy())
+    else:
+        bad = {name for name, _, _ in found}
+        values = {name: column.copy() if name in bad else column for name, column in columns.values.items()}
+        made = Columns(columns.specs, columns.size, values)
+    made.unusable, made.why, made.wide = dict(columns.unusable), dict(columns.why), dict(columns.wide)
+    tensors = {spec.name: spec.tensor for spec in columns.specs}
+    for name, mask, dtype in found:
+        made.unusable[name] = mask | made.unusable[name] if name in made.unusable else mask
+        made.wide.pop(name, None)
+        tensor, column = tensors[name], made.values[name]
+        why = f"{'beyond' if tensor is None else 'an element is beyond'} the range of {dtype}"
+        for i in np.flatnonzero(mask).tolist():
+            made.why[i, name] = why
+            column[i] = 0 if tensor is None or not _ragged(column) else _empty(tensor)
+    return made
+
+
+def _beyond(columns: Columns, dtypes: Mapping[str, str]) -> Iterator[tuple[str, Mask, str]]:
+    """The features that may have numbers beyond their dtype, and a mask of shape (rows,) of those that are."""
+    for name, mask in columns.wide.items():
+        if dtypes.get(name) == "float32":
+            yield name, mask, "float32"
+    for spec in columns.specs:
+        dtype = dtypes.get(spec.name)
+        if dtype is None or dtype in _HOLDS_ALL.get(spec.type, ()):
+            continue
+        column = columns.values[spec.name]
+        low, high = bounds(dtype)
+        if not _ragged(column):
+            outside: Mask = (column < low) | (column > high)
+            yield spec.name, np.asarray(outside.any(axis=tuple(range(1, outside.ndim)))), dtype
+        elif columns.size:
+            elements = np.concatenate([row.ravel() for row in column])
+            rows = np.repeat(np.arange(columns.size), [row.size for row in column])
+            mask = np.zeros(columns.size, np.bool_)
+            mask[rows[(elements < low) | (elements > high)]] = True
+            yield spec.name, mask, dtype
+
+
+_HOLDS_ALL: dict[FeatureType, frozenset[str]] = {
+    # A scalar float beyond float32 is in ``Columns.wide``: no need to look for it again.
+    FeatureType.FLOAT: frozenset({"float32", "float64"}),
+    FeatureType.INT: frozenset({"int64", "float32", "float64"}),
+}
+
+
+def bounds(dtype: str) -> tuple[int | float, int | float]:
+    """The least and the greatest finite number of a numpy type of numbers."""
+    if np.dtype(dtype).kind == "f":
+        greatest = float(np.finfo(dtype).max)
+        return -greatest, greatest
+    info = np.iinfo(dtype)
+    return int(info.min), int(info.max)
+
+
+def _empty(tensor: TensorSpec) -> Column:
+    return np.empty([max(n, 0) for n in tensor.shape], tensor.dtype.value)
+
+
+def _ragged(column: Column) -> bool:
+    """Whether the column has one array a row, of rows of different lengths."""
+    return bool(column.dtype == object)
