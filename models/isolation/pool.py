@@ -12,6 +12,7 @@ from failsoft.models.isolation.codec import JsonObject
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica, Shared
 from failsoft.models.isolation.supervisor import ReplicaSupervisor
 from failsoft.models.isolation.transport import ChannelClosed
+from failsoft.models.runtime.run_times import RunTimes
 from failsoft.models.runtime.session import Cancel, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 
@@ -42,13 +43,16 @@ class Replicas:
         self._supervisor = ReplicaSupervisor(self._shared, order, count, memory, on_death, clock, draw)
         self._supervisor.start()
 
-    def wait_loaded(self) -> None:
-        """Waits until the model is loaded and warmed. Raises Unloadable with the process's error or how it ended."""
+    def wait_loaded(self) -> RunTimes | None:
+        """Waits until the model is loaded and warmed. Returns how long its runs take, None if that is not known. Raises
+        Unloadable with the process's error or how it ended.
+        """
         shared = self._shared
         with shared.changed:
             shared.changed.wait_for(lambda: shared.ever_loaded or shared.refused is not None or shared.closed)
             if shared.refused is not None:
                 raise Unloadable(shared.refused)
+            return shared.times
 
     def take(self, cancel: Cancel | None) -> Replica | Failure:
         """A process for one call, until ``give_back``. UNAVAILABLE if no process comes up or becomes free in time."""

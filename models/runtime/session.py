@@ -9,6 +9,7 @@ import ctypes
 import gc
 import hashlib
 import threading
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from failsoft.models.catalog.repository import Artifact
 from failsoft.models.runtime import inputs, outputs, signature
 from failsoft.models.runtime.memory import out_of_memory
 from failsoft.models.runtime.outputs import ModelOutput
+from failsoft.models.runtime.run_times import RunTimes, measure
 from failsoft.models.runtime.signature import Port
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
@@ -38,8 +40,6 @@ _ERRORS: tuple[type[Exception], ...] = (
 )
 # Characters kept of a message. Headers hold 500 bytes, and ONNX Runtime's messages begin with the important part.
 _LONGEST_MESSAGE = 300
-# The first run allocates memory. One row and a small batch take the two code paths of live traffic.
-_WARM_SIZES = (1, 64)
 
 
 class Unloadable(Exception):
@@ -84,7 +84,11 @@ class Cancel:
 
 
 class Session:
-    """One loaded version of a model. ``run`` may be called from several threads at once."""
+    """One loaded version of a model. ``run`` may be called from several threads at once.
+
+    Attributes:
+        times: how long its runs take; None before ``warm``, and if made-up rows fail.
+    """
 
     def __init__(self, artifact: Artifact, card: ModelCard, warns: bool = False) -> None:
         """Loads the version. Raises Unloadable. The bytes loaded are the bytes whose sha256 was compared.
@@ -116,19 +120,30 @@ class Session:
         except signature.Mismatch as error:
             raise Unloadable(f"{self.key}: {error}") from error
         self._session: ort.InferenceSession | None = session
+        self.times: RunTimes | None = None
 
     def warm(self) -> None:
-        """Runs made-up batches, so that the first real batch is not slow.
+        """Runs made-up batches, so that the first real batch is not slow, and measures their ``times``. One row and a
+        small batch take the two code paths of live traffic.
 
         Raises Unloadable for an output of the wrong shape, and if memory runs out: the vetting may have had more memory
-        than the card's limit leaves. Other failures are ignored, because the rows are made up.
+        than the card's limit leaves. Other failures are ignored, because the rows are made up: then the times are not
+        known.
         """
-        for n in _WARM_SIZES:
-            outcome = self.run(_made_up(self._specs, n))
-            if isinstance(outcome, Failure) and outcome.kind is Kind.BAD_OUTPUT:
-                raise Unloadable(f"{self.key}: {outcome.message}: it does not fit the card's [output]")
-            if isinstance(outcome, Failure) and out_of_memory(outcome.message):
-                raise Unloadable(f"{self.key}: not enough memory for {n} made-up rows: {outcome.message}")
+        self.times = measure(self._run_made_up, self.card.model.max_batch)
+
+    def _run_made_up(self, n: int) -> float | None:
+        """Runs ``n`` made-up rows. Returns the seconds that it took, or None for a failure that is ignored."""
+        columns, began = _made_up(self._specs, n), time.perf_counter()
+        outcome = self.run(columns)
+        took = time.perf_counter() - began
+        if not isinstance(outcome, Failure):
+            return took
+        if outcome.kind is Kind.BAD_OUTPUT:
+            raise Unloadable(f"{self.key}: {outcome.message}: it does not fit the card's [output]")
+        if out_of_memory(outcome.message):
+            raise Unloadable(f"{self.key}: not enough memory for {n} made-up rows: {outcome.message}")
+        return None
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         """Runs a batch of the card's features; blocks. A Failure is that of the whole batch.
