@@ -13,6 +13,7 @@ import numpy as np
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.breaker import Admission
 from failsoft.models.catalog.card import ModelCard
+from failsoft.models.runtime.run_times import RunTimes
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.failure import Failure, Kind
@@ -155,7 +156,7 @@ def trio(
 @dataclass(slots=True)
 class FakeBoard:
     """A fake registry. It admits ``admits`` calls of a key at each request (all, if the key has no entry), and keeps
-    the requests and reports that it receives.
+    the requests and reports that it receives. ``times`` are those of the runs of a model.
     """
 
     versions: Mapping[str, int] = field(default_factory=lambda: {"m": 2, "lite": 1})
@@ -164,9 +165,10 @@ class FakeBoard:
     reports: list[tuple[str, int, Counts]] = field(default_factory=list)
     anywhere: bool = False
     released: list[tuple[str, int]] = field(default_factory=list)
+    times: Mapping[str, RunTimes] = field(default_factory=dict)
 
     def serving(self, model: str) -> Served | None:
-        return Served(model, self.versions[model], {}) if model in self.versions else None
+        return Served(model, self.versions[model], {}, self.times.get(model)) if model in self.versions else None
 
     def admit(self, key: str, n: int, ladder: int = 0) -> Admission:
         self.asked.append((key, n))

@@ -68,7 +68,14 @@ def main() -> int:
         return 1
     gc.collect()
     gc.freeze()  # the collector does not write to frozen objects, so their memory stays shared between the replicas
-    control.send({"loaded": os.getpid(), "dtypes": dict(session.dtypes)})
+    times = session.times
+    control.send(
+        {
+            "loaded": os.getpid(),
+            "dtypes": dict(session.dtypes),
+            "times": None if times is None else [times.run, times.row],
+        }
+    )
     with contextlib.suppress(ChannelClosed):
         _Forkserver(control, session).run()
     return 0

@@ -28,6 +28,7 @@ from failsoft.models.isolation.replica import TICK, Clock, Death, Replica
 from failsoft.models.isolation.transport import ChannelClosed
 from failsoft.models.runtime.memory import out_of_memory
 from failsoft.models.runtime.outputs import ModelOutput
+from failsoft.models.runtime.run_times import RunTimes
 from failsoft.models.runtime.session import Cancel, late
 from failsoft.schemas import wire
 from failsoft.schemas.config import size
@@ -49,7 +50,11 @@ def _nothing(death: Death) -> None:
 
 
 class Isolated:
-    """One version of a model, loaded in its own processes. ``run`` may be called from several threads at once."""
+    """One version of a model, loaded in its own processes. ``run`` may be called from several threads at once.
+
+    Attributes:
+        times: how long its runs take; None before ``warm``, and if made-up rows fail.
+    """
 
     def __init__(
         self,
@@ -69,16 +74,18 @@ class Isolated:
         self.dtypes: Mapping[str, str] = {}
         self._specs = card.specs
         self._clock = clock
+        self.times: RunTimes | None = None
         section = card.model
         self._replicas = Replicas(_order(artifact, card), section.replicas, section.memory, on_death, clock, draw)
 
     def warm(self) -> None:
-        """Waits until a process has loaded and warmed the model; from then on ``dtypes`` are those of its session.
+        """Waits until a process has loaded and warmed the model; from then on ``dtypes`` and ``times`` are those of its
+        session.
 
         Raises Unloadable; no process is left running then.
         """
         try:
-            self.dtypes = self._replicas.wait_loaded()
+            self.dtypes, self.times = self._replicas.wait_loaded()
         except BaseException:
             self._replicas.close(0)
             raise
@@ -203,7 +210,11 @@ def _order(artifact: Artifact, card: ModelCard) -> JsonObject:
         "sha256": artifact.sha256,
         "memory": card.model.memory,
         "card": {
-            "model": {"name": card.name, "deadline": f"{card.model.deadline * 1000:f}ms"},
+            "model": {
+                "name": card.name,
+                "deadline": f"{card.model.deadline * 1000:f}ms",
+                "max_batch": card.model.max_batch,
+            },
             "output": card.output.model_dump(mode="json"),
             "features": features,
         },

@@ -12,6 +12,7 @@ from failsoft.models.isolation.codec import JsonObject
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica, Shared
 from failsoft.models.isolation.supervisor import ReplicaSupervisor
 from failsoft.models.isolation.transport import ChannelClosed
+from failsoft.models.runtime.run_times import RunTimes
 from failsoft.models.runtime.session import Cancel, Unloadable
 from failsoft.schemas.failure import Failure, Kind
 
@@ -42,8 +43,8 @@ class Replicas:
         self._supervisor = ReplicaSupervisor(self._shared, order, count, memory, on_death, clock, draw)
         self._supervisor.start()
 
-    def wait_loaded(self) -> Mapping[str, str]:
-        """Waits until the model is loaded and warmed, and returns the ``dtypes`` of its session.
+    def wait_loaded(self) -> tuple[Mapping[str, str], RunTimes | None]:
+        """Waits until the model is loaded and warmed, and returns the ``dtypes`` and ``times`` of its session.
 
         Raises Unloadable with the process's error or how it ended.
         """
@@ -52,7 +53,7 @@ class Replicas:
             shared.changed.wait_for(lambda: shared.ever_loaded or shared.refused is not None or shared.closed)
             if shared.refused is not None:
                 raise Unloadable(shared.refused)
-            return shared.dtypes
+            return shared.dtypes, shared.times
 
     def take(self, cancel: Cancel | None) -> Replica | Failure:
         """A process for one call, until ``give_back``. UNAVAILABLE if no process comes up or becomes free in time."""

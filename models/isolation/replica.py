@@ -13,6 +13,7 @@ from failsoft.models.isolation.backoff import Restarts
 from failsoft.models.isolation.codec import Block, JsonObject
 from failsoft.models.isolation.forkserver import STOP
 from failsoft.models.isolation.transport import Channel, Segment
+from failsoft.models.runtime.run_times import RunTimes
 from failsoft.schemas import wire
 
 TICK = 0.02
@@ -89,6 +90,7 @@ class Shared:
         control: the forkserver's socket, None without a forkserver.
         ever_loaded: the model has been loaded at least once.
         dtypes: the type that the model computes a feature in, by feature; empty until the model is loaded.
+        times: how long its runs take, without the way to the process and back; None if that is not known.
         refused: why the model could not be loaded the first time, None if it could.
         closed: no call gets a replica any more.
         ending: the supervisor ends all processes.
@@ -103,6 +105,7 @@ class Shared:
     control: Channel | None = None
     ever_loaded: bool = False
     dtypes: Mapping[str, str] = field(default_factory=dict)
+    times: RunTimes | None = None
     refused: str | None = None
     closed: bool = False
     ending: bool = False

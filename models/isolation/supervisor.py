@@ -21,6 +21,7 @@ from failsoft.models.isolation.codec import Damaged, JsonObject
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica, Shared
 from failsoft.models.isolation.transport import Channel, ChannelClosed, Segment
 from failsoft.models.runtime.memory import out_of_memory
+from failsoft.models.runtime.run_times import RunTimes
 from failsoft.schemas import wire
 from failsoft.schemas.config import size
 
@@ -207,6 +208,7 @@ class ReplicaSupervisor:
             with shared.changed:
                 shared.dtypes = dtypes
                 self._loaded = shared.ever_loaded = True
+                shared.times = None if message["times"] is None else RunTimes(*message["times"])
                 shared.changed.notify_all()
         elif "unloadable" in message:
             reason = str(message["unloadable"])

@@ -9,6 +9,7 @@ import ctypes
 import gc
 import hashlib
 import threading
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from failsoft.models.catalog.repository import Artifact
 from failsoft.models.runtime import inputs, outputs, signature
 from failsoft.models.runtime.memory import out_of_memory
 from failsoft.models.runtime.outputs import ModelOutput
+from failsoft.models.runtime.run_times import RunTimes, measure
 from failsoft.models.runtime.signature import Port
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Column, Columns
@@ -38,10 +40,6 @@ _ERRORS: tuple[type[Exception], ...] = (
 )
 # Characters kept of a message. Headers hold 500 bytes, and ONNX Runtime's messages begin with the important part.
 _LONGEST_MESSAGE = 300
-# Elements of a made-up row whose length differs by row.
-_MADE_UP_LENGTH = 16
-# The first run allocates memory. One row and a small batch take the two code paths of live traffic.
-_WARM_SIZES = (1, 64)
 
 
 class Unloadable(Exception):
@@ -88,8 +86,10 @@ class Cancel:
 class Session:
     """One loaded version of a model. ``run`` may be called from several threads at once.
 
-    ``dtypes`` is the numpy name of the type that the model computes a feature in, by feature. Its numbers have to fit:
-    ``impute`` takes care of those that do not.
+    Attributes:
+        dtypes: numpy's name of the type that the model computes a feature in, by feature. Its numbers have to fit:
+            ``impute`` takes care of those that do not.
+        times: how long its runs take; None before ``warm``, and if made-up rows fail.
     """
 
     def __init__(self, artifact: Artifact, card: ModelCard, warns: bool = False) -> None:
@@ -123,19 +123,30 @@ class Session:
             raise Unloadable(f"{self.key}: {error}") from error
         self.dtypes = self._feeds.dtypes
         self._session: ort.InferenceSession | None = session
+        self.times: RunTimes | None = None
 
     def warm(self) -> None:
-        """Runs made-up batches, so that the first real batch is not slow.
+        """Runs made-up batches, so that the first real batch is not slow, and measures their ``times``. One row and a
+        small batch take the two code paths of live traffic.
 
         Raises Unloadable for an output of the wrong shape, and if memory runs out: the vetting may have had more memory
-        than the card's limit leaves. Other failures are ignored, because the rows are made up.
+        than the card's limit leaves. Other failures are ignored, because the rows are made up: then the times are not
+        known.
         """
-        for n in _WARM_SIZES:
-            outcome = self.run(_made_up(self._specs, n))
-            if isinstance(outcome, Failure) and outcome.kind is Kind.BAD_OUTPUT:
-                raise Unloadable(f"{self.key}: {outcome.message}: it does not fit the card's [output]")
-            if isinstance(outcome, Failure) and out_of_memory(outcome.message):
-                raise Unloadable(f"{self.key}: not enough memory for {n} made-up rows: {outcome.message}")
+        self.times = measure(self._run_made_up, self.card.model.max_batch)
+
+    def _run_made_up(self, n: int) -> float | None:
+        """Runs ``n`` made-up rows. Returns the seconds that it took, or None for a failure that is ignored."""
+        columns, began = _made_up(self._specs, n), time.perf_counter()
+        outcome = self.run(columns)
+        took = time.perf_counter() - began
+        if not isinstance(outcome, Failure):
+            return took
+        if outcome.kind is Kind.BAD_OUTPUT:
+            raise Unloadable(f"{self.key}: {outcome.message}: it does not fit the card's [output]")
+        if out_of_memory(outcome.message):
+            raise Unloadable(f"{self.key}: not enough memory for {n} made-up rows: {outcome.message}")
+        return None
 
     def run(self, columns: Columns, cancel: Cancel | None = None) -> ModelOutput | Failure:
         """Runs a batch of the card's features; blocks. A Failure is that of the whole batch.
@@ -236,8 +247,8 @@ def _made_up(specs: tuple[Spec, ...], n: int) -> Columns:
 
 
 def _made_up_tensors(tensor: TensorSpec, n: int) -> Column:
-    """``n`` tensors of zeros, false or "". Rows of variable length are short, but long enough for small kernels."""
-    length = min(_MADE_UP_LENGTH, tensor.max_length or 1)
+    """``n`` tensors of zeros, false or "". Rows of variable length are as long as they may be: the slowest ones."""
+    length = tensor.max_length or 1
     shape = [length if k == -1 else k for k in tensor.shape]
     words = tensor.dtype is DType.STRING
     rows: Column = np.full((n, *shape), "", object) if words else np.zeros((n, *shape), tensor.dtype.value)

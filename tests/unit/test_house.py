@@ -103,6 +103,7 @@ PURE_WORKERS = {
     "workers/kafka/fetch_session.py",
     "workers/kafka/fetch_marks.py",
     "workers/execution/batch_size.py",
+    "workers/execution/run_size.py",
     "workers/lanes/crash_marks.py",
     *("workers/lanes/lane_positions.py", "workers/lanes/standing.py", "workers/operations/offset_view.py"),
     "workers/lanes/inbox_bounds.py",

@@ -171,7 +171,7 @@ class Bisection:
     @property
     def predictions(self) -> Predictions | None:
         """The answers as one batch of ``n`` rows, with placeholders for rows in ``bad``; None without any answer."""
-        return _joined(self._answers, self._n)
+        return joined(self._answers, self._n)
 
     def _record(self, piece: Piece, outcome: ModelOutput | Failure) -> None:
         if isinstance(outcome, ModelOutput):
@@ -245,7 +245,7 @@ def _spread(n: int) -> RowIndexes:
     return np.arange(n) * step % n
 
 
-def _joined(answers: list[tuple[RowIndexes, Predictions]], n: int) -> Predictions | None:
+def joined(answers: list[tuple[RowIndexes, Predictions]], n: int) -> Predictions | None:
     """The answers as one batch of ``n`` rows, with placeholders for rows without an answer."""
     if not answers:
         return None

@@ -18,25 +18,20 @@ from failsoft.models.runtime.session import Cancel, ModelOutput
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.model_version import ModelVersion
-from failsoft.workers.execution.bisect import EXPENSIVE, Bisection, RowIndexes, expects_to_fail
+from failsoft.workers.execution.batch_size import LARGEST
+from failsoft.workers.execution.bisect import Bisection, RowIndexes, expects_to_fail
+from failsoft.workers.execution.run import Run
+from failsoft.workers.execution.run_size import RunSize, in_several_runs
 from failsoft.workers.execution.threads import Threads
 from failsoft.workers.scoring.plan import Call, CallResult
 from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.runner")
 
-GRACE = 0.25
-"""Seconds that a run has to return after it was terminated. Between two operators that takes a millisecond, and
-killing a process some tens of milliseconds. The rest is for a machine whose cores are all busy."""
-
 LOST_TO_SPLIT = 4
 """Largest number of a model's lost threads with which its batches are still split. One row in 4,000 that ignores its
 deadline costs the batch's own thread and one thread at each of three levels. More lost threads mean more than one such
 row, and each further piece could cost another thread."""
-
-SLICE = 0.005
-"""Seconds after which a thread begins no further part of a batch: the other batches wait for it, and its last part may
-take this much longer before it counts as late. A hand-over to a thread and back costs as much as 40 rows."""
 
 PAUSE = 0.05
 """Seconds before a piece that could not be run is tried again. A model's process needs about a second to restart."""
@@ -62,6 +57,7 @@ class _RunningModel:
         calls: calls in flight.
         lost: its lost threads.
         spacing: how many rows held one that failed at once, in the last batch with such a row; None before.
+        size: the most rows of a run; None before the first call.
         waiting: futures to complete when no call is in flight.
     """
 
@@ -70,12 +66,19 @@ class _RunningModel:
     calls: int = 0
     lost: int = 0
     spacing: float | None = None
+    size: RunSize | None = None
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     @property
     def labels(self) -> dict[str, str]:
         named = ModelVersion.of_key(self.key)
         return {"model": named.model, "version": str(named.version)}
+
+    def size_of(self, call: Call) -> RunSize:
+        """The size of its runs, which begins with the times that its first call knows."""
+        if self.size is None:
+            self.size = RunSize(call.times)
+        return self.size
 
 
 class Runner:
@@ -143,22 +146,35 @@ class Runner:
         finally:
             reservation.release()
 
+    def most_rows(self, call: Call) -> int:
+        """The most rows that a run of ``call``'s version may have now."""
+        model = self._models.get(call.key)
+        return LARGEST if model is None else model.size_of(call).most(call)
+
     async def _run(self, model: _RunningModel, call: Call) -> CallResult:
-        if expects_to_fail(len(call), model.spacing):
-            result = await self._bisect(model, call, Failure(Kind.UNAVAILABLE, f"{call.key} was not run"), 0.0)
-            self._count(model, result)
-            return result
-        outcome, took = await self._run_once(model, call.columns, call.deadline)
-        if isinstance(outcome, ModelOutput):
-            result = CallResult(outcome.predictions, outcome.bad, took)
-            if model.spacing is not None and len(call) >= model.spacing:
-                model.spacing = None
-        elif len(call) == 1 or outcome.kind is Kind.UNAVAILABLE:
-            result = CallResult(None, dict.fromkeys(range(len(call)), outcome), took)
+        size = model.size_of(call)
+        if len(call) <= size.most(call):
+            result = await self._run_as_one(model, call)
         else:
-            result = await self._bisect(model, call, outcome, took)
+            runs = partial(self._run_as_one, model)
+            result = await in_several_runs(call, lambda: size.most(call), runs, self._clock)
         self._count(model, result)
         return result
+
+    async def _run_as_one(self, model: _RunningModel, call: Call) -> CallResult:
+        """Runs all rows of a call at once, and bisects it if it fails or will."""
+        if expects_to_fail(len(call), model.spacing):
+            return await self._bisect(model, call, Failure(Kind.UNAVAILABLE, f"{call.key} was not run"), 0.0)
+        outcome, took = await self._run_once(model, call.columns, call.deadline)
+        if isinstance(outcome, ModelOutput) or outcome.kind is Kind.TIMEOUT:
+            model.size_of(call).adapt(call, len(call), took)
+        if isinstance(outcome, ModelOutput):
+            if model.spacing is not None and len(call) >= model.spacing:
+                model.spacing = None
+            return CallResult(outcome.predictions, outcome.bad, took)
+        if len(call) == 1 or outcome.kind is Kind.UNAVAILABLE:
+            return CallResult(None, dict.fromkeys(range(len(call)), outcome), took)
+        return await self._bisect(model, call, outcome, took)
 
     async def _bisect(self, model: _RunningModel, call: Call, why: Failure, took: float) -> CallResult:
         """Bisects a call that failed, or, with ``why`` UNAVAILABLE, one that has not run. The budget of a failed call
@@ -205,7 +221,8 @@ class Runner:
         ``deadline`` is that of each run. A run's time starts when the thread begins it: waiting for a thread is not the
         model's fault. A wait as long as the deadline is UNAVAILABLE.
         """
-        run = _Run(self, model, columns, parts, deadline)
+        lost, returned = partial(self._count_lost, model), partial(self._count_returned, model)
+        run = Run(self._threads, self._clock, model.key, model.session.run, columns, parts, deadline, lost, returned)
         try:
             await run.ended
         finally:
@@ -260,133 +277,6 @@ class Reservation:
             for future in model.waiting:
                 if not future.done():
                     future.set_result(None)
-
-
-class _Run:
-    """One run with its timer, on the event loop. The timer checks it at its deadline and at the end of the grace."""
-
-    __slots__ = (
-        "_begun",
-        "_cancel",
-        "_deadline",
-        "_job",
-        "_loop",
-        "_lost",
-        "_model",
-        "_most",
-        "_runner",
-        "_timer",
-        "ended",
-        "outcomes",
-    )
-
-    def __init__(
-        self, runner: Runner, model: _RunningModel, columns: Columns, parts: list[RowIndexes | None], deadline: float
-    ) -> None:
-        self._runner, self._model, self._deadline = runner, model, deadline
-        self._most = deadline + (0 if parts[0] is None else SLICE)
-        self._lost = False
-        self._cancel = Cancel()
-        self._loop = loop = asyncio.get_running_loop()
-        self.outcomes: list[tuple[ModelOutput | Failure, float]] = []
-        self.ended: asyncio.Future[None] = loop.create_future()
-        self._timer = loop.call_later(self._most, self._check)
-        # The thread fills both lists: when it is given up, they tell which part it did not come back from.
-        self._begun: list[float] = []
-        self._job = runner._threads.start(
-            partial(
-                _run_parts,
-                model.session,
-                columns,
-                parts,
-                deadline,
-                self._cancel,
-                runner._clock,
-                self._begun,
-                self.outcomes,
-            ),
-            lambda _, raised, took: loop.call_soon_threadsafe(self._on_return, raised, took),
-        )
-
-    def leave(self) -> None:
-        """Called when the caller stops waiting. If the caller was cancelled, the run is cancelled too."""
-        if self.ended.cancelled():
-            self._cancel.set()
-        else:
-            self._timer.cancel()
-
-    def _check(self) -> None:
-        threads, now = self._runner._threads, self._runner._clock()
-        began = self._job.began
-        if began is None:
-            if threads.drop(self._job):
-                self.outcomes = [(Failure(Kind.UNAVAILABLE, f"no thread was free for {self._deadline:g} s"), 0.0)]
-                self._end()
-                return
-            began = now  # a thread has just begun it
-        if now < began + self._most:
-            self._check_after(began + self._most - now)
-        elif not self._cancel.expired:
-            self._cancel.set()
-            self._check_after(GRACE)
-        elif threads.lose(self._job):
-            self._lost = True
-            self._runner._count_lost(self._model)
-            message = (
-                f"{self._model.key} ignored its deadline of {self._deadline:g} s and was given up {GRACE:g} s later"
-            )
-            begun, ended = len(self._begun), self.outcomes[:]  # in this order: the thread may still go on
-            self.outcomes = ended
-            if begun > len(ended) or not ended:
-                ended.append((Failure(Kind.TIMEOUT, message), now - began - sum(took for _, took in ended)))
-            self._end()
-
-    def _check_after(self, seconds: float) -> None:
-        # The loop's timer has a resolution of a millisecond: a shorter delay could check many times within one.
-        self._timer = self._loop.call_later(max(0.001, seconds), self._check)
-
-    def _on_return(self, raised: BaseException | None, took: float) -> None:
-        """The thread has returned. If it counted as lost, its result is dropped."""
-        self._timer.cancel()
-        if self._lost:
-            self._runner._count_returned(self._model, took)
-        elif raised is not None and not self.ended.done():
-            self.ended.set_exception(raised)
-        else:
-            self._end()
-
-    def _end(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-
-def _run_parts(
-    session: Runs,
-    columns: Columns,
-    parts: list[RowIndexes | None],
-    deadline: float,
-    cancel: Cancel,
-    clock: Callable[[], float],
-    begun: list[float],
-    outcomes: list[tuple[ModelOutput | Failure, float]],
-) -> None:
-    """Runs on a thread: the parts in order, until SLICE has passed or one failed expensively. ``begun`` gets the time
-    at which each part begins, ``outcomes`` its outcome and how long it took.
-    """
-    first = clock()
-    for rows in parts:
-        part = columns if rows is None else columns.take(rows)
-        begun.append(clock())
-        outcome = session.run(part, cancel)
-        took = clock() - begun[-1]
-        if took > deadline and isinstance(outcome, ModelOutput):
-            # A run ignores terminate inside one operator and then returns an answer. It is still too late.
-            outcome = Failure(Kind.TIMEOUT, f"{took:.3g} s, over the deadline of {deadline:g} s")
-        outcomes.append((outcome, took))
-        if isinstance(outcome, Failure) and (outcome.kind in EXPENSIVE or outcome.kind is Kind.UNAVAILABLE):
-            return
-        if begun[-1] + took - first > SLICE:
-            return
 
 
 async def _refused(call: Call) -> CallResult:

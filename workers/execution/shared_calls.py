@@ -15,7 +15,6 @@ from functools import partial
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.prediction import Predictions
-from failsoft.workers.execution.batch_size import BatchSize
 from failsoft.workers.execution.runner import Reservation, Runner
 from failsoft.workers.scoring.plan import Call, CallResult
 
@@ -54,7 +53,6 @@ class _SharedRun:
         reservation: keeps the version loaded until every sharer has its result.
         sharers: the calls, in order.
         rows: the rows of all calls.
-        full: a further call did not fit.
         task: runs them; None before.
     """
 
@@ -62,7 +60,6 @@ class _SharedRun:
     reservation: Reservation
     sharers: list[_Sharer] = field(default_factory=list)
     rows: int = 0
-    full: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -75,7 +72,6 @@ class SharedCalls:
 
     def __init__(self, runner: Runner, clock: Callable[[], float]) -> None:
         self._runner, self._clock = runner, clock
-        self._sizes: dict[str, BatchSize] = {}
         self._waiting: dict[str, _SharedRun] = {}  # by key: takes further calls
         self._next: list[_SharedRun] = []  # the waiting ones and the full ones, in order
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,13 +83,11 @@ class SharedCalls:
         ``seconds`` of the result is the time of the shared run, and its ``runs`` is 1 for one of the sharers only. An
         exception of the model's session reaches every sharer. A cancelled caller does not cancel the others.
         """
-        limit = min(self._size(call.key).limit, MOST_ROWS)
+        limit = min(self._runner.most_rows(call), MOST_ROWS)
         if call.alone or SHARE * len(call) > limit or self._apart(lane):
             return self._by_itself(self._runner.run(call), lane)
         shared = self._waiting.get(call.key)
         if shared is None or shared.rows + len(call) > limit:
-            if shared is not None:
-                shared.full = True
             shared = self._waiting[call.key] = _SharedRun(call.key, self._runner.reserve(call.key))
             if not self._next:
                 self._wait(TURNS)
@@ -152,8 +146,6 @@ class SharedCalls:
             self._give(sharers[0], await shared.reservation.run(sharers[0].call))
         elif sharers:
             whole = await shared.reservation.run(_joint(sharers))
-            rows = max(shared.rows, self._size(shared.key).limit if shared.full else 0)
-            self._size(shared.key).adapt(rows, whole.seconds, whole.seconds, sharers[0].call.slow)
             again, runs = [], whole.runs
             for sharer, result in zip(sharers, split(whole, [len(s.call) for s in sharers]), strict=True):
                 if _blameless(sharer.call, result, whole):
@@ -190,12 +182,6 @@ class SharedCalls:
             return True
         del self._failed[lane]
         return False
-
-    def _size(self, key: str) -> BatchSize:
-        size = self._sizes.get(key)
-        if size is None:
-            size = self._sizes[key] = BatchSize()
-        return size
 
 
 def split(whole: CallResult, sizes: list[int]) -> list[CallResult]:

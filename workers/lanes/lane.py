@@ -203,10 +203,10 @@ class Lane:
                 break  # nothing would wake it from the wait below any more
             self._enter(Stage.FETCHING)
             readable, wait = self._readable()
-            limit = self._batch_size.limit
+            limit = self._batch_size.next(self._d.plan, self._d.registry)
             chosen = self._crashes.choose(readable)
             if chosen:  # a suspected partition is read by itself, in small batches
-                readable, limit = [chosen[0]], chosen[1]
+                readable, limit = [chosen[0]], min(chosen[1], limit)
             taken = self.inbox.take(readable, limit)
             due = {tp: self._due_now(tp, batch) if tp in self.ladder else batch for tp, batch in taken.items()}
             for tp in readable:
@@ -263,7 +263,7 @@ class Lane:
             self._d.exclusive.release(mode.alone)
             return
         try:
-            batch, inference = await self._settle(taken, mode, min(self.inbox.oldest, began))
+            batch = await self._settle(taken, mode, min(self.inbox.oldest, began))
         except BaseException:
             self._d.exclusive.release(mode.alone)
             raise
@@ -271,16 +271,15 @@ class Lane:
         # Adapt the share of the ladder and the size of the next batch to the time that this one took.
         now = self._d.clock()
         self._schedule.spent(len(batch.records), batch.retries, now - began, now)
-        slow = min(self._d.plan.cards[model].breaker.slow_call for model in self._d.plan.asked)
         if len(batch.records) == sum(batch.counts.values()):  # else the time is that of a search for dead letters
-            self._batch_size.adapt(len(batch.records), inference, now - began, slow)
+            self._batch_size.adapt(len(batch.records), now - began)
         if mode.marks:
             await self._wait_for_commit()
 
     async def _settle(
         self, taken: Mapping[TopicPartition, list[Record]], mode: BatchMode[TopicPartition], arrived: float
-    ) -> tuple[ScoredBatch, float]:
-        """Mark and score one batch. Returns it, and how long its slowest call took (seconds)."""
+    ) -> ScoredBatch:
+        """Mark and score one batch."""
         records = [record for batch in taken.values() for record in batch]
         # 1. Take out dead letters that another tool sent back: they go on as replays. It may fail, which is no crash.
         d, diverted = self._d, await self._redriven.divert(records)
@@ -289,7 +288,7 @@ class Lane:
         await self._mark(mode.marks)
         self._enter(Stage.SCORING)
         steps = score(kept, d.plan, d.registry, self._known, int(d.latest() * 1000), d.draws(len(kept)), poison)
-        scored, inference = await run_calls(steps, partial(d.calls.run, lane=self.index), self._on_result)
+        scored = await run_calls(steps, partial(d.calls.run, lane=self.index), self._on_result)
         diverted.join(scored)
         # 3. A record that ran alone is no longer in flight: a commit that fails must not count as its crash.
         if mode.alone:
@@ -298,7 +297,7 @@ class Lane:
         offsets = self._offsets(kept, scored.held, len(records))
         counts = {tp: len(batch) for tp, batch in taken.items()}
         wrote = {tp: self.inbox.highwater(tp) for tp in self.ladder if d.names.delay_of(tp.topic) in scored.retried}
-        return ScoredBatch(kept, scored, mode, counts, retries, offsets, arrived, wrote), inference
+        return ScoredBatch(kept, scored, mode, counts, retries, offsets, arrived, wrote)
 
     def _on_result(self, call: Call, result: CallResult) -> None:
         self._d.on_result(call, result)

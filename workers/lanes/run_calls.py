@@ -11,24 +11,19 @@ async def run_calls(
     steps: Generator[Call, CallResult, Scored],
     run: Callable[[Call], Awaitable[CallResult]],
     on_result: Callable[[Call, CallResult], None],
-) -> tuple[Scored, float]:
-    """Run one call after the other.
+) -> Scored:
+    """Run one call after the other, and return the verdicts.
 
     Args:
         steps: the scoring of the batch: yields each call, is sent its result, and returns the verdicts.
         run: runs a call.
         on_result: called with each call and its result.
-
-    Returns:
-        The verdicts, and how long the slowest call took (seconds).
     """
-    slowest = 0.0
     try:
         call = next(steps)
         while True:
             result = await run(call)
             on_result(call, result)
-            slowest = max(slowest, result.seconds)
             call = steps.send(result)
     except StopIteration as end:
-        return end.value, slowest
+        return end.value  # type: ignore[no-any-return]

@@ -92,12 +92,13 @@ def admit(
 
 
 def call(served: Served, ready: Columns, card: ModelCard, alone: bool) -> Call:
-    """The call that runs the columns ``ready`` on ``served``, with the deadline and bisect budget of its card.
+    """The call that runs the columns ``ready`` on ``served``, with the bounds of its card.
 
     ``alone``: it must not share a run with calls of other lanes.
     """
     model = card.model
-    return Call(served.key, ready, model.deadline, model.budget, card.breaker.slow_call, alone)
+    slow = card.breaker.slow_call
+    return Call(served.key, ready, model.deadline, model.budget, slow, alone, model.max_batch, served.times)
 
 
 def counts(card: ModelCard, calls: int, result: CallResult) -> Counts:

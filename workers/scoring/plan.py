@@ -12,6 +12,7 @@ from failsoft.models.breaker.breaker import Admission
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.chain import Link, LinkKind
 from failsoft.models.catalog.statistics import Statistic
+from failsoft.models.runtime.run_times import RunTimes
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Envelope, Events
 from failsoft.schemas.failure import Failure
@@ -35,6 +36,7 @@ class Served:
         version: the version's number.
         statistics: training statistics by feature, for imputation.
         dtypes: the numpy name of the type that the version computes a feature in, by feature.
+        times: how long its runs take, as measured when it was loaded; None if its made-up rows failed.
         key: the version, as ``model@version``.
     """
 
@@ -42,6 +44,7 @@ class Served:
     version: int
     statistics: Mapping[str, Statistic]
     dtypes: Mapping[str, str] = field(default_factory=dict)
+    times: RunTimes | None = None
     key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +115,11 @@ class Plan:
         return tuple(by_name.values())
 
     @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """The models of the fallback chain."""
+        return tuple(link.target for link in self.chain if link.kind is LinkKind.MODEL and link.target is not None)
+
+    @property
     def remembers(self) -> bool:
         """Whether the chain has the link ``last_known``, so that answers are remembered by key."""
         return any(link.kind is LinkKind.LAST_KNOWN for link in self.chain)
@@ -129,6 +137,8 @@ class Call:
         slow: a run that takes longer counts as slow (seconds).
         alone: the call must not share a run with rows of other lanes: its row is suspected of a crash, or its rows are
             a breaker's probes.
+        max_batch: the most rows of a run, by the card; None: no such bound.
+        times: how long its runs take, as measured when the version was loaded; None if that is not known.
     """
 
     key: str
@@ -137,6 +147,8 @@ class Call:
     bisect_budget: float
     slow: float = math.inf
     alone: bool = False
+    max_batch: int | None = None
+    times: RunTimes | None = None
 
     def __len__(self) -> int:
         return self.columns.size

@@ -72,7 +72,7 @@ def open_version(
         artifact = vetted(repository, vetting)
         session = _loading(artifact, card, on_death)
         session.warm()
-    served = Served(card.name, version, artifact.statistics, session.dtypes)
+    served = Served(card.name, version, artifact.statistics, session.dtypes, session.times)
     return Opened(served, wrap(session), artifact.sha256, session.close)
 
 

@@ -82,6 +82,8 @@ def test_answers_are_those_of_a_session(tmp_path: Path, start: Start, model: Any
         event.setdefault("b", 0.75)
     isolated = start(model(), **card)
     session = Session(artifact(tmp_path, model()), a_card(**card))
+    session.warm()
+    assert (isolated.times is None) == (session.times is None), "both are timed with the same made-up rows"
     for n in (1, 4, 9_000, 2):
         batch = columns([EVENTS[i % 4] for i in range(n)], session.card.specs)
         there, here = isolated.run(batch), session.run(batch)

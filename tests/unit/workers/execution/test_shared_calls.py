@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from failsoft.models.runtime.outputs import ModelOutput
+from failsoft.models.runtime.run_times import RunTimes
 from failsoft.models.runtime.session import Cancel
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
@@ -184,31 +185,19 @@ async def test_a_shared_run_has_a_limit_and_no_call_is_split() -> None:
     assert [scores(r) for r in results] == [*batches, [9.0] * (size + 1)]
 
 
-async def test_slow_runs_get_smaller_and_quick_full_ones_grow_again() -> None:
-    """A model that is slow with many rows must not get the rows of all lanes at once."""
+async def test_no_more_rows_share_a_run_than_one_may_have() -> None:
+    """A model that is slow with many rows must not get the rows of all lanes at once. Quick runs raise the limit."""
     bench = Bench()
     batches = [[float(i)] for i in range(64)]
-    await bench.run(*batches, slow=0.0)  # each run is slow
-    await bench.run(*batches, slow=0.0)
-    await bench.run(*batches)
-    assert bench.model.sizes[:3] == [64, 32, 32]
-    assert sorted(bench.model.sizes[3:]) == [16, 16, 16, 16]
+    slow = {"times": RunTimes(0.0, SOON / 16)}
+    await bench.run(*batches, **slow)
+    assert bench.model.sizes == [8] * 8
     bench.model.ran.clear()
-    await bench.run(*batches)
-    assert max(bench.model.sizes) > 16
-
-
-async def test_a_full_run_counts_as_full_although_the_next_call_did_not_fit() -> None:
-    """Else calls of three rows would keep a limit of 16 for ever."""
-    bench = Bench()
-    batches = [[1.0, 2.0, 3.0]] * 20
-    while max(bench.model.sizes[-3:], default=99) > 16:
-        await bench.run(*batches, slow=0.0)
+    await bench.run(*batches, **slow)
+    assert max(bench.model.sizes) > 8
     bench.model.ran.clear()
-    await bench.run(*batches)
-    assert max(bench.model.sizes) == 15
-    await bench.run(*batches)
-    assert max(bench.model.sizes) > 16
+    await bench.run(*batches, max_batch=4)
+    assert bench.model.sizes == [4] * 16
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def _one_by_one(ledger: Ledger) -> LaneUnderTest:
     """A lane with three events, which it takes one by one. It is not watched, so that it may score ahead."""
     tested = LaneUnderTest({LIVE: [*events(3)]}, ledger=ledger)
     tested.lane._crashes.passed(LIVE, 0, True)
-    cast(Any, tested.lane)._batch_size = SimpleNamespace(limit=1, adapt=lambda *_: None)
+    cast(Any, tested.lane)._batch_size = SimpleNamespace(limit=1, next=lambda *_: 1, adapt=lambda *_: None)
     return tested
 
 
