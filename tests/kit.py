@@ -168,7 +168,7 @@ class FakeBoard:
     times: Mapping[str, RunTimes] = field(default_factory=dict)
 
     def serving(self, model: str) -> Served | None:
-        return Served(model, self.versions[model], {}, self.times.get(model)) if model in self.versions else None
+        return Served(model, self.versions[model], {}, times=self.times.get(model)) if model in self.versions else None
 
     def admit(self, key: str, n: int, ladder: int = 0) -> Admission:
         self.asked.append((key, n))
