@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ def assign(inputs: Sequence[Port], specs: Sequence[Spec]) -> Assignment:
         elif target in of_masks:
             raise Mismatch(f"feature {spec.name!r} feeds the input {target!r}, which is the mask of another feature")
         elif spec.input is not None:
-            names = listed(repr(port.name) for port in free)
+            names = listed(free, lambda port: repr(port.name))
             raise Mismatch(
                 f'feature {spec.name!r} has input = "{target}"{near(target, groups)}, and the model has no such input: '
                 f"it has {names}"
@@ -66,7 +67,7 @@ def _masks(inputs: Sequence[Port], specs: Sequence[Spec]) -> dict[str, Port]:
         if name is None:
             continue
         if name not in by_name:
-            names = listed(map(repr, by_name))
+            names = listed(list(by_name), repr)
             raise Mismatch(
                 f'feature {spec.name!r} has mask = "{name}"{near(name, by_name)}, and the model has no such input: it '
                 f"has {names}"
@@ -82,18 +83,18 @@ def _masks(inputs: Sequence[Port], specs: Sequence[Spec]) -> dict[str, Port]:
 
 def _words(missing: Sequence[Port], left: Sequence[Spec], free: Sequence[Port], specs: Sequence[Spec]) -> str:
     """What is left of the model and of the card, and how each could be mended."""
-    names = {spec.name for spec in left}
+    inputs, features = [port.name for port in free], [spec.name for spec in left]
     sentences = []
     if missing:
-        each = [f"{port.name!r}{near(port.name, names)}" for port in missing]
-        sentences.append(f"the model takes features that the card does not list: {listed(each)}")
+        names = listed(missing, lambda port: f"{port.name!r}{near(port.name, features)}")
+        sentences.append(f"the model takes features that the card does not list: {names}")
     if left:
-        each = [f"{spec.name!r}{near(spec.name, [port.name for port in free])}" for spec in left]
-        sentences.append(f"the card lists features that the model does not take: {listed(each)}")
-    mends = [_mend(port, left, specs) for port in missing]
-    if not missing:
-        mends = [f'leave them out, or say which input they are columns of, input = "{free[0].name}"'] if free else []
-    return "; ".join(sentences) + (f": {listed(mends, '; ')}" if mends else "")
+        names = listed(left, lambda spec: f"{spec.name!r}{near(spec.name, inputs)}")
+        sentences.append(f"the card lists features that the model does not take: {names}")
+    mend = listed(missing, lambda port: _mend(port, left, specs), "; ")
+    if not missing and free:
+        mend = f'leave them out, or say which input they are columns of, input = "{free[0].name}"'
+    return "; ".join(sentences) + (f": {mend}" if mend else "")
 
 
 def _mend(port: Port, left: Sequence[Spec], specs: Sequence[Spec]) -> str:
@@ -101,6 +102,9 @@ def _mend(port: Port, left: Sequence[Spec], specs: Sequence[Spec]) -> str:
     told = next((spec for spec in specs if spec.tensor is not None and -1 in spec.tensor.shape), None)
     if told is not None and told.tensor is not None and told.tensor.mask is None and "mask" in port.name.lower():
         return f'{described(port)} may be the mask of {told.name!r}, mask = "{port.name}"'
+    alike = difflib.get_close_matches(port.name, [spec.name for spec in left], n=1)
+    if alike:
+        return f'{described(port)} takes the feature {alike[0]!r} if that has input = "{port.name}"'
     columns = ""
     if len(port.shape) == 2 and port.shape[1] != 1 and any(spec.tensor is None for spec in left):
         columns = f', or its columns, each with input = "{port.name}"'

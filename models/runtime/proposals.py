@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from failsoft.models.runtime.element_types import card_dtype, card_type
 from failsoft.models.runtime.signature import Port
+
+Item = TypeVar("Item")
 
 SHOWN = 5
 """Inputs or features that a message names. A card for another model would otherwise fill the screen."""
 
 
-def shape_text(shape: Iterable[int | str | None]) -> str:
+def shape_text(shape: Sequence[int | str | None]) -> str:
     """A port's shape in words: ``[N, 24, 3]``, with N for the rows and ? for a dimension without a name."""
     first, *rest = shape
     return f"[{', '.join([_dimension(first, 'N'), *(_dimension(n, '?') for n in rest)])}]"
@@ -26,8 +29,8 @@ def described(port: Port) -> str:
     return f"{port.name!r} ({port.type}{' ' + shape_text(port.shape) if port.shape else ''})"
 
 
-def proposal(port: Port, name: str | None = None, apart: bool = False) -> str:
-    """The keys of ``[[features]]`` that fit the port, as one feature; ``apart``: one of its columns.
+def proposal(port: Port, name: str | None = None) -> str:
+    """The keys of ``[[features]]`` that fit the port, as one feature.
 
     The feature has the name of the port, or ``name`` and the port as its ``input``.
     """
@@ -36,7 +39,7 @@ def proposal(port: Port, name: str | None = None, apart: bool = False) -> str:
         keys["input"] = f'"{port.name}"'
     rest = list(port.shape[1:])
     dtype = card_dtype(port)
-    if apart or dtype is None or all(n == 1 for n in rest):
+    if dtype is None or rest in ([], [1]):
         keys["type"] = f'"{card_type(port)}"'
     else:
         keys |= {"type": '"tensor"', "dtype": f'"{dtype}"', "shape": str(_card_shape(rest)).replace("'", "")}
@@ -51,8 +54,7 @@ def _card_shape(rest: list[int | str | None]) -> list[int | str]:
     return shape
 
 
-def listed(words: Iterable[str], separator: str = ", ") -> str:
-    """The first of ``words``, and how many more there are."""
-    given = list(words)
-    more = f"{separator}and {len(given) - SHOWN} more" if len(given) > SHOWN else ""
-    return separator.join(given[:SHOWN]) + more
+def listed(items: Sequence[Item], word: Callable[[Item], str], separator: str = ", ") -> str:
+    """The first of ``items``, each by its ``word``, and how many more there are."""
+    more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
+    return separator.join([*map(word, items[:SHOWN]), *more])

@@ -1,63 +1,23 @@
-"""A model's inputs: which features feed which one, as which tensor, and the cards that are refused."""
+"""A model's inputs: which features feed which one, and as which tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto
 
-from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.runtime.inputs import Feeds, feeds
+from failsoft.models.runtime.inputs import feeds
 from failsoft.models.runtime.padding import MOST_BYTES
-from failsoft.models.runtime.signature import Mismatch
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.features.reading import columns
-from failsoft.schemas.features.spec import FeatureType, Spec
 from tests.onnx_models import Port, a_card, answer, load, node, onnx_model, same
-
-
-class Input(NamedTuple):
-    """An input of a model, as ONNX Runtime describes it."""
-
-    name: str
-    type: str
-    shape: Sequence[int | str | None]
-
-
-def x(shape: Sequence[int | str | None], kind: str = "float", name: str = "x") -> Input:
-    return Input(name, f"tensor({kind})", shape)
-
-
-def specs(*features: dict[str, Any]) -> tuple[Spec, ...]:
-    return ModelCard.model_validate({"output": {"kind": "regression"}, "features": features}).specs
-
-
-def scalars(kind: str, *names: str, **more: Any) -> list[dict[str, Any]]:
-    return [{"name": name, "type": kind, **more} for name in names]
-
-
-def tensor(name: str, dtype: str, shape: list[int], **more: Any) -> dict[str, Any]:
-    return {"name": name, "type": "tensor", "dtype": dtype, "shape": shape, **more}
-
-
-def batch(given: tuple[Spec, ...], **values: Any) -> Columns:
-    """Columns of ``values``. A list of lists of a feature of variable length becomes one array a row."""
-    made = {}
-    for spec in given:
-        if spec.tensor is not None and -1 in spec.tensor.shape:
-            dtype = object if spec.tensor.dtype == "string" else spec.tensor.dtype.value
-            made[spec.name] = np.empty(len(values[spec.name]), object)
-            for i, row in enumerate(values[spec.name]):
-                made[spec.name][i] = np.array(row, dtype).reshape(spec.tensor.shape)
-        else:
-            made[spec.name] = np.array(values[spec.name])
-    return Columns(given, len(next(iter(made.values()))), made)
+from tests.tensors import Input, batch, scalars, specs, tensor, x
 
 
 def fed(inputs: Sequence[Input], *features: dict[str, Any], **values: Any) -> dict[str, Any]:
@@ -267,181 +227,7 @@ def test_a_model_of_ids_a_mask_and_numbers(tmp_path: Path) -> None:
     assert session.dtypes == {"numeric": "float16"}
 
 
-INTEGERS = ["int8", "int16", "int32", "int64", "uint8"]
-FLOATS = ["float16", "float32", "float64"]
-ONNX = {"float32": "float", "float64": "double"}
-FITS: dict[str, set[str]] = {
-    **{name: set(FLOATS) for name in FLOATS},
-    "int8": {*INTEGERS, *FLOATS},
-    "uint8": {*INTEGERS, *FLOATS},
-    "int16": {*INTEGERS, "float32", "float64"},
-    "int32": {*INTEGERS, "float64"},
-    "int64": {*INTEGERS},
-    "bool": {*INTEGERS, *FLOATS, "bool"},
-    "string": {"string"},
-}
-
-
-@pytest.mark.parametrize("dtype", FITS)
-def test_the_types_that_a_tensor_fits(dtype: str) -> None:
-    """Of each dtype: the inputs that it is cast to, and the ones for which the dtype to write is said."""
-    feature = tensor("x", dtype, [2])
-    values = np.array([["a", "b"]], object) if dtype == "string" else np.array([[0, 1]], dtype)
-    for wanted in (*INTEGERS, *FLOATS, "bool", "string"):
-        inputs = [x(["N", 2], ONNX.get(wanted, wanted))]
-        if wanted in FITS[dtype]:
-            made = fed(inputs, feature, x=values)["x"]
-            assert made.dtype == (object if wanted == "string" else wanted) and made.tolist() == values.tolist()
-        else:
-            with pytest.raises(Mismatch, match=f'is a tensor of {dtype} in the card.*write dtype = "{wanted}"'):
-                feeds(inputs, specs(feature))
-
-
-def imputed(kind: str, feature: dict[str, Any], *values: Any) -> tuple[dict[int, str], list[Any]]:
-    """The rows of ``values`` that are invalid for an input of this type, and the values of the others."""
-    card = ModelCard.model_validate({"output": {"kind": "regression"}, "features": [feature]})
-    made: Feeds = feeds([x(["N", "k"] if feature["type"] == "tensor" else ["N"], kind)], card.specs)
-    if feature["type"] == "tensor":
-        rows = batch(card.specs, x=list(values))
-    else:
-        rows = columns([{"x": value} for value in values], card.specs)
-    done = impute(rows, card, {}, made.dtypes)
-    kept = done.columns.take(np.array([i for i in range(len(values)) if i not in done.invalid], np.intp))
-    return {i: failure.message for i, failure in done.invalid.items()}, made.make(kept)["x"].tolist()
-
-
-def test_a_number_that_the_model_cannot_hold() -> None:
-    """It is invalid and does not wrap round to another number, or become infinity."""
-    no = "the card does not impute it"
-    assert imputed("int32", {"name": "x", "type": "int"}, 5, 2**31, -(2**31)) == (
-        {1: f"feature 'x': beyond the range of int32; {no}"},
-        [5, -(2**31)],
-    )
-    assert imputed("float16", {"name": "x", "type": "float"}, 65504.0, 70000.0)[0] == {
-        1: f"feature 'x': beyond the range of float16; {no}"
-    }
-    assert imputed("uint8", {"name": "x", "type": "int", "impute": 7}, 256, -1, 255) == ({}, [7, 7, 255])
-    fixed = [np.array(row) for row in ([1.0, 1e39], [1.0, np.nan], [1e30, -1e30])]
-    message = f"feature 'x': an element is beyond the range of float32; {no}"
-    assert imputed("float", tensor("x", "float64", [2]), *fixed)[0] == {0: message}
-    assert imputed("int32", tensor("x", "int64", [-1]), [], [1, 2**40], [3, 4]) == (
-        {1: f"feature 'x': an element is beyond the range of int32; {no}"},
-        [[0, 0], [3, 4]],
-    )
-
-
-def test_a_wide_number_is_for_doubles_only() -> None:
-    """A float beyond float32 goes to a model in float64, and is invalid or imputed for one in float32."""
-    feature = {"name": "x", "type": "float"}
-    wide = np.array([False, True])
-
-    def rows(card: ModelCard) -> Columns:
-        return Columns(card.specs, 2, {"x": np.array([1.0, 1e39])}, wide={"x": wide})
-
-    for kind, more, expected in (("double", {}, [1.0, 1e39]), ("float", {"impute": 3.0}, [1.0, 3.0])):
-        card = ModelCard.model_validate({"output": {"kind": "regression"}, "features": [{**feature, **more}]})
-        made = feeds([x(["N"], kind)], card.specs)
-        done = impute(given := rows(card), card, {}, made.dtypes)
-        assert not done.invalid and made.make(done.columns)["x"].tolist() == expected
-        assert given.values["x"].tolist() == [1.0, 1e39] and not given.unusable
-
-
-A, AB, ABC = scalars("float", "a"), scalars("float", "a", "b"), scalars("float", "a", "b", "c")
-IDS = x(["N", "seq"], "int64", "ids")
-VECTOR = tensor("embedding", "float32", [127])
-
-
-@pytest.mark.parametrize(
-    ("inputs", "features", "message"),
-    [
-        ([x(["N", 3])], AB, "has 3 columns, and the card lists 2 features for it: list one feature a column, or one"),
-        ([x(["N", 128])], AB, 'type = "tensor", dtype = "float32", shape = [128]'),
-        ([x(["N", 4])], [*A, tensor("v", "float32", [2])], "the card lists 2 features of 3 columns"),
-        ([x(["N"])], AB, "input 'x' (tensor(float) [N]) takes one value a row, and the card lists 2 features"),
-        ([x(["N", 1, 2])], A, "takes [N, 1, 2], and the card lists 1 feature without a shape for it: it takes [[feat"),
-        ([x([])], AB, 'type = "tensor", dtype = "float32", shape = [2]'),
-        ([x(["N", 2])], [*A, *scalars("string", "b")], "feature 'b' is a string in the card, and input 'x' is a tenso"),
-        ([x(["N", 2], "int64")], AB, "feature 'a' is a float in the card, and input 'x' is a tensor(int64), which tak"),
-        ([x(["N", 2], "bfloat16")], AB, "input 'x' is a tensor(bfloat16); it may be one of tensor(float16), tensor(fl"),
-        ([x([1, 2])], AB, "batches of exactly 1: export it with a dynamic first dimension"),
-        (
-            [x(["N"], name="ratio"), x(["N"], name="b")],
-            scalars("float", "raito", "b"),
-            "'ratio' (did you mean 'raito'?)",
-        ),
-        (
-            [x(["N"], name="a"), x(["N"], name="b")],
-            ABC,
-            "features that the model does not take: 'c': leave them out, or",
-        ),
-        (
-            [x(["N", 2], name="num"), x(["N", 2], "string", "cat")],
-            ABC,
-            '\'num\' (tensor(float) [N, 2]) takes [[features]] name = "num", type = "tensor", dtype = "float32", '
-            'shape = [2], or its columns, each with input = "num"',
-        ),
-        ([IDS, x(["N"], name="a")], A, 'name = "ids", type = "tensor", dtype = "int64", shape = [-1]'),
-        (
-            [IDS, x(["N", "seq"], "int64", "attention_mask")],
-            [tensor("ids", "int64", [-1])],
-            "may be the mask of 'ids', mask = \"attention_mask\"",
-        ),
-        (
-            [x(["N", 2])],
-            scalars("float", "a", "b", input="y"),
-            "feature 'a' has input = \"y\", and the model has no such",
-        ),
-        (
-            [x(["N", 128], name="embedding")],
-            [VECTOR],
-            "the shape [127] in the card, and input 'embedding' takes [N, 128]",
-        ),
-        ([x(["N", 24, 3], name="w")], [tensor("w", "float32", [72])], "shape = [24, 3]"),
-        ([x(["N", 4])], [*A, tensor("v", "float32", [1, 3])], "'v' has the shape [1, 3], and is one of 2 features of"),
-        (
-            [IDS],
-            [tensor("ids", "int64", [-1], mask="mask")],
-            'has mask = "mask", and the model has no such input: it h',
-        ),
-        (
-            [IDS, x(["N", 2, 2], name="m")],
-            [tensor("ids", "int64", [-1], mask="m")],
-            "its mask 'm' (tensor(float) [N, 2, 2]) takes no mask",
-        ),
-        (
-            [IDS, x(["N", "seq"], "int64", "b"), x(["N", "seq"], "int64", "m")],
-            [tensor("ids", "int64", [-1], mask="m"), tensor("b", "int64", [-1], mask="m")],
-            "features 'ids' and 'b' both have mask = \"m\"",
-        ),
-        (
-            [IDS, x(["N", "seq"], "int64", "m")],
-            [tensor("ids", "int64", [-1], mask="m"), *scalars("int", "m")],
-            "feature 'm' feeds the input 'm', which is the mask of another feature",
-        ),
-        (
-            [x(["N", 64], "int64", "ids")],
-            [tensor("ids", "int64", [-1])],
-            "a length of 512, and input 'ids' takes [N, 64]: w",
-        ),
-        ([x(["N", "s"], "uint8", "ids")], [tensor("ids", "int64", [-1], pad=-100)], "pad = -100 is beyond uint8"),
-    ],
-)
-def test_a_card_that_does_not_fit_is_refused(inputs: list[Input], features: list[dict[str, Any]], message: str) -> None:
-    """The words name what differs, with both shapes, and propose the keys that would fit."""
-    with pytest.raises(Mismatch) as refused:
-        feeds(inputs, specs(*features))
-    assert message in str(refused.value)
-
-
 def test_a_file_without_the_inputs_shape() -> None:
     """The card says the shape of a tensor; for single values it has to."""
     made = fed([x([])], tensor("v", "float32", [2]), v=np.array([[1, 2]], np.float32))
     assert made["x"].tolist() == [[1, 2]]
-
-
-def test_a_card_for_another_model_is_refused_in_few_words() -> None:
-    """A message about hundreds of inputs names the first ones only."""
-    inputs = [x(["N"], name=f"input_{i}") for i in range(300)]
-    with pytest.raises(Mismatch, match="and 295 more") as refused:
-        feeds(inputs, tuple(Spec(f"f{i}", FeatureType.FLOAT) for i in range(300)))
-    assert len(str(refused.value)) < 1200
