@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.events import ODD
 from benchmarks.model import PRIMARY
+from benchmarks.programs import stamped
 from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.runtime.session import Cancel, ModelOutput
@@ -132,6 +133,7 @@ def main() -> int:
             return OddRows(session, given.odd_rows == "raise")
         return DownWhile(session, given.down_while) if given.down_while is not None else session
 
+    stamped.allow()
     if given.breaker_open:
         force_open()
     if given.gate:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.phases import Phases
+from benchmarks.programs import stamped
 from failsoft.models.runtime.session import Session
 from failsoft.schemas import scored, wire
 from failsoft.workers import settings
@@ -97,6 +98,7 @@ def main() -> int:
     given = parser.parse_args()
     logs.configure("warning")
     pipeline = settings.load(given.pipeline, os.environ)
+    stamped.allow()
     phases = Phases()
     patch(phases)
     whole = Whole(phases)
