@@ -7,16 +7,16 @@ The id is the first of: the ``ce_id`` header (CloudEvents, binary mode), the con
 
 from __future__ import annotations
 
-import re
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from failsoft.schemas import wire
+from failsoft.schemas import nan, wire
+from failsoft.schemas import times as event_times
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features.paths import Absent, find, getter, locate, named
 from failsoft.schemas.record import Origin, Record
 
 MAX_ID = 1024
@@ -24,16 +24,11 @@ MAX_ID = 1024
 shorter."""
 
 _STRUCTURED = b"application/cloudevents"
-# At most nine digits (nanoseconds): the time is copied into the answer, whose size must stay bounded.
-_FORM = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z"
-_RFC_3339 = re.compile(_FORM, re.ASCII)
-_RFC_3339_LINES = re.compile(f"{_FORM}(?:\n{_FORM})*", re.ASCII)
-_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Where an event's parts are in its JSON.
+    """Where an event's parts are in its JSON. Fields are paths with dots (``features/paths.py``).
 
     Attributes:
         id: field with the id; None: the event has no such field.
@@ -41,6 +36,7 @@ class Envelope:
         features: field whose object holds the features; "" means the event itself.
         max_bytes: largest value accepted (bytes).
         max_depth: deepest nesting accepted (levels).
+        nans: fields within the features that may be the literal NaN.
     """
 
     id: str | None = None
@@ -48,15 +44,24 @@ class Envelope:
     features: str = "features"
     max_bytes: int = 1_000_000
     max_depth: int = wire.MAX_DEPTH
+    nans: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One decoded event; ``time`` is RFC 3339."""
+    """One decoded event.
+
+    Attributes:
+        id: its id.
+        time: its time in RFC 3339.
+        features: its features.
+        untimed: what is wrong with its own time, so that ``time`` is the record's; None if it has none or a good one.
+    """
 
     id: str
     time: str
     features: Mapping[str, Any]
+    untimed: str | None = None
 
 
 @dataclass(slots=True)
@@ -68,12 +73,14 @@ class Events:
         times: one RFC 3339 time per row.
         features: one mapping per row; empty for a failed row.
         failures: the failed rows, by row index.
+        untimed: what is wrong with a row's own time, in whose place the record's stands, by row index.
     """
 
     ids: list[str]
     times: list[str]
     features: list[Mapping[str, Any]]
     failures: dict[int, Failure] = field(default_factory=dict)
+    untimed: dict[int, str] = field(default_factory=dict)
 
 
 def decode(records: Sequence[Record], origins: Mapping[int, Origin], envelope: Envelope) -> Events:
@@ -81,7 +88,7 @@ def decode(records: Sequence[Record], origins: Mapping[int, Origin], envelope: E
 
     Never raises because of a record's content: a row that cannot be read becomes a MALFORMED failure.
     """
-    batch = _decode_all(records, envelope)
+    batch = _decode_all(records, origins, envelope)
     if batch is None:
         batch = _decode_each(records, origins, envelope)
     return batch
@@ -91,16 +98,30 @@ def decode_one(record: Record, origin: Origin, envelope: Envelope) -> Event | Fa
     """Decode one record; a MALFORMED failure that says why, if it cannot be read."""
     ce = _cloud(record)
     try:
-        body = wire.loads(record.value, envelope.max_bytes, envelope.max_depth)
+        body = _body(record.value, envelope, ce.structured)
         if not isinstance(body, dict):
-            raise wire.Malformed(f"the event is {_named(body)}, not an object")
+            raise wire.Malformed(f"the event is {named(body)}, not an object")
         if ce.structured:
             return _structured(body, origin, envelope)
         identity = ce.id or _identity(body, envelope.id) or fallback_id(origin)
-        time = _time(ce.time) or _time(body.get(envelope.time)) or iso(origin.timestamp)
-        return Event(_bounded(identity), time, _features(body, envelope.features))
+        own = None if envelope.time is None else _at(body, envelope.time)
+        time, untimed = _first_time((ce.time, own), origin)
+        return Event(_bounded(identity), time, _features(body, envelope.features), untimed)
     except wire.Malformed as e:
         return Failure(Kind.MALFORMED, str(e))
+
+
+def best_id(record: Record, origin: Origin, envelope: Envelope) -> str:
+    """The best id of an event, also of one that cannot be decoded: a retry must carry the same id as its answer."""
+    ce = _cloud(record)
+    try:
+        if ce.id and not ce.structured:
+            return _bounded(ce.id)
+        body = nan.loads_anywhere(record.value, envelope.max_bytes, envelope.max_depth)
+        found = _identity(body, "id" if ce.structured else envelope.id) if isinstance(body, dict) else None
+        return _bounded(found or fallback_id(origin))
+    except wire.Malformed:
+        return fallback_id(origin)
 
 
 def fallback_id(origin: Origin) -> str:
@@ -123,7 +144,7 @@ def iso(ms: int) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _decode_all(records: Sequence[Record], envelope: Envelope) -> Events | None:
+def _decode_all(records: Sequence[Record], origins: Mapping[int, Origin], envelope: Envelope) -> Events | None:
     """Decode the batch by columns, or return None when any row needs ``_decode_each``.
 
     Every row must be plain: no CloudEvent, and id, time and features as configured. List comprehensions over whole
@@ -132,24 +153,43 @@ def _decode_all(records: Sequence[Record], envelope: Envelope) -> Events | None:
     if envelope.id is None or envelope.time is None or any(r.headers and _cloud(r) != _PLAIN for r in records):
         return None
     values: list[Any] = [r.value for r in records]
-    bodies = wire.loads_all(values, envelope.max_bytes)
+    bodies = wire.loads_all(values, envelope.max_bytes) or _bodies(values, envelope)
     if bodies is None:
         return None
-    id_key, time_key, features_key = envelope.id, envelope.time, envelope.features
-    try:
-        ids = [b[id_key] for b in bodies]
-        times = [b[time_key] for b in bodies]
-        features = [b[features_key] for b in bodies] if features_key else bodies
-    except (KeyError, TypeError, IndexError):
+    paths = (envelope.id, envelope.time, *([envelope.features] if envelope.features else []))
+    found = getter(paths).columns(bodies)
+    if found is None:
         return None
-    if {*map(type, ids)} != {str} or {*map(type, features)} != {dict} or {*map(type, times)} != {str}:
+    ids, times = found[0], found[1]
+    features = found[2] if envelope.features else bodies
+    if {*map(type, ids)} != {str} or {*map(type, features)} != {dict}:
         return None
     if not all(ids) or max(map(len, ids)) > MAX_ID:
         return None
-    if not wire.all_shallow(values, 2 if features_key else 1, envelope.max_depth):
+    if not wire.all_shallow(values, 2 if envelope.features else 1, envelope.max_depth):
         return None
-    normal = _times(times)
-    return None if normal is None else Events(ids, normal, features)
+    normal = event_times.times(times)
+    if normal is times:
+        return Events(ids, times, features)
+    batch = Events(ids, [], features)
+    for row, time in enumerate(normal):
+        if time is None:
+            origin = origins.get(row) or origin_of(records[row])
+            time, untimed = _first_time((times[row],), origin)
+            if untimed is not None:
+                batch.untimed[row] = untimed
+        batch.times.append(time)
+    return batch
+
+
+def _bodies(values: Sequence[Any], envelope: Envelope) -> list[Any] | None:
+    """The decoded values, of which some may have NaN where the envelope allows it; None when any is bad."""
+    if not envelope.nans:
+        return None
+    try:
+        return [_body(value, envelope) for value in values]
+    except wire.Malformed:
+        return None
 
 
 def _decode_each(records: Sequence[Record], origins: Mapping[int, Origin], envelope: Envelope) -> Events:
@@ -159,24 +199,27 @@ def _decode_each(records: Sequence[Record], origins: Mapping[int, Origin], envel
         event = decode_one(record, origin, envelope)
         if isinstance(event, Failure):
             batch.failures[row] = event
-            event = Event(_best_id(record, origin, envelope), iso(origin.timestamp), {})
+            event = Event(best_id(record, origin, envelope), iso(origin.timestamp), {})
+        elif event.untimed is not None:
+            batch.untimed[row] = event.untimed
         batch.ids.append(event.id)
         batch.times.append(event.time)
         batch.features.append(event.features)
     return batch
 
 
-def _best_id(record: Record, origin: Origin, envelope: Envelope) -> str:
-    """The best id of an event that cannot be decoded. A retry confirms an earlier answer and must carry the same id."""
-    ce = _cloud(record)
-    try:
-        if ce.id and not ce.structured:
-            return _bounded(ce.id)
-        body = wire.loads(record.value, envelope.max_bytes, envelope.max_depth)
-        found = _identity(body, "id" if ce.structured else envelope.id) if isinstance(body, dict) else None
-        return _bounded(found or fallback_id(origin))
-    except wire.Malformed:
-        return fallback_id(origin)
+def _body(raw: bytes | None, envelope: Envelope, structured: bool = False) -> Any:
+    """The JSON value of an event. Raises Malformed."""
+
+    def may_be_nan(body: Any) -> Iterator[nan.Place]:
+        holder = body.get("data") if structured and isinstance(body, dict) else body
+        features = find(holder, envelope.features) if envelope.features else holder
+        for path in envelope.nans:
+            place = locate(features, path)
+            if place is not None:
+                yield place
+
+    return nan.loads(raw, envelope.max_bytes, envelope.max_depth, may_be_nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,20 +261,26 @@ def _structured(body: dict[str, Any], origin: Origin, envelope: Envelope) -> Eve
         raise wire.Malformed("a structured CloudEvent without an id")
     data = body.get("data")
     if not isinstance(data, dict):
-        raise wire.Malformed(f"the CloudEvent's data is {_named(data)}, not an object")
-    time = _time(body.get("time")) or iso(origin.timestamp)
-    return Event(_bounded(identity), time, _features(data, envelope.features))
+        raise wire.Malformed(f"the CloudEvent's data is {named(data)}, not an object")
+    time, untimed = _first_time((body.get("time"),), origin)
+    return Event(_bounded(identity), time, _features(data, envelope.features), untimed)
 
 
-def _identity(body: Mapping[str, Any], key: str | None) -> str | None:
-    value = body.get(key) if key else None
+def _at(body: Mapping[str, Any], path: str) -> Any:
+    """The value at ``path``; None if there is none."""
+    found = find(body, path)
+    return None if isinstance(found, Absent) else found
+
+
+def _identity(body: Mapping[str, Any], path: str | None) -> str | None:
+    value = _at(body, path) if path else None
     if value is None or value == "":
         return None
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise wire.Malformed(f"{key} is {_named(value)}; an id is a string or a 64-bit integer")
+    raise wire.Malformed(f"{path} is {named(value)}; an id is a string or a 64-bit integer")
 
 
 def _bounded(identity: str) -> str:
@@ -240,51 +289,27 @@ def _bounded(identity: str) -> str:
     return identity
 
 
-def _features(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    if not key:
+def _features(body: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    if not path:
         return body
-    value = body.get(key)
-    if not isinstance(value, dict):
-        raise wire.Malformed(f"{key} is {_named(value) if key in body else 'missing'}; it must hold the features")
-    return value
-
-
-def _times(column: list[str]) -> list[str] | None:
-    """``_time`` of a whole column, or None when one value is not a time. A column of RFC 3339 costs half as much."""
-    if _RFC_3339_LINES.fullmatch("\n".join(column)):
-        try:
-            deque(map(datetime.fromisoformat, column), maxlen=0)
-            return column
-        except ValueError:
-            return None
-    normal = [found for found in map(_time, column) if found is not None]
-    return normal if len(normal) == len(column) else None
-
-
-def _time(value: object) -> str | None:
-    """An ISO 8601 time as RFC 3339; a time without a zone is UTC. None for anything else."""
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    if _RFC_3339.fullmatch(value):  # fromisoformat also accepts other forms: weeks, a decimal comma, no separators
+    value = find(body, path)
+    if isinstance(value, dict):
         return value
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    elif moment.utcoffset() % _MINUTE:  # type: ignore[operator]
-        return None  # RFC 3339 offsets have no seconds
-    return moment.isoformat().replace("+00:00", "Z")
+    if not isinstance(value, Absent):
+        problem = f"{path} is {named(value)}"
+    else:
+        problem = f"{path} is missing" if "." not in path else f"{path}: {value.why}"
+    raise wire.Malformed(f"{problem}; it must hold the features")
 
 
-def _named(value: object) -> str:
-    names = {
-        dict: "an object",
-        list: "an array",
-        str: "a string",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-    }
-    return "null" if value is None else names[type(value)]
+def _first_time(given: Sequence[object], origin: Origin) -> tuple[str, str | None]:
+    """The first of the ``given`` values that is a time, or else the record's own; None stands for a missing one.
+
+    With it, if none is a time, what is wrong with the first that is there.
+    """
+    present = [value for value in given if value is not None]
+    for value in present:
+        time = event_times.time(value)
+        if time is not None:
+            return time, None
+    return iso(origin.timestamp), event_times.unreadable(present[0]) if present else None

@@ -58,8 +58,9 @@ def event_schema(envelope: Envelope = EXAMPLE) -> Document:
         }
     if envelope.time is not None:
         properties[envelope.time] = {
-            "description": "When the event happened, in ISO 8601; a time without a zone is UTC. If it is missing or "
-            "unreadable, the record's timestamp is used."
+            "description": "When the event happened: in ISO 8601 (a time without a zone is UTC), or an epoch number, "
+            "in seconds if it is under 10^11, milliseconds under 10^14, microseconds under 10^17, else nanoseconds. If "
+            "it is missing or unreadable, the record's timestamp is used."
         }
     if envelope.features:
         properties[envelope.features] = features
@@ -131,6 +132,14 @@ def scored_schema() -> Document:
             "type": "boolean",
         },
         "imputed": {"description": "Features that were imputed.", "type": "array", "items": {"type": "string"}},
+        "missing": {
+            "description": "Only with features that the model got as NaN, because their values are missing (`impute = "
+            '"nan"`): their names.',
+            "type": "array",
+            "items": {"type": "string"},
+            "minItems": 1,
+            "uniqueItems": True,
+        },
         "origin": {
             "description": "The record that first carried the event.",
             "type": "object",
@@ -157,7 +166,7 @@ def scored_schema() -> Document:
         "description": "An answer. To keep one per event, take the record of the highest revision for each event_id.",
         "type": "object",
         "properties": properties,
-        "required": [name for name in properties if name not in ("members", "rewind")],
+        "required": [name for name in properties if name not in ("members", "missing", "rewind")],
         "additionalProperties": False,
         "if": {"properties": {"source": {"const": str(Source.PRIMARY)}}},
         "then": {"allOf": [whole, final, alone]},

@@ -1,13 +1,13 @@
 """Encodes scored records: a batch of answers as JSON bytes and headers.
 
-A record is a fixed text with up to nine varying columns. Each column is encoded by one call and inserted into the text,
+A record is a fixed text with up to ten varying columns. Each column is encoded by one call and inserted into the text,
 which is faster than encoding each record. Tests compare the result with the JSON Schema and with a plain encoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from failsoft.schemas import wire
@@ -35,6 +35,7 @@ class Answers:
         scored_at: RFC 3339.
         members: the ensemble's members that answered, as model@version; None unless the source is an ensemble.
         rewind: the rewind that read the events again, if one did.
+        missing: names of the features that went to the model as NaN, by row; rows without any are omitted.
     """
 
     source: Source
@@ -53,6 +54,7 @@ class Answers:
     scored_at: str
     members: tuple[str, ...] | None = None
     rewind: str | None = None
+    missing: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def degraded(self) -> bool:
@@ -93,6 +95,7 @@ def encode(answers: Answers) -> list[bytes]:
             place(_confidences(p, scores)),
             _common(a.source, a.model, a.version, a.members, a.degraded, a.reason, a.revision, a.final),
             place(_imputed(a.imputed, n)) if a.imputed else b"[]",
+            place(_missing(a.missing, n)) if a.missing else b"",
             b',"origin":{"topic":',
             place(wire.strings(a.topics), b'"%b"') if len(set(a.topics)) > 1 else _constant(a.topics[0]),
             b',"partition":%d,"offset":' % a.partition,
@@ -155,6 +158,14 @@ def _imputed(by_row: dict[int, tuple[str, ...]], n: int) -> list[bytes]:
     column = [b"[]"] * n
     for row, features in by_row.items():
         column[row] = wire.dumps(features)
+    return column
+
+
+def _missing(by_row: Mapping[int, tuple[str, ...]], n: int) -> list[bytes]:
+    """Each row's key ``missing`` with its value, or nothing: a row without missing features has no such key."""
+    column = [b""] * n
+    for row, features in by_row.items():
+        column[row] = b',"missing":%b' % wire.dumps(features)
     return column
 
 

@@ -27,11 +27,15 @@ class Malformed(ValueError):
     """A value is not in the declared format or exceeds a limit. The text says how, without quoting the value."""
 
 
+class NotJson(Malformed):
+    """A value within the limits is not JSON."""
+
+
 def loads(raw: bytes | None, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
     """Decode one JSON value of at most ``max_bytes`` bytes and ``max_depth`` levels.
 
-    Of duplicate keys the last one counts. Integers beyond 64 bits become floats. Raises Malformed for a tombstone, a
-    value over a limit, and anything that RFC 8259 does not allow, such as NaN and Infinity.
+    Of duplicate keys the last one counts. Integers beyond 64 bits become floats. Raises Malformed for a tombstone and
+    a value over a limit, and NotJson for anything that RFC 8259 does not allow, such as NaN and Infinity.
     """
     if raw is None:
         raise Malformed("the value is null (a tombstone)")
@@ -42,7 +46,7 @@ def loads(raw: bytes | None, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as e:
-        raise Malformed(f"not JSON: {e}") from None
+        raise NotJson(f"not JSON: {e}") from None
 
 
 def loads_all(values: Sequence[Any], max_bytes: int) -> list[Any] | None:

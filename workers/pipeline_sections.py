@@ -235,21 +235,32 @@ class Input(PipelineSection):
     id: Annotated[
         Text | None,
         means(
-            "The field with an event's id. A `ce_id` header takes precedence.",
+            "The field with an event's id: a path with dots. A name that has dots itself is found first. A `ce_id` "
+            "header takes precedence.",
             "event_id",
+            "payload.source.id",
             left_out="`<topic>-<partition>-<offset>` is the id",
         ),
     ] = None
     time: Annotated[
         Text | None,
         means(
-            "The field with an event's time, in ISO 8601. A `ce_time` header takes precedence.",
+            "The field with an event's time: a path with dots. The time is in ISO 8601, or an epoch number in seconds "
+            "if it is under 10^11, milliseconds under 10^14, microseconds under 10^17, else nanoseconds. The record's "
+            "timestamp stands in for one that cannot be read, which is logged and counted "
+            "(`failsoft_unreadable_times_total`). A `ce_time` header takes precedence.",
             "occurred_at",
+            "payload.ts_ms",
             left_out="the record's timestamp is the time",
         ),
     ] = None
     features: Annotated[
-        str, means('The field whose object holds the features. `""`: the event itself holds them.', "payload", "")
+        str,
+        means(
+            'The field whose object holds the features: a path with dots. `""`: the event itself holds them.',
+            "payload.after",
+            "",
+        ),
     ] = "features"
     max_bytes: Annotated[
         int,

@@ -1,9 +1,12 @@
-"""Imputation by the card: fills missing values, records which were filled, and finds the rows that stay invalid."""
+"""Imputation by the card: fills missing values, records which were filled, and finds the rows that stay invalid.
+
+For a model that knows missing values (``impute = "nan"``) a value is filled with NaN, which is no imputation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -24,11 +27,13 @@ class Imputed:
         columns: the filled columns. All rows can be run except those in ``invalid``, which keep their masks.
         imputed: for each imputed row, the names of the features that were filled. Invalid rows are not listed.
         invalid: for each row that cannot be run, the failure.
+        missing: for each row with features that go to the model as NaN, their names. Invalid rows are not listed.
     """
 
     columns: Columns
     imputed: dict[int, tuple[str, ...]]
     invalid: dict[int, Failure]
+    missing: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 def impute(
@@ -48,31 +53,32 @@ def impute(
         return Imputed(columns, {}, {})
     filled = _copy_of_unusable(columns)
     named: dict[int, list[str]] = {}
+    nan: dict[int, list[str]] = {}
     lacking: dict[int, list[str]] = {}
     for feature in card.features:
         mask = columns.unusable.get(feature.name)
         if mask is None:
             continue
-        rows = np.flatnonzero(mask)
-        if feature.impute is None or feature.impute.method is Method.LAST_KNOWN:
-            left = rows  # nothing keeps last known values of features yet, and a worker refuses such a card
+        method = None if feature.impute is None else feature.impute.method
+        if method is None or method is Method.LAST_KNOWN:
+            rows = lacking  # nothing keeps last known values of features yet, and a worker refuses such a card
+        elif method is Method.NAN:
+            rows = nan
+            filled.values[feature.name][mask] = np.nan
         else:
+            rows = named
             value = fill(feature, statistics)
             if value is None:
-                raise LookupError(f"feature {feature.name!r}: no {feature.impute.method} to impute it with")
-            filled.values[feature.name][mask] = value
-            left = rows[:0]
-        for i in left.tolist():
-            lacking.setdefault(i, []).append(feature.name)
-        if len(left) == len(rows):
-            continue
-        for i in np.setdiff1d(rows, left, assume_unique=True).tolist():
-            named.setdefault(i, []).append(feature.name)
+                raise LookupError(f"feature {feature.name!r}: no {method} to impute it with")
+            filled.values[feature.name][mask] = value  # of a tensor: all elements of the row
+        for i in np.flatnonzero(mask).tolist():
+            rows.setdefault(i, []).append(feature.name)
     _keep_masks(filled, columns, lacking)
     return Imputed(
         filled,
         {i: tuple(names) for i, names in named.items() if i not in lacking},
         {i: _invalid(columns, card, i, names) for i, names in lacking.items()},
+        {i: tuple(names) for i, names in nan.items() if i not in lacking},
     )
 
 

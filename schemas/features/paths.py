@@ -30,25 +30,27 @@ def find(value: object, path: str) -> Any:
     Each cut of the path is tried, from the longest first name to the shortest. This takes no more steps than the event
     has values on the way, for every other cut ends at once.
     """
-    if type(value) is dict and path in value:
-        return value[path]
+    place = locate(value, path)
+    if place is not None:
+        parent, name = place
+        return parent[name]
     if "." not in path:
         return MISSING if type(value) is dict else Absent(f"{named(value)}, not an object")
-    found = _find(value, path)
-    return _end(value, path) if found is MISSING else found
+    return _end(value, path)
 
 
-def _find(value: object, path: str) -> Any:
+def locate(value: object, path: str) -> tuple[dict[str, Any], str] | None:
+    """The object that has the value at ``path``, and its name there; None if the path leads to nothing."""
     if type(value) is not dict:
-        return MISSING
+        return None
     if path in value:
-        return value[path]
+        return value, path
     for name, rest in _cuts(path):
         if name in value:
-            found = _find(value[name], rest)
-            if found is not MISSING:
+            found = locate(value[name], rest)
+            if found is not None:
                 return found
-    return MISSING
+    return None
 
 
 @lru_cache(maxsize=4096)
@@ -82,12 +84,22 @@ class Getter:
         self._names = _getter(paths)
         self._tree = _tree(paths) if any("." in path for path in paths) else None
 
+    def columns(self, values: Sequence[Any]) -> list[list[Any]] | None:
+        """One list of values for each path; None if one of ``values`` lacks a path: ``row`` then reads each."""
+        try:
+            return [[value[path] for value in values] for path in self._paths]
+        except (KeyError, TypeError, IndexError):
+            return self._nested(values)
+
     def rows(self, values: Sequence[Any]) -> list[tuple[Any, ...]] | None:
         """One tuple of values for each of ``values``; None if one of them lacks a path: ``row`` then reads each."""
         try:
             return list(map(self._names, values))
         except (KeyError, TypeError, IndexError):
-            pass
+            columns = self._nested(values)
+            return None if columns is None else list(zip(*columns, strict=True))
+
+    def _nested(self, values: Sequence[Any]) -> list[list[Any]] | None:
         if self._tree is None:
             return None
         columns: list[list[Any]] = [[]] * len(self._paths)
@@ -95,7 +107,7 @@ class Getter:
             self._tree.read(values, columns)
         except (KeyError, TypeError, IndexError):
             return None
-        return list(zip(*columns, strict=True))
+        return columns
 
     def row(self, value: Mapping[str, Any], absent: Sequence[object]) -> tuple[Any, ...]:
         """The values of one object, in place of each that is not there the one in ``absent``."""

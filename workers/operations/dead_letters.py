@@ -8,7 +8,7 @@ from typing import Any
 
 from failsoft.schemas import wire
 from failsoft.schemas.attempt import Attempt, parse
-from failsoft.schemas.event import Envelope, decode_one, fallback_id, iso
+from failsoft.schemas.event import Envelope, best_id, fallback_id, iso
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import CONTROL_PREFIX, KIP_1191_PREFIX, Header, Origin, Record, own_headers
@@ -49,11 +49,10 @@ def letter(record: Record, topic_id: str | None) -> Letter:
 
 
 def event_id(letter: Letter, envelope: Envelope) -> str:
-    """The event's id, or its origin (``topic-partition-offset``) when the value cannot be decoded."""
+    """The event's id, or its origin (``topic-partition-offset``) when it has none that can be read."""
     r = letter.record
     origin = letter.attempt.origin if isinstance(letter.attempt, Attempt) else _place(r)
-    event = decode_one(r, origin, envelope)
-    return fallback_id(origin) if isinstance(event, Failure) else event.id
+    return best_id(r, origin, envelope)
 
 
 @dataclass(frozen=True, slots=True)

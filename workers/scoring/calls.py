@@ -44,18 +44,20 @@ class RawColumns:
 def prepare(raw: RawColumns, rows: list[int], card: ModelCard, served: Served) -> tuple[list[int], Imputed]:
     """Make the feature columns of ``rows`` for one model, with missing values imputed.
 
-    Returns the rows that keep ``card``'s contract, and their columns in the same order; ``imputed`` and ``invalid`` are
-    keyed by row of the batch.
+    Returns the rows that keep ``card``'s contract, and their columns in the same order; ``imputed``, ``invalid`` and
+    ``missing`` are keyed by row of the batch.
     """
     ready = impute(raw.of(rows, card.specs), card, served.statistics, served.dtypes)
-    if not ready.invalid and not ready.imputed:
+    if not ready.invalid and not ready.imputed and not ready.missing:
         return rows, ready
     imputed = {rows[i]: names for i, names in ready.imputed.items()}
+    missing = {rows[i]: names for i, names in ready.missing.items()}
     if not ready.invalid:
-        return rows, Imputed(ready.columns, imputed, {})
+        return rows, Imputed(ready.columns, imputed, {}, missing)
     good = [i for i in range(len(rows)) if i not in ready.invalid]
     invalid = {rows[i]: failure for i, failure in ready.invalid.items()}
-    return [rows[i] for i in good], Imputed(ready.columns.take(np.array(good, np.intp)), imputed, invalid)
+    kept = ready.columns.take(np.array(good, np.intp))
+    return [rows[i] for i in good], Imputed(kept, imputed, invalid, missing)
 
 
 def invalid(raw: RawColumns, rows: list[int], card: ModelCard) -> dict[int, Failure]:

@@ -8,7 +8,7 @@ a version of it is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,6 +54,7 @@ class _Member:
         unasked: rows for which it does not count as called: its breaker refused them, no version is loaded, or they
             were probes that failed.
         imputed: the features that were imputed for it, by row.
+        nans: the features that went to it as NaN, by row.
     """
 
     key: str
@@ -62,6 +63,7 @@ class _Member:
     failures: dict[int, Failure] = field(default_factory=dict)
     unasked: set[int] = field(default_factory=set)
     imputed: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    nans: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 def ask(
@@ -105,7 +107,7 @@ def _ask(
         why = Failure(Kind.UNAVAILABLE, f"no version of {name} is loaded")
         return _Member(name, failures=invalid | dict.fromkeys(unasked, why), unasked=set(unasked))
     kept, ready = calls.prepare(raw, rows, card, served)
-    member = _Member(served.key, failures=ready.invalid, imputed=ready.imputed)
+    member = _Member(served.key, failures=ready.invalid, imputed=ready.imputed, nans=ready.missing)
     if not kept:
         return member
     admission, granted, refused = calls.admit(registry, served.key, kept, ladder, u)
@@ -160,12 +162,13 @@ class _Combined:
             for i, row in enumerate(rows):
                 by_kind.setdefault(first[row].kind, []).append(i)
                 self.result.missing[row] = self._failure(missing[0], first[row], len(missing))
-        imputed = self._imputed(group.members)
+        called = [self.asked[j] for j in group.members]
+        filled = _union(member.imputed for member in called), _union(member.nans for member in called)
         for kind, indexes in by_kind.items():
             same_kind, predictions = rows, group.predictions
             if len(indexes) < len(rows):
                 same_kind, predictions = [rows[i] for i in indexes], predictions.take(np.array(indexes, np.intp))
-            self._add_answers(same_kind, predictions, group, kind, imputed)
+            self._add_answers(same_kind, predictions, group, kind, *filled)
 
     def _add_answers(
         self,
@@ -174,6 +177,7 @@ class _Combined:
         group: MemberGroup,
         reason: Kind | None,
         imputed: Mapping[int, tuple[str, ...]],
+        nans: Mapping[int, tuple[str, ...]],
     ) -> None:
         """Add answers with one reason. Rows under the ensemble's own ``min_confidence`` fail instead."""
         good = calls.usable(self.card, rows, CallResult(predictions, {}, 0.0), self.result.failures)
@@ -186,16 +190,8 @@ class _Combined:
         if rows:
             members = tuple(self.asked[j].key for j in group.members)
             self.result.answered.append(
-                AnsweredRows(rows, predictions, Source.ENSEMBLE, self.card.name, None, imputed, members, reason)
+                AnsweredRows(rows, predictions, Source.ENSEMBLE, self.card.name, None, imputed, members, reason, nans)
             )
-
-    def _imputed(self, members: Sequence[int]) -> dict[int, tuple[str, ...]]:
-        """The features that were imputed for any of ``members``, by row, each once."""
-        imputed: dict[int, tuple[str, ...]] = {}
-        for j in members:
-            for row, names in self.asked[j].imputed.items():
-                imputed[row] = tuple(dict.fromkeys((*imputed.get(row, ()), *names)))
-        return imputed
 
     def _fail(self, row: int) -> None:
         """Fail a row that fewer members than the quorum answered, or let it wait.
@@ -226,6 +222,15 @@ class _Combined:
             message = f"{self.asked[j].key}: {failure.message} ({missing} of {len(self.asked)} members did not answer)"
             known = self._failures[j, id(failure), missing] = Failure(failure.kind, message)
         return known
+
+
+def _union(by_member: Iterable[Mapping[int, tuple[str, ...]]]) -> dict[int, tuple[str, ...]]:
+    """The features that any of the members has for a row, each once, by row."""
+    found: dict[int, tuple[str, ...]] = {}
+    for by_row in by_member:
+        for row, names in by_row.items():
+            found[row] = tuple(dict.fromkeys((*found.get(row, ()), *names)))
+    return found
 
 
 def _output(member: _Member, batch: NDArray[np.intp]) -> MemberOutput | None:

@@ -42,6 +42,7 @@ class Fallbacks:
         raw: RawColumns,
         prepared: tuple[list[int], Columns | None] = ([], None),
         imputed: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
+        nans: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
         """Take what the links need of the batch.
 
@@ -55,12 +56,13 @@ class Fallbacks:
             raw: their features as columns.
             prepared: the rows that were prepared for the primary, and their columns. A rule reads a row's values there.
             imputed: the features that were imputed in those columns, by row.
+            nans: the features that are NaN in those columns, because their values are missing, by row.
         """
         self.plan, self.registry, self.known, self.now_ms = plan, registry, known, now_ms
         self.records, self.events, self.raw = records, events, raw
         self.answered: list[AnsweredRows] = []
         self.rule_errors: Counter[tuple[str, str]] = Counter()
-        self.prepared, self.imputed = prepared, imputed
+        self.prepared, self.imputed, self.nans = prepared, imputed, nans
 
     def ask(self, links: Sequence[Link], pending: list[int]) -> Generator[Call, CallResult, None]:
         """Pass the rows ``pending`` down ``links``. The last link, ``static``, answers every row that is left."""
@@ -87,9 +89,10 @@ class Fallbacks:
         served: Served | None,
         imputed: Mapping[int, tuple[str, ...]],
         name: str | None = None,
+        nans: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
         model, version = (served.model, served.version) if served else (name, None)
-        self.answered.append(AnsweredRows(rows, predictions, source, model, version, imputed))
+        self.answered.append(AnsweredRows(rows, predictions, source, model, version, imputed, missing=nans))
 
     def _ask_model(self, model: str, pending: list[int]) -> Generator[Call, CallResult, list[int]]:
         """Call the fallback model ``model`` for ``pending``. Returns the rows that it did not answer.
@@ -116,7 +119,7 @@ class Fallbacks:
         predictions = result.predictions
         if len(good) < len(asked):
             predictions = predictions.take(np.array(good, np.intp))
-        self._answer(answered, predictions, Source.FALLBACK_MODEL, served, ready.imputed)
+        self._answer(answered, predictions, Source.FALLBACK_MODEL, served, ready.imputed, nans=ready.missing)
         return pending if not answered else calls.without(pending, set(answered))
 
     def _recall(self, pending: list[int]) -> list[int]:
@@ -156,9 +159,9 @@ class Fallbacks:
     def _rule_values(self, pending: Sequence[int]) -> Iterator[tuple[int, dict[str, object]]]:
         """The feature values that a rule is called with, for each row that could be decoded.
 
-        A row that was prepared for the primary has the primary's values, with imputed ones. Any other row has the
-        event's own values, None where a value is unusable: no version was loaded, the row is invalid, or the primary
-        is an ensemble, whose members each impute for themselves.
+        A row that was prepared for the primary has the primary's values, with imputed ones, and None where the model
+        gets NaN for a missing value. Any other row has the event's own values, None where a value is unusable: no
+        version was loaded, the row is invalid, or the primary is an ensemble, whose members each impute for themselves.
         """
         prepared_rows, prepared = self.prepared
         prepared_index = {row: i for i, row in enumerate(prepared_rows)}
@@ -167,7 +170,7 @@ class Fallbacks:
         plain_index = {row: i for i, row in enumerate(other)}
         for row in pending:
             if prepared is not None and row in prepared_index:
-                yield row, prepared.row(prepared_index[row])
+                yield row, prepared.row(prepared_index[row]) | dict.fromkeys(self.nans.get(row, ()))
             elif plain is not None and row in plain_index:
                 yield row, plain.row(plain_index[row])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from failsoft.models.breaker.breaker import Admission
@@ -66,7 +66,8 @@ class Plan:
         cards: the card of each model in use, by name.
         chain: the links of the fallback chain, in order.
         rules: the users' rules, by link target.
-        envelope: how an event's id, time and features are found.
+        envelope: how an event's id, time and features are found. Its ``nans`` are set here: the features that the
+            models ``asked`` take as NaN.
         delays: the ladder in order: each rung's delay as (name, seconds).
         jitter: the share of a delay by which it is varied at random.
         rungs: the delay of each retry topic (seconds), by topic.
@@ -84,6 +85,10 @@ class Plan:
     rungs: Mapping[str, float]
     replay: str
     ignores_tombstones: bool = False
+
+    def __post_init__(self) -> None:
+        nans = (spec.path for model in self.asked for spec in self.cards[model].specs if spec.nan)
+        object.__setattr__(self, "envelope", replace(self.envelope, nans=tuple(dict.fromkeys(nans))))
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -175,6 +180,7 @@ class Scored:
         dead: counts of ``failsoft_dead_total``, by kind.
         replayed: counts of ``failsoft_replayed_total``, by result.
         imputed: counts of ``failsoft_imputed_total``, by feature.
+        nans: counts of ``failsoft_missing_total``, by feature.
         known: the primary's answers, for ``last_known``: keys, predictions, version (None for an ensemble).
     """
 
@@ -192,4 +198,5 @@ class Scored:
     dead: Counter[str] = field(default_factory=Counter)
     replayed: Counter[str] = field(default_factory=Counter)
     imputed: Counter[str] = field(default_factory=Counter)
+    nans: Counter[str] = field(default_factory=Counter)
     known: list[tuple[list[bytes | None], Predictions, int | None]] = field(default_factory=list)

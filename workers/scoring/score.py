@@ -70,6 +70,7 @@ class _Batch:
         answered: the answers so far, by group of rows.
         version: the primary's version that serves; None if none is loaded, or for an ensemble.
         imputed: the features that were imputed for the primary, by row.
+        nans: the features that went to the primary as NaN, by row.
         rule_errors: how often a rule raised an error, by rule and error.
         missing: why an ensemble's member is missing from an answer, by row.
         primary_columns: the rows prepared for the primary, and their feature columns.
@@ -95,6 +96,7 @@ class _Batch:
         self.answered: list[AnsweredRows] = []
         self.version: int | None = None
         self.imputed: Mapping[int, tuple[str, ...]] = {}
+        self.nans: Mapping[int, tuple[str, ...]] = {}
         self.rule_errors: Counter[tuple[str, str]] = Counter()
         self.missing: dict[int, Failure] = {}
         self.primary_columns: tuple[list[int], Columns] | None = None
@@ -134,7 +136,7 @@ class _Batch:
             return
         # 4. Prepare the feature columns, and ask the breaker.
         rows, ready = self._prepare(rows, served)
-        self.imputed = ready.imputed
+        self.imputed, self.nans = ready.imputed, ready.missing
         if not rows:
             return
         admission, granted, refused = calls.admit(self.registry, served.key, rows, self.attempts, self.u)
@@ -220,8 +222,8 @@ class _Batch:
             self._answer([rows[i] for i in good], kept, served)
 
     def _answer(self, rows: Sequence[int], predictions: Predictions, served: Served) -> None:
-        answer = AnsweredRows(rows, predictions, Source.PRIMARY, served.model, served.version, self.imputed)
-        self.answered.append(answer)
+        source = Source.PRIMARY, served.model, served.version
+        self.answered.append(AnsweredRows(rows, predictions, *source, self.imputed, missing=self.nans))
 
     # --- the fallbacks --------------------------------------------------------------------------------------------
 
@@ -239,7 +241,8 @@ class _Batch:
             links = tuple(link for link in links if link.kind in self.poison.links)
         prepared = self.primary_columns or ([], None)
         batch = self.records, self.events, self.raw
-        fallbacks = Fallbacks(self.plan, self.registry, self.known, self.now_ms, *batch, prepared, self.imputed)
+        filled = self.imputed, self.nans
+        fallbacks = Fallbacks(self.plan, self.registry, self.known, self.now_ms, *batch, prepared, *filled)
         yield from fallbacks.ask(links, pending)
         self.answered += fallbacks.answered
         self.rule_errors = fallbacks.rule_errors

@@ -40,6 +40,7 @@ class AnsweredRows:
         imputed: the names of imputed features, by row of the batch.
         members: of an ensemble: the members that answered, as ``model@version``.
         reason: of an ensemble: the failure kind of the first member that is missing; None if none is.
+        missing: the names of the features that went to the model as NaN, by row of the batch.
     """
 
     rows: Sequence[int]
@@ -50,6 +51,7 @@ class AnsweredRows:
     imputed: Mapping[int, tuple[str, ...]]
     members: tuple[str, ...] | None = None
     reason: Kind | None = None
+    missing: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def by_primary(self) -> bool:
@@ -241,11 +243,8 @@ class _Conclusion:
         if len(rows) < len(answered.rows):
             predictions = predictions.take(np.array(indexes, np.intp))
         records = b.records if len(rows) == len(b.records) else [b.records[row] for row in rows]
-        imputed: dict[int, tuple[str, ...]] = {}
-        if answered.imputed:
-            imputed = {i: answered.imputed[row] for i, row in enumerate(rows) if row in answered.imputed}
-            for names in imputed.values():
-                self.out.imputed.update(names)
+        imputed = _counted(answered.imputed, rows, self.out.imputed)
+        missing = _counted(answered.missing, rows, self.out.nans)
         origins = {i: b.attempts[row].origin for i, row in enumerate(rows) if row in b.attempts} if b.attempts else {}
         topics = [r.topic for r in records]
         offsets = [r.offset for r in records]
@@ -268,6 +267,7 @@ class _Conclusion:
             scored_at=iso(b.now_ms),
             members=answered.members,
             rewind=rewind,
+            missing=missing,
         )
         self.out.verdicts.answered.append(AnswerBatch(answers, records, rows))
         self.out.answers[answered.source, reason or "none"] += len(rows)
@@ -316,6 +316,18 @@ def _tombstones(batch: BatchOutcome) -> set[int]:
         for row, failure in batch.failures.items()
         if failure.kind is Kind.MALFORMED and batch.records[row].value is None and row not in batch.attempts
     }
+
+
+def _counted(
+    by_row: Mapping[int, tuple[str, ...]], rows: Sequence[int], counts: Counter[str]
+) -> dict[int, tuple[str, ...]]:
+    """The features of ``rows``, by index in it, each counted in ``counts``; ``by_row`` has them by row of the batch."""
+    if not by_row:
+        return {}
+    found = {i: by_row[row] for i, row in enumerate(rows) if row in by_row}
+    for names in found.values():
+        counts.update(names)
+    return found
 
 
 def _label(answered: AnsweredRows, revision: int, final: bool) -> str:

@@ -178,6 +178,19 @@ TABLE: tuple[Definition, ...] = (
     ),
     Definition("failsoft_imputed_total", MetricType.COUNTER, "Missing values that were imputed.", ("feature",)),
     Definition(
+        "failsoft_missing_total",
+        MetricType.COUNTER,
+        'Missing values that were handed to a model as NaN (`impute = "nan"`).',
+        ("feature",),
+    ),
+    Definition(
+        "failsoft_unreadable_times_total",
+        MetricType.COUNTER,
+        "Events whose own time is neither ISO 8601 nor an epoch number, so that the record's time stands in. Counted "
+        "when they are first read; an event without a time is not counted.",
+        ("topic",),
+    ),
+    Definition(
         "failsoft_fleet_workers",
         MetricType.GAUGE,
         "Workers of the fleet that serve a version, by the fleet's rollout row. Several versions of one model for "

@@ -10,7 +10,7 @@ import structlog
 from failsoft.schemas.event import origin_of
 from failsoft.schemas.record import Record
 from failsoft.workers.scoring.plan import Scored
-from failsoft.workers.telemetry.logs import FailureLog, FailureRecord, trace_id
+from failsoft.workers.telemetry.logs import FailureLog, FailureRecord, FewLines, trace_id
 from failsoft.workers.telemetry.metric_table import NO_REASON
 from failsoft.workers.telemetry.metrics import Metrics
 
@@ -36,6 +36,7 @@ class Reporter:
         self, metrics: Metrics, failures: FailureLog, model: str, wall: Callable[[], float], clock: Callable[[], float]
     ) -> None:
         self._metrics, self._failures, self._model, self._wall, self._clock = metrics, failures, model, wall, clock
+        self._untimed = FewLines(log)
 
     def idle(self) -> None:
         """All lanes wait for records. That counts as progress too."""
@@ -64,10 +65,35 @@ class Reporter:
             m.add("failsoft_replayed_total", n, result=result)
         for feature, n in scored.imputed.items():
             m.add("failsoft_imputed_total", n, feature=feature)
+        for feature, n in scored.nans.items():
+            m.add("failsoft_missing_total", n, feature=feature)
+        if scored.events.untimed:
+            self._unreadable_times(records, scored, now)
         if scored.failures or scored.missing:
             self._log(records, scored, now)
         for (rule, error), n in scored.rule_errors.items():
             log.warning("a rule raised", rule=rule, error=error, rows=n)
+
+    def _unreadable_times(self, records: Sequence[Record], scored: Scored, now: float) -> None:
+        """Count the events whose own time cannot be read, and log one of each topic; ``now`` is monotonic seconds.
+
+        An event is counted once: not when it is held, nor at a retry.
+        """
+        rows: dict[str, list[int]] = {}
+        for row in scored.events.untimed:
+            if row not in scored.held and row not in scored.attempts:
+                rows.setdefault(records[row].topic, []).append(row)
+        for topic, untimed in rows.items():
+            self._metrics.add("failsoft_unreadable_times_total", len(untimed), topic=topic)
+            row = untimed[0]
+            self._untimed.warning(
+                "event time unreadable, the record's time is used",
+                now,
+                event_id=scored.events.ids[row],
+                origin=f"{topic}-{records[row].partition}-{records[row].offset}",
+                message=scored.events.untimed[row],
+                events=len(untimed),
+            )
 
     def _log(self, records: Sequence[Record], scored: Scored, now: float) -> None:
         """Log the failures of a batch, at most LOGGED_PER_KIND of each kind; ``now`` is monotonic seconds."""

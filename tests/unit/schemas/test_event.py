@@ -125,7 +125,8 @@ def test_a_binary_cloud_events_time_is_used() -> None:
         ("2018-02-30T18:00:00Z", AT),
         ("yesterday", AT),
         ("", AT),
-        (1540922400, AT),
+        (1540922400, "2018-10-30T18:00:00Z"),
+        (True, AT),
         (None, AT),
     ],
 )
@@ -134,6 +135,23 @@ def test_a_time_is_rfc_3339_or_the_records_own(given: object, found: str) -> Non
     value = {"id": "e", "at": given, "features": {}}
     assert _event(value).time == found
     assert decode([_record(value)], {}, ENVELOPE).times == [found]
+
+
+def test_an_unreadable_time_is_said_and_a_missing_one_is_not() -> None:
+    """The record's time stands in for each, its origin's for a retry, in a batch and alone; only some are at fault."""
+    values: list[Any] = [{"id": "e", "at": at, "features": {}} for at in ("01/02/2026", None, "2018-10-30", -1)]
+    batch = decode([_record(value) for value in values], {3: Origin("t", 0, 1, NOW_MS)}, ENVELOPE)
+    assert batch.times == [AT, AT, "2018-10-30T00:00:00Z", iso(NOW_MS)]
+    assert list(batch.untimed) == [0, 3] and "'01/02/2026'" in batch.untimed[0]
+    assert [_event(value).untimed is None for value in values] == [False, True, True, False]
+    each = decode([_record({"id": "e", "features": {}}), _record(values[0])], {}, ENVELOPE)
+    assert each.untimed == {1: batch.untimed[0]}
+
+
+def test_of_two_times_the_readable_one_counts() -> None:
+    """A ce_time header that is no time leaves the configured field."""
+    event = _event({"at": "2020-01-01T00:00:00Z", "features": {}}, ("ce_time", b"yesterday"))
+    assert (event.time, event.untimed) == ("2020-01-01T00:00:00Z", None)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +166,41 @@ def test_a_time_is_rfc_3339_or_the_records_own(given: object, found: str) -> Non
 def test_a_timestamp_is_written_in_utc(ms: int, text: str) -> None:
     """A timestamp becomes RFC 3339 in UTC; an absent one, or one beyond the calendar, becomes the epoch."""
     assert iso(ms) == text
+
+
+# --- paths ---
+
+DEEP = Envelope(id="payload.source.id", time="payload.ts", features="payload.after")
+
+
+def test_id_time_and_features_are_paths() -> None:
+    """A change event's parts are found below its payload, alone and in a batch."""
+    value = {"payload": {"ts": 1790000000000, "source": {"id": "n-1"}, "after": {"x": 1}}}
+    event = Event("n-1", "2026-09-21T14:13:20.000Z", {"x": 1})
+    assert _event(value, envelope=DEEP) == event
+    batch = decode([_record(value)] * 2, {}, DEEP)
+    assert (batch.ids, batch.times, batch.features) == ([event.id] * 2, [event.time] * 2, [event.features] * 2)
+
+
+def test_a_name_with_dots_is_found_first() -> None:
+    """An event that has the path itself as a name is read by it."""
+    value = {"payload.after": {"x": 1}, "payload": {"after": {"x": 2}, "source": {"id": "e"}}}
+    assert _event(value, envelope=DEEP).features == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (None, "payload.after: payload is null, not an object; it must hold the features"),
+        ([{"after": {}}], "payload.after: payload is an array, not an object; it must hold the features"),
+        ({}, "payload.after: payload has no 'after'; it must hold the features"),
+        ({"after": 1}, "payload.after is a number; it must hold the features"),
+    ],
+)
+def test_a_path_to_no_features_says_where_it_ends(payload: object, why: str) -> None:
+    """The event is malformed, and the message names the part of the path that is at fault."""
+    failure = _read({"payload": payload}, envelope=DEEP)
+    assert failure == Failure(Kind.MALFORMED, why)
 
 
 # --- features and whole batches ---

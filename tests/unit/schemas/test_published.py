@@ -73,7 +73,9 @@ def test_the_contracts_example_is_an_answer() -> None:
     SCORED.validate(CONTRACT_EXAMPLE)
     schema = interface.scored_schema()
     assert schema["required"] == list(CONTRACT_EXAMPLE)
-    assert [name for name in schema["properties"] if name not in ("members", "rewind")] == list(CONTRACT_EXAMPLE)
+    assert [name for name in schema["properties"] if name not in ("members", "missing", "rewind")] == list(
+        CONTRACT_EXAMPLE
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from failsoft.models.answers.imputation import Imputed, impute
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.statistics import Statistic
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.features.reading import columns
 
 
@@ -63,6 +64,59 @@ def test_invalid_without_impute() -> None:
     assert made.imputed == {0: ("y",)}
     assert made.columns.why == {(1, "x"): "missing"}
     assert made.columns.values["y"].tolist() == [0.0, 0.0, 2.0]
+
+
+NAN = {"name": "x", "type": "float", "impute": "nan"}
+
+
+@pytest.mark.parametrize("event", [{}, {"x": None}, {"x": float("nan")}, {"x": "1"}, {"x": [1]}, {"x": True}])
+def test_an_unusable_cell_goes_to_a_model_that_knows_nan_as_nan(event: dict[str, object]) -> None:
+    """It is named as missing and not as imputed, and the row is valid."""
+    made = run(card(NAN, {"name": "y", "type": "float"}), {"y": 2.0} | event, {"x": 1.0, "y": 2.0})
+    assert (made.imputed, made.invalid, made.missing) == ({}, {}, {0: ("x",)})
+    assert made.columns.matrix is not None and not made.columns.unusable
+    assert repr(made.columns.matrix.tolist()) == "[[nan, 2.0], [1.0, 2.0]]"
+
+
+def test_a_row_may_have_missing_imputed_and_lacking_features() -> None:
+    """Each is named where it belongs; an invalid row is in no other list."""
+    made = run(card(NAN, {**NAN, "name": "y", "impute": 0.0}, {"name": "z", "type": "string"}), {"z": "a"}, {})
+    assert (made.missing, made.imputed, list(made.invalid)) == ({0: ("x",)}, {0: ("y",)}, [1])
+    assert made.columns.take(np.array([0])).values["z"].tolist() == ["a"]
+
+
+TENSOR = {"name": "v", "type": "tensor", "dtype": "float32", "shape": [2, 2]}
+
+
+@pytest.mark.parametrize(
+    ("impute_with", "shape", "dtype", "filled"),
+    [
+        (0.5, [2, 2], "float32", [[0.5, 0.5], [0.5, 0.5]]),
+        (7, [3], "int64", [7, 7, 7]),
+        (True, [2], "bool", [True, True]),
+        ("?", [2], "string", ["?", "?"]),
+    ],
+)
+def test_one_value_fills_all_elements_of_a_tensor(
+    impute_with: object, shape: list[int], dtype: str, filled: list[object]
+) -> None:
+    """The rows that have a tensor keep it."""
+    made = card({"name": "v", "type": "tensor", "dtype": dtype, "shape": shape, "impute": impute_with})
+    values = np.zeros((2, *shape), object if dtype == "string" else dtype)
+    given = Columns(made.specs, 2, {"v": values}, None, {"v": np.array([True, False])}, {(0, "v"): "missing"})
+    done = impute(given, made, {})
+    assert done.imputed == {0: ("v",)} and done.missing == {}
+    assert done.columns.values["v"].tolist() == [filled, values[1].tolist()]
+
+
+def test_a_missing_tensor_is_nan_in_every_element() -> None:
+    """The model gets a tensor of NaN, and the answer names the feature as missing."""
+    made = card({**TENSOR, "impute": "nan"})
+    values = np.zeros((2, 2, 2), np.float32)
+    given = Columns(made.specs, 2, {"v": values}, None, {"v": np.array([False, True])}, {(1, "v"): "missing"})
+    done = impute(given, made, {})
+    assert done.missing == {1: ("v",)} and done.imputed == {}
+    assert np.isnan(done.columns.values["v"]).all(axis=(1, 2)).tolist() == [False, True]
 
 
 def test_the_given_columns_do_not_change() -> None:

@@ -45,6 +45,8 @@ PROMISED = {
     "failsoft_model_restarts_total": ("model", "version", "why"),
     "failsoft_input_lag": ("topic",),
     "failsoft_clock_skew_seconds": (),
+    "failsoft_missing_total": ("feature",),
+    "failsoft_unreadable_times_total": ("topic",),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -63,3 +64,27 @@ def test_a_batch_is_measured_whole() -> None:
         ("failsoft_event_latency_seconds_count", {}),
     ):
         assert registry.get_sample_value(name, labels) == LOGGED_PER_KIND + 4, name
+
+
+def test_an_unreadable_time_is_counted_and_said() -> None:
+    """Once for an event: a retry and a missing time are not counted. One line of a batch has an example."""
+    unread = [
+        Rec(offset=i, value=json.dumps({"id": f"e{i}", "at": at, "features": {"x": 1}}).encode())
+        for i, at in enumerate(["2026-01-01T12:00:00Z", "01/02/2026", "soon", None])
+    ]
+    retry = waiting(value=b'{"id": "w", "at": "never", "features": {"x": 1}}', offset=9)
+    registry, lines = _report([*unread, retry])
+    assert registry.get_sample_value("failsoft_unreadable_times_total", {"topic": INPUT}) == 2
+    (line,) = [line for line in lines if line["event"].startswith("event time unreadable")]
+    assert (line["event_id"], line["origin"], line["events"]) == ("e1", f"{INPUT}-0-1", 2)
+    assert line["message"] == "'01/02/2026' is neither ISO 8601 nor an epoch number"
+
+
+def test_values_handed_over_as_nan_are_counted() -> None:
+    """By feature, apart from the imputed ones."""
+    registry = CollectorRegistry()
+    reporter = Reporter(Metrics(registry), FailureLog(structlog.get_logger("test")), "m", lambda: 0.0, lambda: 10.0)
+    done = run(events(2))
+    done.nans.update({"x": 2})
+    reporter.committed(events(2), done, arrived=9.5)
+    assert registry.get_sample_value("failsoft_missing_total", {"feature": "x"}) == 2

@@ -1,0 +1,109 @@
+"""Decodes events that have the literals NaN or Infinity, which JSON does not have but many writers give.
+
+NaN is accepted as the value of a feature whose model knows missing values (``impute = "nan"``). Elsewhere, and for
+Infinity, the message says where it is and what mends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from failsoft.schemas import wire
+
+Place = tuple[dict[str, Any], str]
+"""An object and the name of one of its values."""
+
+_LITERAL = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|(?<![\w.+-])(?:NaN|-?Infinity)(?![\w.+-])', re.DOTALL)
+_NAN = float("nan")
+_LONGEST_PATH = 100
+"""Characters of a path in a message: an event's names may be as long as the event."""
+_WAYS_OUT = {
+    "NaN": 'write null, or give that feature impute = "nan" in the card of a model that knows missing values',
+    "Infinity": "write null, or a finite number",
+    "-Infinity": "write null, or a finite number",
+}
+
+
+def loads(raw: bytes | None, max_bytes: int, max_depth: int, may_be_nan: Callable[[Any], Iterator[Place]]) -> Any:
+    """``wire.loads``, but NaN is decoded where ``may_be_nan`` of the decoded value allows it.
+
+    A value without one of the literals costs no more than ``wire.loads``. Raises Malformed as that does, and for a
+    literal elsewhere.
+    """
+    try:
+        return wire.loads(raw, max_bytes, max_depth)
+    except wire.NotJson:
+        found = None if raw is None else _decoded(raw, max_depth)
+        if found is None:
+            raise
+    body, marks = found
+    count = len(marks)
+    for parent, name in may_be_nan(body):
+        if marks.get(_text(parent[name])) == "NaN":
+            del marks[parent[name]]
+            parent[name] = _NAN
+    if marks:
+        mark, literal = next(iter(marks.items()))
+        where = next(_places(body, mark, ""), "")[:_LONGEST_PATH]
+        at = f" ({where})" if where else ""
+        more = f" ({count} in the event)" if count > 1 else ""
+        raise wire.Malformed(f"{literal} is not JSON{at}: {_WAYS_OUT[literal]}{more}")
+    return body
+
+
+def loads_anywhere(raw: bytes | None, max_bytes: int, max_depth: int = wire.MAX_DEPTH) -> Any:
+    """``wire.loads``, with a text in place of each literal: to read an event's id or key, whatever else it has."""
+    try:
+        return wire.loads(raw, max_bytes, max_depth)
+    except wire.NotJson:
+        found = None if raw is None else _decoded(raw, max_depth)
+        if found is None:
+            raise
+        return found[0]
+
+
+def _decoded(raw: bytes, max_depth: int) -> tuple[Any, dict[str, str]] | None:
+    """The value of ``raw`` with each literal replaced by a text of its own, and the literals by these texts. None if it
+    has no literal, or is not JSON even without.
+
+    The texts contain a hash of ``raw``, so that no string of the event can equal one.
+    """
+    if b"NaN" not in raw and b"Infinity" not in raw:
+        return None
+    own = hashlib.sha256(raw).hexdigest()
+    marks: dict[str, str] = {}
+
+    def replaced(match: re.Match[bytes]) -> bytes:
+        text = match[0]
+        if text.startswith(b'"'):
+            return text
+        mark = f"{own}-{len(marks)}"
+        marks[mark] = text.decode()
+        return b'"%b"' % mark.encode()
+
+    marked = _LITERAL.sub(replaced, raw)
+    if not marks:
+        return None
+    try:
+        return wire.loads(marked, len(marked), max_depth), marks
+    except wire.Malformed:
+        return None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _places(value: object, wanted: str, way: str) -> Iterator[str]:
+    """The paths at which ``value`` has the text ``wanted``. It is no deeper than the limit of nesting."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _places(inner, wanted, f"{way}.{name}" if way else name)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _places(inner, wanted, f"{way}[{i}]")
+    elif value == wanted:
+        yield way
