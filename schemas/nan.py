@@ -27,7 +27,17 @@ _WAYS_OUT = {
 }
 
 
-def loads(raw: bytes | None, max_bytes: int, max_depth: int, may_be_nan: Callable[[Any], Iterator[Place]]) -> Any:
+def nowhere(_: Any) -> Iterator[Place]:
+    """NaN is accepted as no value."""
+    return iter(())
+
+
+def loads(
+    raw: bytes | None,
+    max_bytes: int,
+    max_depth: int = wire.MAX_DEPTH,
+    may_be_nan: Callable[[Any], Iterator[Place]] = nowhere,
+) -> Any:
     """``wire.loads``, but NaN is decoded where ``may_be_nan`` of the decoded value allows it.
 
     A value without one of the literals costs no more than ``wire.loads``. Raises Malformed as that does, and for a

@@ -13,7 +13,7 @@ from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.fields import Finite, Label
 from failsoft.models.catalog.statistics import Statistic
-from failsoft.schemas import wire
+from failsoft.schemas import nan, wire
 from failsoft.schemas.config.refusal import Refused, refuse
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features.columns import Columns
@@ -91,7 +91,7 @@ def read(path: Path) -> list[Golden] | None:
 def _golden(path: Path, n: int, line: bytes) -> Golden:
     where = f"{path}, line {n}"
     try:
-        parsed = _Line.model_validate(wire.loads(line, MAX_BYTES))
+        parsed = _Line.model_validate(nan.loads(line, MAX_BYTES))
     except wire.Malformed as error:
         raise Refused(where, [str(error)]) from None
     except ValidationError as error:

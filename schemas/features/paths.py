@@ -27,13 +27,16 @@ MISSING = Absent("missing")
 def find(value: object, path: str) -> Any:
     """The value at ``path`` in a JSON value, or an ``Absent`` that says where the path ends. A null is a value.
 
-    Each cut of the path is tried, from the longest first name to the shortest. This takes no more steps than the event
-    has values on the way, for every other cut ends at once.
+    ``value`` may be what another ``find`` gave: in an ``Absent`` all is absent, for the same reason. Each cut of the
+    path is tried, from the longest first name to the shortest. This takes no more steps than the event has values on
+    the way, for every other cut ends at once.
     """
     place = locate(value, path)
     if place is not None:
         parent, name = place
         return parent[name]
+    if isinstance(value, Absent):
+        return value
     if "." not in path:
         return MISSING if type(value) is dict else Absent(f"{named(value)}, not an object")
     return _end(value, path)

@@ -115,6 +115,7 @@ PURE_WORKERS = {
     "workers/process/restart_policy.py",
     "workers/operations/breaker_view.py",
     "workers/operations/dead_letters.py",
+    "workers/operations/csv_cells.py",
     "workers/operations/event_files.py",
     "workers/operations/rate.py",
     "workers/operations/scaffold.py",

@@ -16,7 +16,9 @@ from failsoft.workers.commands.context import Json, Pipeline
 from failsoft.workers.commands.error_codes import Interrupted
 
 if TYPE_CHECKING:
+    from failsoft.schemas.features.spec import Spec
     from failsoft.workers.operations.publish import Sent
+    from failsoft.workers.settings import Settings
 
 
 class Format(StrEnum):
@@ -74,8 +76,11 @@ def publish(
 ) -> None:
     """Publish the rows of FILE as events, and wait until all are acknowledged.
 
-    A CSV row becomes an event in the pipeline's format. Cells that look like numbers, true or false are sent as such;
-    an empty cell is left out. An NDJSON line is sent byte for byte, even if it is malformed.
+    A CSV row becomes an event in the pipeline's format. A column with a feature's name or path is sent by the type in
+    the model's card: text stays text (a ZIP code), a tensor is a JSON list or base64, and a cell that is not of its
+    type is sent as text, which workers find invalid. Without a card, cells that look like numbers, true or false are
+    sent as such. An empty cell is left out; NaN, NA and null in a column of numbers or booleans are sent as null.
+    An NDJSON line is sent byte for byte, even if it is malformed.
 
     **Example**: `failsoft publish events.csv --rate 500/s`
     """
@@ -91,12 +96,13 @@ def publish(
         )
 
     from failsoft.workers.operations import publish as work
-    from failsoft.workers.operations.event_files import FORMATS, Lines
+    from failsoft.workers.operations.event_files import Csv, Lines, Ndjson
 
     fd = _open(file)
     size = os.fstat(fd).st_size if str(file) != "-" else None
-    parse = FORMATS[form](settings.envelope, key)
-    rows = work.read_rows(work.blocks(fd), Lines(quoted=form is Format.CSV), parse)
+    csv = form is Format.CSV
+    parse = Csv(settings.envelope, key, _specs(settings)) if csv else Ndjson(settings.envelope, key)
+    rows = work.read_rows(work.blocks(fd), Lines(quoted=csv), parse)
     counts: list[Sent] = []
     try:
         with output.progress(f"publishing to {target}", "events", _guess(file, size, limit)) as on_progress:
@@ -122,6 +128,21 @@ def publish(
         f"{speed:,.0f}/s",
         as_json,
     )
+
+
+def _specs(settings: Settings) -> tuple[Spec, ...]:
+    """The features of the pipeline's models; none, with a note, if their cards cannot be read here."""
+    from failsoft.models.catalog.repository import Repository
+    from failsoft.schemas.config.refusal import Refused
+    from failsoft.workers.serving.pipeline import load_cards
+
+    try:
+        cards = load_cards(settings, Repository(Path(settings.models.repository)))
+    except Refused as e:
+        output.note(f"the card is not known here, so each cell is sent by its look, 90210 as a number: {e}")
+        return ()
+    # The first card decides: the primary's, its members', then those of the fallback models.
+    return tuple({spec.name: spec for card in reversed(cards.values()) for spec in card.specs}.values())
 
 
 def _open(file: Path) -> int:

@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 from failsoft.schemas import wire
+from failsoft.workers.operations.csv_cells import looks_like
 from failsoft.workers.operations.event_files import EventLine
-from failsoft.workers.operations.event_files import value as cell
 from failsoft.workers.operations.publish import Sent, publish
 from failsoft.workers.settings import Settings
 
@@ -78,7 +78,7 @@ def expensive(rows: Sequence[Mapping[str, str]], n: int, value: float) -> list[A
 
 def made(row: Mapping[str, str], lap: int | str, flaw: Flaw) -> Application:
     """Makes an event of the demo's pipeline from a CSV row, with ``flaw``."""
-    features = {name: cell(text) for name, text in row.items() if name not in ("id", "timestamp")}
+    features = {name: looks_like(text) for name, text in row.items() if name not in ("id", "timestamp")}
     if flaw is Flaw.INCOMPLETE:
         del features["car_value"], features["driver_tenure"]
     elif flaw is Flaw.INVALID:

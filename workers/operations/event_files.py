@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import csv
-import math
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from failsoft.schemas import wire
+from failsoft.schemas import nan, wire
+from failsoft.schemas import times as event_times
 from failsoft.schemas.event import Envelope
+from failsoft.schemas.features.paths import Absent, find
+from failsoft.schemas.features.spec import Spec
+from failsoft.workers.operations import csv_cells
+from failsoft.workers.operations.csv_cells import looks_like, object_at, put, typed
 
 EventLine = tuple[bytes | None, bytes]
 """An event to publish: key and value."""
 
-_NUMBER = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
-# 01234 may be a post code and +49 a phone number, so neither is a number. JSON does not allow them as numbers either.
-_WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _LONGEST_CELL = 16_000_000
 
 
@@ -67,8 +66,8 @@ class Lines:
 class Ndjson:
     """Each line becomes an event, byte for byte. A malformed line is sent too; the worker decides about it.
 
-    key: the field whose value becomes the record's key. It is looked up in the event, then in its features. Default:
-    the event's id.
+    key: the path of the field whose value becomes the record's key. It is looked up in the event, then in its features.
+    Default: the event's id.
     """
 
     def __init__(self, envelope: Envelope, key: str | None) -> None:
@@ -86,14 +85,12 @@ class Ndjson:
         if self._key is None:
             return None
         try:
-            body = wire.loads(line, self._envelope.max_bytes)
+            body = nan.loads_anywhere(line, self._envelope.max_bytes)
         except wire.Malformed:
             return None
-        if not isinstance(body, dict):
-            return None
-        value = body.get(self._key)
-        if value is None and isinstance(features := body.get(self._envelope.features), dict):
-            value = features.get(self._key)
+        value = find(body, self._key)
+        if value is None or isinstance(value, Absent):
+            value = find(find(body, self._envelope.features), self._key)
         return as_key(value)
 
 
@@ -101,17 +98,20 @@ class Csv:
     """Each CSV row becomes an event in the pipeline's format. The first row names the columns.
 
     The id column has the envelope's name for the id, or else ``id``. The time column has the envelope's name for the
-    time, or else ``timestamp``. Both are written under the envelope's names; all other columns are features.
+    time, or else ``timestamp``. Both are written under the envelope's names; all other columns are features. A column
+    with a feature's name or path is written at its path and by its type; the others by their look.
     key: the column whose value becomes the record's key. Default: the id column.
+    specs: the features of the models. A column of theirs is a feature, also if it is the id or the time.
     ``untimed`` counts times that could not be parsed; they are sent unchanged.
     """
 
-    def __init__(self, envelope: Envelope, key: str | None) -> None:
+    def __init__(self, envelope: Envelope, key: str | None, specs: Sequence[Spec] = ()) -> None:
         self._envelope = envelope
         self._key = key
+        self._specs = specs
         self._columns: list[str] | None = None
         self._id = self._time = self._key_at = -1
-        self._features: list[tuple[int, str]] = []
+        self._features: list[tuple[int, tuple[str, ...], Spec | None]] = []
         self._number = 0
         self.untimed = 0
 
@@ -144,7 +144,16 @@ class Csv:
         if self._key is not None and self._key not in columns:
             raise BadRow(f"no column is called {self._key!r}; there are: {', '.join(columns)}")
         self._key_at = columns.index(self._key) if self._key is not None else self._id
-        self._features = [(i, c) for i, c in enumerate(columns) if i not in (self._id, self._time)]
+        try:
+            known = csv_cells.by_column(self._specs, columns)
+        except ValueError as e:
+            raise BadRow(f"row 1: {e}") from None
+        places = csv_cells.places(self._specs)
+        self._features = [
+            (i, places[known[i].path] if i in known else (column,), known.get(i))
+            for i, column in enumerate(columns)
+            if i in known or i not in (self._id, self._time)
+        ]
 
     def _row(self, cells: list[str]) -> EventLine:
         assert self._columns is not None
@@ -153,43 +162,24 @@ class Csv:
         if len(cells) < len(self._columns):
             cells += [""] * (len(self._columns) - len(cells))
         e = self._envelope
-        features = {name: value(cells[i]) for i, name in self._features if cells[i]}
         event: dict[str, Any] = {}
-        if self._id >= 0 and cells[self._id]:
-            event[e.id or self._columns[self._id]] = cells[self._id]  # an id stays text, even if it is all digits
+        if self._id >= 0 and cells[self._id]:  # an id stays text, even if it is all digits
+            put(event, e.id.split(".") if e.id else [self._columns[self._id]], cells[self._id])
         if self._time >= 0 and cells[self._time]:
-            event[e.time or self._columns[self._time]] = self._when(cells[self._time])
-        if e.features:
-            event[e.features] = features
-        else:
-            event |= features
+            when = self._when(cells[self._time])
+            put(event, e.time.split(".") if e.time else [self._columns[self._time]], when)
+        features = object_at(event, e.features.split(".")) if e.features else event
+        for i, steps, spec in self._features:
+            if cells[i]:
+                put(features, steps, looks_like(cells[i]) if spec is None else typed(cells[i], spec))
         key = cells[self._key_at].encode() if self._key_at >= 0 and cells[self._key_at] else None
         return key, wire.dumps(event)
 
     def _when(self, text: str) -> str:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
+        found = event_times.time(text)
+        if found is None:
             self.untimed += 1
-            return text
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return moment.isoformat().replace("+00:00", "Z")
-
-
-FORMATS: dict[str, Callable[[Envelope, str | None], Csv | Ndjson]] = {"csv": Csv, "ndjson": Ndjson}
-
-
-def value(cell: str) -> bool | int | float | str:
-    """The JSON value of a CSV cell: true, false, a number in JSON's notation, else text. ``cell`` is not empty."""
-    if (word := _WORDS.get(cell)) is not None:
-        return word
-    if cell[0] not in "-.0123456789" or not _NUMBER.fullmatch(cell):
-        return cell
-    if cell.lstrip("-").isdigit() and -(2**63) <= (whole := int(cell)) < 2**63:
-        return whole
-    number = float(cell)
-    return number if math.isfinite(number) else cell  # JSON has no infinity
+        return found or text
 
 
 def as_key(value: Any) -> bytes | None:

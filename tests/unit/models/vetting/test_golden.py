@@ -37,6 +37,7 @@ def test_a_line_is_a_vector(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", "not JSON"),
+        ('{"features": {"x": NaN}, "expected": {"score": 1}}', r"NaN is not JSON \(features.x\): write null"),
         ("", "is empty"),
         ('{"features": {}}', "expected: missing"),
         ('{"features": [], "expected": {"score": 1}}', "features: "),

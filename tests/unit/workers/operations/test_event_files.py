@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failsoft.schemas.event import Envelope
-from failsoft.workers.operations.event_files import BadRow, Csv, EventLine, Lines, Ndjson, value
+from failsoft.schemas.event import Envelope, Event, decode_one, origin_of
+from failsoft.schemas.features.paths import find
+from failsoft.schemas.features.spec import DType, FeatureType, Spec, TensorSpec
+from failsoft.workers.operations.csv_cells import looks_like, typed
+from failsoft.workers.operations.event_files import BadRow, Csv, EventLine, Lines, Ndjson
 from failsoft.workers.operations.rate import Schedule
+from tests.kit import Rec
 
 LOANS = Envelope(id="event_id", time="occurred_at", features="features")
 
@@ -24,8 +28,10 @@ def _fed(lines: Lines, blocks: Iterable[bytes]) -> list[bytes]:
     return found + lines.end()
 
 
-def _rows(text: str, envelope: Envelope = LOANS, key: str | None = None) -> list[tuple[bytes | None, Any]]:
-    rows = Csv(envelope, key).rows(_fed(Lines(quoted=True), [text.encode()]))
+def _rows(
+    text: str, envelope: Envelope = LOANS, key: str | None = None, specs: Sequence[Spec] = ()
+) -> list[tuple[bytes | None, Any]]:
+    rows = Csv(envelope, key, specs).rows(_fed(Lines(quoted=True), [text.encode()]))
     return [(key, json.loads(event)) for key, event in rows]
 
 
@@ -79,9 +85,94 @@ def test_csv_is_read_as_it_was_written(table: list[list[str]]) -> None:
     ],
 )
 def test_a_cell_becomes_a_json_value(cell: str, meant: object) -> None:
-    """A cell is true, false, a number in JSON's notation, or text; never NaN or an infinity."""
-    found = value(cell)
+    """Without a card, a cell is true, false, a number in JSON's notation, or text; never NaN or an infinity."""
+    found = looks_like(cell)
     assert found == meant and type(found) is type(meant)
+
+
+FLOAT, INT, BOOL, STRING, TENSOR = FeatureType
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "sent"),
+    [
+        (STRING, "90210", "90210"),
+        (STRING, "01234", "01234"),
+        (STRING, "true", "true"),
+        (STRING, "NA", "NA"),
+        (FLOAT, "50.5", 50.5),
+        (FLOAT, "50", 50),
+        (FLOAT, "1,050.5", "1,050.5"),
+        (FLOAT, "50,5", "50,5"),
+        (FLOAT, "true", "true"),
+        (FLOAT, "007", "007"),
+        (FLOAT, "1e999", "1e999"),
+        (FLOAT, "inf", "inf"),
+        (FLOAT, "NaN", None),
+        (INT, "3.0", 3.0),
+        (INT, "<NA>", None),
+        (INT, "3.5", 3.5),
+        (BOOL, "1", True),
+        (BOOL, "0.0", False),
+        (BOOL, "True", True),
+        (BOOL, "NA", None),
+        (BOOL, "yes", "yes"),
+        (TENSOR, "[1, [2.5]]", [1, [2.5]]),
+        (TENSOR, "AACAPw==", "AACAPw=="),
+        (TENSOR, "[1, NaN]", "[1, NaN]"),
+        (TENSOR, "5", "5"),
+    ],
+)
+def test_a_cell_of_a_feature_has_the_type_that_the_card_says(kind: FeatureType, cell: str, sent: object) -> None:
+    """A cell that is not of its type stays text, which a worker refuses: nothing is guessed."""
+    tensor = TensorSpec(DType.FLOAT32, (2,)) if kind is TENSOR else None
+    found = typed(cell, Spec("x", kind, tensor=tensor))
+    assert found == sent and type(found) is type(sent)
+
+
+def test_the_features_columns_are_written_at_their_paths() -> None:
+    """A column has the feature's name or its path. A name with dots, and a path through a value, is one name."""
+    specs = [
+        Spec("amount", FLOAT, field="after.amount"),
+        Spec("age", INT, field="age (years)"),
+        Spec("zip.code", STRING),
+        Spec("op", STRING, field="meta"),
+        Spec("seq", INT, field="meta.seq"),
+        Spec("event_id", INT),
+    ]
+    change = Envelope(id="payload.after.id", time="payload.ts", features="payload")
+    text = "payload.after.id,payload.ts,amount,age (years),zip.code,op,meta.seq,event_id,more.x\n" + (
+        "7,1790000000000,1.5,41,90210,u,3,9,007\n"
+    )
+    ((key, event),) = _rows(text, change, specs=specs)
+    assert key == b"7" and event == {
+        "payload": {
+            "after": {"id": "7", "amount": 1.5},
+            "ts": "2026-09-21T14:13:20.000Z",
+            "age (years)": 41,
+            "zip.code": "90210",
+            "meta": "u",
+            "meta.seq": 3,
+            "event_id": 9,
+            "more.x": "007",
+        }
+    }
+    read = decode_one(Rec(value=json.dumps(event).encode()), origin_of(Rec()), change)
+    assert isinstance(read, Event) and read.id == "7"
+    assert [find(read.features, spec.path) for spec in specs] == [1.5, 41, "90210", "u", 3, 9]
+
+
+def test_the_id_may_be_a_feature_too() -> None:
+    """Where the event itself has the features, an id that is a number in the card is sent as one."""
+    flat = Envelope(id="id", time=None, features="")
+    assert _rows("id,x\n5,1\n", flat, specs=[Spec("id", INT)]) == [(b"5", {"id": 5, "x": 1})]
+    assert _rows("id\n5\n", specs=[Spec("id", INT)]) == [(b"5", {"event_id": "5", "features": {"id": 5}})]
+
+
+def test_two_columns_of_one_feature_are_refused() -> None:
+    """Which of the two is meant is not guessed."""
+    with pytest.raises(BadRow, match=r"row 1: 'amount' and 'after\.amount' are both the feature 'amount'"):
+        _rows("amount,after.amount\n1,2\n", specs=[Spec("amount", FLOAT, field="after.amount")])
 
 
 def test_a_csv_row_becomes_an_event_in_the_pipelines_format() -> None:
@@ -166,6 +257,14 @@ def test_ndjson_is_sent_byte_for_byte() -> None:
         (None, b"[1]"),
         (b"7", b'{"event_id":7}'),
     ]
+
+
+def test_the_key_of_ndjson_is_a_path_and_is_read_beside_a_nan() -> None:
+    """A line with NaN goes to the partition of its id, as without."""
+    deep = Envelope(id="payload.id", time=None, features="payload.after")
+    lines = [b'{"payload": {"id": "a", "after": {"x": NaN}}}', b'{"payload.id": "b"}', b'{"payload": []}']
+    assert [key for key, _ in Ndjson(deep, None).rows(lines)] == [b"a", b"b", None]
+    assert [key for key, _ in Ndjson(deep, "x.y").rows([b'{"payload": {"after": {"x": {"y": "c"}}}}'])] == [b"c"]
 
 
 def test_a_key_of_ndjson_may_be_a_feature() -> None:
