@@ -22,12 +22,15 @@ class Columns:
     Attributes:
         specs: the features, in the model's order.
         size: number of rows.
-        values: one array of shape (size,) per name: float64, int64, bool, or object (str). An unusable cell holds a
-            placeholder: 0, false or "".
+        values: one array per name. Of a scalar: float64, int64, bool or object (str), shape (size,). Of a tensor of a
+            fixed shape: its dtype (object for strings), shape (size, *shape). Of a tensor with a -1: object, shape
+            (size,), of one array a row, of at most ``max_length`` and not padded. An unusable cell holds a placeholder:
+            0, false or "", or an array of length 0 along -1.
         matrix: when every spec is FLOAT, the same numbers as one C-ordered (size, len(specs)) float64 array, of which
             ``values`` are column views; else None.
         unusable: a mask of shape (size,) for each name that has an unusable cell.
         why: the reason for each unusable cell, by (row, name).
+        wide: a mask of shape (size,) for each name of a float that has a usable cell beyond float32.
     """
 
     specs: tuple[Spec, ...]
@@ -36,6 +39,7 @@ class Columns:
     matrix: NDArray[np.float64] | None = None
     unusable: dict[str, Mask] = field(default_factory=dict)
     why: dict[tuple[int, str], str] = field(default_factory=dict)
+    wide: dict[str, Mask] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.intp]) -> Columns:
         """Copy the given rows, in that order, into new columns."""
@@ -49,6 +53,7 @@ class Columns:
             if at:
                 taken.unusable[name] = kept
                 taken.why.update({(i, name): self.why[int(rows[i]), name] for i in at})
+        taken.wide = {name: kept for name, mask in self.wide.items() if (kept := mask[rows]).any()}
         return taken
 
     @staticmethod
@@ -68,16 +73,20 @@ class Columns:
             joined = Columns(specs, sum(part.size for part in parts), values)
         start = 0
         for part in parts:
-            for name, mask in part.unusable.items():
-                whole = joined.unusable.setdefault(name, np.zeros(joined.size, np.bool_))
-                whole[start : start + part.size] = mask
+            for masks, wholes in ((part.unusable, joined.unusable), (part.wide, joined.wide)):
+                for name, mask in masks.items():
+                    whole = wholes.setdefault(name, np.zeros(joined.size, np.bool_))
+                    whole[start : start + part.size] = mask
             joined.why.update({(start + i, name): why for (i, name), why in part.why.items()})
             start += part.size
         return joined
 
     def row(self, i: int) -> dict[str, object]:
-        """Row ``i`` as Python values, None for an unusable cell. Rules receive this."""
-        values: dict[str, object] = {name: column.item(i) for name, column in self.values.items()}
+        """Row ``i`` as Python values, a tensor as lists, None for an unusable cell. Rules receive this."""
+        values: dict[str, object] = {
+            spec.name: self.values[spec.name].item(i) if spec.tensor is None else self.values[spec.name][i].tolist()
+            for spec in self.specs
+        }
         for name, mask in self.unusable.items():
             if mask[i]:
                 values[name] = None
