@@ -6,7 +6,7 @@ A name that has dots itself is found first, and the longest such name before sho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
@@ -112,12 +112,23 @@ class Getter:
             return None
         return columns
 
-    def row(self, value: Mapping[str, Any], absent: Sequence[object]) -> tuple[Any, ...]:
-        """The values of one object, in place of each that is not there the one in ``absent``."""
-        if self._tree is None:
-            return tuple([value.get(path, other) for path, other in zip(self._paths, absent, strict=True)])
-        found = [find(value, path) for path in self._paths]
-        return tuple([other if isinstance(at, Absent) else at for at, other in zip(found, absent, strict=True)])
+    def filled(self, values: Iterable[Mapping[str, Any]], absent: Sequence[object]) -> list[tuple[Any, ...]]:
+        """One tuple of values for each of ``values``, in place of each that is not there the one in ``absent``."""
+        get, pairs, made = self._names, list(zip(self._paths, absent, strict=True)), []
+        for value in values:
+            try:
+                made.append(get(value))
+            except KeyError:
+                if self._tree is None:
+                    made.append(tuple([value.get(path, other) for path, other in pairs]))
+                else:
+                    made.append(_found(value, pairs))
+        return made
+
+
+def _found(value: Mapping[str, Any], pairs: Sequence[tuple[str, object]]) -> tuple[Any, ...]:
+    found = [(find(value, path), other) for path, other in pairs]
+    return tuple([other if isinstance(at, Absent) else at for at, other in found])
 
 
 @lru_cache(maxsize=256)

@@ -7,7 +7,8 @@ from enum import StrEnum
 
 
 class FeatureType(StrEnum):
-    """The JSON type that a feature's value must have. Nothing is converted: ``"1"`` and ``true`` are not numbers."""
+    """The JSON type that a feature's value must have. Nothing is converted, unless the spec says ``coerce``: ``"1"``
+    and ``true`` are not numbers."""
 
     FLOAT = "float"
     INT = "int"

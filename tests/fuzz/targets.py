@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tests.fuzz import batches, files, messages, record_bytes, records
+from tests.fuzz import batches, features, files, messages, record_bytes, records
 from tests.fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
-    target.name: target for part in (records, batches, files, messages, record_bytes) for target in part.TARGETS
+    target.name: target
+    for part in (records, features, batches, files, messages, record_bytes)
+    for target in part.TARGETS
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 from failsoft.models.answers.imputation import impute
 from failsoft.models.catalog.card import ModelCard
-from failsoft.schemas.features.reading import FLOAT32_MAX, columns
+from failsoft.schemas.features.reading import columns
 from failsoft.schemas.features.spec import FeatureType, Spec
 
 # A few letters are enough, and save Hypothesis from building its table of all of Unicode in each run.
 LETTERS = "ab€\x00"
+FLOAT64_MAX = sys.float_info.max
 # A shared machine may be slow at any time, which is not a failure.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CATEGORIES = ["a", "b", "c"]
@@ -66,7 +68,7 @@ def usable(spec: Spec, event: dict[str, object]) -> bool:
         case FeatureType.STRING:
             return isinstance(value, str) and (spec.categories is None or value in spec.categories)
         case FeatureType.FLOAT:
-            return type(value) in (int, float) and abs(value) <= FLOAT32_MAX  # type: ignore[arg-type, operator]
+            return type(value) in (int, float) and abs(value) <= FLOAT64_MAX  # type: ignore[arg-type, operator]
     if type(value) is float:
         return math.isfinite(value) and value.is_integer() and -(2.0**63) <= value < 2.0**63
     return type(value) is int and -(2**63) <= value < 2**63

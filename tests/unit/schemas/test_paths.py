@@ -36,7 +36,7 @@ def test_a_name_with_dots_is_found_before_the_steps_into_objects(value: Any, pat
     """The longest name that leads to a value is taken."""
     assert find(value, path) == found
     assert getter((path,)).rows([value]) in ([(found,)], None)
-    assert getter((path,)).row(value, ["absent"]) == (found,)
+    assert getter((path,)).filled([value], ["absent"]) == [(found,)]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_many_at_once_are_read_as_one_by_one(events: list[dict[str, Any]], paths
     assert rows is None or rows == each
     none = [MISSING] * len(paths)
     plain = [tuple(MISSING if isinstance(at, Absent) else at for at in row) for row in each]
-    assert [whole.row(event, none) for event in events] == plain
+    assert whole.filled(events, none) == plain
 
 
 def test_a_batch_of_nested_events_takes_the_fast_way() -> None:

@@ -1,0 +1,93 @@
+"""Says why a value is no tensor of a feature: what was found, where, and what would be right."""
+
+from __future__ import annotations
+
+import math
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from failsoft.schemas.features.elements import first_unusable, first_unusable_number, size_of, tensor_of
+from failsoft.schemas.features.spec import DType, Spec
+from failsoft.schemas.features.tensors import bytes_of, read
+from failsoft.schemas.features.words import kind, wanted
+
+_DEEPEST = 8
+"""Dimensions of a list that a reason names. A tensor has at most four."""
+
+
+def reason(value: object, spec: Spec) -> str | None:
+    """Why ``value`` is unusable for this feature, or None if it is usable."""
+    _, bad = read((value,), spec)
+    if bad is None or not bad[0]:
+        return None
+    if value is None:
+        return "null"
+    if isinstance(value, list):
+        return _why_list(value, spec)
+    if isinstance(value, str) and tensor_of(spec).dtype is not DType.STRING:
+        return _why_base64(value, spec)
+    return f"{kind(value)}, not {wanted(tensor_of(spec))}"
+
+
+def _why_list(value: list[Any], spec: Spec) -> str:
+    tensor = tensor_of(spec)
+    another_shape = f"a list of shape {_shape(value)}, not {wanted(tensor)}"
+    lists, shape = [value], list[int]()
+    for length in tensor.shape:
+        other = next((i for i, one in enumerate(lists) if type(one) is not list), None)
+        if other is not None:
+            return another_shape if other == 0 else _at(other, shape, kind(lists[other]), "not a list", spec)
+        lengths = list(map(len, lists))
+        odd = next((i for i, n in enumerate(lengths) if n != lengths[0]), None)
+        if odd is not None:
+            return _at(odd, shape, f"a list of {lengths[odd]}", f"beside one of {lengths[0]}", spec, "ragged: ")
+        found = lengths[0] if lengths else 0
+        if length == -1 and tensor.truncate:
+            length = min(found, tensor.max_length or found)
+            lists = [one[:length] for one in lists]
+        elif found > (tensor.max_length or found) if length == -1 else found != length:
+            return another_shape
+        shape.append(found if length == -1 else length)
+        lists = list(chain.from_iterable(lists))
+    bad = first_unusable(lists, spec)
+    assert bad is not None, "an unusable list of the right shape has an unusable element"
+    i, what, why = bad
+    return another_shape if i == 0 and type(lists[0]) is list else _at(i, shape, what, why, spec)
+
+
+def _why_base64(text: str, spec: Spec) -> str:
+    tensor = tensor_of(spec)
+    kept = bytes_of(text, spec)
+    if kept is not None:
+        bad = first_unusable_number(kept[0], spec)
+        assert bad is not None, "unusable bytes of the right size have an unusable element"
+        return _at(bad[0], kept[1], *bad[1:], spec)
+    size = size_of(tensor.dtype)
+    unit = abs(math.prod(tensor.shape)) * size
+    most = unit * (tensor.max_length or 1)
+    found = len(text) // 4 * 3 - text[-2:].count("=")
+    if len(text) % 4 or (found <= most and not found % unit and (found == most or -1 in tensor.shape)):
+        return f"a string that is not base64: it takes {wanted(tensor)}"
+    several = "" if -1 not in tensor.shape else f"a multiple of {unit} bytes up to "
+    return f"base64 of {_bytes(found, size)}, not of {several}{_bytes(most, size)}: it takes {wanted(tensor)}"
+
+
+def _bytes(n: int, size: int) -> str:
+    return f"{n} bytes" + ("" if n % size else f" ({n // size} elements)")
+
+
+def _at(i: int, shape: list[int], found: str, why: str, spec: Spec, before: str = "") -> str:
+    """The words for a part at the place ``i``, in row-major order, of a list of this shape."""
+    where = ", ".join([str(n) for n in np.unravel_index(i, shape)]) if shape else ""
+    return f"{before}{found} at [{where}], {why}: it takes {wanted(tensor_of(spec))}"
+
+
+def _shape(value: object) -> list[int]:
+    """The shape of a list, by the first element of each level."""
+    shape = list[int]()
+    while type(value) is list and len(shape) < _DEEPEST:
+        shape.append(len(value))
+        value = value[0] if value else None
+    return shape
