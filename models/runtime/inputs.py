@@ -55,7 +55,7 @@ def feeds(inputs: Sequence[Port], specs: Sequence[Spec]) -> Feeds:
     is one column, a vector as many as it has elements.
     """
     for port in inputs:
-        _check_port(port)
+        check_port(port)
     given = assign(inputs, specs)
     order = {spec.name: j for j, spec in enumerate(specs)}
     blocks: dict[str, Block] = {}
@@ -84,7 +84,8 @@ def invalid(columns: Columns) -> dict[int, Failure]:
     return {i: Failure(Kind.INVALID, f"feature {name!r}: {why}") for (i, name), why in columns.why.items()}
 
 
-def _check_port(port: Port) -> None:
+def check_port(port: Port) -> None:
+    """Raises Mismatch if no card can feed the input: its type is unknown, or its batches have a fixed size."""
     if port.type not in ELEMENT_TYPES:
         raise Mismatch(f"input {port.name!r} is a {port.type}; it may be one of {', '.join(ELEMENT_TYPES)}")
     if port.shape and isinstance(port.shape[0], int):

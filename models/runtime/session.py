@@ -23,12 +23,11 @@ from failsoft.models.runtime import inputs, outputs, signature
 from failsoft.models.runtime.memory import out_of_memory
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.run_times import RunTimes, measure
-from failsoft.models.runtime.signature import Port
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Column, Columns
 from failsoft.schemas.features.spec import DType, FeatureType, Spec, TensorSpec
 
-__all__ = ["Cancel", "ModelOutput", "Session", "Unloadable", "ports"]
+__all__ = ["BareSession", "Cancel", "ModelOutput", "Session", "Unloadable"]
 
 # ONNX Runtime's errors have no common base class but Exception, and its Python code also raises built-in ones.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -260,10 +259,26 @@ def _made_up_tensors(tensor: TensorSpec, n: int) -> Column:
     return ragged
 
 
-def ports(path: Path) -> tuple[list[Port], list[Port]]:
-    """The inputs and outputs of the model at ``path``, for writing its card. Raises Unloadable."""
-    try:
-        session = ort.InferenceSession(path.read_bytes(), _options(), providers=["CPUExecutionProvider"])
-    except _ERRORS as error:
-        raise Unloadable(f"{path}: {_advice(error)}") from error
-    return session.get_inputs(), session.get_outputs()
+class BareSession:
+    """A model without a card, for whoever writes one.
+
+    Attributes:
+        inputs, outputs: the model's inputs and outputs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Loads the file at ``path``. Raises Unloadable with the reason."""
+        try:
+            self._session = ort.InferenceSession(path.read_bytes(), _options(), providers=["CPUExecutionProvider"])
+        except _ERRORS as error:
+            raise Unloadable(_advice(error)) from error
+        self.inputs: list[signature.Port] = self._session.get_inputs()
+        self.outputs: list[signature.Port] = self._session.get_outputs()
+
+    def run(self, feeds: dict[str, Any]) -> list[Any] | str:
+        """The value of each output, or why the model did not run."""
+        try:
+            given: list[Any] = self._session.run(None, feeds)
+        except _ERRORS as error:
+            return f"{type(error).__name__}: {_first_line(error)}"
+        return given

@@ -129,7 +129,7 @@ def vet(artifact: Artifact, card: ModelCard, limits: Limits | None = None) -> Ve
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_environment(),
+            env=environment(),
             cwd="/",
             start_new_session=True,  # the parent handles a terminal's Ctrl-C
         )
@@ -155,7 +155,7 @@ def vet(artifact: Artifact, card: ModelCard, limits: Limits | None = None) -> Ve
         unfolds = Check("load", CheckResult.FAILED, over_memory(_mb(limits.of(artifact))))
         checks = [unfolds if check.name == "load" else check for check in checks]
     if running is not None:
-        why = _why(process.returncode, late, stderr, limits, limits.of(artifact))
+        why = why_ended(process.returncode, late, stderr, limits, limits.of(artifact))
         checks.append(Check(running, CheckResult.FAILED, why))
     seconds = round(time.monotonic() - began, 3)
     return Vetting(artifact.model, artifact.version, artifact.sha256, tuple(checks), seconds)
@@ -165,7 +165,7 @@ def _verdict(model: str, version: int, sha256: str, check: Check) -> Vetting:
     return Vetting(model, version, sha256, (check,), 0.0)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Only the variables that the subprocess needs to start: Kafka's passwords are in the environment."""
     # The standard library and installed packages come first: a user's random.py must not take their place.
     installed_in = [Path(path).resolve() for path in dict.fromkeys(sysconfig.get_paths().values())]
@@ -194,7 +194,7 @@ def _read(out: bytes) -> tuple[list[Check], str | None]:
     return checks, running
 
 
-def _why(code: int, late: bool, stderr: str, limits: Limits, memory: int) -> str:
+def why_ended(code: int, late: bool, stderr: str, limits: Limits, memory: int) -> str:
     """Why a subprocess did not finish. ``code`` is its exit code, negative for a signal; ``memory`` is in bytes."""
     if late:
         return f"not done within {limits.wall:g} s, and was stopped: an endless loop, or a limit that is too low"
@@ -245,8 +245,8 @@ def main(arguments: Sequence[str]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # foreign code may print to stdout: drop it
     ender(int(parent))()  # works on Linux only; elsewhere the time limits end this process
     signal.alarm(math.ceil(float(wall)) + _LATE)
-    _lower(resource.RLIMIT_CORE, 0)
-    _lower(resource.RLIMIT_CPU, math.ceil(float(cpu)))
+    lower(resource.RLIMIT_CORE, 0)
+    lower(resource.RLIMIT_CPU, math.ceil(float(cpu)))
     for step in _steps(Path(path), sha256, card, int(memory)):
         os.write(out, wire.dumps(step) + b"\n")
     os.write(out, wire.dumps({"ends": True}) + b"\n")
@@ -256,7 +256,7 @@ def main(arguments: Sequence[str]) -> None:
 def _steps(path: Path, sha256: str, fingerprint: str, memory: int) -> Iterator[dict[str, str]]:
     from failsoft.models.vetting.checks import run_checks
 
-    _bound_memory(memory)
+    bound_memory(memory)
     repository = Repository(path.parents[2])
     model, version = path.parents[1].name, int(path.parent.name)
     yield {"begins": "card"}
@@ -282,13 +282,13 @@ def _as_json(check: Check) -> dict[str, str]:
     return {"name": check.name, "result": check.result.value, "message": check.message}
 
 
-def _lower(resource_id: int, limit: int) -> None:
+def lower(resource_id: int, limit: int) -> None:
     """Lowers a limit of this process; never raises it above its hard limit."""
     hard = resource.getrlimit(resource_id)[1]
     resource.setrlimit(resource_id, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _bound_memory(memory: int) -> None:
+def bound_memory(memory: int) -> None:
     """Limits memory by RLIMIT_DATA, to what is in use now plus ``memory`` bytes.
 
     On Linux RLIMIT_DATA counts allocated memory, not reserved memory or files mapped as code, so the limit applies to
@@ -297,7 +297,7 @@ def _bound_memory(memory: int) -> None:
     if sys.platform.startswith("linux"):
         status = Path("/proc/self/status").read_text()
         taken = int(status.partition("VmData:")[2].split()[0]) * 1024
-        _lower(resource.RLIMIT_DATA, taken + memory)
+        lower(resource.RLIMIT_DATA, taken + memory)
 
 
 if __name__ == "__main__":

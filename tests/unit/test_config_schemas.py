@@ -16,10 +16,13 @@ from docs import config_schemas
 from docs.config_schemas import published
 from docs.keys_page import Key, parts
 from failsoft.models.catalog.card import load_card
+from failsoft.models.catalog.fields import OutputKind
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import settings
 from failsoft.workers.demo import environment
 from failsoft.workers.operations import scaffold
+from failsoft.workers.operations.card_features import Feature
+from failsoft.workers.operations.card_output import Output
 from tests.fuzz import files as fuzz
 from tests.unit.models.catalog import test_card, test_ensemble_cards
 from tests.unit.test_settings import CONTRACT, LEAST
@@ -162,8 +165,10 @@ def _cards() -> Iterator[tuple[str, str]]:
     for path in sorted(ROOT.glob("models/repository/*/card.toml")):
         yield str(path.relative_to(ROOT)), path.read_text("utf-8")
     yield "init", _made("models/repository/m/card.toml")
-    for kind in scaffold._STATIC:
-        shape = scaffold.Shape([("a", "float"), ("b", "int"), ("c", "bool"), ("d", "string")], kind)
+    columns = [Feature("a", "float"), Feature("b", "int"), Feature("c", "bool"), Feature("d", "string", input="in")]
+    tensors = [Feature("e", "tensor", "float16", (2, 3)), Feature("f", "tensor", "int64", (-1,), 512, "mask")]
+    for kind in OutputKind:
+        shape = scaffold.Shape([*columns, *tensors], Output(kind), trees=True)
         yield f"init, {kind}", _made("models/repository/m/card.toml", shape)
     yield "the contract's", test_card.CARD
     yield "the least", test_card.LEAST

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
-from failsoft.models.catalog.card import load_card
+from failsoft.models.catalog.card import ModelCard, load_card
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.runtime.session import ModelOutput, Session
 from failsoft.schemas.features.reading import columns
 from failsoft.workers import settings
 from failsoft.workers.cli import app
-from failsoft.workers.operations.scaffold import Shape, shape_of
+from failsoft.workers.operations import local_kafka
+from failsoft.workers.operations.local_kafka import LocalKafka
+from failsoft.workers.operations.scaffold import model_name
+from tests.onnx_models import node, onnx_model
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "repository" / "repayment" / "2" / "model.onnx"
 
 
-@dataclass(frozen=True)
-class Port:
-    """An input or output as ONNX Runtime describes it."""
+X2_OF_8 = ("x", "float", [8, 2])
 
-    name: str
-    type: str
-    shape: Sequence[Any]
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which no Kafka runs and no pass is remembered."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
 
 
 def _init(*arguments: str) -> Any:
@@ -74,7 +79,7 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     done = _init(str(tmp_path))
     assert done.exit_code == 1 and "not empty" in done.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "tmp"]
 
 
 @pytest.mark.parametrize("folder", ["/proc/x", "x" * 300])
@@ -86,7 +91,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(folder: str) -> None:
     assert folder in line and line.endswith("name another folder")
 
 
-@pytest.mark.parametrize("arguments", [["--name", "é"], ["--model", "../x"], ["--onnx", "no-such.onnx"]])
+@pytest.mark.parametrize(
+    "arguments", [["--name", "é"], ["--model", "../x"], ["--onnx", "no-such.onnx"], ["--positive", "1"]]
+)
 def test_an_invalid_name_is_a_usage_error(tmp_path: Path, arguments: list[str]) -> None:
     """The command exits with 2 before it writes anything."""
     assert _init(str(tmp_path / "p"), *arguments).exit_code == 2
@@ -99,10 +106,20 @@ def test_the_pipelines_name_is_made_valid_for_topics(tmp_path: Path) -> None:
     assert settings.load(tmp_path / "Fraud & co. ", {}).name == "Fraud-co"
 
 
-def test_a_model_fills_in_its_card_and_answers_the_examples(tmp_path: Path) -> None:
-    """With --onnx the model answers the example events without any edit."""
+def _card(folder: Path, model: str = "my-model") -> ModelCard:
+    return load_card(folder / "models" / "repository" / model / "card.toml")
+
+
+def _save(folder: Path, model: onnx.ModelProto, name: str = "model.onnx") -> str:
+    onnx.save(model, str(folder / name))
+    return str(folder / name)
+
+
+def test_a_model_fills_in_its_card_and_is_vetted(tmp_path: Path) -> None:
+    """With --onnx the version may serve and the model answers the example events without any edit."""
     done = _init(str(tmp_path / "p"), "--onnx", str(DEMO))
     assert done.exit_code == 0, done.output
+    assert "vetted my-model@1: it may serve" in done.stdout
     repository = Repository(Path(settings.load(tmp_path / "p", {}).models.repository))
     card = repository.card("my-model")
     session = Session(repository.artifact("my-model", 1), card)
@@ -111,37 +128,106 @@ def test_a_model_fills_in_its_card_and_answers_the_examples(tmp_path: Path) -> N
     assert isinstance(outcome, ModelOutput) and not outcome.bad
 
 
-def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
-    """The command exits with 1, prints the problem, and writes nothing."""
-    (tmp_path / "bad.onnx").write_bytes(b"not a model")
-    done = _init(str(tmp_path / "p"), "--onnx", str(tmp_path / "bad.onnx"))
-    assert done.exit_code == 1 and "not an ONNX file" in done.stderr
-    assert not (tmp_path / "p").exists()
-
-
-def test_the_columns_of_a_matrix_get_numbered_names() -> None:
-    """A note asks the user to name them in order."""
-    shape = shape_of([Port("X", "tensor(float)", [None, 3])], [Port("y", "tensor(float)", [None, 1])])
-    assert shape.features == [("feature_1", "float"), ("feature_2", "float"), ("feature_3", "float")]
-    assert shape.kind == "regression" and "3 columns" in shape.notes[0]
+def test_names_come_from_the_models_metadata(tmp_path: Path) -> None:
+    """And the model's folder has the name of its file."""
+    model = onnx_model(
+        [("x", "float", ["n", 2])],
+        [("price", "float", ["n", 1])],
+        node("ReduceSum", ["x", "columns"], ["price"]),
+        constants={"columns": np.array([1])},
+    )
+    model.metadata_props.add(key="feature_names", value='["age", "fare"]')
+    done = _init(str(tmp_path / "p"), "--onnx", _save(tmp_path, model, "house prices.onnx"))
+    assert done.exit_code == 0, done.output
+    card = _card(tmp_path / "p", "house-prices")
+    assert [f.name for f in card.features] == ["age", "fare"]
+    assert card.output.kind == "regression"
 
 
 @pytest.mark.parametrize(
-    ("outputs", "kind"),
+    ("stem", "name"),
     [
-        ([("label", "tensor(int64)", [None]), ("p", "tensor(float)", [None, 2])], "binary"),
-        ([("label", "tensor(string)", [None]), ("p", "tensor(float)", [None, 4])], "multiclass"),
-        ([("y", "tensor(double)", [None, 1])], "regression"),
-        ([("y", "tensor(float)", [None])], "regression"),
+        *(("churn", "churn"), ("Fraud (new)", "Fraud-new"), ("modelling", "modelling")),
+        *((stem, "my-model") for stem in ("model", "my-model", "model_v2-int8", "best", "é")),
     ],
 )
-def test_the_output_is_guessed_from_its_width(outputs: list[tuple[str, str, list[Any]]], kind: str) -> None:
-    """A note says that the kind is a guess."""
-    shape: Shape = shape_of([Port("a", "tensor(float)", [None, 1])], [Port(*o) for o in outputs])
-    assert shape.kind == kind and any(kind in note for note in shape.notes)
+def test_a_model_is_named_after_its_file(stem: str, name: str) -> None:
+    """Unless the file's name says nothing."""
+    assert model_name(stem) == name
 
 
-def test_an_input_type_without_a_feature_type_is_refused() -> None:
-    """An event cannot hold a complex number, so no feature fits such an input."""
-    with pytest.raises(ValueError, match="x is a tensor\\(complex64\\)"):
-        shape_of([Port("x", "tensor(complex64)", [None])], [])
+def test_logits_get_their_activation(tmp_path: Path) -> None:
+    """They are recognised by a run with made-up rows, and the note says so."""
+    model = onnx_model([("x", "float", ["n", 1])], [("logit", "float", ["n", 1])], node("Identity", ["x"], ["logit"]))
+    done = _init(str(tmp_path / "p"), "--onnx", _save(tmp_path, model))
+    assert done.exit_code == 0, done.output
+    assert _card(tmp_path / "p").output.activation == "sigmoid" and "they are logits" in done.stderr
+
+
+def test_a_positive_label_that_was_not_said_keeps_the_files(tmp_path: Path) -> None:
+    """Exit code 3: both labels are named, and the next command is to edit the card. With --positive it serves."""
+    model = onnx_model(
+        [("p", "float", ["n", 2])],
+        [("label", "string", ["n"]), ("scores", "float", ["n", 2])],
+        node(
+            "LinearClassifier",
+            ["p"],
+            ["label", "raw"],
+            domain="ai.onnx.ml",
+            coefficients=[1.0, 0.0, 0.0, 1.0],
+            intercepts=[0.0, 0.0],
+            classlabels_strings=["fraud", "legit"],
+            post_transform="SOFTMAX",
+        ),
+        node("Identity", ["raw"], ["scores"]),
+    )
+    file = _save(tmp_path, model)
+    done = _init(str(tmp_path / "p"), "--onnx", file)
+    assert done.exit_code == 3 and 'add positive = "fraud" or positive = "legit"' in done.stderr
+    commands = [line.split() for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert commands[0][0] == "${EDITOR:-vi}" and commands[1][:3] == ["failsoft", "models", "vet"]
+    assert (tmp_path / "p" / "models" / "repository" / "my-model" / "1" / "model.onnx").is_file()
+    done = _init(str(tmp_path / "q"), "--onnx", file, "--positive", "fraud")
+    assert done.exit_code == 0, done.output
+    assert _card(tmp_path / "q").output.positive == "fraud"
+    done = _init(str(tmp_path / "r"), "--onnx", file, "--positive", "spam")
+    assert done.exit_code == 2 and "fraud or legit" in done.stderr and not (tmp_path / "r").exists()
+
+
+def test_a_model_that_can_never_serve_is_refused(tmp_path: Path) -> None:
+    """The command exits with 1, prints the reason and the way out, and writes nothing."""
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    fixed = _save(tmp_path, onnx_model([X2_OF_8], [("y", "float", [8, 2])], node("Identity", ["x"], ["y"])), "8.onnx")
+    cases = [(str(tmp_path / "bad.onnx"), "not an ONNX file"), (fixed, "takes batches of exactly 8")]
+    external = onnx_model(
+        [("x", "float", ["n", 2])],
+        [("y", "float", ["n", 2])],
+        node("Mul", ["x", "w"], ["y"]),
+        constants={"w": np.ones(2, np.float32)},
+    )
+    path = tmp_path / "two.onnx"
+    onnx.save(external, str(path), save_as_external_data=True, location="two.data", size_threshold=0)
+    cases.append((str(path), f"python -c \"import onnx; onnx.save(onnx.load('{path}'), "))
+    for file, words in cases:
+        done = _init(str(tmp_path / "p"), "--onnx", file)
+        assert done.exit_code == 1 and words in done.stderr and "nothing was written" in done.stderr
+        assert not (tmp_path / "p").exists()
+
+
+def test_the_brokers_are_those_that_the_user_says(tmp_path: Path) -> None:
+    """A mistake is refused before anything is written."""
+    assert _init(str(tmp_path / "p"), "--bootstrap", "kafka-1:9092,kafka-2:9093").exit_code == 0
+    assert settings.load(tmp_path / "p", {}).kafka.bootstrap_servers == "kafka-1:9092,kafka-2:9093"
+    done = _init(str(tmp_path / "q"), "--bootstrap", "no port")
+    assert done.exit_code == 2 and "--bootstrap" in done.stderr and not (tmp_path / "q").exists()
+
+
+def test_a_kafka_that_runs_here_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note says which one; without one, the port of failsoft kafka stands in the file."""
+    monkeypatch.setattr(local_kafka, "running", lambda: [LocalKafka("127.0.0.1:9999", "/d"), LocalKafka("a:1", "/e")])
+    done = _init(str(tmp_path / "p"))
+    assert settings.load(tmp_path / "p", {}).kafka.bootstrap_servers == "127.0.0.1:9999"
+    assert "127.0.0.1:9999, the newest of 2" in done.stderr
+    monkeypatch.setattr(local_kafka, "running", list)
+    assert _init(str(tmp_path / "q")).exit_code == 0
+    assert settings.load(tmp_path / "q", {}).kafka.bootstrap_servers == "127.0.0.1:9092"

@@ -1,4 +1,4 @@
-"""``failsoft init``: creates a new pipeline to edit."""
+"""``failsoft init``: creates a new pipeline to edit, and vets its model if one is given."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from failsoft.workers.commands import output
-from failsoft.workers.commands.error_codes import CommandFailed
+from failsoft.workers.commands.error_codes import REFUSED, CommandFailed
 
 if TYPE_CHECKING:
     from failsoft.workers.operations.scaffold import Shape
 
-MODEL = "my-model"
+DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
+"""Where ``failsoft kafka`` listens without ``--port``."""
 
 
 def register(root: typer.Typer) -> None:
@@ -33,42 +34,131 @@ def init(
             help="The pipeline's name; it prefixes the topics. Default: the folder's name.", show_default=False
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="The name of the primary model.")] = MODEL,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The name of the primary model. Default: the model file's name, or my-model.", show_default=False
+        ),
+    ] = None,
     onnx: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="A model file: it becomes version 1 and fills in the card.", show_default=False
+            metavar="FILE",
+            help="A model file: it becomes version 1, fills in the card, and is vetted.",
+            show_default=False,
+        ),
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL",
+            help="The label whose probability is the score of a binary model. Only with --onnx.",
+            show_default=False,
+        ),
+    ] = None,
+    bootstrap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The brokers. Default: the Kafka that failsoft kafka runs here, or 127.0.0.1:9092.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
     """Create a new pipeline: pipeline.toml, the model's card.toml, a folder for model.onnx, and example events.
 
-    Edit pipeline.toml and card.toml for your model. With --onnx the features in the card come from the model file.
+    Edit pipeline.toml and card.toml for your model. With --onnx the card is written from the model file: features from
+    its inputs, the output from its labels and from a run with made-up rows. What is a guess is said. Then the version
+    is vetted as a worker would. Exit code: 3 if vetting refuses it, and the files are kept to be mended; 1 if it can
+    never serve, and nothing is written.
 
-    **Example**: `failsoft init fraud --model fraud-score --onnx model.onnx`
+    **Example**: `failsoft init fraud --onnx fraud-score.onnx`
     """
     from failsoft.schemas.model_version import check_model_name
     from failsoft.topics.names import check_name
     from failsoft.workers.operations import scaffold
 
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "pipeline"
-    try:
-        check_name(name)
-    except ValueError as e:
-        raise typer.BadParameter(str(e), param_hint="--name") from None
-    try:
-        check_model_name(model)
-    except ValueError as e:
-        raise typer.BadParameter(str(e), param_hint="--model") from None
+    model = model or (scaffold.model_name(onnx.stem) if onnx else scaffold.MODEL)
+    for check, given, option in ((check_name, name, "--name"), (check_model_name, model, "--model")):
+        try:
+            check(given)
+        except ValueError as e:
+            raise typer.BadParameter(str(e), param_hint=option) from None
+    if positive is not None and onnx is None:
+        raise typer.BadParameter("only with --onnx: without a model there are no labels", param_hint="--positive")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise CommandFailed(f"{folder} exists and is not empty: nothing was written; name another folder")
     except OSError as e:
         raise CommandFailed(f"{folder} cannot be read: {e.strerror}; name another folder") from None
-    shape = _shape(onnx) if onnx else scaffold.EXAMPLE
+    servers, found = _kafka(bootstrap)
+    shape = _described(onnx, positive) if onnx else scaffold.EXAMPLE
+    _write(folder, name, model, shape, servers, onnx)
+    for note in (*shape.notes, *found):
+        output.note(f"note: {note}")
+    card = folder / "models" / "repository" / model / "card.toml"
+    pipeline = f"--pipeline {shlex.quote(str(folder))}"
+    refused = _vet(folder, model, card) if onnx else False
+    if not onnx:
+        output.note(f"copy your model to {card.parent / '1' / 'model.onnx'}, and describe its features in {card}")
+    events = f"failsoft publish {shlex.quote(str(folder / 'events.ndjson'))} {pipeline}"
+    vet = f"failsoft models vet {pipeline}"
+    first = [f"${{EDITOR:-vi}} {shlex.quote(str(card))}", vet] if refused else []
+    worker = f"failsoft worker {pipeline}"
+    typer.echo(
+        output.next_commands([*first, f"failsoft topics apply {pipeline}", *([] if refused else [worker, events])])
+    )
+    if refused:
+        raise typer.Exit(REFUSED)
+
+
+def _kafka(bootstrap: str | None) -> tuple[str, list[str]]:
+    """The brokers for the pipeline file, and notes on how they were found."""
+    if bootstrap is not None:
+        from pydantic import ValidationError
+
+        from failsoft.workers.pipeline_sections import Kafka
+
+        try:
+            return Kafka(bootstrap_servers=bootstrap).bootstrap_servers, []
+        except ValidationError as e:
+            raise typer.BadParameter(e.errors()[0]["msg"], param_hint="--bootstrap") from None
+    from failsoft.workers.identity import NoOwnFolder
+    from failsoft.workers.operations import local_kafka
+
+    try:
+        running = local_kafka.running()
+    except (NoOwnFolder, OSError):  # then failsoft kafka could not note anything either
+        running = []
+    if not running:
+        return DEFAULT_BOOTSTRAP, []
+    more = f", the newest of {len(running)} that run here" if len(running) > 1 else ""
+    at = running[0].bootstrap
+    return at, [f"pipeline.toml names the Kafka of failsoft kafka at {at}{more}: --bootstrap names another"]
+
+
+def _described(onnx: Path, positive: str | None) -> Shape:
+    from failsoft.workers.operations import model_look
+
+    if not onnx.is_file():
+        raise typer.BadParameter(f"{onnx}: no such file", param_hint="--onnx")
+    try:
+        return model_look.described(onnx, positive)
+    except model_look.CannotServe as e:
+        raise CommandFailed(f"{e}\nnothing was written") from None
+    except OSError as e:
+        raise CommandFailed(f"{onnx} cannot be read: {e.strerror}") from None
+    except ValueError as e:
+        raise typer.BadParameter(str(e), param_hint="--positive") from None
+
+
+def _write(folder: Path, name: str, model: str, shape: Shape, servers: str, onnx: Path | None) -> None:
+    from failsoft.workers.operations import scaffold
+
     packaged = files("failsoft.workers").joinpath("templates")
     templates = {t.name: t.read_text("utf-8") for t in packaged.iterdir() if t.is_file()}
-    made = scaffold.files(name, model, templates, shape)
+    made = scaffold.files(name, model, templates, shape, servers)
     artifact = folder / "models" / "repository" / model / "1" / "model.onnx"
     try:
         for path, text in made.items():
@@ -82,24 +172,34 @@ def init(
         raise
     except OSError as e:
         raise CommandFailed(f"{e.filename or folder} cannot be written: {e.strerror}; name another folder") from None
-    if not onnx:
-        output.note(
-            f"copy your model to {artifact}, and describe its features in {artifact.parent.parent / 'card.toml'}"
-        )
-    for note in shape.notes:
-        output.note(note)
-    pipeline = f"--pipeline {shlex.quote(str(folder))}"
-    events = f"failsoft publish {shlex.quote(str(folder / 'events.ndjson'))} {pipeline}"
-    typer.echo(output.next_commands([f"failsoft topics apply {pipeline}", f"failsoft worker {pipeline}", events]))
 
 
-def _shape(onnx: Path) -> Shape:
-    from failsoft.models.runtime import session
-    from failsoft.workers.operations import scaffold
+def _vet(folder: Path, model: str, card: Path) -> bool:
+    """Vets version 1 as a worker would, prints the verdict, and returns whether it is refused."""
+    import os
 
-    if not onnx.is_file():
-        raise typer.BadParameter(f"{onnx}: no such file", param_hint="--onnx")
+    from failsoft.models.catalog.repository import Repository
+    from failsoft.models.vetting.verdict import CheckResult
+    from failsoft.schemas.config.refusal import Refused
+    from failsoft.workers import settings
+    from failsoft.workers.serving import loader
+
+    made = settings.load(folder, {key: os.environ[key] for key in ("TMPDIR",) if key in os.environ})
+    repository = Repository(Path(made.models.repository))
+    output.note("vetting …")
     try:
-        return scaffold.shape_of(*session.ports(onnx))
-    except ValueError as e:
-        raise CommandFailed(f"{onnx}: {e}") from None
+        verdict = loader.vet(repository, repository.card(model), 1, loader.limits(made))
+    except Refused as e:
+        problems, notes = str(e).splitlines(), []
+    else:
+        problems = [f"{check.name}: {check.message}" for check in verdict.failed]
+        notes = [f"{c.name}: {c.message}" for c in verdict.checks if c.result is CheckResult.NOTE]
+    for note in notes:
+        output.note(f"note: {note}")
+    if not problems:
+        typer.echo(f"vetted {model}@1: it may serve")
+        return False
+    for problem in problems:
+        output.note(f"{model}@1 may not serve yet: {problem}")
+    output.note(f"the files are kept: mend {card}, and vet it again")
+    return True

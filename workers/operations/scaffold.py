@@ -1,85 +1,66 @@
-"""Generates the files of a new pipeline from templates, and from a model's inputs and outputs if one is given. Pure."""
+"""Generates the files of a new pipeline from templates and the description of its model. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from failsoft.schemas import wire
+from failsoft.workers.operations.card_features import Feature, keyed
+from failsoft.workers.operations.card_output import Output
 
-if TYPE_CHECKING:
-    from failsoft.models.runtime.signature import Port
+MODEL = "my-model"
+"""The name of a model whose file's name says nothing."""
 
-_TYPES = {
-    "tensor(float)": "float",
-    "tensor(double)": "float",
-    "tensor(int64)": "int",
-    "tensor(int32)": "int",
-    "tensor(bool)": "bool",
-    "tensor(string)": "string",
-}
-_EXAMPLES: dict[str, list[Any]] = {
-    "float": [1.5, 0.25, 3.0],
-    "int": [1, 2, 3],
-    "bool": [True, False, True],
-    "string": ["a", "b", "a"],
-}
-_STATIC = {
-    "binary": "{ score = 0.5, label = 0 }",
-    "multiclass": '{ score = 0.5, label = "unknown" }',
-    "regression": "{ score = 0.0 }",
-    "anomaly": "{ score = 0.0, label = 0 }",
-}
+_GENERIC = re.compile(
+    r"(onnx|net|network|export(ed)?|output|best|last|final|checkpoint|weights|file"
+    r"|(my[-_. ]?)?model([-_. ]?(v?\d+|quantized|quant|int8|fp16|fp32|opt\w*|simplified|final|best))*)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The inputs and output of a model, for its card.
+    """What a new card says of its model.
 
     Attributes:
-        features: (name, type) of each feature.
-        kind: the output's kind.
-        notes: guesses that the user should check.
+        features: the features, in the model's order.
+        output: the output.
+        trees: the model is an ensemble of trees, which may know missing values.
+        notes: what the user should check or do.
     """
 
-    features: Sequence[tuple[str, str]]
-    kind: str
+    features: Sequence[Feature]
+    output: Output
+    trees: bool = False
     notes: Sequence[str] = ()
 
 
-EXAMPLE = Shape([("amount", "float"), ("items", "int")], "binary")
+EXAMPLE = Shape(
+    [Feature("amount", "float"), Feature("items", "int")], Output("binary", static="{ score = 0.5, label = 0 }")
+)
 """Placeholder in the card when no model is given."""
 
 
-def shape_of(inputs: Sequence[Port], outputs: Sequence[Port]) -> Shape:
-    """Derives features from the model's inputs: one for each tensor, or one for each column of a single matrix. Columns
-    have no names, so they get numbered ones.
-
-    Raises ValueError for an input of a type that no feature has.
-    """
-    notes = []
-    unknown = [f"{i.name} is a {i.type}" for i in inputs if i.type not in _TYPES]
-    if unknown or not inputs:
-        raise ValueError(f"no feature type fits the model's inputs: {', '.join(unknown) or 'it has no input'}")
-    width = inputs[0].shape[1] if len(inputs) == 1 and len(inputs[0].shape) == 2 else 1
-    if isinstance(width, int) and width == 1:
-        features = [(i.name, _TYPES[i.type]) for i in inputs]
-    else:
-        n = width if isinstance(width, int) else 1
-        features = [(f"feature_{k}", _TYPES[inputs[0].type]) for k in range(1, n + 1)]
-        notes.append(f"the model takes one matrix of {width} columns: name the features in the order of the columns")
-    return Shape(features, _kind(outputs, notes), notes)
+def model_name(stem: str) -> str:
+    """The name of a model's folder, after its file's name without the extension; MODEL if that says nothing."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:200]
+    return MODEL if not name or _GENERIC.fullmatch(stem) else name
 
 
-def files(name: str, model: str, templates: Mapping[str, str], shape: Shape) -> dict[str, str]:
+def files(
+    name: str, model: str, templates: Mapping[str, str], shape: Shape, bootstrap: str = "127.0.0.1:9092"
+) -> dict[str, str]:
     """The text of each new file by relative path. ``templates``: the templates in workers/templates by file name."""
     fill = {
         "name": name,
         "model": model,
-        "output": _output(shape.kind),
-        "features": "".join(_feature(*f) for f in shape.features),
-        "static": _STATIC[shape.kind],
+        "bootstrap": bootstrap,
+        "output": _output(shape.output),
+        "trees": _TREES if shape.trees else "",
+        "features": "".join(map(_feature, shape.features)),
+        "static": shape.output.static,
     }
     folder = f"models/repository/{model}"
     return {
@@ -90,52 +71,27 @@ def files(name: str, model: str, templates: Mapping[str, str], shape: Shape) -> 
     }
 
 
+_TREES = '# This model is an ensemble of trees: impute = "nan" suits one that was trained with missing values.\n'
+
+
 def _filled(template: str, fill: Mapping[str, str]) -> str:
     for key, text in fill.items():
         template = template.replace("{{" + key + "}}", text)
     return template
 
 
-def _kind(outputs: Sequence[Port], notes: list[str]) -> str:
-    """Guesses the output's kind: labels and scores mean a classifier, one float column a regression. An anomaly model
-    looks like a regression, so the guess is added to ``notes`` for the user to check.
-    """
-    scores = next((o for o in outputs if o.type in ("tensor(float)", "tensor(double)")), None)
-    if scores is None:
-        if any(o.type.startswith("seq(map") for o in outputs):
-            notes.append(
-                'the probabilities are maps (zipmap): export with options={"zipmap": False}, and replace model.onnx'
-            )
-        else:
-            notes.append("the model has no float output: check [output] in the card")
-        return "regression"
-    width = scores.shape[1] if len(scores.shape) == 2 else 1
-    labels = any(o.type in ("tensor(int64)", "tensor(string)") for o in outputs)
-    if width == 2:
-        kind = "binary"
-    elif labels and isinstance(width, int) and width > 2:
-        kind = "multiclass"
-    elif labels and not isinstance(width, int):
-        kind = "binary"
-    else:
-        kind = "regression"
-    notes.append(f"the output looks like {kind}: if it is not, change [output] kind in the card")
-    return kind
-
-
-def _output(kind: str) -> str:
-    lines = [f'kind = "{kind}"                    # binary, multiclass, regression or anomaly']
-    if kind in ("binary", "multiclass"):
-        lines.append("# min_confidence = 0.6             # below this confidence the fallback answers")
-    if kind == "multiclass":
-        lines.append('# classes = ["a", "b", "c"]        # the labels of the columns, in order')
-    if kind in ("regression", "anomaly"):
-        lines.append("# range = [0.0, 100.0]             # a score outside counts as a failure of the model")
+def _output(output: Output) -> str:
+    lines = [
+        f'kind = "{output.kind}"'.ljust(34) + " # binary, multiclass, multilabel, regression or anomaly",
+        *output.lines,
+    ]
+    if output.kind in ("binary", "multiclass"):
+        lines.append(keyed("# min_confidence = 0.6", "below this confidence the fallback answers"))
     return "\n".join(lines)
 
 
-def _feature(name: str, kind: str) -> str:
-    return f'[[features]]\nname = {wire.dumps(name).decode()}\ntype = "{kind}"\n# impute = …\n\n'
+def _feature(feature: Feature) -> str:
+    return "\n".join(["[[features]]", *feature.lines(), "# impute = …", "", ""])
 
 
 def _events(shape: Shape) -> str:
@@ -143,7 +99,7 @@ def _events(shape: Shape) -> str:
         {
             "event_id": f"example-{n}",
             "occurred_at": f"2026-01-01T12:00:0{n}Z",
-            "features": {name: _EXAMPLES[kind][n] for name, kind in shape.features},
+            "features": {feature.name: feature.example(n) for feature in shape.features},
         }
         for n in range(3)
     ]

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.vetting.gate import Limits, _environment, _why, vet
+from failsoft.models.vetting.gate import Limits, environment, vet, why_ended
 from failsoft.models.vetting.verdict import CHECKS, CheckResult
 from tests.isolated_models import cmdline, ended, user_time
 from tests.kafka import wait_for
@@ -274,7 +274,7 @@ def test_a_file_that_changed_since_it_was_hashed_fails(tmp_path: Path) -> None:
 def test_the_environment_has_only_what_the_interpreter_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The subprocess gets no password and no setting of the pipeline."""
     monkeypatch.setenv("FAILSOFT_KAFKA__SASL_PASSWORD", "secret")
-    variables = _environment()
+    variables = environment()
     assert "secret" not in " ".join(variables.values())
     assert set(variables) - {"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} == {
         "OMP_NUM_THREADS",
@@ -321,10 +321,10 @@ def test_every_check_is_on_its_page() -> None:
 def test_the_message_says_how_a_process_died() -> None:
     """A native crash, a kill from outside, a lack of memory and an error of failsoft have different messages."""
     limits = Limits()
-    assert "SIGSEGV" in _why(-signal.SIGSEGV, False, "", limits, 0)
-    assert "killed from outside" in _why(-signal.SIGKILL, False, "", limits, 0)
-    assert "more than 7 MB" in _why(-signal.SIGABRT, False, "terminate called: std::bad_alloc", limits, 7_000_000)
-    assert _why(1, False, "Traceback\nKeyError: 'x'\n", limits, 0).endswith("ended with 1: KeyError: 'x'")
+    assert "SIGSEGV" in why_ended(-signal.SIGSEGV, False, "", limits, 0)
+    assert "killed from outside" in why_ended(-signal.SIGKILL, False, "", limits, 0)
+    assert "more than 7 MB" in why_ended(-signal.SIGABRT, False, "terminate called: std::bad_alloc", limits, 7_000_000)
+    assert why_ended(1, False, "Traceback\nKeyError: 'x'\n", limits, 0).endswith("ended with 1: KeyError: 'x'")
 
 
 def test_a_native_crash_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
