@@ -17,7 +17,7 @@ from failsoft.models.runtime.proposals import described, proposal, shape_text
 from failsoft.models.runtime.signature import Mismatch, Port
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
-from failsoft.schemas.features.ranges import bounds
+from failsoft.schemas.features.ranges import beyond
 from failsoft.schemas.features.spec import DType, FeatureType, Spec, TensorSpec
 
 Block = Callable[[Columns], Tensor]
@@ -154,10 +154,9 @@ def _check_shape(tensor: TensorSpec, name: str, port: Port) -> None:
 def _padded(spec: Spec, tensor: TensorSpec, port: Port, mask: Port | None) -> Padded:
     """How a tensor of variable length is fed. A length that the model fixes is that of every batch."""
     dtype = ELEMENT_TYPES[port.type]
-    if dtype.kind in "iuf" and tensor.dtype not in (DType.BOOL, DType.STRING):
-        low, high = bounds(dtype.name)
-        if not low <= tensor.pad <= high:  # type: ignore[operator]  # a card's pad is an element of its dtype
-            raise Mismatch(f"feature {spec.name!r}: pad = {tensor.pad} is beyond {dtype.name}, which the model takes")
+    numbers = dtype.kind in "iuf" and tensor.dtype not in (DType.BOOL, DType.STRING)
+    if numbers and beyond(np.array(tensor.pad), dtype.name):
+        raise Mismatch(f"feature {spec.name!r}: pad = {tensor.pad} is beyond {dtype.name}, which the model takes")
     length = port.shape[1 + tensor.shape.index(-1)] if port.shape else None
     if mask is None:
         return Padded(spec.name, tensor, port.name, dtype, _checked_length(spec, tensor, length, port))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from failsoft.schemas.features.columns import Column, Columns, Mask, of_matrix
 from failsoft.schemas.features.spec import FeatureType, TensorSpec
@@ -50,15 +53,14 @@ def _beyond(columns: Columns, dtypes: Mapping[str, str]) -> Iterator[tuple[str, 
         if dtype is None or dtype in _HOLDS_ALL.get(spec.type, ()):
             continue
         column = columns.values[spec.name]
-        low, high = bounds(dtype)
         if not _ragged(column):
-            outside: Mask = (column < low) | (column > high)
+            outside = beyond(column, dtype)
             yield spec.name, np.asarray(outside.any(axis=tuple(range(1, outside.ndim)))), dtype
         elif columns.size:
             elements = np.concatenate([row.ravel() for row in column])
             rows = np.repeat(np.arange(columns.size), [row.size for row in column])
             mask = np.zeros(columns.size, np.bool_)
-            mask[rows[(elements < low) | (elements > high)]] = True
+            mask[rows[beyond(elements, dtype)]] = True
             yield spec.name, mask, dtype
 
 
@@ -69,13 +71,17 @@ _HOLDS_ALL: dict[FeatureType, frozenset[str]] = {
 }
 
 
-def bounds(dtype: str) -> tuple[int | float, int | float]:
-    """The least and the greatest finite number of a numpy type of numbers."""
+def beyond(numbers: NDArray[Any], dtype: str) -> Mask:
+    """Mask of the numbers that a numpy type of numbers cannot hold; NaN is not beyond it.
+
+    A float is beyond the range if it would be rounded to infinity: half a step over the greatest number.
+    """
     if np.dtype(dtype).kind == "f":
-        greatest = float(np.finfo(dtype).max)
-        return -greatest, greatest
-    info = np.iinfo(dtype)
-    return int(info.min), int(info.max)
+        info = np.finfo(dtype)
+        limit = math.ldexp(1 - math.ldexp(1, -info.nmant - 2), info.maxexp) if info.maxexp < 1024 else math.inf
+        return np.asarray((numbers >= limit) | (numbers <= -limit))
+    bounds = np.iinfo(dtype)
+    return np.asarray((numbers < int(bounds.min)) | (numbers > int(bounds.max)))
 
 
 def _empty(tensor: TensorSpec) -> Column:

@@ -65,11 +65,11 @@ def test_a_number_that_the_model_cannot_hold() -> None:
         {1: f"feature 'x': beyond the range of int32; {no}"},
         [5, -(2**31)],
     )
-    assert imputed("float16", {"name": "x", "type": "float"}, 65504.0, 70000.0)[0] == {
+    assert imputed("float16", {"name": "x", "type": "float"}, 65504.0, 65520.0, -65519.0)[0] == {
         1: f"feature 'x': beyond the range of float16; {no}"
     }
     assert imputed("uint8", {"name": "x", "type": "int", "impute": 7}, 256, -1, 255) == ({}, [7, 7, 255])
-    fixed = [np.array(row) for row in ([1.0, 1e39], [1.0, np.nan], [1e30, -1e30])]
+    fixed = [np.array(row) for row in ([1.0, 1e39], [1.0, np.nan], [3.4028235e38, -1e30])]
     message = f"feature 'x': an element is beyond the range of float32; {no}"
     assert imputed("float", tensor("x", "float64", [2]), *fixed)[0] == {0: message}
     assert imputed("int32", tensor("x", "int64", [-1]), [], [1, 2**40], [3, 4]) == (
