@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import candidates, latency, machine, model, page, partitions, plot, sweeps, table
+from benchmarks import candidates, kinds, latency, machine, model, page, partitions, plot, sweeps, table
 from benchmarks.candidates import ALL, EXACTLY, HAND, STREAMS, Bench, Candidate, Figures
 from benchmarks.cluster import Cluster
 from failsoft.topics.embedded.broker import Embedded
@@ -44,6 +44,10 @@ def main() -> int:
             _report(given, "rates", subtitle, table.render(found))
             if given.write:
                 given.write.with_suffix(".svg").write_text(plot.bars(found, subtitle), "utf-8")
+        if given.kinds:
+            number = QUICK_EVENTS if given.quick else given.kinds
+            subtitle = f"{number:,} events of each kind, {width}, one process each, {rounds} rounds interleaved"
+            _report(given, "kinds", subtitle, kinds.by_kind(bench, number, rounds))
         if given.latency:
             subtitle = f"{lasts:.0f} s at each load, one process each, {width}"
             among = _runnable(_named(STEADY, given.only))
@@ -137,7 +141,7 @@ def opened(bootstrap: str | None) -> Iterator[Bench]:
         cluster = Cluster(bootstrap)
         prefix = f"bench-{uuid.uuid4().hex[:6]}-"
         stack.callback(cluster.delete, prefix)
-        yield Bench(cluster, folder, onnx, prefix)
+        yield Bench(cluster, folder, prefix)
 
 
 def _numbers(text: str) -> list[int]:
@@ -168,6 +172,13 @@ def _arguments() -> argparse.Namespace:
         default=[c.name for c in ALL],
         metavar="NAME,NAME",
         help=f"programs to run, '' for none (default: all of {', '.join(c.name for c in ALL)})",
+    )
+    parser.add_argument(
+        "--kinds",
+        type=int,
+        default=100_000,
+        metavar="N",
+        help="rates with N events of other kinds: vectors, and a model with ZipMap (100000); 0 for none",
     )
     parser.add_argument(
         "--latency",

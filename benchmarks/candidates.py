@@ -35,6 +35,9 @@ LADDER = ("1h", "2h")
 REPOSITORIES = {"thread": "repository", "process": "repository-isolated"}
 """Folders with one repository each, by the primary's isolation."""
 
+ZIPMAPS, VECTORS = "repository-zipmap", "repository-vector"
+"""The repositories of models of other kinds (benchmarks.kinds)."""
+
 _PIPELINE = """\
 name = "{name}"
 model = "{model}"
@@ -61,13 +64,11 @@ class Bench:
     Attributes:
         cluster: the Kafka.
         folder: holds the repositories, the programs' files and their logs.
-        onnx: the model's file.
         prefix: the prefix of every topic of the run.
     """
 
     cluster: Cluster
     folder: Path
-    onnx: Path
     prefix: str
 
 
@@ -83,6 +84,8 @@ class Candidate:
         flags: further arguments.
         at_most: the number of events that a far slower program gets time for; None for all.
         isolation: the isolation of failsoft's primary.
+        kind: the repository, if it is not the standard one of the isolation.
+        events: the kind of its events.
         fallback: given n events, how many of them the fallback must answer.
         missing: why the program cannot run on this machine, in one line; None if it can.
     """
@@ -94,12 +97,19 @@ class Candidate:
     flags: tuple[str, ...] = ()
     at_most: int | None = None
     isolation: str = "thread"
+    kind: str = ""
+    events: str = "standard"
     fallback: Callable[[int], int] = lambda n: 0
     missing: Callable[[], str | None] = lambda: None
 
     @property
     def ours(self) -> bool:
         return self.guarantee is not None
+
+    @property
+    def repository(self) -> str:
+        """The folder of its models."""
+        return self.kind or REPOSITORIES[self.isolation]
 
 
 def _without(package: str) -> Callable[[], str | None]:
@@ -150,6 +160,20 @@ QUIX_EXACTLY = Candidate(
 )
 STREAMS = Candidate("streams", f"Kafka Streams {KAFKA}, exactly once", "kafka_streams", missing=java.missing)
 FAUST = Candidate("faust", "Faust agent, one send an event", "faust_agent", at_most=10_000)
+
+ZIPMAP = Candidate("zipmap", "failsoft, exactly once, ZipMap", _WORKER, "exactly_once", kind=ZIPMAPS)
+VECTOR = Candidate("vector", "failsoft, a vector as JSON", _WORKER, "exactly_once", kind=VECTORS, events="vector")
+VECTOR_BASE64 = Candidate(
+    "vector-base64", "failsoft, a vector as base64", _WORKER, "exactly_once", kind=VECTORS, events="base64"
+)
+HAND_VECTOR = Candidate(
+    "hand-vector",
+    "hand-written aiokafka loop, a vector as JSON",
+    "handwritten",
+    flags=("--vector", "embedding"),
+    kind=VECTORS,
+    events="vector",
+)
 
 OURS = (EXACTLY, AT_LEAST, ISOLATED, ODD, ODD_RAISES, DOWN, OPEN)
 PEERS = (HAND, HAND_GC, CONFLUENT, FASTSTREAM, QUIX, QUIX_EXACTLY, STREAMS, FAUST)
@@ -211,7 +235,7 @@ def started(
         bench.cluster.create(sink, stamped=True)
         given = {"bootstrap": bench.cluster.bootstrap, "source": source, "sink": sink, "group": name}
         arguments = [a for key, value in given.items() for a in (f"--{key}", value)]
-        arguments += ["--model", str(bench.onnx)]
+        arguments += ["--model", str(bench.folder / candidate.repository / PRIMARY / "1" / "model.onnx")]
     else:
         pipeline = _pipeline(bench, candidate, name, source)
         sink = pipeline.names.scored
@@ -258,7 +282,7 @@ def _pipeline(bench: Bench, candidate: Candidate, name: str, source: str) -> set
             source=source,
             partitions=bench.cluster.partitions,
             delays=", ".join(f'"{delay}"' for delay in LADDER),
-            repository=bench.folder / REPOSITORIES[candidate.isolation],
+            repository=bench.folder / candidate.repository,
         )
     )
     nothing: dict[str, Any] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from benchmarks.events import EVENT_BYTES, events
+from benchmarks.events import events
 
 PARTITIONS = 4
 """Partitions of each topic, where the run does not say otherwise."""
@@ -82,9 +82,9 @@ class Cluster:
                     if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise
 
-    def fill(self, topic: str, n: int) -> None:
+    def fill(self, topic: str, n: int, made: Callable[[int], Iterator[tuple[bytes, bytes]]] = events) -> None:
         """Writes ``n`` events, spread over partitions by their keys. Raises KafkaException if one is not accepted."""
-        self._fill(self._filler({}), topic, n)
+        self._fill(self._filler({}), topic, made(n), n)
         if self.written(topic) != n:
             raise KafkaException(f"{topic} holds {self.written(topic):,} of {n:,} events")
 
@@ -95,7 +95,7 @@ class Cluster:
         producer = self._filler({"transactional.id": f"{topic}-fill"})
         producer.init_transactions(ADMIN_WITHIN)
         producer.begin_transaction()
-        self._fill(producer, topic, n)
+        self._fill(producer, topic, events(n), n)
         producer.commit_transaction(ADMIN_WITHIN)
         return time.time()
 
@@ -111,15 +111,15 @@ class Cluster:
             }
         )
 
-    def _fill(self, producer: Producer, topic: str, n: int) -> None:
-        print(f"publishing {n:,} events of {EVENT_BYTES} bytes …", file=sys.stderr)
+    def _fill(self, producer: Producer, topic: str, made: Iterator[tuple[bytes, bytes]], n: int) -> None:
+        print(f"publishing {n:,} events …", file=sys.stderr)
         refused: list[str] = []
 
         def delivered(error: object, _message: object) -> None:
             if error is not None:
                 refused.append(str(error))
 
-        for i, (key, value) in enumerate(events(n)):
+        for i, (key, value) in enumerate(made):
             while True:
                 try:
                     producer.produce(topic, value, key, on_delivery=delivered)

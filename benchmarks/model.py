@@ -32,8 +32,10 @@ max_open = "{open_for}"
 """
 
 
-def train() -> bytes:
-    """The ONNX model: one float32 matrix ``features`` (n, 16) in, label (n) and probabilities (n, 2) out."""
+def train(zipmap: bool = False) -> bytes:
+    """The ONNX model: one float32 matrix ``features`` (n, 16) in, label (n) and probabilities (n, 2) out. ``zipmap``: n
+    maps of probabilities by label instead, as scikit-learn's exporter does by default.
+    """
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
     from sklearn.ensemble import GradientBoostingClassifier
@@ -45,21 +47,28 @@ def train() -> bytes:
     exported = to_onnx(
         fitted,
         initial_types=[("features", FloatTensorType([None, len(FEATURES)]))],
-        options={"zipmap": False},
+        options={"zipmap": zipmap},
         target_opset={"": 18, "ai.onnx.ml": 3},
     )
     content: bytes = exported.SerializeToString()
     return content
 
 
-def write(root: Path, open_for: str = "1h", isolation: str = "thread", content: bytes | None = None) -> Path:
+def write(
+    root: Path,
+    open_for: str = "1h",
+    isolation: str = "thread",
+    content: bytes | None = None,
+    features: str = "",
+) -> Path:
     """Fills the repository at ``root`` and returns the path of the ONNX file, for programs that use no repository.
 
     ``open_for``: with an hour, a primary that is down stays down for a run, without probes. ``isolation`` is the
-    primary's. ``content`` is the model, if it was trained already.
+    primary's. ``content`` is the model, if it was trained already, and ``features`` its card's features if they
+    are other ones.
     """
     content = train() if content is None else content
-    features = "".join(f'[[features]]\nname = "{name}"\ntype = "float"\n' for name in FEATURES)
+    features = features or "".join(f'[[features]]\nname = "{name}"\ntype = "float"\n' for name in FEATURES)
     for model, chain in ((PRIMARY, f'"model:{FALLBACK}", "static"'), (FALLBACK, '"static"')):
         folder = root / model / "1"
         folder.mkdir(parents=True)

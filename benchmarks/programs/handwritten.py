@@ -25,12 +25,15 @@ BATCH = 4_000
 """Records in a round, of all partitions together; larger rounds gained nothing."""
 
 
-async def work(bootstrap: str, source: str, sink: str, group: str, model: Path, isolation: str) -> None:
-    """Runs until SIGTERM."""
+async def work(
+    bootstrap: str, source: str, sink: str, group: str, model: Path, isolation: str, vector: str | None
+) -> None:
+    """Runs until SIGTERM. ``vector``: the feature that holds all numbers of an event, if they are in one."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
-    pick = itemgetter(*FEATURES)
+    pick = itemgetter(*FEATURES) if vector is None else itemgetter(vector)
+    (port,) = session.get_inputs()
     consumer = AIOKafkaConsumer(
         source,
         bootstrap_servers=bootstrap,
@@ -49,7 +52,7 @@ async def work(bootstrap: str, source: str, sink: str, group: str, model: Path, 
     await producer.start()
 
     def infer(matrix: np.ndarray) -> np.ndarray:
-        probabilities: np.ndarray = session.run(["probabilities"], {"features": matrix})[0]
+        probabilities: np.ndarray = session.run(["probabilities"], {port.name: matrix})[0]
         return probabilities
 
     while not stopping.is_set():
@@ -89,6 +92,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--default-gc", action="store_true", help="leave the garbage collector as Python sets it")
+    parser.add_argument("--vector", metavar="FEATURE", help="the numbers are a list in this one feature")
     parser.add_argument("--read-committed", action="store_true", help="leave out events of open transactions")
     given = parser.parse_args()
     if not given.default_gc:
@@ -97,7 +101,7 @@ def main() -> None:
         gc.set_threshold(100_000, 20, 20)  # failsoft.workers.process.serve.GC_THRESHOLD
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         isolation = "read_committed" if given.read_committed else "read_uncommitted"
-        runner.run(work(given.bootstrap, given.source, given.sink, given.group, given.model, isolation))
+        runner.run(work(given.bootstrap, given.source, given.sink, given.group, given.model, isolation, given.vector))
 
 
 if __name__ == "__main__":
