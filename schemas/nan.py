@@ -6,11 +6,11 @@ Infinity, the message says where it is and what mends it.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 from failsoft.schemas import wire
@@ -90,7 +90,7 @@ def _decoded(raw: bytes, max_depth: int) -> tuple[Any, dict[str, str]] | None:
     infinite = b"Infinity" in raw
     if b"NaN" not in raw and not infinite:
         return None
-    own = hashlib.sha256(raw).hexdigest()
+    own = sha256(raw).hexdigest()
     for pattern in [_LITERAL_OR_STRING] if infinite else [_LITERAL_NAN, _LITERAL_OR_STRING]:
         marks: dict[str, str] = {}
         marked = pattern.sub(partial(_replaced, own, marks), raw)
