@@ -6,9 +6,11 @@ Infinity, the message says where it is and what mends it.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from hashlib import sha256
 from typing import Any
 
 from failsoft.schemas import wire
@@ -16,7 +18,9 @@ from failsoft.schemas import wire
 Place = tuple[dict[str, Any], str]
 """An object and the name of one of its values."""
 
-_LITERAL = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|(?<![\w.+-])(?:NaN|-?Infinity)(?![\w.+-])', re.DOTALL)
+# It begins with the letters that it looks for, and looks back afterwards: that is ten times faster.
+_LITERAL_NAN = re.compile(rb"NaN(?<![\w.+\\-]NaN)(?![\w.+-])")
+_LITERAL_OR_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|(?<![\w.+-])(?:NaN|-?Infinity)(?![\w.+-])', re.DOTALL)
 _NAN = float("nan")
 _LONGEST_PATH = 100
 """Characters of a path in a message: an event's names may be as long as the event."""
@@ -79,28 +83,29 @@ def _decoded(raw: bytes, max_depth: int) -> tuple[Any, dict[str, str]] | None:
     """The value of ``raw`` with each literal replaced by a text of its own, and the literals by these texts. None if it
     has no literal, or is not JSON even without.
 
-    The texts contain a hash of ``raw``, so that no string of the event can equal one.
+    The texts contain a hash of ``raw``, so that no string of the event can equal one. At first each NaN is replaced
+    wherever it is, which is fast. If one is inside a string, its quotes end that string, and the result is no JSON:
+    only then, and for Infinity, which is refused anyway, strings are told apart.
     """
-    if b"NaN" not in raw and b"Infinity" not in raw:
+    infinite = b"Infinity" in raw
+    if b"NaN" not in raw and not infinite:
         return None
-    own = hashlib.sha256(raw).hexdigest()
-    marks: dict[str, str] = {}
+    own = sha256(raw).hexdigest()
+    for pattern in [_LITERAL_OR_STRING] if infinite else [_LITERAL_NAN, _LITERAL_OR_STRING]:
+        marks: dict[str, str] = {}
+        marked = pattern.sub(partial(_replaced, own, marks), raw)
+        with suppress(wire.Malformed):
+            return (wire.loads(marked, len(marked), max_depth), marks) if marks else None
+    return None
 
-    def replaced(match: re.Match[bytes]) -> bytes:
-        text = match[0]
-        if text.startswith(b'"'):
-            return text
-        mark = f"{own}-{len(marks)}"
-        marks[mark] = text.decode()
-        return b'"%b"' % mark.encode()
 
-    marked = _LITERAL.sub(replaced, raw)
-    if not marks:
-        return None
-    try:
-        return wire.loads(marked, len(marked), max_depth), marks
-    except wire.Malformed:
-        return None
+def _replaced(own: str, marks: dict[str, str], match: re.Match[bytes]) -> bytes:
+    text = match[0]
+    if text.startswith(b'"'):
+        return text
+    mark = f"{own}-{len(marks)}"
+    marks[mark] = text.decode()
+    return b'"%b"' % mark.encode()
 
 
 def _text(value: object) -> str:

@@ -15,6 +15,7 @@ PURE_MODULES = {
     *("__future__", "bisect", "collections", "contextlib", "csv", "dataclasses", "datetime", "difflib", "enum"),
     *("functools", "itertools", "json", "math", "numbers", "operator", "re", "shlex", "tomllib", "types"),
     "typing",
+    "hashlib.sha256",
     *("numpy", "orjson", "pydantic", "pydantic_core"),
     *("rich.columns", "rich.console.Group", "rich.console.RenderableType", "rich.panel", "rich.table", "rich.text"),
 }

@@ -24,6 +24,7 @@ CATEGORIES = ["a", "b", "c"]
 FEATURES: list[dict[str, Any]] = [
     {"name": "f", "type": "float"},
     {"name": "g", "type": "float", "impute": 1.25},
+    {"name": "n", "type": "float", "impute": "nan"},
     {"name": "i", "type": "int", "impute": -7},
     {"name": "b", "type": "bool", "impute": True},
     {"name": "s", "type": "string", "categories": CATEGORIES, "impute": "b"},
@@ -45,6 +46,7 @@ anything = st.one_of(
 likely = {
     "f": st.floats(-1e6, 1e6),
     "g": st.floats(-1e6, 1e6),
+    "n": st.floats(-1e6, 1e6),
     "i": st.integers(-5, 5),
     "b": st.booleans(),
     "s": st.sampled_from(CATEGORIES),
@@ -68,7 +70,7 @@ def usable(spec: Spec, event: dict[str, object]) -> bool:
         case FeatureType.STRING:
             return isinstance(value, str) and (spec.categories is None or value in spec.categories)
         case FeatureType.FLOAT:
-            return type(value) in (int, float) and abs(value) <= FLOAT64_MAX  # type: ignore[arg-type, operator]
+            return type(value) in (int, float) and abs(value) <= FLOAT64_MAX  # type: ignore[arg-type]
     if type(value) is float:
         return math.isfinite(value) and value.is_integer() and -(2.0**63) <= value < 2.0**63
     return type(value) is int and -(2**63) <= value < 2**63
@@ -77,20 +79,22 @@ def usable(spec: Spec, event: dict[str, object]) -> bool:
 @unhurried
 @given(events, subsets)
 def test_each_cell_is_kept_filled_or_invalid(batch: list[dict[str, object]], features: list[dict[str, Any]]) -> None:
-    """Each cell has the event's value, or the card's fill and is listed as imputed, or its row is invalid."""
+    """Each cell has the event's value, or the card's fill and is named as imputed or missing, or its row is invalid."""
     card = ModelCard.model_validate({"output": {"kind": "binary"}, "features": features})
     made = impute(columns(batch, card.specs), card, {})
     for i, event in enumerate(batch):
         lacking = [spec.name for spec in card.specs if not usable(spec, event)]
         unfilled = [name for name in lacking if FILLS[name] is None]
         assert (i in made.invalid) == bool(unfilled)
-        assert made.imputed.get(i, ()) == (() if unfilled else tuple(lacking))
+        filled = [] if unfilled else lacking
+        assert made.imputed.get(i, ()) == tuple(name for name in filled if FILLS[name] != "nan")
+        assert made.missing.get(i, ()) == tuple(name for name in filled if FILLS[name] == "nan")
         row = made.columns.row(i)
         for spec in card.specs:
             expected = event[spec.name] if spec.name not in lacking else FILLS[spec.name]
             if spec.type is FeatureType.FLOAT and isinstance(expected, int):
                 expected = float(expected)  # an integer over 2^53 becomes the nearest float
-            assert row[spec.name] == expected
+            assert row[spec.name] == expected or (expected == "nan" and np.isnan(row[spec.name]))  # type: ignore[call-overload]
             assert type(made.columns.values[spec.name].item(i)) is {"float": float, "int": int, "bool": bool}.get(
                 spec.type, str
             )

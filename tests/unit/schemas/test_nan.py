@@ -87,8 +87,9 @@ def test_what_is_no_json_even_without_the_literals_keeps_its_message(value: byte
 
 def test_the_words_inside_strings_are_text() -> None:
     """A name or a text may be NaN, with escapes and quotes around it."""
-    features = {"income": NAN, "NaN": 'say "NaN", \\Infinity', "x": "NaN"}
-    assert repr(_decoded(_record(features)).features[1]) == repr(features)
+    for text in ("Infinity", "a", " NaN"):
+        features = {"income": NAN, "NaN": f'say "NaN", \\{text}', "x": "NaN"}
+        assert repr(_decoded(_record(features)).features[1]) == repr(features)
 
 
 def test_a_second_value_of_one_name_is_no_way_in() -> None:
