@@ -16,9 +16,6 @@ from failsoft.schemas.features.words import show
 
 Array = NDArray[Any]
 
-_CHUNK = 1024
-"""Elements that are looked at one by one to find the first unusable one."""
-
 
 def tensor_of(spec: Spec) -> TensorSpec:
     """What ``spec``'s value is, which must be a tensor."""
@@ -64,16 +61,20 @@ def size_of(dtype: DType) -> int:
     return np.dtype(dtype.value).itemsize
 
 
-def first_unusable(flat: list[Any], spec: Spec) -> tuple[int, str, str] | None:
-    """Of these JSON values, the first unusable one: its place, itself in words, and why it is unusable."""
-    for start in range(0, len(flat), _CHUNK):
-        chunk = flat[start : start + _CHUNK]
-        if from_json(chunk, spec) is None:
-            for i, value in enumerate(chunk, start):
-                why = _why(value, spec)
-                if why is not None:
-                    return i, show(value), why
-    return None
+def first_unusable(flat: list[Any], spec: Spec) -> tuple[int, str, str]:
+    """Of these JSON values, the first unusable one, which there must be: its place, itself in words, and why it is
+    unusable. The values are halved at C speed: looking at each takes a thousand times as long.
+    """
+    begin, end = 0, len(flat)
+    while end - begin > 1:
+        middle = (begin + end) // 2
+        if from_json(flat[begin:middle], spec) is None:
+            end = middle
+        else:
+            begin = middle
+    why = _why(flat[begin], spec)
+    assert why is not None, "one of the values is unusable"
+    return begin, show(flat[begin]), why
 
 
 def first_unusable_number(raw: bytes, spec: Spec) -> tuple[int, str, str] | None:

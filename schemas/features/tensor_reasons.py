@@ -10,7 +10,7 @@ import numpy as np
 
 from failsoft.schemas.features.elements import first_unusable, first_unusable_number, size_of, tensor_of
 from failsoft.schemas.features.spec import DType, Spec
-from failsoft.schemas.features.tensors import bytes_of, read
+from failsoft.schemas.features.tensors import bytes_of, read, size_in
 from failsoft.schemas.features.words import kind, wanted
 
 _DEEPEST = 8
@@ -47,13 +47,11 @@ def _why_list(value: list[Any], spec: Spec) -> str:
         if length == -1 and tensor.truncate:
             length = min(found, tensor.max_length or found)
             lists = [one[:length] for one in lists]
-        elif found > (tensor.max_length or found) if length == -1 else found != length:
+        elif length != found and (length != -1 or found > (tensor.max_length or found)):
             return another_shape
         shape.append(found if length == -1 else length)
         lists = list(chain.from_iterable(lists))
-    bad = first_unusable(lists, spec)
-    assert bad is not None, "an unusable list of the right shape has an unusable element"
-    i, what, why = bad
+    i, what, why = first_unusable(lists, spec)
     return another_shape if i == 0 and type(lists[0]) is list else _at(i, shape, what, why, spec)
 
 
@@ -67,7 +65,7 @@ def _why_base64(text: str, spec: Spec) -> str:
     size = size_of(tensor.dtype)
     unit = abs(math.prod(tensor.shape)) * size
     most = unit * (tensor.max_length or 1)
-    found = len(text) // 4 * 3 - text[-2:].count("=")
+    found = size_in(text)
     if len(text) % 4 or (found <= most and not found % unit and (found == most or -1 in tensor.shape)):
         return f"a string that is not base64: it takes {wanted(tensor)}"
     several = "" if -1 not in tensor.shape else f"a multiple of {unit} bytes up to "

@@ -160,6 +160,8 @@ def bytes_of(text: str, spec: Spec) -> tuple[bytes, list[int]] | None:
         whole = a2b_base64(text, strict_mode=True)
     except ValueError:  # not base64, or not even ASCII
         return None
+    if len(text) % 4 or len(whole) != size_in(text):
+        return None  # a2b_base64 lets padding pass that is not needed
     if -1 not in tensor.shape:
         return (whole, list(tensor.shape)) if len(whole) == unit else None
     if len(whole) % unit or (len(whole) > most and not tensor.truncate):
@@ -172,6 +174,11 @@ def bytes_of(text: str, spec: Spec) -> tuple[bytes, list[int]] | None:
     elements = np.frombuffer(whole, f"V{size_of(tensor.dtype)}").reshape(shape)
     kept = elements[(slice(None),) * axis + (slice(tensor.max_length),)]
     return kept.tobytes(), list(kept.shape)
+
+
+def size_in(text: str) -> int:
+    """Bytes in a text of this length and padding, if it is base64."""
+    return len(text) // 4 * 3 - text[-2:].count("=")
 
 
 def characters(size: int) -> int:
