@@ -102,6 +102,14 @@ def scored_schema() -> Document:
         "label": {"type": ["integer", "string", "null"]},
         "probabilities": {"type": ["array", "null"], "items": {"type": "number"}, "minItems": 1},
         "confidence": {"type": ["number", "null"]},
+        "outputs": {
+            "description": "Only where there are any: further outputs by name. `carry` of the card's `[output]` copies "
+            "outputs of the model; a regression with several columns has each column, by the names in `outputs`; "
+            "multilabel has in `labels` all labels that reach the threshold; an ensemble has those that its members "
+            "carry, as `member.output`. A number that is not finite is null.",
+            "type": "object",
+            "minProperties": 1,
+        },
         "source": {"description": "What gave the answer.", "enum": [str(source) for source in Source]},
         "model": {
             "description": "The model or the rule that answered; null for the static answer.",
@@ -166,7 +174,7 @@ def scored_schema() -> Document:
         "description": "An answer. To keep one per event, take the record of the highest revision for each event_id.",
         "type": "object",
         "properties": properties,
-        "required": [name for name in properties if name not in ("members", "missing", "rewind")],
+        "required": [name for name in properties if name not in ("outputs", "members", "missing", "rewind")],
         "additionalProperties": False,
         "if": {"properties": {"source": {"const": str(Source.PRIMARY)}}},
         "then": {"allOf": [whole, final, alone]},

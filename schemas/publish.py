@@ -17,6 +17,50 @@ from failsoft.schemas.interface import (
     scored_schema,
 )
 
+ANSWER: Document = {
+    "event_id": "a-17",
+    "score": 0.93,
+    "label": "fraud",
+    "probabilities": None,
+    "confidence": 0.93,
+    "source": "primary",
+    "model": "payments",
+    "version": 2,
+    "degraded": False,
+    "reason": None,
+    "revision": 0,
+    "final": True,
+    "imputed": [],
+    "origin": {"topic": "payments.events", "partition": 0, "offset": 17},
+    "event_time": "2018-10-30T18:00:00Z",
+    "scored_at": "2026-11-24T16:00:00.123Z",
+}
+"""An answer of a binary model."""
+
+ANSWERS: Mapping[str, Document] = {
+    "binary": {},
+    "multilabel": {
+        "score": 0.9,
+        "label": "billing",
+        "probabilities": [0.9, 0.1, 0.6],
+        "confidence": None,
+        "outputs": {"labels": ["billing", "delivery"]},
+    },
+    "regression": {"score": 41.5, "label": None, "confidence": None, "outputs": {"std": 2.25}},
+    "fallback": {
+        "score": 0.5,
+        "label": "legit",
+        "confidence": None,
+        "source": "static",
+        "model": None,
+        "version": None,
+        "degraded": True,
+        "reason": "breaker_open",
+        "final": False,
+    },
+}
+"""What is different in the published examples."""
+
 _PIPELINE: Document = {"description": "The pipeline's name, `name` in pipeline.toml."}
 
 # channel: (address, role, description, cleanup policy, messages).
@@ -170,7 +214,12 @@ def _messages() -> Document:
             {"$ref": "./cloud-event.schema.json"},
             contentType="application/cloudevents+json",
         ),
-        "answer": message("An answer", {"$ref": "./scored.schema.json"}, scored_headers_schema()),
+        "answer": message(
+            "An answer",
+            {"$ref": "./scored.schema.json"},
+            scored_headers_schema(),
+            examples=[{"name": name, "payload": ANSWER | change} for name, change in ANSWERS.items()],
+        ),
         "retry": message("An event that waits for another attempt", {"description": kept}, headers_schema(due=True)),
         "deadLetter": message("A dead letter", {"description": kept}, headers_schema(dead=True)),
         "replay": message("A replayed dead letter", {"description": kept}, headers_schema()),

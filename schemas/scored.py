@@ -1,19 +1,20 @@
 """Encodes scored records: a batch of answers as JSON bytes and headers.
 
-A record is a fixed text with up to ten varying columns. Each column is encoded by one call and inserted into the text,
-which is faster than encoding each record. Tests compare the result with the JSON Schema and with a plain encoder.
+A record is a fixed text with up to ten varying columns, and those of further outputs. Each column is encoded by one
+call and inserted into the text, which is faster than encoding each record. Tests compare the result with the JSON
+Schema and with a plain encoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.positions import REWIND
-from failsoft.schemas.prediction import Predictions, Source
+from failsoft.schemas.prediction import OutputColumn, Predictions, Source
 from failsoft.schemas.record import Header
 
 
@@ -90,9 +91,10 @@ def encode(answers: Answers) -> list[bytes]:
             b',"label":',
             place(None if p.labels is None else _labels(p.labels)),
             b',"probabilities":',
-            place(None if p.probabilities is None else wire.vectors(p.probabilities)),
+            place(None if p.probabilities is None else wire.values(p.probabilities)),
             b',"confidence":',
             place(_confidences(p, scores)),
+            *((b',"outputs":', *_outputs(p.outputs, place)) if p.outputs is not None else ()),
             _common(a.source, a.model, a.version, a.members, a.degraded, a.reason, a.revision, a.final),
             place(_imputed(a.imputed, n)) if a.imputed else b"[]",
             place(_missing(a.missing, n)) if a.missing else b"",
@@ -152,6 +154,14 @@ def _confidences(p: Predictions, scores: list[bytes]) -> list[bytes] | None:
     if p.confidences is None:
         return None
     return scores if p.confidences is p.scores else wire.numbers(p.confidences)
+
+
+def _outputs(outputs: Mapping[str, OutputColumn], place: Callable[[Sequence[object]], bytes]) -> Iterator[bytes]:
+    """The template's object of further outputs: the names are common to all rows, each value is placed."""
+    for i, (name, column) in enumerate(outputs.items()):
+        yield b"%b%b:" % (b"," if i else b"{", _constant(name))
+        yield place(wire.values(column))
+    yield b"}" if outputs else b"{}"
 
 
 def _imputed(by_row: dict[int, tuple[str, ...]], n: int) -> list[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,12 +117,39 @@ def numbers(column: NDArray[np.floating[Any]] | NDArray[np.integer[Any]]) -> lis
     return orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
 
 
-def vectors(rows: NDArray[np.floating[Any]]) -> list[bytes]:
-    """Each row of a (n, k) matrix as a JSON array."""
-    if not len(rows):
+def values(column: NDArray[Any] | Sequence[Any]) -> list[bytes]:
+    """Each row of an array of numbers, or each value of a list, as JSON. A number that is not finite becomes null.
+
+    An array is encoded by one call. In it, as many brackets as it has dimensions but one close only at a row's end.
+    """
+    if not isinstance(column, np.ndarray):
+        return [orjson.dumps(value) for value in column]
+    if column.size == 0 and column.ndim > 2:  # a dimension of 0 leaves fewer brackets than there are dimensions
+        return [orjson.dumps(row) for row in column.tolist()]
+    if not len(column):
         return []
-    parts = orjson.dumps(np.ascontiguousarray(rows), option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
-    return [b"[%b]" % part for part in parts]
+    inner = column.ndim - 1
+    whole = orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)
+    begin, end = b"[" * inner, b"]" * inner
+    parts = whole[inner + 1 : -inner - 1].split(end + b"," + begin)
+    return parts if inner == 0 else [begin + part + end for part in parts]
+
+
+def objects(columns: Mapping[str, NDArray[Any] | Sequence[Any]]) -> list[bytes]:
+    """Each row of ``columns`` as a JSON object. There is at least one column; all have one length."""
+    encoded = [[orjson.dumps(name) + b":" + value for value in values(column)] for name, column in columns.items()]
+    return [b"{%b}" % b",".join(row) for row in zip(*encoded, strict=True)]
+
+
+def plain(column: NDArray[Any] | Sequence[Any]) -> list[Any]:
+    """The JSON values that ``values`` writes, as Python objects."""
+    values: list[Any] = orjson.loads(
+        orjson.dumps(
+            np.ascontiguousarray(column) if isinstance(column, np.ndarray) else column,
+            option=orjson.OPT_SERIALIZE_NUMPY,
+        )
+    )
+    return values
 
 
 def lines(values: Iterable[Any]) -> bytes:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from failsoft.models.answers.several_labels import LABELS, several_labels
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.fields import OutputKind
+from failsoft.models.catalog.output_section import OutputSection
 from failsoft.models.catalog.sections import Combine
-from failsoft.schemas.prediction import Label, Predictions
+from failsoft.schemas.prediction import Floats, Label, OutputColumn, Predictions
 
 Table = NDArray[np.float64]
 
@@ -90,28 +92,95 @@ def _combine_group(
         assert each is not None
         same = len(each.rows) == len(rows)
         predictions.append(each.predictions if same else each.predictions.take(np.searchsorted(each.rows, rows)))
-    make = _classes if card.output.kind is OutputKind.MULTICLASS else _scores
-    return MemberGroup(rows, members, make(card, predictions, shares))
+    make = {OutputKind.MULTICLASS: _classes, OutputKind.MULTILABEL: _several}.get(card.output.kind, _scores)
+    combined = make(card, predictions, shares)
+    copied = {
+        f"{card.ensemble.members[j].model}.{name}": column
+        for j, each in zip(members, predictions, strict=True)
+        for name, column in (each.outputs or {}).items()
+        if name not in _combined_names(card.output)
+    }
+    if copied:
+        combined = replace(combined, outputs={**(combined.outputs or {}), **copied})
+    return MemberGroup(rows, members, combined)
 
 
 def _scores(card: ModelCard, predictions: Sequence[Predictions], shares: Table) -> Predictions:
     """Binary, anomaly and regression: one number a row, and a label where the card has a threshold."""
     assert card.ensemble is not None
-    method, threshold, binary = card.ensemble.combine, card.output.threshold, card.output.kind is OutputKind.BINARY
-    table = np.stack([p.scores for p in predictions]).astype(np.float64)
-    mean = table.max(axis=0) if method is Combine.MAXIMUM else _sum(shares[:, None] * table)
-    scores = mean.astype(np.float32)
-    if threshold is None:
+    method, output = card.ensemble.combine, card.output
+    scores = _combined(method, [p.scores for p in predictions], shares)
+    if output.kind is OutputKind.REGRESSION:
+        return Predictions(scores, outputs=_columns(card, predictions, shares))
+    if output.threshold is None:
         return Predictions(scores)
-    ones = scores >= threshold
+    binary = output.kind is OutputKind.BINARY
+    positive, negative = _labels(output) if binary else (1, 0)
+    ones = scores < output.threshold if output.anomalous == "low" else scores >= output.threshold
     if method is Combine.VOTE:
-        votes = _sum(shares[:, None] * np.array([p.labels for p in predictions], np.float64))
-        ones = np.where(np.isclose(votes, 0.5), ones, votes > 0.5)
+        voted = np.array([[label == positive for label in p.labels or ()] for p in predictions], np.float64)
+        ones = _voted(voted, ones, shares)
         # The confidence belongs to the winning label. Where the vote contradicts the mean score, it is below one half.
         confidence = np.where(ones, scores, 1 - scores)
     else:
         confidence = np.maximum(scores, 1 - scores)
-    return Predictions(scores, ones.astype(np.int64).tolist(), None, confidence if binary else None)
+    labels = [positive if one else negative for one in ones.tolist()]
+    return Predictions(scores, labels, None, confidence if binary else None)
+
+
+def _columns(card: ModelCard, predictions: Sequence[Predictions], shares: Table) -> dict[str, OutputColumn] | None:
+    """The columns of a regression that has several, each combined by itself."""
+    assert card.ensemble is not None
+    if card.output.outputs is None:
+        return None
+    return {
+        name: _combined(card.ensemble.combine, [np.asarray((p.outputs or {})[name]) for p in predictions], shares)
+        for name in card.output.outputs
+    }
+
+
+def _several(card: ModelCard, predictions: Sequence[Predictions], shares: Table) -> Predictions:
+    """Multilabel: each label is combined by itself. With ``vote``, the labels that most of the weight has given are the
+    answer's; a tie is decided by the mean probability. The score is the highest probability of these labels.
+    """
+    assert card.ensemble is not None and card.output.labels is not None and card.output.threshold is not None
+    labels, method = card.output.labels, card.ensemble.combine
+    probabilities = _combined(method, [_probabilities(p) for p in predictions], shares)
+    reached = probabilities >= card.output.threshold
+    if method is Combine.VOTE:
+        voted = [[[label in row for label in labels] for row in (p.outputs or {})[LABELS]] for p in predictions]
+        reached = _voted(np.array(voted, np.float64), reached, shares)
+    return several_labels(probabilities, labels, reached)
+
+
+def _combined_names(output: OutputSection) -> Sequence[str]:
+    """The outputs that a model's kind gives, which an ensemble combines; all others are carried."""
+    return (LABELS,) if output.kind is OutputKind.MULTILABEL else output.outputs or ()
+
+
+def _labels(output: OutputSection) -> tuple[Label, Label]:
+    """The positive and the other label of a binary ensemble."""
+    labels = output.labels or (0, 1)
+    positive = 1 if output.positive is None else output.positive
+    return positive, labels[1 - labels.index(positive)]
+
+
+def _combined(method: Combine, columns: Sequence[NDArray[Any]], shares: Table) -> Floats:
+    """The members' numbers as one of each row: the highest, or the weighted mean. In float64, and rounded to the widest
+    type of the members, so that a double stays one.
+    """
+    table = np.stack(columns).astype(np.float64)
+    weights = shares.reshape(-1, *[1] * (table.ndim - 1))
+    mean = table.max(axis=0) if method is Combine.MAXIMUM else _sum(weights * table)
+    return mean.astype(np.result_type(*columns), copy=False)
+
+
+def _voted(votes: Table, tied: NDArray[np.bool_], shares: Table) -> NDArray[np.bool_]:
+    """Which votes have more than half of the weight; ``votes`` has members in its first dimension. Of even ones,
+    ``tied`` decides.
+    """
+    weight = _sum(shares.reshape(-1, *[1] * (votes.ndim - 1)) * votes)
+    return np.where(np.isclose(weight, 0.5), tied, weight > 0.5)
 
 
 def _classes(card: ModelCard, predictions: Sequence[Predictions], shares: Table) -> Predictions:
@@ -123,7 +192,8 @@ def _classes(card: ModelCard, predictions: Sequence[Predictions], shares: Table)
     """
     assert card.ensemble is not None and card.output.labels is not None
     method = card.ensemble.combine
-    table = np.stack([_probabilities(p) for p in predictions])
+    kind = np.result_type(*(_probabilities(p) for p in predictions))
+    table = np.stack([_probabilities(p) for p in predictions]).astype(np.float64)
     all_rows = np.arange(table.shape[1])
     if method is Combine.MAXIMUM:
         best = table.max(axis=0)
@@ -132,20 +202,20 @@ def _classes(card: ModelCard, predictions: Sequence[Predictions], shares: Table)
         probabilities = _sum(np.where(surest[:, :, None], table, 0)) / surest.sum(axis=0)[:, None]
     else:
         probabilities = _sum(shares[:, None, None] * table)
-        winner = probabilities.astype(np.float32).argmax(axis=1)
+        winner = probabilities.astype(kind).argmax(axis=1)
     if method is Combine.VOTE:
         votes = _sum(shares[:, None, None] * np.eye(table.shape[2])[table.argmax(axis=2)])
         tied = np.isclose(votes, votes.max(axis=1, keepdims=True))
         winner = np.where(tied, probabilities, -1).argmax(axis=1)
-    rounded = probabilities.astype(np.float32)
+    rounded = probabilities.astype(kind, copy=False)
     scores = rounded[all_rows, winner]
     labels: list[Label] = [card.output.labels[i] for i in winner.tolist()]
     return Predictions(scores, labels, rounded, scores)
 
 
 def _probabilities(predictions: Predictions) -> NDArray[Any]:
-    assert predictions.probabilities is not None  # a session always gives them for a multiclass output
-    return predictions.probabilities.astype(np.float64)
+    assert predictions.probabilities is not None  # a session always gives them for multiclass and multilabel outputs
+    return predictions.probabilities
 
 
 def _sum(table: Table) -> Table:

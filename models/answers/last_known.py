@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from failsoft.schemas import wire
 from failsoft.schemas.prediction import Label, Prediction, Predictions, decimal
 
 # Keys that are kept. A key of 21 bytes with a binary answer takes 405 bytes (measured), so the total is some 40 MB; a
@@ -40,8 +41,8 @@ class _Origin(NamedTuple):
     narrow: tuple[bool, bool, bool]
 
 
-# score, label, probabilities, confidence, and the origin that a batch's answers share
-_Entry = tuple[float, Label | None, tuple[float, ...] | None, float | None, _Origin]
+# score, label, probabilities, confidence, further outputs as JSON, and the origin that a batch's answers share
+_Entry = tuple[float, Label | None, tuple[float, ...] | None, float | None, bytes | None, _Origin]
 
 
 class LastKnown:
@@ -78,7 +79,9 @@ class LastKnown:
         labels = nones if predictions.labels is None else predictions.labels
         probabilities = nones if predictions.probabilities is None else map(tuple, predictions.probabilities.tolist())
         confidences = nones if predictions.confidences is None else predictions.confidences.tolist()
-        for key, *answer in zip(keys, predictions.scores.tolist(), labels, probabilities, confidences, strict=True):
+        outputs = nones if predictions.outputs is None else wire.objects(predictions.outputs)
+        scores = predictions.scores.tolist()
+        for key, *answer in zip(keys, scores, labels, probabilities, confidences, outputs, strict=True):
             if key is not None:
                 entries[key] = (*answer, origin)
                 entries.move_to_end(key)
@@ -89,7 +92,7 @@ class LastKnown:
         entry = None if key is None else self._entries.get(key)
         if entry is None:
             return None
-        score, label, probabilities, confidence, origin = entry
+        score, label, probabilities, confidence, outputs, origin = entry
         if now - origin.at > self.max_age:
             return None
         narrow_score, narrow_share, narrow_sure = origin.narrow
@@ -98,6 +101,7 @@ class LastKnown:
             label,
             None if probabilities is None else tuple(_written(p, narrow_share) for p in probabilities),
             None if confidence is None else _written(confidence, narrow_sure),
+            None if outputs is None else wire.loads(outputs, len(outputs)),
         )
         return KnownAnswer(prediction, origin.model, origin.version, origin.at)
 

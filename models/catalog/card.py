@@ -19,9 +19,7 @@ from pydantic import (
 from failsoft.models.catalog import static_answer
 from failsoft.models.catalog.chain import Link, LinkKind
 from failsoft.models.catalog.feature_section import FeatureSection
-from failsoft.models.catalog.fields import (
-    CardSection,
-)
+from failsoft.models.catalog.fields import CardSection, OutputKind
 from failsoft.models.catalog.output_section import OutputSection
 from failsoft.models.catalog.sections import (
     BreakerSection,
@@ -137,14 +135,22 @@ def _misfit(card: ModelCard) -> str | None:
     own = sorted(card.model.model_fields_set - {"name", "kind"})
     if own:
         return f"model.{own[0]}: an ensemble is not run itself; set this in each member's card"
-    if output.output is not None:
-        return "output.output: an ensemble has no ONNX outputs; set this in each member's card"
+    for key, given in (("output", output.output), ("carry", output.carry), ("activation", output.activation)):
+        if given:
+            return f"output.{key}: an ensemble has no ONNX outputs; set this in each member's card"
     if output.range not in (None, (0.0, 1.0)):
         return "output.range: an ensemble's answer lies within those of its members; set ranges in the members' cards"
     if card.name in section.names:
         return f"ensemble.members: {card.name!r} cannot be a member of itself"
-    if output.kind == "multiclass" and output.labels is None:
+    if output.kind in ("multiclass", "multilabel") and output.labels is None:
         return "output.labels: missing, and an ensemble needs the label of each column"
+    if output.kind == "binary" and output.labels is None and output.positive not in (None, 0, 1):
+        return "output.labels: missing, and an ensemble needs the name of the other label, too"
+    if output.anomalous == "low" and section.combine is Combine.MAXIMUM:
+        return (
+            'ensemble.combine: "maximum" takes the highest score, which with anomalous = "low" is the least anomalous; '
+            'it may be "mean", "weighted_mean" or "vote"'
+        )
     if section.combine is Combine.VOTE:
         if output.kind == "regression":
             return 'ensemble.combine: regression outputs cannot vote; it may be "mean", "weighted_mean" or "maximum"'
@@ -164,11 +170,37 @@ def mismatches(card: ModelCard, cards: Mapping[str, ModelCard]) -> list[str]:
             problems.append(f"{name!r} is an ensemble itself, but members must be models: list its members here")
         elif member.output.kind is not output.kind:
             problems.append(f"{name!r}: its output is {member.output.kind}, but this ensemble's is {output.kind}")
-        elif member.output.labels != output.labels:
-            labels = "names no labels" if member.output.labels is None else f"has {list(member.output.labels)}"
-            problems.append(
-                f"{name!r} {labels}, but this ensemble has the labels {list(output.labels or ())}, in that order"
-            )
+        elif (reason := _other_meaning(member.output, output)) is not None:
+            problems.append(f"{name!r} {reason}")
         elif by_label and member.output.threshold is None:
             problems.append(f"{name!r} has no threshold in its [output], so it has no label to vote with")
     return [f"ensemble.members: {each}" for each in problems]
+
+
+def other_side(other: OutputSection, output: OutputSection) -> str | None:
+    """How another card's score means the opposite of ``output``'s, of the same kind, or another label; None if it does
+    not. Such scores must not stand in for each other.
+    """
+    ours, theirs = (1 if each.positive is None else each.positive for each in (output, other))
+    if ours != theirs:
+        return f"has positive = {theirs!r}, but this card has positive = {ours!r}"
+    if other.anomalous != output.anomalous:
+        return f'has anomalous = "{other.anomalous}", but this card has anomalous = "{output.anomalous}"'
+    return None
+
+
+def _other_meaning(member: OutputSection, output: OutputSection) -> str | None:
+    """Why a member's scores do not mean what the ensemble's do; None if they do."""
+    if output.kind is OutputKind.BINARY:  # each member's score is the probability of one label, whatever its columns
+        given, own = (set(each.labels or (0, 1)) for each in (member, output))
+    else:
+        given, own = member.labels, output.labels  # type: ignore[assignment]
+    if given != own:
+        labels = "names no labels" if member.labels is None else f"has {list(member.labels)}"
+        return f"{labels}, but this ensemble has the labels {list(output.labels or (0, 1))}, in that order"
+    side = other_side(member, output)
+    if side is not None:
+        return side
+    if member.outputs != output.outputs:
+        return f"has outputs = {list(member.outputs or ())}, but this ensemble has {list(output.outputs or ())}"
+    return None

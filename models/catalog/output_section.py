@@ -111,7 +111,7 @@ class OutputSection(CardSection):
     carry: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
         means(
-            "Further ONNX outputs that are copied into the answer's `outputs`.",
+            "Further ONNX outputs that are copied into the answer's `outputs`. Their first dimension is the batch's.",
             ["std"],
             left_out="none",
             uniqueItems=True,

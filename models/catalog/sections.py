@@ -145,7 +145,8 @@ class Static(CardSection):
     label: Annotated[
         Label | None,
         means(
-            "The answer's label: 0 or 1 for binary and anomaly, one of `classes` for multiclass, none for regression.",
+            "The answer's label: one of the two for binary (0 or 1 if `labels` names no others), 0 or 1 for anomaly, "
+            "one of `labels` for multiclass and multilabel, none for regression.",
             0,
             "other",
             left_out="the label is null",
@@ -154,7 +155,8 @@ class Static(CardSection):
     probabilities: Annotated[
         tuple[Probability, ...] | None,
         means(
-            "The answer's probabilities: one for each class, which sum to 1. Only for multiclass.",
+            "The answer's probabilities: one for each label, which sum to 1 for multiclass. Only for multiclass and "
+            "multilabel.",
             [0.5, 0.25, 0.25],
             left_out="they are null",
             minItems=2,

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from failsoft.models.runtime.element_types import ELEMENT_TYPES, element_type
 from failsoft.models.runtime.outputs import ModelOutput
+from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Column, Columns
 from failsoft.schemas.features.spec import Spec
-from failsoft.schemas.prediction import Floats, Label, Predictions
+from failsoft.schemas.prediction import Floats, Label, OutputColumn, Predictions
 
 JsonObject = dict[str, Any]
 """A message to or from a model's process: an order, a reply, or the header that describes the blocks of a batch."""
@@ -29,8 +30,8 @@ Bytes = NDArray[np.uint8]
 """A received block: a view of shared memory. Copy it to keep it."""
 
 _FLOATS = {"float32": np.float32, "float64": np.float64}
-
 _NUMBERS = frozenset(dtype.name for dtype in ELEMENT_TYPES.values() if dtype.kind in "iuf")
+_OUTPUT_TYPES = {dtype.name: dtype for dtype in ELEMENT_TYPES.values() if dtype.kind in "iufb" and dtype != np.float16}
 
 LARGEST_ROW = 1 << 32
 """Largest number of elements that a row may claim. Sums of such numbers stay far below the limit of int64."""
@@ -159,6 +160,8 @@ def send_answer(answer: ModelOutput | Failure) -> tuple[JsonObject, list[Block]]
         )
         if predictions.confidences is not predictions.scores:
             blocks.append(np.ascontiguousarray(predictions.confidences))
+    if predictions.outputs is not None:
+        about["outputs"] = [_send_output(name, column, blocks) for name, column in predictions.outputs.items()]
     if answer.bad:
         about["bad"] = [[i, failure.kind, failure.message] for i, failure in answer.bad.items()]
     return about, blocks
@@ -180,6 +183,11 @@ def answer(about: Mapping[str, Any], blocks: Sequence[Bytes], n: int) -> ModelOu
         if "confidences" in about:
             same = about["confidences"] == "scores"
             confidences = scores if same else _floats(next(rest), about["confidences"], n)
+        outputs: dict[str, OutputColumn] | None = None
+        if "outputs" in about:
+            outputs = {_text_of(name): _output(kind, next(rest), n) for name, kind in about["outputs"]}
+            if not outputs or len(outputs) != len(about["outputs"]):
+                raise Damaged("no further outputs, or two of one name")
         bad = {_row(i, n): _failure(kind, message) for i, kind, message in about.get("bad", ())}
     except Damaged:
         raise
@@ -188,7 +196,45 @@ def answer(about: Mapping[str, Any], blocks: Sequence[Bytes], n: int) -> ModelOu
     # A session replaces each NaN or infinite score by a placeholder, so a session never sends one.
     if not np.isfinite(scores).all() or (probabilities is not None and not np.isfinite(probabilities).all()):
         raise Damaged("scores that are NaN or infinite")
-    return ModelOutput(Predictions(scores, labels, probabilities, confidences), bad)
+    return ModelOutput(Predictions(scores, labels, probabilities, confidences, outputs), bad)
+
+
+def _send_output(name: str, column: OutputColumn, blocks: list[Block]) -> list[Any]:
+    """Adds a further output's block. Returns its description: the name, and the array's type and shape of a row, or
+    None for a list of JSON values.
+    """
+    if isinstance(column, np.ndarray):
+        blocks.append(np.ascontiguousarray(column))
+        return [name, [str(column.dtype), *column.shape[1:]]]
+    blocks.append(wire.dumps(column))
+    return [name, None]
+
+
+def _output(kind: Any, block: Bytes, n: int) -> OutputColumn:
+    """Decodes a further output of ``n`` rows: numbers of one shape a row, or JSON values."""
+    if kind is None:
+        values = wire.loads(bytes(block), block.size)
+        if type(values) is not list or len(values) != n:
+            raise Damaged(f"an output that is not a list of {n} values")
+        return values
+    dtype, *shape = kind
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise Damaged(f"an output of the shape {shape}")
+    numbers = block.view(_OUTPUT_TYPES[dtype])
+    if len(numbers) != n * math.prod(shape):
+        raise Damaged(f"{len(numbers)} numbers instead of {n} times {shape}")
+    if dtype == "bool" and block.max(initial=0) > 1:
+        raise Damaged("booleans that are neither true nor false")
+    column: Column = numbers.reshape(n, *shape).copy()
+    return column
+
+
+def _text_of(name: Any) -> str:
+    """An output's name. Half of a surrogate pair raises ValueError: an answer's JSON could not hold it."""
+    if type(name) is not str:
+        raise Damaged("an output without a name")
+    name.encode()
+    return name
 
 
 def _labels(encoding: Any, rest: Iterator[Bytes], n: int) -> list[Label | None] | None:

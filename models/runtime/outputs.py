@@ -9,19 +9,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from failsoft.models.answers.several_labels import LABELS, several_labels
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.fields import OutputKind
 from failsoft.models.catalog.output_section import OutputSection
+from failsoft.models.runtime import labels as meaning
+from failsoft.models.runtime.activation import sigmoid, softmax
+from failsoft.models.runtime.carried import CarriedOutput, carried, rows_expected, table_of_maps, widened
+from failsoft.models.runtime.labels import TwoLabels, listed, toml
+from failsoft.models.runtime.output_choice import (
+    MAPS,
+    TENSORS,
+    check_shape,
+    label_port,
+    misfit,
+    per_label,
+    scores_port,
+)
 from failsoft.models.runtime.signature import Mismatch, Port
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.prediction import Label, Predictions
+from failsoft.schemas.prediction import Floats, Label, OutputColumn, Predictions
 
-Tensor = NDArray[Any]
+Mask = NDArray[np.bool_]
+Bad = dict[int, Failure]
 
-_FLOATS = ("tensor(float)", "tensor(double)")
-# Tolerances for rounding in float32: a softmax may exceed 1 by a few ulps, and its sum deviates more.
+# Tolerances for rounding: a softmax may exceed 1 by a few ulps, and its sum deviates more. Half precision has 11 bits.
 _EDGE = 1e-5
 _SUM = 1e-3
+_HALF_SUM = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,121 +49,286 @@ class ModelOutput:
 
 @dataclass(frozen=True, slots=True)
 class OutputReader:
-    """Turns the model's output tensors into predictions.
+    """Turns the model's outputs into predictions.
 
     Attributes:
         output: the card's [output] section.
         scores: name of the output with scores or probabilities.
-        label: name of the model's label output, None if it is not used.
+        maps: ``scores`` is a sequence of maps (ZipMap).
+        own: the model's own labels in column order; None if they are unknown.
+        labels: the labels of the columns; None if they are unknown, or no columns have labels.
+        binary: the labels of a binary model; None for other kinds, and where only the maps tell them.
+        label: name of the model's label output if it is read, to give the labels or to check them; else None.
+        carried: the outputs that are copied into the answers.
     """
 
     output: OutputSection
     scores: str
-    label: str | None
+    maps: bool = False
+    own: tuple[Label, ...] | None = None
+    labels: tuple[Label, ...] | None = None
+    binary: TwoLabels | None = None
+    label: str | None = None
+    carried: tuple[CarriedOutput, ...] = ()
 
     @property
     def names(self) -> list[str]:
         """The outputs to fetch, in the order that ``read`` expects."""
-        return [self.scores] if self.label is None else [self.scores, self.label]
+        label = () if self.label is None else (self.label,)
+        return list(dict.fromkeys([self.scores, *label, *(each.name for each in self.carried)]))
 
-    def read(self, tensors: Sequence[Tensor], n: int) -> ModelOutput | Failure:
-        """Reads the tensors of ``n`` rows, in the order of ``names``. A wrong shape fails the whole batch."""
-        raw = np.asarray(tensors[0])
-        shape = "×".join(map(str, raw.shape)) or "scalar"
-        if raw.ndim not in (1, 2) or raw.shape[0] != n:
-            return Failure(Kind.BAD_OUTPUT, f"output {self.scores!r} is {shape} for {n} rows")
-        width = 1 if raw.ndim == 1 else raw.shape[1]
-        if not _fits(self.output.kind, width, self.output.labels):
-            message = f"output {self.scores!r} is {shape}, which does not fit a {self.output.kind} output"
-            return Failure(Kind.BAD_OUTPUT, message)
-        table = raw.reshape(n, width).astype(np.float32, copy=False)
-        if self.output.kind is OutputKind.MULTICLASS:
-            model_labels = None if self.label is None else np.asarray(tensors[1])
-            if model_labels is not None and model_labels.shape not in ((n,), (n, 1)):
-                return Failure(Kind.BAD_OUTPUT, f"output {self.label!r} is not one label per row")
-            return self._multiclass(table, model_labels)
-        return self._score(table[:, 1] if width == 2 else table[:, 0])
+    def read(self, tensors: Sequence[Any], n: int) -> ModelOutput | Failure:
+        """Reads the outputs of ``n`` rows, in the order of ``names``.
 
-    def _score(self, scores: NDArray[np.float32]) -> ModelOutput:
-        kept, bad = self._guard(scores)
-        labels: list[Label] | None = None
-        if self.output.threshold is not None:
-            labels = (kept >= self.output.threshold).astype(np.int64).tolist()
-        confidences = np.maximum(kept, 1 - kept) if self.output.kind is OutputKind.BINARY else None
-        return ModelOutput(Predictions(kept, labels, None, confidences), bad)
+        A row whose numbers cannot be its answer is bad by itself. A wrong shape, and labels that the card does not
+        have, fail the whole batch: they are no row's fault.
+        """
+        given = dict(zip(self.names, tensors, strict=True))
+        try:
+            outputs = {each.name: each.column(given[each.name], n) for each in self.carried}
+            own = None if self.label is None else self._own(given[self.label], n)
+            answer = self._read(given[self.scores], own, n)
+        except Mismatch as error:
+            return Failure(Kind.BAD_OUTPUT, str(error))
+        if not outputs:
+            return answer
+        p = answer.predictions
+        together = {**(p.outputs or {}), **outputs}
+        return ModelOutput(Predictions(p.scores, p.labels, p.probabilities, p.confidences, together), answer.bad)
 
-    def _multiclass(self, table: NDArray[np.float32], model_labels: Tensor | None) -> ModelOutput:
-        sums = table.sum(axis=1)
-        sound = np.isfinite(sums) & (table >= -_EDGE).all(axis=1) & (np.abs(sums - 1) <= _SUM)
-        table = np.clip(np.where(sound[:, None], table, np.float32(0)), 0, 1)
+    def _read(self, raw: Any, own: NDArray[Any] | None, n: int) -> ModelOutput:
+        labels, loose = self.labels, _SUM
+        bad: Bad = {}
+        if self.maps:
+            if len(raw) != n:
+                raise Mismatch(f"output {self.scores!r} has {len(raw)} maps for {n} rows")
+            maps, keys, bad = table_of_maps(raw, self.own)
+            table: Floats = maps
+            labels = meaning.of_columns(self.output, keys) if self.own is None else labels
+        else:
+            tensor = np.stack(raw) if isinstance(raw, list) and raw else np.asarray(raw)
+            loose = _HALF_SUM if tensor.dtype == np.float16 else _SUM
+            table = self._table(widened(tensor), n)
+        reason = misfit(self.output, table.shape[1])
+        if reason is None and labels is not None and self.binary is None and len(labels) != table.shape[1]:
+            reason = f"not one column for each of the labels {listed(labels)}"
+        if reason is not None:
+            raise Mismatch(f"output {self.scores!r} is {table.shape[0]}×{table.shape[1]}, {reason}")
+        if self.output.activation == "softmax":
+            table = softmax(table)
+        elif self.output.activation == "sigmoid":
+            table = sigmoid(table)
+        match self.output.kind:
+            case OutputKind.BINARY:
+                two = self.binary or meaning.two(self.output, labels)
+                answer = self._binary(table, two, own, loose)
+            case OutputKind.MULTICLASS:
+                answer = self._multiclass(table, labels, own, loose)
+            case OutputKind.MULTILABEL:
+                answer = self._multilabel(table, labels)
+            case OutputKind.REGRESSION:
+                answer = self._regression(table)
+            case OutputKind.ANOMALY:
+                answer = self._anomaly(table)
+        answer.bad.update(bad)
+        return answer
+
+    def _table(self, tensor: NDArray[Any], n: int) -> Floats:
+        """The scores as (n, columns)."""
+        if tensor.ndim == 3 and per_label(tensor.shape, self.output) and tensor.shape[1] == n:
+            return tensor[:, :, 1].T
+        if tensor.ndim not in (1, 2) or len(tensor) != n:
+            raise Mismatch(f"output {self.scores!r} {rows_expected(tensor, n)}")
+        return tensor.reshape(n, -1 if tensor.size else (1 if tensor.ndim == 1 else tensor.shape[1]))
+
+    def _own(self, tensor: Any, n: int) -> NDArray[Any]:
+        values = np.asarray(tensor)
+        if values.shape not in ((n,), (n, 1)):
+            raise Mismatch(f"output {self.label!r} is not one label per row: it {rows_expected(values, n)}")
+        return values.reshape(-1)
+
+    # --- kinds ----------------------------------------------------------------------------------------------------
+
+    def _binary(self, table: Floats, two: TwoLabels, own: NDArray[Any] | None, loose: float) -> ModelOutput:
+        assert self.output.threshold is not None  # the card's section sets it
+        scores, bad = self._guard(table[:, two.column] if table.shape[1] == 2 else table[:, 0])
+        if table.shape[1] == 2:
+            _check_sums(table, loose, bad)
+        if own is not None:
+            self._check_own(own, two, scores, bad)
+        labels = _chosen(scores >= self.output.threshold, two.positive, two.negative)
+        return ModelOutput(Predictions(scores, labels, None, np.maximum(scores, 1 - scores)), bad)
+
+    def _multiclass(
+        self, table: Floats, labels: tuple[Label, ...] | None, own: NDArray[Any] | None, loose: float
+    ) -> ModelOutput:
+        unsound: Bad = {}
+        _check_sums(table, loose, unsound, low=-_EDGE)
+        if unsound:
+            table = table.copy()
+            table[list(unsound)] = 0
+        table = np.clip(table, 0, 1)
         best = table.argmax(axis=1)
         scores, bad = self._guard(table[np.arange(len(table)), best])
-        for i in np.flatnonzero(~sound).tolist():
-            bad[i] = Failure(Kind.BAD_OUTPUT, f"invalid probabilities: they sum to {sums[i]:.6g}")
-        labels: list[Label]
-        if self.output.labels is not None:
-            labels = [self.output.labels[j] for j in best.tolist()]
+        bad.update(unsound)
+        given: list[Label]
+        if labels is not None:
+            given = [labels[j] for j in best.tolist()]
+            if own is not None:
+                self._check_best(own, labels, table, best, bad)
         else:
-            labels = (best if model_labels is None else model_labels.reshape(-1)).tolist()
-        return ModelOutput(Predictions(scores, labels, table, scores), bad)
+            given = (best if own is None else own).tolist()
+        return ModelOutput(Predictions(scores, given, table, scores), bad)
 
-    def _guard(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[int, Failure]]:
-        """The scores, finite and within range, and a failure for each row whose score was not."""
+    def _multilabel(self, table: Floats, labels: tuple[Label, ...] | None) -> ModelOutput:
+        assert self.output.threshold is not None  # the card's section sets it
+        names = labels or tuple(range(table.shape[1]))
+        flat, wrong = self._guard(table.reshape(-1))
+        bad: Bad = {}
+        for at, failure in wrong.items():
+            row, j = divmod(at, table.shape[1])
+            bad.setdefault(row, Failure(failure.kind, f"label {names[j]!r}: {failure.message}"))
+        kept = flat.reshape(table.shape)
+        return ModelOutput(several_labels(kept, names, kept >= self.output.threshold), bad)
+
+    def _regression(self, table: Floats) -> ModelOutput:
+        scores, bad = self._guard(table[:, 0])
+        names = self.output.outputs
+        if names is None:
+            return ModelOutput(Predictions(scores), bad)
+        columns: dict[str, OutputColumn] = {names[0]: scores}
+        for j, name in enumerate(names[1:], 1):
+            fine = np.isfinite(table[:, j])
+            columns[name] = np.where(fine, table[:, j], table.dtype.type(0))
+            for i in np.flatnonzero(~fine).tolist():
+                bad.setdefault(i, Failure(Kind.BAD_OUTPUT, f"{name!r} is {table[i, j]:.6g}"))
+        return ModelOutput(Predictions(scores, outputs=columns), bad)
+
+    def _anomaly(self, table: Floats) -> ModelOutput:
+        scores, bad = self._guard(table[:, 0])
+        threshold = self.output.threshold
+        if threshold is None:
+            return ModelOutput(Predictions(scores), bad)
+        anomalous = scores >= threshold if self.output.anomalous == "high" else scores < threshold
+        return ModelOutput(Predictions(scores, _chosen(anomalous, 1, 0)), bad)
+
+    # --- checks ---------------------------------------------------------------------------------------------------
+
+    def _guard(self, scores: Floats) -> tuple[Floats, Bad]:
+        """The scores, finite and within range, and a failure for each one that was not, by its index."""
         fine = np.isfinite(scores)
         bounds = self.output.range
         if bounds is not None:
             low, high = bounds
             fine &= (scores >= low - _EDGE * max(1, abs(low))) & (scores <= high + _EDGE * max(1, abs(high)))
         if fine.all():
-            return (scores if bounds is None else np.clip(scores, *bounds).astype(np.float32, copy=False)), {}
+            return (scores if bounds is None else np.clip(scores, *bounds).astype(scores.dtype, copy=False)), {}
         bad = {
             i: Failure(Kind.BAD_OUTPUT, _bad_score(float(scores[i]), bounds)) for i in np.flatnonzero(~fine).tolist()
         }
-        placeholder = np.float32(0 if bounds is None else bounds[0])
-        kept = np.where(fine, scores, placeholder)
-        return (kept if bounds is None else np.clip(kept, *bounds).astype(np.float32, copy=False)), bad
+        kept = np.where(fine, scores, scores.dtype.type(0 if bounds is None else bounds[0]))
+        return (kept if bounds is None else np.clip(kept, *bounds).astype(scores.dtype, copy=False)), bad
 
+    def _check_own(self, own: NDArray[Any], two: TwoLabels, scores: Floats, bad: Bad) -> None:
+        """Compares the card's two labels with the label that the model itself gives each row. Raises Mismatch.
 
-def answers(outputs: Sequence[Port], card: ModelCard) -> OutputReader:
-    """Which of the model's outputs gives the card's scores. Raises Mismatch."""
-    wanted = card.output
-    floats = [port for port in outputs if port.type in _FLOATS]
-    if wanted.output is not None:
-        named = [port for port in outputs if port.name == wanted.output]
-        if not named:
-            available = [port.name for port in outputs]
-            raise Mismatch(f"the card's output {wanted.output!r} is not an output of the model, which has {available}")
-        floats = [port for port in named if port.type in _FLOATS]
-    if not floats:
-        if any(port.type.startswith("seq(map") for port in outputs):
+        A row of the positive label has a higher score than one of the other label, whatever the model's threshold is.
+        If all rows of a batch have it the other way round, the card takes one label for the other.
+        """
+        ones, zeros = own == two.own[0], own == two.own[1]
+        strange = np.flatnonzero(~(ones | zeros))
+        if len(strange):
+            value: Label = own[strange[:1]].tolist()[0]
             raise Mismatch(
-                "the probabilities are a sequence of maps (zipmap), which is slow and not a tensor: export without it, "
-                'to_onnx(model, …, options={"zipmap": False})'
+                f"the model's own label {toml(value)} is neither {toml(two.own[0])} nor {toml(two.own[1])}: write the "
+                "model's labels in the order of its columns, labels = […, …], and one of them as positive"
             )
-        types = ", ".join(f"{port.name!r}: {port.type}" for port in outputs)
-        raise Mismatch(f"no output is a float tensor ({types}): export scores or probabilities, not only labels")
-    if len(floats) > 1:
-        names = ", ".join(repr(port.name) for port in floats)
-        raise Mismatch(f'several float outputs ({names}): choose one in the card\'s [output], output = "…"')
-    (scores,) = floats
-    if len(scores.shape) > 2:
-        raise Mismatch(f"output {scores.name!r} has {len(scores.shape)} dimensions; it may have one or two")
-    width = scores.shape[1] if len(scores.shape) == 2 else None
-    if isinstance(width, int) and not _fits(wanted.kind, width, wanted.labels):
-        of_classes = f" of {len(wanted.labels)} labels" if wanted.labels else ""
-        raise Mismatch(f"output {scores.name!r} has {width} columns, not those of a {wanted.kind} output{of_classes}")
-    labels = [p.name for p in outputs if p.type in ("tensor(int64)", "tensor(string)") and len(p.shape) in (1, 2)]
-    uses_label = wanted.kind is OutputKind.MULTICLASS and wanted.labels is None and len(labels) == 1
-    return OutputReader(wanted, scores.name, labels[0] if uses_label else None)
+        if bad:
+            sound = np.ones(len(scores), np.bool_)
+            sound[list(bad)] = False
+            ones, zeros = ones & sound, zeros & sound
+        if ones.any() and zeros.any() and scores[ones].max() + _EDGE < scores[zeros].min():
+            raise Mismatch(
+                f"the model's own labels say the opposite of the card: rows with its label {toml(two.own[0])} have a "
+                f"lower score than those with {toml(two.own[1])}: check positive, and the order of labels"
+            )
+
+    def _check_best(
+        self, own: NDArray[Any], labels: tuple[Label, ...], table: Floats, best: NDArray[np.intp], bad: Bad
+    ) -> None:
+        """Compares the most probable label of each row with the model's own. Where they differ, the row is bad."""
+        numbered = own.dtype.kind in "iu" and all(isinstance(label, str) for label in labels)
+        columns = {label: j for j, label in enumerate(range(len(labels)) if numbered else labels)}
+        for i, (value, j) in enumerate(zip(own.tolist(), best.tolist(), strict=True)):
+            column = columns.get(value)
+            if column is None:
+                raise Mismatch(
+                    f"the model's own label {toml(value)} is none of the card's {listed(labels)}: write the model's "
+                    "labels in the order of its columns, or leave labels out"
+                )
+            if column != j and i not in bad and table[i, column] + _EDGE < table[i, j]:
+                bad[i] = Failure(
+                    Kind.BAD_OUTPUT,
+                    f"the model's own label is {toml(value)}, and the most probable one by the card is "
+                    f"{toml(labels[j])}: check the order of labels in the card, or leave them out",
+                )
 
 
-def _fits(kind: OutputKind, width: int, classes: Sequence[Label] | None) -> bool:
-    match kind:
+def answers(outputs: Sequence[Port], card: ModelCard, labels: Sequence[Label] | None = None) -> OutputReader:
+    """Which of the model's outputs gives the card's scores, and what their columns mean. Raises Mismatch.
+
+    ``labels`` are the model's own labels in the order of its columns, as its file has them; None if unknown.
+    """
+    wanted = card.output
+    copied = carried(outputs, wanted)
+    scores = scores_port(outputs, wanted)
+    check_shape(scores, outputs, wanted)
+    maps = scores.type in MAPS
+    clash = LABELS if wanted.kind is OutputKind.MULTILABEL else None
+    if any(each.name == clash for each in copied):
+        raise Mismatch(f"carry: {clash!r} is the name of the labels that reach the threshold: rename this output")
+    label = label_port(outputs, wanted, scores)
+    own = None if labels is None else tuple(labels)
+    width = scores.shape[1] if scores.type not in (*MAPS, *TENSORS) and len(scores.shape) == 2 else None
+    match wanted.kind:
         case OutputKind.BINARY:
-            return width in (1, 2)
+            # Only the maps themselves tell the labels of a ZipMap whose file does not.
+            two = None if maps and own is None else meaning.two(wanted, own, None if label is None else label.type)
+            certain = own is not None and width == 2
+            reads = None if maps or certain or label is None else label.name
+            return OutputReader(wanted, scores.name, maps, own, meaning.of_columns(wanted, own), two, reads, copied)
         case OutputKind.MULTICLASS:
-            return width >= 2 and (classes is None or width == len(classes))
-    return width == 1
+            of_columns = meaning.of_columns(wanted, own)
+            if of_columns is not None and isinstance(width, int) and width != len(of_columns):
+                raise Mismatch(f"output {scores.name!r} has {width} columns, not one for each of {listed(of_columns)}")
+            reads = None if maps or own is not None or label is None else label.name
+            return OutputReader(wanted, scores.name, maps, own, of_columns, None, reads, copied)
+        case OutputKind.MULTILABEL:
+            # A classifier for each label has 0 and 1 as its own labels, which are not the names of these labels.
+            fits = own is not None and (width is None or len(own) == width) and any(isinstance(x, str) for x in own)
+            own = own if fits or maps else None
+            of_columns = meaning.of_columns(wanted, own)
+            return OutputReader(wanted, scores.name, maps, own, of_columns, None, None, copied)
+    return OutputReader(wanted, scores.name, maps, own if maps else None, carried=copied)
+
+
+def _chosen(first: Mask, one: Label, other: Label) -> list[Label]:
+    """``one`` where ``first`` is true, ``other`` elsewhere."""
+    choices = np.array([other, one], dtype=np.int64 if (one, other) == (1, 0) else object)
+    labels: list[Label] = choices[first.astype(np.intp)].tolist()
+    return labels
+
+
+def _check_sums(table: Floats, loose: float, bad: Bad, low: float = -np.inf) -> None:
+    """Adds a failure for each row of probabilities that do not sum to 1, or of which one is under ``low``."""
+    sums = table.sum(axis=1)
+    sound = np.abs(sums - 1) <= loose
+    if low > -np.inf:
+        sound &= (table >= low).all(axis=1)
+    if sound.all():
+        return
+    for i in np.flatnonzero(~sound).tolist():
+        bad.setdefault(i, Failure(Kind.BAD_OUTPUT, f"invalid probabilities: they sum to {sums[i]:.6g}"))
 
 
 def _bad_score(score: float, bounds: tuple[float, float] | None) -> str:

@@ -18,6 +18,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from failsoft.models.catalog.card import ModelCard
+from failsoft.models.catalog.graph import facts
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.runtime import inputs, outputs, signature
 from failsoft.models.runtime.memory import out_of_memory
@@ -117,7 +118,7 @@ class Session:
             raise Unloadable(f"{self.key}: {_advice(error)}") from error
         try:
             self._feeds = inputs.feeds(session.get_inputs(), self._specs)
-            self._answers = outputs.answers(session.get_outputs(), card)
+            self._answers = outputs.answers(session.get_outputs(), card, facts(content).labels)
         except signature.Mismatch as error:
             raise Unloadable(f"{self.key}: {error}") from error
         self.dtypes = self._feeds.dtypes

@@ -181,6 +181,11 @@ _TABLE = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)
 _ENCODED_ANSWERS = (
     _encoded(ModelOutput(Predictions(_SCORES, [1, 1, 0], None, _SCORES), {})),
     _encoded(ModelOutput(Predictions(_SCORES, ["a", "é", "b"], _TABLE, np.array([0.5, 1, 0.7])), {})),
+    _encoded(
+        ModelOutput(
+            Predictions(_SCORES, outputs={"std": _SCORES, "ids": np.arange(6).reshape(3, 2), "w": ["", {}, 1]}), {}
+        )
+    ),
     _encoded(ModelOutput(Predictions(_SCORES, [1, "a", None]), {1: Failure(Kind.BAD_OUTPUT, "no number")})),
     _encoded(Failure(Kind.TIMEOUT, "too long")),
 )
@@ -206,7 +211,7 @@ _ROLLOUT = (
 _ORDER = b'{"target":"m@2","order":"rollback","who":"ann","why":"worse","at_ms":%d,"failing":null}' % NOW_MS
 _ALERT = b'{"name":"breaker","key":"m@2","at_ms":5,"from":"closed","to":"open","reason":"r","worker":null}'
 _ANSWERED = (
-    b'{"event_id":"e","score":0.93,"label":1,"probabilities":[0.07,0.93],"confidence":0.93,"source":"primary","model":"m",'
+    b'{"event_id":"e","score":0.93,"label":1,"probabilities":[0.07,0.93],"confidence":0.93,"outputs":{"std":0.1},"source":"primary","model":"m",'
     b'"version":2,"degraded":false,"reason":null,"revision":0,"final":true,"imputed":[],"origin":{"topic":"t","partition":'
     b'0,"offset":17},"event_time":"2018-10-30T18:00:00Z","scored_at":"2026-11-24T16:00:00.123Z"}'
 )

@@ -252,13 +252,4 @@ def joined(answers: list[tuple[RowIndexes, Predictions]], n: int) -> Predictions
     order = np.concatenate([rows for rows, _ in answers])
     index = np.zeros(n, np.intp)  # a row without an answer points at the first answer; such a row is in ``bad``
     index[order] = np.arange(len(order))
-    parts = [p for _, p in answers]
-    first = parts[0]
-    labels = None if first.labels is None else [label for p in parts for label in p.labels or ()]
-    whole = Predictions(
-        scores=np.concatenate([p.scores for p in parts]),
-        labels=labels,
-        probabilities=None if first.probabilities is None else np.concatenate([p.probabilities for p in parts]),
-        confidences=None if first.confidences is None else np.concatenate([p.confidences for p in parts]),
-    )
-    return whole.take(index)
+    return Predictions.concat([p for _, p in answers]).take(index)

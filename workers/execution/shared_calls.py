@@ -14,7 +14,6 @@ from functools import partial
 
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
-from failsoft.schemas.prediction import Predictions
 from failsoft.workers.execution.runner import Reservation, Runner
 from failsoft.workers.scoring.plan import Call, CallResult
 
@@ -196,19 +195,10 @@ def split(whole: CallResult, sizes: list[int]) -> list[CallResult]:
             undecided = frozenset(row - start for row in whole.undecided if start <= row < end)
         predictions = None
         if whole.predictions is not None and len(bad) < size:
-            predictions = _slice(whole.predictions, start, end)
+            predictions = whole.predictions.part(start, end)
         results.append(CallResult(predictions, bad, whole.seconds, 0, undecided))
         start = end
     return results
-
-
-def _slice(p: Predictions, start: int, end: int) -> Predictions:
-    return Predictions(
-        scores=p.scores[start:end],
-        labels=None if p.labels is None else p.labels[start:end],
-        probabilities=None if p.probabilities is None else p.probabilities[start:end],
-        confidences=None if p.confidences is None else p.confidences[start:end],
-    )
 
 
 def _joint(sharers: list[_Sharer]) -> Call:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from types import NoneType
 from typing import Any
 
@@ -90,7 +91,7 @@ def _remember(known: LastKnown, records: Iterable[Any], now: float) -> None:
 
     Answers of one transaction share their time and mostly their version, so they are added together.
     """
-    batches: dict[tuple[str, int | None, int, int], tuple[list[bytes | None], list[Prediction]]] = {}
+    batches: dict[tuple[str, int | None, int, int, tuple[str, ...]], tuple[list[bytes | None], list[Prediction]]] = {}
     primary, ensemble = [("failsoft-source", source.encode()) for source in (Source.PRIMARY, Source.ENSEMBLE)]
     for record in records:
         if record.key is None or now - record.timestamp / 1000 > known.max_age:
@@ -100,15 +101,17 @@ def _remember(known: LastKnown, records: Iterable[Any], now: float) -> None:
         try:
             a = wire.loads(record.value, MAX_ANSWER)
             answer = from_rule({name: a[name] for name in ("score", "label", "confidence", "probabilities")})
-            model, version = a["model"], a["version"]
+            model, version, outputs = a["model"], a["version"], a.get("outputs")
         except (wire.Malformed, KeyError, TypeError):
             continue  # another program wrote this record: it is no answer of this pipeline
         expected = int if primary in record.headers else NoneType  # an ensemble has no version of its own
         if answer is None or type(model) is not str or type(version) is not expected:
             continue  # from another program too: these values could not be written as an answer again
-        by = (model, version, record.timestamp, len(answer.probabilities or ()))
+        if type(outputs) is dict and outputs:
+            answer = replace(answer, outputs=outputs)
+        by = (model, version, record.timestamp, len(answer.probabilities or ()), tuple(answer.outputs or ()))
         keys, given = batches.setdefault(by, ([], []))
         keys.append(record.key)
         given.append(answer)
-    for (model, version, ms, _), (keys, given) in batches.items():
+    for (model, version, ms, _, _), (keys, given) in batches.items():
         known.remember(keys, Predictions.of(given), model, version, ms / 1000)

@@ -11,6 +11,7 @@ import numpy as np
 from failsoft.models.answers.fallback import from_rule, static
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.catalog.chain import Link, LinkKind
+from failsoft.models.catalog.static_answer import label_mistake
 from failsoft.schemas import wire
 from failsoft.schemas.event import Events
 from failsoft.schemas.features.columns import Columns
@@ -22,13 +23,16 @@ from failsoft.workers.scoring.calls import RawColumns
 from failsoft.workers.scoring.plan import Call, CallResult, Plan, Registry, Served
 from failsoft.workers.scoring.verdicts import AnsweredRows
 
+UNKNOWN_LABEL = "UnknownLabel"
+"""The name under which an answer of a rule is counted whose label the primary's card does not have."""
+
 
 class Fallbacks:
     """Answers rows of one batch by the fallback chain.
 
     Attributes:
         answered: the answers so far, by link.
-        rule_errors: errors that rules raised, by rule and name of the error.
+        rule_errors: errors that rules raised, by rule and name of the error; UNKNOWN_LABEL for a label that is none.
     """
 
     def __init__(
@@ -140,9 +144,10 @@ class Fallbacks:
     def _ask_rule(self, target: str, pending: list[int]) -> list[int]:
         """Answer rows by the user's rule ``target``. Returns the rows that it did not answer.
 
-        A rule is the user's code and may raise anything. An error is counted, and the next link answers the row.
+        A rule is the user's code and may raise anything. An error is counted, and the next link answers the row; so it
+        does if the answer has a label that the primary's card does not have.
         """
-        rule = self.plan.rules[target]
+        rule, output = self.plan.rules[target], self.plan.cards[self.plan.primary].output
         by_row: dict[int, Prediction] = {}
         for row, values in self._rule_values(pending):
             try:
@@ -150,8 +155,12 @@ class Fallbacks:
             except Exception as e:  # noqa: BLE001
                 self.rule_errors[target, type(e).__name__] += 1
                 continue
-            if prediction is not None and _writable(prediction):
-                by_row[row] = prediction
+            if prediction is None or not _writable(prediction):
+                continue
+            if label_mistake(prediction.label, output) is not None:
+                self.rule_errors[target, UNKNOWN_LABEL] += 1
+                continue
+            by_row[row] = prediction
         for rows, predictions in _in_columns(by_row):
             self._answer(rows, predictions, Source.RULE, None, self.imputed, name=target)
         return calls.without(pending, by_row)
@@ -189,10 +198,11 @@ def _writable(prediction: Prediction) -> bool:
 def _in_columns(by_row: Mapping[int, Prediction]) -> Iterator[tuple[list[int], Predictions]]:
     """Turn single predictions into columns: rows and their Predictions.
 
-    Predictions with the same number of probabilities form one group, since a rule may give them for some rows only.
+    Predictions with the same number of probabilities and the same further outputs form one group: a rule may give
+    probabilities for some rows only, and versions differ in their outputs.
     """
-    groups: dict[int, dict[int, Prediction]] = {}
+    groups: dict[tuple[int, tuple[str, ...]], dict[int, Prediction]] = {}
     for row, prediction in by_row.items():
-        groups.setdefault(len(prediction.probabilities or ()), {})[row] = prediction
+        groups.setdefault((len(prediction.probabilities or ()), tuple(prediction.outputs or ())), {})[row] = prediction
     for group in groups.values():
         yield list(group), Predictions.of(list(group.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from failsoft.models.catalog.card import ModelCard, mismatches
+from failsoft.models.catalog.card import ModelCard, mismatches, other_side
 from failsoft.models.catalog.chain import LinkKind
 from failsoft.models.catalog.fields import Method
 from failsoft.models.catalog.repository import Repository, UnknownModel
@@ -35,6 +35,11 @@ def load_cards(settings: Settings, repository: Repository) -> dict[str, ModelCar
                 raise Refused(where, [f"fallback.chain: {e}"]) from None
             if cards[link.target].ensemble is not None:
                 message = "an ensemble answers only as a pipeline's primary: name one of its members"
+                raise Refused(where, [f"fallback.chain: {str(link)!r}: {message}"])
+            other = cards[link.target].output
+            side = other_side(other, primary.output) if other.kind is primary.output.kind else None
+            if side is not None:
+                message = f"its card {side}: a fallback's score and label must mean what the primary's do"
                 raise Refused(where, [f"fallback.chain: {str(link)!r}: {message}"])
     return cards
 

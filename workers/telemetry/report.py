@@ -72,7 +72,7 @@ class Reporter:
         if scored.failures or scored.missing:
             self._log(records, scored, now)
         for (rule, error), n in scored.rule_errors.items():
-            log.warning("a rule raised", rule=rule, error=error, rows=n)
+            log.warning("a rule raised, or gave an unknown label", rule=rule, error=error, rows=n)
 
     def _unreadable_times(self, records: Sequence[Record], scored: Scored, now: float) -> None:
         """Count the events whose own time cannot be read, and log one of each topic; ``now`` is monotonic seconds.

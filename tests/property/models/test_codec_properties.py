@@ -193,12 +193,72 @@ def test_answers_arrive_as_they_were_sent(labels: Any, table: Any, confidences: 
     segment.close()
 
 
+OUTPUTS: dict[str, Any] = {
+    "f": np.array([0.1, np.nan], np.float32),
+    "d": np.array([[[1e300], [0]], [[1], [2]]]),
+    "i": np.array([[2**62, -1], [0, 1]]),
+    "u": np.array([255, 0], np.uint8),
+    "b": np.array([True, False]),
+    "none": np.zeros((2, 0, 3)),
+    "words": ["a", {"k": [None, 2**63]}],
+}
+
+
+def test_outputs_arrive_as_they_were_sent() -> None:
+    """Further outputs keep their order, types, shapes and values."""
+    segment = Segment.create()
+    about, blocks = codec.send_answer(ModelOutput(Predictions(SCORES, outputs=OUTPUTS), {}))
+    arrived = codec.answer(*crossed(segment, about, blocks), 2)
+    segment.write([b"\xff" * 10_000])
+    assert isinstance(arrived, ModelOutput) and arrived.predictions.outputs is not None
+    got = arrived.predictions.outputs
+    assert list(got) == list(OUTPUTS) and got["words"] == OUTPUTS["words"]
+    for name, sent in OUTPUTS.items():
+        if isinstance(sent, np.ndarray):
+            assert (got[name].dtype, got[name].shape) == (sent.dtype, sent.shape)  # type: ignore[union-attr]
+            assert np.array_equal(got[name], sent, equal_nan=sent.dtype.kind == "f")
+    segment.close()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "block"),
+    [
+        ([["a", None]], b"[1]"),
+        ([["a", None]], b"{}"),
+        ([["a", None]], b"[1, NaN]"),
+        ([["a", None]], b"[" * 5000),
+        ([["a", ["float32", 1]]], b"1234"),
+        ([["a", ["float32", -1]]], b""),
+        ([["a", ["float32", 10**30]]], b"12345678"),
+        ([["a", ["object"]]], b"12345678"),
+        ([["a", ["float16"]]], b"1234"),
+        ([["a", ["bool"]]], b"\x00\x02"),
+        ([["a", ["uint8", True]]], b"12"),
+        ([["a", ["uint8"]], ["a", ["uint8"]]], b"12"),
+        ([[1, ["uint8"]]], b"12"),
+        ([["\ud800", ["uint8"]]], b"12"),
+        ([], b""),
+        (["a"], b"12"),
+    ],
+)
+def test_impossible_outputs_are_detected(outputs: Any, block: bytes) -> None:
+    """An output of another length, type or shape than it claims, or without a usable name, is not decoded."""
+    blocks = [np.frombuffer(part, np.uint8) for part in (SCORES.tobytes(), block, block)]
+    with pytest.raises(Damaged):
+        codec.answer({"scores": "float32", "outputs": outputs}, blocks, 2)
+
+
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["float32", "int", "text", "scores", "timeout"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.sampled_from(["float32", "int", "text", "scores", "timeout", "bool"]),
     lambda inner: st.lists(inner, max_size=3),
     max_leaves=4,
 )
-ABOUT = st.dictionaries(st.sampled_from(["failure", "scores", "labels", "probabilities", "confidences", "bad"]), JSON)
+ABOUT = st.dictionaries(
+    st.sampled_from(["failure", "scores", "labels", "probabilities", "confidences", "bad", "outputs"]), JSON
+)
 
 
 @given(ABOUT, st.lists(st.binary(max_size=24), max_size=4))

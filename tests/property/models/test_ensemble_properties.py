@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from failsoft.models.answers.ensemble import MemberGroup, MemberOutput, combine
+from failsoft.models.answers.several_labels import several_labels
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.prediction import Predictions
 
 OUTPUTS: tuple[dict[str, Any], ...] = (
     {"kind": "binary"},
     {"kind": "multiclass", "classes": [7, 8, 9]},
+    {"kind": "multilabel", "labels": [7, 8, 9]},
+    {"kind": "binary", "labels": ["no", "yes"], "positive": "no"},
     {"kind": "regression"},
     {"kind": "anomaly", "threshold": 0.25},
 )
@@ -35,7 +39,7 @@ def card(output: dict[str, Any], method: str, quorum: int, weights: list[float])
 
 
 @st.composite
-def members(draw: st.DrawFn, kind: str) -> MemberOutput:
+def members(draw: st.DrawFn, kind: str, labels: Sequence[int | str] = (0, 1)) -> MemberOutput:
     """The output of a member for some of the rows. There are few distinct values, so that members often tie."""
     rows = np.array(sorted(draw(st.sets(st.integers(0, ROWS - 1)))), np.intp)
     n = len(rows)
@@ -44,10 +48,13 @@ def members(draw: st.DrawFn, kind: str) -> MemberOutput:
         raw[:, 0] += raw.sum(axis=1) == 0
         table = (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
         return MemberOutput(rows, Predictions(table.max(axis=1), None, table))
+    if kind == "multilabel":
+        table = draw(arrays.arrays(np.float32, (n, 3), elements=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0])))
+        return MemberOutput(rows, several_labels(table, [7, 8, 9], table >= 0.5))
     wide = st.floats(width=32, allow_nan=False, allow_infinity=False) if kind == "regression" else st.just(0.5)
     scores = draw(arrays.arrays(np.float32, n, elements=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]) | wide))
     return MemberOutput(
-        rows, Predictions(scores, None if kind == "regression" else (scores >= 0.5).astype(int).tolist())
+        rows, Predictions(scores, None if kind == "regression" else [labels[s >= 0.5] for s in scores.tolist()])
     )
 
 
@@ -59,7 +66,7 @@ def ensembles(draw: st.DrawFn, least: int = 2, methods: tuple[str, ...] = ()) ->
     n = draw(st.integers(least, 5))
     weights = draw(st.lists(st.sampled_from([0.1, 0.2, 0.3, 1.0, 5.0]), min_size=n, max_size=n))
     made = card(output, method, draw(st.integers(1, n)), weights)
-    return made, [draw(members(output["kind"])) for _ in range(n)]
+    return made, [draw(members(output["kind"], output.get("labels", (0, 1)))) for _ in range(n)]
 
 
 def by_row(groups: list[MemberGroup]) -> dict[int, tuple[Any, ...]]:
@@ -68,7 +75,7 @@ def by_row(groups: list[MemberGroup]) -> dict[int, tuple[Any, ...]]:
         for i, row in enumerate(group.rows.tolist()):
             assert row not in found, "a row has one answer"
             p = group.predictions.row(i)
-            found[row] = (p.score, p.label, p.probabilities, p.confidence)
+            found[row] = (p.score, p.label, p.probabilities, p.confidence, p.outputs)
     return found
 
 
@@ -122,12 +129,16 @@ def test_the_answer_lies_between_the_members_answers(made: tuple[ModelCard, list
             assert group.members == tuple(answering)
             parts = [outputs[j].predictions.row(outputs[j].rows.tolist().index(row)) for j in answering]
             answer = group.predictions.row(i)
-            if one.output.labels is None:
+            if answer.probabilities is None:
                 scores = [p.score for p in parts]
                 assert min(scores) <= answer.score <= max(scores)
                 continue
-            assert answer.probabilities is not None
-            assert answer.score == answer.probabilities[one.output.labels.index(answer.label or 0)]
+            labels = one.output.labels
+            assert labels is not None
+            best = (
+                max(answer.probabilities) if answer.label is None else answer.probabilities[labels.index(answer.label)]
+            )
+            assert answer.score == best
             for c, p in enumerate(answer.probabilities):
                 each = [part.probabilities[c] for part in parts if part.probabilities]
                 assert min(each) <= p <= max(each)

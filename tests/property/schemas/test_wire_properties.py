@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -80,6 +82,24 @@ def test_float32_numbers_are_read_back(column: np.ndarray) -> None:  # type: ign
     assert found == column.tolist()
 
 
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def arrays_of_any_rank(n: int) -> st.SearchStrategy[np.ndarray[Any, Any]]:
+    """An array of n rows of up to three further dimensions; numbers may be NaN or infinite."""
+    kinds = st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_])
+    shapes = st.lists(st.integers(0, 3), max_size=3).map(lambda rest: (n, *rest))
+    return kinds.flatmap(lambda kind: arrays(kind, shapes))
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_scored_records_are_read_back(data: st.DataObject) -> None:
@@ -96,6 +116,9 @@ def test_scored_records_are_read_back(data: st.DataObject) -> None:
         data.draw(st.none() | arrays(np.float32, (n, 2), elements=st.floats(0, 1, width=32))),
         data.draw(st.none() | st.just(scores)),
     )
+    shapes = arrays_of_any_rank(n)
+    outputs = data.draw(st.none() | st.dictionaries(TEXT, shapes | st.lists(JSON_VALUES, min_size=n, max_size=n)))
+    predictions = replace(predictions, outputs=outputs)
     source = data.draw(st.sampled_from(Source))
     # Only answers of the primary, or of a complete ensemble, have no reason.
     reasons = {Source.PRIMARY: st.none(), Source.ENSEMBLE: st.none() | st.sampled_from(Kind)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from failsoft.schemas.prediction import Prediction, Predictions, Source
+from failsoft.schemas.prediction import OutputColumn, Prediction, Predictions, Source
 
 
 def test_a_row_has_the_shortest_decimals_of_its_float32() -> None:
@@ -49,3 +49,30 @@ def test_a_double_is_not_cut_short() -> None:
     wide = Predictions(np.array([1234567.890123456]))
     assert wide.row(0).score == 1234567.890123456
     assert Predictions(np.array([0.93], np.float32)).row(0).score == 0.93
+
+
+def test_outputs_go_with_their_rows() -> None:
+    """Further outputs are taken, cut and joined with their rows, and a row has their JSON values."""
+    columns: dict[str, OutputColumn] = {
+        "std": np.array([0.1, np.nan, 3], np.float32),
+        "ids": np.array([[1, 2], [3, 4], [5, 6]]),
+        "w": [{}, 1, "x"],
+    }
+    batch = Predictions(np.array([0.25, 0.5, 0.75], np.float32), outputs=columns)
+    assert batch.row(0).outputs == {"std": 0.1, "ids": [1, 2], "w": {}}
+    assert batch.row(1).outputs == {"std": None, "ids": [3, 4], "w": 1}
+    assert [batch.take(np.array([2, 0])).row(i) for i in range(2)] == [batch.row(2), batch.row(0)]
+    assert [batch.part(1, 3).row(i) for i in range(2)] == [batch.row(1), batch.row(2)]
+    again = Predictions.concat([batch.part(0, 2), batch.part(2, 3)])
+    assert [again.row(i) for i in range(3)] == [batch.row(i) for i in range(3)]
+    assert again.outputs is not None and isinstance(again.outputs["ids"], np.ndarray)
+    rows = [batch.row(i) for i in range(3)]
+    assert [Predictions.of(rows).row(i).outputs for i in range(3)] == [p.outputs for p in rows]
+
+
+def test_outputs_of_other_widths_are_joined() -> None:
+    """An output whose width depends on the batch keeps each row's own width."""
+    score = np.array([0.5], np.float32)
+    narrow, wide = (Predictions(score, outputs={"ids": np.array([ids])}) for ids in ([1], [2, 3]))
+    joined = Predictions.concat([narrow, wide])
+    assert [joined.row(i).outputs for i in range(2)] == [{"ids": [1]}, {"ids": [2, 3]}]

@@ -23,6 +23,9 @@ from failsoft.topics.routing import route
 from tests.kit import REPLAY, RULE, FakeBoard, Rec, attempt, body, broken, events, plan, result, run, waiting
 
 CHECK_FORMATS = jsonschema.FormatChecker()
+RARE = ("outputs", "members", "missing", "rewind")
+"""Keys of an answer that stand there only where they say something."""
+
 CONTRACT_EXAMPLE = {
     "event_id": "e",
     "score": 0.93,
@@ -73,9 +76,7 @@ def test_the_contracts_example_is_an_answer() -> None:
     SCORED.validate(CONTRACT_EXAMPLE)
     schema = interface.scored_schema()
     assert schema["required"] == list(CONTRACT_EXAMPLE)
-    assert [name for name in schema["properties"] if name not in ("members", "missing", "rewind")] == list(
-        CONTRACT_EXAMPLE
-    )
+    assert [name for name in schema["properties"] if name not in RARE] == list(CONTRACT_EXAMPLE)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,8 @@ def test_the_contracts_example_is_an_answer() -> None:
         {"scored_at": "2026-11-24"},
         {"origin": {"topic": "t"}},
         {"more": 1},
+        {"outputs": {}},
+        {"outputs": None},
         {"members": ["a@1"]},
         {"source": "ensemble", "version": None},
         {"source": "ensemble", "members": ["a@1"]},
@@ -112,6 +115,12 @@ def test_the_schema_refuses_invalid_answers(change: dict[str, Any]) -> None:
 def test_an_ensembles_answer_is_valid(change: dict[str, Any]) -> None:
     """An ensemble's answer, complete or without a member, names the members that answered, each with its version."""
     SCORED.validate(CONTRACT_EXAMPLE | {"source": "ensemble", "version": None, "members": ["a@1", "b@12"]} | change)
+
+
+@pytest.mark.parametrize("change", publish.ANSWERS.values(), ids=publish.ANSWERS)
+def test_the_published_examples_are_answers(change: dict[str, Any]) -> None:
+    """Each example of an answer in the AsyncAPI document is valid."""
+    SCORED.validate(publish.ANSWER | change)
 
 
 def _real_answers() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:

@@ -42,6 +42,7 @@ def plainly(a: Answers) -> list[dict[str, Any]]:
             "label": p.label,
             "probabilities": None if p.probabilities is None else list(p.probabilities),
             "confidence": p.confidence,
+            **({} if p.outputs is None else {"outputs": p.outputs}),
             "source": str(a.source),
             "model": a.model,
             "version": a.version,
@@ -71,6 +72,13 @@ def plainly(a: Answers) -> list[dict[str, Any]]:
         {"predictions": Predictions(SCORES, [1, None], None, None)},
         {"predictions": Predictions(np.array([1e-7, -12345.678], np.float32))},
         {"predictions": Predictions.of([Prediction(0.5, 0), Prediction(2.0, "x", None, 0.25)])},
+        {"predictions": Predictions(SCORES, outputs={"50%b": SCORES, 'a"': np.array([[2**62, -1], [0, 1]])})},
+        {
+            "predictions": Predictions(
+                SCORES, outputs={"deep": np.ones((2, 1, 2), np.bool_), "w": ["a,b%", {"k": None}]}
+            )
+        },
+        {"predictions": Predictions(SCORES, outputs={"nan": np.array([np.nan, np.inf]), "none": np.zeros((2, 0))})},
         {"offsets": [2**62, 0], "partition": 0, "scored_at": "%b"},
         {"missing": {0: ("income", "a%b.c")}},
         {"missing": {0: ("x",), 1: ("x", "y")}, "imputed": {}},
@@ -117,3 +125,9 @@ def test_all_but_the_primary_are_degraded(source: Source) -> None:
 def test_an_ensemble_is_degraded_where_a_member_is_missing(reason: Kind | None) -> None:
     """An ensemble's answer is degraded only when a member is missing."""
     assert replace(PLAIN, source=Source.ENSEMBLE, reason=reason).degraded is (reason is not None)
+
+
+def test_an_output_of_another_length_is_an_error() -> None:
+    """A further output without a value for each row raises ValueError; no row is dropped."""
+    with pytest.raises(ValueError, match="argument"):
+        encode(replace(PLAIN, predictions=Predictions(SCORES, outputs={"w": ["a"]})))

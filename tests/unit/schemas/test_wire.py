@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,9 +106,24 @@ def test_numbers_have_the_fewest_digits() -> None:
 def test_a_matrix_gives_one_array_per_row() -> None:
     """A matrix gives one JSON array per row, whatever its memory layout."""
     rows = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
-    assert wire.vectors(rows) == [b"[0.25,0.75]", b"[1.0,0.0]"]
-    assert wire.vectors(np.asfortranarray(rows)) == wire.vectors(rows)
-    assert wire.vectors(rows[:0]) == [] and wire.vectors(rows[:, :1]) == [b"[0.25]", b"[1.0]"]
+    assert wire.values(rows) == [b"[0.25,0.75]", b"[1.0,0.0]"]
+    assert wire.values(np.asfortranarray(rows)) == wire.values(rows)
+    assert wire.values(rows[:0]) == [] and wire.values(rows[:, :1]) == [b"[0.25]", b"[1.0]"]
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 2), (3, 1, 2), (2, 3, 2, 2), (3, 0), (3, 0, 2), (3, 2, 0), (0, 2, 2)])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, np.uint8, np.bool_])
+def test_a_tensor_gives_one_value_per_row(shape: tuple[int, ...], kind: type) -> None:
+    """A tensor of any rank, also with an empty dimension, gives the JSON of each row."""
+    tensor: np.ndarray[Any, Any] = (np.arange(math.prod(shape)) % 7).astype(kind).reshape(shape)
+    assert [json.loads(row) for row in wire.values(tensor)] == tensor.tolist() == wire.plain(tensor)
+
+
+def test_a_list_gives_one_value_per_entry() -> None:
+    """A list of JSON values gives the JSON of each. What is not finite becomes null, in an array as in a list."""
+    assert wire.values(["a],[", None, {"b": [1]}]) == [b'"a],["', b"null", b'{"b":[1]}']
+    assert wire.values([float("nan")]) == wire.values(np.array([np.inf])) == [b"null"]
+    assert wire.plain(np.array([[np.nan, 0.1]], np.float32)) == [[None, 0.1]]
 
 
 def test_lines_are_ndjson() -> None:

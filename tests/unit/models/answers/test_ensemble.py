@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from failsoft.models.answers.ensemble import MemberGroup, MemberOutput, combine
+from failsoft.models.answers.several_labels import several_labels
 from failsoft.models.catalog.card import ModelCard
-from failsoft.schemas.prediction import Predictions
+from failsoft.schemas.prediction import OutputColumn, Predictions
 from tests.onnx_models import a_card
 
 CLASSES = ("low", "middle", "high")
@@ -140,3 +142,84 @@ def test_a_card_without_ensemble_is_refused() -> None:
     """Combining with a model's card is the caller's mistake and raises ValueError."""
     with pytest.raises(ValueError, match=r"'m' has no \[ensemble\]"):
         combine(a_card(BINARY, x="float"), [], 1)
+
+
+FRAUD = {"kind": "binary", "labels": ["legit", "fraud"], "positive": "fraud"}
+
+
+@pytest.mark.parametrize(("how", "label"), [("mean", "fraud"), ("vote", "legit")])
+def test_labels_of_a_binary_answer(how: str, label: str) -> None:
+    """The answer has the card's labels, and a vote counts the members' positive labels."""
+    members = [scored([s]) for s in (0.4, 0.4, 1.0)]
+    votes = [["legit"], ["legit"], ["fraud"]]
+    named = [MemberOutput(m.rows, replace(m.predictions, labels=v)) for m, v in zip(members, votes, strict=True)]
+    assert only(combine(ensemble(FRAUD, how, weights=(1, 1, 1)), named, 1)).labels == [label]
+
+
+def test_the_low_side_is_anomalous() -> None:
+    """With ``anomalous = "low"`` a combined score under the threshold is 1."""
+    card = ensemble({"kind": "anomaly", "threshold": 0.0, "anomalous": "low"})
+    outputs = [scored([-1.0, 1.0], threshold=None), scored([0.5, -0.5], threshold=None)]
+    assert only(combine(card, outputs, 2)).labels == [1, 0]
+
+
+def test_doubles_stay_doubles() -> None:
+    """The mean of doubles has all their digits; a single float32 member does not narrow it."""
+    large = Predictions(np.array([1790000186.4]))
+    card = ensemble({"kind": "regression"}, weights=(1, 1))
+    same = only(combine(card, [MemberOutput(np.arange(1), large)] * 2, 1))
+    assert same.scores.dtype == np.float64 and same.row(0).score == 1790000186.4
+    mixed = only(combine(card, [MemberOutput(np.arange(1), large), scored([0.0], threshold=None)], 1))
+    assert mixed.row(0).score == 895000093.2
+
+
+def labelled(*probabilities: Sequence[float], threshold: float = 0.5) -> MemberOutput:
+    table = np.array(probabilities, np.float32)
+    return MemberOutput(np.arange(len(table)), several_labels(table, CLASSES, table >= threshold))
+
+
+@pytest.mark.parametrize(
+    ("how", "score", "label", "labels"),
+    [
+        ("mean", 0.6, "high", ["high"]),
+        ("weighted_mean", 0.6, "high", ["high"]),
+        ("maximum", 0.9, "low", ["low", "middle", "high"]),
+        ("vote", 0.6, "high", ["middle", "high"]),
+    ],
+)
+def test_a_multilabel_answer(how: str, score: float, label: str, labels: list[str]) -> None:
+    """Each label is combined by itself: its mean, its maximum, or the vote for it."""
+    outputs = [labelled((0.9, 0.5, 0.6)), labelled((0.2, 0.5, 0.6)), labelled((0.2, 0.1, 0.6))]
+    found = only(combine(ensemble({**MULTI, "kind": "multilabel"}, how, weights=(1, 1, 1)), outputs, 1))
+    row = found.row(0)
+    assert (row.score, row.label, row.confidence) == (pytest.approx(score), label, None)
+    assert row.outputs == {"labels": labels}
+    assert row.probabilities is not None and len(row.probabilities) == 3
+
+
+def test_a_row_may_have_none_of_several_labels() -> None:
+    """Without a label that reaches the threshold the label is null, and the score the highest probability."""
+    card = ensemble({**MULTI, "kind": "multilabel"}, weights=(1, 1))
+    row = only(combine(card, [labelled((0.1, 0.3, 0.2))] * 2, 1)).row(0)
+    assert (row.score, row.label, row.outputs) == (pytest.approx(0.3), None, {"labels": []})
+
+
+def test_the_columns_of_a_regression_are_combined() -> None:
+    """Each named column is combined by itself, and the first is the score."""
+    card = ensemble({"kind": "regression", "outputs": ["lat", "lon"]}, "maximum")
+    members = []
+    for lat, lon in ((1.0, 9.0), (5.0, 2.0)):
+        column = np.array([lat], np.float32)
+        outputs: dict[str, OutputColumn] = {"lat": column, "lon": np.array([lon], np.float32)}
+        members.append(MemberOutput(np.arange(1), Predictions(column, outputs=outputs)))
+    assert only(combine(card, members, 1)).row(0).outputs == {"lat": 5.0, "lon": 9.0}
+
+
+def test_what_members_carry_is_named_after_them() -> None:
+    """An output that a member carries is in the answer as ``member.output``, for the rows that this member answered."""
+    first, second = scored([0.25, 0.75]), scored([0.75], [1])
+    first = MemberOutput(first.rows, replace(first.predictions, outputs={"std": np.array([0.5, 1.0])}))
+    second = MemberOutput(second.rows, replace(second.predictions, outputs={"std": ["x"]}))
+    groups = combine(ensemble(BINARY), [first, second], 2)
+    found = {tuple(g.rows.tolist()): g.predictions.row(0).outputs for g in groups}
+    assert found == {(0,): {"m0.std": 0.5}, (1,): {"m0.std": 1.0, "m1.std": "x"}}

@@ -9,7 +9,7 @@ from failsoft.models.answers import fallback
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.chain import Link, LinkKind, parse
-from failsoft.schemas.prediction import Prediction, Predictions
+from failsoft.schemas.prediction import OutputColumn, Prediction, Predictions
 from failsoft.workers.demo.rules import by_ratio
 
 
@@ -155,3 +155,12 @@ def test_last_known_needs_one_key_a_row() -> None:
     """A number of keys that differs from the number of rows raises ValueError."""
     with pytest.raises(ValueError, match="1 keys for 2"):
         LastKnown(max_age=1).remember([b"a"], scores(0.1, 0.2), "m", 1, now=0.0)
+
+
+def test_further_outputs_are_remembered() -> None:
+    """The last known answer has the further outputs of that answer, with the numbers of the scored record."""
+    known = LastKnown(10.0)
+    outputs: dict[str, OutputColumn] = {"std": np.array([0.1, np.nan], np.float32), "labels": [["a"], []]}
+    known.remember([b"a", b"b"], Predictions(np.array([0.5, 0.5]), outputs=outputs), "m", 1, 0.0)
+    found = [known.recall(key, 1.0) for key in (b"a", b"b")]
+    assert [f.prediction.outputs for f in found if f] == [{"std": 0.1, "labels": ["a"]}, {"std": None, "labels": []}]

@@ -129,10 +129,17 @@ def test_a_mistake_is_refused(tmp_path: Path, old: str, new: str, message: str) 
         ('kind = "regression"', "vote", "ensemble.combine: regression outputs cannot vote"),
         ('kind = "anomaly"', "vote", "output.threshold: missing"),
         ('kind = "multiclass"', "mean", "output.labels: missing"),
+        ('kind = "multilabel"', "mean", "output.labels: missing"),
+        ('kind = "binary"\npositive = "fraud"', "mean", "output.labels: missing"),
+        ('kind = "binary"\ncarry = ["std"]', "mean", "output.carry: an ensemble has no ONNX outputs"),
+        ('kind = "binary"\nactivation = "sigmoid"', "mean", "output.activation: an ensemble has no ONNX outputs"),
+        ('kind = "anomaly"\nanomalous = "low"', "maximum", '"maximum" takes the highest score'),
     ],
 )
 def test_each_output_kind_has_its_requirements(tmp_path: Path, output: str, combine: str, message: str) -> None:
-    """Regression outputs cannot vote; a vote of anomalies needs a threshold, and multiclass needs classes."""
+    """Regression outputs cannot vote; a vote of anomalies needs a threshold. Columns need labels, in each member's card
+    what is its own, and the maximum a high side.
+    """
     text = CARD.replace('kind = "binary"\nmin_confidence = 0.6', output).replace("weighted_mean", combine)
     with pytest.raises(Refused) as refused:
         load(tmp_path, text.replace("weight = 2.0\n", ""))
@@ -177,6 +184,29 @@ def test_members_have_the_ensembles_classes_in_its_order(tmp_path: Path) -> None
     members = dict.fromkeys(NAMES, member) | {"image": member.replace('"a", "b"', '"b", "a"')}
     with pytest.raises(Refused, match=r"'image' has \['b', 'a'\], but this ensemble has the labels \['a', 'b'\]"):
         cards(pipeline(tmp_path, text, **members))
+
+
+@pytest.mark.parametrize(
+    ("output", "other", "message"),
+    [
+        ('labels = ["no", "yes"]\npositive = "yes"', 'labels = ["yes", "no"]\npositive = "yes"', None),
+        ("labels = [1, 0]", "", None),
+        ('labels = ["no", "yes"]\npositive = "yes"', 'labels = ["no", "yes"]\npositive = "no"', "has positive = 'no'"),
+        ('labels = ["no", "yes"]\npositive = "yes"', "", "'image' names no labels, but this ensemble has the labels"),
+        ("positive = 1", "positive = 0", "'image' has positive = 0, but this card has positive = 1"),
+    ],
+)
+def test_members_scores_are_for_the_same_label(tmp_path: Path, output: str, other: str, message: str | None) -> None:
+    """A binary score is the probability of one label, whatever the columns' order: it must be the ensemble's."""
+    text = CARD.replace('kind = "binary"', f'kind = "binary"\n{output}').replace(", label = 0", "")
+    member, image = (MEMBER.replace('kind = "binary"', f'kind = "binary"\n{each}') for each in (output, other))
+    given = pipeline(tmp_path, text, **{name: member.format(name=name) for name in NAMES} | {"image": image})
+    if message is None:
+        assert set(cards(given)) == {"all", *NAMES}
+        return
+    with pytest.raises(Refused) as refused:
+        cards(given)
+    assert message in str(refused.value)
 
 
 def test_a_vote_of_anomalies_needs_every_members_threshold(tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ from failsoft.schemas.config.refusal import Refused
 from tests.unit.models.catalog import test_ensemble_cards
 from tests.unit.models.catalog.test_card import load
 
+FRAUD = 'kind = "binary"\npositive = "fraud"'
+NAMED = FRAUD + '\nlabels = ["legit", "fraud"]'
+SEVERAL = 'kind = "multilabel"\nlabels = ["a", "b"]'
 CLASSES = 'kind = "multiclass"\nclasses = ["a", "b", 3]'
 
 
@@ -33,6 +36,11 @@ def _card(output: str, static: str) -> str:
         ('kind = "multiclass"', "score = 0.5, probabilities = [0.33, 0.33, 0.33]"),
         (CLASSES, 'score = 0.5, label = "b", probabilities = [0.5, 0.25, 0.25]'),
         (CLASSES, "score = 1, label = 3, probabilities = [0, 0, 1]"),
+        (NAMED, 'score = 0.5, label = "legit"'),
+        (NAMED, "score = 0.5"),
+        (FRAUD, 'score = 0.5, label = "legit"'),
+        ('kind = "binary"\npositive = -1', "score = 0.5, label = -1"),
+        (SEVERAL, 'score = 0.5, label = "a", probabilities = [0.5, 0.75]'),
     ],
 )
 def test_a_possible_answer_is_accepted(tmp_path: Path, output: str, static: str) -> None:
@@ -55,6 +63,10 @@ def test_a_possible_answer_is_accepted(tmp_path: Path, output: str, static: str)
         ('kind = "anomaly"', "score = 9, label = -1", "label: -1 is no label of kind anomaly: write 0 or 1"),
         ('kind = "binary"', "score = 0.5, probabilities = [0.5, 0.5]", "probabilities: only a multiclass output has"),
         ('kind = "binary"', "score = 0.5, probabilities = [9.0]", "probabilities[0]: Input should be less than or"),
+        (NAMED, "score = 0.5, label = 1", 'label: 1 is none of the card\'s labels: write "legit" or "fraud"'),
+        (NAMED, 'score = 0.5, label = "no"', "label: 'no' is none of the card's labels"),
+        (FRAUD, "score = 0.5, label = 1", "label: 1 is no label of this model, whose positive label is"),
+        (SEVERAL, "score = 0.5, probabilities = [0.5]", "probabilities: list at least two"),
         (CLASSES, "score = 0.5, probabilities = [0.5, 0.5]", "probabilities: 2 given, but there are 3 labels"),
         (CLASSES, "score = 0.5, probabilities = [0.5, 0.5, 0.5]", "probabilities: they sum to 1.5: they must sum to 1"),
         ('kind = "multiclass"', "score = 0.5, probabilities = []", "probabilities: list at least two"),

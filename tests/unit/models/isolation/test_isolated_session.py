@@ -65,6 +65,13 @@ CASES: list[tuple[Any, dict[str, Any]]] = [
         lambda: same(3),
         {"types": dict.fromkeys("abc", "float"), "output": {"kind": "multiclass", "classes": ["lo", "mid", 7]}},
     ),
+    (
+        lambda: same(3),
+        {
+            "types": dict.fromkeys("abc", "float"),
+            "output": {"kind": "multilabel", "labels": ["lo", "mid", "hi"], "activation": "sigmoid", "carry": ["y"]},
+        },
+    ),
     (deadly, {}),
 ]
 EVENTS: list[dict[str, object]] = [
@@ -94,6 +101,7 @@ def test_answers_are_those_of_a_session(tmp_path: Path, start: Start, model: Any
         assert a.labels == b.labels
         for ours, expected in ((a.probabilities, b.probabilities), (a.confidences, b.confidences)):
             assert (ours is None) == (expected is None) and (ours is None or np.array_equal(ours, expected))
+        assert [a.row(i).outputs for i in range(n)] == [b.row(i).outputs for i in range(n)]
 
 
 def test_tensors_are_answered_as_by_a_session(tmp_path: Path, start: Start) -> None:

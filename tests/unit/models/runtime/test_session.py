@@ -27,7 +27,9 @@ def test_wrong_row_count_fails_the_batch(tmp_path: Path) -> None:
     model = onnx_model([X2], [("y", "float", ["k", 2])], node("Concat", ["x", "x"], ["y"], axis=0))
     session = load(tmp_path, model, a_card({"kind": "binary"}, a="float", b="float"))
     outcome = session.run(rows(session.card, (0, 1)))
-    assert outcome == Failure(Kind.BAD_OUTPUT, "output 'y' is 2×2 for 1 rows")
+    assert outcome == Failure(
+        Kind.BAD_OUTPUT, "output 'y' is 2×2 for 1 rows: its first dimension must be that of the batch"
+    )
     with pytest.raises(Unloadable, match="does not fit the card's"):
         session.warm()
 

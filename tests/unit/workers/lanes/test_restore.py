@@ -54,6 +54,16 @@ def test_an_ensembles_answer_counts_as_the_primarys() -> None:
     assert found is not None and (found.prediction.score, found.model, found.version) == (0.2, "both", None)
 
 
+def test_further_outputs_are_remembered() -> None:
+    """An answer is restored with its further outputs, beside answers of the same batch without them."""
+    known = LastKnown(max_age=60.0)
+    outputs = {"std": 0.1, "labels": ["a", "b"]}
+    strange = _answer(b"c", 0.4, outputs="none of ours")
+    _remember(known, [_answer(b"a", 0.2, outputs=outputs), _answer(b"b", 0.3), strange], NOW)
+    found = [known.recall(key, NOW) for key in (b"a", b"b", b"c")]
+    assert [f.prediction.outputs for f in found if f] == [outputs, None, None]
+
+
 @pytest.mark.parametrize(
     "value",
     [

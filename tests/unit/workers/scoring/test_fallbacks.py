@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import pytest
+
+from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.event import decode
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.prediction import Source
 from failsoft.workers.scoring.calls import RawColumns
-from failsoft.workers.scoring.fallbacks import Fallbacks
+from failsoft.workers.scoring.fallbacks import UNKNOWN_LABEL, Fallbacks
 from failsoft.workers.scoring.plan import Plan
 from tests.kit import NOW_MS, RULE, FakeBoard, events, failing, fine, plan
 
@@ -53,3 +57,17 @@ def test_an_error_of_a_rule_is_counted_and_the_next_link_answers() -> None:
 
     chain = _run_chain(plan([f"rule:{RULE}", "static"], rule=broken), FakeBoard(), [1])
     assert _sources(chain) == [(Source.STATIC, [1])] and chain.rule_errors == {(RULE, "KeyError"): 1}
+
+
+@pytest.mark.parametrize(("label", "source"), [("fraud", Source.RULE), (None, Source.RULE), (1, Source.STATIC)])
+def test_a_rules_label_is_one_of_the_cards(label: str | int | None, source: Source) -> None:
+    """A rule that answers with a label that the card does not have is counted, and the next link answers."""
+    made = plan([f"rule:{RULE}", "static"], rule=lambda _: {"score": 0.5, "label": label})
+    output = {"kind": "binary", "labels": ["legit", "fraud"], "positive": "fraud"}
+    section = {"chain": [f"rule:{RULE}", "static"], "static": {"score": 0.5, "label": "legit"}}
+    features = [{"name": "x", "type": "float"}, {"name": "y", "type": "float", "impute": 0.5}]
+    card = {"model": {"name": "m"}, "output": output, "fallback": section, "features": features}
+    made = replace(made, cards={**made.cards, "m": ModelCard.model_validate(card)})
+    chain = _run_chain(made, FakeBoard(), [1])
+    assert _sources(chain) == [(source, [1])]
+    assert chain.rule_errors == ({(RULE, UNKNOWN_LABEL): 1} if source is Source.STATIC else {})

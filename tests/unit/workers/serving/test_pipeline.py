@@ -61,6 +61,16 @@ def test_a_chain_that_names_no_model_is_refused(tmp_path: Path) -> None:
         _cards(tmp_path, fallback=STATIC.format(chain='["model:light", "static"]'), lite=lite)
 
 
+def test_a_fallback_model_that_means_the_opposite_is_refused(tmp_path: Path) -> None:
+    """A fallback's score must be the probability of the primary's positive label."""
+    primary, lite = (
+        CARD.replace("regression", f'binary"\nlabels = ["no", "yes"]\npositive = "{p}') for p in ("yes", "no")
+    )
+    primary = primary.format(imputed="", fallback=STATIC.format(chain='["model:lite", "static"]'))
+    with pytest.raises(Refused, match=r"fallback.chain: 'model:lite': its card has positive = 'no', but this card has"):
+        _cards(tmp_path, m=primary, lite=lite.format(imputed="", fallback=""))
+
+
 def test_a_rule_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
     """It is refused before an event is read, not when the primary first fails."""
     cards = _cards(tmp_path, fallback=STATIC.format(chain='["rule:no.such:thing", "static"]'))
