@@ -26,6 +26,10 @@ _IMPUTE = WithJsonSchema(
 """JSON Schema of ``impute`` as a card writes it; ``Imputation`` is made from that."""
 
 
+_WORDS = ", ".join(f'"{method}"' for method in METHODS if method != Method.LAST_KNOWN)
+_MAY_BE = f'a value, {_WORDS}, or {{ value = "mean" }} if that word is the value'
+
+
 class Imputation(CardSection):
     """How a missing feature is imputed: a training statistic, a fixed ``value``, or (reserved) its last known value."""
 
@@ -38,6 +42,11 @@ class Imputation(CardSection):
         """``"median"`` is a method; ``3.5`` and ``{ value = "median" }`` are values."""
         if isinstance(given, str) and given in METHODS:
             return {"method": given}
+        if given == "none":
+            raise ValueError(
+                f'"none" is no way to impute: without imputation, leave impute out. It may be a value, {_WORDS}, or '
+                '{ value = "none" } if that word is the value'
+            )
         if isinstance(given, (bool, int, float, str)):
             return {"method": Method.VALUE, "value": given}
         if isinstance(given, dict) and set(given) == {"value"}:
@@ -45,9 +54,7 @@ class Imputation(CardSection):
         if isinstance(given, dict) and given.get("method") in METHODS:
             fixed = ", or only the value" if "value" in given else ""
             raise ValueError(f'a table has only the key "value": write impute = "{given["method"]}"{fixed}')
-        raise ValueError(
-            'it may be a value, "mean", "median", "mode", "nan", or { value = "mean" } if that word is the value'
-        )
+        raise ValueError(f"it may be {_MAY_BE}")
 
 
 _STATISTIC = "the one in version.toml"
@@ -244,7 +251,7 @@ class FeatureSection(CardSection):
         else:
             fits, needed = _is_scalar(value, self.type), str(self.type)
         if not fits:
-            hint = near(value, METHODS) if isinstance(value, str) else ""
+            hint = f"{near(value, METHODS)}: it may be {_MAY_BE}" if isinstance(value, str) and key == "impute" else ""
             raise ValueError(f"{self.name!r}: {key} is {value!r}, which is not a {needed}{hint}")
         if self.unseen == "unusable" and self.categories is not None and value not in self.categories:
             raise ValueError(f"{self.name!r}: {key} is {value!r}, which is not one of its categories")

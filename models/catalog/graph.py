@@ -7,7 +7,7 @@ nothing here raises for one that is none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -67,6 +67,18 @@ def facts(content: bytes) -> GraphFacts:
     except _Damaged as error:
         damaged = str(error)
     return reader.facts(damaged)
+
+
+def one_file(external: Sequence[str]) -> str:
+    """What to do with a model whose weights are in the files ``external``: a version is a single file."""
+    names = ", ".join(repr(name[:80]) for name in external[:3])
+    more = f" and {len(external) - 3} more" if len(external) > 3 else ""
+    message = f"it stores weights in other files ({names}{more}), and a version is a single file"
+    mend = "save it as one file: onnx.save(onnx.load(path), path, save_as_external_data=False)"
+    outside = next((name for name in external if name.startswith("/") or ".." in name.split("/")), None)
+    if outside is not None:
+        mend = f"{outside[:80]!r} is outside the model's own folder: export again into one folder, then {mend}"
+    return f"{message}: {mend}"
 
 
 class _Damaged(Exception):

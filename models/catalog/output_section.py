@@ -118,6 +118,16 @@ class OutputSection(CardSection):
         ),
     ] = ()
 
+    tolerance: Annotated[
+        Annotated[float, Field(strict=True, gt=0, lt=1)] | None,
+        means(
+            "The relative difference from a number in `golden.ndjson` that still counts as equal, where the model's "
+            "exact type is too strict: a float64 output of a model that computes in float32.",
+            1e-5,
+            left_out="that of the output's type: `1e-2` for float16, `1e-4` for float32, `2e-13` for float64",
+        ),
+    ] = None
+
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, given: Any) -> Any:

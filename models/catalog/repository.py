@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from failsoft.models.catalog.card import ModelCard, load_card
 from failsoft.models.catalog.feature_section import FeatureSection
 from failsoft.models.catalog.fields import Finite, Value
-from failsoft.models.catalog.graph import facts
+from failsoft.models.catalog.graph import facts, one_file
 from failsoft.models.catalog.statistics import Statistic, fill
 from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.model_version import ModelVersion
@@ -144,7 +144,8 @@ class Repository:
         sha256 = self._checksum(path)
         external = facts(path.read_bytes()).external
         if external:
-            raise NotOneFile(str(path), [_elsewhere(folder, external)])
+            lost = [f"{name[:80]!r} is not in {folder}" for name in external if not os.path.isfile(folder / name)]
+            raise NotOneFile(str(path), [one_file(external), *lost[:3]])
         statistics = {name: Statistic(s.mean, s.median, s.mode) for name, s in about.statistics.items()}
         problems = [p for f in card.features if (p := _problem(f, statistics, folder)) is not None]
         if problems:
@@ -202,22 +203,6 @@ def _version_file(folder: Path) -> _VersionFile:
         return _VersionFile()
     except ValidationError as error:
         raise refuse(str(path), error, _VersionFile) from error
-
-
-def _elsewhere(folder: Path, external: Sequence[str]) -> str:
-    """Why a model whose weights are in the files ``external``, relative to its folder, cannot serve, and what to do."""
-    names = ", ".join(repr(name[:80]) for name in external[:3])
-    more = f" and {len(external) - 3} more" if len(external) > 3 else ""
-    message = f"stores weights in other files ({names}{more}), and a version is a single file"
-    mend = "save it as one file: onnx.save(onnx.load(path), path, save_as_external_data=False)"
-    outside = next((name for name in external if name.startswith("/") or ".." in name.split("/")), None)
-    if outside is not None:
-        mend = f"{outside[:80]!r} is outside the model's own folder: export again, and {mend}"
-    else:
-        lost = next((name for name in external if not os.path.isfile(folder / name)), None)
-        if lost is not None:
-            mend = f"{lost[:80]!r} is not in {folder}: put it there, beside the model, and {mend}"
-    return f"{message}: {mend}"
 
 
 def _problem(feature: FeatureSection, statistics: Mapping[str, Statistic], folder: Path) -> str | None:

@@ -20,7 +20,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.graph import facts
 from failsoft.models.catalog.repository import Artifact
-from failsoft.models.runtime import inputs, outputs, signature
+from failsoft.models.runtime import inputs, load_advice, outputs, signature
 from failsoft.models.runtime.memory import out_of_memory
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.run_times import RunTimes, measure
@@ -38,8 +38,6 @@ _ERRORS: tuple[type[Exception], ...] = (
     TypeError,
     MemoryError,
 )
-# Characters kept of a message. Headers hold 500 bytes, and ONNX Runtime's messages begin with the important part.
-_LONGEST_MESSAGE = 300
 
 
 class Unloadable(Exception):
@@ -112,10 +110,13 @@ class Session:
             raise Unloadable(
                 f"{self.key}: {artifact.path} changed after it was checked: give each version a new number"
             )
+        self.facts = facts(content)
         try:
             session = ort.InferenceSession(content, _options(warns), providers=["CPUExecutionProvider"])
         except _ERRORS as error:
-            raise Unloadable(f"{self.key}: {_advice(error)}") from error
+            raise Unloadable(f"{self.key}: {load_advice.advice(error, self.facts, ort.__version__)}") from error
+        if self.facts.damaged:
+            raise Unloadable(f"{self.key}: its structure cannot be read ({self.facts.damaged}): export it again")
         try:
             self._feeds = inputs.feeds(session.get_inputs(), self._specs)
             self._answers = outputs.answers(session.get_outputs(), card, facts(content).labels)
@@ -169,7 +170,7 @@ class Session:
         except _ERRORS as error:
             if cancel is not None and cancel.expired:
                 return self._late()
-            return Failure(Kind.MODEL_ERROR, f"{type(error).__name__}: {_first_line(error)}")
+            return Failure(Kind.MODEL_ERROR, f"{type(error).__name__}: {load_advice.first_line(error)}")
         finally:
             if cancel is not None:
                 cancel.end(options)
@@ -179,6 +180,24 @@ class Session:
         if invalid and isinstance(outcome, ModelOutput):
             outcome.bad.update(invalid)
         return outcome
+
+    def outputs(self, columns: Columns, but: str | None = None) -> dict[str, Any] | Failure:
+        """The model's outputs ``but`` one for a batch, by name, as ONNX Runtime gives them; blocks. For vetting."""
+        session = self._session
+        if session is None:
+            return Failure(Kind.UNAVAILABLE, f"{self.key} is unloaded")
+        names = [port.name for port in session.get_outputs() if port.name != but]
+        if not names:  # ONNX Runtime would take that for all of them
+            return {}
+        try:
+            return dict(zip(names, session.run(names, self._feeds.make(columns)), strict=True))
+        except _ERRORS as error:
+            return Failure(Kind.MODEL_ERROR, f"{type(error).__name__}: {load_advice.first_line(error)}")
+
+    @property
+    def score_output(self) -> str:
+        """The name of the output that the scores are read from."""
+        return self._answers.scores
 
     def close(self) -> None:
         """Frees the model's memory. Runs under way can finish, because each keeps a reference to the model."""
@@ -207,24 +226,6 @@ def _options(warns: bool = False) -> ort.SessionOptions:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 2 if warns else 4  # 4 is fatal only: errors are raised, and failsoft logs them
     return options
-
-
-def _advice(error: Exception) -> str:
-    """What a load error means. It compares class names, because some of the classes are not public."""
-    line = _first_line(error)
-    match type(error).__name__:
-        case "InvalidProtobuf":
-            return f"not an ONNX file, or a damaged one: copy it again ({line})"
-        case "Fail" if "opset" in line.lower() or "ir_version" in line.lower() or "ir version" in line.lower():
-            return f"made for a newer ONNX Runtime than {ort.__version__}: export with a lower target_opset ({line})"
-        case "NotImplemented":
-            return f"it uses an operator that ONNX Runtime {ort.__version__} does not have ({line})"
-    return f"ONNX Runtime {ort.__version__} cannot load it ({type(error).__name__}: {line})"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:_LONGEST_MESSAGE] if lines else "no message"
 
 
 def _made_up(specs: tuple[Spec, ...], n: int) -> Columns:
@@ -269,10 +270,11 @@ class BareSession:
 
     def __init__(self, path: Path) -> None:
         """Loads the file at ``path``. Raises Unloadable with the reason."""
+        content = path.read_bytes()
         try:
-            self._session = ort.InferenceSession(path.read_bytes(), _options(), providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(content, _options(), providers=["CPUExecutionProvider"])
         except _ERRORS as error:
-            raise Unloadable(_advice(error)) from error
+            raise Unloadable(load_advice.advice(error, facts(content), ort.__version__)) from error
         self.inputs: list[signature.Port] = self._session.get_inputs()
         self.outputs: list[signature.Port] = self._session.get_outputs()
 
@@ -281,5 +283,5 @@ class BareSession:
         try:
             given: list[Any] = self._session.run(None, feeds)
         except _ERRORS as error:
-            return f"{type(error).__name__}: {_first_line(error)}"
+            return f"{type(error).__name__}: {load_advice.first_line(error)}"
         return given

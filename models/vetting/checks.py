@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from failsoft.models.catalog.card import ModelCard
+from failsoft.models.catalog.fields import OutputKind
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.runtime.memory import out_of_memory, over_memory
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.session import Session, Unloadable
 from failsoft.models.runtime.signature import Mismatch
-from failsoft.models.vetting import golden
-from failsoft.models.vetting.golden import Golden
+from failsoft.models.vetting import golden, own_labels
+from failsoft.models.vetting.golden import TOLERANCES, Golden, Tolerance
+from failsoft.models.vetting.missing_values import nan
+from failsoft.models.vetting.own_labels import LABELLED
+from failsoft.models.vetting.probabilities import logits, needless
+from failsoft.models.vetting.rows import each, own_scores
+from failsoft.models.vetting.sample import made_up, of_length, sample
 from failsoft.models.vetting.verdict import Check, CheckResult
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
-from failsoft.schemas.features.reading import columns
-from failsoft.schemas.features.spec import FeatureType
 from failsoft.schemas.prediction import Prediction
 
 Step = str | Check
 """The name of a check that begins, or a finished check. After a crash the reader knows which check was running."""
-
-SAMPLE = 16
-"""Rows that are tried one by one: enough to include each category of a small set, and few enough for the time limits at
-a deadline of 200 ms."""
 
 BATCHES = (1, 2, 64)
 """Batch sizes to try: one row, the smallest real batch, and a typical batch under light traffic."""
 
 TIMES = 5
 """Runs of which the fastest counts: a busy machine only ever makes a run slower."""
-
-NAMED = 5
-"""Largest number of features that a message names."""
-
-# Valid for most features and for every index into a table. The model may not accept large or negative numbers.
-_SMALL = (1, 0, 2, 0.5, 3, 0.25, 1.5)
 
 
 def run_checks(artifact: Artifact, card: ModelCard, memory: str, clock: Callable[[], float]) -> Iterator[Step]:
@@ -65,23 +60,51 @@ def run_checks(artifact: Artifact, card: ModelCard, memory: str, clock: Callable
     except Refused as error:
         vectors, problem = None, str(error)
     yield "output"
-    sample, origin = _sample(session, artifact, card, vectors)
+    rows, origin = sample(artifact, card, vectors, session.dtypes)
     began = clock()
-    answers = [session.run(sample.take(np.array([0])))]
+    answers = [session.run(rows.take(np.array([0])))]
     first = clock() - began
-    answers += [session.run(sample.take(np.array([i]))) for i in range(1, sample.size)]
-    yield _output(answers, origin, memory)
-    good = np.array([i for i, a in enumerate(answers) if isinstance(a, ModelOutput) and not a.bad], dtype=np.intp)
-    if len(good):
-        yield "batch"
-        yield _batch(session, sample, good)
+    answers += [session.run(rows.take(np.array([i]))) for i in range(1, rows.size)]
+    answered = _indices(i for i, a in enumerate(answers) if isinstance(a, ModelOutput))
+    raw = own_scores(session, rows.take(answered))
+    yield _output(answers, origin, memory, None if raw is None else logits(*raw, card.output))
+    good = _indices(i for i, a in enumerate(answers) if isinstance(a, ModelOutput) and not a.bad)
+    tolerance = TOLERANCES.get("float32" if raw is None else raw[1], TOLERANCES["float32"]).looser(
+        card.output.tolerance
+    )
     yield "golden"
-    yield _golden(session, artifact, vectors, problem)
+    golden_check = _golden(session, artifact, vectors, problem, tolerance)
+    yield golden_check
+    proven = golden_check.result is CheckResult.PASSED
+    if card.output.activation is not None:
+        yield "activation"
+        yield _activation(session, made_up(artifact, card), rows, proven)
+    contradicts = False
+    if card.output.kind in LABELLED and len(answered):
+        yield "labels"
+        labels = _labels(
+            session, rows.take(answered), proven and all(v.expected.label is not None for v in vectors or ())
+        )
+        yield labels
+        contradicts = labels.result is CheckResult.FAILED  # then a batch fails for this reason
     if len(good):
+        if not contradicts:
+            yield "batch"
+            yield _batch(session, rows, good, tolerance)
+        if "ZipMap" in session.facts.ops:
+            yield "maps"
+            yield _maps(session, rows.take(np.resize(good, BATCHES[-1])), clock)
+        if any(spec.tensor is not None and spec.tensor.max_length is not None for spec in card.specs):
+            yield "length"
+            yield _length(session, artifact, clock)
         yield "nan"
-        yield _nan(session, sample.take(good[:1]))
+        yield nan(session, rows.take(good))
         yield "time"
-        yield _time(session, sample, good, first, clock)
+        yield _time(session, rows, good, first, clock)
+
+
+def _indices(rows: Iterable[int]) -> NDArray[np.intp]:
+    return np.array(list(rows), dtype=np.intp)
 
 
 def _checksum(artifact: Artifact) -> Check:
@@ -101,37 +124,7 @@ def _unloadable(error: Unloadable, memory: str) -> Iterator[Check]:
         yield Check("load", CheckResult.FAILED, str(error))
 
 
-def _sample(
-    session: Session, artifact: Artifact, card: ModelCard, vectors: Sequence[Golden] | None
-) -> tuple[Columns, str]:
-    """Up to SAMPLE valid rows, and their origin: "golden" for golden vectors, which are real rows, else "made-up"."""
-    if vectors:
-        rows, invalid = golden.rows(vectors, card, artifact.statistics, session.dtypes)
-        valid = [i for i in range(rows.size) if i not in invalid][:SAMPLE]
-        if valid:
-            return rows.take(np.array(valid, dtype=np.intp)), "golden"
-    return columns([_made_up(artifact, card, i) for i in range(SAMPLE)], card.specs), "made-up"
-
-
-def _made_up(artifact: Artifact, card: ModelCard, i: int) -> dict[str, object]:
-    """One made-up row: row 0 has zeros and first categories, row 1 typical values of the training data, others vary."""
-    row: dict[str, object] = {}
-    for j, feature in enumerate(card.features):
-        known = artifact.statistics.get(feature.name)
-        match feature.type:
-            case FeatureType.FLOAT | FeatureType.INT:
-                typical = None if known is None else known.mean if known.median is None else known.median
-                varied = 0 if i == 0 else _SMALL[(i + j) % len(_SMALL)] if i > 1 else typical or 0
-                row[feature.name] = round(varied) if feature.type is FeatureType.INT else float(varied)
-            case FeatureType.BOOL:
-                row[feature.name] = i > 0 and (i + j) % 2 == 1
-            case FeatureType.STRING:
-                words = sorted(feature.categories or ("",))
-                row[feature.name] = words[0 if i == 0 else (i + j) % len(words)]
-    return row
-
-
-def _output(answers: Sequence[ModelOutput | Failure], origin: str, memory: str) -> Check:
+def _output(answers: Sequence[ModelOutput | Failure], origin: str, memory: str, no_probabilities: str | None) -> Check:
     """Checks one answer per row. Some answers may be missing, since made-up values may be outside the model's
     domain.
     """
@@ -141,6 +134,8 @@ def _output(answers: Sequence[ModelOutput | Failure], origin: str, memory: str) 
             return Check("output", CheckResult.FAILED, f"{failure.message}: it does not fit the card's [output]")
         if out_of_memory(failure.message):
             return Check("output", CheckResult.FAILED, f"for a single {origin} row {over_memory(memory)}")
+    if no_probabilities is not None:
+        return Check("output", CheckResult.FAILED, f"of the {origin} rows, {no_probabilities}")
     answered = [a for a in answers if isinstance(a, ModelOutput)]
     bad = [a.bad[0] for a in answered if a.bad]
     first_failure = next(iter([*raised, *bad]), None)
@@ -159,7 +154,7 @@ def _output(answers: Sequence[ModelOutput | Failure], origin: str, memory: str) 
     return Check("output", CheckResult.PASSED, message)
 
 
-def _batch(session: Session, sample: Columns, good: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Check:
+def _batch(session: Session, sample: Columns, good: NDArray[np.intp], tolerance: Tolerance) -> Check:
     single_scores: list[float] = []
     for n in BATCHES:
         rows = np.resize(good, n)
@@ -170,7 +165,7 @@ def _batch(session: Session, sample: Columns, good: np.ndarray[tuple[int], np.dt
         single_scores = single_scores or [_score(session.run(sample.take(np.array([i])))) for i in good.tolist()]
         expected = np.resize(np.array(single_scores), n)
         off = np.abs(answer.predictions.scores - expected)
-        if (off > golden.ABSOLUTE + golden.RELATIVE * np.abs(expected)).any() or answer.bad:
+        if (off > tolerance.absolute + tolerance.relative * np.abs(expected)).any() or answer.bad:
             message = (
                 f"a row's answer in a batch of {n} is up to {off.max():.2g} off its answer alone: the model mixes rows"
             )
@@ -182,7 +177,9 @@ def _score(answer: ModelOutput | Failure) -> float:
     return float("nan") if isinstance(answer, Failure) else float(answer.predictions.scores[0])
 
 
-def _golden(session: Session, artifact: Artifact, vectors: list[Golden] | None, problem: str | None) -> Check:
+def _golden(
+    session: Session, artifact: Artifact, vectors: list[Golden] | None, problem: str | None, tolerance: Tolerance
+) -> Check:
     if problem is not None:
         return Check("golden", CheckResult.FAILED, problem)
     if vectors is None:
@@ -193,9 +190,9 @@ def _golden(session: Session, artifact: Artifact, vectors: list[Golden] | None, 
     answers: list[Prediction | Failure] = [invalid.get(i) or _UNASKED for i in range(rows.size)]
     for start in range(0, len(valid), BATCHES[-1]):
         chunk = valid[start : start + BATCHES[-1]]
-        for i, answer in zip(chunk, _each(session, rows.take(np.array(chunk, dtype=np.intp))), strict=True):
+        for i, answer in zip(chunk, each(session, rows.take(np.array(chunk, dtype=np.intp))), strict=True):
             answers[i] = answer
-    differences = golden.mismatches(vectors, answers)
+    differences = golden.mismatches(vectors, answers, tolerance)
     if differences:
         return Check("golden", CheckResult.FAILED, golden.describe(differences, len(vectors)))
     return Check("golden", CheckResult.PASSED, f"{len(vectors)} answers as expected")
@@ -204,51 +201,104 @@ def _golden(session: Session, artifact: Artifact, vectors: list[Golden] | None, 
 _UNASKED = Failure(Kind.UNAVAILABLE, "not asked")
 
 
-def _each(session: Session, rows: Columns) -> list[Prediction | Failure]:
-    """One answer per row. If a batch fails as a whole, its rows are run one by one."""
-    answer = session.run(rows)
-    if isinstance(answer, ModelOutput):
-        return [answer.bad.get(i) or answer.predictions.row(i) for i in range(rows.size)]
-    if rows.size == 1:
-        return [answer]
-    return [result for i in range(rows.size) for result in _each(session, rows.take(np.array([i])))]
+def _activation(session: Session, made_up: Columns, rows: Columns, proven: bool) -> Check:
+    """Whether the card's activation meets logits. Rows of several scales are asked too: few real ones show little."""
+    output = session.card.output
+    found = [own_scores(session, each) for each in (made_up, rows)]
+    scores = [raw for raw in found if raw is not None]
+    if not scores:
+        return Check("activation", CheckResult.SKIPPED, "no row has scores")
+    table = np.concatenate([raw[0] for raw in scores])
+    problem = needless(table, scores[0][1], output)
+    if problem is None:
+        span = f"the model's own scores are from {np.nanmin(table):.4g} to {np.nanmax(table):.4g}"
+        return Check("activation", CheckResult.PASSED, f"{span}: {output.activation} makes them probabilities")
+    if proven:
+        return Check("activation", CheckResult.NOTE, f"{problem}; the golden vectors agree with it all the same")
+    return Check("activation", CheckResult.FAILED, f"{problem}, or add golden.ndjson if they are logits after all")
 
 
-def _nan(session: Session, row: Columns) -> Check:
-    """Tries a NaN in each float feature, one feature per row. An answer is only noted: live, imputation comes first."""
-    names = [spec.name for spec in session.card.specs if spec.type is FeatureType.FLOAT]
-    if not names:
-        return Check("nan", CheckResult.SKIPPED, "no float feature")
-    rows = row.take(np.zeros(len(names), dtype=np.intp))
-    for i, name in enumerate(names):
-        rows.values[name][i] = np.nan
-    answers = _each(session, rows)
-    confident = [name for name, a in zip(names, answers, strict=True) if not isinstance(a, Failure)]
-    if not confident:
-        return Check(
-            "nan", CheckResult.PASSED, "no score for a missing value: the model raises, or its output is not a number"
-        )
-    more = f" and {len(confident) - NAMED} more" if len(confident) > NAMED else ""
-    message = f"it gives a score for a missing {', '.join(confident[:NAMED])}{more}: only imputation prevents that"
-    return Check("nan", CheckResult.NOTE, message)
+def _labels(session: Session, rows: Columns, proven: bool) -> Check:
+    """The model's labels against the card's. Golden vectors with labels that agree say what the card means."""
+    output = session.card.output
+    raw, ours = session.outputs(rows), session.run(rows)
+    if isinstance(ours, Failure) and ours.kind is Kind.BAD_OUTPUT:
+        return Check("labels", CheckResult.FAILED, ours.message)
+    if isinstance(raw, Failure) or isinstance(ours, Failure):
+        return Check("labels", CheckResult.SKIPPED, "it does not take these rows as a batch")
+    own = own_labels.own_labels(raw, output, session.score_output, rows.size)
+    if own is None:
+        return Check("labels", CheckResult.SKIPPED, "the model has no label output")
+    # A multiclass row may be bad because of its label, which is what is looked for.
+    sound = [i for i in range(rows.size) if i not in ours.bad or output.kind is OutputKind.MULTICLASS]
+    if not sound:
+        return Check("labels", CheckResult.SKIPPED, "no row has a usable score")
+    answers = ours.predictions.take(_indices(sound))
+    found = own_labels.compare([own[i] for i in sound], answers, output, session.facts.producer)
+    if found.result is CheckResult.FAILED and proven:
+        return Check("labels", CheckResult.NOTE, f"{found.message}; but the golden vectors agree with the card")
+    return Check("labels", found.result, found.message)
+
+
+_NO_MAPS = {
+    "skl2onnx": 'export without it: to_onnx(model, …, options={"zipmap": False})',
+    "OnnxMLTools": "export without it: convert_lightgbm(…, zipmap=False)",
+    "CatBoost": "CatBoost has no option to export without it",
+}
+
+
+def _maps(session: Session, rows: Columns, clock: Callable[[], float]) -> Check:
+    """The share of a run that goes into maps: the model's other outputs come without them."""
+    mend = _NO_MAPS.get(session.facts.producer, "export without ZipMap, if its converter has an option for it")
+    whole = _quickest(lambda: session.run(rows), clock)
+    others = session.outputs(rows, but=session.score_output)
+    message = f"its probabilities are a sequence of maps (ZipMap), which ONNX Runtime hands over one by one: {mend}"
+    if isinstance(others, Failure) or not others:
+        return Check("maps", CheckResult.NOTE, message)
+    rest = _quickest(lambda: session.outputs(rows, but=session.score_output), clock)
+    share = max(0.0, 1 - rest / whole) if whole else 0.0
+    return Check("maps", CheckResult.NOTE, f"{message}. They take {share:.0%} of the time for {rows.size} rows")
+
+
+def _length(session: Session, artifact: Artifact, clock: Callable[[], float]) -> Check:
+    """Tries the longest rows that the card lets through, and empty ones: the other made-up rows are short."""
+    card = session.card
+    began = clock()
+    answer = each(session, of_length(artifact, card, None))[0]
+    took = clock() - began
+    if isinstance(answer, Failure):
+        message = f"a row as long as max_length fails ({answer.message}): write the max_length that the model takes"
+        return Check("length", CheckResult.NOTE, f"{message}; truncate = true cuts longer rows off")
+    if took > card.model.deadline:
+        message = f"a row as long as max_length takes {_ms(took)}, and the deadline is {_ms(card.model.deadline)}"
+        return Check("length", CheckResult.NOTE, f"{message}: write a shorter max_length, or a longer deadline")
+    empty = each(session, of_length(artifact, card, 0))[0]
+    if isinstance(empty, Failure):
+        return Check("length", CheckResult.NOTE, f"a row of length 0 has no answer: {empty.message}")
+    return Check("length", CheckResult.PASSED, f"rows of length 0 and of max_length, in {_ms(took)}")
+
+
+def _quickest(run: Callable[[], object], clock: Callable[[], float]) -> float:
+    best = float("inf")
+    for _ in range(TIMES):
+        began = clock()
+        run()
+        best = min(best, clock() - began)
+    return best
 
 
 def _time(
     session: Session,
     sample: Columns,
-    good: np.ndarray[tuple[int], np.dtype[np.intp]],
+    good: NDArray[np.intp],
     first: float,
     clock: Callable[[], float],
 ) -> Check:
     deadline = session.card.model.deadline
 
     def quickest(n: int) -> float:
-        rows, best = sample.take(np.resize(good, n)), float("inf")
-        for _ in range(TIMES):
-            began = clock()
-            session.run(rows)
-            best = min(best, clock() - began)
-        return best
+        rows = sample.take(np.resize(good, n))
+        return _quickest(lambda: session.run(rows), clock)
 
     one = quickest(1)
     if one > deadline:
@@ -258,7 +308,8 @@ def _time(
         return Check("time", CheckResult.FAILED, f"{message}; raise the deadline, or make the model smaller")
     many = quickest(BATCHES[-1])
     message = (
-        f"first run {_ms(first)}, then {_ms(one)} a row and {_ms(many)} for {BATCHES[-1]}; deadline {_ms(deadline)}"
+        f"first run {_ms(first)}, then {_ms(one)} a row and {_ms(many)} for {BATCHES[-1]}, "
+        f"{BATCHES[-1] / many if many else 0:,.0f} rows a second; deadline {_ms(deadline)}"
     )
     return Check("time", CheckResult.NOTE if max(first, many) > deadline else CheckResult.PASSED, message)
 

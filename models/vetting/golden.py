@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,13 +22,6 @@ from failsoft.schemas.prediction import Prediction
 
 FILE = "golden.ndjson"
 
-RELATIVE = 1e-4
-ABSOLUTE = 1e-6
-"""The default tolerance: an answer may differ by ABSOLUTE plus RELATIVE times the expected value.
-
-ONNX Runtime computes in float32, whose relative precision is 6e-8, and reorders sums. A training framework in float64
-therefore differs by about 1e-5, another version of the model by far more than 1e-4."""
-
 MAX_BYTES = 16_000_000
 MAX_LINES = 10_000
 """Limits of the file. Twenty lines are enough to check a version; a whole data set would slow every start."""
@@ -37,12 +30,42 @@ SHOWN = 3
 """Mismatches that a message quotes; more of them add no information."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far a number may be from the expected one: ``absolute`` plus ``relative`` times the expected value.
+
+    A training framework and ONNX Runtime sum in another order. About a thousand units in the last place allow for that:
+    1e-4 in float32, 2e-13 in float64; in float16 they would be everything, and ten are 1e-2. Another version of a model
+    differs by far more. The absolute part is for numbers near 0, in which larger ones cancel.
+    """
+
+    absolute: float
+    relative: float
+
+    def of(self, expected: float) -> float:
+        """The largest difference from ``expected`` that is allowed."""
+        return self.absolute + self.relative * abs(expected)
+
+    def looser(self, relative: float | None) -> Tolerance:
+        """The same with at least this ``relative`` difference, which the card gives; None: it gives none."""
+        return self if relative is None else Tolerance(self.absolute, max(self.relative, relative))
+
+
+TOLERANCES: Mapping[str, Tolerance] = {
+    "float16": Tolerance(1e-3, 1e-2),
+    "float32": Tolerance(1e-6, 1e-4),
+    "float64": Tolerance(1e-9, 2e-13),
+}
+"""By the type of the model's scores, numpy's names."""
+
+
 class _Expected(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: Finite
     label: Label | None = None
     probabilities: tuple[Finite, ...] | None = None
+    outputs: dict[str, Any] | None = None
 
 
 class _Line(BaseModel):
@@ -61,13 +84,15 @@ class Golden:
         line: its line in the file, from 1.
         features: the event's features.
         expected: the expected answer.
-        tolerance: an absolute tolerance; the default applies if it is larger.
+        outputs: the expected further outputs, by name; those that it leaves out are not compared.
+        tolerance: an absolute tolerance; the model's own applies if it is larger.
     """
 
     line: int
     features: Mapping[str, Any]
     expected: Prediction
     tolerance: float = 0.0
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(path: Path) -> list[Golden] | None:
@@ -97,7 +122,7 @@ def _golden(path: Path, n: int, line: bytes) -> Golden:
     except ValidationError as error:
         raise refuse(where, error, _Line) from None
     expected = Prediction(parsed.expected.score, parsed.expected.label, parsed.expected.probabilities)
-    return Golden(n, parsed.features, expected, parsed.tolerance)
+    return Golden(n, parsed.features, expected, parsed.tolerance, parsed.expected.outputs or {})
 
 
 def rows(
@@ -108,43 +133,64 @@ def rows(
     return imputed.columns, imputed.invalid
 
 
-def mismatches(vectors: Sequence[Golden], got: Sequence[Prediction | Failure]) -> list[str]:
+def mismatches(
+    vectors: Sequence[Golden], got: Sequence[Prediction | Failure], tolerance: Tolerance = TOLERANCES["float32"]
+) -> list[str]:
     """One sentence for each vector with another answer than expected: its line, the expected and the given answer."""
     sentences = []
     for vector, answer in zip(vectors, got, strict=True):
         if isinstance(answer, Failure):
-            difference = f"expected score {vector.expected.score:.7g}, got no answer ({answer.kind}: {answer.message})"
+            difference = f"expected score {vector.expected.score!r}, got no answer ({answer.kind}: {answer.message})"
         else:
-            difference = _difference(vector, answer)
+            difference = _Comparison(tolerance, vector.tolerance).difference(vector, answer)
         if difference:
             sentences.append(f"line {vector.line}: {difference}")
     return sentences
 
 
-def _difference(vector: Golden, got: Prediction) -> str:
-    """How the answer differs from the expected one; "" if it does not."""
-    expected = vector.expected
-    deviation = _deviation(expected.score, got.score, vector.tolerance)
-    if deviation:
-        return f"expected score {expected.score:.7g}, got {got.score:.7g} ({deviation})"
-    if expected.label is not None and expected.label != got.label:
-        return f"expected label {expected.label!r}, got {got.label!r}"
-    if expected.probabilities is not None:
-        given = got.probabilities
-        if given is None or len(given) != len(expected.probabilities):
-            count = "none" if given is None else str(len(given))
-            return f"expected {len(expected.probabilities)} probabilities, got {count}"
-        for j, (probability, actual) in enumerate(zip(expected.probabilities, given, strict=True)):
-            deviation = _deviation(probability, actual, vector.tolerance)
-            if deviation:
-                return f"expected probabilities[{j}] {probability:.7g}, got {actual:.7g} ({deviation})"
-    return ""
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    tolerance: Tolerance
+    absolute: float
+
+    def difference(self, vector: Golden, got: Prediction) -> str:
+        """How the answer differs from the expected one; "" if it does not."""
+        expected = vector.expected
+        different = self._number("score", expected.score, got.score)
+        if different:
+            return different
+        if expected.label is not None and expected.label != got.label:
+            return f"expected label {expected.label!r}, got {got.label!r}"
+        if expected.probabilities is not None:
+            different = self._values("probabilities", list(expected.probabilities), _listed(got.probabilities))
+        return different
+
+    def _values(self, name: str, expected: Any, got: Any) -> str:
+        """The same for JSON values: numbers may differ by the tolerance, and all else must be equal."""
+        if isinstance(expected, list):
+            if not isinstance(got, list) or len(got) != len(expected):
+                count = str(len(got)) if isinstance(got, list) else repr(got)
+                return f"expected {len(expected)} {name}, got {'none' if got is None else count}"
+            pairs = enumerate(zip(expected, got, strict=True))
+            return next((d for j, (e, g) in pairs if (d := self._values(f"{name}[{j}]", e, g))), "")
+        if _is_number(expected) and _is_number(got):
+            return self._number(name, expected, got)
+        return "" if expected == got else f"expected {name} {expected!r}, got {got!r}"
+
+    def _number(self, name: str, expected: float, got: float) -> str:
+        allowed = max(self.tolerance.of(expected), self.absolute)
+        apart = abs(got - expected)
+        if apart <= allowed:
+            return ""
+        return f"expected {name} {expected!r}, got {got!r} ({apart:.2g} apart, {allowed:.2g} allowed)"
 
 
-def _deviation(expected: float, got: float, tolerance: float) -> str:
-    allowed = max(ABSOLUTE + RELATIVE * abs(expected), tolerance)
-    difference = abs(got - expected)
-    return "" if difference <= allowed else f"{difference:.2g} apart, {allowed:.2g} allowed"
+def _listed(probabilities: Sequence[float] | None) -> list[float] | None:
+    return None if probabilities is None else list(probabilities)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def describe(sentences: Sequence[str], lines: int) -> str:

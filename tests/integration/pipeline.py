@@ -73,7 +73,7 @@ repository = "models"
 
 
 def save_model(path: Path, factor: float = 1.0, megabytes: int = 0) -> None:
-    """Writes a model whose score is ``x`` times ``factor``; a score over 1 is a bad output.
+    """Writes a model whose score is ``x`` times ``factor``, and NaN where that is outside [0, 1]: a bad output.
 
     ``row`` is looked up in a table of one element, so ``row`` = 7 raises for its whole batch. ``row`` = -1, which is
     the table's last element, starts a loop that does not end. ``colour`` is read but not used. ``megabytes`` of zero
@@ -99,7 +99,10 @@ def save_model(path: Path, factor: float = 1.0, megabytes: int = 0) -> None:
         helper.make_node("Sub", ["row", "row"], ["first"]),
         helper.make_node("Gather", ["weights", "first"], ["weight"]),
         helper.make_node("Mul", ["x", "factor"], ["scaled"]),
-        helper.make_node("Sum", ["scaled", "looked_up", "nothing", "weight"], ["score"]),
+        helper.make_node("Sum", ["scaled", "looked_up", "nothing", "weight"], ["sum"]),
+        helper.make_node("Clip", ["sum", "zero", "one"], ["clipped"]),
+        helper.make_node("Equal", ["sum", "clipped"], ["fits"]),
+        helper.make_node("Where", ["fits", "sum", "not_a_number"], ["score"]),
     ]
     inputs = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1]),
@@ -113,6 +116,8 @@ def save_model(path: Path, factor: float = 1.0, megabytes: int = 0) -> None:
         numpy_helper.from_array(np.array(0, np.float32), "zero"),
         numpy_helper.from_array(np.zeros(1 + megabytes * 250_000, np.float32), "weights"),
         numpy_helper.from_array(np.float32(factor), "factor"),
+        numpy_helper.from_array(np.float32(1), "one"),
+        numpy_helper.from_array(np.float32(np.nan), "not_a_number"),
     ]
     graph = helper.make_graph(nodes, "test", inputs, outputs, constants)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -160,16 +160,16 @@ async def _bad_version(s: ScenarioRun) -> tuple[int, int]:
     s.begin(
         "a bad version is promoted",
         f"Version {bad} of the primary is copied into the repository and promoted (`failsoft models promote {key}`). "
-        "It has a bug: it multiplies the probability by the car's value, so its scores are in euros. It still passes "
-        "its vetting: it has no golden vectors (examples with expected scores), and the cars that vetting makes up are "
-        "cheap.",
+        "It has a bug: it squares the car's value in half precision, so that a real car's is infinite and its score "
+        "is not a number. It still passes its vetting: it has no golden vectors (examples with expected scores), and "
+        "most cars that vetting makes up are cheap.",
     )
     await deploy.promote(s.environment.pipeline, bad, "the demo", "better on paper")
     await s.until(f"the breaker of {key} opens", lambda: fleet.opened(key) > 0, 20)
     cycles = Repository(Path(s.environment.pipeline.models.repository)).card(model).rollback.after_failed_probes
     s.begin(
         "the fleet rolls back",
-        "failsoft publishes none of its scores, because they are no probabilities. Its breaker opens, and fallbacks "
+        "failsoft publishes none of its scores, because they are no numbers. Its breaker opens, and fallbacks "
         f"answer again. This time nobody repairs anything. After {cycles} failed half-open periods in a row the fleet "
         "rolls back by itself to the last good version, if that version passes its vetting now.",
     )

@@ -129,6 +129,13 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ("range = [0.0, 1.0]", 'outputs = ["a", "b"]', "outputs: only a regression has several outputs"),
         ("min_confidence = 0.6", "min_confidence = 6", "output.min_confidence"),
         ('"median"', '"mdian"', "not a float (did you mean 'median'?)"),
+        (
+            '"median"',
+            '"none"',
+            '"none" is no way to impute: without imputation, leave impute out. It may be a value, "mean"',
+        ),
+        ('"median"', '"zero"', 'impute is \'zero\', which is not a float: it may be a value, "mean", "median", "mode"'),
+        ("range = [0.0, 1.0]", "tolerance = 0", "output.tolerance"),
         ('"median"', "true", "impute is True, which is not a float"),
         ('"median"', "1e999", "impute is inf, which is not a float"),
         ('"median"', '{ method = "median" }', 'a table has only the key "value": write impute = "median"'),

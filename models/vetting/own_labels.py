@@ -1,0 +1,206 @@
+"""Compares the labels that a model gives itself with those that the card makes of its scores.
+
+A card that takes the wrong column, or the wrong side of a threshold, turns every answer around, and passes each check
+of shapes and ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from failsoft.models.catalog.fields import OutputKind
+from failsoft.models.catalog.output_section import OutputSection
+from failsoft.models.vetting.verdict import CheckResult
+from failsoft.schemas.prediction import Label, Predictions
+
+LABELLED = (OutputKind.BINARY, OutputKind.MULTICLASS, OutputKind.ANOMALY)
+"""Kinds of output whose answers have one label."""
+
+CLOSE = 1e-3
+"""A row whose two likeliest labels are closer than this is not compared: rounding may decide it."""
+
+_POSITIVE = 0.5  # a model's own label of a binary answer changes here, whatever the card's threshold is
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the comparison found: a result, and a sentence."""
+
+    result: CheckResult
+    message: str
+
+
+def own_labels(raw: Mapping[str, Any], output: OutputSection, scores: str, n: int) -> list[Label] | None:
+    """The model's own label of each of ``n`` rows; None if it gives none, or several outputs could be it."""
+    found = {}
+    for name, value in raw.items():
+        if name == scores or name in output.carry or isinstance(value, list):
+            continue
+        labels = np.asarray(value)
+        if labels.shape in ((n,), (n, 1)) and labels.dtype.kind in "biuO":
+            found[name] = [_label(label) for label in labels.reshape(-1).tolist()]
+    named = {name: labels for name, labels in found.items() if "label" in name.lower()}
+    candidates = list((named if len(found) > 1 else found).values())
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _label(given: Any) -> Label:
+    if isinstance(given, bytes):
+        return given.decode("utf-8", "replace")
+    return int(given) if isinstance(given, bool) else given
+
+
+def compare(own: Sequence[Label], ours: Predictions, output: OutputSection, producer: str) -> Finding:
+    """The model's labels against the card's for the same rows.
+
+    Args:
+        own: the model's, one a row.
+        ours: the answers.
+        output: the card's [output].
+        producer: the program that wrote the file: scikit-learn's detectors label an outlier -1, others 1.
+    """
+    match output.kind:
+        case OutputKind.ANOMALY:
+            return _anomaly(own, ours.scores.astype(np.float64), output, producer)
+        case OutputKind.BINARY:
+            return _binary(own, ours.scores.astype(np.float64), output)
+        case OutputKind.MULTICLASS if ours.probabilities is not None and ours.labels is not None:
+            return _multiclass(own, ours.labels, ours.probabilities.astype(np.float64), output)
+    return Finding(CheckResult.SKIPPED, f"a {output.kind} output has no label to compare")
+
+
+def _binary(own: Sequence[Label], scores: NDArray[np.float64], output: OutputSection) -> Finding:
+    positive: Label = 1 if output.positive is None else output.positive
+    labels = (0, 1) if output.labels is None else output.labels
+    given = _named(own, labels)
+    strange = sorted({str(label) for label in given if label not in labels and label != positive})
+    if strange:
+        return Finding(
+            CheckResult.FAILED,
+            f"the model's own label output gives {' and '.join(map(repr, strange))}, and the card's labels are "
+            f"{_listed(labels)}: write the model's own as labels in [output], in the order of its columns, and the one "
+            "that the score is the probability of as positive",
+        )
+    theirs = np.array([label == positive for label in given])
+    clear = np.abs(scores - _POSITIVE) > CLOSE
+    agree = theirs == (scores > _POSITIVE)
+    if agree[clear].all():
+        return Finding(CheckResult.PASSED, f"as its own for {int(clear.sum())} rows")
+    apart = int((~agree & clear).sum())
+    switch = _switch(scores[~theirs], scores[theirs])
+    if switch is not None:
+        message = f"its own label changes between the scores {switch[0]:.4g} and {switch[1]:.4g}"
+        threshold = "" if output.threshold is None else f"; the card's threshold is {output.threshold:g}"
+        return Finding(CheckResult.NOTE, f"{message}{threshold}")
+    found = f"the model's own label output contradicts the card for {apart} of {int(clear.sum())} rows"
+    if 2 * apart < clear.sum():
+        return Finding(CheckResult.NOTE, f"{found}: its label is not that of its likelier class")
+    row = int(np.flatnonzero(~agree & clear)[0])
+    mend = f"write positive = {_toml(next((label for label in (*given, *labels) if label != positive), 0))}"
+    if output.labels is not None:
+        turned = (output.labels[1], output.labels[0])
+        mend = (
+            f"write labels = {_listed(turned)}, if that is the order of its columns, or {mend.removeprefix('write ')}"
+        )
+    return Finding(
+        CheckResult.FAILED,
+        f"{found}: for a score of {scores[row]:.4g} it says {own[row]!r}, and the card takes the score for the "
+        f"probability of {positive!r}: in [output], {mend}",
+    )
+
+
+def _named(own: Sequence[Label], labels: Sequence[Label]) -> list[Label]:
+    """The model's labels by the card's names, where the model numbers its classes and the card names them."""
+    if not all(isinstance(name, str) for name in labels):
+        return list(own)
+    return [labels[label] if isinstance(label, int) and 0 <= label < len(labels) else label for label in own]
+
+
+def _switch(under: NDArray[np.float64], over: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Between which scores the label changes, if all of ``under`` are less than all of ``over``; None otherwise."""
+    if not under.size or not over.size or under.max() > over.min():
+        return None
+    return float(under.max()), float(over.min())
+
+
+def _multiclass(
+    own: Sequence[Label], ours: Sequence[Label | None], table: NDArray[np.float64], output: OutputSection
+) -> Finding:
+    ordered = np.sort(table, axis=1)
+    clear = np.flatnonzero(ordered[:, -1] - ordered[:, -2] > CLOSE).tolist()
+    labels = output.labels or ()
+    given = _named(own, labels)
+    apart = [i for i in clear if given[i] != ours[i]]
+    if not apart:
+        return Finding(CheckResult.PASSED, f"as its own for {len(clear)} rows")
+    i = apart[0]
+    by_column = dict(zip(table[clear].argmax(axis=1).tolist(), [given[k] for k in clear], strict=True))
+    order = [by_column.get(j) for j in range(table.shape[1])]
+    mend = "write labels in the order of the model's columns"
+    known = [label for label in order if label is not None]
+    if len(known) == len(order) == len(set(known)):
+        mend = f"write labels = {_listed(known)}"
+    return Finding(
+        CheckResult.FAILED,
+        f"the model's own label output contradicts the card for {len(apart)} of {len(clear)} rows: it says {own[i]!r} "
+        f"where the card says {ours[i]!r}: {mend} in [output]",
+    )
+
+
+def _anomaly(own: Sequence[Label], scores: NDArray[np.float64], output: OutputSection, producer: str) -> Finding:
+    outlier = _outlier(own, producer)
+    if outlier is None:
+        return Finding(CheckResult.SKIPPED, f"its own label is {own[0]!r} for each row, which does not tell the side")
+    anomalous = np.array([label == outlier for label in own])
+    low, high = scores[anomalous], scores[~anomalous]
+    below, above = _switch(low, high), _switch(high, low)
+    edges = below or above
+    if edges is None:
+        return _one_side(anomalous, scores, output, "low" if outlier == -1 else "high")
+    side = "low" if below else "high"
+    between = (
+        f"its own label of an anomaly, {outlier}, is on the {side} side of a score between {edges[0]:.4g} and "
+        f"{edges[1]:.4g}"
+    )
+    if output.anomalous != side:
+        return Finding(CheckResult.FAILED, f'{between}: write anomalous = "{side}" in [output]')
+    if output.threshold is None:
+        return Finding(CheckResult.NOTE, f"{between}, and the card has no threshold, so that answers have no label")
+    if not edges[0] <= output.threshold <= edges[1]:
+        return Finding(CheckResult.NOTE, f"{between}; the card's threshold is {output.threshold:g}")
+    return Finding(CheckResult.PASSED, f"as its own for {len(own)} rows")
+
+
+def _one_side(anomalous: NDArray[np.bool_], scores: NDArray[np.float64], output: OutputSection, usual: str) -> Finding:
+    """All rows have one label, or the scores do not part the labels. ``usual`` is the side that such labels mean."""
+    if output.threshold is None:
+        return Finding(CheckResult.SKIPPED, "the card has no threshold, so that answers have no label")
+    ours = scores >= output.threshold if output.anomalous == "high" else scores < output.threshold
+    apart = int((ours != anomalous).sum())
+    if not apart:
+        return Finding(CheckResult.PASSED, f"as its own for {len(scores)} rows")
+    found = f"the model's own label output contradicts the card for {apart} of {len(scores)} rows"
+    if 2 * apart > len(scores) and output.anomalous != usual:
+        return Finding(CheckResult.FAILED, f'{found}: write anomalous = "{usual}" in [output]')
+    return Finding(CheckResult.NOTE, f"{found}; the card's threshold is {output.threshold:g}")
+
+
+def _outlier(own: Sequence[Label], producer: str) -> Label | None:
+    """The label that means an anomaly: -1 of -1 and 1 (scikit-learn), 1 of 0 and 1 (others); None if it is not sure."""
+    seen = set(own)
+    if seen <= {-1, 1} and (-1 in seen or producer == "skl2onnx"):
+        return -1
+    return 1 if seen <= {0, 1} and 0 in seen else None
+
+
+def _toml(label: Label) -> str:
+    return f'"{label}"' if isinstance(label, str) else str(label)
+
+
+def _listed(labels: Sequence[Label]) -> str:
+    return f"[{', '.join(map(_toml, labels))}]"
