@@ -61,8 +61,13 @@ type = "{type}"
 
 
 def repository(folder: Path) -> None:
-    """``number`` answers its float. ``table`` looks up its integer in a table of two, and raises for others."""
-    number = onnx_model([("x", "float", ["n", 1])], [("p", "float", ["n", 1])], node("Identity", ["x"], ["p"]))
+    """``number`` answers its float, within [0, 1]. ``table`` looks up its integer in a table of two, and raises for others."""
+    number = onnx_model(
+        [("x", "float", ["n", 1])],
+        [("p", "float", ["n", 1])],
+        node("Clip", ["x", "zero", "one"], ["p"]),
+        constants={"zero": np.array(0, np.float32), "one": np.array(1, np.float32)},
+    )
     table = onnx_model(
         [("row", "int64", ["n", 1])],
         [("p", "float", ["n", 1])],
