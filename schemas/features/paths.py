@@ -88,14 +88,14 @@ class Getter:
         self._tree = _tree(paths) if any("." in path for path in paths) else None
 
     def columns(self, values: Sequence[Any]) -> list[list[Any]] | None:
-        """One list of values for each path; None if one of ``values`` lacks a path: ``row`` then reads each."""
+        """One list of values for each path; None if one of ``values`` lacks a path."""
         try:
             return [[value[path] for value in values] for path in self._paths]
         except (KeyError, TypeError, IndexError):
             return self._nested(values)
 
     def rows(self, values: Sequence[Any]) -> list[tuple[Any, ...]] | None:
-        """One tuple of values for each of ``values``; None if one of them lacks a path: ``row`` then reads each."""
+        """One tuple of values for each of ``values``; None if one of them lacks a path: see ``filled``."""
         try:
             return list(map(self._names, values))
         except (KeyError, TypeError, IndexError):
