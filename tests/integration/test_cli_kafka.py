@@ -29,10 +29,15 @@ def pipeline(kafka: Broker, name: str, tmp_path: Path) -> Pipeline:
     return Pipeline(tmp_path, kafka.bootstrap, name, partitions=3)
 
 
+def _words(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "failsoft.workers.cli", *arguments]
+
+
 def _start(*arguments: str, stdin: int | None = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     environ = {k: v for k, v in os.environ.items() if not k.startswith("FAILSOFT_")}
-    command = [sys.executable, "-m", "failsoft.workers.cli", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environ, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        _words(*arguments), cwd=ROOT, env=environ, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
@@ -47,6 +52,10 @@ def test_kafka_runs_until_it_is_told_to_end(tmp_path: Path, number: signal.Signa
         assert lines[1] == f"its data is in {tmp_path / 'data'}"
         assert [text.split()[0] for text in lines[4:]] == ["failsoft"] * 3
         create_topic(f"127.0.0.1:{port}", "one", 1)
+        made = subprocess.run(
+            _words("init", str(tmp_path / "p")), cwd=ROOT, capture_output=True, timeout=60, check=True
+        )
+        assert f"the Kafka of failsoft kafka at 127.0.0.1:{port}" in made.stderr.decode()
         java = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
         process.communicate(timeout=120)

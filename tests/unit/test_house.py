@@ -79,6 +79,7 @@ SHELLS = {
     "models/runtime/parent_death.py",  # ends a model's process with its parent
     "models/vetting/gate.py",  # vets versions in a subprocess
     "models/vetting/checks.py",  # runs sessions
+    "models/vetting/observation.py",  # runs a model without a card in a subprocess
     "models/vetting/golden.py",  # reads golden vectors from disk
     "models/vetting/cache.py",  # stores passed vettings on disk
     "models/isolation/isolated_session.py",  # runs models in processes of their own
@@ -114,6 +115,7 @@ PURE_WORKERS = {
     "workers/telemetry/metric_table.py",
     "workers/process/restart_policy.py",
     "workers/operations/breaker_view.py",
+    *("workers/operations/card_features.py", "workers/operations/card_output.py"),
     "workers/operations/dead_letters.py",
     "workers/operations/csv_cells.py",
     "workers/operations/event_files.py",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from failsoft.models.catalog.graph import DEFAULT_LOCALE
 from failsoft.workers import settings
 from failsoft.workers.telemetry.metric_table import TABLE
 
@@ -98,6 +99,11 @@ def test_the_port_of_the_probes_is_one_everywhere() -> None:
     assert scrape["dns_sd_configs"][0]["port"] == int(port)
     assert container["ports"][0]["containerPort"] == int(port)
     assert f"EXPOSE {port}" in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_image_has_the_locale_of_text_models() -> None:
+    """ONNX Runtime wants it where a model names none, and slim images lack it."""
+    assert f"--charmap=UTF-8 {DEFAULT_LOCALE}" in (ROOT / "Dockerfile").read_text()
 
 
 def test_the_pipeline_of_the_manifests_is_accepted() -> None:

@@ -287,7 +287,7 @@ def _guess(kind: str, why: str) -> str:
 def _two(model: Outputs, labels: Sequence[Label] | None, label: Port | None, positive: str | None) -> Output:
     """The static answer of a binary model, and its lines on labels. Raises ValueError."""
     texts = label is not None and label.type == "tensor(string)"
-    zero, unknown = "{ score = 0.5, label = 0 }", '{ score = 0.5, label = "unknown" }'
+    zero = "{ score = 0.5, label = 0 }"
     if labels is None and not texts:
         if positive not in (None, "0", "1"):
             raise ValueError(f"{positive} is none of the model's labels: it may be 0 or 1")
@@ -296,15 +296,16 @@ def _two(model: Outputs, labels: Sequence[Label] | None, label: Port | None, pos
     if positive is not None and labels is not None and positive not in known:
         raise ValueError(f"{positive!r} is none of the model's labels: it may be {' or '.join(known)}")
     lines = [] if labels is None else [_own(labels, model)]
-    static = zero if labels is not None and set(labels) == {0, 1} else unknown
     if positive is not None:
-        return Output("binary", [*lines, f"positive = {_toml(known.get(positive, positive))}"], static)
-    if static == zero:
-        return Output("binary", [], static)
+        said = known.get(positive, positive)
+        other = next((_toml(each) for each in labels or () if each != said), '"unknown"')
+        return Output("binary", [*lines, f"positive = {_toml(said)}"], f"{{ score = 0.5, label = {other} }}")
+    if labels is not None and set(labels) == {0, 1}:
+        return Output("binary", [], zero)
     choices = [f"positive = {_toml(each)}" for each in labels or ()] or ['positive = "…"']
     edit = "# EDIT: the label whose probability is the score. The card is refused until one is said:"
     note = f"nothing says whose probability a score is: write {' or '.join(choices)}, or run init with --positive"
-    return Output("binary", [*lines, edit, *(f"# {choice}" for choice in choices)], static, [note])
+    return Output("binary", [*lines, edit, *(f"# {choice}" for choice in choices)], "{ score = 0.5 }", [note])
 
 
 def _carried(model: Outputs, scores: Port, label: Port | None, kind: str) -> list[str]:

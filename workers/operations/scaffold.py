@@ -59,7 +59,7 @@ def files(
         "bootstrap": bootstrap,
         "output": _output(shape.output),
         "trees": _TREES if shape.trees else "",
-        "features": "".join(map(_feature, shape.features)),
+        "features": "\n".join(map(_feature, shape.features)),
         "static": shape.output.static,
     }
     folder = f"models/repository/{model}"
@@ -91,7 +91,7 @@ def _output(output: Output) -> str:
 
 
 def _feature(feature: Feature) -> str:
-    return "\n".join(["[[features]]", *feature.lines(), "# impute = …", "", ""])
+    return "\n".join(["[[features]]", *feature.lines(), "# impute = …", ""])
 
 
 def _events(shape: Shape) -> str:

@@ -96,8 +96,9 @@ def test_a_positive_label_that_nobody_said_is_asked_for() -> None:
     with pytest.raises(ValueError, match='add positive = "fraud" or positive = "legit"'):
         section(asked)
     assert "--positive" in asked.notes[-1]
-    said = section(output_of(fraud, "fraud"))
-    assert (said.labels, said.positive) == (FRAUD, "fraud")
+    said = output_of(fraud, "fraud")
+    assert (section(said).labels, section(said).positive) == (FRAUD, "fraud")
+    assert (asked.static, said.static) == ("{ score = 0.5 }", '{ score = 0.5, label = "legit" }')
     with pytest.raises(ValueError, match="'x' is none of the model's labels: it may be fraud or legit"):
         output_of(fraud, "x")
     with pytest.raises(ValueError, match="only a binary one has a positive label"):
