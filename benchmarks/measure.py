@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 import urllib.request
@@ -86,8 +87,13 @@ def watch(process: psutil.Popen, cluster: Cluster, sink: str, expected: int, don
 
 
 def spent(processes: Iterable[psutil.Process]) -> float:
-    """CPU seconds of ``processes`` so far."""
-    return float(sum(t.user + t.system for t in (p.cpu_times() for p in processes)))
+    """CPU seconds of ``processes`` so far. One that has ended, such as a vetting, counts nothing."""
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def _cpu(samples: list[tuple[int, float, int]], expected: int) -> float:
