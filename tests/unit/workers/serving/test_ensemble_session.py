@@ -61,8 +61,15 @@ type = "{type}"
 
 
 def repository(folder: Path) -> None:
-    """``number`` answers its float. ``table`` looks up its integer in a table of two, and raises for others."""
-    number = onnx_model([("x", "float", ["n", 1])], [("p", "float", ["n", 1])], node("Identity", ["x"], ["p"]))
+    """``number`` answers its float, within [0, 1]. ``table`` looks up its integer in a table of two, and raises for
+    others.
+    """
+    number = onnx_model(
+        [("x", "float", ["n", 1])],
+        [("p", "float", ["n", 1])],
+        node("Clip", ["x", "nought", "one"], ["p"]),
+        constants={"nought": np.float32(0), "one": np.float32(1)},
+    )
     table = onnx_model(
         [("row", "int64", ["n", 1])],
         [("p", "float", ["n", 1])],
