@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from failsoft.models.catalog.fields import OutputKind
+from failsoft.models.catalog.graph import GraphFacts
 from failsoft.models.catalog.output_section import OutputSection
 from failsoft.models.vetting.verdict import CheckResult
 from failsoft.schemas.prediction import Label, Predictions
@@ -55,28 +56,31 @@ def _label(given: Any) -> Label:
     return int(given) if isinstance(given, bool) else given
 
 
-def compare(own: Sequence[Label], ours: Predictions, output: OutputSection, producer: str) -> LabelFinding:
+def compare(own: Sequence[Label], ours: Predictions, output: OutputSection, facts: GraphFacts) -> LabelFinding:
     """The model's labels against the card's for the same rows.
 
     Args:
         own: the model's, one a row.
         ours: the answers.
         output: the card's [output].
-        producer: the program that wrote the file: scikit-learn's detectors label an outlier -1, others 1.
+        facts: of the file: its labels in the order of its columns, and the program that wrote it (scikit-learn's
+            detectors label an outlier -1, others 1).
     """
+    labels = output.labels or facts.labels
     match output.kind:
         case OutputKind.ANOMALY:
-            return _anomaly(own, ours.scores.astype(np.float64), output, producer)
+            return _anomaly(own, ours.scores.astype(np.float64), output, facts.producer)
         case OutputKind.BINARY:
-            return _binary(own, ours.scores.astype(np.float64), output)
+            return _binary(own, ours.scores.astype(np.float64), output, labels or (0, 1))
         case OutputKind.MULTICLASS if ours.probabilities is not None and ours.labels is not None:
-            return _multiclass(own, ours.labels, ours.probabilities.astype(np.float64), output)
+            return _multiclass(own, ours.labels, ours.probabilities.astype(np.float64), labels or ())
     return LabelFinding(CheckResult.SKIPPED, f"a {output.kind} output has no label to compare")
 
 
-def _binary(own: Sequence[Label], scores: NDArray[np.float64], output: OutputSection) -> LabelFinding:
+def _binary(
+    own: Sequence[Label], scores: NDArray[np.float64], output: OutputSection, labels: Sequence[Label]
+) -> LabelFinding:
     positive: Label = 1 if output.positive is None else output.positive
-    labels = (0, 1) if output.labels is None else output.labels
     given = _named(own, labels)
     strange = sorted({str(label) for label in given if label not in labels and label != positive})
     if strange:
@@ -129,11 +133,10 @@ def _switch(under: NDArray[np.float64], over: NDArray[np.float64]) -> tuple[floa
 
 
 def _multiclass(
-    own: Sequence[Label], ours: Sequence[Label | None], table: NDArray[np.float64], output: OutputSection
+    own: Sequence[Label], ours: Sequence[Label | None], table: NDArray[np.float64], labels: Sequence[Label]
 ) -> LabelFinding:
     ordered = np.sort(table, axis=1)
     clear = np.flatnonzero(ordered[:, -1] - ordered[:, -2] > CLOSE).tolist()
-    labels = output.labels or ()
     given = _named(own, labels)
     apart = [i for i in clear if given[i] != ours[i]]
     if not apart:

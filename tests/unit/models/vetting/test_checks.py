@@ -147,6 +147,27 @@ def test_labels_in_another_order_than_the_models_columns_fail(tmp_path: Path) ->
     assert found is FAILED and "contradicts the card" in message and "positive = 0" in message
 
 
+@pytest.mark.parametrize("positive", ["legit", "fraud"])
+def test_labels_of_the_models_own_need_only_the_positive_one(tmp_path: Path, positive: str) -> None:
+    """The file has them in the order of its columns; without the positive one both are named."""
+    model = classifier("legit", "fraud")
+    assert result(checked(tmp_path, model, {"kind": "binary", "positive": positive}), "labels")[0] is PASSED
+    found, message = result(checked(tmp_path, model, {"kind": "binary"}), "contract")
+    assert found is FAILED and 'positive = "legit" or positive = "fraud"' in message
+
+
+def test_a_multiclass_model_that_is_read_in_another_order_fails(tmp_path: Path) -> None:
+    """Names for numbered classes are the card's; only its own label output shows that the columns are turned."""
+    model, names = classifier(0, 1, 2), ["low", "mid", "high"]
+    output = {"kind": "multiclass", "labels": names}
+    assert result(checked(tmp_path, model, output), "labels")[0] is PASSED
+    model.graph.node[0].output[1] = "p0"
+    model.graph.node.append(node("Gather", ["p0", "turn"], ["p"], axis=1))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 2, 0]), "turn"))
+    found, message = result(checked(tmp_path, model, output), "labels")
+    assert found is FAILED and 'labels = ["mid", "high", "low"]' in message
+
+
 def test_a_threshold_of_ones_own_does_not_contradict_the_model(tmp_path: Path) -> None:
     """The model's label changes at 0.5; the card may choose another threshold."""
     checks = checked(tmp_path, classifier(0, 1), {"kind": "binary", "threshold": 0.9})
