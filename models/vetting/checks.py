@@ -234,7 +234,7 @@ def _labels(session: Session, rows: Columns, proven: bool) -> Check:
     if not sound:
         return Check("labels", CheckResult.SKIPPED, "no row has a usable score")
     answers = ours.predictions.take(_indices(sound))
-    found = own_labels.compare([own[i] for i in sound], answers, output, session.facts.producer)
+    found = own_labels.compare([own[i] for i in sound], answers, output, session.facts)
     if found.result is CheckResult.FAILED and proven:
         return Check("labels", CheckResult.NOTE, f"{found.message}; but the golden vectors agree with the card")
     return Check("labels", found.result, found.message)

@@ -140,7 +140,9 @@ def mismatches(
     sentences = []
     for vector, answer in zip(vectors, got, strict=True):
         if isinstance(answer, Failure):
-            difference = f"expected score {vector.expected.score!r}, got no answer ({answer.kind}: {answer.message})"
+            difference = (
+                f"expected score {_shown(vector.expected.score)}, got no answer ({answer.kind}: {answer.message})"
+            )
         else:
             difference = _Comparison(tolerance, vector.tolerance).difference(vector, answer)
         if difference:
@@ -163,6 +165,14 @@ class _Comparison:
             return f"expected label {expected.label!r}, got {got.label!r}"
         if expected.probabilities is not None:
             different = self._values("probabilities", list(expected.probabilities), _listed(got.probabilities))
+        for name, value in vector.outputs.items():
+            if different:
+                break
+            given = got.outputs or {}
+            if name not in given:
+                available = ", ".join(map(repr, given)) or "none"
+                return f"expected the output {name!r}, and the answer has {available}: carry it in the card's [output]"
+            different = self._values(f"outputs.{name}", value, given[name])
         return different
 
     def _values(self, name: str, expected: Any, got: Any) -> str:
@@ -182,11 +192,16 @@ class _Comparison:
         apart = abs(got - expected)
         if apart <= allowed:
             return ""
-        return f"expected {name} {expected!r}, got {got!r} ({apart:.2g} apart, {allowed:.2g} allowed)"
+        return f"expected {name} {_shown(expected)}, got {_shown(got)} ({apart:.2g} apart, {allowed:.2g} allowed)"
 
 
 def _listed(probabilities: Sequence[float] | None) -> list[float] | None:
     return None if probabilities is None else list(probabilities)
+
+
+def _shown(number: float) -> str:
+    """All digits: two doubles may differ in the last ones."""
+    return repr(number).removesuffix(".0")
 
 
 def _is_number(value: object) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from failsoft.models.catalog.fields import OutputKind
+from failsoft.models.catalog.graph import GraphFacts
 from failsoft.models.catalog.output_section import OutputSection
 from failsoft.models.vetting.verdict import CheckResult
 from failsoft.schemas.prediction import Label, Predictions
@@ -28,7 +29,7 @@ _POSITIVE = 0.5  # a model's own label of a binary answer changes here, whatever
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LabelFinding:
     """What the comparison found: a result, and a sentence."""
 
     result: CheckResult
@@ -55,32 +56,35 @@ def _label(given: Any) -> Label:
     return int(given) if isinstance(given, bool) else given
 
 
-def compare(own: Sequence[Label], ours: Predictions, output: OutputSection, producer: str) -> Finding:
+def compare(own: Sequence[Label], ours: Predictions, output: OutputSection, facts: GraphFacts) -> LabelFinding:
     """The model's labels against the card's for the same rows.
 
     Args:
         own: the model's, one a row.
         ours: the answers.
         output: the card's [output].
-        producer: the program that wrote the file: scikit-learn's detectors label an outlier -1, others 1.
+        facts: of the file: its labels in the order of its columns, and the program that wrote it (scikit-learn's
+            detectors label an outlier -1, others 1).
     """
+    labels = output.labels or facts.labels
     match output.kind:
         case OutputKind.ANOMALY:
-            return _anomaly(own, ours.scores.astype(np.float64), output, producer)
+            return _anomaly(own, ours.scores.astype(np.float64), output, facts.producer)
         case OutputKind.BINARY:
-            return _binary(own, ours.scores.astype(np.float64), output)
+            return _binary(own, ours.scores.astype(np.float64), output, labels or (0, 1))
         case OutputKind.MULTICLASS if ours.probabilities is not None and ours.labels is not None:
-            return _multiclass(own, ours.labels, ours.probabilities.astype(np.float64), output)
-    return Finding(CheckResult.SKIPPED, f"a {output.kind} output has no label to compare")
+            return _multiclass(own, ours.labels, ours.probabilities.astype(np.float64), labels or ())
+    return LabelFinding(CheckResult.SKIPPED, f"a {output.kind} output has no label to compare")
 
 
-def _binary(own: Sequence[Label], scores: NDArray[np.float64], output: OutputSection) -> Finding:
+def _binary(
+    own: Sequence[Label], scores: NDArray[np.float64], output: OutputSection, labels: Sequence[Label]
+) -> LabelFinding:
     positive: Label = 1 if output.positive is None else output.positive
-    labels = (0, 1) if output.labels is None else output.labels
     given = _named(own, labels)
     strange = sorted({str(label) for label in given if label not in labels and label != positive})
     if strange:
-        return Finding(
+        return LabelFinding(
             CheckResult.FAILED,
             f"the model's own label output gives {' and '.join(map(repr, strange))}, and the card's labels are "
             f"{_listed(labels)}: write the model's own as labels in [output], in the order of its columns, and the one "
@@ -90,16 +94,16 @@ def _binary(own: Sequence[Label], scores: NDArray[np.float64], output: OutputSec
     clear = np.abs(scores - _POSITIVE) > CLOSE
     agree = theirs == (scores > _POSITIVE)
     if agree[clear].all():
-        return Finding(CheckResult.PASSED, f"as its own for {int(clear.sum())} rows")
+        return LabelFinding(CheckResult.PASSED, f"as its own for {int(clear.sum())} rows")
     apart = int((~agree & clear).sum())
     switch = _switch(scores[~theirs], scores[theirs])
     if switch is not None:
         message = f"its own label changes between the scores {switch[0]:.4g} and {switch[1]:.4g}"
         threshold = "" if output.threshold is None else f"; the card's threshold is {output.threshold:g}"
-        return Finding(CheckResult.NOTE, f"{message}{threshold}")
+        return LabelFinding(CheckResult.NOTE, f"{message}{threshold}")
     found = f"the model's own label output contradicts the card for {apart} of {int(clear.sum())} rows"
     if 2 * apart < clear.sum():
-        return Finding(CheckResult.NOTE, f"{found}: its label is not that of its likelier class")
+        return LabelFinding(CheckResult.NOTE, f"{found}: its label is not that of its likelier class")
     row = int(np.flatnonzero(~agree & clear)[0])
     mend = f"write positive = {_toml(next((label for label in (*given, *labels) if label != positive), 0))}"
     if output.labels is not None:
@@ -107,7 +111,7 @@ def _binary(own: Sequence[Label], scores: NDArray[np.float64], output: OutputSec
         mend = (
             f"write labels = {_listed(turned)}, if that is the order of its columns, or {mend.removeprefix('write ')}"
         )
-    return Finding(
+    return LabelFinding(
         CheckResult.FAILED,
         f"{found}: for a score of {scores[row]:.4g} it says {own[row]!r}, and the card takes the score for the "
         f"probability of {positive!r}: in [output], {mend}",
@@ -129,15 +133,14 @@ def _switch(under: NDArray[np.float64], over: NDArray[np.float64]) -> tuple[floa
 
 
 def _multiclass(
-    own: Sequence[Label], ours: Sequence[Label | None], table: NDArray[np.float64], output: OutputSection
-) -> Finding:
+    own: Sequence[Label], ours: Sequence[Label | None], table: NDArray[np.float64], labels: Sequence[Label]
+) -> LabelFinding:
     ordered = np.sort(table, axis=1)
     clear = np.flatnonzero(ordered[:, -1] - ordered[:, -2] > CLOSE).tolist()
-    labels = output.labels or ()
     given = _named(own, labels)
     apart = [i for i in clear if given[i] != ours[i]]
     if not apart:
-        return Finding(CheckResult.PASSED, f"as its own for {len(clear)} rows")
+        return LabelFinding(CheckResult.PASSED, f"as its own for {len(clear)} rows")
     i = apart[0]
     by_column = dict(zip(table[clear].argmax(axis=1).tolist(), [given[k] for k in clear], strict=True))
     order = [by_column.get(j) for j in range(table.shape[1])]
@@ -145,17 +148,19 @@ def _multiclass(
     known = [label for label in order if label is not None]
     if len(known) == len(order) == len(set(known)):
         mend = f"write labels = {_listed(known)}"
-    return Finding(
+    return LabelFinding(
         CheckResult.FAILED,
         f"the model's own label output contradicts the card for {len(apart)} of {len(clear)} rows: it says {own[i]!r} "
         f"where the card says {ours[i]!r}: {mend} in [output]",
     )
 
 
-def _anomaly(own: Sequence[Label], scores: NDArray[np.float64], output: OutputSection, producer: str) -> Finding:
+def _anomaly(own: Sequence[Label], scores: NDArray[np.float64], output: OutputSection, producer: str) -> LabelFinding:
     outlier = _outlier(own, producer)
     if outlier is None:
-        return Finding(CheckResult.SKIPPED, f"its own label is {own[0]!r} for each row, which does not tell the side")
+        return LabelFinding(
+            CheckResult.SKIPPED, f"its own label is {own[0]!r} for each row, which does not tell the side"
+        )
     anomalous = np.array([label == outlier for label in own])
     low, high = scores[anomalous], scores[~anomalous]
     below, above = _switch(low, high), _switch(high, low)
@@ -168,26 +173,30 @@ def _anomaly(own: Sequence[Label], scores: NDArray[np.float64], output: OutputSe
         f"{edges[1]:.4g}"
     )
     if output.anomalous != side:
-        return Finding(CheckResult.FAILED, f'{between}: write anomalous = "{side}" in [output]')
+        return LabelFinding(CheckResult.FAILED, f'{between}: write anomalous = "{side}" in [output]')
     if output.threshold is None:
-        return Finding(CheckResult.NOTE, f"{between}, and the card has no threshold, so that answers have no label")
+        return LabelFinding(
+            CheckResult.NOTE, f"{between}, and the card has no threshold, so that answers have no label"
+        )
     if not edges[0] <= output.threshold <= edges[1]:
-        return Finding(CheckResult.NOTE, f"{between}; the card's threshold is {output.threshold:g}")
-    return Finding(CheckResult.PASSED, f"as its own for {len(own)} rows")
+        return LabelFinding(CheckResult.NOTE, f"{between}; the card's threshold is {output.threshold:g}")
+    return LabelFinding(CheckResult.PASSED, f"as its own for {len(own)} rows")
 
 
-def _one_side(anomalous: NDArray[np.bool_], scores: NDArray[np.float64], output: OutputSection, usual: str) -> Finding:
+def _one_side(
+    anomalous: NDArray[np.bool_], scores: NDArray[np.float64], output: OutputSection, usual: str
+) -> LabelFinding:
     """All rows have one label, or the scores do not part the labels. ``usual`` is the side that such labels mean."""
     if output.threshold is None:
-        return Finding(CheckResult.SKIPPED, "the card has no threshold, so that answers have no label")
+        return LabelFinding(CheckResult.SKIPPED, "the card has no threshold, so that answers have no label")
     ours = scores >= output.threshold if output.anomalous == "high" else scores < output.threshold
     apart = int((ours != anomalous).sum())
     if not apart:
-        return Finding(CheckResult.PASSED, f"as its own for {len(scores)} rows")
+        return LabelFinding(CheckResult.PASSED, f"as its own for {len(scores)} rows")
     found = f"the model's own label output contradicts the card for {apart} of {len(scores)} rows"
     if 2 * apart > len(scores) and output.anomalous != usual:
-        return Finding(CheckResult.FAILED, f'{found}: write anomalous = "{usual}" in [output]')
-    return Finding(CheckResult.NOTE, f"{found}; the card's threshold is {output.threshold:g}")
+        return LabelFinding(CheckResult.FAILED, f'{found}: write anomalous = "{usual}" in [output]')
+    return LabelFinding(CheckResult.NOTE, f"{found}; the card's threshold is {output.threshold:g}")
 
 
 def _outlier(own: Sequence[Label], producer: str) -> Label | None:

@@ -81,6 +81,9 @@ SHELLS = {
     "models/vetting/checks.py",  # runs sessions
     "models/vetting/observation.py",  # runs a model without a card in a subprocess
     "models/vetting/golden.py",  # reads golden vectors from disk
+    "models/vetting/sample.py",  # makes rows of golden vectors
+    "models/vetting/rows.py",  # runs sessions
+    "models/vetting/missing_values.py",  # runs sessions
     "models/vetting/cache.py",  # stores passed vettings on disk
     "models/isolation/isolated_session.py",  # runs models in processes of their own
     "models/isolation/pool.py",  # waits for these processes, and kills one that hangs

@@ -81,13 +81,14 @@ def classifier(*labels: int | str, post: str = "SOFTMAX") -> onnx.ModelProto:
 
 @pytest.mark.parametrize(
     ("kind", "width", "activation"),
-    [("binary", 1, "sigmoid"), ("binary", 2, "softmax"), ("multiclass", 3, "softmax")],
+    [("binary", 1, "sigmoid"), ("binary", 2, "softmax"), ("multiclass", 3, "softmax"), ("multilabel", 3, "sigmoid")],
 )
 def test_logits_fail_with_the_activation_that_mends_them(
     tmp_path: Path, kind: str, width: int, activation: str
 ) -> None:
     """Scores outside [0, 1] are no note: a logit within it would be answered as a probability."""
-    found, message = result(checked(tmp_path, net(width), {"kind": kind}), "output")
+    labels = {"labels": ["a", "b", "c"]} if kind == "multilabel" else {}
+    found, message = result(checked(tmp_path, net(width), {"kind": kind, **labels}), "output")
     assert found is FAILED and f'activation = "{activation}"' in message and "outside [0, 1]" in message
 
 
@@ -123,6 +124,14 @@ def test_an_activation_of_logits_passes(tmp_path: Path) -> None:
     assert result(checks, "activation")[0] is PASSED
 
 
+def test_golden_vectors_may_prove_an_activation(tmp_path: Path) -> None:
+    """A model may give logits that are all within [0, 1]: vectors that agree decide."""
+    model = net(1, "Sigmoid")
+    twice = {"kind": "binary", "activation": "sigmoid"}
+    golden = [{"features": {"a": 0.0, "b": 0.0}, "expected": {"score": 1 / (1 + np.exp(-0.5))}}]
+    assert result(checked(tmp_path, model, twice, golden=golden), "activation")[0] is NOTE
+
+
 # --- labels -----------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +145,27 @@ def test_labels_in_another_order_than_the_models_columns_fail(tmp_path: Path) ->
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 0]), "turn"))
     found, message = result(checked(tmp_path, model, {"kind": "binary"}), "labels")
     assert found is FAILED and "contradicts the card" in message and "positive = 0" in message
+
+
+@pytest.mark.parametrize("positive", ["legit", "fraud"])
+def test_labels_of_the_models_own_need_only_the_positive_one(tmp_path: Path, positive: str) -> None:
+    """The file has them in the order of its columns; without the positive one both are named."""
+    model = classifier("legit", "fraud")
+    assert result(checked(tmp_path, model, {"kind": "binary", "positive": positive}), "labels")[0] is PASSED
+    found, message = result(checked(tmp_path, model, {"kind": "binary"}), "contract")
+    assert found is FAILED and 'positive = "legit" or positive = "fraud"' in message
+
+
+def test_a_multiclass_model_that_is_read_in_another_order_fails(tmp_path: Path) -> None:
+    """Names for numbered classes are the card's; only its own label output shows that the columns are turned."""
+    model, names = classifier(0, 1, 2), ["low", "mid", "high"]
+    output = {"kind": "multiclass", "labels": names}
+    assert result(checked(tmp_path, model, output), "labels")[0] is PASSED
+    model.graph.node[0].output[1] = "p0"
+    model.graph.node.append(node("Gather", ["p0", "turn"], ["p"], axis=1))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 2, 0]), "turn"))
+    found, message = result(checked(tmp_path, model, output), "labels")
+    assert found is FAILED and 'labels = ["mid", "high", "low"]' in message
 
 
 def test_a_threshold_of_ones_own_does_not_contradict_the_model(tmp_path: Path) -> None:
@@ -213,6 +243,49 @@ def test_nan_features_must_get_a_score(tmp_path: Path) -> None:
     assert result(checked(tmp_path, model, {"kind": "binary"}, known), "nan")[0] is PASSED
     found, message = result(checked(tmp_path, model, {"kind": "binary"}), "nan")
     assert found is NOTE and 'write impute = "nan"' in message
+
+
+# --- golden vectors ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "tolerance", "passes"),
+    [
+        ("double", 1790000001.0, None, True),
+        ("double", 1790000000.0, None, False),
+        ("double", 1790000000.0, 1e-8, True),
+        ("float", 1790000000.0, None, True),
+        ("float", 1790100000.0, None, True),
+        ("float16", 1001.0, None, True),
+    ],
+)
+def test_the_tolerance_is_that_of_the_outputs_type(
+    tmp_path: Path, kind: str, expected: float, tolerance: float | None, passes: bool
+) -> None:
+    """A double that is one off is no match, unless the card says that the model computes with less."""
+    model = onnx_model([("x", kind, ["n", 1])], [("y", kind, ["n", 1])], node("Identity", ["x"], ["y"]))
+    output = {"kind": "regression", **({"tolerance": tolerance} if tolerance else {})}
+    value = 1000.0 if kind == "float16" else 1790000001.0
+    golden = [{"features": {"x": value}, "expected": {"score": expected}}]
+    checks = checked(tmp_path, model, output, features(x="float"), golden)
+    assert (checks["golden"].result is PASSED) == passes, checks["golden"].message
+
+
+def test_further_outputs_are_compared(tmp_path: Path) -> None:
+    """By name, each number with the tolerance; an output that is not carried is named."""
+    steps = [node("Identity", ["x"], ["y"]), node("Concat", ["x", "x"], ["both"], axis=1)]
+    ports: Ports = [("x", "float", ["n", 1])], [("y", "float", ["n", 1]), ("both", "float", ["n", 2])]
+    model, one = onnx_model(*ports, *steps), features(x="float")
+    output = {"kind": "regression", "output": "y", "carry": ["both"]}
+
+    def compared(both: object, carry: Sequence[str] = ("both",)) -> tuple[CheckResult, str]:
+        golden = [{"features": {"x": 2.0}, "expected": {"score": 2.0, "outputs": {"both": both}}}]
+        return result(checked(tmp_path, model, {**output, "carry": list(carry)}, one, golden), "golden")
+
+    assert compared([2.0, 2.0])[0] is PASSED
+    assert "expected outputs.both[1] 3, got 2" in compared([2.0, 3.0])[1]
+    assert "expected 1 outputs.both, got 2" in compared([2.0])[1]
+    assert "expected the output 'both', and the answer has none: carry it" in compared([2.0, 2.0], carry=())[1]
 
 
 # --- inputs and cost --------------------------------------------------------------------------------------------------

@@ -189,8 +189,7 @@ def test_golden_vectors_that_differ_fail(tmp_path: Path) -> None:
     vetting = examined(tmp_path)
     assert failed(vetting) == ["golden"]
     assert (
-        "1 of 3 answers" in vetting.describe()
-        and "line 3: expected score 2.5, got 2.0 (0.5 apart" in vetting.describe()
+        "1 of 3 answers" in vetting.describe() and "line 3: expected score 2.5, got 2 (0.5 apart" in vetting.describe()
     )
     put(tmp_path, double(), [*GOLDEN, {**lines[2], "tolerance": 0.6}])
     assert examined(tmp_path).passed
