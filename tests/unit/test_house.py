@@ -92,6 +92,7 @@ SHELLS = {
     "models/isolation/replica.py",  # one such process
     "models/isolation/transport.py",  # the channel to it
     "models/training/car_loans.py",  # trains the demo's models and writes them to disk
+    "models/training/claims.py",  # writes the models and cards of an example to disk
     "models/training/mistaken.py",  # writes the demo's bad version to disk
 }
 # The pure files of workers, besides workers/scoring.

@@ -61,7 +61,7 @@ type = "{type}"
 
 
 def repository(folder: Path) -> None:
-    """``number`` answers its float, within [0, 1]. ``table`` looks up its integer in a table of two, and raises for others."""
+    """``number`` answers its float, in [0, 1]. ``table`` looks up its integer in a table of two, else it raises."""
     number = onnx_model(
         [("x", "float", ["n", 1])],
         [("p", "float", ["n", 1])],
