@@ -85,12 +85,13 @@ class Getter:
         """``paths``: at least one; values come back in their order."""
         self._paths = paths
         self._names = _getter(paths)
+        self._each = [itemgetter(path) for path in paths]
         self._tree = _tree(paths) if any("." in path for path in paths) else None
 
     def columns(self, values: Sequence[Any]) -> list[list[Any]] | None:
         """One list of values for each path; None if one of ``values`` lacks a path."""
         try:
-            return [[value[path] for value in values] for path in self._paths]
+            return [list(map(name, values)) for name in self._each]
         except (KeyError, TypeError, IndexError):
             return self._nested(values)
 

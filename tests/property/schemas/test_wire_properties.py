@@ -151,7 +151,7 @@ EVENTS = st.fixed_dictionaries(
     {},
     optional={
         "id": st.sampled_from(["e", "", 7, None]) | JSON,
-        "at": st.sampled_from(["2018-10-30T18:00:00Z", "2018-10-30", "x", 5]) | st.datetimes().map(str),
+        "at": st.sampled_from(["2018-10-30T18:00:00Z", "2018-10-30", "x", 5, 1.5, None]) | st.datetimes().map(str),
         "features": st.dictionaries(TEXT, JSON, max_size=2) | JSON,
     },
 )
@@ -178,7 +178,8 @@ def test_a_batch_decodes_like_single_records(
         if isinstance(one, Failure):
             assert batch.failures[i] == one
         else:
-            assert one == Event(batch.ids[i], batch.times[i], batch.features[i]) and i not in batch.failures
+            found = Event(batch.ids[i], batch.times[i], batch.features[i], batch.untimed.get(i))
+            assert one == found and i not in batch.failures
 
 
 @given(JSON, st.integers(1, 6))
