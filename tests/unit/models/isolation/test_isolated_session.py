@@ -69,7 +69,7 @@ CASES: list[tuple[Any, dict[str, Any]]] = [
         lambda: same(3),
         {
             "types": dict.fromkeys("abc", "float"),
-            "output": {"kind": "multilabel", "labels": ["lo", "mid", "hi"], "activation": "sigmoid", "carry": ["y"]},
+            "output": {"kind": "multilabel", "labels": ["lo", "mid", "hi"], "activation": "sigmoid"},
         },
     ),
     (deadly, {}),

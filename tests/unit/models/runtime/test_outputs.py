@@ -1,53 +1,23 @@
-"""Outputs: each form that models give, on real ONNX models; and the refusals where their meaning is not certain."""
+"""Outputs: each form that models give, on real ONNX models."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from failsoft.models.runtime import outputs
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.session import Unloadable
-from failsoft.models.runtime.signature import Mismatch
 from failsoft.schemas.failure import Failure, Kind
-from tests.onnx_models import TYPES, X2, Port, a_card, answer, load, node, onnx_model, port, rows, same
+from tests.onnx_models import TYPES, X2, Port, a_card, answer, load, node, onnx_model, port, same
+from tests.output_ports import MAPS, Out, reader, scores, table
 
 AB = {"a": "float", "b": "float"}
 ABC = {**AB, "c": "float"}
-
-
-class Out(NamedTuple):
-    """An output's name, type and shape."""
-
-    name: str
-    type: str
-    shape: Sequence[int | str | None]
-
-
-def label(kind: str = "int64", *shape: int | str | None) -> Out:
-    return Out("label", f"tensor({kind})", shape or (None,))
-
-
-def scores(width: int | str | None = 2, kind: str = "float", name: str = "p") -> Out:
-    return Out(name, f"tensor({kind})", (None, width))
-
-
-MAPS = Out("m", "seq(map(string,tensor(float)))", ())
-
-
-def reader(output: dict[str, Any], ports: Sequence[Out], labels: Sequence[Any] | None = None) -> outputs.OutputReader:
-    return outputs.answers(ports, a_card(output, a="float"), labels)
-
-
-def table(*numbers: Sequence[float], kind: Any = np.float32) -> np.ndarray[Any, np.dtype[Any]]:
-    return np.array(numbers, kind)
 
 
 def zipmap(kind: str, labels: Sequence[int | str]) -> onnx.ModelProto:
@@ -66,122 +36,7 @@ def zipmap(kind: str, labels: Sequence[int | str]) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("output", "labels", "score", "answered"),
-    [
-        ({}, None, 0.75, 1),
-        ({}, (0, 1), 0.75, 1),
-        ({}, (1, 0), 0.25, 0),
-        ({"positive": 0}, None, 0.25, 1),
-        ({"positive": True}, (False, True), 0.75, 1),
-        ({"positive": "fraud"}, ("fraud", "legit"), 0.25, "legit"),
-        ({"positive": "legit"}, ("fraud", "legit"), 0.75, "legit"),
-        ({"positive": -1}, (-1, 1), 0.25, 1),
-        ({"labels": ["legit", "fraud"], "positive": "fraud"}, None, 0.75, "fraud"),
-        ({"labels": ["legit", "fraud"], "positive": "fraud"}, (0, 1), 0.75, "fraud"),
-        ({"labels": [1, 0]}, None, 0.25, 0),
-    ],
-)
-def test_the_positive_label_chooses_the_column(
-    output: dict[str, Any], labels: Any, score: float, answered: int | str
-) -> None:
-    """Of two columns, the score is the positive label's; the answer's label is the model's own or the card's name."""
-    found = reader({"kind": "binary", **output}, [scores()], labels).read([table([0.25, 0.75])], 1)
-    assert isinstance(found, ModelOutput) and not found.bad
-    row = found.predictions.row(0)
-    assert (row.score, row.confidence) == (score, 0.75)
-    assert row.label == answered
-
-
-@pytest.mark.parametrize(
-    ("output", "ports", "labels", "words"),
-    [
-        ({}, [scores()], ("fraud", "legit"), ['positive = "fraud" or positive = "legit"']),
-        ({}, [scores()], (-1, 1), ["positive = -1 or positive = 1"]),
-        ({"positive": "x"}, [scores()], ("fraud", "legit"), ['"x" is none of them', 'positive = "fraud"']),
-        ({"positive": "fraud"}, [scores()], None, ['labels = ["…", "fraud"]', "order of the model's columns"]),
-        ({"positive": "fraud"}, [scores(1)], None, ['labels = ["…", "fraud"]']),
-        ({}, [label("string"), scores()], None, ["gives a string as label", "labels = "]),
-        ({"labels": [0, 1]}, [label("string"), scores()], None, ["numbers [0, 1]", "write the strings"]),
-        (
-            {"labels": ["legit", "fraud"], "positive": "fraud"},
-            [scores()],
-            ("fraud", "legit"),
-            ['["legit", "fraud"]', '["fraud", "legit"]'],
-        ),
-        ({"labels": ["a", "b"], "positive": "a"}, [scores()], ("x", "y"), ['["a", "b"]', 'labels = ["x", "y"]']),
-        ({"labels": [1, 0]}, [scores()], (0, 1), ["[1, 0]", "[0, 1]"]),
-        ({}, [scores()], (0, 1, 2), ["3 labels", 'kind = "multiclass"']),
-        ({"kind": "multiclass", "labels": [0, 1, 2]}, [scores(3)], (0, 2, 1), ["[0, 2, 1]"]),
-        ({"kind": "multiclass"}, [scores(3)], ("a", "b"), ["3 columns", '["a", "b"]']),
-        ({"kind": "multilabel", "labels": ["a", "b"]}, [scores(2)], ("b", "a"), ['["b", "a"]']),
-    ],
-)
-def test_labels_that_are_not_certain_are_refused(
-    output: dict[str, Any], ports: list[Out], labels: Any, words: list[str]
-) -> None:
-    """Where the label of a score is known from nowhere, or card and model contradict, the message has what to write."""
-    with pytest.raises(Mismatch) as refused:
-        reader({"kind": "binary", **output}, ports, labels)
-    assert [word for word in words if word not in str(refused.value)] == []
-
-
-def test_binary_labels_that_the_model_gives_are_compared() -> None:
-    """With labels that only the card or a default tells, the model's own label output must not contradict them."""
-    plain = reader({"kind": "binary"}, [label(), scores()])
-    assert plain.names == ["p", "label"]
-    p = table([0.75, 0.25], [0.25, 0.75])
-    assert isinstance(plain.read([p, np.array([0, 1])], 2), ModelOutput)
-    # A threshold of its own does not matter, and one label alone shows nothing.
-    assert isinstance(plain.read([p, np.array([[1], [1]])], 2), ModelOutput)
-    for own, words in (([1, 0], "say the opposite of the card"), ([1, 2], "own label 2 is neither 1 nor 0")):
-        failure = plain.read([p, np.array(own)], 2)
-        assert isinstance(failure, Failure) and failure.kind is Kind.BAD_OUTPUT and words in failure.message
-    named = reader({"kind": "binary", "labels": ["no", "yes"], "positive": "yes"}, [label("string"), scores(1)])
-    assert isinstance(named.read([table([0.2], [0.8]), np.array(["no", "yes"], object)], 2), ModelOutput)
-    failure = named.read([table([0.2], [0.8]), np.array(["yes", "no"], object)], 2)
-    assert isinstance(failure, Failure) and '"yes" have a lower score' in failure.message
-    failure = named.read([table([0.2], [0.8]), np.array(["yes"], object)], 2)
-    assert isinstance(failure, Failure) and "not one label per row" in failure.message
-
-
-def test_a_bad_row_does_not_disturb_the_comparison() -> None:
-    """A row without a usable score is bad by itself; its placeholder is not compared."""
-    plain = reader({"kind": "binary"}, [label(), scores(1)])
-    found = plain.read([table([0.25], [np.nan], [0.75]), np.array([0, 1, 1])], 3)
-    assert isinstance(found, ModelOutput) and sorted(found.bad) == [1]
-
-
-def test_labels_that_the_file_tells_are_not_fetched() -> None:
-    """With the model's own labels and a column for each, the label output costs nothing."""
-    assert reader({"kind": "binary"}, [label(), scores()], (0, 1)).names == ["p"]
-    known = reader({"kind": "multiclass"}, [label("string"), scores(3)], ("x", "y", "z"))
-    found = known.read([table([0, 0.25, 0.75])], 1)
-    assert known.names == ["p"] and isinstance(found, ModelOutput) and found.predictions.labels == ["z"]
-
-
-def test_a_class_order_that_the_model_contradicts() -> None:
-    """A row whose own label is not the card's most probable one is bad; a tie is none of these."""
-    named = reader({"kind": "multiclass", "labels": ["x", "y"]}, [label("string"), scores()])
-    given = table([0.25, 0.75], [0.25, 0.75], [0.5, 0.5])
-    found = named.read([given, np.array(["y", "x", "y"], object)], 3)
-    assert isinstance(found, ModelOutput) and sorted(found.bad) == [1]
-    assert 'own label is "x", and the most probable one by the card is "y"' in found.bad[1].message
-    failure = named.read([given, np.array(["y", "z", "y"], object)], 3)
-    assert isinstance(failure, Failure) and "none of the card's" in failure.message
-
-
-def test_two_columns_that_are_no_distribution_are_bad() -> None:
-    """Two columns that do not sum to one are two logits or something else, and never half of an answer."""
-    found = reader({"kind": "binary"}, [scores()]).read([table([0.25, 0.75], [0.75, 0.75], [np.nan, 0.5])], 3)
-    assert isinstance(found, ModelOutput) and sorted(found.bad) == [1, 2]
-    assert found.bad[1].message == "invalid probabilities: they sum to 1.5"
-
-
-# --- kinds ------------------------------------------------------------------------------------------------------------
+# --- kinds ---
 
 
 def test_multilabel(tmp_path: Path) -> None:
@@ -272,7 +127,7 @@ def test_doubles_stay_doubles_and_halves_become_floats(tmp_path: Path) -> None:
     assert isinstance(wide, ModelOutput) and wide.predictions.row(0).probabilities == (0.1, 0.9)
 
 
-# --- maps -------------------------------------------------------------------------------------------------------------
+# --- maps ---
 
 
 def test_zipmap_is_read(tmp_path: Path) -> None:
@@ -289,14 +144,15 @@ def test_zipmap_is_read(tmp_path: Path) -> None:
 
 
 def test_zipmaps_labels_are_held_against_the_card(tmp_path: Path) -> None:
-    """A map whose labels are not the card's fails the warm-up, with the line that mends it."""
-    session = load(tmp_path, zipmap("int64", [1, 2]), a_card({"kind": "binary"}, **AB))
-    failure = session.run(rows(session.card, (0.25, 0.75)))
-    assert isinstance(failure, Failure) and "positive = 1 or positive = 2" in failure.message
+    """Labels that the file does not tell are those of the maps, and are held against the card in each batch."""
     with pytest.raises(Unloadable, match="positive = 1 or positive = 2"):
-        session.warm()
-    with pytest.raises(Mismatch, match='positive = "no" or positive = "yes"'):
-        reader({"kind": "binary"}, [MAPS], ("no", "yes"))
+        load(tmp_path, zipmap("int64", [1, 2]), a_card({"kind": "binary"}, **AB))
+    unknown = reader({"kind": "binary"}, [MAPS])
+    failure = unknown.read([[{"no": 0.25, "yes": 0.75}]], 1)
+    assert isinstance(failure, Failure) and 'positive = "no" or positive = "yes"' in failure.message
+    swapped = reader({"kind": "multiclass", "labels": ["yes", "no"]}, [MAPS])
+    failure = swapped.read([[{"no": 0.25, "yes": 0.75}]], 1)
+    assert isinstance(failure, Failure) and '["yes", "no"]' in failure.message
 
 
 def test_the_columns_of_maps_have_the_models_order() -> None:
@@ -316,7 +172,7 @@ def test_a_map_with_other_labels_is_bad(odd: dict[str, float]) -> None:
     assert list(found.bad) == [1] and "instead of ['a', 'z']" in found.bad[1].message
 
 
-# --- carried ----------------------------------------------------------------------------------------------------------
+# --- carried ---
 
 
 def carrying() -> onnx.ModelProto:
@@ -379,7 +235,7 @@ def test_maps_can_be_carried(tmp_path: Path) -> None:
     model = zipmap("int64", [3, 5])
     model.graph.output.append(port("y", "float", ["n", 2]))
     model.graph.node.append(node("Identity", ["x"], ["y"]))
-    card = a_card({"kind": "binary", "output": "y", "carry": ["maps", "label"]}, **AB)
+    card = a_card({"kind": "binary", "output": "y", "positive": 5, "carry": ["maps", "label"]}, **AB)
     found = answer(load(tmp_path, model, card), (0.3, 0.7))
     assert found.predictions.row(0).outputs == {"maps": {"3": 0.3, "5": 0.7}, "label": 1}
 
@@ -389,72 +245,3 @@ def test_a_carried_output_without_the_batchs_dimension() -> None:
     ports = [scores(1), Out("ids", "tensor(int64)", (5,))]
     failure = reader({"kind": "regression", "carry": ["ids"]}, ports).read([table([1.0], [2.0]), np.arange(5)], 2)
     assert isinstance(failure, Failure) and "'ids' is 5 for 2 rows" in failure.message
-
-
-# --- refusals ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("output", "ports", "words"),
-    [
-        (
-            {},
-            [scores(1), scores(8, name="q"), scores(3, "double", "r")],
-            ["'p' (tensor(float), ?×1)", "'r' (tensor(double), ?×3)", 'output = "p"', 'carry = ["q", "r"]'],
-        ),
-        ({}, [label()], ["no output is a float tensor ('label' (tensor(int64), ?))", "scores or probabilities"]),
-        (
-            {"output": "label"},
-            [label(), scores()],
-            ["'label' (tensor(int64), ?) holds no scores", "'p' (tensor"],
-        ),
-        ({}, [Out("y", "tensor(float)", ("n", 1, 2))], ["3 dimensions, n×1×2", "without the dimensions of 1"]),
-        ({}, [Out("y", "tensor(float)", ("n", 9, 2))], ["3 dimensions, n×9×2", "one step or position", "carry"]),
-        (
-            {"kind": "multiclass"},
-            [Out("ids", "tensor(int64)", ("n", 5)), scores(5)],
-            ["top-k", 'kind = "regression", outputs = ["score_1", "score_2", …] and carry = ["ids"]', '"multilabel"'],
-        ),
-        (
-            {},
-            [Out("label", "tensor(int64)", ("n", 2)), scores(2)],
-            ["if each column is a label of its own"],
-        ),
-        ({"kind": "regression"}, [scores(3)], ["3 columns", 'outputs = ["…", "…", "…"]']),
-        ({"kind": "regression", "outputs": ["a", "b"]}, [scores(3)], ["the card's outputs name 2"]),
-        ({"kind": "multiclass"}, [scores(1)], ['one column is kind = "binary"']),
-        ({}, [scores(3)], ['kind = "multiclass", or "multilabel"']),
-        ({"kind": "anomaly"}, [scores(2)], ["2 columns, not those of an anomaly output"]),
-        ({"activation": "softmax"}, [scores(1)], ['write activation = "sigmoid"']),
-        ({"activation": "sigmoid"}, [scores(2)], ['write activation = "softmax"']),
-        ({"carry": ["sdt"]}, [scores(), scores(1, name="std")], ["carry: 'sdt'", "did you mean 'std'"]),
-        ({"carry": ["p"]}, [scores()], ["all float outputs are in carry"]),
-        ({"carry": ["s"]}, [scores(), Out("s", "seq(tensor(string))", ())], ["carry: 's' (seq(tensor(string)))"]),
-        ({"kind": "multilabel", "carry": ["labels"]}, [scores(), label()._replace(name="labels")], ["rename"]),
-        ({"kind": "multiclass"}, [Out("s", "seq(tensor(float))", ())], ['write kind = "multilabel"']),
-    ],
-)
-def test_an_output_that_cannot_be_the_answer_is_refused(
-    output: dict[str, Any], ports: list[Out], words: list[str]
-) -> None:
-    """The message names the output with its type and shape, and what would be right."""
-    with pytest.raises(Mismatch) as refused:
-        reader({"kind": "binary", **output}, ports)
-    assert [word for word in words if word not in str(refused.value)] == [], str(refused.value)
-
-
-def test_top_k_can_be_answered_as_the_refusal_says() -> None:
-    """The best of a list: its highest score is the answer's, and the ids are carried."""
-    ports = [Out("ids", "tensor(int64)", ("n", 2)), scores(2)]
-    card = {"kind": "regression", "outputs": ["score_1", "score_2"], "carry": ["ids"]}
-    found = reader(card, ports).read([table([9, 7]), np.array([[41, 3]])], 1)
-    assert isinstance(found, ModelOutput)
-    assert found.predictions.row(0).outputs == {"score_1": 9, "score_2": 7, "ids": [41, 3]}
-    json.dumps(found.predictions.row(0).outputs)
-
-
-def test_an_output_without_a_batchs_dimension_fails() -> None:
-    """An output that has the same size for any number of rows fails the batch, and says what it needs."""
-    for tensor in (np.float32(0.5), table([0.5, 0.5])[0]):
-        failure = reader({"kind": "binary"}, [Out("y", "tensor(float)", ())]).read([tensor], 1)
-        assert isinstance(failure, Failure) and "first dimension must be that of the batch" in failure.message
