@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import orjson
 import pytest
 
-from benchmarks import page, plot, table
+from benchmarks import kinds, page, plot, table
 from benchmarks.__main__ import _names, _options, _runnable
 from benchmarks.candidates import ALL, EXACTLY, FAUST, HAND, Figures
 from benchmarks.events import ODD, events, odd_among
@@ -151,3 +154,11 @@ def test_a_phase_is_charged_with_its_own_time_only() -> None:
     assert spent["outer"] == pytest.approx(0.03, abs=0.004)
     phases.clear()
     assert phases.spent() == {}
+
+
+def test_a_vector_is_the_same_as_json_and_as_base64() -> None:
+    """The rates of both are compared, so both must carry the same numbers."""
+    (_, as_json), (_, as_base64) = (next(kinds.vector_events(t, 1)) for t in (kinds.as_json, kinds.as_base64))
+    numbers, text = (orjson.loads(value)["features"]["embedding"] for value in (as_json, as_base64))
+    assert len(numbers) == kinds.LENGTH
+    assert np.array_equal(np.array(numbers, np.float32), np.frombuffer(base64.b64decode(text), "<f4"))

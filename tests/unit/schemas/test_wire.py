@@ -140,3 +140,14 @@ def test_one_deep_value_among_many_shallow_ones_is_found() -> None:
     assert not wire.all_shallow([*flat, b'{"a":{"b":[[[1]]]}}'], 2, 4)
     assert not wire.all_shallow([b'{"a":{"b":[[[1]]]}}', *flat], 2, 4)
     assert wire.all_shallow([], 2, 4)
+
+
+@pytest.mark.parametrize("size", [10, 3_000, 90_000])
+def test_one_deep_value_among_many_large_ones_is_found(size: int) -> None:
+    """Large values are checked a part at a time, and each of them is in some part. A list a value is not deep."""
+    flat = [b'{"a":{"b":[%s]}}' % (b"1," * (size // 2) + b"1")] * 100
+    assert wire.all_shallow(flat, 2, 4)
+    for at in (0, 24, 50, 99):
+        values = [*flat]
+        values[at] = values[at].replace(b"[1", b"[[[1").replace(b"1]", b"1]]]")
+        assert not wire.all_shallow(values, 2, 4)
