@@ -34,7 +34,7 @@ def columns(events: Sequence[Mapping[str, object]], specs: Sequence[Spec]) -> Co
         column, bad = (scalars if spec.tensor is None else tensors).read(raw, spec)
         made.values[spec.name] = column
         _mark(made, events, spec, bad)
-        if spec.type is FeatureType.FLOAT:
+        if bad is not None and spec.type is FeatureType.FLOAT:
             wide = np.abs(column) >= FLOAT32_LIMIT
             if wide.any():
                 made.wide[spec.name] = wide

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.schemas.features.bounds import outside, why_outside
+from failsoft.schemas.features.bounds import FLOAT32_LIMIT, outside, why_outside
 from failsoft.schemas.features.coercion import coerced
 from failsoft.schemas.features.columns import Column, Mask
 from failsoft.schemas.features.spec import FeatureType, Spec
@@ -23,7 +23,9 @@ _NAN = float("nan")
 
 
 def read(raw: tuple[object, ...], spec: Spec) -> tuple[Column, Mask | None]:
-    """The column of a feature that is no tensor, and a mask of its unusable cells. None: each cell is usable.
+    """The column of a feature that is no tensor, and a mask of its unusable cells.
+
+    Without a mask (None), each cell is usable, and no number of a float is beyond float32.
 
     One pass at C speed checks the types of a whole column; only a column that fails this check is read value by value.
     """
@@ -101,6 +103,8 @@ def _beyond(value: Any) -> bool:
 
 def _read_floats(raw: tuple[object, ...], spec: Spec) -> tuple[Column, Mask | None]:
     column = floats(raw, spec)
+    if np.abs(column).max(initial=0.0) < FLOAT32_LIMIT:  # false with a NaN: the greatest number is NaN then
+        return column, None
     bad = ~np.isfinite(column)
     column[bad] = 0.0
     return column, bad
