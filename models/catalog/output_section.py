@@ -75,7 +75,8 @@ class OutputSection(CardSection):
         one_of(["sigmoid", "softmax"]),
         means(
             "The function that turns the model's logits into probabilities: `sigmoid` for binary and multilabel, "
-            "`softmax` for multiclass, or for binary with two columns.",
+            "`softmax` for multiclass, or for binary with a logit for each label. Two columns that are a margin and "
+            "its negative are `sigmoid`.",
             "sigmoid",
             left_out="the model gives probabilities",
         ),

@@ -113,9 +113,8 @@ def misfit(wanted: OutputSection, width: int) -> str | None:
         case OutputKind.BINARY:
             if width not in (1, 2):
                 return f'{of_kind}: write kind = "multiclass", or "multilabel" if several labels may be true at once'
-            if wanted.activation == ("softmax" if width == 1 else "sigmoid"):
-                right = "sigmoid" if width == 1 else "softmax"
-                return f'which activation = "{wanted.activation}" does not fit: write activation = "{right}"'
+            if wanted.activation == "softmax" and width == 1:
+                return 'which activation = "softmax" does not fit: write activation = "sigmoid"'
         case OutputKind.MULTICLASS | OutputKind.MULTILABEL:
             if width < 2:
                 return f'{of_kind}: one column is kind = "binary"'

@@ -18,7 +18,7 @@ from failsoft.models.vetting import golden, own_labels
 from failsoft.models.vetting.golden import TOLERANCES, Golden, Tolerance
 from failsoft.models.vetting.missing_values import nan
 from failsoft.models.vetting.own_labels import LABELLED
-from failsoft.models.vetting.probabilities import logits, needless
+from failsoft.models.vetting.probabilities import logits, misapplied
 from failsoft.models.vetting.rows import each, own_scores
 from failsoft.models.vetting.sample import made_up, of_length, sample
 from failsoft.models.vetting.verdict import Check, CheckResult
@@ -202,14 +202,16 @@ _UNASKED = Failure(Kind.UNAVAILABLE, "not asked")
 
 
 def _activation(session: Session, made_up: Columns, rows: Columns, proven: bool) -> Check:
-    """Whether the card's activation meets logits. Rows of several scales are asked too: few real ones show little."""
+    """Whether the card's activation is that of the model's logits. Rows of several scales are tried too: a few real
+    ones show little.
+    """
     output = session.card.output
     found = [own_scores(session, each) for each in (made_up, rows)]
     scores = [raw for raw in found if raw is not None]
     if not scores:
         return Check("activation", CheckResult.SKIPPED, "no row has scores")
     table = np.concatenate([raw[0] for raw in scores])
-    problem = needless(table, scores[0][1], output)
+    problem = misapplied(table, scores[0][1], output)
     if problem is None:
         span = f"the model's own scores are from {np.nanmin(table):.4g} to {np.nanmax(table):.4g}"
         return Check("activation", CheckResult.PASSED, f"{span}: {output.activation} makes them probabilities")

@@ -79,7 +79,7 @@ def _count(rows: NDArray[np.bool_]) -> str:
 
 
 def _mend(scores: Table, outside: bool, whole: bool, kind: OutputKind) -> str:
-    if whole and kind is OutputKind.BINARY and np.allclose(scores[:, 0], -scores[:, 1]):
+    if whole and kind is OutputKind.BINARY and _is_margin(scores):
         return (
             'Its two columns are a margin and its negative: if the margin is a logit, add activation = "sigmoid" to '
             "[output]"
@@ -91,16 +91,31 @@ def _mend(scores: Table, outside: bool, whole: bool, kind: OutputKind) -> str:
     return f'{mend}; if they are amounts or distances, write kind = "regression" or "anomaly"'
 
 
-def needless(scores: Table, dtype: str, output: OutputSection) -> str | None:
-    """Why the card's activation would be applied to what is a probability already; None if it is not, or not known.
+def misapplied(scores: Table, dtype: str, output: OutputSection) -> str | None:
+    """Why the card's activation is not for these scores; None if it is, or if that is not known.
 
-    A softmax of probabilities passes every other check, and each of its answers is wrong.
+    A softmax of probabilities, or of a margin and its negative, passes every other check, and each of its answers is
+    wrong.
     """
     if output.activation is None:
         return None
     scores = scores[np.isfinite(scores).all(axis=1)]
+    if len(np.unique(scores.round(6), axis=0)) < FEWEST:
+        return None
+    if output.kind is OutputKind.BINARY and scores.shape[1] == 2:
+        margin = _is_margin(scores)
+        if margin and output.activation == "softmax":
+            return (
+                "the model's two columns are a margin and its negative, whose softmax is the sigmoid of twice the "
+                'margin: write activation = "sigmoid" in [output]'
+            )
+        if not margin and output.activation == "sigmoid":
+            return (
+                "the model's two columns are not a margin and its negative, so that their sigmoids do not sum to 1: "
+                'write activation = "softmax" in [output]'
+            )
     edge, apart = _EDGE.get(dtype, _OTHER_EDGE), _SUM.get(dtype, _OTHER_SUM)
-    if len(np.unique(scores.round(6), axis=0)) < FEWEST or ((scores < -edge) | (scores > 1 + edge)).any():
+    if ((scores < -edge) | (scores > 1 + edge)).any():
         return None
     if output.activation == "softmax" and (np.abs(scores.sum(axis=1) - 1) > apart).any():
         return None
@@ -109,3 +124,7 @@ def needless(scores: Table, dtype: str, output: OutputSection) -> str | None:
         f"the model's own scores for {len(scores)} rows are within [0, 1]{summing}: they are probabilities already, "
         f'and activation = "{output.activation}" would change them: remove it from [output]'
     )
+
+
+def _is_margin(scores: Table) -> bool:
+    return bool(np.allclose(scores[:, 0], -scores[:, 1], rtol=1e-3))

@@ -32,7 +32,7 @@ CHECKS: Mapping[str, str] = {
     "contract": "names and types of inputs and outputs fit the card; batches have no fixed size",
     "output": "its answers to sample rows have the right shape and range",
     "golden": "it gives the answers in golden.ndjson, with features imputed as in live scoring",
-    "activation": "the card's activation is given logits, and not what is a probability already",
+    "activation": "the card's activation is that of the model's logits, and not one of probabilities",
     "labels": "its own label output agrees with the card about the sample rows",
     "batch": "it takes 1, 2 and 64 rows, and a row's answer does not depend on its neighbours",
     "maps": "what it costs that its probabilities are maps (ZipMap)",

@@ -105,6 +105,12 @@ def test_a_margin_in_two_columns_is_a_logit_of_its_own(tmp_path: Path) -> None:
     margin = onnx_model(*ports, node("MatMul", ["x", "w"], ["y"]), constants={"w": weights})
     found, message = result(checked(tmp_path, margin, {"kind": "binary"}), "output")
     assert found is FAILED and 'activation = "sigmoid"' in message and "margin" in message
+    for model, said, right in ((margin, "softmax", "sigmoid"), (net(2), "sigmoid", "softmax")):
+        output = {"kind": "binary", "activation": said}
+        found, message = result(checked(tmp_path, model, output), "activation")
+        assert found is FAILED and f'write activation = "{right}"' in message
+        mended = checked(tmp_path, model, {**output, "activation": right})
+        assert {mended[name].result for name in ("output", "activation")} == {PASSED}
 
 
 @pytest.mark.parametrize(("kind", "width", "last"), [("binary", 1, "Sigmoid"), ("multiclass", 3, "Softmax")])
