@@ -49,7 +49,6 @@ ABC = {**AB, "c": "float"}
         ({}, [scores(3)], ['kind = "multiclass", or "multilabel"']),
         ({"kind": "anomaly"}, [scores(2)], ["2 columns, not those of an anomaly output"]),
         ({"activation": "softmax"}, [scores(1)], ['write activation = "sigmoid"']),
-        ({"activation": "sigmoid"}, [scores(2)], ['write activation = "softmax"']),
         ({"carry": ["sdt"]}, [scores(), scores(1, name="std")], ["carry: 'sdt'", "did you mean 'std'"]),
         ({"carry": ["p"]}, [scores()], ["all float outputs are in carry"]),
         ({"carry": ["s"]}, [scores(), Out("s", "seq(tensor(string))", ())], ["carry: 's' (seq(tensor(string)))"]),
