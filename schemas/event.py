@@ -16,7 +16,8 @@ from typing import Any
 from failsoft.schemas import nan, wire
 from failsoft.schemas import times as event_times
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.features.paths import Absent, find, getter, locate, named
+from failsoft.schemas.features.paths import Absent, find, getter, locate
+from failsoft.schemas.features.words import kind
 from failsoft.schemas.record import Origin, Record
 
 MAX_ID = 1024
@@ -100,7 +101,7 @@ def decode_one(record: Record, origin: Origin, envelope: Envelope) -> Event | Fa
     try:
         body = _body(record.value, envelope, ce.structured)
         if not isinstance(body, dict):
-            raise wire.Malformed(f"the event is {named(body)}, not an object")
+            raise wire.Malformed(f"the event is {kind(body)}, not an object")
         if ce.structured:
             return _structured(body, origin, envelope)
         identity = ce.id or _identity(body, envelope.id) or fallback_id(origin)
@@ -261,7 +262,7 @@ def _structured(body: dict[str, Any], origin: Origin, envelope: Envelope) -> Eve
         raise wire.Malformed("a structured CloudEvent without an id")
     data = body.get("data")
     if not isinstance(data, dict):
-        raise wire.Malformed(f"the CloudEvent's data is {named(data)}, not an object")
+        raise wire.Malformed(f"the CloudEvent's data is {kind(data)}, not an object")
     time, untimed = _first_time((body.get("time"),), origin)
     return Event(_bounded(identity), time, _features(data, envelope.features), untimed)
 
@@ -280,7 +281,7 @@ def _identity(body: Mapping[str, Any], path: str | None) -> str | None:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise wire.Malformed(f"{path} is {named(value)}; an id is a string or a 64-bit integer")
+    raise wire.Malformed(f"{path} is {kind(value)}; an id is a string or a 64-bit integer")
 
 
 def _bounded(identity: str) -> str:
@@ -296,7 +297,7 @@ def _features(body: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     if isinstance(value, dict):
         return value
     if not isinstance(value, Absent):
-        problem = f"{path} is {named(value)}"
+        problem = f"{path} is {kind(value)}"
     else:
         problem = f"{path} is missing" if "." not in path else f"{path}: {value.why}"
     raise wire.Malformed(f"{problem}; it must hold the features")

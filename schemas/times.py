@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.schemas.features.paths import named
+from failsoft.schemas.features.words import kind
 
 # At most nine digits (nanoseconds): the time is copied into the answer, whose size must stay bounded.
 _FORM = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z"
@@ -35,12 +35,12 @@ def time(value: object) -> str | None:
 
     An epoch number has as many decimals as its unit; a fraction of one is read to the microsecond.
     """
-    kind = type(value)
-    if kind is str:
+    given = type(value)
+    if given is str:
         return _iso_8601(value)  # type: ignore[arg-type]
-    if kind is int:
+    if given is int:
         return _epoch(value)  # type: ignore[arg-type]
-    return _epoch_fraction(value) if kind is float else None  # type: ignore[arg-type]
+    return _epoch_fraction(value) if given is float else None  # type: ignore[arg-type]
 
 
 def times(column: Sequence[object]) -> Sequence[str | None]:
@@ -90,7 +90,7 @@ def unreadable(value: object) -> str:
         return f"{shown!r} is neither ISO 8601 nor an epoch number"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"{value!r} is no epoch time: it must be positive and under 2^63"
-    return f"{named(value)} is not a time"
+    return f"{kind(value)} is not a time"
 
 
 def _iso_8601(text: str) -> str | None:

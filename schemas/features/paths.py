@@ -12,6 +12,8 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
+from failsoft.schemas.features.words import kind
+
 
 @dataclass(frozen=True, slots=True)
 class Absent:
@@ -38,7 +40,7 @@ def find(value: object, path: str) -> Any:
     if isinstance(value, Absent):
         return value
     if "." not in path:
-        return MISSING if type(value) is dict else Absent(f"{named(value)}, not an object")
+        return MISSING if type(value) is dict else Absent(f"{kind(value)}, not an object")
     return _end(value, path)
 
 
@@ -68,7 +70,7 @@ def _end(value: object, path: str) -> Absent:
     at, way = value, ""
     for name in path.split("."):
         if type(at) is not dict:
-            return Absent(f"{way} is {named(at)}, not an object" if way else f"{named(at)}, not an object")
+            return Absent(f"{way} is {kind(at)}, not an object" if way else f"{kind(at)}, not an object")
         if name not in at:
             return Absent(f"{way} has no {name!r}" if way else f"there is no {name!r}")
         at, way = at[name], f"{way}.{name}" if way else name
@@ -182,16 +184,3 @@ def _tree(paths: Sequence[str]) -> _Tree:
             at = at.branches.setdefault(name, _Tree())
         at.leaves.append((place, rest))
     return root
-
-
-def named(value: object) -> str:
-    """The JSON type of ``value`` in words."""
-    names = {
-        dict: "an object",
-        list: "an array",
-        str: "a string",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-    }
-    return "null" if value is None else names[type(value)]

@@ -90,9 +90,9 @@ def test_a_structured_cloud_event_has_its_own_fields(content_type: bytes) -> Non
     ("value", "why"),
     [
         ({"data": {"features": {}}}, "without an id"),
-        ({"id": "c", "data": [1]}, "data is an array"),
+        ({"id": "c", "data": [1]}, "data is a list"),
         ({"id": "c"}, "data is null"),
-        ([], "an array, not an object"),
+        ([], "a list, not an object"),
     ],
 )
 def test_an_incomplete_structured_cloud_event_is_malformed(value: object, why: str) -> None:
@@ -192,7 +192,7 @@ def test_a_name_with_dots_is_found_first() -> None:
     ("payload", "why"),
     [
         (None, "payload.after: payload is null, not an object; it must hold the features"),
-        ([{"after": {}}], "payload.after: payload is an array, not an object; it must hold the features"),
+        ([{"after": {}}], "payload.after: payload is a list, not an object; it must hold the features"),
         ({}, "payload.after: payload has no 'after'; it must hold the features"),
         ({"after": 1}, "payload.after is a number; it must hold the features"),
     ],
@@ -209,12 +209,12 @@ def test_a_path_to_no_features_says_where_it_ends(payload: object, why: str) -> 
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (["x"], "the event is an array"),
+        (["x"], "the event is a list"),
         ("x", "the event is a string"),
         (7, "the event is a number"),
         ({"id": "e"}, "features is missing"),
         ({"id": "e", "features": None}, "features is null"),
-        ({"id": "e", "features": [1]}, "features is an array"),
+        ({"id": "e", "features": [1]}, "features is a list"),
     ],
 )
 def test_an_event_without_features_is_malformed(value: object, why: str) -> None:

@@ -129,7 +129,7 @@ def test_paths(kind: FeatureType) -> None:
     at = " (field 'payload.after.amount')"
     assert [made.why[i, "amount"] for i in range(3, 8)] == [
         f"payload.after is null, not an object{at}",
-        f"payload is an array, not an object{at}",
+        f"payload is a list, not an object{at}",
         f"payload.after has no 'amount'{at}",
         f"a string, not a number{at}",
         f"there is no 'payload'{at}",

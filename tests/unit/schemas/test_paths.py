@@ -43,11 +43,11 @@ def test_a_name_with_dots_is_found_before_the_steps_into_objects(value: Any, pat
     ("value", "path", "why"),
     [
         ({}, "a", "missing"),
-        ([1], "a", "an array, not an object"),
+        ([1], "a", "a list, not an object"),
         ({}, "a.b", "there is no 'a'"),
         ({"a": {}}, "a.b", "a has no 'b'"),
         ({"a": None}, "a.b", "a is null, not an object"),
-        ({"a": {"b": [{"c": 1}]}}, "a.b.c", "a.b is an array, not an object"),
+        ({"a": {"b": [{"c": 1}]}}, "a.b.c", "a.b is a list, not an object"),
         ({"a": "text"}, "a.b", "a is a string, not an object"),
         (1, "a.b", "a number, not an object"),
     ],

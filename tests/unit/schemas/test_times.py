@@ -59,7 +59,7 @@ def test_an_epoch_number_has_the_unit_of_its_size(given: object, found: str) -> 
         (-1, "-1 is no epoch time"),
         (2**63, "9223372036854775808 is no epoch time"),
         (float("inf"), "inf is no epoch time"),
-        (True, "a boolean is not a time"),
+        (True, "true is not a time"),
         ({"seconds": 1}, "an object is not a time"),
     ],
 )
