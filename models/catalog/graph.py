@@ -18,6 +18,10 @@ MOST_NODES = 200_000
 """Nodes whose connections are kept to find the labels; larger graphs have none. The largest language models have
 about 50,000 nodes, and a file of 2 MB could hold a million empty ones."""
 
+MOST_FIELDS = 3_000_000
+"""Fields that are read, a run of equal ones counted once: a few seconds. The largest language models have a million; a
+file of 10 MB could hold five million empty ones."""
+
 MOST_LABELS = 100_000
 LONGEST_TEXT = 1_000_000
 """Bytes read of one text, such as feature names in the metadata."""
@@ -103,8 +107,14 @@ _TENSORS, _SUBGRAPHS, _SPARSE_TENSOR, _SPARSE_TENSORS = 0x52, 0x5A, 0xB2, 0xBA
 _TYPE, _INT32S, _INT32S_PACKED, _TEXTS, _INT64S, _INT64S_PACKED = 0x10, 0x28, 0x2A, 0x32, 0x38, 0x3A
 _TENSOR_NAME, _RAW, _ELSEWHERE, _LOCATION = 0x42, 0x4A, 0x6A, 0x70
 
-# An attribute of a tree ensemble repeats these fields a million times, without packing them: floats and ints.
-_RUNS = {0x3D: re.compile(rb"(?:\x3d.{4})*+", re.DOTALL), 0x40: re.compile(rb"(?:\x40[\x80-\xff]{0,9}[\x00-\x7f])*+")}
+# An attribute of a tree ensemble repeats these fields a million times, without packing them: floats, ints and short
+# strings. A run of them is skipped at once.
+_SHORT = b"|".join(rb"\x%02x.{%d}" % (n, n) for n in range(32))
+_RUNS = {
+    0x3D: re.compile(rb"(?:\x3d.{4})*+", re.DOTALL),
+    0x40: re.compile(rb"(?:\x40[\x80-\xff]{0,9}[\x00-\x7f])*+"),
+    0x4A: re.compile(rb"(?:\x4a(?:%b))*+" % _SHORT, re.DOTALL),
+}
 
 _LABELS = ("classlabels_int64s", "classlabels_ints", "classlabels_strings")
 _CLASSIFIERS = ("LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier")
@@ -120,6 +130,7 @@ _SIGNED = (3, 5, 6, 7)
 class _GraphReader:
     def __init__(self, content: bytes) -> None:
         self._raw = content
+        self._left = MOST_FIELDS
         self._ir_version = 0
         self._about = {"producer": "", "producer_version": "", "doc": ""}
         self._opsets: dict[str, int] = {}
@@ -227,7 +238,9 @@ class _GraphReader:
             elif wanted and len(values) <= MOST_LABELS:
                 if tag in (_STRINGS, _STRING):
                     values.append(self._text(a, b))
-                elif tag == _INTS:
+                elif tag == -_STRINGS:
+                    values += [self._text(c, d) for _, c, d in self._fields(a, b)]
+                elif tag == -_INTS:
                     values += [_signed(number) for _, number, _ in self._fields(a, b)]
                 elif tag == _INTS_PACKED:
                     values += self._packed(a, b)
@@ -331,16 +344,19 @@ class _GraphReader:
     ) -> Iterator[tuple[int, int, int]]:
         """Each field's tag, and its number (varint), or where its bytes start and end.
 
-        Fields of ``runs`` are skipped by the run; its tag is given once, with the start and end of the whole run.
+        Fields of ``runs`` are skipped by the run: its tag is given once, negative, with the start and end of the run.
         """
         raw, at = self._raw, start
         while at < end:
+            self._left -= 1
+            if self._left < 0:
+                raise _Damaged(f"more than {MOST_FIELDS} fields")
             tag = raw[at]
             if runs and tag in runs:
                 found = runs[tag].match(raw, at, end)
                 stop = at if found is None else found.end()
                 if stop > at:
-                    yield tag, at, stop
+                    yield -tag, at, stop
                     at = stop
                     continue
             if tag < 0x80:

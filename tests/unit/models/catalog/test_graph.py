@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
-from failsoft.models.catalog.graph import MOST_NESTED, GraphFacts, facts
+from failsoft.models.catalog.graph import MOST_FIELDS, MOST_NESTED, GraphFacts, facts
 from tests.onnx_models import node, onnx_model, same
 
 ML = "ai.onnx.ml"
@@ -57,6 +57,7 @@ MAP = node("ZipMap", ["scores"], ["probabilities"], domain=ML, classlabels_strin
         (of_nodes(classifier(classlabels_ints=[0, 1]), *NAMED), (0, 1)),
         (of_nodes(classifier("TreeEnsembleClassifier", classlabels_int64s=[-1, 2**40]), *NAMED), (-1, 2**40)),
         (of_nodes(classifier("SVMClassifier", classlabels_strings=["no", "é"]), *NAMED), ("no", "é")),
+        (of_nodes(classifier(classlabels_strings=["a" * 40, "", "b"]), *NAMED), ("a" * 40, "", "b")),
         (of_nodes(classifier(classlabels_ints=[0, 1]), MAP), ("b", "a")),
         (chosen(np.array([3, -7], np.int32)), (3, -7)),
         (chosen(np.array([b"x", b"y"], object)), ("x", "y")),
@@ -120,12 +121,20 @@ def test_weights_in_other_files_are_found_wherever_a_tensor_may_be() -> None:
 
 def test_a_million_tree_nodes_are_skipped_in_a_moment() -> None:
     """Their numbers are not packed: each has a tag of its own."""
-    many = {"nodes_values": [0.5] * 1_000_000, "nodes_featureids": [1] * 1_000_000}
+    modes = ["LEAF", "BRANCH_LEQ"] * 500_000
+    many = {"nodes_values": [0.5] * 1_000_000, "nodes_featureids": [1] * 1_000_000, "nodes_modes": modes}
     trees = node("TreeEnsembleRegressor", ["x"], ["y"], domain=ML, **many)
     raw = of_nodes(trees).SerializeToString()
     began = time.process_time()
     assert facts(raw).ops == {"TreeEnsembleRegressor"}
     assert time.process_time() - began < 1
+
+
+def test_fields_are_bounded() -> None:
+    """Millions of empty fields would take a worker's time before a vetting can stop them."""
+    began = time.process_time()
+    assert facts(b"\x7a\x00" * 4_000_000).damaged == f"more than {MOST_FIELDS} fields"
+    assert time.process_time() - began < 10
 
 
 def test_depth_is_bounded() -> None:
