@@ -111,6 +111,7 @@ def _scores(model: Outputs) -> Port:
         for port in model.ports
         if port.type.startswith("seq(map") or (port.type in _FLOATS and (len(port.shape) <= 2))
     ]
+    able = able or [port for port in model.ports if _several(port)]
     if not able:
         types = ", ".join(f"{port.name!r}: {port.type} {list(port.shape)}" for port in model.ports)
         raise ValueError(
@@ -122,6 +123,12 @@ def _scores(model: Outputs) -> Port:
         return next((i for i, fits in enumerate(words) if fits), len(words))
 
     return min(able, key=rank)
+
+
+def _several(port: Port) -> bool:
+    """Whether this is scikit-learn's form of several labels: for each label a tensor of two columns."""
+    stacked = port.type in _FLOATS and len(port.shape) == 3 and isinstance(port.shape[0], int) and port.shape[2] == 2
+    return port.type.startswith("seq(tensor") or stacked
 
 
 def _label(model: Outputs, scores: Port) -> Port | None:
@@ -137,6 +144,8 @@ def _single(port: Port) -> bool:
 
 def _labels(model: Outputs, scores: Port) -> Sequence[Label] | None:
     """The labels of the columns: the file's, those of the maps that the model gave, or those of its metadata."""
+    if _several(scores):
+        return None  # those that the file has are 0 and 1 of each label's classifier
     if model.labels is not None:
         return model.labels
     value = model.values.get(scores.name)
@@ -170,11 +179,13 @@ def _kind(model: Outputs, scores: Port, label: Port | None, labels: Sequence[Lab
     anomaly = _anomaly(model, scores, label)
     if anomaly is not None:
         return anomaly
+    if _several(scores):
+        return Output("multilabel")
     table, width = _columns(model, scores), _width(model, scores)
     maps = scores.type.startswith("seq(map")
     certain = maps or model.labels is not None or label is not None or bool(model.ops & _CLASSIFIERS)
     classifies = certain or labels is not None
-    regresses = bool(model.ops & _REGRESSORS) and not classifies
+    regresses = (model.tabular or bool(model.ops & _REGRESSORS)) and not classifies
     if table is None:
         return _unseen(scores, width, classifies)
     finite = table[np.isfinite(table).all(axis=1)]
@@ -191,9 +202,21 @@ def _kind(model: Outputs, scores: Port, label: Port | None, labels: Sequence[Lab
         return _regression(scores, width or 1)
     if unit and varies and not certain:
         return Output("multilabel", notes=[_guess("multilabel", "its scores were within [0, 1], each by itself")])
-    if not classifies and (model.tabular or _AMOUNT.search(scores.name)) and not _LOGITS.search(scores.name):
+    if not classifies and _AMOUNT.search(scores.name) and not _LOGITS.search(scores.name):
         return _regression(scores, width or 1)
+    if label is not None and _lowest(model.values.get(label.name), table):
+        distances = _regression(scores, width or 1)
+        said = f"the model's own label is the column with the lowest number, so {scores.name!r} are distances"
+        return Output("regression", distances.lines, notes=[f"{said} to clusters: each is in the answer's outputs"])
     return _logits(width, finite)
+
+
+def _lowest(own: NDArray[Any] | list[Any] | None, table: NDArray[np.float64]) -> bool:
+    """Whether the model's own label is the number of the column with the lowest score, and not with the highest."""
+    if not isinstance(own, np.ndarray) or own.dtype == object or table.shape[1] < 2 or len(own) != len(table):
+        return False
+    given = own.reshape(-1)
+    return bool((given == table.argmin(axis=1)).all() and (given != table.argmax(axis=1)).any())
 
 
 def _unseen(scores: Port, width: int | None, classifies: bool) -> Output:
@@ -270,8 +293,9 @@ def _classes(width: int | None, guessed: str | Literal[False], *lines: str) -> O
 
 
 def _logits(width: int | None, seen: NDArray[np.float64]) -> Output:
-    """A classifier that gives logits."""
-    activation = "sigmoid" if width == 1 else "softmax"
+    """A classifier that gives logits. Two columns that are a margin and its negative are the logit of a sigmoid."""
+    margin = width == 2 and bool(len(seen)) and np.allclose(seen[:, 0], -seen[:, 1])
+    activation = "sigmoid" if width == 1 or margin else "softmax"
     least, most = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 0.0)
     why = f"its scores were from {least:.3g} to {most:.3g} for made-up rows, so they are logits"
     line = keyed(f'activation = "{activation}"', f"it gives logits: {least:.3g} to {most:.3g} for made-up rows")
@@ -310,7 +334,9 @@ def _two(model: Outputs, labels: Sequence[Label] | None, label: Port | None, pos
 
 def _carried(model: Outputs, scores: Port, label: Port | None, kind: str) -> list[str]:
     """The line that carries further outputs along."""
-    further = [port for port in model.ports if port is not scores and not (port is label and kind != "regression")]
+    own = [label] if label is not None and kind != "regression" else []
+    own += [port for port in model.ports if _several(scores) and port.type in _LABELS]
+    further = [port for port in model.ports if port is not scores and port not in own]
     small: list[str] = []
     large: list[str] = []
     for port in further:

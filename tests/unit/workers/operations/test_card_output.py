@@ -54,6 +54,7 @@ def test_one_column_within_0_and_1_is_a_probability() -> None:
     assert net.kind == "binary" and "[0, 1]" in net.notes[0]
     assert output_of(model({"y": np.zeros((32, 1))})).kind == "regression"
     assert output_of(model({"y": SIGMOID}, ops=frozenset({"TreeEnsembleRegressor"}))).kind == "regression"
+    assert output_of(model({"variable": SIGMOID}, tabular=True)).kind == "regression"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,7 @@ def test_one_column_within_0_and_1_is_a_probability() -> None:
         ({"logits": LOGITS[:, :2]}, "binary", "softmax"),
         ({"logits": LOGITS}, "multiclass", "softmax"),
         ({"output": LOGITS}, "multiclass", "softmax"),
+        ({"output": np.hstack([-LOGITS[:, :1], LOGITS[:, :1]])}, "binary", "sigmoid"),
     ],
 )
 def test_logits_get_an_activation(values: dict[str, Any], kind: str, activation: str) -> None:
@@ -86,6 +88,20 @@ def test_probabilities_each_by_itself_are_multilabel() -> None:
     """They are within [0, 1] and do not sum to 1."""
     output = output_of(model({"p": RANDOM.random((32, 3))}, metadata={"labels": '["a", "b", "c"]'}))
     assert output.kind == "multilabel" and section(output).labels == ("a", "b", "c")
+
+
+def test_a_sequence_of_tensors_is_multilabel() -> None:
+    """scikit-learn's form: a tensor for each label. Its own labels are 0 and 1 for each, and are not carried."""
+    ports = [ObservedPort("label", LABEL, (None, 2)), ObservedPort("p", "seq(tensor(float))", ())]
+    output = output_of(Outputs(ports, {"label": np.zeros((32, 2), np.int64)}, (0, 1)))
+    assert (output.kind, output.lines, output.notes) == ("multilabel", [], [])
+
+
+def test_distances_to_clusters_are_no_logits() -> None:
+    """The label of a cluster is the column with the lowest number."""
+    values = {"label": np.abs(LOGITS).argmin(axis=1), "scores": np.abs(LOGITS)}
+    output = output_of(model(values, {"label": LABEL}, tabular=True))
+    assert output.kind == "regression" and section(output).carry == ("label",) and "distances" in output.notes[0]
 
 
 def test_a_positive_label_that_nobody_said_is_asked_for() -> None:
