@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +150,13 @@ def text() -> onnx.ModelProto:
         node("Mul", ["e", "m1"], ["there"]),
         node("ReduceSum", ["there", "tokens"], ["sum"], keepdims=0),
         node("ReduceSum", ["m", "tokens"], ["count"], keepdims=1),
-        node("Div", ["sum", "count"], ["mean"]),
+        node("Max", ["count", "one"], ["least"]),  # a text without tokens is the mean of none
+        node("Div", ["sum", "least"], ["mean"]),
         node("MatMul", ["mean", "W"], ["logits"]),
     ]
     ids = [("input_ids", TensorProto.INT64, ["N", "L"]), ("attention_mask", TensorProto.INT64, ["N", "L"])]
-    return _model("claim-text", steps, ids, ("logits", 2), {"last": np.array([2]), "tokens": np.array([1])})
+    constants = {"last": np.array([2]), "tokens": np.array([1]), "one": np.float32(1)}
+    return _model("claim-text", steps, ids, ("logits", 2), constants)
 
 
 def image() -> onnx.ModelProto:
@@ -177,9 +179,9 @@ def _model(
     steps: list[onnx.NodeProto],
     inputs: Sequence[tuple[str, int, Sequence[str | int]]],
     output: tuple[str, int],
-    constants: dict[str, NDArray[Any]] | None = None,
+    constants: Mapping[str, Any] | None = None,
 ) -> onnx.ModelProto:
-    stored = [numpy_helper.from_array(v, k) for k, v in {**weights(name), **(constants or {})}.items()]
+    stored = [numpy_helper.from_array(np.asarray(v), k) for k, v in {**weights(name), **(constants or {})}.items()]
     ports = [helper.make_tensor_value_info(n, kind, shape) for n, kind, shape in inputs]
     answer = helper.make_tensor_value_info(output[0], TensorProto.FLOAT, ["N", output[1]])
     graph = helper.make_graph(steps, name, ports, [answer], stored)

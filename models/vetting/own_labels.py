@@ -40,7 +40,8 @@ def own_labels(raw: Mapping[str, Any], output: OutputSection, scores: str, n: in
     """The model's own label of each of ``n`` rows; None if it gives none, or several outputs could be it."""
     found = {}
     for name, value in raw.items():
-        if name == scores or name in output.carry or isinstance(value, list):
+        carried = name in output.carry and "label" not in name.lower()  # neighbours' ids are no labels
+        if name == scores or carried or isinstance(value, list):
             continue
         labels = np.asarray(value)
         if labels.shape in ((n,), (n, 1)) and labels.dtype.kind in "biuO":

@@ -46,20 +46,21 @@ def sample(
 
 def made_up(artifact: Artifact, card: ModelCard) -> Columns:
     """SAMPLE rows: the first has zeros and first categories, the second typical values of the training data, those in
-    the middle small numbers, and the last numbers of several scales and both signs.
+    the middle small numbers, and the last numbers of several scales and both signs. A path with dots is one name in
+    them, which is found first.
     """
     features = [(feature, artifact.statistics.get(feature.name)) for feature in card.features]
     rows = []
     for i in range(SAMPLE):
         length = LENGTHS[i % len(LENGTHS)]
-        rows.append({f.name: _value(f, known, i, j, length) for j, (f, known) in enumerate(features)})
+        rows.append({f.spec.path: _value(f, known, i, j, length) for j, (f, known) in enumerate(features)})
     return columns(rows, card.specs)
 
 
 def of_length(artifact: Artifact, card: ModelCard, length: int | None) -> Columns:
     """One made-up row whose tensors have ``length`` elements where it varies; None: each its ``max_length``."""
     known = artifact.statistics
-    row = {f.name: _value(f, known.get(f.name), _ORDINARY, j, length) for j, f in enumerate(card.features)}
+    row = {f.spec.path: _value(f, known.get(f.name), _ORDINARY, j, length) for j, f in enumerate(card.features)}
     return columns([row], card.specs)
 
 
