@@ -16,7 +16,8 @@ from typing import Any, Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from failsoft.topics.embedded.broker import HOST, KafkaFailed, cluster_id, free_port
+from failsoft.topics.embedded.broker import HOST, KafkaFailed, free_port
+from failsoft.topics.embedded.cluster_id import new_id
 from tests.answers import Traps
 from tests.kafka import EmbeddedBroker, wait_for
 from tests.proxy import Proxy
@@ -106,7 +107,7 @@ class Cluster:
 
     def _start(self, folder: Path) -> None:
         ports = _ports()
-        one = cluster_id()
+        one = new_id()
         self.nodes = {n: Node(one, folder / f"node-{n}", ports[n]["PLAINTEXT"], settings(n, ports)) for n in NODES}
         self.proxies = {n: Proxy(ports[n]["proxy"], ports[n]["PROXIED"], self.traps) for n in NODES}
         for proxy in self.proxies.values():

@@ -69,6 +69,7 @@ SHELLS = {
     "topics/admin.py",  # calls the cluster
     *(f"topics/connection/{name}.py" for name in ("diagnosis", "oauth", "tls")),  # connect, get tokens, read PEM files
     "topics/embedded/broker.py",  # starts a broker
+    "topics/embedded/cluster_id.py",  # reads a broker's data directory
     "topics/embedded/filelock.py",  # locks a broker's data
     "topics/embedded/jars.py",  # downloads Kafka
     "topics/embedded/probe.py",  # checks whether a broker answers

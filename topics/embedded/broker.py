@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import random
 import shutil
@@ -11,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from failsoft.topics.embedded.cluster_id import formatted_id, new_id
 from failsoft.topics.embedded.filelock import lock
 from failsoft.topics.embedded.jars import KAFKA, NOT_INSTALLED, JarsUnavailable, kafka_jars
 from failsoft.topics.embedded.probe import cluster_at
@@ -147,7 +146,7 @@ class Embedded:
     @property
     def cluster(self) -> str:
         """The id of its cluster. Raises RuntimeError while there is no data."""
-        return _formatted_id(self.data)
+        return formatted_id(self.data)
 
     @property
     def log(self) -> Path:
@@ -272,7 +271,7 @@ class Embedded:
 
     def format_options(self) -> list[str]:
         """Options of Kafka's format tool for a new data directory: a cluster of one node."""
-        return ["--standalone", "-t", cluster_id()]
+        return ["--standalone", "-t", new_id()]
 
     def _spawn(self, command: list[str]) -> None:
         assert self._lock is not None
@@ -305,7 +304,7 @@ class Embedded:
         self._pid = int(first)
 
     def _wait_until_it_answers(self, port: int, begin: int, deadline: float) -> None:
-        expected = _formatted_id(self.data)
+        expected = formatted_id(self.data)
         assert self._watcher is not None
         while True:
             code = self._watcher.poll()
@@ -386,19 +385,6 @@ def _bindable(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def cluster_id() -> str:
-    """A new cluster id in Kafka's format: a UUID in URL-safe base64."""
-    while True:
-        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        if not text.startswith("-"):  # it would be parsed as an option
-            return text
-
-
-def _formatted_id(data: Path) -> str:
-    lines = (data / "logs" / "meta.properties").read_text().splitlines()
-    return dict(line.partition("=")[::2] for line in lines)["cluster.id"]
 
 
 def _tail(log: str) -> str:

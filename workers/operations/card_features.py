@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,9 @@ EXAMPLES: Mapping[str, Sequence[Any]] = {
 }
 _EXAMPLE_LENGTHS = (3, 1, 2)
 """Lengths of the example events along a dimension of variable length."""
+
+_NUMBERED = re.compile(r"""(\d{1,9}): ('[^']*'|"[^"]*")""")
+"""An entry of a dict in Python's spelling, as YOLO writes the names of its classes."""
 
 _MOST_TEXT = 1_000_000
 """Bytes of the longest text in the metadata that is read."""
@@ -160,26 +162,18 @@ def listed_in(metadata: Mapping[str, str], keys: Sequence[str]) -> tuple[str, li
 
 
 def _listed(text: str) -> list[str]:
-    given = _literal(text)
-    if given is None:
+    try:
+        given = wire.loads(text.encode(), _MOST_TEXT)
+    except ValueError:
+        python = _NUMBERED.findall(text) if text.startswith("{") else []
+        if python:
+            return [name[1:-1] for _, name in sorted(python, key=lambda pair: int(pair[0]))]
         return [part.strip().strip("'\"") for part in re.split(r"[,\n]", text.strip().strip("[]()"))] if text else []
     if isinstance(given, dict):
         # {"0": "age"} numbers the names, and {"age": "float"} describes them.
-        numbered = all(str(key).isdigit() for key in given)
+        numbered = all(key.isdigit() for key in given)
         given = [given[key] for key in sorted(given, key=int)] if numbered else list(given)
-    return [each for each in given if isinstance(each, str)] if isinstance(given, (list, tuple)) else []
-
-
-def _literal(text: str) -> Any:
-    """The value of a text of JSON, or of Python, as YOLO writes the names of its classes; None if it is neither."""
-    try:
-        return wire.loads(text.encode(), _MOST_TEXT)
-    except ValueError:
-        pass
-    try:
-        return ast.literal_eval(text) if text[:1] in ("[", "(", "{") and len(text) <= _MOST_TEXT else None
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
+    return [each for each in given if isinstance(each, str)] if isinstance(given, list) else []
 
 
 def keyed(line: str, comment: str) -> str:

@@ -185,13 +185,14 @@ def _kind(model: Outputs, scores: Port, label: Port | None, labels: Sequence[Lab
     maps = scores.type.startswith("seq(map")
     certain = maps or model.labels is not None or label is not None or bool(model.ops & _CLASSIFIERS)
     classifies = certain or labels is not None
-    regresses = (model.tabular or bool(model.ops & _REGRESSORS)) and not classifies
+    logits = bool(_LOGITS.search(scores.name))
+    regresses = (model.tabular or bool(model.ops & _REGRESSORS)) and not classifies and not logits
     if table is None:
         return _unseen(scores, width, classifies)
     finite = table[np.isfinite(table).all(axis=1)]
     unit = bool(len(finite)) and bool((finite >= -CLOSE).all() and (finite <= 1 + CLOSE).all())
     varies = bool(len(finite)) and bool(np.ptp(finite) > 0)
-    if regresses or (not classifies and width == 1 and not (unit and varies) and not _LOGITS.search(scores.name)):
+    if regresses or (not classifies and width == 1 and not (unit and varies) and not logits):
         return _regression(scores, width or 1)
     sums = unit and bool((np.abs(finite.sum(axis=1) - 1) <= CLOSE).all())
     if unit and width == 1:
@@ -202,7 +203,7 @@ def _kind(model: Outputs, scores: Port, label: Port | None, labels: Sequence[Lab
         return _regression(scores, width or 1)
     if unit and varies and not certain:
         return Output("multilabel", notes=[_guess("multilabel", "its scores were within [0, 1], each by itself")])
-    if not classifies and _AMOUNT.search(scores.name) and not _LOGITS.search(scores.name):
+    if not classifies and _AMOUNT.search(scores.name) and not logits:
         return _regression(scores, width or 1)
     if label is not None and _lowest(model.values.get(label.name), table):
         distances = _regression(scores, width or 1)

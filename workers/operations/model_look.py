@@ -15,6 +15,12 @@ from failsoft.workers.operations.scaffold import Shape
 TABULAR = ("skl2onnx", "OnnxMLTools", "CatBoost")
 """The producers, as their files name them, that make models of tables: their inputs are columns."""
 
+_OF_TABLES = (
+    *("TreeEnsemble", "Linear", "SVM", "Scaler", "Imputer"),
+    *("OneHotEncoder", "LabelEncoder", "FeatureVectorizer"),
+)
+"""How the operators of such models begin, for files that name no producer."""
+
 
 class CannotServe(Exception):
     """No card makes the model serve. The message says why, and how to export it."""
@@ -33,7 +39,7 @@ def described(path: Path, positive: str | None) -> Shape:
         seen = observe(path)
     except Unloadable as error:
         raise CannotServe(str(error)) from None
-    tabular = facts.producer in TABULAR or ("ai.onnx.ml" in facts.opsets and not facts.producer)
+    tabular = facts.producer in TABULAR or any(op.startswith(_OF_TABLES) for op in facts.ops)
     named = column_names(facts.metadata)
     outputs = Outputs(seen.outputs, seen.values, facts.labels, facts.metadata, facts.ops, tabular)
     try:

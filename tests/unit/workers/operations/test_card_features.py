@@ -130,7 +130,7 @@ def test_an_input_that_no_event_can_fill_is_refused(inputs: Sequence[ObservedPor
         ('{"1": "fare", "0": "age"}', ["age", "fare"]),
         ('{"age": "float", "fare": "float"}', ["age", "fare"]),
         ("{0: 'age', 1: \"fare's\"}", ["age", "fare's"]),
-        ("{0: 'age', 1: ", ["{0: 'age", "1:"]),
+        ("{0: 'age', 1: ", ["age"]),
         ('["age", "age"]', None),
         ("", None),
         ("7", None),
