@@ -60,7 +60,7 @@ def test_the_newest_version_that_passes_is_served(tmp_path: Path) -> None:
     assert [line["version"] for line in errors] == [5, 4, 3, 2]
     assert [line["why"].split(": ")[1] for line in errors] == ["single_file", "load", "output", "golden"]
     assert all("did not pass its vetting" in line["why"] for line in errors)
-    assert "expected score 5.0, got 4.0" in errors[-1]["why"]
+    assert "expected score 5, got 4" in errors[-1]["why"]
 
 
 def test_a_half_copied_version_is_not_served(tmp_path: Path) -> None:
