@@ -7,7 +7,7 @@ Schema and with a plain encoder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -94,7 +94,7 @@ def encode(answers: Answers) -> list[bytes]:
             place(None if p.probabilities is None else wire.values(p.probabilities)),
             b',"confidence":',
             place(_confidences(p, scores)),
-            *((b',"outputs":', *_outputs(p.outputs, place)) if p.outputs is not None else ()),
+            b"" if p.outputs is None else _outputs(p.outputs, place),
             _common(a.source, a.model, a.version, a.members, a.degraded, a.reason, a.revision, a.final),
             place(_imputed(a.imputed, n)) if a.imputed else b"[]",
             place(_missing(a.missing, n)) if a.missing else b"",
@@ -156,12 +156,10 @@ def _confidences(p: Predictions, scores: list[bytes]) -> list[bytes] | None:
     return scores if p.confidences is p.scores else wire.numbers(p.confidences)
 
 
-def _outputs(outputs: Mapping[str, OutputColumn], place: Callable[[Sequence[object]], bytes]) -> Iterator[bytes]:
-    """The template's object of further outputs: the names are common to all rows, each value is placed."""
-    for i, (name, column) in enumerate(outputs.items()):
-        yield b"%b%b:" % (b"," if i else b"{", _constant(name))
-        yield place(wire.values(column))
-    yield b"}" if outputs else b"{}"
+def _outputs(outputs: Mapping[str, OutputColumn], place: Callable[[Sequence[object]], bytes]) -> bytes:
+    """The template's object of further outputs: the names are common to all rows, and each value is placed."""
+    members = [b"%b:%b" % (_constant(name), place(wire.values(column))) for name, column in outputs.items()]
+    return b',"outputs":{%b}' % b",".join(members)
 
 
 def _imputed(by_row: dict[int, tuple[str, ...]], n: int) -> list[bytes]:
