@@ -79,6 +79,7 @@ def output_of(model: Outputs, positive: str | None = None) -> Output:
 
     Raises ValueError if no output can be a score, or if ``positive`` is none of the labels.
     """
+    _refuse_columns(model)
     scores = _scores(model)
     label = _label(model, scores)
     labels = _labels(model, scores)
@@ -125,6 +126,20 @@ def _scores(model: Outputs) -> Port:
     return min(able, key=rank)
 
 
+def _refuse_columns(model: Outputs) -> None:
+    """Raises ValueError for probabilities that are one output for each label: a card's scores are one output."""
+    ports = [port for port in model.ports if port.type in _FLOATS and _single(port)]
+    seen = [np.asarray(model.values[port.name]).astype(float) for port in ports if port.name in model.values]
+    if model.labels is None or not 1 < len(model.labels) == len(ports) == len(seen):
+        return
+    if (np.abs(np.sum(seen, axis=0) - 1) <= CLOSE).all():
+        names = ", ".join(repr(port.name) for port in ports)
+        raise ValueError(
+            f"its probabilities are one output for each label ({names}), and a card takes one output: export them as "
+            'one (skl2onnx: options={id(model): {"zipmap": False}})'
+        )
+
+
 def _several(port: Port) -> bool:
     """Whether this is scikit-learn's form of several labels: for each label a tensor of two columns."""
     stacked = port.type in _FLOATS and len(port.shape) == 3 and isinstance(port.shape[0], int) and port.shape[2] == 2
@@ -136,6 +151,18 @@ def _label(model: Outputs, scores: Port) -> Port | None:
     able = [port for port in model.ports if port is not scores and port.type in _LABELS and _single(port)]
     named = [port for port in able if re.search(r"label|class|predict", port.name, re.IGNORECASE)]
     return (named or [None])[0]  # type: ignore[list-item]
+
+
+def _marks(model: Outputs, scores: Port) -> Port | None:
+    """The output that marks each label whose probability is over a half: the own label of a model of several labels."""
+    table = _columns(model, scores)
+    for port in model.ports:
+        own = model.values.get(port.name)
+        if table is None or table.shape[1] == 1 or port.type not in _LABELS or not isinstance(own, np.ndarray):
+            continue
+        if own.shape == table.shape and (own == (table > 0.5)).all():
+            return port
+    return None
 
 
 def _single(port: Port) -> bool:
@@ -183,7 +210,8 @@ def _kind(model: Outputs, scores: Port, label: Port | None, labels: Sequence[Lab
         return Output("multilabel")
     table, width = _columns(model, scores), _width(model, scores)
     maps = scores.type.startswith("seq(map")
-    certain = maps or model.labels is not None or label is not None or bool(model.ops & _CLASSIFIERS)
+    marked = _marks(model, scores) is not None
+    certain = maps or model.labels is not None or label is not None or marked or bool(model.ops & _CLASSIFIERS)
     classifies = certain or labels is not None
     logits = bool(_LOGITS.search(scores.name))
     regresses = (model.tabular or bool(model.ops & _REGRESSORS)) and not classifies and not logits
@@ -199,6 +227,8 @@ def _kind(model: Outputs, scores: Port, label: Port | None, labels: Sequence[Lab
         return _binary(not certain and "its score was within [0, 1] for made-up rows")
     if sums:
         return _classes(width, not certain and "its scores were probabilities for made-up rows")
+    if unit and marked:
+        return Output("multilabel")
     if _ranked(model, width) and not classifies:
         return _regression(scores, width or 1)
     if unit and varies and not certain:
@@ -337,7 +367,8 @@ def _carried(model: Outputs, scores: Port, label: Port | None, kind: str) -> lis
     """The line that carries further outputs along."""
     own = [label] if label is not None and kind != "regression" else []
     own += [port for port in model.ports if _several(scores) and port.type in _LABELS]
-    further = [port for port in model.ports if port is not scores and port not in own]
+    marks = _marks(model, scores) if kind == "multilabel" else None
+    further = [port for port in model.ports if port is not scores and port is not marks and port not in own]
     small: list[str] = []
     large: list[str] = []
     for port in further:

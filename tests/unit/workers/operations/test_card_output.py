@@ -90,6 +90,22 @@ def test_probabilities_each_by_itself_are_multilabel() -> None:
     assert output.kind == "multilabel" and section(output).labels == ("a", "b", "c")
 
 
+def test_a_label_output_that_marks_columns_is_multilabel() -> None:
+    """scikit-learn's nets and one-versus-rest models: 1 for each label whose probability is over a half."""
+    table = RANDOM.random((32, 3))
+    values = {"label": (table > 0.5).astype(np.int64), "probabilities": table}
+    for known in ({"tabular": True}, {"ops": frozenset({"LinearClassifier"})}):
+        output = output_of(model(values, {"label": LABEL}, **known))
+        assert (output.kind, output.lines, output.notes) == ("multilabel", [], [])
+
+
+def test_an_output_for_each_label_is_refused() -> None:
+    """skl2onnx's zipmap="columns": the message has the outputs, and the option that gives one."""
+    values = {f"s{name}": SOFTMAX[:, i] for i, name in enumerate("abcd")}
+    with pytest.raises(ValueError, match=r"'sa', 'sb', 'sc', 'sd'.*zipmap.*False"):
+        output_of(model(values, labels=tuple("abcd")))
+
+
 def test_a_sequence_of_tensors_is_multilabel() -> None:
     """scikit-learn's form: a tensor for each label. Its own labels are 0 and 1 for each, and are not carried."""
     ports = [ObservedPort("label", LABEL, (None, 2)), ObservedPort("p", "seq(tensor(float))", ())]
