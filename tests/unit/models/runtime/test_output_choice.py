@@ -75,6 +75,15 @@ def test_top_k_can_be_answered_as_the_refusal_says() -> None:
     json.dumps(found.predictions.row(0).outputs)
 
 
+def test_several_regressions_may_be_declared_as_one_column() -> None:
+    """skl2onnx declares [N, 1] for trees that give several numbers. Their names count, and the runs are checked."""
+    both = reader({"kind": "regression", "outputs": ["a", "b"]}, [scores(1)])
+    found = both.read([table([1.5, 2.5])], 1)
+    assert isinstance(found, ModelOutput) and found.predictions.row(0).outputs == {"a": 1.5, "b": 2.5}
+    failure = both.read([table([1.5])], 1)
+    assert isinstance(failure, Failure) and "the card's outputs name 2" in failure.message
+
+
 def test_an_output_without_a_batchs_dimension_fails() -> None:
     """An output that has the same size for any number of rows fails the batch, and says what it needs."""
     for tensor in (np.float32(0.5), table([0.5, 0.5])[0]):
