@@ -252,6 +252,8 @@ class FeatureSection(CardSection):
             fits, needed = _is_scalar(value, self.type), str(self.type)
         if not fits:
             hint = f"{near(value, METHODS)}: it may be {_MAY_BE}" if isinstance(value, str) and key == "impute" else ""
+            if key == "impute" and isinstance(value, float) and math.isnan(value):
+                hint = ': write impute = "nan", in quotes, to hand NaN to a model that knows missing values'
             raise ValueError(f"{self.name!r}: {key} is {value!r}, which is not a {needed}{hint}")
         if self.unseen == "unusable" and self.categories is not None and value not in self.categories:
             raise ValueError(f"{self.name!r}: {key} is {value!r}, which is not one of its categories")

@@ -54,7 +54,9 @@ def run_checks(artifact: Artifact, card: ModelCard, memory: str, clock: Callable
         yield from _unloadable(error, memory)
         return
     yield Check("load", CheckResult.PASSED, f"in {_ms(clock() - began)}")
-    yield Check("contract", CheckResult.PASSED, f"{len(card.features)} features, a {card.output.kind} output")
+    count = len(card.features)
+    fits = f"{count} feature{'s' * (count != 1)}, a{'n' * (card.output.kind is OutputKind.ANOMALY)} {card.output.kind}"
+    yield Check("contract", CheckResult.PASSED, f"{fits} output")
     try:
         vectors, problem = golden.read(artifact.path.parent / golden.FILE), None
     except Refused as error:

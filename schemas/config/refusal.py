@@ -37,7 +37,7 @@ class Refused(Exception):
 
 def refuse(file: str, error: ValidationError, schema: type[BaseModel]) -> Refused:
     """Translate ``error``, raised when ``file`` was validated as ``schema``, into a refusal that names each key."""
-    problems = [_problem(e["loc"], e["type"], e["msg"] + _nearest(e), schema) for e in error.errors()]
+    problems = [_problem(e["loc"], e["type"], _wanted(e) or e["msg"] + _nearest(e), schema) for e in error.errors()]
     more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
     return Refused(file, [shortened(problem) for problem in problems[:MOST_PROBLEMS]] + more)
 
@@ -102,6 +102,19 @@ def near(word: str, known: Iterable[str]) -> str:
     """``" (did you mean 'x'?)"`` when a known word has a similar spelling, else ""."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def _wanted(error: ErrorDetails) -> str | None:
+    """Where a list or a table is wanted, this in TOML's words; None for other mistakes."""
+    given = shortened(repr(error["input"]), _LONGEST // 5)
+    match error["type"]:
+        case "tuple_type" | "list_type" if isinstance(error["input"], dict):
+            return f"one table, and not a list of tables: write [[{error['loc'][-1]}]] over each"
+        case "tuple_type" | "list_type":
+            return f"{given} is not a list: write its values in brackets, separated by commas"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{given} is not a table: write its keys under [{error['loc'][-1]}], or in braces"
+    return None
 
 
 def _nearest(error: ErrorDetails) -> str:

@@ -137,6 +137,7 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         ('"median"', '"zero"', 'impute is \'zero\', which is not a float: it may be a value, "mean", "median", "mode"'),
         ("range = [0.0, 1.0]", "tolerance = 0", "output.tolerance"),
         ('"median"', "true", "impute is True, which is not a float"),
+        ('"median"', "nan", 'impute is nan, which is not a float: write impute = "nan", in quotes'),
         ('"median"', "1e999", "impute is inf, which is not a float"),
         ('"median"', '{ method = "median" }', 'a table has only the key "value": write impute = "median"'),
         ('"median"', '{ method = "median", value = 3.0 }', 'write impute = "median", or only the value'),

@@ -52,6 +52,15 @@ class _Outer(BaseModel):
             {"model": {"deadline": 1}, "maybe": {"deadline": 1, "knd": "a"}},
             ["maybe.knd: no such key (did you mean 'kind'?); known here: deadline, kind"],
         ),
+        (
+            {"model": {"deadline": 1}, "features": "a, b"},
+            ["features: 'a, b' is not a list: write its values in brackets, separated by commas"],
+        ),
+        (
+            {"model": {"deadline": 1}, "features": {"deadline": 1}},
+            ["features: one table, and not a list of tables: write [[features]] over each"],
+        ),
+        ({"model": "m"}, ["model: 'm' is not a table: write its keys under [model], or in braces"]),
         ({"model": {}, "x": 1}, ["model.deadline: missing, and it has no default", None]),
     ],
 )
