@@ -146,7 +146,7 @@ class Static(CardSection):
         Label | None,
         means(
             "The answer's label: one of the two for binary (0 or 1 if `labels` names no others), 0 or 1 for anomaly, "
-            "one of `labels` for multiclass and multilabel, none for regression.",
+            "none for regression; otherwise one of `labels`, or a text that is none of them.",
             0,
             "other",
             left_out="the label is null",

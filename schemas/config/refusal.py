@@ -113,7 +113,7 @@ def _wanted(error: ErrorDetails) -> str | None:
         case "tuple_type" | "list_type":
             return f"{given} is not a list: write its values in brackets, separated by commas"
         case "model_type" | "model_attributes_type" | "dict_type":
-            return f"{given} is not a table: write its keys under [{error['loc'][-1]}], or in braces"
+            return f"{given} is not a table: write its keys in braces, or under its name in brackets"
     return None
 
 

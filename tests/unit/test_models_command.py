@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from failsoft.workers.cli import app
+from failsoft.workers.commands import output
 from tests.versions import bomb, double, put
 
 GOLDEN = {"features": {"x": 2.0}, "expected": {"score": 4.0}}
@@ -133,3 +134,13 @@ def test_an_invalid_limit_is_refused(tmp_path: Path, key: str, value: str) -> No
     (tmp_path / "pipeline.toml").write_text(f"{text}{key} = {value}\n")
     code, _, stderr = _vet("--pipeline", tmp_path)
     assert code == 3 and f"models.{key}: " in stderr
+
+
+def test_a_table_folds_a_long_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a narrow terminal, the checksum that a message says to copy is whole."""
+    monkeypatch.setattr(output, "people", lambda _as_json: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    digest = hashlib.sha256().hexdigest()
+    output.rows([{"check": "checksum", "message": f"add {digest}"}], ["check", "message"], as_json=False)
+    cells = "".join(line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if "│" in line)
+    assert digest in cells

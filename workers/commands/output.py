@@ -16,17 +16,21 @@ def people(as_json: bool) -> bool:
 
 
 def rows(items: Iterable[Mapping[str, Any]], columns: Sequence[str], as_json: bool, title: str | None = None) -> None:
-    """Prints rows: a table of ``columns`` on a terminal, else NDJSON with every key of every row."""
+    """Prints rows: a table of ``columns`` on a terminal, else NDJSON with every key of every row.
+
+    A long word of a table is folded and never cut: people copy checksums and ids from it.
+    """
     if not people(as_json):
         for row in items:
             line(_json(row))
         sys.stdout.flush()
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*[c.replace("_", " ") for c in columns], title=title, title_justify="left")
+    headers = [Column(c.replace("_", " "), overflow="fold") for c in columns]
+    table = Table(*headers, title=title, title_justify="left")
     for row in items:
         table.add_row(*[Text(cell(row.get(c))) for c in columns])
     Console().print(table)

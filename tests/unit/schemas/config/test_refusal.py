@@ -60,7 +60,7 @@ class _Outer(BaseModel):
             {"model": {"deadline": 1}, "features": {"deadline": 1}},
             ["features: one table, and not a list of tables: write [[features]] over each"],
         ),
-        ({"model": "m"}, ["model: 'm' is not a table: write its keys under [model], or in braces"]),
+        ({"model": "m"}, ["model: 'm' is not a table: write its keys in braces, or under its name in brackets"]),
         ({"model": {}, "x": 1}, ["model.deadline: missing, and it has no default", None]),
     ],
 )
