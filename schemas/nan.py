@@ -47,13 +47,9 @@ def loads(
     A value without one of the literals costs no more than ``wire.loads``. Raises Malformed as that does, and for a
     literal elsewhere.
     """
-    try:
-        return wire.loads(raw, max_bytes, max_depth)
-    except wire.NotJson:
-        found = None if raw is None else _decoded(raw, max_depth)
-        if found is None:
-            raise
-    body, marks = found
+    body, marks = _marked(raw, max_bytes, max_depth)
+    if not marks:
+        return body
     count = len(marks)
     for parent, name in may_be_nan(body):
         if marks.get(_text(parent[name])) == "NaN":
@@ -70,13 +66,18 @@ def loads(
 
 def loads_anywhere(raw: bytes | None, max_bytes: int, max_depth: int = wire.MAX_DEPTH) -> Any:
     """``wire.loads``, with a text in place of each literal: to read an event's id or key, whatever else it has."""
+    return _marked(raw, max_bytes, max_depth)[0]
+
+
+def _marked(raw: bytes | None, max_bytes: int, max_depth: int) -> tuple[Any, dict[str, str]]:
+    """The value, with a text in place of each literal, and the literals by these texts. Raises Malformed."""
     try:
-        return wire.loads(raw, max_bytes, max_depth)
+        return wire.loads(raw, max_bytes, max_depth), {}
     except wire.NotJson:
         found = None if raw is None else _decoded(raw, max_depth)
         if found is None:
             raise
-        return found[0]
+        return found
 
 
 def _decoded(raw: bytes, max_depth: int) -> tuple[Any, dict[str, str]] | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from failsoft.schemas.features.columns import Column, Columns, Mask, of_matrix
 from failsoft.schemas.features.spec import FeatureType, TensorSpec
+from failsoft.schemas.features.words import with_field
 
 
 def within(columns: Columns, dtypes: Mapping[str, str]) -> Columns:
@@ -31,12 +32,12 @@ def within(columns: Columns, dtypes: Mapping[str, str]) -> Columns:
         values = {name: column.copy() if name in bad else column for name, column in columns.values.items()}
         made = Columns(columns.specs, columns.size, values)
     made.unusable, made.why, made.wide = dict(columns.unusable), dict(columns.why), dict(columns.wide)
-    tensors = {spec.name: spec.tensor for spec in columns.specs}
+    specs = {spec.name: spec for spec in columns.specs}
     for name, mask, dtype in found:
         made.unusable[name] = mask | made.unusable[name] if name in made.unusable else mask
         made.wide.pop(name, None)
-        tensor, column = tensors[name], made.values[name]
-        why = f"{'beyond' if tensor is None else 'an element is beyond'} the range of {dtype}"
+        tensor, column = specs[name].tensor, made.values[name]
+        why = with_field(f"{'beyond' if tensor is None else 'an element is beyond'} the range of {dtype}", specs[name])
         for i in np.flatnonzero(mask).tolist():
             made.why[i, name] = why
             column[i] = 0 if tensor is None or not _ragged(column) else _empty(tensor)

@@ -13,6 +13,7 @@ from failsoft.schemas.features.bounds import FLOAT32_LIMIT, outside
 from failsoft.schemas.features.columns import Columns, Mask, of_matrix
 from failsoft.schemas.features.paths import MISSING, Absent, find, getter
 from failsoft.schemas.features.spec import FeatureType, Spec
+from failsoft.schemas.features.words import with_field
 
 _NAN = float("nan")
 
@@ -49,7 +50,7 @@ def reason(value: object, spec: Spec) -> str | None:
         why = value.why
     else:
         why = (scalars if spec.tensor is None else tensor_reasons).reason(value, spec)
-    return why if why is None or spec.field is None or spec.field == spec.name else f"{why} (field {spec.field!r})"
+    return None if why is None else with_field(why, spec)
 
 
 def _rows(events: Sequence[Mapping[str, object]], specs: tuple[Spec, ...]) -> list[tuple[object, ...]]:

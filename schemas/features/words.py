@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from failsoft.schemas.features.spec import TensorSpec
+from failsoft.schemas.features.spec import Spec, TensorSpec
 
 # Characters of a value that a message quotes: enough to recognise it, too few to fill a header or a log.
 QUOTED = 40
@@ -45,6 +45,11 @@ def show(value: object) -> str:
     if math.isfinite(value):
         return str(value).removesuffix(".0")
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def with_field(why: str, spec: Spec) -> str:
+    """The reason, and the path in the event if the feature has another name there."""
+    return why if spec.path == spec.name else f"{why} (field {spec.path!r})"
 
 
 def wanted(tensor: TensorSpec) -> str:

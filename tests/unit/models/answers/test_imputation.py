@@ -66,7 +66,18 @@ def test_invalid_without_impute() -> None:
     assert made.columns.values["y"].tolist() == [0.0, 0.0, 2.0]
 
 
+def test_an_invalid_row_names_the_path_of_its_feature() -> None:
+    """Whoever mends the event looks at the path: also of a number that is beyond the model's type."""
+    made = run(card({"name": "x", "type": "float", "field": "a.b"}), {"a": {"b": "7"}}, {"a": {"b": 1e39}}, dtypes=F32)
+    said = [failure.message for failure in made.invalid.values()]
+    assert [message.partition(";")[0] for message in said] == [
+        "feature 'x': a string, not a number (field 'a.b')",
+        "feature 'x': beyond the range of float32 (field 'a.b')",
+    ]
+
+
 NAN = {"name": "x", "type": "float", "impute": "nan"}
+F32 = {"x": "float32"}
 
 
 @pytest.mark.parametrize("event", [{}, {"x": None}, {"x": float("nan")}, {"x": "1"}, {"x": [1]}, {"x": True}])
