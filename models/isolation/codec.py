@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from failsoft.models.runtime.element_types import ELEMENT_TYPES, element_type
 from failsoft.models.runtime.outputs import ModelOutput
+from failsoft.models.runtime.run_times import RunTimes
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Column, Columns
@@ -132,6 +133,16 @@ def dtypes(message: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(given, dict) or not all(type(name) is str and name in _NUMBERS for name in given.values()):
         raise Damaged("a loaded model without the types of its inputs")
     return given
+
+
+def times(message: Mapping[str, Any]) -> RunTimes | None:
+    """The ``times`` of the session that a forkserver has loaded; None if they are not known. Raises Damaged."""
+    match message.get("times"):
+        case None:
+            return None
+        case [float() | int() as run, float() | int() as row] if run >= 0 and row >= 0:
+            return RunTimes(run, row)
+    raise Damaged("times of runs that are no seconds")
 
 
 def send_answer(answer: ModelOutput | Failure) -> tuple[JsonObject, list[Block]]:

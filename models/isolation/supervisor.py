@@ -21,7 +21,6 @@ from failsoft.models.isolation.codec import Damaged, JsonObject
 from failsoft.models.isolation.replica import TICK, Clock, Death, Replica, Shared
 from failsoft.models.isolation.transport import Channel, ChannelClosed, Segment
 from failsoft.models.runtime.memory import out_of_memory
-from failsoft.models.runtime.run_times import RunTimes
 from failsoft.schemas import wire
 from failsoft.schemas.config import size
 
@@ -198,17 +197,16 @@ class ReplicaSupervisor:
             while message is not None:
                 self._handle(message)
                 message = control.receive() if control.pending else None
-        except (ChannelClosed, Damaged, TypeError, ValueError):
+        except (ChannelClosed, Damaged, KeyError, TypeError, ValueError):
             self._forkserver_ended()
 
     def _handle(self, message: JsonObject) -> None:
         shared = self._shared
         if "loaded" in message:
-            dtypes = codec.dtypes(message)
+            dtypes, times = codec.dtypes(message), codec.times(message)
             with shared.changed:
-                shared.dtypes = dtypes
+                shared.dtypes, shared.times = dtypes, times
                 self._loaded = shared.ever_loaded = True
-                shared.times = None if message["times"] is None else RunTimes(*message["times"])
                 shared.changed.notify_all()
         elif "unloadable" in message:
             reason = str(message["unloadable"])

@@ -15,6 +15,7 @@ from failsoft.models.isolation.codec import Damaged
 from failsoft.models.isolation.transport import Segment
 from failsoft.models.runtime.element_types import element_type
 from failsoft.models.runtime.outputs import ModelOutput
+from failsoft.models.runtime.run_times import RunTimes
 from failsoft.schemas import wire
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
@@ -168,6 +169,14 @@ def test_types_that_no_input_has(message: dict[str, Any]) -> None:
     assert codec.dtypes({"dtypes": {"a": "float16", "b": "int64"}}) == {"a": "float16", "b": "int64"}
     with pytest.raises(Damaged):
         codec.dtypes(message)
+
+
+@pytest.mark.parametrize("given", [[0.5], [0.5, "a"], [-1, 0], "ab", {"run": 1}])
+def test_times_that_are_no_seconds(given: Any) -> None:
+    """A loaded model's message has two times, or none, or is damaged."""
+    assert codec.times({"times": [0.5, 0]}) == RunTimes(0.5, 0) and codec.times({"times": None}) is None
+    with pytest.raises(Damaged):
+        codec.times({"times": given})
 
 
 LABELS: list[list[Any] | None] = [None, [1, 2], ["a", "é"], [1, "a"], [None, 3]]
