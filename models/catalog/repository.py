@@ -83,12 +83,13 @@ class Repository:
     """``<root>/<model>/card.toml`` and ``<root>/<model>/<version>/model.onnx`` (+ version.toml).
 
     Each call reads the disk, so that versions copied in while a worker runs are found. Only checksums are cached, as
-    long as the size and the modification time of the file stay the same.
+    long as the size and the modification time of the file stay the same; and what is in other files, by checksum.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._checksums: dict[Path, tuple[tuple[int, int], str]] = {}
+        self._external: dict[str, tuple[str, ...]] = {}
 
     def models(self) -> list[str]:
         """The names of the folders that have a card, sorted. Raises Refused if the repository is not a folder."""
@@ -142,7 +143,9 @@ class Repository:
         path = folder / "model.onnx"
         about = _version_file(folder)
         sha256 = self._checksum(path)
-        external = facts(path.read_bytes()).external
+        if sha256 not in self._external:  # a model may have gigabytes
+            self._external[sha256] = facts(path.read_bytes()).external
+        external = self._external[sha256]
         if external:
             lost = [f"{name[:80]!r} is not in {folder}" for name in external if not os.path.isfile(folder / name)]
             raise NotOneFile(str(path), [one_file(external), *lost[:3]])

@@ -24,9 +24,9 @@ def fill(feature: FeatureSection, statistics: Mapping[str, Statistic]) -> bool |
     """The value that replaces ``feature`` when it is missing; None if neither the card nor ``statistics`` gives one.
 
     A statistic in the card takes precedence over the version's. The mean or median of an integer feature is rounded to
-    an integer. ``last_known`` gives None, because its value depends on the event.
+    an integer. ``last_known`` gives None, because its value depends on the event; so does ``nan``, which is no value.
     """
-    if feature.impute is None or feature.impute.method is Method.LAST_KNOWN:
+    if feature.impute is None or feature.impute.method in (Method.LAST_KNOWN, Method.NAN):
         return None
     if feature.impute.method is Method.VALUE:
         return feature.impute.value

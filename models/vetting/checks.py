@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from failsoft.models.answers.imputation import beyond_type
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.fields import OutputKind
 from failsoft.models.catalog.repository import Artifact
@@ -54,6 +55,10 @@ def run_checks(artifact: Artifact, card: ModelCard, memory: str, clock: Callable
         yield from _unloadable(error, memory)
         return
     yield Check("load", CheckResult.PASSED, f"in {_ms(clock() - began)}")
+    unfit = beyond_type(card, artifact.statistics, session.dtypes)
+    if unfit is not None:
+        yield Check("contract", CheckResult.FAILED, unfit)
+        return
     count = len(card.features)
     fits = f"{count} feature{'s' * (count != 1)}, a{'n' * (card.output.kind is OutputKind.ANOMALY)} {card.output.kind}"
     yield Check("contract", CheckResult.PASSED, f"{fits} output")
@@ -167,7 +172,7 @@ def _batch(session: Session, sample: Columns, good: NDArray[np.intp], tolerance:
         single_scores = single_scores or [_score(session.run(sample.take(np.array([i])))) for i in good.tolist()]
         expected = np.resize(np.array(single_scores), n)
         off = np.abs(answer.predictions.scores - expected)
-        if (off > tolerance.absolute + tolerance.relative * np.abs(expected)).any() or answer.bad:
+        if (off > tolerance.of(expected)).any() or answer.bad:
             message = (
                 f"a row's answer in a batch of {n} is up to {off.max():.2g} off its answer alone: the model mixes rows"
             )

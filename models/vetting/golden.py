@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from failsoft.models.answers.imputation import impute
@@ -26,6 +28,8 @@ MAX_BYTES = 16_000_000
 MAX_LINES = 10_000
 """Limits of the file. Twenty lines are enough to check a version; a whole data set would slow every start."""
 
+Numbers = TypeVar("Numbers", float, NDArray[np.float64])
+
 SHOWN = 3
 """Mismatches that a message quotes; more of them add no information."""
 
@@ -42,8 +46,8 @@ class Tolerance:
     absolute: float
     relative: float
 
-    def of(self, expected: float) -> float:
-        """The largest difference from ``expected`` that is allowed."""
+    def of(self, expected: Numbers) -> Numbers:
+        """The largest difference from ``expected`` that is allowed; for an array, from each of its numbers."""
         return self.absolute + self.relative * abs(expected)
 
     def looser(self, relative: float | None) -> Tolerance:

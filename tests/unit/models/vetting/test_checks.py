@@ -332,3 +332,23 @@ def test_rows_longer_than_the_model_takes_are_noted(tmp_path: Path) -> None:
     assert found is NOTE and "write the max_length that the model takes" in message
     given[0]["max_length"] = 19
     assert result(checked(tmp_path, model, {"kind": "regression"}, given), "length")[0] is PASSED
+
+
+@pytest.mark.parametrize(
+    ("kind", "feature", "dtype"),
+    [
+        ("float", {"type": "float", "impute": 1e39}, "float32"),
+        ("int32", {"type": "int", "impute": "median", "median": 3e9}, "int32"),
+        ("int32", {"type": "tensor", "dtype": "int64", "shape": [1], "impute": 2**31}, "int32"),
+    ],
+)
+def test_an_imputed_value_beyond_the_models_type_is_refused(
+    tmp_path: Path, kind: str, feature: dict[str, Any], dtype: str
+) -> None:
+    """It would be infinite for the model, or another number."""
+    cast = node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
+    model = onnx_model([("x", kind, ["n", 1])], [("y", "float", ["n", 1])], cast)
+    checks = checked(tmp_path, model, {"kind": "regression"}, [{"name": "a", **feature}])
+    failed, message = result(checks, "contract")
+    assert failed is FAILED and f"beyond the range of {dtype}" in message and "'a'" in message
+    assert list(checks)[-1] == "contract"
