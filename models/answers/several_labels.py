@@ -24,6 +24,6 @@ def several_labels(probabilities: Floats, labels: Sequence[Label], reached: NDAr
     best = np.where(some, np.where(reached, probabilities, -1).argmax(axis=1), probabilities.argmax(axis=1))
     first = [labels[j] if hit else None for j, hit in zip(best.tolist(), some.tolist(), strict=True)]
     every: list[list[Label]] = [[] for _ in rows]
-    for i, j in np.argwhere(reached):
+    for i, j in np.argwhere(reached).tolist():
         every[i].append(labels[j])
     return Predictions(probabilities[rows, best], first, probabilities, None, {LABELS: every})

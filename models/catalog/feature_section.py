@@ -289,9 +289,7 @@ _OF_TENSORS = ("dtype", "shape", "max_length", "truncate", "pad", "mask")
 
 def _tensor_problem(feature: FeatureSection) -> str | None:
     """Why the keys of a tensor do not fit together, or None."""
-    given = [
-        key for key in ("dtype", "shape", "max_length", "truncate", "pad", "mask") if key in feature.model_fields_set
-    ]
+    given = [key for key in _OF_TENSORS if key in feature.model_fields_set]
     if feature.type is not FeatureType.TENSOR:
         return f"{given[0]}: only a tensor has it, not a {feature.type}" if given else None
     if feature.dtype is None or feature.shape is None:

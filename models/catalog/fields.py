@@ -16,6 +16,7 @@ from pydantic import (
     StrictStr,
 )
 
+from failsoft.schemas import wire
 from failsoft.schemas.config import duration, size
 from failsoft.schemas.config.key import written
 from failsoft.schemas.config.refusal import near
@@ -49,6 +50,17 @@ Label = Annotated[
     Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | StrictStr, _instance(int, str, words="a whole number or text")
 ]
 """A number or a string. Numbers have at most 64 bits, because JSON writers support no more."""
+
+
+def toml(value: int | str) -> str:
+    """A label, a name or a text as a card writes it: what JSON writes is TOML too."""
+    return wire.dumps(value).decode()
+
+
+def listed(values: Iterable[int | str]) -> str:
+    """The values as a TOML array."""
+    return f"[{', '.join(map(toml, values))}]"
+
 
 Value = Annotated[bool | int | float | str, _instance(bool, int, float, str, words="a number, text, true or false")]
 """A feature's value as TOML gives it. The feature's ``type`` decides which of these types it accepts."""

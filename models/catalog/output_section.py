@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from failsoft.models.catalog.fields import CardSection, Finite, Label, OutputKind, one_of
+from failsoft.models.catalog.fields import CardSection, Finite, Label, OutputKind, one_of, toml
 from failsoft.schemas.config.key import means
 
 _CLASSIFIES = (OutputKind.BINARY, OutputKind.MULTICLASS, OutputKind.MULTILABEL)
@@ -200,7 +200,7 @@ class OutputSection(CardSection):
             first, second = self.labels
             raise ValueError(
                 f"positive: missing, and nothing says whether a score is the probability of {first!r} or {second!r}: "
-                f"add positive = {_toml(first)} or positive = {_toml(second)}"
+                f"add positive = {toml(first)} or positive = {toml(second)}"
             )
 
 
@@ -214,7 +214,3 @@ def _twice(names: Sequence[Any]) -> Any:
 
 def _and(kinds: Sequence[OutputKind]) -> str:
     return f"{', '.join(kinds[:-1])} and {kinds[-1]}"
-
-
-def _toml(label: Label) -> str:
-    return f'"{label}"' if isinstance(label, str) else str(label)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from failsoft.models.catalog.fields import Label, OutputKind
+from failsoft.models.catalog.fields import Label, OutputKind, toml
 from failsoft.models.catalog.output_section import OutputSection
 from failsoft.models.catalog.sections import Static
 
@@ -46,12 +46,12 @@ def label_mistake(label: Label | None, output: OutputSection) -> str | None:
     if label is None or output.kind not in (OutputKind.BINARY, OutputKind.ANOMALY):
         return None
     if output.labels is not None and output.kind is OutputKind.BINARY:
-        first, second = (f'"{each}"' if isinstance(each, str) else str(each) for each in output.labels)
+        first, second = map(toml, output.labels)
         return None if label in output.labels else f"{label!r} is none of the card's labels: write {first} or {second}"
     if isinstance(output.positive, str):
         if isinstance(label, str):
             return None
-        return f'{label} is no label of this model, whose positive label is "{output.positive}": write a text'
+        return f"{label} is no label of this model, whose positive label is {toml(output.positive)}: write a text"
     if output.positive is not None and output.positive not in (0, 1):
         return None
     if not isinstance(label, int) or label in (0, 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from failsoft.models.catalog.fields import listed, toml
 from failsoft.models.catalog.output_section import OutputSection
 from failsoft.models.runtime.signature import Mismatch
 from failsoft.schemas.prediction import Label
@@ -90,16 +91,3 @@ def two(output: OutputSection, own: Sequence[Label] | None, label_type: str | No
     numbers = label_type is not None and not strings and isinstance(positive, str)
     other = labels[1 - column]
     return TwoLabels(positive, other, column, (column, 1 - column) if numbers else (positive, other))
-
-
-def listed(labels: Sequence[Label]) -> str:
-    """The labels as a TOML array."""
-    return f"[{', '.join(map(toml, labels))}]"
-
-
-def toml(label: Label | None) -> str:
-    """A label as TOML has it. A string with a backslash or a quote is written with escapes."""
-    if not isinstance(label, str):
-        return str(label)
-    escaped = label.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -137,7 +137,12 @@ def misfit(wanted: OutputSection, width: int) -> str | None:
 
 def per_label(shape: Sequence[int | str | None], wanted: OutputSection) -> bool:
     """Whether this is scikit-learn's form of several labels: for each label a row of two columns for each event."""
-    return wanted.kind is OutputKind.MULTILABEL and len(shape) == 3 and isinstance(shape[0], int) and shape[2] == 2
+    return wanted.kind is OutputKind.MULTILABEL and stacked(shape)
+
+
+def stacked(shape: Sequence[int | str | None]) -> bool:
+    """Whether a tensor of this shape may be a row of two columns for each of several labels and each event."""
+    return len(shape) == 3 and isinstance(shape[0], int) and shape[2] == 2
 
 
 def label_port(outputs: Sequence[Port], wanted: OutputSection, scores: Port) -> Port | None:

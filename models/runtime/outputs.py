@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from failsoft.models.answers.several_labels import LABELS, several_labels
 from failsoft.models.catalog.card import ModelCard
-from failsoft.models.catalog.fields import OutputKind
+from failsoft.models.catalog.fields import OutputKind, listed, toml
 from failsoft.models.catalog.output_section import OutputSection
 from failsoft.models.runtime import labels as meaning
 from failsoft.models.runtime.activation import sigmoid, softmax
 from failsoft.models.runtime.carried import CarriedOutput, carried, rows_expected, table_of_maps, widened
-from failsoft.models.runtime.labels import TwoLabels, listed, toml
+from failsoft.models.runtime.labels import TwoLabels
 from failsoft.models.runtime.output_choice import (
     MAPS,
     TENSORS,
@@ -26,17 +26,13 @@ from failsoft.models.runtime.output_choice import (
     per_label,
     scores_port,
 )
+from failsoft.models.runtime.rounding import Rounding, rounding
 from failsoft.models.runtime.signature import Mismatch, Port
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Floats, Label, OutputColumn, Predictions
 
 Mask = NDArray[np.bool_]
 Bad = dict[int, Failure]
-
-# Tolerances for rounding: a softmax may exceed 1 by a few ulps, and its sum deviates more. Half precision has 11 bits.
-_EDGE = 1e-5
-_SUM = 1e-3
-_HALF_SUM = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +93,7 @@ class OutputReader:
         return ModelOutput(Predictions(p.scores, p.labels, p.probabilities, p.confidences, together), answer.bad)
 
     def _read(self, raw: Any, own: NDArray[Any] | None, n: int) -> ModelOutput:
-        labels, loose = self.labels, _SUM
+        labels, loose = self.labels, rounding("float32")
         bad: Bad = {}
         if self.maps:
             if len(raw) != n:
@@ -107,7 +103,7 @@ class OutputReader:
             labels = meaning.of_columns(self.output, keys) if self.own is None else labels
         else:
             tensor = np.stack(raw) if isinstance(raw, list) and raw else np.asarray(raw)
-            loose = _HALF_SUM if tensor.dtype == np.float16 else _SUM
+            loose = rounding(tensor.dtype.name)
             table = self._table(widened(tensor), n)
         reason = misfit(self.output, table.shape[1])
         if reason is None and labels is not None and self.binary is None and len(labels) != table.shape[1]:
@@ -125,11 +121,11 @@ class OutputReader:
             case OutputKind.MULTICLASS:
                 answer = self._multiclass(table, labels, own, loose)
             case OutputKind.MULTILABEL:
-                answer = self._multilabel(table, labels)
+                answer = self._multilabel(table, labels, loose)
             case OutputKind.REGRESSION:
-                answer = self._regression(table)
+                answer = self._regression(table, loose)
             case OutputKind.ANOMALY:
-                answer = self._anomaly(table)
+                answer = self._anomaly(table, loose)
         answer.bad.update(bad)
         return answer
 
@@ -149,41 +145,41 @@ class OutputReader:
 
     # --- kinds ----------------------------------------------------------------------------------------------------
 
-    def _binary(self, table: Floats, two: TwoLabels, own: NDArray[Any] | None, loose: float) -> ModelOutput:
+    def _binary(self, table: Floats, two: TwoLabels, own: NDArray[Any] | None, loose: Rounding) -> ModelOutput:
         assert self.output.threshold is not None  # the card's section sets it
-        scores, bad = self._guard(table[:, two.column] if table.shape[1] == 2 else table[:, 0])
+        scores, bad = self._guard(table[:, two.column] if table.shape[1] == 2 else table[:, 0], loose.edge)
         if table.shape[1] == 2:
-            _check_sums(table, loose, bad)
+            _check_sums(table, loose.total, bad)
         if own is not None:
-            self._check_own(own, two, scores, bad)
+            self._check_own(own, two, scores, bad, loose.edge)
         labels = _chosen(scores >= self.output.threshold, two.positive, two.negative)
         return ModelOutput(Predictions(scores, labels, None, np.maximum(scores, 1 - scores)), bad)
 
     def _multiclass(
-        self, table: Floats, labels: tuple[Label, ...] | None, own: NDArray[Any] | None, loose: float
+        self, table: Floats, labels: tuple[Label, ...] | None, own: NDArray[Any] | None, loose: Rounding
     ) -> ModelOutput:
         unsound: Bad = {}
-        _check_sums(table, loose, unsound, low=-_EDGE)
+        _check_sums(table, loose.total, unsound, low=-loose.edge)
         if unsound:
             table = table.copy()
             table[list(unsound)] = 0
         table = np.clip(table, 0, 1)
         best = table.argmax(axis=1)
-        scores, bad = self._guard(table[np.arange(len(table)), best])
+        scores, bad = self._guard(table[np.arange(len(table)), best], loose.edge)
         bad.update(unsound)
         given: list[Label]
         if labels is not None:
             given = [labels[j] for j in best.tolist()]
             if own is not None:
-                self._check_best(own, labels, table, best, bad)
+                self._check_best(own, labels, table, best, bad, loose.edge)
         else:
             given = (best if own is None else own).tolist()
         return ModelOutput(Predictions(scores, given, table, scores), bad)
 
-    def _multilabel(self, table: Floats, labels: tuple[Label, ...] | None) -> ModelOutput:
+    def _multilabel(self, table: Floats, labels: tuple[Label, ...] | None, loose: Rounding) -> ModelOutput:
         assert self.output.threshold is not None  # the card's section sets it
         names = labels or tuple(range(table.shape[1]))
-        flat, wrong = self._guard(table.reshape(-1))
+        flat, wrong = self._guard(table.reshape(-1), loose.edge)
         bad: Bad = {}
         for at, failure in wrong.items():
             row, j = divmod(at, table.shape[1])
@@ -191,8 +187,8 @@ class OutputReader:
         kept = flat.reshape(table.shape)
         return ModelOutput(several_labels(kept, names, kept >= self.output.threshold), bad)
 
-    def _regression(self, table: Floats) -> ModelOutput:
-        scores, bad = self._guard(table[:, 0])
+    def _regression(self, table: Floats, loose: Rounding) -> ModelOutput:
+        scores, bad = self._guard(table[:, 0], loose.edge)
         names = self.output.outputs
         if names is None:
             return ModelOutput(Predictions(scores), bad)
@@ -204,8 +200,8 @@ class OutputReader:
                 bad.setdefault(i, Failure(Kind.BAD_OUTPUT, f"{name!r} is {table[i, j]:.6g}"))
         return ModelOutput(Predictions(scores, outputs=columns), bad)
 
-    def _anomaly(self, table: Floats) -> ModelOutput:
-        scores, bad = self._guard(table[:, 0])
+    def _anomaly(self, table: Floats, loose: Rounding) -> ModelOutput:
+        scores, bad = self._guard(table[:, 0], loose.edge)
         threshold = self.output.threshold
         if threshold is None:
             return ModelOutput(Predictions(scores), bad)
@@ -214,13 +210,13 @@ class OutputReader:
 
     # --- checks ---------------------------------------------------------------------------------------------------
 
-    def _guard(self, scores: Floats) -> tuple[Floats, Bad]:
+    def _guard(self, scores: Floats, edge: float) -> tuple[Floats, Bad]:
         """The scores, finite and within range, and a failure for each one that was not, by its index."""
         fine = np.isfinite(scores)
         bounds = self.output.range
         if bounds is not None:
             low, high = bounds
-            fine &= (scores >= low - _EDGE * max(1, abs(low))) & (scores <= high + _EDGE * max(1, abs(high)))
+            fine &= (scores >= low - edge * max(1, abs(low))) & (scores <= high + edge * max(1, abs(high)))
         if fine.all():
             return (scores if bounds is None else np.clip(scores, *bounds).astype(scores.dtype, copy=False)), {}
         bad = {
@@ -229,7 +225,7 @@ class OutputReader:
         kept = np.where(fine, scores, scores.dtype.type(0 if bounds is None else bounds[0]))
         return (kept if bounds is None else np.clip(kept, *bounds).astype(scores.dtype, copy=False)), bad
 
-    def _check_own(self, own: NDArray[Any], two: TwoLabels, scores: Floats, bad: Bad) -> None:
+    def _check_own(self, own: NDArray[Any], two: TwoLabels, scores: Floats, bad: Bad, edge: float) -> None:
         """Compares the card's two labels with the label that the model itself gives each row. Raises Mismatch.
 
         A row of the positive label has a higher score than one of the other label, whatever the model's threshold is.
@@ -247,17 +243,25 @@ class OutputReader:
             sound = np.ones(len(scores), np.bool_)
             sound[list(bad)] = False
             ones, zeros = ones & sound, zeros & sound
-        if ones.any() and zeros.any() and scores[ones].max() + _EDGE < scores[zeros].min():
+        if ones.any() and zeros.any() and scores[ones].max() + edge < scores[zeros].min():
             raise Mismatch(
                 f"the model's own labels say the opposite of the card: rows with its label {toml(two.own[0])} have a "
                 f"lower score than those with {toml(two.own[1])}: check positive, and the order of labels"
             )
 
     def _check_best(
-        self, own: NDArray[Any], labels: tuple[Label, ...], table: Floats, best: NDArray[np.intp], bad: Bad
+        self,
+        own: NDArray[Any],
+        labels: tuple[Label, ...],
+        table: Floats,
+        best: NDArray[np.intp],
+        bad: Bad,
+        edge: float,
     ) -> None:
         """Compares the most probable label of each row with the model's own. Where they differ, the row is bad."""
         numbered = own.dtype.kind in "iu" and all(isinstance(label, str) for label in labels)
+        if numbered and (own == best).all():  # the usual case, without a loop over the rows
+            return
         columns = {label: j for j, label in enumerate(range(len(labels)) if numbered else labels)}
         for i, (value, j) in enumerate(zip(own.tolist(), best.tolist(), strict=True)):
             column = columns.get(value)
@@ -266,7 +270,7 @@ class OutputReader:
                     f"the model's own label {toml(value)} is none of the card's {listed(labels)}: write the model's "
                     "labels in the order of its columns, or leave labels out"
                 )
-            if column != j and i not in bad and table[i, column] + _EDGE < table[i, j]:
+            if column != j and i not in bad and table[i, column] + edge < table[i, j]:
                 bad[i] = Failure(
                     Kind.BAD_OUTPUT,
                     f"the model's own label is {toml(value)}, and the most probable one by the card is "

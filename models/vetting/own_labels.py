@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.models.catalog.fields import OutputKind
+from failsoft.models.catalog.fields import OutputKind, listed, toml
 from failsoft.models.catalog.graph import GraphFacts
 from failsoft.models.catalog.output_section import OutputSection
 from failsoft.models.vetting.verdict import CheckResult
@@ -88,7 +88,7 @@ def _binary(
         return LabelFinding(
             CheckResult.FAILED,
             f"the model's own label output gives {' and '.join(map(repr, strange))}, and the card's labels are "
-            f"{_listed(labels)}: write the model's own as labels in [output], in the order of its columns, and the one "
+            f"{listed(labels)}: write the model's own as labels in [output], in the order of its columns, and the one "
             "that the score is the probability of as positive",
         )
     theirs = np.array([label == positive for label in given])
@@ -106,12 +106,10 @@ def _binary(
     if 2 * apart < clear.sum():
         return LabelFinding(CheckResult.NOTE, f"{found}: its label is not that of its likelier class")
     row = int(np.flatnonzero(~agree & clear)[0])
-    mend = f"write positive = {_toml(next((label for label in (*given, *labels) if label != positive), 0))}"
+    mend = f"write positive = {toml(next((label for label in (*given, *labels) if label != positive), 0))}"
     if output.labels is not None:
         turned = (output.labels[1], output.labels[0])
-        mend = (
-            f"write labels = {_listed(turned)}, if that is the order of its columns, or {mend.removeprefix('write ')}"
-        )
+        mend = f"write labels = {listed(turned)}, if that is the order of its columns, or {mend.removeprefix('write ')}"
     return LabelFinding(
         CheckResult.FAILED,
         f"{found}: for a score of {scores[row]:.4g} it says {own[row]!r}, and the card takes the score for the "
@@ -151,7 +149,7 @@ def _multiclass(
     mend = "write labels in the order of the model's columns"
     known = [label for label in order if label is not None]
     if len(known) == len(order) == len(set(known)):
-        mend = f"write labels = {_listed(known)}"
+        mend = f"write labels = {listed(known)}"
     return LabelFinding(
         CheckResult.FAILED,
         f"{found}: it says {own[i]!r} where the card says {ours[i]!r}: {mend} in [output]",
@@ -208,11 +206,3 @@ def _outlier(own: Sequence[Label], producer: str) -> Label | None:
     if seen <= {-1, 1} and (-1 in seen or producer == "skl2onnx"):
         return -1
     return 1 if seen <= {0, 1} and 0 in seen else None
-
-
-def _toml(label: Label) -> str:
-    return f'"{label}"' if isinstance(label, str) else str(label)
-
-
-def _listed(labels: Sequence[Label]) -> str:
-    return f"[{', '.join(map(_toml, labels))}]"

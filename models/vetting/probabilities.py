@@ -9,17 +9,12 @@ from numpy.typing import NDArray
 
 from failsoft.models.catalog.fields import OutputKind
 from failsoft.models.catalog.output_section import OutputSection
+from failsoft.models.runtime.rounding import rounding
 
 Table = NDArray[np.float64]
 
 FEWEST = 4
 """Different rows without which scores within [0, 1] do not show that they are probabilities."""
-
-# By the type of the output: how far a probability may be outside [0, 1], and the sum of a row's from 1. A softmax in
-# float32 may exceed 1 by a few units in its last place; float16 has a thousandth of the precision.
-_EDGE = {"float16": 1e-3}
-_SUM = {"float16": 2e-2}
-_OTHER_EDGE, _OTHER_SUM = 1e-5, 1e-3
 
 
 def table(raw: Any, n: int) -> tuple[Table, str] | None:
@@ -55,7 +50,7 @@ def logits(scores: Table, dtype: str, output: OutputSection) -> str | None:
     if output.activation is not None or output.kind not in _PROBABILITIES:
         return None
     scores = scores[np.isfinite(scores).all(axis=1)]
-    edge, apart = _EDGE.get(dtype, _OTHER_EDGE), _SUM.get(dtype, _OTHER_SUM)
+    edge, apart = rounding(dtype)
     outside: NDArray[np.bool_] = np.any((scores < -edge) | (scores > 1 + edge), axis=1)
     sums = scores.sum(axis=1)
     whole = output.kind is OutputKind.MULTICLASS or (output.kind is OutputKind.BINARY and scores.shape[1] == 2)
@@ -79,7 +74,7 @@ def _count(rows: NDArray[np.bool_]) -> str:
 
 
 def _mend(scores: Table, outside: bool, whole: bool, kind: OutputKind) -> str:
-    if whole and kind is OutputKind.BINARY and _is_margin(scores):
+    if whole and kind is OutputKind.BINARY and is_margin(scores):
         return (
             'Its two columns are a margin and its negative: if the margin is a logit, add activation = "sigmoid" to '
             "[output]"
@@ -103,7 +98,7 @@ def misapplied(scores: Table, dtype: str, output: OutputSection) -> str | None:
     if len(np.unique(scores.round(6), axis=0)) < FEWEST:
         return None
     if output.kind is OutputKind.BINARY and scores.shape[1] == 2:
-        margin = _is_margin(scores)
+        margin = is_margin(scores)
         if margin and output.activation == "softmax":
             return (
                 "the model's two columns are a margin and its negative, whose softmax is the sigmoid of twice the "
@@ -114,7 +109,7 @@ def misapplied(scores: Table, dtype: str, output: OutputSection) -> str | None:
                 "the model's two columns are not a margin and its negative, so that their sigmoids do not sum to 1: "
                 'write activation = "softmax" in [output]'
             )
-    edge, apart = _EDGE.get(dtype, _OTHER_EDGE), _SUM.get(dtype, _OTHER_SUM)
+    edge, apart = rounding(dtype)
     if ((scores < -edge) | (scores > 1 + edge)).any():
         return None
     if output.activation == "softmax" and (np.abs(scores.sum(axis=1) - 1) > apart).any():
@@ -126,5 +121,6 @@ def misapplied(scores: Table, dtype: str, output: OutputSection) -> str | None:
     )
 
 
-def _is_margin(scores: Table) -> bool:
+def is_margin(scores: Table) -> bool:
+    """Whether two columns are a margin and its negative: one logit, and not two."""
     return bool(np.allclose(scores[:, 0], -scores[:, 1], rtol=1e-3))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from failsoft.models.catalog.feature_section import MOST_DIMENSIONS
+from failsoft.models.catalog.fields import toml
 from failsoft.models.runtime import inputs as model_inputs
 from failsoft.models.runtime.element_types import card_dtype, card_type
 from failsoft.models.runtime.signature import Mismatch, Port
@@ -68,11 +69,11 @@ class Feature:
 
     def lines(self) -> list[str]:
         """Its keys in card.toml."""
-        given = [f"name = {quoted(self.name)}", f'type = "{self.type}"']
+        given = [f"name = {toml(self.name)}", f'type = "{self.type}"']
         given += [f'dtype = "{self.dtype}"', f"shape = {list(self.shape)}"] if self.dtype else []
         given += [f"max_length = {self.max_length}"] if self.max_length else []
-        given += [f"mask = {quoted(self.mask)}"] if self.mask else []
-        given += [f"input = {quoted(self.input)}"] if self.input else []
+        given += [f"mask = {toml(self.mask)}"] if self.mask else []
+        given += [f"input = {toml(self.input)}"] if self.input else []
         if _REPLACED.search(self.name):
             given.append(keyed("# field = …", "its name in an event: the export may have replaced characters by _"))
         return given
@@ -179,11 +180,6 @@ def _listed(text: str) -> list[str]:
 def keyed(line: str, comment: str) -> str:
     """A line of a card and its comment, which are aligned."""
     return f"{line:<34} # {comment}"
-
-
-def quoted(text: str) -> str:
-    """The text as a TOML string: what JSON writes is one."""
-    return wire.dumps(text).decode()
 
 
 def _check(port: Port) -> None:

@@ -13,13 +13,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from failsoft.models.catalog.fields import listed, toml
+from failsoft.models.runtime.element_types import ELEMENT_TYPES
+from failsoft.models.runtime.output_choice import FLOATS, MAPS, TENSORS, stacked
+from failsoft.models.runtime.rounding import rounding
 from failsoft.models.runtime.signature import Port
-from failsoft.workers.operations.card_features import keyed, listed_in, quoted
+from failsoft.models.vetting.probabilities import is_margin
+from failsoft.schemas.prediction import Label
+from failsoft.workers.operations.card_features import keyed, listed_in
 
-Label = int | str
 Values = Mapping[str, NDArray[Any] | list[Any]]
 
-_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _LABELS = ("tensor(int64)", "tensor(int32)", "tensor(string)", "tensor(bool)")
 _LABEL_KEYS = ("labels", "class_names", "classes", "id2label", "class_labels", "names")
 _PROBABILITY = re.compile(r"prob|sigmoid|softmax|confidence", re.IGNORECASE)
@@ -28,9 +32,6 @@ _FURTHER = re.compile(r"std|variance|sigma|uncert|lower|upper|embed|hidden|state
 _AMOUNT = re.compile(r"variable|^y|pred|forecast|regress|value|mean|coord|box|quantile|price|target", re.IGNORECASE)
 _REGRESSORS = {"TreeEnsembleRegressor", "LinearRegressor", "SVMRegressor"}
 _CLASSIFIERS = {"TreeEnsembleClassifier", "LinearClassifier", "SVMClassifier"}
-
-CLOSE = 0.01
-"""How far from 1 the probabilities of a row may be in total: float16 has three digits."""
 
 MOST_CARRIED = 100
 """Most numbers a row of an output that is carried along without being asked for."""
@@ -85,9 +86,9 @@ def output_of(model: Outputs, positive: str | None = None) -> Output:
     labels = _labels(model, scores)
     notes: list[str] = []
     lines: list[str] = []
-    floats = [port for port in model.ports if port.type in _FLOATS or port.type.startswith("seq(map")]
+    floats = [port for port in model.ports if port.type in FLOATS or port.type in MAPS]
     if len(floats) > 1:
-        lines.append(f"output = {quoted(scores.name)}")
+        lines.append(f"output = {toml(scores.name)}")
     guess = _kind(model, scores, label, labels)
     lines += guess.lines
     notes += guess.notes
@@ -107,11 +108,7 @@ def output_of(model: Outputs, positive: str | None = None) -> Output:
 
 def _scores(model: Outputs) -> Port:
     """The output of the scores: probabilities before others, and no spread or embedding if there is another."""
-    able = [
-        port
-        for port in model.ports
-        if port.type.startswith("seq(map") or (port.type in _FLOATS and (len(port.shape) <= 2))
-    ]
+    able = [port for port in model.ports if port.type in MAPS or (port.type in FLOATS and (len(port.shape) <= 2))]
     able = able or [port for port in model.ports if _several(port)]
     if not able:
         types = ", ".join(f"{port.name!r}: {port.type} {list(port.shape)}" for port in model.ports)
@@ -128,11 +125,11 @@ def _scores(model: Outputs) -> Port:
 
 def _refuse_columns(model: Outputs) -> None:
     """Raises ValueError for probabilities that are one output for each label: a card's scores are one output."""
-    ports = [port for port in model.ports if port.type in _FLOATS and _single(port)]
+    ports = [port for port in model.ports if port.type in FLOATS and _single(port)]
     seen = [np.asarray(model.values[port.name]).astype(float) for port in ports if port.name in model.values]
     if model.labels is None or not 1 < len(model.labels) == len(ports) == len(seen):
         return
-    if (np.abs(np.sum(seen, axis=0) - 1) <= CLOSE).all():
+    if (np.abs(np.sum(seen, axis=0) - 1) <= rounding("float16").total).all():
         names = ", ".join(repr(port.name) for port in ports)
         raise ValueError(
             f"its probabilities are one output for each label ({names}), and a card takes one output: export them as "
@@ -142,8 +139,7 @@ def _refuse_columns(model: Outputs) -> None:
 
 def _several(port: Port) -> bool:
     """Whether this is scikit-learn's form of several labels: for each label a tensor of two columns."""
-    stacked = port.type in _FLOATS and len(port.shape) == 3 and isinstance(port.shape[0], int) and port.shape[2] == 2
-    return port.type.startswith("seq(tensor") or stacked
+    return port.type in TENSORS or (port.type in FLOATS and stacked(port.shape))
 
 
 def _label(model: Outputs, scores: Port) -> Port | None:
@@ -209,7 +205,7 @@ def _kind(model: Outputs, scores: Port, label: Port | None, labels: Sequence[Lab
     if _several(scores):
         return Output("multilabel")
     table, width = _columns(model, scores), _width(model, scores)
-    maps = scores.type.startswith("seq(map")
+    maps = scores.type in MAPS
     marked = _marks(model, scores) is not None
     certain = maps or model.labels is not None or label is not None or marked or bool(model.ops & _CLASSIFIERS)
     classifies = certain or labels is not None
@@ -218,11 +214,12 @@ def _kind(model: Outputs, scores: Port, label: Port | None, labels: Sequence[Lab
     if table is None:
         return _unseen(scores, width, classifies)
     finite = table[np.isfinite(table).all(axis=1)]
-    unit = bool(len(finite)) and bool((finite >= -CLOSE).all() and (finite <= 1 + CLOSE).all())
+    edge, apart = rounding("float32" if maps else ELEMENT_TYPES[scores.type].name)
+    unit = bool(len(finite)) and bool((finite >= -edge).all() and (finite <= 1 + edge).all())
     varies = bool(len(finite)) and bool(np.ptp(finite) > 0)
     if regresses or (not classifies and width == 1 and not (unit and varies) and not logits):
         return _regression(scores, width or 1)
-    sums = unit and bool((np.abs(finite.sum(axis=1) - 1) <= CLOSE).all())
+    sums = unit and bool((np.abs(finite.sum(axis=1) - 1) <= apart).all())
     if unit and width == 1:
         return _binary(not certain and "its score was within [0, 1] for made-up rows")
     if sums:
@@ -301,7 +298,7 @@ def _regression(scores: Port, width: int) -> Output:
         logit = 'if it is the logit of a classifier, write kind = "binary" and activation = "sigmoid"'
         return Output("regression", [line], notes=[f"{note}; {logit}"])
     names = [f"{scores.name}_{k}" for k in range(1, width + 1)]
-    line = keyed(f"outputs = {_list(names)}", "EDIT: the names of the columns; the first is the score")
+    line = keyed(f"outputs = {listed(names)}", "EDIT: the names of the columns; the first is the score")
     logits = 'if they are the logits of classes, write kind = "multiclass" and activation = "softmax"'
     return Output("regression", [line], notes=[f"{note}; {logits}"])
 
@@ -325,7 +322,7 @@ def _classes(width: int | None, guessed: str | Literal[False], *lines: str) -> O
 
 def _logits(width: int | None, seen: NDArray[np.float64]) -> Output:
     """A classifier that gives logits. Two columns that are a margin and its negative are the logit of a sigmoid."""
-    margin = width == 2 and bool(len(seen)) and np.allclose(seen[:, 0], -seen[:, 1])
+    margin = width == 2 and bool(len(seen)) and is_margin(seen)
     activation = "sigmoid" if width == 1 or margin else "softmax"
     least, most = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 0.0)
     why = f"its scores were from {least:.3g} to {most:.3g} for made-up rows, so they are logits"
@@ -353,11 +350,11 @@ def _two(model: Outputs, labels: Sequence[Label] | None, label: Port | None, pos
     lines = [] if labels is None else [_own(labels, model)]
     if positive is not None:
         said = known.get(positive, positive)
-        other = next((_toml(each) for each in labels or () if each != said), '"unknown"')
-        return Output("binary", [*lines, f"positive = {_toml(said)}"], f"{{ score = 0.5, label = {other} }}")
+        other = next((toml(each) for each in labels or () if each != said), '"unknown"')
+        return Output("binary", [*lines, f"positive = {toml(said)}"], f"{{ score = 0.5, label = {other} }}")
     if labels is not None and set(labels) == {0, 1}:
         return Output("binary", [], zero)
-    choices = [f"positive = {_toml(each)}" for each in labels or ()] or ['positive = "…"']
+    choices = [f"positive = {toml(each)}" for each in labels or ()] or ['positive = "…"']
     edit = "# EDIT: the label whose probability is the score. The card is refused until one is said:"
     note = f"nothing says whose probability a score is: write {' or '.join(choices)}, or run init with --positive"
     return Output("binary", [*lines, edit, *(f"# {choice}" for choice in choices)], "{ score = 0.5 }", [note])
@@ -377,19 +374,11 @@ def _carried(model: Outputs, scores: Port, label: Port | None, kind: str) -> lis
             continue
         few = isinstance(value, np.ndarray) and value.size <= MOST_CARRIED * max(1, len(value))
         (small if few else large).append(port.name)
-    lines = [keyed(f"carry = {_list(small)}", "copied into the answer's outputs")] if small else []
-    lines += [keyed(f"# carry = {_list([*small, *large])}", "with outputs of many numbers")] if large else []
+    lines = [keyed(f"carry = {listed(small)}", "copied into the answer's outputs")] if small else []
+    lines += [keyed(f"# carry = {listed([*small, *large])}", "with outputs of many numbers")] if large else []
     return lines
 
 
 def _own(labels: Sequence[Label], model: Outputs) -> str:
     whose = "the model's own" if model.labels is not None else "from the model's metadata"
-    return keyed(f"labels = {_list(labels)}", f"{whose}, in the order of its columns")
-
-
-def _list(values: Sequence[Label]) -> str:
-    return f"[{', '.join(map(_toml, values))}]"
-
-
-def _toml(value: Label) -> str:
-    return quoted(value) if isinstance(value, str) else str(value)
+    return keyed(f"labels = {listed(labels)}", f"{whose}, in the order of its columns")

@@ -10,8 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from failsoft.models.catalog.fields import OutputKind
+from failsoft.models.catalog.output_section import OutputSection
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.session import Unloadable
+from failsoft.models.vetting.probabilities import logits
 from failsoft.schemas.failure import Failure, Kind
 from tests.onnx_models import TYPES, X2, Port, a_card, answer, load, node, onnx_model, port, same
 from tests.output_ports import MAPS, Out, reader, scores, table
@@ -125,6 +128,18 @@ def test_doubles_stay_doubles_and_halves_become_floats(tmp_path: Path) -> None:
     assert got.scores.dtype == np.float32 and got.scores.tolist() == [float(np.float16(0.7))]
     wide = reader({"kind": "multiclass"}, [scores(2, "double")]).read([table([0.1, 0.9], kind=np.float64)], 1)
     assert isinstance(wide, ModelOutput) and wide.predictions.row(0).probabilities == (0.1, 0.9)
+
+
+def test_half_precision_is_judged_as_a_vetting_judges_it() -> None:
+    """What rounding may do to half precision passes the vetting, and is answered: the number after 1 is 1.00098."""
+    single = [[1.001], [0.5]]
+    got = reader({"kind": "binary"}, [scores(1, "float16")]).read([table(*single, kind=np.float16)], 2)
+    assert isinstance(got, ModelOutput) and not got.bad and got.predictions.scores.tolist() == [1, 0.5]
+    assert logits(np.array(single), "float16", OutputSection(kind=OutputKind.BINARY)) is None
+    rows = [[0.5, 0.3, 0.215]]
+    got = reader({"kind": "multiclass"}, [scores(3, "float16")]).read([table(*rows, kind=np.float16)], 1)
+    assert isinstance(got, ModelOutput) and not got.bad
+    assert logits(np.array(rows), "float16", OutputSection(kind=OutputKind.MULTICLASS)) is None
 
 
 # --- maps ---
