@@ -74,10 +74,11 @@ def _count(rows: NDArray[np.bool_]) -> str:
 
 
 def _mend(scores: Table, outside: bool, whole: bool, kind: OutputKind) -> str:
-    if whole and kind is OutputKind.BINARY and is_margin(scores):
+    if whole and scores.shape[1] == 2 and is_margin(scores):
+        lines = "add " if kind is OutputKind.BINARY else 'write kind = "binary" and '
         return (
-            'Its two columns are a margin and its negative: if the margin is a logit, add activation = "sigmoid" to '
-            "[output]"
+            f"Its two columns are a margin and its negative: if the margin is a logit, {lines}"
+            'activation = "sigmoid" in [output]'
         )
     name = "softmax" if whole else "sigmoid"
     mend = f'If they are logits, add activation = "{name}" to [output]'
@@ -97,14 +98,15 @@ def misapplied(scores: Table, dtype: str, output: OutputSection) -> str | None:
     scores = scores[np.isfinite(scores).all(axis=1)]
     if len(np.unique(scores.round(6), axis=0)) < FEWEST:
         return None
-    if output.kind is OutputKind.BINARY and scores.shape[1] == 2:
-        margin = is_margin(scores)
+    if scores.shape[1] == 2:
+        margin, binary = is_margin(scores), output.kind is OutputKind.BINARY
         if margin and output.activation == "softmax":
+            mend = "" if binary else 'kind = "binary" and '
             return (
                 "the model's two columns are a margin and its negative, whose softmax is the sigmoid of twice the "
-                'margin: write activation = "sigmoid" in [output]'
+                f'margin: write {mend}activation = "sigmoid" in [output]'
             )
-        if not margin and output.activation == "sigmoid":
+        if binary and not margin and output.activation == "sigmoid":
             return (
                 "the model's two columns are not a margin and its negative, so that their sigmoids do not sum to 1: "
                 'write activation = "softmax" in [output]'

@@ -299,7 +299,8 @@ def _regression(scores: Port, width: int) -> Output:
         return Output("regression", [line], notes=[f"{note}; {logit}"])
     names = [f"{scores.name}_{k}" for k in range(1, width + 1)]
     line = keyed(f"outputs = {listed(names)}", "EDIT: the names of the columns; the first is the score")
-    logits = 'if they are the logits of classes, write kind = "multiclass" and activation = "softmax"'
+    classes = "binary" if width == 2 else "multiclass"
+    logits = f'if they are the logits of classes, write kind = "{classes}" and activation = "softmax"'
     return Output("regression", [line], notes=[f"{note}; {logits}"])
 
 

@@ -105,6 +105,10 @@ def test_a_margin_in_two_columns_is_a_logit_of_its_own(tmp_path: Path) -> None:
     margin = onnx_model(*ports, node("MatMul", ["x", "w"], ["y"]), constants={"w": weights})
     found, message = result(checked(tmp_path, margin, {"kind": "binary"}), "output")
     assert found is FAILED and 'activation = "sigmoid"' in message and "margin" in message
+    multiclass = {"kind": "multiclass"}
+    for output, check in ((multiclass, "output"), ({**multiclass, "activation": "softmax"}, "activation")):
+        found, message = result(checked(tmp_path, margin, output), check)
+        assert found is FAILED and 'write kind = "binary" and activation = "sigmoid"' in message
     for model, said, right in ((margin, "softmax", "sigmoid"), (net(2), "sigmoid", "softmax")):
         output = {"kind": "binary", "activation": said}
         found, message = result(checked(tmp_path, model, output), "activation")
