@@ -12,7 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.vetting.gate import Limits, examine
+from failsoft.models.vetting.bounded_process import Limits
+from failsoft.models.vetting.gate import examine
 from failsoft.models.vetting.verdict import Check, Vetting
 from tests.onnx_models import Port, node, onnx_model, port
 

@@ -318,7 +318,7 @@ class Models(PipelineSection):
             "../models/repository",
         ),
     ] = "models/repository"
-    # failsoft.models.vetting.gate.Limits explains these two defaults.
+    # failsoft.models.vetting.bounded_process.Limits explains these two defaults.
     vetting_memory_mb: Annotated[
         int,
         Field(ge=1),

@@ -1,16 +1,12 @@
 """Owns the look at a model file that has no card yet: loads and runs it in a subprocess, with the limits of a vetting.
 
-``observe`` starts ``-m failsoft.models.vetting.observation``. A model is foreign code with weights, and whoever writes
-its card should get a sentence instead of a crash.
+``observe`` starts ``-m failsoft.models.vetting.observation``. Whoever writes the card should get a sentence instead of
+a crash.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import resource
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from failsoft.models.runtime.element_types import ELEMENT_TYPES
-from failsoft.models.runtime.parent_death import ender
 from failsoft.models.runtime.session import BareSession, Unloadable
 from failsoft.models.runtime.signature import Port
-from failsoft.models.vetting.gate import Limits, bound_memory, environment, lower, why_ended
+from failsoft.models.vetting.bounded_process import Limits, bound_memory, confine, run, why_ended
 from failsoft.schemas import wire
 
 ROWS = 32
@@ -87,37 +82,12 @@ class Observation:
 def observe(path: Path, limits: Limits | None = None) -> Observation:
     """Loads the file and runs made-up rows; blocks for at most ``limits.wall`` seconds. Raises Unloadable."""
     limits = limits or Limits()
-    memory = limits.memory + limits.times * path.stat().st_size
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "failsoft.models.vetting.observation",
-            *(str(path.absolute()), str(memory), str(limits.cpu), str(limits.wall), str(os.getpid())),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-        cwd="/",
-    )
-    late = False
+    memory = limits.of(path)
+    ended = run("failsoft.models.vetting.observation", [str(path.absolute()), str(memory)], limits)
     try:
-        out, err = process.communicate(timeout=limits.wall)
-    except subprocess.TimeoutExpired:
-        late = True
-        process.kill()
-        out, err = process.communicate()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    try:
-        return _read(wire.loads(out, _MOST_BYTES), str(path))
-    except wire.Malformed:
-        why = why_ended(process.returncode, late, err.decode(errors="replace"), limits, memory)
-        raise Unloadable(f"{path}: {why}") from None
+        return _read(wire.loads(ended.out, _MOST_BYTES), str(path))
+    except (KeyError, TypeError, ValueError):  # cut off, or written by native code
+        raise Unloadable(f"{path}: {why_ended(ended, limits, memory)}") from None
 
 
 def _read(said: Any, path: str) -> Observation:
@@ -146,13 +116,8 @@ def _value(said: dict[str, Any]) -> NDArray[Any] | list[Any]:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs in the subprocess: PATH MEMORY CPU WALL PARENT. Writes one JSON object."""
-    path, memory, cpu, wall, parent = arguments
-    out = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # foreign code may print to stdout: drop it
-    ender(int(parent))()
-    signal.alarm(math.ceil(float(wall)))
-    lower(resource.RLIMIT_CORE, 0)
-    lower(resource.RLIMIT_CPU, math.ceil(float(cpu)))
+    path, memory, *times = arguments
+    out = confine(*times)
     bound_memory(int(memory))
     try:
         said = _observed(BareSession(Path(path)))

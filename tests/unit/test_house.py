@@ -78,9 +78,10 @@ SHELLS = {
     "models/catalog/repository.py",  # reads versions and their checksums from disk
     "models/runtime/session.py",  # runs ONNX models
     "models/runtime/parent_death.py",  # ends a model's process with its parent
-    "models/vetting/gate.py",  # vets versions in a subprocess
+    "models/vetting/bounded_process.py",  # runs a model file in a subprocess with limits
+    "models/vetting/gate.py",  # vets versions in such a subprocess
     "models/vetting/checks.py",  # runs sessions
-    "models/vetting/observation.py",  # runs a model without a card in a subprocess
+    "models/vetting/observation.py",  # runs a model without a card in such a subprocess
     "models/vetting/golden.py",  # reads golden vectors from disk
     "models/vetting/sample.py",  # makes rows of golden vectors
     "models/vetting/rows.py",  # runs sessions

@@ -14,7 +14,7 @@ from failsoft.workers.commands.error_codes import FAILED, CommandFailed
 
 if TYPE_CHECKING:
     from failsoft.models.catalog.repository import Repository
-    from failsoft.models.vetting.gate import Limits
+    from failsoft.models.vetting.bounded_process import Limits
     from failsoft.models.vetting.verdict import Vetting
     from failsoft.workers.operations.targets import Target as Version
 
@@ -119,7 +119,7 @@ def vet(
 def _bounds(
     ctx: typer.Context, pipeline: Path | None, repository: Path | None, memory_mb: int | None, time: str | None
 ) -> tuple[Path, Limits]:
-    from failsoft.models.vetting.gate import Limits
+    from failsoft.models.vetting.bounded_process import Limits
     from failsoft.schemas.config import duration
     from failsoft.workers.serving import loader
 

@@ -30,7 +30,7 @@ from failsoft.models.breaker.policy import policy
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.rollout.rollout import RollbackPolicy
-from failsoft.models.vetting.gate import Limits
+from failsoft.models.vetting.bounded_process import Limits
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.topics.connection.causes import Obstacle

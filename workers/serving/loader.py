@@ -15,8 +15,9 @@ from failsoft.models.catalog.repository import Artifact, Repository, UnknownMode
 from failsoft.models.isolation.isolated_session import Isolated
 from failsoft.models.isolation.replica import Death
 from failsoft.models.runtime.session import Session, Unloadable
+from failsoft.models.vetting.bounded_process import Limits
 from failsoft.models.vetting.cache import VettingCache
-from failsoft.models.vetting.gate import Limits, examine
+from failsoft.models.vetting.gate import examine
 from failsoft.models.vetting.verdict import Vetting
 from failsoft.schemas.config import duration
 from failsoft.schemas.config.refusal import Refused

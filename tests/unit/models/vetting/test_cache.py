@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from failsoft.models.vetting import cache as memory
+from failsoft.models.vetting.bounded_process import Limits
 from failsoft.models.vetting.cache import VettingCache
-from failsoft.models.vetting.gate import Limits
 from failsoft.models.vetting.verdict import Check, CheckResult, Vetting
 from tests.versions import bomb, double, examined, failed, put
 

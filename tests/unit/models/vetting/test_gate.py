@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from failsoft.models.catalog.repository import Repository
-from failsoft.models.vetting.gate import Limits, environment, vet, why_ended
+from failsoft.models.vetting.bounded_process import BoundedRun, Limits, environment, why_ended
+from failsoft.models.vetting.gate import vet
 from failsoft.models.vetting.verdict import CHECKS, CheckResult
 from tests.isolated_models import cmdline, ended, user_time
 from tests.kafka import wait_for
@@ -321,10 +322,14 @@ def test_every_check_is_on_its_page() -> None:
 def test_the_message_says_how_a_process_died() -> None:
     """A native crash, a kill from outside, a lack of memory and an error of failsoft have different messages."""
     limits = Limits()
-    assert "SIGSEGV" in why_ended(-signal.SIGSEGV, False, "", limits, 0)
-    assert "killed from outside" in why_ended(-signal.SIGKILL, False, "", limits, 0)
-    assert "more than 7 MB" in why_ended(-signal.SIGABRT, False, "terminate called: std::bad_alloc", limits, 7_000_000)
-    assert why_ended(1, False, "Traceback\nKeyError: 'x'\n", limits, 0).endswith("ended with 1: KeyError: 'x'")
+
+    def why(code: int, err: str = "") -> str:
+        return why_ended(BoundedRun(b"", err, code, False), limits, 7_000_000)
+
+    assert "SIGSEGV" in why(-signal.SIGSEGV)
+    assert "killed from outside" in why(-signal.SIGKILL)
+    assert "more than 7 MB" in why(-signal.SIGABRT, "terminate called: std::bad_alloc")
+    assert why(1, "Traceback\nKeyError: 'x'\n").endswith("ended with 1: KeyError: 'x'")
 
 
 def test_a_native_crash_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from failsoft.models.runtime.session import Unloadable
-from failsoft.models.vetting.gate import Limits
+from failsoft.models.vetting.bounded_process import Limits
 from failsoft.models.vetting.observation import FEW, LONGEST, ROWS, Observation, observe
 from tests.onnx_models import node, onnx_model
 from tests.versions import bomb, double, endless

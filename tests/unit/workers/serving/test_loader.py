@@ -13,7 +13,7 @@ import structlog
 
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.runtime.session import Session, Unloadable
-from failsoft.models.vetting.gate import Limits
+from failsoft.models.vetting.bounded_process import Limits
 from failsoft.models.vetting.verdict import Check, CheckResult, Vetting
 from failsoft.schemas.config.refusal import Refused
 from failsoft.workers import identity, settings
