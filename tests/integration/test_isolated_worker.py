@@ -22,7 +22,7 @@ KILLS = 4
 
 
 def _deadly(path: Path) -> None:
-    """Writes a model whose score is ``x``; ``row`` = -1 ends its process (tests.isolated_models.deadly)."""
+    """Writes a model whose score is ``x``, within [0, 1]; ``row`` = -1 ends its process (tests.isolated_models.deadly)."""
     model = onnx_model(
         [("x", "float", ["n", 1]), ("row", "int64", ["n", 1]), ("colour", "string", ["n", 1])],
         [("score", "float", ["n", 1])],
@@ -31,9 +31,16 @@ def _deadly(path: Path) -> None:
         node("Div", ["least", "divisor"], ["q"]),
         node("Cast", ["q"], ["f"], to=1),
         node("Mul", ["f", "zero"], ["z"]),
-        node("Add", ["z", "x"], ["score"]),
+        node("Clip", ["x", "zero", "unity"], ["clipped"]),
+        node("Add", ["z", "clipped"], ["score"]),
         node("StringConcat", ["colour", "colour"], ["unused"]),
-        constants={"least": np.int64(LEAST), "zero": np.float32(0), "one": np.int64(1), "nought": np.int64(0)},
+        constants={
+            "least": np.int64(LEAST),
+            "zero": np.float32(0),
+            "unity": np.float32(1),
+            "one": np.int64(1),
+            "nought": np.int64(0),
+        },
     )
     model.opset_import[0].version = 20
     save(model, str(path))
