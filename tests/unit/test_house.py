@@ -121,7 +121,7 @@ PURE_WORKERS = {
     "workers/telemetry/metric_table.py",
     "workers/process/restart_policy.py",
     "workers/operations/breaker_view.py",
-    *("workers/operations/card_features.py", "workers/operations/card_output.py"),
+    *("workers/operations/card_features.py", "workers/operations/card_output.py", "workers/operations/own_choice.py"),
     "workers/operations/dead_letters.py",
     "workers/operations/csv_cells.py",
     "workers/operations/event_files.py",

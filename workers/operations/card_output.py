@@ -20,6 +20,7 @@ from failsoft.models.runtime.rounding import rounding
 from failsoft.models.runtime.signature import Port
 from failsoft.models.vetting.probabilities import is_margin
 from failsoft.schemas.prediction import Label
+from failsoft.workers.operations import own_choice
 from failsoft.workers.operations.card_features import keyed, listed_in
 
 Values = Mapping[str, NDArray[Any] | list[Any]]
@@ -146,7 +147,8 @@ def _label(model: Outputs, scores: Port) -> Port | None:
     """The output of the model's own label: one number or text for each row."""
     able = [port for port in model.ports if port is not scores and port.type in _LABELS and _single(port)]
     named = [port for port in able if re.search(r"label|class|predict", port.name, re.IGNORECASE)]
-    return (named or [None])[0]  # type: ignore[list-item]
+    only = able if len(able) == 1 and own_choice.zero_or_one(model.values.get(able[0].name)) else []
+    return (named or only or [None])[0]  # type: ignore[list-item]
 
 
 def _marks(model: Outputs, scores: Port) -> Port | None:
@@ -181,7 +183,7 @@ def _labels(model: Outputs, scores: Port) -> Sequence[Label] | None:
 def _columns(model: Outputs, port: Port) -> NDArray[np.float64] | None:
     """The made-up rows' scores, (n, columns); None if they are not known."""
     value = model.values.get(port.name)
-    if value is None:
+    if value is None or (isinstance(value, np.ndarray) and value.dtype == object):
         return None
     if isinstance(value, list):
         return np.array([list(row.values()) for row in value], dtype=np.float64)
@@ -221,6 +223,10 @@ def _kind(model: Outputs, scores: Port, label: Port | None, labels: Sequence[Lab
         return _regression(scores, width or 1)
     sums = unit and bool((np.abs(finite.sum(axis=1) - 1) <= apart).all())
     if unit and width == 1:
+        others = [model.values.get(port.name) for port in model.ports if port.type in _LABELS]
+        if own_choice.confidence(others, table):
+            said = f"{scores.name!r} is the confidence in a class that another output gives, which the answer carries"
+            return Output("regression", notes=[f"{said}: it is the probability of no single label"])
         return _binary(not certain and "its score was within [0, 1] for made-up rows")
     if sums:
         return _classes(width, not certain and "its scores were probabilities for made-up rows")
@@ -232,19 +238,14 @@ def _kind(model: Outputs, scores: Port, label: Port | None, labels: Sequence[Lab
         return Output("multilabel", notes=[_guess("multilabel", "its scores were within [0, 1], each by itself")])
     if not classifies and _AMOUNT.search(scores.name) and not logits:
         return _regression(scores, width or 1)
-    if label is not None and _lowest(model.values.get(label.name), table):
-        distances = _regression(scores, width or 1)
-        said = f"the model's own label is the column with the lowest number, so {scores.name!r} are distances"
-        return Output("regression", distances.lines, notes=[f"{said} to clusters: each is in the answer's outputs"])
+    if label is not None and own_choice.lowest(model.values.get(label.name), table):
+        said = f"the model's own label is the column with the lowest number, so {scores.name!r} are "
+        turned = "decision values in the other order than the labels (export an SVC with probability=True)"
+        said += turned if _margin(finite) else "distances to clusters"
+        return Output(
+            "regression", _regression(scores, width or 1).lines, notes=[f"{said}: each is in the answer's outputs"]
+        )
     return _logits(width, finite)
-
-
-def _lowest(own: NDArray[Any] | list[Any] | None, table: NDArray[np.float64]) -> bool:
-    """Whether the model's own label is the number of the column with the lowest score, and not with the highest."""
-    if not isinstance(own, np.ndarray) or own.dtype == object or table.shape[1] < 2 or len(own) != len(table):
-        return False
-    given = own.reshape(-1)
-    return bool((given == table.argmin(axis=1)).all() and (given != table.argmax(axis=1)).any())
 
 
 def _unseen(scores: Port, width: int | None, classifies: bool) -> Output:
@@ -323,14 +324,17 @@ def _classes(width: int | None, guessed: str | Literal[False], *lines: str) -> O
 
 def _logits(width: int | None, seen: NDArray[np.float64]) -> Output:
     """A classifier that gives logits. Two columns that are a margin and its negative are the logit of a sigmoid."""
-    margin = width == 2 and bool(len(seen)) and is_margin(seen)
-    activation = "sigmoid" if width == 1 or margin else "softmax"
+    activation = "sigmoid" if width == 1 or _margin(seen) else "softmax"
     least, most = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 0.0)
     why = f"its scores were from {least:.3g} to {most:.3g} for made-up rows, so they are logits"
     line = keyed(f'activation = "{activation}"', f"it gives logits: {least:.3g} to {most:.3g} for made-up rows")
     made = _classes(width, f"{why}, and {activation} makes them probabilities", line)
     other = 'if they are no logits, write kind = "regression" without activation'
     return Output(made.kind, made.lines, made.static, [f"{made.notes[0]}; {other}"])
+
+
+def _margin(seen: NDArray[np.float64]) -> bool:
+    return seen.shape[1] == 2 and bool(len(seen)) and is_margin(seen)
 
 
 def _guess(kind: str, why: str) -> str:

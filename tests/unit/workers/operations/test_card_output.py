@@ -188,3 +188,32 @@ def test_a_model_without_scores_is_refused() -> None:
     label, boxes = ObservedPort("label", LABEL, (None,)), ObservedPort("boxes", FLOAT, (None, 10, 4))
     with pytest.raises(ValueError, match="'boxes': tensor"):
         output_of(Outputs([label, boxes]))
+
+
+def test_a_confidence_is_no_probability_of_one_label() -> None:
+    """The highest probability and its class: as a binary score it would call every row the positive one."""
+    for table in (SOFTMAX, TWO):
+        best = {"top": table.max(axis=1, keepdims=True), "which": table.argmax(axis=1)}
+        found = output_of(model(best, {"which": LABEL}))
+        assert found.kind == "regression" and 'carry = ["which"]' in found.lines[-1]
+        assert "confidence in a class" in found.notes[0]
+
+
+def test_the_only_output_of_0_and_1_is_the_label_whatever_its_name() -> None:
+    """It is not carried along, so that it is held against the card. Another number is."""
+    given = {"out": SIGMOID, "output_0": (SIGMOID[:, 0] > 0.5).astype(np.int64)}
+    assert output_of(model(given, {"output_0": LABEL})).lines == []
+    several = {"out": SIGMOID, "a": given["output_0"], "b": given["output_0"]}
+    assert 'carry = ["a", "b"]' in output_of(model(several, {"a": LABEL, "b": LABEL})).lines[-1]
+
+
+def test_texts_beside_decision_values_are_labels() -> None:
+    """An SVC without probabilities: its two columns are a margin, with text labels or with turned numbers."""
+    margin = np.stack([LOGITS[:, 0], -LOGITS[:, 0]], axis=1)
+    texts = np.where(LOGITS[:, 0] > 0, "fraud", "legit").astype(object)
+    known = {"labels": FRAUD, "tabular": True, "ops": frozenset({"SVMClassifier"})}
+    found = output_of(model({"label": texts, "probabilities": margin}, {"label": TEXT}, **known), "fraud")
+    assert found.kind == "binary" and section(found).activation == "sigmoid"
+    turned = {"label": (margin[:, 0] > 0).astype(np.int64), "probabilities": margin}
+    svc = output_of(model(turned, {"label": LABEL}, **{**known, "labels": (0, 1)}))
+    assert svc.kind == "regression" and "probability=True" in svc.notes[0]
