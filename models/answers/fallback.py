@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from failsoft.schemas.prediction import Prediction
+from failsoft.schemas.prediction import Label, Prediction, Predictions
 
 if TYPE_CHECKING:
     from failsoft.models.catalog.card import ModelCard
@@ -21,6 +22,20 @@ def static(card: ModelCard) -> Prediction:
         raise ValueError(f"the card of {card.name!r} has no [fallback], so there is no static answer")
     answer = card.fallback.static
     return Prediction(answer.score, answer.label, answer.probabilities)
+
+
+def in_order(predictions: Predictions, own: Sequence[Label] | None, wanted: Sequence[Label] | None) -> Predictions:
+    """A fallback model's answers with the probabilities in the order of the labels that are ``wanted``, the primary's.
+
+    ``own`` are the labels of the fallback's columns. If they are others, the answers have no probabilities: a reader
+    would take each for another label's. Where either is not known, the answers stay as they are.
+    """
+    table = predictions.probabilities
+    if table is None or own is None or wanted is None or tuple(own) == tuple(wanted):
+        return predictions
+    if set(own) != set(wanted):
+        return replace(predictions, probabilities=None)
+    return replace(predictions, probabilities=table[:, [own.index(label) for label in wanted]])
 
 
 def from_rule(value: object) -> Prediction | None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from failsoft.models.answers.fallback import from_rule, static
+from failsoft.models.answers.fallback import from_rule, in_order, static
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.catalog.chain import Link, LinkKind
 from failsoft.models.catalog.static_answer import label_mistake
@@ -120,7 +120,8 @@ class Fallbacks:
         if not good:
             return pending
         answered = asked if len(good) == len(asked) else [asked[i] for i in good]
-        predictions = result.predictions
+        primary = self.plan.cards[self.plan.primary].output
+        predictions = in_order(result.predictions, card.output.labels, primary.labels)
         if len(good) < len(asked):
             predictions = predictions.take(np.array(good, np.intp))
         self._answer(answered, predictions, Source.FALLBACK_MODEL, served, ready.imputed, nans=ready.missing)

@@ -164,3 +164,14 @@ def test_further_outputs_are_remembered() -> None:
     known.remember([b"a", b"b"], Predictions(np.array([0.5, 0.5]), outputs=outputs), "m", 1, 0.0)
     found = [known.recall(key, 1.0) for key in (b"a", b"b")]
     assert [f.prediction.outputs for f in found if f] == [{"std": 0.1, "labels": ["a"]}, {"std": None, "labels": []}]
+
+
+def test_a_fallback_models_probabilities_are_in_the_primarys_order() -> None:
+    """Nothing in an answer says the order of its probabilities, so a pipeline has one. Others are left out."""
+    table = np.array([[0.25, 0.75, 0]], np.float32)
+    given = Predictions(np.float32([0.75]), ["b"], table, np.float32([0.75]))
+    turned = fallback.in_order(given, ("a", "b", "c"), ("c", "a", "b")).row(0)
+    assert (turned.label, turned.probabilities) == ("b", (0, 0.25, 0.75))
+    assert fallback.in_order(given, ("a", "b", "c"), ("a", "b", "x")).probabilities is None
+    for own, wanted in ((("a", "b", "c"), ("a", "b", "c")), (None, ("c", "a", "b")), (("a", "b", "c"), None)):
+        assert fallback.in_order(given, own, wanted) is given
