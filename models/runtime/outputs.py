@@ -34,6 +34,9 @@ from failsoft.schemas.prediction import Floats, Label, OutputColumn, Predictions
 Mask = NDArray[np.bool_]
 Bad = dict[int, Failure]
 
+_EVEN = 0.5
+"""The threshold of a label that is simply the likelier one."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
@@ -102,9 +105,11 @@ class OutputReader:
             table: Floats = maps
             labels = meaning.of_columns(self.output, keys) if self.own is None else labels
         else:
-            tensor = np.stack(raw) if isinstance(raw, list) and raw else np.asarray(raw)
+            tensor = self._stacked(raw)
             loose = rounding(tensor.dtype.name)
             table = self._table(widened(tensor), n)
+            if tensor.ndim == 3 and self.output.activation is None:
+                bad = _unpaired(widened(tensor), loose.total)
         reason = misfit(self.output, table.shape[1])
         if reason is None and labels is not None and self.binary is None and len(labels) != table.shape[1]:
             reason = f"not one column for each of the labels {listed(labels)}"
@@ -129,6 +134,15 @@ class OutputReader:
         answer.bad.update(bad)
         return answer
 
+    def _stacked(self, raw: Any) -> NDArray[Any]:
+        shapes = {np.shape(each) for each in raw} if isinstance(raw, list) else set()
+        if len(shapes) > 1:
+            sizes = " and ".join(sorted("×".join(map(str, shape)) for shape in shapes))
+            raise Mismatch(
+                f"output {self.scores!r} has tensors of {sizes}: each label must be there or not, two columns"
+            )
+        return np.stack(raw) if shapes else np.asarray(raw)
+
     def _table(self, tensor: NDArray[Any], n: int) -> Floats:
         """The scores as (n, columns)."""
         if tensor.ndim == 3 and per_label(tensor.shape, self.output) and tensor.shape[1] == n:
@@ -152,7 +166,10 @@ class OutputReader:
             _check_sums(table, loose.total, bad)
         if own is not None:
             self._check_own(own, two, scores, bad, loose.edge)
-        labels = _chosen(scores >= self.output.threshold, two.positive, two.negative)
+        reached = scores >= self.output.threshold
+        if table.shape[1] == 2 and two.column == 1 and self.output.threshold == _EVEN:
+            reached &= table[:, 1] > table[:, 0]  # of two equal columns the first, as the libraries' own label has it
+        labels = _chosen(reached, two.positive, two.negative)
         return ModelOutput(Predictions(scores, labels, None, np.maximum(scores, 1 - scores)), bad)
 
     def _multiclass(
@@ -169,9 +186,9 @@ class OutputReader:
         bad.update(unsound)
         given: list[Label]
         if labels is not None:
-            given = [labels[j] for j in best.tolist()]
             if own is not None:
                 self._check_best(own, labels, table, best, bad, loose.edge)
+            given = [labels[j] for j in best.tolist()]
         else:
             given = (best if own is None else own).tolist()
         return ModelOutput(Predictions(scores, given, table, scores), bad)
@@ -246,7 +263,8 @@ class OutputReader:
         if ones.any() and zeros.any() and scores[ones].max() + edge < scores[zeros].min():
             raise Mismatch(
                 f"the model's own labels say the opposite of the card: rows with its label {toml(two.own[0])} have a "
-                f"lower score than those with {toml(two.own[1])}: check positive, and the order of labels"
+                f"lower score than those with {toml(two.own[1])}: check positive (a single column may be the "
+                f"probability of {toml(two.negative)}), and the order of labels"
             )
 
     def _check_best(
@@ -258,7 +276,9 @@ class OutputReader:
         bad: Bad,
         edge: float,
     ) -> None:
-        """Compares the most probable label of each row with the model's own. Where they differ, the row is bad."""
+        """Compares the most probable label of each row with the model's own. Where they differ, the row is bad. Of
+        labels that are equally probable, the model's own becomes the ``best``.
+        """
         numbered = own.dtype.kind in "iu" and all(isinstance(label, str) for label in labels)
         if numbered and (own == best).all():  # the usual case, without a loop over the rows
             return
@@ -270,7 +290,9 @@ class OutputReader:
                     f"the model's own label {toml(value)} is none of the card's {listed(labels)}: write the model's "
                     "labels in the order of its columns, or leave labels out"
                 )
-            if column != j and i not in bad and table[i, column] + edge < table[i, j]:
+            if table[i, column] == table[i, j]:
+                best[i] = column
+            elif i not in bad and table[i, column] + edge < table[i, j]:
                 bad[i] = Failure(
                     Kind.BAD_OUTPUT,
                     f"the model's own label is {toml(value)}, and the most probable one by the card is "
@@ -321,6 +343,15 @@ def _chosen(first: Mask, one: Label, other: Label) -> list[Label]:
     choices = np.array([other, one], dtype=np.int64 if (one, other) == (1, 0) else object)
     labels: list[Label] = choices[first.astype(np.intp)].tolist()
     return labels
+
+
+def _unpaired(pairs: NDArray[Any], loose: float) -> Bad:
+    """A failure for each row of (labels, n, 2) that has a label whose two probabilities do not sum to 1."""
+    sums = pairs[:, :, 0] + pairs[:, :, 1]
+    bad: Bad = {}
+    for j, i in np.argwhere(~(np.abs(sums - 1) <= loose)).tolist():
+        bad.setdefault(i, Failure(Kind.BAD_OUTPUT, f"label {j}: its two probabilities sum to {sums[j, i]:.6g}"))
+    return bad
 
 
 def _check_sums(table: Floats, loose: float, bad: Bad, low: float = -np.inf) -> None:

@@ -126,3 +126,19 @@ def test_two_columns_that_are_no_distribution_are_bad() -> None:
     found = reader({"kind": "binary"}, [scores()]).read([table([0.25, 0.75], [0.75, 0.75], [np.nan, 0.5])], 3)
     assert isinstance(found, ModelOutput) and sorted(found.bad) == [1, 2]
     assert found.bad[1].message == "invalid probabilities: they sum to 1.5"
+
+
+@pytest.mark.parametrize(("positive", "chosen"), [(1, 0), (0, 0)])
+def test_of_two_equal_columns_the_first_is_the_label(positive: int, chosen: int) -> None:
+    """As the libraries' own label has it: a neighbours' vote of two against two is common."""
+    found = reader({"kind": "binary", "positive": positive}, [label(), scores()], (0, 1)).read([table([0.5, 0.5])], 1)
+    assert isinstance(found, ModelOutput) and found.predictions.labels == [chosen]
+    one = reader({"kind": "binary"}, [scores(1)]).read([table([0.5])], 1)
+    assert isinstance(one, ModelOutput) and one.predictions.labels == [1]
+
+
+def test_a_tie_of_several_is_the_models_own_to_settle() -> None:
+    """Where its label is read."""
+    named = reader({"kind": "multiclass", "labels": ["x", "y", "z"]}, [label("string"), scores(3)])
+    found = named.read([table([0.25, 0.375, 0.375]), np.array(["z"], object)], 1)
+    assert isinstance(found, ModelOutput) and found.predictions.labels == ["z"] and not found.bad

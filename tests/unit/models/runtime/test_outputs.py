@@ -80,6 +80,17 @@ def test_multilabel_of_a_classifier_per_label(tmp_path: Path, form: str) -> None
     assert found.predictions.labels == [0, 1, None]
 
 
+def test_pairs_that_are_no_probabilities_are_bad() -> None:
+    """The two columns of a label are its absence and its presence; labels of more classes are no pairs."""
+    several = reader({"kind": "multilabel"}, [Out("y", "tensor(float)", (2, None, 2))])
+    found = several.read([np.array([[[0.25, 0.75], [1, 1]], [[0.5, 0.5], [1, 0]]], np.float32)], 2)
+    assert isinstance(found, ModelOutput) and list(found.bad) == [1]
+    assert found.bad[1].message == "label 0: its two probabilities sum to 2"
+    ragged = reader({"kind": "multilabel"}, [Out("y", "seq(tensor(float))", ())])
+    failure = ragged.read([[np.zeros((2, 2), np.float32), np.zeros((2, 3), np.float32)]], 2)
+    assert isinstance(failure, Failure) and "2×2 and 2×3" in failure.message
+
+
 def test_regression_of_several_columns(tmp_path: Path) -> None:
     """The first column is the score, all are in the outputs by name; a number that is not finite fails its row."""
     card = a_card({"kind": "regression", "outputs": ["lat", "lon"]}, **AB)
