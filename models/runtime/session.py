@@ -21,6 +21,7 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.graph import facts
 from failsoft.models.catalog.repository import Artifact
 from failsoft.models.runtime import inputs, load_advice, outputs, signature
+from failsoft.models.runtime.element_types import ELEMENT_TYPES
 from failsoft.models.runtime.memory import out_of_memory
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.run_times import RunTimes, measure
@@ -87,6 +88,7 @@ class Session:
     Attributes:
         dtypes: numpy's name of the type that the model computes a feature in, by feature. Its numbers have to fit:
             ``impute`` takes care of those that do not.
+        output_types: numpy's name of the type of each output that is a tensor.
         times: how long its runs take; None before ``warm``, and if made-up rows fail.
     """
 
@@ -123,6 +125,8 @@ class Session:
         except signature.Mismatch as error:
             raise Unloadable(f"{self.key}: {error}") from error
         self.dtypes = self._feeds.dtypes
+        ports = [port for port in session.get_outputs() if port.type in ELEMENT_TYPES]
+        self.output_types = {port.name: ELEMENT_TYPES[port.type].name for port in ports}
         self._session: ort.InferenceSession | None = session
         self.times: RunTimes | None = None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -60,7 +61,12 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "float32": Tolerance(1e-6, 1e-4),
     "float64": Tolerance(1e-9, 2e-13),
 }
-"""By the type of the model's scores, numpy's names."""
+"""By the type of the model's output, numpy's names."""
+
+
+def tolerance(dtype: str, relative: float | None) -> Tolerance:
+    """That of an output's type, of another type that of float32, or the card's ``relative`` one if it is looser."""
+    return TOLERANCES.get(dtype, TOLERANCES["float32"]).looser(relative)
 
 
 class _Expected(BaseModel):
@@ -138,9 +144,15 @@ def rows(
 
 
 def mismatches(
-    vectors: Sequence[Golden], got: Sequence[Prediction | Failure], tolerance: Tolerance = TOLERANCES["float32"]
+    vectors: Sequence[Golden],
+    got: Sequence[Prediction | Failure],
+    tolerance: Tolerance = TOLERANCES["float32"],
+    carried: Mapping[str, Tolerance] = MappingProxyType({}),
 ) -> list[str]:
-    """One sentence for each vector with another answer than expected: its line, the expected and the given answer."""
+    """One sentence for each vector with another answer than expected: its line, the expected and the given answer.
+
+    ``tolerance`` is that of the scores; outputs that are ``carried`` along have types of their own.
+    """
     sentences = []
     for vector, answer in zip(vectors, got, strict=True):
         if isinstance(answer, Failure):
@@ -148,7 +160,7 @@ def mismatches(
                 f"expected score {_shown(vector.expected.score)}, got no answer ({answer.kind}: {answer.message})"
             )
         else:
-            difference = _Comparison(tolerance, vector.tolerance).difference(vector, answer)
+            difference = _Comparison(tolerance, carried, vector.tolerance).difference(vector, answer)
         if difference:
             sentences.append(f"line {vector.line}: {difference}")
     return sentences
@@ -157,6 +169,7 @@ def mismatches(
 @dataclass(frozen=True, slots=True)
 class _Comparison:
     tolerance: Tolerance
+    carried: Mapping[str, Tolerance]
     absolute: float
 
     def difference(self, vector: Golden, got: Prediction) -> str:
@@ -176,19 +189,24 @@ class _Comparison:
             if name not in given:
                 available = ", ".join(map(repr, given)) or "none"
                 return f"expected the output {name!r}, and the answer has {available}: carry it in the card's [output]"
-            different = self._values(f"outputs.{name}", value, given[name])
+            own = replace(self, tolerance=self.carried.get(name, self.tolerance))
+            different = own._values(f"outputs.{name}", value, given[name])
         return different
 
     def _values(self, name: str, expected: Any, got: Any) -> str:
-        """The same for JSON values: numbers may differ by the tolerance, and all else must be equal."""
+        """The same for JSON values: numbers may differ by the tolerance, whole ones by the line's own alone (they are
+        ids), and all else must be equal.
+        """
         if isinstance(expected, list):
             if not isinstance(got, list) or len(got) != len(expected):
                 count = str(len(got)) if isinstance(got, list) else repr(got)
                 return f"expected {len(expected)} {name}, got {'none' if got is None else count}"
             pairs = enumerate(zip(expected, got, strict=True))
             return next((d for j, (e, g) in pairs if (d := self._values(f"{name}[{j}]", e, g))), "")
-        if _is_number(expected) and _is_number(got):
+        if _is_number(expected) and isinstance(got, float):
             return self._number(name, expected, got)
+        if _is_number(expected) and _is_number(got) and abs(got - expected) <= self.absolute:
+            return ""
         return "" if expected == got else f"expected {name} {expected!r}, got {got!r}"
 
     def _number(self, name: str, expected: float, got: float) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from failsoft.models.vetting import golden
-from failsoft.models.vetting.golden import Golden, mismatches
+from failsoft.models.vetting.golden import Golden, mismatches, tolerance
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Prediction
@@ -100,3 +101,19 @@ def test_few_mismatches_are_quoted() -> None:
     """The message quotes the first three and says how many more there are."""
     message = golden.describe(["a", "b", "c", "d", "e"], 20)
     assert message == "5 of 20 answers are not as expected: a; b; c; and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected", "got", "same"),
+    [
+        ("int64", 1790000000, 1790000001, False),
+        ("float64", 1790000000.0, 1790000001.0, False),
+        ("float32", 1790000000.0, 1790000001.0, True),
+        ("int64", [7, 8.0], [7, 8], True),
+    ],
+)
+def test_carried_outputs_have_their_own_tolerance(dtype: str, expected: Any, got: Any, same: bool) -> None:
+    """That of their type, which may differ from the score's; a whole number is an id, and the next one is another."""
+    vector = Golden(1, {}, Prediction(1.0, None), outputs={"ids": expected})
+    answer = Prediction(1.0, None, outputs={"ids": got})
+    assert (not mismatches([vector], [answer], carried={"ids": tolerance(dtype, None)})) == same
