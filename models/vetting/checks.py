@@ -15,10 +15,11 @@ from failsoft.models.runtime.memory import out_of_memory, over_memory
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.runtime.session import Session, Unloadable
 from failsoft.models.runtime.signature import Mismatch
-from failsoft.models.vetting import golden, own_labels
-from failsoft.models.vetting.golden import TOLERANCES, Golden, Tolerance
+from failsoft.models.vetting import golden, own_labels, probabilities
+from failsoft.models.vetting.golden import Golden, Tolerance
 from failsoft.models.vetting.missing_values import nan
-from failsoft.models.vetting.own_labels import LABELLED
+from failsoft.models.vetting.own_labels import LABELLED, LabelFinding
+from failsoft.models.vetting.own_marks import compare_marks
 from failsoft.models.vetting.probabilities import logits, misapplied
 from failsoft.models.vetting.rows import each, own_scores
 from failsoft.models.vetting.sample import made_up, of_length, sample
@@ -76,9 +77,7 @@ def run_checks(artifact: Artifact, card: ModelCard, memory: str, clock: Callable
     raw = own_scores(session, rows.take(answered))
     yield _output(answers, origin, memory, None if raw is None else logits(*raw, card.output))
     good = _indices(i for i, a in enumerate(answers) if isinstance(a, ModelOutput) and not a.bad)
-    tolerance = TOLERANCES.get("float32" if raw is None else raw[1], TOLERANCES["float32"]).looser(
-        card.output.tolerance
-    )
+    tolerance = golden.tolerance("float32" if raw is None else raw[1], card.output.tolerance)
     yield "golden"
     golden_check = _golden(session, artifact, vectors, problem, tolerance)
     yield golden_check
@@ -199,7 +198,9 @@ def _golden(
         chunk = valid[start : start + BATCHES[-1]]
         for i, answer in zip(chunk, each(session, rows.take(np.array(chunk, dtype=np.intp))), strict=True):
             answers[i] = answer
-    differences = golden.mismatches(vectors, answers, tolerance)
+    relative, types = session.card.output.tolerance, session.output_types
+    carried = {name: golden.tolerance(types.get(name, "float32"), relative) for name in session.card.output.carry}
+    differences = golden.mismatches(vectors, answers, tolerance, carried)
     if differences:
         return Check("golden", CheckResult.FAILED, golden.describe(differences, len(vectors)))
     return Check("golden", CheckResult.PASSED, f"{len(vectors)} answers as expected")
@@ -235,15 +236,22 @@ def _labels(session: Session, rows: Columns, proven: bool) -> Check:
         return Check("labels", CheckResult.FAILED, ours.message)
     if isinstance(raw, Failure) or isinstance(ours, Failure):
         return Check("labels", CheckResult.SKIPPED, "it does not take these rows as a batch")
+    if output.kind is OutputKind.MULTILABEL:
+        return _held(compare_marks(raw, output, session.score_output, rows.size), proven)
     own = own_labels.own_labels(raw, output, session.score_output, rows.size)
-    if own is None:
+    read = probabilities.table(raw[session.score_output], rows.size)
+    if own is None or read is None:
         return Check("labels", CheckResult.SKIPPED, "the model has no label output")
     # A multiclass row may be bad because of its label, which is what is looked for.
     sound = [i for i in range(rows.size) if i not in ours.bad or output.kind is OutputKind.MULTICLASS]
     if not sound:
         return Check("labels", CheckResult.SKIPPED, "no row has a usable score")
     answers = ours.predictions.take(_indices(sound))
-    found = own_labels.compare([own[i] for i in sound], answers, output, session.facts)
+    found = own_labels.compare([own[i] for i in sound], answers, output, session.facts, read[0].shape[1])
+    return _held(found, proven)
+
+
+def _held(found: LabelFinding, proven: bool) -> Check:
     if found.result is CheckResult.FAILED and proven:
         return Check("labels", CheckResult.NOTE, f"{found.message}; but the golden vectors agree with the card")
     return Check("labels", found.result, found.message)

@@ -19,8 +19,8 @@ from failsoft.models.catalog.output_section import OutputSection
 from failsoft.models.vetting.verdict import CheckResult
 from failsoft.schemas.prediction import Label, Predictions
 
-LABELLED = (OutputKind.BINARY, OutputKind.MULTICLASS, OutputKind.ANOMALY)
-"""Kinds of output whose answers have one label."""
+LABELLED = (OutputKind.BINARY, OutputKind.MULTICLASS, OutputKind.MULTILABEL, OutputKind.ANOMALY)
+"""Kinds of output whose answers have labels."""
 
 CLOSE = 1e-3
 """A row whose two likeliest labels are closer than this is not compared: rounding may decide it."""
@@ -44,6 +44,8 @@ def own_labels(raw: Mapping[str, Any], output: OutputSection, scores: str, n: in
         if name == scores or carried or isinstance(value, list):
             continue
         labels = np.asarray(value)
+        if labels.dtype.kind == "f" and "label" in name.lower() and bool((labels == labels.round()).all()):
+            labels = labels.astype(np.int64)
         if labels.shape in ((n,), (n, 1)) and labels.dtype.kind in "biuO":
             found[name] = [_label(label) for label in labels.reshape(-1).tolist()]
     named = {name: labels for name, labels in found.items() if "label" in name.lower()}
@@ -57,7 +59,9 @@ def _label(given: Any) -> Label:
     return int(given) if isinstance(given, bool) else given
 
 
-def compare(own: Sequence[Label], ours: Predictions, output: OutputSection, facts: GraphFacts) -> LabelFinding:
+def compare(
+    own: Sequence[Label], ours: Predictions, output: OutputSection, facts: GraphFacts, columns: int
+) -> LabelFinding:
     """The model's labels against the card's for the same rows.
 
     Args:
@@ -66,23 +70,29 @@ def compare(own: Sequence[Label], ours: Predictions, output: OutputSection, fact
         output: the card's [output].
         facts: of the file: its labels in the order of its columns, and the program that wrote it (scikit-learn's
             detectors label an outlier -1, others 1).
+        columns: the number of columns of the model's scores.
     """
     labels = output.labels or facts.labels
     match output.kind:
         case OutputKind.ANOMALY:
             return _anomaly(own, ours.scores.astype(np.float64), output, facts.producer)
         case OutputKind.BINARY:
-            return _binary(own, ours.scores.astype(np.float64), output, labels or (0, 1))
+            return _binary(own, ours.scores.astype(np.float64), output, facts.labels, columns)
         case OutputKind.MULTICLASS if ours.probabilities is not None and ours.labels is not None:
-            return _multiclass(own, ours.labels, ours.probabilities.astype(np.float64), labels or ())
+            return _multiclass(own, ours.labels, ours.probabilities.astype(np.float64), labels or (), facts.labels)
     return LabelFinding(CheckResult.SKIPPED, f"a {output.kind} output has no label to compare")
 
 
 def _binary(
-    own: Sequence[Label], scores: NDArray[np.float64], output: OutputSection, labels: Sequence[Label]
+    own: Sequence[Label],
+    scores: NDArray[np.float64],
+    output: OutputSection,
+    known: Sequence[Label] | None,
+    columns: int,
 ) -> LabelFinding:
+    labels = output.labels or known or (0, 1)
     positive: Label = 1 if output.positive is None else output.positive
-    given = _named(own, labels)
+    given = _named(own, labels, known)
     strange = sorted({str(label) for label in given if label not in labels and label != positive})
     if strange:
         return LabelFinding(
@@ -103,23 +113,58 @@ def _binary(
         threshold = "" if output.threshold is None else f"; the card's threshold is {output.threshold:g}"
         return LabelFinding(CheckResult.NOTE, f"{message}{threshold}")
     found = f"the model's own label output contradicts the card for {apart} of {int(clear.sum())} rows"
-    if 2 * apart < clear.sum():
-        return LabelFinding(CheckResult.NOTE, f"{found}: its label is not that of its likelier class")
     row = int(np.flatnonzero(~agree & clear)[0])
-    mend = f"write positive = {toml(next((label for label in (*given, *labels) if label != positive), 0))}"
-    if output.labels is not None:
-        turned = (output.labels[1], output.labels[0])
-        mend = f"write labels = {listed(turned)}, if that is the order of its columns, or {mend.removeprefix('write ')}"
-    return LabelFinding(
-        CheckResult.FAILED,
-        f"{found}: for a score of {scores[row]:.4g} it says {own[row]!r}, and the card takes the score for the "
-        f"probability of {positive!r}: in [output], {mend}",
-    )
+    said = f"{found}: for a score of {scores[row]:.4g} it says {own[row]!r}, and the card takes the score for the"
+    if columns == 1 and theirs.any() and not theirs.all() and (scores[clear] > _POSITIVE).all():
+        return LabelFinding(
+            CheckResult.FAILED,
+            f"{said} probability of {positive!r}: its scores are all over 0.5, so that they are the probability of the "
+            'likelier label, whichever it is: export that of one label, or write kind = "regression" in [output] and '
+            "carry the label",
+        )
+    if 2 * apart < clear.sum() and _switch(scores[theirs], scores[~theirs]) is None:
+        return LabelFinding(CheckResult.NOTE, f"{found}: its label is not that of its likelier class")
+    mend = _turned(given, labels, positive, columns, known)
+    return LabelFinding(CheckResult.FAILED, f"{said} probability of {positive!r}: {mend}")
 
 
-def _named(own: Sequence[Label], labels: Sequence[Label]) -> list[Label]:
-    """The model's labels by the card's names, where the model numbers its classes and the card names them."""
-    if not all(isinstance(name, str) for name in labels):
+def _turned(
+    given: Sequence[Label],
+    labels: Sequence[Label],
+    positive: Label,
+    columns: int,
+    known: Sequence[Label] | None,
+) -> str:
+    """What mends a card that takes the probability of one label for that of the other.
+
+    With two columns another ``positive`` is read from the other column, and is as wrong.
+    """
+    other = next((label for label in (*given, *labels) if label != positive), 0)
+    turned = f"labels = {listed((labels[1], labels[0]))}"
+    if columns == 2:
+        right = f"in [output], write {turned} and positive = {toml(positive)}, if that is the order of its columns"
+        if known is not None:
+            right = (
+                f"its file has the labels in the order {listed(known)}, and its columns have them in the other, as "
+                "those of an SVC without probability=True: export probabilities in the file's order, or write kind = "
+                '"regression" in [output], name both columns with outputs, and carry the label'
+            )
+    else:
+        named = f", or {turned}, if it numbers them in this order" if isinstance(labels[0], str) else ""
+        right = f"in [output], write positive = {toml(other)}, if it is that label's{named}"
+    if len(set(given)) > 1:
+        return right
+    return f"{right}. It gives this label to all rows, so its own threshold may be above them: golden.ndjson would tell"
+
+
+def _named(own: Sequence[Label], labels: Sequence[Label], known: Sequence[Label] | None) -> list[Label]:
+    """The model's labels by the card's names, where the model numbers its classes and the card names them.
+
+    So does CatBoost for two classes of numbers, although its file has them: ``known``.
+    """
+    counted = all(isinstance(label, int) and 0 <= label < len(labels) for label in own)
+    numbered = counted and known is not None and tuple(labels) == tuple(known) and not set(own) <= set(labels)
+    if not numbered and not all(isinstance(name, str) for name in labels):
         return list(own)
     return [labels[label] if isinstance(label, int) and 0 <= label < len(labels) else label for label in own]
 
@@ -132,11 +177,18 @@ def _switch(under: NDArray[np.float64], over: NDArray[np.float64]) -> tuple[floa
 
 
 def _multiclass(
-    own: Sequence[Label], ours: Sequence[Label | None], table: NDArray[np.float64], labels: Sequence[Label]
+    own: Sequence[Label],
+    ours: Sequence[Label | None],
+    table: NDArray[np.float64],
+    labels: Sequence[Label],
+    known: Sequence[Label] | None,
 ) -> LabelFinding:
+    if not labels and all(isinstance(label, int) and 0 <= label < table.shape[1] for label in own):
+        labels = range(table.shape[1])  # the label of a column without a name is its number
+        ours = table.argmax(axis=1).tolist()
     ordered = np.sort(table, axis=1)
     clear = np.flatnonzero(ordered[:, -1] - ordered[:, -2] > CLOSE).tolist()
-    given = _named(own, labels)
+    given = _named(own, labels, known)
     apart = [i for i in clear if given[i] != ours[i]]
     if not apart:
         return LabelFinding(CheckResult.PASSED, f"as its own for {len(clear)} rows")

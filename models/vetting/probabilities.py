@@ -114,9 +114,15 @@ def misapplied(scores: Table, dtype: str, output: OutputSection) -> str | None:
     edge, apart = rounding(dtype)
     if ((scores < -edge) | (scores > 1 + edge)).any():
         return None
-    if output.activation == "softmax" and (np.abs(scores.sum(axis=1) - 1) > apart).any():
-        return None
-    summing = ", and each row's sum to 1" if output.activation == "softmax" else ""
+    summing = ""
+    if output.activation == "softmax":
+        if (np.abs(scores.sum(axis=1) - 1) > apart).any():
+            return (
+                f"the model's own scores for {len(scores)} rows are within [0, 1], each by itself: they look like one "
+                'probability for each label, which activation = "softmax" would change: remove it from [output], and '
+                'write kind = "multilabel"'
+            )
+        summing = ", and each row's sum to 1"
     return (
         f"the model's own scores for {len(scores)} rows are within [0, 1]{summing}: they are probabilities already, "
         f'and activation = "{output.activation}" would change them: remove it from [output]'

@@ -126,6 +126,10 @@ def test_probabilities_pass_without_an_activation_and_fail_with_one(
     assert result(checked(tmp_path, model, {"kind": kind}), "output")[0] is PASSED
     found, message = result(checked(tmp_path, model, {"kind": kind, "activation": activation}), "activation")
     assert found is FAILED and f'activation = "{activation}" would change them: remove it' in message
+    each = {"kind": kind, "activation": "softmax"}
+    if kind == "multiclass":  # a probability for each label is none of one choice, and no logit either
+        found, message = result(checked(tmp_path, net(width, "Sigmoid"), each), "activation")
+        assert found is FAILED and 'kind = "multilabel"' in message
 
 
 def test_an_activation_of_logits_passes(tmp_path: Path) -> None:
@@ -146,15 +150,16 @@ def test_golden_vectors_may_prove_an_activation(tmp_path: Path) -> None:
 
 
 def test_labels_in_another_order_than_the_models_columns_fail(tmp_path: Path) -> None:
-    """Its own label output shows it; the message has the order."""
+    """Its own label output shows it. No card mends it, since another ``positive`` is read from the other column."""
     model = classifier(0, 1)
     assert result(checked(tmp_path, model, {"kind": "binary"}), "labels")[0] is PASSED
     turned = node("Gather", ["p0", "turn"], ["p"], axis=1)
     model.graph.node[0].output[1] = "p0"
     model.graph.node.append(turned)
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 0]), "turn"))
-    found, message = result(checked(tmp_path, model, {"kind": "binary"}), "labels")
-    assert found is FAILED and "contradicts the card" in message and "positive = 0" in message
+    for positive in (0, 1):
+        found, message = result(checked(tmp_path, model, {"kind": "binary", "positive": positive}), "labels")
+        assert found is FAILED and "contradicts the card" in message and "export" in message
 
 
 @pytest.mark.parametrize("positive", ["legit", "fraud"])
