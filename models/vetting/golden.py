@@ -181,7 +181,7 @@ class _Comparison:
         if expected.label is not None and expected.label != got.label:
             return f"expected label {expected.label!r}, got {got.label!r}"
         if expected.probabilities is not None:
-            different = self._values("probabilities", list(expected.probabilities), _listed(got.probabilities))
+            different = self.deviates("probabilities", list(expected.probabilities), _listed(got.probabilities))
         for name, value in vector.outputs.items():
             if different:
                 break
@@ -190,10 +190,10 @@ class _Comparison:
                 available = ", ".join(map(repr, given)) or "none"
                 return f"expected the output {name!r}, and the answer has {available}: carry it in the card's [output]"
             own = replace(self, tolerance=self.carried.get(name, self.tolerance))
-            different = own._values(f"outputs.{name}", value, given[name])
+            different = own.deviates(f"outputs.{name}", value, given[name])
         return different
 
-    def _values(self, name: str, expected: Any, got: Any) -> str:
+    def deviates(self, name: str, expected: Any, got: Any) -> str:
         """The same for JSON values: numbers may differ by the tolerance, whole ones by the line's own alone (they are
         ids), and all else must be equal.
         """
@@ -202,7 +202,7 @@ class _Comparison:
                 count = str(len(got)) if isinstance(got, list) else repr(got)
                 return f"expected {len(expected)} {name}, got {'none' if got is None else count}"
             pairs = enumerate(zip(expected, got, strict=True))
-            return next((d for j, (e, g) in pairs if (d := self._values(f"{name}[{j}]", e, g))), "")
+            return next((d for j, (e, g) in pairs if (d := self.deviates(f"{name}[{j}]", e, g))), "")
         if _is_number(expected) and isinstance(got, float):
             return self._number(name, expected, got)
         if _is_number(expected) and _is_number(got) and abs(got - expected) <= self.absolute:

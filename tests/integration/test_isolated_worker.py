@@ -22,7 +22,7 @@ KILLS = 4
 
 
 def _deadly(path: Path) -> None:
-    """Writes a model whose score is ``x``, within [0, 1]; ``row`` = -1 ends its process (tests.isolated_models.deadly)."""
+    """Writes a model whose score is ``x`` in [0, 1]; ``row`` = -1 ends its process (tests.isolated_models.deadly)."""
     model = onnx_model(
         [("x", "float", ["n", 1]), ("row", "int64", ["n", 1]), ("colour", "string", ["n", 1])],
         [("score", "float", ["n", 1])],
