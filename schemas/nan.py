@@ -12,8 +12,6 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
-
 from failsoft.schemas import wire
 
 Place = tuple[dict[str, Any], str]
@@ -117,11 +115,16 @@ def _literals(raw: bytes) -> list[int]:
     """
     if b"NaN" not in raw and b"Infinity" not in raw:
         return []
-    places = np.fromiter((match.start() for match in _LITERAL.finditer(raw)), np.int64)
     plain = raw.replace(rb"\\", b"__").replace(rb"\"", b"__") if b"\\" in raw else raw
-    quotes = np.flatnonzero(np.frombuffer(plain, np.uint8) == ord('"'))
-    outside: list[int] = places[np.searchsorted(quotes, places) % 2 == 0].tolist()
-    return outside
+    places: list[int] = []
+    quotes, end = 0, 0
+    for match in _LITERAL.finditer(raw):
+        begin = match.start()
+        quotes += plain.count(b'"', end, begin)
+        end = begin
+        if not quotes % 2:
+            places.append(begin)
+    return places
 
 
 def _refused(literal: str, where: str, count: int) -> wire.Malformed:
