@@ -7,9 +7,8 @@ Infinity, the message says where it is and what mends it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -18,9 +17,10 @@ from failsoft.schemas import wire
 Place = tuple[dict[str, Any], str]
 """An object and the name of one of its values."""
 
-# It begins with the letters that it looks for, and looks back afterwards: that is ten times faster.
-_LITERAL_NAN = re.compile(rb"NaN(?<![\w.+\\-]NaN)(?![\w.+-])")
-_LITERAL_OR_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|(?<![\w.+-])(?:NaN|-?Infinity)(?![\w.+-])', re.DOTALL)
+_LITERAL = re.compile(rb"(?:NaN(?<![\w.+-]NaN)|Infinity(?<![\w.+-]Infinity)|-Infinity(?<![\w.+-]-Infinity))(?![\w.+-])")
+"""It begins with the letters that it looks for, and looks back afterwards: that is faster than to look back first."""
+_MOST = 10_000
+"""Literals in an event that are decoded. NaN is accepted once a feature, so an event with more is malformed anyhow."""
 _NAN = float("nan")
 _LONGEST_PATH = 100
 """Characters of a path in a message: an event's names may be as long as the event."""
@@ -47,20 +47,17 @@ def loads(
     A value without one of the literals costs no more than ``wire.loads``. Raises Malformed as that does, and for a
     literal elsewhere.
     """
-    body, marks = _marked(raw, max_bytes, max_depth)
+    body, marks, counts = _marked(raw, max_bytes, max_depth)
     if not marks:
         return body
-    count = len(marks)
+    left = dict(counts)
     for parent, name in may_be_nan(body):
         if marks.get(_text(parent[name])) == "NaN":
-            del marks[parent[name]]
+            left["NaN"] -= 1
             parent[name] = _NAN
-    if marks:
-        mark, literal = next(iter(marks.items()))
-        where = next(_places(body, mark, ""), "")[:_LONGEST_PATH]
-        at = f" ({where})" if where else ""
-        more = f" ({count} in the event)" if count > 1 else ""
-        raise wire.Malformed(f"{literal} is not JSON{at}: {_WAYS_OUT[literal]}{more}")
+    if any(left.values()):
+        where, literal = _first(body, marks) or ("", next(literal for literal, n in left.items() if n))
+        raise _refused(literal, where, sum(counts.values()))
     return body
 
 
@@ -69,10 +66,12 @@ def loads_anywhere(raw: bytes | None, max_bytes: int, max_depth: int = wire.MAX_
     return _marked(raw, max_bytes, max_depth)[0]
 
 
-def _marked(raw: bytes | None, max_bytes: int, max_depth: int) -> tuple[Any, dict[str, str]]:
-    """The value, with a text in place of each literal, and the literals by these texts. Raises Malformed."""
+def _marked(raw: bytes | None, max_bytes: int, max_depth: int) -> tuple[Any, dict[str, str], dict[str, int]]:
+    """The value, with a text in place of each literal; the literals by these texts; how often each is there. Raises
+    Malformed.
+    """
     try:
-        return wire.loads(raw, max_bytes, max_depth), {}
+        return wire.loads(raw, max_bytes, max_depth), {}, {}
     except wire.NotJson:
         found = None if raw is None else _decoded(raw, max_depth)
         if found is None:
@@ -80,46 +79,75 @@ def _marked(raw: bytes | None, max_bytes: int, max_depth: int) -> tuple[Any, dic
         return found
 
 
-def _decoded(raw: bytes, max_depth: int) -> tuple[Any, dict[str, str]] | None:
-    """The value of ``raw`` with each literal replaced by a text of its own, and the literals by these texts. None if it
-    has no literal, or is not JSON even without.
+def _decoded(raw: bytes, max_depth: int) -> tuple[Any, dict[str, str], dict[str, int]] | None:
+    """The value of ``raw`` with a text in place of each literal; the literals by these texts; how often each is there.
+    None if ``raw`` has no literal, or is not JSON even without. Raises Malformed if it has too many.
 
-    The texts contain a hash of ``raw``, so that no string of the event can equal one. At first each NaN is replaced
-    wherever it is, which is fast. If one is inside a string, its quotes end that string, and the result is no JSON:
-    only then, and for Infinity, which is refused anyway, strings are told apart.
+    The texts contain a hash of ``raw``, so that no string of the event can equal one.
     """
-    infinite = b"Infinity" in raw
-    if b"NaN" not in raw and not infinite:
+    places = _literals(raw)
+    if not places:
         return None
+    if len(places) > _MOST:
+        raise _refused(_LITERAL.match(raw, places[0])[0].decode(), "", len(places))  # type: ignore[index]
     own = sha256(raw).hexdigest()
-    for pattern in [_LITERAL_OR_STRING] if infinite else [_LITERAL_NAN, _LITERAL_OR_STRING]:
-        marks: dict[str, str] = {}
-        marked = pattern.sub(partial(_replaced, own, marks), raw)
-        with suppress(wire.Malformed):
-            return (wire.loads(marked, len(marked), max_depth), marks) if marks else None
+    marks: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    parts: list[bytes] = []
+    end = 0
+    for begin in places:
+        literal = "NaN" if raw[begin] == ord("N") else "Infinity" if raw[begin] == ord("I") else "-Infinity"
+        mark = f"{own}-{literal}"
+        marks[mark] = literal
+        counts[literal] = counts.get(literal, 0) + 1
+        parts += raw[end:begin], b'"%b"' % mark.encode()
+        end = begin + len(literal)
+    marked = b"".join([*parts, raw[end:]])
+    with suppress(wire.Malformed):
+        return wire.loads(marked, len(marked), max_depth), marks, counts
     return None
 
 
-def _replaced(own: str, marks: dict[str, str], match: re.Match[bytes]) -> bytes:
-    text = match[0]
-    if text.startswith(b'"'):
-        return text
-    mark = f"{own}-{len(marks)}"
-    marks[mark] = text.decode()
-    return b'"%b"' % mark.encode()
+def _literals(raw: bytes) -> list[int]:
+    """Where a literal begins that is not inside a string: an even number of quotes is before it.
+
+    The quotes are found at C speed, since an event may be of strings and literals only.
+    """
+    if b"NaN" not in raw and b"Infinity" not in raw:
+        return []
+    plain = raw.replace(rb"\\", b"__").replace(rb"\"", b"__") if b"\\" in raw else raw
+    places: list[int] = []
+    quotes, end = 0, 0
+    for match in _LITERAL.finditer(raw):
+        begin = match.start()
+        quotes += plain.count(b'"', end, begin)
+        end = begin
+        if not quotes % 2:
+            places.append(begin)
+    return places
+
+
+def _refused(literal: str, where: str, count: int) -> wire.Malformed:
+    at = f" ({where[:_LONGEST_PATH]})" if where else ""
+    more = f" ({count} in the event)" if count > 1 else ""
+    return wire.Malformed(f"{literal} is not JSON{at}: {_WAYS_OUT[literal]}{more}")
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _places(value: object, wanted: str, way: str) -> Iterator[str]:
-    """The paths at which ``value`` has the text ``wanted``. It is no deeper than the limit of nesting."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _places(inner, wanted, f"{way}.{name}" if way else name)
-    elif isinstance(value, list):
-        for i, inner in enumerate(value):
-            yield from _places(inner, wanted, f"{way}[{i}]")
-    elif value == wanted:
-        yield way
+def _first(value: object, marks: Mapping[str, str]) -> tuple[str, str] | None:
+    """The path of the first of the texts ``marks`` in a value, and its literal. The value is no deeper than the limit
+    of nesting.
+    """
+    if isinstance(value, str):
+        return ("", marks[value]) if value in marks else None
+    if not isinstance(value, (dict, list)):
+        return None
+    for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        found = _first(inner, marks)
+        if found is not None:
+            step = name if isinstance(value, dict) else f"[{name}]"
+            return f"{step}{'.' if found[0] and not found[0].startswith('[') else ''}{found[0]}", found[1]
+    return None

@@ -92,16 +92,11 @@ def too_deep(raw: bytes, max_depth: int) -> bool:
     """True when ``raw`` is nested deeper than ``max_depth``. For nearly all events, counting open brackets suffices."""
     if raw.count(b"{") + raw.count(b"[") <= max_depth:
         return False
-    depth = 0
-    # Remove strings and all bytes but brackets at C speed: a Python loop over a megabyte takes 100 ms.
-    for bracket in _STRING.sub(b"", raw).translate(None, _NO_BRACKETS):
-        if bracket in b"{[":
-            depth += 1
-            if depth > max_depth:
-                return True
-        else:
-            depth -= 1
-    return False
+    # Strings and all bytes but brackets are removed at C speed, and so is the depth counted: a Python loop over a
+    # megabyte takes 100 ms.
+    brackets = np.frombuffer(_STRING.sub(b"", raw).translate(None, _NO_BRACKETS), np.uint8)
+    steps = np.where((brackets == ord("{")) | (brackets == ord("[")), np.int8(1), np.int8(-1))
+    return bool(np.cumsum(steps, dtype=np.int64).max(initial=0) > max_depth)
 
 
 def dumps(value: Any) -> bytes:

@@ -18,6 +18,9 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.features.ranges import beyond, within
 
+MOST_NAMED = 20
+"""Features of which a failure says what is wrong. Its 500 bytes in a header have room for fewer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Imputed:
@@ -123,19 +126,25 @@ def _copy_of_unusable(columns: Columns) -> Columns:
 
 
 def _keep_masks(filled: Columns, columns: Columns, lacking: Mapping[int, list[str]]) -> None:
+    rows: dict[str, list[int]] = {}
     for i, names in lacking.items():
         for name in names:
-            mask = filled.unusable.setdefault(name, np.zeros(columns.size, dtype=np.bool_))
-            mask[i] = True
+            rows.setdefault(name, []).append(i)
             filled.why[i, name] = columns.why[i, name]
+    for name, some in rows.items():
+        filled.unusable[name] = np.zeros(columns.size, dtype=np.bool_)
+        filled.unusable[name][some] = True
 
 
 def _invalid(columns: Columns, card: ModelCard, row: int, names: list[str]) -> Failure:
     """The failure of a row. Its message has one clause a feature: what is wrong, and why it was not imputed."""
-    recalled = {f.name for f in card.features if f.impute is not None}
+    some = names if len(names) <= MOST_NAMED else names[:MOST_NAMED]
+    recalled = {f.name for f in card.features if f.impute is not None and f.name in some}
     clauses = [
         f"feature {name!r}: {columns.why[row, name]}; "
         + ("no last known value is available" if name in recalled else "the card does not impute it")
-        for name in names
+        for name in some
     ]
+    if len(names) > len(some):
+        clauses.append(f"and {len(names) - len(some)} more features")
     return Failure(Kind.INVALID, "; ".join(clauses))

@@ -327,10 +327,13 @@ def _bounds_problem(feature: FeatureSection) -> str | None:
     return None
 
 
+_FLOAT64_MAX = float(np.finfo(np.float64).max)
+
+
 def _is_scalar(value: object, kind: FeatureType) -> bool:
     match kind:
         case FeatureType.FLOAT:
-            return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _FLOAT64_MAX
         case FeatureType.INT:
             return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
         case FeatureType.BOOL:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from failsoft.models.catalog.card import ModelCard
+from failsoft.models.catalog.statistics import Statistic, fill
 from failsoft.models.runtime import element_types
 from failsoft.models.runtime.assignment import assign
 from failsoft.models.runtime.element_types import ELEMENT_TYPES
@@ -77,6 +79,19 @@ def feeds(inputs: Sequence[Port], specs: Sequence[Spec]) -> Feeds:
         else:
             blocks[port.name] = _block(port, group, [order[spec.name] for spec in group])
     return Feeds(blocks, padded, dtypes)
+
+
+def check_imputed(card: ModelCard, statistics: Mapping[str, Statistic], dtypes: Mapping[str, str]) -> None:
+    """Raises Mismatch if a feature is imputed with a number that its input, of the type in ``dtypes``, cannot hold: as
+    another number or as infinity it would go to the model.
+    """
+    for feature in card.features:
+        dtype, value = dtypes.get(feature.name), None if feature.spec.nan else fill(feature, statistics)
+        if dtype is not None and isinstance(value, (int, float)) and beyond(np.array(value), dtype):
+            raise Mismatch(
+                f"feature {feature.name!r} is imputed with {value:g}, which is beyond {dtype}, the type of its input: "
+                "impute it with another value, or export the model with another input type"
+            )
 
 
 def invalid(columns: Columns) -> dict[int, Failure]:

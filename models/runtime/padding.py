@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,7 @@ def pad(columns: Columns, inputs: Sequence[Padded]) -> dict[str, Tensor]:
     made: dict[str, Tensor] = {}
     for i, each in enumerate(inputs):
         to = each.length if isinstance(each.length, int) else longest[i if each.length is None else each.length]
+        _check_size(columns.size, to, each)
         there = np.arange(to) < lengths[i][:, None]
         made[each.port] = _block(columns, each, there)
         if each.mask is not None:
@@ -72,17 +74,22 @@ def _lengths(columns: Columns, each: Padded) -> NDArray[np.int64]:
     return np.fromiter((row.shape[axis] for row in columns.values[each.feature]), np.int64, columns.size)
 
 
+def _check_size(rows: int, length: int, each: Padded) -> None:
+    """Raises MemoryError if the input, or its mask, would take too much. Nothing of that size is made before."""
+    elements = math.prod(n for n in each.tensor.shape if n != -1) * each.dtype.itemsize
+    size = rows * length * max(elements, 1 if each.mask is None else each.mask[1].itemsize)
+    if size > MOST_BYTES:
+        raise MemoryError(
+            f"feature {each.feature!r}: {rows} rows padded to a length of {length} take {size >> 20} MB, over "
+            f"{MOST_BYTES >> 20}: lower its max_length, or the model's max_batch"
+        )
+
+
 def _block(columns: Columns, each: Padded, there: NDArray[np.bool_]) -> Tensor:
     """The rows in one array. ``there`` has the shape (rows, length), and is true for what is no padding."""
     axis, column = _axis(each), columns.values[each.feature]
     rest = [n for n in each.tensor.shape if n != -1]
     shape = (*there.shape, *rest)
-    size = int(np.prod(shape, dtype=np.int64)) * each.dtype.itemsize
-    if size > MOST_BYTES:
-        raise MemoryError(
-            f"feature {each.feature!r}: {there.shape[0]} rows padded to a length of {there.shape[1]} take "
-            f"{size >> 20} MB, over {MOST_BYTES >> 20}: lower its max_length, or the model's max_batch"
-        )
     block = np.full(shape, each.tensor.pad, each.dtype)
     if columns.size:
         block[there] = np.concatenate([np.moveaxis(row, axis, 0) for row in column] if axis else list(column))

@@ -121,6 +121,7 @@ class Session:
             raise Unloadable(f"{self.key}: its structure cannot be read ({self.facts.damaged}): export it again")
         try:
             self._feeds = inputs.feeds(session.get_inputs(), self._specs)
+            inputs.check_imputed(card, artifact.statistics, self._feeds.dtypes)
             self._answers = outputs.answers(session.get_outputs(), card, self.facts.labels)
         except signature.Mismatch as error:
             raise Unloadable(f"{self.key}: {error}") from error

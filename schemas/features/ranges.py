@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from failsoft.schemas.features.columns import Column, Columns, Mask, of_matrix
-from failsoft.schemas.features.spec import FeatureType, TensorSpec
-from failsoft.schemas.features.words import with_field
+from failsoft.schemas.features.spec import FeatureType, Spec, TensorSpec
+from failsoft.schemas.features.words import show, with_field
 
 
 def within(columns: Columns, dtypes: Mapping[str, str]) -> Columns:
@@ -36,12 +36,22 @@ def within(columns: Columns, dtypes: Mapping[str, str]) -> Columns:
     for name, mask, dtype in found:
         made.unusable[name] = mask | made.unusable[name] if name in made.unusable else mask
         made.wide.pop(name, None)
-        tensor, column = specs[name].tensor, made.values[name]
-        why = with_field(f"{'beyond' if tensor is None else 'an element is beyond'} the range of {dtype}", specs[name])
+        spec, column = specs[name], made.values[name]
+        tensor = spec.tensor
         for i in np.flatnonzero(mask).tolist():
-            made.why[i, name] = why
+            made.why[i, name] = _why(columns.values[name][i], spec, dtype)
             column[i] = 0 if tensor is None or not _ragged(column) else _empty(tensor)
     return made
+
+
+def _why(value: Any, spec: Spec, dtype: str) -> str:
+    """The words for a number, or a tensor's first one, that is beyond ``dtype``."""
+    found = show(value)
+    if spec.tensor is not None:
+        i = int(beyond(value, dtype).argmax())
+        place = ", ".join([str(n) for n in np.unravel_index(i, value.shape)])
+        found = f"{show(value.flat[i])} at [{place}]"
+    return with_field(f"{found} is beyond the range of {dtype}, which the model takes", spec)
 
 
 def _beyond(columns: Columns, dtypes: Mapping[str, str]) -> Iterator[tuple[str, Mask, str]]:

@@ -98,8 +98,9 @@ def _mark(made: Columns, events: Sequence[Mapping[str, object]], spec: Spec, bad
         return
     made.unusable[spec.name] = bad
     path = spec.path
+    plain = "." not in path
     for i in np.flatnonzero(bad).tolist():
         event = events[i]
-        why = reason(event[path] if path in event else find(event, path), spec)
+        why = reason(event[path] if path in event else MISSING if plain else find(event, path), spec)
         assert why is not None, "every masked cell has a reason"
         made.why[i, spec.name] = why

@@ -43,7 +43,7 @@ def _why_list(value: list[Any], spec: Spec) -> str:
         odd = next((i for i, n in enumerate(lengths) if n != lengths[0]), None)
         if odd is not None:
             return _at(odd, shape, f"a list of {lengths[odd]}", f"beside one of {lengths[0]}", spec, "ragged: ")
-        found = lengths[0] if lengths else 0
+        found = lengths[0] if lengths else length
         if length == -1 and tensor.truncate:
             length = min(found, tensor.max_length or found)
             lists = [one[:length] for one in lists]

@@ -26,13 +26,12 @@ def typed(cell: str, spec: Spec) -> Json:
     A cell that is not of the feature's type stays the text that it is, so that a worker finds the event invalid: which
     number "1,050.5" is meant to be is not guessed.
     """
-    match spec.type:
-        case FeatureType.STRING:
-            return cell
-        case FeatureType.TENSOR:
-            return _tensor(cell)
-    if cell in _NONE:
+    if spec.type is FeatureType.STRING:
+        return cell
+    if cell in _NONE:  # null would be the base64 of three bytes
         return None
+    if spec.type is FeatureType.TENSOR:
+        return _tensor(cell)
     if spec.type is FeatureType.BOOL:
         return _WORDS.get(cell, _BITS.get(cell, cell))
     return _number(cell)

@@ -54,12 +54,15 @@ class Lines:
         rows = []
         for line in lines:
             # In a CSV row quotes come in pairs (RFC 4180), so an odd count means that a quote is still open.
-            if self._open or line.count(b'"') % 2:
-                self._open.append(line)
-                if sum(part.count(b'"') for part in self._open) % 2:
-                    continue
-                line, self._open = b"\n".join(self._open), []
-            rows.append(line)
+            odd = line.count(b'"') % 2
+            if not self._open and not odd:
+                rows.append(line)
+                continue
+            closes = bool(self._open and odd)
+            self._open.append(line)
+            if closes:
+                rows.append(b"\n".join(self._open))
+                self._open = []
         return rows
 
 
@@ -127,16 +130,19 @@ class Csv:
                 yield self._row(cells)
 
     def _cells(self, line: bytes) -> list[str]:
+        if line.count(b'"') % 2:  # only of the last row: see Lines
+            raise BadRow(f"row {self._number}: a quote in it is never closed; a quote inside a cell is written twice")
         try:
             text = line.decode("utf-8-sig" if self._columns is None else "utf-8")
             return next(csv.reader([text.removesuffix("\r")], strict=True), [])
-        except (csv.Error, UnicodeDecodeError) as e:
+        except UnicodeDecodeError as e:
+            raise BadRow(f"row {self._number} is not UTF-8 ({e.reason}): save the file as UTF-8") from None
+        except csv.Error as e:
             raise BadRow(f"row {self._number}: {e}") from None
 
     def _head(self, columns: list[str]) -> None:
-        twice = next((c for c in columns if columns.count(c) > 1), None)
-        if not columns or "" in columns or twice is not None:
-            problem = f"{twice!r} appears twice" if twice else "a column has no name"
+        problem = self._head_problem(columns)
+        if problem is not None:
             raise BadRow(f"row 1 must name each column exactly once: {problem}")
         self._columns = columns
         self._id = _first(columns, self._envelope.id, "id")
@@ -154,6 +160,23 @@ class Csv:
             for i, column in enumerate(columns)
             if i in known or i not in (self._id, self._time)
         ]
+
+    def _head_problem(self, columns: list[str]) -> str | None:
+        """What is wrong with the first row, or None."""
+        if columns and not columns[0]:
+            return (
+                "the first column has no name; if it numbers the rows, write the file without it "
+                "(index=False in pandas, row.names = FALSE in R)"
+            )
+        if not columns or "" in columns:
+            return "a column has no name"
+        twice = next((c for c in columns if columns.count(c) > 1), None)
+        if twice is not None:
+            return f"{twice!r} appears twice"
+        mark = next((mark for mark in ";\t|" if mark in columns[0]), None) if len(columns) == 1 else None
+        if mark is None or columns[0] in {name for spec in self._specs for name in (spec.name, spec.path)}:
+            return None
+        return f"it has one column, {columns[0][:40]!r}; cells are separated by commas, not by {mark!r}"
 
     def _row(self, cells: list[str]) -> EventLine:
         assert self._columns is not None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from failsoft.schemas import nan
 from failsoft.schemas.event import Envelope, Event, Events, decode, decode_one, origin_of
 from failsoft.schemas.failure import Failure, Kind
 from tests.kit import Rec
@@ -105,3 +106,19 @@ def test_a_structured_cloud_event_has_its_features_in_data() -> None:
         Rec(value=value, headers=[("content-type", b"application/cloudevents+json")]), origin_of(Rec()), ENVELOPE
     )
     assert isinstance(event, Event) and repr(event.features) == "{'income': nan}"
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_an_event_of_literals_costs_little(few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value with more literals than features can have is refused without being decoded, and says how many."""
+    monkeypatch.setattr(nan, "_MOST", 3 if few else 2)
+    failure = _decoded(Rec(value=b'{"id": "e", "features": {"other": [-Infinity, NaN, NaN], "s": "NaN"}}')).failures[1]
+    where = " (features.other[0])" if few else ""
+    assert failure.message == f"-Infinity is not JSON{where}: write null, or a finite number (3 in the event)"
+
+
+@pytest.mark.parametrize("text", ['"', "\\", '\\"', '\\\\"', '"\\', ": NaN,", "[NaN]", "-Infinity"])
+def test_quotes_and_backslashes_before_a_literal(text: str) -> None:
+    """Whether a literal is inside a string is told by the quotes before it that are not escaped."""
+    features = {text: text, "income": NAN, "x": [text, f"NaN {text} NaN"]}
+    assert repr(_decoded(_record(features)).features[1]) == repr(features)

@@ -132,6 +132,9 @@ def test_unusable(spec: Spec, value: object, why: str) -> None:
         (tensor("int64", -1, truncate=True), [1, 2, 3, 4, "5"], [1, 2, 3, 4]),
         (tensor("int8", 2, -1, longest=1, truncate=True), coded("i1", 1, 2, 3, 4), [[1], [3]]),
         (tensor("string", -1), ["a"], ["a"]),
+        (tensor("int8", -1, 3), [], []),
+        (tensor("int8", 2, -1, 3), [[], []], [[], []]),
+        (tensor("int8", 2, -1, 3), "", [[], []]),
     ],
 )
 def test_usable(spec: Spec, value: object, kept: object) -> None:
@@ -154,6 +157,14 @@ def test_neighbours_stay_usable(good: object) -> None:
     assert made.values["x"].shape == (21, 3) and made.values["x"].dtype == np.float32
     assert all(row == ([0, 0, 0] if i in (3, 11, 20) else [1, 2, 3]) for i, row in enumerate(made.values["x"].tolist()))
     assert read(VECTOR, good).values["x"].flags.writeable
+
+
+def test_neighbours_of_many_unusable_tensors() -> None:
+    """A batch with more unusable rows than it is split in at first keeps each usable one."""
+    values: list[object] = [[float(i)] * 3 if i % 3 else [1.0, None, 2.0] for i in range(300)]
+    made = read(VECTOR, *values)
+    assert [i for i, _ in made.why] == list(range(0, 300, 3))
+    assert made.values["x"].tolist() == [[float(i) if i % 3 else 0.0] * 3 for i in range(300)]
 
 
 def test_lists_and_base64_in_one_batch() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from failsoft.models.answers.imputation import Imputed, impute
+from failsoft.models.answers.imputation import MOST_NAMED, Imputed, impute
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.statistics import Statistic
 from failsoft.schemas.failure import Failure, Kind
@@ -168,3 +168,15 @@ def test_a_missing_statistic_raises() -> None:
     """A missing statistic raises LookupError, because the repository should have refused the version."""
     with pytest.raises(LookupError, match="no median"):
         run(card({"name": "x", "type": "float", "impute": "median"}), {})
+
+
+def test_many_unusable_features_are_counted_in_the_message() -> None:
+    """The message names as many features as a header has room for, and counts the others; each keeps its mask."""
+    names = [f"x{i}" for i in range(MOST_NAMED + 5)]
+    made = run(card(*({"name": name, "type": "float"} for name in names)), {}, dict.fromkeys(names, 1.0))
+    message = made.invalid[0].message
+    assert all(f"feature {name!r}: missing;" in message for name in names[:MOST_NAMED])
+    assert message.endswith("; and 5 more features") and names[MOST_NAMED] not in message
+    assert {name: mask.tolist() for name, mask in made.columns.unusable.items()} == {
+        name: [True, False] for name in names
+    }

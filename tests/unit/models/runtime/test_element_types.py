@@ -62,18 +62,18 @@ def test_a_number_that_the_model_cannot_hold() -> None:
     """It is invalid and does not wrap round to another number, or become infinity."""
     no = "the card does not impute it"
     assert imputed("int32", {"name": "x", "type": "int"}, 5, 2**31, -(2**31)) == (
-        {1: f"feature 'x': beyond the range of int32; {no}"},
+        {1: f"feature 'x': 2147483648 is beyond the range of int32, which the model takes; {no}"},
         [5, -(2**31)],
     )
     assert imputed("float16", {"name": "x", "type": "float"}, 65504.0, 65520.0, -65519.0)[0] == {
-        1: f"feature 'x': beyond the range of float16; {no}"
+        1: f"feature 'x': 65520 is beyond the range of float16, which the model takes; {no}"
     }
     assert imputed("uint8", {"name": "x", "type": "int", "impute": 7}, 256, -1, 255) == ({}, [7, 7, 255])
     fixed = [np.array(row) for row in ([1.0, 1e39], [1.0, np.nan], [3.4028235e38, -1e30])]
-    message = f"feature 'x': an element is beyond the range of float32; {no}"
+    message = f"feature 'x': 1e+39 at [1] is beyond the range of float32, which the model takes; {no}"
     assert imputed("float", tensor("x", "float64", [2]), *fixed)[0] == {0: message}
-    assert imputed("int32", tensor("x", "int64", [-1]), [], [1, 2**40], [3, 4]) == (
-        {1: f"feature 'x': an element is beyond the range of int32; {no}"},
+    assert imputed("int32", tensor("x", "int64", [-1], field="a.x"), [], [1, 2**40], [3, 4]) == (
+        {1: f"feature 'x': {2**40} at [1] is beyond the range of int32, which the model takes (field 'a.x'); {no}"},
         [[0, 0], [3, 4]],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -197,8 +198,22 @@ def test_padding_beyond_memory_fails_with_words() -> None:
     """One long row among many would multiply the memory: the batch is refused before its memory is taken."""
     given = specs(tensor("ids", "int64", [-1], max_length=1_000_000))
     rows = batch(given, ids=[list(range(1000))] + [[]] * (MOST_BYTES // 8000))
-    with pytest.raises(MemoryError, match=r"rows padded to a length of 1000 take .* lower its max_length"):
-        feeds([x(["N", "seq"], "int64", "ids")], given).make(rows)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MemoryError, match=r"rows padded to a length of 1000 take .* lower its max_length"):
+            feeds([x(["N", "seq"], "int64", "ids")], given).make(rows)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < MOST_BYTES >> 5
+
+
+def test_a_mask_beyond_memory_fails_too() -> None:
+    """The elements of a mask may be wider than those of what it masks."""
+    given = specs(tensor("ids", "uint8", [-1], max_length=1_000_000, mask="mask"))
+    rows = batch(given, ids=[[0] * 1000] + [[]] * (MOST_BYTES // 8000))
+    with pytest.raises(MemoryError, match=r"rows padded to a length of 1000 take 1024 MB"):
+        feeds([x(["N", "seq"], "uint8", "ids"), x(["N", "seq"], "int64", "mask")], given).make(rows)
 
 
 def test_a_model_of_ids_a_mask_and_numbers(tmp_path: Path) -> None:

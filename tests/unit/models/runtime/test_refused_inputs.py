@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from failsoft.models.runtime.inputs import feeds
+from failsoft.models.catalog.card import ModelCard
+from failsoft.models.catalog.statistics import Statistic
+from failsoft.models.runtime.inputs import check_imputed, feeds
 from failsoft.models.runtime.signature import Mismatch
 from failsoft.schemas.features.spec import FeatureType, Spec
 from tests.tensors import Input, scalars, specs, tensor, x
@@ -109,3 +112,29 @@ def test_a_card_for_another_model_is_refused_in_few_words() -> None:
     with pytest.raises(Mismatch, match="and 295 more") as refused:
         feeds(inputs, tuple(Spec(f"f{i}", FeatureType.FLOAT) for i in range(300)))
     assert len(str(refused.value)) < 1200
+
+
+@pytest.mark.parametrize(
+    ("kind", "feature", "statistic", "refused"),
+    [
+        ("float", {"type": "float", "impute": 1e39}, None, "imputed with 1e+39, which is beyond float32"),
+        ("float", {"type": "float", "impute": "mean"}, 1e39, "imputed with 1e+39, which is beyond float32"),
+        ("double", {"type": "float", "impute": 1e39}, None, None),
+        ("int16", {"type": "int", "impute": 70000}, None, "imputed with 70000, which is beyond int16"),
+        ("int16", {"type": "int", "impute": "mean"}, 7.5, None),
+        ("int16", tensor("x", "int64", [2], impute=-40000), None, "imputed with -40000, which is beyond int16"),
+        ("float", {"type": "float", "impute": "nan"}, None, None),
+    ],
+)
+def test_an_imputed_number_fits_the_input(
+    kind: str, feature: dict[str, Any], statistic: float | None, refused: str | None
+) -> None:
+    """As infinity, or cut to the input's bits, it would be another value, and the answer would look right."""
+    card = ModelCard.model_validate({"output": {"kind": "regression"}, "features": [{"name": "x"} | feature]})
+    made = feeds([x(["N", 2 if "shape" in feature else 1], kind)], card.specs)
+    statistics = {"x": Statistic(mean=statistic)}
+    if refused is None:
+        check_imputed(card, statistics, made.dtypes)
+    else:
+        with pytest.raises(Mismatch, match=re.escape(refused)):
+            check_imputed(card, statistics, made.dtypes)

@@ -121,6 +121,7 @@ FLOAT, INT, BOOL, STRING, TENSOR = FeatureType
         (TENSOR, "AACAPw==", "AACAPw=="),
         (TENSOR, "[1, NaN]", "[1, NaN]"),
         (TENSOR, "5", "5"),
+        (TENSOR, "null", None),
     ],
 )
 def test_a_cell_of_a_feature_has_the_type_that_the_card_says(kind: FeatureType, cell: str, sent: object) -> None:
@@ -219,13 +220,30 @@ def test_the_key_is_the_chosen_column_or_the_id() -> None:
         ("a,a\n1,2\n", "row 1.*'a' appears twice"),
         ("a,\n1,2\n", "row 1.*no name"),
         ("a,b\n1,2\n1,2,3\n", "row 3 has 3 cells, but the header has 2"),
-        ('a,b\n1,"2\n', "row 2: unexpected end of data"),
+        ('a,b\n1,"2\n', "row 2: a quote in it is never closed"),
+        ('a,b\n1,2\n3,5" pipe\n4,5\n6,7\n', "row 3: a quote in it is never closed"),
+        (",a\n0,1\n", "row 1.*the first column has no name.*index=False"),
+        ("a;b\n1;2\n", "row 1.*one column, 'a;b'.*commas, not by ';'"),
+        ("sep=;\na;b\n", "row 1.*commas, not by ';'"),
+        ("a\tb\n1\t2\n", "row 1.*commas, not by"),
     ],
 )
 def test_a_csv_that_cannot_be_read_is_refused_by_row(text: str, message: str) -> None:
     """The error names the first row that cannot be read; no row is guessed."""
     with pytest.raises(BadRow, match=message):
         _rows(text)
+
+
+def test_a_csv_in_another_encoding_is_refused() -> None:
+    """Excel's "Unicode text" is UTF-16, and older exports are Latin-1."""
+    for raw in ("a,b\n1,2\n".encode("utf-16"), "a,b\n1,ü\n".encode("latin-1")):
+        with pytest.raises(BadRow, match=r"is not UTF-8 .+ save the file as UTF-8"):
+            list(Csv(LOANS, None).rows(_fed(Lines(quoted=True), [raw])))
+
+
+def test_a_single_column_may_have_any_name_that_is_a_feature() -> None:
+    """A feature's name is known, so a semicolon in it separates nothing."""
+    assert _rows("a;b\n1\n", specs=[Spec("a;b", FLOAT)]) == [(None, {"features": {"a;b": 1}})]
 
 
 def test_an_unknown_key_column_is_refused() -> None:
