@@ -16,7 +16,7 @@ from failsoft.models.catalog.fields import Method
 from failsoft.models.catalog.statistics import Statistic, fill
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
-from failsoft.schemas.features.ranges import beyond, within
+from failsoft.schemas.features.ranges import within
 
 MOST_NAMED = 20
 """Features of which a failure says what is wrong. Its 500 bytes in a header have room for fewer."""
@@ -83,21 +83,6 @@ def impute(
         {i: _invalid(columns, card, i, names) for i, names in lacking.items()},
         {i: tuple(names) for i, names in nan.items() if i not in lacking},
     )
-
-
-def beyond_type(card: ModelCard, statistics: Mapping[str, Statistic], dtypes: Mapping[str, str]) -> str | None:
-    """The first feature whose imputed value a version cannot hold, and what to do; None if it holds them all.
-
-    ``dtypes`` are those of the version. A float would become infinite, and an integer another one.
-    """
-    for feature in card.features:
-        dtype, value = dtypes.get(feature.name), fill(feature, statistics)
-        if dtype is not None and value is not None and beyond(np.array(value), dtype):
-            return (
-                f"feature {feature.name!r}: {value!r}, with which it is imputed, is beyond the range of {dtype}, which "
-                "the model takes: impute another value, or export the model with another input type"
-            )
-    return None
 
 
 def invalid(columns: Columns, card: ModelCard) -> dict[int, Failure]:

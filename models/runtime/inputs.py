@@ -86,11 +86,11 @@ def check_imputed(card: ModelCard, statistics: Mapping[str, Statistic], dtypes: 
     another number or as infinity it would go to the model.
     """
     for feature in card.features:
-        dtype, value = dtypes.get(feature.name), None if feature.spec.nan else fill(feature, statistics)
-        if dtype is not None and isinstance(value, (int, float)) and beyond(np.array(value), dtype):
+        dtype, value = dtypes.get(feature.name), fill(feature, statistics)
+        if dtype is not None and value is not None and beyond(np.array(value), dtype):
             raise Mismatch(
-                f"feature {feature.name!r} is imputed with {value:g}, which is beyond {dtype}, the type of its input: "
-                "impute it with another value, or export the model with another input type"
+                f"feature {feature.name!r}: {value!r}, with which it is imputed, is beyond the range of {dtype}, which "
+                "the model takes: impute another value, or export the model with another input type"
             )
 
 

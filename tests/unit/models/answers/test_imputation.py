@@ -72,7 +72,7 @@ def test_an_invalid_row_names_the_path_of_its_feature() -> None:
     said = [failure.message for failure in made.invalid.values()]
     assert [message.partition(";")[0] for message in said] == [
         "feature 'x': a string, not a number (field 'a.b')",
-        "feature 'x': beyond the range of float32 (field 'a.b')",
+        "feature 'x': 1e+39 is beyond the range of float32, which the model takes (field 'a.b')",
     ]
 
 

@@ -117,12 +117,32 @@ def test_a_card_for_another_model_is_refused_in_few_words() -> None:
 @pytest.mark.parametrize(
     ("kind", "feature", "statistic", "refused"),
     [
-        ("float", {"type": "float", "impute": 1e39}, None, "imputed with 1e+39, which is beyond float32"),
-        ("float", {"type": "float", "impute": "mean"}, 1e39, "imputed with 1e+39, which is beyond float32"),
+        (
+            "float",
+            {"type": "float", "impute": 1e39},
+            None,
+            "1e+39, with which it is imputed, is beyond the range of float32",
+        ),
+        (
+            "float",
+            {"type": "float", "impute": "mean"},
+            1e39,
+            "1e+39, with which it is imputed, is beyond the range of float32",
+        ),
         ("double", {"type": "float", "impute": 1e39}, None, None),
-        ("int16", {"type": "int", "impute": 70000}, None, "imputed with 70000, which is beyond int16"),
+        (
+            "int16",
+            {"type": "int", "impute": 70000},
+            None,
+            "70000, with which it is imputed, is beyond the range of int16",
+        ),
         ("int16", {"type": "int", "impute": "mean"}, 7.5, None),
-        ("int16", tensor("x", "int64", [2], impute=-40000), None, "imputed with -40000, which is beyond int16"),
+        (
+            "int16",
+            tensor("x", "int64", [2], impute=-40000),
+            None,
+            "-40000, with which it is imputed, is beyond the range of int16",
+        ),
         ("float", {"type": "float", "impute": "nan"}, None, None),
     ],
 )
