@@ -70,7 +70,9 @@ def _round(mode: Mode, start: int) -> list[Event]:
     return [*events(GOOD // 2, start=start), *bad, *events(GOOD // 2, start=start + GOOD // 2)]
 
 
-@pytest.mark.parametrize("mode", [THREAD, PROCESS], ids=["thread", "process"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param(THREAD, id="thread", marks=pytest.mark.long), pytest.param(PROCESS, id="process")]
+)
 def test_rows_that_fail_cost_their_own_answer_only(kafka: Broker, name: str, tmp_path: Path, mode: Mode) -> None:
     """A failing row costs only its own answer, in a thread and in a process.
 
