@@ -38,6 +38,8 @@ class Envelope:
         max_bytes: largest value accepted (bytes).
         max_depth: deepest nesting accepted (levels).
         nans: fields within the features that may be the literal NaN.
+        tensors: fields within the features whose lists may have the literals NaN and Infinity: the feature is unusable
+            then, and not the event malformed.
     """
 
     id: str | None = None
@@ -46,6 +48,7 @@ class Envelope:
     max_bytes: int = 1_000_000
     max_depth: int = wire.MAX_DEPTH
     nans: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,7 @@ def _decode_all(records: Sequence[Record], origins: Mapping[int, Origin], envelo
 
 def _bodies(values: Sequence[Any], envelope: Envelope) -> list[Any] | None:
     """The decoded values, of which some may have NaN where the envelope allows it; None when any is bad."""
-    if not envelope.nans:
+    if not envelope.nans and not envelope.tensors:
         return None
     try:
         return [_body(value, envelope) for value in values]
@@ -215,10 +218,11 @@ def _body(raw: bytes | None, envelope: Envelope, structured: bool = False) -> An
     def may_be_nan(body: Any) -> Iterator[nan.Place]:
         holder = body.get("data") if structured and isinstance(body, dict) else body
         features = find(holder, envelope.features) if envelope.features else holder
-        for path in envelope.nans:
-            place = locate(features, path)
-            if place is not None:
-                yield place
+        for paths, lists in ((envelope.nans, False), (envelope.tensors, True)):
+            for path in paths:
+                place = locate(features, path)
+                if place is not None and isinstance(place[0][place[1]], list) is lists:
+                    yield place
 
     return nan.loads(raw, envelope.max_bytes, envelope.max_depth, may_be_nan)
 

@@ -1,7 +1,8 @@
 """Decodes events that have the literals NaN or Infinity, which JSON does not have but many writers give.
 
-NaN is accepted as the value of a feature whose model knows missing values (``impute = "nan"``). Elsewhere, and for
-Infinity, the message says where it is and what mends it.
+NaN is accepted as the value of a feature whose model knows missing values (``impute = "nan"``). Within the list of a
+tensor both are decoded, so that the feature is unusable and not the event. Elsewhere the message says where it is and
+what mends it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ Place = tuple[dict[str, Any], str]
 _LITERAL = re.compile(rb"(?:NaN(?<![\w.+-]NaN)|Infinity(?<![\w.+-]Infinity)|-Infinity(?<![\w.+-]-Infinity))(?![\w.+-])")
 """It begins with the letters that it looks for, and looks back afterwards: that is faster than to look back first."""
 _MOST = 10_000
-"""Literals in an event that are decoded. NaN is accepted once a feature, so an event with more is malformed anyhow."""
-_NAN = float("nan")
+"""Literals in an event that are decoded: more than a tensor has in which some elements could not be computed."""
+_NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _LONGEST_PATH = 100
 """Characters of a path in a message: an event's names may be as long as the event."""
 _WAYS_OUT = {
@@ -42,7 +43,8 @@ def loads(
     max_depth: int = wire.MAX_DEPTH,
     may_be_nan: Callable[[Any], Iterator[Place]] = nowhere,
 ) -> Any:
-    """``wire.loads``, but NaN is decoded where ``may_be_nan`` of the decoded value allows it.
+    """``wire.loads``, but NaN is decoded where ``may_be_nan`` of the decoded value allows it, and Infinity too within
+    the lists that are there.
 
     A value without one of the literals costs no more than ``wire.loads``. Raises Malformed as that does, and for a
     literal elsewhere.
@@ -52,9 +54,11 @@ def loads(
         return body
     left = dict(counts)
     for parent, name in may_be_nan(body):
-        if marks.get(_text(parent[name])) == "NaN":
+        if isinstance(parent[name], list):
+            _decode_within(parent[name], marks, left)
+        elif marks.get(_text(parent[name])) == "NaN":
             left["NaN"] -= 1
-            parent[name] = _NAN
+            parent[name] = _NUMBERS["NaN"]
     if any(left.values()):
         where, literal = _first(body, marks) or ("", next(literal for literal, n in left.items() if n))
         raise _refused(literal, where, sum(counts.values()))
@@ -125,6 +129,16 @@ def _literals(raw: bytes) -> list[int]:
         if not quotes % 2:
             places.append(begin)
     return places
+
+
+def _decode_within(values: list[Any], marks: Mapping[str, str], left: dict[str, int]) -> None:
+    """Puts the numbers in place of the texts ``marks`` in a list of lists, and counts them out of ``left``."""
+    for i, value in enumerate(values):
+        if isinstance(value, list):
+            _decode_within(value, marks, left)
+        elif (literal := marks.get(_text(value))) is not None:
+            left[literal] -= 1
+            values[i] = _NUMBERS[literal]
 
 
 def _refused(literal: str, where: str, count: int) -> wire.Malformed:

@@ -69,8 +69,8 @@ class Plan:
         cards: the card of each model in use, by name.
         chain: the links of the fallback chain, in order.
         rules: the users' rules, by link target.
-        envelope: how an event's id, time and features are found. Its ``nans`` are set here: the features that the
-            models ``asked`` take as NaN.
+        envelope: how an event's id, time and features are found. Its ``nans`` and ``tensors`` are set here: the
+            features that the models ``asked`` take as NaN, and those that are tensors.
         delays: the ladder in order: each rung's delay as (name, seconds).
         jitter: the share of a delay by which it is varied at random.
         rungs: the delay of each retry topic (seconds), by topic.
@@ -90,8 +90,10 @@ class Plan:
     ignores_tombstones: bool = False
 
     def __post_init__(self) -> None:
-        nans = (spec.path for model in self.asked for spec in self.cards[model].specs if spec.nan)
-        object.__setattr__(self, "envelope", replace(self.envelope, nans=tuple(dict.fromkeys(nans))))
+        specs = [spec for model in self.asked for spec in self.cards[model].specs]
+        nans = dict.fromkeys(spec.path for spec in specs if spec.nan)
+        tensors = dict.fromkeys(spec.path for spec in specs if spec.tensor is not None)
+        object.__setattr__(self, "envelope", replace(self.envelope, nans=tuple(nans), tensors=tuple(tensors)))
 
     @property
     def asked(self) -> tuple[str, ...]:

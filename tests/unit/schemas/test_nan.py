@@ -58,7 +58,7 @@ def test_nan_is_the_value_of_a_feature_that_takes_it(features: dict[str, Any]) -
     ],
 )
 def test_elsewhere_it_is_refused_in_words(features: dict[str, Any], others: dict[str, Any], why: str) -> None:
-    """The message has the place and the way out; NaN inside a list, and Infinity, are taken by no feature."""
+    """The message has the place and the way out; NaN inside a list, and Infinity, are taken by no number."""
     failure = _decoded(_record(features, **others)).failures[1]
     assert failure.kind is Kind.MALFORMED and failure.message.startswith(why) and len(failure.message) < 300
 

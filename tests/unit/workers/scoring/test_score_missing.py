@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,20 +19,18 @@ from tests.kit import RULE, FakeBoard, Rec, broken, fine, member, plan, run, tri
 
 AT = "2026-01-01T12:00:00Z"
 NAN = float("nan")
+CARD: dict[str, Any] = {
+    "model": {"name": "m"},
+    "output": {"kind": "binary"},
+    "fallback": {"chain": ["static"], "static": {"score": 0.5, "label": 0}},
+}
 
 
 def _card(name: str, chain: tuple[str, ...] = ("static",), **features: Any) -> ModelCard:
     """A binary model whose float features have these ``impute`` keys; None is none."""
-    return ModelCard.model_validate(
-        {
-            "model": {"name": name},
-            "output": {"kind": "binary"},
-            "features": [
-                {"name": n, "type": "float"} | ({} if how is None else {"impute": how}) for n, how in features.items()
-            ],
-            "fallback": {"chain": list(chain), "static": {"score": 0.5, "label": 0}},
-        }
-    )
+    made = [{"name": n, "type": "float"} | ({} if how is None else {"impute": how}) for n, how in features.items()]
+    fallback = CARD["fallback"] | {"chain": list(chain)}
+    return ModelCard.model_validate({**CARD, "model": {"name": name}, "features": made, "fallback": fallback})
 
 
 def _plan(chain: tuple[str, ...] = ("static",), rule: Rule | None = None) -> Plan:
@@ -121,3 +120,19 @@ def test_rows_that_are_taken_out_leave_the_others_their_names() -> None:
     done = run(_events({"x": 1}, {"x": 1, "y": 1}, {"y": 1}), replace(plan(), cards=cards), models={"m": model})
     assert _told(done) == {"e1": ([], None), "e2": ([], ["x"])}
     assert done.failures[0].message == "feature 'y': missing; the card does not impute it"
+
+
+@pytest.mark.parametrize(
+    ("literals", "found"),
+    [([NAN, 1.0], "NaN at [0]"), ([1.0, -math.inf], "-Infinity at [1]"), ([[NAN], 1.0], "a list of shape [2, 1]")],
+)
+def test_a_literal_within_a_tensor_is_that_features_fault(literals: list[object], found: str) -> None:
+    """The event is invalid, with the feature's name and the place; with a value to impute it is answered."""
+    tensor = {"name": "x", "type": "tensor", "dtype": "float32", "shape": [2]}
+    for impute, kinds in (({}, [Kind.INVALID]), ({"impute": 0.5}, [])):
+        cards = {"m": ModelCard.model_validate({**CARD, "features": [tensor | impute]})}
+        scored = run(_events({"x": [1.0, 2.0]}, {"x": literals}), replace(plan(("static",)), cards=cards), FakeBoard())
+        assert [letter.attempt.failure.kind for letter in scored.verdicts.dead] == kinds
+        assert _told(scored) == {"e0": ([], None)} | ({"e1": (["x"], None)} if impute else {})
+        for letter in scored.verdicts.dead:
+            assert f"feature 'x': {found}" in letter.attempt.failure.message
