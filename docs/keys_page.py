@@ -19,6 +19,7 @@ from failsoft.schemas.interface import Document
 from failsoft.topics import names
 from failsoft.workers import pipeline_sections
 from failsoft.workers.pipeline_sections import Kafka
+from failsoft.workers.schema_sections import SchemaRegistry
 from failsoft.workers.settings import ENV
 
 _FORMS = {
@@ -102,8 +103,9 @@ def type_of(schema: Document) -> str:
 def pipeline_page() -> str:
     """docs/reference/pipeline.md."""
     secrets = {
-        name: field.description or ""
-        for name, field in Kafka.model_fields.items()
+        f"{ENV}{section}__{name}".upper(): field.description or ""
+        for section, keys in (("kafka", Kafka), ("schema_registry", SchemaRegistry))
+        for name, field in keys.model_fields.items()
         if SecretStr.__name__ in str(field.annotation)
     }
     return page(
@@ -111,7 +113,7 @@ def pipeline_page() -> str:
         "",
         "One stream job. failsoft reads the file of `--pipeline`, else of `FAILSOFT_PIPELINE`, else the one in the",
         "working directory. A file with a mistake is refused. The message names the key, its allowed values and a near",
-        "spelling. Generated from `workers/settings.py` and `workers/pipeline_sections.py`.",
+        "spelling. Generated from `workers/settings.py`, `pipeline_sections.py` and `schema_sections.py`.",
         "",
         _UNITS,
         "",
@@ -124,7 +126,7 @@ def pipeline_page() -> str:
         "",
         "A file that contains a password is refused. Set passwords in the environment:",
         "",
-        *table(("variable", "meaning"), ((code(f"{ENV}KAFKA__{k.upper()}"), v) for k, v in secrets.items())),
+        *table(("variable", "meaning"), ((code(name), meaning) for name, meaning in secrets.items())),
         "",
         *_editors("pipeline"),
     )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from failsoft.schemas import nan, wire
@@ -18,6 +19,9 @@ from failsoft.schemas import times as event_times
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.paths import Absent, find, getter, locate
 from failsoft.schemas.features.words import kind
+from failsoft.schemas.formats.reader import SchemaReader
+from failsoft.schemas.formats.registered import SchemaRef
+from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.schemas.record import Origin, Record
 
 MAX_ID = 1024
@@ -40,6 +44,7 @@ class Envelope:
         nans: fields within the features that may be the literal NaN.
         tensors: fields within the features whose lists may have the literals NaN and Infinity: the feature is unusable
             then, and not the event malformed.
+        format: how values are encoded.
     """
 
     id: str | None = None
@@ -49,6 +54,15 @@ class Envelope:
     max_depth: int = wire.MAX_DEPTH
     nans: tuple[str, ...] = ()
     tensors: tuple[str, ...] = ()
+    format: WireFormat = WireFormat.JSON
+
+
+Readers = Mapping[SchemaRef, SchemaReader | Failure]
+"""A reader of each schema that a batch names, or why there is none: DEPENDENCY while the registry does not answer,
+MALFORMED if it has no such schema or if the schema cannot be used."""
+
+
+NO_READERS: Readers = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +101,13 @@ class Events:
     untimed: dict[int, str] = field(default_factory=dict)
 
 
-def decode(records: Sequence[Record], origins: Mapping[int, Origin], envelope: Envelope) -> Events:
+def decode(
+    records: Sequence[Record], origins: Mapping[int, Origin], envelope: Envelope, readers: Readers = NO_READERS
+) -> Events:
     """Decode a batch of records. ``origins`` has the origin of each row that is a retry or a replay, by row index.
 
-    Never raises because of a record's content: a row that cannot be read becomes a MALFORMED failure.
+    Never raises because of a record's content: a row that cannot be read becomes a MALFORMED failure, or a DEPENDENCY
+    failure where its schema is not known yet.
     """
     batch = _decode_all(records, origins, envelope)
     if batch is None:

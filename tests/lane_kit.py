@@ -16,7 +16,7 @@ from failsoft.topics.names import Names
 from failsoft.workers.kafka.letter_search import FoundLetter
 from failsoft.workers.kafka.member import GroupMember
 from failsoft.workers.lanes.committer import Committer, Outputs
-from failsoft.workers.lanes.deps import Deps
+from failsoft.workers.lanes.deps import Deps, NoSchemas
 from failsoft.workers.lanes.exclusive import ExclusiveLock
 from failsoft.workers.lanes.inbox import Inbox
 from failsoft.workers.lanes.lane import Lane
@@ -200,6 +200,7 @@ class LaneUnderTest:
             draws=lambda n: np.full(n, 0.5),
             exclusive=ExclusiveLock(),
             in_flight=RecordsInFlight(),
+            schemas=NoSchemas(),
         )
         self.committer = Committer(self.ledger, True, lambda: self.now, lambda: self.now, lambda seconds: None)
         self.committer.member = GroupMember("loans", 1, "m", "w")

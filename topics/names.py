@@ -79,6 +79,11 @@ class Names:
         return f"{self.pipeline}.alerts"
 
     @property
+    def schemas(self) -> str:
+        """The schemas that were met, if the pipeline has a schema registry."""
+        return f"{self.pipeline}.schemas"
+
+    @property
     def breakers_changelog(self) -> str:
         return f"{self.pipeline}-breakers-changelog"
 
@@ -106,7 +111,7 @@ class Names:
 
     def owns(self, topic: str) -> bool:
         """True when ``topic`` is one of this pipeline's own topics."""
-        fixed = {self.scored, self.dead, self.replay, self.outcomes, self.control, self.alerts}
+        fixed = {self.scored, self.dead, self.replay, self.outcomes, self.control, self.alerts, self.schemas}
         fixed |= {self.breakers_changelog, self.rollouts_changelog}
         return topic in fixed or self.delay_of(topic) is not None
 

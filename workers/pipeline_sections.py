@@ -31,10 +31,10 @@ def _no_blank(text: str) -> str:
 
 
 # 1 to 65535. Written without named parts, since a JSON Schema contains it.
-_PORT = r"(?!0+(?![0-9]))(?:[0-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+PORT = r"(?!0+(?![0-9]))(?:[0-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 # The forms that aiokafka accepts: a host name, an IPv4 or an IPv6 address, with an optional port.
-_SERVER = re.compile(rf"(?:\[[0-9A-Fa-f:.]+\]|[^\s,:\[\]]+)(?::{_PORT})?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
+_SERVER = re.compile(rf"(?:\[[0-9A-Fa-f:.]+\]|[^\s,:\[\]]+)(?::{PORT})?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
 
 
 def _servers(text: str) -> str:
@@ -219,6 +219,9 @@ LEAST_FETCH, MOST_FETCH = 16 * 1024, 256 * 1_048_576
 """Bytes of a fetch: below, each record would be a request of its own; above, a worker's memory would not be bounded."""
 
 
+InputFormat = Literal["json", "avro", "protobuf"]
+
+
 class Input(PipelineSection):
     """Where events come from, and their format."""
 
@@ -231,7 +234,14 @@ class Input(PipelineSection):
             uniqueItems=True,
         ),
     ]
-    format: Annotated[Literal["json"], means("How an event's value is encoded.", "json")] = "json"
+    format: Annotated[
+        InputFormat,
+        means(
+            "How an event's value is encoded. `avro` and `protobuf`: in Confluent's wire format, with the schemas of "
+            "`[schema_registry]`. `json`: with or without Confluent's five bytes before it.",
+            "avro",
+        ),
+    ] = "json"
     id: Annotated[
         Text | None,
         means(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -18,13 +19,18 @@ from failsoft.models.catalog.fields import ModelName
 from failsoft.schemas.config.key import means, written
 from failsoft.schemas.config.refusal import Refused, near, refuse, toml
 from failsoft.schemas.event import Envelope
+from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.topics.layout import Wanted
 from failsoft.topics.names import LONGEST_TOPIC, NAME_PATTERN, Names, check_name
 from failsoft.workers.connection import FILE, SECRET_KEYS, client_options
 from failsoft.workers.pipeline_sections import Input, Kafka, Models, PipelineSection, Retry
+from failsoft.workers.schema_sections import SchemaRegistry, ScoredOutput
 
 ENV = "FAILSOFT_"
-SECRETS = tuple(f"{ENV}KAFKA__{key.upper()}" for key in SECRET_KEYS)
+SECRET_KEYS_OF = {"kafka": SECRET_KEYS, "schema_registry": ("password", "bearer_token")}
+"""The keys of each section that only the environment may have."""
+
+SECRETS = tuple(f"{ENV}{section.upper()}__{key.upper()}" for section, keys in SECRET_KEYS_OF.items() for key in keys)
 
 OTHER_ENV = {
     "FAILSOFT_PIPELINE": "The pipeline file, or its folder. Used when `--pipeline` is not given.",
@@ -58,6 +64,8 @@ class Settings(PipelineSection):
     input: Input
     retry: Retry = Retry()
     models: Models = Models()
+    schema_registry: SchemaRegistry = SchemaRegistry()
+    output: ScoredOutput = ScoredOutput()
 
     @model_validator(mode="after")
     def _own_topics_are_not_inputs(self) -> Settings:
@@ -66,7 +74,7 @@ class Settings(PipelineSection):
             raise ValueError(f"input.topics: {owned[0]!r} is one of the pipeline's own topics; events would loop")
         if len(set(self.input.topics)) < len(self.input.topics):
             raise ValueError("input.topics: a topic is named twice")
-        problem = next(self.kafka.problems(), None)
+        problem = next(chain(self.kafka.problems(), self.schema_registry.problems(), self._format_problems()), None)
         if problem is not None:
             raise ValueError(problem)
         long = [t for t in map(self.names.retry, self.retry.delays) if len(t) > LONGEST_TOPIC]
@@ -75,6 +83,12 @@ class Settings(PipelineSection):
                 f"retry.delays: {long[0]!r} is longer than Kafka's {LONGEST_TOPIC} characters for a topic name"
             )
         return self
+
+    def _format_problems(self) -> Iterator[str]:
+        """Formats that need a registry where there is none."""
+        for key, found in (("input.format", self.input.format), ("output.format", self.output.format)):
+            if found != "json" and self.schema_registry.url is None:
+                yield f"schema_registry.url: missing, but {key} is {found!r}: the schemas are in a registry"
 
     @property
     def folder(self) -> Path:
@@ -91,7 +105,7 @@ class Settings(PipelineSection):
     @property
     def envelope(self) -> Envelope:
         i = self.input
-        return Envelope(i.id, i.time, i.features, i.max_bytes)
+        return Envelope(i.id, i.time, i.features, i.max_bytes, format=WireFormat(i.format))
 
     def connection(self) -> dict[str, Any]:
         """Keyword arguments for every aiokafka client of this pipeline. All clients share one TLS context, and tokens.
@@ -142,10 +156,12 @@ def load(
 
 
 def _refuse_secrets(file: str, raw: Mapping[str, Any]) -> None:
-    kafka = raw.get("kafka")
-    for key in SECRET_KEYS:
-        if isinstance(kafka, dict) and key in kafka:
-            raise Refused(file, [f"kafka.{key}: a password must not be in a file; set {ENV}KAFKA__{key.upper()}"])
+    for section, keys in SECRET_KEYS_OF.items():
+        given = raw.get(section)
+        for key in keys:
+            if isinstance(given, dict) and key in given:
+                variable = f"{ENV}{section.upper()}__{key.upper()}"
+                raise Refused(file, [f"{section}.{key}: a password must not be in a file; set {variable}"])
 
 
 def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:

@@ -36,6 +36,8 @@ MULTICLASS = CARD.replace('"binary"', '"multiclass"') + '[fallback]\nchain = ["s
 ENSEMBLE = test_ensemble_cards.CARD.partition("[[ensemble.members]]")[0]
 
 # The other keys that a card needs beside a given one, by the key's path or its section's. None removes a section.
+_REGISTRY = {"schema_registry": {"url": "http://127.0.0.1:8081"}}
+PIPELINES_BESIDE: dict[str, dict[str, Any]] = {"input.format": _REGISTRY, "output.format": _REGISTRY}
 CARDS_BESIDE: dict[str, dict[str, Any]] = {
     "model.kind": tomllib.loads(test_ensemble_cards.CARD) | {"features": None},
     "model.replicas": {"model": {"isolation": "process"}},
@@ -83,7 +85,7 @@ def _with(kind: str, key: Key, value: Any) -> str:
     made = tomllib.loads(LEAST if kind == "pipeline" else CARD)
     dotted = ".".join(key.path)
     for where in (key.path[0], dotted) if value != "model" else ():
-        for section, beside in (CARDS_BESIDE.get(where, {}) if kind == "card" else {}).items():
+        for section, beside in (CARDS_BESIDE if kind == "card" else PIPELINES_BESIDE).get(where, {}).items():
             made[section] = made.get(section, {}) | beside if isinstance(beside, dict) else beside
     made = {section: beside for section, beside in made.items() if beside is not None}
     here = made
@@ -213,7 +215,7 @@ def test_every_file_of_ours_fits(kind: str, where: str, text: str, tmp_path: Pat
         ("pipeline", LEAST + "[retri]"),
         ("pipeline", LEAST + "max_bytes = 0"),
         ("pipeline", LEAST + 'max_bytes = "5"'),
-        ("pipeline", LEAST + 'format = "avro"'),
+        ("pipeline", LEAST + 'format = "xml"'),
         ("pipeline", LEAST + '[kafka]\nbootstrap_servers = "a:1,"'),
         ("pipeline", LEAST + '[kafka]\nbootstrap_servers = ",h:1"'),
         ("pipeline", LEAST + '[kafka]\nbootstrap_servers = "h:1,,h:2"'),

@@ -30,6 +30,7 @@ MAY_IMPORT = {
 FOLDERS = (
     "schemas/config",
     "schemas/features",
+    "schemas/formats",
     "schemas",
     "schemas/fleet",
     "topics/connection",
@@ -46,6 +47,7 @@ FOLDERS = (
     "workers/identity.py",
     "workers/client_timeouts.py",
     "workers/pipeline_sections.py",
+    "workers/schema_sections.py",
     "workers/connection.py",
     "workers/settings.py",
     "workers/scoring",
@@ -53,6 +55,7 @@ FOLDERS = (
     "workers/telemetry",
     "workers/execution",
     "workers/serving",
+    "workers/schema_registry",
     "workers/lanes",
     "workers/fleet",
     "workers/process",
@@ -101,6 +104,7 @@ SHELLS = {
 PURE_WORKERS = {
     "workers/client_timeouts.py",
     "workers/pipeline_sections.py",
+    "workers/schema_sections.py",
     "workers/execution/bisect.py",
     "workers/fleet/owner.py",
     "workers/kafka/broker_clock.py",

@@ -16,9 +16,9 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.config.key import LEFT_OUT
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.interface import Document, scored_headers_schema
-from failsoft.workers.connection import SECRET_KEYS
 from failsoft.workers.pipeline_sections import Kafka
-from failsoft.workers.settings import ENV, SECRETS, Settings
+from failsoft.workers.schema_sections import SchemaRegistry
+from failsoft.workers.settings import ENV, SECRET_KEYS_OF, SECRETS, Settings
 
 ROOT = Path(pages.__file__).resolve().parent.parent
 FILES = {"pipeline": (pipeline(), Settings), "card": (card(), ModelCard)}
@@ -48,7 +48,7 @@ def test_each_key_of_the_program_is_on_the_page(name: str) -> None:
     """Each key that the loader accepts has one row on the page."""
     document, model = FILES[name]
     documented = {key.path for part in keys_page.parts(document) for key in part.keys}
-    assert {path for path in _keys(model, ()) if path[-1] not in SECRET_KEYS} == documented
+    assert {path for path in _keys(model, ()) if path[-1] not in SECRET_KEYS_OF.get(path[0], ())} == documented
     page = pages.PAGES[f"docs/reference/{name}.md"]()
     assert len(re.findall(r"^\| `[a-z_]+` \|", page, re.MULTILINE)) == len(documented)
 
@@ -73,11 +73,13 @@ def test_passwords_are_told_apart_from_keys() -> None:
     """The page lists the variables of the passwords, and no row for them among the file's keys."""
     page = keys_page.pipeline_page()
     assert all(f"| `{name}` | {_meaning(name)} |" in page for name in SECRETS)
-    assert not any(f"| `{key}` |" in page for key in SECRET_KEYS)
+    assert not any(f"| `{key}` |" in page for keys in SECRET_KEYS_OF.values() for key in keys)
 
 
 def _meaning(variable: str) -> str:
-    return Kafka.model_fields[variable.rpartition("__")[2].lower()].description or ""
+    section, _, key = variable.removeprefix(ENV).lower().partition("__")
+    keys = {"kafka": Kafka, "schema_registry": SchemaRegistry}[section]
+    return keys.model_fields[key].description or ""
 
 
 def test_each_command_and_option_says_what_it_means() -> None:

@@ -138,7 +138,15 @@ def test_other_variables_are_ignored(tmp_path: Path) -> None:
         (LEAST + "[kafka]\nreplication = -1", "kafka.replication: "),
         (LEAST + "max_bytes = 0", "input.max_bytes: "),
         (LEAST + 'max_bytes = "5"', "input.max_bytes: "),
-        (LEAST + 'format = "avro"', "input.format: Input should be 'json'"),
+        (LEAST + 'format = "avro"', "schema_registry.url: missing, but input.format is 'avro'"),
+        (LEAST + 'format = "xml"', "input.format: Input should be 'json', 'avro' or 'protobuf'"),
+        (LEAST + '[output]\nformat = "avro"', "schema_registry.url: missing, but output.format is 'avro'"),
+        (LEAST + '[schema_registry]\nurl = "registry:8081"', "schema_registry.url: 'registry:8081' is not an address"),
+        (
+            LEAST + '[schema_registry]\nbearer_token = "x"',
+            "schema_registry.bearer_token: a password must not be in a file",
+        ),
+        (LEAST + '[schema_registry]\nopen_for = "2m"', "schema_registry.max_open: 1m, shorter than"),
         (LEAST.replace('["in"]', '["in", "a b"]'), "input.topics[1]: 'a b' is not a topic name"),
         (LEAST.replace('["in"]', '[".."]'), "input.topics[0]: '..' is not a topic name"),
         (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from failsoft.models.answers.last_known import LastKnown
+from failsoft.schemas.event import NO_READERS, Readers
+from failsoft.schemas.record import Record
 from failsoft.topics.names import Names
 from failsoft.workers.client_timeouts import ClientTimeouts
 from failsoft.workers.lanes.exclusive import ExclusiveLock
@@ -23,6 +25,21 @@ class Calls(Protocol):
     """The part of failsoft.workers.execution.shared_calls.SharedCalls that lanes use; it is documented there."""
 
     def run(self, call: Call, lane: int) -> Awaitable[CallResult]: ...
+
+
+class Schemas(Protocol):
+    """The schemas of events, as lanes use them: failsoft.workers.schema_registry."""
+
+    async def readers(self, records: Sequence[Record]) -> Readers:
+        """A reader of each schema that ``records`` name, or why there is none. Takes at most the registry's deadline,
+        and no time where all are known."""
+
+
+class NoSchemas:
+    """The Schemas of a pipeline whose events need none."""
+
+    async def readers(self, _: Sequence[Record]) -> Readers:
+        return NO_READERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +63,7 @@ class Deps:
         exclusive: the lock with which a lane runs a batch alone in the process.
         in_flight: bounds the records that all lanes score at once.
         timeouts: those of the Kafka clients, and what depends on them.
+        schemas: gives the readers of the schemas that records name.
     """
 
     names: Names
@@ -64,3 +82,4 @@ class Deps:
     exclusive: ExclusiveLock = field(default_factory=ExclusiveLock)
     in_flight: RecordsInFlight = field(default_factory=RecordsInFlight)
     timeouts: ClientTimeouts = field(default_factory=ClientTimeouts)
+    schemas: Schemas = field(default_factory=NoSchemas)

@@ -17,8 +17,9 @@ from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.event import Envelope, Events
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.features.columns import Columns
-from failsoft.schemas.features.spec import Spec
+from failsoft.schemas.features.spec import FeatureType, Spec
 from failsoft.schemas.fleet.counts import Counts
+from failsoft.schemas.formats.reader import Want, WantedFields
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.schemas.prediction import Predictions
 from failsoft.topics.routing import Verdicts
@@ -58,6 +59,15 @@ class Registry(Protocol):
     def admit(self, key: str, n: int, ladder: int = 0) -> Admission: ...
     def report(self, key: str, generation: int, counts: Counts) -> None: ...
     def release(self, key: str, generation: int, n: int) -> None: ...
+
+
+_WANTS = {
+    FeatureType.FLOAT: Want.NUMBER,
+    FeatureType.INT: Want.INTEGER,
+    FeatureType.BOOL: Want.BOOL,
+    FeatureType.STRING: Want.STRING,
+    FeatureType.TENSOR: Want.TENSOR,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,18 @@ class Plan:
             for spec in self.cards[model].specs:
                 by_name.setdefault(spec.name, spec)
         return tuple(by_name.values())
+
+    @property
+    def wanted(self) -> WantedFields:
+        """What is read of an event: its id, its time, and the features of every model in use, fallbacks included. Of
+        two features at one path, the first model's decides what it is wanted as.
+        """
+        models = dict.fromkeys((*self.asked, *self.fallbacks))
+        fields: dict[str, Want] = {}
+        for spec in (spec for model in models for spec in self.cards[model].specs):
+            fields.setdefault(spec.path, _WANTS[spec.type])
+        e = self.envelope
+        return WantedFields(e.id, e.time, e.features, tuple(fields.items()))
 
     @property
     def fallbacks(self) -> tuple[str, ...]:

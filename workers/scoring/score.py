@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from failsoft.models.answers.imputation import Imputed
 from failsoft.models.answers.last_known import LastKnown
-from failsoft.schemas.event import decode
+from failsoft.schemas.event import NO_READERS, Readers, decode
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.fleet.counts import Counts
@@ -40,6 +40,7 @@ def score(
     now_ms: int,
     u: NDArray[np.float64],
     poison: PoisonRecord | None = None,
+    readers: Readers = NO_READERS,
 ) -> Generator[Call, CallResult, Scored]:
     """Score ``records``: yield the calls to make, receive their results, and return the verdicts.
 
@@ -53,8 +54,9 @@ def score(
         now_ms: the wall clock (epoch milliseconds).
         u: one uniform random draw in [0, 1) for each record.
         poison: set if the only record of the batch is poison: no model runs it, and it is dead-lettered.
+        readers: the readers of the schemas that the records name.
     """
-    batch = _Batch(records, plan, registry, known, now_ms, u, poison)
+    batch = _Batch(records, plan, registry, known, now_ms, u, poison, readers)
     yield from batch.ask_primary()
     yield from batch.ask_fallbacks()
     return conclude(batch.outcome())
@@ -87,6 +89,7 @@ class _Batch:
         now_ms: int,
         u: NDArray[np.float64],
         poison: PoisonRecord | None,
+        readers: Readers,
     ) -> None:
         self.records, self.plan, self.registry, self.known = records, plan, registry, known
         self.now_ms, self.u, self.poison = now_ms, u, poison
@@ -101,7 +104,7 @@ class _Batch:
         self.missing: dict[int, Failure] = {}
         self.primary_columns: tuple[list[int], Columns] | None = None
         origins = {row: a.origin for row, a in self.attempts.items()}
-        self.events = decode(records, origins, plan.envelope)
+        self.events = decode(records, origins, plan.envelope, readers)
         self.raw = calls.RawColumns(self.events.features)
         for row, failure in self.events.failures.items():
             self.failures.setdefault(row, failure)
