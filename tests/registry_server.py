@@ -49,7 +49,7 @@ class Failing(StrEnum):
     ENDLESS = "endless"  # 200, and chunks that never end
     REDIRECT = "redirect"  # 302 to ``redirect_to``
     CLOSE = "close"  # closes the connection without an answer
-    ANOTHER = "another"  # 200, and another schema than before
+    ANOTHER = "another"  # another schema in the right answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +357,7 @@ class _Handler(BaseHTTPRequestHandler):
             case Failing.CLOSE:
                 self.close_connection = True
             case Failing.ANOTHER:
-                self._send(200, json.dumps({"schema": ANOTHER, "id": 1}).encode())
+                self._send(status, json.dumps({**value, "schema": ANOTHER, "schemaType": "AVRO"}).encode())
 
     def _head(self, status: int, length: int, content_type: str) -> None:
         self.send_response(status)

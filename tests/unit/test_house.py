@@ -123,6 +123,7 @@ PURE_WORKERS = {
     "workers/lanes/stage.py",
     "workers/lanes/retry_schedule.py",
     "workers/telemetry/metric_table.py",
+    "workers/schema_registry/answers.py",
     "workers/process/restart_policy.py",
     "workers/operations/breaker_view.py",
     *("workers/operations/card_features.py", "workers/operations/card_output.py", "workers/operations/own_choice.py"),

@@ -36,15 +36,27 @@ class PemContext(ssl.SSLContext):
     cafile: str
     certfile: str
     keyfile: str
+    _pem_section: str
     _pem_password: str | None
     _pem_stamps: Mapping[str, tuple[int, int, int]]
     _pem_lock: threading.Lock
 
     @classmethod
-    def of(cls, cafile: str = "", certfile: str = "", keyfile: str = "", password: str | None = None) -> Self:
-        """A context for clients that verifies brokers and their host names. Raises UnusablePem."""
+    def of(
+        cls,
+        cafile: str = "",
+        certfile: str = "",
+        keyfile: str = "",
+        password: str | None = None,
+        section: str = "kafka",
+    ) -> Self:
+        """A context for clients that verifies servers and their host names. Raises UnusablePem.
+
+        section: the section of the pipeline file that names the files.
+        """
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context.cafile, context.certfile, context.keyfile = cafile, certfile, keyfile
+        context._pem_section = section
         context._pem_password, context._pem_lock, context._pem_stamps = password, threading.Lock(), {}
         if not cafile:
             context.load_default_certs(ssl.Purpose.SERVER_AUTH)
@@ -67,7 +79,8 @@ class PemContext(ssl.SSLContext):
             try:
                 self._load()
             except UnusablePem as error:  # perhaps half of the files is replaced: the next connection looks again
-                log.warning("kafka.%s: cannot be used; the former files stay in use: %s", error.key, error)
+                where = f"{self._pem_section}.{error.key}"
+                log.warning("%s: cannot be used; the former files stay in use: %s", where, error)
                 return
             self._pem_stamps = stamps
             log.info("renewed TLS files are in use: %s", ", ".join(stamps))
