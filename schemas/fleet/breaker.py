@@ -251,9 +251,10 @@ class Alert:
 
     Attributes:
         name: ``breaker`` (a transition between states), ``node_sick`` (a worker's change between ``well``, ``sick``
-            and ``unknown``), ``lane`` (a lane's change between ``running`` and a cause for which it is stopped) or
-            ``lost`` (records that were never read, and never will be).
-        key: the breaker, ``model@version``; of a lane the partition, ``topic-partition``.
+            and ``unknown``), ``lane`` (a lane's change between ``running`` and a cause for which it is stopped),
+            ``malformed`` (a topic's change between ``readable`` and ``malformed``: more than half of the events of a
+            minute are) or ``lost`` (records that were never read, and never will be).
+        key: the breaker, ``model@version``; of a lane the partition, ``topic-partition``; of ``malformed`` the topic.
         at_ms: when it happened (epoch milliseconds).
         from_: the old state; ``from`` in JSON.
         to: the new state.

@@ -244,7 +244,7 @@ def build(
         topics=[*pipeline.input.topics, pipeline.names.replay, *plan.rungs],
         outputs=[pipeline.names.scored, pipeline.names.dead, pipeline.names.replay, *plan.rungs],
         clients=clients,
-        deps=_lane_deps(pipeline, plan, registry, app, clients, metrics, clock),
+        deps=_lane_deps(options.worker_id, pipeline, plan, registry, app, clients, metrics, clock),
         on_fatal=options.on_fatal or (lambda error: _die(app, error, pipeline)),
         observe=partial(observation.observe, metrics, pipeline, clock),
         on_trouble=partial(
@@ -316,6 +316,7 @@ def _versions(
 
 
 def _lane_deps(
+    worker: str,
     pipeline: Settings,
     plan: Plan,
     registry: ServingRegistry,
@@ -326,6 +327,7 @@ def _lane_deps(
 ) -> Deps:
     """The dependencies of every lane."""
     section = plan.cards[plan.primary].fallback
+    tell = partial(observation.on_malformed, lambda alert: app.sync.alert(alert), worker, clock)
 
     async def make_known(lane: int) -> LastKnown | None:
         if not plan.remembers or section is None:
@@ -338,7 +340,7 @@ def _lane_deps(
         plan=plan,
         registry=registry,
         calls=SharedCalls(app.runner, time.monotonic),
-        reporter=Reporter(metrics, app.failures, plan.primary, clock.earliest, time.monotonic),
+        reporter=Reporter(metrics, app.failures, plan.primary, clock.earliest, time.monotonic, tell),
         make_known=make_known,
         make_letters=clients.letter_search,
         on_result=app.versions.on_result,

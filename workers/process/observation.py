@@ -1,4 +1,4 @@
-"""What a worker tells of its lanes: lag, waiting retries, and lanes that are stopped."""
+"""What a worker tells of its lanes: lag, waiting retries, lanes that are stopped, topics that cannot be read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from failsoft.workers.kafka.broker_clock import BrokerClock
 from failsoft.workers.lanes.assignment import Lanes
 from failsoft.workers.lanes.trouble import Cause, LaneTrouble
 from failsoft.workers.settings import Settings
+from failsoft.workers.telemetry.malformed_share import MalformedChange
 from failsoft.workers.telemetry.metrics import Metrics
 
 log = structlog.get_logger("failsoft.app")
@@ -38,6 +39,17 @@ def on_trouble(
     reason = f"{about.why}; {_mend(pipeline, about)}" if trouble else ""
     key = f"{about.tp.topic}-{about.tp.partition}"
     send(Alert("lane", key, int(clock.earliest() * 1000), was, now, reason[:2_000], worker, about.offset))
+
+
+def on_malformed(send: Callable[[Alert], None], worker: str, clock: BrokerClock, change: MalformedChange) -> None:
+    """Logs and alerts that most events of a topic are malformed, as this worker reads them, or no longer are."""
+    fields = {"topic": change.topic, "events": change.events, "malformed": change.malformed}
+    if change.on:
+        log.error("most events are malformed", **fields, example=change.example)
+    else:
+        log.info("most events can be read again", **fields)
+    was, now = ("readable", "malformed") if change.on else ("malformed", "readable")
+    send(Alert("malformed", change.topic, int(clock.earliest() * 1000), was, now, change.text[:2_000], worker))
 
 
 def _mend(pipeline: Settings, trouble: LaneTrouble) -> str:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from failsoft.schemas.event import origin_of
+from failsoft.schemas.failure import Kind
 from failsoft.schemas.record import Record
 from failsoft.workers.scoring.plan import Scored
 from failsoft.workers.telemetry.logs import FailureLog, FailureRecord, FewLines, trace_id
+from failsoft.workers.telemetry.malformed_share import MalformedChange, MalformedShare
 from failsoft.workers.telemetry.metric_table import NO_REASON
 from failsoft.workers.telemetry.metrics import Metrics
 
@@ -30,13 +32,21 @@ class Reporter:
         model: the primary's name.
         wall: the wall clock (epoch seconds).
         clock: the monotonic clock (seconds).
+        on_malformed: called when most events of an input topic begin, or cease, to be malformed.
     """
 
     def __init__(
-        self, metrics: Metrics, failures: FailureLog, model: str, wall: Callable[[], float], clock: Callable[[], float]
+        self,
+        metrics: Metrics,
+        failures: FailureLog,
+        model: str,
+        wall: Callable[[], float],
+        clock: Callable[[], float],
+        on_malformed: Callable[[MalformedChange], None] = lambda _: None,
     ) -> None:
         self._metrics, self._failures, self._model, self._wall, self._clock = metrics, failures, model, wall, clock
         self._untimed = FewLines(log)
+        self._malformed, self._on_malformed = MalformedShare(), on_malformed
 
     def idle(self) -> None:
         """All lanes wait for records. That counts as progress too."""
@@ -69,6 +79,7 @@ class Reporter:
             m.add("failsoft_missing_total", n, feature=feature)
         if scored.events.untimed:
             self._unreadable_times(records, scored, now)
+        self._watch_malformed(records, scored, now)
         if scored.failures or scored.missing:
             self._log(records, scored, now)
         for (rule, error), n in scored.rule_errors.items():
@@ -94,6 +105,23 @@ class Reporter:
                 message=scored.events.untimed[row],
                 events=len(untimed),
             )
+
+    def _watch_malformed(self, records: Sequence[Record], scored: Scored, now: float) -> None:
+        """Count the malformed among the live events; ``now`` is monotonic seconds."""
+        events: Counter[str] = Counter()
+        for (topic, _), n in scored.outcomes.items():
+            events[topic] += n
+        for topic in {records[row].topic for row in scored.attempts}:
+            del events[topic]
+        bad: dict[str, list[int]] = {}
+        for row, failure in scored.failures.items() if scored.dead.get(Kind.MALFORMED) else ():
+            if failure.kind is Kind.MALFORMED and row not in scored.held and records[row].topic in events:
+                bad.setdefault(records[row].topic, []).append(row)
+        for topic, n in events.items():
+            rows = bad.get(topic, [])
+            example = scored.failures[rows[-1]].message if rows else ""
+            if change := self._malformed.add(topic, n, min(len(rows), n), example, now):
+                self._on_malformed(change)
 
     def _log(self, records: Sequence[Record], scored: Scored, now: float) -> None:
         """Log the failures of a batch, at most LOGGED_PER_KIND of each kind; ``now`` is monotonic seconds."""

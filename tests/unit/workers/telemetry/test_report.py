@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from failsoft.schemas.record import Header
 from failsoft.workers.telemetry.logs import FailureLog
+from failsoft.workers.telemetry.malformed_share import LEAST, MalformedChange
 from failsoft.workers.telemetry.metrics import Metrics
 from failsoft.workers.telemetry.report import LOGGED_PER_KIND, Reporter
 from tests.kit import INPUT, NOW_MS, FakeBoard, Rec, attempt, broken, events, failing, run, trio, waiting
@@ -88,3 +89,16 @@ def test_values_handed_over_as_nan_are_counted() -> None:
     done.nans.update({"x": 2})
     reporter.committed(events(2), done, arrived=9.5)
     assert registry.get_sample_value("failsoft_missing_total", {"feature": "x"}) == 2
+
+
+def test_mostly_malformed_input_is_said_once() -> None:
+    """Live events alone count, of their own topic; the change has an example of what is wrong."""
+    told: list[MalformedChange] = []
+    log = FailureLog(structlog.get_logger("test"))
+    reporter = Reporter(Metrics(CollectorRegistry()), log, "m", lambda: 0.0, lambda: 10.0, told.append)
+    bad = [Rec(offset=i, value=b"\0\0\0\0\x07") for i in range(LEAST)]
+    for batch in (events(LEAST - 1), [waiting(offset=100 + i) for i in range(50)], bad, bad):
+        reporter.committed(batch, run(batch), arrived=9.5)
+    (change,) = told
+    assert (change.topic, change.on, change.events, change.malformed) == (INPUT, True, 2 * LEAST - 1, LEAST)
+    assert "malformed; one of them: " in change.text and change.example
