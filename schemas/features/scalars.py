@@ -32,7 +32,15 @@ def read(raw: tuple[object, ...], spec: Spec) -> tuple[Column, Mask | None]:
     exact, reader = _KINDS[spec.type]
     if spec.coerce and not set(map(type, raw)) <= exact:
         raw = tuple([value if type(value) in exact else coerced(value, spec.type) for value in raw])
-    column, bad = reader(raw, spec)
+    return _within(*reader(raw, spec), spec)
+
+
+def checked(column: NDArray[np.float64], spec: Spec) -> tuple[Column, Mask | None]:
+    """``read`` of a float feature whose numbers are converted already, NaN for what is none. Changes ``column``."""
+    return _within(*_finite(column), spec)
+
+
+def _within(column: Column, bad: Mask | None, spec: Spec) -> tuple[Column, Mask | None]:
     out = outside(column, spec)
     if out is None or not out.any():
         return column, bad
@@ -102,7 +110,10 @@ def _beyond(value: Any) -> bool:
 
 
 def _read_floats(raw: tuple[object, ...], spec: Spec) -> tuple[Column, Mask | None]:
-    column = floats(raw, spec)
+    return _finite(floats(raw, spec))
+
+
+def _finite(column: NDArray[np.float64]) -> tuple[Column, Mask | None]:
     if np.abs(column).max(initial=0.0) < FLOAT32_LIMIT:  # false with a NaN: the greatest number is NaN then
         return column, None
     bad = ~np.isfinite(column)

@@ -10,7 +10,7 @@ import numpy as np
 
 from failsoft.schemas.features.elements import first_unusable, first_unusable_number, size_of, tensor_of
 from failsoft.schemas.features.spec import DType, Spec
-from failsoft.schemas.features.tensors import bytes_of, read, size_in
+from failsoft.schemas.features.tensors import bytes_of, cut_bytes, read, size_in
 from failsoft.schemas.features.words import kind, wanted
 
 _DEEPEST = 8
@@ -28,6 +28,9 @@ def reason(value: object, spec: Spec) -> str | None:
         return _why_list(value, spec)
     if isinstance(value, str) and tensor_of(spec).dtype is not DType.STRING:
         return _why_base64(value, spec)
+    if isinstance(value, bytes) and tensor_of(spec).dtype is not DType.STRING:
+        kept = cut_bytes(value, spec)
+        return _another_size(len(value), spec) if kept is None else _why_numbers(*kept, spec)
     return f"{kind(value)}, not {wanted(tensor_of(spec))}"
 
 
@@ -59,17 +62,29 @@ def _why_base64(text: str, spec: Spec) -> str:
     tensor = tensor_of(spec)
     kept = bytes_of(text, spec)
     if kept is not None:
-        bad = first_unusable_number(kept[0], spec)
-        assert bad is not None, "unusable bytes of the right size have an unusable element"
-        return _at(bad[0], kept[1], *bad[1:], spec)
-    size = size_of(tensor.dtype)
-    unit = abs(math.prod(tensor.shape)) * size
+        return _why_numbers(*kept, spec)
+    unit = abs(math.prod(tensor.shape)) * size_of(tensor.dtype)
     most = unit * (tensor.max_length or 1)
     found = size_in(text)
     if len(text) % 4 or (found <= most and not found % unit and (found == most or -1 in tensor.shape)):
         return f"a string that is not base64: it takes {wanted(tensor)}"
+    return f"base64 of {_another_size(found, spec)}"
+
+
+def _why_numbers(raw: bytes, shape: list[int], spec: Spec) -> str:
+    bad = first_unusable_number(raw, spec)
+    assert bad is not None, "unusable bytes of the right size have an unusable element"
+    return _at(bad[0], shape, *bad[1:], spec)
+
+
+def _another_size(found: int, spec: Spec) -> str:
+    """Bytes of a tensor that are too few, too many or not of whole elements, in words."""
+    tensor = tensor_of(spec)
+    size = size_of(tensor.dtype)
+    unit = abs(math.prod(tensor.shape)) * size
     several = "" if -1 not in tensor.shape else f"a multiple of {unit} bytes up to "
-    return f"base64 of {_bytes(found, size)}, not of {several}{_bytes(most, size)}: it takes {wanted(tensor)}"
+    right = f"{several}{_bytes(unit * (tensor.max_length or 1), size)}"
+    return f"{_bytes(found, size)}, not of {right}: it takes {wanted(tensor)}"
 
 
 def _bytes(n: int, size: int) -> str:

@@ -1,4 +1,5 @@
-"""Reads a column of tensors: lists (of lists) of elements, or base64 of their little-endian bytes in row-major order.
+"""Reads a column of tensors: lists (of lists) of elements, or their little-endian bytes in row-major order, in JSON as
+base64.
 
 A batch is read at once, at C speed. If one of its values is unusable, it is split in parts, and each is read, until
 that value is alone: its neighbours cost little more than before. Sizes are checked before anything is converted.
@@ -130,7 +131,7 @@ def _read_base64(raw: Sequence[str], spec: Spec) -> Column | None:
     if tensor.dtype is DType.STRING:
         return None
     if -1 in tensor.shape:
-        rows = [_one_base64(text, spec) for text in raw]
+        rows = [_one(bytes_of(text, spec), spec) for text in raw]
         return None if any(row is None for row in rows) else _ragged([row for row in rows if row is not None])
     size = math.prod(tensor.shape) * size_of(tensor.dtype)
     if not set(map(len, raw)) <= {characters(size)}:
@@ -139,14 +140,28 @@ def _read_base64(raw: Sequence[str], spec: Spec) -> Column | None:
         parts = [a2b_base64(text, strict_mode=True) for text in raw]
     except ValueError:
         return None
+    return _of_size(parts, size, spec)
+
+
+def _read_bytes(raw: Sequence[bytes], spec: Spec) -> Column | None:
+    tensor = tensor_of(spec)
+    if tensor.dtype is DType.STRING:
+        return None
+    if -1 not in tensor.shape:
+        return _of_size(raw, math.prod(tensor.shape) * size_of(tensor.dtype), spec)
+    rows = [_one(cut_bytes(each, spec), spec) for each in raw]
+    return None if any(row is None for row in rows) else _ragged([row for row in rows if row is not None])
+
+
+def _of_size(parts: Sequence[bytes], size: int, spec: Spec) -> Column | None:
+    """Tensors of a fixed shape, of ``size`` bytes each."""
     if not set(map(len, parts)) <= {size}:
         return None
     made = from_bytes(bytearray().join(parts), spec)
-    return None if made is None else made.reshape(len(raw), *tensor.shape)
+    return None if made is None else made.reshape(len(parts), *tensor_of(spec).shape)
 
 
-def _one_base64(text: str, spec: Spec) -> Array | None:
-    kept = bytes_of(text, spec)
+def _one(kept: tuple[bytes, list[int]] | None, spec: Spec) -> Array | None:
     made = None if kept is None else from_bytes(bytearray(kept[0]), spec)
     return None if kept is None or made is None else made.reshape(kept[1])
 
@@ -166,6 +181,14 @@ def bytes_of(text: str, spec: Spec) -> tuple[bytes, list[int]] | None:
         return None
     if len(text) % 4 or len(whole) != size_in(text):
         return None  # a2b_base64 lets padding pass that is not needed
+    return cut_bytes(whole, spec)
+
+
+def cut_bytes(whole: bytes, spec: Spec) -> tuple[bytes, list[int]] | None:
+    """The bytes of one tensor and its shape, cut off at ``max_length`` where it may be. None for another size."""
+    tensor = tensor_of(spec)
+    unit = abs(math.prod(tensor.shape)) * size_of(tensor.dtype)
+    most = unit * (tensor.max_length or 1)
     if -1 not in tensor.shape:
         return (whole, list(tensor.shape)) if len(whole) == unit else None
     if len(whole) % unit or (len(whole) > most and not tensor.truncate):
@@ -190,4 +213,4 @@ def characters(size: int) -> int:
     return (size + 2) // 3 * 4
 
 
-_READERS: dict[type, _Reader] = {list: _read_lists, str: _read_base64}
+_READERS: dict[type, _Reader] = {list: _read_lists, str: _read_base64, bytes: _read_bytes}

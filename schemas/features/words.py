@@ -14,7 +14,7 @@ QUOTED = 40
 
 
 def kind(value: object) -> str:
-    """The JSON type of ``value`` in words."""
+    """The type of ``value`` in words: JSON's, or bytes."""
     match value:
         case None:
             return "null"
@@ -28,6 +28,8 @@ def kind(value: object) -> str:
             return "a list"
         case Mapping():
             return "an object"
+        case bytes():
+            return "bytes"
     return f"a {type(value).__name__}"
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from failsoft.schemas.features.table import FeatureRows
 
 
 class Want(StrEnum):
@@ -40,25 +39,12 @@ class WantedFields:
     fields: tuple[tuple[str, Want], ...] = ()
 
 
-class DecodedRows(Protocol):
-    """Decoded values of one schema, in columns; index i is row i.
-
-    Values are those that JSON would give (None, bool, int, float, str, list, dict), and bytes. A float may be NaN or
-    infinite. A place where a path leads to nothing has an ``Absent``.
-    """
-
-    @property
-    def size(self) -> int: ...
+class DecodedRows(FeatureRows, Protocol):
+    """Decoded values of one schema, in columns; index i is row i. Its values are those of ``FeatureRows``."""
 
     def column(self, path: str) -> Sequence[Any]:
-        """The values at ``path`` from the event's root: that of the id, of the time, or of what holds the features."""
-
-    def feature(self, path: str) -> Sequence[Any]:
-        """The values at a wanted ``path`` within the features."""
-
-    def matrix(self, paths: Sequence[str]) -> NDArray[np.float64] | None:
-        """The features at ``paths`` as an array of shape (size, len(paths)), which the caller may change; None unless
-        they are all plain numbers and the array costs less than the columns.
+        """The values at ``path`` from the event's root: that of the id, of the time, or of what holds the features. Of
+        the latter only the types count: any dict, also an empty one, stands for an object.
         """
 
 
