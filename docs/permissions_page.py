@@ -12,7 +12,7 @@ from failsoft.topics.rights import NEEDS, Grantee, Need, Own, Use, rights, widen
 from failsoft.workers.pipeline_sections import Retry
 
 _NAMES = Names("<name>")
-_TOPICS = layout(_NAMES, ["<input topic>"], [("<delay>", 1.0)], 1, 1)
+_TOPICS = layout(_NAMES, ["<input topic>"], [("<delay>", 1.0)], 1, 1, schemas=True)
 _EXAMPLE = Names("car-loans")
 
 

@@ -17,7 +17,7 @@ _BYTES = 1_000_000
 
 def topics() -> list[Topic]:
     """A pipeline's topics, with the default delays."""
-    return layout(NAMES, ["<input topic>"], Retry().rungs, _P, _BYTES)
+    return layout(NAMES, ["<input topic>"], Retry().rungs, _P, _BYTES, schemas=True)
 
 
 def meaning(topic: Topic) -> str:

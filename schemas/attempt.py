@@ -35,8 +35,8 @@ class Attempt:
         failure: the newest failure.
         model: the model that failed.
         version: the version that failed; None when no version was called.
-        next_revision: revision of the next answer: 0 if none was written (malformed or invalid event), 1 after a
-            provisional answer, higher after a final answer.
+        next_revision: revision of the next answer: 0 if none was written (a malformed or invalid event, or one whose
+            schema is not known), 1 after a provisional answer, higher after a final answer.
         replays: how often the event was replayed.
         replay_id: the replay that wrote this record, if one did.
         due_ms: the retry is not attempted before this time (epoch milliseconds).
@@ -213,14 +213,16 @@ def first_headers(
     model: str,
     version: int | None,
     now_ms: int,
+    next_revision: int = 1,
 ) -> list[list[Header]]:
-    """The headers of records that failed for the first time, with one common failure and a provisional answer each.
+    """The headers of records that failed for the first time, with one common failure. ``next_revision`` is 1 where each
+    has a provisional answer, and 0 where none has an answer.
 
     Each list is the record's own headers followed by ``Attempt(...).headers()``. The common headers are rendered once.
     """
     if not records:
         return []
-    first = Attempt(0, Origin("", 0, 0, 0), now_ms, failure, model, version, next_revision=1)
+    first = Attempt(0, Origin("", 0, 0, 0), now_ms, failure, model, version, next_revision)
     shared = (first.crashed() if failure.kind is Kind.CRASHED else first).headers()
     before, after = shared[:1], shared[5:]
     origin = {(r.topic, r.partition) for r in records}
@@ -323,4 +325,4 @@ def _next_revision(values: _Headers, kind: Kind) -> int:
     """The header's value. Records not written by failsoft may lack it: then the lowest revision the kind allows."""
     if "failsoft-next-revision" in values:
         return _number(values, "failsoft-next-revision")
-    return 0 if kind in (Kind.MALFORMED, Kind.INVALID) else 1
+    return 0 if kind in (Kind.MALFORMED, Kind.INVALID, Kind.DEPENDENCY) else 1

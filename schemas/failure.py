@@ -55,7 +55,8 @@ _MEANINGS = {
     Kind.CRASHED: "The process that runs the model died.",
     Kind.BREAKER_OPEN: "The model's breaker is open, so the model was not called.",
     Kind.UNAVAILABLE: "The model could not be called: no version is loaded, or no thread or process was free.",
-    Kind.DEPENDENCY: "Reserved for a feature source that the event needs and that is down; this version never sets it.",
+    Kind.DEPENDENCY: "The event's schema is unknown and the schema registry does not answer. Nothing of the event can "
+    "be read, so it waits unanswered; while the registry's breaker is open, no retry is used up.",
     Kind.LOW_CONFIDENCE: "The model's confidence was below the card's `min_confidence`. The fallback answer is final.",
     Kind.BAD_HEADER: "A record on one of the pipeline's own topics has a missing or invalid control header.",
     Kind.POISON: "The event crashed its worker, or its model's process, again when it was attempted alone.",

@@ -129,6 +129,13 @@ _CHANNELS: Mapping[str, tuple[str, str, str, str, tuple[str, ...]]] = {
         "compact",
         ("internal",),
     ),
+    "schemas": (
+        "{pipeline}.schemas",
+        "schemas",
+        "One partition, internal, only with `[schema_registry]`: the schemas of events that a worker has met.",
+        "compact",
+        ("internal",),
+    ),
 }
 
 _PARAMETERS: Mapping[str, Document] = {
@@ -157,6 +164,8 @@ _OPERATIONS: Mapping[str, tuple[str, str, str]] = {
     "readBreakers": ("receive", "breakersChangelog", "The breakers' newest state, read by every worker."),
     "writeRollouts": ("send", "rolloutsChangelog", "The rollouts' newest state."),
     "readRollouts": ("receive", "rolloutsChangelog", "The rollouts' newest state, read by every worker."),
+    "keepSchemas": ("send", "schemas", "Schemas that a worker had from the registry."),
+    "readSchemas": ("receive", "schemas", "Schemas that were met, read by every worker before it reads events."),
 }
 
 

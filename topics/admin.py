@@ -156,12 +156,12 @@ async def _reach(client: AIOKafkaAdminClient, connection: Mapping[str, Any], dea
 
 async def describe(client: AIOKafkaAdminClient, wanted: Wanted) -> Topology:
     """The topics that ``wanted`` needs, as required and as they exist."""
-    drawn = layout(wanted.names, wanted.inputs, wanted.delays, 1, BROKER_MAX_BYTES)
+    drawn = layout(wanted.names, wanted.inputs, wanted.delays, 1, BROKER_MAX_BYTES, schemas=wanted.schemas)
     existing = await _existing(client, [t.name for t in drawn])
     partitions = growth.widest(drawn, existing) or wanted.partitions
     largest = input_max_bytes(wanted.inputs, existing, BROKER_MAX_BYTES)
     kept = replay_kept_ms(wanted.names, existing)
-    topics = layout(wanted.names, wanted.inputs, wanted.delays, partitions, largest, kept)
+    topics = layout(wanted.names, wanted.inputs, wanted.delays, partitions, largest, kept, wanted.schemas)
     rungs = [t for t in await client.list_topics() if wanted.names.delay_of(t) is not None]
     return Topology(topics, existing, sorted(set(rungs) - {t.name for t in topics}))
 

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from failsoft.schemas.backoff import Draw, jittered
 from failsoft.schemas.failure import Failure
 
+MOST_ON_THE_SAME = 1_000
+"""Records of a batch that may go to their rung again while they wait without an attempt. Each return is a record to
+write and to read, so that more of them go to a longer rung."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rung:
@@ -32,6 +36,18 @@ def next_rung(
     if not failure.retried or attempt >= len(delays):
         return None
     name, delay = delays[attempt]
+    return Rung(name, now_ms + round(wait_ms(delay, jitter, u)))
+
+
+def same_rung(
+    index: int, together: int, now_ms: int, u: float, delays: Sequence[tuple[str, float]], jitter: float
+) -> Rung:
+    """The rung for a record that was read from rung ``index`` and that could not be attempted: the same one, or the
+    next one if more than MOST_ON_THE_SAME wait ``together`` in its batch. No attempt is used.
+
+    The record goes to the end of the rung, so that it does not hold the records after it.
+    """
+    name, delay = delays[min(index + (together > MOST_ON_THE_SAME), len(delays) - 1)]
     return Rung(name, now_ms + round(wait_ms(delay, jitter, u)))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from failsoft.schemas.formats.registered import MAX_SCHEMA
 from failsoft.topics.names import Names
 
 DAY_MS = 86_400_000
@@ -48,10 +49,20 @@ class Role(StrEnum):
     CONTROL = "control"
     ALERTS = "alerts"
     CHANGELOG = "changelog"
+    SCHEMAS = "schemas"
 
 
-SINGLE_ROLES = frozenset({Role.OUTCOMES, Role.CONTROL, Role.ALERTS, Role.CHANGELOG})
+SINGLE_ROLES = frozenset({Role.OUTCOMES, Role.CONTROL, Role.ALERTS, Role.CHANGELOG, Role.SCHEMAS})
 """The roles of topics with one partition. All others have one for each lane (failsoft.topics.growth)."""
+
+SCHEMA_RECORD = 2 * MAX_SCHEMA + HEADROOM
+"""Bytes of a record of the topic of schemas: JSON escapes each quotation mark of a schema."""
+
+_COMPACTED = {
+    Role.CHANGELOG: "the fleet loses its state",
+    Role.SCHEMAS: "schemas are lost, and events wait while the registry is down",
+}
+"""What goes wrong where a topic of these roles is not compacted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +108,14 @@ def layout(
     partitions: int,
     max_message_bytes: int,
     replay_ms: int = DEAD_KEPT_MS,
+    schemas: bool = False,
 ) -> list[Topic]:
     """Every topic that the pipeline requires.
 
     ``delays`` are the rungs as (name, seconds). ``partitions`` is P, the number of lanes.
     ``max_message_bytes`` is the largest limit of the inputs. ``replay_ms`` is the retention of the replay topic:
-    ``replay_kept_ms`` of a cluster whose dead topic has another retention than the default.
+    ``replay_kept_ms`` of a cluster whose dead topic has another retention than the default. ``schemas``: the pipeline
+    has a schema registry.
     """
     room = {"max.message.bytes": str(max_message_bytes + HEADROOM)}
 
@@ -120,6 +133,7 @@ def layout(
         "segment.ms": str(CHANGELOG_SEGMENT_MS),
         "min.cleanable.dirty.ratio": "0.1",
     }
+    kept = {"cleanup.policy": "compact", "max.message.bytes": str(SCHEMA_RECORD)}
     return [
         *(Topic(name, Role.INPUT, partitions) for name in inputs),
         co(names.scored, Role.SCORED, SCORED_KEPT_MS),
@@ -131,6 +145,7 @@ def layout(
         single(names.alerts, Role.ALERTS, **{"cleanup.policy": "delete", "retention.ms": str(DEAD_KEPT_MS)}),
         single(names.breakers_changelog, Role.CHANGELOG, **compacted),
         single(names.rollouts_changelog, Role.CHANGELOG, **compacted),
+        *([single(names.schemas, Role.SCHEMAS, **kept)] if schemas else []),
     ]
 
 
@@ -175,9 +190,9 @@ def _topic_problems(
     if topic.role is Role.INPUT or not there.readable:
         return lines
     policy = there.configs.get("cleanup.policy", "delete")
-    if topic.role is Role.CHANGELOG:
+    if topic.role in _COMPACTED:
         if policy != "compact":
-            add(f"cleanup.policy is {policy!r}; it must be 'compact', or the fleet loses its state")
+            add(f"cleanup.policy is {policy!r}; it must be 'compact', or {_COMPACTED[topic.role]}")
         return lines
     if "compact" in policy:
         add(f"cleanup.policy is {policy!r}; it must be 'delete': compaction deletes records that were not read yet")
@@ -274,6 +289,7 @@ class Wanted:
         delays: the rungs as (name, seconds).
         partitions: number of partitions for input topics to be created.
         replication: replicas per topic; None means 3, or one per broker if there are fewer.
+        schemas: the pipeline has a schema registry.
     """
 
     names: Names
@@ -281,6 +297,7 @@ class Wanted:
     delays: Sequence[tuple[str, float]]
     partitions: int
     replication: int | None = None
+    schemas: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,7 @@ NEEDS: Mapping[Use, tuple[Need, ...]] = {
         Need(Role.ALERTS, _WRITE, "alerts as events", _LOCAL),
         Need(Role.CHANGELOG, _BOTH, "the tables of breakers and of rollouts", _LOCAL),
         Need(Own.CONTROL_GROUP, _READ, "the group that elects the owner of the breakers", _LOCAL),
+        Need(Role.SCHEMAS, _BOTH, "the schemas of events (with `[schema_registry]` only)"),
         Need(EVERY, (Operation.DESCRIBE_CONFIGS,), "verifies retention and compaction", Without.UNVERIFIED),
     ),
     Use.APPLY: (

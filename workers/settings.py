@@ -239,4 +239,5 @@ def wanted(pipeline: Settings) -> Wanted:
     """The topics that this pipeline needs from its cluster."""
     i = pipeline.input
     replication = pipeline.kafka.replication or None
-    return Wanted(pipeline.names, i.topics, pipeline.retry.rungs, i.partitions, replication)
+    registry = pipeline.schema_registry.url is not None
+    return Wanted(pipeline.names, i.topics, pipeline.retry.rungs, i.partitions, replication, registry)

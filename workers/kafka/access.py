@@ -62,7 +62,8 @@ IDEMPOTENT_WRITE = Right(Resource.CLUSTER, "", Operation.IDEMPOTENT_WRITE)
 
 def needed(pipeline: Settings, use: Use) -> list[Right]:
     """The rights that ``use`` needs for this pipeline."""
-    topics = layout(pipeline.names, pipeline.input.topics, pipeline.retry.rungs, 1, 1)
+    registry = pipeline.schema_registry.url is not None
+    topics = layout(pipeline.names, pipeline.input.topics, pipeline.retry.rungs, 1, 1, schemas=registry)
     return rights(use, pipeline.names, topics, pipeline.guarantee == "exactly_once")
 
 

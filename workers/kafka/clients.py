@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 
 from failsoft.schemas.config.size import bytes_of
+from failsoft.topics.layout import SCHEMA_RECORD
 from failsoft.workers.client_timeouts import ClientTimeouts
 from failsoft.workers.kafka import fetch_records
 from failsoft.workers.kafka.broker_bounds import transaction_refused
@@ -160,6 +161,30 @@ class Clients:
             enable_auto_commit=False,
             isolation_level="read_committed",
             fetch_max_wait_ms=max_wait_ms,
+        )
+
+    def schema_reader(self) -> AIOKafkaConsumer:
+        """A consumer of the topic of schemas. If the topic was made anew, it begins again."""
+        fetch_records.install()
+        return AIOKafkaConsumer(
+            **self.pipeline.connection(),
+            client_id=f"{self.worker_id}.schemas",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=2 * SCHEMA_RECORD,
+        )
+
+    def schema_writer(self) -> AIOKafkaProducer:
+        """The producer of the topic of schemas."""
+        return AIOKafkaProducer(
+            **self.pipeline.connection(),
+            client_id=f"{self.worker_id}.schemas",
+            acks="all",
+            compression_type="gzip",
+            max_request_size=SCHEMA_RECORD,
+            request_timeout_ms=_ms(1.2 * self.timeouts.request),
+            metadata_max_age_ms=5_000,  # a deleted topic is noticed within this time
         )
 
     def letter_search(self) -> LetterSearch:

@@ -30,6 +30,10 @@ class Calls(Protocol):
 class Schemas(Protocol):
     """The schemas of events, as lanes use them: failsoft.workers.schema_registry."""
 
+    @property
+    def registry_open(self) -> bool:
+        """Whether the registry's breaker is open or half-open, so that not every look-up is made."""
+
     async def readers(self, records: Sequence[Record]) -> Readers:
         """A reader of each schema that ``records`` name, or why there is none. Takes at most the registry's deadline,
         and no time where all are known."""
@@ -37,6 +41,8 @@ class Schemas(Protocol):
 
 class NoSchemas:
     """The Schemas of a pipeline whose events need none."""
+
+    registry_open = False
 
     async def readers(self, _: Sequence[Record]) -> Readers:
         return NO_READERS

@@ -41,6 +41,7 @@ def score(
     u: NDArray[np.float64],
     poison: PoisonRecord | None = None,
     readers: Readers = NO_READERS,
+    registry_open: bool = False,
 ) -> Generator[Call, CallResult, Scored]:
     """Score ``records``: yield the calls to make, receive their results, and return the verdicts.
 
@@ -55,8 +56,9 @@ def score(
         u: one uniform random draw in [0, 1) for each record.
         poison: set if the only record of the batch is poison: no model runs it, and it is dead-lettered.
         readers: the readers of the schemas that the records name.
+        registry_open: the breaker of the schema registry is open: a retry whose schema is not known uses no attempt.
     """
-    batch = _Batch(records, plan, registry, known, now_ms, u, poison, readers)
+    batch = _Batch(records, plan, registry, known, now_ms, u, poison, readers, registry_open)
     yield from batch.ask_primary()
     yield from batch.ask_fallbacks()
     return conclude(batch.outcome())
@@ -78,6 +80,8 @@ class _Batch:
         primary_columns: the rows prepared for the primary, and their feature columns.
         events: the decoded events.
         raw: their features as columns.
+        unread: rows that cannot be read, since their schema is not known and the registry does not answer. Not even
+            their id can be read, so no fallback answers them.
     """
 
     def __init__(
@@ -90,9 +94,10 @@ class _Batch:
         u: NDArray[np.float64],
         poison: PoisonRecord | None,
         readers: Readers,
+        registry_open: bool,
     ) -> None:
         self.records, self.plan, self.registry, self.known = records, plan, registry, known
-        self.now_ms, self.u, self.poison = now_ms, u, poison
+        self.now_ms, self.u, self.poison, self.registry_open = now_ms, u, poison, registry_open
         self.card = plan.cards[plan.primary]
         self.attempts, self.failures = intake.attempts_of(records, plan, now_ms)
         self.held: set[int] = set()
@@ -108,6 +113,7 @@ class _Batch:
         self.raw = calls.RawColumns(self.events.features)
         for row, failure in self.events.failures.items():
             self.failures.setdefault(row, failure)
+        self.unread = {row for row in self.events.failures if self.failures[row].kind is Kind.DEPENDENCY}
         if poison is not None:
             poison.mark_poison(self.failures, self.attempts)
 
@@ -235,7 +241,7 @@ class _Batch:
         if self.attempts:
             pending = [row for row, failure in self.failures.items() if self._needs_answer(row, failure)]
         else:
-            pending = [row for row, failure in self.failures.items() if failure.kind not in KINDS_WITHOUT_ANSWER]
+            pending = [row for row, failure in self.failures.items() if not self._unanswerable(row, failure)]
         if not pending:
             return
         pending.sort()
@@ -255,14 +261,18 @@ class _Batch:
         no rung is left, so that the fallback's answer becomes final.
         """
         attempt = self.attempts.get(row)
-        if row in self.held or failure.kind is Kind.BAD_HEADER:
+        if row in self.held or row in self.unread or failure.kind is Kind.BAD_HEADER:
             return False
         if attempt is None or attempt.next_revision == 0:
-            return failure.kind not in KINDS_WITHOUT_ANSWER
+            return not self._unanswerable(row, failure)
         if not attempt.provisional:
             return False
         rung = next_rung(attempt.number, failure, self.now_ms, 0.5, self.plan.delays, self.plan.jitter)
         return rung is None
+
+    def _unanswerable(self, row: int, failure: Failure) -> bool:
+        """Whether a failed row has no answer at all."""
+        return failure.kind in KINDS_WITHOUT_ANSWER or row in self.unread
 
     def outcome(self) -> BatchOutcome:
         """The state of the batch after all calls, for the verdicts."""
@@ -280,4 +290,6 @@ class _Batch:
             u=self.u,
             missing=self.missing,
             deaths=0 if self.poison is None else self.poison.deaths,
+            unread=self.unread,
+            registry_open=self.registry_open,
         )

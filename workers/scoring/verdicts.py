@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Header, Record, own_headers
 from failsoft.schemas.scored import Answers
-from failsoft.topics.ladder import next_rung, wait_ms
+from failsoft.topics.ladder import next_rung, same_rung, wait_ms
 from failsoft.topics.routing import AnswerBatch, Dead, Retries
 from failsoft.workers.scoring.plan import Plan, Scored
 
@@ -77,6 +77,8 @@ class BatchOutcome:
         u: one random draw in [0, 1) for each row.
         missing: the failure of a member that is missing from an ensemble's answer, by row.
         deaths: worker crashes with the batch's only record in flight, if it is poison and was not run; else 0.
+        unread: rows that cannot be read, since their schema is not known and the registry does not answer.
+        registry_open: the breaker of the schema registry is open.
     """
 
     records: Sequence[Record]
@@ -92,6 +94,8 @@ class BatchOutcome:
     u: NDArray[np.float64]
     missing: Mapping[int, Failure] = field(default_factory=dict)
     deaths: int = 0
+    unread: Set[int] = field(default_factory=frozenset)
+    registry_open: bool = False
 
 
 def conclude(batch: BatchOutcome) -> Scored:
@@ -106,6 +110,7 @@ class _Conclusion:
         labels: the ``outcome`` label of ``failsoft_events_total``, by row; a row without one is "answered".
         final: whether a fallback's answer is final, by row that failed.
         dead: rows that go to the dead letters.
+        waiting: how many retries cannot be read.
     """
 
     def __init__(self, batch: BatchOutcome) -> None:
@@ -113,15 +118,19 @@ class _Conclusion:
         ignored = _tombstones(batch) if batch.plan.ignores_tombstones else set[int]()
         failures = {row: f for row, f in batch.failures.items() if row not in batch.held and row not in ignored}
         missing = {row: f for row, f in batch.missing.items() if row not in batch.held}
-        self.out = Scored(batch.events, batch.held, failures, batch.rule_errors, batch.version, batch.attempts, missing)
+        unread = batch.unread - batch.held if batch.held else batch.unread
+        self.out = Scored(
+            batch.events, batch.held, failures, batch.rule_errors, batch.version, batch.attempts, missing, unread
+        )
+        self.waiting = len(unread & batch.attempts.keys()) if unread else 0
         self.labels: dict[int, str] = dict.fromkeys(ignored, "ignored")
         self.final: dict[int, bool] = {}
         self.dead: set[int] = set()
 
     def result(self) -> Scored:
         # Failures come first: they decide whether a fallback's answer is provisional or final.
-        for failure, rows in self._first_failures().items():
-            self._failed_first(failure, rows)
+        for (failure, unread), rows in self._first_failures().items():
+            self._failed_first(failure, rows, unread)
         for row, attempt in self.b.attempts.items():
             next_failure = self.out.failures.get(row)
             if next_failure is not None:
@@ -134,39 +143,43 @@ class _Conclusion:
 
     # --- failures ---
 
-    def _first_failures(self) -> dict[Failure, list[int]]:
-        """The rows that failed when they were first read, by failure.
+    def _first_failures(self) -> dict[tuple[Failure, bool], list[int]]:
+        """The rows that failed when they were first read, by failure and by whether they cannot be read.
 
         Rows that failed together share one Failure object. Grouping by identity first avoids hashing its message once
-        for each row.
+        for each row. Rows that cannot be read never share it with others.
         """
         same: dict[int, list[int]] = {}
         attempts = self.b.attempts
         for row, failure in self.out.failures.items():
             if row not in attempts:
                 same.setdefault(id(failure), []).append(row)
-        equal: dict[Failure, list[int]] = {}
+        equal: dict[tuple[Failure, bool], list[int]] = {}
         for rows in same.values():
-            equal.setdefault(self.out.failures[rows[0]], []).extend(rows)
+            equal.setdefault((self.out.failures[rows[0]], rows[0] in self.b.unread), []).extend(rows)
         return equal
 
-    def _failed_first(self, failure: Failure, rows: list[int]) -> None:
+    def _failed_first(self, failure: Failure, rows: list[int], unread: bool) -> None:
         """Verdicts of events that failed when they were first read and share ``failure``: retries on the first rung, or
-        dead letters. An event of low confidence gets neither: the fallback's answer is final.
+        dead letters. An event of low confidence gets neither: the fallback's answer is final. ``unread`` events have no
+        answer.
         """
         b, plan = self.b, self.b.plan
         if failure.retried and plan.delays:
             name, delay = plan.delays[0]
             due = b.now_ms + np.rint(wait_ms(delay, plan.jitter, b.u[rows])).astype(np.int64)
             records = [b.records[row] for row in rows]
-            headers = attempts.first_headers(records, due.tolist(), failure, plan.primary, b.version, b.now_ms)
+            revision, version = (0, None) if unread else (1, b.version)
+            headers = attempts.first_headers(records, due.tolist(), failure, plan.primary, version, b.now_ms, revision)
             self._retry(name, rows, headers)
             self.final.update(dict.fromkeys(rows, False))
+            if unread:
+                self.labels.update(dict.fromkeys(rows, "waiting"))
             return
         self.final.update(dict.fromkeys(rows, True))
         if failure.kind is Kind.LOW_CONFIDENCE:
             return
-        unanswered = failure.kind in (Kind.MALFORMED, Kind.INVALID)
+        unanswered = unread or failure.kind in (Kind.MALFORMED, Kind.INVALID)
         for row in rows:
             origin = origin_of(b.records[row])
             attempt = Attempt(0, origin, b.now_ms, failure, plan.primary, b.version, 0 if unanswered else AFTER_FINAL)
@@ -184,6 +197,9 @@ class _Conclusion:
         if failure.kind is Kind.BAD_HEADER:
             self._dead_letter(row, attempt)
             return
+        if row in b.unread:
+            self._unread_again(row, failure, attempt)
+            return
         rung = next_rung(attempt.number, failure, b.now_ms, u, plan.delays, plan.jitter)
         if rung is not None:
             self.final[row] = False
@@ -195,6 +211,25 @@ class _Conclusion:
             return
         unanswered = failure.kind in (Kind.MALFORMED, Kind.INVALID) and attempt.next_revision == 0
         self._dead_letter(row, attempt.failed(failure, plan.primary, b.version, 0 if unanswered else AFTER_FINAL))
+
+    def _unread_again(self, row: int, failure: Failure, attempt: Attempt) -> None:
+        """The verdict of an event from a rung or from the replay topic that still cannot be read. It has no answer, and
+        gets none. While the breaker of the registry is open, it goes to its rung again and no attempt is used.
+        """
+        b, plan, u = self.b, self.b.plan, float(self.b.u[row])
+        failed = attempt.failed(failure, plan.primary, None, attempt.next_revision)
+        index = list(plan.rungs).index(b.records[row].topic) if b.records[row].topic in plan.rungs else None
+        if b.registry_open and index is not None:
+            rung = same_rung(index, self.waiting, b.now_ms, u, plan.delays, plan.jitter)
+            failed = replace(failed, number=attempt.number - 1)
+        else:
+            next_one = next_rung(attempt.number, failure, b.now_ms, u, plan.delays, plan.jitter)
+            if next_one is None:
+                self._dead_letter(row, failed)
+                return
+            rung = next_one
+        self.labels[row] = "retried"
+        self._retry(rung.delay, [row], [self._headers(row, replace(failed, due_ms=rung.due_ms))])
 
     def _headers(self, row: int, attempt: Attempt) -> list[Header]:
         """The event's own headers, then the control headers of ``attempt``."""

@@ -46,7 +46,18 @@ class Definition:
 
 
 # The label `outcome` of `failsoft_events_total`: the outcome of reading one record.
-OUTCOMES = ("answered", "provisional", "corrected", "confirmed", "dead", "unchanged", "redriven", "repeated", "ignored")
+OUTCOMES = (
+    "answered",
+    "provisional",
+    "corrected",
+    "confirmed",
+    "dead",
+    "unchanged",
+    "waiting",
+    "redriven",
+    "repeated",
+    "ignored",
+)
 # The label `result` of `failsoft_replayed_total`: the result of replaying one dead letter.
 REPLAYED = ("answered", "corrected", "retried", "dead", "unchanged")
 NO_REASON = "none"  # the label `reason` when there is none: Prometheus treats an empty label as a missing one
@@ -66,9 +77,10 @@ TABLE: tuple[Definition, ...] = (
         MetricType.COUNTER,
         "Records read, by outcome: answered (first answer, final), provisional (first answer, a correction may "
         "follow), corrected (a second answer, by the primary), confirmed (the provisional answer made final), dead "
-        "(a dead letter without a second answer), unchanged (moved to the next rung, or no further answer), redriven "
-        "(a dead letter that another tool sent back, which goes on as a replay), repeated (one that was replayed "
-        "already, and is skipped), ignored (a tombstone).",
+        "(a dead letter without a second answer), unchanged (moved to the next rung, or no further answer), waiting "
+        "(no answer yet: its schema is not known and the registry does not answer, so it is on the first rung), "
+        "redriven (a dead letter that another tool sent back, which goes on as a replay), repeated (one that was "
+        "replayed already, and is skipped), ignored (a tombstone).",
         ("topic", "outcome"),
         values={"outcome": OUTCOMES},
     ),

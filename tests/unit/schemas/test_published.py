@@ -272,7 +272,7 @@ def _references(part: Any) -> Iterator[str]:
 def test_every_topic_of_a_pipeline_has_its_channel() -> None:
     """The channels have the address, role and cleanup policy of the topics that `topics apply` creates."""
     channels = publish.asyncapi()["channels"].values()
-    topics = layout(Names("loans"), ["loans.events"], [("5s", 5.0)], 4, 1_000_000)
+    topics = layout(Names("loans"), ["loans.events"], [("5s", 5.0)], 4, 1_000_000, schemas=True)
     published = {
         (
             c["address"].format(pipeline="loans", delay="5s", topic="loans.events"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.topics.ladder import Rung, next_rung
+from failsoft.topics.ladder import MOST_ON_THE_SAME, Rung, next_rung, same_rung
 
 DELAYS = [("5s", 5.0), ("1m", 60.0)]
 NOW = 1_800_000_000_000
@@ -33,3 +33,17 @@ def test_only_retried_kinds_get_a_rung(kind: Kind) -> None:
 def test_the_draw_spreads_the_wait(u: float, jitter: float, wait: int) -> None:
     """The wait varies evenly with the draw, within the jitter on both sides of the delay."""
     assert next_rung(0, FAILED, NOW, u, DELAYS, jitter) == Rung("5s", NOW + wait)
+
+
+@pytest.mark.parametrize(
+    ("index", "together", "name", "wait"),
+    [
+        (0, 1, "5s", 5_000),
+        (0, MOST_ON_THE_SAME, "5s", 5_000),
+        (0, MOST_ON_THE_SAME + 1, "1m", 60_000),
+        (1, MOST_ON_THE_SAME + 1, "1m", 60_000),
+    ],
+)
+def test_a_record_that_waits_stays_on_its_rung_unless_many_do(index: int, together: int, name: str, wait: int) -> None:
+    """Rewriting is bounded: more than a thousand of a batch go to the next rung, if there is one."""
+    assert same_rung(index, together, NOW, 0.5, DELAYS, 0.1) == Rung(name, NOW + wait)

@@ -30,7 +30,7 @@ DELAYS = [("5s", 5.0), ("1h", 3600.0)]
 LARGEST = 1_048_588
 P = 4
 
-REQUIRED = layout(NAMES, INPUTS, DELAYS, P, LARGEST)
+REQUIRED = layout(NAMES, INPUTS, DELAYS, P, LARGEST, schemas=True)
 WHOLE = {
     t.name: Existing(t.name, t.partitions, {"max.message.bytes": str(LARGEST)} | dict(t.configs)) for t in REQUIRED
 }
@@ -62,8 +62,14 @@ def test_the_topics_are_those_of_the_contract() -> None:
         ("loans.alerts", Role.ALERTS, 1),
         ("loans-breakers-changelog", Role.CHANGELOG, 1),
         ("loans-rollouts-changelog", Role.CHANGELOG, 1),
+        ("loans.schemas", Role.SCHEMAS, 1),
     ]
-    assert all(t.configs["cleanup.policy"] == "compact" for t in of_role(Role.CHANGELOG))
+    assert all(t.configs["cleanup.policy"] == "compact" for r in (Role.CHANGELOG, Role.SCHEMAS) for t in of_role(r))
+
+
+def test_schemas_have_a_topic_only_with_a_registry() -> None:
+    """Without a registry, the same topics but for that of schemas."""
+    assert layout(NAMES, INPUTS, DELAYS, P, LARGEST) == [t for t in REQUIRED if t.role is not Role.SCHEMAS]
 
 
 def test_created_topics_are_accepted() -> None:
@@ -106,10 +112,11 @@ def test_the_users_input_may_be_compacted(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", ["delete", "compact,delete"])
-def test_a_changelog_without_pure_compaction_is_refused(policy: str) -> None:
-    """A changelog must only be compacted: a breaker or rollout row must stay until it is replaced."""
-    [line] = problems(REQUIRED, changed("loans-breakers-changelog", cleanup_policy=policy))
-    assert line.startswith("loans-breakers-changelog: cleanup.policy") and "'compact'" in line
+@pytest.mark.parametrize("name", ["loans-breakers-changelog", "loans.schemas"])
+def test_a_table_without_pure_compaction_is_refused(policy: str, name: str) -> None:
+    """A table must only be compacted: a breaker, rollout or schema must stay until it is replaced."""
+    [line] = problems(REQUIRED, changed(name, cleanup_policy=policy))
+    assert line.startswith(f"{name}: cleanup.policy") and "'compact'" in line
 
 
 @pytest.mark.parametrize(
@@ -145,7 +152,7 @@ def test_a_new_replay_topic_keeps_records_as_long_as_the_dead_topic(dead: str | 
     existing = {} if dead is None else {NAMES.dead: changed(NAMES.dead, retention_ms=dead)[NAMES.dead]}
     kept = replay_kept_ms(NAMES, existing)
     assert kept == wanted
-    required = layout(NAMES, INPUTS, DELAYS, P, LARGEST, kept)
+    required = layout(NAMES, INPUTS, DELAYS, P, LARGEST, kept, schemas=True)
     created = {t.name: Existing(t.name, t.partitions, t.configs) for t in missing(required, existing)}
     assert problems(required, created | existing) == []
 

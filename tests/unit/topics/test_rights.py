@@ -22,7 +22,7 @@ from failsoft.topics.rights import (
 )
 
 NAMES = Names("loans")
-TOPICS = layout(NAMES, ["applications"], [("5s", 5.0)], 4, 1_000_000)
+TOPICS = layout(NAMES, ["applications"], [("5s", 5.0)], 4, 1_000_000, schemas=True)
 TO = Grantee("User:fsw", "kafka:9092")
 
 

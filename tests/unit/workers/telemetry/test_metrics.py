@@ -148,7 +148,7 @@ def test_counters_with_few_known_labels_start_at_zero(metrics: Metrics, registry
     """The first dead letter of a kind is a step from 0 to 1, which a rate shows."""
     assert [registry.get_sample_value("failsoft_dead_total", {"kind": k}) for k in Kind] == [0.0] * len(Kind)
     assert [registry.get_sample_value("failsoft_replayed_total", {"result": r}) for r in REPLAYED] == [0.0] * 5
-    assert len(OUTCOMES) == 9
+    assert len(OUTCOMES) == 10
 
 
 def test_an_unloaded_version_is_forgotten(metrics: Metrics, registry: CollectorRegistry) -> None:
