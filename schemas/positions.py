@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from failsoft.schemas import wire
+from failsoft.schemas import scored_read, wire
 from failsoft.schemas.record import Header
 
 POSITIONS = "failsoft-positions"
@@ -75,16 +75,16 @@ def furthest(several: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def origin_of(value: bytes | None, headers: Sequence[Header]) -> tuple[str, int] | None:
     """The topic and offset of the event that an output of the pipeline is about. None if another program wrote it.
 
-    A retry or dead letter has them in headers, an answer in its JSON value.
+    A retry or dead letter has them in headers, an answer in its value.
     """
     named = {name: raw for name, raw in headers if name.startswith("failsoft-origin-")}
     topic, offset = named.get("failsoft-origin-topic"), named.get("failsoft-origin-offset")
     if topic is not None and offset is not None and offset.isdigit() and len(offset) <= 19:
         return topic.decode("utf-8", "replace"), int(offset)
-    if value is None or _ENTRY not in value:
+    if value is None or not (_ENTRY in value or scored_read.is_avro(value)):
         return None
     try:
-        answer: Any = wire.loads(value, _MOST_BYTES)
+        answer: Any = scored_read.loads(value, _MOST_BYTES)
     except wire.Malformed:
         return None
     origin = answer.get("origin") if isinstance(answer, dict) else None

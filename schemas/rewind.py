@@ -71,6 +71,9 @@ def _cause(row: Row, rewinds: Mapping[str, Rewind], again: Rewind | None) -> Rew
 
 def _marked(row: Row, by: Rewind) -> Row:
     key, value, headers = row
-    if value is not None and "failsoft-revision" in dict(headers) and value.endswith(b"}"):  # an answer
-        value = value[:-1] + b',"rewind":' + wire.dumps(by.id) + b"}"
+    if value is not None and "failsoft-revision" in dict(headers):  # an answer
+        if is_avro(value):
+            value = scored_avro.rewound(value, by.id)
+        elif value.endswith(b"}"):
+            value = value[:-1] + b',"rewind":' + wire.dumps(by.id) + b"}"
     return key, value, [*headers, (REWIND, by.id.encode())]

@@ -28,6 +28,12 @@ _MINUTE = timedelta(minutes=1)
 _UNITS = ((10**11, "s", 1), (10**14, "ms", 10**3), (10**17, "us", 10**6), (2**63, "ns", 10**9))
 """Upper bound, numpy's name and parts of a second of each unit."""
 _QUOTED = 40
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_CALENDAR = (
+    (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND,
+    (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND,
+)
 
 
 def time(value: object) -> str | None:
@@ -81,6 +87,26 @@ def _moments(column: Sequence[int | float], whole: bool) -> NDArray[np.datetime6
 
 def _unit(number: float) -> tuple[str, int]:
     return next((name, parts) for bound, name, parts in _UNITS if number < bound)
+
+
+def microseconds(column: Sequence[str]) -> list[int]:
+    """RFC 3339 times, as this module gives them, as microseconds since the epoch: further digits are cut off.
+
+    An offset may move a time out of the calendar's years 1 to 9999, where other programs cannot read it: it becomes the
+    nearest moment within.
+    """
+    lines = "\n".join(column)
+    if lines.count("Z") == len(column) > 0:
+        return np.array(lines[:-1].split("Z\n"), "datetime64[us]").view(np.int64).tolist()  # type: ignore[no-any-return]
+    least, most = _CALENDAR
+    since = [(datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND for text in column]
+    return [min(max(moment, least), most) for moment in since]
+
+
+def rfc_3339(microseconds: int) -> str:
+    """The inverse of ``microseconds``, with as many decimals as are needed: none, three or six."""
+    text = str(np.datetime64(microseconds, "us"))
+    return f"{text.removesuffix('000').removesuffix('.000')}Z"
 
 
 def unreadable(value: object) -> str:

@@ -48,7 +48,7 @@ def tail(
     """Follow the pipeline's answers until Ctrl-C.
 
     An event may have two answers: a provisional one, and its correction. In a pipe each answer is one line of JSON,
-    exactly as in the topic.
+    exactly as in the topic; one in Avro as its JSON.
 
     **Example**: `failsoft tail --degraded --from beginning | jq .reason`
     """
@@ -65,7 +65,7 @@ def tail(
 
 
 async def _show(settings: Any, chosen: TailFilter, from_beginning: bool, limit: int | None, people: bool) -> None:
-    from failsoft.workers.operations.tail import follow
+    from failsoft.workers.operations.tail import follow, line
 
     if people:
         show = _table()
@@ -75,7 +75,7 @@ async def _show(settings: Any, chosen: TailFilter, from_beginning: bool, limit: 
                 if people:
                     show(record)
                 else:
-                    output.line(record.value or b"null")
+                    output.line(line(record))
             sys.stdout.flush()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from failsoft.schemas import wire
+from failsoft.schemas import scored_read
 from failsoft.schemas.attempt import Attempt, parse
 from failsoft.schemas.record import Record, own_headers
 from failsoft.topics.names import Names
@@ -223,7 +223,7 @@ def _outcomes(book: Ledger) -> list[tuple[Kept, float | None]]:
 
 def _take_answer(book: Ledger, record: Record) -> None:
     assert record.value is not None
-    scored: dict[str, Any] = wire.loads(record.value, len(record.value))
+    scored: dict[str, Any] = scored_read.loads(record.value, len(record.value))
     origin = scored["origin"]
     at = datetime.fromisoformat(scored["scored_at"]).timestamp() * 1000
     answer = Answer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from failsoft.schemas import wire
+from failsoft.schemas import scored_read
 from failsoft.schemas.attempt import Attempt, parse
 from failsoft.schemas.record import Record
 from failsoft.topics.hold import due_ms
@@ -105,7 +105,7 @@ class Tallies:
 
     def _answer(self, record: Record) -> None:
         assert record.value is not None
-        answer = wire.loads(record.value, len(record.value))
+        answer = scored_read.loads(record.value, len(record.value))
         if answer["revision"] == 0:
             self.first[answer["source"]] += 1
             self.provisional += not answer["final"]

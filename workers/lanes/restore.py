@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 
 from failsoft.models.answers.fallback import from_rule
 from failsoft.models.answers.last_known import LastKnown
-from failsoft.schemas import wire
+from failsoft.schemas import scored_read, wire
 from failsoft.schemas.prediction import Prediction, Predictions, Source
 from failsoft.workers.kafka.unreadable import Unreadable
 from failsoft.workers.lanes.trouble import Cause, LaneTrouble
@@ -92,6 +92,7 @@ def _remember(known: LastKnown, records: Iterable[Any], now: float) -> None:
     Answers of one transaction share their time and mostly their version, so they are added together.
     """
     batches: dict[tuple[str, int | None, int, int, tuple[str, ...]], tuple[list[bytes | None], list[Prediction]]] = {}
+    unread: dict[str, int] = {}
     primary, ensemble = [("failsoft-source", source.encode()) for source in (Source.PRIMARY, Source.ENSEMBLE)]
     for record in records:
         if record.key is None or now - record.timestamp / 1000 > known.max_age:
@@ -99,9 +100,12 @@ def _remember(known: LastKnown, records: Iterable[Any], now: float) -> None:
         if primary not in record.headers and ensemble not in record.headers:
             continue
         try:
-            a = wire.loads(record.value, MAX_ANSWER)
+            a = scored_read.loads(record.value, MAX_ANSWER)
             answer = from_rule({name: a[name] for name in ("score", "label", "confidence", "probabilities")})
             model, version, outputs = a["model"], a["version"], a.get("outputs")
+        except scored_read.NoAvroReader as e:
+            unread[str(e)] = unread.get(str(e), 0) + 1
+            continue
         except (wire.Malformed, KeyError, TypeError):
             continue  # another program wrote this record: it is no answer of this pipeline
         expected = int if primary in record.headers else NoneType  # an ensemble has no version of its own
@@ -113,5 +117,7 @@ def _remember(known: LastKnown, records: Iterable[Any], now: float) -> None:
         keys, given = batches.setdefault(by, ([], []))
         keys.append(record.key)
         given.append(answer)
+    for why, count in unread.items():
+        log.warning("answers cannot be read back, and are not remembered", why=why, answers=count)
     for (model, version, ms, _, _), (keys, given) in batches.items():
         known.remember(keys, Predictions.of(given), model, version, ms / 1000)

@@ -7,9 +7,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from failsoft.schemas import wire
+from failsoft.schemas import scored_read, wire
 from failsoft.schemas.prediction import Source
 from failsoft.schemas.record import Record
+from failsoft.schemas.scored_read import is_avro
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 
@@ -38,12 +39,18 @@ class TailFilter:
         selected = [r for r in records if not self.degraded or _degraded(r)]
         if self.event is None:
             return selected
-        encoded = wire.dumps(self.event)
-        return [r for r in selected if r.value and encoded in r.value and _id(r) == self.event]
+        in_json, in_avro = wire.dumps(self.event), self.event.encode()
+        return [
+            r
+            for r in selected
+            if r.value and (in_avro if is_avro(r.value) else in_json) in r.value and _id(r) == self.event
+        ]
 
 
 def _degraded(record: Record) -> bool:
     if _ENSEMBLE in record.headers:  # quotes inside a JSON string are escaped, so only the field itself matches
+        if is_avro(record.value):
+            return (_object(record) or {}).get("degraded") is True
         return b'"degraded":true' in (record.value or b"")
     return _PRIMARY not in record.headers
 
@@ -61,9 +68,16 @@ def answer(record: Record) -> dict[str, Any] | None:
     return parsed
 
 
+def line(record: Record) -> bytes:
+    """A scored record as one line of JSON: its value, if that is no answer in Avro."""
+    if is_avro(record.value) and (parsed := _object(record)) is not None:
+        return wire.dumps(parsed)
+    return record.value or b"null"
+
+
 def _object(record: Record) -> dict[str, Any] | None:
     try:
-        parsed = wire.loads(record.value, len(record.value or b""))
+        parsed = scored_read.loads(record.value, len(record.value or b""))
     except wire.Malformed:
         return None
     return parsed if isinstance(parsed, dict) else None
