@@ -44,6 +44,10 @@ class ModelVersion:
         return found
 
 
+SCHEMA_REGISTRY = ModelVersion("dependency:schema_registry", 0)
+"""The key of the schema registry's breaker: a dependency has a breaker as a version has, and a model no colon."""
+
+
 def model_of(key: str) -> str | None:
     """The model that ``key`` names, or None when the key is not ``model@version``."""
     found = ModelVersion.parse(key)

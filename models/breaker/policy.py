@@ -1,6 +1,8 @@
-"""Converts the ``[breaker]`` section of a model card into a breaker policy."""
+"""The policies of breakers: of a model, by the ``[breaker]`` section of its card, and of a dependency."""
 
 from __future__ import annotations
+
+import math
 
 from failsoft.models.breaker.rules import BreakerPolicy
 from failsoft.models.catalog.card import ModelCard
@@ -26,4 +28,23 @@ def policy(card: ModelCard) -> BreakerPolicy:
         max_open=b.max_open,
         probes=b.probes,
         probe_lease=max(LEAST_LEASE, card.model.budget + card.model.deadline),
+    )
+
+
+def dependency_policy(open_for: float, max_open: float) -> BreakerPolicy:
+    """The breaker policy of a dependency that answers look-ups; both times in seconds.
+
+    Look-ups are few, because their results are cached: three that fail are enough, and one that passes is. A slow one
+    ends at its deadline and is a failure, so slowness is not counted by itself.
+    """
+    return BreakerPolicy(
+        failure_rate=0.5,
+        window=30.0,
+        minimum_calls=3,
+        slow_call=math.inf,
+        slow_rate=1.0,
+        open_for=open_for,
+        max_open=max_open,
+        probes=1,
+        probe_lease=LEAST_LEASE,
     )

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(invoke_without_command=True)
 
-Target = Annotated[str, typer.Argument(metavar="MODEL", help="A model (all its versions) or model@version.")]
+Target = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A model (all its versions), model@version, or dependency:schema_registry."),
+]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason; shown with the breaker and in its alert.")]
 Who = Annotated[
     str | None,
@@ -61,7 +64,8 @@ def breakers(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = Fals
 def list_(ctx: typer.Context, pipeline: Pipeline = None, as_json: Json = False) -> None:
     """List the breakers: state, failure rates in the fleet, next step and reason; and the worker that owns them.
 
-    A model without reports is listed as closed. `failsoft breakers` without `list` does the same.
+    A model without reports is listed as closed. A schema registry is listed as `dependency:schema_registry`.
+    `failsoft breakers` without `list` does the same.
 
     **Example**: `failsoft breakers list --json | jq 'select(.state != "closed")'`
     """

@@ -21,7 +21,7 @@ class Owner:
     """The dependencies of the worker that owns the tables.
 
     Attributes:
-        policies: the breaker policy of each model.
+        policies: the breaker policy of each model and of each dependency.
         rollbacks: the rollback policy of each model; its keys are the models of this pipeline.
         wall: the wall clock (epoch seconds).
         draw: a random number in [0, 1), for the jitter of waits.

@@ -52,6 +52,8 @@ class Rollbacks:
     async def consider(self, breaker: BreakerRow) -> None:
         """Starts a rollback from the breaker's version if enough half-open periods failed, or alerts why not."""
         model = ModelVersion.of_key(breaker.key).model
+        if model not in self._owner.rollbacks:
+            return  # a dependency: it has no other version
         if self._considered.get(breaker.key) == breaker.reopenings:
             return
         now_ms = self._owner.now_ms()

@@ -19,6 +19,7 @@ from failsoft.workers.fleet.table import POLL_EVERY, Changelog, OnProgress, chan
 from failsoft.workers.operations import breaker_view
 from failsoft.workers.operations.breaker_view import BreakerRows
 from failsoft.workers.operations.orders import send as order
+from failsoft.workers.serving.dependency import dependencies
 from failsoft.workers.serving.pipeline import load_cards
 from failsoft.workers.settings import Settings
 
@@ -28,8 +29,8 @@ class PipelineBreakers:
     """The breakers according to the pipeline's files.
 
     Attributes:
-        policies: the breaker policy of each model; an ensemble has none.
-        keys: the versions in the model repository, as ``model@version``.
+        policies: the breaker policy of each model and of each dependency; an ensemble has none.
+        keys: the versions in the model repository, as ``model@version``, and the dependencies.
     """
 
     policies: dict[str, BreakerPolicy]
@@ -41,8 +42,10 @@ def known(pipeline: Settings) -> PipelineBreakers:
     repository = Repository(Path(pipeline.models.repository))
     cards = load_cards(pipeline, repository)
     keys = frozenset(str(ModelVersion(model, version)) for model in cards for version in repository.versions(model))
+    guarded = dependencies(pipeline.schema_registry)
     # An ensemble has no breaker: its members are called, and each has its own.
-    return PipelineBreakers({model: policy(card) for model, card in cards.items() if card.ensemble is None}, keys)
+    policies = {model: policy(card) for model, card in cards.items() if card.ensemble is None}
+    return PipelineBreakers(policies | {each.model: of for each, of in guarded.items()}, keys | {*map(str, guarded)})
 
 
 @asynccontextmanager

@@ -53,6 +53,7 @@ from failsoft.workers.process import observation, permission
 from failsoft.workers.process.ending import die, missing_rights
 from failsoft.workers.scoring.plan import Plan
 from failsoft.workers.serving import loader
+from failsoft.workers.serving.dependency import dependencies
 from failsoft.workers.serving.pipeline import load_cards, make_plan
 from failsoft.workers.serving.registry import ServingRegistry
 from failsoft.workers.serving.unserved import NoVersion, Unserved
@@ -253,7 +254,7 @@ def build(
     )
     metrics.read("failsoft_lane_stopped", lambda: observation.stopped(app.lanes))
     # 5. The control plane.
-    owner = _owner(catalog, metrics, clock)
+    owner = _owner(pipeline, catalog, metrics, clock)
     app.sync = Sync(
         make_plane=lambda: ControlPlane(
             pipeline.names,
@@ -353,9 +354,10 @@ def _lane_deps(
     )
 
 
-def _owner(catalog: _Catalog, metrics: Metrics, clock: BrokerClock) -> Owner:
+def _owner(pipeline: Settings, catalog: _Catalog, metrics: Metrics, clock: BrokerClock) -> Owner:
     """The dependencies of the owner, for when this worker becomes it."""
     cards = catalog.versioned
+    guarded = {each.model: of for each, of in dependencies(pipeline.schema_registry).items()}
     for model in cards:
         for trigger in (Trigger.OPERATOR, Trigger.AUTOMATIC):
             # Create the counter at 0: Prometheus sees no increase in a counter that first appears at 1.
@@ -368,7 +370,7 @@ def _owner(catalog: _Catalog, metrics: Metrics, clock: BrokerClock) -> Owner:
             metrics.add("failsoft_rollbacks_total", 1, model=model, trigger=change.trigger)
 
     return Owner(
-        policies={model: policy(card) for model, card in cards.items()},
+        policies={model: policy(card) for model, card in cards.items()} | guarded,
         rollbacks={
             model: RollbackPolicy(card.rollback.after_failed_probes, card.rollback.hold)
             for model, card in cards.items()

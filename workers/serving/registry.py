@@ -1,5 +1,5 @@
 """Owns this worker's view of versions and breakers: what serves, what is admitted, and what is reported to the
-fleet.
+fleet. A dependency, such as a schema registry, has a breaker too.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import structlog
 from failsoft.models.breaker.breaker import Admission
 from failsoft.models.breaker.local import LocalBreaker, Move
 from failsoft.models.breaker.policy import policy
-from failsoft.models.breaker.rules import BreakerState
+from failsoft.models.breaker.rules import BreakerPolicy, BreakerState
 from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.fleet.breaker import BreakerRow, Report
 from failsoft.schemas.fleet.counts import Counts
+from failsoft.schemas.model_version import ModelVersion
 from failsoft.workers.scoring.plan import Served
 from failsoft.workers.telemetry.metrics import Metrics
 
@@ -40,7 +41,6 @@ class ServingRegistry:
         self._worker, self._metrics = worker, metrics
         self._clock, self._wall, self._draw = clock, wall, draw
         self._serving: dict[str, Served] = {}
-        self._served: dict[str, Served] = {}
         self._breakers: dict[str, LocalBreaker] = {}
         self._rows: dict[str, BreakerRow] = {}  # also of versions that are not loaded yet
         # Starts from the clock so that it also grows over restarts: the owner takes the larger number as the newer.
@@ -52,21 +52,25 @@ class ServingRegistry:
     def serve(self, served: Served, card: ModelCard) -> None:
         """Makes ``served`` the version that answers for its model, with a new local breaker under the fleet's row."""
         self._serving[served.model] = served
-        self._served[served.key] = served
-        self._breakers[served.key] = LocalBreaker(served.key, self._worker, policy(card), self._clock())
-        self._metrics.breaker(served.model, str(served.version), BreakerState.CLOSED)
-        if served.key in self._rows:
-            self.absorb(self._rows[served.key])
+        self._guard(served.key, policy(card))
+
+    def depend(self, on: ModelVersion, policy: BreakerPolicy) -> None:
+        """Counts and admits calls to a dependency too; its key is ``str(on)``."""
+        self._guard(str(on), policy)
+
+    def _guard(self, key: str, policy: BreakerPolicy) -> None:
+        local = self._breakers[key] = LocalBreaker(key, self._worker, policy, self._clock())
+        self._metrics.breaker(**self._labels(local), state=BreakerState.CLOSED)
+        if key in self._rows:
+            self.absorb(self._rows[key])
 
     def retire(self, key: str) -> None:
         """Drops a version that serves no more and has no call under way."""
-        served = self._served.pop(key)
-        del self._breakers[key]
-        self._metrics.forget(model=served.model, version=str(served.version))
+        self._metrics.forget(**self._labels(self._breakers.pop(key)))
 
     @property
     def breakers(self) -> Mapping[str, LocalBreaker]:
-        """The local breakers by ``model@version``."""
+        """The local breakers by key: ``model@version``, or that of a dependency."""
         return self._breakers
 
     def serving(self, model: str) -> Served | None:
@@ -140,8 +144,8 @@ class ServingRegistry:
         return int(self._wall() * 1000)
 
     def _labels(self, local: LocalBreaker) -> dict[str, str]:
-        served = self._served[local.key]
-        return {"model": served.model, "version": str(served.version)}
+        named = ModelVersion.of_key(local.key)
+        return {"model": named.model, "version": str(named.version)}
 
     def _record_moves(self, local: LocalBreaker, moves: Iterable[Move]) -> None:
         labels = self._labels(local)

@@ -60,6 +60,8 @@ OUTCOMES = (
 )
 # The label `result` of `failsoft_replayed_total`: the result of replaying one dead letter.
 REPLAYED = ("answered", "corrected", "retried", "dead", "unchanged")
+# The label `result` of `failsoft_schema_lookups_total`: the result of one look-up of a schema.
+LOOKED_UP = ("found", "missing", "unusable", "unavailable", "breaker_open", "another")
 NO_REASON = "none"  # the label `reason` when there is none: Prometheus treats an empty label as a missing one
 
 _KINDS, _STATES = tuple(Kind), tuple(BreakerState)
@@ -169,6 +171,16 @@ TABLE: tuple[Definition, ...] = (
         "Transitions of this worker's breaker (half_open to half_open: probes were lost).",
         ("model", "version", "from", "to"),
         values={"from": _STATES, "to": _STATES},
+    ),
+    Definition(
+        "failsoft_schema_lookups_total",
+        MetricType.COUNTER,
+        "Look-ups of schemas in the schema registry, by result: found, missing (the registry answers, and has none), "
+        "unusable (of a kind or size that is not read), unavailable (no answer of a registry in time), breaker_open "
+        "(not asked, because the registry's breaker is open), another (the registry has another schema for an id than "
+        "before; the first one stays).",
+        ("result",),
+        values={"result": LOOKED_UP},
     ),
     Definition(
         "failsoft_node_sick",

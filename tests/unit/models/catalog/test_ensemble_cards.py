@@ -241,6 +241,10 @@ def test_the_breakers_are_those_of_the_members(tmp_path: Path) -> None:
         (folder / "model.onnx").write_bytes(b"not loaded here")
     known = breakers.known(given)
     assert set(known.policies) == {*NAMES} and known.keys == {"text@2", "table@1"}
+    registry = given.schema_registry.model_copy(update={"url": "http://127.0.0.1:8081"})
+    known = breakers.known(given.model_copy(update={"schema_registry": registry}))
+    assert set(known.policies) == {*NAMES, "dependency:schema_registry"}
+    assert known.keys == {"text@2", "table@1", "dependency:schema_registry@0"}
 
 
 def test_a_worker_warns_about_members_without_a_version(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from failsoft.models.breaker.rules import BreakerState
 from failsoft.models.rollout import rollout
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow
 from failsoft.schemas.fleet.rollout import Direction, Heartbeat, Order, RolloutRow, Trigger
+from failsoft.schemas.model_version import SCHEMA_REGISTRY
 from failsoft.topics.names import Names
 from failsoft.workers.fleet import control_plane
 from failsoft.workers.fleet.control_plane import ControlPlane
@@ -323,3 +324,11 @@ async def test_rollbacks_work_without_faust() -> None:
         await eventually(lambda: not alone._running, 10, "the rollback to end")
     assert [each.target for each in orders] == ["m@1"] and not alerts
     assert at.asked == [1], "a version whose breaker is forced open is not checked"
+
+
+async def test_a_dependency_is_never_rolled_back() -> None:
+    """The schema registry's breaker is folded as a model's is, but there is no other version to go back to."""
+    desk = Desk()
+    key = str(SCHEMA_REGISTRY)
+    await desk.plane._rollback.consider(BreakerRow(key, "open", 9, T0, T0 + 1, reopenings=5))
+    assert not desk.sent
