@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import candidates, kinds, latency, machine, model, page, partitions, plot, sweeps, table
+from benchmarks import candidates, formats, kinds, latency, machine, model, page, partitions, plot, sweeps, table
 from benchmarks.candidates import ALL, EXACTLY, HAND, STREAMS, Bench, Candidate, Figures
 from benchmarks.cluster import Cluster
 from failsoft.topics.embedded.broker import Embedded
@@ -48,6 +48,10 @@ def main() -> int:
             number = QUICK_EVENTS if given.quick else given.kinds
             subtitle = f"{number:,} events of each kind, {width}, one process each, {rounds} rounds interleaved"
             _report(given, "kinds", subtitle, kinds.by_kind(bench, number, rounds))
+        if given.formats:
+            number = QUICK_EVENTS if given.quick else given.formats
+            subtitle = f"{number:,} events in each format, {width}, one process each, {rounds} rounds interleaved"
+            _report(given, "formats", subtitle, formats.by_format(bench, number, rounds))
         if given.latency:
             subtitle = f"{lasts:.0f} s at each load, one process each, {width}"
             among = _runnable(_named(STEADY, given.only))
@@ -179,6 +183,13 @@ def _arguments() -> argparse.Namespace:
         default=100_000,
         metavar="N",
         help="rates with N events of other kinds: vectors, and a model with ZipMap (100000); 0 for none",
+    )
+    parser.add_argument(
+        "--formats",
+        type=int,
+        default=200_000,
+        metavar="N",
+        help="rates with N events in Avro and in Protobuf, beside JSON (200000); 0 for none",
     )
     parser.add_argument(
         "--latency",

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import java, measure
+from benchmarks import encoded, java, measure
 from benchmarks.cluster import Cluster
 from benchmarks.events import odd_among
 from benchmarks.model import PRIMARY
@@ -50,11 +50,18 @@ id = "event_id"
 time = "occurred_at"
 features = "features"
 partitions = {partitions}
+format = "{format}"
 [retry]
 delays = [{delays}]
 [models]
 repository = "{repository}"
 """
+
+_REGISTRY = """\
+[schema_registry]
+url = "http://127.0.0.1:9"
+"""
+"""No registry answers there: a worker finds the schema in its pipeline's topic of schemas before it reads an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,7 @@ class Candidate:
         isolation: the isolation of failsoft's primary.
         kind: the repository, if it is not the standard one of the isolation.
         events: the kind of its events.
+        format: how its events are encoded, as in a pipeline file.
         fallback: given n events, how many of them the fallback must answer.
         missing: why the program cannot run on this machine, in one line; None if it can.
     """
@@ -99,6 +107,7 @@ class Candidate:
     isolation: str = "thread"
     kind: str = ""
     events: str = "standard"
+    format: str = "json"
     fallback: Callable[[int], int] = lambda n: 0
     missing: Callable[[], str | None] = lambda: None
 
@@ -173,6 +182,25 @@ HAND_VECTOR = Candidate(
     flags=("--vector", "embedding"),
     kind=VECTORS,
     events="vector",
+)
+
+OURS_AVRO = Candidate("avro", "failsoft, Avro", _WORKER, "exactly_once", events=encoded.AVRO, format=encoded.AVRO)
+OURS_PROTOBUF = Candidate(
+    "protobuf", "failsoft, Protobuf", _WORKER, "exactly_once", events=encoded.PROTOBUF, format=encoded.PROTOBUF
+)
+HAND_AVRO = Candidate(
+    "hand-avro",
+    "hand-written aiokafka loop, Avro",
+    "handwritten",
+    flags=("--format", encoded.AVRO),
+    events=encoded.AVRO,
+)
+HAND_PROTOBUF = Candidate(
+    "hand-protobuf",
+    "hand-written aiokafka loop, Protobuf",
+    "handwritten",
+    flags=("--format", encoded.PROTOBUF),
+    events=encoded.PROTOBUF,
 )
 
 OURS = (EXACTLY, AT_LEAST, ISOLATED, ODD, ODD_RAISES, DOWN, OPEN)
@@ -283,11 +311,16 @@ def _pipeline(bench: Bench, candidate: Candidate, name: str, source: str) -> set
             partitions=bench.cluster.partitions,
             delays=", ".join(f'"{delay}"' for delay in LADDER),
             repository=bench.folder / candidate.repository,
+            format=candidate.format,
         )
+        + (_REGISTRY if candidate.format != "json" else "")
     )
     nothing: dict[str, Any] = {}
     pipeline = settings.load(path, nothing)
     asyncio.run(admin.apply(pipeline.connection(), wanted(pipeline)))
+    if candidate.format != "json":
+        schema = encoded.registered(candidate.format)
+        bench.cluster.write(pipeline.names.schemas, str(schema.ref).encode(), schema.to_bytes())
     return pipeline
 
 

@@ -88,6 +88,10 @@ class Cluster:
         if self.written(topic) != n:
             raise KafkaException(f"{topic} holds {self.written(topic):,} of {n:,} events")
 
+    def write(self, topic: str, key: bytes, value: bytes) -> None:
+        """Writes one record. Raises KafkaException if it is not accepted."""
+        self._fill(self._filler({}), topic, iter([(key, value)]), 1)
+
     def fill_at_once(self, topic: str, n: int) -> float:
         """Writes ``n`` events in one transaction. Returns when read_committed readers could see them (epoch seconds):
         all at one moment, however long the writing took. Each partition gets a marker too. Raises KafkaException.

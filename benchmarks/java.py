@@ -52,33 +52,40 @@ def command(scratch: Path) -> list[str]:
     try:
         java = java_runtime()
         needed = jars(f"kafka-streams-{KAFKA}-onnxruntime-{ONNX}", NEEDS)
-        (compiler,) = jars(f"ecj-{COMPILER[0][-1]}", COMPILER)
     except (KafkaFailed, JarsUnavailable) as error:
         raise CannotBuild(str(error)) from error
     class_path = os.pathsep.join(map(str, needed))
-    classes = _compiled(java, compiler, class_path)
+    classes = compiled(SOURCE, class_path)
     options = ["--enable-native-access=ALL-UNNAMED", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
     options.append(f"-Djava.io.tmpdir={scratch}")  # by default the state directory is there, and ONNX Runtime's library
     return [str(java), *options, "-cp", f"{classes}{os.pathsep}{class_path}", SOURCE.stem]
 
 
-def _compiled(java: Path, compiler: Path, class_path: str) -> Path:
-    """The folder with the compiled program, kept for as long as neither its source nor its jars change."""
-    digest = hashlib.sha256(SOURCE.read_bytes() + class_path.encode()).hexdigest()[:12]
-    ready = default_cache() / f"{SOURCE.stem}-{digest}"
+def compiled(source: Path, class_path: str) -> Path:
+    """The folder with a compiled program of one file, kept for as long as neither its source nor its jars change.
+
+    Raises CannotBuild.
+    """
+    digest = hashlib.sha256(source.read_bytes() + class_path.encode()).hexdigest()[:12]
+    ready = default_cache() / f"{source.stem}-{digest}"
     if ready.is_dir():
         return ready
+    try:
+        java = java_runtime()
+        (compiler,) = jars(f"ecj-{COMPILER[0][-1]}", COMPILER)
+    except (KafkaFailed, JarsUnavailable) as error:
+        raise CannotBuild(str(error)) from error
     with tempfile.TemporaryDirectory(dir=ready.parent, prefix="compile-") as scratch:
         fresh = Path(scratch) / "classes"
         line = [str(java), "-jar", str(compiler), "-21", "-proc:none", "-nowarn", "-cp", class_path, "-d", str(fresh)]
         try:
             done = subprocess.run(
-                [*line, str(SOURCE)], capture_output=True, text=True, timeout=COMPILED_WITHIN, check=False
+                [*line, str(source)], capture_output=True, text=True, timeout=COMPILED_WITHIN, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise CannotBuild(f"{SOURCE.name} did not compile within {COMPILED_WITHIN:g} s") from error
+            raise CannotBuild(f"{source.name} did not compile within {COMPILED_WITHIN:g} s") from error
         if done.returncode != 0:
-            raise CannotBuild(f"{SOURCE.name} does not compile: {' '.join((done.stdout + done.stderr).split())}")
+            raise CannotBuild(f"{source.name} does not compile: {' '.join((done.stdout + done.stderr).split())}")
         with suppress(OSError):  # another run has renamed its own folder to it meanwhile
             fresh.rename(ready)
     return ready

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import numpy as np
 
 from benchmarks import candidates, events, model
-from benchmarks.candidates import EXACTLY, HAND_VECTOR, VECTOR, VECTOR_BASE64, ZIPMAP, Bench, Figures
+from benchmarks.candidates import EXACTLY, HAND_VECTOR, VECTOR, VECTOR_BASE64, ZIPMAP, Bench, Candidate, Figures
 from benchmarks.events import EVENT_BYTES, SEED
 from benchmarks.table import markdown, spread
 
@@ -27,6 +28,9 @@ type = "tensor"
 dtype = "float32"
 shape = [{LENGTH}]
 """
+
+Ratios = Sequence[tuple[Candidate, Candidate, str]]
+"""What to divide: the rates of the first by those of the second, in words."""
 
 COMPARED = (EXACTLY, ZIPMAP, HAND_VECTOR, VECTOR, VECTOR_BASE64)
 
@@ -77,7 +81,7 @@ def vector_model() -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class Source:
     """An input topic's events.
 
     Attributes:
@@ -93,21 +97,33 @@ def by_kind(bench: Bench, n: int, rounds: int) -> str:
     """The rates of each kind in turn, over ``n`` events each, as Markdown."""
     model.write(bench.folder / ZIPMAP.repository, content=model.train(zipmap=True))
     model.write(bench.folder / VECTOR.repository, content=vector_model(), features=FEATURE)
-    sources = {
-        "standard": _Source(events.events, EVENT_BYTES),
-        "vector": _Source(lambda n: vector_events(as_json, n), _size(as_json)),
-        "base64": _Source(lambda n: vector_events(as_base64, n), _size(as_base64)),
-    }
+    sources = {"standard": Source(events.events, EVENT_BYTES)}
+    for name, text in (("vector", as_json), ("base64", as_base64)):
+        made = partial(vector_events, text)
+        sources[name] = Source(made, size(made))
+    return rates(bench, "kinds", n, rounds, sources, COMPARED, RATIOS)
+
+
+def rates(
+    bench: Bench,
+    section: str,
+    n: int,
+    rounds: int,
+    sources: Mapping[str, Source],
+    compared: Sequence[Candidate],
+    ratios: Ratios,
+) -> str:
+    """The rates of the ``compared`` in rounds, over ``n`` events of its source each, and ``ratios``, as Markdown."""
     for name, source in sources.items():
-        topic = f"{bench.prefix}kinds-{name}"
+        topic = f"{bench.prefix}{section}-{name}"
         bench.cluster.create(topic)
         bench.cluster.fill(topic, n, source.made)
-    found: dict[candidates.Candidate, list[Figures]] = {candidate: [] for candidate in COMPARED}
+    found: dict[Candidate, list[Figures]] = {candidate: [] for candidate in compared}
     for number in range(rounds):
-        turn = number % len(COMPARED)
-        for candidate in (*COMPARED[turn:], *COMPARED[:turn]):
-            topic = f"{bench.prefix}kinds-{candidate.events}"
-            found[candidate].append(candidates.run(bench, candidate, topic, n, f"kinds-{candidate.name}-{number}"))
+        turn = number % len(compared)
+        for candidate in (*compared[turn:], *compared[:turn]):
+            topic = f"{bench.prefix}{section}-{candidate.events}"
+            found[candidate].append(candidates.run(bench, candidate, topic, n, f"{section}-{candidate.name}-{number}"))
     rows = [
         (
             candidate.title,
@@ -117,19 +133,19 @@ def by_kind(bench: Bench, n: int, rounds: int) -> str:
         )
         for candidate, runs in found.items()
     ]
-    lines = [markdown(("program", "bytes an event", "events/s", "CPU µs/event"), rows), "", *_ratios(found)]
-    return "\n".join(lines)
+    table = markdown(("program", "bytes an event", "events/s", "CPU µs/event"), rows)
+    return "\n".join([table, "", *_ratios(found, ratios)])
 
 
-def _ratios(found: dict[candidates.Candidate, list[Figures]]) -> Iterator[str]:
+def _ratios(found: Mapping[Candidate, list[Figures]], ratios: Ratios) -> Iterator[str]:
     yield "Ratios of rates, each with the least and the greatest of its rounds, and of CPU time:"
     yield ""
-    for these, those, what in RATIOS:
+    for these, those, what in ratios:
         cpu = median(b.cpu_per_answer / a.cpu_per_answer for a, b in zip(found[these], found[those], strict=True))
         yield f"- {what}: {spread(found[these], found[those])}; by CPU time {cpu:.2f}"
 
 
-def _size(text: Callable[[np.ndarray], str]) -> int:
+def size(made: Callable[[int], Iterator[tuple[bytes, bytes]]]) -> int:
     """The mean bytes of an event."""
-    sizes = [len(value) for _, value in vector_events(text, 200)]
+    sizes = [len(value) for _, value in made(200)]
     return round(sum(sizes) / len(sizes))

@@ -9,9 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import io
 import signal
-from operator import itemgetter
+from collections.abc import Callable, Sequence
+from operator import attrgetter, itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -19,20 +22,56 @@ import orjson
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from benchmarks import encoded
 from benchmarks.events import FEATURES
+
+Decode = Callable[[Sequence[bytes]], tuple[list[str], Any]]
+"""Gives the ids and the features of some events: a row of numbers each."""
 
 BATCH = 4_000
 """Records in a round, of all partitions together; larger rounds gained nothing."""
 
 
-async def work(
-    bootstrap: str, source: str, sink: str, group: str, model: Path, isolation: str, vector: str | None
-) -> None:
-    """Runs until SIGTERM. ``vector``: the feature that holds all numbers of an event, if they are in one."""
+def decode_json(pick: Callable[[Any], Any]) -> Decode:
+    """For JSON. ``pick`` takes the numbers out of an event's features."""
+
+    def decode(values: Sequence[bytes]) -> tuple[list[str], Any]:
+        events = [orjson.loads(value) for value in values]
+        return [e["event_id"] for e in events], [pick(e["features"]) for e in events]
+
+    return decode
+
+
+def decode_avro() -> Decode:
+    """For Avro by fastavro, with the one schema that all events have."""
+    from fastavro import parse_schema, schemaless_reader
+
+    schema, skip, pick = parse_schema(encoded.AVRO_SCHEMA), len(encoded.framing(encoded.AVRO)), itemgetter(*FEATURES)
+
+    def decode(values: Sequence[bytes]) -> tuple[list[str], Any]:
+        events: list[Any] = [schemaless_reader(io.BytesIO(value[skip:]), schema, None) for value in values]
+        return [e["event_id"] for e in events], [pick(e["features"]) for e in events]
+
+    return decode
+
+
+def decode_protobuf() -> Decode:
+    """For Protobuf by google.protobuf, with the one message that all events have."""
+    parse, skip = encoded.event_class().FromString, len(encoded.framing(encoded.PROTOBUF))
+    pick = attrgetter(*FEATURES)
+
+    def decode(values: Sequence[bytes]) -> tuple[list[str], Any]:
+        events = [parse(value[skip:]) for value in values]
+        return [e.event_id for e in events], [pick(e.features) for e in events]
+
+    return decode
+
+
+async def work(bootstrap: str, source: str, sink: str, group: str, model: Path, isolation: str, decode: Decode) -> None:
+    """Runs until SIGTERM."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
-    pick = itemgetter(*FEATURES) if vector is None else itemgetter(vector)
     (port,) = session.get_inputs()
     consumer = AIOKafkaConsumer(
         source,
@@ -60,15 +99,15 @@ async def work(
         records = [r for each in found.values() for r in each]
         if not records:
             continue
-        events = [orjson.loads(r.value) for r in records]
-        matrix = np.array([pick(e["features"]) for e in events], dtype=np.float32)
+        ids, rows = decode([r.value for r in records])
+        matrix = np.array(rows, dtype=np.float32)
         scores = (await loop.run_in_executor(None, infer, matrix))[:, 1].tolist()
         futures = []
         row = 0
         for tp, of_partition in found.items():
             batch = producer.create_batch()
             for record in of_partition:
-                value = orjson.dumps({"event_id": events[row]["event_id"], "score": scores[row]})
+                value = orjson.dumps({"event_id": ids[row], "score": scores[row]})
                 row += 1
                 if batch.append(key=record.key, value=value, timestamp=None) is None:
                     batch.close()
@@ -93,6 +132,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--default-gc", action="store_true", help="leave the garbage collector as Python sets it")
     parser.add_argument("--vector", metavar="FEATURE", help="the numbers are a list in this one feature")
+    parser.add_argument("--format", choices=("json", encoded.AVRO, encoded.PROTOBUF), default="json")
     parser.add_argument("--read-committed", action="store_true", help="leave out events of open transactions")
     given = parser.parse_args()
     if not given.default_gc:
@@ -101,7 +141,11 @@ def main() -> None:
         gc.set_threshold(100_000, 20, 20)  # failsoft.workers.process.serve.GC_THRESHOLD
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         isolation = "read_committed" if given.read_committed else "read_uncommitted"
-        runner.run(work(given.bootstrap, given.source, given.sink, given.group, given.model, isolation, given.vector))
+        if given.format == "json":
+            decode = decode_json(itemgetter(*FEATURES) if given.vector is None else itemgetter(given.vector))
+        else:
+            decode = decode_avro() if given.format == encoded.AVRO else decode_protobuf()
+        runner.run(work(given.bootstrap, given.source, given.sink, given.group, given.model, isolation, decode))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,11 +19,12 @@ import numpy as np
 import orjson
 import pytest
 
-from benchmarks import kinds, page, plot, table
+from benchmarks import encoded, kinds, page, plot, table
 from benchmarks.__main__ import _names, _options, _runnable
 from benchmarks.candidates import ALL, EXACTLY, FAUST, HAND, Figures
-from benchmarks.events import ODD, events, odd_among
+from benchmarks.events import FEATURES, ODD, events, odd_among
 from benchmarks.phases import Phases
+from benchmarks.programs import handwritten
 from failsoft.schemas import wire
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,3 +164,19 @@ def test_a_vector_is_the_same_as_json_and_as_base64() -> None:
     numbers, text = (orjson.loads(value)["features"]["embedding"] for value in (as_json, as_base64))
     assert len(numbers) == kinds.LENGTH
     assert np.array_equal(np.array(numbers, np.float32), np.frombuffer(base64.b64decode(text), "<f4"))
+
+
+@pytest.mark.parametrize(
+    ("made", "decode"),
+    [
+        (encoded.avro_events, handwritten.decode_avro),
+        (encoded.protobuf_events, handwritten.decode_protobuf),
+    ],
+)
+def test_an_event_is_the_same_in_each_format(
+    made: Callable[[int], Iterator[tuple[bytes, bytes]]], decode: Callable[[], handwritten.Decode]
+) -> None:
+    """The rates of the formats are compared, so all must carry the same ids and numbers."""
+    wanted = handwritten.decode_json(itemgetter(*FEATURES))([value for _, value in events(20)])
+    assert decode()([value for _, value in made(20)]) == wanted
+    assert [key for key, _ in made(20)] == [key for key, _ in events(20)]
