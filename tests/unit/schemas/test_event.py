@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from failsoft.schemas.event import MAX_ID, Envelope, Event, decode, decode_one, fallback_id, iso, origin_of
+from failsoft.schemas.decoding import decode
+from failsoft.schemas.event import MAX_ID, Envelope, Event, fallback_id, iso
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Header, Origin
-from tests.kit import INPUT, NOW_MS, Rec
+from tests.kit import INPUT, NOW_MS, Rec, objects, read_json
 
 ENVELOPE = Envelope(id="id", time="at")
 AT = "2027-01-15T07:59:59.000Z"
@@ -24,7 +25,7 @@ def _record(value: Any, *headers: Header) -> Rec:
 
 def _read(value: Any, *headers: Header, envelope: Envelope = ENVELOPE) -> Event | Failure:
     record = _record(value, *headers)
-    return decode_one(record, origin_of(record), envelope)
+    return read_json(record, envelope)
 
 
 def _event(value: Any, *headers: Header, envelope: Envelope = ENVELOPE) -> Event:
@@ -237,8 +238,8 @@ def test_one_bad_row_does_not_change_the_others() -> None:
     assert plain.failures == {} and list(mixed.failures) == [1]
     assert [mixed.ids[i] for i in (0, 2, 3)] == plain.ids
     assert [mixed.times[i] for i in (0, 2, 3)] == plain.times
-    assert [mixed.features[i] for i in (0, 2, 3)] == plain.features
-    assert mixed.features[1] == {} and mixed.ids[1] == ORIGIN_ID
+    assert [objects(mixed)[i] for i in (0, 2, 3)] == plain.features
+    assert objects(mixed)[1] == {} and mixed.ids[1] == ORIGIN_ID
 
 
 @pytest.mark.parametrize(
