@@ -34,6 +34,8 @@ from failsoft.schemas.record import Origin, Record
 from failsoft.schemas.schema_events import SchemaBatch, SchemaGroup
 from failsoft.schemas.unwrapping import SchemaData, unwrap
 
+_TO_SET = "set [input] format and [schema_registry] url"
+
 
 def decode(
     records: Sequence[Record], origins: Mapping[int, Origin], envelope: Envelope, readers: Readers = NO_READERS
@@ -61,10 +63,12 @@ def decode_one(record: Record, origin: Origin, envelope: Envelope) -> Event | Sc
     """Decode one record; the data of one whose schema is needed; or a MALFORMED failure that says why it cannot be
     read.
     """
+    raw = record.value
     try:
         data = unwrap(record, envelope)
         if isinstance(data, SchemaData):
             return data
+        raw = data.raw
         body = data.body if data.raw is None else json_events.loads(data.raw, envelope)
         if not isinstance(body, dict):
             what = "the CloudEvent's data" if data.structured else "the event"
@@ -76,7 +80,7 @@ def decode_one(record: Record, origin: Origin, envelope: Envelope) -> Event | Sc
         features = holder(find(body, envelope.features), envelope.features) if envelope.features else body
         return Event(bounded(id), time, features, untimed)
     except wire.NotJson as e:
-        return Failure(Kind.MALFORMED, unexpected(record, envelope) or str(e))
+        return Failure(Kind.MALFORMED, _unexpected(raw, record, envelope) or str(e))
     except wire.Malformed as e:
         return Failure(Kind.MALFORMED, str(e))
 
@@ -97,18 +101,17 @@ def best_id(record: Record, origin: Origin, envelope: Envelope, readers: Readers
         return fallback_id(origin)
 
 
-def unexpected(record: Record, envelope: Envelope) -> str | None:
-    """What must be set to read a value that names a schema and is no JSON, if the pipeline's format is JSON."""
-    value = record.value
-    if envelope.format is not WireFormat.JSON or value is None or json_events.bare(value).lstrip()[:1] in (b"{", b"["):
+def _unexpected(raw: bytes | None, record: Record, envelope: Envelope) -> str | None:
+    """What must be set to read ``raw``, which is no JSON but names a schema, in a pipeline of JSON."""
+    if envelope.format is not WireFormat.JSON or raw is None or json_events.bare(raw).lstrip()[:1] in (b"{", b"["):
         return None
     header = framing.header_of(record.headers)
     try:
-        ref, _ = framing.split(value, header, WireFormat.AVRO)
+        ref, _ = framing.split(raw, header, WireFormat.AVRO)
     except framing.Unframed:
         return None
     form = f"the header {framing.HEADER}" if header is not None else f"{framing.PREFIX} bytes of Confluent framing"
-    return f"{form}, {framing.named(ref)}: set [input] format and [schema_registry] url"
+    return f"{form}, {framing.named(ref)}: {_TO_SET}"
 
 
 def _identity(body: Mapping[str, Any], path: str | None) -> str | None:
@@ -136,7 +139,7 @@ def _decode_each(
             event = Event("", "", {})
         elif isinstance(event, Failure):
             batch.failures[row] = event
-            if batch.unexpected is None and event.message == unexpected(record, envelope):
+            if batch.unexpected is None and event.message.endswith(_TO_SET):
                 batch.unexpected = event.message
             event = Event(best_id(record, origin, envelope), iso(origin.timestamp), {})
         else:
