@@ -15,7 +15,8 @@ from failsoft.models.breaker.breaker import Admission
 from failsoft.models.catalog.card import ModelCard
 from failsoft.models.runtime.run_times import RunTimes
 from failsoft.schemas.attempt import Attempt
-from failsoft.schemas.event import Envelope
+from failsoft.schemas.decoding import decode_one
+from failsoft.schemas.event import Envelope, Event, Events, origin_of
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.fleet.counts import Counts
 from failsoft.schemas.prediction import Predictions
@@ -51,6 +52,19 @@ def body(id: str | None = "e1", **features: Any) -> bytes:
     if id is not None:
         event["id"] = id
     return json.dumps(event).encode()
+
+
+def objects(batch: Events) -> list[Mapping[str, Any]]:
+    """The features of a batch that needed no schemas."""
+    assert isinstance(batch.features, list)
+    return batch.features
+
+
+def read_json(record: Rec, envelope: Envelope) -> Event | Failure:
+    """The event of a record, which is JSON, decoded alone."""
+    event = decode_one(record, origin_of(record), envelope)
+    assert isinstance(event, (Event, Failure))
+    return event
 
 
 def events(n: int, start: int = 0, **features: Any) -> list[Rec]:

@@ -105,7 +105,8 @@ class Settings(PipelineSection):
     @property
     def envelope(self) -> Envelope:
         i = self.input
-        return Envelope(i.id, i.time, i.features, i.max_bytes, format=WireFormat(i.format))
+        registries = tuple(self.schema_registry.url.split(",")) if self.schema_registry.url else ()
+        return Envelope(i.id, i.time, i.features, i.max_bytes, format=WireFormat(i.format), registries=registries)
 
     def connection(self) -> dict[str, Any]:
         """Keyword arguments for every aiokafka client of this pipeline. All clients share one TLS context, and tokens.

@@ -10,19 +10,22 @@ import numpy as np
 from failsoft.models.catalog.card import load_card
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas.attempt import Attempt
-from failsoft.schemas.event import MAX_ID, Envelope, Event, decode, decode_one, origin_of
+from failsoft.schemas.decoding import decode, decode_one
+from failsoft.schemas.event import MAX_ID, Envelope, Event, origin_of
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.paths import find
 from failsoft.schemas.features.reading import columns, reason
 from failsoft.schemas.features.spec import FeatureType
+from failsoft.schemas.json_events import bare
 from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import Header, Origin
+from failsoft.schemas.unwrapping import SchemaData
 from failsoft.topics import hold
 from failsoft.workers.operations import dead_letters
 from tests.fuzz.files import MODEL
 from tests.fuzz.published import plain
 from tests.fuzz.target import Target
-from tests.kit import INPUT, NOW_MS, REPLAY, Rec, attempt
+from tests.kit import INPUT, NOW_MS, REPLAY, Rec, attempt, objects, read_json
 
 ENVELOPES = (
     Envelope(id="event_id", time="occurred_at", max_bytes=100_000),
@@ -78,10 +81,13 @@ def event(data: bytes) -> bool:
     for envelope in ENVELOPES:
         found = decode_one(one, origin_of(one), envelope)
         batch = decode([GOOD, one, GOOD], {}, envelope)
-        good = decode_one(GOOD, origin_of(GOOD), envelope)
+        if isinstance(found, SchemaData):  # a CloudEvent that says that its data are Avro or Protobuf
+            assert batch.failures[1].kind is Kind.MALFORMED and batch.ids[0] == batch.ids[2]
+            continue
+        good = read_json(GOOD, envelope)
         assert isinstance(good, Event)
         for row in (0, 2):
-            assert Event(batch.ids[row], batch.times[row], batch.features[row]) == good
+            assert Event(batch.ids[row], batch.times[row], objects(batch)[row]) == good
         assert 0 < len(batch.ids[1]) <= MAX_ID
         assert len(json.dumps([batch.ids[1], batch.times[1]])) < LONGEST_ANSWER
         datetime.fromisoformat(batch.times[1])
@@ -89,9 +95,9 @@ def event(data: bytes) -> bool:
             assert batch.failures == {1: found} and found.kind is Kind.MALFORMED and 0 < len(found.message) < 2000
             continue
         assert batch.failures == {}
-        in_batch = Event(batch.ids[1], batch.times[1], batch.features[1], batch.untimed.get(1))
+        in_batch = Event(batch.ids[1], batch.times[1], objects(batch)[1], batch.untimed.get(1))
         assert repr(in_batch) == repr(found)  # repr: a NaN is not equal to itself
-        assert one.value is not None and (_has_nan(found, envelope) or isinstance(plain(one.value), dict))
+        assert one.value is not None and (_has_nan(found, envelope) or isinstance(plain(bare(one.value)), dict))
         _columns(found)
         accepted = True
     return accepted

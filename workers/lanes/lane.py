@@ -346,7 +346,7 @@ class Lane:
         rows = route(batch.scored.verdicts, self._d.names)
         replays = {TopicPartition(self._d.names.replay, p): r for p, r in batch.scored.verdicts.replays.items()}
         # What is only needed to score: it would stay in memory, several times what was fetched, until the commit.
-        batch.scored.events.features.clear()
+        batch.scored.events.features = []
         batch.scored.verdicts = Verdicts()
         offsets = self._crashes.offset_metadata(batch.mode, self._committed, batch.offsets)
         unit = Unit(self.index, rows, offsets, len(batch.records), partial(self._on_commit, batch), replays)

@@ -8,7 +8,8 @@ from typing import Any
 
 from failsoft.schemas import wire
 from failsoft.schemas.attempt import Attempt, parse
-from failsoft.schemas.event import Envelope, best_id, fallback_id, iso
+from failsoft.schemas.decoding import best_id
+from failsoft.schemas.event import Envelope, fallback_id, iso
 from failsoft.schemas.failure import Failure
 from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import CONTROL_PREFIX, KIP_1191_PREFIX, Header, Origin, Record, own_headers

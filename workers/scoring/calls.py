@@ -14,8 +14,9 @@ from failsoft.models.catalog.card import ModelCard
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
-from failsoft.schemas.features.reading import columns
+from failsoft.schemas.features.reading import columns, columns_in
 from failsoft.schemas.features.spec import Spec
+from failsoft.schemas.features.table import FeatureTable
 from failsoft.schemas.fleet.counts import Counts
 from failsoft.workers.scoring.plan import Call, CallResult, Registry, Served
 
@@ -27,7 +28,7 @@ class RawColumns:
     ``features`` has the features of each row of the batch.
     """
 
-    def __init__(self, features: Sequence[Mapping[str, object]]) -> None:
+    def __init__(self, features: Sequence[Mapping[str, object]] | FeatureTable) -> None:
         self._features = features
         self._rows: list[int] = []
         self._made: Columns | None = None
@@ -36,8 +37,11 @@ class RawColumns:
         """The columns that ``specs`` name, with ``rows`` in this order."""
         if self._made is None or rows != self._rows or self._made.specs != specs:
             features = self._features
-            chosen = features if len(rows) == len(features) else [features[row] for row in rows]
-            self._rows, self._made = rows, columns(chosen, specs)
+            if isinstance(features, FeatureTable):
+                self._made = columns_in(features, rows, specs)
+            else:
+                self._made = columns(features if len(rows) == len(features) else [features[r] for r in rows], specs)
+            self._rows = rows
         return self._made
 
 

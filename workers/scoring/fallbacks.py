@@ -15,7 +15,6 @@ from failsoft.models.catalog.static_answer import label_mistake
 from failsoft.schemas import wire
 from failsoft.schemas.event import Events
 from failsoft.schemas.features.columns import Columns
-from failsoft.schemas.features.reading import columns
 from failsoft.schemas.prediction import Prediction, Predictions, Source
 from failsoft.schemas.record import Record
 from failsoft.workers.scoring import calls
@@ -176,7 +175,7 @@ class Fallbacks:
         prepared_rows, prepared = self.prepared
         prepared_index = {row: i for i, row in enumerate(prepared_rows)}
         other = [row for row in pending if row not in prepared_index and row not in self.events.failures]
-        plain = columns([self.events.features[row] for row in other], self.plan.specs) if other else None
+        plain = self.raw.of(other, self.plan.specs) if other else None
         plain_index = {row: i for i, row in enumerate(other)}
         for row in pending:
             if prepared is not None and row in prepared_index:

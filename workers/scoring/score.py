@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from failsoft.models.answers.imputation import Imputed
 from failsoft.models.answers.last_known import LastKnown
-from failsoft.schemas.event import NO_READERS, Readers, decode
+from failsoft.schemas.decoding import decode
+from failsoft.schemas.event import NO_READERS, Readers
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.fleet.counts import Counts

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from failsoft.schemas.event import origin_of
+from failsoft.schemas.event import Events, origin_of
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.record import Record
 from failsoft.workers.scoring.plan import Scored
@@ -46,6 +46,7 @@ class Reporter:
     ) -> None:
         self._metrics, self._failures, self._model, self._wall, self._clock = metrics, failures, model, wall, clock
         self._untimed = FewLines(log)
+        self._told_format = False
         self._malformed, self._on_malformed = MalformedShare(), on_malformed
 
     def idle(self) -> None:
@@ -80,10 +81,23 @@ class Reporter:
         if scored.events.untimed:
             self._unreadable_times(records, scored, now)
         self._watch_malformed(records, scored, now)
+        if scored.events.unexpected is not None and not self._told_format:
+            self._tell_format(records, scored.events)
         if scored.failures or scored.missing:
             self._log(records, scored, now)
         for (rule, error), n in scored.rule_errors.items():
             log.warning("a rule raised, or gave an unknown label", rule=rule, error=error, rows=n)
+
+    def _tell_format(self, records: Sequence[Record], events: Events) -> None:
+        """Log, once a worker, that events have a format that the pipeline does not expect."""
+        self._told_format = True
+        row = next(row for row, failure in events.failures.items() if failure.message == events.unexpected)
+        record = records[row]
+        log.warning(
+            "events are not in the pipeline's format; this is logged once, and counted as malformed",
+            origin=f"{record.topic}-{record.partition}-{record.offset}",
+            message=events.unexpected,
+        )
 
     def _unreadable_times(self, records: Sequence[Record], scored: Scored, now: float) -> None:
         """Count the events whose own time cannot be read, and log one of each topic; ``now`` is monotonic seconds.

@@ -14,13 +14,14 @@ from hypothesis.extra.numpy import arrays
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas import wire
 from failsoft.schemas.attempt import Attempt, shortened
-from failsoft.schemas.event import Envelope, Event, decode, decode_one, origin_of
+from failsoft.schemas.decoding import decode
+from failsoft.schemas.event import Envelope, Event
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Origin
 from failsoft.schemas.scored import Answers, encode
 from failsoft.topics import hold
-from tests.kit import NOW_MS, Rec
+from tests.kit import NOW_MS, Rec, objects, read_json
 from tests.unit.schemas.test_scored import plainly
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -174,11 +175,11 @@ def test_a_batch_decodes_like_single_records(
     records = [Rec(offset=i, value=json.dumps(v).encode(), headers=h) for i, (v, h) in enumerate(parts)]
     batch = decode(records, {}, envelope)
     for i, record in enumerate(records):
-        one = decode_one(record, origin_of(record), envelope)
+        one = read_json(record, envelope)
         if isinstance(one, Failure):
             assert batch.failures[i] == one
         else:
-            found = Event(batch.ids[i], batch.times[i], batch.features[i], batch.untimed.get(i))
+            found = Event(batch.ids[i], batch.times[i], objects(batch)[i], batch.untimed.get(i))
             assert one == found and i not in batch.failures
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from failsoft.schemas.event import MAX_ID, Envelope, Event, decode, decode_one, fallback_id, iso, origin_of
+from failsoft.schemas.decoding import decode
+from failsoft.schemas.event import MAX_ID, Envelope, Event, fallback_id, iso
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.record import Header, Origin
-from tests.kit import INPUT, NOW_MS, Rec
+from tests.kit import INPUT, NOW_MS, Rec, objects, read_json
 
 ENVELOPE = Envelope(id="id", time="at")
 AT = "2027-01-15T07:59:59.000Z"
@@ -24,7 +25,7 @@ def _record(value: Any, *headers: Header) -> Rec:
 
 def _read(value: Any, *headers: Header, envelope: Envelope = ENVELOPE) -> Event | Failure:
     record = _record(value, *headers)
-    return decode_one(record, origin_of(record), envelope)
+    return read_json(record, envelope)
 
 
 def _event(value: Any, *headers: Header, envelope: Envelope = ENVELOPE) -> Event:
@@ -237,8 +238,8 @@ def test_one_bad_row_does_not_change_the_others() -> None:
     assert plain.failures == {} and list(mixed.failures) == [1]
     assert [mixed.ids[i] for i in (0, 2, 3)] == plain.ids
     assert [mixed.times[i] for i in (0, 2, 3)] == plain.times
-    assert [mixed.features[i] for i in (0, 2, 3)] == plain.features
-    assert mixed.features[1] == {} and mixed.ids[1] == ORIGIN_ID
+    assert [objects(mixed)[i] for i in (0, 2, 3)] == plain.features
+    assert objects(mixed)[1] == {} and mixed.ids[1] == ORIGIN_ID
 
 
 @pytest.mark.parametrize(
@@ -287,3 +288,62 @@ def test_an_event_over_the_limits_is_malformed() -> None:
     deep = _read({"id": "e", "features": {"x": [[[]]]}}, envelope=Envelope(id="id", max_depth=4))
     assert isinstance(big, Failure) and "over the limit of 50" in big.message
     assert isinstance(deep, Failure) and "deeper than 4" in deep.message
+
+
+# --- framing and byte order marks ---
+
+FRAMING = b"\0\0\0\0\7"
+
+
+@pytest.mark.parametrize("before", [FRAMING, b"\xef\xbb\xbf", FRAMING + b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("features", [{"x": 1}, {"x": float("nan")}, {"x": [[[[1]]]]}])
+def test_json_may_have_five_bytes_or_a_byte_order_mark_before_it(before: bytes, features: dict[str, Any]) -> None:
+    """JSON of Confluent's serializers is read without its schema, in a batch as alone, beside JSON without either."""
+    envelope = Envelope(id="id", time="at", nans=("x",), max_depth=4)
+    value = {"id": "e", "at": "2018-10-30T18:00:00Z", "features": features}
+    record = _record(before + json.dumps(value).encode())
+    alone, plain = _read(record.value, envelope=envelope), _read(value, envelope=envelope)
+    assert repr(alone) == repr(plain)
+    for records in ([record] * 20, [record, _record(value)] * 10):
+        batch = decode(records, {}, envelope)
+        if isinstance(plain, Failure):
+            assert batch.failures == dict.fromkeys(range(20), plain)
+        else:
+            assert batch.ids == ["e"] * 20 and repr(objects(batch)) == repr([features] * 20)
+
+
+def test_framing_with_a_quote_does_not_hide_the_depth() -> None:
+    """The id's bytes are not JSON: those of a quote must not make a string of the brackets behind it."""
+    raw = b'\0\0\0\0"' + json.dumps({"id": "e", "at": "2018-10-30T18:00:00Z", "features": {"x": [[[]]]}}).encode()
+    batch = decode([_record(raw)] * 2, {}, Envelope(id="id", time="at", max_depth=4))
+    assert [failure.message for failure in batch.failures.values()] == ["nested deeper than 4 levels"] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "why"),
+    [
+        (
+            FRAMING + b"\4e1\6abc",
+            [],
+            "5 bytes of Confluent framing, schema id 7: set [input] format and [schema_registry]",
+        ),
+        (FRAMING, [], "5 bytes of Confluent framing, schema id 7: set [input] format"),
+        (
+            b"\4e1",
+            [("__value_schema_id", b"\1" + bytes(16))],
+            "the header __value_schema_id, schema 00000000-0000-0000-",
+        ),
+        (FRAMING + b'{"id": ', [], "not JSON: "),
+        (FRAMING + FRAMING + b"{}", [], "5 bytes of Confluent framing"),
+        (b"\0\0\0", [], "not JSON: "),
+        (b"\4e1", [("__value_schema_id", b"?")], "not JSON: "),
+        (b"5", [("__value_schema_id", b"\1" + bytes(16))], "the event is a number"),
+    ],
+)
+def test_what_is_framed_and_no_json_names_the_keys_to_set(value: bytes, headers: list[Header], why: str) -> None:
+    """The message has the schema; JSON that is broken is said to be that."""
+    failure = _read(value, *headers)
+    assert isinstance(failure, Failure) and failure.message.startswith(why)
+    batch = decode([_record({"features": {}}), _record(value, *headers)], {}, ENVELOPE)
+    assert batch.failures == {1: failure}
+    assert batch.unexpected == (failure.message if "set [input] format" in failure.message else None)

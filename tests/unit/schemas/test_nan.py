@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from failsoft.schemas import nan
-from failsoft.schemas.event import Envelope, Event, Events, decode, decode_one, origin_of
+from failsoft.schemas.decoding import decode, decode_one
+from failsoft.schemas.event import Envelope, Event, Events, origin_of
 from failsoft.schemas.failure import Failure, Kind
-from tests.kit import Rec
+from tests.kit import Rec, objects, read_json
 
 AT = "2026-01-01T12:00:00Z"
 ENVELOPE = Envelope(id="id", time="at", nans=("income", "a.b"))
@@ -25,13 +26,13 @@ def _record(features: Any, **others: Any) -> Rec:
 
 def _decoded(record: Rec, envelope: Envelope = ENVELOPE) -> Events:
     """The record decoded alone and between others, which must be the same."""
-    alone = decode_one(record, origin_of(record), envelope)
+    alone = read_json(record, envelope)
     batch = decode([_record({"x": 1}), record, _record({"x": 2})], {}, envelope)
-    assert [batch.features[i] for i in (0, 2)] == [{"x": 1}, {"x": 2}], "the neighbours are untouched"
+    assert [objects(batch)[i] for i in (0, 2)] == [{"x": 1}, {"x": 2}], "the neighbours are untouched"
     if isinstance(alone, Failure):
         assert batch.failures == {1: alone}
     else:
-        assert repr(batch.features[1]) == repr(alone.features) and batch.failures == {}
+        assert repr(objects(batch)[1]) == repr(alone.features) and batch.failures == {}
     return batch
 
 
@@ -40,7 +41,7 @@ def test_nan_is_the_value_of_a_feature_that_takes_it(features: dict[str, Any]) -
     """At the path of a feature with impute = "nan" it is a float, and the record's bytes stay as they are."""
     record = _record(features)
     raw = bytes(record.value or b"")
-    found = _decoded(record).features[1]
+    found = objects(_decoded(record))[1]
     assert repr(found) == repr(features) and record.value == raw
 
 
@@ -90,7 +91,7 @@ def test_the_words_inside_strings_are_text() -> None:
     """A name or a text may be NaN, with escapes and quotes around it."""
     for text in ("Infinity", "a", " NaN"):
         features = {"income": NAN, "NaN": f'say "NaN", \\{text}', "x": "NaN"}
-        assert repr(_decoded(_record(features)).features[1]) == repr(features)
+        assert repr(objects(_decoded(_record(features)))[1]) == repr(features)
 
 
 def test_a_second_value_of_one_name_is_no_way_in() -> None:
@@ -121,4 +122,4 @@ def test_an_event_of_literals_costs_little(few: bool, monkeypatch: pytest.Monkey
 def test_quotes_and_backslashes_before_a_literal(text: str) -> None:
     """Whether a literal is inside a string is told by the quotes before it that are not escaped."""
     features = {text: text, "income": NAN, "x": [text, f"NaN {text} NaN"]}
-    assert repr(_decoded(_record(features)).features[1]) == repr(features)
+    assert repr(objects(_decoded(_record(features)))[1]) == repr(features)

@@ -12,7 +12,8 @@ import pytest
 
 from docs import __main__ as pages
 from failsoft.schemas import interface, publish
-from failsoft.schemas.event import Event, decode_one, origin_of
+from failsoft.schemas.decoding import decode_one
+from failsoft.schemas.event import Event, origin_of
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.prediction import Source

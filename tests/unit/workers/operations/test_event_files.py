@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failsoft.schemas.event import Envelope, Event, decode_one, origin_of
+from failsoft.schemas.decoding import decode_one
+from failsoft.schemas.event import Envelope, Event, origin_of
 from failsoft.schemas.features.paths import find
 from failsoft.schemas.features.spec import DType, FeatureType, Spec, TensorSpec
 from failsoft.workers.operations.csv_cells import looks_like, typed

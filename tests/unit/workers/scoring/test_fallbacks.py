@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from failsoft.models.catalog.card import ModelCard
-from failsoft.schemas.event import decode
+from failsoft.schemas.decoding import decode
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.prediction import Source
 from failsoft.workers.scoring.calls import RawColumns

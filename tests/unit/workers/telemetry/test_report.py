@@ -81,6 +81,23 @@ def test_an_unreadable_time_is_counted_and_said() -> None:
     assert line["message"] == "'01/02/2026' is neither ISO 8601 nor an epoch number"
 
 
+def test_framed_events_in_a_pipeline_of_json_are_said_once() -> None:
+    """With an example, its schema's id and the keys to set: once a worker, however many batches have some. Each of
+    these events' own failure says it too.
+    """
+    framed = [Rec(offset=i, value=b"\0\0\0\0\7\4e1") for i in range(3)]
+    what = "5 bytes of Confluent framing, schema id 7: set [input] format and [schema_registry] url"
+    with structlog.testing.capture_logs() as lines:
+        log = FailureLog(structlog.get_logger("test"))
+        reporter = Reporter(Metrics(CollectorRegistry()), log, "m", lambda: NOW_MS / 1000, lambda: 10.0)
+        for batch in (events(2), [*events(1), *framed], framed):
+            done = run(batch)
+            assert all(failure.message == what for failure in done.failures.values())
+            reporter.committed(batch, done, arrived=9.5)
+    (line,) = [line for line in lines if "logged once" in line["event"]]
+    assert (line["message"], line["origin"], line["log_level"]) == (what, f"{INPUT}-0-0", "warning")
+
+
 def test_values_handed_over_as_nan_are_counted() -> None:
     """By feature, apart from the imputed ones."""
     registry = CollectorRegistry()
