@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from failsoft.schemas import wire
+from failsoft.schemas import scored_avro, wire
 from failsoft.schemas.positions import REWIND, origin_of
 from failsoft.schemas.record import Header
+from failsoft.schemas.scored_read import is_avro
 
 ID_PATTERN = r"[A-Za-z0-9_-]{1,60}"
 _METADATA = re.compile(rf"failsoft-rewind/1 id=({ID_PATTERN}) until=([0-9]{{1,19}})(?:; (.*))?", re.DOTALL)

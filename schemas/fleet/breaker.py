@@ -253,8 +253,10 @@ class Alert:
         name: ``breaker`` (a transition between states), ``node_sick`` (a worker's change between ``well``, ``sick``
             and ``unknown``), ``lane`` (a lane's change between ``running`` and a cause for which it is stopped),
             ``malformed`` (a topic's change between ``readable`` and ``malformed``: more than half of the events of a
-            minute are) or ``lost`` (records that were never read, and never will be).
-        key: the breaker, ``model@version``; of a lane the partition, ``topic-partition``; of ``malformed`` the topic.
+            minute are), ``unread`` (a worker's change between ``read`` and ``unread``: events wait for their schemas)
+            or ``lost`` (records that were never read, and never will be).
+        key: the breaker, ``model@version``; of a lane the partition, ``topic-partition``; of ``malformed`` the topic;
+            of ``unread`` the registry's breaker.
         at_ms: when it happened (epoch milliseconds).
         from_: the old state; ``from`` in JSON.
         to: the new state.

@@ -157,3 +157,60 @@ def test_replays_add_an_answer_each_and_letters_sent_back_are_no_events() -> Non
     assert _judged(records)[0] == {"doubled"}
     records[INPUT].append(replace(records[INPUT][-1], offset=5, headers=(*OWN, *letter)))
     assert "lost" in _judged(records)[0], "what only looks like a letter is an event"
+
+
+def _waits(topic: str, at: int, attempt: int, due: int | None) -> Seen:
+    moved = _moved(topic, 0, at, attempt, due, "dependency")
+    return replace(moved, headers=(*moved.headers, ("failsoft-next-revision", b"0")))
+
+
+def _waited() -> Records:
+    """One event that waited twice on its first rung and once more on the second, without an attempt, until it was
+    answered.
+    """
+    due = [T0 + 1010, T0 + 2010, T0 + 4010]
+    return {
+        INPUT: [Seen(INPUT, 0, 0, T0, b"k", b"v0", tuple(OWN))],
+        SCORED: [_answer(0, due[2], 0, "primary", None, True)],
+        FIRST: [_waits(FIRST, T0 + 10, 0, due[0]), _waits(FIRST, due[0], 0, due[1])],
+        SECOND: [_waits(SECOND, due[1], 0, due[2])],
+        DEAD: [],
+    }
+
+
+def _never_read() -> Records:
+    """The same event, whose look-ups failed until the ladder's end."""
+    records = _waited()
+    return records | {
+        SCORED: [],
+        SECOND: [_waits(SECOND, T0 + 2010, 1, T0 + 4010)],
+        DEAD: [_waits(DEAD, T0 + 4010, 2, None)],
+    }
+
+
+def test_an_event_may_wait_unanswered_for_the_registry() -> None:
+    """It is answered once when it can be read, or dead and unanswered at the ladder's end."""
+    assert _judged(_waited()) == (set(), ["primary"])
+    assert _judged(_never_read()) == (set(), ["dead: dependency"])
+
+
+@pytest.mark.parametrize(
+    ("promise", "records", "breach"),
+    [
+        ("lost", _waited, _drop(SCORED, 0)),
+        ("early", _waited, _change(SCORED, 0, timestamp=T0 + 4009)),
+        ("early", _waited, _change(SECOND, 0, timestamp=T0 + 2009)),
+        ("doubled", _waited, _header(FIRST, 1, "failsoft-error-kind", b"timeout")),
+        ("doubled", _waited, _header(SECOND, 0, "failsoft-attempt", b"2")),
+        ("doubled", _never_read, lambda records: records[SCORED].append(_answer(0, T0 + 4010, 0, "static", "x", True))),
+        ("lost", _never_read, _header(DEAD, 0, "failsoft-next-revision", b"2")),
+        ("inconsistent", _never_read, _header(DEAD, 0, "failsoft-attempt", b"1")),
+    ],
+)
+def test_a_breach_by_an_event_that_waited_is_noticed(
+    promise: str, records: Callable[[], Records], breach: Callable[[Records], None]
+) -> None:
+    """An attempt that was used, an answer by a fallback, a retry that was given up too soon."""
+    found = records()
+    breach(found)
+    assert promise in _judged(found)[0]

@@ -17,6 +17,9 @@ from tests.integration.reader import Header, Place, Reader, Seen
 AT_ONCE = {"malformed", "invalid", "bad_header", "poison"}
 BY_PRIMARY = {"primary", "ensemble"}
 NEVER_ANSWERED = {"malformed", "invalid"}
+WAITED = "dependency"
+"""The kind of an event that could not be read, and waits unanswered on the ladder: the registry did not answer."""
+
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 ADDED_AT_MOST = 4096
 """Bytes of headers that failsoft may add to a record."""
@@ -60,9 +63,8 @@ class Settlement:
 
     def answered(self) -> int:
         """The number of first answers, and of events that never get one, among the records read so far."""
-        return sum(1 for r in self.reader.records[self.scored] if r.header("failsoft-revision") == "0") + sum(
-            1 for r in self.reader.records[self.dead] if r.header("failsoft-error-kind") in NEVER_ANSWERED
-        )
+        first = sum(1 for r in self.reader.records[self.scored] if r.header("failsoft-revision") == "0")
+        return first + sum(map(never_answered, self.reader.records[self.dead]))
 
     def wait_answered(self, n: int, timeout: float = 120.0) -> None:
         self.reader.until(lambda: self.answered() >= n, timeout, f"{n} first answers")
@@ -73,8 +75,7 @@ class Settlement:
 
     def _final(self) -> int:
         final = sum(1 for r in self.reader.records[self.scored] if b'"final":true' in (r.value or b""))
-        at_once = (r for r in self.reader.records[self.dead] if r.header("failsoft-error-kind") in NEVER_ANSWERED)
-        return final + sum(1 for _ in at_once)
+        return final + sum(map(never_answered, self.reader.records[self.dead]))
 
     # --- the verdict ---
 
@@ -174,7 +175,7 @@ class _Judge:
         return Verdict(dict(self.broken), fates, ids)
 
     def _settle(self, place: Place, event: Seen, answers: list[tuple[Seen, dict[str, Any]]]) -> str:
-        steps = sorted(self.steps[place], key=lambda r: r.number("failsoft-attempt"))
+        steps = sorted(self.steps[place], key=lambda r: (r.number("failsoft-attempt"), r.number("failsoft-due-ms")))
         letters = self.letters[place]
         for record, body in answers:
             self._answer(place, event, record, body)
@@ -190,10 +191,11 @@ class _Judge:
                 self.say("doubled", place, f"{n} times {item}")
         if revisions.keys() - {0, 1}:
             self.say("doubled", place, f"revisions {sorted(revisions)}")
-        unanswered = bool(kinds) and kinds[0] in NEVER_ANSWERED and not steps
-        if unanswered:
+        if letters and never_answered(letters[0]) and all(map(waits, steps)):
             if answers:
                 self.say("doubled", place, f"answered, though {kinds[0]}")
+            if kinds[0] == WAITED and letters[0].number("failsoft-attempt") != len(self.delays):
+                self.say("inconsistent", place, f"given up after {letters[0].header('failsoft-attempt')} attempts")
             return f"dead: {kinds[0]}"
         if not revisions[0]:
             self.say("lost", place, "no first answer")
@@ -219,7 +221,7 @@ class _Judge:
         if not letters:
             self.say("inconsistent", place, "replayed, and never dead")
         if not answers:
-            if any(r.header("failsoft-error-kind") not in NEVER_ANSWERED for r in letters):
+            if not all(map(never_answered, letters)):
                 self.say("lost", place, "no first answer")
             return "replayed: dead"
         if not revisions[0]:
@@ -233,8 +235,9 @@ class _Judge:
         exhausted = not by_primary and last["reason"] != "low_confidence"
         if exhausted != bool(kinds):
             self.say("inconsistent", place, f"the last answer's reason is {last['reason']}, dead letters: {kinds}")
-        if exhausted and kinds and kinds[0] not in AT_ONCE and len(steps) != len(self.delays):
-            self.say("inconsistent", place, f"given up after {len(steps)} of {len(self.delays)} retries")
+        taken = steps[-1].number("failsoft-attempt") + 1 if steps else 0
+        if exhausted and kinds and kinds[0] not in AT_ONCE and taken != len(self.delays):
+            self.say("inconsistent", place, f"given up after {taken} of {len(self.delays)} retries")
         if first["final"]:
             source = first["source"] if by_primary else "fallback"
             return source if first["reason"] is None else f"{source}: {first['reason']}"
@@ -292,18 +295,19 @@ class _Judge:
         answers: list[tuple[Seen, dict[str, Any]]],
         letters: list[Seen],
     ) -> None:
-        """Checks promise 4: no result of a retry is written before its due time. Each rung is used once, in order."""
-        attempts = [(r.topic, r.number("failsoft-attempt")) for r in steps]
-        expected = [(topic, i) for i, topic in enumerate(self.rungs)][: len(steps)]
-        if attempts != expected:
-            self.say("doubled", place, f"rungs {attempts}")
+        """Checks promise 4: no result of a retry is written before its due time. Each rung is used once, in order; but
+        an event that waits for the registry may go to its rung, or to a longer one, again with the same attempt.
+        """
+        if not self._in_order(steps):
+            self.say("doubled", place, f"rungs {[(r.topic, r.number('failsoft-attempt')) for r in steps]}")
             return
-        after = [r.timestamp for r, body in answers if body["revision"] > 0] + [r.timestamp for r in letters]
+        least = 0 if steps and waits(steps[-1]) else 1
+        after = [r.timestamp for r, body in answers if body["revision"] >= least] + [r.timestamp for r in letters]
         begun = event.timestamp  # replaced at the first step
         for i, step in enumerate(steps):
             due = step.number("failsoft-due-ms")
             begun = begun if i else step.number("failsoft-first-failed-ms")
-            wait = _seconds(self.delays[i]) * 1000
+            wait = _seconds(self.delays[self.rungs.index(step.topic)]) * 1000
             if due < begun + wait * (1 - self.jitter) - ROUNDING_MS:
                 self.say("early", place, f"{step.topic}: due {due - begun} ms after it was decided")
             if due > step.timestamp + wait * (1 + self.jitter) + ROUNDING_MS:
@@ -313,6 +317,28 @@ class _Judge:
                 if moment < due:
                     self.say("early", place, f"{step.topic}: due {due}, its result came {due - moment} ms before")
             begun = due
+
+    def _in_order(self, steps: list[Seen]) -> bool:
+        before, may_repeat = -1, False
+        for step in steps:
+            number, rung = step.number("failsoft-attempt"), self.rungs.index(step.topic)
+            if number != before + 1 and not (may_repeat and number == before):
+                return False
+            may_repeat = waits(step)
+            if rung < number if may_repeat else rung != number:
+                return False
+            before = number
+        return True
+
+
+def waits(r: Seen) -> bool:
+    """Whether a record of a rung is an event that could not be read, and has no answer."""
+    return r.header("failsoft-error-kind") == WAITED and r.header("failsoft-next-revision") == "0"
+
+
+def never_answered(letter: Seen) -> bool:
+    """Whether a dead letter stands in place of any answer."""
+    return letter.header("failsoft-error-kind") in NEVER_ANSWERED or waits(letter)
 
 
 def origin_of(r: Seen) -> Place:

@@ -27,10 +27,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from failsoft.models.answers.last_known import LastKnown
 from failsoft.models.breaker.policy import policy
-from failsoft.models.catalog.card import ModelCard
 from failsoft.models.catalog.repository import Repository
 from failsoft.models.rollout.rollout import RollbackPolicy
-from failsoft.models.vetting.bounded_process import Limits
+from failsoft.schemas.fleet.breaker import Alert
 from failsoft.schemas.fleet.rollout import Change, Trigger
 from failsoft.schemas.model_version import ModelVersion
 from failsoft.topics.connection.causes import Obstacle
@@ -50,13 +49,17 @@ from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
 from failsoft.workers.lanes.deps import Deps
 from failsoft.workers.process import observation, permission
+from failsoft.workers.process.catalog import Catalog
 from failsoft.workers.process.ending import die, missing_rights
+from failsoft.workers.process.schemas import kept_schemas
+from failsoft.workers.schema_registry.kept_schemas import KeptSchemas
+from failsoft.workers.schema_registry.memory import SchemaMemory
 from failsoft.workers.scoring.plan import Plan
 from failsoft.workers.serving import loader
 from failsoft.workers.serving.dependency import dependencies
 from failsoft.workers.serving.pipeline import load_cards, make_plan
 from failsoft.workers.serving.registry import ServingRegistry
-from failsoft.workers.serving.unserved import NoVersion, Unserved
+from failsoft.workers.serving.unserved import Unserved
 from failsoft.workers.serving.version_switch import Versions
 from failsoft.workers.settings import Settings
 from failsoft.workers.telemetry.http import Web
@@ -94,18 +97,22 @@ class Options:
 
 
 class _WorkerBoot(BootStrategy):  # type: ignore[misc]
-    """Starts the lanes and the control plane side by side, so that scoring never waits for a table."""
+    """Starts the lanes and the control plane side by side, so that scoring never waits for a table. Schemas come first:
+    while the registry is down, only the topic of schemas has them.
+    """
 
     enable_web = False
 
     def server(self) -> Iterable[ServiceT]:
-        return [self.app.lanes, self.app.sync, self.app.versions]
+        kept = self.app.kept_schemas
+        return [*([] if kept is None else [kept]), self.app.lanes, self.app.sync, self.app.versions]
 
 
 class App(faust.App):  # type: ignore[misc]
     """The Faust app of a worker: owns the lanes and the HTTP server, and stops both in order.
 
     Attributes:
+        kept_schemas: the topic of schemas; None for a pipeline without a registry.
         lanes: the data plane.
         sync: the sync with the fleet's tables.
         versions: the loaded model versions.
@@ -118,6 +125,7 @@ class App(faust.App):  # type: ignore[misc]
     """
 
     BootStrategy = _WorkerBoot
+    kept_schemas: KeptSchemas | None
     lanes: Lanes
     sync: Sync
     versions: Versions
@@ -127,6 +135,10 @@ class App(faust.App):  # type: ignore[misc]
     failures: FailureLog
     probes_host: str
     probes_address: str
+
+    def alert(self, alert: Alert) -> None:
+        """Sends an alert of this worker, once the sync is there."""
+        self.sync.alert(alert)
 
     async def on_first_start(self) -> None:
         """Starts the HTTP server first, so that health checks work during the rest of the start."""
@@ -152,44 +164,6 @@ class App(faust.App):  # type: ignore[misc]
         await asyncio.to_thread(self.versions.unload_all)
         await super().on_stop()
         self.probes.stop()
-
-
-@dataclass(frozen=True, slots=True)
-class _Catalog:
-    """The cards of one pipeline; loads and vets their versions.
-
-    Attributes:
-        repository: the model repository.
-        cards: the cards by model.
-        limits: the limits of the vetting process.
-        wrap: wraps each loaded session.
-        on_death: called when a process of an isolated model ended.
-    """
-
-    repository: Repository
-    cards: Mapping[str, ModelCard]
-    limits: Limits
-    wrap: loader.Wrap
-    on_death: loader.OnDeath
-
-    @property
-    def versioned(self) -> dict[str, ModelCard]:
-        """The cards of models that have versions; an ensemble has none, only its members do."""
-        return {model: card for model, card in self.cards.items() if card.ensemble is None}
-
-    def first(self, model: str, active: int | None) -> loader.Opened | NoVersion:
-        """Loads the version to serve at the start. Raises Refused."""
-        return loader.first(self.repository, self.cards[model], active, self.wrap, self.limits, self.on_death)
-
-    def open_version(self, model: str, version: int | None) -> loader.Opened | NoVersion:
-        """Loads ``version``, or the newest that can serve. Raises Refused or Unloadable."""
-        if version is None:
-            return self.first(model, None)
-        return loader.open_version(self.repository, self.cards[model], version, self.wrap, self.limits, self.on_death)
-
-    async def prove(self, model: str, version: int) -> str | None:
-        """Vets a version again, on a thread. Returns why it may not serve, or None."""
-        return await asyncio.to_thread(loader.prove, self.repository, self.cards[model], version, self.limits)
 
 
 async def measured_clock(pipeline: Settings, worker_id: str) -> ClockProbe:
@@ -230,7 +204,7 @@ def build(
     repository = Repository(Path(pipeline.models.repository))
     cards = load_cards(pipeline, repository)
     plan = make_plan(pipeline, cards, repository)
-    catalog = _Catalog(repository, cards, loader.limits(pipeline), options.wrap, partial(_count_restart, metrics))
+    catalog = Catalog(repository, cards, loader.limits(pipeline), options.wrap, partial(_count_restart, metrics))
     # 3. Serving: the registry, the runner and the loaded versions.
     registry = ServingRegistry(options.worker_id, metrics, time.monotonic, clock.earliest, random.random)
     app.runner = Runner({}, MODEL_THREADS, metrics, time.monotonic, on_unfit=lambda error: app.lanes.fatal(error))
@@ -241,16 +215,23 @@ def build(
     # 4. The data plane.
     clients = Clients(pipeline, options.worker_id)
     app.failures = FailureLog(structlog.get_logger("failsoft.answers"))
+    memory = SchemaMemory()
+    app.kept_schemas = kept_schemas(pipeline, clients, memory)
+    deps = _lane_deps(options.worker_id, pipeline, plan, registry, app, clients, metrics, clock)
+
+    def observe(lanes: Lanes) -> None:
+        observation.observe(metrics, pipeline, clock, lanes)
+        told = metrics, deps.reporter.unread, options.worker_id, clock
+        observation.tell_unread(app.alert, *told, lanes.lanes, time.monotonic())
+
     app.lanes = Lanes(
         topics=[*pipeline.input.topics, pipeline.names.replay, *plan.rungs],
         outputs=[pipeline.names.scored, pipeline.names.dead, pipeline.names.replay, *plan.rungs],
         clients=clients,
-        deps=_lane_deps(options.worker_id, pipeline, plan, registry, app, clients, metrics, clock),
+        deps=deps,
         on_fatal=options.on_fatal or (lambda error: _die(app, error, pipeline)),
-        observe=partial(observation.observe, metrics, pipeline, clock),
-        on_trouble=partial(
-            observation.on_trouble, lambda alert: app.sync.alert(alert), pipeline, options.worker_id, clock
-        ),
+        observe=observe,
+        on_trouble=partial(observation.on_trouble, app.alert, pipeline, options.worker_id, clock),
     )
     metrics.read("failsoft_lane_stopped", lambda: observation.stopped(app.lanes))
     # 5. The control plane.
@@ -294,7 +275,7 @@ def _app(pipeline: Settings, options: Options) -> App:
 
 def _versions(
     worker: str,
-    catalog: _Catalog,
+    catalog: Catalog,
     active: Mapping[str, int],
     app: App,
     registry: ServingRegistry,
@@ -328,7 +309,7 @@ def _lane_deps(
 ) -> Deps:
     """The dependencies of every lane."""
     section = plan.cards[plan.primary].fallback
-    tell = partial(observation.on_malformed, lambda alert: app.sync.alert(alert), worker, clock)
+    tell = partial(observation.on_malformed, app.alert, worker, clock)
 
     async def make_known(lane: int) -> LastKnown | None:
         if not plan.remembers or section is None:
@@ -354,7 +335,7 @@ def _lane_deps(
     )
 
 
-def _owner(pipeline: Settings, catalog: _Catalog, metrics: Metrics, clock: BrokerClock) -> Owner:
+def _owner(pipeline: Settings, catalog: Catalog, metrics: Metrics, clock: BrokerClock) -> Owner:
     """The dependencies of the owner, for when this worker becomes it."""
     cards = catalog.versioned
     guarded = {each.model: of for each, of in dependencies(pipeline.schema_registry).items()}

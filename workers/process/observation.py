@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import structlog
 
@@ -14,8 +14,11 @@ from failsoft.workers.lanes.trouble import Cause, LaneTrouble
 from failsoft.workers.settings import Settings
 from failsoft.workers.telemetry.malformed_share import MalformedChange
 from failsoft.workers.telemetry.metrics import Metrics
+from failsoft.workers.telemetry.unread import UnreadEvents
 
 log = structlog.get_logger("failsoft.app")
+
+REGISTRY_BREAKER = "dependency:schema_registry@0"
 
 
 def on_trouble(
@@ -65,6 +68,37 @@ def stopped(lanes: Lanes) -> list[tuple[Mapping[str, str], float]]:
     return [
         ({"topic": t.tp.topic, "lane": str(t.tp.partition), "cause": t.cause}, 1.0) for t in lanes.troubles.values()
     ]
+
+
+def tell_unread(
+    send: Callable[[Alert], None],
+    metrics: Metrics,
+    unread: UnreadEvents,
+    worker: str,
+    clock: BrokerClock,
+    lanes: Container[int],
+    now: float,
+) -> None:
+    """Counts, logs and alerts events that wait for their schemas; called periodically, at ``now`` (monotonic seconds).
+    Never a line an event. ``lanes`` are those of this worker.
+    """
+    unread.keep(lanes)
+    metrics.set("failsoft_unread_events", unread.count)
+    news = unread.news(now)
+    if news is None:
+        return
+    if news.count:
+        log.warning(
+            "events wait unanswered: their schemas are not known, and the registry does not answer",
+            events=news.count,
+            why=news.reasons,
+        )
+    else:
+        log.info("no event of this worker waits for its schema any more")
+    if not (news.count and news.before):
+        was, is_ = ("unread" if n else "read" for n in (news.before, news.count))
+        at, why = int(clock.earliest() * 1000), "; ".join(news.reasons)[:2_000]
+        send(Alert("unread", REGISTRY_BREAKER, at, was, is_, why, worker))
 
 
 def observe(metrics: Metrics, pipeline: Settings, clock: BrokerClock, lanes: Lanes) -> None:

@@ -61,6 +61,7 @@ class KeptSchemas(Service):  # type: ignore[misc]
         self._next = 0
         self._keys: dict[bytes | None, SchemaRef] = {}  # to know what a tombstone deletes
         self._writer: AIOKafkaProducer | None = None
+        self._writing = asyncio.Lock()
 
     async def on_start(self) -> None:
         """Read the topic, for at most ``read_within`` seconds."""
@@ -153,6 +154,10 @@ class KeptSchemas(Service):  # type: ignore[misc]
 
     async def _write_all(self) -> None:
         """Write what the topic does not have. Raises KafkaError."""
+        async with self._writing:
+            await self._write_each()
+
+    async def _write_each(self) -> None:
         for ref, registered in list(self._memory.unwritten.items()):
             if self._writer is None:
                 writer = self._make_writer()

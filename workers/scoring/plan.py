@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -209,7 +209,7 @@ class Scored:
         version: the primary's version that served; None if none was loaded, or for an ensemble.
         attempts: the attempts of rows that came from a rung or from the replay topic.
         missing: the failure of a member that is missing from an ensemble's answer, by row.
-        unread: rows that cannot be read, since their schema is not known and the registry does not answer.
+        waiting: rows that wait unanswered on the ladder, since their schema is not known.
         verdicts: the outgoing answers, retries and dead letters.
         outcomes: counts of ``failsoft_events_total``, by its labels.
         answers: counts of ``failsoft_answers_total``, by its labels.
@@ -228,7 +228,7 @@ class Scored:
     version: int | None
     attempts: Mapping[int, Attempt] = field(default_factory=dict)
     missing: Mapping[int, Failure] = field(default_factory=dict)
-    unread: Set[int] = field(default_factory=frozenset)
+    waiting: set[int] = field(default_factory=set)
     verdicts: Verdicts = field(default_factory=Verdicts)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -110,7 +110,7 @@ class _Conclusion:
         labels: the ``outcome`` label of ``failsoft_events_total``, by row; a row without one is "answered".
         final: whether a fallback's answer is final, by row that failed.
         dead: rows that go to the dead letters.
-        waiting: how many retries cannot be read.
+        together: how many retries cannot be read.
     """
 
     def __init__(self, batch: BatchOutcome) -> None:
@@ -118,11 +118,8 @@ class _Conclusion:
         ignored = _tombstones(batch) if batch.plan.ignores_tombstones else set[int]()
         failures = {row: f for row, f in batch.failures.items() if row not in batch.held and row not in ignored}
         missing = {row: f for row, f in batch.missing.items() if row not in batch.held}
-        unread = batch.unread - batch.held if batch.held else batch.unread
-        self.out = Scored(
-            batch.events, batch.held, failures, batch.rule_errors, batch.version, batch.attempts, missing, unread
-        )
-        self.waiting = len(unread & batch.attempts.keys()) if unread else 0
+        self.out = Scored(batch.events, batch.held, failures, batch.rule_errors, batch.version, batch.attempts, missing)
+        self.together = sum(row in batch.attempts and row not in batch.held for row in batch.unread)
         self.labels: dict[int, str] = dict.fromkeys(ignored, "ignored")
         self.final: dict[int, bool] = {}
         self.dead: set[int] = set()
@@ -175,6 +172,7 @@ class _Conclusion:
             self.final.update(dict.fromkeys(rows, False))
             if unread:
                 self.labels.update(dict.fromkeys(rows, "waiting"))
+                self.out.waiting.update(rows)
             return
         self.final.update(dict.fromkeys(rows, True))
         if failure.kind is Kind.LOW_CONFIDENCE:
@@ -220,7 +218,7 @@ class _Conclusion:
         failed = attempt.failed(failure, plan.primary, None, attempt.next_revision)
         index = list(plan.rungs).index(b.records[row].topic) if b.records[row].topic in plan.rungs else None
         if b.registry_open and index is not None:
-            rung = same_rung(index, self.waiting, b.now_ms, u, plan.delays, plan.jitter)
+            rung = same_rung(index, self.together, b.now_ms, u, plan.delays, plan.jitter)
             failed = replace(failed, number=attempt.number - 1)
         else:
             next_one = next_rung(attempt.number, failure, b.now_ms, u, plan.delays, plan.jitter)
@@ -229,6 +227,7 @@ class _Conclusion:
                 return
             rung = next_one
         self.labels[row] = "retried"
+        self.out.waiting.add(row)
         self._retry(rung.delay, [row], [self._headers(row, replace(failed, due_ms=rung.due_ms))])
 
     def _headers(self, row: int, attempt: Attempt) -> list[Header]:

@@ -143,6 +143,12 @@ TABLE: tuple[Definition, ...] = (
         "failsoft_retry_waiting", MetricType.GAUGE, "Records on a rung that are not read yet (its lag).", ("rung",)
     ),
     Definition(
+        "failsoft_unread_events",
+        MetricType.GAUGE,
+        "Events that wait unanswered on the ladder because their schema is not known and the registry does not answer, "
+        "of those that this worker has met (at most 100,000).",
+    ),
+    Definition(
         "failsoft_retry_overdue_seconds",
         MetricType.GAUGE,
         "For how long a rung's first record has been due; 0 if it is not due.",

@@ -15,6 +15,7 @@ from failsoft.workers.telemetry.logs import FailureLog, FailureRecord, FewLines,
 from failsoft.workers.telemetry.malformed_share import MalformedChange, MalformedShare
 from failsoft.workers.telemetry.metric_table import NO_REASON
 from failsoft.workers.telemetry.metrics import Metrics
+from failsoft.workers.telemetry.unread import UnreadEvents
 
 log = structlog.get_logger("failsoft.report")
 
@@ -33,6 +34,9 @@ class Reporter:
         wall: the wall clock (epoch seconds).
         clock: the monotonic clock (seconds).
         on_malformed: called when most events of an input topic begin, or cease, to be malformed.
+
+    Attributes:
+        unread: the events that wait unanswered for their schemas.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Reporter:
         clock: Callable[[], float],
         on_malformed: Callable[[MalformedChange], None] = lambda _: None,
     ) -> None:
+        self.unread = UnreadEvents()
         self._metrics, self._failures, self._model, self._wall, self._clock = metrics, failures, model, wall, clock
         self._untimed = FewLines(log)
         self._told_format = False
@@ -83,6 +88,8 @@ class Reporter:
         self._watch_malformed(records, scored, now)
         if scored.events.unexpected is not None and not self._told_format:
             self._tell_format(records, scored.events)
+        if scored.waiting or scored.attempts:
+            self.unread.note(records, scored)
         if scored.failures or scored.missing:
             self._log(records, scored, now)
         for (rule, error), n in scored.rule_errors.items():
@@ -138,10 +145,14 @@ class Reporter:
                 self._on_malformed(change)
 
     def _log(self, records: Sequence[Record], scored: Scored, now: float) -> None:
-        """Log the failures of a batch, at most LOGGED_PER_KIND of each kind; ``now`` is monotonic seconds."""
+        """Log the failures of a batch, at most LOGGED_PER_KIND of each kind; ``now`` is monotonic seconds. Events that
+        wait unanswered are not among them: ``unread`` says how many they are.
+        """
         counts: Counter[str] = Counter()
         lines: list[FailureRecord] = []
         for row, failure in (*scored.failures.items(), *scored.missing.items()):
+            if row in scored.waiting:
+                continue
             counts[failure.kind] += 1
             if counts[failure.kind] > LOGGED_PER_KIND:
                 continue

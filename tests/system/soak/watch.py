@@ -9,7 +9,7 @@ from array import array
 from math import inf
 
 from tests.integration.reader import Place
-from tests.integration.verifier import NEVER_ANSWERED, Settlement, origin_of
+from tests.integration.verifier import Settlement, never_answered, origin_of
 
 
 class Watch:
@@ -81,7 +81,7 @@ class Watch:
                 origin = json.loads(record.value or b"")["origin"]
                 self._end((origin["topic"], origin["partition"], origin["offset"]))
         for record in dead[self._seen[s.dead] :]:
-            if record.header("failsoft-error-kind") in NEVER_ANSWERED:
+            if never_answered(record):
                 self._end(origin_of(record))
         self._seen = {s.scored: len(scored), s.dead: len(dead)}
         return self._over.is_set()

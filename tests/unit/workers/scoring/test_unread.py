@@ -63,7 +63,7 @@ def test_a_new_event_waits_unanswered_on_the_first_rung(registry_open: bool) -> 
     done = conclusion(events(2), {}, registry_open)
     assert stays(done) == [("5s", b"0", b"0")] * 2
     assert done.verdicts.answered == [] and done.verdicts.dead == []
-    assert done.outcomes == {(INPUT, "waiting"): 2} and done.unread == {0, 1}
+    assert done.outcomes == {(INPUT, "waiting"): 2} and done.waiting == {0, 1}
     assert "failsoft-model-version" not in dict(retried(done)[0][2])
     assert dict(retried(done)[0][2])["failsoft-error-kind"] == b"dependency"
 
@@ -82,7 +82,7 @@ def test_while_the_breaker_is_open_no_attempt_is_used(topic: str, number: int, r
     """It goes to the end of its rung with the attempt that it came with; a replay goes to the first rung."""
     done = again(topic, number, registry_open=True)
     assert stays(done) == [(rung, b"%d" % max(0, number - 1), b"0")]
-    assert not done.verdicts.dead and done.outcomes == {(topic, "unchanged"): 1}
+    assert not done.verdicts.dead and done.outcomes == {(topic, "unchanged"): 1} and done.waiting == {0}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_at_the_end_of_the_ladder_there_is_a_dead_letter_and_no_answer() -> None
     done = again(SECOND, 2, registry_open=False)
     (dead,) = done.verdicts.dead
     assert (dead.attempt.number, dead.attempt.next_revision, dead.attempt.failure) == (2, 0, UNKNOWN)
-    assert not done.verdicts.retries and not done.verdicts.answered
+    assert not done.verdicts.retries and not done.verdicts.answered and not done.waiting
 
 
 def test_many_that_wait_go_to_the_next_rung_without_an_attempt() -> None:
