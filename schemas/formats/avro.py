@@ -13,15 +13,24 @@ from numpy.typing import NDArray
 from failsoft.schemas.formats.avro_batch import AvroBatch, ColumnPiece, Same
 from failsoft.schemas.formats.avro_plan import AvroPlan, Slot, plan_avro, reader_of
 from failsoft.schemas.formats.avro_schema import AvroType, parse_avro
-from failsoft.schemas.formats.avro_values import form, is_number, values
+from failsoft.schemas.formats.avro_values import form, numbers, values
 from failsoft.schemas.formats.reader import Decoded, SchemaReader, Undecodable, Want, WantedFields
 from failsoft.schemas.formats.registered import Registered
 
 
 def compile_avro(registered: Registered, wanted: WantedFields) -> SchemaReader:
     """The reader of a schema's values. Raises Unusable; ModuleNotFoundError where fastavro is not installed."""
+    need_fastavro()
     root = parse_avro(registered)
     return AvroReader(root, plan_avro(root, wanted))
+
+
+def need_fastavro() -> None:
+    """Raises ModuleNotFoundError with the command that installs it."""
+    try:
+        import fastavro  # noqa: F401
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("Avro needs fastavro: pip install 'failsoft[avro]'", name="fastavro") from None
 
 
 class AvroReader:
@@ -30,8 +39,6 @@ class AvroReader:
     def __init__(self, root: AvroType, plan: AvroPlan) -> None:
         self._root = root
         self._plan = plan
-        self._whole = reader_of(root)
-        self._form = form(root, Want.STRING, people=True)
 
     def read(self, values: Sequence[bytes]) -> Decoded:
         kept: Sequence[int] = range(len(values))
@@ -51,8 +58,8 @@ class AvroReader:
         (fault,) = self._faults([value])
         if fault:
             raise Undecodable(fault)
-        raw = self._whole(BytesIO(value))
-        return raw if self._form is None else self._form(raw)
+        raw, made = reader_of(self._root)(BytesIO(value)), form(self._root, Want.STRING, people=True)
+        return raw if made is None else made(raw)
 
     def _batch(self, values: Sequence[bytes], explained: bool = False) -> AvroBatch:
         batch = AvroBatch(values, len(self._plan.slots), self._plan.reach, explained)
@@ -84,31 +91,22 @@ class AvroRows:
         return self._column(self.plan.features[path])
 
     def matrix(self, paths: Sequence[str]) -> NDArray[np.float64] | None:
-        columns: list[NDArray[Any]] = []
-        for path in paths:
+        made = np.full((self.size, len(paths)), np.nan)
+        for j, path in enumerate(paths):
             slot = self.plan.features[path]
-            number = _number(self.plan.slots[slot], self.pieces[slot])
-            if number is None:
-                return None
-            columns.append(number)
-        made = np.empty((self.size, len(columns)), np.float64)
-        for j, column in enumerate(columns):
-            made[:, j] = column
+            for piece in self.pieces[slot]:
+                if isinstance(piece.values, Same):
+                    continue
+                found = None if piece.kind is None else numbers(piece.kind, self.plan.slots[slot].want, piece.values)
+                if found is None:
+                    return None
+                made[slice(None) if piece.rows is None else piece.rows, j] = found
         return made
 
     def _column(self, slot: int) -> Sequence[Any]:
         if slot not in self._made:
             self._made[slot] = _joined(self.plan.slots[slot], self.pieces[slot], self.size)
         return self._made[slot]
-
-
-def _number(slot: Slot, pieces: Sequence[ColumnPiece]) -> NDArray[Any] | None:
-    """The column if each row has a plain number."""
-    if len(pieces) != 1 or slot.want not in (Want.NUMBER, Want.INTEGER):
-        return None
-    piece = pieces[0]
-    plain = piece.rows is None and piece.kind is not None and is_number(piece.kind)
-    return piece.values if plain and isinstance(piece.values, np.ndarray) else None
 
 
 def _joined(slot: Slot, pieces: Sequence[ColumnPiece], size: int) -> Sequence[Any]:

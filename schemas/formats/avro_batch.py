@@ -6,10 +6,8 @@ to row: ``at`` has one for each. The rows of a step are all rows (None), or an a
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from io import BytesIO
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +15,14 @@ from numpy.typing import NDArray
 
 from failsoft.schemas.features.columns import Mask
 from failsoft.schemas.formats.avro_schema import AvroType
+
+_WORD = np.dtype("<u8")
+_ZERO, _ONE, _TWO, _FOUR = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
+_ONE_BYTE, _THREE, _SEVEN_BITS = np.uint8(1), np.uint8(3), np.uint64(0x7F)
+_HIGH_BITS = np.uint64(0x8080808080808080)
+_LOW_7, _HIGH_7 = np.uint64(0x007F007F007F007F), np.uint64(0x7F007F007F007F00)
+_LOW_14, _HIGH_14 = np.uint64(0x00003FFF00003FFF), np.uint64(0x3FFF00003FFF0000)
+_LOW_28, _HIGH_28 = np.uint64(0x000000000FFFFFFF), np.uint64(0x0FFFFFFF00000000)
 
 Positions = NDArray[np.int64]
 Rows = NDArray[np.intp] | None
@@ -42,7 +48,7 @@ class AvroBatch:
     """The values' bytes and what was read of them.
 
     Attributes:
-        raw: all values, one after another, and zeros behind them: a row that is cut off is noticed only later.
+        raw: all values, one after another, and zeros behind them: a step may read beyond a row that is cut off.
         ends: where each value ends in ``raw``.
         bad: the rows that do not fit the schema. What is read of them means nothing.
         pieces: for each wanted path, pieces that together have each row once.
@@ -77,14 +83,7 @@ class AvroBatch:
     def run(self, steps: Sequence[Step], rows: Rows, at: Positions) -> Positions:
         """Run ``steps`` for some rows. Returns where they end."""
         for step in steps:
-            new = step.run(self, rows, at)
-            if self._explained:
-                ends = self.ends_of(rows)
-                cut = new > ends
-                if cut.any():
-                    before = at
-                    self.fail(rows, cut, at, lambda i: f"{step.where(int(ends[i] - before[i]))} is cut off")  # noqa: B023
-            at = new
+            at = step.run(self, rows, at)
         return at
 
     def ends_of(self, rows: Rows) -> Positions:
@@ -104,25 +103,60 @@ class AvroBatch:
                 if row not in self.faults:
                     self.faults[row] = f"at byte {at[i] - self.starts[row]}: {why(i)}"
 
+    def note_cut(self, rows: Rows, at: Positions, new: Positions, where: Callable[[int], str]) -> None:
+        """Note the rows that end before ``new``, if reasons are asked for: without, ``read`` finds them in the end.
+
+        ``where`` says what does not fit into as many bytes as are left.
+        """
+        if self._explained:
+            ends = self.ends_of(rows)
+            cut = new > ends
+            if cut.any():
+                self.fail(rows, cut, at, lambda i: f"{where(int(ends[i] - at[i]))} is cut off")
+
     def varints(self, rows: Rows, at: Positions, path: str) -> tuple[NDArray[np.int64], Positions]:
-        """A zigzag-encoded number of each row, and where it ends."""
+        """A zigzag-encoded number of each row, and where it ends.
+
+        Each byte has seven bits of the number, the least significant first, and says in its highest bit whether more
+        follow. Eight bytes of each row are taken at once, and their bits moved together in three steps.
+        """
         first = self._bytes[at]
         if first.max() < 128:
-            small = first.astype(np.int64)
-            return (small >> 1) ^ -(small & 1), at + 1
-        value, more = (first & 127).astype(np.uint64), first >= 128
-        new = at + 1
-        for shift in range(7, 70, 7):
-            byte = np.where(more, self._bytes[new], np.uint8(0))
-            value |= (byte & 127).astype(np.uint64) << np.uint64(shift)
-            new = new + more
-            long = more & (byte > 1) if shift == 63 else None
-            more = byte >= 128
-            if not more.any() and long is None:
-                break
-            if long is not None and long.any():
-                self.fail(rows, long, at, lambda i: f"{path}: a number of over 64 bits")
-        return ((value >> np.uint64(1)) ^ -(value & np.uint64(1))).view(np.int64), new
+            small, new = first.astype(np.int64), at + 1
+            self.note_cut(rows, at, new, lambda _: path)
+            return (small >> 1) ^ -(small & 1), new
+        word: NDArray[np.uint64] = self.gather(at, _WORD, 0)
+        ends: NDArray[np.uint64] = ~word & _HIGH_BITS
+        below: NDArray[np.uint64] = (
+            ends - _ONE
+        ) & ~ends  # the bits under the first byte that is the last one; all, if there is none
+        bits = word & below
+        bits = ((bits & _HIGH_7) >> _ONE) | (bits & _LOW_7)
+        bits = ((bits & _HIGH_14) >> _TWO) | (bits & _LOW_14)
+        bits = ((bits & _HIGH_28) >> _FOUR) | (bits & _LOW_28)
+        new = at + ((np.bitwise_count(below) + _ONE_BYTE) >> _THREE)
+        if not ends.all():
+            self._long_varints(rows, at, path, np.flatnonzero(ends == 0), bits, new)
+        self.note_cut(rows, at, new, lambda _: path)
+        return ((bits >> _ONE) ^ -(bits & _ONE)).view(np.int64), new
+
+    def _long_varints(
+        self, rows: Rows, at: Positions, path: str, some: NDArray[np.intp], bits: NDArray[np.uint64], new: Positions
+    ) -> None:
+        """Correct ``bits`` and ``new`` for the rows with a number of nine or ten bytes."""
+        ninth, tenth = (self._bytes[at[some] + i].astype(np.uint64) for i in (8, 9))
+        ten = ninth >= 128
+        bits[some] = bits[some] | (ninth & _SEVEN_BITS) << np.uint64(56) | np.where(ten, tenth << np.uint64(63), _ZERO)
+        new[some] = at[some] + 9 + ten
+        odd = np.zeros(len(at), np.bool_)
+        odd[some] = ten & (tenth > 1)
+        if odd.any():
+            self.note_cut(rows, at, new, lambda _: path)
+            self.fail(rows, odd, at, lambda i: f"{path}: a number of over 64 bits")
+
+    def bytes_at(self, at: Positions) -> NDArray[np.uint8]:
+        """The byte at each position."""
+        return self._bytes[at]
 
     def gather(self, at: Positions, dtype: np.dtype[Any], offset: int) -> NDArray[Any]:
         """What each row has ``offset`` bytes after its position, as one array."""
@@ -136,257 +170,3 @@ class Step(Protocol):
 
     def run(self, batch: AvroBatch, rows: Rows, at: Positions) -> Positions:
         """Read it for some rows, at least one. Returns where it ends in each."""
-
-    def where(self, room: int) -> str:
-        """The path of what does not fit into ``room`` bytes."""
-
-
-_CHECKED = 512
-"""Bytes of a block from which on no row is read that has fewer: garbage would take more memory than the values."""
-
-_GAP = 64
-"""Bytes between two wanted fields of a block from which on they are read apart."""
-
-
-@dataclass(slots=True)
-class Block:
-    """Adjacent fields that each have a fixed width.
-
-    Attributes:
-        fields: the offset, path, type and slot of each; None: it is not wanted.
-        width: bytes of all of them.
-    """
-
-    fields: list[tuple[int, str, AvroType, int | None]] = field(default_factory=list)
-    width: int = 0
-    _gathers: list[tuple[int, np.dtype[Any], list[tuple[str, str, AvroType, int | None]]]] = field(default_factory=list)
-
-    def add(self, path: str, kind: AvroType, slots: Sequence[int]) -> None:
-        """Add a field that follows the others."""
-        for slot in slots or (None,):
-            self.fields.append((self.width, path, kind, slot))
-        self.width += kind.width or 0
-
-    def append(self, other: Block) -> None:
-        """Add the fields of another block, which follows this one."""
-        self.fields += [(self.width + offset, path, kind, slot) for offset, path, kind, slot in other.fields]
-        self.width += other.width
-
-    def prepare(self) -> None:
-        """To be called when all fields are there. Also a boolean that is not wanted is read: it may be neither."""
-        read = [each for each in self.fields if each[3] is not None or each[2].kind == "boolean"]
-        groups: list[list[tuple[int, str, AvroType, int | None]]] = []
-        for each in read:
-            last = groups[-1][-1] if groups else None
-            if last is None or each[0] - last[0] - (last[2].width or 0) >= _GAP:
-                groups.append([])
-            groups[-1].append(each)
-        for group in groups:
-            start, names = group[0][0], [f"f{i}" for i in range(len(group))]
-            formats = [_dtype(kind) for _, _, kind, _ in group]
-            offsets = [offset - start for offset, *_ in group]
-            size = max(offset - start + (kind.width or 0) for offset, _, kind, _ in group)
-            dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
-            fields = [(name, *each[1:]) for name, each in zip(names, group, strict=True)]
-            self._gathers.append((start, dtype, fields))
-
-    def run(self, batch: AvroBatch, rows: Rows, at: Positions) -> Positions:
-        if self.width <= _CHECKED:
-            self._read(batch, rows, at)
-            return at + self.width
-        fits = at + self.width <= batch.ends_of(rows)
-        if not fits.all():
-            ends, before = batch.ends_of(rows), at
-            batch.fail(rows, ~fits, at, lambda i: f"{self.where(int(ends[i] - before[i]))} is cut off")
-            kept = np.flatnonzero(fits)
-            if not len(kept):
-                return at
-            self._read(batch, kept if rows is None else rows[kept], at[kept])
-            return np.where(fits, at + self.width, at)
-        self._read(batch, rows, at)
-        return at + self.width
-
-    def _read(self, batch: AvroBatch, rows: Rows, at: Positions) -> None:
-        for start, dtype, fields in self._gathers:
-            found = batch.gather(at, dtype, start)
-            for name, path, kind, slot in fields:
-                column = found[name]
-                if kind.kind == "boolean":
-                    if column.max() > 1:
-                        batch.fail(rows, column > 1, at, lambda i: f"{path} is neither true nor false")  # noqa: B023
-                    column = column == 1
-                if slot is not None:
-                    batch.put(slot, rows, kind, column)
-
-    def where(self, room: int) -> str:
-        """The first field that ends beyond ``room``."""
-        i = bisect_right(self.fields, room, key=lambda each: each[0] + (each[2].width or 0))
-        return self.fields[min(i, len(self.fields) - 1)][1]
-
-
-def _dtype(kind: AvroType) -> str:
-    return {"boolean": "u1", "float": "<f4", "double": "<f8"}.get(kind.kind) or f"V{kind.width}"
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """An int, a long or an enum."""
-
-    path: str
-    kind: AvroType
-    slots: Sequence[int]
-
-    def run(self, batch: AvroBatch, rows: Rows, at: Positions) -> Positions:
-        values, new = batch.varints(rows, at, self.path)
-        if self.kind.kind == "enum":
-            odd = (values < 0) | (values >= len(self.kind.symbols))
-            if odd.any():
-                batch.fail(rows, odd, at, lambda i: f"{self.path}: there is no symbol {values[i]}")
-                values = np.where(odd, 0, values)
-        elif self.kind.kind == "int":
-            odd = values.astype(np.int32) != values
-            if odd.any():
-                batch.fail(rows, odd, at, lambda i: f"{self.path}: {values[i]} is no int of 32 bits")
-        for slot in self.slots:
-            batch.put(slot, rows, self.kind, values)
-        return new
-
-    def where(self, room: int) -> str:
-        return self.path
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A string, or bytes. Also a string that is not wanted is held to UTF-8."""
-
-    path: str
-    kind: AvroType
-    slots: Sequence[int]
-
-    def run(self, batch: AvroBatch, rows: Rows, at: Positions) -> Positions:
-        lengths, begin = batch.varints(rows, at, self.path)
-        odd = (lengths < 0) | (lengths > batch.ends_of(rows) - begin)
-        if odd.any():
-            ends, started = batch.ends_of(rows), begin
-            batch.fail(
-                rows,
-                odd,
-                at,
-                lambda i: f"{self.path} is {lengths[i]} bytes long, with {max(ends[i] - started[i], 0)} left",
-            )
-            lengths = np.where(odd, 0, lengths)
-        end = begin + lengths
-        if self.slots or self.kind.kind == "string":
-            parts: Sequence[Any] = [batch.raw[i:j] for i, j in zip(begin.tolist(), end.tolist(), strict=True)]
-            if self.kind.kind == "string":
-                parts = self._decoded(batch, rows, at, parts)
-            for slot in self.slots:
-                batch.put(slot, rows, self.kind, parts)
-        return end
-
-    def _decoded(self, batch: AvroBatch, rows: Rows, at: Positions, parts: Sequence[bytes]) -> Sequence[str]:
-        """All at once: a zero byte cannot end or begin a character, so together they are UTF-8 if each is."""
-        try:
-            texts = b"\0".join(parts).decode().split("\0")
-            if len(texts) == len(parts):
-                return texts
-        except UnicodeDecodeError:
-            pass
-        texts, odd, whys = [], np.zeros(len(parts), np.bool_), dict[int, str]()
-        for i, part in enumerate(parts):
-            try:
-                texts.append(part.decode())
-            except UnicodeDecodeError as e:
-                odd[i], whys[i] = True, f"{self.path} is not UTF-8: {e.reason} in its byte {e.start}"
-                texts.append("")
-        if whys:
-            batch.fail(rows, odd, at, whys.__getitem__)
-        return texts
-
-    def where(self, room: int) -> str:
-        return self.path
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """No bytes: a null, a record as a whole, or a path that leads to nothing."""
-
-    slot: int
-    value: Any
-
-    def run(self, batch: AvroBatch, rows: Rows, at: Positions) -> Positions:
-        batch.put(self.slot, rows, None, Same(self.value))
-        return at
-
-    def where(self, room: int) -> str:
-        raise AssertionError("it takes no bytes")
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """One of several types, the steps of each in ``parts``."""
-
-    path: str
-    parts: Sequence[Sequence[Step]]
-
-    def run(self, batch: AvroBatch, rows: Rows, at: Positions) -> Positions:
-        chosen, new = batch.varints(rows, at, self.path)
-        low, high = int(chosen.min()), int(chosen.max())
-        if low < 0 or high >= len(self.parts):
-            odd = (chosen < 0) | (chosen >= len(self.parts))
-            batch.fail(rows, odd, at, lambda i: f"{self.path}: there is no type {chosen[i]} in its union")
-        elif low == high:
-            return batch.run(self.parts[low], rows, new)
-        end = new.copy()
-        for i, steps in enumerate(self.parts):
-            some = np.flatnonzero(chosen == i)
-            if len(some) and steps:
-                end[some] = batch.run(steps, some if rows is None else rows[some], new[some])
-        return end
-
-    def where(self, room: int) -> str:
-        return self.path
-
-
-Sink = Callable[[Any], Any]
-"""Takes a raw array or map, and returns what is wanted of it. Raises ValueError if it does not fit the schema."""
-
-
-@dataclass(frozen=True, slots=True)
-class Collection:
-    """An array or a map, which fastavro reads row by row.
-
-    Attributes:
-        path: its path.
-        read: reads one from a stream.
-        sinks: what is wanted of it, by slot.
-    """
-
-    path: str
-    read: Callable[[BytesIO], Any]
-    sinks: Sequence[tuple[int, Sink]]
-
-    def run(self, batch: AvroBatch, rows: Rows, at: Positions) -> Positions:
-        new, odd, whys = at.copy(), np.zeros(len(at), np.bool_), dict[int, str]()
-        columns: list[list[Any]] = [[] for _ in self.sinks]
-        bad = batch.bad if rows is None else batch.bad[rows]
-        for i, (begin, end) in enumerate(zip(at.tolist(), batch.ends_of(rows).tolist(), strict=True)):
-            stream = BytesIO(batch.raw[begin:end])
-            found: list[Any] = [None] * len(self.sinks)
-            if not bad[i]:
-                try:
-                    value = self.read(stream)
-                    found = [sink(value) for _, sink in self.sinks]
-                    new[i] += stream.tell()
-                except (EOFError, IndexError, ValueError, StopIteration, OverflowError) as e:
-                    odd[i], whys[i] = True, f"{self.path}, {stream.tell()} bytes on: {e or 'it is cut off'}"
-            for column, one in zip(columns, found, strict=True):
-                column.append(one)
-        if whys:
-            batch.fail(rows, odd, at, whys.__getitem__)
-        for (slot, _), column in zip(self.sinks, columns, strict=True):
-            batch.put(slot, rows, None, column)
-        return new
-
-    def where(self, room: int) -> str:
-        return self.path

@@ -8,8 +8,20 @@ from io import BytesIO
 from typing import Any
 
 from failsoft.schemas.features.paths import MISSING, Absent, find
-from failsoft.schemas.formats.avro_batch import Block, Collection, Constant, Number, Sink, Step, Text, Union
+from failsoft.schemas.formats.avro_batch import Step
 from failsoft.schemas.formats.avro_schema import AvroType
+from failsoft.schemas.formats.avro_steps import (
+    WIDE,
+    Block,
+    Collection,
+    Constant,
+    Number,
+    Refusal,
+    Sink,
+    Text,
+    Union,
+    Vector,
+)
 from failsoft.schemas.formats.avro_values import BRANCH, branches, form
 from failsoft.schemas.formats.reader import Want, WantedFields
 from failsoft.schemas.formats.registered import Unusable
@@ -64,8 +76,12 @@ def plan_avro(root: AvroType, wanted: WantedFields) -> AvroPlan:
     features = {path: len(slots) + i for i, (path, _) in enumerate(wanted.fields)}
     slots += [Slot(prefix + path, want, wanted.features) for path, want in wanted.fields]
     planner = _Planner(slots)
-    steps = planner.steps(root, "", [_Sought(i, slot.path) for i, slot in enumerate(slots)])
-    for block in planner.blocks:
+    sought = [_Sought(i, slot.path) for i, slot in enumerate(slots)]
+    if root.kind == "union":
+        steps: list[Step] = [Union("the event", [planner.event(part, sought) for part in root.parts])]
+    else:
+        steps = planner.event(root, sought)
+    for block in planner.blocks.values():
         block.prepare()
     return AvroPlan(steps, slots, columns, features, planner.reach)
 
@@ -81,8 +97,14 @@ class _Sought:
 class _Planner:
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
-        self.blocks: list[Block] = []
+        self.blocks: dict[int, Block] = {}
         self.reach = 64
+
+    def event(self, kind: AvroType, sought: Sequence[_Sought]) -> list[Step]:
+        """The steps of a whole event."""
+        if kind.kind not in ("record", "map"):
+            return [Refusal(f"the event is {_KINDS[kind.kind]}, not an object")]
+        return self.steps(kind, "", sought)
 
     def steps(self, kind: AvroType, path: str, sought: Sequence[_Sought]) -> list[Step]:
         """The steps that read ``kind``, which is at ``path``, and what is sought there or in it."""
@@ -105,8 +127,8 @@ class _Planner:
         if kind.width is not None:
             block = Block()
             block.add(path, kind, slots)
-            self.blocks.append(block)
-            self.reach += kind.width if kind.width <= 512 else 0
+            self.blocks[id(block)] = block
+            self.reach += kind.width if kind.width <= WIDE else 0
             return [*made, block]
         self.reach += 10
         step = Text(path, kind, slots) if kind.kind in ("string", "bytes") else Number(path, kind, slots)
@@ -129,7 +151,7 @@ class _Planner:
             for step in self.steps(part, f"{path}.{name}" if path else name, inner.get(name, [])):
                 if isinstance(step, Block) and made and isinstance(made[-1], Block):
                     made[-1].append(step)
-                    self.blocks.remove(step)
+                    del self.blocks[id(step)]
                 else:
                     made.append(step)
         return made
@@ -153,8 +175,12 @@ class _Planner:
             else:
                 want = self._slots[each.slot].want or Want.STRING
                 sinks.append((each.slot, _sink(form(kind, want), self._way(each, path), each.rest)))
+        path = path or "the event"
         self.reach += 10
-        return [*made, Collection(path, reader_of(kind), sinks)]
+        other = Collection(path, reader_of(kind), sinks)
+        if kind.kind == "array" and kind.parts[0].kind in ("float", "double"):
+            return [*made, Vector(path, kind.parts[0], [slot for slot, _ in sinks], other)]
+        return [*made, other]
 
 
 def _sink(made: Callable[[Any], Any] | None, way: str, rest: str) -> Sink:
@@ -170,16 +196,14 @@ def _sink(made: Callable[[Any], Any] | None, way: str, rest: str) -> Sink:
 
 
 def reader_of(kind: AvroType) -> Callable[[BytesIO], Any]:
-    """Reads one value of this type from a stream, with fastavro. Raises Unusable; ModuleNotFoundError without fastavro.
+    """Reads one value of this type from a stream, with fastavro. Raises Unusable.
 
     fastavro gets a schema of the same bytes: enums are ints, logical types what they are stored as, and in a union of
     several types each but null is a record, so that the value says which one it is.
     """
-    try:
-        from fastavro import parse_schema, schemaless_reader
-        from fastavro.schema import SchemaParseException
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("Avro needs fastavro: pip install 'failsoft[avro]'") from None
+    from fastavro import parse_schema, schemaless_reader
+    from fastavro.schema import SchemaParseException
+
     try:
         parsed = parse_schema(_plain(kind, {}))
     except SchemaParseException as e:

@@ -28,6 +28,8 @@ _UNITS = {"millis": ("ms", 10**3), "micros": ("us", 10**6), "nanos": ("ns", 10**
 def values(kind: AvroType, want: Want, raw: NDArray[Any] | Sequence[Any]) -> list[Any]:
     """A column of one type: what is wanted of each raw value."""
     if isinstance(raw, np.ndarray):
+        if kind.kind == "enum":
+            return list(map(kind.symbols.__getitem__, raw.tolist()))
         if kind.logical is not None and want not in _NUMBERS:
             texts = _texts(kind.logical.name, want, raw)
             if texts is not None:
@@ -37,10 +39,14 @@ def values(kind: AvroType, want: Want, raw: NDArray[Any] | Sequence[Any]) -> lis
     return list(raw) if made is None else list(map(made, raw))
 
 
-def is_number(kind: AvroType) -> bool:
-    """Whether its raw values are what is wanted of it as a number."""
-    whole = kind.logical is None or kind.logical.name != "decimal"
-    return kind.kind in ("int", "long", "float", "double") and whole
+def numbers(kind: AvroType, want: Want | None, raw: NDArray[Any] | Sequence[Any]) -> NDArray[Any] | None:
+    """A column of one type as numbers, NaN where a decimal is none; None if the type has other values than numbers."""
+    if want not in (Want.NUMBER, Want.INTEGER):
+        return None
+    if kind.logical is not None and kind.logical.name == "decimal":
+        found = values(kind, Want.NUMBER, raw)
+        return np.array([math.nan if isinstance(value, Absent) else value for value in found], np.float64)
+    return raw if kind.kind in ("int", "long", "float", "double") and isinstance(raw, np.ndarray) else None
 
 
 def form(kind: AvroType, want: Want, people: bool = False) -> Form | None:
@@ -53,9 +59,10 @@ def form(kind: AvroType, want: Want, people: bool = False) -> Form | None:
     """
     match kind.kind:
         case "enum":
-            return kind.symbols.__getitem__
+            return _symbol(kind)
         case "int" | "long" | "string" | "bytes" | "fixed" if kind.logical is not None:
-            return _logical(kind.kind, kind.logical, want)
+            made = _logical(kind.kind, kind.logical, want)
+            return _shown(made) if people and made is not None else made
         case "bytes" | "fixed":
             return (lambda raw: b2a_base64(raw, newline=False).decode()) if people else None
         case "array":
@@ -75,6 +82,20 @@ def form(kind: AvroType, want: Want, people: bool = False) -> Form | None:
 def branches(union: AvroType) -> list[int]:
     """The indexes of a union's types that are not null."""
     return [i for i, part in enumerate(union.parts) if part.kind != "null"]
+
+
+def _symbol(kind: AvroType) -> Form:
+    def symbol(index: int) -> str:
+        if not 0 <= index < len(kind.symbols):
+            raise ValueError(f"there is no symbol {index}")
+        return kind.symbols[index]
+
+    return symbol
+
+
+def _shown(made: Form) -> Form:
+    """For people, a value that cannot be used is what is wrong with it."""
+    return lambda raw: found.why if isinstance(found := made(raw), Absent) else found
 
 
 def _each(item: Form) -> Form:
