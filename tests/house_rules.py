@@ -16,7 +16,7 @@ PURE_MODULES = {
     *("functools", "itertools", "json", "math", "numbers", "operator", "re", "shlex", "tomllib", "types"),
     *("binascii", "struct", "typing"),
     "hashlib.sha256",
-    *("fastavro", "io.BytesIO", "numpy", "orjson", "pydantic", "pydantic_core"),
+    *("fastavro", "google.protobuf", "io.BytesIO", "numpy", "orjson", "pydantic", "pydantic_core"),
     *("rich.columns", "rich.console.Group", "rich.console.RenderableType", "rich.panel", "rich.table", "rich.text"),
 }
 # What these modules and Python itself offer that reads a clock, draws at random, or touches files or the terminal.

@@ -1,0 +1,271 @@
+"""Columns of decoded Protobuf messages: a path is looked up in the message type once, then read from all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from failsoft.schemas.features.paths import MISSING, Absent, find
+from failsoft.schemas.formats.protobuf_known import JSON_TYPES, Convert
+from failsoft.schemas.formats.protobuf_values import NUMBERS, STRING, converter, is_map, is_message, repeated
+from failsoft.schemas.formats.reader import DecodedRows, Want, WantedFields
+
+Messages = Sequence[Any]
+
+HOLDER: dict[str, Any] = {}
+"""Stands for each message that holds features and is there: its content is read as columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """The message types of a schema.
+
+    Attributes:
+        class_of: the class of a message type.
+        checked: the files whose strings are checked to be UTF-8 when a value is decoded.
+    """
+
+    class_of: Callable[[Any], Any]
+    checked: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A message that a path leads through: its field's name, the class that has the field, and why the path ends there
+    if it is not set."""
+
+    name: str
+    owner: Any
+    absent: Absent
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How one path is read.
+
+    Attributes:
+        steps: the messages that the path leads through.
+        owner: the class of the last one, or the message's own.
+        leaf: the field at the end; "" where the path ends in the last message itself.
+        absent: what stands for a leaf that is not set; None if it always has a value.
+        convert: makes a value of the leaf; None if it is one as it is.
+        rest: the path within the object that the leaf is; "" if the path ends in the leaf.
+        number: the leaf is a plain number.
+        unchecked: the leaf is a string of which decoding does not check that it is UTF-8; it is bytes if it is not.
+        nothing: why the path leads to nothing in this message type.
+    """
+
+    steps: tuple[Step, ...] = ()
+    owner: Any = None
+    leaf: str = ""
+    absent: Absent | None = None
+    convert: Convert | None = None
+    rest: str = ""
+    number: bool = False
+    unchecked: bool = False
+    nothing: Absent | None = None
+
+    @property
+    def object(self) -> Column:
+        """How the object is read that the rest of the path leads into."""
+        return replace(self, rest="")
+
+    def holders(self, messages: Messages) -> tuple[Messages, dict[int, Absent]]:
+        """The messages that have the leaf, and the rows that have none. These have an empty message."""
+        at, missing = messages, dict[int, Absent]()
+        for step in self.steps:
+            for row in _unset(step.owner, at, step.name):
+                missing.setdefault(row, step.absent)
+            at = list(map(attrgetter(step.name), at))
+        return at, missing
+
+    def values(self, messages: Messages) -> list[Any]:
+        """The value of each row; of a path with a ``rest``, the object that it leads into."""
+        if self.nothing is not None:
+            return [self.nothing] * len(messages)
+        at, missing = self.holders(messages)
+        if self.leaf:
+            values = list(map(attrgetter(self.leaf), at))
+            if self.convert is not None:
+                values = list(map(self.convert, values))
+            if self.absent is not None:
+                for row in _unset(self.owner, at, self.leaf):
+                    values[row] = self.absent
+        else:
+            values = [HOLDER] * len(at)
+        for row, absent in missing.items():
+            values[row] = absent
+        return values
+
+
+def _unset(owner: Any, messages: Messages, name: str) -> Iterable[int]:
+    """The rows in which a field is not set."""
+    if all(map(owner.HasField, messages, repeat(name))):
+        return ()
+    return [row for row, has in enumerate(map(owner.HasField, messages, repeat(name))) if not has]
+
+
+def column(types: Types, owner: Any, path: str, want: Want | None, holder: bool = False) -> Column:
+    """How ``path`` is read from messages of the class ``owner``. ``holder``: it leads to what holds the features."""
+    steps: list[Step] = []
+    way = ""
+    names = path.split(".")
+    for place, name in enumerate(names):
+        leaf = owner.DESCRIPTOR.fields_by_name.get(name)
+        if leaf is None:
+            return Column(nothing=Absent(f"{way or owner.DESCRIPTOR.full_name} has no field {name!r}"))
+        absent = Absent(f"{way} has no {name!r}") if way else MISSING
+        way = f"{way}.{name}" if way else name
+        rest = ".".join(names[place + 1 :])
+        many = repeated(leaf)
+        inner = leaf.message_type if is_message(leaf) and not many else None
+        of_json = inner is not None and inner.full_name in JSON_TYPES
+        if inner is not None and not of_json and (rest or holder):
+            steps.append(Step(name, owner, absent))
+            owner = types.class_of(inner)
+            continue
+        if rest and not of_json and not is_map(leaf):
+            return Column(nothing=Absent(f"{way} is {'a list' if many else 'a single value'}, not an object"))
+        return Column(
+            tuple(steps),
+            owner,
+            name,
+            absent if leaf.has_presence else None,
+            converter(leaf, want),
+            rest,
+            number=leaf.type in NUMBERS and not many,
+            unchecked=leaf.type == STRING and not many and leaf.file.name not in types.checked,
+        )
+    return Column(tuple(steps), owner)
+
+
+@dataclass(slots=True)
+class ProtobufRows:
+    """The DecodedRows of messages of one type.
+
+    Attributes:
+        columns: how each path from the root is read.
+        features: how each wanted path within the features is read.
+        messages: one a row.
+        objects: the objects that were read already, since several paths lead into one.
+    """
+
+    columns: Mapping[str, Column]
+    features: Mapping[str, Column]
+    messages: Messages
+    objects: dict[Column, list[Any]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return len(self.messages)
+
+    def column(self, path: str) -> Sequence[Any]:
+        return self._read(self.columns[path])
+
+    def feature(self, path: str) -> Sequence[Any]:
+        return self._read(self.features[path])
+
+    def matrix(self, paths: Sequence[str]) -> NDArray[np.float64] | None:
+        columns = [self.features[path] for path in paths]
+        first = columns[0] if columns else None
+        if first is None or not all(each.number and each.steps == first.steps for each in columns):
+            return None
+        at, missing = first.holders(self.messages)
+        if missing or any(each.absent is not None and _unset(each.owner, at, each.leaf) for each in columns):
+            return None  # what is not set is no number
+        names = [each.leaf for each in columns]
+        numbers = map(attrgetter(names[0]), at) if len(names) == 1 else chain.from_iterable(map(attrgetter(*names), at))
+        return np.fromiter(numbers, np.float64, len(at) * len(names)).reshape(len(at), len(names))
+
+    def _read(self, column: Column) -> list[Any]:
+        if not column.rest:
+            return column.values(self.messages)
+        of = column.object
+        if of not in self.objects:
+            self.objects[of] = of.values(self.messages)
+        return [find(each, column.rest) for each in self.objects[of]]
+
+
+@dataclass(slots=True)
+class ReadRows:
+    """The DecodedRows of messages that are gone: all columns were read."""
+
+    size: int
+    columns: Mapping[str, Sequence[Any]]
+    features: Mapping[str, Sequence[Any]]
+
+    def column(self, path: str) -> Sequence[Any]:
+        return self.columns[path]
+
+    def feature(self, path: str) -> Sequence[Any]:
+        return self.features[path]
+
+    def matrix(self, _: Sequence[str]) -> None:
+        return None
+
+
+@dataclass(slots=True)
+class MixedRows:
+    """The DecodedRows of messages of several types.
+
+    Attributes:
+        parts: the rows of each type, with their places among all rows.
+    """
+
+    parts: Sequence[tuple[DecodedRows, Sequence[int]]]
+
+    @property
+    def size(self) -> int:
+        return sum(len(places) for _, places in self.parts)
+
+    def column(self, path: str) -> Sequence[Any]:
+        return self._merged(lambda rows: rows.column(path))
+
+    def feature(self, path: str) -> Sequence[Any]:
+        return self._merged(lambda rows: rows.feature(path))
+
+    def matrix(self, _: Sequence[str]) -> None:
+        return None
+
+    def _merged(self, read: Callable[[DecodedRows], Sequence[Any]]) -> list[Any]:
+        made: list[Any] = [None] * self.size
+        for rows, places in self.parts:
+            for place, value in zip(places, read(rows), strict=True):
+                made[place] = value
+        return made
+
+
+class MessageType:
+    """One message type of a schema, compiled for what is wanted of it."""
+
+    def __init__(self, types: Types, owner: Any, wanted: WantedFields) -> None:
+        """``owner``: the class of the messages."""
+        self.type = owner
+        self.columns: dict[str, Column] = {}
+        """How each path from the event's root is read."""
+        for path, want in ((wanted.id, Want.ID), (wanted.time, Want.TIME)):
+            if path is not None:
+                self.columns.setdefault(path, column(types, owner, path, want))
+        if wanted.features:
+            self.columns.setdefault(wanted.features, column(types, owner, wanted.features, None, holder=True))
+        before = f"{wanted.features}." if wanted.features else ""
+        self.features = {path: column(types, owner, f"{before}{path}", want) for path, want in wanted.fields}
+        """How each path within the features is read."""
+        unchecked = [*self.columns.items(), *((f"{before}{path}", each) for path, each in self.features.items())]
+        self.unchecked = [(path, each) for path, each in unchecked if each.unchecked]
+        """The wanted strings that decoding does not check."""
+
+    def rows(self, messages: Messages) -> ProtobufRows:
+        """The decoded messages as rows."""
+        return ProtobufRows(self.columns, self.features, messages)
+
+    def read(self, rows: DecodedRows) -> ReadRows:
+        """Read all columns of ``rows``, which are of this type."""
+        columns = {path: rows.column(path) for path in self.columns}
+        return ReadRows(rows.size, columns, {path: rows.feature(path) for path in self.features})

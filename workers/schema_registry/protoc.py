@@ -1,0 +1,149 @@
+"""Makes descriptors of Protobuf schemas: runs protoc in a subprocess with limits.
+
+A registry gives a schema as the text of its .proto file, or as a serialized descriptor in base64. What it imports comes
+from its references; files of ``google/protobuf``, ``google/type`` and ``confluent`` are here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import importlib.util
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from failsoft.models.vetting import bounded_process
+from failsoft.models.vetting.bounded_process import Limits
+from failsoft.schemas.formats.protobuf import EXTRA, MAX_DESCRIPTORS
+from failsoft.schemas.formats.registered import MAX_SCHEMA, Registered, Unusable
+
+LIMITS = Limits(memory=512_000_000, times=0, cpu=10.0, wall=20.0)
+"""protoc takes 0.1 s for a schema of some messages, and 2 s for one as large as a registry takes."""
+
+MOST_FILES = 1000
+"""Files that a schema may import."""
+
+OURS = Path(__file__).parent / "protos"
+"""Confluent's files, which its serializers do not register."""
+
+_ROOT = "schema-of-events.proto"
+_SET, _OUT = "given.bin", "made.bin"
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*", re.ASCII)
+_NAME = re.compile(r"[\w.+@ -]+(/[\w.+@ -]+)*\.proto", re.ASCII)
+_LONGEST_NAME = 200
+_ERRORS = 500
+"""Characters of protoc's errors in a message."""
+
+_ONE_AT_A_TIME = ThreadPoolExecutor(1, "protoc")
+
+
+class ProtocFailed(RuntimeError):
+    """protoc could not be run to its end. The text says why; the schema may be good."""
+
+
+async def descriptors(registered: Registered) -> bytes:
+    """A serialized FileDescriptorSet of this schema: its own file is the last, each after those that it imports.
+
+    Takes at most LIMITS.wall seconds, one schema at a time. Raises Unusable if protoc refuses the schema, and
+    ProtocFailed if it could not be run.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_ONE_AT_A_TIME, compiled, registered)
+
+
+def compiled(registered: Registered) -> bytes:
+    """``descriptors``; blocks."""
+    _check(registered)
+    with tempfile.TemporaryDirectory(prefix="failsoft-protoc-") as folder:
+        _write(registered, Path(folder))
+        try:
+            ended = bounded_process.run("failsoft.workers.schema_registry.protoc", [folder], LIMITS)
+        except OSError as e:
+            raise ProtocFailed(f"protoc could not be started: {e.strerror}") from e
+        if ended.code == 0:
+            made = Path(folder, _OUT)
+            if made.stat().st_size > MAX_DESCRIPTORS:
+                raise Unusable(f"its descriptors have over {MAX_DESCRIPTORS} bytes")
+            return made.read_bytes()
+    if ended.late or ended.code == -signal.SIGKILL:
+        raise ProtocFailed(f"protoc: {bounded_process.why_ended(ended, LIMITS, LIMITS.memory)}")
+    if ended.code < 0:
+        raise Unusable(f"protoc: {bounded_process.why_ended(ended, LIMITS, LIMITS.memory)}")
+    raise Unusable(f"protoc refuses it: {_first(ended.err)}")
+
+
+def _check(registered: Registered) -> None:
+    """Raises Unusable for a schema that protoc is not asked about."""
+    if importlib.util.find_spec("grpc_tools") is None or importlib.util.find_spec("google.type") is None:
+        raise Unusable(EXTRA)
+    texts = [registered.text, *(each.text for each in registered.references)]
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    if size > MAX_SCHEMA:
+        raise Unusable(f"the schema has {size} bytes with its references, over the limit of {MAX_SCHEMA}")
+    if len(registered.references) > MOST_FILES:
+        raise Unusable(f"{len(registered.references)} references, over the limit of {MOST_FILES}")
+    names = {_ROOT, *(each.name for each in registered.references)}
+    if len(names) <= len(registered.references):
+        raise Unusable("two of its references have one name")
+    for name in names:
+        path = PurePosixPath(name)
+        if len(name) > _LONGEST_NAME or _NAME.fullmatch(name) is None or not {".", ".."}.isdisjoint(path.parts):
+            raise Unusable(f"a reference is named {name[:_LONGEST_NAME]!r}: the path of a .proto file is right")
+        if any(str(folder) in names for folder in path.parents):
+            raise Unusable(f"a reference is named {name!r}, in a folder that is a file of another")
+
+
+def _write(registered: Registered, folder: Path) -> None:
+    """Write what protoc reads: the schema, its references, and those that are descriptors already."""
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+    from google.protobuf.message import DecodeError
+
+    given = FileDescriptorSet()
+    texts = folder / "texts"
+    for name, text in ((_ROOT, registered.text), *((each.name, each.text) for each in registered.references)):
+        if name.startswith("google/protobuf/"):
+            continue  # protoc's own, which fit its own descriptors
+        if _BASE64.fullmatch(text):
+            try:
+                file = FileDescriptorProto.FromString(binascii.a2b_base64(text))
+            except (DecodeError, binascii.Error) as e:
+                raise Unusable(f"{name}: neither a .proto file nor a descriptor in base64: {e}") from None
+            file.name = name
+            given.file.append(file)
+            continue
+        path = texts / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", errors="replace")
+    (folder / _SET).write_bytes(given.SerializeToString())
+
+
+def _first(errors: str) -> str:
+    """protoc's first errors, on one line."""
+    lines = [line.removeprefix(f"texts/{_ROOT}:").strip() for line in errors.splitlines() if line.strip()]
+    shown = "; ".join(line for line in lines if "warning" not in line.lower())
+    return (shown or "it says nothing")[:_ERRORS]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs in the subprocess: FOLDER CPU WALL PARENT."""
+    folder, *times = arguments
+    bounded_process.confine(*times)
+    import google.type  # type: ignore[import-untyped]
+    from grpc_tools import protoc
+
+    bounded_process.bound_memory(LIMITS.memory)
+    os.chdir(folder)
+    googles = str(Path(next(iter(google.type.__path__))).parents[1])
+    protocs = str(Path(protoc.__file__).parent / "_proto")
+    paths = [f"-I{path}" for path in (protocs, "texts", OURS, googles)]
+    sys.stderr.flush()
+    os._exit(protoc.main(["protoc", *paths, f"--descriptor_set_in={_SET}", "--include_imports", f"-o{_OUT}", _ROOT]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
