@@ -16,6 +16,7 @@ import yarl
 from failsoft.schemas import wire
 from failsoft.schemas.config.duration import seconds
 from failsoft.schemas.config.refusal import Refused
+from failsoft.schemas.formats.framing import named
 from failsoft.schemas.formats.registered import Registered, SchemaRef, SchemaType, Unusable
 from failsoft.topics.connection.tls import PemContext, UnusablePem
 from failsoft.workers.connection import FILE
@@ -62,11 +63,6 @@ class RegistryUnavailable(Exception):
 
 class RegistryRefusal(Exception):
     """The registry refuses what it was given. The text is its own."""
-
-
-def named(ref: SchemaRef) -> str:
-    """A schema's name in messages: ``schema id 7`` or ``schema GUID …``."""
-    return f"schema id {ref}" if isinstance(ref, int) else f"schema GUID {ref}"
 
 
 class RegistryClient:
