@@ -14,6 +14,7 @@ ONLY = {
     },
     "onnxruntime": {"models/runtime/session.py", "models/vetting/gate.py"},
     "orjson": {"schemas/wire.py"},
+    "aiohttp": {"workers/schema_registry/client.py"},
     "aiokafka.admin": {"topics/admin.py"},
     "aiokafka": {
         "topics/admin.py",

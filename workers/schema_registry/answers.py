@@ -126,8 +126,9 @@ def words(raw: bytes) -> str:
 def is_not_found(raw: bytes) -> bool:
     """Does an answer 404 come from a registry that lacks the schema?
 
-    A proxy's page, or Confluent's own answer to a path that it does not have, is about the address. Taken for a missing
-    schema, a gateway without a backend would send good events to the dead letters.
+    A proxy's page, and what servers say of a path that they do not have, are about the address: Confluent's has the
+    code 404 where a missing schema has 40403, and problem details (RFC 9457), as Apicurio sends, have a `status`. Taken
+    for a missing schema, a gateway without a backend would send good events to the dead letters.
     """
     if not raw.strip():
         return True
@@ -135,7 +136,9 @@ def is_not_found(raw: bytes) -> bool:
         value = read_object(raw)
     except RubbishAnswer:
         return False
-    return not (value.get("error_code") == 404 and value.get("message") == "HTTP 404 Not Found")
+    if "error_code" not in value:
+        return "status" not in value
+    return not (value["error_code"] == 404 and value.get("message") == "HTTP 404 Not Found")
 
 
 def assemble(ref: SchemaRef, schema: SchemaAnswer, found: Mapping[SubjectVersion, SchemaAnswer]) -> Registered:

@@ -47,6 +47,10 @@ MAX_PENDING = 100
 MAX_KNOWN = 1_000
 """Readers that are kept, and schemas that are remembered as missing or unusable. The oldest are dropped."""
 
+COMPILED_WITHIN = 10.0
+"""Seconds that a batch waits for readers of schemas that are known. One takes a tenth of a second, the largest two; but
+nobody knows how many new schemas a batch names."""
+
 SLACK = 0.05
 """Seconds that a batch waits longer than a look-up may take, so that it gets the look-up's own words."""
 
@@ -142,7 +146,7 @@ class SchemaReaders:
         """A reader of each schema that ``records`` name, or why there is none.
 
         DEPENDENCY: the registry could not be asked, or did not answer. MALFORMED: it has no such schema, or the schema
-        cannot be used. Takes no time where all are known; else at most the deadline, and the time to compile.
+        cannot be used. Takes no time where all are known; else at most the deadline, and COMPILED_WITHIN.
         """
         wanted = self._find(records)
         if not wanted:
@@ -189,11 +193,11 @@ class SchemaReaders:
     async def _results(
         self, tasks: dict[SchemaRef, asyncio.Task[SchemaReader | Failure]]
     ) -> dict[SchemaRef, SchemaReader | Failure]:
-        """Wait for look-ups for the deadline, and for readers until they are made. Look-ups that are late go on."""
+        """Wait for look-ups for the deadline, and for readers for COMPILED_WITHIN. What is late goes on."""
         await asyncio.wait(tasks.values(), timeout=self._deadline + SLACK)
         if compiling := [task for ref, task in tasks.items() if ref in self._compiling]:
-            await asyncio.wait(compiling)
-        late = f"no answer within {self._deadline:g} s, behind other look-ups"
+            await asyncio.wait(compiling, timeout=COMPILED_WITHIN)
+        late = "no answer yet, behind other schemas"
         return {ref: task.result() if task.done() else _dependency(ref, late) for ref, task in tasks.items()}
 
     # --- one schema -----------------------------------------------------------------------------------------------
@@ -302,16 +306,18 @@ class SchemaReaders:
 
     async def _ask_again(self) -> None:
         """Ask for what is owed, one at a time, until nothing is: lanes come back for it much later, or not at all."""
-        while self._owed or self._unchecked:
-            await asyncio.sleep(ASK_EVERY)
-            if self._owed:
-                ref = next(iter(self._owed))
-                del self._owed[ref]  # the look-up owes it again, behind the others, if it fails
-                if (task := self._begin(ref)) is not None:
-                    await asyncio.wait([task])
-            elif self._unchecked:
-                await self._check(next(iter(self._unchecked)))
-        self._asking = None
+        try:
+            while self._owed or self._unchecked:
+                await asyncio.sleep(ASK_EVERY)
+                if self._owed:
+                    ref = next(iter(self._owed))
+                    if (task := self._begin(ref)) is not None:
+                        self._owed.pop(ref)  # the look-up owes it again, behind the others, if it fails
+                        await asyncio.wait([task])
+                elif self._unchecked:
+                    await self._check(next(iter(self._unchecked)))
+        finally:
+            self._asking = None
 
     async def _check(self, ref: SchemaRef) -> None:
         """Compare a schema of the memory with the registry's."""

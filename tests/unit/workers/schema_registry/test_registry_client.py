@@ -14,7 +14,7 @@ import trustme
 
 from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.formats.registered import Reference, Registered, SchemaType, Unusable
-from failsoft.workers.schema_registry.answers import MAX_REFERENCES
+from failsoft.workers.schema_registry.answers import MAX_REFERENCES, is_not_found
 from failsoft.workers.schema_registry.client import (
     RegistryClient,
     RegistryRefusal,
@@ -88,6 +88,19 @@ async def test_404_of_something_that_is_no_registry_is_not_a_missing_schema(regi
     async with client(registry.url + "/wrong/path") as asking:
         with pytest.raises(RegistryUnavailable, match=r"status 404 \(the address may have to end with a path\)"):
             await asking.schema(registry.register("s", "AVRO", '"int"'))
+
+
+def test_a_404_is_told_by_its_words() -> None:
+    """Confluent's code of a missing schema, and no words at all, are a registry's; other pages are not."""
+    for missing in (b'{"error_code":40403,"message":"Schema 7 not found"}', b"", b'{"message":"no such schema"}'):
+        assert is_not_found(missing)
+    for other in (
+        b'{"error_code":404,"message":"HTTP 404 Not Found"}',
+        b'{"detail":"NotFoundException: RESTEASY003210: Could not find resource","status":404}',
+        b"default backend - 404",
+        b"<html>404</html>",
+    ):
+        assert not is_not_found(other)
 
 
 @pytest.mark.parametrize("failing", [*BROKEN])
