@@ -54,16 +54,21 @@ class Failing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredSchema:
-    """A schema that the registry has. ``references`` are Confluent's: name, subject and version."""
+    """A schema that the registry has. ``references`` are Confluent's: name, subject and version; ``own_guid``: its GUID
+    where another registry gave it.
+    """
 
     id: int
     type: str
     text: str
     references: tuple[Mapping[str, Any], ...] = ()
+    own_guid: str | None = None
 
     @property
     def guid(self) -> str:
         """As Confluent does: a GUID that depends on the schema alone."""
+        if self.own_guid is not None:
+            return self.own_guid
         told = json.dumps([self.type, self.text, [dict(each) for each in self.references]])
         return str(uuid.UUID(bytes=hashlib.md5(told.encode()).digest()))
 
@@ -155,11 +160,17 @@ class RegistryServer:
         return self._stock.register(subject, schema_type, text, references)
 
     def put(
-        self, id_: int, schema_type: str, text: str, references: Iterable[Mapping[str, Any]] = (), subject: str = "put"
+        self,
+        id_: int,
+        schema_type: str,
+        text: str,
+        references: Iterable[Mapping[str, Any]] = (),
+        subject: str = "put",
+        guid: str | None = None,
     ) -> None:
         """Have exactly this schema under this id, whatever was there."""
         with self._stock.lock:
-            self._stock.schemas[id_] = StoredSchema(id_, schema_type, text, tuple(references))
+            self._stock.schemas[id_] = StoredSchema(id_, schema_type, text, tuple(references), guid)
             listed = self._stock.versions.setdefault(subject, [])
             if id_ not in listed:
                 listed.append(id_)

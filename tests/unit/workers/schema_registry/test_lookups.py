@@ -17,8 +17,10 @@ from failsoft.models.breaker.rules import BreakerState
 from failsoft.schemas.event import NO_READERS
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.fleet.breaker import BreakerRow, Lease, ReportKind
-from failsoft.schemas.formats.reader import SchemaReader
+from failsoft.schemas.formats.framing import HEADER, split
+from failsoft.schemas.formats.reader import SchemaReader, WantedFields
 from failsoft.schemas.formats.registered import Registered, SchemaRef, SchemaType, Unusable
+from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.schemas.model_version import SCHEMA_REGISTRY
 from failsoft.workers.schema_registry import lookups
 from failsoft.workers.schema_registry.client import RegistryClient
@@ -27,7 +29,9 @@ from failsoft.workers.schema_registry.memory import SchemaMemory
 from failsoft.workers.schema_sections import SchemaRegistry
 from failsoft.workers.serving.dependency import DependencyBreaker, dependencies
 from failsoft.workers.serving.registry import ServingRegistry
+from failsoft.workers.settings import Settings
 from failsoft.workers.telemetry.metrics import Metrics
+from tests import golden
 from tests.kit import Rec
 from tests.registry_server import ANOTHER, Failing, RegistryServer
 
@@ -304,3 +308,36 @@ async def test_closing_ends_what_is_under_way(registry: RegistryServer) -> None:
             await waiting
         assert d.serving.breakers[str(SCHEMA_REGISTRY)].state is BreakerState.CLOSED
         assert d.count("unavailable") == 0
+
+
+@pytest.mark.parametrize("format", [WireFormat.AVRO, WireFormat.PROTOBUF])
+async def test_events_of_confluents_serializers_are_read_by_what_the_registry_has(
+    registry: RegistryServer, format: WireFormat
+) -> None:
+    """The whole way of a pipeline's file: its ids and GUIDs, schemas with references, readers of all its events."""
+    for schema, guid in golden.schemas():
+        for i, each in enumerate(schema.references):
+            registry.put(int(schema.ref) * 100 + i, schema.type, each.text, subject=each.name)
+        references = [{"name": each.name, "subject": each.name, "version": 1} for each in schema.references]
+        registry.put(int(schema.ref), schema.type, schema.text, references, "golden", guid)
+    given = {"name": "p", "model": "m", "input": {"topics": ["t"], "format": format}}
+    pipeline = Settings.model_validate(given | {"schema_registry": {"url": registry.url, "deadline": "5s"}})
+    metrics = Metrics(CollectorRegistry())
+    serving = ServingRegistry("w", metrics, time.monotonic, time.time, lambda: 0.5)
+    memory = SchemaMemory()
+    schemas = SchemaReaders.of(pipeline, WantedFields(id="event_id", features=""), memory, serving, metrics)
+    events = golden.events(SchemaType[format.name])
+    try:
+        found = await schemas.readers([Rec(value=each.value, headers=each.headers) for each in events])
+        other = golden.events(next(kind for kind in SchemaType if kind.name != format.name))[0]
+        (wrong,) = (await schemas.readers([Rec(value=other.value, headers=other.headers)])).values()
+    finally:
+        await schemas.close()
+    for event in events:
+        ref, payload = split(event.value, dict(event.headers).get(HEADER), format)
+        reader = found[ref]
+        assert not isinstance(reader, Failure), reader
+        assert list(reader.read([payload]).rows.column("event_id")) == [event.event]
+    assert {type(ref) for ref in found} == {int, str} and set(memory.unwritten) == set(found)
+    assert isinstance(wrong, Failure) and wrong.kind is Kind.MALFORMED
+    assert wrong.message.endswith(f'its type is {other.type}, and [input] format is "{format}"')
