@@ -8,6 +8,7 @@ import asyncio
 import json
 import struct
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Producer
 
+from failsoft.schemas.fleet.breaker import Alert
 from tests.integration.pipeline import Pipeline, body, events, running
 from tests.integration.reader import Header, Seen
 from tests.integration.verifier import Settlement
@@ -25,6 +27,8 @@ from tests.kafka import Broker, read_all
 PRIMARY, MALFORMED, INVALID = "primary", "dead: malformed", "dead: invalid"
 GOOD = {"x": 0.5, "row": 0, "colour": "red"}
 STRUCTURED = [("content-type", b"application/cloudevents+json; charset=utf-8")]
+FRAMING = b"\0\0\0\0\x2a"
+FRAMED_AVRO = FRAMING + b"\x04e1\x06abc"
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,27 @@ CASES = [
         None,
         [("content-type", b"application/cloudevents-batch+json")],
     ),
+    Case("data_base64", _cloud(data=None, data_base64=b64encode(_event()).decode()), PRIMARY, "c", STRUCTURED),
+    Case(
+        "a structured CloudEvent in Protobuf",
+        b"\x0a\x01x",
+        MALFORMED,
+        None,
+        [("content-type", b"application/cloudevents+protobuf")],
+    ),
+    Case("Confluent's framing and Avro", FRAMED_AVRO, MALFORMED),
+    Case("Confluent's framing, message indexes and Protobuf", FRAMING + b"\0\x0a\x03abc", MALFORMED),
+    Case("Confluent's framing and JSON", FRAMING + _event(id="framed"), PRIMARY, "framed"),
+    Case(
+        "Confluent's header and JSON",
+        _event(id="by-header"),
+        PRIMARY,
+        "by-header",
+        [("__value_schema_id", b"\x01" + bytes(16))],
+    ),
+    Case("a byte order mark", b"\xef\xbb\xbf" + _event(id="bom"), PRIMARY, "bom"),
+    Case("Kafka Connect's schema and payload", json.dumps({"schema": {}, "payload": {}}).encode(), MALFORMED),
+    Case("Debezium's envelope", json.dumps({"before": None, "after": {}, "op": "c"}).encode(), MALFORMED),
     Case(
         "forged control headers on a good event",
         _event(),
@@ -160,10 +185,21 @@ def test_each_bad_record_ends_as_it_should_and_its_neighbours_are_answered(
         pipeline.publish(record for pair in pairs for record in pair)
         worker = pipeline.start()
         settlement.wait_final(pipeline.published)
+        pipeline.publish((b"k", FRAMED_AVRO, [], 0) for _ in range(4 * len(CASES)))
+        settlement.wait_final(pipeline.published)
         assert worker.drain() == 0, worker.tail()
         verdict = settlement.verdict()
         answers = _by_offset(settlement)
+        alerts = [Alert.parse(each.value()) for each in read_all(kafka.bootstrap, f"{name}.alerts")]
     assert not verdict.broken, str(verdict)
+    # A producer of another format: said once in the log with the keys to set, and as an alert when most events are bad.
+    text = worker.log.read_text(errors="replace")
+    assert text.count("events are not in the pipeline's format") == 1
+    assert "schema id 42: set [input] format and [schema_registry] url" in text
+    (alert,) = [each for each in alerts if each.name == "malformed"]
+    assert (alert.key, alert.from_, alert.to) == (pipeline.inputs[0], "readable", "malformed")
+    assert "schema id 42: set [input] format" in alert.reason
+    assert text.count("most events are malformed") == 1
     topic = pipeline.inputs[0]
     for i, case in enumerate(CASES):
         place, neighbour = (topic, 0, 2 * i), (topic, 0, 2 * i + 1)
