@@ -16,7 +16,8 @@ from failsoft.schemas.record import Record
 _ALL = b"application/cloudevents"
 _JSON_MODES = frozenset({"application/cloudevents", "application/cloudevents+json"})
 _BATCHES = "application/cloudevents-batch"
-_HEADERS = frozenset({"ce_specversion", "ce_id", "ce_time", "ce_dataschema", "content-type"})
+_CONTENT_TYPE = "content-type"
+_HEADERS = frozenset({"ce_specversion", "ce_id", "ce_time", "ce_dataschema", _CONTENT_TYPE})
 _AVRO = frozenset({"avro", "x-avro", "vnd.apache.avro", "vnd.confluent.avro"})
 _PROTOBUF = frozenset({"protobuf", "x-protobuf", "vnd.google.protobuf", "vnd.confluent.protobuf"})
 
@@ -46,8 +47,13 @@ PLAIN = Cloud()
 
 def any_cloud(records: Sequence[Record]) -> bool:
     """Whether one of the records is a CloudEvent. The names of all headers are looked at once."""
-    names = {name.lower() for name in {name for record in records for name, _ in record.headers}}
-    return not names.isdisjoint(_HEADERS) and any(cloud(record) is not PLAIN for record in records)
+    names = {name for record in records if record.headers for name, _ in record.headers}
+    found = {name for name in names if name.lower() in _HEADERS}
+    types = {name for name in found if name.lower() == _CONTENT_TYPE}
+    if not types:
+        return bool(found)
+    values = {value for record in records for name, value in record.headers if name in types}
+    return found != types or any(map(_structured, values))
 
 
 def cloud(record: Record) -> Cloud:
@@ -55,8 +61,8 @@ def cloud(record: Record) -> Cloud:
     if not record.headers:
         return PLAIN
     found = {name: value for each, value in record.headers if (name := each.lower()) in _HEADERS}
-    content_type = found.pop("content-type", None)
-    structured = (content_type or b"").strip().lower().startswith(_ALL)
+    content_type = found.pop(_CONTENT_TYPE, None)
+    structured = _structured(content_type)
     if not found and not structured:
         return PLAIN
     return Cloud(
@@ -66,6 +72,10 @@ def cloud(record: Record) -> Cloud:
         data_schema=_text(found.get("ce_dataschema")),
         structured=structured,
     )
+
+
+def _structured(content_type: bytes | None) -> bool:
+    return (content_type or b"").strip().lower().startswith(_ALL)
 
 
 def _text(raw: bytes | None) -> str | None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from failsoft.schemas import json_events, nan, schema_events, wire
-from failsoft.schemas.cloud_events import cloud
+from failsoft.schemas import json_events, nan, wire
+from failsoft.schemas.cloud_events import any_cloud, cloud
 from failsoft.schemas.event import (
     NO_READERS,
     Envelope,
@@ -28,11 +28,12 @@ from failsoft.schemas.features.paths import find
 from failsoft.schemas.features.table import FeaturePart, FeatureTable
 from failsoft.schemas.features.words import kind
 from failsoft.schemas.formats import framing
+from failsoft.schemas.formats.framing import SchemaGroup
 from failsoft.schemas.formats.registered import SchemaRef
 from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.schemas.record import Origin, Record
-from failsoft.schemas.schema_events import SchemaBatch, SchemaGroup
-from failsoft.schemas.unwrapping import SchemaData, unwrap
+from failsoft.schemas.schema_events import SchemaBatch
+from failsoft.schemas.unwrapping import SchemaData, refusal, unwrap
 
 _TO_SET = "set [input] format and [schema_registry] url"
 
@@ -48,12 +49,17 @@ def decode(
     if envelope.format is WireFormat.JSON:
         plain = json_events.decode_all(records, origins, envelope)
         return plain or _decode_each(records, origins, envelope, readers)
-    groups = schema_events.framed(records, envelope)
-    if groups is None:
+    if any_cloud(records):
         return _decode_each(records, origins, envelope, readers)
     blank = [""] * len(records)
     events = Events(blank, [*blank], [])
     batch = SchemaBatch(events, records, origins, envelope, {})
+    values: list[bytes | None] = [record.value for record in records]
+    refused = {row: why for row, value in enumerate(values) if (why := refusal(value, envelope)) is not None}
+    for row in refused:
+        values[row] = None
+    groups, unframed = framing.groups(values, records, envelope.format)
+    batch.refuse(refused | unframed)
     batch.decode(groups, readers)
     events.features = FeatureTable(batch.parts, len(records))
     return events

@@ -3,63 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from failsoft.schemas import times as event_times
 from failsoft.schemas import wire
-from failsoft.schemas.cloud_events import any_cloud
 from failsoft.schemas.event import MAX_ID, Envelope, Events, Readers, fallback_id, iso, origin_of
 from failsoft.schemas.event_parts import bounded, first_time, holder, identity
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.table import FeaturePart
-from failsoft.schemas.formats import framing
+from failsoft.schemas.formats.framing import SchemaGroup, named
 from failsoft.schemas.formats.reader import DecodedRows
 from failsoft.schemas.formats.registered import SchemaRef
 from failsoft.schemas.record import Origin, Record
 from failsoft.schemas.unwrapping import SchemaData
-
-
-@dataclass(slots=True)
-class SchemaGroup:
-    """The rows of a batch that one schema is needed for.
-
-    Attributes:
-        rows: the row of each value.
-        values: what the schema's reader gets of each.
-    """
-
-    rows: list[int] = field(default_factory=list)
-    values: list[bytes] = field(default_factory=list)
-
-
-def framed(records: Sequence[Record], envelope: Envelope) -> dict[SchemaRef, SchemaGroup] | None:
-    """The groups of a batch, or None when any row must be unwrapped by itself: it is a CloudEvent, names its schema in
-    a header, or is not framed.
-    """
-    values: list[Any] = [record.value for record in records]
-    if not values or None in values or max(map(len, values)) > envelope.max_bytes:
-        return None
-    names = {name for record in records if record.headers for name, _ in record.headers}
-    if names and (framing.HEADER in names or any_cloud(records)):
-        return None
-    prefixes = [value[: framing.PREFIX] for value in values]
-    different = set(prefixes)
-    if not all(map(framing.is_prefix, different)):
-        return None
-    payloads = [value[framing.PREFIX :] for value in values]
-    if len(different) == 1:
-        return {_id(prefixes[0]): SchemaGroup(list(range(len(values))), payloads)}
-    groups = {prefix: SchemaGroup() for prefix in different}
-    for row, (prefix, payload) in enumerate(zip(prefixes, payloads, strict=True)):
-        group = groups[prefix]
-        group.rows.append(row)
-        group.values.append(payload)
-    return {_id(prefix): group for prefix, group in groups.items()}
-
-
-def _id(prefix: bytes) -> int:
-    return int.from_bytes(prefix[1:])
 
 
 class SchemaBatch:
@@ -87,19 +43,24 @@ class SchemaBatch:
         for ref, group in groups.items():
             reader = readers.get(ref)
             if reader is None:
-                why = f"{framing.named(ref)}, but there is no [schema_registry] url to ask for it"
+                why = f"{named(ref)}, but there is no [schema_registry] url to ask for it"
                 reader = Failure(Kind.MALFORMED, why)
             if isinstance(reader, Failure):
                 self._fail(group.rows, reader)
                 continue
             decoded = reader.read(group.values)
             for i, why in decoded.bad.items():
-                self._fail([group.rows[i]], Failure(Kind.MALFORMED, f"{framing.named(ref)}: {why}"))
+                self._fail([group.rows[i]], Failure(Kind.MALFORMED, f"{named(ref)}: {why}"))
             rows = group.rows if not decoded.bad else [group.rows[i] for i in decoded.kept]
             if rows:
                 self._identify(rows, decoded.rows)
                 self._time(rows, decoded.rows)
                 self.parts.append(FeaturePart(decoded.rows, rows))
+
+    def refuse(self, bad: Mapping[int, str]) -> None:
+        """Fail the rows that name no schema, or that are too large: why, by row."""
+        for row, why in bad.items():
+            self._fail([row], Failure(Kind.MALFORMED, why))
 
     def _fail(self, rows: Sequence[int], failure: Failure) -> None:
         """Nothing of these rows can be read but what CloudEvents say of them."""

@@ -76,6 +76,14 @@ def schema_refs(records: Sequence[Record], envelope: Envelope) -> set[SchemaRef]
     return found
 
 
+def refusal(value: bytes | None, envelope: Envelope) -> str | None:
+    """Why a value is not even looked at; None if it is."""
+    if value is None:
+        return "the value is null (a tombstone)"
+    size = len(value)
+    return None if size <= envelope.max_bytes else f"{size} bytes, over the limit of {envelope.max_bytes}"
+
+
 def unwrap(record: Record, envelope: Envelope) -> JsonData | SchemaData:
     """The data of a record's event. JSON is decoded only in a structured CloudEvent. Raises Malformed."""
     ce = cloud_events.cloud(record)
@@ -121,8 +129,9 @@ def _named(
 
     Data with a ``dataschema`` of our own registry is bare, unless it has the framing of the same schema.
     """
-    if len(raw) > envelope.max_bytes:
-        raise wire.Malformed(f"{len(raw)} bytes, over the limit of {envelope.max_bytes}")
+    why = refusal(raw, envelope)
+    if why is not None:
+        raise wire.Malformed(why)
     ref = None if header is not None else cloud_events.schema_of(data_schema, envelope.registries)
     try:
         if ref is None or (framing.is_prefix(raw) and framing.split(raw, None, format)[0] == ref):

@@ -9,6 +9,7 @@ follow the id or the GUID. A reader gets them in front of the message.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from failsoft.schemas.formats.registered import SchemaRef
@@ -44,6 +45,19 @@ class Unframed(ValueError):
     """A value does not say which schema it has. The text says what was found, and what would be right."""
 
 
+@dataclass(slots=True)
+class SchemaGroup:
+    """The values of a batch that have one schema.
+
+    Attributes:
+        rows: the row of each.
+        values: what the schema's reader gets of each.
+    """
+
+    rows: list[int] = field(default_factory=list)
+    values: list[bytes] = field(default_factory=list)
+
+
 def refs(records: Sequence[Carrier], format: WireFormat) -> set[SchemaRef]:
     """The schemas that ``records`` of a topic of this format name; none for JSON, which is read without its schema.
 
@@ -51,16 +65,58 @@ def refs(records: Sequence[Carrier], format: WireFormat) -> set[SchemaRef]:
     """
     if format is WireFormat.JSON:
         return set()
-    headed = [record for record in records if record.headers and header_of(record.headers) is not None]
-    bare = records if not headed else [record for record in records if header_of(record.headers) is None]
-    prefixes = {value[:PREFIX] for record in bare if (value := record.value) is not None}
-    found: set[SchemaRef] = {int.from_bytes(each[1:]) for each in prefixes if is_prefix(each)}
-    for record in headed:
+    if not _headed(records):
+        prefixes = {value[:PREFIX] for record in records if (value := record.value) is not None}
+        return {_id(prefix) for prefix in prefixes if is_prefix(prefix)}
+    return set(groups([record.value and record.value[:PREFIX] for record in records], records, format)[0])
+
+
+def groups(
+    values: Sequence[bytes | None], records: Sequence[Carrier], format: WireFormat
+) -> tuple[dict[SchemaRef, SchemaGroup], dict[int, str]]:
+    """The values of a batch by their schemas, and why each other value names none, by row.
+
+    Args:
+        values: the values of ``records``; None for one that is passed over.
+        records: their headers count.
+        format: Avro or Protobuf.
+    """
+    if not _headed(records):
+        whole = [value for value in values if value is not None]
+        different = {value[:PREFIX] for value in whole} if len(whole) == len(values) else set()
+        if len(different) == 1 and is_prefix(prefix := different.pop()):
+            return {_id(prefix): SchemaGroup(list(range(len(whole))), [value[PREFIX:] for value in whole])}, {}
+    found: dict[SchemaRef, SchemaGroup] = {}
+    bad: dict[int, str] = {}
+    known: dict[bytes, tuple[SchemaRef, bytes]] = {}
+    for row, (value, record) in enumerate(zip(values, records, strict=True)):
+        if value is None:
+            continue
+        header = header_of(record.headers) if record.headers else None
         try:
-            found.add(split(record.value or b"", header_of(record.headers), format)[0])
-        except Unframed:
-            continue  # said when the event is decoded
-    return found
+            if header is None:
+                ref, payload = split(value, None, format)
+            else:
+                if header not in known:
+                    known[header] = split(b"", header, format)
+                ref, indexes = known[header]
+                payload = indexes + value if indexes else value
+        except Unframed as e:
+            bad[row] = str(e)
+            continue
+        group = found.get(ref) or found.setdefault(ref, SchemaGroup())
+        group.rows.append(row)
+        group.values.append(payload)
+    return found, bad
+
+
+def _headed(records: Sequence[Carrier]) -> bool:
+    """Whether one of the records has the schema header."""
+    return HEADER in {name for record in records if record.headers for name, _ in record.headers}
+
+
+def _id(prefix: bytes) -> int:
+    return int.from_bytes(prefix[1:PREFIX])
 
 
 def header_of(headers: Iterable[tuple[str, bytes | None]]) -> bytes | None:
@@ -90,14 +146,14 @@ def split(value: bytes, header: bytes | None, format: WireFormat) -> tuple[Schem
     if header is None:
         if not is_prefix(value):
             raise Unframed(_not_framed(value, format))
-        return int.from_bytes(value[1:PREFIX]), value[PREFIX:]
+        return _id(value), value[PREFIX:]
     end = {0: PREFIX, 1: _GUID}.get(header[0]) if header else None
     if end is None or len(header) < end:
         raise Unframed(
             f"the header {HEADER} {_beginning(header)}: it takes a byte 1 and a GUID of 16 bytes, "
             f"or a byte 0 and an id of 4 bytes"
         )
-    ref: SchemaRef = int.from_bytes(header[1:end]) if end == PREFIX else _guid(header[1:end])
+    ref: SchemaRef = _id(header) if end == PREFIX else _guid(header[1:end])
     indexes = header[end:]
     if format is WireFormat.PROTOBUF:
         if not indexes:

@@ -15,10 +15,14 @@ from failsoft.schemas.features.columns import Columns
 from failsoft.schemas.features.reading import columns, columns_in
 from failsoft.schemas.features.spec import DType, FeatureType, Spec, TensorSpec
 from failsoft.schemas.features.table import FeatureTable
+from failsoft.schemas.formats.avro import compile_avro
 from failsoft.schemas.formats.framing import HEADER
+from failsoft.schemas.formats.reader import SchemaReader, Want, WantedFields
+from failsoft.schemas.formats.registered import SchemaType
 from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.schemas.record import Origin
 from failsoft.schemas.unwrapping import schema_refs
+from tests import golden
 from tests.kit import INPUT, NOW_MS, Rec, objects
 from tests.schema_readers import FakeReader, encoded
 
@@ -237,3 +241,36 @@ def test_json_needs_no_schema() -> None:
     assert schema_refs([Rec(value=b"{}"), Rec(value=encoded(7, {}))], Envelope()) == set()
     assert schema_refs([], ENVELOPE) == set() and decode([], {}, ENVELOPE).ids == []
     assert objects(decode([], {}, Envelope(id="id", time="at"))) == []
+
+
+FIELDS = WantedFields(
+    "event_id", "occurred_at", "features", (("a", Want.NUMBER), ("b", Want.NUMBER), ("c", Want.INTEGER))
+)
+
+
+@pytest.mark.parametrize("framing", ["value", "header"])
+def test_what_confluents_serializers_wrote(framing: str) -> None:
+    """Two versions of a schema in one batch: a field that one lacks is a missing feature. The framed JSON of the same
+    events gives the same ids, times and numbers.
+    """
+    readers: dict[int | str, SchemaReader | Failure] = {}
+    for registered, guid in golden.schemas():
+        if registered.type is SchemaType.AVRO:
+            readers[registered.ref] = readers[guid] = compile_avro(registered, FIELDS)
+    found = [e for e in golden.events(SchemaType.AVRO, framing=framing) if "payment" in e.file]
+    records = [Rec(value=each.value, headers=each.headers) for each in found]
+    envelope = Envelope("event_id", "occurred_at", format=WireFormat.AVRO)
+    assert schema_refs(records, envelope) <= set(readers)
+    batch = decode(records, {}, envelope, readers)
+    assert batch.ids == [each.event for each in found] == ["payment-1", "payment-2", "payment-3"]
+    assert batch.times == [f"2026-11-24T10:00:0{n}Z" for n in (1, 2, 3)] and batch.failures == {}
+    made = _columns(
+        batch, [0, 1, 2], Spec("a", FeatureType.FLOAT), Spec("b", FeatureType.FLOAT), Spec("c", FeatureType.INT)
+    )
+    assert made.values["a"].tolist() == [1.5, -3.0, 4.5] and made.values["b"].tolist() == [2.5, 0.0, 0.0]
+    assert {i: why for (i, name), why in made.why.items() if name == "b"} == {2: "missing"}
+    assert made.values["c"].tolist() == [0, 0, 7] and {i for i, name in made.why if name == "c"} == {0, 1}
+    plain = [Rec(value=e.value, headers=e.headers) for e in golden.events(SchemaType.JSON, framing=framing)]
+    json = decode(plain, {}, Envelope("event_id", "occurred_at"))
+    assert (json.ids[:2], json.times[:2], json.failures) == (batch.ids[:2], batch.times[:2], {})
+    assert columns(objects(json)[:2], [Spec("a", FeatureType.FLOAT)]).values["a"].tolist() == [1.5, -3.0]
