@@ -224,11 +224,14 @@ def run(
     known: LastKnown | None = None,
     u: float | Sequence[float] = 0.5,
     poison: PoisonRecord | None = None,
+    **schemas: Any,
 ) -> Scored:
-    """Run ``score`` to its end. A model without an entry in ``models`` is ``fine``."""
+    """Run ``score`` to its end. A model without an entry in ``models`` is ``fine``. ``schemas``: what ``score`` is told
+    of schemas.
+    """
     answers = dict(models or {})
     draws = np.full(len(records), u)
-    steps = score(records, the_plan or plan(), registry or FakeBoard(), known, NOW_MS, draws, poison)
+    steps = score(records, the_plan or plan(), registry or FakeBoard(), known, NOW_MS, draws, poison, **schemas)
     try:
         call = next(steps)
         while True:

@@ -65,10 +65,12 @@ id = "id"
 time = "at"
 features = "features"
 max_bytes = {max_bytes}
+{input_lines}
 [retry]
 delays = {delays}
 [models]
 repository = "models"
+{sections}
 """
 
 
@@ -221,6 +223,8 @@ class Pipeline:
     workers_bootstrap: str = ""  # the workers' brokers, such as a failing proxy
     secrets: Mapping[str, str] = field(default_factory=dict)
     kafka_lines: str = ""  # more lines for [kafka]
+    input_lines: str = ""  # more lines for [input]
+    sections: str = ""  # more sections, such as [schema_registry]
     workers: list[Worker] = field(default_factory=list)
     published: int = 0
 
@@ -257,6 +261,8 @@ class Pipeline:
             topics=json.dumps(list(self.inputs)),
             delays=json.dumps(list(self.delays)),
             kafka_lines=self.kafka_lines,
+            input_lines=self.input_lines,
+            sections=self.sections,
         )
         self.file.write_text(text)
 

@@ -43,7 +43,11 @@ class Locked:
 
     def __init__(self, broker: LockedBroker, folder: Path, name: str) -> None:
         self.broker = broker
-        self.pipeline = Pipeline(folder, broker.bootstrap, name, partitions=2, delays=["300ms"], secrets=SECRET)
+        # With a registry there is a topic of schemas. JSON needs none of them, so that the registry is not asked.
+        registry = '[schema_registry]\nurl = "http://127.0.0.1:1"'
+        self.pipeline = Pipeline(
+            folder, broker.bootstrap, name, partitions=2, delays=["300ms"], secrets=SECRET, sections=registry
+        )
         self.settlement: Settlement = self.pipeline.create()
         sasl = f'security_protocol = "SASL_PLAINTEXT"\nsasl_mechanism = "PLAIN"\nsasl_username = "{USER}"\n'
         text = self.pipeline.file.read_text().replace(broker.bootstrap, broker.locked)
@@ -54,7 +58,7 @@ class Locked:
     def rights(self, use: Use) -> list[Right]:
         """The rights in the table."""
         delays = [(delay, 1.0) for delay in self.pipeline.delays]
-        return rights(use, self.names, layout(self.names, self.pipeline.inputs, delays, 2, 1))
+        return rights(use, self.names, layout(self.names, self.pipeline.inputs, delays, 2, 1, schemas=True))
 
     def right(self, operation: Operation, name: str) -> Right:
         """One right of a worker."""

@@ -94,12 +94,13 @@ class KeptSchemas(Service):  # type: ignore[misc]
                 consumer.assign([self._tp])
                 end = (await consumer.end_offsets([self._tp]))[self._tp]
                 # A topic that was made anew is read from its beginning.
-                consumer.seek(self._tp, self._next if self._next <= end else 0)
+                self._next = self._next if self._next <= end else 0
+                consumer.seek(self._tp, self._next)
                 while not self.should_stop:
-                    await self._fetch(consumer)
-                    trouble, failed = TroubleLog(), 0
                     if self._next >= end:
                         self._is_read.set()
+                    await self._fetch(consumer)
+                    trouble, failed = TroubleLog(), 0
             except KafkaError as e:
                 trouble.note(f"the topic of schemas, {self._tp.topic}, cannot be read: {e!r}")
             finally:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 
+from failsoft.schemas.event import Envelope
+from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.workers.lanes.retry_schedule import ASK_AGAIN, LADDER_RESTS, LIVE_SEEN
 from failsoft.workers.scoring.plan import Plan
 from tests.kit import NOW_MS, broken, events, plan, trio, waiting
 from tests.lane_kit import AGAIN, LIVE, NEXT, RUNG, LaneUnderTest, Ledger, ListChunk
+from tests.schema_readers import encoded
 
 LADDER = {RUNG, NEXT, AGAIN}
 
@@ -212,3 +217,21 @@ async def test_the_end_of_a_rung_is_noted_before_it_is_written_to() -> None:
     tested.committer._producer = tested.ledger = Reported()
     await tested.run(lambda: RUNG.topic in tested.ledger.wrote and tested.ledger.offsets)
     assert tested.lane._schedule._wrote == {RUNG: 0}
+
+
+@pytest.mark.parametrize(("is_open", "to"), [(True, RUNG), (False, NEXT)])
+async def test_the_breaker_of_the_registry_decides_if_an_attempt_is_used(is_open: bool, to: TopicPartition) -> None:
+    """It is asked after the look-ups of the batch. The model's breaker has nothing to do with it."""
+    record = waiting(value=encoded(7, {}), next_revision=0)
+    asked: list[bytes] = []
+
+    async def readers(records: Any) -> Mapping[int, Failure]:
+        asked.extend(record.value for record in records)
+        tested.deps.schemas.registry_open = is_open
+        return {7: Failure(Kind.DEPENDENCY, "schema id 7: the registry does not answer")}
+
+    tested = LaneUnderTest({RUNG: [record]}, the_plan=plan(envelope=Envelope(id="id", format=WireFormat.AVRO)))
+    tested.deps.schemas = SimpleNamespace(readers=readers, registry_open=not is_open)
+    await tested.run(lambda: tested.ledger.wrote)
+    assert tested.ledger.wrote == [to.topic] and asked == [record.value]
+    assert tested.ledger.offsets[-1][RUNG] == 1

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
 from failsoft.schemas.attempt import Attempt
-from failsoft.schemas.event import Events
+from failsoft.schemas.event import Envelope, Events
 from failsoft.schemas.failure import Failure, Kind
+from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.topics.ladder import MOST_ON_THE_SAME
 from failsoft.workers.scoring.plan import Plan, Scored
+from failsoft.workers.scoring.poison import PoisonRecord
 from failsoft.workers.scoring.verdicts import BatchOutcome, conclude
-from tests.kit import INPUT, NOW_MS, REPLAY, Rec, attempt, events, plan, retried, waiting
+from tests.kit import INPUT, NOW_MS, REPLAY, Rec, answers, attempt, broken, events, plan, retried, run, waiting
+from tests.schema_readers import FakeReader, encoded
 
 UNKNOWN = Failure(Kind.DEPENDENCY, "schema id 7 is not known, and the registry does not answer")
 SECOND = "loans.retry.1m"
+AVRO = plan(envelope=Envelope(id="id", format=WireFormat.AVRO))
+READERS = {7: UNKNOWN, 8: FakeReader()}
 
 
 def conclusion(
@@ -45,7 +51,7 @@ def conclusion(
     )
 
 
-def again(topic: str, number: int, registry_open: bool, **changes: object) -> Scored:
+def again(topic: str, number: int, registry_open: bool, **changes: Any) -> Scored:
     """The verdict of one retry that still cannot be read. ``number`` is its attempt, this one included."""
     before = attempt(number=number, failure=UNKNOWN, next_revision=0, version=None, **changes)
     return conclusion([waiting(topic)], {0: before}, registry_open)
@@ -115,3 +121,51 @@ def test_a_provisional_answer_is_not_superseded_by_one_under_another_id() -> Non
     done = conclusion([waiting(SECOND)], {0: before}, registry_open=False)
     (dead,) = done.verdicts.dead
     assert dead.attempt.next_revision == 1 and not done.verdicts.answered
+
+
+def framed(schema_id: int, id: str = "e") -> bytes:
+    """An event of a schema that is known (8) or not (7)."""
+    return encoded(schema_id, {"id": id, "features": {"x": 0.25}})
+
+
+def test_neighbours_of_an_event_that_waits_are_answered() -> None:
+    """No model and no fallback gets the event itself."""
+    records = [Rec(offset=i, value=framed(7 + i % 2, f"e{i}")) for i in range(4)]
+    done = run(records, AVRO, readers=READERS)
+    assert [(a.id, a.revision, a.final, a.source) for a in answers(done)] == [
+        ("e1", 0, True, "primary"),
+        ("e3", 0, True, "primary"),
+    ]
+    assert len(retried(done)) == 2 and done.waiting == {0, 2}
+    assert done.outcomes == {(INPUT, "answered"): 2, (INPUT, "waiting"): 2}
+
+
+def test_an_event_that_can_be_read_at_last_gets_its_first_answer() -> None:
+    """By the primary it is final; by a fallback it is provisional, and the ladder goes on with what is left of it."""
+    before: dict[str, Any] = {"failure": UNKNOWN, "next_revision": 0, "version": None}
+    record = waiting(number=0, value=framed(8, "late"), **before)
+    done = run([record], AVRO, readers=READERS, registry_open=True)
+    assert [(a.id, a.revision, a.final, a.reason) for a in answers(done)] == [("late", 0, True, None)]
+    assert done.outcomes == {("loans.retry.5s", "answered"): 1} and not done.waiting
+    done = run([record], AVRO, models={"m": broken}, readers=READERS)
+    assert [(a.id, a.revision, a.final, a.reason) for a in answers(done)] == [("late", 0, False, "model_error")]
+    assert stays(done) == [("1m", b"1", b"1")]
+    done = run([waiting(SECOND, number=1, value=framed(8), **before)], AVRO, models={"m": broken}, readers=READERS)
+    assert [(a.revision, a.final) for a in answers(done)] == [(0, True)] and len(done.verdicts.dead) == 1
+
+
+def test_a_retry_that_waits_holds_no_other_one() -> None:
+    """The records after it on its rung are attempted."""
+    before: dict[str, Any] = {"failure": UNKNOWN, "next_revision": 0}
+    records = [
+        waiting(offset=0, value=framed(7), **before),
+        waiting(offset=1, value=framed(8, "next"), **before),
+    ]
+    done = run(records, AVRO, readers=READERS, registry_open=True)
+    assert not done.held and done.waiting == {0} and [a.id for a in answers(done)] == ["next"]
+
+
+def test_a_suspected_record_that_cannot_be_read_waits_too() -> None:
+    """No model ran it, so it is not poison yet."""
+    done = run([Rec(value=framed(7))], AVRO, poison=PoisonRecord(4), readers=READERS)
+    assert done.waiting == {0} and not done.verdicts.dead and not answers(done)
