@@ -26,6 +26,9 @@ from failsoft.schemas.formats.avro_values import BRANCH, branches, form
 from failsoft.schemas.formats.reader import Want, WantedFields
 from failsoft.schemas.formats.registered import Unusable
 
+_LONGEST = 200
+"""Characters of a path in a message."""
+
 _KINDS = {"null": "null", "array": "a list", "string": "a string", "enum": "a string", "boolean": "true or false"}
 _KINDS |= {"bytes": "bytes", "fixed": "bytes", **dict.fromkeys(("int", "long", "float", "double"), "a number")}
 
@@ -115,7 +118,7 @@ class _Planner:
             case "union":
                 parts = [self.steps(part, path, sought) for part in kind.parts]
                 self.reach += 10
-                return [Union(path, parts)]
+                return [Union(_label(path), parts)]
             case "array" | "map":
                 return self._collection(kind, path, sought)
         made += [self._nothing(each, path, kind) for each in sought if each.rest]
@@ -126,12 +129,14 @@ class _Planner:
             return [*made, *(Constant(slot, b"") for slot in slots)]
         if kind.width is not None:
             block = Block()
-            block.add(path, kind, slots)
+            block.add(_label(path), kind, slots)
             self.blocks[id(block)] = block
             self.reach += kind.width if kind.width <= WIDE else 0
             return [*made, block]
         self.reach += 10
-        step = Text(path, kind, slots) if kind.kind in ("string", "bytes") else Number(path, kind, slots)
+        step = (
+            Text(_label(path), kind, slots) if kind.kind in ("string", "bytes") else Number(_label(path), kind, slots)
+        )
         return [*made, step]
 
     def _record(self, kind: AvroType, path: str, sought: Sequence[_Sought]) -> list[Step]:
@@ -175,12 +180,17 @@ class _Planner:
             else:
                 want = self._slots[each.slot].want or Want.STRING
                 sinks.append((each.slot, _sink(form(kind, want), self._way(each, path), each.rest)))
-        path = path or "the event"
+        label = _label(path or "the event")
         self.reach += 10
-        other = Collection(path, reader_of(kind), sinks)
+        other = Collection(label, reader_of(kind), sinks)
         if kind.kind == "array" and kind.parts[0].kind in ("float", "double"):
-            return [*made, Vector(path, kind.parts[0], [slot for slot, _ in sinks], other)]
+            return [*made, Vector(label, kind.parts[0], [slot for slot, _ in sinks], other)]
         return [*made, other]
+
+
+def _label(path: str) -> str:
+    """The path in messages: its end, if it is long."""
+    return path if len(path) <= _LONGEST else f"…{path[-_LONGEST:]}"
 
 
 def _sink(made: Callable[[Any], Any] | None, way: str, rest: str) -> Sink:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from failsoft.schemas.features.words import kind as kind_of
+from failsoft.schemas.features.words import quote
 from failsoft.schemas.formats.registered import MAX_SCHEMA, Registered, Unusable
 
 MAX_DEPTH = 64
@@ -14,6 +17,11 @@ MAX_DEPTH = 64
 
 MAX_FIELDS = 50_000
 """Types in a schema, each named type counted wherever it is used: the steps of reading one value."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}", re.ASCII)
+_FULL_NAME = re.compile(rf"(?=.{{1,400}}$){_NAME.pattern}(?:\.{_NAME.pattern})*", re.ASCII)
+_RULE = "at most 200 letters, digits and underscores, no digit first"
+"""Of names, by the specification. The lengths bound what messages say."""
 
 _PER_BYTE = 8
 """Values that an item of an array or map may have for each of its bytes. Of values that take no bytes (null, a record
@@ -72,7 +80,7 @@ def parse_avro(registered: Registered) -> AvroType:
         raise Unusable(f"the schema has {size} bytes with its references, over the limit of {MAX_SCHEMA}")
     parser = _Parser()
     for reference in registered.references:
-        parser.parse(_json(reference.text, f"the reference {reference.name!r}"), "", 1)
+        parser.parse(_json(reference.text, f"the reference {quote(reference.name)}"), "", 1)
     root = parser.parse(_json(registered.text, "the schema"), "", 1)
     branches = root.parts if root.kind == "union" else (root,)
     if not any(branch.kind in ("record", "map") for branch in branches):
@@ -105,7 +113,7 @@ class _Parser:
         if isinstance(given, list):
             return self._union(given, space, level)
         if not isinstance(given, dict):
-            raise Unusable(f"a type is {json.dumps(given)}, not a name, a list or an object")
+            raise Unusable(f"a type is {kind_of(given)}, not a name, a list or an object")
         kind = given.get("type")
         if isinstance(kind, (dict, list)):
             return self.parse(kind, space, level + 1)
@@ -131,16 +139,18 @@ class _Parser:
                 raise Unusable(f"the schema is recursive: {full} contains itself")
             if full in self._named:
                 return self._named[full]
-        raise Unusable(f"the type {name!r} is neither defined nor among the references")
+        raise Unusable(f"the type {quote(name)} is neither defined nor among the references")
 
     def _full_name(self, given: dict[str, Any], kind: str, space: str) -> tuple[str, str]:
         """The full name of a type that is defined, and the namespace within it."""
         name, own = given.get("name"), given.get("namespace")
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str):
             raise Unusable(f"{kind} has no name")
         if "." not in name:
             around = own if isinstance(own, str) else space
             name = f"{around}.{name}" if around else name
+        if not _FULL_NAME.fullmatch(name):
+            raise Unusable(f"{quote(name)} is not the name of {kind}: {_RULE}")
         if name in self._named or name in self._open:
             raise Unusable(f"the type {name} is defined twice")
         return name, name.rpartition(".")[0]
@@ -154,8 +164,10 @@ class _Parser:
         fields: dict[str, AvroType] = {}
         for field in listed:
             label = field.get("name") if isinstance(field, dict) else None
-            if not isinstance(label, str) or not label:
+            if not isinstance(label, str):
                 raise Unusable(f"a field of {name} has no name")
+            if not _NAME.fullmatch(label):
+                raise Unusable(f"{quote(label)} is not the name of a field: {_RULE}")
             if label in fields:
                 raise Unusable(f"the record {name} has two fields {label!r}")
             fields[label] = self.parse(_member(field, "type", f"the field {name}.{label}"), within, level + 1)
@@ -207,7 +219,10 @@ def _primitive(kind: str, logical: Logical | None) -> AvroType:
 
 def _collection(kind: str, item: AvroType) -> AvroType:
     if item.free - (_PER_BYTE if kind == "map" else 0) > 0:  # a map's key takes at least a byte
-        raise Unusable(f"a few bytes could stand for any number of the items of a {kind}: they take too few bytes each")
+        article = "an" if kind == "array" else "a"
+        raise Unusable(
+            f"a few bytes could stand for any number of the items of {article} {kind}: they take too few bytes each"
+        )
     return _checked(AvroType(kind, parts=(item,), depth=1 + item.depth, total=1 + item.total, free=1 - _PER_BYTE))
 
 

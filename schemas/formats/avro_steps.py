@@ -290,13 +290,22 @@ class Collection:
                 try:
                     value = self.read(stream)
                     found = [sink(value) for _, sink in self.sinks]
-                    new[i] += stream.tell()
-                except (EOFError, IndexError, ValueError, StopIteration, OverflowError) as e:
-                    odd[i], whys[i] = True, f"{self.path}, {stream.tell()} bytes on: {e or 'it is cut off'}"
+                except (EOFError, IndexError, ValueError, StopIteration) as e:
+                    odd[i], whys[i] = True, f"{self.path} {_why(e)}"
+                new[i] += stream.tell()
             for column, one in zip(columns, found, strict=True):
                 column.append(one)
         if whys:
-            batch.fail(rows, odd, at, whys.__getitem__)
+            batch.fail(rows, odd, new, whys.__getitem__)
         for (slot, _), column in zip(self.sinks, columns, strict=True):
             batch.put(slot, rows, None, column)
         return new
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a collection that fastavro cannot read, or that has an enum of no symbol."""
+    if isinstance(error, ValueError):
+        return f"has a value that does not fit: {error}"
+    if isinstance(error, IndexError) and "list" in str(error):
+        return "has a type that is not in its union"
+    return "is cut off" + (f": {str(error).lower()}" if str(error).startswith("Expected") else "")

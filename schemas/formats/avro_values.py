@@ -24,13 +24,16 @@ BRANCH = "branch"
 _NUMBERS = (Want.NUMBER, Want.INTEGER, Want.BOOL, Want.TENSOR)
 _UNITS = {"millis": ("ms", 10**3), "micros": ("us", 10**6), "nanos": ("ns", 10**9)}
 
+_NO_TIME, _LEAST = "NaT", -(2**63)
+"""numpy's name for the least 64-bit integer as a time, which Avro's timestamps do not set apart."""
+
 
 def values(kind: AvroType, want: Want, raw: NDArray[Any] | Sequence[Any]) -> list[Any]:
     """A column of one type: what is wanted of each raw value."""
     if isinstance(raw, np.ndarray):
         if kind.kind == "enum":
             return list(map(kind.symbols.__getitem__, raw.tolist()))
-        if kind.logical is not None and want not in _NUMBERS:
+        if kind.logical is not None and kind.kind in ("int", "long") and want not in _NUMBERS:
             texts = _texts(kind.logical.name, want, raw)
             if texts is not None:
                 return texts
@@ -150,7 +153,7 @@ def _texts(name: str, want: Want, raw: NDArray[Any]) -> list[str] | None:
         return None
     moments = raw.astype(np.int64).view(f"datetime64[{_UNITS[unit][0]}]")
     texts: list[str] = np.datetime_as_string(moments, timezone="UTC" if kind == "timestamp" else "naive").tolist()
-    return texts
+    return texts if _NO_TIME not in texts else [str(_LEAST) if text == _NO_TIME else text for text in texts]
 
 
 def _time_of_day(raw: int, parts: int) -> str | Absent:
@@ -193,4 +196,4 @@ def _ratio(numerator: int, denominator: int) -> float:
     try:
         return numerator / denominator
     except OverflowError:
-        return math.copysign(math.inf, numerator)
+        return math.inf if numerator > 0 else -math.inf
