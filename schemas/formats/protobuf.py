@@ -5,7 +5,7 @@ A value begins with the indexes that tell which message of the schema it is. Val
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,9 @@ MAX_DESCRIPTORS = 16 * MAX_SCHEMA
 
 MOST_MEMORY = 256_000_000
 """Bytes of the messages that one value may make. Two bytes on the wire can stand for a message of 10,000 fields."""
+
+MOST_FIELDS = 3000
+"""Fields of one message, besides those that are wanted. Each takes up to 20 bytes of upb's 64 KB."""
 
 EXTRA = "Protobuf needs two more packages: pip install 'failsoft[protobuf]'"
 
@@ -44,6 +47,7 @@ def compile_protobuf(registered: Registered, descriptors: bytes, wanted: WantedF
     try:
         files = descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
         for file in files:
+            _fit(file.message_type, wanted.names)
             pool.Add(file)
         root = pool.FindFileByName(files[-1].name)
     except (message.DecodeError, TypeError, KeyError, IndexError, ValueError) as e:
@@ -51,13 +55,38 @@ def compile_protobuf(registered: Registered, descriptors: bytes, wanted: WantedF
     messages = _messages(root.message_types_by_name.values())
     if not messages:
         raise Unusable("the schema has no message")
-    known: dict[str, int] = {}
-    faults = [fault for each in messages.values() if (fault := _fault(each, known)) is not None]
-    if len(faults) == len(messages):
-        raise Unusable(faults[0])
+    faults: dict[str, str] = {}
+    for each in messages.values():
+        faults |= _faults(each) if each.full_name not in faults else {}
+        if each.full_name not in faults:
+            break
+    else:
+        raise Unusable(next(iter(faults.values())))
     checked = frozenset(file.name for file in files if file.syntax == "proto3")
     types = Types(message_factory.GetMessageClass, checked)
     return ProtobufReader(types, messages, wanted, message.DecodeError)
+
+
+def _fit(messages: Iterable[Any], names: Collection[str]) -> None:
+    """Leave out fields of large messages, first those that are in no path: upb makes no message of over 64 KB.
+
+    What is left out is an unknown field of a value, which is skipped.
+    """
+    for message in messages:
+        _fit(message.nested_type, names)
+        if len(message.field) <= MOST_FIELDS:
+            continue
+        kept = [field for field in message.field if field.name in names]
+        rest = [field for field in message.field if field.name not in names]
+        kept += rest[: max(0, MOST_FIELDS - len(kept))]
+        oneofs = sorted({field.oneof_index for field in kept if field.HasField("oneof_index")})
+        declared = [message.oneof_decl[index] for index in oneofs]
+        for field in kept:
+            if field.HasField("oneof_index"):
+                field.oneof_index = oneofs.index(field.oneof_index)
+        del message.field[:], message.oneof_decl[:]
+        message.field.extend(kept)
+        message.oneof_decl.extend(declared)
 
 
 def _messages(roots: Iterable[Any]) -> dict[tuple[int, ...], Any]:
@@ -69,8 +98,7 @@ def _messages(roots: Iterable[Any]) -> dict[tuple[int, ...], Any]:
     java: dict[tuple[int, ...], Any] = {}
     other: dict[tuple[int, ...], Any] = {}
     waiting: list[tuple[tuple[int, ...], tuple[int, ...], Any]] = [((i,), (i,), each) for i, each in enumerate(roots)]
-    while waiting:
-        path, python, message = waiting.pop(0)
+    for path, python, message in waiting:  # which grows meanwhile
         java[path] = other[python] = message
         plain = 0
         for i, nested in enumerate(message.nested_types):
@@ -80,28 +108,38 @@ def _messages(roots: Iterable[Any]) -> dict[tuple[int, ...], Any]:
     return other | java
 
 
-def _fault(message: Any, known: dict[str, int]) -> str | None:
-    """Why no values of this message type are read; None if they are."""
-    try:
-        if _levels(message, (), known) > MAX_DEPTH:
-            return f"messages are nested deeper than {MAX_DEPTH} levels"
-    except Unusable as e:
-        return str(e)
-    return None
+def _faults(message: Any) -> dict[str, str]:
+    """Why values of this message type, and of those that it holds, are not read, by their names."""
+    levels: dict[str, int] = {}
+    faults: dict[str, str] = {}
+    open_: set[str] = set()
+    waiting = [(message, False)]
+    while waiting:
+        each, left = waiting.pop()
+        name = each.full_name
+        if not left:
+            if name in levels or name in open_ or name in JSON_TYPES:
+                continue
+            open_.add(name)
+            waiting.append((each, True))
+            waiting += [(inner, False) for inner in _inner(each)]
+            continue
+        inside = {inner.full_name for inner in _inner(each)}
+        looping = next((other for other in inside if other in open_), None)
+        bad = next((faults[other] for other in inside if other in faults), None)
+        open_.remove(name)
+        levels[name] = 1 + max((levels.get(other, 0) for other in inside), default=0)
+        if looping is not None:
+            faults[name] = f"the schema is recursive: {looping} contains itself"
+        elif bad is not None:
+            faults[name] = bad
+        elif levels[name] > MAX_DEPTH:
+            faults[name] = f"messages are nested deeper than {MAX_DEPTH} levels"
+    return faults
 
 
-def _levels(message: Any, way: tuple[str, ...], known: dict[str, int]) -> int:
-    """How deep a message type is. Raises Unusable if it contains itself. ``known``: what was found before."""
-    name = message.full_name
-    if name in known or name in JSON_TYPES:
-        return known.get(name, 1)
-    if name in way:
-        raise Unusable(f"the schema is recursive: {name} contains itself")
-    if len(way) >= MAX_DEPTH:
-        raise Unusable(f"messages are nested deeper than {MAX_DEPTH} levels")
-    inner = [field.message_type for field in message.fields if is_message(field)]
-    known[name] = 1 + max((_levels(each, (*way, name), known) for each in inner), default=0)
-    return known[name]
+def _inner(message: Any) -> list[Any]:
+    return [field.message_type for field in message.fields if is_message(field)]
 
 
 def _largest(message: Any) -> int:
@@ -109,10 +147,10 @@ def _largest(message: Any) -> int:
     found: dict[str, Any] = {}
     waiting = [message]
     while waiting:
-        for field in waiting.pop().fields:
-            if is_message(field) and field.message_type.full_name not in found:
-                found[field.message_type.full_name] = field.message_type
-                waiting.append(field.message_type)
+        for inner in _inner(waiting.pop()):
+            if inner.full_name not in found:
+                found[inner.full_name] = inner
+                waiting.append(inner)
     return max(map(wire.size, found.values()), default=0)
 
 
@@ -182,30 +220,35 @@ class ProtobufReader:
         """Decode values of one type whose messages may be in memory all at once."""
         type_ = found.type
         bad: dict[int, str] = {}
-        try:
-            if found.most and len(values) == 1 and len(values[0]) > found.most:
-                raise Undecodable
-            messages = list(map(type_.type.FromString, values))
-        except (self._refused, Undecodable):
+        kept: Sequence[int] = range(len(values))
+        messages = self._all(found, values)
+        if messages is None:
             messages = []
             for row, value in enumerate(values):
                 try:
                     messages.append(self._message(found, value))
                 except Undecodable as e:
-                    messages.append(None)
                     bad[row] = str(e)
-        for path, column in type_.unchecked if not bad else ():
-            for row, value in enumerate(column.values(messages)):
-                if type(value) is bytes:
-                    bad.setdefault(row, f"{path}: invalid UTF-8")
-        if not bad:
-            return Decoded(type_.rows(messages), range(len(values)), bad)
-        kept = [row for row in range(len(values)) if row not in bad]
-        if type_.unchecked and None in messages:
-            good = self._part(found, [values[row] for row in kept])
-            bad |= {kept[row]: why for row, why in good.bad.items()}
-            return Decoded(good.rows, [kept[row] for row in good.kept], bad)
-        return Decoded(type_.rows([messages[row] for row in kept]), kept, bad)
+            kept = [row for row in kept if row not in bad]
+        no_text: dict[int, str] = {}
+        for path, column in type_.unchecked:
+            for i, text in enumerate(column.values(messages)):
+                if type(text) is bytes:
+                    no_text.setdefault(i, _not_text(type_.type.DESCRIPTOR, path, values[kept[i]]))
+        if no_text:
+            bad |= {kept[i]: why for i, why in no_text.items()}
+            messages = [message for i, message in enumerate(messages) if i not in no_text]
+            kept = [row for i, row in enumerate(kept) if i not in no_text]
+        return Decoded(type_.rows(messages), kept, bad)
+
+    def _all(self, found: _Compiled, values: Sequence[bytes]) -> list[Any] | None:
+        """The decoded messages of a part; None if one of them is bad, or must be bounded by itself."""
+        if found.most and len(values) == 1 and len(values[0]) > found.most:
+            return None
+        try:
+            return list(map(found.type.type.FromString, values))
+        except self._refused:
+            return None
 
     def _message(self, found: _Compiled, value: bytes) -> Any:
         """One decoded message. Raises Undecodable."""
@@ -215,8 +258,7 @@ class ProtobufReader:
         try:
             return found.type.type.FromString(value)
         except self._refused as e:
-            place = wire.bad_place(message_type, value)
-            why = place or str(e).rpartition(": ")[2]
+            why = wire.bad_place(message_type, value) or str(e).rpartition(": ")[2]
             raise Undecodable(f"not a {message_type.full_name}: {why}") from None
 
     def _type(self, path: tuple[int, ...]) -> _Compiled | str:
@@ -226,8 +268,8 @@ class ProtobufReader:
             message = self._messages.get(path)
             if message is None:
                 shown = ", ".join(map(str, path))
-                return f"the schema has no message of index [{shown}], it has {len(self._messages)} messages"
-            found = _fault(message, {})
+                return f"the schema has no message of index [{shown}]"
+            found = _faults(message).get(message.full_name)
             if found is None:
                 largest = _largest(message)
                 most = 2 * MOST_MEMORY // largest if largest else 0  # a message takes two bytes or more
@@ -247,6 +289,12 @@ class _Compiled:
 
     type: MessageType
     most: int
+
+
+def _not_text(message: Any, path: str, value: bytes) -> str:
+    """What is wrong with a string of a decoded message, with its offset if it is the first that is no text."""
+    place = wire.bad_place(message, value)
+    return f"not a {message.full_name}: {place if place and place.startswith(path) else f'{path}: invalid UTF-8'}"
 
 
 def _cut(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:

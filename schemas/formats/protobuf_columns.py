@@ -111,22 +111,28 @@ def _unset(owner: Any, messages: Messages, name: str) -> Iterable[int]:
     return [row for row, has in enumerate(map(owner.HasField, messages, repeat(name))) if not has]
 
 
-def column(types: Types, owner: Any, path: str, want: Want | None, holder: bool = False) -> Column:
-    """How ``path`` is read from messages of the class ``owner``. ``holder``: it leads to what holds the features."""
+def column(types: Types, owner: Any, path: str, want: Want | None, features: str = "") -> Column:
+    """How ``path`` within the object at ``features`` is read from messages of the class ``owner``; if it is empty, that
+    object itself.
+    """
     steps: list[Step] = []
     way = ""
-    names = path.split(".")
+    names = [name for part in (features, path) if part for name in part.split(".")]
+    above = features.count(".") + 1 if features else 0
     for place, name in enumerate(names):
+        if place == above and path:
+            way = ""  # reasons name places within the features, as those of JSON do
         leaf = owner.DESCRIPTOR.fields_by_name.get(name)
         if leaf is None:
-            return Column(nothing=Absent(f"{way or owner.DESCRIPTOR.full_name} has no field {name!r}"))
+            missing = f"{way} has no {name!r}" if way else "missing"
+            return Column(nothing=Absent(f"{missing}: {owner.DESCRIPTOR.full_name} has no such field"))
         absent = Absent(f"{way} has no {name!r}") if way else MISSING
         way = f"{way}.{name}" if way else name
         rest = ".".join(names[place + 1 :])
         many = repeated(leaf)
         inner = leaf.message_type if is_message(leaf) and not many else None
         of_json = inner is not None and inner.full_name in JSON_TYPES
-        if inner is not None and not of_json and (rest or holder):
+        if inner is not None and not of_json and (rest or not path):
             steps.append(Step(name, owner, absent))
             owner = types.class_of(inner)
             continue
@@ -253,9 +259,9 @@ class MessageType:
             if path is not None:
                 self.columns.setdefault(path, column(types, owner, path, want))
         if wanted.features:
-            self.columns.setdefault(wanted.features, column(types, owner, wanted.features, None, holder=True))
+            self.columns.setdefault(wanted.features, column(types, owner, "", None, wanted.features))
         before = f"{wanted.features}." if wanted.features else ""
-        self.features = {path: column(types, owner, f"{before}{path}", want) for path, want in wanted.fields}
+        self.features = {path: column(types, owner, path, want, wanted.features) for path, want in wanted.fields}
         """How each path within the features is read."""
         unchecked = [*self.columns.items(), *((f"{before}{path}", each) for path, each in self.features.items())]
         self.unchecked = [(path, each) for path, each in unchecked if each.unchecked]

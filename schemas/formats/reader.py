@@ -38,6 +38,12 @@ class WantedFields:
     features: str = ""
     fields: tuple[tuple[str, Want], ...] = ()
 
+    @property
+    def names(self) -> frozenset[str]:
+        """All names on the paths, where each dot is a step into an object."""
+        paths = (self.id or "", self.time or "", self.features, *(path for path, _ in self.fields))
+        return frozenset(name for path in paths for name in path.split("."))
+
 
 class DecodedRows(FeatureRows, Protocol):
     """Decoded values of one schema, in columns; index i is row i. Its values are those of ``FeatureRows``."""

@@ -11,11 +11,13 @@ import binascii
 import importlib.util
 import os
 import re
+import resource
 import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from failsoft.models.vetting import bounded_process
@@ -23,8 +25,8 @@ from failsoft.models.vetting.bounded_process import Limits
 from failsoft.schemas.formats.protobuf import EXTRA, MAX_DESCRIPTORS
 from failsoft.schemas.formats.registered import MAX_SCHEMA, Registered, Unusable
 
-LIMITS = Limits(memory=512_000_000, times=0, cpu=10.0, wall=20.0)
-"""protoc takes 0.1 s for a schema of some messages, and 2 s for one as large as a registry takes."""
+LIMITS = Limits(memory=512_000_000, times=0, cpu=5.0, wall=20.0)
+"""protoc takes 0.1 s for a schema of some messages, and 1 s for a megabyte of them."""
 
 MOST_FILES = 1000
 """Files that a schema may import."""
@@ -33,10 +35,13 @@ OURS = Path(__file__).parent / "protos"
 """Confluent's files, which its serializers do not register."""
 
 _ROOT = "schema-of-events.proto"
-_SET, _OUT = "given.bin", "made.bin"
+_SET, _OUT, _LOG = "given.bin", "made.bin", "errors.txt"
+_READ = 10_000
+"""Characters of protoc's errors that are read; there may be many megabytes."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*", re.ASCII)
 _NAME = re.compile(r"[\w.+@ -]+(/[\w.+@ -]+)*\.proto", re.ASCII)
 _LONGEST_NAME = 200
+_NO_ERROR = re.compile(r"[IW]\d{4} |WARNING: ", re.ASCII)
 _ERRORS = 500
 """Characters of protoc's errors in a message."""
 
@@ -59,22 +64,28 @@ async def descriptors(registered: Registered) -> bytes:
 def compiled(registered: Registered) -> bytes:
     """``descriptors``; blocks."""
     _check(registered)
-    with tempfile.TemporaryDirectory(prefix="failsoft-protoc-") as folder:
-        _write(registered, Path(folder))
-        try:
-            ended = bounded_process.run("failsoft.workers.schema_registry.protoc", [folder], LIMITS)
-        except OSError as e:
-            raise ProtocFailed(f"protoc could not be started: {e.strerror}") from e
-        if ended.code == 0:
-            made = Path(folder, _OUT)
-            if made.stat().st_size > MAX_DESCRIPTORS:
-                raise Unusable(f"its descriptors have over {MAX_DESCRIPTORS} bytes")
-            return made.read_bytes()
-    if ended.late or ended.code == -signal.SIGKILL:
-        raise ProtocFailed(f"protoc: {bounded_process.why_ended(ended, LIMITS, LIMITS.memory)}")
-    if ended.code < 0:
-        raise Unusable(f"protoc: {bounded_process.why_ended(ended, LIMITS, LIMITS.memory)}")
-    raise Unusable(f"protoc refuses it: {_first(ended.err)}")
+    try:
+        with tempfile.TemporaryDirectory(prefix="failsoft-protoc-") as folder:
+            return _run(registered, Path(folder))
+    except OSError as e:
+        raise ProtocFailed(f"protoc could not be run: {e.strerror}") from e
+
+
+def _run(registered: Registered, folder: Path) -> bytes:
+    _write(registered, folder)
+    ended = bounded_process.run("failsoft.workers.schema_registry.protoc", [str(folder)], LIMITS)
+    if ended.code == 0:
+        return (folder / _OUT).read_bytes()
+    began = (folder / _LOG).exists()
+    if began:
+        with (folder / _LOG).open("rb") as log:
+            ended = replace(ended, err=log.read(_READ).decode("utf-8", "replace"))
+    if began and ended.code in (1, -signal.SIGXFSZ) and not ended.late:
+        raise Unusable(f"protoc refuses it: {_first(ended.err)}")
+    why = f"protoc: {bounded_process.why_ended(ended, LIMITS, LIMITS.memory)}"
+    if ended.late or ended.code == -signal.SIGKILL or not began:
+        raise ProtocFailed(why)
+    raise Unusable(why)
 
 
 def _check(registered: Registered) -> None:
@@ -91,10 +102,9 @@ def _check(registered: Registered) -> None:
     if len(names) <= len(registered.references):
         raise Unusable("two of its references have one name")
     for name in names:
-        path = PurePosixPath(name)
-        if len(name) > _LONGEST_NAME or _NAME.fullmatch(name) is None or not {".", ".."}.isdisjoint(path.parts):
+        if len(name) > _LONGEST_NAME or _NAME.fullmatch(name) is None or not {".", ".."}.isdisjoint(name.split("/")):
             raise Unusable(f"a reference is named {name[:_LONGEST_NAME]!r}: the path of a .proto file is right")
-        if any(str(folder) in names for folder in path.parents):
+        if any(str(folder) in names for folder in PurePosixPath(name).parents):
             raise Unusable(f"a reference is named {name!r}, in a folder that is a file of another")
 
 
@@ -124,8 +134,8 @@ def _write(registered: Registered, folder: Path) -> None:
 
 def _first(errors: str) -> str:
     """protoc's first errors, on one line."""
-    lines = [line.removeprefix(f"texts/{_ROOT}:").strip() for line in errors.splitlines() if line.strip()]
-    shown = "; ".join(line for line in lines if "warning" not in line.lower())
+    lines = (line.removeprefix(f"texts/{_ROOT}:").strip() for line in errors.splitlines())
+    shown = "; ".join(line for line in lines if line and not line.startswith("warning") and not _NO_ERROR.match(line))
     return (shown or "it says nothing")[:_ERRORS]
 
 
@@ -136,12 +146,14 @@ def main(arguments: Sequence[str]) -> None:
     import google.type  # type: ignore[import-untyped]
     from grpc_tools import protoc
 
-    bounded_process.bound_memory(LIMITS.memory)
     os.chdir(folder)
+    os.dup2(os.open(_LOG, os.O_WRONLY | os.O_CREAT), 2)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_DESCRIPTORS, MAX_DESCRIPTORS))
+    bounded_process.bound_memory(LIMITS.memory)
     googles = str(Path(next(iter(google.type.__path__))).parents[1])
     protocs = str(Path(protoc.__file__).parent / "_proto")
     paths = [f"-I{path}" for path in (protocs, "texts", OURS, googles)]
-    sys.stderr.flush()
     os._exit(protoc.main(["protoc", *paths, f"--descriptor_set_in={_SET}", "--include_imports", f"-o{_OUT}", _ROOT]))
 
 
