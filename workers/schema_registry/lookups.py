@@ -182,11 +182,11 @@ class SchemaReaders:
             return refused.failure
         return None
 
-    def _begin(self, ref: SchemaRef) -> asyncio.Task[SchemaReader | Failure] | None:
+    def _begin(self, ref: SchemaRef, background: bool = False) -> asyncio.Task[SchemaReader | Failure] | None:
         """The task that gets a reader: one a schema, over all lanes. None if there are too many."""
         task = self._pending.get(ref)
         if task is None and len(self._pending) < MAX_PENDING:
-            task = self._pending[ref] = asyncio.get_running_loop().create_task(self._get(ref))
+            task = self._pending[ref] = asyncio.get_running_loop().create_task(self._get(ref, background))
             task.add_done_callback(lambda _: self._pending.pop(ref))
         return task
 
@@ -202,10 +202,10 @@ class SchemaReaders:
 
     # --- one schema -----------------------------------------------------------------------------------------------
 
-    async def _get(self, ref: SchemaRef) -> SchemaReader | Failure:
+    async def _get(self, ref: SchemaRef, background: bool) -> SchemaReader | Failure:
         registered = self._memory.get(ref)
         if registered is None:
-            looked_up = await self._look_up(ref)
+            looked_up = await self._look_up(ref, background)
             if isinstance(looked_up, Failure):
                 return looked_up
             registered = looked_up
@@ -238,8 +238,8 @@ class SchemaReaders:
             self._tell_another(ref)
             registered = kept
 
-    async def _look_up(self, ref: SchemaRef) -> Registered | Failure:
-        """Ask the registry, if its breaker allows it."""
+    async def _look_up(self, ref: SchemaRef, background: bool) -> Registered | Failure:
+        """Ask the registry, if its breaker allows it. What it refuses in the background is not counted."""
         try:
             found = await self._ask(ref)
         except RegistryUnavailable as error:
@@ -249,6 +249,8 @@ class SchemaReaders:
         except (SchemaNotFound, Unusable) as error:
             return self._refuse(ref, str(error), missing=isinstance(error, SchemaNotFound))
         if found is None:
+            if not background:
+                self._count("breaker_open")
             self._owe(ref)
             return _dependency(ref, "it is unknown, and the registry is not asked while its breaker is open")
         self._checked.add(ref)
@@ -259,7 +261,6 @@ class SchemaReaders:
         async with self._slots:
             generation = self._breaker.admit()
             if generation is None:
-                self._count("breaker_open")
                 return None
             result, failed = "found", False
             try:
@@ -311,7 +312,7 @@ class SchemaReaders:
                 await asyncio.sleep(ASK_EVERY)
                 if self._owed:
                     ref = next(iter(self._owed))
-                    if (task := self._begin(ref)) is not None:
+                    if (task := self._begin(ref, background=True)) is not None:
                         self._owed.pop(ref)  # the look-up owes it again, behind the others, if it fails
                         await asyncio.wait([task])
                 elif self._unchecked:
