@@ -54,7 +54,8 @@ class Apicurio:
             "quarkus.http.port": self._port,
             "quarkus.management.host": HOST,
             "quarkus.management.port": self._other_port,
-            "apicurio.datasource.url": f"jdbc:h2:file:{self._data}",
+            # By default H2 writes half a second later, and a killed registry has lost what it confirmed.
+            "apicurio.datasource.url": f"jdbc:h2:file:{self._data};WRITE_DELAY=0",
         }
         options = ["-Xmx400m", *(f"-D{name}={value}" for name, value in settings.items())]
         with self._log.open("ab") as out:
