@@ -10,8 +10,13 @@ from failsoft.schemas.interface import Document, headers_schema, scored_headers_
 READ = {
     "ce_id": "The event's id (CloudEvents, binary mode). It takes precedence over the field of `input.id`.",
     "ce_time": "The event's time (CloudEvents, binary mode). It takes precedence over the field of `input.time`.",
+    "ce_dataschema": "Where it is an address in `schema_registry.url` with `/schemas/ids/7` or `/schemas/guids/...`, "
+    "Avro or Protobuf data without framing has this schema (CloudEvents, binary mode).",
     "content-type": "When it begins with `application/cloudevents`, the value is a structured CloudEvent: its `id`, "
-    "`time` and `data` are used.",
+    "`time` and `data` (or `data_base64`) are used. Beside `ce_id` or `ce_specversion`, it says whether the data is "
+    "JSON, Avro or Protobuf; without these it is not read.",
+    "__value_schema_id": "The schema of the value in Confluent's header form: a byte 1 and a GUID. It takes precedence "
+    "over the five bytes before the value. Of Protobuf, the message's indexes follow.",
     "traceparent": "Copied unchanged to every record that is made from the event (W3C Trace Context).",
     "tracestate": "Copied in the same way as `traceparent`.",
 }

@@ -79,6 +79,7 @@ def cloud_event_schema(envelope: Envelope = EXAMPLE) -> Document:
     """The schema of a structured CloudEvent: a record whose content-type begins with application/cloudevents."""
     data = {k: v for k, v in event_schema(Envelope(features=envelope.features)).items() if k in ("type", "required")}
     data["properties"] = event_schema(Envelope(features=envelope.features))["properties"]
+    encoded = "The data in base64, in place of `data`: JSON, or Avro or Protobuf where `datacontenttype` says so."
     return {
         "$schema": _DRAFT,
         "title": "Structured CloudEvent",
@@ -88,9 +89,13 @@ def cloud_event_schema(envelope: Envelope = EXAMPLE) -> Document:
         "properties": {
             "id": {"anyOf": [{"type": "string", "minLength": 1, "maxLength": MAX_ID}, _INT64]},
             "time": {"description": "RFC 3339. Otherwise the record's timestamp is used."},
-            "data": data,
+            "data_base64": {"description": encoded, "type": ["string", "null"], "contentEncoding": "base64"},
         },
-        "required": ["id", "data"],
+        "required": ["id"],
+        "anyOf": [
+            {"properties": {"data": data, "data_base64": {"type": "null"}}, "required": ["data"]},
+            {"properties": {"data": {"type": "null"}, "data_base64": {"type": "string"}}, "required": ["data_base64"]},
+        ],
     }
 
 

@@ -36,8 +36,9 @@ def loads(raw: bytes | None, envelope: Envelope, structured: bool = False) -> An
                 if place is not None and isinstance(place[0][place[1]], list) is lists:
                     yield place
 
-    json = None if raw is None else bare(raw)
-    return nan.loads(json, envelope.max_bytes, envelope.max_depth, may_be_nan)
+    if raw is not None and len(raw) > envelope.max_bytes:
+        raise wire.Malformed(f"{len(raw)} bytes, over the limit of {envelope.max_bytes}")
+    return nan.loads(None if raw is None else bare(raw), envelope.max_bytes, envelope.max_depth, may_be_nan)
 
 
 def decode_all(records: Sequence[Record], origins: Mapping[int, Origin], envelope: Envelope) -> Events | None:
@@ -50,7 +51,7 @@ def decode_all(records: Sequence[Record], origins: Mapping[int, Origin], envelop
         return None
     values: list[Any] = [r.value for r in records]
     bodies = wire.loads_all(values, envelope.max_bytes)
-    if bodies is None and None not in values:
+    if bodies is None and None not in values and max(map(len, values)) <= envelope.max_bytes:
         given, values = values, list(map(bare, values))
         bodies = (values != given and wire.loads_all(values, envelope.max_bytes)) or _with_nan(given, envelope)
     if not bodies:

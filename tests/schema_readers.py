@@ -64,11 +64,19 @@ class FakeReader:
 
     def read(self, values: Sequence[bytes]) -> Decoded:
         self.batches.append(len(values))
-        bad = {i: f"at byte {len(value)}: cut off" for i, value in enumerate(values) if not value.startswith(MARK)}
-        kept = [i for i in range(len(values)) if i not in bad]
-        return Decoded(FakeRows([self.value(values[i]) for i in kept], self.features, self.matrices), kept, bad)
+        bad: dict[int, str] = {}
+        found: dict[int, Any] = {}
+        for i, value in enumerate(values):
+            try:
+                found[i] = self.value(value)
+            except Undecodable:
+                bad[i] = f"at byte {len(value)}: cut off"
+        return Decoded(FakeRows(list(found.values()), self.features, self.matrices), list(found), bad)
 
     def value(self, value: bytes) -> Any:
         if not value.startswith(MARK):
             raise Undecodable("not a value")
-        return json.loads(value[1:])
+        try:
+            return json.loads(value[1:])
+        except (ValueError, RecursionError) as e:
+            raise Undecodable(str(e)) from None

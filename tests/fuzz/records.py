@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from datetime import datetime
 
 import numpy as np
@@ -10,22 +11,26 @@ import numpy as np
 from failsoft.models.catalog.card import load_card
 from failsoft.schemas import attempt as attempts
 from failsoft.schemas.attempt import Attempt
-from failsoft.schemas.decoding import decode, decode_one
+from failsoft.schemas.decoding import best_id, decode, decode_one
 from failsoft.schemas.event import MAX_ID, Envelope, Event, origin_of
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.features.paths import find
-from failsoft.schemas.features.reading import columns, reason
+from failsoft.schemas.features.reading import columns, columns_in, reason
 from failsoft.schemas.features.spec import FeatureType
+from failsoft.schemas.features.table import FeatureTable
+from failsoft.schemas.formats.reader import SchemaReader
+from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.schemas.json_events import bare
 from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import Header, Origin
-from failsoft.schemas.unwrapping import SchemaData
+from failsoft.schemas.unwrapping import SchemaData, schema_refs
 from failsoft.topics import hold
 from failsoft.workers.operations import dead_letters
 from tests.fuzz.files import MODEL
 from tests.fuzz.published import plain
 from tests.fuzz.target import Target
 from tests.kit import INPUT, NOW_MS, REPLAY, Rec, attempt, objects, read_json
+from tests.schema_readers import FakeReader, encoded
 
 ENVELOPES = (
     Envelope(id="event_id", time="occurred_at", max_bytes=100_000),
@@ -33,6 +38,7 @@ ENVELOPES = (
     Envelope(),
     Envelope(id="data.id", time="features.at", nans=("car_value", "a.b"), max_bytes=100_000),
 )
+_AVRO = Envelope(id="event_id", time="occurred_at", max_bytes=100_000, format=WireFormat.AVRO, registries=("http://r",))
 LONGEST_ANSWER = 16_384
 """Bytes that an event's id and time, as JSON, may add to an answer, for an event of any size."""
 
@@ -100,7 +106,25 @@ def event(data: bytes) -> bool:
         assert one.value is not None and (_has_nan(found, envelope) or isinstance(plain(bare(one.value)), dict))
         _columns(found)
         accepted = True
-    return accepted
+    return _by_schema(one) or accepted
+
+
+def _by_schema(one: Rec) -> bool:
+    """The record in a batch of a topic of Avro: an event, or one failure, and its neighbours are as they were."""
+    readers: dict[int | str, SchemaReader | Failure] = dict.fromkeys(schema_refs([FRAMED, one], _AVRO), FakeReader())
+    batch = decode([FRAMED, one, FRAMED], {}, _AVRO, readers)
+    good = decode([FRAMED], {}, _AVRO, readers)
+    for row in (0, 2):
+        assert (batch.ids[row], batch.times[row]) == (good.ids[0], good.times[0]) and row not in batch.failures
+    assert 0 < len(batch.ids[1]) <= MAX_ID and best_id(one, origin_of(one), _AVRO)
+    datetime.fromisoformat(batch.times[1])
+    assert all(
+        failure.kind is Kind.MALFORMED and 0 < len(failure.message) < 2000 for failure in batch.failures.values()
+    )
+    rows = [row for row in range(3) if row not in batch.failures]
+    assert isinstance(batch.features, FeatureTable)
+    assert columns_in(batch.features, rows, SPECS).size == len(rows)
+    return len(rows) == 3
 
 
 def _has_nan(found: Event, envelope: Envelope) -> bool:
@@ -133,12 +157,24 @@ LINES = (
 
 GOOD = Rec(INPUT, 0, 3, NOW_MS, b"k", LINES[0], [])
 _CLOUD = b'{"specversion": "1.0", "id": "c-1", "time": "2018-10-30T18:00:00.5+02:00", "data": ' + LINES[0] + b"}"
+_FRAMED_VALUE = encoded(7, json.loads(LINES[0]))
+FRAMED = Rec(INPUT, 0, 4, NOW_MS, b"k", _FRAMED_VALUE, [])
+_BARE = _FRAMED_VALUE[5:]
+_CLOUD_OF_BYTES = json.dumps(
+    {"id": "c-4", "datacontenttype": "application/avro", "data_base64": b64encode(_FRAMED_VALUE).decode()}
+).encode()
 
 EVENTS = (
     written(GOOD),
     INPUT.encode() + b"\ntraceparent: 00-a-b-01\n\n" + LINES[1],
     INPUT.encode() + b"\nce_id: c-2\nce_time: 2018-10-30T18:00:00Z\n\n" + LINES[1],
     INPUT.encode() + b"\ncontent-type: application/cloudevents+json; charset=utf-8\n\n" + _CLOUD,
+    INPUT.encode() + b"\n\n\0\0\0\0\7" + LINES[1],
+    INPUT.encode() + b"\n\n\xef\xbb\xbf" + LINES[1],
+    written(FRAMED),
+    INPUT.encode() + b"\n__value_schema_id: \x01" + b"g" * 16 + b"\n\n" + _BARE,
+    INPUT.encode() + b"\nce_id: c-3\ncontent-type: application/avro\nce_dataschema: http://r/schemas/ids/7\n\n" + _BARE,
+    INPUT.encode() + b"\ncontent-type: application/cloudevents+json\n\n" + _CLOUD_OF_BYTES,
     INPUT.encode() + b"\n\n" + json.dumps({"event_id": "x", "occurred_at": "2018-W44-2", "features": {}}).encode(),
     INPUT.encode() + b'\n\n{"data": {"id": 7}, "features": {"at": 1790000000000, "car_value": NaN, "a": {"b": NaN}}}',
 )

@@ -14,7 +14,12 @@ from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.workers.connection import FILE
 from failsoft.workers.schema_registry.protoc import descriptors
 
-_TYPES = {WireFormat.AVRO: SchemaType.AVRO, WireFormat.PROTOBUF: SchemaType.PROTOBUF, WireFormat.JSON: SchemaType.JSON}
+_TYPES = {
+    WireFormat.AVRO: frozenset({SchemaType.AVRO}),
+    WireFormat.PROTOBUF: frozenset({SchemaType.PROTOBUF}),
+    # JSON is read without its schema. CloudEvents on such a topic may have data in the other formats.
+    WireFormat.JSON: frozenset({SchemaType.AVRO, SchemaType.PROTOBUF}),
+}
 _PACKAGES = {WireFormat.AVRO: ("fastavro",), WireFormat.PROTOBUF: ("google.protobuf", "grpc_tools", "google.type")}
 
 
@@ -24,7 +29,9 @@ async def compile_reader(registered: Registered, wanted: WantedFields, format: W
     Takes a tenth of a second, and for the largest schemas some seconds: threads and processes do it. Raises Unusable,
     also for a schema of another kind than the format, and ProtocFailed if protoc could not be run.
     """
-    if registered.type is not _TYPES[format]:
+    if registered.type not in _TYPES[format]:
+        if format is WireFormat.JSON:
+            raise Unusable(f"its type is {registered.type}, and the CloudEvent that names it has Avro or Protobuf")
         raise Unusable(f'its type is {registered.type}, and [input] format is "{format}"')
     if registered.type is SchemaType.AVRO:
         return await asyncio.to_thread(compile_avro, registered, wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -224,6 +225,12 @@ def test_the_event_schema_accepts_what_the_decoder_accepts(value: object) -> Non
         {"id": "c", "data": {}},
         {"id": "c", "data": [1]},
         {"id": "c"},
+        {"id": "c", "data_base64": b64encode(b'{"features": {}}').decode()},
+        {"id": "c", "data": None, "data_base64": b64encode(b'{"features": {}}').decode()},
+        {"id": "c", "data": {"features": {}}, "data_base64": None},
+        {"id": "c", "data": {"features": {}}, "data_base64": ""},
+        {"id": "c", "data_base64": 5},
+        {"id": "c", "data_base64": None},
         [],
     ],
 )
