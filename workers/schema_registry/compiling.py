@@ -23,9 +23,14 @@ async def compile_reader(registered: Registered, wanted: WantedFields, format: W
 
     Takes a tenth of a second, and for the largest schemas some seconds: threads and processes do it. Raises Unusable,
     also for a schema of another kind than the format, and ProtocFailed if protoc could not be run.
+
+    On a topic of JSON only CloudEvents need schemas: those whose data is of another type, as they say themselves.
     """
-    if registered.type is not _TYPES[format]:
+    if registered.type is not _TYPES[format] and (format is not WireFormat.JSON or registered.type is SchemaType.JSON):
         raise Unusable(f'its type is {registered.type}, and [input] format is "{format}"')
+    own = WireFormat(registered.type.lower())
+    if any(map(_missing, _PACKAGES.get(own, ()))):
+        raise Unusable(f"it needs more packages: pip install 'failsoft[{own}]'")
     if registered.type is SchemaType.AVRO:
         return await asyncio.to_thread(compile_avro, registered, wanted)
     made = await descriptors(registered)

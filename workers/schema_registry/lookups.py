@@ -18,11 +18,12 @@ import structlog
 from failsoft.schemas.config.duration import seconds
 from failsoft.schemas.event import NO_READERS, Readers
 from failsoft.schemas.failure import Failure, Kind
-from failsoft.schemas.formats.framing import named, refs
+from failsoft.schemas.formats.framing import named
 from failsoft.schemas.formats.reader import SchemaReader, WantedFields
 from failsoft.schemas.formats.registered import Registered, SchemaRef, SchemaType, Unusable
 from failsoft.schemas.model_version import SCHEMA_REGISTRY
 from failsoft.schemas.record import Record
+from failsoft.schemas.unwrapping import schema_refs
 from failsoft.workers.schema_registry.client import CONNECTIONS, RegistryClient, RegistryUnavailable, SchemaNotFound
 from failsoft.workers.schema_registry.compiling import check_packages, compile_reader
 from failsoft.workers.schema_registry.memory import SchemaMemory
@@ -128,7 +129,7 @@ class SchemaReaders:
         section, format = pipeline.schema_registry, pipeline.envelope.format
         check_packages(format)
         return cls(
-            partial(refs, format=format),
+            partial(schema_refs, envelope=pipeline.envelope),
             RegistryClient(section, pipeline.folder),
             memory,
             DependencyBreaker(registry, SCHEMA_REGISTRY, dependencies(section)[SCHEMA_REGISTRY]),

@@ -341,3 +341,23 @@ async def test_events_of_confluents_serializers_are_read_by_what_the_registry_ha
     assert {type(ref) for ref in found} == {int, str} and set(memory.unwritten) == set(found)
     assert isinstance(wrong, Failure) and wrong.kind is Kind.MALFORMED
     assert wrong.message.endswith(f'its type is {other.type}, and [input] format is "{format}"')
+
+
+async def test_a_cloud_event_of_avro_is_looked_up_on_a_topic_of_json(registry: RegistryServer) -> None:
+    """It says itself what its data is, and by ``dataschema`` which schema it has. Plain JSON needs none."""
+    registry.put(7, "AVRO", '{"type": "record", "name": "E", "fields": [{"name": "id", "type": "string"}]}')
+    section = {"url": f"http://127.0.0.1:1/other,{registry.url}", "deadline": "5s"}
+    given = {"name": "p", "model": "m", "input": {"topics": ["t"]}, "schema_registry": section}
+    pipeline = Settings.model_validate(given)
+    metrics = Metrics(CollectorRegistry())
+    serving = ServingRegistry("w", metrics, time.monotonic, time.time, lambda: 0.5)
+    schemas = SchemaReaders.of(pipeline, WantedFields(id="id", features=""), SchemaMemory(), serving, metrics)
+    attributes = {"specversion": b"1.0", "id": b"c", "dataschema": f"{registry.url}/schemas/ids/7".encode()}
+    headers = [("content-type", b"application/avro"), *((f"ce_{name}", value) for name, value in attributes.items())]
+    try:
+        found = await schemas.readers([Rec(value=b"{}"), Rec(value=b"\x04e1", headers=headers)])
+    finally:
+        await schemas.close()
+    reader = found[7]
+    assert not isinstance(reader, Failure), reader
+    assert list(reader.read([b"\x04e1"]).rows.column("id")) == ["e1"]
