@@ -10,6 +10,7 @@ ONLY = {
         "workers/process/composition.py",
         "workers/fleet/sync.py",
         "workers/lanes/assignment.py",
+        "workers/schema_registry/kept_schemas.py",
         "workers/serving/version_switch.py",
     },
     "onnxruntime": {"models/runtime/session.py", "models/vetting/gate.py"},
@@ -35,6 +36,7 @@ ONLY = {
         "workers/lanes/trouble.py",
         "workers/fleet/sync.py",  # sends reports independently of Faust
         "workers/lanes/restore.py",
+        "workers/schema_registry/kept_schemas.py",  # reads and writes the topic of schemas
         "workers/kafka/access.py",  # asks what the client may do
         "workers/kafka/access_protocol.py",  # defines requests that aiokafka lacks
         "workers/kafka/group_client.py",

@@ -122,7 +122,7 @@ PURE_WORKERS = {
     "workers/lanes/run_calls.py",
     "workers/lanes/stage.py",
     "workers/lanes/retry_schedule.py",
-    *("workers/telemetry/malformed_share.py", "workers/telemetry/metric_table.py"),
+    *(f"workers/telemetry/{name}.py" for name in ("malformed_share", "metric_table", "unread")),
     "workers/schema_registry/answers.py",
     "workers/process/restart_policy.py",
     "workers/operations/breaker_view.py",

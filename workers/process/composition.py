@@ -47,13 +47,11 @@ from failsoft.workers.kafka.clock_probe import ClockProbe
 from failsoft.workers.kafka.connections import ConnectionWatch
 from failsoft.workers.lanes import restore
 from failsoft.workers.lanes.assignment import Lanes
-from failsoft.workers.lanes.deps import Deps
+from failsoft.workers.lanes.deps import Deps, NoSchemas
 from failsoft.workers.process import observation, permission
 from failsoft.workers.process.catalog import Catalog
 from failsoft.workers.process.ending import die, missing_rights
-from failsoft.workers.process.schemas import kept_schemas
-from failsoft.workers.schema_registry.kept_schemas import KeptSchemas
-from failsoft.workers.schema_registry.memory import SchemaMemory
+from failsoft.workers.process.schemas import WorkerSchemas, worker_schemas
 from failsoft.workers.scoring.plan import Plan
 from failsoft.workers.serving import loader
 from failsoft.workers.serving.dependency import dependencies
@@ -104,15 +102,15 @@ class _WorkerBoot(BootStrategy):  # type: ignore[misc]
     enable_web = False
 
     def server(self) -> Iterable[ServiceT]:
-        kept = self.app.kept_schemas
-        return [*([] if kept is None else [kept]), self.app.lanes, self.app.sync, self.app.versions]
+        first = [] if self.app.schemas is None else [self.app.schemas.kept]
+        return [*first, self.app.lanes, self.app.sync, self.app.versions]
 
 
 class App(faust.App):  # type: ignore[misc]
     """The Faust app of a worker: owns the lanes and the HTTP server, and stops both in order.
 
     Attributes:
-        kept_schemas: the topic of schemas; None for a pipeline without a registry.
+        schemas: the schemas of events; None for a pipeline without a registry.
         lanes: the data plane.
         sync: the sync with the fleet's tables.
         versions: the loaded model versions.
@@ -125,7 +123,7 @@ class App(faust.App):  # type: ignore[misc]
     """
 
     BootStrategy = _WorkerBoot
-    kept_schemas: KeptSchemas | None
+    schemas: WorkerSchemas | None
     lanes: Lanes
     sync: Sync
     versions: Versions
@@ -160,6 +158,8 @@ class App(faust.App):  # type: ignore[misc]
         """
         await self.versions.stop()
         await self.lanes.drain()
+        if self.schemas is not None:
+            await self.schemas.readers.close()
         self.failures.flush()
         await asyncio.to_thread(self.versions.unload_all)
         await super().on_stop()
@@ -215,8 +215,7 @@ def build(
     # 4. The data plane.
     clients = Clients(pipeline, options.worker_id)
     app.failures = FailureLog(structlog.get_logger("failsoft.answers"))
-    memory = SchemaMemory()
-    app.kept_schemas = kept_schemas(pipeline, clients, memory)
+    app.schemas = worker_schemas(pipeline, plan.wanted, registry, clients, metrics)
     deps = _lane_deps(options.worker_id, pipeline, plan, registry, app, clients, metrics, clock)
 
     def observe(lanes: Lanes) -> None:
@@ -332,6 +331,7 @@ def _lane_deps(
         clock=time.monotonic,
         draws=np.random.default_rng().random,
         timeouts=clients.timeouts,
+        schemas=NoSchemas() if app.schemas is None else app.schemas.readers,
     )
 
 

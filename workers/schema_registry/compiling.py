@@ -33,6 +33,9 @@ async def compile_reader(registered: Registered, wanted: WantedFields, format: W
         if format is WireFormat.JSON:
             raise Unusable(f"its type is {registered.type}, and the CloudEvent that names it has Avro or Protobuf")
         raise Unusable(f'its type is {registered.type}, and [input] format is "{format}"')
+    own = WireFormat(registered.type.lower())
+    if any(map(_missing, _PACKAGES.get(own, ()))):
+        raise Unusable(f"it needs more packages: pip install 'failsoft[{own}]'")
     if registered.type is SchemaType.AVRO:
         return await asyncio.to_thread(compile_avro, registered, wanted)
     made = await descriptors(registered)
