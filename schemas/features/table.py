@@ -24,8 +24,9 @@ class FeatureRows(Protocol):
         """The values at a wanted ``path`` within the features."""
 
     def matrix(self, paths: Sequence[str]) -> NDArray[float64] | None:
-        """The features at ``paths`` as an array of shape (size, len(paths)), which the caller may change; None unless
-        they are all plain numbers and the array costs less than the columns.
+        """The features at ``paths`` as an array of shape (size, len(paths)), which the caller may change. NaN also
+        stands where there is no number: ``feature`` has what is there, such as None. None unless each value that is
+        there is a plain number, and the array costs less than the columns.
         """
 
 

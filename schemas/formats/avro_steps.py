@@ -198,13 +198,15 @@ class Union:
     parts: Sequence[Sequence[Step]]
 
     def run(self, batch: AvroBatch, rows: Rows, at: Positions) -> Positions:
+        first = batch.bytes_at(at)
+        common = int(first[0])
+        if common < 2 * len(self.parts) and not common & 1 and common < 128 and (first == common).all():
+            batch.note_cut(rows, at, at + 1, lambda _: self.path)
+            return batch.run(self.parts[common >> 1], rows, at + 1)  # the usual case: no null, or nothing else
         chosen, new = batch.varints(rows, at, self.path)
-        low, high = int(chosen.min()), int(chosen.max())
-        if low < 0 or high >= len(self.parts):
-            odd = (chosen < 0) | (chosen >= len(self.parts))
+        odd = (chosen < 0) | (chosen >= len(self.parts))
+        if odd.any():
             batch.fail(rows, odd, at, lambda i: f"{self.path}: there is no type {chosen[i]} in its union")
-        elif low == high:
-            return batch.run(self.parts[low], rows, new)
         end = new.copy()
         for i, steps in enumerate(self.parts):
             some = np.flatnonzero(chosen == i)
