@@ -12,7 +12,7 @@ from typing import Any
 from failsoft.schemas.formats import protobuf_wire as wire
 from failsoft.schemas.formats.protobuf_columns import MessageType, MixedRows, Types
 from failsoft.schemas.formats.protobuf_known import JSON_TYPES
-from failsoft.schemas.formats.protobuf_values import Shown, is_message
+from failsoft.schemas.formats.protobuf_values import Shown, Values, is_message
 from failsoft.schemas.formats.reader import Decoded, Undecodable, WantedFields
 from failsoft.schemas.formats.registered import MAX_SCHEMA, Registered, Unusable
 
@@ -63,7 +63,7 @@ def compile_protobuf(registered: Registered, descriptors: bytes, wanted: WantedF
     else:
         raise Unusable(next(iter(faults.values())))
     checked = frozenset(file.name for file in files if file.syntax == "proto3")
-    types = Types(message_factory.GetMessageClass, checked)
+    types = Types(message_factory.GetMessageClass, checked, Values())
     return ProtobufReader(types, messages, wanted, message.DecodeError)
 
 

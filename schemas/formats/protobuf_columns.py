@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from failsoft.schemas.features.paths import MISSING, Absent, find
 from failsoft.schemas.formats.protobuf_known import JSON_TYPES, Convert
-from failsoft.schemas.formats.protobuf_values import NUMBERS, STRING, converter, is_map, is_message, repeated
+from failsoft.schemas.formats.protobuf_values import NUMBERS, STRING, Values, is_map, is_message, repeated
 from failsoft.schemas.formats.reader import DecodedRows, Want, WantedFields
 
 Messages = Sequence[Any]
@@ -29,10 +29,12 @@ class Types:
     Attributes:
         class_of: the class of a message type.
         checked: the files whose strings are checked to be UTF-8 when a value is decoded.
+        values: makes values of their fields.
     """
 
     class_of: Callable[[Any], Any]
     checked: frozenset[str]
+    values: Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def column(types: Types, owner: Any, path: str, want: Want | None, features: str
             owner,
             name,
             absent if leaf.has_presence else None,
-            converter(leaf, want),
+            types.values.converter(leaf, want),
             rest,
             number=leaf.type in NUMBERS and not many,
             unchecked=leaf.type == STRING and not many and leaf.file.name not in types.checked,

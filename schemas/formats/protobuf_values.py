@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from binascii import b2a_base64
-from functools import lru_cache
 from typing import Any
 
 from failsoft.schemas.features.paths import Absent
@@ -41,36 +40,45 @@ def is_message(field: Any) -> bool:
     return field.type in _MESSAGES
 
 
-@lru_cache(maxsize=4096)
-def converter(field: Any, want: Want | None) -> Convert | None:
-    """What makes a value of this field; None if it is one as it is. ``want`` None: whatever tells most."""
-    if is_map(field):
-        key, value = (field.message_type.fields_by_number[number] for number in (1, 2))
-        return _map(key, one(value, want))
-    convert = one(field, want)
-    if not repeated(field):
-        return convert
-    if convert is None:
-        return list
-    return lambda values: [convert(value) for value in values]
+class Values:
+    """Makes JSON values of the fields of one schema. What was found of a field is kept with it."""
 
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Any, Want | None], Convert | None] = {}
 
-def one(field: Any, want: Want | None) -> Convert | None:
-    """``converter``, of one of the values of a repeated field."""
-    if field.type == ENUM:
-        return None if want in _BY_NUMBER else _symbol(field.enum_type)
-    if not is_message(field):
-        return None
-    return known(field.message_type, want) or message_value
+    def converter(self, field: Any, want: Want | None) -> Convert | None:
+        """What makes a value of this field; None if it is one as it is. ``want`` None: whatever tells most."""
+        key = field, want
+        if key not in self._kept:
+            self._kept[key] = self._converter(field, want)
+        return self._kept[key]
 
+    def _converter(self, field: Any, want: Want | None) -> Convert | None:
+        if is_map(field):
+            key, value = (field.message_type.fields_by_number[number] for number in (1, 2))
+            return _map(key, self._one(value, want))
+        convert = self._one(field, want)
+        if not repeated(field):
+            return convert
+        if convert is None:
+            return list
+        return lambda values: [convert(value) for value in values]
 
-def message_value(message: Any) -> dict[str, Any]:
-    """The fields of a message that are on the wire; a few bytes may stand for a message of 10,000 others."""
-    made = {}
-    for field, value in message.ListFields():
-        convert = converter(field, None)
-        made[field.name] = value if convert is None else convert(value)
-    return made
+    def _one(self, field: Any, want: Want | None) -> Convert | None:
+        """``converter``, of one of the values of a repeated field."""
+        if field.type == ENUM:
+            return None if want in _BY_NUMBER else _symbol(field.enum_type)
+        if not is_message(field):
+            return None
+        return known(field.message_type, want) or self._message
+
+    def _message(self, message: Any) -> dict[str, Any]:
+        """The fields of a message that are on the wire; a few bytes may stand for a message of 10,000 others."""
+        made = {}
+        for field, value in message.ListFields():
+            convert = self.converter(field, None)
+            made[field.name] = value if convert is None else convert(value)
+        return made
 
 
 def key_text(key: Any) -> str:

@@ -6,9 +6,9 @@ Values are decoded by upb, whose errors name no place. Only values that it refus
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
+from failsoft.schemas.formats.protobuf_values import repeated
 from failsoft.schemas.formats.reader import Undecodable
 
 MOST_INDEXES = 64
@@ -97,7 +97,6 @@ def memory(descriptor: Any, data: bytes, most: int) -> int:
     return total
 
 
-@lru_cache(maxsize=4096)
 def size(descriptor: Any) -> int:
     """Bytes that a message of this type takes at most, without the messages and texts in it."""
     return 64 + 16 * len(descriptor.fields)
@@ -153,7 +152,7 @@ class _Walk:
                     yield from self.message(field.message_type, at, at + length, depth + 1)
                 elif field.type == _TYPE_STRING:
                     self._text(at, at + length)
-                else:
+                elif repeated(field):
                     self._packed(field.type, at, at + length)
                 at += length
             elif wire == _VARINT:
