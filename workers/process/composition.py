@@ -87,6 +87,7 @@ class Options:
         metrics_host: the address that the HTTP server binds to.
         wrap: wraps each loaded model session; the demo injects faults with it.
         on_fatal: called with the error instead of ``die`` when the worker cannot continue.
+        answer_schema: the registry's id of the schema of answers; None: they are JSON.
     """
 
     worker_id: str
@@ -94,6 +95,7 @@ class Options:
     metrics_host: str = LOOPBACK
     wrap: loader.Wrap = field(default=lambda session: session)
     on_fatal: Callable[[BaseException], None] | None = None
+    answer_schema: int | None = None
 
 
 class _WorkerBoot(BootStrategy):  # type: ignore[misc]
@@ -217,7 +219,7 @@ def build(
     app.failures = FailureLog(structlog.get_logger("failsoft.answers"))
     memory = SchemaMemory()
     app.kept_schemas = kept_schemas(pipeline, clients, memory)
-    deps = _lane_deps(options.worker_id, pipeline, plan, registry, app, clients, metrics, clock)
+    deps = _lane_deps(options, pipeline, plan, registry, app, clients, metrics, clock)
 
     def observe(lanes: Lanes) -> None:
         observation.observe(metrics, pipeline, clock, lanes)
@@ -298,7 +300,7 @@ def _versions(
 
 
 def _lane_deps(
-    worker: str,
+    options: Options,
     pipeline: Settings,
     plan: Plan,
     registry: ServingRegistry,
@@ -309,7 +311,7 @@ def _lane_deps(
 ) -> Deps:
     """The dependencies of every lane."""
     section = plan.cards[plan.primary].fallback
-    tell = partial(observation.on_malformed, app.alert, worker, clock)
+    tell = partial(observation.on_malformed, app.alert, options.worker_id, clock)
 
     async def make_known(lane: int) -> LastKnown | None:
         if not plan.remembers or section is None:
@@ -332,6 +334,7 @@ def _lane_deps(
         clock=time.monotonic,
         draws=np.random.default_rng().random,
         timeouts=clients.timeouts,
+        answer_schema=options.answer_schema,
     )
 
 
