@@ -5,15 +5,21 @@ They use draft 7, which AsyncAPI 3.0 accepts directly. ``failsoft.schemas.publis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from failsoft.schemas import scored
 from failsoft.schemas.attempt import MAX_MESSAGE
 from failsoft.schemas.event import MAX_ID, Envelope
 from failsoft.schemas.failure import Kind
 from failsoft.schemas.positions import POSITIONS, REWIND
 from failsoft.schemas.prediction import Source
+from failsoft.schemas.scored_schema import CONTENT_TYPE as AVRO
 
 Document = dict[str, Any]
+
+ANSWERS_IN = (scored.CONTENT_TYPE, AVRO)
+"""The content types of answers."""
 
 EXAMPLE = Envelope(id="event_id", time="occurred_at", features="features")
 """The envelope of the published event schema. A pipeline's own key names are in its pipeline file."""
@@ -263,10 +269,13 @@ def headers_schema(*, due: bool = False, dead: bool = False) -> Document:
     }
 
 
-def scored_headers_schema() -> Document:
+def scored_headers_schema(content_types: Sequence[str] = ANSWERS_IN) -> Document:
     """The schema of an answer's headers. A reader can filter by them without parsing the value."""
     properties: Document = {
-        "content-type": {"const": "application/json", "description": "How the answer is encoded."},
+        "content-type": {
+            "enum": list(content_types),
+            "description": "How the answer is encoded, by `format` in `[output]`. Avro is in Confluent's wire format.",
+        },
         "failsoft-revision": {
             "type": "string",
             "pattern": "^[0-9]{1,19}$",

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
+from failsoft.schemas import interface, scored, scored_schema
 from failsoft.schemas.interface import (
     Document,
     cloud_event_schema,
     event_schema,
     headers_schema,
     scored_headers_schema,
-    scored_schema,
 )
 
 ANSWER: Document = {
@@ -77,7 +77,7 @@ _CHANNELS: Mapping[str, tuple[str, str, str, str, tuple[str, ...]]] = {
         "scored",
         "Answers, P partitions. An answer has its event's partition. Read with isolation.level=read_committed.",
         "delete",
-        ("answer",),
+        ("answer", "avroAnswer"),
     ),
     "retry": (
         "{pipeline}.retry.{delay}",
@@ -226,8 +226,15 @@ def _messages() -> Document:
         "answer": message(
             "An answer",
             {"$ref": "./scored.schema.json"},
-            scored_headers_schema(),
+            scored_headers_schema([scored.CONTENT_TYPE]),
             examples=[{"name": name, "payload": ANSWER | change} for name, change in ANSWERS.items()],
+        ),
+        "avroAnswer": message(
+            'An answer, with `format = "avro"` in `[output]`: in Confluent\'s wire format, by the schema that '
+            "`failsoft topics apply` registers as `<name>.scored-value`",
+            {"schemaFormat": "application/vnd.apache.avro;version=1.9.0", "schema": {"$ref": "./scored.avsc"}},
+            scored_headers_schema([scored_schema.CONTENT_TYPE]),
+            contentType=scored_schema.CONTENT_TYPE,
         ),
         "retry": message("An event that waits for another attempt", {"description": kept}, headers_schema(due=True)),
         "deadLetter": message("A dead letter", {"description": kept}, headers_schema(dead=True)),
@@ -242,7 +249,8 @@ def _messages() -> Document:
 DOCUMENTS: Mapping[str, Callable[[], Document]] = {
     "event.schema.json": event_schema,
     "cloud-event.schema.json": cloud_event_schema,
-    "scored.schema.json": scored_schema,
+    "scored.schema.json": interface.scored_schema,
+    "scored.avsc": lambda: scored_schema.SCHEMA,
     "asyncapi.json": asyncapi,
 }
 """The function that builds each document, by file name."""

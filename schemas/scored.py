@@ -17,6 +17,9 @@ from failsoft.schemas.positions import REWIND
 from failsoft.schemas.prediction import OutputColumn, Predictions, Source
 from failsoft.schemas.record import Header
 
+CONTENT_TYPE = "application/json"
+"""The header of an answer in JSON."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -111,10 +114,10 @@ def encode(answers: Answers) -> list[bytes]:
     return [template % row for row in zip(*columns, strict=True)]
 
 
-def headers(answers: Answers) -> list[Header]:
+def headers(answers: Answers, content_type: str = CONTENT_TYPE) -> list[Header]:
     """The headers of every answer in the batch. A reader can filter by them without parsing the value."""
     return [
-        ("content-type", b"application/json"),
+        ("content-type", content_type.encode()),
         ("failsoft-revision", b"%d" % answers.revision),
         ("failsoft-source", answers.source.encode()),
         *([(REWIND, answers.rewind.encode())] if answers.rewind is not None else ()),

@@ -154,6 +154,7 @@ NEEDS: Mapping[Use, tuple[Need, ...]] = {
     Use.APPLY: (
         Need(EVERY, _VERIFY, "verifies what exists"),
         Need(EVERY, (Operation.CREATE,), "creates what is missing; not needed afterwards"),
+        Need(Role.SCHEMAS, _BOTH, 'keeps the schema of answers (with `format = "avro"` in `[output]` only)'),
         Need(Own.GROUP, (Operation.DESCRIBE,), "who reads topics that were dropped, and how far"),
     ),
     Use.SHOW: (
@@ -224,15 +225,20 @@ class Right:
         return f"{self.operation} {self.resource} {self.name}{'*' if self.prefixed else ''}".rstrip()
 
 
-def rights(use: Use, names: Names, topics: Iterable[Topic], exactly_once: bool = True) -> list[Right]:
+def rights(
+    use: Use, names: Names, topics: Iterable[Topic], exactly_once: bool = True, avro_answers: bool = False
+) -> list[Right]:
     """The rights that ``use`` needs, each by its exact name but for the transactional ids of workers.
 
-    ``topics`` are the pipeline's (``layout``).
+    ``topics`` are the pipeline's (``layout``). ``avro_answers``: answers are Avro, and ``topics apply`` keeps their
+    schema.
     """
     topics = list(topics)
     found: list[Right] = []
     for need in NEEDS[use]:
         if need.on is Own.WORKER_IDS and not exactly_once:
+            continue
+        if need.on is Role.SCHEMAS and use is Use.APPLY and not avro_answers:
             continue
         for resource, name in _resources(need.on, names, topics):
             prefixed = need.on is Own.WORKER_IDS

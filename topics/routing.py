@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from operator import attrgetter, itemgetter
 
-from failsoft.schemas import scored
+from failsoft.schemas import scored, scored_avro, scored_schema
 from failsoft.schemas.attempt import Attempt
 from failsoft.schemas.record import Header, Record, own_headers, trace_headers
 from failsoft.schemas.scored import Answers
@@ -74,14 +74,15 @@ class Verdicts:
     replays: dict[int, list[OutgoingRecord]] = field(default_factory=dict)
 
 
-def route(verdicts: Verdicts, names: Names) -> list[tuple[str, list[OutgoingRecord]]]:
+def route(verdicts: Verdicts, names: Names, answer_schema: int | None = None) -> list[tuple[str, list[OutgoingRecord]]]:
     """The records to write as (topic, rows), in write order, without the replays.
 
-    The partition is not decided here: lane i writes everything but replays to partition i.
+    ``answer_schema`` is the registry's id of the schema of answers; None: they are JSON. The partition is not decided
+    here: lane i writes everything but replays to partition i.
     """
     out: list[tuple[str, list[OutgoingRecord]]] = []
     if verdicts.answered:
-        out.append((names.scored, _in_order([(g.rows, _answers(g)) for g in verdicts.answered])))
+        out.append((names.scored, _in_order([(g.rows, _answers(g, answer_schema)) for g in verdicts.answered])))
     rungs: dict[str, list[Retries]] = {}
     for retries in verdicts.retries:
         rungs.setdefault(retries.delay, []).append(retries)
@@ -111,8 +112,12 @@ def _retries(retries: Retries) -> list[OutgoingRecord]:
     return [(r.key, r.value, h) for r, h in zip(retries.records, retries.headers, strict=True)]
 
 
-def _answers(batch: AnswerBatch) -> list[OutgoingRecord]:
-    headers, values = scored.headers(batch.answers), scored.encode(batch.answers)
+def _answers(batch: AnswerBatch, schema: int | None) -> list[OutgoingRecord]:
+    if schema is None:
+        headers, values = scored.headers(batch.answers), scored.encode(batch.answers)
+    else:
+        headers = scored.headers(batch.answers, scored_schema.CONTENT_TYPE)
+        values = scored_avro.encode(batch.answers, schema)
     if not any(map(attrgetter("headers"), batch.records)):
         return list(zip([r.key for r in batch.records], values, repeat(headers, len(values)), strict=True))
     return [

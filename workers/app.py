@@ -13,6 +13,7 @@ from failsoft.workers.fleet import rollouts
 from failsoft.workers.identity import Identity, claim
 from failsoft.workers.kafka.clock_probe import ClockProbe
 from failsoft.workers.process import composition, permission
+from failsoft.workers.schema_registry import answer_schema
 from failsoft.workers.telemetry import logs
 
 
@@ -27,13 +28,14 @@ def standalone_app() -> composition.App:
     pipeline = settings.load(None, os.environ)
     identity: Identity = claim(pipeline.name, os.environ.get("FAILSOFT_WORKER_ID"))
 
-    async def read_cluster() -> tuple[Topology, dict[str, int], ClockProbe]:
+    async def read_cluster() -> tuple[Topology, dict[str, int], ClockProbe, int | None]:
         topology = await permission.verified(pipeline)
         probe = await composition.measured_clock(pipeline, identity.id)
-        return topology, await rollouts.active(pipeline), probe
+        return topology, await rollouts.active(pipeline), probe, await answer_schema.required(pipeline)
 
-    topology, active, probe = asyncio.run(read_cluster())
-    app = composition.build(pipeline, composition.Options(worker_id=identity.id), topology, active, probe)
+    topology, active, probe, schema = asyncio.run(read_cluster())
+    options = composition.Options(worker_id=identity.id, answer_schema=schema)
+    app = composition.build(pipeline, options, topology, active, probe)
     app.identity = identity
     return app
 

@@ -199,7 +199,7 @@ class Serving:
             raise AssertionError(f"{error}\n{text}") from None
         found = Answered()
         for record in records[f"{topic}.scored"]:
-            body = json.loads(record.value or b"")
+            body = record.answer()
             assert body["event_id"] not in found.scored, f"{body['event_id']} is answered twice"
             found.scored[body["event_id"]] = body
         for record in records[f"{topic}.dead"]:

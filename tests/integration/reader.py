@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import json
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+import fastavro
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 Header = tuple[str, bytes | None]
 Place = tuple[str, int, int]
 """Topic, partition and offset of an event on an input topic."""
+
+SCORED = Path(__file__).resolve().parents[2] / "schemas" / "published" / "scored.avsc"
 
 UNCOMMITTED = "read_uncommitted"
 
@@ -55,6 +63,22 @@ class Seen:
 
     def number(self, name: str) -> int:
         return int(self.header(name) or "")
+
+    @property
+    def is_avro(self) -> bool:
+        """Whether the value is in Confluent's wire format."""
+        return (self.value or b"").startswith(b"\0")
+
+    def answer(self) -> dict[str, Any]:
+        """The value of a scored record, in JSON or by the published schema of answers in Avro."""
+        if not self.is_avro:
+            return dict(json.loads(self.value or b""))
+        return dict(fastavro.schemaless_reader(io.BytesIO((self.value or b"")[5:]), _scored(), None))
+
+
+@cache
+def _scored() -> Any:
+    return fastavro.parse_schema(json.loads(SCORED.read_text()))
 
 
 @dataclass

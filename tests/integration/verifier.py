@@ -6,7 +6,6 @@ imports nothing from the packages under test.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +73,7 @@ class Settlement:
         self.reader.until(lambda: self._final() >= n, timeout, f"{n} final answers")
 
     def _final(self) -> int:
-        final = sum(1 for r in self.reader.records[self.scored] if b'"final":true' in (r.value or b""))
+        final = sum(1 for r in self.reader.records[self.scored] if is_final(r))
         return final + sum(map(never_answered, self.reader.records[self.dead]))
 
     # --- the verdict ---
@@ -143,7 +142,7 @@ class _Judge:
         self.steps: dict[Place, list[Seen]] = defaultdict(list)
         self.letters: dict[Place, list[Seen]] = defaultdict(list)
         for r in records[f"{name}.scored"]:
-            body = json.loads(r.value or b"")
+            body = r.answer()
             origin = body["origin"]
             self._file(self.answers, (origin["topic"], origin["partition"], origin["offset"]), r, (r, body))
         for topic in self.rungs:
@@ -260,7 +259,8 @@ class _Judge:
         if (body["source"] == "ensemble") is not bool(body.get("members")):
             self.say("silent", place, f"source {body['source']}, members {body.get('members')}")
         headers = (record.header("content-type"), record.header("failsoft-revision"), record.header("failsoft-source"))
-        if headers != ("application/json", str(body["revision"]), body["source"]):
+        kind = "application/avro" if record.is_avro else "application/json"
+        if headers != (kind, str(body["revision"]), body["source"]):
             self.say("inconsistent", place, f"headers {headers}")
 
     def _evidence(self, place: Place, event: Seen, record: Seen) -> None:
@@ -339,6 +339,11 @@ def waits(r: Seen) -> bool:
 def never_answered(letter: Seen) -> bool:
     """Whether a dead letter stands in place of any answer."""
     return letter.header("failsoft-error-kind") in NEVER_ANSWERED or waits(letter)
+
+
+def is_final(r: Seen) -> bool:
+    """Whether a scored record is final. Of one in JSON, its text tells."""
+    return r.answer()["final"] is True if r.is_avro else b'"final":true' in (r.value or b"")
 
 
 def origin_of(r: Seen) -> Place:

@@ -13,6 +13,7 @@ from failsoft.workers.commands.error_codes import CommandFailed
 
 if TYPE_CHECKING:
     from failsoft.topics.layout import Topology
+    from failsoft.workers.operations.answer_subject import AnswerSubject
     from failsoft.workers.operations.left_behind import LeftBehind
     from failsoft.workers.settings import Settings
 
@@ -57,6 +58,9 @@ def apply(
     has outgrown it, and whose time the records of the fleet's topics have. With --grow, the topics with events get more
     partitions, also the inputs: keys may move to others.
 
+    With `format = "avro"` in `[output]`, the schema of answers is registered as `<name>.scored-value`. If the
+    registry would refuse it, its words are printed and nothing is created.
+
     **Example**: `failsoft topics apply --pipeline car-loans/`
     """
     from failsoft.workers.operations import topology
@@ -64,6 +68,7 @@ def apply(
 
     settings = context.settings(ctx, pipeline)
     context.run(ctx, _refuse_left_behind(settings), (settings, Use.APPLY))
+    subject = _answer_subject(ctx, settings)
     if grow is not None:
         _grow(ctx, settings, grow, as_json)
         return
@@ -84,6 +89,31 @@ def apply(
         output.note(f"{topic}: its settings were not changed, and no worker needs that: {why}")
     verified = len(results) - len(done.created) - len(changed)
     output.note(f"{len(done.created)} topics created, {len(changed)} changed, {verified} verified")
+    if subject is not None:
+        _register(ctx, settings, subject)
+
+
+def _answer_subject(ctx: typer.Context, settings: Settings) -> AnswerSubject | None:
+    """The subject of answers in Avro, before anything is changed; None where they are JSON."""
+    from failsoft.workers.schema_registry import answer_schema
+
+    if not answer_schema.is_avro(settings):
+        return None
+    from failsoft.workers.operations import answer_subject
+
+    return context.run(ctx, answer_subject.look(settings), (settings, Use.APPLY))
+
+
+def _register(ctx: typer.Context, settings: Settings, subject: AnswerSubject) -> None:
+    from failsoft.workers.operations import answer_subject
+
+    id = context.run(ctx, answer_subject.register(settings, subject), (settings, Use.APPLY))
+    if subject.silent is not None:
+        output.note(f"{subject.name}: schema id {id}, as before; the registry was not asked: {subject.silent}")
+        return
+    output.note(f"{subject.name}: schema id {id} {'verified' if subject.latest is not None else 'registered'}")
+    if subject.kept not in (None, id):
+        output.note(f"{subject.name}: answers had schema id {subject.kept}; workers take {id} when they start again")
 
 
 async def _refuse_left_behind(settings: Settings) -> None:

@@ -101,15 +101,17 @@ def _count(processes: str) -> int:
 def _check_topics(ctx: typer.Context, settings: Settings) -> None:
     """Refuses to start workers that would all find their topics missing or wrong: they would say so again and again.
 
-    Exits with UNREACHABLE if topics are missing. Raises TopologyRefused if they are wrong, and NotAuthorised if a
-    worker's rights are, and KafkaUnreachable if the brokers refuse this client. If no broker answers, the workers are
-    started all the same: they wait for it.
+    Exits with UNREACHABLE if topics are missing. Raises TopologyRefused if they are wrong, or if answers are Avro and
+    their schema is not kept; NotAuthorised if a worker's rights are wrong, and KafkaUnreachable if the brokers refuse
+    this client. If no broker answers, the workers are started all the same: they wait for it.
     """
     from failsoft.topics import admin
     from failsoft.workers.process import permission
+    from failsoft.workers.schema_registry import answer_schema
 
     try:
         context.run(ctx, permission.verified(settings))
+        context.run(ctx, answer_schema.required(settings))
     except admin.KafkaUnreachable as e:
         context.run(ctx, admin.check(settings.connection()))
         _say(f"the topics cannot be checked yet: {e}")

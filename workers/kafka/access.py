@@ -64,7 +64,8 @@ def needed(pipeline: Settings, use: Use) -> list[Right]:
     """The rights that ``use`` needs for this pipeline."""
     registry = pipeline.schema_registry.url is not None
     topics = layout(pipeline.names, pipeline.input.topics, pipeline.retry.rungs, 1, 1, schemas=registry)
-    return rights(use, pipeline.names, topics, pipeline.guarantee == "exactly_once")
+    avro_answers = pipeline.output.format == "avro"
+    return rights(use, pipeline.names, topics, pipeline.guarantee == "exactly_once", avro_answers)
 
 
 def code_of(error: BaseException) -> Code | None:

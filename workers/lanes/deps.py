@@ -70,6 +70,7 @@ class Deps:
         in_flight: bounds the records that all lanes score at once.
         timeouts: those of the Kafka clients, and what depends on them.
         schemas: gives the readers of the schemas that records name.
+        answer_schema: the registry's id of the schema of answers; None: they are JSON.
     """
 
     names: Names
@@ -89,3 +90,4 @@ class Deps:
     in_flight: RecordsInFlight = field(default_factory=RecordsInFlight)
     timeouts: ClientTimeouts = field(default_factory=ClientTimeouts)
     schemas: Schemas = field(default_factory=NoSchemas)
+    answer_schema: int | None = None

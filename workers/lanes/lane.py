@@ -343,7 +343,7 @@ class Lane:
         if not batch.offsets and not batch.mode.marks:
             self._d.exclusive.release(batch.mode.alone)
             return
-        rows = route(batch.scored.verdicts, self._d.names)
+        rows = route(batch.scored.verdicts, self._d.names, self._d.answer_schema)
         replays = {TopicPartition(self._d.names.replay, p): r for p, r in batch.scored.verdicts.replays.items()}
         # What is only needed to score: it would stay in memory, several times what was fetched, until the commit.
         batch.scored.events.features = []

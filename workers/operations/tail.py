@@ -10,7 +10,7 @@ from typing import Any
 from failsoft.schemas import scored_read, wire
 from failsoft.schemas.prediction import Source
 from failsoft.schemas.record import Record
-from failsoft.schemas.scored_read import is_avro
+from failsoft.schemas.scored_read import NoAvroReader, is_avro
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.settings import Settings
 
@@ -78,6 +78,8 @@ def line(record: Record) -> bytes:
 def _object(record: Record) -> dict[str, Any] | None:
     try:
         parsed = scored_read.loads(record.value, len(record.value or b""))
+    except NoAvroReader:
+        raise
     except wire.Malformed:
         return None
     return parsed if isinstance(parsed, dict) else None
@@ -88,7 +90,7 @@ async def follow(
 ) -> AsyncGenerator[Sequence[Record], None]:
     """Yields lists of answers as they are committed, until ``limit`` answers were yielded.
 
-    Raises NoSuchTopic or KafkaUnreachable.
+    Raises NoSuchTopic or KafkaUnreachable; NoAvroReader for answers in Avro without the extra.
     """
     left = limit
     async with (

@@ -85,6 +85,7 @@ class Options:
         metrics_host: the address that the HTTP server binds to.
         wrap: wraps each loaded model session; the demo injects faults with it.
         on_fatal: called with the error instead of ``die`` when the worker cannot continue.
+        answer_schema: the registry's id of the schema of answers; None: they are JSON.
     """
 
     worker_id: str
@@ -92,6 +93,7 @@ class Options:
     metrics_host: str = LOOPBACK
     wrap: loader.Wrap = field(default=lambda session: session)
     on_fatal: Callable[[BaseException], None] | None = None
+    answer_schema: int | None = None
 
 
 class _WorkerBoot(BootStrategy):  # type: ignore[misc]
@@ -216,7 +218,7 @@ def build(
     clients = Clients(pipeline, options.worker_id)
     app.failures = FailureLog(structlog.get_logger("failsoft.answers"))
     app.schemas = worker_schemas(pipeline, plan.wanted, registry, clients, metrics)
-    deps = _lane_deps(options.worker_id, pipeline, plan, registry, app, clients, metrics, clock)
+    deps = _lane_deps(options, pipeline, plan, registry, app, clients, metrics, clock)
 
     def observe(lanes: Lanes) -> None:
         observation.observe(metrics, pipeline, clock, lanes)
@@ -297,7 +299,7 @@ def _versions(
 
 
 def _lane_deps(
-    worker: str,
+    options: Options,
     pipeline: Settings,
     plan: Plan,
     registry: ServingRegistry,
@@ -308,7 +310,7 @@ def _lane_deps(
 ) -> Deps:
     """The dependencies of every lane."""
     section = plan.cards[plan.primary].fallback
-    tell = partial(observation.on_malformed, app.alert, worker, clock)
+    tell = partial(observation.on_malformed, app.alert, options.worker_id, clock)
 
     async def make_known(lane: int) -> LastKnown | None:
         if not plan.remembers or section is None:
@@ -332,6 +334,7 @@ def _lane_deps(
         draws=np.random.default_rng().random,
         timeouts=clients.timeouts,
         schemas=NoSchemas() if app.schemas is None else app.schemas.readers,
+        answer_schema=options.answer_schema,
     )
 
 

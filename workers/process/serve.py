@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -17,6 +18,7 @@ from failsoft.topics.rights import Use
 from failsoft.workers.fleet import rollouts
 from failsoft.workers.kafka import access
 from failsoft.workers.process import composition, permission
+from failsoft.workers.schema_registry import answer_schema
 from failsoft.workers.settings import Settings
 
 log = structlog.get_logger("failsoft.process")
@@ -36,9 +38,12 @@ async def serve(pipeline: Settings, options: composition.Options, ready: Callabl
     ready: called with the address of the HTTP server when the worker is ready.
     """
     topology = await permission.verified(pipeline)
-    active, probe = await asyncio.gather(
-        rollouts.active(pipeline), composition.measured_clock(pipeline, options.worker_id)
+    active, probe, schema = await asyncio.gather(
+        rollouts.active(pipeline),
+        composition.measured_clock(pipeline, options.worker_id),
+        answer_schema.required(pipeline),
     )
+    options = replace(options, answer_schema=schema)
     app = composition.build(pipeline, options, topology, active, probe)
     gc.collect()
     gc.freeze()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tests.integration.pipeline import Pipeline, running
 from tests.integration.verifier import Settlement, Verdict
@@ -144,7 +142,7 @@ def _answers(settlement: Settlement, watch: Watch) -> Iterable[Answer]:
     """The answers that were read live, with the times of their events."""
     made = {r.place: r.timestamp / 1000 for topic in settlement.inputs for r in settlement.reader.records[topic]}
     for record, read in zip(settlement.reader.records[settlement.scored], watch.arrived, strict=False):
-        body: dict[str, Any] = json.loads(record.value or b"")
+        body = record.answer()
         origin = body["origin"]
         place = origin["topic"], origin["partition"], origin["offset"]
         if place in made:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from array import array
 from math import inf
 
 from tests.integration.reader import Place
-from tests.integration.verifier import Settlement, never_answered, origin_of
+from tests.integration.verifier import Settlement, is_final, never_answered, origin_of
 
 
 class Watch:
@@ -77,8 +76,8 @@ class Watch:
         scored, dead = s.reader.records[s.scored], s.reader.records[s.dead]
         for record in scored[self._seen[s.scored] :]:
             self.arrived.append(now)
-            if b'"final":true' in (record.value or b""):
-                origin = json.loads(record.value or b"")["origin"]
+            if is_final(record):
+                origin = record.answer()["origin"]
                 self._end((origin["topic"], origin["partition"], origin["offset"]))
         for record in dead[self._seen[s.dead] :]:
             if never_answered(record):

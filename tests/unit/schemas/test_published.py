@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import fastavro
 import jsonschema
 import pytest
 
 from docs import __main__ as pages
-from failsoft.schemas import interface, publish
+from failsoft.schemas import interface, publish, scored_read
 from failsoft.schemas.decoding import decode_one
 from failsoft.schemas.event import Event, origin_of
 from failsoft.schemas.failure import Failure, Kind
@@ -144,6 +146,21 @@ def _real_answers() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
             for topic, rows in route(done.verdicts, Names("loans")):
                 for _, value, headers in rows if topic == "loans.scored" else ():
                     yield json.loads(value or b""), {k: (v or b"").decode() for k, v in headers}
+
+
+def test_answers_in_avro_match_their_schema() -> None:
+    """What is routed with a schema's id is framed with it, and is read by the published schema; its headers match."""
+    done = run(events(2))
+    [(_, rows)] = route(done.verdicts, Names("loans"), 300)
+    schema = fastavro.parse_schema(json.loads(publish.text("scored.avsc")))
+    headers = _validator(publish.asyncapi()["components"]["messages"]["avroAnswer"]["headers"])
+    for _, value, found in rows:
+        assert value is not None and value[:5] == b"\x00\x00\x00\x01\x2c"
+        record: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
+        assert record["event_id"] == scored_read.loads(value, 10_000)["event_id"]
+        SCORED.validate(scored_read.loads(value, 10_000))
+        headers.validate({k: (v or b"").decode() for k, v in found})
+    assert len(rows) == 2
 
 
 def test_real_answers_match_the_schema() -> None:

@@ -321,6 +321,8 @@ async def test_a_worker_that_is_joining_its_group_can_be_ended(
 
     async def measured_clock(*_: Any) -> None: ...
 
+    async def required(_: Any) -> None: ...
+
     async def start() -> None:
         began.set()
         await asyncio.sleep(3600)
@@ -331,6 +333,7 @@ async def test_a_worker_that_is_joining_its_group_can_be_ended(
     fake = SimpleNamespace(start=start, lanes=SimpleNamespace(drain=drain))
     monkeypatch.setattr(serve.permission, "verified", verify)
     monkeypatch.setattr(serve.rollouts, "active", active)
+    monkeypatch.setattr(serve.answer_schema, "required", required)
     monkeypatch.setattr(composition, "build", lambda *_: fake)
     monkeypatch.setattr(composition, "measured_clock", measured_clock)
     monkeypatch.setattr(serve.gc, "freeze", lambda: None)
