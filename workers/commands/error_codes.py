@@ -33,6 +33,11 @@ CODES: dict[str, int] = {
     "failsoft.workers.kafka.topic_reader.NoSuchTopic": FAILED,
     "failsoft.workers.kafka.unreadable.Unreadable": FAILED,
     "failsoft.workers.operations.event_files.BadRow": FAILED,
+    "failsoft.workers.schema_registry.client.RegistryRefusal": FAILED,
+    "failsoft.workers.schema_registry.client.RegistryUnavailable": FAILED,
+    "failsoft.workers.schema_registry.client.SchemaNotFound": FAILED,
+    "failsoft.workers.schema_registry.protoc.ProtocFailed": FAILED,
+    "failsoft.workers.operations.schema_file.UnusableFile": FAILED,
     "failsoft.workers.telemetry.http.CannotListen": FAILED,
     "failsoft.workers.telemetry.http.PortTaken": FAILED,
     # Without its own line, a replay that another one fenced would look like a bug.
