@@ -15,11 +15,12 @@ from failsoft.schemas.features.reading import columns
 from failsoft.schemas.formats.protobuf import compile_protobuf
 from failsoft.schemas.formats.reader import WantedFields
 from failsoft.schemas.formats.registered import Reference, Registered, SchemaType
+from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.workers import settings
 from failsoft.workers.cli import app
-from failsoft.workers.commands import extras
 from failsoft.workers.operations.protobuf_tree import chosen, messages
 from failsoft.workers.operations.protobuf_writer import ProtobufWriter
+from failsoft.workers.schema_registry import compiling
 from failsoft.workers.schema_registry.protoc import compiled
 
 AVRO = {
@@ -280,7 +281,7 @@ def test_types_in_files_beside_it_are_found(tmp_path: Path) -> None:
 
 def test_a_library_that_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the extra that has it."""
-    monkeypatch.setattr(extras, "_LIBRARIES", {"avro": ("no_such_library",)})
+    monkeypatch.setattr(compiling, "_PACKAGES", {WireFormat.AVRO: ("no_such_library",)})
     done = _init(tmp_path, AVRO)
     assert done.exit_code == 1 and "pip install 'failsoft[avro]'" in done.stderr
     assert not (tmp_path / "p").exists()

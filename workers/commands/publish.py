@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from failsoft.topics.rights import Use
-from failsoft.workers.commands import context, extras, output
+from failsoft.workers.commands import context, output
 from failsoft.workers.commands.context import Json, Pipeline
 from failsoft.workers.commands.error_codes import Interrupted
 
@@ -166,8 +166,10 @@ def _chosen(
                 problem = 'only for events in Avro or Protobuf, and [input] format is "json" in the pipeline file'
                 raise typer.BadParameter(problem, param_hint=option)
         return None
-    extras.need_format(settings.input.format)
     from failsoft.workers.operations import chosen_schema
+    from failsoft.workers.schema_registry.compiling import check_packages
+
+    check_packages(settings.envelope.format)
 
     try:
         chosen = context.run(ctx, chosen_schema.choose(settings, target, schema or chosen_schema.LATEST, message))

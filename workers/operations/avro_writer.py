@@ -107,13 +107,18 @@ class _Compiler:
         return write
 
     def _absent(self, given: Mapping[str, Any]) -> Write | None:
-        """Writes a field that an event lacks: its default, or null if it may be that. None if there is neither.
+        """Writes a field that an event lacks: its default; or null if it may be that; or a record without fields of its
+        own, each of which is then absent. None if it is none of these.
 
         A default is written when it is first needed: one that does not fit its own type harms nobody else.
         """
         kind = given["type"]
         if "default" not in given:
-            return self.write(kind) if isinstance(kind, list) and "null" in kind else None
+            if isinstance(kind, list):
+                return self.write(kind) if "null" in kind else None
+            named = self.named.get(kind, {}) if isinstance(kind, str) else kind
+            record = self.write(kind) if named.get("type") == "record" else None
+            return record and (lambda _, path: record({}, path))
         default = given["default"]
         if not isinstance(kind, list) or default is None:
             each, value = self.write(kind), self._as_event(kind, default)

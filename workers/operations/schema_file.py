@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from failsoft.schemas.formats.registered import MAX_SCHEMA, Reference, Registered, SchemaType
+from failsoft.schemas.formats.wire_format import WireFormat
 
 _SUFFIXES = {".avsc": SchemaType.AVRO, ".proto": SchemaType.PROTOBUF, ".json": SchemaType.JSON}
+FORMATS = {
+    SchemaType.AVRO: WireFormat.AVRO,
+    SchemaType.PROTOBUF: WireFormat.PROTOBUF,
+    SchemaType.JSON: WireFormat.JSON,
+}
+"""How events of each type of schema are encoded."""
+
 _IMPORT = re.compile(r'(?:^|;)\s*import\s+(?:public\s+|weak\s+)?"([^"\n]+)"\s*;', re.MULTILINE)
 _BUILT_IN = ("google/protobuf/", "google/type/", "confluent/")
 """How the imports begin that come with failsoft."""
@@ -19,14 +27,24 @@ class UnusableFile(Exception):
     """A file is no schema that failsoft can use. The message names the file, and says why. Exit code 1."""
 
 
+def format_of(path: Path) -> WireFormat:
+    """The format of events whose schema is in a file of this name. Raises UnusableFile."""
+    return FORMATS[_type(path)]
+
+
+def _type(path: Path) -> SchemaType:
+    kind = _SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise UnusableFile(f"{path}: the name says no language of schemas: it must end in {', '.join(_SUFFIXES)}")
+    return kind
+
+
 def read(path: Path) -> Registered:
     """The schema in a file, with what it refers to from files beside it. Its ``ref`` is 0.
 
     Raises UnusableFile, and OSError for a file that cannot be read.
     """
-    kind = _SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        raise UnusableFile(f"{path}: the name says no language of schemas: it must end in {', '.join(_SUFFIXES)}")
+    kind = _type(path)
     text = _text(path)
     if kind is SchemaType.PROTOBUF:
         return Registered(0, kind, text, tuple(_imports(path, text)))

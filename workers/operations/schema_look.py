@@ -8,19 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from failsoft.schemas.formats.registered import Registered, SchemaType, Unusable
-from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.workers.operations import avro_tree, json_schema_tree, protobuf_tree, schema_file
 from failsoft.workers.operations.scaffold import EXAMPLE, EventSource, Shape
 from failsoft.workers.operations.schema_card import EventShape, event_shape, features_of_schema, joined
 from failsoft.workers.operations.schema_file import UnusableFile
 from failsoft.workers.operations.schema_tree import Node
 from failsoft.workers.schema_registry import protoc
-
-_FORMATS = {
-    SchemaType.AVRO: WireFormat.AVRO,
-    SchemaType.PROTOBUF: WireFormat.PROTOBUF,
-    SchemaType.JSON: WireFormat.JSON,
-}
 
 
 def described(path: Path, message: str | None, model: Shape | None) -> Shape:
@@ -39,7 +32,7 @@ def described(path: Path, message: str | None, model: Shape | None) -> Shape:
         event = event_shape(_tree(schema, message, notes))
     except (ValueError, RecursionError) as e:
         raise UnusableFile(f"{path}: {e}") from None
-    source = EventSource(_FORMATS[schema.type], event.id, event.time, event.holder, examples=event.examples)
+    source = EventSource(schema_file.FORMATS[schema.type], event.id, event.time, event.holder, examples=event.examples)
     shape, more = _shape(event, model)
     return replace(shape, notes=[*shape.notes, *notes, *event.notes, *more], source=source)
 
