@@ -14,7 +14,7 @@ COMPUTED = "<computed>"
 PURE_MODULES = {
     *("__future__", "bisect", "collections", "contextlib", "csv", "dataclasses", "datetime", "difflib", "enum"),
     *("functools", "itertools", "json", "math", "numbers", "operator", "re", "shlex", "tomllib", "types"),
-    *("binascii", "struct", "typing"),
+    *("binascii", "decimal", "struct", "typing"),
     "hashlib.sha256",
     *("fastavro", "google.protobuf", "io.BytesIO", "numpy", "orjson", "pydantic", "pydantic_core"),
     *("rich.columns", "rich.console.Group", "rich.console.RenderableType", "rich.panel", "rich.table", "rich.text"),

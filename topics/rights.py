@@ -164,11 +164,13 @@ NEEDS: Mapping[Use, tuple[Need, ...]] = {
     Use.DEAD: (
         Need(Role.DEAD, _READ, "the dead letters"),
         Need(Role.REPLAY, _READ, "tells which were replayed"),
+        Need(Role.SCHEMAS, _READ, "the schemas of events (with `[schema_registry]` only)"),
     ),
     Use.REPLAY: (
         Need(Role.DEAD, _READ, "the dead letters"),
         Need(Role.REPLAY, _BOTH, "replays, and tells which were replayed"),
         Need(Own.REPLAYER_ID, _WRITE, "replays in transactions, one replay at a time"),
+        Need(Role.SCHEMAS, _READ, "the schemas of events (with `[schema_registry]` only)"),
     ),
     Use.BREAKERS: (
         Need(BREAKERS_TABLE, _READ, "the table of breakers"),

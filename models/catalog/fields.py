@@ -52,8 +52,8 @@ Label = Annotated[
 """A number or a string. Numbers have at most 64 bits, because JSON writers support no more."""
 
 
-def toml(value: int | str) -> str:
-    """A label, a name or a text as a card writes it: what JSON writes is TOML too."""
+def toml(value: bool | int | float | str) -> str:
+    """A label, a name, a text or a value as a card writes it: what JSON writes is TOML too."""
     return wire.dumps(value).decode()
 
 

@@ -132,6 +132,11 @@ PURE_WORKERS = {
     "workers/operations/event_files.py",
     "workers/operations/rate.py",
     "workers/operations/scaffold.py",
+    *(f"workers/operations/{name}_tree.py" for name in ("schema", "avro", "json_schema", "protobuf")),
+    *(
+        f"workers/operations/{name}.py"
+        for name in ("schema_card", "schema_rows", "avro_scalars", "avro_writer", "protobuf_writer")
+    ),
     "workers/operations/version_view.py",
     "workers/demo/breaker_history.py",
     "workers/demo/rules.py",

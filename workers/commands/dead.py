@@ -72,21 +72,24 @@ def show(
 ) -> None:
     """Show a dead letter in full: failure, origin, headers, key and value.
 
-    An event that died more than once is shown once for each death.
+    An event that died more than once is shown once for each death. A value in Avro or Protobuf is decoded by its
+    schema, from the pipeline's topic of schemas or from the registry; where that fails, it is shown in hexadecimal, and
+    why.
 
     **Example**: `failsoft dead show 0:17`
     """
     from failsoft.workers.operations import dead_letters
     from failsoft.workers.operations import replay as dead
     from failsoft.workers.operations.dead_letters import DeadLetterFilter
+    from failsoft.workers.schema_registry.compiling import check_packages
 
     settings = context.settings(ctx, pipeline)
-    letters = context.run(
-        ctx, dead.find(settings, dead_letters.place(which) or DeadLetterFilter(event=which)), (settings, Use.DEAD)
+    check_packages(settings.envelope.format)
+    described = context.run(
+        ctx, dead.shown(settings, dead_letters.place(which) or DeadLetterFilter(event=which)), (settings, Use.DEAD)
     )
-    if not letters:
+    if not described:
         raise CommandFailed(f"no dead letter {which} in {settings.names.dead}; see: failsoft dead list")
-    described = [dead_letters.described(letter, settings.envelope, replayed) for letter, replayed in letters]
     if not output.people(as_json):
         output.rows(described, [], as_json)
         return
@@ -137,8 +140,11 @@ def replay_(
     **Example**: `failsoft dead replay --kind timeout --since 2h --dry-run`
     """
     from failsoft.workers.operations import replay as dead
+    from failsoft.workers.schema_registry.compiling import check_packages
 
     settings = context.settings(ctx, pipeline)
+    if event is not None:
+        check_packages(settings.envelope.format)
     chosen = _filter(kind, model, version, since, until, event)
     replay_id = replay_id or dead.new_id()
     # The limit is in bytes: a reader of the header accepts at most 300, and a refused header makes a dead letter again.
@@ -245,11 +251,19 @@ def _print(console: Any, about: dict[str, Any]) -> None:
             for header in value:
                 console.print(Text(f"  {header['name']}: {header.get('text', header.get('hex', ''))}"), soft_wrap=True)
         elif isinstance(value, dict) and "json" in value:
-            console.print(label)
+            console.print(label, Text(_schema(value)))
             console.print(JSON.from_data(value["json"], ensure_ascii=False), soft_wrap=True)
         elif isinstance(value, dict) and name != "origin":
-            console.print(label, Text(str(value.get("text", value.get("hex", "")))), soft_wrap=True)
+            shown = str(value.get("text", value.get("hex", "")))
+            console.print(label, Text(f"{_schema(value)} {shown}".strip()), soft_wrap=True)
         elif isinstance(value, dict):
             console.print(label, Text("-".join(map(str, value.values()))), soft_wrap=True)
         else:
             console.print(label, Text("null" if value is None else str(value)), soft_wrap=True)
+
+
+def _schema(value: dict[str, Any]) -> str:
+    """The schema of a value, and why it cannot be decoded by it."""
+    schema = f"schema {value['schema']}" if "schema" in value else ""
+    problem = f"cannot be decoded: {value['problem']}" if "problem" in value else ""
+    return " ".join(filter(None, (schema, problem)))

@@ -36,6 +36,9 @@ CODES: dict[str, int] = {
     "failsoft.workers.schema_registry.client.RegistryRefusal": FAILED,
     "failsoft.workers.schema_registry.client.RegistryUnavailable": FAILED,
     "failsoft.schemas.scored_read.NoAvroReader": FAILED,
+    "failsoft.workers.schema_registry.client.SchemaNotFound": FAILED,
+    "failsoft.workers.schema_registry.protoc.ProtocFailed": FAILED,
+    "failsoft.workers.operations.schema_file.UnusableFile": FAILED,
     "failsoft.workers.telemetry.http.CannotListen": FAILED,
     "failsoft.workers.telemetry.http.PortTaken": FAILED,
     # Without its own line, a replay that another one fenced would look like a bug.

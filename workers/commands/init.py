@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
 """Where ``failsoft kafka`` listens without ``--port``."""
+
+DEFAULT_REGISTRY = "http://127.0.0.1:8081"
+"""Where registries listen on their own machine if they are not told otherwise."""
 
 
 def register(root: typer.Typer) -> None:
@@ -56,6 +60,29 @@ def init(
             show_default=False,
         ),
     ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A schema of the events (.avsc, .proto, or JSON Schema in .json): it fills in the card's features, "
+            "and [input] in pipeline.toml.",
+            show_default=False,
+        ),
+    ] = None,
+    message: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The message that an event is. Default: the first in the .proto.", show_default=False
+        ),
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help=f"The schema registry. Default with an Avro or Protobuf schema: {DEFAULT_REGISTRY}.",
+            show_default=False,
+        ),
+    ] = None,
     bootstrap: Annotated[
         str | None,
         typer.Option(
@@ -68,11 +95,12 @@ def init(
     """Create a new pipeline: pipeline.toml, the model's card.toml, a folder for model.onnx, and example events.
 
     Edit pipeline.toml and card.toml for your model. With --onnx the card is written from the model file: features from
-    its inputs, the output from its labels and from a run with made-up rows. What is a guess is said. Then the version
-    is vetted as a worker would. Exit code: 3 if vetting refuses it, and the files are kept to be mended; 1 if it can
-    never serve, and nothing is written.
+    its inputs, the output from its labels and from a run with made-up rows. With --schema the features come from the
+    events' schema; with both, the schema says where an event has each of the model's features. What is a guess is said.
+    Then the version is vetted as a worker would. Exit code: 3 if vetting refuses it, and the files are kept to be
+    mended; 1 if the model can never serve or the schema cannot be used, and nothing is written.
 
-    **Example**: `failsoft init fraud --onnx fraud-score.onnx`
+    **Example**: `failsoft init fraud --onnx fraud-score.onnx --schema payment.avsc`
     """
     from failsoft.schemas.model_version import check_model_name
     from failsoft.topics.names import check_name
@@ -87,13 +115,17 @@ def init(
             raise typer.BadParameter(str(e), param_hint=option) from None
     if positive is not None and onnx is None:
         raise typer.BadParameter("only with --onnx: without a model there are no labels", param_hint="--positive")
+    for option, value in (("--message", message), ("--registry", registry)):
+        if value is not None and schema is None:
+            raise typer.BadParameter("only with --schema", param_hint=option)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise CommandFailed(f"{folder} exists and is not empty: nothing was written; name another folder")
     except OSError as e:
         raise CommandFailed(f"{folder} cannot be read: {e.strerror}; name another folder") from None
     servers, found = _kafka(bootstrap)
-    shape = _described(onnx, positive) if onnx else scaffold.EXAMPLE
+    model_shape = _described(onnx, positive) if onnx else None
+    shape = _with_schema(schema, message, registry, model_shape) if schema else model_shape or scaffold.EXAMPLE
     _write(folder, name, model, shape, servers, onnx)
     for note in (*shape.notes, *found):
         output.note(f"note: {note}")
@@ -102,7 +134,9 @@ def init(
     refused = _vet(folder, model, card) if onnx else False
     if not onnx:
         output.note(f"copy your model to {card.parent / '1' / 'model.onnx'}, and describe its features in {card}")
-    events = f"failsoft publish {shlex.quote(str(folder / 'events.ndjson'))} {pipeline}"
+    by_schema = "" if shape.source.format == "json" else f"--schema {shlex.quote(str(schema))} "
+    by_schema += f"--message {shlex.quote(message)} " if message else ""
+    events = f"failsoft publish {shlex.quote(str(folder / 'events.ndjson'))} {by_schema}{pipeline}"
     vet = f"failsoft models vet {pipeline}"
     first = [f"${{EDITOR:-vi}} {shlex.quote(str(card))}", vet] if refused else []
     worker = f"failsoft worker {pipeline}"
@@ -151,6 +185,40 @@ def _described(onnx: Path, positive: str | None) -> Shape:
         raise CommandFailed(f"{onnx} cannot be read: {e.strerror}") from None
     except ValueError as e:
         raise typer.BadParameter(str(e), param_hint="--positive") from None
+
+
+def _with_schema(schema: Path, message: str | None, registry: str | None, model: Shape | None) -> Shape:
+    """What the card and the pipeline file say of events of this schema. Nothing has been written."""
+    if not schema.is_file():
+        raise typer.BadParameter(f"{schema}: no such file", param_hint="--schema")
+    from failsoft.schemas.config.refusal import Refused
+    from failsoft.workers.operations import schema_file, schema_look
+    from failsoft.workers.operations.schema_file import UnusableFile
+    from failsoft.workers.schema_registry.compiling import check_packages
+
+    try:
+        check_packages(schema_file.format_of(schema))
+        made = schema_look.described(schema, message, model)
+    except (UnusableFile, Refused) as e:
+        raise CommandFailed(f"{e}\nnothing was written") from None
+    except OSError as e:
+        raise CommandFailed(f"{schema} cannot be read: {e.strerror}") from None
+    if registry is None and made.source.format == "json":
+        return made
+    url = _registry(registry or DEFAULT_REGISTRY)
+    said = [] if registry else [f"pipeline.toml names a schema registry at {url}: --registry names another"]
+    return replace(made, source=replace(made.source, registry=url), notes=[*made.notes, *said])
+
+
+def _registry(url: str) -> str:
+    from pydantic import ValidationError
+
+    from failsoft.workers.schema_sections import SchemaRegistry
+
+    try:
+        return SchemaRegistry(url=url).url or url
+    except ValidationError as e:
+        raise typer.BadParameter(e.errors()[0]["msg"], param_hint="--registry") from None
 
 
 def _write(folder: Path, name: str, model: str, shape: Shape, servers: str, onnx: Path | None) -> None:

@@ -17,6 +17,7 @@ from failsoft.workers.commands.error_codes import Interrupted
 
 if TYPE_CHECKING:
     from failsoft.schemas.features.spec import Spec
+    from failsoft.workers.operations.chosen_schema import ChosenSchema
     from failsoft.workers.operations.publish import Sent
     from failsoft.workers.settings import Settings
 
@@ -72,6 +73,19 @@ def publish(
         Format | None,
         typer.Option("--format", help="The file's format. Default: by the file's name.", show_default=False),
     ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|latest",
+            help="For Avro and Protobuf: a schema file (.avsc, .proto), which is registered under TOPIC-value, or the "
+            "latest one there. Default: latest.",
+            show_default=False,
+        ),
+    ] = None,
+    message: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The Protobuf message. Default: the schema's first.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Publish the rows of FILE as events, and wait until all are acknowledged.
@@ -81,6 +95,11 @@ def publish(
     type is sent as text, which workers find invalid. Without a card, cells that look like numbers, true or false are
     sent as such. An empty cell is left out; NaN, NA and null in a column of numbers or booleans are sent as null.
     An NDJSON line is sent byte for byte, even if it is malformed.
+
+    Where [input] format is avro or protobuf, rows are written by a schema, in Confluent's framing. The cells of a CSV
+    row are read by the schema's types. A time is ISO 8601 or the number that the schema's type counts, bytes are
+    base64, and a field that is left out gets its default. A row that does not fit ends the command; its number and its
+    field are said.
 
     **Example**: `failsoft publish events.csv --rate 500/s`
     """
@@ -96,12 +115,19 @@ def publish(
         )
 
     from failsoft.workers.operations import publish as work
-    from failsoft.workers.operations.event_files import Csv, Lines, Ndjson
+    from failsoft.workers.operations import schema_rows
+    from failsoft.workers.operations.event_files import Csv, Lines, Ndjson, Rows
 
+    csv = form is Format.CSV
     fd = _open(file)
     size = os.fstat(fd).st_size if str(file) != "-" else None
-    csv = form is Format.CSV
-    parse = Csv(settings.envelope, key, _specs(settings)) if csv else Ndjson(settings.envelope, key)
+    chosen = _chosen(ctx, settings, target, schema, message)
+    specs = _specs(settings, chosen is None) if csv else ()
+    if chosen is not None:
+        specs = schema_rows.specs(chosen.root, specs, settings.envelope)
+    parse: Rows = Csv(settings.envelope, key, specs) if csv else Ndjson(settings.envelope, key)
+    if chosen is not None:
+        parse = schema_rows.SchemaRows(parse, chosen.writer, chosen.id)
     rows = work.read_rows(work.blocks(fd), Lines(quoted=csv), parse)
     counts: list[Sent] = []
     try:
@@ -130,8 +156,31 @@ def publish(
     )
 
 
-def _specs(settings: Settings) -> tuple[Spec, ...]:
-    """The features of the pipeline's models; none, with a note, if their cards cannot be read here."""
+def _chosen(
+    ctx: typer.Context, settings: Settings, target: str, schema: str | None, message: str | None
+) -> ChosenSchema | None:
+    """What events are written by; None: they are JSON."""
+    if settings.input.format == "json":
+        for option, given in (("--schema", schema), ("--message", message)):
+            if given is not None:
+                problem = 'only for events in Avro or Protobuf, and [input] format is "json" in the pipeline file'
+                raise typer.BadParameter(problem, param_hint=option)
+        return None
+    from failsoft.workers.operations import chosen_schema
+    from failsoft.workers.schema_registry.compiling import check_packages
+
+    check_packages(settings.envelope.format)
+
+    try:
+        chosen = context.run(ctx, chosen_schema.choose(settings, target, schema or chosen_schema.LATEST, message))
+    except OSError as e:
+        raise typer.BadParameter(f"{schema}: {e.strerror}", param_hint="--schema") from None
+    output.note(chosen.said)
+    return chosen
+
+
+def _specs(settings: Settings, needed: bool) -> tuple[Spec, ...]:
+    """The features of the pipeline's models; none, with a note if they are needed, if their cards cannot be read."""
     from failsoft.models.catalog.repository import Repository
     from failsoft.schemas.config.refusal import Refused
     from failsoft.workers.serving.pipeline import load_cards
@@ -139,7 +188,8 @@ def _specs(settings: Settings) -> tuple[Spec, ...]:
     try:
         cards = load_cards(settings, Repository(Path(settings.models.repository)))
     except Refused as e:
-        output.note(f"the card is not known here, so each cell is sent by its look, 90210 as a number: {e}")
+        if needed:
+            output.note(f"the card is not known here, so each cell is sent by its look, 90210 as a number: {e}")
         return ()
     # The first card decides: the primary's, its members', then those of the fallback models.
     return tuple({spec.name: spec for card in reversed(cards.values()) for spec in card.specs}.values())

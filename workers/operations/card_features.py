@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from failsoft.models.catalog.feature_section import MOST_DIMENSIONS
-from failsoft.models.catalog.fields import toml
+from failsoft.models.catalog.fields import METHODS, listed, toml
 from failsoft.models.runtime import inputs as model_inputs
 from failsoft.models.runtime.element_types import card_dtype, card_type
 from failsoft.models.runtime.signature import Mismatch, Port
@@ -57,6 +57,12 @@ class Feature:
         type: the ``type`` in the card.
         dtype, shape, max_length, mask: of a tensor.
         input: the ONNX input that it is a column of; None if its name or the model's only input says it.
+        comment: on its type.
+        field: its path in an event; None if that is its name.
+        categories: the strings that it may be; empty if it may be any.
+        coerce: another JSON type that means the same is accepted.
+        impute: what stands for a missing value; None if the card says nothing of it.
+        impute_comment: where ``impute`` comes from.
     """
 
     name: str
@@ -66,15 +72,29 @@ class Feature:
     max_length: int | None = None
     mask: str | None = None
     input: str | None = None
+    comment: str = ""
+    field: str | None = None
+    categories: tuple[str, ...] = ()
+    coerce: bool = False
+    impute: bool | int | float | str | None = None
+    impute_comment: str = ""
 
     def lines(self) -> list[str]:
         """Its keys in card.toml."""
-        given = [f"name = {toml(self.name)}", f'type = "{self.type}"']
+        kind = f'type = "{self.type}"'
+        given = [f"name = {toml(self.name)}", keyed(kind, self.comment) if self.comment else kind]
         given += [f'dtype = "{self.dtype}"', f"shape = {list(self.shape)}"] if self.dtype else []
         given += [f"max_length = {self.max_length}"] if self.max_length else []
         given += [f"mask = {toml(self.mask)}"] if self.mask else []
         given += [f"input = {toml(self.input)}"] if self.input else []
-        if _REPLACED.search(self.name):
+        given += [f"field = {toml(self.field)}"] if self.field else []
+        given += [f"categories = {listed(self.categories)}"] if self.categories else []
+        given += ["coerce = true"] if self.coerce else []
+        if self.impute is None:
+            given.append("# impute = …")
+        else:
+            given.append(keyed(f"impute = {_imputed(self.impute)}", self.impute_comment))
+        if _REPLACED.search(self.name) and not self.field:
             given.append(keyed("# field = …", "its name in an event: the export may have replaced characters by _"))
         return given
 
@@ -175,6 +195,11 @@ def _listed(text: str) -> list[str]:
         numbered = all(key.isdigit() for key in given)
         given = [given[key] for key in sorted(given, key=int)] if numbered else list(given)
     return [each for each in given if isinstance(each, str)] if isinstance(given, list) else []
+
+
+def _imputed(value: bool | int | float | str) -> str:
+    """The value of ``impute``: a text that is a method's name is put into a table."""
+    return f"{{ value = {toml(value)} }}" if value in METHODS else toml(value)
 
 
 def keyed(line: str, comment: str) -> str:

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from failsoft.schemas import wire
+from failsoft.schemas import json_events, wire
 from failsoft.schemas.attempt import Attempt, parse
 from failsoft.schemas.decoding import best_id
-from failsoft.schemas.event import Envelope, fallback_id, iso
+from failsoft.schemas.event import NO_READERS, Envelope, Readers, fallback_id, iso
 from failsoft.schemas.failure import Failure
+from failsoft.schemas.formats.reader import Undecodable
+from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.schemas.letter_id import LetterId
 from failsoft.schemas.record import CONTROL_PREFIX, KIP_1191_PREFIX, Header, Origin, Record, own_headers
+from failsoft.schemas.unwrapping import SchemaData, unwrap
 from failsoft.topics.replayed import Replayed
 
 UNREADABLE = "unreadable"
@@ -49,11 +52,11 @@ def letter(record: Record, topic_id: str | None) -> Letter:
     return Letter(record, parse(record.headers), LetterId(topic_id, record.partition, record.offset))
 
 
-def event_id(letter: Letter, envelope: Envelope) -> str:
+def event_id(letter: Letter, envelope: Envelope, readers: Readers = NO_READERS) -> str:
     """The event's id, or its origin (``topic-partition-offset``) when it has none that can be read."""
     r = letter.record
     origin = letter.attempt.origin if isinstance(letter.attempt, Attempt) else _place(r)
-    return best_id(r, origin, envelope)
+    return best_id(r, origin, envelope, readers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class DeadLetterFilter:
     until_ms: int | None = None
     event: str | None = None
 
-    def passes(self, letter: Letter, envelope: Envelope) -> bool:
+    def passes(self, letter: Letter, envelope: Envelope, readers: Readers = NO_READERS) -> bool:
         """Does ``letter`` match? The event's id is compared last, because that parses the value."""
         kind, model, version = letter.group
         at = letter.record.timestamp
@@ -86,13 +89,13 @@ class DeadLetterFilter:
             and (not self.versions or version in self.versions)
             and (self.since_ms is None or at >= self.since_ms)
             and (self.until_ms is None or at < self.until_ms)
-            and (self.event is None or self._is_event(letter, envelope))
+            and (self.event is None or self._is_event(letter, envelope, readers))
         )
 
-    def _is_event(self, letter: Letter, envelope: Envelope) -> bool:
+    def _is_event(self, letter: Letter, envelope: Envelope, readers: Readers) -> bool:
         a = letter.attempt
         origin = fallback_id(a.origin) if isinstance(a, Attempt) else None
-        return self.event in (origin, event_id(letter, envelope))
+        return self.event in (origin, event_id(letter, envelope, readers))
 
 
 def again(letter: Letter, replay_id: str) -> list[Header]:
@@ -159,13 +162,14 @@ def listed(groups: Mapping[tuple[str, str | None, int | None], DeadLetterGroup])
     ]
 
 
-def described(letter: Letter, envelope: Envelope, replayed: bool) -> dict[str, Any]:
-    """One dead letter in full, as a JSON object.
+def described(letter: Letter, envelope: Envelope, replayed: bool, readers: Readers = NO_READERS) -> dict[str, Any]:
+    """One dead letter in full, as a JSON object. ``readers`` has those of the schemas that such events name.
 
-    The event's value is under ``json`` if it is JSON, else under ``text`` or ``hex``. It is None for a tombstone.
+    The event's value is under ``json`` if it can be decoded, else under ``text`` or ``hex``. If it names a schema, this
+    is under ``schema``, and why it cannot be decoded by it under ``problem``. It is None for a tombstone.
     """
     r, a = letter.record, letter.attempt
-    about: dict[str, Any] = {"at": f"{r.partition}:{r.offset}", "event_id": event_id(letter, envelope)}
+    about: dict[str, Any] = {"at": f"{r.partition}:{r.offset}", "event_id": event_id(letter, envelope, readers)}
     if isinstance(a, Attempt):
         about |= {
             "kind": a.failure.kind,
@@ -189,7 +193,7 @@ def described(letter: Letter, envelope: Envelope, replayed: bool) -> dict[str, A
         "died": iso(r.timestamp),
         "replayed": replayed,
         "key": _shown(r.key, as_json=False),
-        "value": _shown(r.value),
+        "value": _value(r, envelope, readers),
         "headers": [{"name": name, **(_shown(value, as_json=False) or {})} for name, value in own],
         "control_headers": [{"name": name, **(_shown(value, as_json=False) or {})} for name, value in control],
     }
@@ -205,6 +209,30 @@ def place(text: str) -> tuple[int, int] | None:
 
 def _place(record: Record) -> Origin:
     return Origin(record.topic, record.partition, record.offset, record.timestamp)
+
+
+def _value(record: Record, envelope: Envelope, readers: Readers) -> dict[str, Any] | None:
+    """The value for people, and the schema that it names."""
+    if record.value is None:
+        return None
+    try:
+        data = unwrap(record, envelope)
+    except wire.Malformed as e:
+        unframed = {} if envelope.format is WireFormat.JSON else {"problem": str(e)}
+        return unframed | (_shown(record.value) or {})
+    if not isinstance(data, SchemaData):
+        return _shown(json_events.bare(record.value))
+    reader = readers.get(data.ref)
+    if isinstance(reader, Failure):
+        problem = reader.message
+    elif reader is None:
+        problem = "the schema was not looked up"
+    else:
+        try:
+            return {"schema": data.ref, "json": reader.value(data.payload)}
+        except Undecodable as e:
+            problem = str(e)
+    return {"schema": data.ref, "problem": problem, "hex": record.value.hex()}
 
 
 def _shown(raw: bytes | None, as_json: bool = True) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from failsoft.schemas import nan, wire
 from failsoft.schemas import times as event_times
@@ -64,6 +64,20 @@ class Lines:
                 rows.append(b"\n".join(self._open))
                 self._open = []
         return rows
+
+
+class Rows(Protocol):
+    """Makes events of lines.
+
+    Attributes:
+        untimed: the times that could not be parsed so far; they are sent unchanged.
+    """
+
+    @property
+    def untimed(self) -> int: ...
+
+    def rows(self, lines: Sequence[bytes]) -> Iterator[EventLine]:
+        """The events of ``lines``. Raises BadRow."""
 
 
 class Ndjson:

@@ -17,7 +17,7 @@ from aiokafka.partitioner import murmur2
 
 from failsoft.workers.kafka import topic_reader
 from failsoft.workers.kafka.produce_batches import Batch
-from failsoft.workers.operations.event_files import BadRow, Csv, EventLine, Lines, Ndjson
+from failsoft.workers.operations.event_files import BadRow, EventLine, Lines, Rows
 from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
 
@@ -214,7 +214,7 @@ async def _all(
             return
 
 
-async def read_rows(source: AsyncIterator[bytes], lines: Lines, parse: Csv | Ndjson) -> AsyncIterator[list[EventLine]]:
+async def read_rows(source: AsyncIterator[bytes], lines: Lines, parse: Rows) -> AsyncIterator[list[EventLine]]:
     """Parses blocks of bytes into lists of rows. Raises BadRow, after it has yielded the rows before the bad one."""
     async for block in source:
         for rows in _until_bad(parse, lines.feed(block)):
@@ -223,7 +223,7 @@ async def read_rows(source: AsyncIterator[bytes], lines: Lines, parse: Csv | Ndj
         yield rows
 
 
-def _until_bad(parse: Csv | Ndjson, lines: list[bytes]) -> Iterator[list[EventLine]]:
+def _until_bad(parse: Rows, lines: list[bytes]) -> Iterator[list[EventLine]]:
     rows: list[EventLine] = []
     try:
         rows.extend(parse.rows(lines))  # ``rows`` keeps the items from before an error

@@ -14,11 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from failsoft.schemas.attempt import Attempt
+from failsoft.schemas.event import NO_READERS, Envelope, Readers
 from failsoft.schemas.record import Record
 from failsoft.topics.replayed import Replayed
 from failsoft.workers.kafka import topic_reader
@@ -29,9 +31,11 @@ from failsoft.workers.operations.dead_letters import (
     Letter,
     again,
     bounded,
+    described,
     letter,
     tally,
 )
+from failsoft.workers.operations.event_readers import EventReaders, event_readers
 from failsoft.workers.operations.rate import Schedule
 from failsoft.workers.settings import Settings
 
@@ -137,7 +141,7 @@ async def replay(
     (ProducerFenced when another replay took over).
     """
     options, counts = options or ReplayOptions(new_id()), counts or ReplayProgress()
-    async with _sender(pipeline, options) as send:
+    async with event_readers(pipeline) as schemas, _sender(pipeline, options) as send:
         done = await _replayed(pipeline)
         schedule = Schedule(None if options.dry_run else options.rate, time.monotonic())
         async with topic_reader.reader(pipeline, pipeline.names.dead) as reader:
@@ -145,7 +149,8 @@ async def replay(
             counts.total = _size(bounds)
             async with aclosing(reader.until(bounds)) as batches:
                 async for records in batches:
-                    letters = _choose(_letters(records, reader), chosen, pipeline, done, counts)
+                    readers = await _readers(records, chosen, schemas)
+                    letters = _choose(_letters(records, reader), chosen, pipeline.envelope, readers, done, counts)
                     left = None if options.limit is None else options.limit - counts.replayed
                     for batch in bounded(letters[:left], options.batch, BYTES_AT_ONCE):
                         await asyncio.sleep(schedule.wait(counts.replayed + len(batch) - 1, time.monotonic()))
@@ -176,11 +181,16 @@ async def groups(
     return by_group
 
 
-async def find(pipeline: Settings, wanted: DeadLetterFilter | tuple[int, int]) -> list[tuple[Letter, bool]]:
-    """The dead letters that a filter matches, or the one at (partition, offset) of the dead topic.
+async def shown(pipeline: Settings, wanted: DeadLetterFilter | tuple[int, int]) -> list[dict[str, Any]]:
+    """The dead letters that a filter matches, or the one at (partition, offset) of the dead topic, each in full."""
+    async with event_readers(pipeline) as schemas:
+        selected = await _find(pipeline, wanted, schemas)
+        done = await _replayed(pipeline) if selected else Replayed()
+        readers = await schemas.of([each.record for each in selected])
+        return [described(each, pipeline.envelope, each.was_replayed(done), readers) for each in selected]
 
-    The second part of each pair says whether the letter was replayed.
-    """
+
+async def _find(pipeline: Settings, wanted: DeadLetterFilter | tuple[int, int], schemas: EventReaders) -> list[Letter]:
     selected: list[Letter] = []
     async with topic_reader.reader(pipeline, pipeline.names.dead) as reader:
         bounds = dict(await reader.bounds())
@@ -194,13 +204,17 @@ async def find(pipeline: Settings, wanted: DeadLetterFilter | tuple[int, int]) -
         async with aclosing(reader.until(bounds)) as batches:
             async for records in batches:
                 letters = _letters(records, reader)
-                selected += [
-                    each
-                    for each in letters
-                    if not isinstance(wanted, DeadLetterFilter) or wanted.passes(each, pipeline.envelope)
-                ]
-    done = await _replayed(pipeline) if selected else Replayed()
-    return [(each, each.was_replayed(done)) for each in selected]
+                if isinstance(wanted, DeadLetterFilter):
+                    readers = await _readers(records, wanted, schemas)
+                    selected += [each for each in letters if wanted.passes(each, pipeline.envelope, readers)]
+                else:
+                    selected += letters
+    return selected
+
+
+async def _readers(records: Sequence[Record], chosen: DeadLetterFilter, schemas: EventReaders) -> Readers:
+    """What ``chosen`` needs to read the events of ``records``: only to know an event by its id."""
+    return NO_READERS if chosen.event is None else await schemas.of(records)
 
 
 def _letters(records: Iterable[Record], reader: topic_reader.Reader) -> Iterator[Letter]:
@@ -218,11 +232,16 @@ async def _replayed(pipeline: Settings) -> Replayed:
 
 
 def _choose(
-    letters: Iterable[Letter], chosen: DeadLetterFilter, pipeline: Settings, done: Replayed, counts: ReplayProgress
+    letters: Iterable[Letter],
+    chosen: DeadLetterFilter,
+    envelope: Envelope,
+    readers: Readers,
+    done: Replayed,
+    counts: ReplayProgress,
 ) -> list[Letter]:
     selected = []
     for each in letters:
-        if not chosen.passes(each, pipeline.envelope):
+        if not chosen.passes(each, envelope, readers):
             continue
         count = counts.kinds[each.group[0]]
         count.matched += 1

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from failsoft.models.catalog.fields import toml
 from failsoft.schemas import wire
+from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.workers.operations.card_features import Feature, keyed
 from failsoft.workers.operations.card_output import Output
 
@@ -21,6 +24,26 @@ _GENERIC = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
+class EventSource:
+    """What a new pipeline file says of its events.
+
+    Attributes:
+        format: how their values are encoded.
+        id, time: the fields that have them; None: no field has.
+        features: the field that holds the features; "" is the event itself.
+        registry: the addresses of the schema registry; None: there is none.
+        examples: example events, as JSON values; None: they are made of the features.
+    """
+
+    format: WireFormat = WireFormat.JSON
+    id: str | None = "event_id"
+    time: str | None = "occurred_at"
+    features: str = "features"
+    registry: str | None = None
+    examples: Sequence[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """What a new card says of its model.
 
@@ -29,12 +52,14 @@ class Shape:
         output: the output.
         trees: the model is an ensemble of trees, which may know missing values.
         notes: what the user should check or do.
+        source: what the pipeline file says of the events.
     """
 
     features: Sequence[Feature]
     output: Output
     trees: bool = False
     notes: Sequence[str] = ()
+    source: EventSource = EventSource()
 
 
 EXAMPLE = Shape(
@@ -57,6 +82,8 @@ def files(
         "name": name,
         "model": model,
         "bootstrap": bootstrap,
+        "input": _input(shape.source),
+        "registry": _registry(shape.source.registry),
         "output": _output(shape.output),
         "trees": _TREES if shape.trees else "",
         "features": "\n".join(map(_feature, shape.features)),
@@ -80,6 +107,34 @@ def _filled(template: str, fill: Mapping[str, str]) -> str:
     return template
 
 
+def _input(source: EventSource) -> str:
+    """The lines of ``[input]`` about an event's parts."""
+    lines = (
+        []
+        if source.format is WireFormat.JSON
+        else [f'format = "{source.format}"'.ljust(34) + " # with the schemas of [schema_registry]"]
+    )
+    for key, path, what in (("id", source.id, _ID), ("time", source.time, _TIME)):
+        lines.append(keyed(f"{key} = {toml(path)}" if path else f"# {key} = …", what))
+    lines.append(
+        keyed(f"features = {toml(source.features)}", 'the field that holds the features; "": the event itself')
+    )
+    return "\n".join(lines)
+
+
+_ID = "the field with an event's id, else topic-partition-offset; a ce_id header is first"
+_TIME = "the field with an event's time, else it is the record's"
+
+
+def _registry(url: str | None) -> str:
+    lines = [
+        "[schema_registry]",
+        keyed(f"url = {toml(url or 'http://127.0.0.1:8081')}", "or several, comma-separated"),
+        '# username = "…"                   # the password: export FAILSOFT_SCHEMA_REGISTRY__PASSWORD=…',
+    ]
+    return "".join(f"{line if url or line[0] == '#' else f'# {line}'}\n" for line in lines)
+
+
 def _output(output: Output) -> str:
     lines = [
         f'kind = "{output.kind}"'.ljust(34) + " # binary, multiclass, multilabel, regression or anomaly",
@@ -91,10 +146,12 @@ def _output(output: Output) -> str:
 
 
 def _feature(feature: Feature) -> str:
-    return "\n".join(["[[features]]", *feature.lines(), "# impute = …", ""])
+    return "\n".join(["[[features]]", *feature.lines(), ""])
 
 
 def _events(shape: Shape) -> str:
+    if shape.source.examples is not None:
+        return wire.lines(shape.source.examples).decode()
     events = [
         {
             "event_id": f"example-{n}",
