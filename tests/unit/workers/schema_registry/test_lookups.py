@@ -228,6 +228,7 @@ async def test_an_unusable_schema_is_malformed_and_not_kept(registry: RegistrySe
         assert await d.get(id_) == {id_: _Made('"good"')}
 
 
+@pytest.mark.usefixtures("quick")
 async def test_another_schema_for_an_id_is_told_and_the_first_stays(registry: RegistryServer) -> None:
     """As when a registry was set up anew and gives its ids again."""
     id_ = registry.register("s", "AVRO", '"int"')
