@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from failsoft.models.catalog.card import ModelCard, load_card
+from failsoft.schemas import times
 from failsoft.schemas.features.reading import columns
 from failsoft.schemas.formats.protobuf import compile_protobuf
 from failsoft.schemas.formats.reader import WantedFields
@@ -133,6 +134,16 @@ def test_an_avro_schema_fills_in_the_card(tmp_path: Path) -> None:
         assert said in done.stderr
     publish = shlex.split(done.stdout.splitlines()[-1])
     assert publish[3:5] == ["--schema", str(tmp_path / "event.avsc")]
+
+
+def test_example_events_have_times_that_can_be_read(tmp_path: Path) -> None:
+    """Also where the schema has the time as text."""
+    texts = [{"name": name, "type": "string"} for name in ("event_id", "occurred_at")]
+    schema = AVRO | {"fields": [*texts, {"name": "amount", "type": "double"}]}
+    assert _init(tmp_path, schema).exit_code == 0
+    assert [times.time(each["occurred_at"]) for each in _events(tmp_path)] == [
+        f"2026-01-01T12:00:0{n}Z" for n in range(3)
+    ]
 
 
 def test_a_json_schema_fills_in_the_card(tmp_path: Path) -> None:

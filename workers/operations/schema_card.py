@@ -94,7 +94,7 @@ def event_shape(root: Node) -> EventShape:
     left = [f"{each.path} ({_why_not(each.node)})" for each in inside if each not in able]
     if left:
         notes.append(f"no features were made of {_listed(left)}")
-    return EventShape(identity, time, holder, able, _examples(root, found, identity), notes)
+    return EventShape(identity, time, holder, able, _examples(root, found, identity, time), notes)
 
 
 def features_of_schema(shape: EventShape) -> tuple[list[Feature], list[str]]:
@@ -139,14 +139,15 @@ def joined(features: Sequence[Feature], shape: EventShape) -> tuple[list[Feature
     return made, notes
 
 
-def _examples(root: Node, leaves: Sequence[Leaf], identity: str | None) -> list[Any]:
-    """Three events with ids of their own."""
+def _examples(root: Node, leaves: Sequence[Leaf], identity: str | None, time: str | None) -> list[Any]:
+    """Three events with ids of their own, and with times that can be read."""
     made = [root.example(n) for n in range(3)]
     by_path = {each.path: each.node for each in leaves}
-    if identity is not None and by_path[identity].kind is NodeKind.STRING and not by_path[identity].examples:
-        for n, event in enumerate(made):
-            parent, name = locate(event, identity) or (event, identity)
-            parent[name] = f"example-{n}"
+    for path, text in ((identity, "example-{}"), (time, "2026-01-01T12:00:0{}Z")):
+        if path is not None and by_path[path].kind is NodeKind.STRING and not by_path[path].examples:
+            for n, event in enumerate(made):
+                parent, name = locate(event, path) or (event, path)
+                parent[name] = text.format(n)
     return made
 
 

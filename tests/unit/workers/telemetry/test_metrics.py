@@ -46,6 +46,7 @@ PROMISED = {
     "failsoft_input_lag": ("topic",),
     "failsoft_clock_skew_seconds": (),
     "failsoft_missing_total": ("feature",),
+    "failsoft_schema_lookups_total": ("result",),
     "failsoft_unread_events": (),
     "failsoft_unreadable_times_total": ("topic",),
 }
