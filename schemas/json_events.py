@@ -11,7 +11,7 @@ from failsoft.schemas.cloud_events import any_cloud
 from failsoft.schemas.event import MAX_ID, Envelope, Events, origin_of
 from failsoft.schemas.event_parts import first_time
 from failsoft.schemas.features.paths import find, getter, locate
-from failsoft.schemas.formats.framing import PREFIX, is_prefix
+from failsoft.schemas.formats.framing import PREFIX
 from failsoft.schemas.record import Origin, Record
 
 _BOM = b"\xef\xbb\xbf"
@@ -19,9 +19,9 @@ _BOM = b"\xef\xbb\xbf"
 
 def bare(raw: bytes) -> bytes:
     """The JSON in a value, without Confluent's framing and without a byte order mark, which some writers put first."""
-    if is_prefix(raw):
+    if raw[:1] == b"\0" and len(raw) >= PREFIX:
         raw = raw[PREFIX:]
-    return raw.removeprefix(_BOM)
+    return raw[len(_BOM) :] if raw[:3] == _BOM else raw
 
 
 def loads(raw: bytes | None, envelope: Envelope, structured: bool = False) -> Any:
