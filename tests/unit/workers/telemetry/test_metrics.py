@@ -47,6 +47,7 @@ PROMISED = {
     "failsoft_clock_skew_seconds": (),
     "failsoft_missing_total": ("feature",),
     "failsoft_unread_events": (),
+    "failsoft_schema_lookups_total": ("result",),
     "failsoft_unreadable_times_total": ("topic",),
 }
 
