@@ -201,6 +201,7 @@ class LaneUnderTest:
             exclusive=ExclusiveLock(),
             in_flight=RecordsInFlight(),
             schemas=NoSchemas(),
+            answer_schema=None,
         )
         self.committer = Committer(self.ledger, True, lambda: self.now, lambda: self.now, lambda seconds: None)
         self.committer.member = GroupMember("loans", 1, "m", "w")

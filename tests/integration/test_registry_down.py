@@ -35,7 +35,7 @@ def avro_events(schema_id: int, schema: object, start: int, n: int) -> list[Even
     for i in range(start, start + n):
         out = io.BytesIO(b"\0" + schema_id.to_bytes(4, "big"))
         out.seek(0, io.SEEK_END)
-        row = {"id": f"e{i}", "at": AT + i, "features": {"x": i / 1000}, "note": "new"}
+        row = {"id": f"e{i}", "at": AT + i, "features": {"x": (i % 1000) / 1000}, "note": "new"}
         fastavro.schemaless_writer(out, parsed, row)
         found.append((b"k%d" % i, out.getvalue(), [], None))
     return found

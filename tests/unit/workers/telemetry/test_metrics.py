@@ -48,6 +48,7 @@ PROMISED = {
     "failsoft_missing_total": ("feature",),
     "failsoft_schema_lookups_total": ("result",),
     "failsoft_unread_events": (),
+    "failsoft_schema_lookups_total": ("result",),
     "failsoft_unreadable_times_total": ("topic",),
 }
 
