@@ -73,14 +73,14 @@ class AvroBatch:
         self.faults: dict[int, str] = {}
         self._explained = explained
 
-    def read(self, steps: Sequence[Step]) -> None:
+    def read(self, steps: Sequence[AvroStep]) -> None:
         """Read all values. A value must end where its bytes do."""
         at = self.run(steps, None, self.starts)
         left = at != self.ends
         if left.any():
             self.fail(None, left, at, lambda i: f"{self.ends[i] - at[i]} bytes more than the schema has")
 
-    def run(self, steps: Sequence[Step], rows: Rows, at: Positions) -> Positions:
+    def run(self, steps: Sequence[AvroStep], rows: Rows, at: Positions) -> Positions:
         """Run ``steps`` for some rows. Returns where they end."""
         for step in steps:
             at = step.run(self, rows, at)
@@ -165,7 +165,7 @@ class AvroBatch:
         return windows[at]
 
 
-class Step(Protocol):
+class AvroStep(Protocol):
     """Reads one part of a schema."""
 
     def run(self, batch: AvroBatch, rows: Rows, at: Positions) -> Positions:

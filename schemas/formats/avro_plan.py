@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Any
 
 from failsoft.schemas.features.paths import MISSING, Absent, find
-from failsoft.schemas.formats.avro_batch import Step
+from failsoft.schemas.formats.avro_batch import AvroStep
 from failsoft.schemas.formats.avro_schema import AvroType
 from failsoft.schemas.formats.avro_steps import (
     WIDE,
@@ -60,7 +60,7 @@ class AvroPlan:
         reach: how far beyond a value the steps may read (bytes).
     """
 
-    steps: Sequence[Step]
+    steps: Sequence[AvroStep]
     slots: Sequence[Slot]
     columns: dict[str, int]
     features: dict[str, int]
@@ -81,7 +81,7 @@ def plan_avro(root: AvroType, wanted: WantedFields) -> AvroPlan:
     planner = _Planner(slots)
     sought = [_Sought(i, slot.path) for i, slot in enumerate(slots)]
     if root.kind == "union":
-        steps: list[Step] = [Union("the event", [planner.event(part, sought) for part in root.parts])]
+        steps: list[AvroStep] = [Union("the event", [planner.event(part, sought) for part in root.parts])]
     else:
         steps = planner.event(root, sought)
     for block in planner.blocks.values():
@@ -103,15 +103,15 @@ class _Planner:
         self.blocks: dict[int, Block] = {}
         self.reach = 64
 
-    def event(self, kind: AvroType, sought: Sequence[_Sought]) -> list[Step]:
+    def event(self, kind: AvroType, sought: Sequence[_Sought]) -> list[AvroStep]:
         """The steps of a whole event."""
         if kind.kind not in ("record", "map"):
             return [Refusal(f"the event is {_KINDS[kind.kind]}, not an object")]
         return self.steps(kind, "", sought)
 
-    def steps(self, kind: AvroType, path: str, sought: Sequence[_Sought]) -> list[Step]:
+    def steps(self, kind: AvroType, path: str, sought: Sequence[_Sought]) -> list[AvroStep]:
         """The steps that read ``kind``, which is at ``path``, and what is sought there or in it."""
-        made: list[Step] = []
+        made: list[AvroStep] = []
         match kind.kind:
             case "record":
                 return self._record(kind, path, sought)
@@ -139,8 +139,8 @@ class _Planner:
         )
         return [*made, step]
 
-    def _record(self, kind: AvroType, path: str, sought: Sequence[_Sought]) -> list[Step]:
-        fields, inner, made = dict(kind.fields), dict[str, list[_Sought]](), list[Step]()
+    def _record(self, kind: AvroType, path: str, sought: Sequence[_Sought]) -> list[AvroStep]:
+        fields, inner, made = dict(kind.fields), dict[str, list[_Sought]](), list[AvroStep]()
         for each in sought:
             name, _, rest = (each.rest, "", "") if each.rest in fields else each.rest.partition(".")
             if not each.rest:
@@ -166,13 +166,13 @@ class _Planner:
         inside = self._slots[sought.slot].inside
         return "" if path == inside else path.removeprefix(f"{inside}.") if inside else path
 
-    def _nothing(self, sought: _Sought, path: str, kind: AvroType) -> Step:
+    def _nothing(self, sought: _Sought, path: str, kind: AvroType) -> AvroStep:
         way = self._way(sought, path)
         found = f"{_KINDS[kind.kind]}, not an object"
         return Constant(sought.slot, Absent(f"{way} is {found}" if way else found))
 
-    def _collection(self, kind: AvroType, path: str, sought: Sequence[_Sought]) -> list[Step]:
-        made: list[Step] = []
+    def _collection(self, kind: AvroType, path: str, sought: Sequence[_Sought]) -> list[AvroStep]:
+        made: list[AvroStep] = []
         sinks: list[tuple[int, Sink]] = []
         for each in sought:
             if kind.kind == "array" and each.rest:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from failsoft.schemas.formats.avro_batch import AvroBatch, Positions, Rows, Same, Step
+from failsoft.schemas.formats.avro_batch import AvroBatch, AvroStep, Positions, Rows, Same
 from failsoft.schemas.formats.avro_schema import AvroType
 
 WIDE = 512
@@ -195,7 +195,7 @@ class Union:
     """One of several types, the steps of each in ``parts``."""
 
     path: str
-    parts: Sequence[Sequence[Step]]
+    parts: Sequence[Sequence[AvroStep]]
 
     def run(self, batch: AvroBatch, rows: Rows, at: Positions) -> Positions:
         first = batch.bytes_at(at)
