@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from operator import attrgetter
@@ -17,6 +17,9 @@ from failsoft.schemas.formats.protobuf_values import NUMBERS, STRING, Values, is
 from failsoft.schemas.formats.reader import DecodedRows, Want, WantedFields
 
 Messages = Sequence[Any]
+
+_NUMBERS: frozenset[type] = frozenset({int, float})
+_NUMBERS_OR_NONE = _NUMBERS | {Absent, type(None)}
 
 HOLDER: dict[str, Any] = {}
 """Stands for each message that holds features and is there: its content is read as columns."""
@@ -106,10 +109,10 @@ class Column:
         return values
 
 
-def _unset(owner: Any, messages: Messages, name: str) -> Iterable[int]:
+def _unset(owner: Any, messages: Messages, name: str) -> list[int]:
     """The rows in which a field is not set."""
     if all(map(owner.HasField, messages, repeat(name))):
-        return ()
+        return []
     return [row for row, has in enumerate(map(owner.HasField, messages, repeat(name))) if not has]
 
 
@@ -180,16 +183,42 @@ class ProtobufRows:
         return self._read(self.features[path])
 
     def matrix(self, paths: Sequence[str]) -> NDArray[np.float64] | None:
+        """NaN stands for what is not set. None if a value is neither a number nor absent."""
         columns = [self.features[path] for path in paths]
         first = columns[0] if columns else None
-        if first is None or not all(each.number and each.steps == first.steps for each in columns):
-            return None
-        at, missing = first.holders(self.messages)
-        if missing or any(each.absent is not None and _unset(each.owner, at, each.leaf) for each in columns):
-            return None  # what is not set is no number
+        if first is not None and all(each.number and each.steps == first.steps for each in columns):
+            return self._numbers(columns)
+        made = np.empty((self.size, len(columns)), np.float64)
+        groups: dict[tuple[Step, ...], list[int]] = {}
+        for j, each in enumerate(columns):
+            if each.number:
+                groups.setdefault(each.steps, []).append(j)
+                continue
+            values = self._read(each)
+            types = set(map(type, values))
+            if not types <= _NUMBERS_OR_NONE:
+                return None
+            if not types <= _NUMBERS:
+                values = [value if type(value) in _NUMBERS else np.nan for value in values]
+            try:
+                made[:, j] = values
+            except OverflowError:  # an integer is beyond float64
+                return None
+        for places in groups.values():
+            made[:, places] = self._numbers([columns[j] for j in places])
+        return made
+
+    def _numbers(self, columns: Sequence[Column]) -> NDArray[np.float64]:
+        """The numbers of columns with the same steps."""
+        at, missing = columns[0].holders(self.messages)
         names = [each.leaf for each in columns]
-        numbers = map(attrgetter(names[0]), at) if len(names) == 1 else chain.from_iterable(map(attrgetter(*names), at))
-        return np.fromiter(numbers, np.float64, len(at) * len(names)).reshape(len(at), len(names))
+        cells = map(attrgetter(names[0]), at) if len(names) == 1 else chain.from_iterable(map(attrgetter(*names), at))
+        made = np.fromiter(cells, np.float64, len(at) * len(names)).reshape(len(at), len(names))
+        for j, each in enumerate(columns):
+            if each.absent is not None and (unset := _unset(each.owner, at, each.leaf)):
+                made[unset, j] = np.nan
+        made[list(missing)] = np.nan
+        return made
 
     def _read(self, column: Column) -> list[Any]:
         if not column.rest:

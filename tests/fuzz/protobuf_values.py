@@ -26,7 +26,7 @@ FIELDS = (
     *(("pixels", Want.TENSOR), ("vector", Want.TENSOR), ("scores.a.b", Want.NUMBER), ("items.7.name", Want.STRING)),
     *(("list", Want.STRING), ("item.deep.level", Want.NUMBER), ("any_json.x", Want.STRING), ("any", Want.STRING)),
 )
-NUMBERS = ["amount", "ratio", "count"]
+NUMBERS = ["amount", "ratio", "count", "income", "wrapped"]
 JSON_OR_BYTES = (type(None), bool, int, float, str, list, dict, bytes, Absent)
 LONGEST = 1000
 """Characters of a reason, for a value of any size."""
@@ -70,8 +70,9 @@ def protobuf(data: bytes) -> bool:
         assert isinstance(found, JSON_OR_BYTES)
         assert repr(found) == repr(decoded.rows.feature(path)[1])
     matrix = alone.matrix(NUMBERS)
-    if matrix is not None:
-        np.testing.assert_array_equal(matrix[0], [alone.feature(path)[0] for path in NUMBERS])
+    assert matrix is not None
+    numbers = [alone.feature(path)[0] for path in NUMBERS]
+    np.testing.assert_array_equal(matrix[0], [np.nan if type(each) is Absent else each for each in numbers])
     return True
 
 

@@ -144,17 +144,23 @@ def test_an_event_of_columns() -> None:
     assert one is not None and one.shape == (3, 1)
 
 
-def test_a_number_that_is_not_set_is_in_no_matrix() -> None:
-    """A cell without a value has a reason, which only its column can give."""
-    made = reader(wanted(("amount", N), ("income", N), ("channel", N), ("flag", N)))
+def test_what_is_not_set_is_nan_in_a_matrix() -> None:
+    """A cell without a value has a reason, which its column gives. What is no number is in no matrix."""
+    names = ("amount", "income", "wrapped", "channel", "price", "item.price", "gone")
+    made = reader(wanted(*((name, N) for name in names), ("flag", BOOL), ("note", S), ("huge", INT)))
     events: list[dict[str, Any]] = [
-        {"id": "a", "features": {"income": 2}},
-        {"id": "b", "features": {"amount": 2}},
+        {"id": "a", "features": {"income": 2, "channel": "SHOP", "price": {"value": "Bw==", "scale": 1}}},
+        {"id": "b", "features": {"amount": 2, "wrapped": 3, "item": {"price": 4}}},
         {"id": "c"},
     ]
     rows = made.read([value("shop.Event", each) for each in events]).rows
-    assert rows.matrix(["amount", "income"]) is None
-    assert rows.matrix(["channel"]) is None and rows.matrix(["flag"]) is None
+    matrix = rows.matrix(names)
+    nan = math.nan
+    expected = [[0, 2, nan, 2, 0.7, nan, nan], [2, nan, 3, 0, nan, 4, nan], [nan] * 7]
+    np.testing.assert_array_equal(matrix, expected)
+    both = rows.matrix(["income", "amount"])
+    np.testing.assert_array_equal(both, [[2, 0], [nan, 2], [nan, nan]])
+    assert rows.matrix(["flag"]) is None and rows.matrix(["amount", "note"]) is None
     assert rows.feature("income") == [2.0, Absent("missing"), Absent("missing")]
     assert rows.column("features") == [{}, {}, Absent("missing")]
 
