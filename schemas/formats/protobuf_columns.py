@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from failsoft.schemas.features.paths import MISSING, Absent, find
-from failsoft.schemas.formats.protobuf_known import JSON_TYPES, Convert
+from failsoft.schemas.formats.protobuf_known import JSON_TYPES, Convert, known_column
 from failsoft.schemas.formats.protobuf_values import NUMBERS, STRING, Values, is_map, is_message, repeated
 from failsoft.schemas.formats.reader import DecodedRows, Want, WantedFields
 
@@ -60,6 +60,7 @@ class Column:
         leaf: the field at the end; "" where the path ends in the last message itself.
         absent: what stands for a leaf that is not set; None if it always has a value.
         convert: makes a value of the leaf; None if it is one as it is.
+        convert_all: makes the values of all leaves at once; None: ``convert`` makes each.
         rest: the path within the object that the leaf is; "" if the path ends in the leaf.
         number: the leaf is a plain number.
         unchecked: the leaf is a string of which decoding does not check that it is UTF-8; it is bytes if it is not.
@@ -71,6 +72,7 @@ class Column:
     leaf: str = ""
     absent: Absent | None = None
     convert: Convert | None = None
+    convert_all: Callable[[Messages], list[Any]] | None = None
     rest: str = ""
     number: bool = False
     unchecked: bool = False
@@ -97,7 +99,9 @@ class Column:
         at, missing = self.holders(messages)
         if self.leaf:
             values = list(map(attrgetter(self.leaf), at))
-            if self.convert is not None:
+            if self.convert_all is not None:
+                values = self.convert_all(values)
+            elif self.convert is not None:
                 values = list(map(self.convert, values))
             if self.absent is not None:
                 for row in _unset(self.owner, at, self.leaf):
@@ -149,6 +153,7 @@ def column(types: Types, owner: Any, path: str, want: Want | None, features: str
             name,
             absent if leaf.has_presence else None,
             types.values.converter(leaf, want),
+            None if inner is None else known_column(inner, want),
             rest,
             number=leaf.type in NUMBERS and not many,
             unchecked=leaf.type == STRING and not many and leaf.file.name not in types.checked,

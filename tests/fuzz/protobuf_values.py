@@ -173,8 +173,8 @@ _PARTS = (
     b"\xee\7" + b"\x40\5-1e-9",  # fee
     b"\xef\7" + b"\0\2\7\xe9\1\1\7\2\1\x14",  # born
     b"\xf3\x0f" + b"\x40\3a.b\x21\0" + b"\x3f" * 8,  # scores
-    b"\xf4\x0c" + b"\0\1\7\xe1\6\xe2\4\0\1\5\x40\1n",  # items
-    b"\xec\x14" + b"\xe0\x10\x40\1a\xe1\x0b\xe5\7\xe0\5\x42\3\1x\0",  # extra
+    b"\xf4\x0d" + b"\0\1\7\xe1\x08\xe2\3\0\1\5\x40\1n",  # items
+    b"\xec\x10" + b"\xe0\x0e\x40\1a\xe1\x09\xe5\7\xe0\5\x42\3\1x\0",  # extra
     b"\xf5\0" * 5 + b"\5\1\x4d\6\1\2",  # list, channel, income
 )
 _THREADS = tuple(

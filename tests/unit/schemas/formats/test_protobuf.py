@@ -13,6 +13,7 @@ from failsoft.schemas.features.paths import Absent
 from failsoft.schemas.formats.protobuf import MOST_MEMORY, compile_protobuf
 from failsoft.schemas.formats.reader import Undecodable, Want, WantedFields
 from failsoft.schemas.formats.registered import SchemaType, Unusable
+from failsoft.schemas.times import time, unreadable
 from tests import golden
 from tests.protobuf_schemas import EVENT, descriptors, message, reader, registered, value
 
@@ -142,6 +143,29 @@ def test_an_event_of_columns() -> None:
     np.testing.assert_array_equal(matrix, [[0, 0, 0], [1, 1, 0], [2, 2, 0]])
     one = rows.matrix(["income"])
     assert one is not None and one.shape == (3, 1)
+
+
+def test_a_timestamp_beyond_its_range() -> None:
+    """It is no time and no text, and changes none of its neighbours."""
+    made = reader(wanted(("seen", S)))
+    seconds = b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f"
+    seen = b"\x5a" + bytes([len(seconds)]) + seconds
+    bad = b"\0\x12" + bytes([len(seconds)]) + seconds + b"\x1a" + bytes([len(seen)]) + seen
+    good = value("shop.Event", {"at": "2026-11-24T10:00:00Z", "features": {"seen": "2026-11-24T10:00:00.25Z"}})
+    rows = made.read([good, bad, good]).rows
+    text = "a Timestamp of 9223372036854775807 s and 0 ns"
+    assert rows.column("at") == ["2026-11-24T10:00:00Z", text, "2026-11-24T10:00:00Z"]
+    assert unreadable(text) is not None and time(text) is None
+    good_text = "2026-11-24T10:00:00.250Z"
+    assert rows.feature("seen") == [good_text, Absent(f"{text}, beyond its range"), good_text]
+
+
+def test_json_that_is_not_finite_is_text_for_people() -> None:
+    """A Struct may hold NaN, which JSON has not."""
+    made = message("shop.Event")()
+    made.features.extra.fields["a"].list_value.values.add().number_value = math.nan
+    shown = reader(WantedFields()).value(b"\0" + made.SerializeToString())
+    assert shown["features"]["extra"] == {"a": ["NaN"]}
 
 
 def test_what_is_not_set_is_nan_in_a_matrix() -> None:
@@ -360,7 +384,14 @@ def test_a_value_for_people() -> None:
     fields = {
         "id": "e",
         "at": "2026-11-24T10:00:00Z",
-        "features": {"amount": "NaN", "pixels": "AAE=", "channel": "WEB", "items": {"7": {"name": "x"}}, "text": "t"},
+        "features": {
+            "amount": "NaN",
+            "extra": {"a": [1]},
+            "pixels": "AAE=",
+            "channel": "WEB",
+            "items": {"7": {"name": "x"}},
+            "text": "t",
+        },
     }
     shown = reader(WantedFields()).value(value("shop.Event", fields))
     json.dumps(shown, allow_nan=False)
