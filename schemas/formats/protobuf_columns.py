@@ -41,7 +41,7 @@ class Types:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MessageStep:
     """A message that a path leads through: its field's name, the class that has the field, and why the path ends there
     if it is not set."""
 
@@ -67,7 +67,7 @@ class Column:
         nothing: why the path leads to nothing in this message type.
     """
 
-    steps: tuple[Step, ...] = ()
+    steps: tuple[MessageStep, ...] = ()
     owner: Any = None
     leaf: str = ""
     absent: Absent | None = None
@@ -124,7 +124,7 @@ def column(types: Types, owner: Any, path: str, want: Want | None, features: str
     """How ``path`` within the object at ``features`` is read from messages of the class ``owner``; if it is empty, that
     object itself.
     """
-    steps: list[Step] = []
+    steps: list[MessageStep] = []
     way = ""
     names = [name for part in (features, path) if part for name in part.split(".")]
     above = features.count(".") + 1 if features else 0
@@ -142,7 +142,7 @@ def column(types: Types, owner: Any, path: str, want: Want | None, features: str
         inner = leaf.message_type if is_message(leaf) and not many else None
         of_json = inner is not None and inner.full_name in JSON_TYPES
         if inner is not None and not of_json and (rest or not path):
-            steps.append(Step(name, owner, absent))
+            steps.append(MessageStep(name, owner, absent))
             owner = types.class_of(inner)
             continue
         if rest and not of_json and not is_map(leaf):
@@ -194,7 +194,7 @@ class ProtobufRows:
         if first is not None and all(each.number and each.steps == first.steps for each in columns):
             return self._numbers(columns)
         made = np.empty((self.size, len(columns)), np.float64)
-        groups: dict[tuple[Step, ...], list[int]] = {}
+        groups: dict[tuple[MessageStep, ...], list[int]] = {}
         for j, each in enumerate(columns):
             if each.number:
                 groups.setdefault(each.steps, []).append(j)
