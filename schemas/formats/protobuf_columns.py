@@ -120,6 +120,17 @@ def _unset(owner: Any, messages: Messages, name: str) -> list[int]:
     return [row for row, has in enumerate(map(owner.HasField, messages, repeat(name))) if not has]
 
 
+def _numbers(values: Sequence[Any]) -> NDArray[np.float64] | None:
+    """A column of numbers, NaN in place of what is absent or null; None if a value is something else."""
+    types = set(map(type, values))
+    if not types <= _NUMBERS_OR_NONE:
+        return None
+    try:
+        return np.array([value if type(value) in _NUMBERS else np.nan for value in values], np.float64)
+    except OverflowError:  # an integer is beyond float64
+        return None
+
+
 def column(types: Types, owner: Any, path: str, want: Want | None, features: str = "") -> Column:
     """How ``path`` within the object at ``features`` is read from messages of the class ``owner``; if it is empty, that
     object itself.
@@ -199,16 +210,10 @@ class ProtobufRows:
             if each.number:
                 groups.setdefault(each.steps, []).append(j)
                 continue
-            values = self._read(each)
-            types = set(map(type, values))
-            if not types <= _NUMBERS_OR_NONE:
+            numbers = _numbers(self._read(each))
+            if numbers is None:
                 return None
-            if not types <= _NUMBERS:
-                values = [value if type(value) in _NUMBERS else np.nan for value in values]
-            try:
-                made[:, j] = values
-            except OverflowError:  # an integer is beyond float64
-                return None
+            made[:, j] = numbers
         for places in groups.values():
             made[:, places] = self._numbers([columns[j] for j in places])
         return made
@@ -248,8 +253,9 @@ class ReadRows:
     def feature(self, path: str) -> Sequence[Any]:
         return self.features[path]
 
-    def matrix(self, _: Sequence[str]) -> None:
-        return None
+    def matrix(self, paths: Sequence[str]) -> NDArray[np.float64] | None:
+        columns = [_numbers(self.features[path]) for path in paths]
+        return None if any(each is None for each in columns) else np.array(columns, np.float64).T.copy()
 
 
 @dataclass(slots=True)
@@ -272,8 +278,14 @@ class MixedRows:
     def feature(self, path: str) -> Sequence[Any]:
         return self._merged(lambda rows: rows.feature(path))
 
-    def matrix(self, _: Sequence[str]) -> None:
-        return None
+    def matrix(self, paths: Sequence[str]) -> NDArray[np.float64] | None:
+        made = np.empty((self.size, len(paths)), np.float64)
+        for rows, places in self.parts:
+            part = rows.matrix(paths)
+            if part is None:
+                return None
+            made[places] = part
+        return made
 
     def _merged(self, read: Callable[[DecodedRows], Sequence[Any]]) -> list[Any]:
         made: list[Any] = [None] * self.size
