@@ -1,8 +1,10 @@
-"""Protobuf schemas for tests: compiled once a process, since each takes a subprocess."""
+"""Protobuf schemas for tests, and values of them."""
 
 from __future__ import annotations
 
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from failsoft.schemas.formats.protobuf import ProtobufReader, compile_protobuf
@@ -74,8 +76,11 @@ def registered(text: str, *references: Reference) -> Registered:
 
 @cache
 def descriptors(text: str, *references: Reference) -> bytes:
-    """The FileDescriptorSet of a schema."""
-    return protoc.compiled(registered(text, *references))
+    """The FileDescriptorSet of a schema, made in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        protoc.write(registered(text, *references), Path(folder))
+        assert protoc.run(Path(folder)) == 0
+        return (Path(folder) / protoc.MADE).read_bytes()
 
 
 def reader(wanted: WantedFields, text: str = EVENT) -> ProtobufReader:

@@ -5,28 +5,22 @@ A value begins with the indexes that tell which message of the schema it is. Val
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from failsoft.schemas.formats import protobuf_wire as wire
 from failsoft.schemas.formats.protobuf_columns import MessageType, MixedRows, Types
-from failsoft.schemas.formats.protobuf_known import JSON_TYPES
-from failsoft.schemas.formats.protobuf_values import Shown, Values, is_message
+from failsoft.schemas.formats.protobuf_schema import MemoryBound, faults_of, fit, memory_bound, messages_of
+from failsoft.schemas.formats.protobuf_values import Shown, Values
 from failsoft.schemas.formats.reader import Decoded, Undecodable, WantedFields
 from failsoft.schemas.formats.registered import MAX_SCHEMA, Registered, Unusable
-
-MAX_DEPTH = 64
-"""Levels of messages in a schema."""
 
 MAX_DESCRIPTORS = 16 * MAX_SCHEMA
 """Bytes of a schema's descriptors, with those of all that it imports."""
 
-MOST_MEMORY = 256_000_000
-"""Bytes of the messages that one value may make. Two bytes on the wire can stand for a message of 10,000 fields."""
-
-MOST_FIELDS = 3000
-"""Fields of one message, besides those that are wanted. Each takes up to 20 bytes of upb's 64 KB."""
+MOST_MEMORY = 64_000_000
+"""Bytes of the messages that are in memory at once. Two bytes on the wire can stand for a message of 3,000 fields."""
 
 EXTRA = "Protobuf needs two more packages: pip install 'failsoft[protobuf]'"
 
@@ -47,17 +41,17 @@ def compile_protobuf(registered: Registered, descriptors: bytes, wanted: WantedF
     try:
         files = descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
         for file in files:
-            _fit(file.message_type, wanted.names)
+            fit(file.message_type, wanted.names)
             pool.Add(file)
         root = pool.FindFileByName(files[-1].name)
     except (message.DecodeError, TypeError, KeyError, IndexError, ValueError) as e:
         raise Unusable(f"not a Protobuf schema: {e}") from None
-    messages = _messages(root.message_types_by_name.values())
+    messages = messages_of(root.message_types_by_name.values())
     if not messages:
         raise Unusable("the schema has no message")
     faults: dict[str, str] = {}
     for each in messages.values():
-        faults |= _faults(each) if each.full_name not in faults else {}
+        faults |= faults_of(each) if each.full_name not in faults else {}
         if each.full_name not in faults:
             break
     else:
@@ -65,93 +59,6 @@ def compile_protobuf(registered: Registered, descriptors: bytes, wanted: WantedF
     checked = frozenset(file.name for file in files if file.syntax == "proto3")
     types = Types(message_factory.GetMessageClass, checked, Values())
     return ProtobufReader(types, messages, wanted, message.DecodeError)
-
-
-def _fit(messages: Iterable[Any], names: Collection[str]) -> None:
-    """Leave out fields of large messages, first those that are in no path: upb makes no message of over 64 KB.
-
-    What is left out is an unknown field of a value, which is skipped.
-    """
-    for message in messages:
-        _fit(message.nested_type, names)
-        if len(message.field) <= MOST_FIELDS:
-            continue
-        kept = [field for field in message.field if field.name in names]
-        rest = [field for field in message.field if field.name not in names]
-        kept += rest[: max(0, MOST_FIELDS - len(kept))]
-        oneofs = sorted({field.oneof_index for field in kept if field.HasField("oneof_index")})
-        declared = [message.oneof_decl[index] for index in oneofs]
-        for field in kept:
-            if field.HasField("oneof_index"):
-                field.oneof_index = oneofs.index(field.oneof_index)
-        del message.field[:], message.oneof_decl[:]
-        message.field.extend(kept)
-        message.oneof_decl.extend(declared)
-
-
-def _messages(roots: Iterable[Any]) -> dict[tuple[int, ...], Any]:
-    """The message types of a schema by their indexes.
-
-    Java's serializer does not count the types of map entries among nested messages, and Python's does. Indexes are
-    Java's; Python's are known too where Java has none.
-    """
-    java: dict[tuple[int, ...], Any] = {}
-    other: dict[tuple[int, ...], Any] = {}
-    waiting: list[tuple[tuple[int, ...], tuple[int, ...], Any]] = [((i,), (i,), each) for i, each in enumerate(roots)]
-    for path, python, message in waiting:  # which grows meanwhile
-        java[path] = other[python] = message
-        plain = 0
-        for i, nested in enumerate(message.nested_types):
-            if not nested.GetOptions().map_entry:
-                waiting.append(((*path, plain), (*python, i), nested))
-                plain += 1
-    return other | java
-
-
-def _faults(message: Any) -> dict[str, str]:
-    """Why values of this message type, and of those that it holds, are not read, by their names."""
-    levels: dict[str, int] = {}
-    faults: dict[str, str] = {}
-    open_: set[str] = set()
-    waiting = [(message, False)]
-    while waiting:
-        each, left = waiting.pop()
-        name = each.full_name
-        if not left:
-            if name in levels or name in open_ or name in JSON_TYPES:
-                continue
-            open_.add(name)
-            waiting.append((each, True))
-            waiting += [(inner, False) for inner in _inner(each)]
-            continue
-        inside = {inner.full_name for inner in _inner(each)}
-        looping = next((other for other in inside if other in open_), None)
-        bad = next((faults[other] for other in inside if other in faults), None)
-        open_.remove(name)
-        levels[name] = 1 + max((levels.get(other, 0) for other in inside), default=0)
-        if looping is not None:
-            faults[name] = f"the schema is recursive: {looping} contains itself"
-        elif bad is not None:
-            faults[name] = bad
-        elif levels[name] > MAX_DEPTH:
-            faults[name] = f"messages are nested deeper than {MAX_DEPTH} levels"
-    return faults
-
-
-def _inner(message: Any) -> list[Any]:
-    return [field.message_type for field in message.fields if is_message(field)]
-
-
-def _largest(message: Any) -> int:
-    """Bytes of the largest message that messages of this type can hold many of; 0 if there is none."""
-    found: dict[str, Any] = {}
-    waiting = [message]
-    while waiting:
-        for inner in _inner(waiting.pop()):
-            if inner.full_name not in found:
-                found[inner.full_name] = inner
-                waiting.append(inner)
-    return max(map(wire.size, found.values()), default=0)
 
 
 class ProtobufReader:
@@ -204,12 +111,13 @@ class ProtobufReader:
         found = self._type(path)
         if isinstance(found, str):
             return Decoded(MixedRows([]), (), dict.fromkeys(range(len(values)), found))
-        if not found.most or sum(map(len, values)) <= found.most:
+        bound = found.bound
+        if bound.once * len(values) + bound.rate * sum(map(len, values)) <= MOST_MEMORY:
             return self._part(found, values)
         parts: list[Decoded] = []
         kept: list[Sequence[int]] = []
         bad: dict[int, str] = {}
-        for begin, end in _cut([len(value) for value in values], found.most):
+        for begin, end in _cut(bound.of(map(len, values)), MOST_MEMORY):
             part = self._part(found, values[begin:end])
             bad |= {begin + row: why for row, why in part.bad.items()}
             kept.append([begin + row for row in part.kept])
@@ -243,7 +151,7 @@ class ProtobufReader:
 
     def _all(self, found: _Compiled, values: Sequence[bytes]) -> list[Any] | None:
         """The decoded messages of a part; None if one of them is bad, or must be bounded by itself."""
-        if found.most and len(values) == 1 and len(values[0]) > found.most:
+        if len(values) == 1 and sum(found.bound.of(map(len, values))) > MOST_MEMORY:
             return None
         try:
             return list(map(found.type.type.FromString, values))
@@ -253,7 +161,8 @@ class ProtobufReader:
     def _message(self, found: _Compiled, value: bytes) -> Any:
         """One decoded message. Raises Undecodable."""
         message_type = found.type.type.DESCRIPTOR
-        if found.most and len(value) > found.most and wire.memory(message_type, value, MOST_MEMORY) > MOST_MEMORY:
+        large = sum(found.bound.of([len(value)])) > MOST_MEMORY
+        if large and wire.memory(message_type, value, MOST_MEMORY) > MOST_MEMORY:
             raise Undecodable(f"its messages would take more than {MOST_MEMORY // 10**6} MB of memory")
         try:
             return found.type.type.FromString(value)
@@ -269,11 +178,10 @@ class ProtobufReader:
             if message is None:
                 shown = ", ".join(map(str, path))
                 return f"the schema has no message of index [{shown}]"
-            found = _faults(message).get(message.full_name)
+            found = faults_of(message).get(message.full_name)
             if found is None:
-                largest = _largest(message)
-                most = 2 * MOST_MEMORY // largest if largest else 0  # a message takes two bytes or more
-                found = _Compiled(MessageType(self._types, self._types.class_of(message), self._wanted), most)
+                class_ = self._types.class_of(message)
+                found = _Compiled(MessageType(self._types, class_, self._wanted), memory_bound(message))
             self._compiled[path] = found
         return found
 
@@ -284,11 +192,11 @@ class _Compiled:
 
     Attributes:
         type: the type.
-        most: bytes of values whose messages take at most MOST_MEMORY, whatever they are; 0 if any do.
+        bound: the memory that its values may take.
     """
 
     type: MessageType
-    most: int
+    bound: MemoryBound
 
 
 def _not_text(message: Any, path: str, value: bytes) -> str:

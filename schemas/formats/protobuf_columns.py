@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from operator import attrgetter
@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from failsoft.schemas.features.paths import MISSING, Absent, find
-from failsoft.schemas.formats.protobuf_known import JSON_TYPES, Convert
+from failsoft.schemas.formats.protobuf_known import JSON_TYPES, Convert, known_column
 from failsoft.schemas.formats.protobuf_values import NUMBERS, STRING, Values, is_map, is_message, repeated
 from failsoft.schemas.formats.reader import DecodedRows, Want, WantedFields
 
 Messages = Sequence[Any]
+
+_NUMBERS: frozenset[type] = frozenset({int, float})
+_NUMBERS_OR_NONE = _NUMBERS | {Absent, type(None)}
 
 HOLDER: dict[str, Any] = {}
 """Stands for each message that holds features and is there: its content is read as columns."""
@@ -38,7 +41,7 @@ class Types:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MessageStep:
     """A message that a path leads through: its field's name, the class that has the field, and why the path ends there
     if it is not set."""
 
@@ -57,17 +60,19 @@ class Column:
         leaf: the field at the end; "" where the path ends in the last message itself.
         absent: what stands for a leaf that is not set; None if it always has a value.
         convert: makes a value of the leaf; None if it is one as it is.
+        convert_all: makes the values of all leaves at once; None: ``convert`` makes each.
         rest: the path within the object that the leaf is; "" if the path ends in the leaf.
         number: the leaf is a plain number.
         unchecked: the leaf is a string of which decoding does not check that it is UTF-8; it is bytes if it is not.
         nothing: why the path leads to nothing in this message type.
     """
 
-    steps: tuple[Step, ...] = ()
+    steps: tuple[MessageStep, ...] = ()
     owner: Any = None
     leaf: str = ""
     absent: Absent | None = None
     convert: Convert | None = None
+    convert_all: Callable[[Messages], list[Any]] | None = None
     rest: str = ""
     number: bool = False
     unchecked: bool = False
@@ -94,7 +99,9 @@ class Column:
         at, missing = self.holders(messages)
         if self.leaf:
             values = list(map(attrgetter(self.leaf), at))
-            if self.convert is not None:
+            if self.convert_all is not None:
+                values = self.convert_all(values)
+            elif self.convert is not None:
                 values = list(map(self.convert, values))
             if self.absent is not None:
                 for row in _unset(self.owner, at, self.leaf):
@@ -106,18 +113,29 @@ class Column:
         return values
 
 
-def _unset(owner: Any, messages: Messages, name: str) -> Iterable[int]:
+def _unset(owner: Any, messages: Messages, name: str) -> list[int]:
     """The rows in which a field is not set."""
     if all(map(owner.HasField, messages, repeat(name))):
-        return ()
+        return []
     return [row for row, has in enumerate(map(owner.HasField, messages, repeat(name))) if not has]
+
+
+def _numbers(values: Sequence[Any]) -> NDArray[np.float64] | None:
+    """A column of numbers, NaN in place of what is absent or null; None if a value is something else."""
+    types = set(map(type, values))
+    if not types <= _NUMBERS_OR_NONE:
+        return None
+    try:
+        return np.array([value if type(value) in _NUMBERS else np.nan for value in values], np.float64)
+    except OverflowError:  # an integer is beyond float64
+        return None
 
 
 def column(types: Types, owner: Any, path: str, want: Want | None, features: str = "") -> Column:
     """How ``path`` within the object at ``features`` is read from messages of the class ``owner``; if it is empty, that
     object itself.
     """
-    steps: list[Step] = []
+    steps: list[MessageStep] = []
     way = ""
     names = [name for part in (features, path) if part for name in part.split(".")]
     above = features.count(".") + 1 if features else 0
@@ -135,7 +153,7 @@ def column(types: Types, owner: Any, path: str, want: Want | None, features: str
         inner = leaf.message_type if is_message(leaf) and not many else None
         of_json = inner is not None and inner.full_name in JSON_TYPES
         if inner is not None and not of_json and (rest or not path):
-            steps.append(Step(name, owner, absent))
+            steps.append(MessageStep(name, owner, absent))
             owner = types.class_of(inner)
             continue
         if rest and not of_json and not is_map(leaf):
@@ -146,6 +164,7 @@ def column(types: Types, owner: Any, path: str, want: Want | None, features: str
             name,
             absent if leaf.has_presence else None,
             types.values.converter(leaf, want),
+            None if inner is None else known_column(inner, want),
             rest,
             number=leaf.type in NUMBERS and not many,
             unchecked=leaf.type == STRING and not many and leaf.file.name not in types.checked,
@@ -180,16 +199,36 @@ class ProtobufRows:
         return self._read(self.features[path])
 
     def matrix(self, paths: Sequence[str]) -> NDArray[np.float64] | None:
+        """NaN stands for what is not set. None if a value is neither a number nor absent."""
         columns = [self.features[path] for path in paths]
         first = columns[0] if columns else None
-        if first is None or not all(each.number and each.steps == first.steps for each in columns):
-            return None
-        at, missing = first.holders(self.messages)
-        if missing or any(each.absent is not None and _unset(each.owner, at, each.leaf) for each in columns):
-            return None  # what is not set is no number
+        if first is not None and all(each.number and each.steps == first.steps for each in columns):
+            return self._numbers(columns)
+        made = np.empty((self.size, len(columns)), np.float64)
+        groups: dict[tuple[MessageStep, ...], list[int]] = {}
+        for j, each in enumerate(columns):
+            if each.number:
+                groups.setdefault(each.steps, []).append(j)
+                continue
+            numbers = _numbers(self._read(each))
+            if numbers is None:
+                return None
+            made[:, j] = numbers
+        for places in groups.values():
+            made[:, places] = self._numbers([columns[j] for j in places])
+        return made
+
+    def _numbers(self, columns: Sequence[Column]) -> NDArray[np.float64]:
+        """The numbers of columns with the same steps."""
+        at, missing = columns[0].holders(self.messages)
         names = [each.leaf for each in columns]
-        numbers = map(attrgetter(names[0]), at) if len(names) == 1 else chain.from_iterable(map(attrgetter(*names), at))
-        return np.fromiter(numbers, np.float64, len(at) * len(names)).reshape(len(at), len(names))
+        cells = map(attrgetter(names[0]), at) if len(names) == 1 else chain.from_iterable(map(attrgetter(*names), at))
+        made = np.fromiter(cells, np.float64, len(at) * len(names)).reshape(len(at), len(names))
+        for j, each in enumerate(columns):
+            if each.absent is not None and (unset := _unset(each.owner, at, each.leaf)):
+                made[unset, j] = np.nan
+        made[list(missing)] = np.nan
+        return made
 
     def _read(self, column: Column) -> list[Any]:
         if not column.rest:
@@ -214,8 +253,9 @@ class ReadRows:
     def feature(self, path: str) -> Sequence[Any]:
         return self.features[path]
 
-    def matrix(self, _: Sequence[str]) -> None:
-        return None
+    def matrix(self, paths: Sequence[str]) -> NDArray[np.float64] | None:
+        columns = [_numbers(self.features[path]) for path in paths]
+        return None if any(each is None for each in columns) else np.array(columns, np.float64).T.copy()
 
 
 @dataclass(slots=True)
@@ -238,8 +278,14 @@ class MixedRows:
     def feature(self, path: str) -> Sequence[Any]:
         return self._merged(lambda rows: rows.feature(path))
 
-    def matrix(self, _: Sequence[str]) -> None:
-        return None
+    def matrix(self, paths: Sequence[str]) -> NDArray[np.float64] | None:
+        made = np.empty((self.size, len(paths)), np.float64)
+        for rows, places in self.parts:
+            part = rows.matrix(paths)
+            if part is None:
+                return None
+            made[places] = part
+        return made
 
     def _merged(self, read: Callable[[DecodedRows], Sequence[Any]]) -> list[Any]:
         made: list[Any] = [None] * self.size

@@ -137,4 +137,8 @@ class Shown:
             return b2a_base64(value, newline=False).decode()
         if isinstance(value, float) and not math.isfinite(value):
             return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        if isinstance(value, dict):
+            return {key: self._plain(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self._plain(each) for each in value]
         return value.why if isinstance(value, Absent) else value

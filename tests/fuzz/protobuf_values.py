@@ -26,7 +26,7 @@ FIELDS = (
     *(("pixels", Want.TENSOR), ("vector", Want.TENSOR), ("scores.a.b", Want.NUMBER), ("items.7.name", Want.STRING)),
     *(("list", Want.STRING), ("item.deep.level", Want.NUMBER), ("any_json.x", Want.STRING), ("any", Want.STRING)),
 )
-NUMBERS = ["amount", "ratio", "count"]
+NUMBERS = ["amount", "ratio", "count", "income", "wrapped"]
 JSON_OR_BYTES = (type(None), bool, int, float, str, list, dict, bytes, Absent)
 LONGEST = 1000
 """Characters of a reason, for a value of any size."""
@@ -70,8 +70,9 @@ def protobuf(data: bytes) -> bool:
         assert isinstance(found, JSON_OR_BYTES)
         assert repr(found) == repr(decoded.rows.feature(path)[1])
     matrix = alone.matrix(NUMBERS)
-    if matrix is not None:
-        np.testing.assert_array_equal(matrix[0], [alone.feature(path)[0] for path in NUMBERS])
+    assert matrix is not None
+    numbers = [alone.feature(path)[0] for path in NUMBERS]
+    np.testing.assert_array_equal(matrix[0], [np.nan if type(each) is Absent else each for each in numbers])
     return True
 
 
@@ -172,8 +173,8 @@ _PARTS = (
     b"\xee\7" + b"\x40\5-1e-9",  # fee
     b"\xef\7" + b"\0\2\7\xe9\1\1\7\2\1\x14",  # born
     b"\xf3\x0f" + b"\x40\3a.b\x21\0" + b"\x3f" * 8,  # scores
-    b"\xf4\x0c" + b"\0\1\7\xe1\6\xe2\4\0\1\5\x40\1n",  # items
-    b"\xec\x14" + b"\xe0\x10\x40\1a\xe1\x0b\xe5\7\xe0\5\x42\3\1x\0",  # extra
+    b"\xf4\x0d" + b"\0\1\7\xe1\x08\xe2\3\0\1\5\x40\1n",  # items
+    b"\xec\x10" + b"\xe0\x0e\x40\1a\xe1\x09\xe5\7\xe0\5\x42\3\1x\0",  # extra
     b"\xf5\0" * 5 + b"\5\1\x4d\6\1\2",  # list, channel, income
 )
 _THREADS = tuple(

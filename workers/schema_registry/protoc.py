@@ -35,7 +35,9 @@ OURS = Path(__file__).parent / "protos"
 """Confluent's files, which its serializers do not register."""
 
 _ROOT = "schema-of-events.proto"
-_SET, _OUT, _LOG = "given.bin", "made.bin", "errors.txt"
+_SET, _LOG = "given.bin", "errors.txt"
+MADE = "made.bin"
+"""The file with protoc's result."""
 _READ = 10_000
 """Characters of protoc's errors that are read; there may be many megabytes."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*", re.ASCII)
@@ -72,10 +74,10 @@ def compiled(registered: Registered) -> bytes:
 
 
 def _run(registered: Registered, folder: Path) -> bytes:
-    _write(registered, folder)
+    write(registered, folder)
     ended = bounded_process.run("failsoft.workers.schema_registry.protoc", [str(folder)], LIMITS)
     if ended.code == 0:
-        return (folder / _OUT).read_bytes()
+        return (folder / MADE).read_bytes()
     began = (folder / _LOG).exists()
     if began:
         with (folder / _LOG).open("rb") as log:
@@ -108,7 +110,7 @@ def _check(registered: Registered) -> None:
             raise Unusable(f"a reference is named {name!r}, in a folder that is a file of another")
 
 
-def _write(registered: Registered, folder: Path) -> None:
+def write(registered: Registered, folder: Path) -> None:
     """Write what protoc reads: the schema, its references, and those that are descriptors already."""
     from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
     from google.protobuf.message import DecodeError
@@ -139,22 +141,29 @@ def _first(errors: str) -> str:
     return (shown or "it says nothing")[:_ERRORS]
 
 
+def run(folder: Path) -> int:
+    """Run protoc in this process on what ``write`` wrote; its exit code. It writes its result to ``MADE`` there."""
+    import google.type  # type: ignore[import-untyped]
+    from grpc_tools import protoc
+
+    googles = str(Path(next(iter(google.type.__path__))).parents[1])
+    protocs = str(Path(protoc.__file__).parent / "_proto")
+    paths = [f"-I{path}" for path in (protocs, folder / "texts", OURS, googles)]
+    files = [f"--descriptor_set_in={folder / _SET}", "--include_imports", f"-o{folder / MADE}", _ROOT]
+    code: int = protoc.main(["protoc", *paths, *files])
+    return code
+
+
 def main(arguments: Sequence[str]) -> None:
     """Runs in the subprocess: FOLDER CPU WALL PARENT."""
     folder, *times = arguments
     bounded_process.confine(*times)
-    import google.type  # type: ignore[import-untyped]
-    from grpc_tools import protoc
-
     os.chdir(folder)
     os.dup2(os.open(_LOG, os.O_WRONLY | os.O_CREAT), 2)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_DESCRIPTORS, MAX_DESCRIPTORS))
     bounded_process.bound_memory(LIMITS.memory)
-    googles = str(Path(next(iter(google.type.__path__))).parents[1])
-    protocs = str(Path(protoc.__file__).parent / "_proto")
-    paths = [f"-I{path}" for path in (protocs, "texts", OURS, googles)]
-    os._exit(protoc.main(["protoc", *paths, f"--descriptor_set_in={_SET}", "--include_imports", f"-o{_OUT}", _ROOT]))
+    os._exit(run(Path()))
 
 
 if __name__ == "__main__":

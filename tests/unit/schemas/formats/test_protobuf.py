@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from failsoft.schemas.features.paths import Absent
-from failsoft.schemas.formats.protobuf import MOST_MEMORY, compile_protobuf
+from failsoft.schemas.formats.protobuf import compile_protobuf
 from failsoft.schemas.formats.reader import Undecodable, Want, WantedFields
-from failsoft.schemas.formats.registered import SchemaType, Unusable
+from failsoft.schemas.formats.registered import SchemaType
+from failsoft.schemas.times import time, unreadable
 from tests import golden
-from tests.protobuf_schemas import EVENT, descriptors, message, reader, registered, value
+from tests.protobuf_schemas import descriptors, message, reader, value
 
 N, INT, S, T, BOOL, TENSOR = Want.NUMBER, Want.INTEGER, Want.STRING, Want.TIME, Want.BOOL, Want.TENSOR
 
@@ -144,17 +145,46 @@ def test_an_event_of_columns() -> None:
     assert one is not None and one.shape == (3, 1)
 
 
-def test_a_number_that_is_not_set_is_in_no_matrix() -> None:
-    """A cell without a value has a reason, which only its column can give."""
-    made = reader(wanted(("amount", N), ("income", N), ("channel", N), ("flag", N)))
+def test_a_timestamp_beyond_its_range() -> None:
+    """It is no time and no text, and changes none of its neighbours."""
+    made = reader(wanted(("seen", S)))
+    seconds = b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f"
+    seen = b"\x5a" + bytes([len(seconds)]) + seconds
+    bad = b"\0\x12" + bytes([len(seconds)]) + seconds + b"\x1a" + bytes([len(seen)]) + seen
+    good = value("shop.Event", {"at": "2026-11-24T10:00:00Z", "features": {"seen": "2026-11-24T10:00:00.25Z"}})
+    rows = made.read([good, bad, good]).rows
+    text = "a Timestamp of 9223372036854775807 s and 0 ns"
+    assert rows.column("at") == ["2026-11-24T10:00:00Z", text, "2026-11-24T10:00:00Z"]
+    assert unreadable(text) is not None and time(text) is None
+    good_text = "2026-11-24T10:00:00.250Z"
+    assert rows.feature("seen") == [good_text, Absent(f"{text}, beyond its range"), good_text]
+
+
+def test_json_that_is_not_finite_is_text_for_people() -> None:
+    """A Struct may hold NaN, which JSON has not."""
+    made = message("shop.Event")()
+    made.features.extra.fields["a"].list_value.values.add().number_value = math.nan
+    shown = reader(WantedFields()).value(b"\0" + made.SerializeToString())
+    assert shown["features"]["extra"] == {"a": ["NaN"]}
+
+
+def test_what_is_not_set_is_nan_in_a_matrix() -> None:
+    """A cell without a value has a reason, which its column gives. What is no number is in no matrix."""
+    names = ("amount", "income", "wrapped", "channel", "price", "item.price", "gone")
+    made = reader(wanted(*((name, N) for name in names), ("flag", BOOL), ("note", S), ("huge", INT)))
     events: list[dict[str, Any]] = [
-        {"id": "a", "features": {"income": 2}},
-        {"id": "b", "features": {"amount": 2}},
+        {"id": "a", "features": {"income": 2, "channel": "SHOP", "price": {"value": "Bw==", "scale": 1}}},
+        {"id": "b", "features": {"amount": 2, "wrapped": 3, "item": {"price": 4}}},
         {"id": "c"},
     ]
     rows = made.read([value("shop.Event", each) for each in events]).rows
-    assert rows.matrix(["amount", "income"]) is None
-    assert rows.matrix(["channel"]) is None and rows.matrix(["flag"]) is None
+    matrix = rows.matrix(names)
+    nan = math.nan
+    expected = [[0, 2, nan, 2, 0.7, nan, nan], [2, nan, 3, 0, nan, 4, nan], [nan] * 7]
+    np.testing.assert_array_equal(matrix, expected)
+    both = rows.matrix(["income", "amount"])
+    np.testing.assert_array_equal(both, [[2, 0], [nan, 2], [nan, nan]])
+    assert rows.matrix(["flag"]) is None and rows.matrix(["amount", "note"]) is None
     assert rows.feature("income") == [2.0, Absent("missing"), Absent("missing")]
     assert rows.column("features") == [{}, {}, Absent("missing")]
 
@@ -189,13 +219,6 @@ def test_messages_by_their_indexes() -> None:
         7: "byte 1: the message index -1 is negative",
         8: "byte 0: 8191 message indexes; there can be 1 to 64",
     }
-
-
-def test_map_entries_are_not_counted_among_messages() -> None:
-    """Java's serializer does not count a map's entry type among nested messages. Python's does; both are read."""
-    text = 'syntax = "proto3"; message A { map<string, int32> m = 1; message B { string id = 1; } }'
-    made = reader(WantedFields("id"), text)
-    assert [made.value(indexes + b"\n\1x") for indexes in (b"\4\0\0", b"\4\0\2")] == [{"id": "x"}] * 2
 
 
 BROKEN = [
@@ -273,88 +296,19 @@ def test_confluents_own_bytes(event: golden.Golden) -> None:
         assert found == expected[event.event]
 
 
-def test_strings_of_proto2_are_checked_too() -> None:
-    """protobuf does not check them: a wanted one that is not UTF-8 makes its event malformed."""
-    text = 'syntax = "proto2"; message E { optional string id = 1; optional F features = 2; optional string x = 3; }'
-    text += " message F { optional string s = 1; required int32 r = 2; }"
-    made = reader(WantedFields("id", None, "features", (("s", S), ("r", N))), text)
-    bad_feature, bad_id = b"\0\x0a\1a\x12\3\x0a\1\xff", b"\0\x0a\1\xff"
-    decoded = made.read([b"\0\x0a\1a\x12\3\x0a\1b", bad_feature, bad_id, b"\0\x0a\5", b"\0\x0a\1c\x1a\1\xff"])
-    assert list(decoded.kept) == [0, 4] and decoded.rows.column("id") == ["a", "c"]
-    assert decoded.bad[1] == "not a E: features.s: invalid UTF-8 at byte 7"
-    assert decoded.bad[2] == "not a E: id: invalid UTF-8 at byte 2"
-    assert decoded.bad[3].startswith("not a E: id: ")
-    assert decoded.rows.feature("r") == [Absent("missing"), Absent("missing")]
-
-
-def test_editions_are_read() -> None:
-    """A schema of an edition has presence unless it says otherwise."""
-    text = 'edition = "2023"; message E { string id = 1; double a = 2; '
-    text += "double b = 3 [features.field_presence = IMPLICIT]; }"
-    rows = reader(WantedFields("id", None, "", (("a", N), ("b", N))), text).read([b"\0\x0a\1x"]).rows
-    assert (rows.column("id"), rows.feature("a"), rows.feature("b")) == (["x"], [Absent("missing")], [0.0])
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ('syntax = "proto3"; message Node { Node next = 1; }', "the schema is recursive: Node contains itself"),
-        (
-            'syntax = "proto3"; message A { B b = 1; } message B { map<string, A> a = 1; }',
-            "the schema is recursive: A contains itself",
-        ),
-        ('syntax = "proto3"; enum E { X = 0; }', "the schema has no message"),
-        (
-            'syntax = "proto3"; '
-            + " ".join(f"message M{i} {{ M{i + 1} m = 1; }}" for i in range(64))
-            + "message M64 { M65 m = 1; } message M65 { }",
-            None,
-        ),
-    ],
-)
-def test_a_schema_that_cannot_be_used_says_why(text: str, why: str | None) -> None:
-    """A schema without a message to read is refused; one bad message among good ones is bad by itself."""
-    if why is not None:
-        with pytest.raises(Unusable) as raised:
-            compile_protobuf(registered(text), descriptors(text), WantedFields())
-        assert str(raised.value) == why
-        return
-    made = reader(WantedFields(), text)
-    assert made.read([b"\0"]).bad == {0: "messages are nested deeper than 64 levels"}
-    assert made.read([b"\2\4"]).bad == {}
-
-
-def test_descriptors_that_are_none() -> None:
-    """Whatever the bytes are, they are refused in words."""
-    raw = descriptors(EVENT)
-    for bad in (b"", b"\xff", raw[:-7], raw[100:], b"\0" * 20_000_000):
-        with pytest.raises(Unusable):
-            compile_protobuf(registered(EVENT), bad, WantedFields())
-
-
-def test_ten_thousand_fields() -> None:
-    """A schema of 10,000 fields is compiled, and few bytes that make many of its messages are refused."""
-    fields = " ".join(f"double f{i} = {i + 1};" for i in range(10_000))
-    text = f'syntax = "proto3"; message E {{ string id = 1; repeated W w = 2; W one = 3; }} message W {{ {fields} }}'
-    made = reader(WantedFields("id", None, "one", (("f9999", N),)), text)
-    good = b"\0\x0a\1a\x1a\x0b" + b"\x81\xf1\x04" + np.float64(2.5).tobytes()
-    bomb = b"\0" + b"\x12\0" * 100_000
-    many = b"\0\x0a\1b\x1a\0" + b"\x12\0" * 200
-    decoded = made.read([good, bomb, *[many] * 20, good])
-    assert decoded.bad == {1: f"its messages would take more than {MOST_MEMORY // 10**6} MB of memory"}
-    assert decoded.rows.column("id") == ["a", *"b" * 20, "a"]
-    assert decoded.rows.feature("f9999") == [2.5, *[0.0] * 20, 2.5]
-    assert decoded.rows.matrix(["f9999"]) is None
-    with pytest.raises(Undecodable, match="memory"):
-        made.value(bomb)
-
-
 def test_a_value_for_people() -> None:
     """All fields are shown, by their names in the schema, as JSON that any parser reads."""
     fields = {
         "id": "e",
         "at": "2026-11-24T10:00:00Z",
-        "features": {"amount": "NaN", "pixels": "AAE=", "channel": "WEB", "items": {"7": {"name": "x"}}, "text": "t"},
+        "features": {
+            "amount": "NaN",
+            "extra": {"a": [1]},
+            "pixels": "AAE=",
+            "channel": "WEB",
+            "items": {"7": {"name": "x"}},
+            "text": "t",
+        },
     }
     shown = reader(WantedFields()).value(value("shop.Event", fields))
     json.dumps(shown, allow_nan=False)
@@ -364,12 +318,3 @@ def test_a_value_for_people() -> None:
     assert features["items"] == {"7": {"name": "x", "price": 0.0}}
     assert (features["text"], features["count"], features["vector"]) == ("t", 0, [])
     assert {"income", "number", "wrapped", "item"}.isdisjoint(features)
-
-
-def test_another_message_of_a_known_name_is_a_plain_message() -> None:
-    """A Timestamp is one only if it has a Timestamp's fields."""
-    text = 'syntax = "proto3"; package confluent.type; message E { string id = 1; Decimal d = 2; } '
-    text += "message Decimal { string value = 1; }"
-    made = reader(WantedFields("id", None, "", (("d", N),)), text)
-    assert made.read([b"\0\x0a\1a\x12\3\x0a\1x"]).rows.feature("d") == [{"value": "x"}]
-    assert message("confluent.type.Decimal", text) is not None

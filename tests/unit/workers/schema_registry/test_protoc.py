@@ -54,8 +54,7 @@ async def test_a_schema_or_a_reference_may_be_a_descriptor() -> None:
         ("no schema!", 'protoc refuses it: 1:1: Expected top-level statement (e.g. "message")'),
         ("AAAA", "neither a .proto file nor a descriptor in base64"),
         ('syntax = "proto3"; message A { B b = 1; }', 'protoc refuses it: 1:32: "B" is not defined.'),
-        ('import "gone.proto";', "protoc refuses it: gone.proto: File not found.; 1:1: Import"),
-        ('import "/etc/hostname";', "protoc refuses it: /etc/hostname: File not found."),
+        ('import "/etc/hostname";', "protoc refuses it: /etc/hostname: File not found.; 1:1: Import"),
         ('import "../given.bin";', 'protoc refuses it: ../given.bin: Backslashes, consecutive slashes, ".", or ".."'),
         ('import "schema-of-events.proto";', "protoc refuses it: 1:1: File recursively imports"),
         ("message A {" * 5000, "protoc refuses it: 1:"),
@@ -108,5 +107,5 @@ async def test_a_references_google_files_are_protocs_own(tmp_path: Path) -> None
 
 async def test_several_at_once() -> None:
     """Schemas that are met at once are compiled one after the other."""
-    both = await asyncio.gather(descriptors(registered(TEXT, PLACE)), descriptors(registered(TEXT, PLACE)))
-    assert both[0] == both[1]
+    both = await asyncio.gather(*(descriptors(registered(f"message {name} {{}}")) for name in "AB"))
+    assert [b"A" in made for made in both] == [True, False]
