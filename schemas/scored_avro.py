@@ -56,7 +56,7 @@ def encode(answers: Answers, schema_id: int) -> list[bytes]:
             _NULL
             if p.confidences is None
             else place(_confidences(scores if p.confidences is p.scores else _doubles(p.confidences))),
-            avro.END if p.outputs is None else place(_outputs(p.outputs)),
+            place(_outputs(p.outputs)) if p.outputs else avro.END,
             _constant(_common(a.source, a.model, a.version, a.members, a.degraded, a.reason, a.revision, a.final)),
             place(_names(a.imputed, n)) if a.imputed else avro.END,
             place(_names(a.missing, n)) if a.missing else avro.END,

@@ -1,8 +1,8 @@
 """The Avro schema of scored records, which ``failsoft topics apply`` registers as ``<name>.scored-value``.
 
-All versions of failsoft have it in this file, and a new field may only be added at the end, with a default. So the
-first fields of an answer are read by this schema whatever version wrote it and whatever id its registry gave: no reader
-of the project needs a registry.
+A new field may only be added at the end, with a default. So this version reads the answers of later ones, whatever ids
+the registry gave, and no reader of the project needs a registry. The version that adds a field must also read answers
+that end before it.
 """
 
 from __future__ import annotations

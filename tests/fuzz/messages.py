@@ -16,7 +16,7 @@ from failsoft.models.isolation.transport import LARGEST_ANSWER as LONGEST_ANSWER
 from failsoft.models.rollout import rollout
 from failsoft.models.runtime.outputs import ModelOutput
 from failsoft.models.vetting.verdict import Check, CheckResult, Vetting
-from failsoft.schemas import wire
+from failsoft.schemas import scored_avro, scored_read, wire
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.fleet.breaker import Alert, BreakerRow, Command, Report
 from failsoft.schemas.fleet.rollout import Heartbeat, Order, RolloutRow
@@ -161,13 +161,15 @@ def known(data: bytes) -> bool:
         return False
     assert math.isfinite(found.prediction.score)
     one = Predictions.of([found.prediction])
-    (value,) = encode(
-        Answers(
-            Source.LAST_KNOWN, found.model, found.version, Kind.TIMEOUT, 0, False, ["e"], ["2018-10-30T18:00:00Z"], one,
-            ["t"], 0, [1], {}, "2018-10-30T18:00:00Z",
-        )
+    again = Answers(
+        Source.LAST_KNOWN, found.model, found.version, Kind.TIMEOUT, 0, False, ["e"], ["2018-10-30T18:00:00Z"], one,
+        ["t"], 0, [1], {}, "2018-10-30T18:00:00Z",
     )  # fmt: skip
+    (value,) = encode(again)
     hold_to_scored(value)
+    (avro,) = scored_avro.encode(again, 7)
+    read, right = (scored_read.loads(each, len(each)) for each in (avro, value))
+    assert read | {"label": str(read["label"])} == right | {"label": str(right["label"])}, (read, right)
     return True
 
 
@@ -215,6 +217,14 @@ _ANSWERED = (
     b'"version":2,"degraded":false,"reason":null,"revision":0,"final":true,"imputed":[],"origin":{"topic":"t","partition":'
     b'0,"offset":17},"event_time":"2018-10-30T18:00:00Z","scored_at":"2026-11-24T16:00:00.123Z"}'
 )
+_IN_AVRO = scored_avro.encode(
+    Answers(
+        Source.PRIMARY, "m", 2, None, 0, True, ["e", "f"], ["2018-10-30T18:00:00Z"] * 2,
+        Predictions(_SCORES[:2], [1, "a"], _TABLE[:2], _SCORES[:2], {"std": _SCORES[:2], "w": [[1], {"k": [None]}]}),
+        ["t"] * 2, 0, [17, 18], {0: ("x",)}, "2018-10-30T18:00:00Z",
+    ),
+    7,
+)  # fmt: skip
 _VETTING = Vetting(
     "m", 2, "0" * 64, (Check("load", CheckResult.PASSED, "in 3 ms"), Check("nan", CheckResult.NOTE, "é")), 1.5
 )
@@ -252,7 +262,7 @@ TARGETS = (
     Target(
         "known",
         known,
-        (_ANSWERED, _ANSWERED.replace(b'"version":2', b'"version":null') + b" "),
+        (_ANSWERED, _ANSWERED.replace(b'"version":2', b'"version":null') + b" ", *_IN_AVRO),
         (b'"nan"', b'"0.5"', b"[0.5]"),
     ),
 )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaProducer
-
 from failsoft.schemas import scored_schema
 from failsoft.schemas.formats.registered import Registered, SchemaType
+from failsoft.workers.kafka.clients import Clients
 from failsoft.workers.kafka.topic_reader import NoSuchTopic
 from failsoft.workers.schema_registry import answer_schema
 from failsoft.workers.schema_registry.client import (
@@ -88,7 +87,7 @@ async def register(pipeline: Settings, found: AnswerSubject) -> int:
             await client.close()
     if id != found.kept:
         record = Registered(id, SchemaType.AVRO, scored_schema.TEXT)
-        producer = AIOKafkaProducer(**pipeline.connection(), client_id="failsoft", acks="all")
+        producer = Clients(pipeline, "failsoft").schema_writer()
         await producer.start()
         try:
             await producer.send_and_wait(pipeline.names.schemas, record.to_bytes(), str(id).encode(), partition=0)

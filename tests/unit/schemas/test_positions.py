@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from failsoft.schemas import positions
+from failsoft.schemas import positions, scored_avro
 from failsoft.schemas.positions import POSITIONS, furthest, header, key, origin_of, position
+from tests.unit.schemas.test_scored import PLAIN
 
 
 def test_positions_are_read_as_they_were_written() -> None:
@@ -42,6 +43,9 @@ def test_the_furthest_of_several() -> None:
         (b"any", [("failsoft-origin-topic", b"t"), ("failsoft-origin-offset", b"x")], None),
         (b'{"origin":{"topic":"t","offset":"17"}}', [], None),
         (b'"offset":', [], None),
+        (scored_avro.encode(PLAIN, 7)[0], [], ("loans", 17)),
+        (scored_avro.encode(PLAIN, 7)[0][:-3], [], None),
+        (b"\0\0\0\0\7" + b"\0" * 50, [], None),
         (None, [], None),
     ],
 )

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from failsoft.schemas import scored_avro, scored_read
 from failsoft.schemas.positions import REWIND
 from failsoft.schemas.rewind import Rewind, Row, marked, split
+from tests.unit.schemas.test_scored import PLAIN
 
 R = Rewind("20260131T120000Z-ab12cd", 200)
 
@@ -40,6 +42,15 @@ def test_what_a_rewind_of_an_input_caused_is_marked() -> None:
     assert json.loads(answer[1] or b"")["rewind"] == R.id and (REWIND, R.id.encode()) in answer[2]
     assert retry[1] == b"own}" and (REWIND, R.id.encode()) in retry[2]
     assert later == _answer(200, 0)
+
+
+def test_an_answer_in_avro_is_marked_like_one_in_json() -> None:
+    """Its last field is the mark, and the rest stays as it is."""
+    value, _ = scored_avro.encode(PLAIN, 7)
+    headers: list[tuple[str, bytes | None]] = [("failsoft-revision", b"0")]
+    [(_, found, named)] = marked([(b"k", value, headers)], {"loans": R}, None)
+    assert scored_read.loads(found, 10_000) == scored_read.loads(value, 10_000) | {"rewind": R.id}
+    assert found is not None and found[:5] == value[:5] and (REWIND, R.id.encode()) in named
 
 
 def test_of_a_rewound_rung_all_but_first_answers_are_marked() -> None:

@@ -44,6 +44,15 @@ def test_at_least_once_needs_no_transactional_id() -> None:
     assert Resource.TRANSACTIONAL_ID not in {right.resource for right in needed}
 
 
+def test_who_applies_writes_a_schema_only_for_answers_in_avro() -> None:
+    """With a registry for events alone, the right is not needed."""
+    more = set(rights(Use.APPLY, NAMES, TOPICS, avro_answers=True)) - set(rights(Use.APPLY, NAMES, TOPICS))
+    assert {(right.name, right.operation) for right in more} == {
+        ("loans.schemas", Operation.READ),
+        ("loans.schemas", Operation.WRITE),
+    }
+
+
 def test_the_control_plane_is_not_needed_to_score() -> None:
     """Its topics and its group may be missing; the events, the answers and the workers' group may not."""
     local = {right.name for right in rights(Use.WORKER, NAMES, TOPICS) if right.without is Without.LOCAL}

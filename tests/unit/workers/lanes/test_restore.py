@@ -5,16 +5,22 @@ skipped.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from aiokafka import TopicPartition
+from structlog.testing import capture_logs
 
 from failsoft.models.answers.last_known import LastKnown
+from failsoft.schemas import scored, scored_avro, scored_read
+from failsoft.schemas.prediction import Predictions
 from failsoft.workers.kafka.unreadable import Unreadable
 from failsoft.workers.lanes.restore import _remember, restore
 from tests.kit import Rec
+from tests.unit.schemas.test_scored import PLAIN
 
 NOW = 1_795_550_568.0
 PRIMARY = [("failsoft-source", b"primary")]
@@ -64,10 +70,45 @@ def test_further_outputs_are_remembered() -> None:
     assert [f.prediction.outputs for f in found if f] == [outputs, None, None]
 
 
+def test_answers_in_avro_are_remembered_beside_those_in_json() -> None:
+    """A pipeline may have changed its format: what is known is the same."""
+    outputs = {"std": np.array([0.1, 0.2]), "labels": [["a", "b"], []]}
+    predictions = Predictions(np.array([0.93, 0.1], np.float32), ["yes", "no"], None, np.array([0.9, 0.8]), outputs)
+    given = replace(PLAIN, predictions=predictions)
+    found = []
+    for values in (scored.encode(given), scored_avro.encode(given, 7)):
+        known = LastKnown(max_age=60.0)
+        records = [
+            Rec(key=b"%d" % i, value=v, headers=PRIMARY, timestamp=int(NOW * 1000)) for i, v in enumerate(values)
+        ]
+        _remember(known, [*records, _answer(b"json", 0.3)], NOW)
+        found.append([known.recall(key, NOW) for key in (b"0", b"1", b"json")])
+    assert found[0] == found[1] and None not in found[0]
+
+
+def test_without_the_extra_answers_in_avro_are_counted_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One line for all: a pipeline that went back to JSON may have lost the extra."""
+    monkeypatch.setitem(sys.modules, "fastavro", None)
+    scored_read._reader.cache_clear()
+    known = LastKnown(max_age=60.0)
+    avro = [
+        Rec(key=b"a", value=value, headers=PRIMARY, timestamp=int(NOW * 1000)) for value in scored_avro.encode(PLAIN, 7)
+    ]
+    with capture_logs() as logs:
+        _remember(known, [*avro, _answer(b"json", 0.3)], NOW)
+    scored_read._reader.cache_clear()
+    assert [(each["answers"], "failsoft[avro]" in each["why"]) for each in logs] == [(2, True)]
+    assert known.recall(b"json", NOW) is not None and known.recall(b"a", NOW) is None
+
+
 @pytest.mark.parametrize(
     "value",
     [
         None,
+        b"\0",
+        b"\0\0\0\0\7" + b"\0" * 60,
         b"",
         b"{",
         b"[]",

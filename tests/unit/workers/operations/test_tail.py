@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
 
-from failsoft.workers.operations.tail import TailFilter, answer
+from failsoft.schemas import scored_avro, scored_read
+from failsoft.schemas.failure import Kind
+from failsoft.schemas.prediction import Source
+from failsoft.schemas.scored import encode, headers
+from failsoft.schemas.scored_schema import CONTENT_TYPE
+from failsoft.workers.operations.tail import TailFilter, answer, line
 from tests.kit import Rec
+from tests.unit.schemas.test_scored import PLAIN
 
 
 def _answer(event: str, source: str) -> Rec:
@@ -43,6 +50,30 @@ def test_an_event_is_found_by_its_whole_id() -> None:
     quoted = Rec(value=b'{"event_id":"x","label":"e1"}')
     assert TailFilter(event="e1").choose([*ANSWERS, quoted]) == ANSWERS[:2]
     assert TailFilter(degraded=True, event="e1").choose(ANSWERS) == ANSWERS[1:2]
+
+
+def test_answers_in_avro_are_chosen_and_shown_as_those_in_json() -> None:
+    """By id, by what an ensemble lacks, and as a line of JSON; a foreign value that looks framed is passed on."""
+    lacking = replace(PLAIN, source=Source.ENSEMBLE, version=None, members=("a@1",), reason=Kind.TIMEOUT)
+    whole = replace(lacking, reason=None)
+    records = [
+        Rec(value=scored_avro.encode(each, 7)[1], headers=headers(each, CONTENT_TYPE))
+        for each in (PLAIN, lacking, whole)
+    ]
+    foreign = Rec(value=b'\0b",', headers=records[1].headers)
+    assert TailFilter(event='b",').choose([*records, foreign]) == records
+    assert TailFilter(degraded=True).choose([*records, foreign]) == [records[1]]
+    assert json.loads(line(records[0])) == json.loads(encode(PLAIN)[1]) == answer(records[0])
+    assert line(foreign) == foreign.value and answer(foreign) is None
+
+
+def test_without_the_extra_answers_in_avro_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install, and does not call them other programs' records."""
+    monkeypatch.setitem(sys.modules, "fastavro", None)
+    scored_read._reader.cache_clear()
+    with pytest.raises(scored_read.NoAvroReader, match=r"pip install 'failsoft\[avro\]'"):
+        line(Rec(value=scored_avro.encode(PLAIN, 7)[0]))
+    scored_read._reader.cache_clear()
 
 
 FOREIGN = (None, b"", b"e1", b'"e1"', b'["e1"]', b'{"event_id":"e1"', b'{"event_id":{"e1":"e1"}}')
