@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 from pathlib import Path
@@ -12,17 +13,20 @@ from typer.testing import CliRunner
 
 from failsoft.models.catalog.card import ModelCard, load_card
 from failsoft.schemas import times
-from failsoft.schemas.features.reading import columns
-from failsoft.schemas.formats.protobuf import compile_protobuf
-from failsoft.schemas.formats.reader import WantedFields
+from failsoft.schemas.decoding import decode
+from failsoft.schemas.features.reading import columns, columns_in
+from failsoft.schemas.features.table import FeatureTable
 from failsoft.schemas.formats.registered import Reference, Registered, SchemaType
 from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.workers import settings
 from failsoft.workers.cli import app
+from failsoft.workers.operations.avro_writer import AvroWriter
 from failsoft.workers.operations.protobuf_tree import chosen, messages
 from failsoft.workers.operations.protobuf_writer import ProtobufWriter
 from failsoft.workers.schema_registry import compiling
 from failsoft.workers.schema_registry.protoc import compiled
+from failsoft.workers.scoring.plan import Plan
+from tests.kit import Rec
 
 AVRO = {
     "type": "record",
@@ -146,6 +150,27 @@ def test_example_events_have_times_that_can_be_read(tmp_path: Path) -> None:
     ]
 
 
+def _unread(folder: Path, registered: Registered, payloads: list[bytes]) -> set[str]:
+    """The features that the new card cannot read of events, as a worker reads them."""
+    made = settings.load(folder / "p", {})
+    card = _card(folder)
+    plan = Plan("m", {"m": card}, [], {}, made.envelope, [], 0.0, {}, "replay")
+    reader = asyncio.run(compiling.compile_reader(registered, plan.wanted, made.envelope.format))
+    records = [Rec(value=b"\0\0\0\0\1" + payload) for payload in payloads]
+    events = decode(records, {}, made.envelope, {1: reader})
+    assert not events.failures and not events.untimed and events.ids == ["example-0", "example-1", "example-2"]
+    assert isinstance(events.features, FeatureTable)
+    return {feature for _, feature in columns_in(events.features, [0, 1, 2], card.specs).why}
+
+
+def test_the_example_events_are_read_by_the_card(tmp_path: Path) -> None:
+    """What publish writes of them has a usable value of each feature, an id and a time."""
+    assert _init(tmp_path, AVRO).exit_code == 0
+    registered = Registered(1, SchemaType.AVRO, json.dumps(AVRO))
+    writer = AvroWriter(registered)
+    assert not _unread(tmp_path, registered, [writer.write(event) for event in _events(tmp_path)])
+
+
 def test_a_json_schema_fills_in_the_card(tmp_path: Path) -> None:
     """What is not required may be missing. The example events are usable values of the features."""
     done = _init(tmp_path, JSON, name="event.schema.json")
@@ -208,12 +233,11 @@ def test_a_protobuf_message_fills_in_the_card(tmp_path: Path) -> None:
         "units": ("price.units", "int", None),
     }
     assert _events(tmp_path)[0]["by_web"] is None and "--message Payment" in done.stdout
-    descriptors = compiled(Registered(1, SchemaType.PROTOBUF, PROTO, (Reference("common/money.proto", MONEY),)))
-    message = chosen(messages(descriptors), "shop.Payment")
-    framed = [ProtobufWriter(message).write(event) for event in _events(tmp_path)]
-    assert {raw[:2] for raw in framed} == {b"\2\2"}  # one index, which is 1: the second message
-    reader = compile_protobuf(Registered(1, SchemaType.PROTOBUF, PROTO), descriptors, WantedFields())
-    assert [reader.value(raw)["price"] for raw in framed] == [{"units": n} for n in (1, 2, 0)]
+    registered = Registered(1, SchemaType.PROTOBUF, PROTO, (Reference("common/money.proto", MONEY),))
+    message = chosen(messages(compiled(registered)), "shop.Payment")
+    payloads = [ProtobufWriter(message).write(event) for event in _events(tmp_path)]
+    assert {raw[:2] for raw in payloads} == {b"\2\2"}  # one index, which is 1: the second message
+    assert _unread(tmp_path, registered, payloads) == {"by_web"}  # of a oneof, the first is set
     (tmp_path / "p").rename(tmp_path / "q")
     done = _init(tmp_path, PROTO, name="payment.proto")
     assert "an event is a shop.Other, the first message: --message names another (shop.Payment)" in done.stderr

@@ -212,8 +212,8 @@ def _uuid(value: Any, path: Path) -> bytes:
 
 def _decimal(precision: int, scale: int, size: int | None) -> Write:
     def write(value: Any, path: Path) -> bytes:
-        number = _exact(value)
-        digits = None if number is None else number.scaleb(scale, _MANY_DIGITS)
+        number = exact(value)
+        digits = None if number is None else number.scaleb(scale, MANY_DIGITS)
         if digits is None or digits != digits.to_integral_value() or abs(digits) >= 10**precision:
             raise wrong(path, value, f"a decimal of at most {precision} digits, {scale} of them after the point")
         whole = int(digits)
@@ -227,10 +227,11 @@ def _decimal(precision: int, scale: int, size: int | None) -> Write:
     return write
 
 
-_MANY_DIGITS = Context(prec=2000)
+MANY_DIGITS = Context(prec=2000)
+"""More digits than a number of a thousand digits has after any shift of its point."""
 
 
-def _exact(value: Any) -> Decimal | None:
+def exact(value: Any) -> Decimal | None:
     """A number as it is written."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None

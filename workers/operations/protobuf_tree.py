@@ -47,6 +47,10 @@ _KNOWN: Mapping[str, Node] = {
     "google.protobuf.Value": other(_ANY_JSON),
     "google.protobuf.ListValue": Node(NodeKind.OTHER, why=_ANY_JSON, examples=([], [], [])),
     "google.protobuf.Any": Node(NodeKind.OTHER, why=_ANY_JSON, examples=({}, {}, {})),
+    "google.type.Date": Node(
+        NodeKind.TIME, unit="days since 1970", examples=tuple({"year": 2026, "month": 1, "day": n} for n in (1, 2, 3))
+    ),
+    "google.type.TimeOfDay": Node(NodeKind.STRING, dtype="string", examples=tuple({"hours": n} for n in (1, 2, 3))),
     "google.type.Decimal": Node(
         NodeKind.FLOAT, dtype="float64", examples=tuple({"value": v} for v in ("1.5", "2", "3"))
     ),
