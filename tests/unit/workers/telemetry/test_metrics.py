@@ -48,7 +48,6 @@ PROMISED = {
     "failsoft_missing_total": ("feature",),
     "failsoft_schema_lookups_total": ("result",),
     "failsoft_unread_events": (),
-    "failsoft_schema_lookups_total": ("result",),
     "failsoft_unreadable_times_total": ("topic",),
 }
 
