@@ -148,7 +148,7 @@ NEEDS: Mapping[Use, tuple[Need, ...]] = {
         Need(Role.ALERTS, _WRITE, "alerts as events", _LOCAL),
         Need(Role.CHANGELOG, _BOTH, "the tables of breakers and of rollouts", _LOCAL),
         Need(Own.CONTROL_GROUP, _READ, "the group that elects the owner of the breakers", _LOCAL),
-        Need(Role.SCHEMAS, _BOTH, "the schemas of events (with `[schema_registry]` only)"),
+        Need(Role.SCHEMAS, _BOTH, "the schemas of events (with `[input] format` Avro or Protobuf only)"),
         Need(EVERY, (Operation.DESCRIBE_CONFIGS,), "verifies retention and compaction", Without.UNVERIFIED),
     ),
     Use.APPLY: (
@@ -164,7 +164,7 @@ NEEDS: Mapping[Use, tuple[Need, ...]] = {
     Use.DEAD: (
         Need(Role.DEAD, _READ, "the dead letters"),
         Need(Role.REPLAY, _READ, "tells which were replayed"),
-        Need(Role.SCHEMAS, _READ, "the schemas of events (with `[schema_registry]` only)"),
+        Need(Role.SCHEMAS, _READ, "the schemas of events (with `[input] format` Avro or Protobuf only)"),
     ),
     Use.REPLAY: (
         Need(Role.DEAD, _READ, "the dead letters"),
@@ -228,19 +228,25 @@ class Right:
 
 
 def rights(
-    use: Use, names: Names, topics: Iterable[Topic], exactly_once: bool = True, avro_answers: bool = False
+    use: Use,
+    names: Names,
+    topics: Iterable[Topic],
+    exactly_once: bool = True,
+    avro_answers: bool = False,
+    json_events: bool = True,
 ) -> list[Right]:
     """The rights that ``use`` needs, each by its exact name but for the transactional ids of workers.
 
     ``topics`` are the pipeline's (``layout``). ``avro_answers``: answers are Avro, and ``topics apply`` keeps their
-    schema.
+    schema. ``json_events``: events are read without schemas, and so are dead letters.
     """
+    spared = {Use.APPLY: not avro_answers, Use.DEAD: json_events, Use.REPLAY: json_events}
     topics = list(topics)
     found: list[Right] = []
     for need in NEEDS[use]:
         if need.on is Own.WORKER_IDS and not exactly_once:
             continue
-        if need.on is Role.SCHEMAS and use is Use.APPLY and not avro_answers:
+        if need.on is Role.SCHEMAS and spared.get(use, False):
             continue
         for resource, name in _resources(need.on, names, topics):
             prefixed = need.on is Own.WORKER_IDS

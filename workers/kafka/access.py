@@ -64,8 +64,8 @@ def needed(pipeline: Settings, use: Use) -> list[Right]:
     """The rights that ``use`` needs for this pipeline."""
     registry = pipeline.schema_registry.url is not None
     topics = layout(pipeline.names, pipeline.input.topics, pipeline.retry.rungs, 1, 1, schemas=registry)
-    avro_answers = pipeline.output.format == "avro"
-    return rights(use, pipeline.names, topics, pipeline.guarantee == "exactly_once", avro_answers)
+    exactly_once, avro = pipeline.guarantee == "exactly_once", pipeline.output.format == "avro"
+    return rights(use, pipeline.names, topics, exactly_once, avro, pipeline.input.format == "json")
 
 
 def code_of(error: BaseException) -> Code | None:

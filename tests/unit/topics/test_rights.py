@@ -53,6 +53,13 @@ def test_who_applies_writes_a_schema_only_for_answers_in_avro() -> None:
     }
 
 
+@pytest.mark.parametrize("use", [Use.DEAD, Use.REPLAY])
+def test_dead_letters_of_json_are_read_without_schemas(use: Use) -> None:
+    """A pipeline of JSON may have a registry too, for CloudEvents or for its answers."""
+    more = set(rights(use, NAMES, TOPICS, json_events=False)) - set(rights(use, NAMES, TOPICS))
+    assert {(right.name, right.operation) for right in more} == {("loans.schemas", Operation.READ)}
+
+
 def test_the_control_plane_is_not_needed_to_score() -> None:
     """Its topics and its group may be missing; the events, the answers and the workers' group may not."""
     local = {right.name for right in rights(Use.WORKER, NAMES, TOPICS) if right.without is Without.LOCAL}
