@@ -221,7 +221,9 @@ def _value(record: Record, envelope: Envelope, readers: Readers) -> dict[str, An
         unframed = {} if envelope.format is WireFormat.JSON else {"problem": str(e)}
         return unframed | (_shown(record.value) or {})
     if not isinstance(data, SchemaData):
-        return _shown(json_events.bare(record.value))
+        bare = json_events.bare(record.value)
+        shown = _shown(bare) or {}
+        return shown if "json" in shown or bare == record.value else {"hex": record.value.hex()}
     reader = readers.get(data.ref)
     if isinstance(reader, Failure):
         problem = reader.message

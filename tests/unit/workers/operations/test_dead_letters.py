@@ -132,6 +132,8 @@ def test_letters_group_by_kind_model_and_version() -> None:
         (b'{"a":1}', {"json": {"a": 1}}),
         ("né".encode(), {"text": "né"}),
         (b"\xff\x00", {"hex": "ff00"}),
+        (b'\0\0\0\0\x07{"a":1}', {"json": {"a": 1}}),
+        (b"\0\0\0\0\x07\x04e1", {"hex": "0000000007046531"}),
         (None, None),
     ],
 )
