@@ -7,6 +7,7 @@ negative number is no time: -1 is how many systems say that there is none.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Sequence
@@ -72,8 +73,8 @@ def times(column: Sequence[object]) -> Sequence[str | None]:
 
 def _moments(column: Sequence[int | float], whole: bool) -> NDArray[np.datetime64] | None:
     """Epoch numbers that are all ``whole`` or all floats, if they are of one unit; None otherwise."""
-    least, most = min(column), max(column)
-    if not 0 <= least <= most < 2**63:  # with NaN, too
+    least, most = min(column), max(column)  # behind another number, a NaN is neither
+    if not 0 <= least <= most < 2**63 or not (whole or all(map(math.isfinite, column))):
         return None
     unit, parts = _unit(most)
     if _unit(least) != (unit, parts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from failsoft.schemas.features.paths import MISSING, Absent, find
-from failsoft.schemas.formats.protobuf_known import JSON_TYPES, Convert, known_column
-from failsoft.schemas.formats.protobuf_values import NUMBERS, STRING, Values, is_map, is_message, repeated
+from failsoft.schemas.formats.protobuf_known import JSON_TYPES, Convert, known, known_column
+from failsoft.schemas.formats.protobuf_values import NUMBERS, STRING, Values, by_key, is_map, is_message, repeated
 from failsoft.schemas.formats.reader import DecodedRows, Want, WantedFields
 
 Messages = Sequence[Any]
@@ -63,6 +64,7 @@ class Column:
         convert_all: makes the values of all leaves at once; None: ``convert`` makes each.
         rest: the path within the object that the leaf is; "" if the path ends in the leaf.
         number: the leaf is a plain number.
+        inside: how the rest of the path is read in a map of messages; None: it is looked up in JSON values.
         unchecked: the leaf is a string of which decoding does not check that it is UTF-8; it is bytes if it is not.
         nothing: why the path leads to nothing in this message type.
     """
@@ -77,11 +79,20 @@ class Column:
     number: bool = False
     unchecked: bool = False
     nothing: Absent | None = None
+    inside: InMap | None = None
 
     @property
     def object(self) -> Column:
         """How the object is read that the rest of the path leads into."""
-        return replace(self, rest="")
+        return replace(self, rest="", inside=None)
+
+    def read(self, messages: Messages) -> list[Any]:
+        """The value of each row, at the end of the whole path."""
+        return self.within(self.values(messages)) if self.rest else self.values(messages)
+
+    def within(self, objects: list[Any]) -> list[Any]:
+        """The values at the ``rest`` of the path in what ``values`` gave."""
+        return [find(each, self.rest) for each in objects] if self.inside is None else self.inside.values(objects)
 
     def holders(self, messages: Messages) -> tuple[Messages, dict[int, Absent]]:
         """The messages that have the leaf, and the rows that have none. These have an empty message."""
@@ -113,6 +124,52 @@ class Column:
         return values
 
 
+@dataclass(frozen=True, slots=True)
+class InMap:
+    """How a path is read that leads into a map of messages: as one outside of a map, so also what is not on the wire.
+
+    Attributes:
+        ways: each key that the path may begin with, the longest first, and how the rest is read in the key's message.
+        absent: what stands for a map that has none of these keys.
+    """
+
+    ways: Sequence[tuple[str, Column | Convert]]
+    absent: Absent
+
+    def values(self, maps: Sequence[Any]) -> list[Any]:
+        """The values of maps, whose messages are by the keys' text; an Absent stands for itself."""
+        made = [each if isinstance(each, Absent) else self.absent for each in maps]
+        left = [row for row, each in enumerate(maps) if not isinstance(each, Absent)]
+        for key, way in self.ways:
+            there = [row for row in left if key in maps[row]]
+            messages = [maps[row][key] for row in there]
+            found = way.read(messages) if isinstance(way, Column) else list(map(way, messages))
+            for row, value in zip(there, found, strict=True):
+                made[row] = value
+            done = {row for row, value in zip(there, found, strict=True) if not isinstance(value, Absent)}
+            left = [row for row in left if row not in done]
+        return made
+
+
+def _in_map(types: Types, inner: Any, path: str, want: Want | None, way: str) -> InMap:
+    """How ``path`` is read in a map of ``inner`` messages, which is at ``way``."""
+    names = path.split(".")
+    ways: list[tuple[str, Column | Convert]] = []
+    for i in range(len(names), 0, -1):
+        key, rest = ".".join(names[:i]), ".".join(names[i:])
+        if not rest or inner.full_name in JSON_TYPES:
+            convert = known(inner, want)
+            ways.append((key, partial(_json_in, convert, rest) if convert else lambda _: HOLDER))
+        else:
+            ways.append((key, column(types, types.class_of(inner), rest, want, way=f"{way}.{key}")))
+    return InMap(ways, Absent(f"{way} has no {names[0]!r}"))
+
+
+def _json_in(convert: Convert, rest: str, message: Any) -> Any:
+    value = convert(message)
+    return find(value, rest) if rest else value
+
+
 def _unset(owner: Any, messages: Messages, name: str) -> list[int]:
     """The rows in which a field is not set."""
     if all(map(owner.HasField, messages, repeat(name))):
@@ -131,16 +188,15 @@ def _numbers(values: Sequence[Any]) -> NDArray[np.float64] | None:
         return None
 
 
-def column(types: Types, owner: Any, path: str, want: Want | None, features: str = "") -> Column:
+def column(types: Types, owner: Any, path: str, want: Want | None, features: str = "", way: str = "") -> Column:
     """How ``path`` within the object at ``features`` is read from messages of the class ``owner``; if it is empty, that
-    object itself.
+    object itself. ``way``: the path that leads to these messages, in reasons.
     """
     steps: list[MessageStep] = []
-    way = ""
     names = [name for part in (features, path) if part for name in part.split(".")]
     above = features.count(".") + 1 if features else 0
     for place, name in enumerate(names):
-        if place == above and path:
+        if place == above > 0 and path:
             way = ""  # reasons name places within the features, as those of JSON do
         leaf = owner.DESCRIPTOR.fields_by_name.get(name)
         if leaf is None:
@@ -158,16 +214,18 @@ def column(types: Types, owner: Any, path: str, want: Want | None, features: str
             continue
         if rest and not of_json and not is_map(leaf):
             return Column(nothing=Absent(f"{way} is {'a list' if many else 'a single value'}, not an object"))
+        of = leaf.message_type.fields_by_name["value"].message_type if rest and is_map(leaf) else None
         return Column(
             tuple(steps),
             owner,
             name,
             absent if leaf.has_presence else None,
-            types.values.converter(leaf, want),
+            types.values.converter(leaf, want) if of is None else by_key(leaf),
             None if inner is None else known_column(inner, want),
             rest,
             number=leaf.type in NUMBERS and not many,
             unchecked=leaf.type == STRING and not many and leaf.file.name not in types.checked,
+            inside=None if of is None else _in_map(types, of, rest, want, way),
         )
     return Column(tuple(steps), owner)
 
@@ -236,7 +294,7 @@ class ProtobufRows:
         of = column.object
         if of not in self.objects:
             self.objects[of] = of.values(self.messages)
-        return [find(each, column.rest) for each in self.objects[of]]
+        return column.within(self.objects[of])
 
 
 @dataclass(slots=True)

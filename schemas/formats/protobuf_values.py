@@ -55,8 +55,7 @@ class Values:
 
     def _converter(self, field: Any, want: Want | None) -> Convert | None:
         if is_map(field):
-            key, value = (field.message_type.fields_by_number[number] for number in (1, 2))
-            return _map(key, self._one(value, want))
+            return _map(field, self._one(field.message_type.fields_by_number[2], want))
         convert = self._one(field, want)
         if not repeated(field):
             return convert
@@ -86,9 +85,18 @@ def key_text(key: Any) -> str:
     return key if type(key) is str else str(key).lower()
 
 
-def _map(key: Any, convert: Convert | None) -> Convert:
+def by_key(field: Any) -> Convert:
+    """What makes a dict of a map, whose values stay as they are."""
+    return dict if field.message_type.fields_by_number[1].type == STRING else _by_key
+
+
+def _by_key(items: Any) -> dict[str, Any]:
+    return {key_text(key): items[key] for key in items}
+
+
+def _map(field: Any, convert: Convert | None) -> Convert:
     if convert is None:
-        return dict if key.type == STRING else lambda items: {key_text(k): items[k] for k in items}
+        return by_key(field)
     return lambda items: {key_text(k): convert(items[k]) for k in items}
 
 

@@ -73,3 +73,9 @@ def test_what_is_not_a_time_is_said(given: object, why: str) -> None:
 def test_a_column_is_read_as_its_values_are(column: list[object]) -> None:
     """The fast ways over whole columns give what each value alone gives."""
     assert list(times(column)) == [time(value) for value in column]
+
+
+def test_a_nan_among_numbers_is_no_time() -> None:
+    """Avro and Protobuf have NaN in a column of floats, where neither ``min`` nor ``max`` finds it."""
+    given = [1.0, float("nan"), 2.5]
+    assert list(times(given)) == [time(value) for value in given] and time(given[1]) is None

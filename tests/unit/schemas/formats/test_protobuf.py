@@ -82,6 +82,9 @@ def feature(fields: dict[str, Any], path: str, want: Want) -> Any:
         ({}, "vector", TENSOR, []),
         ({"scores": {"a.b": 1.5}}, "scores.a.b", N, 1.5),
         ({"items": {"7": {"price": 2.5}}}, "items.7.price", N, 2.5),
+        ({"items": {"7": {}}}, "items.7.price", N, 0.0),  # not on the wire, as 0 is: no different in a map
+        ({"items": {"7": {"deep": {"level": 0}}}}, "items.7.deep.level", INT, 0),
+        ({"items": {"7": {"name": "x"}}}, "items.7", S, {}),
         ({"item": {"deep": {"level": -3}}}, "item.deep.level", N, -3),
         ({"item": {"name": "x"}}, "item", S, {"name": "x"}),
         ({"list": [{"name": "x"}]}, "list", S, [{"name": "x"}]),
@@ -111,6 +114,10 @@ def test_each_type_gives_what_is_wanted(fields: dict[str, Any], path: str, want:
         ({}, "list.name", S, "list is a list, not an object"),
         ({"scores": {"a": 1}}, "scores.b", N, "missing"),
         ({"scores": {"a": 1}}, "scores.a.x", N, "a is a number, not an object"),
+        ({"items": {"7": {}}}, "items.8.price", N, "items has no '8'"),
+        ({}, "items.8.price", N, "items has no '8'"),
+        ({"items": {"7": {}}}, "items.7.deep.level", N, "items.7 has no 'deep'"),
+        ({"items": {"7": {}}}, "items.7.gone", N, "items.7 has no 'gone': shop.Event.Item has no such field"),
         ({"channel": 77}, "channel", S, "77 is no value of the enum shop.Channel"),
         ({"seen": "2026-11-24T10:00:00Z"}, "seen", N, "a Timestamp, not a number: a feature of type string reads it"),
         ({"opens": {"hours": 9}}, "opens", N, "a TimeOfDay, not a number: a feature of type string reads it"),
@@ -123,6 +130,24 @@ def test_each_type_gives_what_is_wanted(fields: dict[str, Any], path: str, want:
 def test_a_path_to_nothing_says_where_it_ends(fields: dict[str, Any], path: str, want: Want, why: str) -> None:
     """A field that is not set, or that the schema lacks, is an Absent with its reason."""
     assert feature(fields, path, want) == Absent(why)
+
+
+def test_a_map_of_messages_is_read_as_a_message_is() -> None:
+    """What is wanted of a field in a map decides its form, keys may have dots, and neighbours have other keys."""
+    text = """syntax = "proto3"; import "confluent/type/decimal.proto"; import "google/protobuf/struct.proto";
+    message E { map<string, M> m = 1; map<string, google.protobuf.Struct> s = 2; enum C { A = 0; B = 1; }
+    message M { confluent.type.Decimal price = 1; C c = 2; map<bool, M2> more = 3; } message M2 { int64 n = 1; } }"""
+    fields = (("m.a.price", N), ("m.a.c", INT), ("m.a.b.more.true.n", INT), ("s.k.x", N))
+    events: list[dict[str, Any]] = [
+        {"m": {"a": {"price": {"value": "Bw==", "scale": 1}, "c": "B"}}, "s": {"k": {"x": 2}}},
+        {"m": {"a.b": {"more": {"true": {"n": "5"}}}}},
+        {"m": {"a": {}, "a.b": {}}},
+    ]
+    rows = reader(WantedFields(fields=fields), text).read([value("E", each, text=text) for each in events]).rows
+    assert rows.feature("m.a.price") == [0.7, Absent("m has no 'a'"), Absent("m.a has no 'price'")]
+    assert rows.feature("m.a.c") == [1, Absent("m has no 'a'"), 0]
+    assert rows.feature("m.a.b.more.true.n")[1] == 5 and rows.feature("s.k.x")[0] == 2.0
+    assert isinstance(rows.feature("m.a.b.more.true.n")[2], Absent)
 
 
 def test_an_event_of_columns() -> None:
