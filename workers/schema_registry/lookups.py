@@ -162,7 +162,7 @@ class SchemaReaders:
             elif (task := self._begin(ref)) is not None:
                 tasks[ref] = task
             else:
-                found[ref] = _dependency(ref, f"the registry is being asked for {MAX_PENDING} other schemas")
+                found[ref] = _dependency(ref, f"the registry is being asked for {MAX_PENDING} other schemas", False)
         return found if not tasks else found | await self._results(tasks)
 
     async def close(self) -> None:
@@ -202,7 +202,7 @@ class SchemaReaders:
         if compiling := [task for ref, task in tasks.items() if ref in self._compiling]:
             await asyncio.wait(compiling, timeout=COMPILED_WITHIN)
         late = "no answer yet, behind other schemas"
-        return {ref: task.result() if task.done() else _dependency(ref, late) for ref, task in tasks.items()}
+        return {ref: task.result() if task.done() else _dependency(ref, late, False) for ref, task in tasks.items()}
 
     # --- one schema -----------------------------------------------------------------------------------------------
 
@@ -262,7 +262,7 @@ class SchemaReaders:
         if not background:
             self._count("breaker_open")
         self._owe(ref)
-        return _dependency(ref, "it is unknown, and the registry is not asked while its breaker is open")
+        return _dependency(ref, "it is unknown, and the registry is not asked while its breaker is open", False)
 
     async def _ask(self, ref: SchemaRef) -> Registered | None:
         """One look-up; None if the breaker refuses it. Raises RegistryUnavailable, SchemaNotFound and Unusable."""
@@ -357,8 +357,8 @@ class SchemaReaders:
         self._metrics.add("failsoft_schema_lookups_total", result=result)
 
 
-def _dependency(ref: SchemaRef, why: str) -> Failure:
-    return Failure(Kind.DEPENDENCY, f"{named(ref)}: {why}")
+def _dependency(ref: SchemaRef, why: str, attempted: bool = True) -> Failure:
+    return Failure(Kind.DEPENDENCY, f"{named(ref)}: {why}", attempted)
 
 
 def _drop_oldest(found: dict[SchemaRef, _Known] | dict[SchemaRef, _Refused]) -> None:
