@@ -69,10 +69,17 @@ _DEAD = frozenset({Kind.MALFORMED, Kind.INVALID, Kind.BAD_HEADER, Kind.POISON})
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One row's failure. ``message`` is for people: it says what was wrong, without secrets or whole payloads."""
+    """One row's failure.
+
+    Attributes:
+        kind: what failed.
+        message: for people: it says what was wrong, without secrets or whole payloads.
+        attempted: False: nothing was tried for this row, so an event that waits unanswered uses up no retry.
+    """
 
     kind: Kind
     message: str
+    attempted: bool = True
 
     @property
     def retried(self) -> bool:

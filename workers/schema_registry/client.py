@@ -235,7 +235,9 @@ async def _about(what: str, call: Awaitable[Answer]) -> Answer:
     try:
         return await call
     except (SchemaNotFound, RegistryUnavailable, RegistryRefusal, Unusable) as error:
-        raise type(error)(f"{what}: {error}"[:_LONGEST]) from None
+        # Bytes of a header that are no UTF-8 are surrogates in its text, and no record could be written with them.
+        told = f"{what}: {error}".encode(errors="replace").decode()
+        raise type(error)(told[:_LONGEST]) from None
 
 
 async def _all(calls: Iterable[Awaitable[Answer]]) -> list[Answer]:

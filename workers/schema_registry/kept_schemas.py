@@ -5,6 +5,7 @@ registry is down.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,7 @@ from failsoft.schemas.formats.registered import Registered, SchemaRef, Unusable
 from failsoft.workers.kafka.trouble_log import TroubleLog
 from failsoft.workers.kafka.unreadable import Unreadable
 from failsoft.workers.schema_registry.memory import SchemaMemory
+from failsoft.workers.telemetry.logs import FewLines
 
 log = structlog.get_logger("failsoft.schemas")
 
@@ -62,6 +64,7 @@ class KeptSchemas(Service):  # type: ignore[misc]
         self._keys: dict[bytes | None, SchemaRef] = {}  # to know what a tombstone deletes
         self._writer: AIOKafkaProducer | None = None
         self._writing = asyncio.Lock()
+        self._lines = FewLines(log)
 
     async def on_start(self) -> None:
         """Read the topic, for at most ``read_within`` seconds."""
@@ -132,7 +135,8 @@ class KeptSchemas(Service):  # type: ignore[misc]
         try:
             found = Registered.parse(record.value)
         except Unusable as e:
-            log.warning("a record of the topic of schemas is not used", offset=record.offset, why=str(e))
+            what = "a record of the topic of schemas is not used"
+            self._lines.warning(what, time.monotonic(), offset=record.offset, why=str(e))
             return
         self._keys[record.key] = found.ref
         self._memory.absorb(found)

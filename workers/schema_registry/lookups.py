@@ -147,7 +147,8 @@ class SchemaReaders:
         """A reader of each schema that ``records`` name, or why there is none.
 
         DEPENDENCY: the registry could not be asked, or did not answer. MALFORMED: it has no such schema, or the schema
-        cannot be used. Takes no time where all are known; else at most the deadline, and COMPILED_WITHIN.
+        cannot be used. Takes no time where all are known, or the registry's breaker is open; else at most the deadline,
+        and COMPILED_WITHIN.
         """
         wanted = self._find(records)
         if not wanted:
@@ -156,10 +157,12 @@ class SchemaReaders:
         for ref in wanted:
             if (known := self._at_hand(ref, now)) is not None:
                 found[ref] = known
+            elif self._breaker.is_open and self._memory.get(ref) is None:
+                found[ref] = self._not_asked(ref)  # probes are made in the background, so that no lane waits for one
             elif (task := self._begin(ref)) is not None:
                 tasks[ref] = task
             else:
-                found[ref] = _dependency(ref, f"the registry is being asked for {MAX_PENDING} other schemas")
+                found[ref] = _dependency(ref, f"the registry is being asked for {MAX_PENDING} other schemas", False)
         return found if not tasks else found | await self._results(tasks)
 
     async def close(self) -> None:
@@ -184,9 +187,9 @@ class SchemaReaders:
         return None
 
     def _begin(self, ref: SchemaRef, background: bool = False) -> asyncio.Task[SchemaReader | Failure] | None:
-        """The task that gets a reader: one a schema, over all lanes. None if there are too many."""
+        """The task that gets a reader: one a schema, over all lanes. None if there are too many to ask for."""
         task = self._pending.get(ref)
-        if task is None and len(self._pending) < MAX_PENDING:
+        if task is None and (len(self._pending) < MAX_PENDING or self._memory.get(ref) is not None):
             task = self._pending[ref] = asyncio.get_running_loop().create_task(self._get(ref, background))
             task.add_done_callback(lambda _: self._pending.pop(ref))
         return task
@@ -199,7 +202,7 @@ class SchemaReaders:
         if compiling := [task for ref, task in tasks.items() if ref in self._compiling]:
             await asyncio.wait(compiling, timeout=COMPILED_WITHIN)
         late = "no answer yet, behind other schemas"
-        return {ref: task.result() if task.done() else _dependency(ref, late) for ref, task in tasks.items()}
+        return {ref: task.result() if task.done() else _dependency(ref, late, False) for ref, task in tasks.items()}
 
     # --- one schema -----------------------------------------------------------------------------------------------
 
@@ -250,12 +253,16 @@ class SchemaReaders:
         except (SchemaNotFound, Unusable) as error:
             return self._refuse(ref, str(error), missing=isinstance(error, SchemaNotFound))
         if found is None:
-            if not background:
-                self._count("breaker_open")
-            self._owe(ref)
-            return _dependency(ref, "it is unknown, and the registry is not asked while its breaker is open")
+            return self._not_asked(ref, background)
         self._checked.add(ref)
         return found
+
+    def _not_asked(self, ref: SchemaRef, background: bool = False) -> Failure:
+        """The breaker refuses a look-up."""
+        if not background:
+            self._count("breaker_open")
+        self._owe(ref)
+        return _dependency(ref, "it is unknown, and the registry is not asked while its breaker is open", False)
 
     async def _ask(self, ref: SchemaRef) -> Registered | None:
         """One look-up; None if the breaker refuses it. Raises RegistryUnavailable, SchemaNotFound and Unusable."""
@@ -326,7 +333,8 @@ class SchemaReaders:
         try:
             found = await self._ask(ref)
         except RegistryUnavailable:
-            return  # its breaker says so; asked again
+            self._unchecked[ref] = self._unchecked.pop(ref, None)  # its breaker says so; asked again after the others
+            return
         except (SchemaNotFound, Unusable) as error:
             self._lines.warning("the registry has lost a schema; the kept one stays", self._clock(), why=str(error))
         else:
@@ -349,8 +357,8 @@ class SchemaReaders:
         self._metrics.add("failsoft_schema_lookups_total", result=result)
 
 
-def _dependency(ref: SchemaRef, why: str) -> Failure:
-    return Failure(Kind.DEPENDENCY, f"{named(ref)}: {why}")
+def _dependency(ref: SchemaRef, why: str, attempted: bool = True) -> Failure:
+    return Failure(Kind.DEPENDENCY, f"{named(ref)}: {why}", attempted)
 
 
 def _drop_oldest(found: dict[SchemaRef, _Known] | dict[SchemaRef, _Refused]) -> None:

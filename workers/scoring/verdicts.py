@@ -16,7 +16,7 @@ from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.prediction import Predictions, Source
 from failsoft.schemas.record import Header, Record, own_headers
 from failsoft.schemas.scored import Answers
-from failsoft.topics.ladder import next_rung, same_rung, wait_ms
+from failsoft.topics.ladder import MOST_ON_THE_SAME, next_rung, same_rung, wait_ms
 from failsoft.topics.routing import AnswerBatch, Dead, Retries
 from failsoft.workers.scoring.plan import Plan, Scored
 
@@ -212,12 +212,14 @@ class _Conclusion:
 
     def _unread_again(self, row: int, failure: Failure, attempt: Attempt) -> None:
         """The verdict of an event from a rung or from the replay topic that still cannot be read. It has no answer, and
-        gets none. While the breaker of the registry is open, it goes to its rung again and no attempt is used.
+        gets none. While the breaker of the registry is open, it goes to its rung again and no attempt is used. So it
+        does where it was not its turn to be asked for; but of very many schemas that nobody has, each must end.
         """
         b, plan, u = self.b, self.b.plan, float(self.b.u[row])
         failed = attempt.failed(failure, plan.primary, None, attempt.next_revision)
         index = list(plan.rungs).index(b.records[row].topic) if b.records[row].topic in plan.rungs else None
-        if b.registry_open and index is not None:
+        spared = b.registry_open or (not failure.attempted and self.together <= MOST_ON_THE_SAME)
+        if spared and index is not None:
             rung = same_rung(index, self.together, b.now_ms, u, plan.delays, plan.jitter)
             failed = replace(failed, number=attempt.number - 1)
         else:

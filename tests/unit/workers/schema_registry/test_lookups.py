@@ -165,6 +165,34 @@ async def test_a_registry_that_hangs_costs_a_batch_one_deadline(registry: Regist
 
 
 @pytest.mark.usefixtures("quick")
+async def test_no_lane_waits_for_a_probe_of_a_registry_that_hangs(registry: RegistryServer) -> None:
+    """While the breaker is open or half-open, the events of known schemas in the same batch have no reason to wait."""
+    known = registry.register("s", "AVRO", '"int"')
+    async with desk(registry) as d:
+        await d.get(known)
+        registry.failing = Failing.HANG
+        await d.get(7, 8, 9)
+        async with asyncio.timeout(20):
+            while registry.asked < 5:  # one that is known, three that opened the breaker, and a probe that hangs
+                await asyncio.sleep(0.01)
+        begun = time.monotonic()
+        found = await d.get(known, 7, 8, 10)
+        assert time.monotonic() - begun < DEADLINE / 3 and found[known] == _Made('"int"')
+        failures = [each for each in found.values() if isinstance(each, Failure)]
+        assert [each.kind for each in failures] == [Kind.DEPENDENCY] * 3 and d.readers.registry_open
+
+
+async def test_many_schemas_of_the_memory_are_compiled_at_once(registry: RegistryServer) -> None:
+    """As when a worker starts on a topic of many writers: the limit is for look-ups, and these need none."""
+    registry.stop()
+    async with desk(registry) as d:
+        ids = range(2 * MAX_PENDING)
+        for id_ in ids:
+            d.memory.absorb(Registered(id_, SchemaType.AVRO, '"int"'))
+        assert await d.get(*ids) == dict.fromkeys(ids, _Made('"int"'))
+
+
+@pytest.mark.usefixtures("quick")
 async def test_what_the_registry_owes_is_asked_for_until_it_is_back(registry: RegistryServer) -> None:
     """Nobody has to come for it: a rung of an hour would miss every probe. The breaker closes by that."""
     id_ = registry.register("s", "AVRO", '"int"')
@@ -187,7 +215,9 @@ async def test_the_fleet_grants_the_probe_in_the_background(registry: RegistrySe
         now = int(time.time() * 1000)
         d.serving.absorb(BreakerRow(str(SCHEMA_REGISTRY), "open", 1, now - 9_000, now - 1))
         assert (await d.failure(id_)).kind is Kind.DEPENDENCY
-        kinds = [report.kind for report in d.serving.reports()]
+        async with asyncio.timeout(20):
+            while not (kinds := [report.kind for report in d.serving.reports()]):
+                await asyncio.sleep(0.01)
         assert kinds == [ReportKind.ASK] and registry.asked == 0
         row = BreakerRow(str(SCHEMA_REGISTRY), "half_open", 2, now, lease=_lease(now))
         d.serving.absorb(row)
@@ -247,6 +277,28 @@ async def test_another_schema_for_an_id_is_told_and_the_first_stays(registry: Re
         assert registry.asked == 2 and d.count("another") == 1
         assert [(each["log_level"], each["schema"]) for each in lines] == [("error", f"schema id {id_}")]
         assert await d.get(id_) == {id_: _Made('"int"')} and ANOTHER not in str(d.memory.get(id_))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_one_schema_that_cannot_be_compared_does_not_keep_others_from_it(
+    registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is compared in its turn."""
+    answer = RegistryServer.answer
+
+    def partly(self: RegistryServer, method: str, path: str, body: bytes, authorization: str | None) -> object:
+        return (500, {}) if path == "/schemas/ids/1" else answer(self, method, path, body, authorization)
+
+    monkeypatch.setattr(RegistryServer, "answer", partly)
+    registry.put(2, "AVRO", '"another"')
+    async with desk(registry) as d:
+        for id_ in (1, 2):
+            d.memory.absorb(Registered(id_, SchemaType.AVRO, '"int"'))
+        await d.get(1, 2)
+        async with asyncio.timeout(20):
+            while not d.count("another"):
+                await asyncio.sleep(0.01)
+        assert d.count("unavailable") >= 1
 
 
 async def test_a_worker_that_asks_while_another_one_has_asked_uses_the_first_schema(registry: RegistryServer) -> None:

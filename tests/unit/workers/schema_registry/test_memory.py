@@ -143,6 +143,15 @@ async def test_a_record_that_is_no_schema_is_said_and_skipped() -> None:
     assert [line["offset"] for line in lines if "not used" in line["event"]] == [0, 1]
 
 
+async def test_a_topic_full_of_other_records_is_said_in_few_lines() -> None:
+    """As when another program writes to it. A worker reads all of it at each start."""
+    log, memory = Log([(b"%d" % i, b"{}") for i in range(1_000)] + [entry(ONE)]), SchemaMemory()
+    with capture_logs() as lines:
+        async with kept(log, memory):
+            assert memory.get(7) == ONE
+    assert 1 <= len([line for line in lines if "is not used" in line["event"]]) < 20
+
+
 async def test_a_topic_that_cannot_be_read_delays_the_start_for_a_bounded_time() -> None:
     """It is said, and the topic is read later."""
     log, memory = Log([entry(ONE)]), SchemaMemory()

@@ -126,6 +126,15 @@ async def test_a_registry_that_fails_is_unavailable_within_the_deadline(
     assert registry.asked <= 3  # a closed connection that was kept open may be tried again by aiohttp
 
 
+async def test_the_text_of_an_error_can_be_written_to_a_record(registry: RegistryServer) -> None:
+    """A header of the answer may have bytes that are no UTF-8; they must not reach alerts and dead letters as such."""
+    registry.failing, registry.redirect_to = Failing.REDIRECT, "http://\xff/"
+    async with client(registry.url) as c:
+        with pytest.raises(RegistryUnavailable, match=r"a redirect to http://\?/") as raised:
+            await c.schema(7)
+    assert str(raised.value).encode()
+
+
 async def test_the_next_address_is_asked_within_the_same_deadline(registry: RegistryServer) -> None:
     """One that refuses, hangs or answers rubbish does not hide the others; the one that answered comes first then."""
     id_ = registry.register("s", "AVRO", '"int"')

@@ -27,11 +27,15 @@ READERS = {7: UNKNOWN, 8: FakeReader()}
 
 
 def conclusion(
-    records: list[Rec], attempts: Mapping[int, Attempt], registry_open: bool, the_plan: Plan | None = None
+    records: list[Rec],
+    attempts: Mapping[int, Attempt],
+    registry_open: bool,
+    the_plan: Plan | None = None,
+    failure: Failure = UNKNOWN,
 ) -> Scored:
     """The verdict of a batch of which no record can be read."""
     n = len(records)
-    failures = dict.fromkeys(range(n), UNKNOWN)
+    failures = dict.fromkeys(range(n), failure)
     return conclude(
         BatchOutcome(
             records=records,
@@ -113,6 +117,17 @@ def test_many_that_wait_go_to_the_next_rung_without_an_attempt() -> None:
     before = attempt(number=1, failure=UNKNOWN, next_revision=0)
     done = conclusion([waiting(offset=i) for i in range(n)], dict.fromkeys(range(n), before), registry_open=True)
     assert set(stays(done)) == {("1m", b"0", b"0")} and len(retried(done)) == n
+
+
+@pytest.mark.parametrize(("n", "rung", "number"), [(1, "5s", b"0"), (MOST_ON_THE_SAME + 1, "1m", b"1")])
+def test_an_event_whose_schema_was_not_asked_for_uses_no_attempt(n: int, rung: str, number: bytes) -> None:
+    """Others were asked for, and the registry answers. With very many such events attempts are used, so that a flood of
+    ids that nobody has comes to an end.
+    """
+    failure = Failure(Kind.DEPENDENCY, "the registry is being asked for 100 other schemas", attempted=False)
+    before = dict.fromkeys(range(n), attempt(number=1, failure=failure, next_revision=0))
+    done = conclusion([waiting(offset=i) for i in range(n)], before, False, failure=failure)
+    assert stays(done) == [(rung, number, b"0")] * n
 
 
 def test_a_provisional_answer_is_not_superseded_by_one_under_another_id() -> None:
