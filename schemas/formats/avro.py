@@ -19,18 +19,9 @@ from failsoft.schemas.formats.registered import Registered
 
 
 def compile_avro(registered: Registered, wanted: WantedFields) -> SchemaReader:
-    """The reader of a schema's values. Raises Unusable; ModuleNotFoundError where fastavro is not installed."""
-    need_fastavro()
+    """The reader of a schema's values. Needs fastavro. Raises Unusable."""
     root = parse_avro(registered)
     return AvroReader(root, plan_avro(root, wanted))
-
-
-def need_fastavro() -> None:
-    """Raises ModuleNotFoundError with the command that installs it."""
-    try:
-        import fastavro  # noqa: F401
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("Avro needs fastavro: pip install 'failsoft[avro]'", name="fastavro") from None
 
 
 class AvroReader:

@@ -25,8 +25,9 @@ from failsoft.schemas.model_version import SCHEMA_REGISTRY
 from failsoft.schemas.record import Record
 from failsoft.schemas.unwrapping import schema_refs
 from failsoft.workers.schema_registry.client import CONNECTIONS, RegistryClient, RegistryUnavailable, SchemaNotFound
-from failsoft.workers.schema_registry.compiling import check_packages, compile_reader
+from failsoft.workers.schema_registry.compiling import compile_reader
 from failsoft.workers.schema_registry.memory import SchemaMemory
+from failsoft.workers.schema_registry.packages import check_packages
 from failsoft.workers.schema_registry.protoc import ProtocFailed
 from failsoft.workers.serving.dependency import DependencyBreaker, dependencies
 from failsoft.workers.serving.registry import ServingRegistry
@@ -127,7 +128,7 @@ class SchemaReaders:
         cannot be used.
         """
         section, format = pipeline.schema_registry, pipeline.envelope.format
-        check_packages(format)
+        check_packages("input.format", format)
         return cls(
             partial(schema_refs, envelope=pipeline.envelope),
             RegistryClient(section, pipeline.folder),
