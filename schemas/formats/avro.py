@@ -91,7 +91,8 @@ class AvroRows:
                 found = None if piece.kind is None else numbers(piece.kind, self.plan.slots[slot].want, piece.values)
                 if found is None:
                     return None
-                made[slice(None) if piece.rows is None else piece.rows, j] = found
+                with np.errstate(invalid="ignore"):  # a signalling NaN of 32 bits
+                    made[slice(None) if piece.rows is None else piece.rows, j] = found
         return made
 
     def _column(self, slot: int) -> Sequence[Any]:

@@ -334,7 +334,7 @@ class SchemaReaders:
             if found is None:
                 return
             kept = self._memory.get(ref)
-            if kept is not None and _text(kept) != _text(found):
+            if kept is not None and kept != found and _content(kept) != _content(found):
                 self._tell_another(ref)
         self._unchecked.pop(ref, None)
         self._checked.add(ref)
@@ -359,7 +359,7 @@ def _drop_oldest(found: dict[SchemaRef, _Known] | dict[SchemaRef, _Refused]) -> 
         del found[next(iter(found))]
 
 
-def _text(schema: Registered) -> object:
+def _content(schema: Registered) -> object:
     """A schema's content, whatever its white space: a registry may write it differently after an upgrade."""
     texts = [schema.text, *(each.text for each in schema.references)]
     if schema.type is SchemaType.PROTOBUF:
