@@ -5,7 +5,6 @@ A number is the one that JSON shows: a float32 in its shortest decimals, and not
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -15,11 +14,9 @@ from numpy.typing import NDArray
 
 from failsoft.schemas import times, wire
 from failsoft.schemas.formats import avro_encoding as avro
+from failsoft.schemas.formats import framing
 from failsoft.schemas.prediction import Floats, OutputColumn
 from failsoft.schemas.scored import Answers
-
-_FRAME = struct.Struct(">bI")
-"""Confluent's framing: a zero and the schema's id."""
 
 _NULL, _SOME = avro.long(0), avro.long(1)
 """The branches of a union of null and one type."""
@@ -48,7 +45,7 @@ def encode(answers: Answers, schema_id: int) -> list[bytes]:
     scores = _doubles(p.scores)
     template = b"".join(
         (
-            _constant(_FRAME.pack(0, schema_id)),
+            _constant(framing.prefix(schema_id)),
             place(avro.strings(a.ids)),
             place(avro.doubles(scores)),
             _NULL if p.labels is None else place(_labels(p.labels)),

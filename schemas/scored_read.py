@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from failsoft.schemas import times, wire
+from failsoft.schemas.formats.framing import PREFIX
 from failsoft.schemas.scored_schema import SCHEMA
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 _MAGIC = b"\x00"
 """The first byte of Confluent's framing; JSON never begins with it."""
-
-_FRAME = 5
-"""Bytes of the framing: the zero and the schema's id."""
 
 _UNFIT = (EOFError, ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error, MemoryError)
 """What fastavro raises for bytes that do not fit the schema."""
@@ -44,7 +42,7 @@ def loads(value: bytes | None, max_bytes: int) -> Any:
         raise wire.Malformed(f"{len(value)} bytes, over the limit of {max_bytes}")
     read = _reader()
     try:
-        found = read(value[_FRAME:])
+        found = read(value[PREFIX:])
         answer = {name: found[name] for name in found if name not in _OPTIONAL or found[name]}
         answer["event_time"], answer["scored_at"] = map(times.rfc_3339, (found["event_time"], found["scored_at"]))
         if found["outputs"]:

@@ -19,18 +19,9 @@ from failsoft.schemas.formats.registered import Registered
 
 
 def compile_avro(registered: Registered, wanted: WantedFields) -> SchemaReader:
-    """The reader of a schema's values. Raises Unusable; ModuleNotFoundError where fastavro is not installed."""
-    need_fastavro()
+    """The reader of a schema's values. Needs fastavro. Raises Unusable."""
     root = parse_avro(registered)
     return AvroReader(root, plan_avro(root, wanted))
-
-
-def need_fastavro() -> None:
-    """Raises ModuleNotFoundError with the command that installs it."""
-    try:
-        import fastavro  # noqa: F401
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("Avro needs fastavro: pip install 'failsoft[avro]'", name="fastavro") from None
 
 
 class AvroReader:
@@ -100,7 +91,8 @@ class AvroRows:
                 found = None if piece.kind is None else numbers(piece.kind, self.plan.slots[slot].want, piece.values)
                 if found is None:
                     return None
-                made[slice(None) if piece.rows is None else piece.rows, j] = found
+                with np.errstate(invalid="ignore"):  # a signalling NaN of 32 bits
+                    made[slice(None) if piece.rows is None else piece.rows, j] = found
         return made
 
     def _column(self, slot: int) -> Sequence[Any]:

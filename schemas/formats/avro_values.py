@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from failsoft.schemas.features.paths import Absent
 from failsoft.schemas.formats.avro_schema import AvroType, Logical
+from failsoft.schemas.formats.decimals import decimal, unscaled
+from failsoft.schemas.formats.framing import guid
 from failsoft.schemas.formats.reader import Want
 
 Form = Callable[[Any], Any]
@@ -131,7 +133,7 @@ def _logical(stored: str, logical: Logical, want: Want) -> Form | None:
         case "decimal":
             return _decimal(logical, want)
         case "uuid" if stored == "fixed" and want is not Want.TENSOR:
-            return _uuid
+            return guid
         case "uuid":
             return None
         case name if want in _NUMBERS:
@@ -165,35 +167,14 @@ def _time_of_day(raw: int, parts: int) -> str | Absent:
 
 
 def _decimal(logical: Logical, want: Want) -> Form | None:
-    """A decimal is stored as its unscaled integer, big-endian in two's complement."""
     if want is Want.TENSOR:
         return None
-    scale, limit, unit = logical.scale, 10**logical.precision, 10**logical.scale
+    limit = 10**logical.precision
 
     def made(raw: bytes) -> Any:
-        unscaled = int.from_bytes(raw, "big", signed=True)
-        if abs(unscaled) >= limit:
+        number = unscaled(raw)
+        if abs(number) >= limit:
             return Absent(f"a decimal of over {logical.precision} digits")
-        if want in (Want.NUMBER, Want.BOOL):
-            return _ratio(unscaled, unit)
-        if want is Want.INTEGER:
-            whole, rest = divmod(unscaled, unit)
-            return _ratio(unscaled, unit) if rest else whole
-        digits = str(abs(unscaled)).rjust(scale + 1, "0")
-        text = f"{digits[:-scale]}.{digits[-scale:]}" if scale else digits
-        return f"-{text}" if unscaled < 0 else text
+        return decimal(number, logical.scale, want)
 
     return made
-
-
-def _uuid(raw: bytes) -> str:
-    text = raw.hex()
-    return "-".join([text[:8], text[8:12], text[12:16], text[16:20], text[20:]])
-
-
-def _ratio(numerator: int, denominator: int) -> float:
-    """Correctly rounded, as Python divides integers; infinite beyond a double's range."""
-    try:
-        return numerator / denominator
-    except OverflowError:
-        return math.inf if numerator > 0 else -math.inf

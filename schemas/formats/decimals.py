@@ -1,6 +1,9 @@
-"""Decimals as they are wanted: a number, an integer, or plain text."""
+"""Decimals as they are wanted: a number, an integer, or plain text. A format stores an integer and a scale."""
 
 from __future__ import annotations
+
+import math
+from functools import lru_cache
 
 from failsoft.schemas.features.paths import Absent
 from failsoft.schemas.formats.reader import Want
@@ -11,29 +14,45 @@ MOST_BYTES = 512
 MOST_SCALE = 1300
 """The greatest scale, and the least negative one, that is written out in digits."""
 
+_NUMBERS = frozenset({Want.NUMBER, Want.INTEGER, Want.BOOL})
 
-def decimal(unscaled: bytes, scale: int, want: Want | None) -> float | int | str | Absent:
-    """``unscaled`` / 10^``scale``; ``unscaled`` is a big-endian two's complement number.
 
-    A NUMBER is correctly rounded. An INTEGER is an int if the decimal is integral, else a float. All else is text.
+def unscaled(raw: bytes) -> int:
+    """The unscaled number, which Avro and Confluent's Decimal have as big-endian two's complement."""
+    return int.from_bytes(raw, "big", signed=True)
+
+
+def decimal(number: int, scale: int, want: Want | None) -> float | int | str | Absent:
+    """``number`` / 10^``scale``; the number has at most MOST_BYTES bytes.
+
+    As a number it is correctly rounded, and infinite beyond a double's range. An INTEGER is an int if the decimal is
+    integral, else a float. All else is text.
     """
-    if len(unscaled) > MOST_BYTES:
-        return Absent(f"a decimal of {len(unscaled)} bytes, over the limit of {MOST_BYTES}")
-    number = int.from_bytes(unscaled, "big", signed=True)
     if want is Want.INTEGER and abs(scale) <= MOST_SCALE:
         whole, rest = divmod(number, _power(scale)) if scale > 0 else (number * _power(-scale), 0)
         if not rest:
             return whole
-    if want is Want.NUMBER or want is Want.INTEGER:
-        return float(f"{number}e{-scale}")
+    if want in _NUMBERS:
+        return _rounded(number, scale)
     if abs(scale) > MOST_SCALE:
         return Absent(f"a decimal of scale {scale}, beyond {MOST_SCALE}")
     return _plain(number, scale)
 
 
+@lru_cache(maxsize=256)
 def _power(exponent: int) -> int:
     """10^exponent, which is not negative."""
     return int(10**exponent)
+
+
+def _rounded(number: int, scale: int) -> float:
+    """The nearest double. Python rounds a quotient of integers and the text of a number correctly."""
+    if not 0 <= scale <= MOST_SCALE:
+        return float(f"{number}e{-scale}")
+    try:
+        return number / _power(scale)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def _plain(number: int, scale: int) -> str:

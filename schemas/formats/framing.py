@@ -67,7 +67,7 @@ def refs(records: Sequence[Carrier], format: WireFormat) -> set[SchemaRef]:
         return set()
     if not _headed(records):
         prefixes = {value[:PREFIX] for record in records if (value := record.value) is not None}
-        return {_id(prefix) for prefix in prefixes if is_prefix(prefix)}
+        return {_id(each) for each in prefixes if is_prefix(each)}
     return set(groups([record.value and record.value[:PREFIX] for record in records], records, format)[0])
 
 
@@ -84,8 +84,8 @@ def groups(
     if not _headed(records):
         whole = [value for value in values if value is not None]
         different = {value[:PREFIX] for value in whole} if len(whole) == len(values) else set()
-        if len(different) == 1 and is_prefix(prefix := different.pop()):
-            return {_id(prefix): SchemaGroup(list(range(len(whole))), [value[PREFIX:] for value in whole])}, {}
+        if len(different) == 1 and is_prefix(common := different.pop()):
+            return {_id(common): SchemaGroup(list(range(len(whole))), [value[PREFIX:] for value in whole])}, {}
     found: dict[SchemaRef, SchemaGroup] = {}
     bad: dict[int, str] = {}
     known: dict[bytes, tuple[SchemaRef, bytes]] = {}
@@ -115,8 +115,8 @@ def _headed(records: Sequence[Carrier]) -> bool:
     return HEADER in {name for record in records if record.headers for name, _ in record.headers}
 
 
-def _id(prefix: bytes) -> int:
-    return int.from_bytes(prefix[1:PREFIX])
+def _id(framed: bytes) -> int:
+    return int.from_bytes(framed[1:PREFIX])
 
 
 def header_of(headers: Iterable[tuple[str, bytes | None]]) -> bytes | None:
@@ -126,6 +126,11 @@ def header_of(headers: Iterable[tuple[str, bytes | None]]) -> bytes | None:
         if name == HEADER:
             found = value
     return found
+
+
+def prefix(schema_id: int) -> bytes:
+    """The framing of a value whose schema has this id."""
+    return b"\0" + schema_id.to_bytes(PREFIX - 1)
 
 
 def is_prefix(raw: bytes) -> bool:
@@ -153,7 +158,7 @@ def split(value: bytes, header: bytes | None, format: WireFormat) -> tuple[Schem
             f"the header {HEADER} {_beginning(header)}: it takes a byte 1 and a GUID of 16 bytes, "
             f"or a byte 0 and an id of 4 bytes"
         )
-    ref: SchemaRef = _id(header) if end == PREFIX else _guid(header[1:end])
+    ref: SchemaRef = _id(header) if end == PREFIX else guid(header[1:end])
     indexes = header[end:]
     if format is WireFormat.PROTOBUF:
         if not indexes:
@@ -169,7 +174,8 @@ def named(ref: SchemaRef) -> str:
     return f"schema id {ref}" if isinstance(ref, int) else f"schema {ref}"
 
 
-def _guid(raw: bytes) -> str:
+def guid(raw: bytes) -> str:
+    """The canonical text of 16 bytes of a GUID or UUID."""
     text = raw.hex()
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 

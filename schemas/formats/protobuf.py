@@ -22,19 +22,16 @@ MAX_DESCRIPTORS = 16 * MAX_SCHEMA
 MOST_MEMORY = 64_000_000
 """Bytes of the messages that are in memory at once. Two bytes on the wire can stand for a message of 3,000 fields."""
 
-EXTRA = "Protobuf needs two more packages: pip install 'failsoft[protobuf]'"
-
 
 def compile_protobuf(registered: Registered, descriptors: bytes, wanted: WantedFields) -> ProtobufReader:
     """A SchemaReader of this schema.
 
     ``descriptors`` is a serialized FileDescriptorSet: the schema's file is the last, and each file stands after those
-    that it imports. Raises Unusable if they do not fit together, or if no message of the schema can be read.
+    that it imports. Needs google.protobuf. Raises Unusable if they do not fit together, or if no message of the schema
+    can be read.
     """
-    try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
-    except ImportError:
-        raise Unusable(EXTRA) from None
+    from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
     if len(descriptors) > MAX_DESCRIPTORS:
         raise Unusable(f"its descriptors have {len(descriptors)} bytes, over the limit of {MAX_DESCRIPTORS}")
     pool = descriptor_pool.DescriptorPool()

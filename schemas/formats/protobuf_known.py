@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from failsoft.schemas.features.paths import Absent
-from failsoft.schemas.formats.decimals import decimal
+from failsoft.schemas.formats.decimals import MOST_BYTES, decimal, unscaled
 from failsoft.schemas.formats.reader import Want
 
 Convert = Callable[[Any], Any]
@@ -98,7 +98,13 @@ def _duration(want: Want | None) -> Convert:
 
 
 def _confluent_decimal(want: Want | None) -> Convert:
-    return lambda message: decimal(message.value, message.scale, want)
+    def convert(message: Any) -> Any:
+        raw = message.value
+        if len(raw) > MOST_BYTES:
+            return Absent(f"a decimal of {len(raw)} bytes, over the limit of {MOST_BYTES}")
+        return decimal(unscaled(raw), message.scale, want)
+
+    return convert
 
 
 def _google_decimal(want: Want | None) -> Convert:
@@ -108,9 +114,7 @@ def _google_decimal(want: Want | None) -> Convert:
         if parts is None or not (parts[2] or parts[3]):
             return Absent("not a decimal")
         digits, after = (parts[2] or "") + (parts[3] or ""), len(parts[3] or "")
-        number = int(f"{parts[1]}{digits}")
-        size = number.bit_length() // 8 + 1
-        return decimal(number.to_bytes(size, "big", signed=True), after - int(parts[4] or 0), want)
+        return decimal(int(f"{parts[1]}{digits}"), after - int(parts[4] or 0), want)
 
     return convert
 

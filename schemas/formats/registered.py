@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from failsoft.schemas.formats.wire_format import WireFormat
+
 SchemaRef = int | str
 """What an event names its schema by: the registry's id, or a GUID in its canonical text form."""
 
@@ -20,6 +22,11 @@ class SchemaType(StrEnum):
     AVRO = "AVRO"
     PROTOBUF = "PROTOBUF"
     JSON = "JSON"
+
+    @property
+    def wire_format(self) -> WireFormat:
+        """How events of such schemas are encoded."""
+        return WireFormat(self.value.lower())
 
 
 class Unusable(ValueError):

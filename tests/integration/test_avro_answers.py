@@ -61,10 +61,10 @@ def _register(pipeline: Pipeline, registry: RegistryServer) -> int:
     assert refused.returncode == 1 and f"{pipeline.name}.scored-value".encode() in refused.stderr
     assert WHY.encode() in refused.stderr
     registry.incompatible = []
-    done = [pipeline.run("topics", "apply").stderr.decode() for _ in range(2)]
+    done = pipeline.run("topics", "apply").stderr.decode()
     schema_id = registry.latest(f"{pipeline.name}.scored-value").id
     assert schema_id > 700
-    assert [f"schema id {schema_id} {how}" in each for how, each in zip(("registered", "verified"), done, strict=True)]
+    assert f"schema id {schema_id} registered" in done
     return schema_id
 
 

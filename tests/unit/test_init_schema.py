@@ -23,7 +23,7 @@ from failsoft.workers.cli import app
 from failsoft.workers.operations.avro_writer import AvroWriter
 from failsoft.workers.operations.protobuf_tree import chosen, messages
 from failsoft.workers.operations.protobuf_writer import ProtobufWriter
-from failsoft.workers.schema_registry import compiling
+from failsoft.workers.schema_registry import compiling, packages
 from failsoft.workers.schema_registry.protoc import compiled
 from failsoft.workers.scoring.plan import Plan
 from tests.kit import Rec
@@ -314,10 +314,11 @@ def test_types_in_files_beside_it_are_found(tmp_path: Path) -> None:
     assert [each.spec.path for each in _card(tmp_path).features] == ["card.limit"]
 
 
-def test_a_library_that_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names the extra that has it."""
-    monkeypatch.setattr(compiling, "_PACKAGES", {WireFormat.AVRO: ("no_such_library",)})
-    done = _init(tmp_path, AVRO)
+@pytest.mark.parametrize("name", ["event.avsc", "event.json"])
+def test_a_library_that_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It names the extra that has it, also where the file's name does not say that it is Avro."""
+    monkeypatch.setattr(packages, "_PACKAGES", {WireFormat.AVRO: ("no_such_library",)})
+    done = _init(tmp_path, AVRO, name=name)
     assert done.exit_code == 1 and "pip install 'failsoft[avro]'" in done.stderr
     assert not (tmp_path / "p").exists()
 

@@ -81,10 +81,10 @@ def show(
     from failsoft.workers.operations import dead_letters
     from failsoft.workers.operations import replay as dead
     from failsoft.workers.operations.dead_letters import DeadLetterFilter
-    from failsoft.workers.schema_registry.compiling import check_packages
+    from failsoft.workers.schema_registry.packages import check_packages
 
     settings = context.settings(ctx, pipeline)
-    check_packages(settings.envelope.format)
+    check_packages("input.format", settings.envelope.format)
     described = context.run(
         ctx, dead.shown(settings, dead_letters.place(which) or DeadLetterFilter(event=which)), (settings, Use.DEAD)
     )
@@ -140,11 +140,11 @@ def replay_(
     **Example**: `failsoft dead replay --kind timeout --since 2h --dry-run`
     """
     from failsoft.workers.operations import replay as dead
-    from failsoft.workers.schema_registry.compiling import check_packages
+    from failsoft.workers.schema_registry.packages import check_packages
 
     settings = context.settings(ctx, pipeline)
     if event is not None:
-        check_packages(settings.envelope.format)
+        check_packages("input.format", settings.envelope.format)
     chosen = _filter(kind, model, version, since, until, event)
     replay_id = replay_id or dead.new_id()
     # The limit is in bytes: a reader of the header accepts at most 300, and a refused header makes a dead letter again.

@@ -167,10 +167,9 @@ def _chosen(
                 raise typer.BadParameter(problem, param_hint=option)
         return None
     from failsoft.workers.operations import chosen_schema
-    from failsoft.workers.schema_registry.compiling import check_packages
+    from failsoft.workers.schema_registry.packages import check_packages
 
-    check_packages(settings.envelope.format)
-
+    check_packages("input.format", settings.envelope.format)
     try:
         chosen = context.run(ctx, chosen_schema.choose(settings, target, schema or chosen_schema.LATEST, message))
     except OSError as e:

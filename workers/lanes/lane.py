@@ -287,9 +287,9 @@ class Lane:
         # 2. Write the crash markers: if the worker crashes from here on, the next owner reads them. Score the others.
         await self._mark(mode.marks)
         self._enter(Stage.SCORING)
-        schemas = await d.schemas.readers(kept), d.schemas.registry_open
-        batch = kept, d.plan, d.registry, self._known, int(d.latest() * 1000), d.draws(len(kept)), poison
-        scored = await run_calls(score(*batch, *schemas), partial(d.calls.run, lane=self.index), self._on_result)
+        readers, now_ms, u = await d.schemas.readers(kept), int(d.latest() * 1000), d.draws(len(kept))
+        steps = score(kept, d.plan, d.registry, self._known, now_ms, u, poison, readers, d.schemas.registry_open)
+        scored = await run_calls(steps, partial(d.calls.run, lane=self.index), self._on_result)
         diverted.join(scored)
         # 3. A record that ran alone is no longer in flight: a commit that fails must not count as its crash.
         if mode.alone:

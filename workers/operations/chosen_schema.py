@@ -76,7 +76,7 @@ async def _latest(client: RegistryClient, subject: str) -> Registered:
 
 async def _writer(schema: Registered, where: str, message: str | None, wanted: WireFormat) -> tuple[EventWriter, Node]:
     """What writes events of a schema, and the tree of their values. Raises UnusableFile."""
-    if schema.type != wanted.upper():
+    if schema.type.wire_format is not wanted:
         raise UnusableFile(f'{where}: a schema of type {schema.type}, but [input] format is "{wanted}"')
     try:
         if schema.type is SchemaType.AVRO:

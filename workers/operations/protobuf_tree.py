@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from failsoft.schemas.formats.protobuf_values import ENUM, is_map, repeated
 from failsoft.workers.operations.schema_tree import Bounds, Node, NodeKind, other
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ _SCALARS: Mapping[int, Node] = {
     9: _STRING,
     12: _BYTES,
 }
-_ENUM = 14
 _ANY_JSON = "its fields are not in the schema"
 _KNOWN: Mapping[str, Node] = {
     "google.protobuf.Timestamp": Node(NodeKind.TIME),
@@ -128,9 +128,8 @@ class _MessageReader:
 
     def _field(self, given: FieldDescriptor, path: tuple[str, ...]) -> Node:
         one = self._value(given, path)
-        if _repeated(given):
-            entries = given.message_type is not None and given.message_type.GetOptions().map_entry
-            return Node(NodeKind.MAP) if entries else Node(NodeKind.LIST, items=one)
+        if repeated(given):
+            return Node(NodeKind.MAP) if is_map(given) else Node(NodeKind.LIST, items=one)
         if given.containing_oneof is not None and len(given.containing_oneof.fields) > 1:
             # Only one of them can be in an event, and a JSON null is none of them.
             first = given.containing_oneof.fields[0] is given
@@ -142,14 +141,9 @@ class _MessageReader:
         if given.message_type is not None:
             return self.message(given.message_type, path)
         self.bounds.step(path)
-        if given.type == _ENUM:
+        if given.type == ENUM:
             return Node(NodeKind.STRING, symbols=tuple(v.name for v in given.enum_type.values), dtype="string")
         return _SCALARS[given.type]
-
-
-def _repeated(given: Any) -> bool:
-    newer = getattr(given, "is_repeated", None)
-    return bool(given.label == given.LABEL_REPEATED if newer is None else newer)
 
 
 def _required(given: Any) -> bool:

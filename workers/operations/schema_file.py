@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from failsoft.schemas.formats.registered import MAX_SCHEMA, Reference, Registered, SchemaType
-from failsoft.schemas.formats.wire_format import WireFormat
+from failsoft.workers.schema_registry.packages import lacking
 
 _SUFFIXES = {".avsc": SchemaType.AVRO, ".proto": SchemaType.PROTOBUF, ".json": SchemaType.JSON}
-FORMATS = {
-    SchemaType.AVRO: WireFormat.AVRO,
-    SchemaType.PROTOBUF: WireFormat.PROTOBUF,
-    SchemaType.JSON: WireFormat.JSON,
-}
-"""How events of each type of schema are encoded."""
-
 _IMPORT = re.compile(r'(?:^|;)\s*import\s+(?:public\s+|weak\s+)?"([^"\n]+)"\s*;', re.MULTILINE)
 _BUILT_IN = ("google/protobuf/", "google/type/", "confluent/")
 """How the imports begin that come with failsoft."""
@@ -25,11 +18,6 @@ _BUILT_IN = ("google/protobuf/", "google/type/", "confluent/")
 
 class UnusableFile(Exception):
     """A file is no schema that failsoft can use. The message names the file, and says why. Exit code 1."""
-
-
-def format_of(path: Path) -> WireFormat:
-    """The format of events whose schema is in a file of this name. Raises UnusableFile."""
-    return FORMATS[_type(path)]
 
 
 def _type(path: Path) -> SchemaType:
@@ -47,6 +35,7 @@ def read(path: Path) -> Registered:
     kind = _type(path)
     text = _text(path)
     if kind is SchemaType.PROTOBUF:
+        _check_packages(path, kind)
         return Registered(0, kind, text, tuple(_imports(path, text)))
     try:
         found = json.loads(text)
@@ -54,7 +43,14 @@ def read(path: Path) -> Registered:
         raise UnusableFile(f"{path}: not JSON: {e}") from None
     if kind is SchemaType.JSON and isinstance(found, dict) and found.get("type") == "record" and "fields" in found:
         kind = SchemaType.AVRO
+    _check_packages(path, kind)
     return Registered(0, kind, _whole(path, text, found) if kind is SchemaType.AVRO else text)
+
+
+def _check_packages(path: Path, kind: SchemaType) -> None:
+    why = lacking(kind.wire_format)
+    if why is not None:
+        raise UnusableFile(f"{path}: {why}")
 
 
 def _text(path: Path) -> str:

@@ -32,7 +32,7 @@ def described(path: Path, message: str | None, model: Shape | None) -> Shape:
         event = event_shape(_tree(schema, message, notes))
     except (ValueError, RecursionError) as e:
         raise UnusableFile(f"{path}: {e}") from None
-    source = EventSource(schema_file.FORMATS[schema.type], event.id, event.time, event.holder, examples=event.examples)
+    source = EventSource(schema.type.wire_format, event.id, event.time, event.holder, examples=event.examples)
     shape, more = _shape(event, model)
     return replace(shape, notes=[*shape.notes, *notes, *event.notes, *more], source=source)
 

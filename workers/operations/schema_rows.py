@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from failsoft.schemas import wire
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.features.spec import FeatureType, Spec
+from failsoft.schemas.formats import framing
 from failsoft.workers.operations.avro_scalars import Unwritable
 from failsoft.workers.operations.event_files import BadRow, EventLine, Rows
 from failsoft.workers.operations.schema_tree import Node, NodeKind
@@ -38,7 +39,7 @@ class SchemaRows:
     def __init__(self, parse: Rows, writer: EventWriter, schema_id: int) -> None:
         self._parse = parse
         self._write = writer.write
-        self._prefix = b"\0" + schema_id.to_bytes(4)
+        self._prefix = framing.prefix(schema_id)
         self._number = 0
 
     @property

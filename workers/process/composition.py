@@ -222,8 +222,8 @@ def build(
 
     def observe(lanes: Lanes) -> None:
         observation.observe(metrics, pipeline, clock, lanes)
-        told = metrics, deps.reporter.unread, options.worker_id, clock
-        observation.tell_unread(app.alert, *told, lanes.lanes, time.monotonic())
+        unread, now = deps.reporter.unread, time.monotonic()
+        observation.tell_unread(app.alert, metrics, unread, options.worker_id, clock, lanes.lanes, now)
 
     app.lanes = Lanes(
         topics=[*pipeline.input.topics, pipeline.names.replay, *plan.rungs],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Mapping
 import structlog
 
 from failsoft.schemas.fleet.breaker import Alert
+from failsoft.schemas.model_version import SCHEMA_REGISTRY
 from failsoft.topics.rights import Grantee, Operation, Resource, Right
 from failsoft.workers.kafka.broker_clock import BrokerClock
 from failsoft.workers.lanes.assignment import Lanes
@@ -17,8 +18,6 @@ from failsoft.workers.telemetry.metrics import Metrics
 from failsoft.workers.telemetry.unread import UnreadEvents
 
 log = structlog.get_logger("failsoft.app")
-
-REGISTRY_BREAKER = "dependency:schema_registry@0"
 
 
 def on_trouble(
@@ -98,7 +97,7 @@ def tell_unread(
     if not (news.count and news.before):
         was, is_ = ("unread" if n else "read" for n in (news.before, news.count))
         at, why = int(clock.earliest() * 1000), "; ".join(news.reasons)[:2_000]
-        send(Alert("unread", REGISTRY_BREAKER, at, was, is_, why, worker))
+        send(Alert("unread", str(SCHEMA_REGISTRY), at, was, is_, why, worker))
 
 
 def observe(metrics: Metrics, pipeline: Settings, clock: BrokerClock, lanes: Lanes) -> None:

@@ -5,14 +5,13 @@ writes its answers by it, also while the registry is down.
 from __future__ import annotations
 
 import asyncio
-from importlib.util import find_spec
 
 from failsoft.schemas import scored_schema
-from failsoft.schemas.config.refusal import Refused
 from failsoft.schemas.formats.registered import Registered, SchemaType, Unusable
+from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.topics.admin import KafkaUnreachable, TopologyRefused
-from failsoft.workers.connection import FILE
 from failsoft.workers.kafka import topic_reader
+from failsoft.workers.schema_registry.packages import check_packages
 from failsoft.workers.settings import Settings
 
 READ_WITHIN = 15.0
@@ -23,9 +22,7 @@ def is_avro(pipeline: Settings) -> bool:
     """Whether the pipeline writes its answers as Avro. Raises Refused if it does, and the extra is not installed."""
     if pipeline.output.format != "avro":
         return False
-    if find_spec("fastavro") is None:
-        why = "output.format: 'avro' needs fastavro, which is not installed: pip install 'failsoft[avro]'"
-        raise Refused(FILE, [why])
+    check_packages("output.format", WireFormat.AVRO)
     return True
 
 

@@ -25,8 +25,9 @@ from failsoft.schemas.model_version import SCHEMA_REGISTRY
 from failsoft.schemas.record import Record
 from failsoft.schemas.unwrapping import schema_refs
 from failsoft.workers.schema_registry.client import CONNECTIONS, RegistryClient, RegistryUnavailable, SchemaNotFound
-from failsoft.workers.schema_registry.compiling import check_packages, compile_reader
+from failsoft.workers.schema_registry.compiling import compile_reader
 from failsoft.workers.schema_registry.memory import SchemaMemory
+from failsoft.workers.schema_registry.packages import check_packages
 from failsoft.workers.schema_registry.protoc import ProtocFailed
 from failsoft.workers.serving.dependency import DependencyBreaker, dependencies
 from failsoft.workers.serving.registry import ServingRegistry
@@ -127,7 +128,7 @@ class SchemaReaders:
         cannot be used.
         """
         section, format = pipeline.schema_registry, pipeline.envelope.format
-        check_packages(format)
+        check_packages("input.format", format)
         return cls(
             partial(schema_refs, envelope=pipeline.envelope),
             RegistryClient(section, pipeline.folder),
@@ -341,7 +342,7 @@ class SchemaReaders:
             if found is None:
                 return
             kept = self._memory.get(ref)
-            if kept is not None and _text(kept) != _text(found):
+            if kept is not None and kept != found and _content(kept) != _content(found):
                 self._tell_another(ref)
         self._unchecked.pop(ref, None)
         self._checked.add(ref)
@@ -366,7 +367,7 @@ def _drop_oldest(found: dict[SchemaRef, _Known] | dict[SchemaRef, _Refused]) -> 
         del found[next(iter(found))]
 
 
-def _text(schema: Registered) -> object:
+def _content(schema: Registered) -> object:
     """A schema's content, whatever its white space: a registry may write it differently after an upgrade."""
     texts = [schema.text, *(each.text for each in schema.references)]
     if schema.type is SchemaType.PROTOBUF:

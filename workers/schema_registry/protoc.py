@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import importlib.util
 import os
 import re
 import resource
@@ -22,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from failsoft.models.vetting import bounded_process
 from failsoft.models.vetting.bounded_process import Limits
-from failsoft.schemas.formats.protobuf import EXTRA, MAX_DESCRIPTORS
+from failsoft.schemas.formats.protobuf import MAX_DESCRIPTORS
 from failsoft.schemas.formats.registered import MAX_SCHEMA, Registered, Unusable
 
 LIMITS = Limits(memory=512_000_000, times=0, cpu=5.0, wall=20.0)
@@ -92,8 +91,6 @@ def _run(registered: Registered, folder: Path) -> bytes:
 
 def _check(registered: Registered) -> None:
     """Raises Unusable for a schema that protoc is not asked about."""
-    if importlib.util.find_spec("grpc_tools") is None or importlib.util.find_spec("google.type") is None:
-        raise Unusable(EXTRA)
     texts = [registered.text, *(each.text for each in registered.references)]
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
     if size > MAX_SCHEMA:

@@ -343,3 +343,10 @@ def test_decimals_are_rounded_correctly() -> None:
     assert one(decimal(3, 1), value(990), Want.INTEGER) == 99
     assert one(decimal(3, 1), value(1000)) == Absent("a decimal of over 3 digits")
     assert one(decimal(3, 1), zigzag(0)) == 0.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_bits_of_a_float_are_a_number() -> None:
+    """Also those of a signalling NaN, of which numpy warns."""
+    found = reader([field("x", "float")], ("x", NUMBER)).read([b"\x01\x00\x80\x7f", b"\0\0\x80?"]).rows.matrix(["x"])
+    assert found is not None and math.isnan(found[0, 0]) and found[1, 0] == 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import numpy as np
@@ -123,10 +122,3 @@ def test_a_wide_fixed_takes_no_memory_of_a_short_value() -> None:
     """A schema may say that two gigabytes follow: nothing is kept for them until they are there."""
     made = reader([field("x", {"type": "fixed", "name": "F", "size": 2**31 - 1})], ("x", TENSOR))
     assert made.read([b"abc"] * 500).bad[499] == "at byte 0: x is cut off"
-
-
-def test_without_fastavro_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra's name is in it."""
-    monkeypatch.setitem(sys.modules, "fastavro", None)
-    with pytest.raises(ModuleNotFoundError, match=r"^Avro needs fastavro: pip install 'failsoft\[avro\]'$"):
-        compiled(record("E"))

@@ -13,7 +13,7 @@ from failsoft.schemas.formats.registered import Registered, SchemaType
 from failsoft.workers import settings
 from failsoft.workers.operations import answer_subject
 from failsoft.workers.operations.answer_subject import AnswerSubject
-from failsoft.workers.schema_registry import answer_schema
+from failsoft.workers.schema_registry import answer_schema, packages
 from failsoft.workers.schema_registry.client import RegistryRefusal, RegistryUnavailable
 from failsoft.workers.settings import Settings
 from tests.registry_server import Failing, RegistryServer
@@ -107,6 +107,6 @@ def test_only_this_versions_schema_counts_as_kept(value: bytes | None, found: in
 
 async def test_without_the_extra_the_pipeline_is_refused(pipeline: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one line, with what to install."""
-    monkeypatch.setattr(answer_schema, "find_spec", lambda _: None)
+    monkeypatch.setattr(packages, "find_spec", lambda _: None)
     with pytest.raises(settings.Refused, match=r"pip install 'failsoft\[avro\]'"):
         await answer_schema.required(pipeline)

@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 from failsoft.schemas.event import Events
 from failsoft.schemas.failure import Failure, Kind
 from failsoft.schemas.fleet.breaker import Alert
-from failsoft.workers.process.observation import REGISTRY_BREAKER, tell_unread
+from failsoft.schemas.model_version import SCHEMA_REGISTRY
+from failsoft.workers.process.observation import tell_unread
 from failsoft.workers.scoring.plan import Scored
 from failsoft.workers.telemetry import unread
 from failsoft.workers.telemetry.logs import FailureLog
@@ -87,6 +88,6 @@ def test_waiting_events_are_not_in_the_failure_log() -> None:
         ("info", None),
     ]
     assert [(a.name, a.key, a.from_, a.to, a.reason) for a in alerts] == [
-        ("unread", REGISTRY_BREAKER, "read", "unread", WHY),
-        ("unread", REGISTRY_BREAKER, "unread", "read", ""),
+        ("unread", str(SCHEMA_REGISTRY), "read", "unread", WHY),
+        ("unread", str(SCHEMA_REGISTRY), "unread", "read", ""),
     ]
