@@ -20,6 +20,9 @@ WIDE = 512
 _GAP = 64
 """Bytes between two wanted fields of a block from which on they are read apart."""
 
+_MOST = 2**31 - 1
+"""Bytes of numpy's largest type. A ``fixed`` may have as many."""
+
 
 @dataclass(slots=True, eq=False)
 class Block:
@@ -51,7 +54,8 @@ class Block:
         groups: list[list[tuple[int, str, AvroType, int | None]]] = []
         for each in read:
             last = groups[-1][-1] if groups else None
-            if last is None or each[0] - last[0] - (last[2].width or 0) >= _GAP:
+            apart = last is None or each[0] - last[0] - (last[2].width or 0) >= _GAP
+            if apart or each[0] - groups[-1][0][0] + (each[2].width or 0) > _MOST:
                 groups.append([])
             groups[-1].append(each)
         for group in groups:

@@ -122,3 +122,11 @@ def test_a_wide_fixed_takes_no_memory_of_a_short_value() -> None:
     """A schema may say that two gigabytes follow: nothing is kept for them until they are there."""
     made = reader([field("x", {"type": "fixed", "name": "F", "size": 2**31 - 1})], ("x", TENSOR))
     assert made.read([b"abc"] * 500).bad[499] == "at byte 0: x is cut off"
+
+
+def test_wide_fixed_fields_that_stand_together() -> None:
+    """Together they are wider than numpy's largest type."""
+    wide = [{"type": "fixed", "name": f"F{i}", "size": size} for i, size in enumerate((2**31 - 1, 2**30, 2**30))]
+    fields = [field("a", "double"), *(field(f"f{i}", each) for i, each in enumerate(wide)), field("b", "boolean")]
+    made = reader(fields, ("a", NUMBER), ("f0", TENSOR), ("f1", TENSOR), ("f2", TENSOR), ("b", NUMBER))
+    assert made.read([bytes(30)]).bad == {0: "at byte 0: f0 is cut off"}
