@@ -137,7 +137,9 @@ def _floats(flat: list[Any], dtype: DType) -> Array | None:
     numbers = _packed(flat, "d", np.float64)
     if numbers is None:
         return None
-    with np.errstate(over="ignore"):  # beyond the dtype's range, it becomes infinity, which is refused below
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # what becomes infinity, or is a signalling NaN, is refused below
         made = numbers.astype(dtype.value)
     return made if np.isfinite(made).all() else None
 

@@ -90,7 +90,8 @@ def beyond(numbers: NDArray[Any], dtype: str) -> Mask:
     if np.dtype(dtype).kind == "f":
         info = np.finfo(dtype)
         limit = math.ldexp(1 - math.ldexp(1, -info.nmant - 2), info.maxexp) if info.maxexp < 1024 else math.inf
-        return np.asarray((numbers >= limit) | (numbers <= -limit))
+        with np.errstate(over="ignore"):  # the limit is infinite in a narrower type, and no number is beyond it
+            return np.asarray((numbers >= limit) | (numbers <= -limit))
     bounds = np.iinfo(dtype)
     return np.asarray((numbers < int(bounds.min)) | (numbers > int(bounds.max)))
 

@@ -83,17 +83,21 @@ class AvroRows:
 
     def matrix(self, paths: Sequence[str]) -> NDArray[np.float64] | None:
         made = np.full((self.size, len(paths)), np.nan)
-        for j, path in enumerate(paths):
-            slot = self.plan.features[path]
-            for piece in self.pieces[slot]:
-                if isinstance(piece.values, Same):
-                    continue
-                found = None if piece.kind is None else numbers(piece.kind, self.plan.slots[slot].want, piece.values)
-                if found is None:
-                    return None
-                with np.errstate(invalid="ignore"):  # a signalling NaN of 32 bits
-                    made[slice(None) if piece.rows is None else piece.rows, j] = found
-        return made
+        with np.errstate(invalid="ignore"):  # a signalling NaN of float32 is a NaN, too
+            return (
+                made if all(self._put(made[:, j], self.plan.features[path]) for j, path in enumerate(paths)) else None
+            )
+
+    def _put(self, column: NDArray[np.float64], slot: int) -> bool:
+        """Put the numbers at a wanted path into ``column``. False if there is something else."""
+        for piece in self.pieces[slot]:
+            if isinstance(piece.values, Same):
+                continue
+            found = None if piece.kind is None else numbers(piece.kind, self.plan.slots[slot].want, piece.values)
+            if found is None:
+                return False
+            column[slice(None) if piece.rows is None else piece.rows] = found
+        return True
 
     def _column(self, slot: int) -> Sequence[Any]:
         if slot not in self._made:

@@ -13,6 +13,8 @@ import pytest
 from fastavro import schemaless_writer
 
 from failsoft.schemas.features.paths import MISSING, Absent
+from failsoft.schemas.features.reading import columns_of
+from failsoft.schemas.features.spec import DType, FeatureType, Spec, TensorSpec
 from failsoft.schemas.formats.avro import compile_avro
 from failsoft.schemas.formats.reader import Decoded, SchemaReader, Undecodable, Want, WantedFields
 from failsoft.schemas.formats.registered import Registered, SchemaType
@@ -347,6 +349,13 @@ def test_decimals_are_rounded_correctly() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_any_bits_of_a_float_are_a_number() -> None:
-    """Also those of a signalling NaN, of which numpy warns."""
-    found = reader([field("x", "float")], ("x", NUMBER)).read([b"\x01\x00\x80\x7f", b"\0\0\x80?"]).rows.matrix(["x"])
-    assert found is not None and math.isnan(found[0, 0]) and found[1, 0] == 1.0
+    """Also those of a signalling NaN, of which numpy warns where a type changes."""
+    fields = [field("x", "float"), field("v", {"type": "array", "items": "double"})]
+    rows = reader(fields, ("x", NUMBER), ("v", TENSOR)).read([b"\1\0\x80\x7f\2\1\0\0\0\0\0\xf0\x7f\0"]).rows
+    found = rows.matrix(["x"])
+    assert found is not None and math.isnan(found[0, 0])
+    tensor = Spec("v", FeatureType.TENSOR, tensor=TensorSpec(DType.FLOAT32, (1,)))
+    assert columns_of(rows, (Spec("x", FeatureType.FLOAT), tensor)).why == {
+        (0, "x"): "not finite",
+        (0, "v"): "NaN at [0], not finite: it takes a float32 tensor of shape [1]",
+    }
