@@ -18,6 +18,9 @@ MOST_INDEXES = 64
 MOST_FIELDS = 100_000
 """Fields that are walked to find a bad place. Walking takes about a microsecond each."""
 
+MOST_COUNTED = 500_000
+"""Fields of one value whose memory must be counted: as many as a megabyte has, of two bytes each."""
+
 MOST_DEPTH = 100
 """Levels of messages and groups; upb's limit."""
 
@@ -37,7 +40,7 @@ class _Bad(Exception):
 
 
 class _Enough(Exception):
-    """MOST_FIELDS were walked."""
+    """There are more fields than may be walked."""
 
 
 def indexes(value: bytes) -> tuple[tuple[int, ...], int]:
@@ -70,7 +73,7 @@ def bad_place(descriptor: Any, data: bytes) -> str | None:
     """
     path: list[str] = []
     try:
-        for _ in _Walk(data, path).message(descriptor, 0, len(data), 0):
+        for _ in _Walk(data, path, MOST_FIELDS).message(descriptor, 0, len(data), 0):
             pass
     except _Bad as e:
         return f"{'.'.join(path)}: {e.why} at byte {e.at}" if path else f"{e.why} at byte {e.at}"
@@ -82,10 +85,11 @@ def bad_place(descriptor: Any, data: bytes) -> str | None:
 def memory(descriptor: Any, data: bytes, most: int) -> int:
     """Bytes of the messages that ``data`` makes, at least; counting ends when there are more than ``most``.
 
-    Raises Undecodable if it has more fields than are counted.
+    Texts and packed numbers are not looked at: they take at most eight times their bytes on the wire. Raises
+    Undecodable if there are more fields than are counted.
     """
     total = 0
-    walk = _Walk(data, [])
+    walk = _Walk(data, [], MOST_COUNTED, inside=False)
     try:
         for each in walk.message(descriptor, 0, len(data), 0):
             total += size_of(each)
@@ -94,18 +98,25 @@ def memory(descriptor: Any, data: bytes, most: int) -> int:
     except _Bad:
         pass  # what stands before is all that upb makes
     except _Enough:
-        raise Undecodable(f"more than {MOST_FIELDS} fields") from None
+        raise Undecodable(f"more than {MOST_COUNTED} fields") from None
     return total
 
 
 class _Walk:
     """Walks a message and all messages in it."""
 
-    def __init__(self, data: bytes, path: list[str]) -> None:
-        """``path``: where to keep the names of the fields that lead to the present place."""
+    def __init__(self, data: bytes, path: list[str], most: int, inside: bool = True) -> None:
+        """
+        Args:
+            data: the message.
+            path: where to keep the names of the fields that lead to the present place.
+            most: fields that are walked.
+            inside: look into texts and packed numbers.
+        """
         self._data = data
         self._path = path
-        self._left = MOST_FIELDS
+        self._left = most
+        self._inside = inside
 
     def message(self, descriptor: Any, at: int, end: int, depth: int, group: int = 0) -> Iterator[Any]:
         """Walk the message in ``at`` to ``end``; of a ``group``, up to its end. Gives each message's type.
@@ -146,6 +157,8 @@ class _Walk:
                     pass
                 elif field.type == _TYPE_MESSAGE:
                     yield from self.message(field.message_type, at, at + length, depth + 1)
+                elif not self._inside:
+                    pass
                 elif field.type == _TYPE_STRING:
                     self._text(at, at + length)
                 elif repeated(field):

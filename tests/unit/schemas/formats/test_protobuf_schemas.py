@@ -97,6 +97,20 @@ def test_ten_thousand_fields() -> None:
         made.value(bomb)
 
 
+def test_a_large_value_of_a_schema_with_large_messages_is_read() -> None:
+    """What its messages take is counted by the messages, and not by its packed numbers or its many small fields."""
+    wide = " ".join(f"double f{i} = {i + 1};" for i in range(200))
+    text = 'syntax = "proto3"; message E { repeated int32 v = 1; repeated W w = 2; repeated P p = 3; }'
+    text += f" message W {{ {wide} }} message P {{ double x = 1; double y = 2; }}"
+    made = reader(WantedFields(fields=(("v", Want.TENSOR),)), text)
+    pixels, points = message("E", text)(v=range(150_000)), message("E", text)()
+    for _ in range(45_000):
+        points.p.add(x=1, y=2)
+    assert min(pixels.ByteSize(), points.ByteSize()) > MOST_MEMORY / 1600
+    decoded = made.read([b"\0" + each.SerializeToString() for each in (pixels, points)])
+    assert decoded.bad == {} and decoded.rows.feature("v") == [list(range(150_000)), []]
+
+
 def test_another_message_of_a_known_name_is_a_plain_message() -> None:
     """A Timestamp is one only if it has a Timestamp's fields."""
     text = 'syntax = "proto3"; package confluent.type; message E { string id = 1; Decimal d = 2; } '
