@@ -12,7 +12,7 @@ from typing import Any
 from failsoft.schemas.formats import protobuf_wire as wire
 from failsoft.schemas.formats.protobuf_columns import MessageType, MixedRows, Types
 from failsoft.schemas.formats.protobuf_schema import MemoryBound, faults_of, fit, memory_bound, messages_of
-from failsoft.schemas.formats.protobuf_values import Shown, Values
+from failsoft.schemas.formats.protobuf_values import Shown, Values, short
 from failsoft.schemas.formats.reader import Decoded, Undecodable, WantedFields
 from failsoft.schemas.formats.registered import MAX_SCHEMA, Registered, Unusable
 
@@ -165,7 +165,7 @@ class ProtobufReader:
             return found.type.type.FromString(value)
         except self._refused as e:
             why = wire.bad_place(message_type, value) or str(e).rpartition(": ")[2]
-            raise Undecodable(f"not a {message_type.full_name}: {why}") from None
+            raise Undecodable(f"not a {short(message_type.full_name)}: {why}") from None
 
     def _type(self, path: tuple[int, ...]) -> _Compiled | str:
         """The message type with these indexes, or why there is none."""
@@ -199,7 +199,9 @@ class _Compiled:
 def _not_text(message: Any, path: str, value: bytes) -> str:
     """What is wrong with a string of a decoded message, with its offset if it is the first that is no text."""
     place = wire.bad_place(message, value)
-    return f"not a {message.full_name}: {place if place and place.startswith(path) else f'{path}: invalid UTF-8'}"
+    return (
+        f"not a {short(message.full_name)}: {place if place and place.startswith(path) else f'{path}: invalid UTF-8'}"
+    )
 
 
 def _cut(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from failsoft.schemas.features.paths import MISSING, Absent, find
 from failsoft.schemas.formats.protobuf_known import JSON_TYPES, Convert, known, known_column
-from failsoft.schemas.formats.protobuf_values import NUMBERS, STRING, Values, by_key, is_map, is_message, repeated
+from failsoft.schemas.formats.protobuf_values import (
+    NUMBERS,
+    STRING,
+    Values,
+    by_key,
+    is_map,
+    is_message,
+    repeated,
+    short,
+)
 from failsoft.schemas.formats.reader import DecodedRows, Want, WantedFields
 
 Messages = Sequence[Any]
@@ -201,7 +210,7 @@ def column(types: Types, owner: Any, path: str, want: Want | None, features: str
         leaf = owner.DESCRIPTOR.fields_by_name.get(name)
         if leaf is None:
             missing = f"{way} has no {name!r}" if way else "missing"
-            return Column(nothing=Absent(f"{missing}: {owner.DESCRIPTOR.full_name} has no such field"))
+            return Column(nothing=Absent(f"{missing}: {short(owner.DESCRIPTOR.full_name)} has no such field"))
         absent = Absent(f"{way} has no {name!r}") if way else MISSING
         way = f"{way}.{name}" if way else name
         rest = ".".join(names[place + 1 :])

@@ -17,9 +17,17 @@ STRING, ENUM = 9, 14
 _MESSAGES = frozenset({10, 11})
 _BY_NUMBER = frozenset({Want.NUMBER, Want.INTEGER, Want.TENSOR})
 
+_LONGEST = 200
+"""Characters of a name in a message. protoc takes 65,535, and a message is made for each row."""
+
 _DEFAULTS = 100_000
 """Fields of one value that are shown to people although they are not on the wire. A value of some bytes may have
 millions."""
+
+
+def short(name: str) -> str:
+    """A name or a path in messages: its end, if it is long."""
+    return name if len(name) <= _LONGEST else f"…{name[-_LONGEST:]}"
 
 
 def repeated(field: Any) -> bool:
@@ -102,7 +110,8 @@ def _map(field: Any, convert: Convert | None) -> Convert:
 
 def _symbol(enum: Any) -> Convert:
     names = {number: value.name for number, value in enum.values_by_number.items()}
-    return lambda number: names.get(number) or Absent(f"{number} is no value of the enum {enum.full_name}")
+    enum_name = short(enum.full_name)
+    return lambda number: names.get(number) or Absent(f"{number} is no value of the enum {enum_name}")
 
 
 class Shown:

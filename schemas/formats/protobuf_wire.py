@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from failsoft.schemas.formats.protobuf_schema import size_of
-from failsoft.schemas.formats.protobuf_values import repeated
+from failsoft.schemas.formats.protobuf_values import repeated, short
 from failsoft.schemas.formats.reader import Undecodable
 
 MOST_INDEXES = 64
@@ -76,7 +76,7 @@ def bad_place(descriptor: Any, data: bytes) -> str | None:
         for _ in _Walk(data, path, MOST_FIELDS).message(descriptor, 0, len(data), 0):
             pass
     except _Bad as e:
-        return f"{'.'.join(path)}: {e.why} at byte {e.at}" if path else f"{e.why} at byte {e.at}"
+        return f"{short('.'.join(path))}: {e.why} at byte {e.at}" if path else f"{e.why} at byte {e.at}"
     except _Enough:
         pass
     return None

@@ -118,3 +118,14 @@ def test_another_message_of_a_known_name_is_a_plain_message() -> None:
     made = reader(WantedFields("id", None, "", (("d", N),)), text)
     assert made.read([b"\0\x0a\1a\x12\3\x0a\1x"]).rows.feature("d") == [{"value": "x"}]
     assert message("confluent.type.Decimal", text) is not None
+
+
+def test_long_names_do_not_fill_messages() -> None:
+    """A message is made for each bad row of a batch. The end of its path is enough to find the place."""
+    name = "a" * 10_000
+    text = f'syntax = "proto3"; message {name} {{ B {name} = 1; enum {name}_E {{ A = 0; }} {name}_E e = 2; }}'
+    text += f" message B {{ string {name} = 1; }}"
+    made = reader(WantedFields(fields=(("e", S), ("x", N))), text)
+    decoded = made.read([b"\0\x0a\3\x0a\1\xff", b"\0\x10\5"])
+    assert decoded.bad[0].endswith("aa: invalid UTF-8 at byte 4") and len(decoded.bad[0]) < 500
+    assert all(len(decoded.rows.feature(path)[0].why) < 500 for path in ("e", "x"))
