@@ -12,6 +12,9 @@ from failsoft.schemas.config.duration import seconds
 from failsoft.schemas.config.key import means, written
 from failsoft.workers.pipeline_sections import PORT, Duration, PipelineSection, Text
 
+LONGEST_DEADLINE = 10.0
+"""Seconds. A lane waits for a look-up, and one that makes no progress for 30 s counts as stuck and ends its worker."""
+
 
 def _urls(text: str) -> str:
     urls = [part.strip().rstrip("/") for part in text.split(",")]
@@ -54,9 +57,9 @@ class SchemaRegistry(PipelineSection):
             left_out="the system's",
         ),
     ] = None
-    deadline: Annotated[Duration, means("How long one look-up of a schema may take, over all addresses.", "500ms")] = (
-        "1s"
-    )
+    deadline: Annotated[
+        Duration, means("How long one look-up of a schema may take, over all addresses; at most 10s.", "500ms")
+    ] = "1s"
     open_for: Annotated[
         Duration,
         means("How long the registry is not asked after look-ups failed. It doubles up to `max_open`.", "10s"),
@@ -69,6 +72,8 @@ class SchemaRegistry(PipelineSection):
             yield "schema_registry.username and schema_registry.bearer_token: give one of them"
         if self.password is not None and self.username is None:
             yield "schema_registry.username: missing, but there is a password"
+        if seconds(self.deadline) > LONGEST_DEADLINE:
+            yield f"schema_registry.deadline: {self.deadline}; at most {LONGEST_DEADLINE:g}s, since events wait for it"
         if seconds(self.max_open) < seconds(self.open_for):
             yield f"schema_registry.max_open: {self.max_open}, shorter than schema_registry.open_for: {self.open_for}"
 

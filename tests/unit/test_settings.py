@@ -146,6 +146,7 @@ def test_other_variables_are_ignored(tmp_path: Path) -> None:
             LEAST + '[schema_registry]\nbearer_token = "x"',
             "schema_registry.bearer_token: a password must not be in a file",
         ),
+        (LEAST + '[schema_registry]\ndeadline = "11s"', "schema_registry.deadline: 11s; at most 10s"),
         (LEAST + '[schema_registry]\nopen_for = "2m"', "schema_registry.max_open: 1m, shorter than"),
         (LEAST.replace('["in"]', '["in", "a b"]'), "input.topics[1]: 'a b' is not a topic name"),
         (LEAST.replace('["in"]', '[".."]'), "input.topics[0]: '..' is not a topic name"),

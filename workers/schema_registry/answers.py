@@ -123,22 +123,21 @@ def words(raw: bytes) -> str:
     return " ".join(text.split())[:_LONGEST_WORDS]
 
 
-def is_not_found(raw: bytes) -> bool:
-    """Does an answer 404 come from a registry that lacks the schema?
+def is_not_found(raw: bytes, media: str) -> bool:
+    """Does an answer 404 come from a registry that lacks the schema? ``media``: its content type.
 
     A proxy's page, and what servers say of a path that they do not have, are about the address: Confluent's has the
-    code 404 where a missing schema has 40403, and problem details (RFC 9457), as Apicurio sends, have a `status`. Taken
-    for a missing schema, a gateway without a backend would send good events to the dead letters.
+    code 404 where a missing schema has 40403, and those of Apicurio and of gateways have no code. Taken for a missing
+    schema, a gateway without a backend would send good events to the dead letters. No words at all are a registry's if
+    it says that they are JSON: Apicurio answers so for a GUID, and a gateway names no type.
     """
     if not raw.strip():
-        return True
+        return "json" in media
     try:
         value = read_object(raw)
     except RubbishAnswer:
         return False
-    if "error_code" not in value:
-        return "status" not in value
-    return not (value["error_code"] == 404 and value.get("message") == "HTTP 404 Not Found")
+    return "error_code" in value and not (value["error_code"] == 404 and value.get("message") == "HTTP 404 Not Found")
 
 
 def assemble(ref: SchemaRef, schema: SchemaAnswer, found: Mapping[SubjectVersion, SchemaAnswer]) -> Registered:

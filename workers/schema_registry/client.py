@@ -207,7 +207,7 @@ class RegistryClient:
             status = response.status
             if status == 200:
                 return read_object(raw)
-            if status == 404 and is_not_found(raw):
+            if status == 404 and is_not_found(raw, response.headers.get("content-type", "")):
                 raise SchemaNotFound(f"{address} does not have it: {words(raw) or 'status 404'}")
             if 300 <= status < 400:
                 to = response.headers.get("location", "nowhere")[:200]

@@ -91,16 +91,21 @@ async def test_404_of_something_that_is_no_registry_is_not_a_missing_schema(regi
 
 
 def test_a_404_is_told_by_its_words() -> None:
-    """Confluent's code of a missing schema, and no words at all, are a registry's; other pages are not."""
-    for missing in (b'{"error_code":40403,"message":"Schema 7 not found"}', b"", b'{"message":"no such schema"}'):
-        assert is_not_found(missing)
+    """Confluent's code of a missing schema, and no words of JSON at all, are a registry's; what gateways say is not."""
+    media = "application/vnd.schemaregistry.v1+json"
+    for missing in (b'{"error_code":40403,"message":"Schema 7 not found"}', b""):
+        assert is_not_found(missing, media)
+    assert not is_not_found(b"", "") and not is_not_found(b"", "text/plain")
     for other in (
+        b'{"message":"no Route matched with those values"}',
+        b'{"message":"Not Found"}',
+        b'{"error_msg":"404 Route Not Found"}',
         b'{"error_code":404,"message":"HTTP 404 Not Found"}',
         b'{"detail":"NotFoundException: RESTEASY003210: Could not find resource","status":404}',
         b"default backend - 404",
         b"<html>404</html>",
     ):
-        assert not is_not_found(other)
+        assert not is_not_found(other, media)
 
 
 @pytest.mark.parametrize("failing", [*BROKEN])
