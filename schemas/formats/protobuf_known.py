@@ -124,7 +124,8 @@ def _date(want: Want | None) -> Convert:
         try:
             found = date(message.year, message.month, message.day)
         except (ValueError, OverflowError):
-            return Absent(f"not a date: year {message.year}, month {message.month}, day {message.day}")
+            text = f"not a date: year {message.year}, month {message.month}, day {message.day}"
+            return text if want is Want.TIME else Absent(text)  # no time either, which is counted and said
         if want in _AS_NUMBERS:
             return found.toordinal() - _EPOCH
         return f"{found.isoformat()}T00:00:00Z" if want is Want.TIME else found.isoformat()

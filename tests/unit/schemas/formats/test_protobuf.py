@@ -76,6 +76,7 @@ def feature(fields: dict[str, Any], path: str, want: Want) -> Any:
         ({"born": {"year": 1969, "month": 7, "day": 20}}, "born", N, -165),
         ({"born": {"year": 1969, "month": 7, "day": 20}}, "born", S, "1969-07-20"),
         ({"born": {"year": 1969, "month": 7, "day": 20}}, "born", T, "1969-07-20T00:00:00Z"),
+        ({"born": {"year": 2026}}, "born", T, "not a date: year 2026, month 0, day 0"),  # no time: counted and said
         ({"opens": {"hours": 9, "minutes": 30, "nanos": 5000}}, "opens", S, "09:30:00.000005"),
         ({"pixels": "AAE="}, "pixels", TENSOR, b"\0\1"),
         ({"vector": [0.5, -1.5]}, "vector", TENSOR, [0.5, -1.5]),
