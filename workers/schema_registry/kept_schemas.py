@@ -12,7 +12,12 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    UnknownTopicOrPartitionError,
+)
 from mode import Service
 
 from failsoft.schemas.backoff import doubled
@@ -94,6 +99,8 @@ class KeptSchemas(Service):  # type: ignore[misc]
             consumer = self._make_reader()
             try:
                 await consumer.start()
+                if self._tp.topic not in await consumer.topics():
+                    raise UnknownTopicOrPartitionError(self._tp.topic)
                 consumer.assign([self._tp])
                 end = (await consumer.end_offsets([self._tp]))[self._tp]
                 # A topic that was made anew is read from its beginning.
@@ -125,6 +132,9 @@ class KeptSchemas(Service):  # type: ignore[misc]
         for record in records:
             self._take(record)
         self._next = await consumer.position(self._tp)
+        # The client asks for the metadata of a topic that is gone thousands of times a second: leave it.
+        if not records and not consumer.partitions_for_topic(self._tp.topic):
+            raise UnknownTopicOrPartitionError(self._tp.topic)
 
     def _take(self, record: Any) -> None:
         if record.value is None:

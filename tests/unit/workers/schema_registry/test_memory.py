@@ -28,8 +28,9 @@ class Log(list[tuple[bytes, bytes | None]]):
     """The topic: keys and values. ``trouble`` is raised by what reads or writes next, once."""
 
     trouble: Exception | None = None
+    consumers = 0
     refuses: Exception | None = None
-    reads = writes = True
+    reads = writes = exists = True
 
     def raise_trouble(self) -> None:
         error, self.trouble = self.trouble, None
@@ -42,10 +43,17 @@ class Consumer:
 
     def __init__(self, log: Log) -> None:
         self.log, self.at = log, 0
+        log.consumers += 1
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def assign(self, _: Any) -> None: ...
+
+    async def topics(self) -> set[str]:
+        return {TOPIC} if self.log.exists else set()
+
+    def partitions_for_topic(self, _: str) -> set[int] | None:
+        return {0} if self.log.exists else None
 
     def seek(self, _: TopicPartition, offset: int) -> None:
         self.at = offset
@@ -171,6 +179,17 @@ async def test_reading_goes_on_after_an_error(trouble: Exception) -> None:
     log.trouble = trouble
     async with kept(log, memory):
         assert memory.get(GUID.ref) == GUID
+
+
+async def test_a_topic_that_is_deleted_is_left_until_it_is_there_again() -> None:
+    """An operator may delete it while workers run. A client that stays with it would load the brokers."""
+    log, memory = Log(), SchemaMemory()
+    async with kept(log, memory):
+        log.exists = False
+        await eventually(lambda: log.consumers == 3, 10, "the client to be made anew")
+        log.exists = True
+        log.append(entry(ONE))
+        await eventually(lambda: memory.get(7) == ONE, 10, "the schema to be followed")
 
 
 async def test_a_schema_that_the_broker_does_not_take_is_said_once_and_known_here() -> None:
