@@ -16,8 +16,8 @@ MOST_INDEXES = 64
 """Message indexes of a value: as many as the levels of a schema."""
 
 MOST_FIELDS = 100_000
-"""Fields that are walked to find the bad places of a batch. Walking takes about a microsecond each, and nothing else runs
-meanwhile."""
+"""Fields that are walked to find the bad places of a batch. Walking takes about a microsecond each, and nothing else
+runs meanwhile."""
 
 MOST_COUNTED = 500_000
 """Fields of one value whose memory must be counted: as many as a megabyte has, of two bytes each."""
