@@ -238,13 +238,6 @@ def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> 
     assert "s3cret" not in repr(found) and "s3cret" not in found.model_dump_json()
 
 
-def test_a_password_in_an_address_is_refused_and_not_shown(tmp_path: Path) -> None:
-    """It belongs into the environment."""
-    message = _refusal(tmp_path, LEAST + '[schema_registry]\nurl = "http://r:1, http://u:s3cret@r:1"')
-    assert "schema_registry.url: an address has no user name" in message and "s3cret" not in message
-    assert "FAILSOFT_SCHEMA_REGISTRY__PASSWORD" in message
-
-
 @pytest.mark.parametrize("token", ["", "t0k\n", "t0 k", "t0k\0"])
 def test_a_token_that_no_request_can_carry_is_refused_and_not_shown(tmp_path: Path, token: str) -> None:
     """Such as that of a file, whose last character is a line break: no look-up could be made."""
