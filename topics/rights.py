@@ -134,6 +134,8 @@ _STANDINGS = (
     Need(Role.DEAD, _READ, "what was answered"),
 )
 
+_EVENT_SCHEMAS = "the schemas of events (with `[input] format` Avro or Protobuf, or such CloudEvents)"
+
 NEEDS: Mapping[Use, tuple[Need, ...]] = {
     Use.WORKER: (
         Need(Role.INPUT, _READ, "the events, and their offsets"),
@@ -148,7 +150,7 @@ NEEDS: Mapping[Use, tuple[Need, ...]] = {
         Need(Role.ALERTS, _WRITE, "alerts as events", _LOCAL),
         Need(Role.CHANGELOG, _BOTH, "the tables of breakers and of rollouts", _LOCAL),
         Need(Own.CONTROL_GROUP, _READ, "the group that elects the owner of the breakers", _LOCAL),
-        Need(Role.SCHEMAS, _BOTH, "the schemas of events (with `[input] format` Avro or Protobuf only)"),
+        Need(Role.SCHEMAS, _BOTH, "the schemas of events (with `[schema_registry]` only)"),
         Need(EVERY, (Operation.DESCRIBE_CONFIGS,), "verifies retention and compaction", Without.UNVERIFIED),
     ),
     Use.APPLY: (
@@ -164,13 +166,13 @@ NEEDS: Mapping[Use, tuple[Need, ...]] = {
     Use.DEAD: (
         Need(Role.DEAD, _READ, "the dead letters"),
         Need(Role.REPLAY, _READ, "tells which were replayed"),
-        Need(Role.SCHEMAS, _READ, "the schemas of events (with `[input] format` Avro or Protobuf only)"),
+        Need(Role.SCHEMAS, _READ, _EVENT_SCHEMAS),
     ),
     Use.REPLAY: (
         Need(Role.DEAD, _READ, "the dead letters"),
         Need(Role.REPLAY, _BOTH, "replays, and tells which were replayed"),
         Need(Own.REPLAYER_ID, _WRITE, "replays in transactions, one replay at a time"),
-        Need(Role.SCHEMAS, _READ, "the schemas of events (with `[schema_registry]` only)"),
+        Need(Role.SCHEMAS, _READ, _EVENT_SCHEMAS),
     ),
     Use.BREAKERS: (
         Need(BREAKERS_TABLE, _READ, "the table of breakers"),

@@ -27,6 +27,9 @@ def _urls(text: str) -> str:
 
 
 _URL = re.compile(rf"https?://(?:\[[0-9A-Fa-f:.]+\]|[^\s,:/@?#\[\]]+)(?::{PORT})?(?:/[^\s,?#@]*)?")
+_TOKEN = re.compile(r"[!-~]+")
+"""Visible ASCII: a line break, as a file's last character, would end the request's header."""
+
 URLS_PATTERN = rf"^\s*({_URL.pattern})\s*(,\s*({_URL.pattern})\s*)*$"
 
 
@@ -74,6 +77,8 @@ class SchemaRegistry(PipelineSection):
             yield "schema_registry.username: missing, but there is a password"
         if seconds(self.deadline) > LONGEST_DEADLINE:
             yield f"schema_registry.deadline: {self.deadline}; at most {LONGEST_DEADLINE:g}s, since events wait for it"
+        if self.bearer_token is not None and _TOKEN.fullmatch(self.bearer_token.get_secret_value()) is None:
+            yield "schema_registry.bearer_token: empty, or with a space or a line break, which a token does not have"
         if seconds(self.max_open) < seconds(self.open_for):
             yield f"schema_registry.max_open: {self.max_open}, shorter than schema_registry.open_for: {self.open_for}"
 

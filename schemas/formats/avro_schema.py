@@ -10,10 +10,7 @@ from typing import Any
 
 from failsoft.schemas.features.words import kind as kind_of
 from failsoft.schemas.features.words import quote
-from failsoft.schemas.formats.registered import MAX_SCHEMA, Registered, Unusable
-
-MAX_DEPTH = 64
-"""Levels of types within types. Schemas of real events have under ten."""
+from failsoft.schemas.formats.registered import MAX_DEPTH, MAX_SCHEMA, Registered, Unusable
 
 MAX_FIELDS = 50_000
 """Types in a schema, each named type counted wherever it is used: the steps of reading one value."""

@@ -22,6 +22,11 @@ def unscaled(raw: bytes) -> int:
     return int.from_bytes(raw, "big", signed=True)
 
 
+def stored(number: int) -> bytes:
+    """The inverse of ``unscaled``, in as few bytes as there can be."""
+    return number.to_bytes((8 + (number + (number < 0)).bit_length()) // 8, "big", signed=True)
+
+
 def decimal(number: int, scale: int, want: Want | None) -> float | int | str | Absent:
     """``number`` / 10^``scale``; the number has at most MOST_BYTES bytes.
 

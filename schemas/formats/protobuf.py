@@ -73,8 +73,9 @@ class ProtobufReader:
 
     def read(self, values: Sequence[bytes]) -> Decoded:
         """Decode ``values``, each of which begins with message indexes."""
+        places = wire.BadPlaces()
         if {value[:1] for value in values} == {b"\0"}:
-            return self._of_one((0,), [value[1:] for value in values])
+            return self._of_one((0,), [value[1:] for value in values], places)
         groups: dict[tuple[int, ...], list[int]] = {}
         bad: dict[int, str] = {}
         bodies: dict[int, bytes] = {}
@@ -89,7 +90,7 @@ class ProtobufReader:
         parts: list[Decoded] = []
         kept: list[Sequence[int]] = []
         for path, rows in groups.items():
-            part = self._of_one(path, [bodies[row] for row in rows])
+            part = self._of_one(path, [bodies[row] for row in rows], places)
             bad |= {rows[row]: why for row, why in part.bad.items()}
             parts.append(part)
             kept.append([rows[row] for row in part.kept])
@@ -101,27 +102,27 @@ class ProtobufReader:
         found = self._type(path)
         if isinstance(found, str):
             raise Undecodable(found)
-        return Shown().message(self._message(found, value[at:]))
+        return Shown().message(self._message(found, value[at:], wire.BadPlaces()))
 
-    def _of_one(self, path: tuple[int, ...], values: Sequence[bytes]) -> Decoded:
+    def _of_one(self, path: tuple[int, ...], values: Sequence[bytes], places: wire.BadPlaces) -> Decoded:
         """Decode messages of the type with these indexes."""
         found = self._type(path)
         if isinstance(found, str):
             return Decoded(MixedRows([]), (), dict.fromkeys(range(len(values)), found))
         bound = found.bound
         if bound.once * len(values) + bound.rate * sum(map(len, values)) <= MOST_MEMORY:
-            return self._part(found, values)
+            return self._part(found, values, places)
         parts: list[Decoded] = []
         kept: list[Sequence[int]] = []
         bad: dict[int, str] = {}
         for begin, end in _cut(bound.of(map(len, values)), MOST_MEMORY):
-            part = self._part(found, values[begin:end])
+            part = self._part(found, values[begin:end], places)
             bad |= {begin + row: why for row, why in part.bad.items()}
             kept.append([begin + row for row in part.kept])
             parts.append(replace(part, rows=found.type.read(part.rows)))
         return _joined(parts, kept, bad)
 
-    def _part(self, found: _Compiled, values: Sequence[bytes]) -> Decoded:
+    def _part(self, found: _Compiled, values: Sequence[bytes], places: wire.BadPlaces) -> Decoded:
         """Decode values of one type whose messages may be in memory all at once."""
         type_ = found.type
         bad: dict[int, str] = {}
@@ -131,15 +132,15 @@ class ProtobufReader:
             messages = []
             for row, value in enumerate(values):
                 try:
-                    messages.append(self._message(found, value))
+                    messages.append(self._message(found, value, places))
                 except Undecodable as e:
                     bad[row] = str(e)
             kept = [row for row in kept if row not in bad]
         no_text: dict[int, str] = {}
         for path, column in type_.unchecked:
             for i, text in enumerate(column.values(messages)):
-                if type(text) is bytes:
-                    no_text.setdefault(i, _not_text(type_.type.DESCRIPTOR, path, values[kept[i]]))
+                if type(text) is bytes and i not in no_text:
+                    no_text[i] = _not_text(places, type_.type.DESCRIPTOR, path, values[kept[i]])
         if no_text:
             bad |= {kept[i]: why for i, why in no_text.items()}
             messages = [message for i, message in enumerate(messages) if i not in no_text]
@@ -155,7 +156,7 @@ class ProtobufReader:
         except self._refused:
             return None
 
-    def _message(self, found: _Compiled, value: bytes) -> Any:
+    def _message(self, found: _Compiled, value: bytes, places: wire.BadPlaces) -> Any:
         """One decoded message. Raises Undecodable."""
         message_type = found.type.type.DESCRIPTOR
         large = sum(found.bound.of([len(value)])) > MOST_MEMORY
@@ -164,7 +165,7 @@ class ProtobufReader:
         try:
             return found.type.type.FromString(value)
         except self._refused as e:
-            why = wire.bad_place(message_type, value) or str(e).rpartition(": ")[2]
+            why = places.first(message_type, value) or str(e).rpartition(": ")[2]
             raise Undecodable(f"not a {short(message_type.full_name)}: {why}") from None
 
     def _type(self, path: tuple[int, ...]) -> _Compiled | str:
@@ -196,9 +197,9 @@ class _Compiled:
     bound: MemoryBound
 
 
-def _not_text(message: Any, path: str, value: bytes) -> str:
+def _not_text(places: wire.BadPlaces, message: Any, path: str, value: bytes) -> str:
     """What is wrong with a string of a decoded message, with its offset if it is the first that is no text."""
-    place = wire.bad_place(message, value)
+    place = places.first(message, value)
     return (
         f"not a {short(message.full_name)}: {place if place and place.startswith(path) else f'{path}: invalid UTF-8'}"
     )

@@ -8,9 +8,7 @@ from typing import Any
 
 from failsoft.schemas.formats.protobuf_known import JSON_TYPES
 from failsoft.schemas.formats.protobuf_values import is_message, repeated
-
-MAX_DEPTH = 64
-"""Levels of messages in a schema."""
+from failsoft.schemas.formats.registered import MAX_DEPTH
 
 MOST_FIELDS = 3000
 """Fields of one message, besides those that are wanted. Each takes up to 20 bytes of upb's 64 KB."""

@@ -16,7 +16,8 @@ MOST_INDEXES = 64
 """Message indexes of a value: as many as the levels of a schema."""
 
 MOST_FIELDS = 100_000
-"""Fields that are walked to find a bad place. Walking takes about a microsecond each."""
+"""Fields that are walked to find the bad places of a batch. Walking takes about a microsecond each, and nothing else
+runs meanwhile."""
 
 MOST_COUNTED = 500_000
 """Fields of one value whose memory must be counted: as many as a megabyte has, of two bytes each."""
@@ -66,20 +67,30 @@ def indexes(value: bytes) -> tuple[tuple[int, ...], int]:
         raise Undecodable(f"byte {e.at}: {e.why} in the message indexes") from None
 
 
-def bad_place(descriptor: Any, data: bytes) -> str | None:
-    """The first place in ``data`` that does not fit the message type ``descriptor``, in words; None if none is found.
+class BadPlaces:
+    """Finds where values of a batch are bad, for MOST_FIELDS in all: of those after them no place is known."""
 
-    The text has the path of the field, and the offset from the message's first byte.
-    """
-    path: list[str] = []
-    try:
-        for _ in _Walk(data, path, MOST_FIELDS).message(descriptor, 0, len(data), 0):
+    def __init__(self) -> None:
+        self._left = MOST_FIELDS
+
+    def first(self, descriptor: Any, data: bytes) -> str | None:
+        """The first place in ``data`` that does not fit the message type ``descriptor``, in words; None if none is
+        found.
+
+        The text has the path of the field, and the offset from the message's first byte.
+        """
+        path: list[str] = []
+        walk = _Walk(data, path, self._left)
+        try:
+            for _ in walk.message(descriptor, 0, len(data), 0):
+                pass
+        except _Bad as e:
+            return f"{short('.'.join(path))}: {e.why} at byte {e.at}" if path else f"{e.why} at byte {e.at}"
+        except _Enough:
             pass
-    except _Bad as e:
-        return f"{short('.'.join(path))}: {e.why} at byte {e.at}" if path else f"{e.why} at byte {e.at}"
-    except _Enough:
-        pass
-    return None
+        finally:
+            self._left = max(0, walk.left)
+        return None
 
 
 def memory(descriptor: Any, data: bytes, most: int) -> int:
@@ -115,7 +126,7 @@ class _Walk:
         """
         self._data = data
         self._path = path
-        self._left = most
+        self.left = most
         self._inside = inside
 
     def message(self, descriptor: Any, at: int, end: int, depth: int, group: int = 0) -> Iterator[Any]:
@@ -129,8 +140,8 @@ class _Walk:
             yield descriptor
         data = self._data
         while at < end:
-            self._left -= 1
-            if self._left < 0:
+            self.left -= 1
+            if self.left < 0:
                 raise _Enough
             start = at
             tag, at = _varint(data, at, end, 5)
@@ -181,8 +192,8 @@ class _Walk:
         if kind in _FIXED and (end - at) % _FIXED[kind]:
             raise _Bad(at, f"packed numbers of {_FIXED[kind]} bytes in {end - at} bytes")
         while kind in _VARINTS and at < end:
-            self._left -= 1
-            if self._left < 0:
+            self.left -= 1
+            if self.left < 0:
                 raise _Enough
             _, at = _varint(self._data, at, end)
 

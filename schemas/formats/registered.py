@@ -15,6 +15,9 @@ SchemaRef = int | str
 MAX_SCHEMA = 1_000_000
 """Bytes of a schema with its references. Kafka's default limit of a record is about as much."""
 
+MAX_DEPTH = 64
+"""Levels of types within types in a schema. Schemas of real events have under ten."""
+
 
 class SchemaType(StrEnum):
     """The kinds of schemas, by the names that registries give them."""

@@ -121,7 +121,7 @@ def _walked(data: bytes) -> None:
         refused = False
     except DecodeError:
         refused = True
-    assert (protobuf_wire.bad_place(class_.DESCRIPTOR, data[at:]) is not None) == refused
+    assert (protobuf_wire.BadPlaces().first(class_.DESCRIPTOR, data[at:]) is not None) == refused
 
 
 @cache

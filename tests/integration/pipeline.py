@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from click.testing import Result
 from onnx import TensorProto, helper, numpy_helper, save
+from typer.testing import CliRunner
 
+from failsoft.workers.cli import app
 from tests.integration.reader import Header
 from tests.integration.verifier import Settlement
 from tests.kafka import create_topic, produce, wait_for
@@ -277,6 +280,11 @@ class Pipeline:
     def run(self, *arguments: str, timeout: float = 120.0) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "failsoft.workers.cli", *arguments, "--pipeline", str(self.file)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=timeout, check=False, env=self._environ())
+
+    def invoke(self, *arguments: str) -> Result:
+        """A command in this process, which takes a second less than in one of its own."""
+        cleared = {name: None for name in os.environ if name.startswith("FAILSOFT_")}
+        return CliRunner().invoke(app, [*arguments, "--pipeline", str(self.file)], env=cleared | dict(self.secrets))
 
     def publish(self, records: Iterable[Event], topic: str | None = None) -> None:
         records = list(records)

@@ -121,6 +121,16 @@ def test_reading_the_cluster_imports_no_runtime(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_worker_imports_no_library_of_a_format_before_it_needs_one() -> None:
+    """`pip install failsoft` without extras starts a worker of JSON."""
+    script = (
+        "import sys; from failsoft.workers.process import serve; from failsoft.workers.commands import dead, publish; "
+        "print([m for m in ('fastavro', 'google.protobuf', 'grpc_tools') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("name", CODES)
 def test_the_table_of_exit_codes_names_existing_classes(name: str) -> None:
     """Every class name in the table exists: a class that was moved would silently lose its exit code."""

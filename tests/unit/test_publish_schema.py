@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from failsoft.schemas.event import Envelope
 from failsoft.schemas.features.spec import FeatureType, Spec
 from failsoft.schemas.formats.registered import Registered, SchemaType
+from failsoft.topics import admin
 from failsoft.workers.cli import app
 from failsoft.workers.operations import avro_tree, schema_rows
 from failsoft.workers.operations.avro_writer import AvroWriter
@@ -84,8 +85,15 @@ def test_a_schema_that_does_not_fit_is_refused(
     assert not [route for route in registry.requests if route.startswith("POST")]
 
 
-def test_what_the_registry_says_is_told(tmp_path: Path, registry: RegistryServer) -> None:
+def test_what_the_registry_says_is_told(
+    tmp_path: Path, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its refusal, in its words, and its address when it is down. With its id, Kafka is asked (exit code 4)."""
+
+    async def unreachable(*_: Any) -> None:
+        raise admin.KafkaUnreachable("no Kafka")
+
+    monkeypatch.setattr(admin, "_reach", unreachable)  # it tries for seconds
     said = _told(tmp_path, "avro", registry, "--schema", "event.avsc", code=4)
     assert "schema id 1: " in said and "registered as events-value" in said
     registry.incompatible = ["the field zip was removed"]

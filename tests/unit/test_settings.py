@@ -238,6 +238,13 @@ def test_secrets_come_from_the_environment_and_are_not_shown(tmp_path: Path) -> 
     assert "s3cret" not in repr(found) and "s3cret" not in found.model_dump_json()
 
 
+@pytest.mark.parametrize("token", ["", "t0k\n", "t0 k", "t0k\0"])
+def test_a_token_that_no_request_can_carry_is_refused_and_not_shown(tmp_path: Path, token: str) -> None:
+    """Such as that of a file, whose last character is a line break: no look-up could be made."""
+    message = _refusal(tmp_path, LEAST, {"FAILSOFT_SCHEMA_REGISTRY__BEARER_TOKEN": token})
+    assert "schema_registry.bearer_token: empty, or with a space or a line break" in message and "t0" not in message
+
+
 @pytest.mark.parametrize(
     "servers", ["a", "a:1", "a.b-c:1, 10.0.0.1:2", "[::1]:9092", "::1", "fe80::1", "kafka_0:65535"]
 )

@@ -15,6 +15,7 @@ from failsoft.schemas import times as event_times
 from failsoft.schemas.config.refusal import near
 from failsoft.schemas.features.words import kind, quote
 from failsoft.schemas.formats.avro_encoding import FALSE, TRUE, double, long, string
+from failsoft.schemas.formats.decimals import stored
 
 Path = tuple[str, ...]
 Write = Callable[[Any, Path], bytes]
@@ -216,13 +217,12 @@ def _decimal(precision: int, scale: int, size: int | None) -> Write:
         digits = None if number is None else number.scaleb(scale, MANY_DIGITS)
         if digits is None or digits != digits.to_integral_value() or abs(digits) >= 10**precision:
             raise wrong(path, value, f"a decimal of at most {precision} digits, {scale} of them after the point")
-        whole = int(digits)
-        length = (8 + (whole + (whole < 0)).bit_length()) // 8 if size is None else size
+        if size is None:
+            return _sized(stored(int(digits)))
         try:
-            raw = whole.to_bytes(length, "big", signed=True)
+            return int(digits).to_bytes(size, "big", signed=True)
         except OverflowError:
             raise wrong(path, value, f"a decimal that fits into {size} bytes") from None
-        return raw if size is not None else _sized(raw)
 
     return write
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from failsoft.schemas.event import Readers
 from failsoft.schemas.failure import Failure, Kind
@@ -13,6 +13,7 @@ from failsoft.schemas.formats.registered import Registered, SchemaRef, Unusable
 from failsoft.schemas.record import Record
 from failsoft.schemas.unwrapping import schema_refs
 from failsoft.workers.kafka import topic_reader
+from failsoft.workers.schema_registry import schemas_topic
 from failsoft.workers.schema_registry.client import (
     COMMAND_DEADLINE,
     RegistryClient,
@@ -93,21 +94,14 @@ async def event_readers(pipeline: Settings) -> AsyncIterator[EventReaders]:
 
 async def _kept(pipeline: Settings) -> dict[SchemaRef, Registered]:
     """The schemas in the pipeline's topic of schemas; none if it has no such topic."""
-    found: dict[SchemaRef, Registered] = {}
+    found: dict[bytes | None, Registered] = {}
     if pipeline.schema_registry.url is None:
-        return found
-    try:
-        async with (
-            topic_reader.reader(pipeline, pipeline.names.schemas) as reader,
-            aclosing(reader.until(await reader.bounds())) as batches,
-        ):
-            async for records in batches:
-                for record in records:
-                    try:
-                        registered = Registered.parse(record.value or b"")
-                    except Unusable:  # a tombstone, or another program's: the registry is asked
-                        continue
-                    found.setdefault(registered.ref, registered)
-    except topic_reader.NoSuchTopic:
-        pass
-    return found
+        return {}
+    with suppress(topic_reader.NoSuchTopic):
+        async with aclosing(schemas_topic.entries(pipeline)) as entries:
+            async for key, registered in entries:
+                if registered is None:
+                    found.pop(key, None)
+                else:
+                    found.setdefault(key, registered)  # the first one stays, as workers have it
+    return {each.ref: each for each in found.values()}

@@ -8,6 +8,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from failsoft.schemas.formats.avro_encoding import long
+from failsoft.schemas.formats.decimals import stored
 from failsoft.workers.operations.avro_scalars import MANY_DIGITS, Unwritable, exact
 
 if TYPE_CHECKING:
@@ -99,8 +100,7 @@ def _decimal(value: float | str) -> dict[str, Any]:
         raise Unwritable(f"{value!r} is not a decimal number, such as 12.50")
     scale = max(0, -int(number.as_tuple().exponent))
     whole = int(number.scaleb(scale, MANY_DIGITS))
-    raw = whole.to_bytes((8 + (whole + (whole < 0)).bit_length()) // 8, "big", signed=True)
-    digits = binascii.b2a_base64(raw, newline=False).decode()
+    digits = binascii.b2a_base64(stored(whole), newline=False).decode()
     return {"value": digits, "precision": max(1, len(str(abs(whole)))), "scale": scale}
 
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from failsoft.schemas.formats.registered import MAX_DEPTH
+
 MOST_NODES = 20_000
 """Most values of a schema that are described. A short schema may have 2^60: each record holds two of the next."""
-
-MAX_DEPTH = 64
-"""Levels of a schema: as many as its readers accept."""
 
 _LENGTHS = (3, 1, 2)
 """Lengths of the lists of example events."""

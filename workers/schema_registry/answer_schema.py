@@ -5,12 +5,13 @@ writes its answers by it, also while the registry is down.
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 from failsoft.schemas import scored_schema
-from failsoft.schemas.formats.registered import Registered, SchemaType, Unusable
+from failsoft.schemas.formats.registered import Registered, SchemaType
 from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.topics.admin import KafkaUnreachable, TopologyRefused
-from failsoft.workers.kafka import topic_reader
+from failsoft.workers.schema_registry import schemas_topic
 from failsoft.workers.schema_registry.packages import check_packages
 from failsoft.workers.settings import Settings
 
@@ -31,25 +32,19 @@ async def kept(pipeline: Settings) -> int | None:
 
     Raises NoSuchTopic or KafkaUnreachable.
     """
-    topic = pipeline.names.schemas
     newest: dict[bytes | None, int | None] = {}
     try:
-        async with asyncio.timeout(READ_WITHIN), topic_reader.reader(pipeline, topic) as reader:
-            async for records in reader.until(await reader.bounds()):
-                for record in records:
-                    newest.pop(record.key, None)
-                    newest[record.key] = _id(record.value)
+        async with asyncio.timeout(READ_WITHIN), aclosing(schemas_topic.entries(pipeline)) as entries:
+            async for key, registered in entries:
+                newest.pop(key, None)
+                newest[key] = _id(registered)
     except TimeoutError:
-        raise KafkaUnreachable(f"{topic} could not be read within {READ_WITHIN:g} s") from None
+        raise KafkaUnreachable(f"{pipeline.names.schemas} could not be read within {READ_WITHIN:g} s") from None
     return next((id for id in reversed(newest.values()) if id is not None), None)
 
 
-def _id(value: bytes | None) -> int | None:
-    """The id in a record of the topic, if it is of the schema of answers."""
-    try:
-        found = None if value is None else Registered.parse(value)
-    except Unusable:
-        return None  # the worker's own reader of this topic logs it
+def _id(found: Registered | None) -> int | None:
+    """The id of a schema, if it is that of answers."""
     if found is None or found.type is not SchemaType.AVRO or not scored_schema.is_scored(found.text):
         return None
     return found.ref if isinstance(found.ref, int) else None

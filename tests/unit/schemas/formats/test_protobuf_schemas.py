@@ -7,6 +7,7 @@ import pytest
 
 from failsoft.schemas.features.paths import Absent
 from failsoft.schemas.formats.protobuf import MOST_MEMORY, compile_protobuf
+from failsoft.schemas.formats.protobuf_wire import MOST_FIELDS
 from failsoft.schemas.formats.reader import Undecodable, Want, WantedFields
 from failsoft.schemas.formats.registered import Unusable
 from tests.protobuf_schemas import EVENT, descriptors, message, reader, registered
@@ -109,6 +110,14 @@ def test_a_large_value_of_a_schema_with_large_messages_is_read() -> None:
     assert min(pixels.ByteSize(), points.ByteSize()) > MOST_MEMORY / 1600
     decoded = made.read([b"\0" + each.SerializeToString() for each in (pixels, points)])
     assert decoded.bad == {} and decoded.rows.feature("v") == [list(range(150_000)), []]
+
+
+def test_places_are_found_for_a_bounded_number_of_fields() -> None:
+    """Of a batch of bad values with very many fields the first ones have a place, and the last ones are as bad."""
+    text = 'syntax = "proto3"; message E { string id = 1; int32 n = 2; }'
+    decoded = reader(WantedFields("id"), text).read([b"\0" + b"\x10\1" * (MOST_FIELDS // 4) + b"\x80"] * 6)
+    assert len(decoded.bad) == 6
+    assert ["at byte" in decoded.bad[row] for row in range(6)] == [True] * 3 + [False] * 3
 
 
 def test_another_message_of_a_known_name_is_a_plain_message() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from failsoft.schemas import scored_schema
-from failsoft.schemas.formats.registered import Registered, SchemaType
 from failsoft.workers import settings
 from failsoft.workers.operations import answer_subject
 from failsoft.workers.operations.answer_subject import AnswerSubject
@@ -87,22 +86,6 @@ async def test_a_registry_that_is_down_matters_only_without_an_id(
     assert found.id == 9 and found.silent is not None and registry.url in found.silent
     with pytest.raises(RegistryUnavailable, match=SUBJECT):
         await _look(pipeline, None, monkeypatch)
-
-
-@pytest.mark.parametrize(
-    ("value", "found"),
-    [
-        (Registered(7, SchemaType.AVRO, scored_schema.TEXT).to_bytes(), 7),
-        (Registered(7, SchemaType.AVRO, '"string"').to_bytes(), None),
-        (Registered(7, SchemaType.JSON, scored_schema.TEXT).to_bytes(), None),
-        (Registered("a-guid", SchemaType.AVRO, scored_schema.TEXT).to_bytes(), None),
-        (b"{", None),
-        (None, None),
-    ],
-)
-def test_only_this_versions_schema_counts_as_kept(value: bytes | None, found: int | None) -> None:
-    """The topic has the schemas of events too."""
-    assert answer_schema._id(value) == found
 
 
 async def test_without_the_extra_the_pipeline_is_refused(pipeline: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ async def test_a_registry_that_hangs_costs_a_batch_one_deadline(registry: Regist
         registry.failing = Failing.HANG
         begun = time.monotonic()
         found = await d.get(known, *range(100, 150))
-        assert time.monotonic() - begun < 4 * DEADLINE
+        assert time.monotonic() - begun < 6 * DEADLINE, "one after the other they take seven"
         assert found[known] == _Made('"int"')
         others = [each for ref, each in found.items() if ref != known]
         assert len(others) == 50 and all(isinstance(f, Failure) and f.kind is Kind.DEPENDENCY for f in others)
