@@ -240,7 +240,8 @@ def test_a_protobuf_message_fills_in_the_card(tmp_path: Path) -> None:
     assert _unread(tmp_path, registered, payloads) == {"by_web"}  # of a oneof, the first is set
     (tmp_path / "p").rename(tmp_path / "q")
     done = _init(tmp_path, PROTO, name="payment.proto")
-    assert "an event is a shop.Other, the first message: --message names another (shop.Payment)" in done.stderr
+    which = "the first message that no other one holds"
+    assert f"an event is a shop.Other, {which}: --message names another (shop.Payment)" in done.stderr
 
 
 def test_a_models_features_are_found_in_the_schema(tmp_path: Path) -> None:
