@@ -118,12 +118,12 @@ def test_the_message_of_an_event_is_none_that_another_holds(tmp_path: Path) -> N
     """Files begin with the parts. A message that is declared optional may be missing, with all of its fields."""
     refund = PROTO.index("message Refund")
     done = _init(tmp_path, PROTO[:refund], "payment.proto", "--model", "fraud")
-    assert done.exit_code == 0 and "an event is a shop.Payment, the first message" in done.stderr, done.output
+    assert done.exit_code == 0 and "each event is one shop.Payment, the first message" in done.stderr, done.output
     imputed = {f.name: None if f.impute is None else f.impute.value for f in _card(tmp_path).features}
     assert imputed == {"amount": None, "country": None, "category": ""}
     assert settings.load(tmp_path / "p", {}).input.id == "payment_id"
     os.rename(tmp_path / "p", tmp_path / "q")
-    assert "an event is a shop.Refund" in _init(tmp_path, PROTO, "payment.proto").stderr
+    assert "each event is one shop.Refund" in _init(tmp_path, PROTO, "payment.proto").stderr
 
 
 def test_a_topic_that_has_events_is_read(tmp_path: Path) -> None:

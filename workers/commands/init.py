@@ -17,6 +17,8 @@ from failsoft.workers.commands import output
 from failsoft.workers.commands.error_codes import REFUSED, CommandFailed
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from failsoft.workers.operations.scaffold import Shape
 
 DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
@@ -162,6 +164,11 @@ def init(
         raise typer.Exit(REFUSED)
 
 
+def _words(error: ValidationError) -> str:
+    """What is wrong, in our words."""
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
+
+
 def _kafka(bootstrap: str | None) -> tuple[str, list[str]]:
     """The brokers for the pipeline file, and notes on how they were found."""
     if bootstrap is not None:
@@ -172,7 +179,7 @@ def _kafka(bootstrap: str | None) -> tuple[str, list[str]]:
         try:
             return Kafka(bootstrap_servers=bootstrap).bootstrap_servers, []
         except ValidationError as e:
-            raise typer.BadParameter(e.errors()[0]["msg"], param_hint="--bootstrap") from None
+            raise typer.BadParameter(_words(e), param_hint="--bootstrap") from None
     from failsoft.workers.identity import NoOwnFolder
     from failsoft.workers.operations import local_kafka
 
@@ -230,7 +237,7 @@ def _registry(url: str) -> str:
     try:
         return SchemaRegistry(url=url).url or url
     except ValidationError as e:
-        raise typer.BadParameter(e.errors()[0]["msg"], param_hint="--registry") from None
+        raise typer.BadParameter(_words(e), param_hint="--registry") from None
 
 
 def _write(

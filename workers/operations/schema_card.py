@@ -126,18 +126,23 @@ def event_shape(root: Node, title: str = "") -> EventShape:
 def features_of_schema(shape: EventShape) -> tuple[list[Feature], list[str]]:
     """A feature for each leaf, and notes on them."""
     names = Counter(each.name for each in shape.leaves)
-    features, notes = [], []
+    features: list[Feature] = []
+    notes: list[str] = []
     for leaf in shape.leaves:
         path = shape.field(leaf)
         name = leaf.name if names[leaf.name] == 1 else path.replace(".", "_")
         features.append(_with_schema(_of_node(name, leaf.node), leaf.node, path))
+    return features, notes + _said_of_imputed(features)
+
+
+def _said_of_imputed(features: Sequence[Feature]) -> list[str]:
     imputed = [each.name for each in features if each.impute is not None]
-    if imputed:
-        notes.append(
-            f"the schema allows events without a value of {_listed(imputed)}: impute in the card says what the model "
-            "gets then; without it such an event is invalid"
-        )
-    return features, notes
+    if not imputed:
+        return []
+    return [
+        f"the schema allows events without a value of {_listed(imputed)}: impute in the card says what the model gets "
+        "then; without it such an event is invalid"
+    ]
 
 
 def joined(features: Sequence[Feature], shape: EventShape) -> Joined:
@@ -173,7 +178,7 @@ def joined(features: Sequence[Feature], shape: EventShape) -> Joined:
     named = [each.name for each in made if each.name in lost and each.whole is None]
     if named:
         notes.append(f"the schema has no field like {_listed(named)}: write field = … for each of them in the card")
-    return Joined(made, notes, outdated, lost, examples)
+    return Joined(made, notes + _said_of_imputed(made), outdated, lost, examples)
 
 
 def _blocks(features: Iterable[Feature]) -> list[list[Feature]]:

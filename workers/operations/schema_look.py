@@ -67,5 +67,5 @@ def _tree(schema: Registered, message: str | None, notes: list[str]) -> tuple[No
     if message is None and len(found) > 1:
         others = ", ".join(name for name in found if name != one.full_name)
         which = "the first message that no other one holds"
-        notes.append(f"an event is a {one.full_name}, {which}: --message names another ({others})")
+        notes.append(f"each event is one {one.full_name}, {which}: --message names another ({others})")
     return protobuf_tree.read(one), one.name
