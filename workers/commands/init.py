@@ -150,7 +150,10 @@ def init(
     pipeline = f"--pipeline {shlex.quote(str(folder))}"
     refused = _vet(folder, model, card) if onnx else False
     if not onnx:
-        output.note(f"copy your model to {card.parent / '1' / 'model.onnx'}, and describe its features in {card}")
+        output.note(
+            f"copy your model to {card.parent / '1' / 'model.onnx'}, describe its features in {card}, and try both: "
+            f"failsoft models vet {pipeline}"
+        )
     by_schema = "" if shape.source.format == "json" else f"--schema {shlex.quote(str(schema))} "
     by_schema += f"--message {shlex.quote(message)} " if message else ""
     events = f"failsoft publish {shlex.quote(str(folder / 'events.ndjson'))} {by_schema}{pipeline}"
