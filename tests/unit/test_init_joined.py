@@ -124,6 +124,11 @@ def test_the_message_of_an_event_is_none_that_another_holds(tmp_path: Path) -> N
     assert settings.load(tmp_path / "p", {}).input.id == "payment_id"
     os.rename(tmp_path / "p", tmp_path / "q")
     assert "each event is one shop.Refund" in _init(tmp_path, PROTO, "payment.proto").stderr
+    os.rename(tmp_path / "p", tmp_path / "r")
+    parts = "required C a = 1; optional C b = 2;"
+    older = f'syntax = "proto2"; message P {{ {parts} }} message C {{ required int32 c = 1; optional int32 d = 2; }}'
+    assert _init(tmp_path, older, "payment.proto", "--model", "fraud").exit_code == 0
+    assert [f.spec.path for f in _card(tmp_path).features if f.impute is not None] == ["a.d", "b.c", "b.d"]
 
 
 def test_a_topic_that_has_events_is_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from failsoft.schemas.formats.protobuf_values import ENUM, is_map, repeated
 from failsoft.workers.operations.schema_tree import Bounds, Node, NodeKind, other
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+    from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 
 _INT32 = Node(NodeKind.INT, dtype="int32")
 _INT64 = Node(NodeKind.INT, dtype="int64")
@@ -125,6 +125,8 @@ class _MessageReader:
     inside: list[str] = field(default_factory=list)
     """The messages on the way."""
     bounds: Bounds = field(default_factory=Bounds)
+    proto2: dict[str, bool] = field(default_factory=dict)
+    """Which files are of proto2, by name."""
 
     def message(self, message: Descriptor, path: tuple[str, ...]) -> Node:
         self.bounds.step(path)
@@ -148,9 +150,22 @@ class _MessageReader:
             # Only one of them can be in an event, and a JSON null is none of them.
             first = given.containing_oneof.fields[0] is given
             return one.optional() if first else replace(one.optional(), examples=(None, None, None))
-        # Every message has presence. One that is declared `optional` is in a oneof of its own, and means it.
-        optional = given.has_presence if given.message_type is None else given.containing_oneof is not None
+        if given.message_type is None:
+            optional = given.has_presence
+        else:
+            # Every message has presence. Of proto3, one that is declared `optional` is in a oneof of its own.
+            optional = given.containing_oneof is not None or self._is_proto2(given.file)
         return one.optional() if optional and not _required(given) else one
+
+    def _is_proto2(self, file: FileDescriptor) -> bool:
+        """Does a file say `optional` or `required` of each single field?"""
+        if file.name not in self.proto2:
+            from google.protobuf import descriptor_pb2
+
+            copy = descriptor_pb2.FileDescriptorProto()
+            file.CopyToProto(copy)
+            self.proto2[file.name] = copy.syntax in ("", "proto2")
+        return self.proto2[file.name]
 
     def _value(self, given: FieldDescriptor, path: tuple[str, ...]) -> Node:
         if given.message_type is not None:
