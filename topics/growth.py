@@ -44,9 +44,11 @@ def uneven(required: Sequence[Topic], existing: Mapping[str, Existing]) -> list[
         if there is not None and most is not None and there.partitions < most:
             which = f"lane {most - 1}" if there.partitions == most - 1 else f"lanes {there.partitions} to {most - 1}"
             effect = f"it has no events for {which}" if topic.role is Role.INPUT else f"stopped: {which}"
+            # Growing the user's own topic moves keys, also for its other readers.
+            new = "if the pipeline has answered nothing yet, give it another name; otherwise "
             lines.append(
                 f"{topic.name}: has {there.partitions} partitions, another topic of the pipeline {most}: {effect}; "
-                f"grow all of them with: failsoft topics apply --grow {most}"
+                f"{new if topic.role is Role.INPUT else ''}grow all of them with: failsoft topics apply --grow {most}"
             )
     return lines
 

@@ -19,6 +19,11 @@ LONGEST_DEADLINE = 10.0
 def _urls(text: str) -> str:
     urls = [part.strip().rstrip("/") for part in text.split(",")]
     for url in urls:
+        if "@" in url:  # not shown: it may have a password
+            raise ValueError(
+                "an address with a user: write http://HOST:PORT without it, the user in username, and the password in "
+                "the environment: FAILSOFT_SCHEMA_REGISTRY__PASSWORD"
+            )
         if _URL.fullmatch(url) is None:
             raise ValueError(
                 f"{url!r} is not an address of a registry: write http://HOST:PORT or https://HOST, or several"

@@ -195,7 +195,8 @@ def _checked_length(spec: Spec, tensor: TensorSpec, length: int | str | None, po
     if isinstance(length, int) and (tensor.max_length is None or tensor.max_length > length):
         raise Mismatch(
             f"feature {spec.name!r} may have a length of {tensor.max_length}, and input {port.name!r} takes "
-            f"{shape_text(port.shape)}: write max_length = {length}, or export the model with a dynamic length"
+            f"{shape_text(port.shape)}: write {length} for -1 in its shape if every event has this length, or "
+            f"max_length = {length} if shorter ones are to be padded, or export the model with a dynamic length"
         )
     return length
 

@@ -142,6 +142,7 @@ def test_other_variables_are_ignored(tmp_path: Path) -> None:
         (LEAST + 'format = "xml"', "input.format: Input should be 'json', 'avro' or 'protobuf'"),
         (LEAST + '[output]\nformat = "avro"', "schema_registry.url: missing, but output.format is 'avro'"),
         (LEAST + '[schema_registry]\nurl = "registry:8081"', "schema_registry.url: 'registry:8081' is not an address"),
+        (LEAST + '[schema_registry]\nurl = "http://u:pw@r:8081"', "schema_registry.url: an address with a user: write"),
         (
             LEAST + '[schema_registry]\nbearer_token = "x"',
             "schema_registry.bearer_token: a password must not be in a file",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +17,8 @@ from failsoft.workers.commands import output
 from failsoft.workers.commands.error_codes import REFUSED, CommandFailed
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from failsoft.workers.operations.scaffold import Shape
 
 DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
@@ -72,7 +75,9 @@ def init(
     message: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="The message that an event is. Default: the first in the .proto.", show_default=False
+            metavar="NAME",
+            help="The message that an event is. Default: the first in the .proto that no other message holds.",
+            show_default=False,
         ),
     ] = None,
     registry: Annotated[
@@ -80,6 +85,15 @@ def init(
         typer.Option(
             metavar="URL",
             help=f"The schema registry. Default with an Avro or Protobuf schema: {DEFAULT_REGISTRY}.",
+            show_default=False,
+        ),
+    ] = None,
+    topics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--topic",
+            metavar="TOPIC",
+            help="A topic that has the events; may be repeated. Default: NAME.events, which topics apply creates.",
             show_default=False,
         ),
     ] = None,
@@ -100,15 +114,16 @@ def init(
     Then the version is vetted as a worker would. Exit code: 3 if vetting refuses it, and the files are kept to be
     mended; 1 if the model can never serve or the schema cannot be used, and nothing is written.
 
-    **Example**: `failsoft init fraud --onnx fraud-score.onnx --schema payment.avsc`
+    **Example**: `failsoft init fraud --onnx fraud-score.onnx --schema payment.avsc --topic payments`
     """
     from failsoft.schemas.model_version import check_model_name
-    from failsoft.topics.names import check_name
+    from failsoft.topics.names import check_name, check_topic
     from failsoft.workers.operations import scaffold
 
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "pipeline"
     model = model or (scaffold.model_name(onnx.stem) if onnx else scaffold.MODEL)
-    for check, given, option in ((check_name, name, "--name"), (check_model_name, model, "--model")):
+    named = [(check_name, name, "--name"), (check_model_name, model, "--model")]
+    for check, given, option in (*named, *((check_topic, topic, "--topic") for topic in topics or ())):
         try:
             check(given)
         except ValueError as e:
@@ -126,25 +141,35 @@ def init(
     servers, found = _kafka(bootstrap)
     model_shape = _described(onnx, positive) if onnx else None
     shape = _with_schema(schema, message, registry, model_shape) if schema else model_shape or scaffold.EXAMPLE
-    _write(folder, name, model, shape, servers, onnx)
+    _write(folder, name, model, shape, servers, onnx, topics or ())
+    if schema and not topics:
+        found = [f"pipeline.toml reads {name}.events: --topic names the topic that has your events", *found]
     for note in (*shape.notes, *found):
         output.note(f"note: {note}")
     card = folder / "models" / "repository" / model / "card.toml"
     pipeline = f"--pipeline {shlex.quote(str(folder))}"
     refused = _vet(folder, model, card) if onnx else False
     if not onnx:
-        output.note(f"copy your model to {card.parent / '1' / 'model.onnx'}, and describe its features in {card}")
+        output.note(
+            f"copy your model to {card.parent / '1' / 'model.onnx'}, describe its features in {card}, and try both: "
+            f"failsoft models vet {pipeline}"
+        )
     by_schema = "" if shape.source.format == "json" else f"--schema {shlex.quote(str(schema))} "
     by_schema += f"--message {shlex.quote(message)} " if message else ""
     events = f"failsoft publish {shlex.quote(str(folder / 'events.ndjson'))} {by_schema}{pipeline}"
-    vet = f"failsoft models vet {pipeline}"
-    first = [f"${{EDITOR:-vi}} {shlex.quote(str(card))}", vet] if refused else []
-    worker = f"failsoft worker {pipeline}"
-    typer.echo(
-        output.next_commands([*first, f"failsoft topics apply {pipeline}", *([] if refused else [worker, events])])
-    )
+    # The user's own topics have events, and made-up ones are not for their other readers.
+    last = f"failsoft tail {pipeline} --from beginning" if topics else events
+    edit = refused or bool(shape.unmatched)
+    first = [f"${{EDITOR:-vi}} {shlex.quote(str(card))}", f"failsoft models vet {pipeline}"] if edit else []
+    then = [] if refused else [f"failsoft worker {pipeline}", last]
+    typer.echo(output.next_commands([*first, f"failsoft topics apply {pipeline}", *then]))
     if refused:
         raise typer.Exit(REFUSED)
+
+
+def _words(error: ValidationError) -> str:
+    """What is wrong, in our words."""
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
 
 
 def _kafka(bootstrap: str | None) -> tuple[str, list[str]]:
@@ -157,7 +182,7 @@ def _kafka(bootstrap: str | None) -> tuple[str, list[str]]:
         try:
             return Kafka(bootstrap_servers=bootstrap).bootstrap_servers, []
         except ValidationError as e:
-            raise typer.BadParameter(e.errors()[0]["msg"], param_hint="--bootstrap") from None
+            raise typer.BadParameter(_words(e), param_hint="--bootstrap") from None
     from failsoft.workers.identity import NoOwnFolder
     from failsoft.workers.operations import local_kafka
 
@@ -215,15 +240,17 @@ def _registry(url: str) -> str:
     try:
         return SchemaRegistry(url=url).url or url
     except ValidationError as e:
-        raise typer.BadParameter(e.errors()[0]["msg"], param_hint="--registry") from None
+        raise typer.BadParameter(_words(e), param_hint="--registry") from None
 
 
-def _write(folder: Path, name: str, model: str, shape: Shape, servers: str, onnx: Path | None) -> None:
+def _write(
+    folder: Path, name: str, model: str, shape: Shape, servers: str, onnx: Path | None, topics: Sequence[str]
+) -> None:
     from failsoft.workers.operations import scaffold
 
     packaged = files("failsoft.workers").joinpath("templates")
     templates = {t.name: t.read_text("utf-8") for t in packaged.iterdir() if t.is_file()}
-    made = scaffold.files(name, model, templates, shape, servers)
+    made = scaffold.files(name, model, templates, shape, servers, topics)
     artifact = folder / "models" / "repository" / model / "1" / "model.onnx"
     try:
         for path, text in made.items():

@@ -84,7 +84,11 @@ def publish(
     ] = None,
     message: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The Protobuf message. Default: the schema's first.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="The Protobuf message. Default: the schema's first that no other message holds.",
+            show_default=False,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -89,6 +89,12 @@ def apply(
         output.note(f"{topic}: its settings were not changed, and no worker needs that: {why}")
     verified = len(results) - len(done.created) - len(changed)
     output.note(f"{len(done.created)} topics created, {len(changed)} changed, {verified} verified")
+    for topic in settings.input.topics:
+        if topic in done.created:
+            output.note(
+                f"{topic} is an input, was not there and is empty: if other topics have your events, name them "
+                "in [input] topics"
+            )
     if subject is not None:
         _register(ctx, settings, subject)
 

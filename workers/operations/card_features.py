@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from failsoft.models.catalog.feature_section import MOST_DIMENSIONS
@@ -63,6 +63,7 @@ class Feature:
         coerce: another JSON type that means the same is accepted.
         impute: what stands for a missing value; None if the card says nothing of it.
         impute_comment: where ``impute`` comes from.
+        whole: of a column without a name, the tensor that its input is as one feature.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Feature:
     coerce: bool = False
     impute: bool | int | float | str | None = None
     impute_comment: str = ""
+    whole: Feature | None = None
 
     def lines(self) -> list[str]:
         """Its keys in card.toml."""
@@ -153,9 +155,11 @@ def features_of(
         elif width is not None and width <= MOST_SCALARS and _is_table(port, tabular, len(ports) > 1):
             alone = [f"feature_{k}" for k in range(1, width + 1)]
             several = [f"{port.name}_{k}" for k in range(1, width + 1)]
-            features += _columns(port, several if len(ports) > 1 else alone, len(ports) > 1)
-            of = f"input {port.name!r}" if len(ports) > 1 else "the model"
-            notes.append(f"{of} takes {width} columns without names: name the features in the order of the columns")
+            columns = _columns(port, several if len(ports) > 1 else alone, len(ports) > 1)
+            dtype = card_dtype(port)
+            whole = Feature(port.name, "tensor", dtype, (width,)) if dtype else None
+            features += [replace(each, whole=whole) for each in columns]
+            notes.append(unnamed(columns))
         elif width is None and len(port.shape) == 2 and tabular and not fixed:
             raise ValueError(
                 f"input {port.name!r} does not say how many columns it takes: export it with their number, such as "
@@ -164,6 +168,12 @@ def features_of(
         else:
             features.append(_tensor(port, fixed, longest, masks.get(port.name), notes))
     return Features(features, notes)
+
+
+def unnamed(columns: Sequence[Feature]) -> str:
+    """The note on an input whose columns have no names."""
+    of = "the model" if columns[0].input is None else f"input {columns[0].input!r}"
+    return f"{of} takes {len(columns)} columns without names: name the features in the order of the columns"
 
 
 def column_names(metadata: Mapping[str, str]) -> tuple[str, list[str]] | None:

@@ -46,7 +46,7 @@ async def choose(pipeline: Settings, topic: str, wanted: str, message: str | Non
         pipeline: whose registry is asked; it must have one.
         topic: the topic.
         wanted: a file, or LATEST.
-        message: of a Protobuf schema, the message's name; None: the first.
+        message: of a Protobuf schema, the message's name; None: the first that no other one holds.
 
     Raises UnusableFile for a schema that events of this pipeline cannot have, OSError for a file that cannot be read,
     SchemaNotFound, RegistryUnavailable or RegistryRefusal.

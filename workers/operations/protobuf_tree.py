@@ -10,7 +10,7 @@ from failsoft.schemas.formats.protobuf_values import ENUM, is_map, repeated
 from failsoft.workers.operations.schema_tree import Bounds, Node, NodeKind, other
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+    from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 
 _INT32 = Node(NodeKind.INT, dtype="int32")
 _INT64 = Node(NodeKind.INT, dtype="int64")
@@ -90,15 +90,29 @@ def _with_inner(found: Iterable[Descriptor]) -> Iterator[Descriptor]:
 
 
 def chosen(found: Mapping[str, Descriptor], name: str | None) -> Descriptor:
-    """The message called ``name``, by its full or its last name, or else the first. Raises NoSuchMessage."""
+    """The message called ``name``, by its full or its last name. Raises NoSuchMessage.
+
+    Without a name it is the first that no other message holds, and else the first: files often begin with the parts.
+    """
     if not found:
         raise NoSuchMessage("it has no message")
     if name is None:
-        return next(iter(found.values()))
+        parts = {part for full, each in found.items() for part in _held(each) if part != full}
+        return next((each for full, each in found.items() if full not in parts), next(iter(found.values())))
     fits = [each for full, each in found.items() if name in (full, full.rpartition(".")[2])]
     if len(fits) != 1:
         raise NoSuchMessage(f"{name!r} is {'several' if fits else 'none'} of its messages: {', '.join(found)}")
     return fits[0]
+
+
+def _held(message: Descriptor) -> Iterator[str]:
+    """The full names of the messages that are types of its fields, values of maps too."""
+    for each in message.fields:
+        if each.message_type is not None:
+            if each.message_type.GetOptions().map_entry:
+                yield from _held(each.message_type)
+            else:
+                yield each.message_type.full_name
 
 
 def read(message: Descriptor) -> Node:
@@ -111,6 +125,8 @@ class _MessageReader:
     inside: list[str] = field(default_factory=list)
     """The messages on the way."""
     bounds: Bounds = field(default_factory=Bounds)
+    proto2: dict[str, bool] = field(default_factory=dict)
+    """Which files are of proto2, by name."""
 
     def message(self, message: Descriptor, path: tuple[str, ...]) -> Node:
         self.bounds.step(path)
@@ -134,8 +150,22 @@ class _MessageReader:
             # Only one of them can be in an event, and a JSON null is none of them.
             first = given.containing_oneof.fields[0] is given
             return one.optional() if first else replace(one.optional(), examples=(None, None, None))
-        scalar = given.message_type is None
-        return one.optional() if scalar and given.has_presence and not _required(given) else one
+        if given.message_type is None:
+            optional = given.has_presence
+        else:
+            # Every message has presence. Of proto3, one that is declared `optional` is in a oneof of its own.
+            optional = given.containing_oneof is not None or self._is_proto2(given.file)
+        return one.optional() if optional and not _required(given) else one
+
+    def _is_proto2(self, file: FileDescriptor) -> bool:
+        """Does a file say `optional` or `required` of each single field?"""
+        if file.name not in self.proto2:
+            from google.protobuf import descriptor_pb2
+
+            copy = descriptor_pb2.FileDescriptorProto()
+            file.CopyToProto(copy)
+            self.proto2[file.name] = copy.syntax in ("", "proto2")
+        return self.proto2[file.name]
 
     def _value(self, given: FieldDescriptor, path: tuple[str, ...]) -> Node:
         if given.message_type is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from failsoft.models.catalog.fields import toml
+from failsoft.models.catalog.fields import listed, toml
 from failsoft.schemas import wire
 from failsoft.schemas.formats.wire_format import WireFormat
 from failsoft.workers.operations.card_features import Feature, keyed
@@ -53,6 +53,7 @@ class Shape:
         trees: the model is an ensemble of trees, which may know missing values.
         notes: what the user should check or do.
         source: what the pipeline file says of the events.
+        unmatched: names of the features that no field of the events' schema has; example events lack them.
     """
 
     features: Sequence[Feature]
@@ -60,6 +61,7 @@ class Shape:
     trees: bool = False
     notes: Sequence[str] = ()
     source: EventSource = EventSource()
+    unmatched: Sequence[str] = ()
 
 
 EXAMPLE = Shape(
@@ -75,12 +77,31 @@ def model_name(stem: str) -> str:
 
 
 def files(
-    name: str, model: str, templates: Mapping[str, str], shape: Shape, bootstrap: str = "127.0.0.1:9092"
+    name: str,
+    model: str,
+    templates: Mapping[str, str],
+    shape: Shape,
+    bootstrap: str = "127.0.0.1:9092",
+    topics: Sequence[str] = (),
 ) -> dict[str, str]:
-    """The text of each new file by relative path. ``templates``: the templates in workers/templates by file name."""
+    """The text of each new file by relative path.
+
+    Args:
+        name: the pipeline's name.
+        model: the primary model's name.
+        templates: the templates in workers/templates by file name.
+        shape: what the card says of the model, and the pipeline file of the events.
+        bootstrap: the brokers.
+        topics: the input topics; without one it is ``<name>.events``.
+    """
+    edit = "" if topics else "EDIT: your event topics; "
     fill = {
-        "name": name,
         "model": model,
+        "name_line": keyed(f'name = "{name}"', "prefixes every topic, group and transactional id of this pipeline"),
+        "model_line": keyed(f'model = "{model}"', "the primary model: a folder in models/repository"),
+        "topics": keyed(
+            f"topics = {listed(topics or [f'{name}.events'])}", f"{edit}all must have the same number of partitions"
+        ),
         "bootstrap": bootstrap,
         "input": _input(shape.source),
         "registry": _registry(shape.source.registry),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
+
+import numpy as np
 
 from failsoft.models.catalog.feature_section import MAX_LENGTH, MOST_DIMENSIONS, MOST_ELEMENTS
 from failsoft.schemas.features.paths import locate
-from failsoft.workers.operations.card_features import Feature
+from failsoft.workers.operations.card_features import Feature, unnamed
 from failsoft.workers.operations.schema_tree import Node, NodeKind
 
 _IDS = ("eventid", "id", "uuid", "messageid")
@@ -77,20 +80,43 @@ class EventShape:
         return leaf.path.removeprefix(f"{self.holder}.") if self.holder else leaf.path
 
 
-def event_shape(root: Node) -> EventShape:
-    """The shape of events of a schema. Raises ValueError if they are no objects, or if nothing can be a feature."""
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The features of a model, joined with the schema of its events.
+
+    Attributes:
+        features: in the card's order.
+        notes: what the user should check or do.
+        outdated: notes on the model that these features or notes replace.
+        unmatched: names of the features for which the schema has no field.
+        examples: three events that the model's shapes fit, as JSON values.
+    """
+
+    features: Sequence[Feature]
+    notes: Sequence[str]
+    outdated: Sequence[str]
+    unmatched: Sequence[str]
+    examples: Sequence[Any]
+
+
+def event_shape(root: Node, title: str = "") -> EventShape:
+    """The shape of events of a schema, which is called ``title``.
+
+    Raises ValueError if they are no objects, or if nothing can be a feature.
+    """
     if root.kind is not NodeKind.OBJECT:
         raise ValueError(f"an event of it is no object with fields, but {root.kind.value}: features have names")
     found = list(_leaves(root, ""))
     features = root.members.get("features")
     holder = "features" if features is not None and features.kind is NodeKind.OBJECT else ""
-    identity, time = _identity(found), _time(found)
+    identity, time = _identity(found, title), _time(found)
     inside = [each for each in found if not holder or each.path.startswith(f"{holder}.")]
     inside = [each for each in inside if each.path not in (identity, time)]
     able = [each for each in inside if _why_not(each.node) is None]
     if not able:
         raise ValueError("no field of it can be a feature: a number, a bool, a string, or a list of these")
-    notes = [_said("the id", "id", identity), _said("the time", "time", time)]
+    ids = [each.path for each in found if "." not in each.path and re.search(r"(?i)(_id|id)$", each.path)]
+    notes = [_said("the id", "id", identity, ids), _said("the time", "time", time, ())]
     left = [f"{each.path} ({_why_not(each.node)})" for each in inside if each not in able]
     if left:
         notes.append(f"no features were made of {_listed(left)}")
@@ -100,32 +126,43 @@ def event_shape(root: Node) -> EventShape:
 def features_of_schema(shape: EventShape) -> tuple[list[Feature], list[str]]:
     """A feature for each leaf, and notes on them."""
     names = Counter(each.name for each in shape.leaves)
-    features, notes = [], []
+    features: list[Feature] = []
+    notes: list[str] = []
     for leaf in shape.leaves:
         path = shape.field(leaf)
         name = leaf.name if names[leaf.name] == 1 else path.replace(".", "_")
         features.append(_with_schema(_of_node(name, leaf.node), leaf.node, path))
+    return features, notes + _said_of_imputed(features)
+
+
+def _said_of_imputed(features: Sequence[Feature]) -> list[str]:
     imputed = [each.name for each in features if each.impute is not None]
-    if imputed:
-        notes.append(
-            f"the schema allows events without a value of {_listed(imputed)}: impute in the card says what the model "
-            "gets then; without it such an event is invalid"
-        )
-    return features, notes
+    if not imputed:
+        return []
+    return [
+        f"the schema allows events without a value of {_listed(imputed)}: impute in the card says what the model gets "
+        "then; without it such an event is invalid"
+    ]
 
 
-def joined(features: Sequence[Feature], shape: EventShape) -> tuple[list[Feature], list[str]]:
+def joined(features: Sequence[Feature], shape: EventShape) -> Joined:
     """The features of a model, each with the field of the schema that has its name, and notes on those without one.
 
-    A name is compared as it is, else as the last of a path, else without case, dots and underscores.
+    A name is compared as it is, else as the last of a path, else without case, dots and underscores. Columns without
+    names are one tensor where the schema has a list that is called like their input.
     """
-    made, notes, lost = [], [], []
-    for feature in features:
+    made: list[Feature] = []
+    notes: list[str] = []
+    outdated: list[str] = []
+    lost: list[str] = []
+    examples = [_copy(each) for each in shape.examples]
+    for feature in _whole_lists(features, shape, outdated):
         leaf = _like(feature.name, shape)
         if leaf is None:
             made.append(feature)
             lost.append(feature.name)
             continue
+        _fit(examples, leaf, feature)
         joint = _with_schema(feature, leaf.node, shape.field(leaf))
         problem = _misfit(feature, leaf)
         if problem is not None:
@@ -134,9 +171,64 @@ def joined(features: Sequence[Feature], shape: EventShape) -> tuple[list[Feature
                 joint, coerce=feature.type in ("float", "int", "bool") and leaf.node.kind is NodeKind.STRING
             )
         made.append(joint)
-    if lost:
-        notes.append(f"the schema has no field like {_listed(lost)}: write field = … for each of them in the card")
-    return made, notes
+    for columns in _blocks(each for each in made if each.name in lost):
+        outdated.append(unnamed(columns))
+        fields = _listed([shape.field(leaf) for leaf in shape.leaves if leaf.node.kind in _TYPES])
+        notes.append(f"{unnamed(columns)}, and write field = … where it has another name: the schema has {fields}")
+    named = [each.name for each in made if each.name in lost and each.whole is None]
+    if named:
+        notes.append(f"the schema has no field like {_listed(named)}: write field = … for each of them in the card")
+    return Joined(made, notes + _said_of_imputed(made), outdated, lost, examples)
+
+
+def _blocks(features: Iterable[Feature]) -> list[list[Feature]]:
+    """The columns without names, by their input."""
+    found: dict[str, list[Feature]] = {}
+    for each in features:
+        if each.whole is not None:
+            found.setdefault(each.whole.name, []).append(each)
+    return list(found.values())
+
+
+def _whole_lists(features: Sequence[Feature], shape: EventShape, outdated: list[str]) -> list[Feature]:
+    """The features; columns without names are one tensor where the schema has such a list."""
+    made = list(features)
+    for columns in _blocks(features):
+        whole = columns[0].whole
+        leaf = None if whole is None else _like(whole.name, shape)
+        if whole is None or leaf is None or leaf.node.kind is not NodeKind.LIST:
+            continue
+        element, size = _elements(leaf.node)
+        if element.kind in (NodeKind.INT, NodeKind.FLOAT) and size in ((-1,), whole.shape):
+            outdated.append(unnamed(columns))
+            made[made.index(columns[0])] = whole
+            made = [each for each in made if each not in columns]
+    return made
+
+
+def _fit(examples: Sequence[Any], leaf: Leaf, feature: Feature) -> None:
+    """Gives a list or bytes in the example events the fixed shape that a model's tensor has."""
+    if feature.dtype is None or -1 in feature.shape or leaf.node.examples:
+        return
+    node = _sized(leaf.node, feature.shape, feature.dtype)
+    for n, event in enumerate(examples):
+        parent, name = locate(event, leaf.path) or ({}, "")
+        if parent.get(name) is not None:
+            parent[name] = node.example(n)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _copy(each) for name, each in value.items()}
+    return [_copy(each) for each in value] if isinstance(value, list) else value
+
+
+def _sized(node: Node, shape: Sequence[int], dtype: str) -> Node:
+    if node.kind is NodeKind.BYTES and node.size is None and dtype != "string":
+        return replace(node, size=prod(shape) * np.dtype(dtype).itemsize)
+    if node.kind is NodeKind.LIST and node.items is not None and shape:
+        return replace(node, size=shape[0], items=_sized(node.items, shape[1:], dtype))
+    return node
 
 
 def _examples(root: Node, leaves: Sequence[Leaf], identity: str | None, time: str | None) -> list[Any]:
@@ -162,14 +254,16 @@ def _leaves(node: Node, path: str) -> Iterator[Leaf]:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[._-]", "", name).lower()
+    return re.sub(r"[._ -]", "", name).lower()
 
 
-def _identity(leaves: Sequence[Leaf]) -> str | None:
+def _identity(leaves: Sequence[Leaf], title: str) -> str | None:
+    """A field that is called like an event's id, else like that of the schema: ``payment_id`` of a Payment."""
     able = [each for each in leaves if each.node.kind in (NodeKind.STRING, NodeKind.INT) and not each.node.symbols]
     roots = [each for each in able if "." not in each.path]
     nested = [each for each in able if _plain(each.name) == "eventid"]
-    return next((each.path for word in _IDS for each in (*roots, *nested) if _plain(each.name) == word), None)
+    words = (*_IDS, f"{_plain(title)}id")
+    return next((each.path for word in words for each in (*roots, *nested) if _plain(each.name) == word), None)
 
 
 def _time(leaves: Sequence[Leaf]) -> str | None:
@@ -184,10 +278,11 @@ def _time(leaves: Sequence[Leaf]) -> str | None:
     return next(named, only)
 
 
-def _said(what: str, key: str, path: str | None) -> str:
+def _said(what: str, key: str, path: str | None, near: Sequence[str]) -> str:
     if path is None:
         none = "topic-partition-offset is the id" if key == "id" else "the record's time is the time"
-        return f"no field looks like {what} of an event, so {none}: set {key} in [input] if there is one"
+        perhaps = f" ({' or '.join(near[:3])}?)" if near else ""
+        return f"no field looks like {what} of an event, so {none}: set {key} in [input] if there is one{perhaps}"
     return f"{what} of an event is taken from {path!r}: change {key} in [input] if another field has it"
 
 

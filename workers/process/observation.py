@@ -88,7 +88,7 @@ def tell_unread(
         return
     if news.count:
         log.warning(
-            "events wait unanswered: their schemas are not known, and the registry does not answer",
+            "events wait unanswered: their schemas are not known, and the registry does not give them",
             events=news.count,
             why=news.reasons,
         )

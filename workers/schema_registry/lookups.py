@@ -116,6 +116,7 @@ class SchemaReaders:
         self._unchecked: dict[SchemaRef, None] = {}  # from the memory, and not compared with the registry's yet
         self._checked: set[SchemaRef] = set()
         self._asking: asyncio.Task[None] | None = None
+        self._last = ""  # why the registry's last answer was none
         self._lines = FewLines(log)
 
     @classmethod
@@ -249,12 +250,14 @@ class SchemaReaders:
             found = await self._ask(ref)
         except RegistryUnavailable as error:
             self._owe(ref)
+            self._last = f"; before: {error}"
             self._lines.warning("a schema cannot be looked up; its events wait", self._clock(), why=str(error))
             return Failure(Kind.DEPENDENCY, str(error))
         except (SchemaNotFound, Unusable) as error:
             return self._refuse(ref, str(error), missing=isinstance(error, SchemaNotFound))
         if found is None:
             return self._not_asked(ref, background)
+        self._last = ""
         self._checked.add(ref)
         return found
 
@@ -263,7 +266,8 @@ class SchemaReaders:
         if not background:
             self._count("breaker_open")
         self._owe(ref)
-        return _dependency(ref, "it is unknown, and the registry is not asked while its breaker is open", False)
+        why = f"it is unknown, and the registry is not asked while its breaker is open{self._last}"
+        return _dependency(ref, why, False)
 
     async def _ask(self, ref: SchemaRef) -> Registered | None:
         """One look-up; None if the breaker refuses it. Raises RegistryUnavailable, SchemaNotFound and Unusable."""

@@ -143,6 +143,7 @@ async def test_a_dead_registry_is_a_dependency_and_its_breaker_opens(registry: R
         assert d.readers.registry_open
         failure = await d.failure(8)
         assert failure.kind is Kind.DEPENDENCY and failure.message.startswith("schema id 8: it is unknown, and the reg")
+        assert "; before: schema id 7: http://" in failure.message and "status 500" in failure.message
         assert registry.asked == 3 and d.count("unavailable") == 3 and d.count("breaker_open") == 1
 
 
