@@ -49,6 +49,7 @@ class Failing(StrEnum):
     ENDLESS = "endless"  # 200, and chunks that never end
     REDIRECT = "redirect"  # 302 to ``redirect_to``
     CLOSE = "close"  # closes the connection without an answer
+    NOTHING_404 = "nothing_404"  # 404 without a word, as of a proxy that lacks the path
     ANOTHER = "another"  # another schema in the right answer
 
 
@@ -340,6 +341,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(500, b'{"error_code": 50001, "message": "Error in the backend datastore"}')
             case Failing.ERROR_503:
                 self._send(503, b"no healthy upstream", "text/plain")
+            case Failing.NOTHING_404:
+                self._send(404, b"", "text/plain")
             case Failing.UNAUTHORIZED:
                 self._send(401, b'{"error_code": 401, "message": "Unauthorized"}')
             case Failing.FORBIDDEN:

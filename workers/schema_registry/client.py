@@ -88,6 +88,7 @@ class RegistryClient:
         self._headers |= _authorization(section)
         self._ssl = _context(section, folder) if any(a.startswith("https:") for a in self._addresses) else None
         self._session: aiohttp.ClientSession | None = None
+        self._proven: set[str] = set()  # the addresses that have answered as a registry
 
     async def schema(self, ref: SchemaRef) -> Registered:
         """The schema of an id or GUID, with all that it refers to.
@@ -188,6 +189,7 @@ class RegistryClient:
             except (RubbishAnswer, aiohttp.ClientError, OSError) as error:
                 problems.append(f"{address}: {_problem(error)}")
             else:
+                self._proven.add(address)
                 if address != self._addresses[0]:
                     self._addresses = [address, *(each for each in self._addresses if each != address)]
                 return found
@@ -207,7 +209,8 @@ class RegistryClient:
             status = response.status
             if status == 200:
                 return read_object(raw)
-            if status == 404 and is_not_found(raw, response.headers.get("content-type", "")):
+            media = response.headers.get("content-type", "")
+            if status == 404 and is_not_found(raw, media, address in self._proven):
                 raise SchemaNotFound(f"{address} does not have it: {words(raw) or 'status 404'}")
             if 300 <= status < 400:
                 to = response.headers.get("location", "nowhere")[:200]

@@ -30,6 +30,7 @@ LONG = '{"type":"record","name":"Long","doc":"' + "x" * 200 + '","fields":[]}'
 BROKEN = {
     Failing.ERROR_500: "status 500: Error in the backend datastore",
     Failing.ERROR_503: "status 503: no healthy upstream",
+    Failing.NOTHING_404: "status 404 (the address may have to end with a path)",
     Failing.UNAUTHORIZED: "status 401 (schema_registry.username and its password, or schema_registry.bearer_token)",
     Failing.FORBIDDEN: "status 403: User is denied operation Read",
     Failing.HANG: "did not answer within 0.3 s",
@@ -90,12 +91,23 @@ async def test_404_of_something_that_is_no_registry_is_not_a_missing_schema(regi
             await asking.schema(registry.register("s", "AVRO", '"int"'))
 
 
+async def test_404_without_a_word_is_a_missing_schema_where_a_registry_has_answered(registry: RegistryServer) -> None:
+    """Its path is right then: the registry itself says no."""
+    known = registry.register("s", "AVRO", '"int"')
+    async with client(registry.url) as asking:
+        await asking.schema(known)
+        registry.failing = Failing.NOTHING_404
+        with pytest.raises(SchemaNotFound, match="does not have it: status 404"):
+            await asking.schema(known + 1)
+
+
 def test_a_404_is_told_by_its_words() -> None:
     """Confluent's code of a missing schema, and no words of JSON at all, are a registry's; what gateways say is not."""
     media = "application/vnd.schemaregistry.v1+json"
     for missing in (b'{"error_code":40403,"message":"Schema 7 not found"}', b""):
         assert is_not_found(missing, media)
     assert not is_not_found(b"", "") and not is_not_found(b"", "text/plain")
+    assert is_not_found(b"", "text/plain", proven=True) and not is_not_found(b"<html>404</html>", "", proven=True)
     for other in (
         b'{"message":"no Route matched with those values"}',
         b'{"message":"Not Found"}',
