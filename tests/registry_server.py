@@ -50,6 +50,7 @@ class Failing(StrEnum):
     REDIRECT = "redirect"  # 302 to ``redirect_to``
     CLOSE = "close"  # closes the connection without an answer
     NOTHING_404 = "nothing_404"  # 404 without a word, as of a proxy that lacks the path
+    MISSING_PAGE = "missing_page"  # the right answer, but 404 with a page for what is not there
     ANOTHER = "another"  # another schema in the right answer
 
 
@@ -335,7 +336,9 @@ class _Handler(BaseHTTPRequestHandler):
         status, value = registry.answer(method, path, body, self.headers.get("authorization"))
         told = json.dumps(value).encode()
         match registry.failing:
-            case None:
+            case Failing.MISSING_PAGE if status == 404:
+                self._send(404, b"<html><body>Error code: 404</body></html>", "text/html")
+            case None | Failing.MISSING_PAGE:
                 self._send(status, told)
             case Failing.ERROR_500:
                 self._send(500, b'{"error_code": 50001, "message": "Error in the backend datastore"}')

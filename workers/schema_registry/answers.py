@@ -123,17 +123,16 @@ def words(raw: bytes) -> str:
     return " ".join(text.split())[:_LONGEST_WORDS]
 
 
-def is_not_found(raw: bytes, media: str, proven: bool = False) -> bool:
-    """Does an answer 404 come from a registry that lacks the schema? ``media``: its content type. ``proven``: the
-    address has answered as a registry before.
+def is_not_found(raw: bytes, media: str) -> bool:
+    """Does an answer 404 say that a registry lacks the schema? ``media``: its content type.
 
     A proxy's page, and what servers say of a path that they do not have, are about the address: Confluent's has the
     code 404 where a missing schema has 40403, and those of Apicurio and of gateways have no code. Taken for a missing
     schema, a gateway without a backend would send good events to the dead letters. No words at all are a registry's if
-    it says that they are JSON (Apicurio answers so for a GUID, and a gateway names no type), or if its path is proven.
+    it says that they are JSON: Apicurio answers so for a GUID, and a gateway names no type.
     """
     if not raw.strip():
-        return proven or "json" in media
+        return "json" in media
     try:
         value = read_object(raw)
     except RubbishAnswer:

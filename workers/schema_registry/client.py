@@ -88,7 +88,7 @@ class RegistryClient:
         self._headers |= _authorization(section)
         self._ssl = _context(section, folder) if any(a.startswith("https:") for a in self._addresses) else None
         self._session: aiohttp.ClientSession | None = None
-        self._proven: set[str] = set()  # the addresses that have answered as a registry
+        self._answered: dict[str, str] = {}  # by address: the path of a schema that it has given
 
     async def schema(self, ref: SchemaRef) -> Registered:
         """The schema of an id or GUID, with all that it refers to.
@@ -189,7 +189,8 @@ class RegistryClient:
             except (RubbishAnswer, aiohttp.ClientError, OSError) as error:
                 problems.append(f"{address}: {_problem(error)}")
             else:
-                self._proven.add(address)
+                if body is None:
+                    self._answered[address] = path
                 if address != self._addresses[0]:
                     self._addresses = [address, *(each for each in self._addresses if each != address)]
                 return found
@@ -210,7 +211,7 @@ class RegistryClient:
             if status == 200:
                 return read_object(raw)
             media = response.headers.get("content-type", "")
-            if status == 404 and is_not_found(raw, media, address in self._proven):
+            if status == 404 and (is_not_found(raw, media) or await self._answers_still(address, path)):
                 raise SchemaNotFound(f"{address} does not have it: {words(raw) or 'status 404'}")
             if 300 <= status < 400:
                 to = response.headers.get("location", "nowhere")[:200]
@@ -218,6 +219,19 @@ class RegistryClient:
             if status in _REFUSALS and body is not None:
                 raise RegistryRefusal(words(raw) or f"status {status}")
             raise RubbishAnswer(f"status {status}{_hint(status)}: {words(raw)}")
+
+    async def _answers_still(self, address: str, path: str) -> bool:
+        """Whether ``address`` gives a schema that it has given before: then a 404 of ``path`` is no outage, whatever
+        its words are.
+        """
+        known = self._answered.get(address, path)
+        if known == path:
+            return False
+        try:
+            await self._request(address, known, None)
+        except (SchemaNotFound, RegistryRefusal, RubbishAnswer):
+            return False
+        return True
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:

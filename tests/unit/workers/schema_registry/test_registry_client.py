@@ -91,13 +91,18 @@ async def test_404_of_something_that_is_no_registry_is_not_a_missing_schema(regi
             await asking.schema(registry.register("s", "AVRO", '"int"'))
 
 
-async def test_404_without_a_word_is_a_missing_schema_where_a_registry_has_answered(registry: RegistryServer) -> None:
-    """Its path is right then: the registry itself says no."""
+async def test_404_in_other_words_is_a_missing_schema_while_the_address_gives_others(registry: RegistryServer) -> None:
+    """Some servers have no words, or a page, for what they lack. One that gives nothing any more is down."""
     known = registry.register("s", "AVRO", '"int"')
     async with client(registry.url) as asking:
+        registry.failing = Failing.MISSING_PAGE
+        with pytest.raises(RegistryUnavailable, match="status 404"):
+            await asking.schema(known + 1)
         await asking.schema(known)
+        with pytest.raises(SchemaNotFound, match="does not have it: "):
+            await asking.schema(known + 1)
         registry.failing = Failing.NOTHING_404
-        with pytest.raises(SchemaNotFound, match="does not have it: status 404"):
+        with pytest.raises(RegistryUnavailable, match="status 404"):
             await asking.schema(known + 1)
 
 
@@ -107,7 +112,6 @@ def test_a_404_is_told_by_its_words() -> None:
     for missing in (b'{"error_code":40403,"message":"Schema 7 not found"}', b""):
         assert is_not_found(missing, media)
     assert not is_not_found(b"", "") and not is_not_found(b"", "text/plain")
-    assert is_not_found(b"", "text/plain", proven=True) and not is_not_found(b"<html>404</html>", "", proven=True)
     for other in (
         b'{"message":"no Route matched with those values"}',
         b'{"message":"Not Found"}',
