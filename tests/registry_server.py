@@ -69,10 +69,8 @@ class StoredSchema:
     @property
     def guid(self) -> str:
         """As Confluent does: a GUID that depends on the schema alone."""
-        if self.own_guid is not None:
-            return self.own_guid
         told = json.dumps([self.type, self.text, [dict(each) for each in self.references]])
-        return str(uuid.UUID(bytes=hashlib.md5(told.encode()).digest()))
+        return self.own_guid or str(uuid.UUID(bytes=hashlib.md5(told.encode()).digest()))
 
 
 @dataclass

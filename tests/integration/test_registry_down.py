@@ -83,6 +83,8 @@ def test_a_new_schema_waits_unanswered_until_the_registry_is_back(kafka: Broker,
             pipeline.publish(avro_events(known, SCHEMA, 40, 40))
             pipeline.publish(avro_events(new, WIDER, 100, 20))
             settlement.wait_final(80)
+            for worker in workers:  # both have metrics then, and the lanes are where they stay
+                worker.wait_ready()
             wait_for(lambda: unread(workers) == 20, 60, "20 waiting events")
             reader, rungs = settlement.reader, settlement.rungs
             # Without the rule of the open breaker, the ladder of two attempts would have ended.
