@@ -46,7 +46,7 @@ class SchemaRegistry(PipelineSection):
         means(
             "The address of the schema registry (Confluent's API), or several of the same registry, comma-separated: "
             "the next one is asked where one does not answer.",
-            "https://registry-1:8081,https://registry-2:8081",
+            "https://schemas-1:8081,https://schemas-2:8081",
             left_out="no registry",
         ),
     ] = None

@@ -246,7 +246,7 @@ def test_a_protobuf_message_fills_in_the_card(tmp_path: Path) -> None:
 
 def test_a_models_features_are_found_in_the_schema(tmp_path: Path) -> None:
     """With --onnx the schema says each feature's path; one that it lacks is said. The version is vetted."""
-    done = _init(tmp_path, LOAN, "--onnx", str(DEMO), "--registry", "https://registry:8443/")
+    done = _init(tmp_path, LOAN, "--onnx", str(DEMO), "--registry", "https://schemas:8443/")
     assert done.exit_code == 0, done.output
     features = {each.name: each for each in _card(tmp_path).features}
     assert (features["car_value"].field, features["repaid_loan_on_prev_car"].field) == (
@@ -257,7 +257,7 @@ def test_a_models_features_are_found_in_the_schema(tmp_path: Path) -> None:
     assert imputed is not None and imputed.value == 0.0
     assert "the schema allows events without a value of loan_length" in done.stderr
     assert "no field like driver_tenure:" in done.stderr and features["driver_tenure"].field is None
-    assert settings.load(tmp_path / "p", {}).schema_registry.url == "https://registry:8443"
+    assert settings.load(tmp_path / "p", {}).schema_registry.url == "https://schemas:8443"
 
 
 def test_types_that_differ_are_said(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_a_library_that_is_missing_is_one_line(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "p").exists()
 
 
-@pytest.mark.parametrize("option", [["--message", "M"], ["--registry", "http://registry"]])
+@pytest.mark.parametrize("option", [["--message", "M"], ["--registry", "http://schemas"]])
 def test_options_of_a_schema_need_one(tmp_path: Path, option: list[str]) -> None:
     """They are refused without --schema, and so is an address that is none."""
     assert CliRunner().invoke(app, ["init", str(tmp_path / "p"), *option]).exit_code == 2
