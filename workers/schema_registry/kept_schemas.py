@@ -39,6 +39,9 @@ BACKOFF = (0.2, 5.0)
 LAST_WRITES = 2.0
 """Seconds that a worker that ends has to write what it met last. What is not written is asked of the registry again."""
 
+MOST_NAMED = 20
+"""Schemas that a line of the log names."""
+
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
@@ -86,9 +89,16 @@ class KeptSchemas(Service):  # type: ignore[misc]
 
     async def on_stop(self) -> None:
         """Write what was met last, if a broker answers soon."""
-        with suppress(TimeoutError, KafkaError):
+        try:
             async with asyncio.timeout(LAST_WRITES):
                 await self._write_all()
+        except (TimeoutError, KafkaError) as e:
+            log.warning(
+                "the worker ends, and schemas that it met are not kept; they are asked for again",
+                topic=self._tp.topic,
+                schemas=[*self._memory.unwritten][:MOST_NAMED],
+                error=repr(e),
+            )
         await self._close_writer()
 
     # --- read -----------------------------------------------------------------------------------------------------

@@ -223,3 +223,13 @@ async def test_a_worker_that_ends_writes_what_it_met_last() -> None:
     async with kept(log, memory):
         memory.keep(ONE)
     assert log == [entry(ONE)]
+
+
+async def test_a_worker_that_ends_says_what_it_could_not_keep() -> None:
+    """Workers that start while the registry is down then do not know it."""
+    log, memory = Log(), SchemaMemory()
+    log.refuses = KafkaConnectionError("gone")
+    with capture_logs() as lines:
+        async with kept(log, memory):
+            memory.keep(ONE)
+    assert [line["schemas"] for line in lines if "not kept" in line["event"]] == [[7]]
